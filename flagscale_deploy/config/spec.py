@@ -1,0 +1,95 @@
+"""What is to be served, once the dialect of the file no longer matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RayMode = Literal["auto", "on", "off"]
+
+DEFAULT_ENGINE_PORT = 8000
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds each stage may take before it counts as failed."""
+
+    connect: float = 15.0
+    probe: float = 60.0
+    ray: float = 180.0
+    ready: float = 1800.0
+    stop: float = 30.0
+    """How long an engine may take to end after SIGTERM before it is killed."""
+
+
+@dataclass(frozen=True)
+class RaySpec:
+    """`deploy.ray`. `port` is the GCS port: None takes 6379, or the next free one."""
+
+    mode: RayMode = "on"
+    port: int | None = None
+    dashboard: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One entry of the serve YAML.
+
+    `engine_args` keeps the user's order and values; keys are vLLM's flag names with dashes and without `--`
+    (`tensor-parallel-size`), `model` and `port` excluded. `num_gpus` is what the user wrote, if anything: it has to agree
+    with tensor × pipeline × data parallel size. `where` is the file and key path for messages.
+    """
+
+    name: str
+    model: str
+    engine: str = "vllm"
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    action_args: tuple[str, ...] = ()
+    port: int = DEFAULT_ENGINE_PORT
+    num_gpus: int | None = None
+    num_cpus: float | None = None
+    replicas: int = 1
+    where: str = ""
+
+    def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
+        """The parallel size of a kind; 1 where the configuration is silent."""
+        short = {"tensor": "tp", "pipeline": "pp", "data": "dp"}[kind]
+        for key in (f"{kind}-parallel-size", short):
+            if self.engine_args.get(key) is not None:
+                return int(self.engine_args[key])
+        return 1
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of one instance: tensor × pipeline × data parallel size."""
+        return self.parallel("tensor") * self.parallel("pipeline") * self.parallel("data")
+
+    @property
+    def gpus_needed(self) -> int:
+        """GPUs of one instance: what the user wrote, else one for each rank."""
+        return self.world_size if self.num_gpus is None else self.num_gpus
+
+
+@dataclass(frozen=True)
+class ServeSpec:
+    """A whole deployment as asked for.
+
+    `secrets` are names of variables whose values the operator's environment holds at run time; they never stand here.
+    `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port` and
+    `docker` are `experiment.runner`'s: they serve where no inventory says otherwise.
+    """
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    exp_dir: str = "outputs"
+    ray: RaySpec = RaySpec()
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    before_start: str | None = None
+    after_stop: str | None = None
+    timeouts: Timeouts = Timeouts()
+    hostfile: str | None = None
+    ssh_port: int | None = None
+    docker: str | None = None
+    source: str = "config"

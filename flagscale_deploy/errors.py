@@ -1,0 +1,124 @@
+"""The errors of the tool, with the exit status each one ends the command with.
+
+    DeployError                 1
+    ├── InputError              2  bad input; no host was contacted
+    ├── ConnectError            3  one host could not be reached, logged into or trusted
+    │   ├── UnreachableError
+    │   ├── AuthenticationError
+    │   └── HostKeyError
+    ├── HostsUnreachableError   3  one or more hosts, every one named
+    ├── RemoteError             1  a host was reached and something failed on it
+    ├── CheckError              4  the check or the planner says no; nothing was started
+    ├── NotReadyError           5  started, never became ready
+    ├── LockedError             6  another run holds the deployment
+    └── InterruptedByUser     130
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One thing that is wrong, where it is, and what to do about it.
+
+    `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`.
+    """
+
+    where: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}" + (f"\n    → {self.remedy}" if self.remedy else "")
+
+
+class DeployError(Exception):
+    """Anything the tool reports and exits for; `str()` of it is fit for the terminal."""
+
+    exit_code = 1
+
+
+class FaultsError(DeployError):
+    """An error made of one or more faults, which are reported together."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+    @classmethod
+    def at(cls, where: str, problem: str, remedy: str = "") -> FaultsError:
+        """The error of one fault."""
+        return cls([Fault(where, problem, remedy)])
+
+
+class InputError(FaultsError):
+    """Files, options or overrides are wrong; no host was contacted."""
+
+    exit_code = 2
+
+
+class CheckError(FaultsError):
+    """The hosts as they are cannot carry what is asked for; nothing was started."""
+
+    exit_code = 4
+
+
+class HostError(DeployError):
+    """Something about one host. `host` is its inventory name."""
+
+    def __init__(self, host: str, problem: str, remedy: str = "") -> None:
+        self.host, self.problem, self.remedy = host, problem, remedy
+        super().__init__(str(Fault(host, problem, remedy)))
+
+
+class ConnectError(HostError):
+    """The host could not be talked to."""
+
+    exit_code = 3
+
+
+class UnreachableError(ConnectError):
+    """No answer: name resolution, routing, refused, or too slow."""
+
+
+class AuthenticationError(ConnectError):
+    """The host answered and did not let us in."""
+
+
+class HostKeyError(ConnectError):
+    """The host's key is unknown or differs from known_hosts."""
+
+
+class RemoteError(HostError):
+    """The host was reached and a program on it failed."""
+
+
+class HostsUnreachableError(DeployError):
+    """One or more hosts could not be talked to; all of them are named."""
+
+    exit_code = 3
+
+    def __init__(self, errors: Sequence[ConnectError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
+
+
+class NotReadyError(DeployError):
+    """What was started never answered a completion."""
+
+    exit_code = 5
+
+
+class LockedError(HostError):
+    """Another command holds the deployment's lock on its head."""
+
+    exit_code = 6
+
+
+class InterruptedByUser(DeployError):  # noqa: N818 (it is not a fault)
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Inventory files of three forms become one `Inventory`. Reads files and nothing else."""

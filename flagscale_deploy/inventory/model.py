@@ -1,0 +1,87 @@
+"""What an inventory is once its form no longer matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ConnectionKind = Literal["ssh", "local"]
+HostKeyChecking = Literal["strict", "accept-new", "off"]
+
+HEAD_GROUP = "head"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine, as the inventory describes it.
+
+    `None` means that the inventory is silent: then `~/.ssh/config` (port, user, identity_file, proxy_jump,
+    host_key_checking, known_hosts) or the probe (gpus, node_ip, interface) decides.
+    """
+
+    name: str
+    address: str
+    port: int | None = None
+    user: str | None = None
+    identity_file: str | None = None
+    proxy_jump: str | None = None
+    host_key_checking: HostKeyChecking | None = None
+    known_hosts: str | None = None
+    connection: ConnectionKind = "ssh"
+    python: str = "python3"
+    gpus: int | None = None
+    type: str = "gpu"
+    node_ip: str | None = None
+    interface: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    before_start: str | None = None
+    venv: str | None = None
+    container: str | None = None
+    vars: Mapping[str, Any] = field(default_factory=dict)
+    """Every variable of the host after precedence, as Ansible would show it (`ansible-inventory --list`)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of hosts. `hosts` and `children` are the direct ones; `vars` are the group's own."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    vars: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Hosts in the order of the file, and their groups (`all` and `ungrouped` included)."""
+
+    hosts: tuple[Host, ...]
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    source: str = "inventory"
+
+    def __getitem__(self, name: str) -> Host:
+        return next(host for host in self.hosts if host.name == name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(host.name for host in self.hosts)
+
+    @property
+    def head(self) -> Host:
+        """The first host of group `head`, else the first host."""
+        members = self.members(HEAD_GROUP)
+        return next((host for host in self.hosts if host.name in members), self.hosts[0])
+
+    def members(self, group: str) -> frozenset[str]:
+        """Names of the hosts in a group or any of its descendants; empty for an unknown group."""
+        found: set[str] = set()
+        waiting, seen = [group], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in self.groups:
+                continue
+            seen.add(name)
+            found.update(self.groups[name].hosts)
+            waiting.extend(self.groups[name].children)
+        return frozenset(found)
