@@ -1,17 +1,17 @@
 """The errors of the tool, with the exit status each one ends the command with.
 
-    DeployError                 1
-    ├── InputError              2  bad input; no host was contacted
-    ├── ConnectError            3  one host could not be reached, logged into or trusted
-    │   ├── UnreachableError
-    │   ├── AuthenticationError
-    │   └── HostKeyError
-    ├── HostsUnreachableError   3  one or more hosts, every one named
-    ├── RemoteError             1  a host was reached and something failed on it
-    ├── CheckError              4  the check or the planner says no; nothing was started
-    ├── NotReadyError           5  started, never became ready
-    ├── LockedError             6  another run holds the deployment
-    └── InterruptedByUser     130
+DeployError                 1
+├── InputError              2  bad input; no host was contacted
+├── ConnectError            3  one host could not be reached, logged into or trusted
+│   ├── UnreachableError
+│   ├── AuthenticationError
+│   └── HostKeyError
+├── HostsUnreachableError   3  one or more hosts, every one named
+├── RemoteError             1  a host was reached and something failed on it
+├── CheckError              4  the check or the planner says no; nothing was started
+├── NotReadyError           5  started, never became ready
+├── LockedError             6  another run holds the deployment
+└── InterruptedByUser     130
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class LockedError(HostError):
     exit_code = 6
 
 
-class InterruptedByUser(DeployError):  # noqa: N818 (it is not a fault)
+class InterruptedByUser(DeployError):
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130

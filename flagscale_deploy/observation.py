@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A compute process on a GPU, as nvidia-smi lists it; `user` and `command` come from /proc where they can be read."""
+    """A compute process on a GPU, as nvidia-smi lists it; `user` and `command` from /proc where it can be read."""
 
     pid: int
     memory_mib: int = 0

@@ -1,0 +1,137 @@
+"""A plan is a value: what `plan` prints is the very object that `run` carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine"]
+Executor = Literal["uni", "mp", "ray", "external_launcher"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one instance goes: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
+
+    `pinned`: on GPUs of one host that Ray is not told about. Otherwise Ray hands out its GPUs.
+    """
+
+    model: str
+    replica: int
+    gpus: Mapping[str, tuple[int, ...]]
+    driver: str
+    executor: Executor
+    pinned: bool
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(self.gpus)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The address other nodes know a host by, and the interface that holds it (None: not known before a probe)."""
+
+    node_ip: str
+    interface: str | None = None
+
+
+@dataclass(frozen=True)
+class RayNode:
+    """One `ray start`. `visible_gpus` is None where Ray may see all of the host's GPUs."""
+
+    host: str
+    role: Literal["head", "worker"]
+    node_ip: str
+    num_gpus: int
+    num_cpus: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    visible_gpus: tuple[int, ...] | None = None
+    agent_port: int = 52365
+
+
+@dataclass(frozen=True)
+class RayPlan:
+    """The Ray cluster. `session` names its temporary directory, `/tmp/fsd-<uid>-<session>` on each host."""
+
+    enabled: bool
+    head: str
+    head_ip: str
+    port: int
+    session: str
+    nodes: tuple[RayNode, ...] = ()
+    dashboard: bool = True
+    dashboard_port: int = 8265
+    client_port: int = 10001
+
+    @property
+    def address(self) -> str:
+        return join_port(self.head_ip, self.port)
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """One `vllm serve`: `argv` as the process will see it, `env` without secrets, `endpoint` for clients (`…/v1`)."""
+
+    model: str
+    replica: int
+    engine: str
+    hosts: tuple[str, ...]
+    driver: str
+    gpus: Mapping[str, tuple[int, ...]]
+    executor: Executor
+    port: int
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    endpoint: str
+    served_name: str
+    script: str
+    local_url: str
+    """Where the driver host itself reaches the server, for readiness."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.replica}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One script on one host; seconds until it counts as hung; `detached` ones go on running after it."""
+
+    host: str
+    script: str
+    role: Role
+    timeout: float
+    detached: bool = False
+    undo: str = "stop"
+    """What takes it back: `stop` ends every process of the run."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that run at the same time, once the stages named in `after` are done."""
+
+    name: str
+    steps: tuple[Step, ...]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `run` will do. `digest` is the same for the same hosts, configuration and templates."""
+
+    run_id: str
+    deployment: str
+    digest: str
+    head: str
+    hosts: tuple[str, ...]
+    ray: RayPlan
+    instances: tuple[InstancePlan, ...]
+    stages: tuple[Stage, ...]
+    scripts: Mapping[str, Mapping[str, str]]
+
+
+def join_port(address: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

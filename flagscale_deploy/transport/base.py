@@ -1,0 +1,92 @@
+"""What every way to a host can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Event
+from typing import Literal, Protocol
+
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.errors import InterruptedByUser, RemoteError
+from flagscale_deploy.inventory.model import Host
+
+Source = Literal["stdout", "stderr"]
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A command that ended. A non-zero exit status is data, not an exception; `elapsed` in seconds."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    elapsed: float
+
+
+class Running(Protocol):
+    """A command that is running on a host."""
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input, which stays open."""
+
+    def close_stdin(self) -> None:
+        """End its standard input."""
+
+    def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        """The next output; b"" if none came within `timeout` seconds, None once both streams have ended."""
+
+    def exit_code(self, timeout: float) -> int:
+        """Wait for its exit status, -1 if the connection was lost. RemoteError if it does not come in time."""
+
+    def close(self) -> None:
+        """Let go of it: its standard input and output end, which ends the programs that we send."""
+
+
+class Connection(Protocol):
+    """A way to one host, opened once and used for everything."""
+
+    host: Host
+
+    def open(self) -> None:
+        """Connect and log in, if that has not been done. Raises ConnectError."""
+
+    def start(self, command: str) -> Running:
+        """Start a command. The text is for the login shell on the other side. Raises ConnectError."""
+
+    def close(self) -> None:
+        """Close it; harmless when closed."""
+
+
+def run(
+    connection: Connection, command: str, *, stdin: bytes = b"", timeout: float, cancelled: Event | None = None
+) -> Outcome:
+    """Run a command to its end.
+
+    Raises RemoteError when it takes longer than `timeout` seconds, InterruptedByUser when `cancelled` gets set,
+    ConnectError when the connection cannot be made or breaks.
+    """
+    deadline = Deadline(timeout)
+    running = connection.start(command)
+    output: dict[Source, list[bytes]] = {"stdout": [], "stderr": []}
+    try:
+        running.send(stdin)
+        running.close_stdin()
+        while (chunk := next_chunk(running, connection.host.name, deadline, cancelled)) is not None:
+            output[chunk[0]].append(chunk[1])
+        code = running.exit_code(deadline.remaining + 1)
+    finally:
+        running.close()
+    return Outcome(code, b"".join(output["stdout"]), b"".join(output["stderr"]), deadline.elapsed)
+
+
+def next_chunk(running: Running, host: str, deadline: Deadline, cancelled: Event | None) -> tuple[Source, bytes] | None:
+    """The next output of a command, None at its end; RemoteError past the deadline."""
+    while True:
+        chunk = running.read(min(POLL_SECONDS, deadline.remaining + 0.01))
+        if chunk is None or chunk[1]:
+            return chunk
+        if cancelled is not None and cancelled.is_set():
+            raise InterruptedByUser("interrupted")
+        if deadline.expired:
+            raise RemoteError(host, f"no answer within {deadline.seconds:g} s", "look at the host's load and disks")

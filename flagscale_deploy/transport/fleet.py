@@ -1,0 +1,140 @@
+"""All hosts at once: one connection a host, work fanned out over threads, every host's result kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.base import POLL_SECONDS, Connection
+from flagscale_deploy.transport.program import call
+
+T = TypeVar("T")
+Results = Mapping[str, "T | HostError"]
+
+
+class Connect(Protocol):
+    """Makes a (still closed) connection to a host; `timeout` in seconds."""
+
+    def __call__(self, host: Host, timeout: float) -> Connection: ...
+
+
+def connect(host: Host, timeout: float) -> Connection:
+    """A connection of the kind the inventory asks for."""
+    if host.connection == "local":
+        from flagscale_deploy.transport.local import LocalConnection
+
+        return LocalConnection(host)
+    from flagscale_deploy.transport.ssh import SshConnection
+
+    return SshConnection(host, timeout)
+
+
+class Fleet:
+    """Connections to hosts, opened on first use and closed together at the end of the `with` block.
+
+    A host that could not be reached is not tried again: every later act on it gets the same error.
+    """
+
+    def __init__(
+        self, hosts: Iterable[Host], *, forks: int = 64, connect_timeout: float = 15.0, connect: Connect = connect
+    ) -> None:
+        self.hosts = {host.name: host for host in hosts}
+        self.cancelled = threading.Event()
+        self._forks = forks
+        self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
+        self._opening = {name: threading.Lock() for name in self.hosts}
+        self._failed: dict[str, HostError] = {}
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+    def connection(self, host: str) -> Connection:
+        """The open connection to a host. Raises ConnectError."""
+        with self._opening[host]:
+            if host in self._failed:
+                raise self._failed[host]
+            try:
+                self._connections[host].open()
+            except HostError as error:
+                self._failed[host] = error
+                raise
+            return self._connections[host]
+
+    def map(self, work: Callable[[Host], T], hosts: Iterable[str] | None = None) -> dict[str, T | HostError]:
+        """Do `work` for every host (or those named), at most `forks` at a time; a HostError becomes that host's result.
+
+        Any other exception, and the interruption of the caller, cancels the others and is raised when they have ended.
+        """
+        names = list(self.hosts if hosts is None else hosts)
+        try:
+            return self._map(work, names)
+        finally:
+            self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
+
+    def _map(self, work: Callable[[Host], T], names: list[str]) -> dict[str, T | HostError]:
+        with ThreadPoolExecutor(max_workers=max(1, min(self._forks, len(names))), thread_name_prefix="fleet") as pool:
+            futures = {name: pool.submit(_kept, work, self.hosts[name]) for name in names}
+            try:
+                _wait_interruptibly(futures.values())
+                return {name: future.result() for name, future in futures.items()}
+            except BaseException:
+                self.cancelled.set()
+                for future in futures.values():
+                    future.cancel()
+                raise
+
+    def call(
+        self,
+        module: str,
+        args: Callable[[Host], Mapping[str, Any]],
+        *,
+        timeout: float,
+        hosts: Iterable[str] | None = None,
+    ) -> dict[str, dict[str, Any] | HostError]:
+        """Run a program of `remote/` on every host and keep each one's last message, or error."""
+
+        def work(host: Host) -> dict[str, Any]:
+            return call(self.connection(host.name), module, args(host), timeout=timeout, cancelled=self.cancelled)
+
+        return self.map(work, hosts)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            connection.close()
+
+
+def failures(results: Mapping[str, T | HostError]) -> dict[str, HostError]:
+    """The hosts that failed, with their errors."""
+    return {name: result for name, result in results.items() if isinstance(result, HostError)}
+
+
+def answers(results: Mapping[str, T | HostError]) -> dict[str, T]:
+    """The hosts that did not fail, with their results."""
+    return {name: result for name, result in results.items() if not isinstance(result, HostError)}
+
+
+def _kept(work: Callable[[Host], T], host: Host) -> T | HostError:
+    try:
+        return work(host)
+    except HostError as error:
+        return error
+    except ValueError as error:  # what a value in a command line or an answer can still be wrong about
+        return RemoteError(host.name, str(error))
+
+
+def _wait_interruptibly(futures: Iterable[Future[Any]]) -> None:
+    """Wait in small steps: a signal's handler runs between them, in the main thread. A failed one ends the wait."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=POLL_SECONDS)
+        if any(future.exception() is not None for future in done):
+            return

@@ -1,0 +1,90 @@
+"""`connection: local`: the operator's own machine, without SSH."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+from typing import cast
+
+from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.base import Source
+
+CHUNK = 1 << 16
+
+
+class LocalRunning:
+    """A child process, in a session of its own: Ctrl-C at the operator's terminal is not for it."""
+
+    def __init__(self, host: str, command: str) -> None:
+        self._host = host
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self._selector = selectors.DefaultSelector()
+        for stream, source in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):
+            assert stream is not None
+            self._selector.register(stream, selectors.EVENT_READ, source)
+
+    def send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._process.stdin.fileno(), view) :]
+        except BrokenPipeError:
+            pass  # it ended early: its exit status and stderr say why
+
+    def close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        if not self._selector.get_map():
+            return None
+        for key, _ in self._selector.select(timeout):
+            data = os.read(key.fd, CHUNK)
+            if data:
+                return cast(Source, key.data), data
+            self._selector.unregister(key.fileobj)
+            return self.read(0)
+        return "stdout", b""
+
+    def exit_code(self, timeout: float) -> int:
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output") from error
+
+    def close(self) -> None:
+        self._selector.close()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class LocalConnection:
+    """The host is this machine."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def open(self) -> None:
+        """There is nothing to open."""
+
+    def start(self, command: str) -> LocalRunning:
+        return LocalRunning(self.host.name, command)
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,198 @@
+"""Sends a program of `remote/` to a host's own Python and reads what it says.
+
+The bundle (sources and arguments) travels over standard input behind its length, so that no argument stands in a
+process table and standard input stays open afterwards: its end tells the program that nobody listens any more.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterator, Mapping
+from threading import Event
+from types import TracebackType
+from typing import Any
+
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.remote.wire import PREFIX
+from flagscale_deploy.shell import join, quote
+from flagscale_deploy.transport.base import Connection, next_chunk
+
+PACKAGE = "flagscale_deploy.remote"
+READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
+LONGEST_LINE = 64 << 20
+
+_LOADER = """
+import json, signal, sys, types
+order, name, args, seconds = json.loads(BUNDLE)
+if seconds:
+    signal.alarm(seconds)
+for package in ("flagscale_deploy", "flagscale_deploy.remote"):
+    sys.modules[package] = types.ModuleType(package)
+    sys.modules[package].__path__ = []
+for module, source in order:
+    full = "flagscale_deploy.remote." + module
+    loaded = sys.modules[full] = types.ModuleType(full)
+    setattr(sys.modules["flagscale_deploy.remote"], module, loaded)
+    exec(compile(source, full, "exec"), loaded.__dict__)
+from flagscale_deploy.remote.wire import say
+try:
+    sys.modules["flagscale_deploy.remote." + name].main(args)
+except BrokenPipeError:
+    pass
+except Exception as error:
+    import traceback
+    say(error="%s: %s" % (type(error).__name__, error), traceback=traceback.format_exc())
+    sys.exit(1)
+"""
+
+
+@functools.cache
+def _source(module: str) -> str:
+    return (importlib.resources.files(PACKAGE) / f"{module}.py").read_text(encoding="utf-8")
+
+
+@functools.cache
+def closure(module: str) -> tuple[str, ...]:
+    """A module of `remote/` and those it imports, each after what it needs."""
+    order: list[str] = []
+    for node in ast.walk(ast.parse(_source(module))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
+            continue
+        named = (node.module or "").removeprefix(PACKAGE).lstrip(".")
+        for needed in [named] if named else [alias.name for alias in node.names]:
+            order += [each for each in closure(needed) if each not in order]
+    return (*order, module)
+
+
+def bundle(module: str, args: Mapping[str, Any], seconds: float | None = None) -> bytes:
+    """The bytes to send: a length line, then a Python program. It ends itself `seconds` after its start, if given."""
+    order = [(each, _source(each)) for each in dict.fromkeys(("wire", *closure(module)))]
+    content = json.dumps([order, module, dict(args), int(seconds) + 1 if seconds else None])
+    program = f"BUNDLE = {content!r}\n{_LOADER}".encode()
+    return b"%d\n%b" % (len(program), program)
+
+
+def command(connection: Connection) -> str:
+    """What the login shell is asked to run: the host's Python, inside the host's container where it has one."""
+    host = connection.host
+    python = f"{quote(host.python)} -c {quote(READER)}"
+    return f"{join(['docker', 'exec', '-i', host.container])} {python}" if host.container else python
+
+
+class Program:
+    """A program running on a host: iterate over its messages, or read raw bytes after one of them.
+
+    Raises RemoteError when it fails, says nothing in time, or ends without a word.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        module: str,
+        args: Mapping[str, Any],
+        *,
+        timeout: float,
+        cancelled: Event | None = None,
+        bounded: bool = True,
+    ) -> None:
+        self._host, self._module, self._cancelled = connection.host.name, module, cancelled
+        self._deadline = Deadline(timeout)
+        self._buffer = bytearray()
+        self._stderr = bytearray()
+        self._running = connection.start(command(connection))
+        self._running.send(bundle(module, args, timeout if bounded else None))
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._running.close()
+
+    def end_input(self) -> None:
+        """Tell the program that nobody listens any more."""
+        self._running.close_stdin()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Every message as it comes, until the program ends or the caller stops asking."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                if not self._fill():
+                    break
+                continue
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            if (message := _message(line)) is not None:
+                if "error" in message and "traceback" in message:
+                    raise RemoteError(self._host, f"{self._module}: {message['error']}")
+                yield message
+        self._ended()
+
+    def raw(self) -> Iterator[bytes]:
+        """What follows the last message, as it is, to the end of the stream."""
+        while True:
+            if self._buffer:
+                chunk = bytes(self._buffer)
+                self._buffer.clear()
+                yield chunk
+            if not self._fill():
+                break
+        self._ended()
+
+    def _fill(self) -> bool:
+        chunk = next_chunk(self._running, self._host, self._deadline, self._cancelled)
+        if chunk is None:
+            return False
+        source, data = chunk
+        if source == "stderr":
+            self._stderr = (self._stderr + data)[-8192:]
+        else:
+            self._buffer += data
+            if len(self._buffer) > LONGEST_LINE and b"\n" not in data:
+                raise RemoteError(self._host, f"{self._module}: a line of more than {LONGEST_LINE >> 20} MiB")
+        return True
+
+    def _ended(self) -> None:
+        code = self._running.exit_code(self._deadline.remaining + 1)
+        if code:
+            raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr)))
+
+
+def call(
+    connection: Connection, module: str, args: Mapping[str, Any], *, timeout: float, cancelled: Event | None = None
+) -> dict[str, Any]:
+    """Run a program to its end and return its last message. Raises RemoteError, ConnectError."""
+    with Program(connection, module, args, timeout=timeout, cancelled=cancelled) as program:
+        last = None
+        for message in program.messages():
+            last = message
+        if last is None:
+            raise RemoteError(connection.host.name, f"{module}: the program ended without an answer")
+        return last
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    at = line.find(PREFIX.encode())
+    if at < 0:
+        return None
+    try:
+        message = json.loads(line[at + len(PREFIX) :])
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _why(module: str, code: int, stderr: bytes) -> tuple[str, str]:
+    said = stderr.decode(errors="replace").strip().splitlines()
+    last = said[-1] if said else ""
+    if code in (126, 127):
+        return f"no Python to run our programs with ({last or f'exit status {code}'})", (
+            "install python3 (3.8 or later) on the host, or name it with `python:` (ansible_python_interpreter)"
+        )
+    if code == -14 or code == 142:
+        return f"{module}: it did not end in time", "look at the host's load and disks"
+    return f"{module}: exit status {code}" + (f": {last}" if last else ""), ""

@@ -1,0 +1,191 @@
+"""Hosts by SSH: Fabric reads `~/.ssh/config` and opens connections, Paramiko carries the commands."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import select
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import fabric
+import paramiko
+
+from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyError, RemoteError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport import hostkeys
+from flagscale_deploy.transport.base import Source
+
+CHUNK = 1 << 16
+KEEPALIVE_SECONDS = 5
+SILENCE_MILLISECONDS = 30_000
+"""A connection whose packets nobody acknowledges for so long is lost (TCP_USER_TIMEOUT; the default is 15 minutes)."""
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+
+class SshConnection:
+    """One SSH connection, opened on first use; each command is a channel of it."""
+
+    def __init__(self, host: Host, connect_timeout: float) -> None:
+        self.host = host
+        self._timeout = connect_timeout
+        self._fabric: fabric.Connection | None = None
+
+    def open(self) -> None:
+        if self._fabric is not None and self._fabric.is_connected:
+            return
+        with _errors_of(self.host):
+            self._fabric = _fabric_connection(self.host, self._timeout)
+            self._fabric.open()
+        _notice_silence(self._fabric.transport)
+
+    def start(self, command: str) -> SshRunning:
+        self.open()
+        assert self._fabric is not None
+        with _errors_of(self.host):
+            channel = self._fabric.transport.open_session(timeout=self._timeout)
+            channel.exec_command(command)
+        return SshRunning(self.host.name, channel)
+
+    def close(self) -> None:
+        connection: fabric.Connection | None = self._fabric
+        while isinstance(connection, fabric.Connection):
+            connection.close()
+            connection = connection.gateway
+
+
+class SshRunning:
+    """A command on a channel of its own."""
+
+    def __init__(self, host: str, channel: paramiko.Channel) -> None:
+        self._host, self._channel = host, channel
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._channel.sendall(data)
+        except (OSError, EOFError):
+            if not self._channel.exit_status_ready():  # else it ended early: its exit status and stderr say why
+                raise _lost(self._host) from None
+
+    def close_stdin(self) -> None:
+        try:
+            self._channel.shutdown_write()
+        except (OSError, EOFError):
+            return  # the other side closed first
+
+    def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        channel = self._channel
+        for attempt in (0, 1):
+            if channel.recv_ready():
+                return "stdout", channel.recv(CHUNK)
+            if channel.recv_stderr_ready():
+                return "stderr", channel.recv_stderr(CHUNK)
+            if channel.eof_received or channel.closed:
+                return self._rest()
+            if attempt == 0:
+                self._poll.poll(timeout * 1000)
+        return "stdout", b""
+
+    def exit_code(self, timeout: float) -> int:
+        if not self._channel.status_event.wait(timeout):
+            raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output")
+        code = self._channel.recv_exit_status()
+        if code < 0 and not self._channel.get_transport().is_active():
+            raise _lost(self._host)
+        return code
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _rest(self) -> tuple[Source, bytes] | None:
+        """The end has been announced: what arrived before it is still to be read."""
+        if self._channel.recv_ready():
+            return "stdout", self._channel.recv(CHUNK)
+        if self._channel.recv_stderr_ready():
+            return "stderr", self._channel.recv_stderr(CHUNK)
+        return None
+
+
+def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
+    config = _fabric_config()
+    settings = {"banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout}
+    keys = {"key_filename": host.identity_file} if host.identity_file else {}
+    gateway = None
+    for jump in (host.proxy_jump or "").split(","):
+        if jump:
+            gateway = fabric.Connection(
+                jump, gateway=gateway, config=config, connect_timeout=timeout, connect_kwargs=settings | keys
+            )
+    connection = fabric.Connection(
+        host.address,
+        user=host.user,
+        port=host.port,
+        gateway=gateway,
+        config=config,
+        connect_timeout=timeout,
+        connect_kwargs=settings | keys,
+    )
+    hop: fabric.Connection | str | None = connection
+    while isinstance(hop, fabric.Connection):  # Fabric's own policy accepts any key, also a jump host's
+        hostkeys.install(hop.client, host, cast("Mapping[str, object]", hop.ssh_config))
+        hop = hop.gateway
+    return connection
+
+
+@functools.cache
+def _fabric_config() -> fabric.Config:
+    """`~/.ssh/config` and the system's, read once; Fabric's own configuration files are not for us."""
+    config = fabric.Config(lazy=True)
+    config.load_ssh_config()
+    return config
+
+
+def _notice_silence(transport: paramiko.Transport) -> None:
+    transport.set_keepalive(KEEPALIVE_SECONDS)
+    if isinstance(transport.sock, socket.socket):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MILLISECONDS)
+
+
+def _lost(host: str) -> UnreachableError:
+    return UnreachableError(host, "the SSH connection was lost", "look at the host and the network, then: status")
+
+
+@contextmanager
+def _errors_of(host: Host) -> Iterator[None]:
+    """Everything that Paramiko, Fabric and sockets raise while connecting, as a ConnectError."""
+    try:
+        yield
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise connect_error(host, error) from error
+
+
+def connect_error(host: Host, error: Exception) -> ConnectError:
+    """The one place where foreign errors become ours."""
+    name, where = host.name, f"{host.address}" + (f":{host.port}" if host.port else "")
+    if isinstance(error, paramiko.BadHostKeyException):
+        return hostkeys.changed(host, error, hostkeys.known_hosts_files(host, {}))
+    if isinstance(error, paramiko.PasswordRequiredException):
+        return AuthenticationError(name, "the private key has a passphrase", "add it to the SSH agent: ssh-add")
+    if isinstance(error, paramiko.AuthenticationException) or "authentication methods" in str(error):
+        return AuthenticationError(
+            name,
+            f"login refused for {host.user or 'the current user'} at {where}: {error}",
+            f"ssh-copy-id, or set user and identity_file for {name} in the inventory",
+        )
+    if isinstance(error, socket.gaierror):
+        return UnreachableError(
+            name, f"the name {host.address} cannot be resolved", "give its `address` in the inventory"
+        )
+    if isinstance(error, TimeoutError):
+        return UnreachableError(name, f"no answer from {where} in time", "is the host up, and its SSH port reachable?")
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+        return UnreachableError(name, f"cannot connect to {where}: {error.strerror}", "is sshd running there?")
+    if isinstance(error, ConnectError | HostKeyError):
+        return error
+    return UnreachableError(name, f"SSH to {where} failed: {error or type(error).__name__}", f"try: ssh {host.address}")
