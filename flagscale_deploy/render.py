@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +39,10 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 (shell, not HTML: `finalize` quotes every value)
+            autoescape=False,  # it is shell, not HTML: `finalize` quotes
         )
         environment.filters["raw"] = shell.Raw
+        environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
         environment.filters["comment"] = _comment
         try:
             return environment.get_template(name).render(**context)

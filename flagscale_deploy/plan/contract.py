@@ -1,0 +1,68 @@
+"""`plan --json`: the plan as other programs read it. Its shape is versioned by `schema`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan
+
+SCHEMA = 1
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The published shape of a plan; JSON types only, nothing secret."""
+    return {
+        "schema": SCHEMA,
+        "deployment": plan.deployment,
+        "run_id": plan.run_id,
+        "digest": plan.digest,
+        "hosts": list(plan.hosts),
+        "ray": _ray(plan.ray),
+        "instances": [_instance(instance) for instance in plan.instances],
+        "router": None,
+        "stages": [
+            {
+                "name": stage.name,
+                "after": list(stage.after),
+                "steps": [{"host": step.host, "script": step.script} for step in stage.steps],
+            }
+            for stage in plan.stages
+        ],
+        "scripts": {host: dict(scripts) for host, scripts in plan.scripts.items()},
+    }
+
+
+def _ray(ray: RayPlan) -> dict[str, Any]:
+    return {
+        "enabled": ray.enabled,
+        "head": ray.head,
+        "port": ray.port,
+        "nodes": [
+            {
+                "host": node.host,
+                "role": node.role,
+                "node_ip": node.node_ip,
+                "num_gpus": node.num_gpus,
+                "num_cpus": node.num_cpus,
+                "resources": dict(node.resources),
+            }
+            for node in ray.nodes
+        ],
+    }
+
+
+def _instance(instance: InstancePlan) -> dict[str, Any]:
+    return {
+        "model": instance.model,
+        "replica": instance.replica,
+        "engine": instance.engine,
+        "hosts": list(instance.hosts),
+        "driver": instance.driver,
+        "gpus": {host: list(indexes) for host, indexes in instance.gpus.items()},
+        "executor": instance.executor,
+        "port": instance.port,
+        "argv": list(instance.argv),
+        "env": dict(instance.env),
+        "endpoint": instance.endpoint,
+        "served_name": instance.served_name,
+    }

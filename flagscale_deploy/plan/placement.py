@@ -1,0 +1,163 @@
+"""Which GPUs of which hosts each instance gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.observation import Facts, Gpu
+from flagscale_deploy.plan.model import Executor, Placement
+
+BUSY_SHARE = 0.1
+"""A GPU with more of its memory in use is somebody's, also when no process can be seen (other containers' are hidden)."""
+
+Free = dict[str, list[int]]
+
+
+def free_gpus(
+    hosts: Sequence[Host], spec: ServeSpec, facts: Mapping[str, Facts], force: bool, faults: list[Fault]
+) -> Free:
+    """Indexes of the GPUs that may be handed out, by host; what the inventory and the probe disagree on is a fault."""
+    return {host.name: _free_on(host, _allowed(host, spec), facts.get(host.name), force, faults) for host in hosts}
+
+
+def busy_gpus(host: Host, facts: Facts, deployment: str = "") -> dict[int, str]:
+    """GPUs in use, with who uses them in words. `deployment`'s own record does not count."""
+    busy = {}
+    for gpu in facts.gpus:
+        holders = [f"{p.command or 'a process'} (pid {p.pid}{', ' + p.user if p.user else ''})" for p in gpu.processes]
+        if holders:
+            busy[gpu.index] = ", ".join(holders)
+        elif _full(gpu):
+            busy[gpu.index] = f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen"
+    for record in facts.deployments:
+        if record.get("deployment") != deployment and is_current(record, facts):
+            for index in record.get("gpus", ()):
+                busy.setdefault(index, f"deployment {record.get('deployment')}")
+    return busy
+
+
+def is_current(record: Mapping[str, object], facts: Facts) -> bool:
+    """Whether a record speaks of a deployment that was not stopped, on the boot the host is in."""
+    return not record.get("stopped_at") and record.get("boot_id") == facts.boot_id
+
+
+def place(spec: ServeSpec, hosts: Sequence[Host], head: Host, free: Free, faults: list[Fault]) -> tuple[Placement, ...]:
+    """A place for every replica of every model. Takes what it hands out from `free`; what finds no place is a fault."""
+    placements = []
+    order = [head, *(host for host in hosts if host is not head)]
+    for model in spec.models:
+        if (fault := _size_fault(model)) is not None:
+            faults.append(fault)
+            continue
+        for replica in range(model.replicas):
+            placement = _place_one(model, replica, order, free, placements)
+            if placement is None:
+                faults.append(_no_room(model, replica, order, free))
+                break
+            for name, indexes in placement.gpus.items():
+                free[name] = [index for index in free[name] if index not in indexes]
+            placements.append(placement)
+    return tuple(placements)
+
+
+def _place_one(
+    model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
+) -> Placement | None:
+    chosen = model.engine_args.get("distributed-executor-backend")
+    need = model.gpus_needed
+    if need == 0:
+        load = {host.name: sum(host.name == other.driver for other in placed) for host in hosts}
+        driver = min(hosts, key=lambda host: load[host.name]).name
+        return Placement(model.name, replica, {driver: ()}, driver, _executor(chosen, model), pinned=chosen != "ray")
+    fitting = [host.name for host in hosts if len(free[host.name]) >= need]
+    if fitting:
+        gpus = {fitting[0]: tuple(free[fitting[0]][:need])}
+        return Placement(model.name, replica, gpus, fitting[0], _executor(chosen, model), pinned=chosen != "ray")
+    if chosen not in (None, "ray") or sum(len(free[host.name]) for host in hosts) < need:
+        return None
+    gpus = _span(need, hosts, free)
+    return Placement(model.name, replica, gpus, next(iter(gpus)), "ray", pinned=False)
+
+
+def _span(need: int, hosts: Sequence[Host], free: Free) -> dict[str, tuple[int, ...]]:
+    """The fewest hosts that carry `need` GPUs: those with the most free ones, in the order of `hosts`."""
+    chosen, left = set(), need
+    for host in sorted(hosts, key=lambda host: -len(free[host.name])):
+        if left > 0:
+            chosen.add(host.name)
+            left -= len(free[host.name])
+    gpus, left = {}, need
+    for host in hosts:
+        if host.name in chosen:
+            gpus[host.name] = tuple(free[host.name][:left])
+            left -= len(gpus[host.name])
+    return gpus
+
+
+def _executor(chosen: object, model: ModelSpec) -> Executor:
+    if chosen in ("uni", "mp", "ray", "external_launcher"):
+        return chosen  # type: ignore[return-value]  # narrowed by the test above
+    return "uni" if model.world_size == 1 else "mp"
+
+
+def _size_fault(model: ModelSpec) -> Fault | None:
+    if model.num_gpus in (None, 0, model.world_size):
+        return None
+    sizes = " × ".join(str(model.parallel(kind)) for kind in ("tensor", "pipeline", "data"))
+    return Fault(
+        model.where,
+        f"num_gpus is {model.num_gpus}, but tensor × pipeline × data parallel size is {sizes} = {model.world_size}",
+        "make the two agree, or leave num_gpus out",
+    )
+
+
+def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free) -> Fault:
+    found = ", ".join(f"{host.name} {len(free[host.name])}" for host in hosts)
+    backend = model.engine_args.get("distributed-executor-backend")
+    alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
+    return Fault(
+        model.where,
+        f"replica {replica} needs {model.gpus_needed} GPUs{alone}; free are: {found}",
+        "add hosts, lower the parallel sizes, or free GPUs (--force hands out busy ones)",
+    )
+
+
+def _free_on(
+    host: Host, allowed: frozenset[int] | None, facts: Facts | None, force: bool, faults: list[Fault]
+) -> list[int]:
+    if host.type == "cpu" and host.gpus is None:
+        return []
+    if facts is None:
+        if host.gpus is None:
+            faults.append(Fault(host.name, "its number of GPUs is not known without contacting it",
+                                "set gpus for it in the inventory, or plan without --offline"))  # fmt: skip
+        return _only(range(host.gpus or 0), allowed)
+    present = [gpu.index for gpu in facts.gpus]
+    if host.gpus is not None and len(present) < host.gpus:
+        if host.type not in ("gpu", "cpu") and not present:
+            return _only(range(host.gpus), allowed)  # accelerators that nvidia-smi doesn't know
+        why = f" ({facts.gpu_error})" if facts.gpu_error else ""
+        faults.append(Fault(host.name, f"the inventory says {host.gpus} GPUs, the host has {len(present)}{why}",
+                            "correct gpus in the inventory, or repair the driver: nvidia-smi"))  # fmt: skip
+    busy = {} if force else busy_gpus(host, facts)
+    return _only((index for index in present if index not in busy), allowed)[: host.gpus]
+
+
+def _allowed(host: Host, spec: ServeSpec) -> frozenset[int] | None:
+    """CUDA_VISIBLE_DEVICES as the user set it limits what may be handed out (FlagScale's published files do)."""
+    given = host.env.get("CUDA_VISIBLE_DEVICES", spec.env.get("CUDA_VISIBLE_DEVICES"))
+    if given is None:
+        return None
+    indexes = [word.strip() for word in given.split(",") if word.strip()]
+    return frozenset(int(word) for word in indexes if word.isdigit()) if all(map(str.isdigit, indexes)) else None
+
+
+def _only(indexes: Iterable[int], allowed: frozenset[int] | None) -> list[int]:
+    return [index for index in indexes if allowed is None or index in allowed]
+
+
+def _full(gpu: Gpu) -> bool:
+    return gpu.memory_total_mib > 0 and gpu.memory_used_mib > BUSY_SHARE * gpu.memory_total_mib

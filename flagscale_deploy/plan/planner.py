@@ -1,0 +1,151 @@
+"""The planner: inventory, specification and observations in, a `Plan` out, or every fault at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.errors import CheckError, Fault, InputError
+from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.environment import host_environment, visible
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, Plan, RayPlan, join_port
+from flagscale_deploy.plan.network import LOOPBACK, is_address, plan_networks
+from flagscale_deploy.plan.placement import free_gpus, place
+from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.ray import plan_ray
+from flagscale_deploy.plan.software import software_faults
+from flagscale_deploy.plan.stages import plan_stages, render_scripts
+from flagscale_deploy.plan.vllm import serve_argv
+from flagscale_deploy.render import Templates
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What every part of the planner stands on."""
+
+    inventory: Inventory
+    spec: ServeSpec
+    facts: Mapping[str, Facts]
+    networks: Mapping[str, Network]
+
+
+def plan(
+    inventory: Inventory,
+    spec: ServeSpec,
+    facts: Mapping[str, Facts],
+    run_id: str,
+    templates: Templates,
+    *,
+    force: bool = False,
+) -> Plan:
+    """The plan for bringing a deployment up.
+
+    `facts` has every host of the inventory, or is empty when none was contacted. Same input, same plan. Raises CheckError
+    (InputError where no host was contacted) with all faults.
+    """
+    faults: list[Fault] = []
+    hosts, head = inventory.hosts, inventory.head
+    ground = _Ground(inventory, spec, facts, plan_networks(hosts, facts, faults))
+    ports = Ports(facts, faults)
+    free = free_gpus(hosts, spec, facts, force, faults)
+    placements = place(spec, hosts, head, free, faults)
+    models = {model.name: model for model in spec.models}
+    engine_ports = {
+        (each.model, each.replica): ports.fixed(
+            each.driver, models[each.model].port, f"{each.model}/{each.replica}", models[each.model].where
+        )
+        for each in placements
+    }
+    ray = plan_ray(spec.ray, hosts, head, ground.networks, placements, free, facts, ports, run_id)
+    faults += [
+        Fault(
+            models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off", "set deploy.ray: auto"
+        )
+        for each in placements
+        if each.executor == "ray" and not ray.enabled
+    ]
+    faults += software_faults(facts, [node.host for node in ray.nodes], [each.driver for each in placements])
+    if faults:
+        raise (CheckError if facts else InputError)(list(dict.fromkeys(faults)))
+    instances = tuple(
+        _instance(ground, models[each.model], each, engine_ports[each.model, each.replica], ray) for each in placements
+    )
+    unscripted = Plan(
+        run_id=run_id,
+        deployment=spec.name,
+        digest=digest(inventory, spec, templates),
+        head=head.name,
+        hosts=inventory.names,
+        ray=ray,
+        instances=instances,
+        stages=plan_stages(ray, instances, spec.timeouts),
+        scripts={},
+    )
+    return render_scripts(unscripted, inventory, spec, ground.networks, templates)
+
+
+def digest(inventory: Inventory, spec: ServeSpec, templates: Templates) -> str:
+    """A name for what was asked for: it is the same exactly when hosts, configuration and templates are."""
+    asked = {
+        "hosts": [{key: value for key, value in asdict(host).items() if key != "vars"} for host in inventory.hosts],
+        "head": inventory.head.name,
+        "spec": {key: value for key, value in asdict(spec).items() if key not in ("timeouts", "source", "secret_env")},
+        "templates": templates.digest,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _instance(ground: _Ground, model: ModelSpec, placement: Placement, port: int, ray: RayPlan) -> InstancePlan:
+    driver = ground.inventory[placement.driver]
+    network = ground.networks[driver.name]
+    extra: dict[str, Any] = {}
+    if placement.executor == "ray" and len(placement.hosts) > 1:
+        extra["distributed-executor-backend"] = "ray"
+    env = host_environment(ground.spec, driver, network)
+    env |= {"RAY_ADDRESS": ray.address} if placement.executor == "ray" else {}
+    env |= visible(placement.gpus[driver.name]) if placement.pinned else {}
+    scheme = "https" if model.engine_args.get("ssl-certfile") else "http"
+    bound = model.engine_args.get("host")
+    return InstancePlan(
+        model=model.name,
+        replica=placement.replica,
+        engine=model.engine,
+        hosts=placement.hosts,
+        driver=driver.name,
+        gpus=placement.gpus,
+        executor=placement.executor,
+        port=port,
+        argv=serve_argv(model, port=port, extra=extra),
+        env=env,
+        endpoint=f"{scheme}://{join_port(_public_address(driver, network, bound), port)}/v1",
+        served_name=_served_name(model),
+        script=f"vllm_serve_{re.sub(r'[^A-Za-z0-9.-]', '_', model.name)}_{placement.replica}.sh",
+        local_url=f"{scheme}://{join_port(_local_address(bound), port)}",
+    )
+
+
+def _served_name(model: ModelSpec) -> str:
+    """The name clients ask for; vLLM takes the first of several, and the model's path where none is given."""
+    given = model.engine_args.get("served-model-name")
+    if isinstance(given, list | tuple):
+        given = given[0] if given else None
+    return str(given or model.model)
+
+
+def _public_address(host: Host, network: Network, bound: Any) -> str:
+    """What clients outside reach the server by: what it is bound to, the operator's address, or the data network's."""
+    if bound and bound not in ("0.0.0.0", "::"):
+        return str(bound)
+    if host.connection == "ssh" and host.proxy_jump is None and is_address(host.address):
+        return host.address
+    return network.node_ip
+
+
+def _local_address(bound: Any) -> str:
+    return str(bound) if bound and bound not in ("0.0.0.0", "::") else LOOPBACK

@@ -1,0 +1,44 @@
+"""Ports on the hosts that need them: as asked for, or the next free one where nobody asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.observation import Facts
+
+HIGHEST = 65535
+
+
+class Ports:
+    """What is taken on each host: by others (seen by the probe) and by what has been planned so far."""
+
+    def __init__(self, facts: Mapping[str, Facts], faults: list[Fault]) -> None:
+        self._facts, self._faults = facts, faults
+        self._planned: dict[tuple[str, int], str] = {}
+
+    def fixed(self, host: str, port: int, use: str, where: str) -> int:
+        """Take this very port; somebody else's is a fault."""
+        if (planned := self._planned.get((host, port))) is not None:
+            self._faults.append(Fault(where, f"port {port} on {host} is taken twice: by {planned} and {use}",
+                                      "give one of them another port"))  # fmt: skip
+        elif (holder := self._holder(host, port)) is not None:
+            self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {holder}",
+                                      "choose another port, or end what holds it"))  # fmt: skip
+        self._planned[host, port] = use
+        return port
+
+    def next_free(self, host: str, port: int, use: str) -> int:
+        """Take this port or the first free one above it."""
+        while port <= HIGHEST and ((host, port) in self._planned or self._holder(host, port) is not None):
+            port += 1
+        self._planned[host, port] = use
+        return port
+
+    def _holder(self, host: str, port: int) -> str | None:
+        if host not in self._facts:
+            return None
+        for each in self._facts[host].ports:
+            if each.port == port:
+                return f"{each.command or 'a process'}" + (f" (pid {each.pid})" if each.pid else "")
+        return None

@@ -1,0 +1,81 @@
+"""The Ray cluster of a deployment: which nodes, with which resources, on which ports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from flagscale_deploy.config.spec import RaySpec
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
+from flagscale_deploy.plan.placement import Free
+from flagscale_deploy.plan.ports import Ports
+
+GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
+"""Ray's own defaults (`ray start --help`, 2.60)."""
+
+
+def ray_needed(spec: RaySpec, placements: Sequence[Placement]) -> bool:
+    """Whether the deployment gets a Ray cluster: always, never, or (auto) when an instance runs on Ray."""
+    return spec.mode == "on" or (spec.mode == "auto" and any(each.executor == "ray" for each in placements))
+
+
+def plan_ray(
+    spec: RaySpec,
+    hosts: Sequence[Host],
+    head: Host,
+    networks: Mapping[str, Network],
+    placements: Sequence[Placement],
+    free: Free,
+    facts: Mapping[str, Facts],
+    ports: Ports,
+    run_id: str,
+) -> RayPlan:
+    """The cluster over all hosts. Each node has the GPUs that no pinned instance holds, so Ray's count is true.
+
+    `free` holds what `place` left over.
+    """
+    session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    if not ray_needed(spec, placements):
+        return RayPlan(False, head.name, networks[head.name].node_ip, spec.port or GCS_PORT, session)
+    port = (
+        ports.next_free(head.name, GCS_PORT, "Ray")
+        if spec.port is None
+        else ports.fixed(head.name, spec.port, "Ray", "deploy.ray.port")
+    )
+    order = [head, *(host for host in hosts if host is not head)]
+    return RayPlan(
+        enabled=True,
+        head=head.name,
+        head_ip=networks[head.name].node_ip,
+        port=port,
+        session=session,
+        nodes=tuple(_node(host, host is head, networks, placements, free, facts, ports) for host in order),
+        dashboard=spec.dashboard,
+        dashboard_port=ports.next_free(head.name, DASHBOARD_PORT, "Ray's dashboard"),
+        client_port=ports.next_free(head.name, CLIENT_PORT, "Ray's client server"),
+    )
+
+
+def _node(
+    host: Host,
+    is_head: bool,
+    networks: Mapping[str, Network],
+    placements: Sequence[Placement],
+    free: Free,
+    facts: Mapping[str, Facts],
+    ports: Ports,
+) -> RayNode:
+    held = [index for each in placements if not each.pinned for index in each.gpus.get(host.name, ())]
+    gpus = tuple(sorted([*free[host.name], *held]))
+    present = tuple(gpu.index for gpu in facts[host.name].gpus) if host.name in facts else gpus
+    return RayNode(
+        host=host.name,
+        role="head" if is_head else "worker",
+        node_ip=networks[host.name].node_ip,
+        num_gpus=len(gpus),
+        resources={} if host.type in ("gpu", "cpu") else {host.type: float(host.gpus or len(gpus))},
+        visible_gpus=None if gpus == present else gpus,
+        agent_port=ports.next_free(host.name, AGENT_PORT, "Ray's dashboard agent"),
+    )

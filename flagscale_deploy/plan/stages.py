@@ -1,0 +1,78 @@
+"""The order of things, and the scripts that do them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.plan.environment import host_environment, visible
+from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, Stage, Step
+from flagscale_deploy.render import Templates
+
+RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE = "ray-head", "ray-workers", "ray-nodes", "serve"
+START_SECONDS = 60.0
+"""How long starting a detached script may take; its own work has the stage's deadline."""
+
+
+def plan_stages(ray: RayPlan, instances: tuple[InstancePlan, ...], timeouts: Timeouts) -> tuple[Stage, ...]:
+    """Head and workers start at the same time; engines follow when Ray counts everything."""
+    stages = []
+    if ray.enabled:
+        workers = tuple(
+            Step(node.host, "ray_worker.sh", "ray-worker", timeouts.ray) for node in ray.nodes if node.role == "worker"
+        )
+        stages.append(Stage(RAY_HEAD, (Step(ray.head, "ray_head.sh", "ray-head", timeouts.ray),)))
+        if workers:
+            stages.append(Stage(RAY_WORKERS, workers))
+        started = tuple(stage.name for stage in stages)
+        stages.append(Stage(RAY_NODES, (Step(ray.head, "ray_nodes.sh", "ray-nodes", timeouts.ray),), after=started))
+    engines = tuple(Step(each.driver, each.script, "engine", START_SECONDS, detached=True) for each in instances)
+    stages.append(Stage(SERVE, engines, after=(RAY_NODES,) if ray.enabled else ()))
+    return tuple(stages)
+
+
+def render_scripts(
+    plan: Plan, inventory: Inventory, spec: ServeSpec, networks: Mapping[str, Network], templates: Templates
+) -> Plan:
+    """The plan with every script that its steps name, by host."""
+    scripts: dict[str, dict[str, str]] = {}
+
+    def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
+        shared = _context(plan, inventory[host], spec) | {"env": env}
+        scripts.setdefault(host, {})[script] = templates.render(template, **shared, **context)
+
+    for node in plan.ray.nodes:
+        env = host_environment(spec, inventory[node.host], networks[node.host])
+        name = f"ray_{node.role}.sh"
+        add(node.host, name, f"{name}.j2", env | visible(node.visible_gpus), node=node, timeout=spec.timeouts.ray)
+    if plan.ray.enabled:
+        env = host_environment(spec, inventory[plan.head], networks[plan.head])
+        expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
+        add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
+    for instance in plan.instances:
+        add(instance.driver, instance.script, "vllm_serve.sh.j2", instance.env, instance=instance)
+    if spec.after_stop:
+        for host in inventory.hosts:
+            env = host_environment(spec, host, networks[host.name])
+            add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
+    return replace(plan, scripts=scripts)
+
+
+def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
+    return {
+        "run_id": plan.run_id,
+        "deployment": plan.deployment,
+        "host": host.name,
+        "ray": plan.ray,
+        "ray_enabled": plan.ray.enabled,
+        "venv": host.venv,
+        "before_start": before_start(spec, host),
+    }
+
+
+def before_start(spec: ServeSpec, host: Host) -> str | None:
+    """The deployment's commands, then the host's own."""
+    return "\n".join(text for text in (spec.before_start, host.before_start) if text) or None
