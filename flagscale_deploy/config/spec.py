@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from flagscale_deploy.secrets import Secret
 
 RayMode = Literal["auto", "on", "off"]
 
@@ -37,7 +39,7 @@ class ModelSpec:
     """One entry of the serve YAML.
 
     `engine_args` keeps the user's order and values; keys are vLLM's flag names with dashes and without `--`
-    (`tensor-parallel-size`), `model` and `port` excluded. `num_gpus` is what the user wrote, if anything: it has to agree
+    (`tensor-parallel-size`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if anything: it has to agree
     with tensor × pipeline × data parallel size. `where` is the file and key path for messages.
     """
 
@@ -75,7 +77,8 @@ class ModelSpec:
 class ServeSpec:
     """A whole deployment as asked for.
 
-    `secrets` are names of variables whose values the operator's environment holds at run time; they never stand here.
+    `secret_env` are the variables whose values nobody may see (by name in `experiment.envs`, `api-key`, `deploy.secrets`),
+    and are in no other field; `secrets` are those names of them that came from the operator's environment.
     `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port` and
     `docker` are `experiment.runner`'s: they serve where no inventory says otherwise.
     """
@@ -85,6 +88,7 @@ class ServeSpec:
     exp_dir: str = "outputs"
     ray: RaySpec = RaySpec()
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     before_start: str | None = None
     after_stop: str | None = None
@@ -93,3 +97,17 @@ class ServeSpec:
     ssh_port: int | None = None
     docker: str | None = None
     source: str = "config"
+
+    def public(self) -> dict[str, Any]:
+        """The specification as JSON types, for digests and for people: of secrets the names, never the values."""
+        return {**_plain(self), "secret_env": sorted(self.secret_env)}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Secret) else value

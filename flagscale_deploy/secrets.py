@@ -1,0 +1,137 @@
+"""Secrets: which names are secret, a wrapper that does not print, and a redactor for text that was written elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import re
+import shlex
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "[REDACTED]"
+
+_SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET)$")
+_SHORTEST = 4
+"""Shorter values are not hidden: they protect nothing, and `DISABLE_TOKEN: 1` must not blank every 1 of a log."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable or flag of this name holds a secret: `HF_TOKEN`, `api-key`, `db_password`; not `tokenizer`."""
+    return _SECRET_NAME.search(name.lstrip("-").replace("-", "_").upper()) is not None
+
+
+class Secret:
+    """A value that shows itself only to who calls `reveal()`.
+
+    It is not a `str`, so that neither `json.dumps` nor `"".join` can write it by accident, and it cannot be pickled.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself: for the file it is sent in and for `Redactor.add`, nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(HIDDEN, spec)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
+
+class Redactor:
+    """Hides the values it was given in any text: as they are, and in every form that tools on the way make of them.
+
+    Forms: shell-quoted, URL-encoded, JSON-escaped, base64 (at any alignment, so inside `user:secret` too), and each of
+    these inside another. Safe to use from several threads. Text has to come in whole lines: a secret cut in two by a
+    chunk's end is not seen.
+    """
+
+    def __init__(self, values: Iterable[str | Secret] = ()) -> None:
+        self._lock = threading.Lock()
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in values:
+            self.add(value)
+
+    def add(self, value: str | Secret) -> None:
+        """Hide a value from now on, if it has 4 characters or more; each line of a longer one counts by itself."""
+        text = value.reveal() if isinstance(value, Secret) else value
+        parts = {text, *map(str.strip, text.splitlines())}
+        with self._lock:
+            for part in parts:
+                if len(part) >= _SHORTEST:
+                    self._forms.update(_forms(part))
+            longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
+            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def redact(self, text: str) -> str:
+        """The text with `[REDACTED]` for each value in any of its forms."""
+        pattern = self._pattern
+        return text if pattern is None else pattern.sub(HIDDEN, text)
+
+
+def _forms(value: str) -> Iterator[str]:
+    yield value
+    once = {form for encode in _ENCODERS for form in encode(value)}
+    yield from once
+    for form in once:
+        for encode in _ENCODERS:
+            yield from encode(form)
+
+
+def _shell(value: str) -> Iterator[str]:
+    yield shlex.quote(value)
+    # Without the outer quotes, for a value quoted together with what stands before it: '--api-key=it'"'"'s'.
+    yield value.replace("'", "'\"'\"'")
+    # bash's own `printf %q` and `set -x` escape with backslashes.
+    yield re.sub(r"([^A-Za-z0-9_@%+=:,./\n-])", r"\\\1", value)
+
+
+def _url(value: str) -> Iterator[str]:
+    yield from (quote(value), quote(value, safe=""), quote_plus(value))
+    yield from (re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), quote(value, safe="")),)
+
+
+def _escaped(value: str) -> Iterator[str]:
+    yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1])
+
+
+def _base64(value: str) -> Iterator[str]:
+    """What base64 shows of a value whatever stands before and after it: one form for each alignment modulo 3."""
+    data = value.encode()
+    for before in range(3):
+        shown = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
+        whole = len(shown) if (before + len(data)) % 3 == 0 else len(shown) - 1
+        inner = shown[(0, 2, 3)[before] : whole]
+        if len(inner) >= _SHORTEST:
+            yield from (inner, inner.translate(str.maketrans("+/", "-_")))
+
+
+_ENCODERS: tuple[Callable[[str], Iterator[str]], ...] = (_shell, _url, _escaped, _base64)
