@@ -11,19 +11,23 @@ from flagscale_deploy.observation import Facts, Gpu
 from flagscale_deploy.plan.model import Executor, Placement
 
 BUSY_SHARE = 0.1
-"""A GPU with more of its memory in use is somebody's, also when no process can be seen (other containers' are hidden)."""
+"""A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""
 
 Free = dict[str, list[int]]
+Busy = Mapping[str, Mapping[int, str]]
 
 
 def free_gpus(
-    hosts: Sequence[Host], spec: ServeSpec, facts: Mapping[str, Facts], force: bool, faults: list[Fault]
+    hosts: Sequence[Host], spec: ServeSpec, facts: Mapping[str, Facts], busy: Busy, faults: list[Fault]
 ) -> Free:
     """Indexes of the GPUs that may be handed out, by host; what the inventory and the probe disagree on is a fault."""
-    return {host.name: _free_on(host, _allowed(host, spec), facts.get(host.name), force, faults) for host in hosts}
+    return {
+        host.name: _free_on(host, _allowed(host, spec), facts.get(host.name), busy.get(host.name, {}), faults)
+        for host in hosts
+    }
 
 
-def busy_gpus(host: Host, facts: Facts, deployment: str = "") -> dict[int, str]:
+def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
     """GPUs in use, with who uses them in words. `deployment`'s own record does not count."""
     busy = {}
     for gpu in facts.gpus:
@@ -55,7 +59,7 @@ def place(spec: ServeSpec, hosts: Sequence[Host], head: Host, free: Free, faults
         for replica in range(model.replicas):
             placement = _place_one(model, replica, order, free, placements)
             if placement is None:
-                faults.append(_no_room(model, replica, order, free))
+                faults.append(_no_room(model, replica, order, free, busy))
                 break
             for name, indexes in placement.gpus.items():
                 free[name] = [index for index in free[name] if index not in indexes]
@@ -114,8 +118,10 @@ def _size_fault(model: ModelSpec) -> Fault | None:
     )
 
 
-def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free) -> Fault:
+def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy) -> Fault:
     found = ", ".join(f"{host.name} {len(free[host.name])}" for host in hosts)
+    taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
+    found += f" (in use: {taken})" if taken else ""
     backend = model.engine_args.get("distributed-executor-backend")
     alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
     return Fault(
@@ -126,7 +132,7 @@ def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free) 
 
 
 def _free_on(
-    host: Host, allowed: frozenset[int] | None, facts: Facts | None, force: bool, faults: list[Fault]
+    host: Host, allowed: frozenset[int] | None, facts: Facts | None, busy: Mapping[int, str], faults: list[Fault]
 ) -> list[int]:
     if host.type == "cpu" and host.gpus is None:
         return []
@@ -142,7 +148,6 @@ def _free_on(
         why = f" ({facts.gpu_error})" if facts.gpu_error else ""
         faults.append(Fault(host.name, f"the inventory says {host.gpus} GPUs, the host has {len(present)}{why}",
                             "correct gpus in the inventory, or repair the driver: nvidia-smi"))  # fmt: skip
-    busy = {} if force else busy_gpus(host, facts)
     return _only((index for index in present if index not in busy), allowed)[: host.gpus]
 
 

@@ -16,7 +16,7 @@ from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, Plan, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_address, plan_networks
-from flagscale_deploy.plan.placement import free_gpus, place
+from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.ray import plan_ray
 from flagscale_deploy.plan.software import software_faults
@@ -46,15 +46,16 @@ def plan(
 ) -> Plan:
     """The plan for bringing a deployment up.
 
-    `facts` has every host of the inventory, or is empty when none was contacted. Same input, same plan. Raises CheckError
-    (InputError where no host was contacted) with all faults.
+    `facts` has every host of the inventory, or is empty when none was contacted; `force` hands out busy GPUs too.
+    Same input, same plan. Raises CheckError (InputError where no host was contacted) with all faults.
     """
     faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
     ground = _Ground(inventory, spec, facts, plan_networks(hosts, facts, faults))
     ports = Ports(facts, faults)
-    free = free_gpus(hosts, spec, facts, force, faults)
-    placements = place(spec, hosts, head, free, faults)
+    busy = {} if force else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
+    free = free_gpus(hosts, spec, facts, busy, faults)
+    placements = place(spec, hosts, head, free, busy, faults)
     models = {model.name: model for model in spec.models}
     engine_ports = {
         (each.model, each.replica): ports.fixed(

@@ -1,0 +1,49 @@
+"""Looks at every host, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.errors import ConnectError, HostError, HostsUnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.plan.stages import before_start
+from flagscale_deploy.transport.fleet import Fleet, failures
+
+
+def observe(fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.0) -> dict[str, Observation]:
+    """One probe on every host: facts, or the error that kept us from them.
+
+    With a specification, versions are looked up in the environment that its `before_start` makes.
+    """
+
+    def args(host: Host) -> Mapping[str, object]:
+        env = {**(spec.env if spec else {}), **host.env}
+        commands = before_start(spec, host) if spec else host.before_start
+        return {"host": host.name, "venv": host.venv, "before_start": commands, "env": env}
+
+    results = fleet.call("probe", args, timeout=timeout)
+    return {
+        name: Observation(name, error=result)
+        if isinstance(result, HostError)
+        else Observation(name, Facts.parse(result))
+        for name, result in results.items()
+    }
+
+
+def facts_of(observations: Mapping[str, Observation]) -> dict[str, Facts]:
+    """The facts of every host. Raises HostsUnreachableError, or the first other error, if one has none."""
+    raise_failures({name: each.error for name, each in observations.items() if each.error is not None})
+    return {name: each.facts for name, each in observations.items() if each.facts is not None}
+
+
+def raise_failures(results: Mapping[str, object]) -> None:
+    """Raise what kept hosts from answering, if anything did, all hosts together."""
+    failed = failures(results)
+    if not failed:
+        return
+    unreachable = [error for error in failed.values() if isinstance(error, ConnectError)]
+    if unreachable:
+        raise HostsUnreachableError(unreachable)
+    raise next(iter(failed.values()))

@@ -1,0 +1,107 @@
+"""A model's settings as the command line of `vllm serve`, in the form that vLLM's own parser reads back. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flagscale_deploy.config.spec import ModelSpec
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.plan.vllm_flags import (
+    BOOLEANS,
+    COMMA_LISTS,
+    JSON_LISTS,
+    REPEATED,
+    SHORT_NAMES,
+    SPACED,
+    SWITCHES,
+    WORD_LISTS,
+)
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, Any]) -> tuple[str, ...]:
+    """`vllm serve MODEL --key=value … --port=N --action …`, one string a word, not quoted for any shell.
+
+    The user's flags stand in the user's order; `extra` are the planner's, in the place of a flag of the same name or
+    after the others; action-args are bare and last. `None` is left out. InputError for a list that no command line can
+    carry.
+    """
+    flags = {SHORT_NAMES.get(key, key): value for key, value in {**model.engine_args, **extra}.items()}
+    words = [word for key, value in flags.items() for word in _render(key, value, model.where)]
+    words.append(f"--port={port}")
+    words += [word for word in (f"--{action}" for action in model.action_args) if word not in words]
+    return ("vllm", "serve", model.model, *words)
+
+
+def _render(key: str, value: Any, where: str) -> Iterator[str]:
+    """The words of one flag; none for a value that means absence."""
+    if key in BOOLEANS | SWITCHES and isinstance(value, str):
+        value = _WORDS.get(value.casefold(), value)
+    if value is None or (isinstance(value, (list, tuple)) and not value and key not in JSON_LISTS):
+        return
+    if "." in key:
+        yield f"--{key}={_json_field(value)}"
+    elif value is True:
+        yield f"--{key}"
+    elif value is False:
+        if key in BOOLEANS:
+            yield f"--no-{key}"
+    elif isinstance(value, (list, tuple)):
+        yield from _render_list(key, [_text(item) for item in value], value, where)
+    elif key in SPACED:
+        yield from (f"--{key}", _text(value))
+    else:
+        yield f"--{key}={_text(value)}"
+
+
+def _render_list(key: str, items: list[str], value: Any, where: str) -> Iterator[str]:
+    if key in JSON_LISTS:
+        yield f"--{key}={_json(value)}"
+    elif key in COMMA_LISTS:
+        yield f"--{key}={','.join(items)}"
+    elif key in REPEATED or len(items) == 1:
+        # The word after `=` is always a value, even one that starts with a dash.
+        yield from (f"--{key}={item}" for item in items)
+    else:
+        _refuse_dashes(key, items, where)
+        yield from (f"--{key}", *items)
+
+
+def _refuse_dashes(key: str, items: list[str], where: str) -> None:
+    """A word of a list that starts with a dash would be read as a flag, and `--key=a b` takes one value only."""
+    dashed = next((item for item in items if item.startswith("-")), None)
+    if dashed is not None:
+        raise InputError.at(
+            f"{where}.{key}", f"vLLM would read {dashed!r} as a flag", "vLLM takes no list with such a value"
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    return _json(value) if isinstance(value, (Mapping, list, tuple)) else str(value)
+
+
+def _json_field(value: Any) -> str:
+    """The value of a dotted flag (`--limit-mm-per-prompt.image=8`), which vLLM reads as JSON if it can, else as text.
+
+    A string that would be read as something else ("8", "true", "4k") is sent as a JSON string.
+    """
+    if isinstance(value, str):
+        return _json(value) if _reads_as_json(value) else value
+    return _text(value)
+
+
+def _reads_as_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return text.strip()[:1].isdigit() and text.strip()[-1:] in "kmgtKMGT"
+    return True
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

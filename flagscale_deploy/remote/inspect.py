@@ -1,0 +1,98 @@
+"""Looks at a deployment on this host: what its record says, and what of it is really there.
+
+main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n, "instances":
+{"model/0": {"alive", "health", "token", "why"}}, "ray": {"nodes", "missing", "available"} | {"why"} | None}. `live` counts all
+processes of the deployment here, by marker, session and descent. With `ask`, servers are asked for a token and Ray for its nodes.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from typing import Any, Dict, Optional
+
+from flagscale_deploy.remote import openai, processes, record, state
+from flagscale_deploy.remote.launch import start_ticks
+from flagscale_deploy.remote.watch import zombie
+from flagscale_deploy.remote.wire import say
+
+RAY_SECONDS = 30
+TOKEN_SECONDS = 20
+
+
+def main(args: Dict[str, Any]) -> None:
+    known = record.read(args["deployment"], args["host"])
+    listed = [dict(each, alive=alive(each)) for each in (known or {}).get("processes", [])]
+    answer = {"record": known, "processes": listed, "live": live(args["deployment"], known)}  # type: Dict[str, Any]
+    questions = Questions(args, known or {}, listed) if args["ask"] and known else None
+    answer["instances"] = questions.instances if questions else {}
+    answer["ray"] = questions.ray if questions else None
+    say(**answer)
+
+
+def alive(process: Dict[str, Any]) -> bool:
+    """Whether a recorded process is still that process."""
+    if process.get("boot_id") != record.boot_id() or process.get("start_ticks") is None:
+        return False
+    return start_ticks(process["pid"]) == process["start_ticks"] and not zombie(process["pid"])
+
+
+def live(deployment: str, known: Optional[Dict[str, Any]]) -> int:
+    """How many processes of the deployment run here."""
+    return len(processes.ours(processes.scan(), deployment + "/", processes.recorded(known or {})))
+
+
+class Questions:
+    """Asks every server and Ray of this host at the same time."""
+
+    def __init__(self, args: Dict[str, Any], known: Dict[str, Any], listed: Any) -> None:
+        self.instances = {}  # type: Dict[str, Dict[str, Any]]
+        self.ray = None  # type: Optional[Dict[str, Any]]
+        self._args = args
+        threads = []
+        for instance in known.get("instances", []):
+            if instance["driver"] == args["host"]:
+                running = any(each["alive"] and each["script"] == instance["script"] for each in listed)
+                threads.append(threading.Thread(target=self._ask_server, args=(instance, running)))
+        if any(each["role"] == "ray-head" for each in listed) and known.get("ray", {}).get("enabled"):
+            threads.append(threading.Thread(target=self._ask_ray))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
+        said = {"alive": running, "health": None, "token": None, "why": ""}  # type: Dict[str, Any]
+        self.instances["%s/%d" % (instance["model"], instance["replica"])] = said
+        if not running:
+            said["why"] = "its process is gone"
+            return
+        key = openai.api_key(self._args["deployment"], self._args["host"])
+        try:
+            said["health"] = openai.request(instance["local_url"] + "/health", key=key, timeout=5)[0]
+            if said["health"] == 200:
+                ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
+                said["token"], said["why"] = ok, "" if ok else text
+            else:
+                said["why"] = "/health answers %d" % said["health"]
+        except OSError as error:
+            said["why"] = "it does not answer: %s" % error
+
+    def _ask_ray(self) -> None:
+        script = state.directory(self._args["deployment"], self._args["host"]) / "scripts" / "ray_nodes.sh"
+        try:
+            done = subprocess.run(
+                ["bash", str(script), "0"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=RAY_SECONDS,
+                cwd=os.path.expanduser("~"),
+                start_new_session=True,
+            )
+            self.ray = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            self.ray = {"why": "Ray does not answer within %d s" % RAY_SECONDS}
+        except (IndexError, ValueError):
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            self.ray = {"why": said[-1] if said else "Ray does not answer"}

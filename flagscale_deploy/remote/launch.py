@@ -1,0 +1,131 @@
+"""Puts files on a host and runs one script there, in a session of its own that carries the run's marker.
+
+main({deployment, host, run_id, record, files: {name: [text, octal mode]}, script, role, detached, timeout, ray_session})
+answers {"log": path, "pid": n, "start_ticks": n} when the script runs, then {"exit_code": n | None, "tail": [lines]}: None
+for a detached script that is still running. `script` None only puts the files.
+"""
+
+import os
+import select
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from flagscale_deploy.remote import record, state
+from flagscale_deploy.remote.wire import lifeline_lost, say
+
+POLL_SECONDS = 0.05
+SETTLE_SECONDS = 0.2
+"""How long a detached script is watched for an end at once (a command that isn't there)."""
+TAIL_LINES = 40
+
+
+def main(args: Dict[str, Any]) -> None:
+    directory = state.directory(args["deployment"], args["host"])
+    for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, (text, mode) in args["files"].items():
+        put(directory / name, text, int(mode, 8))
+    record.update(args["deployment"], args["host"], lambda known: begin(known, args))
+    if args.get("ray_session"):
+        make_ray_directory(args)
+    if args.get("script"):
+        run(directory, args)
+    else:
+        say(exit_code=0, tail=[])
+
+
+def put(path: Path, text: str, mode: int) -> None:
+    """Write a file that has its mode from the start, and appears whole."""
+    fresh = path.with_name(path.name + ".new")
+    if fresh.exists():
+        fresh.unlink()
+    descriptor = os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    os.replace(str(fresh), str(path))
+
+
+def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
+    """A new run's record starts empty; the steps of one run add to it."""
+    if known.get("run_id") != args["run_id"]:
+        known.clear()
+        known.update(
+            args["record"], run_id=args["run_id"], boot_id=record.boot_id(), processes=[], started_at=time.time()
+        )
+    known.pop("stopped_at", None)
+
+
+def make_ray_directory(args: Dict[str, Any]) -> None:
+    """Ray's temporary directory: short, ours alone, and named as ours so that cleanup may remove it."""
+    path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["ray_session"]))
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        raise RuntimeError("%s belongs to somebody else" % path)
+    put(
+        path / "flagscale-deploy.json",
+        '{"deployment": "%s", "run_id": "%s"}' % (args["deployment"], args["run_id"]),
+        0o600,
+    )
+    record.update(args["deployment"], args["host"], lambda known: known.update(ray_temp_dir=str(path)))
+
+
+def run(directory: Path, args: Dict[str, Any]) -> None:
+    """Start the script and wait as long as asked for."""
+    log = directory / "logs" / (Path(args["script"]).stem + ".log")
+    if log.exists():
+        os.replace(str(log), str(log.with_suffix(".previous.log")))
+    environment = dict(os.environ)
+    environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
+    with open(str(log), "wb") as output:
+        process = subprocess.Popen(
+            ["bash", str(directory / "scripts" / args["script"])],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=str(Path.home()),
+            env=environment,
+        )
+    started = {
+        "role": args["role"],
+        "pid": process.pid,
+        "start_ticks": start_ticks(process.pid),
+        "boot_id": record.boot_id(),
+        "log": str(log),
+        "script": args["script"],
+    }
+    record.update(args["deployment"], args["host"], lambda known: known["processes"].append(started))
+    say(log=str(log), pid=process.pid, start_ticks=started["start_ticks"])
+    say(exit_code=wait(process, args), tail=tail(log))
+
+
+def wait(process: "subprocess.Popen[bytes]", args: Dict[str, Any]) -> Optional[int]:
+    """Its exit status; None while a detached one runs. One that hangs is ended, with its session."""
+    end = time.monotonic() + (SETTLE_SECONDS if args["detached"] else args["timeout"])
+    while process.poll() is None and time.monotonic() < end:
+        select.select([], [], [], POLL_SECONDS)
+        if lifeline_lost():
+            return None
+    if process.returncode is None and not args["detached"]:
+        os.killpg(process.pid, 9)
+        process.wait()
+        raise RuntimeError("%s did not end within %g s; it was ended" % (args["script"], args["timeout"]))
+    return process.returncode
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """Clock ticks between boot and the start of a process (field 22 of /proc/PID/stat); None if it is gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            return int(file.read().rsplit(b")", 1)[1].split()[19])
+    except OSError:
+        return None
+
+
+def tail(log: Path) -> List[str]:
+    """The last lines of a log."""
+    with open(str(log), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
+        return file.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]

@@ -1,0 +1,109 @@
+"""Waits on the driver host for an instance to be ready, and says everything it sees on the way.
+
+main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
+{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why": text}.
+Ready is: the process lives, /health is 200, and a one-token completion came back.
+"""
+
+import select
+import threading
+import time
+from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+
+from flagscale_deploy.remote import openai
+from flagscale_deploy.remote.launch import start_ticks
+from flagscale_deploy.remote.wire import lifeline_lost, say
+
+POLL_SECONDS = 0.1
+LINES_AT_ONCE = 500
+READ_BYTES = 1 << 20
+
+
+def main(args: Dict[str, Any]) -> None:
+    end = time.monotonic() + args["timeout"]
+    asking = Asking(args)
+    with open(args["log"], "rb") as log:
+        reader = Lines(log)
+        while not lifeline_lost():
+            alive = start_ticks(args["pid"]) == args["start_ticks"] and not zombie(args["pid"])
+            reader.say_new()
+            if not alive:
+                reader.say_new(last=True)
+                say(dead=True)
+                return
+            if asking.answered is not None:
+                say(ready=True, token=asking.answered)
+                return
+            if time.monotonic() >= end:
+                say(timed_out=True, why=asking.why)
+                return
+            select.select([], [], [], POLL_SECONDS)
+
+
+class Asking(threading.Thread):
+    """Asks for health, then for a token, beside the loop that reads the log: an answer may take long."""
+
+    def __init__(self, args: Dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.answered = None  # type: Optional[str]
+        self.why = "the server does not listen yet"
+        self._args = args
+        self._healthy = False
+        self.start()
+
+    def run(self) -> None:
+        key = openai.api_key(self._args["deployment"], self._args["host"])
+        while self.answered is None:
+            try:
+                self._ask(key)
+            except (OSError, ValueError) as error:
+                self.why = "%s: %s" % (self._args["url"], error)
+            time.sleep(POLL_SECONDS)
+
+    def _ask(self, key: Optional[str]) -> None:
+        url = self._args["url"]
+        status, _ = openai.request(url + "/health", key=key, timeout=5)
+        if status != 200:
+            self.why = "%s/health answers %d" % (url, status)
+            return
+        if not self._healthy:
+            self._healthy = True
+            say(healthy=True)
+        ok, text = openai.one_token(url, self._args["model"], key, timeout=120)
+        if ok:
+            self.answered = text
+        else:
+            self.why = "/health is 200, but a one-token completion fails: %s" % text
+
+
+class Lines:
+    """New whole lines of a growing file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._rest = b""
+
+    def say_new(self, last: bool = False) -> None:
+        while True:
+            data = self._file.read(READ_BYTES)
+            lines, self._rest = split(self._rest + data, keep_rest=not (last and not data))
+            for at in range(0, len(lines), LINES_AT_ONCE):
+                say(lines=lines[at : at + LINES_AT_ONCE])
+            if not data:
+                return
+
+
+def split(data: bytes, keep_rest: bool) -> Tuple[List[str], bytes]:
+    """Whole lines, and what follows the last line end. A carriage return ends a line too: progress bars use it."""
+    parts = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    rest = parts.pop() if keep_rest else b""
+    return [part.decode("utf-8", "replace") for part in parts if part.strip()], rest
+
+
+def zombie(pid: int) -> bool:
+    """Whether a process has ended and waits for its parent."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            return file.read().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
