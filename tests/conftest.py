@@ -1,0 +1,41 @@
+"""What all tests share: the fixtures of lab and environments, and the rule about skips.
+
+A test that needs root is skipped without it, and says so. In CI (`CI` in the environment) nothing may be skipped: a
+session with a skip fails.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest_plugins = ("tests.lab.fixtures", "tests.environments.fixtures")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("lab"):
+            item.add_marker(pytest.mark.skip(reason="the lab's network namespaces need root"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    skips = _forbidden_skips(config)
+    if skips:
+        terminalreporter.section("skipped in CI", red=True)
+        terminalreporter.line(f"{skips} skipped: in CI every test has to run, so this session fails; reasons above")
+
+
+def _forbidden_skips(config: pytest.Config) -> int:
+    """How many tests were skipped although CI is set."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    in_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return len(reporter.stats.get("skipped", ())) if in_ci and reporter is not None else 0

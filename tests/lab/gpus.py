@@ -1,0 +1,57 @@
+"""The GPUs that a host's stand-in `nvidia-smi` reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("nvidia_smi.py")
+STATE = "nvidia-smi.json"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as `nvidia-smi` shows it. The default is an idle H100."""
+
+    name: str = "NVIDIA H100 80GB HBM3"
+    memory_mib: int = 81559
+    used_mib: int = 0
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A compute process on the GPU with index `gpu`; `pid` is the host's own."""
+
+    gpu: int
+    pid: int
+    used_mib: int = 0
+    name: str = "python3"
+
+
+def install(
+    directory: Path, gpus: int | Sequence[Gpu], processes: Sequence[GpuProcess] = (), error: str | None = None
+) -> None:
+    """Make `nvidia-smi` in `directory` (a place on PATH) report these GPUs; 0 takes the command away.
+
+    With `error`, the command prints it and exits with status 9, as nvidia-smi does where the driver doesn't answer.
+    An empty sequence is a host with a driver and no GPU.
+    """
+    program = directory / "nvidia-smi"
+    if gpus == 0 and error is None:
+        program.unlink(missing_ok=True)
+        return
+    listed = [Gpu()] * gpus if isinstance(gpus, int) else gpus
+    state = {"gpus": [asdict(gpu) for gpu in listed], "processes": [asdict(each) for each in processes], "error": error}
+    _write(directory / STATE, json.dumps(state), 0o644)
+    _write(program, PROGRAM.read_text(), 0o755)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Whole or not at all: a probe may be reading."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text)
+    beside.chmod(mode)
+    os.replace(beside, path)

@@ -1,0 +1,113 @@
+"""A lab as a test holds it: brought up with `with`, gone afterwards, and proven to be gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.lab.demolition import processes_in, reap
+from tests.lab.host import Host
+from tests.lab.keepers import ForeignKeeper, Keeper, LabError, OwnKeeper
+from tests.lab.leftovers import Leftover, Process, inspect
+from tests.lab.slots import Slot, registry
+from tests.lab.state import LabState
+
+THIS_PROCESS = -1
+
+
+class Lab:
+    """Hosts `node1` … `nodeN` on a network of their own. Needs root; takes about 0.1 s a host.
+
+    `gpus` is what `nvidia-smi` counts on each host (0: there is no such command). `mounts` are directories of the
+    machine (environments, models, interpreters) that every host sees at their own path, read-only; whatever lies
+    outside /root, /tmp, /run and /dev/shm is visible anyway. The lab ends with the process `owner`, by default this
+    one, also when that is killed; with None it stays until `close`.
+    """
+
+    def __init__(
+        self, hosts: int = 1, gpus: int = 0, mounts: Iterable[str | Path] = (), *, owner: int | None = THIS_PROCESS
+    ) -> None:
+        if os.geteuid() != 0:
+            raise LabError("the lab makes network namespaces, which needs root")
+        wish = {
+            "hosts": hosts,
+            "gpus": gpus,
+            "mounts": [os.path.abspath(each) for each in mounts],
+            "owner": os.getpid() if owner == THIS_PROCESS else owner,
+        }
+        self._keeper: Keeper = OwnKeeper(wish)
+        self._hold(self._keeper.state)
+
+    @classmethod
+    def attach(cls, slot: int) -> Lab:
+        """A lab that is already up, by its slot's number. Raises LabError if there is none."""
+        state = LabState.of(Slot(slot))
+        if state is None:
+            raise LabError(f"no lab in slot {slot}")
+        lab = cls.__new__(cls)
+        lab._keeper = ForeignKeeper(state)
+        lab._hold(state)
+        return lab
+
+    def _hold(self, state: LabState) -> None:
+        self.state = state
+        self.slot = state.slot
+        self.hosts = [Host(state.slot, index, host) for index, host in enumerate(state.hosts)]
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all hosts and wait until they are gone; closing twice is fine.
+
+        Raises LabError naming every process, link or mount that remains.
+        """
+        self._keeper.end()
+        try:
+            with registry():
+                reap()  # a keeper that was killed could not clean up
+        except OSError as error:
+            raise LabError(str(error)) from error
+        if left := processes_in(host.state.namespace for host in self.hosts):
+            raise LabError(f"{self.slot.bridge} was taken down and left processes {left}")
+
+    @property
+    def known_hosts(self) -> Path:
+        """A known_hosts file with the key of every host, by address."""
+        return self.slot.directory / "known_hosts"
+
+    @property
+    def identity_file(self) -> Path:
+        """The private key that lets root into every host."""
+        return self.slot.directory / "key"
+
+    def inventory(self, path: Path, hosts: Sequence[Host] | None = None, **variables: Any) -> Path:
+        """Write an inventory in Ansible's form, of all hosts or of these, with `variables` for all; returns `path`."""
+        connection = {
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self.identity_file),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.known_hosts}",
+        }
+        listed = {host.name: {"ansible_host": host.address} for host in self.hosts if hosts is None or host in hosts}
+        path.write_text(yaml.safe_dump({"all": {"vars": connection | variables, "hosts": listed}}, sort_keys=False))
+        return path
+
+    def processes(self, deployment: str) -> list[Process]:
+        """The living processes of a deployment on all hosts: to be remembered for `leftovers`."""
+        return [process for host in self.hosts if host.alive for process in inspect(host, deployment).processes]
+
+    def leftovers(self, deployment: str, known: Sequence[Process] = ()) -> list[Leftover]:
+        """Everything of a deployment that living hosts still hold: processes, listening ports, directories.
+
+        A process is the deployment's if it carries its marker, shares a session with one that does, or descends from
+        either; those in `known` are looked for whatever they look like now. The lab uses none of the product's code
+        for this. After `stop` the state directory is to be expected: filter by `kind`.
+        """
+        return [left for host in self.hosts if host.alive for left in inspect(host, deployment, known).leftovers()]

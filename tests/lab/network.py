@@ -1,0 +1,58 @@
+"""Bridge and cables of a lab, through iproute2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from tests.lab.slots import Slot
+
+
+def make_bridge(slot: Slot) -> None:
+    """The switch that all hosts of a lab are plugged into; the machine itself has the gateway's address on it."""
+    _ip(
+        f"link add name {slot.bridge} type bridge",
+        f"addr add {slot.gateway}/24 dev {slot.bridge}",
+        f"link set {slot.bridge} up",
+    )
+
+
+def plug_in(slot: Slot, index: int, pid: int) -> None:
+    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`."""
+    cable = slot.cable(index)
+    _ip(f"link add {cable} type veth peer name eth0 netns {pid}", f"link set {cable} master {slot.bridge} up")
+
+
+def set_cable(cable: str, *, up: bool) -> None:
+    _ip(f"link set {cable} {'up' if up else 'down'}")
+
+
+def shape(cable: str, pid: int, mbit: float | None) -> None:
+    """Limit the link to `mbit` Mbit/s in each direction; None lifts the limit. `pid` is a process of the host."""
+    for where, device in (([], cable), (["nsenter", f"--net=/proc/{pid}/ns/net"], "eth0")):
+        subprocess.run([*where, "tc", "qdisc", "del", "dev", device, "root"], capture_output=True, check=False)
+        if mbit is not None:
+            limit = ["tbf", "rate", f"{mbit}mbit", "burst", "256k", "latency", "50ms"]
+            _run([*where, "tc", "qdisc", "add", "dev", device, "root", *limit])
+
+
+def links(slot: Slot) -> list[str]:
+    """Names of the slot's bridge and cables that exist on the machine."""
+    shown = subprocess.run(["ip", "-json", "link"], check=True, capture_output=True, text=True).stdout
+    return [name for each in json.loads(shown) if slot.owns(name := each["ifname"])]
+
+
+def remove_links(slot: Slot) -> None:
+    """Take down every link of the slot; a veth that vanishes meanwhile with its namespace is no error."""
+    for name in sorted(links(slot), reverse=True):
+        subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
+
+
+def _ip(*commands: str) -> None:
+    _run(["ip", "-batch", "-"], "\n".join(commands) + "\n")
+
+
+def _run(argv: list[str], stdin: str | None = None) -> None:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"{' '.join(argv)}: {done.stderr.strip()}\n{stdin or ''}")

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Stand-in for nvidia-smi: reports the GPUs that `nvidia-smi.json` beside it (or $NVIDIA_SMI_STATE) lists.
+
+Answers `-L`, `--query-gpu=FIELDS` and `--query-compute-apps=FIELDS` with `--format=csv[,noheader][,nounits]`, in the
+words and with the exit statuses of driver 580. Runs on hosts: standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+DRIVER = "580.159.03"
+NO_GPU, NO_DRIVER, BAD_ARGUMENT = 6, 9, 2
+MIB = " MiB"
+
+Row = dict[str, Any]
+
+
+def main(argv: list[str]) -> int:
+    path = Path(os.environ.get("NVIDIA_SMI_STATE") or Path(__file__).resolve().with_name("nvidia-smi.json"))
+    state = json.loads(path.read_text())
+    if state["error"] is not None:
+        return answer([state["error"]], NO_DRIVER)
+    if not state["gpus"]:
+        return answer(["No devices were found"], NO_GPU)
+    options = dict(word.partition("=")[::2] for word in argv)
+    form = options.get("--format", "").split(",")
+    if "-L" in options or "--list-gpus" in options:
+        return answer([f"GPU {i}: {gpu['name']} (UUID: {uuid(i)})" for i, gpu in enumerate(state["gpus"])])
+    if "--query-gpu" in options:
+        rows = [gpu_row(i, gpu, len(state["gpus"])) for i, gpu in enumerate(state["gpus"])]
+        return answer_table(options["--query-gpu"], rows, form)
+    if "--query-compute-apps" in options:
+        rows = [process_row(each, state["gpus"]) for each in state["processes"]]
+        return answer_table(options["--query-compute-apps"], rows, form)
+    if argv:
+        return answer([f"Invalid combination of input arguments: {' '.join(argv)}"], BAD_ARGUMENT)
+    return answer([f"NVIDIA-SMI {DRIVER}    Driver Version: {DRIVER}    CUDA Version: 13.0"])
+
+
+def answer(lines: list[str], status: int = 0) -> int:
+    sys.stdout.writelines(line + "\n" for line in lines)
+    return status
+
+
+def uuid(index: int) -> str:
+    return f"GPU-00000000-0000-0000-0000-{index:012d}"
+
+
+def bus(index: int) -> str:
+    return f"00000000:{index + 1:02X}:00.0"
+
+
+def gpu_row(index: int, gpu: Row, count: int) -> Row:
+    total, used = gpu["memory_mib"], gpu["used_mib"]
+    name = {"name": gpu["name"], "gpu_name": gpu["name"]}
+    identity = {"index": index, "count": count, "uuid": uuid(index), "gpu_uuid": uuid(index), "pci.bus_id": bus(index)}
+    memory = {"memory.total": f"{total}{MIB}", "memory.used": f"{used}{MIB}", "memory.free": f"{total - used}{MIB}"}
+    condition = {
+        "driver_version": DRIVER,
+        "compute_cap": "9.0",
+        "compute_mode": "Default",
+        "persistence_mode": "Enabled",
+        "mig.mode.current": "Disabled",
+        "utilization.gpu": "0 %",
+        "temperature.gpu": 40,
+        "power.draw": "75.00 W",
+        "ecc.errors.uncorrected.volatile.total": 0,
+    }
+    return name | identity | memory | condition
+
+
+def process_row(process: Row, gpus: list[Row]) -> Row:
+    index = process["gpu"]
+    used = f"{process['used_mib']}{MIB}"
+    return {
+        "pid": process["pid"],
+        "process_name": process["name"],
+        "name": process["name"],
+        "used_memory": used,
+        "used_gpu_memory": used,
+        "gpu_uuid": uuid(index),
+        "gpu_bus_id": bus(index),
+        "gpu_name": gpus[index]["name"],
+    }
+
+
+def answer_table(fields: str, rows: list[Row], form: list[str]) -> int:
+    names = [name.strip() for name in fields.split(",")]
+    unknown = [name for name in names if rows and name not in rows[0]]
+    if unknown:
+        return answer([f'Field "{unknown[0]}" is not a valid field to query.'], BAD_ARGUMENT)
+    header = [] if "noheader" in form else [", ".join(names)]
+    lines = [", ".join(str(row[name]) for name in names) for row in rows]
+    return answer(header + ([without_units(line) for line in lines] if "nounits" in form else lines))
+
+
+def without_units(line: str) -> str:
+    return ", ".join(value.removesuffix(MIB).removesuffix(" %").removesuffix(" W") for value in line.split(", "))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""What a lab is, as its keeper writes it down and everybody else reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.lab.slots import STATE, Slot
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A host: its name, address, the machine's pid of its first process and the inode of its pid namespace."""
+
+    name: str
+    address: str
+    pid: int
+    namespace: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether its first process lives; the namespace tells it from a later process with the same pid."""
+        return pid_namespace(self.pid) == self.namespace
+
+    def power_off(self) -> None:
+        """End every process of the host at once: the kernel ends a pid namespace with its first process."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class LabState:
+    """A lab: its slot, the pid of its keeper, the pid that it lives and dies with (None: until `down`), its hosts."""
+
+    slot: Slot
+    keeper: int
+    owner: int | None
+    hosts: tuple[HostState, ...]
+
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> LabState:
+        read = json.loads(text)
+        hosts = tuple(HostState(**host) for host in read["hosts"])
+        return cls(Slot(**read["slot"]), read["keeper"], read["owner"], hosts)
+
+    @classmethod
+    def of(cls, slot: Slot) -> LabState | None:
+        """The state that the slot's keeper has written, or None where there is none (yet)."""
+        try:
+            return cls.loads((slot.directory / STATE).read_text())
+        except FileNotFoundError:
+            return None
+
+
+def pid_namespace(pid: int) -> int | None:
+    """The inode of a process's pid namespace; None where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/ns/pid").stat().st_ino
+    except OSError:
+        return None
