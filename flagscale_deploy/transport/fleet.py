@@ -8,13 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.program import call
 
 T = TypeVar("T")
 Results = Mapping[str, "T | HostError"]
+
+
+class GivenUpError(HostError):
+    """What was going on here was ended because another host failed."""
 
 
 class Connect(Protocol):
@@ -68,20 +72,23 @@ class Fleet:
                 raise
             return self._connections[host]
 
-    def map(self, work: Callable[[Host], T], hosts: Iterable[str] | None = None) -> dict[str, T | HostError]:
+    def map(
+        self, work: Callable[[Host], T], hosts: Iterable[str] | None = None, *, fail_fast: bool = False
+    ) -> dict[str, T | HostError]:
         """Do `work` for every host (or those named), at most `forks` at a time; a HostError becomes that host's result.
 
         Any other exception, and the interruption of the caller, cancels the others and is raised when they have ended.
+        `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
         """
         names = list(self.hosts if hosts is None else hosts)
         try:
-            return self._map(work, names)
+            return self._map(work, names, fail_fast)
         finally:
             self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
 
-    def _map(self, work: Callable[[Host], T], names: list[str]) -> dict[str, T | HostError]:
+    def _map(self, work: Callable[[Host], T], names: list[str], fail_fast: bool) -> dict[str, T | HostError]:
         with ThreadPoolExecutor(max_workers=max(1, min(self._forks, len(names))), thread_name_prefix="fleet") as pool:
-            futures = {name: pool.submit(_kept, work, self.hosts[name]) for name in names}
+            futures = {name: pool.submit(self._kept, work, self.hosts[name], fail_fast) for name in names}
             try:
                 _wait_interruptibly(futures.values())
                 return {name: future.result() for name, future in futures.items()}
@@ -106,6 +113,22 @@ class Fleet:
 
         return self.map(work, hosts)
 
+    def _kept(self, work: Callable[[Host], T], host: Host, fail_fast: bool) -> T | HostError:
+        error: HostError
+        try:
+            return work(host)
+        except HostError as failed:
+            error = failed
+        except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
+            error = RemoteError(host.name, str(wrong))
+        except InterruptedByUser:
+            if not fail_fast:
+                raise
+            return GivenUpError(host.name, "given up, because another host failed")
+        if fail_fast:
+            self.cancelled.set()
+        return error
+
     def close(self) -> None:
         """Close every connection."""
         for connection in self._connections.values():
@@ -120,15 +143,6 @@ def failures(results: Mapping[str, T | HostError]) -> dict[str, HostError]:
 def answers(results: Mapping[str, T | HostError]) -> dict[str, T]:
     """The hosts that did not fail, with their results."""
     return {name: result for name, result in results.items() if not isinstance(result, HostError)}
-
-
-def _kept(work: Callable[[Host], T], host: Host) -> T | HostError:
-    try:
-        return work(host)
-    except HostError as error:
-        return error
-    except ValueError as error:  # what a value in a command line or an answer can still be wrong about
-        return RemoteError(host.name, str(error))
 
 
 def _wait_interruptibly(futures: Iterable[Future[Any]]) -> None:

@@ -1,0 +1,137 @@
+"""Carries out a plan's stages: the steps of a stage on all their hosts at once, stages as soon as those before are done."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flagscale_deploy import shell
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.diagnose import error_lines
+from flagscale_deploy.errors import DeployError, HostError, RemoteError
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan, Stage, Step
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
+from flagscale_deploy.transport.program import Program
+
+CONNECTION_SLACK_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Started:
+    """A script that was started on a host and goes on running."""
+
+    step: Step
+    pid: int
+    start_ticks: int | None
+    log: str
+
+
+class StepsFailedError(DeployError):
+    """One or more steps failed; every host's own error is kept."""
+
+    def __init__(self, errors: Mapping[str, HostError]) -> None:
+        self.errors = dict(errors)
+        super().__init__("\n".join(str(error) for error in self.errors.values()))
+
+
+def secret_files(secret_env: Mapping[str, str]) -> dict[str, str]:
+    """The files of a run's secrets: Ray's token, made here and now, and the environment that scripts read."""
+    return {"secrets/ray_token": secrets.token_hex(32), "secrets/env": shell.assignments(secret_env.items())}
+
+
+def execute(
+    plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str], say: Sink
+) -> list[Started]:
+    """Start everything. Returns the detached steps. Raises StepsFailedError; what was started stays for the caller to undo.
+
+    `records` is each host's record; `private` are files with secrets, sent to every host that gets a script.
+    """
+    started: list[Started] = []
+    done: set[str] = set()
+    while len(done) < len(plan.stages):
+        ready = [stage for stage in plan.stages if stage.name not in done and done.issuperset(stage.after)]
+        started += _run_stages(ready, plan, fleet, records, private, say)
+        done.update(stage.name for stage in ready)
+    return started
+
+
+def _run_stages(
+    stages: list[Stage],
+    plan: Plan,
+    fleet: Fleet,
+    records: Mapping[str, Mapping[str, Any]],
+    private: Mapping[str, str],
+    say: Sink,
+) -> list[Started]:
+    """Stages that wait for nothing more: all their steps at the same time, those of one host one after another."""
+    by_host: dict[str, list[tuple[str, Step]]] = {}
+    for stage in stages:
+        for step in stage.steps:
+            by_host.setdefault(step.host, []).append((stage.name, step))
+    started: list[Started] = []
+    keeping = threading.Lock()
+
+    def work(host: Host) -> None:
+        for stage, step in by_host[host.name]:
+            result = _timed(stage, step, say, lambda step=step: _launch(step, plan, fleet, records, private))
+            with keeping:
+                started.append(result)
+
+    results = fleet.map(work, by_host, fail_fast=True)
+    failed = failures(results)
+    if failed:
+        causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
+        raise StepsFailedError(causes or failed)
+    return [each for each in started if each.step.detached]
+
+
+def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Started:
+    watch = Deadline(step.timeout)
+    say(Event(stage, "running", step.host, step.script))
+    try:
+        result = act()
+    except HostError as error:
+        say(Event(stage, "failed", step.host, error.problem, elapsed=watch.elapsed))
+        raise
+    if not step.detached:
+        say(Event(stage, "done", step.host, step.script, elapsed=watch.elapsed))
+    return result
+
+
+def _launch(
+    step: Step, plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str]
+) -> Started:
+    files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
+    files |= {name: (text, "600") for name, text in private.items()}
+    args = {
+        "deployment": plan.deployment,
+        "host": step.host,
+        "run_id": plan.run_id,
+        "record": records[step.host],
+        "files": files,
+        "script": step.script,
+        "role": step.role,
+        "detached": step.detached,
+        "timeout": step.timeout,
+        "ray_session": plan.ray.session if plan.ray.enabled else None,
+    }
+    connection = fleet.connection(step.host)
+    timeout = step.timeout + CONNECTION_SLACK_SECONDS
+    with Program(connection, "launch", args, timeout=timeout, cancelled=fleet.cancelled) as program:
+        answer: dict[str, Any] = {}
+        for message in program.messages():
+            answer |= message
+    code = answer.get("exit_code", 0 if step.detached else -1)
+    if code not in (0, None) or (step.detached and code == 0):
+        raise RemoteError(step.host, _failure(step, code, answer.get("tail", [])))
+    return Started(step, answer["pid"], answer["start_ticks"], answer["log"])
+
+
+def _failure(step: Step, code: int, tail: list[str]) -> str:
+    lines = error_lines(tail) or tail[-3:]
+    return f"{step.script} ended with exit status {code}" + "".join(f"\n    {line}" for line in lines)

@@ -1,0 +1,74 @@
+"""What a run leaves on the operator's disk: `<exp_dir>/runs/<run_id>/`, for its owner's eyes only."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.plan.contract import plan_json
+from flagscale_deploy.plan.model import Plan
+
+
+def new_run_id() -> str:
+    """A name for a run: sorts by time, and no other run has it."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @classmethod
+    def make(cls, exp_dir: str, run_id: str) -> RunFolder:
+        """Make it, mode 0700. Raises InputError where that is not possible."""
+        path = Path(exp_dir) / "runs" / run_id
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise InputError.at(
+                str(path), f"cannot be made: {error.strerror}", "set experiment.exp_dir, or free the disk"
+            ) from error
+        return cls(path)
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def write_plan(self, plan: Plan) -> None:
+        """plan.json and, by host, the very scripts that are sent."""
+        self.write_json("plan.json", plan_json(plan))
+        write_scripts(self.path / "scripts", plan.scripts)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        (self.path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:
+    """Write `{host: {name: text}}` as `<directory>/<host>/<name>`, executable. Returns the files."""
+    written = []
+    for host, files in scripts.items():
+        place = directory / safe_name(host)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            path = place / name
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o755)
+            written.append(path)
+    return written
+
+
+def safe_name(host: str) -> str:
+    """A host's name as the name of a folder."""
+    return host.replace("/", "_").lstrip(".") or "_"

@@ -1,0 +1,150 @@
+"""Waits until every instance has really answered, and reads its progress from the engine's log meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.diagnose import error_lines
+from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.execute import Started
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
+from flagscale_deploy.transport.program import Program
+
+KEPT_LINES = 400
+SLACK_SECONDS = 30
+
+_STAGES = tuple(
+    (re.compile(pattern), stage)
+    for pattern, stage in (
+        (r"Application startup complete", "answering"),
+        (r"init engine \(profile", "engine initialized"),
+        (r"Captur\w+ (?:CUDA|cuda) ?graphs?", "capturing graphs"),
+        (r"KV cache size|Available KV cache memory|kv cache size", "allocating the KV cache"),
+        (r"torch\.compile|Compiling a graph|Dynamo bytecode", "compiling"),
+        (r"Model loading took|Loading weights took", "weights loaded"),
+        (r"Loading (?:safetensors|pt) checkpoint shards|Loading \S+ weights|Starting to load model", "loading weights"),
+        (r"placement group", "asking Ray for GPUs"),
+        (r"Initializing a V\d LLM engine|Waiting for \d+ local, ", "starting the engine"),
+        (r"vLLM API server version|Resolved architecture", "reading the model's configuration"),
+    )
+)
+_PERCENT = re.compile(r"(\d{1,3})% (?:Completed|\|)|(\d{1,3})%\|")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an engine does now; `percent` where its log gives one."""
+
+    stage: str
+    percent: float | None = None
+
+
+class InstanceFailedError(RemoteError):
+    """An instance whose process ended, or that did not answer in time. `lines` are the errors in its log."""
+
+    def __init__(self, instance: InstancePlan, problem: str, lines: Sequence[str]) -> None:
+        self.instance, self.lines = instance, tuple(lines)
+        shown = "".join(f"\n    {line}" for line in lines)
+        super().__init__(instance.driver, f"{instance.name} {problem}{shown}")
+
+
+def engine_progress(line: str) -> Progress | None:
+    """What a line of vLLM's log says about its progress (texts of vLLM 0.6 to 0.32); None if nothing."""
+    for pattern, stage in _STAGES:
+        if pattern.search(line):
+            match = _PERCENT.search(line)
+            percent = float(match.group(1) or match.group(2)) if match else None
+            return Progress(stage, min(percent, 100.0) if percent is not None else None)
+    return None
+
+
+def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, float]:
+    """Wait for every instance at the same time; seconds it took, by instance name.
+
+    Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more.
+    """
+    by_script = {(each.step.host, each.step.script): each for each in started}
+    waits: dict[str, list[InstancePlan]] = {}
+    for instance in plan.instances:
+        waits.setdefault(instance.driver, []).append(instance)
+    took: dict[str, float] = {}
+
+    def work(host: Host) -> None:
+        for instance in waits[host.name]:
+            one = by_script[instance.driver, instance.script]
+            took[instance.name] = _Watch(plan, instance, one, timeout, say).wait(fleet)
+
+    failed = failures(fleet.map(work, waits, fail_fast=True))
+    causes: list[HostError] = [error for error in failed.values() if not isinstance(error, GivenUpError)]
+    if causes:
+        raise causes[0]
+    return took
+
+
+@dataclass
+class _Watch:
+    """One instance being waited for."""
+
+    plan: Plan
+    instance: InstancePlan
+    started: Started
+    timeout: float
+    say: Sink
+    kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    last: Progress | None = None
+
+    def wait(self, fleet: Fleet) -> float:
+        watch = Deadline(self.timeout)
+        args = {
+            "deployment": self.plan.deployment,
+            "host": self.instance.driver,
+            "pid": self.started.pid,
+            "start_ticks": self.started.start_ticks,
+            "log": self.started.log,
+            "url": self.instance.local_url,
+            "model": self.instance.served_name,
+            "timeout": self.timeout,
+        }
+        connection = fleet.connection(self.instance.driver)
+        limit = self.timeout + SLACK_SECONDS
+        with Program(connection, "watch", args, timeout=limit, cancelled=fleet.cancelled) as program:
+            for message in program.messages():
+                self._read(message.get("lines", ()))
+                if message.get("healthy"):
+                    self._tell(Progress("answers /health; asking for a token"))
+                if message.get("ready"):
+                    self.say(Event(SERVE, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
+                    return watch.elapsed
+                if message.get("dead"):
+                    raise self._failed(f"ended {watch.elapsed:.1f} s after its start", watch)
+                if message.get("timed_out"):
+                    raise self._failed(f"is not ready after {self.timeout:g} s ({message['why']})", watch)
+        raise self._failed("cannot be watched any more", watch)
+
+    def _read(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.kept.append(line)
+            progress = engine_progress(line)
+            if progress is not None:
+                self._tell(progress)
+
+    def _tell(self, progress: Progress) -> None:
+        if progress != self.last:
+            self.last = progress
+            self.say(Event(SERVE, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
+
+    def _text(self, text: str) -> str:
+        return text if len(self.plan.instances) == 1 else f"{self.instance.name}: {text}"
+
+    def _failed(self, problem: str, watch: Deadline) -> InstanceFailedError:
+        error = InstanceFailedError(self.instance, problem, error_lines(self.kept) or list(self.kept)[-3:])
+        self.say(Event(SERVE, "failed", self.instance.driver, error.problem, elapsed=watch.elapsed))
+        return error

@@ -1,0 +1,90 @@
+"""A deployment's record on its hosts, and the lock on its head."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from flagscale_deploy.errors import LockedError, RemoteError
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.program import Program
+
+SCHEMA = 1
+LOCK_WAIT_SECONDS = 3.0
+"""How long a command waits for a lock: a dead operator's goes within moments, when his connection ends."""
+
+
+def operator() -> str:
+    """Who types, and where."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
+    """What a host is told about the deployment: enough to look at it and end it from any machine, and nothing secret."""
+    seen = facts.get(host)
+    return {
+        "schema": SCHEMA,
+        "deployment": plan.deployment,
+        "host": host,
+        "digest": plan.digest,
+        "head": plan.head,
+        "hosts": list(plan.hosts),
+        "operator": operator(),
+        "roles": [step.role for stage in plan.stages for step in stage.steps if step.host == host],
+        "gpus": sorted({index for each in plan.instances for index in each.gpus.get(host, ())}),
+        "ports": _ports(plan, host),
+        "versions": {"python": seen.python, "ray": seen.ray, "vllm": seen.vllm} if seen else {},
+        "ray": {"enabled": plan.ray.enabled, "address": plan.ray.address},
+        "secrets": list(secret_names),
+        "instances": [
+            {
+                "model": each.model,
+                "replica": each.replica,
+                "driver": each.driver,
+                "hosts": list(each.hosts),
+                "gpus": {name: list(indexes) for name, indexes in each.gpus.items()},
+                "port": each.port,
+                "endpoint": each.endpoint,
+                "local_url": each.local_url,
+                "served_name": each.served_name,
+                "script": each.script,
+            }
+            for each in plan.instances
+        ],
+    }
+
+
+def _ports(plan: Plan, host: str) -> dict[str, int]:
+    ports = {each.name: each.port for each in plan.instances if each.driver == host}
+    if plan.ray.enabled:
+        ports |= {"ray-agent": node.agent_port for node in plan.ray.nodes if node.host == host}
+        if host == plan.head:
+            ports |= {"ray": plan.ray.port, "dashboard": plan.ray.dashboard_port, "ray-client": plan.ray.client_port}
+    return ports
+
+
+@contextmanager
+def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold the deployment's lock on its head for the length of the block. Raises LockedError, ConnectError."""
+    holder = {"who": operator(), "what": what, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    args = {"deployment": deployment, "host": head, "wait": wait, "holder": holder}
+    connection = fleet.connection(head)
+    with Program(connection, "lock", args, timeout=wait + 30, cancelled=fleet.cancelled, bounded=False) as program:
+        answer = next(program.messages(), None)
+        if answer is None:
+            raise RemoteError(head, "the lock's program ended without an answer")
+        if not answer["locked"]:
+            other = answer["holder"]
+            raise LockedError(
+                head,
+                f"{deployment} is locked: {other.get('who', 'somebody')} is doing {other.get('what', 'something')} "
+                f"since {other.get('since', 'just now')}",
+                "wait for it, or end that command",
+            )
+        yield
