@@ -1,0 +1,78 @@
+"""From the groups and hosts of an Ansible inventory to ours: precedence, references, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.ansible_vars import read_keys
+from flagscale_deploy.inventory.assembly import assemble
+from flagscale_deploy.inventory.keys import make_host
+from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.ranges import is_ip_address
+from flagscale_deploy.inventory.references import References
+from flagscale_deploy.inventory.tree import ALL, Tree, Variables, plain_values
+from flagscale_deploy.inventory.variable_files import VariableFiles
+
+PRIORITY = "ansible_group_priority"
+
+
+def build(tree: Tree, files: VariableFiles, faults: list[Fault], source: str) -> Inventory:
+    """The inventory of a tree that was read. Raises InputError with every fault of the file and those beside it."""
+    tree.settle()
+    variables = _variables_by_host(tree, files)
+    references = _references(tree, files, source, variables)
+    hosts: list[Host | None] = []
+    for name, own in variables.items():
+        keys, wrong = read_keys(own, references[name], files.encrypted)
+        host, more = make_host(name, keys, plain_values(own))
+        hosts.append(host)
+        faults += wrong + more
+    groups = {name: _group_variables(tree, files, name) for name in tree.groups}
+    return assemble(tree, hosts, [*faults, *files.faults], source, groups)
+
+
+def _variables_by_host(tree: Tree, files: VariableFiles) -> dict[str, Variables]:
+    """Every host's variables after precedence (docs.ansible.com, "How variables are merged").
+
+    From the weakest: `all` and then the groups in the inventory, the same in group_vars/, the host in the inventory,
+    the host in host_vars/. Groups go from parent to child, at one depth by priority and then by name.
+    """
+    depths, by_host = tree.depths(), tree.groups_by_host()
+    in_files = {name: files.variables("group_vars", name) for name in tree.groups}
+    merged: dict[str, Variables] = {}
+    for host, own in tree.hosts.items():
+        groups = sorted(by_host[host] - {ALL}, key=lambda name: (depths[name], tree.groups[name].priority, name))
+        layers = [tree.groups[name].variables for name in (ALL, *groups)]
+        layers += [in_files[name] for name in (ALL, *groups)]
+        layers += [own, files.variables("host_vars", host)]
+        merged[host] = {name: value for layer in layers for name, value in layer.items()}
+    return merged
+
+
+def _group_variables(tree: Tree, files: VariableFiles, name: str) -> dict[str, Any]:
+    group = tree.groups[name]
+    priority = {PRIORITY: group.priority} if group.priority != 1 else {}
+    return plain_values(group.variables | files.variables("group_vars", name)) | priority
+
+
+def _references(
+    tree: Tree, files: VariableFiles, source: str, variables: Mapping[str, Variables]
+) -> Mapping[str, References]:
+    """The scope of each host's templates: its variables and the names that Ansible adds."""
+    by_host = tree.groups_by_host()
+    shared = {
+        "groups": {name: [host for host in tree.hosts if name in by_host[host]] for name in tree.groups},
+        "hostvars": (scopes := dict[str, References]()),
+        "inventory_file": source,
+        "inventory_dir": str(files.directory or "."),
+    }
+    for name, own in variables.items():
+        magic = {
+            "inventory_hostname": name,
+            "inventory_hostname_short": name if is_ip_address(name) else name.split(".")[0],
+            "group_names": sorted(by_host[name] - {ALL}),
+        }
+        scopes[name] = References({**plain_values(own), **shared, **magic})
+    return scopes

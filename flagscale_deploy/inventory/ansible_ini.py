@@ -1,0 +1,155 @@
+"""Ansible's INI form: `[group]`, `[group:vars]`, `[group:children]`, and variables on the lines of hosts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import warnings
+from typing import Any
+
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.ansible import PRIORITY, build
+from flagscale_deploy.inventory.document import Section, Unsafe
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.inventory.ranges import expand, split_port
+from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree
+from flagscale_deploy.inventory.variable_files import VariableFiles
+
+_SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
+_NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
+_KINDS = ("hosts", "vars", "children")
+
+
+def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory:
+    """The inventory. Raises InputError with every wrong line and every fault of the variable files beside it."""
+    reader = _Reader(source)
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped and stripped[0] not in "#;":
+            reader.read_line(stripped, number)
+    reader.report_undefined()
+    return build(reader.tree, files, reader.faults, source)
+
+
+def literal(text: str) -> Any:
+    """A value as Ansible takes it from an INI file: a Python literal if it is one, else text.
+
+    So `8` is a number, `[1, 2]` a list, and `True` a boolean, while `true` and `yes` are text.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return _data(ast.literal_eval(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+class _Reader:
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.faults: list[Fault] = []
+        self.tree = Tree()
+        self.group, self.kind = UNGROUPED, "hosts"
+        self.children_waiting: dict[str, list[tuple[str, int]]] = {}
+        """Children named before their section: the parents, and the line that names them."""
+        self.only_vars: dict[str, int] = {}
+        """Groups that so far have a `:vars` section alone, and its line."""
+
+    def read_line(self, line: str, number: int) -> None:
+        section = _SECTION.fullmatch(line)
+        if section is not None:
+            self._open(section[1], section[2] or "hosts", number)
+        elif line.startswith("[") and line.endswith("]"):
+            self._fault(number, f"found the section {line!r}, expected [group], [group:vars] or [group:children]")
+        elif self.kind == "vars":
+            self._read_variable(line, number)
+        elif self.kind == "children":
+            self._read_child(line, number)
+        elif self.kind == "hosts":
+            self._read_hosts(line, number)
+
+    def report_undefined(self) -> None:
+        for child, parents in self.children_waiting.items():
+            for parent, number in parents:
+                remedy = f"add [{child}], or put the host into [{parent}]"
+                self._fault(number, f"found the child {child!r} of group {parent!r}, which no section defines", remedy)
+        for group, number in self.only_vars.items():
+            self._fault(number, f"found variables for group {group!r}, which no section defines", f"add [{group}]")
+
+    def _open(self, group: str, kind: str, number: int) -> None:
+        self.group, self.kind = group, kind
+        if kind not in _KINDS:
+            expected = "expected [group], [group:vars] or [group:children]"
+            self._fault(number, f"found the section [{group}:{kind}], {expected}")
+            return
+        if group not in self.tree.groups and kind == "vars" and group not in self.children_waiting:
+            self.only_vars[group] = number
+        self.tree.add_group(group)
+        if kind != "vars":
+            self.only_vars.pop(group, None)
+            for parent, named_on in self.children_waiting.pop(group, ()):
+                self._add_child(parent, group, named_on)
+
+    def _read_child(self, line: str, number: int) -> None:
+        name = _NAME.fullmatch(line)
+        if name is None:
+            self._fault(number, f"found {line!r}, expected the name of a group")
+        elif name[1] in self.tree.groups:
+            self._add_child(self.group, name[1], number)
+        else:
+            self.children_waiting.setdefault(name[1], []).append((self.group, number))
+
+    def _add_child(self, parent: str, child: str, number: int) -> None:
+        try:
+            self.tree.add_child(parent, child)
+        except ValueError as error:
+            self._fault(number, str(error))
+
+    def _read_variable(self, line: str, number: int) -> None:
+        name, equals, text = (part.strip() for part in line.partition("="))
+        if not equals:
+            self._fault(number, f"found {line!r}, expected name=value")
+            return
+        value = literal(text)
+        if name != PRIORITY:
+            where = f"{self.source}:{number}: [{self.group}:vars] {name}"
+            self.tree.groups[self.group].variables[name] = Located(value, where)
+        elif isinstance(value, int):
+            self.tree.groups[self.group].priority = value
+        else:
+            self._fault(number, f"found {PRIORITY}={text}, expected a whole number")
+
+    def _read_hosts(self, line: str, number: int) -> None:
+        try:
+            pattern, *assignments = shlex.split(line, comments=True)
+            bare, port = split_port(pattern)
+            names = expand(bare)
+        except ValueError as error:
+            self._fault(number, f"found {line!r}: {error}")
+            return
+        variables = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                self._fault(number, f"found {assignment!r} after host {pattern!r}, expected name=value")
+            variables[name] = Located(literal(text), f"{self.source}:{number}: {name}")
+        for host in names:
+            given = None if port is None else Located(port, f"{self.source}:{number}")
+            self.tree.add_host(host, self.group, given).update(variables)
+
+    def _fault(self, number: int, problem: str, remedy: str = "") -> None:
+        self.faults.append(Fault(f"{self.source}:{number}", problem, remedy))
+
+
+def _data(value: Any) -> Any:
+    """A literal in the types that JSON has; bytes are text that is no template, as in Ansible."""
+    if isinstance(value, dict):
+        return Section({key: _data(each) for key, each in value.items()})
+    if isinstance(value, (list, tuple, set)):
+        return [_data(each) for each in value]
+    if isinstance(value, bytes):
+        return Unsafe(value.decode())
+    if value is ...:
+        return "..."
+    return str(value) if isinstance(value, complex) else value

@@ -1,0 +1,75 @@
+"""FlagScale's hostfile: a line `HOST slots=N [type=T]` for each host, the head first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.assembly import assemble
+from flagscale_deploy.inventory.keys import make_host
+from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.ranges import expand, split_login
+from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree, plain_values
+
+_LINE = re.compile(r"(?P<host>\S+)\s+slots=(?P<slots>\S*)(?:\s+type=(?P<type>\S+))?")
+_WORDS = {"gpus": "slots"}
+_EXPECTED = "expected HOST slots=N [type=gpu|cpu|RESOURCE]"
+
+
+def looks_like_hostfile(text: str) -> bool:
+    """No INI section, and a line whose second word is `slots=`, the first being no YAML key."""
+    lines = text.splitlines()
+    sections = any(re.match(r"\s*\[[^\]]+\]\s*(#|$)", line) for line in lines)
+    return not sections and any(re.match(r"[^\s#-]\S*(?<!:)\s+slots=", line) for line in lines)
+
+
+def parse_hostfile(text: str, source: str) -> Inventory:
+    """The hosts in the order of the lines. Slots become `gpus`. Raises InputError with every wrong line."""
+    reading = _Reading()
+    for number, line in enumerate(map(_without_comment, text.splitlines()), start=1):
+        if line:
+            _read_line(reading, line, number, f"{source}:{number}")
+    reading.tree.settle()
+    return assemble(reading.tree, reading.hosts, reading.faults, source, {})
+
+
+@dataclass
+class _Reading:
+    tree: Tree = field(default_factory=Tree)
+    hosts: list[Host | None] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    first_line: dict[str, int] = field(default_factory=dict)
+
+
+def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        reading.faults.append(Fault(where, f"found {line!r}, {_EXPECTED}"))
+        return
+    user, pattern, port = split_login(found["host"])
+    try:
+        names = expand(pattern)
+    except ValueError as error:
+        reading.faults.append(Fault(where, str(error)))
+        return
+    slots = int(found["slots"]) if found["slots"].isdecimal() else found["slots"] or "nothing"
+    given = {"user": user, "port": port, "gpus": slots, "type": found["type"]}
+    keys = {
+        key: Located(value, f"{where}: {_WORDS.get(key, key)}") for key, value in given.items() if value is not None
+    }
+    for name in names:
+        if name in reading.first_line:
+            earlier = reading.first_line[name]
+            problem = f"found host {name!r}, which is already on line {earlier}"
+            reading.faults.append(Fault(where, problem, f"change line {earlier} or line {number}"))
+            continue
+        reading.first_line[name] = number
+        reading.tree.add_host(name, UNGROUPED)
+        host, wrong = make_host(name, keys, plain_values(keys))
+        reading.hosts.append(host)
+        reading.faults += wrong
+
+
+def _without_comment(line: str) -> str:
+    return re.sub(r"(^|\s)#.*", "", line).strip()

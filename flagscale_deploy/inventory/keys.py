@@ -1,0 +1,165 @@
+"""The keys of a host that we know, in every form of inventory, and what their values may be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.document import Encrypted, Section
+from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecking
+from flagscale_deploy.inventory.ranges import is_ip_address
+from flagscale_deploy.inventory.tree import Located
+
+_WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
+_LINE = r"^[^\x00-\x1f]+$"
+
+
+def _no_boolean(value: Any) -> Any:
+    # Python counts True as 1; nobody who writes `gpus: yes` means one GPU.
+    if isinstance(value, bool):
+        raise ValueError("a boolean")
+    return value
+
+
+def _host_key_checking(value: Any) -> Any:
+    # YAML 1.1 reads `off` and `no` as False before we see them.
+    return ("strict" if value else "off") if isinstance(value, bool) else value
+
+
+def _ip_address(value: str) -> str:
+    if not is_ip_address(value):
+        raise ValueError("no address")
+    return value
+
+
+def _as_written(value: Any) -> Any:
+    """Environment values as text: the way the file has them, where the file is YAML."""
+    if not isinstance(value, Mapping):
+        return value
+    written = value.written if isinstance(value, Section) else {}
+    return {name: _text(each, written.get(name)) for name, each in value.items()}
+
+
+def _text(value: Any, written: str | None) -> Any:
+    if isinstance(value, bool):
+        return written or str(value).lower()
+    return (written or str(value)) if isinstance(value, (int, float)) else _bare(value)
+
+
+_Word = Annotated[str, Field(pattern=_WORD)]
+_Path = Annotated[str, Field(pattern=_LINE)]
+_EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+
+class HostKeys(BaseModel):
+    """What an inventory may say of a host beside its name. Each description completes "expected …"."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: _Word | None = Field(None, description="a host name or an IP address")
+    port: Annotated[int, BeforeValidator(_no_boolean)] | None = Field(
+        None, ge=1, le=65535, description="a port number from 1 to 65535"
+    )
+    user: _Word | None = Field(None, description="a login name")
+    identity_file: _Path | None = Field(None, description="the path of a private key")
+    proxy_jump: _Word | None = Field(None, description="[user@]host[:port], several separated by commas")
+    host_key_checking: Annotated[HostKeyChecking, BeforeValidator(_host_key_checking)] | None = Field(
+        None, description="strict, accept-new or off"
+    )
+    known_hosts: _Path | None = Field(None, description="the path of a known_hosts file")
+    connection: ConnectionKind | None = Field(None, description="ssh or local")
+    python: _Path | None = Field(None, description="a Python interpreter of the host, such as /usr/bin/python3")
+    gpus: Annotated[int, BeforeValidator(_no_boolean)] | None = Field(
+        None, ge=0, description="a whole number of GPUs, 0 or more"
+    )
+    type: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.:/-]*$")] | None = Field(
+        None, description="gpu, cpu, or the name of a Ray resource such as A100"
+    )
+    node_ip: Annotated[str, AfterValidator(_ip_address)] | None = Field(None, description="an IP address of the host")
+    interface: Annotated[str, Field(pattern=r"^[^\s/:]{1,15}$")] | None = Field(
+        None, description="the name of one network interface, such as eth0"
+    )
+    env: Annotated[dict[_EnvName, _EnvValue], BeforeValidator(_as_written)] | None = Field(
+        None, description="a mapping of variable names to text or numbers"
+    )
+    before_start: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="shell commands as text"
+    )
+    venv: _Path | None = Field(None, description="the path of a Python environment on the host")
+    container: _Word | None = Field(None, description="the name of a container on the host")
+
+
+HOST_KEYS: Mapping[str, str] = {name: field.description or "" for name, field in HostKeys.model_fields.items()}
+"""Every key with what is expected of it."""
+
+
+def make_host(name: str, keys: Mapping[str, Located], variables: Mapping[str, Any]) -> tuple[Host | None, list[Fault]]:
+    """The host, or what is wrong with its keys.
+
+    A key without a value (null or empty text) counts as absent, so that a host can undo what its group says.
+    """
+    given = {key: each for key, each in keys.items() if key not in HOST_KEYS or each.value not in (None, "")}
+    faults = [_encrypted(each) for each in given.values() if _is_encrypted(each.value)]
+    try:
+        valid = HostKeys.model_validate({key: _bare(each.value) for key, each in given.items()})
+    except ValidationError as error:
+        faults += [_fault(each, given) for each in error.errors(include_url=False)]
+    if faults:
+        return None, faults
+    known = {key: getattr(valid, key) for key in given}
+    return Host(**{"name": name, "address": name, **known, "vars": variables}), []
+
+
+def nearest(word: str, known: Iterable[str], fallback: str = "") -> str:
+    """A remedy for an unknown word: the known one that looks like it, else the fallback."""
+    close = difflib.get_close_matches(word.removeprefix("ansible_"), list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else fallback
+
+
+def unknown_key(key: Any, known: Iterable[str], where: str, what: str) -> Fault:
+    names = sorted(known)
+    return Fault(where, f"found the unknown {what} {key!r}", nearest(str(key), names, f"known are: {', '.join(names)}"))
+
+
+def _fault(error: ErrorDetails, given: Mapping[str, Located]) -> Fault:
+    key, *inside = (str(part) for part in error["loc"])
+    place = given[key]
+    if error["type"] == "extra_forbidden":
+        return unknown_key(key, HOST_KEYS, place.where, "key")
+    if not inside:
+        return Fault(place.where, f"found {_shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
+    if inside[-1] == "[key]":
+        expected = "the name of an environment variable: letters, digits and _, no digit first"
+        return Fault(place.where, f"found {inside[0]!r}, expected {expected}")
+    remedy = 'write "" for an empty value' if error["input"] is None else ""
+    return Fault(f"{place.where}.{inside[0]}", f"found {_shown(error['input'])}, expected text or a number", remedy)
+
+
+def _remedy(key: str) -> str:
+    return "if this variable is for something else, give that one another name" if key in ("env", "type") else ""
+
+
+def _is_encrypted(value: Any) -> bool:
+    return isinstance(value, Encrypted) or (isinstance(value, Mapping) and any(map(_is_encrypted, value.values())))
+
+
+def _encrypted(given: Located) -> Fault:
+    return Fault(
+        given.where, "found a value encrypted with ansible-vault", "write it in plain text; nothing is decrypted"
+    )
+
+
+def _bare(value: Any) -> Any:
+    """Text without the type that marks its YAML tag."""
+    return str(value) if isinstance(value, str) else value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

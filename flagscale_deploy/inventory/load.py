@@ -1,0 +1,87 @@
+"""The door of the room: an inventory file of any form becomes an `Inventory`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.inventory.ansible_ini import parse_ansible_ini
+from flagscale_deploy.inventory.ansible_yaml import parse_ansible_yaml
+from flagscale_deploy.inventory.document import Section, parse_yaml
+from flagscale_deploy.inventory.hostfile import looks_like_hostfile, parse_hostfile
+from flagscale_deploy.inventory.model import Group, Host, Inventory
+from flagscale_deploy.inventory.short import looks_like_short, parse_short
+from flagscale_deploy.inventory.tree import ALL, UNGROUPED
+from flagscale_deploy.inventory.variable_files import VariableFiles
+
+_YAML_SUFFIXES = (".yaml", ".yml", ".json")
+_YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
+_AS_FILE = "write its result to a file: ansible-inventory -i SOURCE --list --yaml > hosts.yaml"
+
+
+def load_inventory(path: str | Path | None) -> Inventory:
+    """Reads an inventory file, with `group_vars/` and `host_vars/` beside it where the form is Ansible's.
+
+    None is this machine alone. Raises InputError with every fault found, and where the path is no readable text file.
+    """
+    if path is None:
+        return local_inventory()
+    file, source = Path(path), str(path)
+    if file.is_dir():
+        raise InputError.at(source, "found a directory, expected one inventory file", _AS_FILE)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError.at(source, "there is no such file", "name the inventory with -i/--inventory") from error
+    except UnicodeDecodeError as error:
+        raise InputError.at(source, f"found bytes that are not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise InputError.at(source, f"cannot be read: {error.strerror}") from error
+    return _parse(text, source, VariableFiles(file.parent))
+
+
+def parse_inventory(text: str, source: str = "inventory") -> Inventory:
+    """The inventory of a text, whose form is told by its content; `source` is its name in messages. Reads no file.
+
+    Raises InputError with every fault of the text.
+    """
+    return _parse(text, source, VariableFiles(None))
+
+
+def local_inventory() -> Inventory:
+    """This machine alone, reached without SSH; for a deployment that names no hosts."""
+    host = Host("localhost", "localhost", connection="local")
+    groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=("localhost",))}
+    return Inventory((host,), groups, "localhost")
+
+
+def _parse(text: str, source: str, files: VariableFiles) -> Inventory:
+    if text.startswith("#!"):
+        raise InputError.at(source, "found a program, expected an inventory; it is not run", _AS_FILE)
+    if text.startswith("$ANSIBLE_VAULT;"):
+        raise InputError.at(
+            source, "found a file encrypted with ansible-vault", "decrypt it; nothing is decrypted here"
+        )
+    if looks_like_hostfile(text):
+        return parse_hostfile(text, source)
+    if not _looks_like_yaml(text, source):
+        return parse_ansible_ini(text, source, files)
+    document, faults = parse_yaml(text, source)
+    if not isinstance(document, Section):
+        what = "nothing" if document is None else "a list" if isinstance(document, list) else repr(document)
+        raise InputError.at(
+            source, f"found {what}, expected `hosts:` or groups", "the short form is `hosts: [gpu01, gpu02]`"
+        )
+    if "plugin" in document or "_meta" in document:
+        raise InputError.at(source, "found the input or output of an inventory plugin, expected an inventory", _AS_FILE)
+    if looks_like_short(document):
+        return parse_short(document, source, faults)
+    return parse_ansible_yaml(document, source, files, faults)
+
+
+def _looks_like_yaml(text: str, source: str) -> bool:
+    """Told by the first line that says something; a name alone could be either, and the suffix decides."""
+    lines = (line.strip() for line in text.splitlines())
+    first = next((line for line in lines if line and line[0] not in "#;"), "")
+    return bool(_YAML_START.match(first)) or (not first.startswith("[") and source.endswith(_YAML_SUFFIXES))

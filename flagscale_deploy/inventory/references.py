@@ -1,0 +1,120 @@
+"""Jinja references in the variables of an Ansible inventory, resolved for the keys that we read.
+
+Ansible resolves a variable when it is used, with the host's other variables in scope; so do we, with Jinja's own
+filters and without Ansible's (lookups, `ipaddr`, …), which would run programs and read files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2.runtime import Context, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
+
+_OWNER = " references "
+_EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{\{|\}\}).)*?)-?\}\}\s*", re.DOTALL)
+
+
+class ReferenceProblem(Exception):
+    """A variable could not be resolved. `str()` completes "found …", `remedy` says what to do."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.remedy = remedy
+        super().__init__(problem)
+
+
+class References(Mapping[str, Any]):
+    """The variables of one host, each resolved when it is asked for.
+
+    As a mapping it is what a template sees as `hostvars['gpu01']`.
+    """
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        self._variables = {**variables, _OWNER: self}
+        self._resolving: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        return self.resolve(self._variables[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._variables if name != _OWNER)
+
+    def __len__(self) -> int:
+        return len(self._variables) - 1
+
+    def resolve(self, value: Any) -> Any:
+        """The value with its references followed, in lists and mappings as well.
+
+        A text that is nothing but one `{{ expression }}` becomes that expression's value, of whatever type; any other
+        becomes text. Raises ReferenceProblem where a name is unknown, encrypted, or refers to itself, and where a
+        filter is not Jinja's.
+        """
+        if isinstance(value, Encrypted):
+            raise ReferenceProblem(
+                "a value encrypted with ansible-vault", "write it in plain text; nothing is decrypted here"
+            )
+        if isinstance(value, Section):
+            return _resolved_section(value, self.resolve)
+        if isinstance(value, list):
+            return [self.resolve(each) for each in value]
+        if isinstance(value, Unsafe):
+            return str(value)
+        return self._render(value) if isinstance(value, str) and ("{{" in value or "{%" in value) else value
+
+    def _render(self, text: str) -> Any:
+        if text in self._resolving:
+            raise ReferenceProblem(f"{text!r}, which refers to itself")
+        self._resolving.append(text)
+        try:
+            return self.resolve(_compiled(text)(self._variables))
+        except jinja2.UndefinedError as error:
+            raise ReferenceProblem(f"{text!r}: {error.message}", "define it, or write the value itself") from error
+        except jinja2.TemplateSyntaxError as error:
+            remedy = "only Jinja's own filters and tests are known here; write the value itself"
+            raise ReferenceProblem(f"{text!r}: {error.message}", remedy) from error
+        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ReferenceProblem(f"{text!r}: {error}", "write the value itself") from error
+        finally:
+            self._resolving.pop()
+
+
+class _Context(Context):
+    """Resolves a variable at the moment a template names it."""
+
+    def resolve_or_missing(self, key: str) -> Any:
+        value = super().resolve_or_missing(key)
+        owner = self.parent.get(_OWNER)
+        return owner.resolve(value) if isinstance(owner, References) else value
+
+
+_environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+_environment.context_class = _Context
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
+    # Compiled once for all hosts: a group variable is the same text on each of a thousand.
+    expression = _EXPRESSION.fullmatch(text)
+    if expression is None:
+        template = _environment.from_string(text)
+        return lambda variables: template.render(variables)
+    evaluate = _environment.compile_expression(expression[1].strip(), undefined_to_none=False)
+    return lambda variables: _defined(evaluate(variables))
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        str(value)  # StrictUndefined raises here, with the name in its message.
+    return value
+
+
+def _resolved_section(section: Section, resolve: Callable[[Any], Any]) -> Section:
+    resolved = Section({key: resolve(value) for key, value in section.items()}, section.line)
+    resolved.lines, resolved.written = section.lines, section.written
+    return resolved

@@ -1,0 +1,130 @@
+"""Groups and hosts while a file is being read, under the rules by which Ansible relates them.
+
+Every inventory has the groups `all` and `ungrouped`; a group without a parent is a child of `all`; a host in no other
+group is in `ungrouped` (docs.ansible.com, "How to build your inventory", default groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flagscale_deploy.inventory.model import Group
+
+ALL, UNGROUPED = "all", "ungrouped"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A value and the place it was written: `hosts.yaml:12: all.vars.gpus`."""
+
+    value: Any
+    where: str
+
+
+Variables = dict[str, Located]
+
+
+def plain_values(variables: Mapping[str, Located]) -> dict[str, Any]:
+    """The variables without their places."""
+    return {name: each.value for name, each in variables.items()}
+
+
+@dataclass
+class GroupNode:
+    """A group being read. `depth` is the length of its longest path from `all`."""
+
+    name: str
+    hosts: dict[str, None] = field(default_factory=dict)
+    children: list[str] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
+    variables: Variables = field(default_factory=dict)
+    priority: int = 1
+
+
+class Tree:
+    """The groups and hosts of one inventory, in the order in which the file names them."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, GroupNode] = {}
+        self.hosts: dict[str, Variables] = {}
+        self.add_group(ALL)
+        self.add_group(UNGROUPED)
+        self.add_child(ALL, UNGROUPED)
+
+    def add_group(self, name: str) -> GroupNode:
+        return self.groups.setdefault(name, GroupNode(name))
+
+    def add_child(self, parent: str, child: str) -> None:
+        """Puts a group into another. Raises ValueError where that would close a circle."""
+        if child in self.groups[parent].children:
+            return
+        if child == ALL:
+            raise ValueError(f"group 'all' cannot be inside {parent!r}: it holds every group")
+        if child == parent or child in self.ancestors(parent):
+            raise ValueError(f"group {child!r} cannot be inside {parent!r}, which is itself inside {child!r}")
+        self.groups[parent].children.append(child)
+        self.groups[child].parents.append(parent)
+
+    def add_host(self, name: str, group: str, port: Located | None = None) -> Variables:
+        """Puts a host into a group and returns its variables.
+
+        The port of `host:port` counts only where the host is named first, as in Ansible.
+        """
+        if name not in self.hosts:
+            self.hosts[name] = {} if port is None else {"ansible_port": port}
+        self.groups[group].hosts.setdefault(name)
+        return self.hosts[name]
+
+    def ancestors(self, group: str) -> set[str]:
+        """The groups above a group, `all` included once `settle` has run."""
+        found: set[str] = set()
+        waiting = list(self.groups[group].parents)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(self.groups[name].parents)
+        return found
+
+    def settle(self) -> None:
+        """Applies the rules for `all` and `ungrouped`; called once, when everything was read."""
+        for name, group in self.groups.items():
+            if name != ALL and not group.parents:
+                self.add_child(ALL, name)
+        by_host = self.groups_by_host()
+        ungrouped = self.groups[UNGROUPED].hosts
+        for host in self.hosts:
+            grouped = bool(by_host[host] - {ALL, UNGROUPED})
+            if grouped and host in ungrouped:
+                del ungrouped[host]
+            elif not grouped:
+                ungrouped.setdefault(host)
+
+    def groups_by_host(self) -> dict[str, set[str]]:
+        """For each host the groups it is in, directly or through a child group."""
+        found: dict[str, set[str]] = {host: set() for host in self.hosts}
+        for name, group in self.groups.items():
+            above = {name} | self.ancestors(name) if group.hosts else set()
+            for host in group.hosts:
+                found[host] |= above
+        return found
+
+    def depths(self) -> dict[str, int]:
+        """For each group the length of its longest path from `all`."""
+        found: dict[str, int] = {}
+
+        def depth(name: str) -> int:
+            if name not in found:
+                found[name] = max((depth(parent) + 1 for parent in self.groups[name].parents), default=0)
+            return found[name]
+
+        for name in self.groups:
+            depth(name)
+        return found
+
+    def freeze(self, own: Mapping[str, Mapping[str, Any]]) -> Iterator[Group]:
+        """The groups as the model has them; `own` are the variables of each."""
+        for name, each in self.groups.items():
+            yield Group(name, tuple(each.hosts), tuple(each.children), own.get(name, {}))

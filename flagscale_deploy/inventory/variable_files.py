@@ -1,0 +1,87 @@
+"""The `group_vars/` and `host_vars/` directories beside an inventory file."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.document import Section, parse_json, parse_yaml
+from flagscale_deploy.inventory.tree import Located, Variables
+
+Kind = Literal["group_vars", "host_vars"]
+
+_SUFFIXES = ("", ".yml", ".yaml", ".json")
+_VAULT_HEADER = "$ANSIBLE_VAULT;"
+
+
+class VariableFiles:
+    """Reads the variables that lie beside an inventory; without a directory there are none.
+
+    For a name NAME the first of `NAME`, `NAME.yml`, `NAME.yaml`, `NAME.json` counts. A directory NAME stands for every
+    such file below it, sorted by name, the later ones winning (ansible.builtin.host_group_vars). What is wrong with a
+    file is noted in `faults`. Files that are encrypted as a whole are not read; they are in `encrypted`.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.faults: list[Fault] = []
+        self.encrypted: list[str] = []
+        self._read = cache(self._read_file)
+
+    def variables(self, kind: Kind, name: str) -> Variables:
+        """The variables of a group or a host; none where no file is there."""
+        if self.directory is None or "/" in name or not (self.directory / kind).is_dir():
+            return {}
+        merged: Variables = {}
+        for file in _files_of(self.directory / kind, name):
+            merged.update(self._read(file))
+        return merged
+
+    def _read_file(self, file: Path) -> Variables:
+        try:
+            text = file.read_text(encoding="utf-8")
+            if text.startswith(_VAULT_HEADER):
+                self.encrypted.append(str(file))
+                return {}
+            value, faults = (parse_json if file.suffix == ".json" else parse_yaml)(text, str(file))
+        except InputError as error:
+            self.faults += error.faults
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            self.faults.append(Fault(str(file), f"cannot be read: {error}"))
+            return {}
+        self.faults += faults
+        if value is None:
+            return {}
+        if not isinstance(value, Section):
+            self.faults.append(Fault(str(file), "found no mapping, expected variables with values"))
+            return {}
+        return {key: Located(each, _place(file, value.lines.get(key), key)) for key, each in value.items()}
+
+
+def _place(file: Path, line: int | None, key: object) -> str:
+    return f"{file}:{line}: {key}" if line else f"{file}: {key}"
+
+
+def _files_of(directory: Path, name: str) -> list[Path]:
+    for suffix in _SUFFIXES:
+        found = directory / f"{name}{suffix}"
+        if found.is_dir():
+            return _files_below(found)
+        if found.exists():
+            return [found]
+    return []
+
+
+def _files_below(directory: Path) -> list[Path]:
+    files: list[Path] = []
+    for each in sorted(directory.iterdir(), key=lambda path: path.name):
+        if each.name.startswith(".") or each.name.endswith("~"):
+            continue
+        if each.is_dir() and not each.suffix:
+            files += _files_below(each)
+        elif each.is_file() and each.suffix in _SUFFIXES:
+            files.append(each)
+    return files

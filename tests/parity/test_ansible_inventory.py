@@ -1,0 +1,143 @@
+"""`ansible-inventory --list` and our `hosts --json` see the same hosts, groups and variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.inventory.listing import hosts_json, inventory_json
+from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.patterns import limit
+from tests.parity.inventories import CASES
+
+SAMPLES = Path(__file__).parents[2] / "inventories"
+
+
+def ansible_inventory(inventory: Path, *options: str) -> dict[str, Any]:
+    """What Ansible prints, less the name of its JSON dialect."""
+    command = [sys.executable, "-m", "ansible", "inventory", "-i", str(inventory), "--list", *options]
+    # A configuration of the machine must not turn Ansible's defaults.
+    (config := inventory.parent / ".ansible.cfg").touch()
+    settings = {"ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(inventory.parent / ".ansible"), "LC_ALL": "C.UTF-8"}
+    # In the directory of the inventory, since Ansible also reads group_vars/ of the working directory.
+    answer = subprocess.run(
+        command,
+        env={**os.environ, **settings},
+        cwd=inventory.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    listing: dict[str, Any] = json.loads(answer.stdout)
+    assert listing != {"_meta": {"hostvars": {}}}, answer.stderr
+    listing["_meta"].pop("profile", None)
+    return listing
+
+
+def without_vars(listing: Mapping[str, Any]) -> dict[str, Any]:
+    """The listing as Ansible prints it without `--export`: groups show no variables."""
+    groups = {
+        name: {key: each[key] for key in each if key != "vars"} for name, each in listing.items() if name != "_meta"
+    }
+    return {"_meta": listing["_meta"], **{name: group for name, group in groups.items() if group}}
+
+
+def group_vars(listing: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each["vars"] for name, each in listing.items() if name != "_meta" and "vars" in each}
+
+
+def write(files: Mapping[str, str], directory: Path) -> Path:
+    for name, text in files.items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return directory / next(iter(files))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hosts_groups_and_variables_agree(case: str, tmp_path: Path) -> None:
+    file = write(CASES[case], tmp_path)
+    ours = inventory_json(load_inventory(file))
+    assert without_vars(ours) == ansible_inventory(file)
+    assert group_vars(ours) == group_vars(ansible_inventory(file, "--export"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_document_of_hosts_json_says_the_same(case: str, tmp_path: Path) -> None:
+    document = hosts_json(load_inventory(write(CASES[case], tmp_path)))
+    again = json.loads(json.dumps(document))
+    assert again == document
+    assert {host["name"] for host in document["hosts"]} >= set(document["_meta"]["hostvars"])
+    listed = {name for group in document["groups"].values() for name in group.get("hosts", ())}
+    assert listed == {host["name"] for host in document["hosts"]}
+
+
+@pytest.mark.parametrize("sample", ["ansible.yaml", "ansible.ini", "heterogeneous.yaml"])
+def test_the_samples_in_ansibles_forms_are_read_by_ansible_alike(sample: str, tmp_path: Path) -> None:
+    file = write({sample: (SAMPLES / sample).read_text(encoding="utf-8")}, tmp_path)
+    assert without_vars(inventory_json(load_inventory(file))) == ansible_inventory(file)
+
+
+PATTERNS_FILE = """
+all:
+  children:
+    gpu: {hosts: {"gpu[01:06]": }}
+    cpu: {hosts: {"cpu[1:3].example.com": }}
+    rack1: {hosts: {gpu01: , gpu04: , cpu2.example.com: }}
+    site: {children: {cpu: , rack1: }}
+"""
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "all",
+        "*",
+        "gpu",
+        "gpu01",
+        "gpu0[12]",
+        "gpu[0]",
+        "gpu[-1]",
+        "gpu[1:3]",
+        "gpu[2:]",
+        "gpu[:2]",
+        "site[0:1]",
+        "gpu0*[1]",
+        "gpu,!rack1",
+        "gpu:!rack1",
+        "gpu:&rack1",
+        "&rack1",
+        "!gpu",
+        "gpu01,gpu06,!gpu0?",
+        "gpu*,cpu1*",
+        "~gpu0[1-3]",
+        "~(gpu|cpu)0?1",
+        "cpu*",
+        "rack1,gpu02",
+        "r*:&gpu",
+        "*.example.com",
+        "cpu1.example.com",
+        "ungrouped,gpu01",
+    ],
+)
+def test_limit_picks_the_hosts_that_ansible_picks(pattern: str, tmp_path: Path) -> None:
+    file = write({"hosts.yaml": PATTERNS_FILE}, tmp_path)
+    theirs = ansible_inventory(file, "--limit", pattern)
+    names = {name for group, each in theirs.items() if group != "_meta" for name in each.get("hosts", ())}
+    inventory = load_inventory(file)
+    if not names:
+        with pytest.raises(InputError):
+            limit(inventory, pattern)
+        return
+    ours = limit(inventory, pattern)
+    assert set(ours.names) == names
+    assert without_vars(inventory_json(ours)) == theirs
