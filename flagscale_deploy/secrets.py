@@ -1,4 +1,4 @@
-"""Secrets: which names are secret, a wrapper that does not print, and a redactor for text that was written elsewhere."""
+"""Secrets: which names are secret, a wrapper that does not print, and a redactor for text from elsewhere."""
 
 from __future__ import annotations
 

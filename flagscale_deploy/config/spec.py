@@ -39,8 +39,8 @@ class ModelSpec:
     """One entry of the serve YAML.
 
     `engine_args` keeps the user's order and values; keys are vLLM's flag names with dashes and without `--`
-    (`tensor-parallel-size`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if anything: it has to agree
-    with tensor × pipeline × data parallel size. `where` is the file and key path for messages.
+    (`tensor-parallel-size`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if
+    anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
     """
 
     name: str
@@ -77,8 +77,8 @@ class ModelSpec:
 class ServeSpec:
     """A whole deployment as asked for.
 
-    `secret_env` are the variables whose values nobody may see (by name in `experiment.envs`, `api-key`, `deploy.secrets`),
-    and are in no other field; `secrets` are those names of them that came from the operator's environment.
+    `secret_env` are the variables whose values nobody may see (secret by name in `experiment.envs`, `api-key`,
+    `deploy.secrets`), and are in no other field; `secrets` are the names of those from the operator's environment.
     `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port` and
     `docker` are `experiment.runner`'s: they serve where no inventory says otherwise.
     """

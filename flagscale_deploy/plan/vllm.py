@@ -16,7 +16,6 @@ from flagscale_deploy.plan.vllm_flags import (
     SHORT_NAMES,
     SPACED,
     SWITCHES,
-    WORD_LISTS,
 )
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -1,7 +1,7 @@
 """How vLLM 0.32 parses the flags that are not simply `--key=value`.
 
-Source: the parser that `vllm serve` builds (`make_arg_parser`), read out by `tests/e2e/test_vllm_parser.py`, which fails
-and shows what differs when another version does. A flag that is in no table takes one value.
+Source: the parser that `vllm serve` builds (`make_arg_parser`), read out by `tests/e2e/test_vllm_parser.py`, which
+fails and shows what differs when another version does. A flag that is in no table takes one value.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ BOOLEANS: Final = frozenset(
     scheduler-reserve-full-isl skip-mm-profiling skip-tokenizer-init sleep-mode-offload-cudagraph
     specialize-active-lora swa-bounded-replay tokens-only trust-remote-code trust-request-chat-template
     trust-request-mm-kwargs use-fp64-gumbel use-replayssm use-tqdm-on-load
-    """.split()
+    """.split()  # noqa: SIM905 (one name a line would hide the other tables)
 )
 """Flags that exist as `--key` and as `--no-key`."""
 
 SWITCHES: Final = frozenset(
     """
     aggregate-engine-logging data-parallel-multi-port-external-lb disable-log-stats grpc headless
-    """.split()
+    """.split()  # noqa: SIM905 (one name a line would hide the other tables)
 )
 """Flags that exist as `--key` only: off is their absence."""
 
@@ -47,7 +47,7 @@ WORD_LISTS: Final = frozenset(
     allowed-media-domains api-key collect-detailed-traces cpu-offload-params cudagraph-capture-sizes
     ignore-patterns kv-cache-dtype-skip-layers logits-processors lora-modules lora-target-modules numa-bind-cpus
     numa-bind-nodes offload-params served-model-name sleep-preserve-parameter-names
-    """.split()
+    """.split()  # noqa: SIM905 (one name a line would hide the other tables)
 )
 """Flags of one or more values as separate words (`nargs="+"`)."""
 

@@ -1,0 +1,107 @@
+"""What the dialects share: an engine's flags under one spelling, and a model before `deploy` has had its say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.settings import ModelOptions
+from flagscale_deploy.secrets import Secret
+
+SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
+"""Flags whose value vLLM 0.32 also takes from a variable, which no process list shows.
+
+Sources: `vllm/envs.py` (VLLM_API_KEY), huggingface_hub's environment variables (HF_TOKEN).
+"""
+
+_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model as its dialect gives it. `path` is where it stands, `port` what it asks for itself."""
+
+    name: str
+    model: str
+    path: Path
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    action_args: tuple[str, ...] = ()
+    port: int | None = None
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)
+    options: ModelOptions = field(default_factory=ModelOptions)
+
+
+def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[str, Any]:
+    """Flags under vLLM's spelling: dashes (up to the first dot), no leading `--`; what is null is left out."""
+    flags: dict[str, Any] = {}
+    for written, value in args.items():
+        key = flag_name(written)
+        if key in flags:
+            findings.add((*path, written), f"--{key} is set twice", "keep one of the two spellings")
+        elif _has_nul(value):
+            findings.add((*path, written), "holds a NUL byte, which no program can be given")
+        elif key in _SIZES and value is not None and not _is_size(value):
+            findings.add((*path, written), f"{value!r}: expected a whole number from 1")
+        elif value is not None:
+            flags[key] = value
+    return flags
+
+
+def flag_name(written: str) -> str:
+    """`--max_model_len` is `max-model-len`; what follows a dot is a field's name and stays."""
+    head, dot, field_name = written.strip().lstrip("-").partition(".")
+    return head.replace("_", "-") + dot + field_name
+
+
+def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | None:
+    """The flag `port`, taken out of the others."""
+    port = flags.pop("port", None)
+    if port is None:
+        return None
+    text = str(port)
+    if text.isdecimal() and not isinstance(port, bool) and len(text) < 6 and 1 <= int(text) <= 65535:
+        return int(text)
+    findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535")
+    return None
+
+
+def take_model(flags: dict[str, Any], names: tuple[str, ...], path: Path, findings: Findings) -> str:
+    """The model's path or repository id, taken out of the flags under any of its names; "" where there is none."""
+    given = [flags.pop(name) for name in names if name in flags]
+    model = str(given[0]) if given and not isinstance(given[0], (dict, list, bool)) else ""
+    if not model.strip():
+        findings.add(path, f"has no {names[0]}", f"add {names[0]}: the model's path on the hosts, or its repository id")
+    elif model.startswith("-"):
+        findings.add((*path, names[0]), f"vLLM would read {model!r} as a flag", f"write ./{model} or the full path")
+    return model
+
+
+def take_secrets(flags: dict[str, Any], path: Path, findings: Findings) -> dict[str, Secret]:
+    """Flags whose values are secret, taken out of the others, as the variables that do the same."""
+    taken = {}
+    for flag, variable in SECRET_FLAGS.items():
+        value = flags.get(flag)
+        if value is None or isinstance(value, bool):
+            continue
+        del flags[flag]
+        values = value if isinstance(value, list) else [value]
+        if len(values) == 1 and not isinstance(values[0], (dict, list, bool)):
+            taken[variable] = Secret(str(values[0]))
+        else:
+            findings.add(
+                (*path, flag), f"holds {len(values)} values", f"give one: it travels as {variable}, not as a flag"
+            )
+    return taken
+
+
+def _is_size(value: Any) -> bool:
+    text = str(value)
+    return text.isdecimal() and not isinstance(value, bool) and 0 < len(text) < 7 and int(text) > 0
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_nul, value.values()))
+    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value

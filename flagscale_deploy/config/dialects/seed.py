@@ -1,0 +1,49 @@
+"""The first form (from December 2024): `model_args.<model>: {model-tag, <flags>, action-args}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flagscale_deploy.config.dialects.model import (
+    Entry,
+    flag_name,
+    read_flags,
+    take_model,
+    take_port,
+    take_secrets,
+)
+from flagscale_deploy.config.places import Findings, Path
+
+
+def read(model_args: Any, path: Path, findings: Findings) -> list[Entry]:
+    """The models of `model_args`, in its order."""
+    if not isinstance(model_args, dict) or not model_args:
+        findings.add(path, "holds no models", "expected model_args: {vllm_model: {model-tag: …}}")
+        return []
+    return [
+        entry
+        for name, args in model_args.items()
+        if (entry := _read_model(name, args, (*path, name), findings)) is not None
+    ]
+
+
+def _read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | None:
+    if not isinstance(args, dict):
+        findings.add(path, "is no mapping", "expected model-tag: and flags of vLLM")
+        return None
+    flags = read_flags(args, path, findings)
+    actions = _read_actions(flags.pop("action-args", None), (*path, "action-args"), findings)
+    model = take_model(flags, ("model-tag", "model"), path, findings)
+    port = take_port(flags, path, findings)
+    secret_env = take_secrets(flags, path, findings)
+    return Entry(name, model, path, flags, actions, port, secret_env)
+
+
+def _read_actions(actions: Any, path: Path, findings: Findings) -> tuple[str, ...]:
+    """The flags without a value; `null` and an empty list are none."""
+    if actions is None:
+        return ()
+    if not isinstance(actions, list) or not all(isinstance(action, str) and action.strip("- ") for action in actions):
+        findings.add(path, "is no list of flags", "as in action-args: [trust-remote-code, enable-chunked-prefill]")
+        return ()
+    return tuple(flag_name(action) for action in actions)

@@ -1,0 +1,45 @@
+"""`experiment.envs` and `deploy.secrets`: variables as a shell user expects them, secret ones apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.secrets import Secret, is_secret_name
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def read_variables(envs: Mapping[str, Any], path: Path, findings: Findings) -> tuple[dict[str, str], dict[str, Secret]]:
+    """Variables and secret variables: `true` is "true", a number is as it was written, nothing (null) is left out."""
+    public: dict[str, str] = {}
+    secret: dict[str, Secret] = {}
+    for name, value in envs.items():
+        where = (*path, name)
+        if name == "nodes_envs":
+            findings.add(where, "is not read here", "give each host its env: in the inventory")
+        elif not _NAME.fullmatch(name):
+            findings.add(where, "is not the name of a variable", "letters, digits and _, no digit first")
+        elif isinstance(value, (dict, list)):
+            kind = "a list" if isinstance(value, list) else "a mapping"
+            findings.add(where, f"is {kind}", "write the text that the variable shall hold, such as 0,1,2,3")
+        elif isinstance(value, str) and "\0" in value:
+            findings.add(where, "holds a NUL byte, which no variable can")
+        elif value is not None and is_secret_name(name) and not isinstance(value, bool):
+            secret[name] = Secret(str(value))
+        elif value is not None:
+            public[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return public, secret
+
+
+def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str], findings: Findings) -> dict[str, Secret]:
+    """The variables of `deploy.secrets` from the operator's environment."""
+    taken = {}
+    for name in names:
+        if environ.get(name):
+            taken[name] = Secret(environ[name])
+        else:
+            findings.add(path, f"{name} is not set in your environment", f"export {name}=…, or take it off the list")
+    return taken

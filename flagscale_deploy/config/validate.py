@@ -1,0 +1,88 @@
+"""A mapping of the user's against its class in `settings.py`: the settings, and a fault for all that does not fit."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from flagscale_deploy.config.places import Findings, Path, nearest
+from flagscale_deploy.config.settings import (
+    Commands,
+    ModelOptions,
+    RaySettings,
+    Runner,
+    Settings,
+    Task,
+    TimeoutSettings,
+)
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_settings(kind: type[S], value: Any, path: Path, findings: Findings) -> S:
+    """The settings of a mapping (nothing: none of them); faults go to `findings`, and what doesn't fit is left out."""
+    value = {} if value is None else value
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        bad = set()
+        for each in error.errors(include_url=False):
+            _report(kind, each, path, value, findings)
+            bad.add(str(each["loc"][0]) if each["loc"] else "")
+    if not isinstance(value, dict):
+        return kind()
+    return kind.model_validate({key: item for key, item in value.items() if key.replace("-", "_") not in bad})
+
+
+def _report(kind: type[Settings], error: Any, path: Path, value: Any, findings: Findings) -> None:
+    keys = _spelling(value, tuple(str(part) for part in error["loc"]))
+    if error["type"] == "extra_forbidden":
+        findings.add((*path, *keys), "unknown key", nearest(keys[-1], _known(kind, keys[:-1])))
+    else:
+        findings.add((*path, *keys), f"{_found(error['input'])}: {_expected(error)}")
+
+
+def _spelling(value: Any, location: Path) -> Path:
+    """Pydantic's location as the user wrote it; parts that are no keys of the file (names of types) are left out."""
+    keys: list[str] = []
+    for part in location:
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            keys.append(part)
+            value = value[int(part)]
+            continue
+        key = (
+            next((each for each in value if part in (each, each.replace("-", "_"))), None)
+            if isinstance(value, dict)
+            else None
+        )
+        if key is not None:
+            keys.append(key)
+            value = value[key]
+    return tuple(keys)
+
+
+_BELOW: dict[str, type[Settings]] = {
+    "ray": RaySettings,
+    "timeouts": TimeoutSettings,
+    "models": ModelOptions,
+    "task": Task,
+    "cmds": Commands,
+    "runner": Runner,
+}
+
+
+def _known(kind: type[Settings], keys: Path) -> list[str]:
+    """The keys that may stand at a path below a class."""
+    return list((_BELOW[keys[0]] if keys else kind).model_fields)
+
+
+def _found(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+
+
+def _expected(error: Any) -> str:
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return {"model_type": "expected a mapping", "dict_type": "expected a mapping"}.get(
+        error["type"], said[:1].lower() + said[1:]
+    )
