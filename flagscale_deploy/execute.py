@@ -1,11 +1,11 @@
-"""Carries out a plan's stages: the steps of a stage on all their hosts at once, stages as soon as those before are done."""
+"""Carries out a plan: the steps of a stage on all their hosts at once, each stage when those before it are done."""
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flagscale_deploy import shell
@@ -15,6 +15,7 @@ from flagscale_deploy.errors import DeployError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
+from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.program import Program
 
@@ -39,15 +40,16 @@ class StepsFailedError(DeployError):
         super().__init__("\n".join(str(error) for error in self.errors.values()))
 
 
-def secret_files(secret_env: Mapping[str, str]) -> dict[str, str]:
-    """The files of a run's secrets: Ray's token, made here and now, and the environment that scripts read."""
-    return {"secrets/ray_token": secrets.token_hex(32), "secrets/env": shell.assignments(secret_env.items())}
+def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[str, str]:
+    """The files of a run's secrets: Ray's token, and the environment that scripts read."""
+    revealed = [(name, value.reveal()) for name, value in secret_env.items()]
+    return {"secrets/ray_token": ray_token.reveal(), "secrets/env": shell.assignments(revealed)}
 
 
 def execute(
     plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str], say: Sink
 ) -> list[Started]:
-    """Start everything. Returns the detached steps. Raises StepsFailedError; what was started stays for the caller to undo.
+    """Start everything and return the detached steps. Raises StepsFailedError: the caller undoes what was started.
 
     `records` is each host's record; `private` are files with secrets, sent to every host that gets a script.
     """
@@ -78,7 +80,7 @@ def _run_stages(
 
     def work(host: Host) -> None:
         for stage, step in by_host[host.name]:
-            result = _timed(stage, step, say, lambda step=step: _launch(step, plan, fleet, records, private))
+            result = _timed(stage, step, say, partial(_launch, step, plan, fleet, records, private))
             with keeping:
                 started.append(result)
 

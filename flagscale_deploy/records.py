@@ -26,7 +26,7 @@ def operator() -> str:
 
 
 def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
-    """What a host is told about the deployment: enough to look at it and end it from any machine, and nothing secret."""
+    """What a host is told: enough to look at the deployment and end it from any machine, and nothing secret."""
     seen = facts.get(host)
     return {
         "schema": SCHEMA,
@@ -63,7 +63,7 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
 def _ports(plan: Plan, host: str) -> dict[str, int]:
     ports = {each.name: each.port for each in plan.instances if each.driver == host}
     if plan.ray.enabled:
-        ports |= {"ray-agent": node.agent_port for node in plan.ray.nodes if node.host == host}
+        ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
         if host == plan.head:
             ports |= {"ray": plan.ray.port, "dashboard": plan.ray.dashboard_port, "ray-client": plan.ray.client_port}
     return ports

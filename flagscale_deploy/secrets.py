@@ -97,13 +97,12 @@ class Redactor:
         return text if pattern is None else pattern.sub(HIDDEN, text)
 
 
-def _forms(value: str) -> Iterator[str]:
-    yield value
+def _forms(value: str) -> set[str]:
+    """The value and its encodings, two deep; shell quoting one deeper (ssh, `bash -c` and `export` each quote)."""
     once = {form for encode in _ENCODERS for form in encode(value)}
-    yield from once
-    for form in once:
-        for encode in _ENCODERS:
-            yield from encode(form)
+    twice = {form for inner in once for encode in _ENCODERS for form in encode(inner)}
+    thrice = {form for inner in twice for form in _shell(inner)}
+    return {value} | once | twice | thrice
 
 
 def _shell(value: str) -> Iterator[str]:

@@ -1,0 +1,160 @@
+"""The only writer to the terminal: progress while things happen, tables and panels when they have."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from flagscale_deploy.events import Event
+from flagscale_deploy.secrets import Redactor
+
+MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
+STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red", "note": "yellow"}
+
+
+@dataclass
+class Console:
+    """Results go to standard output, progress and errors to standard error; every text is redacted on its way."""
+
+    quiet: bool = False
+    verbose: bool = False
+    color: bool = True
+    redactor: Redactor = field(default_factory=Redactor)
+
+    def __post_init__(self) -> None:
+        settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
+        self.out = RichConsole(**settings)
+        self.err = RichConsole(**settings, stderr=True)
+
+    def print(self, text: str = "") -> None:
+        """A line of the result, as it is: no markup, no wrapping."""
+        self.out.print(Text(self.clean(text)))
+
+    def raw(self, text: str) -> None:
+        """Text for a file or a pipe: not a character is added but the line end."""
+        sys.stdout.write(self.redactor.redact(text) + "\n")
+        sys.stdout.flush()
+
+    def json(self, content: Mapping[str, Any]) -> None:
+        """The result as JSON."""
+        self.raw(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table that folds long cells where the terminal is narrow."""
+        table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold", header_style="dim")
+        for row in rows:
+            table.add_row(*(cell if isinstance(cell, Text) else Text(self.clean(str(cell))) for cell in row))
+        self.out.print(table, soft_wrap=False)
+
+    def state(self, state: str) -> Text:
+        """A state in its colour."""
+        good, bad = (
+            ("ready", "running", "ok", "stopped", "nothing", "passed"),
+            ("dead", "failed", "UNKNOWN", "survivors"),
+        )
+        return Text(state, style="green" if state in good else "red" if state in bad else "yellow")
+
+    def error(self, text: str) -> None:
+        """An error, or anything else that must be read."""
+        self.err.print(Text(self.clean(text), style="red"))
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is not the result."""
+        if not self.quiet:
+            self.err.print(Text(self.clean(text)))
+
+    def progress(self, title: str) -> Progress:
+        """Shows events while a `with` block runs: a live view on a terminal, plain lines elsewhere."""
+        live = self.err.is_terminal and not self.quiet and not self.verbose
+        return LiveProgress(self, title) if live else Progress(self, title)
+
+    def clean(self, text: str) -> str:
+        """Redacted, and without control characters that a host may have sent to play with the terminal."""
+        hidden = self.redactor.redact(text)
+        return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
+
+
+class Progress:
+    """Events as plain lines, each with its time since the start."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console, self.title = console, title
+        self.began = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        """Nothing is left to be drawn."""
+
+    def __call__(self, event: Event) -> None:
+        if self.console.quiet and event.state != "failed":
+            return
+        host = f"[{event.host}] " if event.host else ""
+        took = f" ({event.elapsed:.1f} s)" if event.elapsed is not None else ""
+        self.console.err.print(
+            Text(self.console.clean(f"{self._clock()} {MARKS[event.state]} {host}{event.stage}: {_said(event)}{took}"))
+        )
+
+    def _clock(self) -> str:
+        return f"{time.monotonic() - self.began:6.1f}s"
+
+
+class LiveProgress(Progress):
+    """A line for each host and stage at work, redrawn in place; what is done or failed stays above it."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console, title)
+        self._working: dict[tuple[str, str], tuple[Event, float]] = {}
+        self._spinner = Spinner("dots")
+        self._live = Live(get_renderable=self._draw, console=console.err, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Progress:
+        self._live.start()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        key = event.stage, event.host
+        if event.state in ("running", "progress"):
+            began = self._working[key][1] if key in self._working else time.monotonic()
+            self._working[key] = event, began
+            return
+        began = self._working.pop(key, (event, time.monotonic()))[1] if event.state != "note" else time.monotonic()
+        if not event.host:
+            self._working = {each: value for each, value in self._working.items() if each[0] != event.stage}
+        took = event.elapsed if event.elapsed is not None else time.monotonic() - began
+        self._live.console.print(self._line(event, f"{took:.1f} s"), soft_wrap=False)
+
+    def _draw(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        table.add_row(self._spinner, Text(f"{self.title}  {self._clock().strip()}", style="bold"))
+        for event, began in list(self._working.values())[: max(3, self.console.err.height - 4)]:
+            table.add_row("", self._line(event, f"{time.monotonic() - began:.0f} s"))
+        return table
+
+    def _line(self, event: Event, took: str) -> Text:
+        line = Text(MARKS[event.state] + " ", style=STYLES[event.state])
+        line.append(f"{event.host or 'here'} ", style="bold")
+        line.append(self.console.clean(f"{event.stage}: {_said(event)} "), style="")
+        return line.append(took, style="dim")
+
+
+def _said(event: Event) -> str:
+    percent = f" {event.percent:.0f}%" if event.percent is not None else ""
+    return f"{event.text}{percent}" if event.text else event.state

@@ -1,0 +1,142 @@
+"""Brings a deployment up, and takes it down again where that does not work out."""
+
+from __future__ import annotations
+
+import secrets
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.diagnose import Diagnosis
+from flagscale_deploy.errors import ConnectError, DeployError, HostError, InterruptedByUser, NotReadyError
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.execute import StepsFailedError, execute, secret_files
+from flagscale_deploy.folder import RunFolder
+from flagscale_deploy.logs import collect_logs, diagnose_folder
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.ready import InstanceFailedError, wait_ready
+from flagscale_deploy.records import record_of
+from flagscale_deploy.secrets import Redactor, Secret
+from flagscale_deploy.stop import StopReport, stop_deployment
+from flagscale_deploy.transport.fleet import Fleet, answers, failures
+
+
+@dataclass(frozen=True)
+class BroughtUp:
+    """A deployment that has answered: seconds until each instance did, and in all."""
+
+    ready_after: Mapping[str, float]
+    elapsed: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not work out: what went wrong, why as far as logs say, and what was done about it."""
+
+    error: DeployError
+    diagnosis: Diagnosis | None = None
+    logs: Mapping[str, int] = field(default_factory=dict)
+    """Log files collected, by host."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Hosts whose logs did not come, with the reason."""
+    stopped: StopReport | None = None
+    """None: nothing was taken down, because the user wanted it kept."""
+
+
+class RunFailedError(DeployError):
+    """`run` did not end ready. Exit status: 1 a host failed, 3 one was lost, 5 never ready, 130 interrupted."""
+
+    def __init__(self, failure: Failure, folder: RunFolder, deployment: str) -> None:
+        self.failure, self.folder, self.deployment = failure, folder, deployment
+        self.exit_code = exit_code(failure.error)
+        super().__init__(str(failure.error) or type(failure.error).__name__)
+
+
+def exit_code(error: DeployError) -> int:
+    """The exit status of a run that ended with this error."""
+    if isinstance(error, InstanceFailedError):
+        return NotReadyError.exit_code
+    if isinstance(error, StepsFailedError) and any(isinstance(each, ConnectError) for each in error.errors.values()):
+        return ConnectError.exit_code
+    return error.exit_code
+
+
+def bring_up(
+    plan: Plan,
+    spec: ServeSpec,
+    fleet: Fleet,
+    facts: Mapping[str, Facts],
+    folder: RunFolder,
+    redactor: Redactor,
+    say: Sink,
+    *,
+    keep_on_failure: bool,
+) -> BroughtUp:
+    """Carry out a plan and wait for a token of every instance.
+
+    Raises RunFailedError after logs were collected and, unless they are to be kept, processes were ended.
+    """
+    watch = Deadline(spec.timeouts.ray + spec.timeouts.ready)
+    token = Secret(secrets.token_hex(32))
+    for secret in (token, *spec.secret_env.values()):
+        redactor.add(secret)
+    records = {host: record_of(plan, host, facts, tuple(spec.secret_env)) for host in plan.hosts}
+    try:
+        started = execute(plan, fleet, records, secret_files(spec.secret_env, token), say)
+        took = wait_ready(plan, fleet, started, spec.timeouts.ready, say)
+    except (KeyboardInterrupt, DeployError) as error:
+        cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
+        failure = give_up(cause, plan, spec, fleet, folder, say, keep=keep_on_failure)
+        raise RunFailedError(failure, folder, plan.deployment) from error
+    except Exception as error:
+        (folder.path / "error.txt").write_text(redactor.redact(traceback.format_exc()), encoding="utf-8")
+        bug = DeployError(f"an error of this tool: {type(error).__name__}: {error} ({folder.path / 'error.txt'})")
+        raise RunFailedError(
+            give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment
+        ) from error
+    return BroughtUp(took, watch.elapsed)
+
+
+def give_up(
+    error: DeployError, plan: Plan, spec: ServeSpec, fleet: Fleet, folder: RunFolder, say: Sink, *, keep: bool
+) -> Failure:
+    """Collect logs first, find the cause in them, then end what was started."""
+    say(Event("collect", "running", text="collecting logs of all hosts"))
+    collected = collect_logs(fleet, plan.deployment, folder.logs)
+    logs = {name: len(each.files) for name, each in answers(collected).items()}
+    unread = {name: each.problem for name, each in failures(collected).items()}
+    say(Event("collect", "done", text=f"{sum(logs.values())} log files in {folder.logs}"))
+    diagnosis = None if isinstance(error, InterruptedByUser) else _diagnosis(error, folder)
+    stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say)
+    return Failure(error, diagnosis, logs, unread, stopped)
+
+
+def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:
+    """What the logs say, unless nothing went wrong on a host."""
+    if isinstance(error, HostError | StepsFailedError):
+        return diagnose_folder(folder.logs) if folder.logs.is_dir() else None
+    return None
+
+
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """A failure for report.json and `--json`."""
+    diagnosis = failure.diagnosis
+    return {
+        "error": str(failure.error),
+        "exit_code": exit_code(failure.error),
+        "cause": diagnosis
+        and {
+            "host": diagnosis.host,
+            "file": diagnosis.file,
+            "line": diagnosis.line,
+            "cause": diagnosis.cause,
+            "remedy": diagnosis.remedy,
+        },
+        "logs": dict(failure.logs),
+        "unread": dict(failure.unread),
+        "stopped": failure.stopped and {each.host: each.state for each in failure.stopped.hosts},
+    }

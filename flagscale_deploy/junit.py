@@ -1,0 +1,42 @@
+"""A smoke deploy as JUnit XML, the form CI systems read: one test case per phase and host."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+from flagscale_deploy.smoke import Case, Smoke
+
+
+def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
+    """Write it; characters that XML can't carry become `?`."""
+    failed = sum(case.state == "failed" for case in smoke.cases)
+    skipped = sum(case.state == "skipped" for case in smoke.cases)
+    counts = {"tests": str(len(smoke.cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    took = f"{sum(case.seconds for case in smoke.cases):.3f}"
+    suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
+    suite = ET.SubElement(suites, "testsuite", {"name": smoke.deployment, **counts, "time": took})
+    for case in smoke.cases:
+        _add(suite, smoke.deployment, case, lambda text: _xml_text(redact(text)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:
+    name = f"{case.phase} [{case.host}]" if case.host else case.phase
+    attributes = {"classname": f"{deployment}.{case.phase}", "name": clean(name), "time": f"{case.seconds:.3f}"}
+    element = ET.SubElement(suite, "testcase", attributes)
+    if case.state == "failed":
+        failure = ET.SubElement(element, "failure", {"message": clean(case.message), "type": case.phase})
+        failure.text = clean("\n".join(case.lines) or case.message)
+    elif case.state == "skipped":
+        ET.SubElement(element, "skipped", {"message": clean(case.message)})
+    elif case.message:
+        ET.SubElement(element, "system-out").text = clean(case.message)
+
+
+def _xml_text(text: str) -> str:
+    return "".join(
+        char if char in "\t\n\r" or (char >= " " and char not in "\x7f\ufffe\uffff") else "?" for char in text
+    )

@@ -1,0 +1,162 @@
+"""Logs of all hosts: shown, followed, or brought to the operator's disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flagscale_deploy.diagnose import Diagnosis, diagnose
+from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.folder import safe_name
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.program import Program
+
+KINDS = ("engine", "script", "ray", "ray-worker")
+PROBLEMS = ".errors.json"
+COLLECT_SECONDS = 3600.0
+FOREVER_SECONDS = 10 * 365 * 86400.0
+DIAGNOSED_BYTES = 8 << 20
+"""How much of the end of a file is read for a diagnosis."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What came from a host: files (relative paths) with their sizes in bytes, and what is wrong with some of them."""
+
+    host: str
+    folder: Path
+    files: tuple[tuple[str, int], ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self.files)
+
+
+Line = Callable[[str, str, str], None]
+"""Takes host, file and one line."""
+
+
+def collect_logs(
+    fleet: Fleet, deployment: str, into: Path, hosts: Iterable[str] | None = None
+) -> dict[str, Collected | HostError]:
+    """Every log of a deployment into `<into>/<host>/`, all hosts at once."""
+
+    def work(host: Host) -> Collected:
+        return _collect(fleet, deployment, host, into / safe_name(host.name))
+
+    return fleet.map(work, hosts)
+
+
+def read_logs(
+    fleet: Fleet, deployment: str, show: Line, *, tail: int | None, follow: bool, kinds: Sequence[str] | None
+) -> dict[str, int | HostError]:
+    """Hand over the last `tail` lines (None: all) of each file of these kinds, then new ones as they come.
+
+    Returns how many files each host had. With `follow` it ends when the caller is interrupted, or all hosts are lost.
+    """
+
+    def work(host: Host) -> int:
+        args = {"deployment": deployment, "host": host.name, "tail": tail, "follow": follow, "kinds": kinds}
+        limit = FOREVER_SECONDS if follow else COLLECT_SECONDS
+        files = set()
+        connection = fleet.connection(host.name)
+        with Program(connection, "follow", args, timeout=limit, cancelled=fleet.cancelled, bounded=False) as program:
+            for message in program.messages():
+                files.add(message["file"])
+                for line in message["lines"]:
+                    show(host.name, message["file"], line)
+        return len(files)
+
+    return fleet.map(work)
+
+
+def diagnose_folder(folder: Path) -> Diagnosis | None:
+    """The root cause in collected logs, `<folder>/<host>/…`: what scripts and engines said comes first."""
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".sh" and path.name != PROBLEMS
+    ]
+    files.sort(key=lambda path: (PurePosixPath(path.relative_to(folder)).parts[1] != "logs", path))
+    return diagnose(
+        (path.relative_to(folder).parts[0], path.name, _end_of(path)) for path in files if "previous" not in path.name
+    )
+
+
+def _end_of(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - DIAGNOSED_BYTES))
+        for line in file:
+            yield line.decode(errors="replace").rstrip()
+
+
+def _collect(fleet: Fleet, deployment: str, host: Host, folder: Path) -> Collected:
+    args = {"deployment": deployment, "host": host.name, "max_size": None}
+    connection = fleet.connection(host.name)
+    with Program(connection, "archive", args, timeout=COLLECT_SECONDS, cancelled=fleet.cancelled) as program:
+        if not next(program.messages(), {}).get("archive"):
+            raise RemoteError(host.name, "logs could not be read: the program that sends them ended early")
+        try:
+            files, problems = _unpack(program.raw(), folder)
+        except (tarfile.TarError, EOFError) as error:
+            raise RemoteError(host.name, f"logs came broken: {error}", "collect them again") from error
+        except OSError as error:
+            raise RemoteError(host.name, f"logs cannot be written to {folder}: {error.strerror}") from error
+    return Collected(host.name, folder, tuple(files), tuple(problems))
+
+
+def _unpack(chunks: Iterator[bytes], folder: Path) -> tuple[list[tuple[str, int]], list[str]]:
+    """Regular files below `folder`, whatever names the other side sends; everything else is passed over."""
+    files, problems = [], []
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tarfile.open(fileobj=io.BufferedReader(_Stream(chunks), 1 << 20), mode="r|") as archive:
+        for member in archive:
+            name = PurePosixPath(member.name)
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None or name.is_absolute() or ".." in name.parts:
+                problems.append(f"{member.name}: not a plain file below the folder; left out")
+            elif member.name == PROBLEMS:
+                problems += _problems(content.read())
+            else:
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+                files.append((member.name, member.size))
+    for _ in chunks:
+        pass  # to the end of the stream, where the program's exit status is
+    return files, problems
+
+
+def _problems(content: bytes) -> list[str]:
+    found: Any = json.loads(content)
+    return [
+        f"{each['file']}: {each['why']}" if isinstance(each, dict) and "file" in each else str(each) for each in found
+    ]
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

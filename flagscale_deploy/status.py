@@ -1,0 +1,182 @@
+"""What of a deployment is really there: read from every host's record and processes, believed only when it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.transport.fleet import Fleet, answers
+
+SCHEMA = 1
+ASK_SECONDS = 60.0
+
+HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
+InstanceState = Literal["ready", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A host as it is: `processes` counts those of the deployment there; UNKNOWN: it could not be asked."""
+
+    host: str
+    state: HostState
+    roles: tuple[str, ...] = ()
+    processes: int = 0
+    gpus: tuple[int, ...] = ()
+    uptime: float | None = None
+    versions: Mapping[str, Any] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceStatus:
+    """An instance as it is: ready means that it answered a one-token completion just now."""
+
+    model: str
+    replica: int
+    state: InstanceState
+    driver: str
+    hosts: tuple[str, ...]
+    gpus: Mapping[str, tuple[int, ...]]
+    endpoint: str
+    served_name: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A deployment as it is. `ray` is what its head counts: {"nodes": {address: GPUs}, "missing": […]}, or None."""
+
+    deployment: str
+    state: str
+    run_id: str | None
+    digest: str | None
+    head: str | None
+    operator: str | None
+    started_at: float | None
+    ray: Mapping[str, Any] | None
+    hosts: tuple[HostStatus, ...]
+    instances: tuple[InstanceStatus, ...]
+
+    @property
+    def live_processes(self) -> int:
+        return sum(host.processes for host in self.hosts)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when ready or stopped, 3 when something is UNKNOWN, 1 otherwise."""
+        return {"ready": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
+
+    def json(self) -> dict[str, Any]:
+        """`status --json`."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def look(fleet: Fleet, deployment: str, *, ask: bool = True, now: float | None = None) -> Status:
+    """Look at a deployment on all hosts. `ask` also asks every server for a token, and Ray for its nodes."""
+    results = fleet.call(
+        "inspect", lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
+    )
+    return summarize(deployment, results, time.time() if now is None else now)
+
+
+def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError], now: float) -> Status:
+    """The status that hosts' answers (of `remote/inspect.py`) amount to."""
+    found = answers(results)
+    records = {name: answer["record"] for name, answer in found.items() if answer["record"]}
+    newest = max(records.values(), key=lambda each: each.get("started_at", 0), default=None)
+    hosts = tuple(_host(name, result, now) for name, result in results.items())
+    instances = tuple(_instance(each, found, results) for each in (newest or {}).get("instances", ()))
+    ray = next((answer["ray"] for answer in found.values() if answer.get("ray")), None)
+    return Status(
+        deployment=deployment,
+        state=_overall(hosts, instances, newest, ray),
+        run_id=newest and newest.get("run_id"),
+        digest=newest and newest.get("digest"),
+        head=newest and newest.get("head"),
+        operator=newest and newest.get("operator"),
+        started_at=newest and newest.get("started_at"),
+        ray=ray,
+        hosts=hosts,
+        instances=instances,
+    )
+
+
+def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStatus:
+    if isinstance(result, HostError):
+        return HostStatus(name, "UNKNOWN", problem=result.problem)
+    record = result["record"]
+    if record is None:
+        return HostStatus(name, "running" if result["live"] else "absent", processes=result["live"])
+    stopped = bool(record.get("stopped_at"))
+    state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
+    gone = [each["role"] for each in result["processes"] if each["role"] == "engine" and not each["alive"]]
+    return HostStatus(
+        host=name,
+        state=state,
+        roles=tuple(dict.fromkeys(record.get("roles", ()))),
+        processes=result["live"],
+        gpus=tuple(record.get("gpus", ())),
+        uptime=now - record["started_at"] if state == "running" and "started_at" in record else None,
+        versions=record.get("versions"),
+        problem="" if stopped else f"{len(gone)} engine processes are gone" if gone else "",
+    )
+
+
+def _instance(
+    instance: Mapping[str, Any], found: Mapping[str, dict[str, Any]], results: Mapping[str, dict[str, Any] | HostError]
+) -> InstanceStatus:
+    driver = instance["driver"]
+    state, problem = _state(f"{instance['model']}/{instance['replica']}", found.get(driver))
+    lost = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
+    if lost and driver not in lost:
+        problem = problem or f"{', '.join(lost)} cannot be reached"
+    return InstanceStatus(
+        model=instance["model"],
+        replica=instance["replica"],
+        state=state,
+        driver=driver,
+        hosts=tuple(instance["hosts"]),
+        gpus={name: tuple(indexes) for name, indexes in instance["gpus"].items()},
+        endpoint=instance["endpoint"],
+        served_name=instance["served_name"],
+        problem=problem,
+    )
+
+
+def _state(name: str, answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
+    if answer is None:
+        return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
+    if (answer["record"] or {}).get("stopped_at"):
+        return "stopped", ""
+    said = answer["instances"].get(name)
+    if said is None:
+        return "UNKNOWN", "it was not asked"
+    if not said["alive"]:
+        return "dead", said["why"]
+    if said["token"]:
+        return "ready", ""
+    return ("unwell" if said["health"] == 200 else "starting"), said["why"]
+
+
+def _overall(
+    hosts: tuple[HostStatus, ...],
+    instances: tuple[InstanceStatus, ...],
+    record: Mapping[str, Any] | None,
+    ray: Mapping[str, Any] | None,
+) -> str:
+    host_states, states = {host.state for host in hosts}, {each.state for each in instances}
+    if "dead" in states or (instances and "dead" in host_states and states != {"stopped"}):
+        return "dead"
+    if "UNKNOWN" in host_states | states:
+        return "UNKNOWN"
+    if record is None:
+        return "absent" if host_states == {"absent"} else "leftovers"
+    if states == {"ready"}:
+        return "unwell" if ray and ray.get("missing") else "ready"
+    if host_states <= {"stopped", "absent"}:
+        return "stopped"
+    return "unwell" if "unwell" in states else "starting" if "starting" in states else "leftovers"
