@@ -9,6 +9,7 @@ from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.places import Findings, Path, nearest
 
 _BODY_KEYS = ("model_args", "deploy")
+_OLDER = ("llm", "hostfile")
 
 
 def read_entries(tree: dict[str, Any], findings: Findings) -> list[Entry]:
@@ -24,12 +25,9 @@ def read_entries(tree: dict[str, Any], findings: Findings) -> list[Entry]:
         return []
     if _not_ours(body, path, findings):
         return []
-    for key in body.keys() - set(_BODY_KEYS):
+    for key in body.keys() - {*_BODY_KEYS, *_OLDER}:
         findings.add((*path, key), "unknown key", nearest(key, _BODY_KEYS))
     return seed.read(body.get("model_args"), (*path, "model_args"), findings)
-
-
-_OLDER = ("llm", "hostfile")
 
 
 def _not_ours(body: dict[str, Any], path: Path, findings: Findings) -> bool:

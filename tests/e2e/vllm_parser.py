@@ -1,0 +1,54 @@
+"""Runs in an environment that has vLLM: what its `vllm serve` parser knows, and what it makes of command lines.
+
+Reads JSON from stdin: a list of argv, each from `serve` on. Writes JSON: `{"flags": {…}, "parsed": [{dest: value} | error]}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Any
+
+
+def main() -> None:
+    with contextlib.redirect_stdout(sys.stderr):
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        root = FlexibleArgumentParser()
+        parser = make_arg_parser(root.add_subparsers(dest="subparser").add_parser("serve"))
+        answer = {"flags": flags(parser), "parsed": [parse(root, argv) for argv in json.load(sys.stdin)]}
+    json.dump(answer, sys.stdout, default=repr)
+
+
+def flags(parser: Any) -> dict[str, Any]:
+    def names(action: Any) -> list[str]:
+        return [name[2:] for name in action.option_strings if name.startswith("--")]
+
+    def of(wanted: Any) -> list[str]:
+        return sorted(name for each in parser._actions if wanted(each) for name in names(each)[:1])
+
+    return {
+        "booleans": of(lambda each: type(each).__name__ == "BooleanOptionalAction"),
+        "switches": of(lambda each: type(each).__name__ == "_StoreTrueAction"),
+        "word_lists": of(lambda each: each.nargs == "+"),
+        "repeated": of(lambda each: type(each).__name__ == "_AppendAction"),
+        "short_names": {
+            short[1:]: names(each)[0]
+            for each in parser._actions
+            for short in each.option_strings
+            if not short.startswith("--") and short != "-h"
+        },
+    }
+
+
+def parse(root: Any, argv: list[str]) -> Any:
+    try:
+        return vars(root.parse_args(argv))
+    except SystemExit:
+        return f"refused: {argv}"
+
+
+if __name__ == "__main__":
+    main()

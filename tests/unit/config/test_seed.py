@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.config.spec import ModelSpec, RaySpec, Timeouts
+from flagscale_deploy.plan.vllm import serve_argv
+from tests.unit.config.files import SEED, faults, load
+
+
+def test_the_published_form_becomes_the_published_command_line(tmp_path: Path) -> None:
+    (model,) = load(SEED, folder=tmp_path).models
+    assert " ".join(serve_argv(model, port=model.port, extra={})) == (
+        "vllm serve /models/Qwen2.5-7B-Instruct --tensor-parallel-size=1 --gpu-memory-utilization=0.90 --port=4567"
+        " --trust-remote-code --enable-chunked-prefill"
+    )
+
+
+def test_a_model_carries_what_the_file_says(tmp_path: Path) -> None:
+    spec = load(SEED, folder=tmp_path)
+    assert spec.models == (
+        ModelSpec(
+            name="vllm_model",
+            model="/models/Qwen2.5-7B-Instruct",
+            engine_args={"tensor-parallel-size": 1, "gpu-memory-utilization": 0.9},
+            action_args=("trust-remote-code", "enable-chunked-prefill"),
+            port=4567,
+            num_gpus=1,
+            where=f"{tmp_path}/qwen.yaml: model_args.vllm_model",
+        ),
+    )
+    assert (spec.ray, spec.timeouts, spec.env, spec.source) == (RaySpec(), Timeouts(), {}, f"{tmp_path}/qwen.yaml")
+
+
+def test_dashes_underscores_and_leading_dashes_are_one_spelling(tmp_path: Path) -> None:
+    text = "model_args: {m: {model_tag: /m, --max_model_len: 5, limit_mm_per_prompt.a_b: 1, action_args: [--trust_remote_code]}}"
+    (model,) = load(text, folder=tmp_path).models
+    assert (dict(model.engine_args), model.action_args) == (
+        {"max-model-len": 5, "limit-mm-per-prompt.a_b": 1},
+        ("trust-remote-code",),
+    )
+
+
+def test_the_order_is_the_users_and_null_is_left_out(tmp_path: Path) -> None:
+    (model,) = load("model_args: {m: {z: 1, model: /m, b: null, a: {x: [1, null]}}}", folder=tmp_path).models
+    assert list(model.engine_args.items()) == [("z", 1), ("a", {"x": [1, None]})]
+
+
+def test_everything_of_an_experiment_is_read(tmp_path: Path) -> None:
+    text = """
+    experiment:
+      exp_name: qwen
+      exp_dir: outs/${experiment.exp_name}
+      envs: {A: 1, B: true, C: "x y", E: null, F: 1.10, G: 'no', H: on, D: "0,1,2,3"}
+      cmds: {before_start: source /opt/env/bin/activate && ulimit -n 65535, after_stop: echo done}
+      runner: {hostfile: hosts.txt, ssh_port: 2222, docker: ds, nnodes: 2, nproc_per_node: 8, device_type: A100}
+      task: {type: serve, backend: vllm, entrypoint: null}
+      auto_tuner: {space: {x: auto}}
+    action: run
+    model_args: {m: {model-tag: /m}}
+    deploy: {use_fs_serve: false}
+    """
+    spec = load(text, folder=tmp_path)
+    assert (spec.name, spec.exp_dir) == ("qwen", "outs/qwen")
+    assert spec.env == {"A": "1", "B": "true", "C": "x y", "D": "0,1,2,3", "F": "1.10", "G": "no", "H": "on"}
+    assert (spec.before_start, spec.after_stop) == ("source /opt/env/bin/activate && ulimit -n 65535", "echo done")
+    assert (spec.hostfile, spec.ssh_port, spec.docker) == ("hosts.txt", 2222, "ds")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("experiment: {exp_name: of-experiment}\ndeploy: {name: of-deploy}", "of-deploy"),
+        ("experiment: {exp_name: of-experiment}", "of-experiment"),
+        ("experiment: {exp_name: 7}", "7"),
+        ("deploy: {}", "qwen"),
+    ],
+)
+def test_the_name_is_the_nearest_that_was_given(tmp_path: Path, text: str, name: str) -> None:
+    spec = load(f"{text}\nmodel_args: {{m: {{model-tag: /m}}}}", folder=tmp_path)
+    assert (spec.name, spec.exp_dir) == (name, f"outputs/{name}")
+    assert load(f"{text}\nmodel_args: {{m: {{model-tag: /m}}}}", folder=tmp_path, name="given").name == "given"
+
+
+@pytest.mark.parametrize("port", ["8123", "'8123'"])
+def test_deploy_port_wins_over_the_models_own(tmp_path: Path, port: str) -> None:
+    assert load(f"{SEED}  port: {port}", folder=tmp_path).models[0].port == 8123
+
+
+def test_without_any_port_it_is_vllms_own(tmp_path: Path) -> None:
+    assert load("model_args: {m: {model-tag: /m}}", folder=tmp_path).models[0].port == 8000
+
+
+@pytest.mark.parametrize(
+    ("ray", "spec"),
+    [
+        ("auto", RaySpec("auto")),
+        ("true", RaySpec("on")),
+        ("on", RaySpec("on")),
+        ("false", RaySpec("off")),
+        ("off", RaySpec("off")),
+        ("never", RaySpec("off")),
+        ("{port: 6400, dashboard: no}", RaySpec("on", 6400, False)),
+        ("{mode: auto}", RaySpec("auto")),
+    ],
+)
+def test_ray_is_a_mode_or_a_mapping(tmp_path: Path, ray: str, spec: RaySpec) -> None:
+    assert load(f"{SEED}  ray: {ray}", folder=tmp_path).ray == spec
+
+
+def test_timeouts_are_seconds_or_durations(tmp_path: Path) -> None:
+    text = f"{SEED}  timeouts: {{connect: 3, probe: 1.5, ray: 90s, ready: 1h30m}}"
+    assert load(text, folder=tmp_path).timeouts == Timeouts(connect=3, probe=1.5, ray=90, ready=5400, stop=30)
+
+
+def test_several_models_and_copies_are_carried_to_the_planner(tmp_path: Path) -> None:
+    text = "model_args: {a: {model: /a}, b: {model: /b, port: 9}}\ndeploy: {models: {b: {num_gpus: 2, num_cpus: 1.5, num_replicas: 3}}}"
+    a, b = load(text, folder=tmp_path).models
+    assert (a.name, a.port, a.num_gpus, a.replicas) == ("a", 8000, None, 1)
+    assert (b.name, b.port, b.num_gpus, b.num_cpus, b.replicas) == ("b", 9, 2, 1.5, 3)
+
+
+FAULTS = {
+    "a model that is not there": (
+        f"{SEED}    vllm_modle: {{num_gpus: 1}}",
+        "qwen.yaml: deploy.models.vllm_modle: unknown model\n    → model_args has: vllm_model",
+    ),
+    "unknown key of deploy": (f"{SEED}  prot: 1", "qwen.yaml: deploy.prot: unknown key\n    → did you mean port?"),
+    "unknown key below": (
+        f"{SEED}  timeouts: {{redy: 1}}",
+        "qwen.yaml: deploy.timeouts.redy: unknown key\n    → did you mean ready?",
+    ),
+    "unknown key of ray": (
+        f"{SEED}  ray: {{prot: 1}}",
+        "qwen.yaml: deploy.ray.prot: unknown key\n    → did you mean port?",
+    ),
+    "unknown option": (
+        SEED.replace("num_gpus", "num-gpu"),
+        "qwen.yaml: deploy.models.vllm_model.num-gpu: unknown key\n    → did you mean num_gpus?",
+    ),
+    "unknown root key": (f"{SEED}experimnt: {{}}", "qwen.yaml: experimnt: unknown key\n    → did you mean experiment?"),
+    "unknown key of runner": (
+        f"{SEED}experiment: {{runner: {{ssh-prot: 1}}}}",
+        "qwen.yaml: experiment.runner.ssh-prot: unknown key\n    → did you mean ssh_port?",
+    ),
+    "a port that is none": (f"{SEED}  port: auto", "qwen.yaml: deploy.port: 'auto': input should be a valid integer"),
+    "a port too high": (
+        SEED.replace("4567", "70000"),
+        "qwen.yaml: model_args.vllm_model.port: 70000: expected a port from 1 to 65535",
+    ),
+    "half a GPU": (
+        SEED.replace("num_gpus: 1", "num_gpus: 0.5"),
+        "qwen.yaml: deploy.models.vllm_model.num_gpus: 0.5: input should be a valid integer",
+    ),
+    "true for a number": (f"{SEED}  port: true", "qwen.yaml: deploy.port: True: expected a number"),
+    "a timeout of nothing": (
+        f"{SEED}  timeouts: {{ready: 0}}",
+        "qwen.yaml: deploy.timeouts.ready: 0: input should be greater than 0",
+    ),
+    "a mode of ray": (f"{SEED}  ray: sometimes", "qwen.yaml: deploy.ray"),
+    "a size that is none": (
+        SEED.replace("size: 1", "size: two"),
+        "qwen.yaml: model_args.vllm_model.tensor-parallel-size: 'two': expected a whole number from 1",
+    ),
+    "two spellings": (
+        f"{SEED}".replace("port: 4567", "port: 4567\n    tensor_parallel_size: 2"),
+        "qwen.yaml: model_args.vllm_model.tensor_parallel_size: --tensor-parallel-size is set twice",
+    ),
+    "no model": ("model_args: {m: {port: 1}}", "qwen.yaml: model_args.m: has no model-tag"),
+    "a model like a flag": (
+        "model_args: {m: {model-tag: -x}}",
+        "qwen.yaml: model_args.m.model-tag: vLLM would read '-x' as a flag",
+    ),
+    "no models": ("model_args: {}", "qwen.yaml: model_args: holds no models"),
+    "nothing to serve": ("experiment: {exp_name: x}", "qwen.yaml: model_args: holds no models"),
+    "a model that is a word": ("model_args: {m: /models/x}", "qwen.yaml: model_args.m: is no mapping"),
+    "actions that are a word": (
+        "model_args: {m: {model: /m, action-args: x}}",
+        "qwen.yaml: model_args.m.action-args: is no list of flags",
+    ),
+    "empty": ("", "qwen.yaml: is empty"),
+    "a word": ("hello", "qwen.yaml: holds 'hello'"),
+    "a bad name": (
+        "experiment: {exp_name: a/b}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: experiment.exp_name: 'a/b' cannot name a deployment",
+    ),
+    "a list for deploy": ("deploy: [1]\nmodel_args: {m: {model: /m}}", "qwen.yaml: deploy: a list: expected a mapping"),
+    "a word for models": (
+        "deploy: {models: x}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: deploy.models: 'x': expected a mapping",
+    ),
+    "a name of an env": (
+        "experiment: {envs: {a-b: 1}}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: experiment.envs.a-b: is not the name of a variable",
+    ),
+    "a list in envs": (
+        "experiment: {envs: {A: [0, 1]}}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: experiment.envs.A: is a list",
+    ),
+    "envs of one host": (
+        "experiment: {envs: {nodes_envs: {h: {A: 1}}}}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: experiment.envs.nodes_envs: is not read here",
+    ),
+    "a NUL byte": ('model_args: {m: {model: /m, x: ["\\0"]}}', "qwen.yaml: model_args.m.x: holds a NUL byte"),
+    "a composition": (
+        "deploy: {models: {A: {module: a.py, name: A}, B: {module: b.py, depends: [A]}}}",
+        "qwen.yaml: deploy.models.A: is part of a composition graph",
+    ),
+    "the oldest form": ("llm: {model-tag: /m}", "qwen.yaml: llm: is the form of before December 2024"),
+    "hosts in it": (f"{SEED}hostfile: {{nodes: []}}", "qwen.yaml: hostfile: hosts are not read from here"),
+    "another engine": (
+        f"{SEED}experiment: {{task: {{backend: sglang}}}}",
+        "qwen.yaml: experiment.task.backend: 'sglang' is not run here",
+    ),
+    "another task": (
+        f"{SEED}experiment: {{task: {{type: train}}}}",
+        "qwen.yaml: experiment.task.type: 'train' is not run here",
+    ),
+    "prefill apart": (
+        f"{SEED}  prefill_decode_disaggregation: true",
+        "qwen.yaml: deploy.prefill_decode_disaggregation: prefill and decode apart",
+    ),
+    "a program of one's own": (
+        "experiment: {task: {entrypoint: a.py}}\nmodel_args: {m: {model: /m}}",
+        "qwen.yaml: experiment.task.entrypoint: a program of your own (a.py) is not run here",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    (fault,) = faults(text, folder=tmp_path)
+    assert fault.startswith(said)
+
+
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
+    text = "experiment: {exp_name: -, envs: {a b: 1}}\nmodel_args: {m: {port: 0}}\ndeploy: {prot: 1, ray: x}\n"
+    assert len(faults(text, folder=tmp_path)) == 6
+
+
+def test_with_command_line_mode_the_entrypoint_is_not_run_as_in_flagscale(tmp_path: Path) -> None:
+    assert load(f"{SEED}experiment: {{task: {{entrypoint: a.py}}}}", folder=tmp_path).models
