@@ -126,7 +126,7 @@ class _Reader:
             bare, port = split_port(pattern)
             names = expand(bare)
         except ValueError as error:
-            self._fault(number, f"found {line!r}: {error}")
+            self._fault(number, f"in {line!r}: {error}")
             return
         variables = {}
         for assignment in assignments:

@@ -8,7 +8,7 @@ from typing import Any
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.ansible import PRIORITY, build
 from flagscale_deploy.inventory.document import Section
-from flagscale_deploy.inventory.keys import nearest
+from flagscale_deploy.inventory.keys import nearest, shown
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
 from flagscale_deploy.inventory.tree import Located, Tree
@@ -40,7 +40,7 @@ class _Reader:
             return
         if body is not None and not isinstance(body, Section):
             expected = "expected a group: a mapping with hosts, children or vars"
-            self._fault(line, path, f"found {body!r}, {expected}", _form_hint(name))
+            self._fault(line, path, f"found {shown(body)}, {expected}", _form_hint(name))
             return
         self.tree.add_group(name)
         for key, value in body.items() if body else ():
@@ -56,7 +56,7 @@ class _Reader:
     def _read_section(self, group: str, kind: str, value: Any, line: int, path: str) -> None:
         section = _named(value, line)
         if section is None:
-            self._fault(line, path, f"found {value!r}, expected a mapping", "end each name with a colon: `gpu01:`")
+            self._fault(line, path, f"found {shown(value)}, expected a mapping", "end each name with a colon: `gpu01:`")
             return
         for key, each in section.items():
             at = section.lines.get(key, line)
@@ -93,7 +93,7 @@ class _Reader:
         section = _named(body, line) if not isinstance(body, str) else None
         if section is None:
             self._fault(
-                line, path, f"found {body!r}, expected the variables of the host", "write `ansible_host: ADDRESS`"
+                line, path, f"found {shown(body)}, expected the variables of the host", "write `ansible_host: ADDRESS`"
             )
             return
         bare, port = split_port(pattern)

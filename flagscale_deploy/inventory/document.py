@@ -148,7 +148,18 @@ def _encrypted(loader: _Loader, node: yaml.ScalarNode) -> Encrypted:
 def _unsafe(loader: _Loader, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return Unsafe(loader.construct_scalar(node))
-    return loader.construct_object(node)
+    if isinstance(node, yaml.SequenceNode):
+        return _marked_unsafe(loader.construct_sequence(node, deep=True))
+    assert isinstance(node, yaml.MappingNode), "the only other kind of node"
+    return _marked_unsafe(loader.construct_mapping(node, deep=True))
+
+
+def _marked_unsafe(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Section({key: _marked_unsafe(each) for key, each in value.items()})
+    if isinstance(value, list):
+        return [_marked_unsafe(each) for each in value]
+    return Unsafe(value) if isinstance(value, str) else value
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

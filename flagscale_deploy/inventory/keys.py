@@ -116,9 +116,24 @@ def make_host(name: str, keys: Mapping[str, Located], variables: Mapping[str, An
     return Host(**{"name": name, "address": name, **known, "vars": variables}), []
 
 
+_OTHER_NAMES = {
+    "host": "address",
+    "hostname": "address",
+    "ip": "address",
+    "slots": "gpus",
+    "private_key_file": "identity_file",
+    "key": "identity_file",
+    "jump": "proxy_jump",
+    "common_args": "proxy_jump",
+}
+"""What others call our keys, where the letters don't tell."""
+
+
 def nearest(word: str, known: Iterable[str], fallback: str = "") -> str:
     """A remedy for an unknown word: the known one that looks like it, else the fallback."""
-    close = difflib.get_close_matches(word.removeprefix("ansible_"), list(known), n=1)
+    names, bare = list(known), word.removeprefix("ansible_").removeprefix("ssh_")
+    other = _OTHER_NAMES.get(bare)
+    close = [other] if other in names else difflib.get_close_matches(bare, names, n=1)
     return f"did you mean {close[0]!r}?" if close else fallback
 
 
@@ -133,12 +148,12 @@ def _fault(error: ErrorDetails, given: Mapping[str, Located]) -> Fault:
     if error["type"] == "extra_forbidden":
         return unknown_key(key, HOST_KEYS, place.where, "key")
     if not inside:
-        return Fault(place.where, f"found {_shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
+        return Fault(place.where, f"found {shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
     if inside[-1] == "[key]":
         expected = "the name of an environment variable: letters, digits and _, no digit first"
         return Fault(place.where, f"found {inside[0]!r}, expected {expected}")
     remedy = 'write "" for an empty value' if error["input"] is None else ""
-    return Fault(f"{place.where}.{inside[0]}", f"found {_shown(error['input'])}, expected text or a number", remedy)
+    return Fault(f"{place.where}.{inside[0]}", f"found {shown(error['input'])}, expected text or a number", remedy)
 
 
 def _remedy(key: str) -> str:
@@ -160,6 +175,7 @@ def _bare(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """A value as a message quotes it, cut where it is long."""
+    text = "no value" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

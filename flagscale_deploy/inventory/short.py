@@ -9,7 +9,7 @@ from typing import Any
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.assembly import assemble
 from flagscale_deploy.inventory.document import Items, Section
-from flagscale_deploy.inventory.keys import HOST_KEYS, make_host, nearest, unknown_key
+from flagscale_deploy.inventory.keys import HOST_KEYS, make_host, nearest, shown, unknown_key
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Located, Tree, Variables, plain_values
@@ -84,41 +84,54 @@ def _defaults(reading: _Reading, document: Section) -> Variables:
 def _read_entry(reading: _Reading, entry: Any, line: int, path: str, defaults: Variables) -> None:
     section = entry if isinstance(entry, Section) else Section({"name": entry}, line)
     given = _located(reading, section, path)
-    name = given.pop("name", Located(None, reading.where(line, path)))
-    if not isinstance(name.value, str):
-        what = "no name" if name.value is None else f"the name {name.value!r}"
+    name = given.pop("name", Located(None, reading.where(line, path))).value
+    # Here and not per host, so that an entry whose name is wrong has its other faults reported with it.
+    reading.faults += make_host("entry", {key: each for key, each in given.items() if key not in _PER_HOST}, {})[1]
+    if not isinstance(name, str):
+        what = "no name" if name is None else f"the name {name!r}"
         reading.fault(line, path, f"found {what}, expected a host name as text", "write `name: gpu01`")
         return
-    user, pattern, port = split_login(name.value)
-    login = {"user": user, "port": port}
-    implied = {key: Located(value, name.where) for key, value in login.items() if value is not None}
+    _add_hosts(reading, name, defaults, given, line, path)
+
+
+def _add_hosts(reading: _Reading, login: str, defaults: Variables, given: Variables, line: int, path: str) -> None:
+    user, pattern, port = split_login(login)
+    from_login = {"user": user, "port": port}
+    implied = {key: Located(each, reading.where(line, path)) for key, each in from_login.items() if each is not None}
     keys = {**defaults, **implied, **given}
     try:
         names = expand(pattern)
-        per_host = {key: _spread(key, keys[key].value, names) for key in _PER_HOST if key in given}
     except ValueError as error:
         reading.fault(line, path, str(error))
         return
+    shared = {key: each for key, each in keys.items() if key not in _PER_HOST}
+    per_host = {key: _spread(reading, given[key], names) for key in _PER_HOST if key in given}
     for index, each in enumerate(names):
-        own = {key: Located(values[index], keys[key].where) for key, values in per_host.items()}
-        _add_host(reading, each, {**keys, **own}, line, path)
+        own = {key: values[index] for key, values in per_host.items()}
+        _add_host(reading, each, shared | own, line, path)
 
 
-def _spread(key: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
-    if not isinstance(value, str):
-        return [value] * len(names)
-    values = expand(value)
+def _spread(reading: _Reading, given: Located, names: Sequence[str]) -> Sequence[Located]:
+    """The value for each host: the same range as the name's, or the one value of one host."""
+    value = given.value
+    if not isinstance(value, str) or ("[" not in value and len(names) == 1):
+        return [given] * len(names)
+    try:
+        values = expand(value)
+    except ValueError as error:
+        reading.faults.append(Fault(given.where, str(error)))
+        return [Located(None, given.where)] * len(names)
     if len(values) != len(names):
-        raise ValueError(
-            f"found {len(values)} for {key!r} ({value}) and {len(names)} hosts, expected one for each host"
-        )
-    return values
+        problem = f"found {value!r}, which stands for {len(values)}, expected one for each of the {len(names)} hosts"
+        reading.faults.append(Fault(given.where, problem, "write a range of the same length, such as 10.0.0.[1:4]"))
+        return [Located(None, given.where)] * len(names)
+    return [Located(each, given.where) for each in values]
 
 
 def _add_host(reading: _Reading, name: str, keys: Variables, line: int, path: str) -> None:
     if name in reading.first_line:
         earlier = reading.first_line[name]
-        reading.fault(line, path, f"host {name!r} is already on line {earlier}", "name each host once")
+        reading.fault(line, path, f"found host {name!r}, which is already on line {earlier}", "name each host once")
         return
     reading.first_line[name] = line
     reading.tree.add_host(name, UNGROUPED)
@@ -171,4 +184,4 @@ def _located(reading: _Reading, section: Section, path: str) -> Variables:
 
 def _kind(value: Any) -> str:
     kinds = {type(None): "nothing", Section: "a mapping", Items: "a list"}
-    return kinds.get(type(value), repr(value))
+    return kinds.get(type(value), shown(value))

@@ -124,6 +124,7 @@ all:
       text: "8"
       template: "{{ inventory_hostname }}-x"
       unsafe: !unsafe "{{ not_a_template }}"
+      unsafe_inside: !unsafe [1, {a: "{{ b }}"}]
       block: |
         one
         two

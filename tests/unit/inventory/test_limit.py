@@ -1,0 +1,92 @@
+"""Which hosts a pattern picks is compared with Ansible in tests/parity; here what is ours alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.inventory.load import parse_inventory
+from flagscale_deploy.inventory.patterns import limit
+
+INVENTORY = parse_inventory("""
+hosts: ["gpu[01:06]", "cpu[1:2]", "2001:db8::1"]
+groups:
+  head: gpu02
+  gpu: ["gpu[01:06]"]
+  rack: [gpu06, gpu01, cpu1]
+""")
+
+
+def test_hosts_stay_in_the_order_of_the_file_and_groups_keep_what_is_left() -> None:
+    limited = limit(INVENTORY, "cpu1,gpu03,gpu01")
+    assert limited.names == ("gpu01", "gpu03", "cpu1")
+    assert limited.groups["rack"].hosts == ("gpu01", "cpu1")
+    assert limited.groups["gpu"].hosts == ("gpu01", "gpu03")
+    assert limited["gpu03"] is INVENTORY["gpu03"]
+    assert limited.source == INVENTORY.source
+
+
+def test_the_head_moves_to_the_first_host_where_it_is_left_out() -> None:
+    assert limit(INVENTORY, "gpu").head.name == "gpu02"
+    assert limit(INVENTORY, "gpu,!head").head.name == "gpu01"
+
+
+def test_subscripts_count_in_the_order_of_the_group() -> None:
+    assert limit(INVENTORY, "rack[0]").names == ("gpu06",)
+    assert limit(INVENTORY, "rack[0:1]").names == ("gpu01", "gpu06")
+
+
+def test_an_ipv6_address_is_one_term() -> None:
+    assert limit(INVENTORY, "2001:db8::1").names == ("2001:db8::1",)
+    assert "2001:db8::1" not in limit(INVENTORY, "!2001:db8::1").names
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("gpu07", "'gpu07' is no host or group of inventory"),
+        ("all,!gpu3", "'gpu3' is no host or group"),
+        ("gpu01,gpuu", "'gpuu' is no host or group"),
+        ("gpu:&cpu", "'cpu' is no host or group"),
+        ("npu*", "'npu\\*' matches no host"),
+        ("gpu:!gpu*", "matches no host"),
+        ("gpu[6]", "has 6 hosts"),
+        ("gpu[-7]", "has 6 hosts"),
+        ("~gpu(", "no regular expression"),
+        ("gpu,!", "expected a name"),
+    ],
+)
+def test_a_pattern_that_cannot_be_meant_is_refused(pattern: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        limit(INVENTORY, pattern)
+
+
+def test_a_near_miss_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="did you mean 'rack'"):
+        limit(INVENTORY, "rock")
+
+
+terms = st.sampled_from(
+    ["gpu", "rack", "head", "all", "gpu0[1:3]".replace("[1:3]", "1"), "gpu0?", "~.*1", "gpu[1:3]", "cpu1"]
+)
+
+
+@given(st.lists(terms, min_size=1, max_size=3), st.lists(terms, max_size=2), st.lists(terms, max_size=2))
+def test_union_then_intersection_then_exclusion(plain: list[str], both: list[str], less: list[str]) -> None:
+    def names(term: str) -> set[str]:
+        return set(limit(INVENTORY, term).names)
+
+    expected = set.union(*map(names, plain))
+    for term in both:
+        expected &= names(term)
+    for term in less:
+        expected -= names(term)
+    # In any order of the terms, as Ansible has it.
+    pattern = ",".join([*(f"!{term}" for term in less), *(f"&{term}" for term in both), *plain])
+    if expected:
+        assert set(limit(INVENTORY, pattern).names) == expected
+    else:
+        with pytest.raises(InputError):
+            limit(INVENTORY, pattern)
