@@ -15,10 +15,20 @@ def root() -> Path:
 
 
 def directory(deployment: str, host: str) -> Path:
-    """The state directory of a deployment on a host; `host` is the inventory name, made safe as a file name."""
-    return root() / quote(deployment, safe="") / quote(host, safe="")
+    """The state directory of a deployment on a host; `host` is the inventory name. Both are made safe as file names.
+
+    Raises ValueError for a name that no file can have: what is removed later must never lie outside `root()`.
+    """
+    return root() / _file_name(deployment) / _file_name(host)
 
 
 def records(host: str) -> List[Path]:
     """The record of every deployment that was recorded for this host."""
-    return sorted(root().glob("*/%s/record.json" % quote(host, safe="").replace("[", "[[]")))
+    return sorted(root().glob("*/%s/record.json" % _file_name(host)))
+
+
+def _file_name(name: str) -> str:
+    safe = quote(name, safe="")
+    if safe in ("", ".", ".."):
+        raise ValueError("%r cannot be a name" % name)
+    return safe
