@@ -1,0 +1,98 @@
+"""Ends what a deployment runs on this host, engines before Ray, and proves that it is gone.
+
+main({deployment, host, run_id: None | text, grace, ray_grace}), the graces being seconds between SIGTERM and SIGKILL,
+answers {"event": "found", "count": n}; for each stage that has something to end {"event": "stage", "stage": "engines" |
+"ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not do; last {"event": "done",
+"survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port, pid, command}], "after_stop":
+None | {exit_code, log}}, where the exit code is None if the script did not end in time.
+
+It goes on when the operator has gone. Logs and scripts stay; secrets don't.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from flagscale_deploy.remote import bounded, ending, gpus, ports, proc, processes, record, state
+from flagscale_deploy.remote.wire import say
+
+AFTER_STOP_SECONDS = 60.0
+RAY_GRACE_SECONDS = 5.0
+ENGINES = ("engine", "router")
+
+
+def main(args: Dict[str, Any]) -> None:
+    """Stop the deployment, or only the run that `run_id` names. What has been stopped already may be stopped again."""
+    began = time.monotonic()
+    deployment, host, run_id = args["deployment"], args["host"], args.get("run_id")
+    known = record.read(deployment, host) or {}
+    if run_id not in (None, known.get("run_id")):
+        known = {}
+    named = processes.recorded(known)
+    ours = processes.Family([each.identity for each in named], processes.marked(f"{deployment}/{run_id or ''}"))
+    engines = processes.Family([each.identity for each in named if each.role in ENGINES])
+    act = ending.Ending(ours, _tell)
+    _tell(event="found", count=len(act.look(ours)))
+    act.end(ending.Stage("engines", engines, args["grace"]))
+    act.end(ending.Stage("ray", ours, args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]))
+    survivors = act.survivors()
+    after_stop = None
+    if not survivors and (act.seen or (known and not known.get("stopped_at"))):
+        after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{known.get('run_id') or 'stop'}")
+        act.end(ending.Stage("after_stop", ours, RAY_GRACE_SECONDS))
+        survivors = act.survivors()
+    if known and not survivors:
+        _close(deployment, host)
+    _tell(
+        event="done",
+        survivors=survivors,
+        ended=len(act.seen) - len(survivors),
+        seconds=round(time.monotonic() - began, 3),
+        ports_left=ports_left(known),
+        after_stop=after_stop,
+    )
+
+
+def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The recorded ports on which something still listens, ours or not."""
+    recorded = known.get("ports") or ()
+    numbers = set(recorded.values() if isinstance(recorded, dict) else recorded)
+    listening = ports.listening(proc.scan()) if numbers else []
+    return [{name: each[name] for name in ("port", "pid", "command")} for each in listening if each["port"] in numbers]
+
+
+def _tell(**message: Any) -> None:
+    """Say it, if anybody still listens."""
+    with contextlib.suppress(OSError):
+        say(**message)
+
+
+def _after_stop(directory: Path, marker: str) -> Optional[Dict[str, Any]]:
+    """Runs the deployment's last script, with its marker: what it leaves behind is ended as well."""
+    script = directory / "scripts" / "after_stop.sh"
+    if not script.is_file():
+        return None
+    log = directory / "logs" / "after_stop.log"
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    with open(log, "wb") as output:
+        ended = bounded.run(["bash", str(script)], AFTER_STOP_SECONDS, {state.MARKER: marker}, output)
+    return {"exit_code": ended.code, "log": str(log)}
+
+
+def _close(deployment: str, host: str) -> None:
+    """Secrets go; the record says that and by whom this was stopped."""
+    secrets = state.directory(deployment, host) / "secrets"
+    if secrets.is_dir() and not secrets.is_symlink():
+        for entry in os.scandir(secrets):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+    client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
+    by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
+    record.update(deployment, host, lambda now: now.update(stopped_at=time.time(), stopped_by=by))
