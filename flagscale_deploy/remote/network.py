@@ -1,0 +1,86 @@
+"""The network of a host: interfaces with their addresses, and the address it would speak from.
+
+Asked of the kernel with ioctls and /proc/net, which answer for the network namespace we are in; /sys/class/net answers
+for the one it was mounted in, and `ip` is not on every host.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import socket
+import struct
+from typing import Any, Dict, List, Optional, Tuple
+
+SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFMTU = 0x8912, 0x8913, 0x8921
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+IFREQ = 16 + max(16, struct.calcsize("PPP"))
+"""Size of a struct ifreq (netdevice(7)): a name, and a union whose largest member is a struct ifmap."""
+
+ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+"""Addresses kept for documentation (RFC 5737, RFC 3849): no host has its own route to them."""
+
+
+def interfaces() -> List[Dict[str, Any]]:
+    """Every interface in the shape of `observation.Interface`; `up` means that it is enabled and has a carrier."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        held = parse_ifconf(_ifconf(asking)) + parse_if_inet6(_if_inet6())
+        found = []
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it went away since it was listed
+                flags = _ask(asking, SIOCGIFFLAGS, name, "H")
+                up = flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING
+                mtu = _ask(asking, SIOCGIFMTU, name, "i")
+                addresses = [address for holder, address in held if holder == name]
+                found.append({"name": name, "addresses": addresses, "mtu": mtu, "up": up})
+    return found
+
+
+def default_address() -> Optional[str]:
+    """The source address of the default route, IPv4 before IPv6; None without such a route. Sends nothing."""
+    for family, address in ELSEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, 9))
+            return str(asking.getsockname()[0])
+    return None
+
+
+def parse_ifconf(answer: bytes) -> List[Tuple[str, str]]:
+    """Interface and IPv4 address from an array of struct ifreq; an alias (`eth0:1`) counts as its interface."""
+    found = []
+    for start in range(0, len(answer), IFREQ):
+        name = answer[start : start + 16].split(b"\0")[0].decode().partition(":")[0]
+        found.append((name, socket.inet_ntoa(answer[start + 20 : start + 24])))
+    return found
+
+
+def parse_if_inet6(content: str) -> List[Tuple[str, str]]:
+    """Interface and IPv6 address from /proc/net/if_inet6."""
+    lines = (line.split() for line in content.splitlines())
+    return [(line[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0]))) for line in lines if len(line) == 6]
+
+
+def _ifconf(asking: socket.socket) -> bytes:
+    size = 64 * IFREQ
+    while True:
+        room = array.array("B", bytes(size))
+        address, _ = room.buffer_info()
+        answer = fcntl.ioctl(asking.fileno(), SIOCGIFCONF, struct.pack("iP", size, address))
+        used = int(struct.unpack("iP", answer)[0])
+        if used < size:  # a full buffer may have been too small
+            return room.tobytes()[:used]
+        size *= 4
+
+
+def _if_inet6() -> str:
+    try:
+        with open("/proc/net/if_inet6", encoding="ascii") as file:
+            return file.read()
+    except OSError:  # IPv6 is switched off
+        return ""
+
+
+def _ask(asking: socket.socket, question: int, name: str, answer: str) -> int:
+    request = struct.pack("16s", name.encode()) + bytes(IFREQ - 16)
+    return int(struct.unpack_from(answer, fcntl.ioctl(asking.fileno(), question, request), 16)[0])

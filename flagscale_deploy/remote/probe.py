@@ -1,0 +1,63 @@
+"""What a host is and what it has: one answer with the fields of `observation.Facts`. Changes nothing on the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, Iterable
+from urllib.parse import unquote
+
+from flagscale_deploy.remote import capacity, environment, gpus, network, ports, proc, record, state
+from flagscale_deploy.remote.wire import say
+
+
+def main(args: Dict[str, Any]) -> None:
+    """Answers with the facts of this host, after 20 s at the latest.
+
+    `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in).
+    The two that start programs, the environment and nvidia-smi, run while /proc is read.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        versions = pool.submit(environment.observe, args.get("venv"), args.get("before_start"), args.get("env") or {})
+        everyone = proc.scan()
+        seen = pool.submit(gpus.observe, everyone)
+        facts = {**identity(), **_network(everyone), **capacity.observe(os.path.expanduser("~"))}
+        deployments = [deployment(path) for path in state.records(args["host"])]
+        say(**facts, **seen.result()._asdict(), **versions.result(), deployments=deployments, clock=time.time())
+
+
+def identity() -> Dict[str, Any]:
+    """Who we are here, and where."""
+    return {
+        "user": gpus.user_of(os.getuid()),
+        "uid": os.getuid(),
+        "home": os.path.expanduser("~"),
+        "hostname": socket.gethostname(),
+        "boot_id": record.boot_id(),
+        "probe_python": platform.python_version(),
+    }
+
+
+def deployment(path: Path) -> Dict[str, Any]:
+    """What a record says; of one that can't be read, `{"deployment": name, "broken": reason}`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = f"expected an object, found {type(found).__name__}"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    return {"deployment": unquote(path.parent.parent.name), "broken": f"{path}: {reason}"}
+
+
+def _network(everyone: Iterable[proc.Process]) -> Dict[str, Any]:
+    return {
+        "interfaces": network.interfaces(),
+        "default_address": network.default_address(),
+        "ports": ports.listening(everyone),
+    }
