@@ -1,0 +1,82 @@
+"""The log files of a deployment on this host.
+
+main({deployment, host}) answers {"files": [{path, name, kind, size, mtime}]}. `name` is the relative path that a file
+has among those collected; `kind` one of
+
+- `engine`: what `vllm serve` or the router prints;
+- `script`: what the scripts that start Ray print, and the scripts themselves (`scripts/…`);
+- `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session;
+- `ray-worker`: `worker-<worker id>-<job id>-<pid>.out|err`, what an actor (a vLLM worker) prints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Any, Dict, Iterator, List, NamedTuple, Set
+
+from flagscale_deploy.remote import ray_temp, record, state
+from flagscale_deploy.remote.wire import say
+
+WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
+ENGINE = re.compile(r"(vllm_serve|engine|router)[^/]*\.log")
+
+
+class LogFile(NamedTuple):
+    """A log file; `size` in bytes, `mtime` in Unix seconds."""
+
+    path: str
+    name: str
+    kind: str
+    size: int
+    mtime: float
+
+
+def main(args: Dict[str, Any]) -> None:
+    """Answers with the list."""
+    say(files=[each._asdict() for each in listing(args["deployment"], args["host"])])
+
+
+def listing(deployment: str, host: str) -> List[LogFile]:
+    """Every log file there is, also of a deployment whose record is lost. Links are passed over: a log is a file."""
+    known = record.read(deployment, host) or {}
+    directory = str(state.directory(deployment, host))
+    engines = {each.get("log") for each in known.get("processes") or () if each.get("role") in ("engine", "router")}
+    found = [
+        each._replace(kind="engine") if each.path in engines or ENGINE.fullmatch(os.path.basename(each.name)) else each
+        for each in _walk(os.path.join(directory, "logs"), "logs", "script")
+    ]
+    found += _walk(os.path.join(directory, "scripts"), "scripts", "script")
+    used: Set[str] = set()
+    for temp_dir in ray_temp.directories(deployment, host, known):
+        for session in _sessions(temp_dir):
+            name = session if session not in used else f"{session}-{os.path.basename(temp_dir)}"
+            used.add(name)
+            found += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
+    return found
+
+
+def _sessions(temp_dir: str) -> List[str]:
+    """Ray's sessions in a temp dir, oldest first; `session_latest` is a link to one of them."""
+    with os.scandir(temp_dir) as entries:
+        names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+    return sorted(name for name in names if name.startswith("session_"))
+
+
+def _of_ray(file: LogFile) -> LogFile:
+    return file._replace(kind="ray-worker") if WORKER.fullmatch(os.path.basename(file.name)) else file
+
+
+def _walk(directory: str, name: str, kind: str) -> Iterator[LogFile]:
+    for path, directories, files in os.walk(directory):
+        directories.sort()
+        for file in sorted(files):
+            full = os.path.join(path, file)
+            try:
+                found = os.lstat(full)
+            except OSError:  # rotated away since it was listed
+                continue
+            if stat.S_ISREG(found.st_mode):
+                relative = os.path.join(name, os.path.relpath(full, directory))
+                yield LogFile(full, relative, kind, found.st_size, found.st_mtime)

@@ -1,0 +1,291 @@
+"""The log files of a deployment: listed, archived, followed, as a host does it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote import archive, logfiles
+from tests.unit.remote.living import Home, messages, wait_until
+
+WORKER = "worker-7a3f0c5e9b1d2f48a6c0e4b8d2f6a0c4e8b2d6f0a4c8e2b6d0f4a8c2-01000000-4711.out"
+SESSION = "session_2026-11-22_10-26-31_123456_4242"
+
+
+@pytest.fixture
+def ray_temp(home: Home) -> Iterator[Path]:
+    """Ray's temp dir of the deployment, with logs of one session."""
+    path = Path(f"/tmp/fsd-{os.getuid()}-{uuid.uuid4().hex[:8]}")
+    logs = path / SESSION / "logs"
+    (logs / "events").mkdir(parents=True)
+    (path / "session_latest").symlink_to(path / SESSION)
+    (path / "flagscale-deploy.json").write_text(json.dumps({"deployment": home.deployment}))
+    (logs / "raylet.out").write_text("raylet 1\n")
+    (logs / "events" / "event_GCS.log").write_text("{}\n")
+    (logs / WORKER).write_text("worker 1\nworker 2\n")
+    (logs / "link.log").symlink_to("/etc/passwd")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def full(home: Home, ray_temp: Path) -> Home:
+    """A deployment with logs of every kind."""
+    (home.state / "logs" / "vllm_serve_qwen_0.log").write_text("engine 1\nengine 2\nengine 3\n")
+    (home.state / "logs" / "ray_head.log").write_text("head\n")
+    (home.state / "scripts" / "ray_head.sh").write_text("#!/bin/bash\n")
+    (home.state / "secrets" / "ray_token").write_text("secret")
+    home.record(ray_temp_dir=str(ray_temp))
+    return home
+
+
+def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> None:
+    (answer,) = full.run("logfiles")
+    assert {each["name"]: each["kind"] for each in answer["files"]} == {
+        "logs/vllm_serve_qwen_0.log": "engine",
+        "logs/ray_head.log": "script",
+        "scripts/ray_head.sh": "script",
+        f"ray/{SESSION}/raylet.out": "ray",
+        f"ray/{SESSION}/events/event_GCS.log": "ray",
+        f"ray/{SESSION}/{WORKER}": "ray-worker",
+    }
+    worker = next(each for each in answer["files"] if each["kind"] == "ray-worker")
+    assert worker["size"] == Path(worker["path"]).stat().st_size
+    assert worker["mtime"] == Path(worker["path"]).stat().st_mtime
+
+
+def test_logs_are_found_by_their_claim_when_the_record_is_lost(full: Home) -> None:
+    (full.state / "record.json").unlink()
+    (answer,) = full.run("logfiles")
+    assert {each["kind"] for each in answer["files"]} == {"engine", "script", "ray", "ray-worker"}
+
+
+def test_a_recorded_engine_log_is_the_engines_whatever_its_name(home: Home) -> None:
+    log = home.state / "logs" / "other.log"
+    log.write_text("x")
+    (home.state / "record.json").write_text(json.dumps({"processes": [{"role": "engine", "log": str(log)}]}))
+    (answer,) = home.run("logfiles")
+    assert [each["kind"] for each in answer["files"]] == ["engine"]
+
+
+def unpack(output: bytes) -> dict[str, bytes]:
+    header, _, rest = output.partition(b"\n")
+    assert messages(header) == [{"archive": True}]
+    with tarfile.open(fileobj=io.BytesIO(rest), mode="r|") as members:
+        return {member.name: read(members, member) for member in members}
+
+
+def read(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = members.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def run_archive(home: Home, **args: Any) -> dict[str, bytes]:
+    with home.open("archive", **args) as program:
+        output = program.communicate(timeout=60)[0]
+    assert program.returncode == 0
+    return unpack(output)
+
+
+def test_the_archive_holds_every_log_as_it_is(full: Home) -> None:
+    binary = bytes(range(256)) * 8192
+    (full.state / "logs" / "vllm_serve_qwen_0.log").write_bytes(binary)
+    members = run_archive(full)
+    (answer,) = full.run("logfiles")
+    assert set(members) == {each["name"] for each in answer["files"]}
+    assert members["logs/vllm_serve_qwen_0.log"] == binary
+    assert members[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
+
+
+def test_of_a_file_over_the_limit_the_end_is_sent_and_that_is_told(full: Home) -> None:
+    members = run_archive(full, max_size=9)
+    assert members["logs/vllm_serve_qwen_0.log"] == b"engine 3\n"
+    errors = json.loads(members[".errors.json"])
+    assert {each["name"] for each in errors} == {"logs/vllm_serve_qwen_0.log", "scripts/ray_head.sh"} | {
+        f"ray/{SESSION}/{WORKER}"
+    }
+    assert errors[0]["why"] == "its first 18 bytes were left out"
+
+
+def test_an_archive_of_nothing_is_empty(home: Home) -> None:
+    assert run_archive(home) == {}
+
+
+class Shrinking(io.BytesIO):
+    """A file that loses its end after the first read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        self.truncate(self.tell())
+        return found
+
+
+def test_a_file_that_shrinks_is_filled_up_with_zeros() -> None:
+    content = archive.Measured(Shrinking(b"abcdef"), 6)
+    assert [content.read(2), content.read(3), content.read(3), content.read(3)] == [b"ab", b"\0\0\0", b"\0", b""]
+    assert content.missing == 4
+
+
+def test_a_file_that_grows_is_cut_where_its_header_says() -> None:
+    content = archive.Measured(io.BytesIO(b"abcdef"), 4)
+    assert [content.read(3), content.read(3), content.read(3)] == [b"abc", b"d", b""]
+    assert content.missing == 0
+
+
+def test_a_file_that_vanished_or_became_a_link_is_told(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/etc/passwd")
+    gone = logfiles.LogFile(str(tmp_path / "gone"), "logs/gone", "script", 1, 0.0)
+    stream = io.BytesIO()
+    archive.write(stream, [gone, gone._replace(path=str(link), name="logs/link")])
+    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as members:
+        assert members.getnames() == [".errors.json"]
+        errors = json.loads(read(members, members.getmember(".errors.json")))
+    assert [each["name"] for each in errors] == ["logs/gone", "logs/link"]
+
+
+def said(found: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Lines by the last part of the file's name."""
+    lines: dict[str, list[str]] = {}
+    for each in found:
+        lines.setdefault(os.path.basename(each["file"]), []).extend(each["lines"])
+    return lines
+
+
+def test_the_last_lines_of_every_log_are_said_and_scripts_are_no_logs(full: Home) -> None:
+    found = said(full.run("follow", tail=2, follow=False, kinds=None))
+    assert found == {
+        "vllm_serve_qwen_0.log": ["engine 2", "engine 3"],
+        "ray_head.log": ["head"],
+        "raylet.out": ["raylet 1"],
+        "event_GCS.log": ["{}"],
+        WORKER: ["worker 1", "worker 2"],
+    }
+
+
+def test_only_the_kinds_asked_for_are_said(full: Home) -> None:
+    assert set(said(full.run("follow", tail=None, follow=False, kinds=["engine", "ray-worker"]))) == {
+        "vllm_serve_qwen_0.log",
+        WORKER,
+    }
+
+
+def test_without_a_number_all_is_said_to_the_last_word(full: Home) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    log.write_text("".join(f"line {number}\n" for number in range(100_000)) + "no end")
+    found = said(full.run("follow", tail=None, follow=False, kinds=["engine"]))[log.name]
+    assert len(found) == 100_001
+    assert found[-2:] == ["line 99999", "no end"]
+
+
+class Follower:
+    """A follow program, and what it has said so far."""
+
+    def __init__(self, program: subprocess.Popen[bytes]) -> None:
+        self.program = program
+        self._said: list[dict[str, Any]] = []
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    def lines(self, name: str) -> list[str]:
+        return said(list(self._said)).get(name, [])
+
+    def wait_for(self, name: str, *lines: str) -> None:
+        wait_until(lambda: self.lines(name) == list(lines))
+
+    def end(self) -> int:
+        """Let go of the lifeline; the exit status."""
+        assert self.program.stdin is not None
+        self.program.stdin.close()
+        code = self.program.wait(10)
+        self._reader.join(10)
+        return code
+
+    def _read(self) -> None:
+        assert self.program.stdout is not None
+        for line in self.program.stdout:
+            self._said += messages(line)
+
+
+@pytest.fixture
+def follower(full: Home) -> Iterator[Follower]:
+    with full.open("follow", tail=1, follow=True, kinds=None) as program:
+        found = Follower(program)
+        yield found
+        if program.poll() is None:
+            assert found.end() == 0
+
+
+def test_new_lines_and_new_files_are_said_as_they_come(full: Home, ray_temp: Path, follower: Follower) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    follower.wait_for(log.name, "engine 3")
+    with log.open("a") as writing:
+        writing.write("engine 4\nengi")
+        writing.flush()
+        follower.wait_for(log.name, "engine 3", "engine 4")
+        writing.write("ne 5\n")
+    follower.wait_for(log.name, "engine 3", "engine 4", "engine 5")
+    new = ray_temp / SESSION / "logs" / WORKER.replace("4711", "4712")
+    new.write_text("first\nsecond\n")
+    follower.wait_for(new.name, "first", "second")
+
+
+def test_a_truncated_file_is_read_from_its_beginning(full: Home, follower: Follower) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    follower.wait_for(log.name, "engine 3")
+    log.write_text("fresh\n")
+    follower.wait_for(log.name, "engine 3", "fresh")
+
+
+def test_a_rotated_file_is_followed_to_its_end_and_not_said_again(
+    full: Home, ray_temp: Path, follower: Follower
+) -> None:
+    log = ray_temp / SESSION / "logs" / "raylet.out"
+    follower.wait_for("raylet.out", "raylet 1")
+    with log.open("a") as writing:
+        log.rename(log.with_name("raylet.out.1"))
+        log.write_text("after\n")
+        writing.write("before\n")
+    wait_until(lambda: sorted(follower.lines("raylet.out")) == ["after", "before", "raylet 1"])
+    assert follower.lines("raylet.out.1") == []
+
+
+def test_the_last_line_of_a_removed_file_is_said(full: Home, follower: Follower) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    follower.wait_for(log.name, "engine 3")
+    with log.open("a") as writing:
+        log.unlink()
+        writing.write("last words")
+    wait_until(lambda: follower.lines(log.name)[-1:] == ["last words"])
+
+
+def test_it_ends_when_standard_input_ends(follower: Follower) -> None:
+    follower.wait_for("ray_head.log", "head")
+    assert follower.end() == 0
+
+
+def test_it_ends_when_nobody_reads(full: Home) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    with full.open("follow", tail=1, follow=True, kinds=["engine"]) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.stdout.close()
+
+        def ended() -> bool:
+            with log.open("a") as writing:
+                writing.write("more\n")
+            return program.poll() is not None
+
+        wait_until(ended)
