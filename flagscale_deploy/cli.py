@@ -125,7 +125,7 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 def _report(console: Console, error: Exception, as_json: bool, name: str | None) -> int:
     from flagscale_deploy.deploy import RunFailedError, failure_json
     from flagscale_deploy.errors import DeployError
-    from flagscale_deploy.views import show_run_failure
+    from flagscale_deploy.views.run import show_run_failure
 
     assert isinstance(error, DeployError)
     if isinstance(error, RunFailedError):
@@ -155,15 +155,16 @@ def _request(words: dict[str, Any]) -> Request:
 @_command
 def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
     """Check, plan, start, and wait until a completion has come back."""
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
+    from flagscale_deploy.views import run as view
 
     request = _request(words)
     with console.progress(f"run {request.deployment}") as progress:
         result = api.run(request, lock_wait=lock_timeout, redactor=console.redactor, say=progress, **words)
     if as_json:
-        console.json(views.run_json(result))
+        console.json(view.run_json(result))
     else:
-        views.show_run(console, result)
+        view.show_run(console, result)
     return 0
 
 
@@ -177,9 +178,10 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
 @_command
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
     """Show what `run` would do, and write the very scripts it would send."""
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
     from flagscale_deploy.folder import write_scripts
     from flagscale_deploy.plan.contract import plan_json
+    from flagscale_deploy.views import plan as view
 
     request = _request(words)
     with console.progress("plan") as progress:
@@ -187,7 +189,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     if as_json:
         console.json(plan_json(made))
     else:
-        views.show_plan(console, made, scripts)
+        view.show_plan(console, made, scripts)
     if output is not None:
         written = write_scripts(output, made.scripts)
         console.note(f"{len(written)} scripts written to {output}")
@@ -199,15 +201,16 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
 @_command
 def check(console: Console, *, as_json: bool, **words: Any) -> int:
     """Look at every host and report every problem at once; start nothing."""
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
+    from flagscale_deploy.views import hosts as view
 
     request = _request(words)
     with console.progress("check") as progress:
         report = api.check(request, say=progress, **words)
     if as_json:
-        console.json(views.check_json(report))
+        console.json(view.check_json(report))
     else:
-        views.show_check(console, report)
+        view.show_check(console, report)
     return report.exit_code
 
 
@@ -220,7 +223,8 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     """Hosts, Ray nodes, GPUs, instances and endpoints as they really are."""
     import time
 
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
+    from flagscale_deploy.views import status as view
 
     request = _request(words)
     while True:
@@ -230,7 +234,7 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
         else:
             if watch and console.out.is_terminal:
                 console.out.clear()
-            views.show_status(console, found)
+            view.show_status(console, found)
         if not watch:
             return found.exit_code
         time.sleep(interval)
@@ -254,16 +258,17 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
 @_command
 def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, **words: Any) -> int:
     """Show, follow or collect engine, script and Ray logs of all hosts."""
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
     from flagscale_deploy.logs import KINDS
+    from flagscale_deploy.views import logs as view
 
     request = _request(words)
     if output is not None:
-        return views.show_collected(console, api.collect(request, output), as_json)
+        return view.show_collected(console, api.collect(request, output), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
     tail = 50 if words["tail"] is None else words["tail"]
-    show = views.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
-    return views.show_unread(console, api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds))
+    show = view.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
+    return view.show_unread(console, api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds))
 
 
 @cli.command()
@@ -310,14 +315,14 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
 
 
 def _end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
-    from flagscale_deploy import views
+    from flagscale_deploy.views import stop as view
 
     with console.progress(f"{title} {request.deployment}") as progress:
         report = act(request, lock_wait=lock_timeout, say=progress)
     if as_json:
-        console.json(views.stop_json(report))
+        console.json(view.stop_json(report))
     else:
-        views.show_stop(console, report)
+        view.show_stop(console, report)
     return int(report.exit_code)
 
 
@@ -345,11 +350,11 @@ def _end(console: Console, act: Any, request: Request, title: str, lock_timeout:
 def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
     """For CI on bare metal: check, run, prompts, status, logs, stop, proof that nothing is left. Always takes down."""
     from flagscale_deploy import smoke as smokes
-    from flagscale_deploy import views
     from flagscale_deploy.junit import write_junit
+    from flagscale_deploy.views import smoke as view
 
     request = _request(words)
-    prompts = views.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
+    prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
     with console.progress(f"smoke {request.deployment}") as progress:
         result = smokes.smoke(
             request, prompts, artifacts, templates=words["templates"], redactor=console.redactor, say=progress
@@ -359,7 +364,7 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
     if as_json:
         console.json(result.json())
     else:
-        views.show_smoke(console, result)
+        view.show_smoke(console, result)
     return result.exit_code
 
 
@@ -370,10 +375,11 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
 @_command
 def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, **words: Any) -> int:
     """Run a command on all hosts in parallel: exec -i hosts.yaml -- uptime"""
-    from flagscale_deploy import api, views
+    from flagscale_deploy import api
+    from flagscale_deploy.views import hosts as view
 
     results = api.execute_everywhere(_request(words), command, timeout=timeout)
-    return views.show_outcomes(console, results, as_json)
+    return view.show_outcomes(console, results, as_json)
 
 
 @cli.command()
@@ -381,14 +387,14 @@ def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout:
 @_command
 def hosts(console: Console, *, as_json: bool, **words: Any) -> int:
     """The inventory, as it was understood; contacts no host."""
-    from flagscale_deploy import views
     from flagscale_deploy.inventory.listing import hosts_json
+    from flagscale_deploy.views import hosts as view
 
     inventory = _request(words).inventory
     if as_json:
         console.json(hosts_json(inventory))
     else:
-        views.show_inventory(console, inventory)
+        view.show_inventory(console, inventory)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,12 @@ from flagscale_deploy.secrets import Redactor
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
 STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red", "note": "yellow"}
 
+PIPE_WIDTH = 400
+"""Where no terminal folds lines, tables don't either."""
+
+_SGR = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours, which logs are full of."""
+
 
 @dataclass
 class Console:
@@ -34,7 +41,7 @@ class Console:
 
     def __post_init__(self) -> None:
         settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
-        self.out = RichConsole(**settings)
+        self.out = RichConsole(**settings, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.err = RichConsole(**settings, stderr=True)
 
     def print(self, text: str = "") -> None:
@@ -52,7 +59,9 @@ class Console:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table that folds long cells where the terminal is narrow."""
-        table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        if title:
+            self.out.print(Text(self.clean(title), style="bold"))
+        table = Table(box=None, pad_edge=False)
         for column in columns:
             table.add_column(column, overflow="fold", header_style="dim")
         for row in rows:
@@ -83,7 +92,7 @@ class Console:
 
     def clean(self, text: str) -> str:
         """Redacted, and without control characters that a host may have sent to play with the terminal."""
-        hidden = self.redactor.redact(text)
+        hidden = _SGR.sub("", self.redactor.redact(text))
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
 

@@ -120,7 +120,7 @@ def _launch(
         "role": step.role,
         "detached": step.detached,
         "timeout": step.timeout,
-        "ray_session": plan.ray.session if plan.ray.enabled else None,
+        "session": plan.ray.session,
     }
     connection = fleet.connection(step.host)
     timeout = step.timeout + CONNECTION_SLACK_SECONDS

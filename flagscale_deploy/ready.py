@@ -28,7 +28,7 @@ _STAGES = tuple(
         (r"init engine \(profile", "engine initialized"),
         (r"Captur\w+ (?:CUDA|cuda) ?graphs?", "capturing graphs"),
         (r"KV cache size|Available KV cache memory|kv cache size", "allocating the KV cache"),
-        (r"torch\.compile|Compiling a graph|Dynamo bytecode", "compiling"),
+        (r"torch\.compile takes|Compiling a graph|Dynamo bytecode", "compiling"),
         (r"Model loading took|Loading weights took", "weights loaded"),
         (r"Loading (?:safetensors|pt) checkpoint shards|Loading \S+ weights|Starting to load model", "loading weights"),
         (r"placement group", "asking Ray for GPUs"),
@@ -41,10 +41,11 @@ _PERCENT = re.compile(r"(\d{1,3})% (?:Completed|\|)|(\d{1,3})%\|")
 
 @dataclass(frozen=True)
 class Progress:
-    """What an engine does now; `percent` where its log gives one."""
+    """What an engine does now; `percent` where its log gives one. `rank` grows from stage to stage of its start."""
 
     stage: str
     percent: float | None = None
+    rank: int = 0
 
 
 class InstanceFailedError(RemoteError):
@@ -58,11 +59,12 @@ class InstanceFailedError(RemoteError):
 
 def engine_progress(line: str) -> Progress | None:
     """What a line of vLLM's log says about its progress (texts of vLLM 0.6 to 0.32); None if nothing."""
-    for pattern, stage in _STAGES:
+    for before_last, (pattern, stage) in enumerate(_STAGES):
         if pattern.search(line):
             match = _PERCENT.search(line)
             percent = float(match.group(1) or match.group(2)) if match else None
-            return Progress(stage, min(percent, 100.0) if percent is not None else None)
+            rank = len(_STAGES) - before_last
+            return Progress(stage, min(percent, 100.0) if percent is not None else None, rank)
     return None
 
 
@@ -119,7 +121,7 @@ class _Watch:
             for message in program.messages():
                 self._read(message.get("lines", ()))
                 if message.get("healthy"):
-                    self._tell(Progress("answers /health; asking for a token"))
+                    self._tell(Progress("answers /health; asking for a token", rank=len(_STAGES) + 1))
                 if message.get("ready"):
                     self.say(Event(SERVE, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
                     return watch.elapsed
@@ -133,7 +135,7 @@ class _Watch:
         for line in lines:
             self.kept.append(line)
             progress = engine_progress(line)
-            if progress is not None:
+            if progress is not None and (self.last is None or progress.rank >= self.last.rank):
                 self._tell(progress)
 
     def _tell(self, progress: Progress) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Network
@@ -23,6 +21,6 @@ def host_environment(spec: ServeSpec, host: Host, network: Network) -> dict[str,
     return merged
 
 
-def visible(gpus: tuple[int, ...] | None) -> Mapping[str, str]:
+def visible(gpus: tuple[int, ...] | None) -> dict[str, str]:
     """CUDA_VISIBLE_DEVICES for some GPUs; nothing for all of them."""
     return {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}

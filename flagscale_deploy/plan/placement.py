@@ -48,9 +48,11 @@ def is_current(record: Mapping[str, object], facts: Facts) -> bool:
     return not record.get("stopped_at") and record.get("boot_id") == facts.boot_id
 
 
-def place(spec: ServeSpec, hosts: Sequence[Host], head: Host, free: Free, faults: list[Fault]) -> tuple[Placement, ...]:
+def place(
+    spec: ServeSpec, hosts: Sequence[Host], head: Host, free: Free, busy: Busy, faults: list[Fault]
+) -> tuple[Placement, ...]:
     """A place for every replica of every model. Takes what it hands out from `free`; what finds no place is a fault."""
-    placements = []
+    placements: list[Placement] = []
     order = [head, *(host for host in hosts if host is not head)]
     for model in spec.models:
         if (fault := _size_fault(model)) is not None:
@@ -103,7 +105,7 @@ def _span(need: int, hosts: Sequence[Host], free: Free) -> dict[str, tuple[int, 
 
 def _executor(chosen: object, model: ModelSpec) -> Executor:
     if chosen in ("uni", "mp", "ray", "external_launcher"):
-        return chosen  # type: ignore[return-value]  # narrowed by the test above
+        return chosen
     return "uni" if model.world_size == 1 else "mp"
 
 

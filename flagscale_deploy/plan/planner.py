@@ -96,7 +96,7 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates) -> str:
     asked = {
         "hosts": [{key: value for key, value in asdict(host).items() if key != "vars"} for host in inventory.hosts],
         "head": inventory.head.name,
-        "spec": {key: value for key, value in asdict(spec).items() if key not in ("timeouts", "source", "secret_env")},
+        "spec": {key: value for key, value in spec.public().items() if key not in ("timeouts", "source")},
         "templates": templates.digest,
     }
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()

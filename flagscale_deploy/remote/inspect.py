@@ -1,8 +1,9 @@
 """Looks at a deployment on this host: what its record says, and what of it is really there.
 
-main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n, "instances":
-{"model/0": {"alive", "health", "token", "why"}}, "ray": {"nodes", "missing", "available"} | {"why"} | None}. `live` counts all
-processes of the deployment here, by marker, session and descent. With `ask`, servers are asked for a token and Ray for its nodes.
+main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
+"instances": {"model/0": {"alive", "health", "token", "why"}}, "ray": {"nodes", "missing", "available"} | {"why"} |
+None}. `live` counts all processes of the deployment here, by marker, session and descent. With `ask`, servers are asked
+for a token and Ray for its nodes.
 """
 
 import json
@@ -24,7 +25,7 @@ def main(args: Dict[str, Any]) -> None:
     known = record.read(args["deployment"], args["host"])
     listed = [dict(each, alive=alive(each)) for each in (known or {}).get("processes", [])]
     answer = {"record": known, "processes": listed, "live": live(args["deployment"], known)}  # type: Dict[str, Any]
-    questions = Questions(args, known or {}, listed) if args["ask"] and known else None
+    questions = Questions(args, known or {}, listed) if args["ask"] and known and not known.get("stopped_at") else None
     answer["instances"] = questions.instances if questions else {}
     answer["ray"] = questions.ray if questions else None
     say(**answer)

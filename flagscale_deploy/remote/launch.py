@@ -1,10 +1,11 @@
 """Puts files on a host and runs one script there, in a session of its own that carries the run's marker.
 
-main({deployment, host, run_id, record, files: {name: [text, octal mode]}, script, role, detached, timeout, ray_session})
-answers {"log": path, "pid": n, "start_ticks": n} when the script runs, then {"exit_code": n | None, "tail": [lines]}: None
-for a detached script that is still running. `script` None only puts the files.
+main({deployment, host, run_id, record, files: {name: [text, octal mode]}, script, role, detached, timeout,
+session}) answers {"log": path, "pid": n, "start_ticks": n} when the script runs, then {"exit_code": n | None,
+"tail": [lines]}: None for a detached script that is still running. `script` None only puts the files.
 """
 
+import json
 import os
 import select
 import subprocess
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import record, state
+from flagscale_deploy.remote import ray_temp, record, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.05
@@ -28,8 +29,7 @@ def main(args: Dict[str, Any]) -> None:
     for name, (text, mode) in args["files"].items():
         put(directory / name, text, int(mode, 8))
     record.update(args["deployment"], args["host"], lambda known: begin(known, args))
-    if args.get("ray_session"):
-        make_ray_directory(args)
+    make_temporary_directory(args)
     if args.get("script"):
         run(directory, args)
     else:
@@ -57,17 +57,13 @@ def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
     known.pop("stopped_at", None)
 
 
-def make_ray_directory(args: Dict[str, Any]) -> None:
-    """Ray's temporary directory: short, ours alone, and named as ours so that cleanup may remove it."""
-    path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["ray_session"]))
+def make_temporary_directory(args: Dict[str, Any]) -> None:
+    """The run's temporary directory (Ray's, and TMPDIR): short, ours alone, and marked so that cleanup may remove it."""
+    path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["session"]))
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise RuntimeError("%s belongs to somebody else" % path)
-    put(
-        path / "flagscale-deploy.json",
-        '{"deployment": "%s", "run_id": "%s"}' % (args["deployment"], args["run_id"]),
-        0o600,
-    )
+    put(path / ray_temp.CLAIM, json.dumps({name: args[name] for name in ("deployment", "host", "run_id")}), 0o600)
     record.update(args["deployment"], args["host"], lambda known: known.update(ray_temp_dir=str(path)))
 
 

@@ -1,7 +1,7 @@
 """Holds the deployment's lock on its head for as long as the operator listens.
 
-main({deployment, host, wait, holder: {who, from, what, since, run_id}}) answers {"locked": true} and stays until its standard
-input ends; or {"locked": false, "holder": {...}} when somebody else holds it after `wait` seconds. The kernel lets go of the
+main({deployment, host, wait, holder: {who, what, since}}) answers {"locked": true} and stays until its standard input
+ends; or {"locked": false, "holder": {...}} when somebody else holds it after `wait` seconds. The kernel lets go of the
 lock when this process ends, however it ends: a dead operator's lock is never stale.
 """
 

@@ -1,4 +1,4 @@
-"""`record.json`: what a host knows of a deployment. Written whole under a lock, so that readers never see half of one."""
+"""`record.json`: what a host knows of a deployment. Written whole, under a lock: readers never see half of one."""
 
 import fcntl
 import json

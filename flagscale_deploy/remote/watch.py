@@ -1,8 +1,8 @@
 """Waits on the driver host for an instance to be ready, and says everything it sees on the way.
 
 main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
-{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why": text}.
-Ready is: the process lives, /health is 200, and a one-token completion came back.
+{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why":
+text}. Ready is: the process lives, /health is 200, and a one-token completion came back.
 """
 
 import select

@@ -1,0 +1,100 @@
+"""Hosts: the inventory, what a check found, what a command said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flagscale_deploy.api import CheckReport, describe
+from flagscale_deploy.console import Console
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.transport.base import Outcome
+from flagscale_deploy.transport.fleet import answers, failures
+from flagscale_deploy.views.logs import line_printer, unread
+
+
+def show_inventory(console: Console, inventory: Inventory) -> None:
+    """`hosts`."""
+    head = inventory.head.name
+    named = [name for name in inventory.groups if name not in ("all", "ungrouped")]
+    groups = {host: [name for name in named if host in inventory.members(name)] for host in inventory.names}
+    rows = [
+        (
+            host.name + (" (head)" if host.name == head else ""),
+            "local" if host.connection == "local" else f"{host.user + '@' if host.user else ''}{host.address}"
+            + (f":{host.port}" if host.port else ""),
+            "probe" if host.gpus is None else host.gpus,
+            host.type,
+            host.node_ip or host.interface or "probe",
+            ", ".join(groups[host.name]),
+        )
+        for host in inventory.hosts
+    ]  # fmt: skip
+    console.table(
+        f"{len(rows)} hosts of {inventory.source}", ("HOST", "ADDRESS", "GPUS", "TYPE", "DATA NETWORK", "GROUPS"), rows
+    )
+
+
+def show_check(console: Console, report: CheckReport) -> None:
+    """`check`: what every host is, then everything that stands in the way."""
+    rows = [
+        (
+            name,
+            console.state("failed" if each.error else "ok"),
+            describe_facts(each.facts) if each.facts else str(each.error and each.error.problem),
+        )
+        for name, each in report.observations.items()
+    ]
+    console.table(f"{len(rows)} hosts", ("HOST", "STATE", "FOUND"), rows)
+    if report.faults:
+        console.print(f"\n{len(report.faults)} problems:")
+        for fault in report.faults:
+            console.print(f"  ✗ {fault}")
+    else:
+        console.print("\nno problem found" + (": this deployment can be run" if report.plan else ""))
+
+
+def describe_facts(facts: Facts) -> str:
+    """A host's facts in a line, with memory and disk."""
+    gib = 1 << 30
+    return (
+        f"{describe(facts)}; {facts.cpus} CPUs, "
+        f"{facts.memory_available / gib:.0f} of {facts.memory_total / gib:.0f} GiB free, "
+        f"disk {facts.disk_free / gib:.0f} GiB free, /dev/shm {facts.shm_free / gib:.1f} GiB"
+    )
+
+
+def check_json(report: CheckReport) -> dict[str, Any]:
+    """`check --json`."""
+    return {
+        "schema": 1,
+        "ok": report.exit_code == 0,
+        "hosts": {
+            name: {"error": each.error.problem} if each.error else {"facts": asdict(each.facts) if each.facts else None}
+            for name, each in report.observations.items()
+        },
+        "problems": [{"where": each.where, "problem": each.problem, "remedy": each.remedy} for each in report.faults],
+    }
+
+
+def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], as_json: bool) -> int:
+    """`exec`: every host's output, and its exit status where it is not 0."""
+    found, failed = answers(results), failures(results)
+    if as_json:
+        ended = {name: {"exit_code": each.exit_code, "stdout": each.stdout.decode(errors="replace"),
+                        "stderr": each.stderr.decode(errors="replace"), "seconds": round(each.elapsed, 3)}
+                 for name, each in found.items()}  # fmt: skip
+        console.json({"schema": 1, "hosts": ended, "failed": {name: error.problem for name, error in failed.items()}})
+    else:
+        show = line_printer(console, list(results), as_json=False)
+        for name, each in found.items():
+            for source, data in (("", each.stdout), ("stderr", each.stderr)):
+                for line in data.decode(errors="replace").splitlines():
+                    show(name, source, line)
+            if each.exit_code:
+                console.error(f"{name}: exit status {each.exit_code}")
+    code = unread(console, failed)
+    return code or (1 if any(each.exit_code for each in found.values()) else 0)

@@ -1,0 +1,50 @@
+"""A plan, as a person reads it."""
+
+from __future__ import annotations
+
+import json
+
+from flagscale_deploy import shell
+from flagscale_deploy.console import Console
+from flagscale_deploy.plan.model import InstancePlan, Plan
+
+
+def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
+    """`plan`."""
+    console.print(f"deployment {plan.deployment}   digest {plan.digest[:19]}   run {plan.run_id}")
+    if plan.ray.enabled:
+        rows = [
+            (
+                node.host,
+                node.role,
+                node.node_ip,
+                node.num_gpus,
+                json.dumps(dict(node.resources)) if node.resources else "",
+            )
+            for node in plan.ray.nodes
+        ]
+        console.print()
+        console.table(f"Ray cluster at {plan.ray.address}", ("HOST", "ROLE", "NODE IP", "GPUS", "RESOURCES"), rows)
+    for instance in plan.instances:
+        _show_instance(console, instance)
+    console.print()
+    steps = [
+        (number, stage.name, ", ".join(stage.after), step.host, step.script)
+        for number, stage in enumerate(plan.stages, 1)
+        for step in stage.steps
+    ]
+    console.table("Steps", ("", "STAGE", "AFTER", "HOST", "SCRIPT"), steps)
+    if show_scripts:
+        for host, scripts in plan.scripts.items():
+            for name, text in scripts.items():
+                console.print(f"\n──── {host}: {name}")
+                console.print(text.rstrip())
+
+
+def _show_instance(console: Console, instance: InstancePlan) -> None:
+    gpus = ", ".join(f"{host} [{','.join(map(str, indexes))}]" if indexes else f"{host} (no GPU)"
+                     for host, indexes in instance.gpus.items())  # fmt: skip
+    console.print(f"\n{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
+    console.print(f"    {shell.join(instance.argv)}")
+    for name, value in instance.env.items():
+        console.print(f"    {name}={shell.quote(value)}")

@@ -1,0 +1,79 @@
+"""How a run ended."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flagscale_deploy import shell
+from flagscale_deploy.api import RunResult
+from flagscale_deploy.console import Console
+from flagscale_deploy.deploy import RunFailedError
+from flagscale_deploy.views.stop import show_stop
+
+
+def show_run(console: Console, result: RunResult) -> None:
+    """`run` that ended well: the endpoints, and a curl line to paste."""
+    if result.up is None:
+        assert result.status is not None
+        console.print(
+            f"{result.status.deployment} runs already with this very configuration (run {result.status.run_id})."
+        )
+    else:
+        for name, seconds in result.up.ready_after.items():
+            console.print(
+                f"{name} is ready: first token {seconds:.1f} s after its start, {result.up.elapsed:.1f} s in all"
+            )
+    for endpoint, served in result.endpoints:
+        console.print(f"\nendpoint {endpoint}")
+        console.print(curl(endpoint, served, result.secured))
+    if result.folder is not None:
+        console.print(f"\nplan, scripts and events: {result.folder.path}")
+
+
+def curl(endpoint: str, served_name: str, secured: bool) -> str:
+    """A request to paste, in the form of FlagScale's README."""
+    body = {
+        "model": served_name,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Introduce Bruce Lee in details."},
+        ],
+        "max_tokens": 128,
+    }
+    key = ' \\\n  -H "Authorization: Bearer $VLLM_API_KEY"' if secured else ""
+    return (
+        f"curl {shell.quote(endpoint + '/chat/completions')} \\\n"
+        f'  -H "Content-Type: application/json"{key} \\\n'
+        f"  -d {shell.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def run_json(result: RunResult) -> dict[str, Any]:
+    """`run --json`, when it ended well."""
+    return {
+        "schema": 1,
+        "verdict": "ready" if result.up else "already running",
+        "run_id": result.plan.run_id if result.plan else result.status.run_id if result.status else None,
+        "endpoints": [{"endpoint": endpoint, "model": served} for endpoint, served in result.endpoints],
+        "ready_after": dict(result.up.ready_after) if result.up else {},
+        "elapsed": result.up.elapsed if result.up else 0.0,
+        "folder": str(result.folder.path) if result.folder else None,
+    }
+
+
+def show_run_failure(console: Console, error: RunFailedError, name: str) -> None:
+    """`run` that did not: what, where, why, and what was done about it."""
+    failure = error.failure
+    console.error(f"✗ {failure.error}")
+    if failure.diagnosis is not None:
+        console.error(f"\nfirst cause in the logs:\n  {failure.diagnosis}")
+    if failure.logs:
+        console.note(f"\nlogs: {sum(failure.logs.values())} files of {len(failure.logs)} hosts in {error.folder.logs}")
+    for host, why in failure.unread.items():
+        console.error(f"logs of {host} could not be collected: {why}")
+    if failure.stopped is None:
+        console.note(f"left as it is (--keep-on-failure); take it down with: flagscale-deploy stop --name {name}")
+    else:
+        console.note("what was started has been taken down:")
+        show_stop(console, failure.stopped, to_error=True)

@@ -1,0 +1,64 @@
+"""A deployment as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from flagscale_deploy.console import Console
+from flagscale_deploy.status import Status
+
+
+def show_status(console: Console, status: Status) -> None:
+    """`status`."""
+    since = (
+        f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.started_at))}" if status.started_at else ""
+    )
+    line = console.state(status.state)
+    console.out.print(
+        f"{status.deployment}: ", line, f"  run {status.run_id or '-'} of {status.operator or '-'}{since}", sep=""
+    )
+    if status.instances:
+        rows = [
+            (
+                f"{each.model}/{each.replica}",
+                console.state(each.state),
+                each.driver,
+                _gpus(each.gpus),
+                each.endpoint,
+                each.problem,
+            )
+            for each in status.instances
+        ]
+        console.print()
+        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", "ENDPOINT", ""), rows)
+    if status.ray is not None:
+        console.print()
+        nodes = [(address, f"{gpus:g}") for address, gpus in status.ray.get("nodes", {}).items()]
+        missing = status.ray.get("missing") or ([status.ray["why"]] if status.ray.get("why") else [])
+        console.table("Ray nodes" + "".join(f"; missing {each}" for each in missing), ("ADDRESS", "GPUS"), nodes)
+    console.print()
+    hosts = [
+        (
+            host.host,
+            console.state(host.state),
+            ", ".join(host.roles),
+            host.processes,
+            _duration(host.uptime),
+            host.problem,
+        )
+        for host in status.hosts
+    ]
+    console.table("Hosts", ("HOST", "STATE", "ROLES", "PROCESSES", "UPTIME", ""), hosts)
+
+
+def _gpus(gpus: Mapping[str, tuple[int, ...]]) -> str:
+    return " ".join(f"{host}[{','.join(map(str, indexes))}]" for host, indexes in gpus.items() if indexes) or "none"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

@@ -1,0 +1,32 @@
+"""How stopping and cleaning up ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flagscale_deploy.console import Console
+from flagscale_deploy.stop import StopReport
+from flagscale_deploy.stop import describe as describe_stop
+
+
+def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -> None:
+    """`stop` and `cleanup`."""
+    write = console.note if to_error else console.print
+    for host in report.hosts:
+        write(f"  {host.host}: {describe_stop(host)}")
+    for name, paths in report.removed.items():
+        for path in paths:
+            write(f"  {name}: removed {path}")
+    if report.exit_code:
+        console.error("not everything is verified gone; run the command again when the hosts can be reached")
+
+
+def stop_json(report: StopReport) -> dict[str, Any]:
+    """`stop --json`, `cleanup --json`."""
+    return {
+        "schema": 1,
+        "ok": report.exit_code == 0,
+        "hosts": {host.host: asdict(host) for host in report.hosts},
+        "removed": {name: list(paths) for name, paths in report.removed.items()},
+    }
