@@ -61,12 +61,12 @@ def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]
             yield None, entry, False
         elif isinstance(entry, dict) and len(entry) == 1:
             ((key, names),) = entry.items()
-            words = key.split()
-            if words[:1] == ["override"] or words[-1:] == ["hydra"] or words[-1].startswith("hydra/"):
+            *signs, group = key.split() or [""]
+            if "override" in signs or group.split("/")[0] == "hydra":
                 continue
             for name in names if isinstance(names, list) else [names]:
                 if name is not None:
-                    yield words[-1], str(name), "optional" in words[:-1]
+                    yield group, str(name), "optional" in signs
         elif entry is not None:
             raise InputError.at(f"{path}: defaults", f"holds {_kind(entry)}", "expected _self_ or GROUP: NAME")
 
@@ -74,7 +74,7 @@ def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]
 def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | None:
     folder = path.parent / (group or "")
     file = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
-    if file.is_file():
+    if _is_file(file):
         return file
     if optional:
         return None
@@ -84,6 +84,13 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
     there = [each.stem for each in folder.glob("*.yaml") if each != path]
     remedy = f"{nearest(name, there)} (in {folder})" if there else f"{folder} holds no YAML file"
     raise InputError.at(place, f"{file} is not there", remedy)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system allows
+        return False
 
 
 def _mounted(

@@ -25,8 +25,6 @@ def read_variables(envs: Mapping[str, Any], path: Path, findings: Findings) -> t
         elif isinstance(value, (dict, list)):
             kind = "a list" if isinstance(value, list) else "a mapping"
             findings.add(where, f"is {kind}", "write the text that the variable shall hold, such as 0,1,2,3")
-        elif isinstance(value, str) and "\0" in value:
-            findings.add(where, "holds a NUL byte, which no variable can")
         elif value is not None and is_secret_name(name) and not isinstance(value, bool):
             secret[name] = Secret(str(value))
         elif value is not None:

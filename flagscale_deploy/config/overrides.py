@@ -87,7 +87,7 @@ def _value(text: str, source: str) -> Any:
     """What stands after `=`: a YAML list, mapping or quoted string, else one word, which may hold any character."""
     if text[:1] in ("[", "{", "'", '"'):
         return parse_yaml(text, source)
-    return parse_word(text.strip()) if text else ""
+    return parse_word(text.strip(), source) if text else ""
 
 
 def _set(tree: dict[str, Any], override: Override, findings: Findings) -> None:

@@ -14,7 +14,8 @@ Keys are always text. FlagScale reads the same files with OmegaConf's loader, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,22 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", node.start_mark)
-    return str(node.value)
+    return _text(node)
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    """A scalar's text, if a program can be given it; `"\\ud83d\\ude00"`, as JSON writes 😀, is one character."""
+    try:
+        text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise yaml.constructor.ConstructorError(None, None, "half a character (a surrogate)", node.start_mark) from None
+    if "\0" in text:
+        raise yaml.constructor.ConstructorError(None, None, "a NUL byte cannot be given to a program", node.start_mark)
+    return text
+
+
+def _string(_loader: _Loader, node: yaml.ScalarNode) -> str:
+    return _text(node)
 
 
 def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
@@ -95,7 +111,7 @@ _MEANINGS: dict[str, Callable[[str], Any]] = {
 # Plain functions and not PyYAML's generators: an anchor that contains itself is then an error and not an endless value.
 _Loader.add_constructor(f"{_YAML}map", _mapping)
 _Loader.add_constructor(f"{_YAML}seq", _sequence)
-_Loader.add_constructor(f"{_YAML}str", lambda _loader, node: str(node.value))
+_Loader.add_constructor(f"{_YAML}str", _string)
 for _name in _MEANINGS:
     _Loader.add_constructor(_YAML + _name, _word)
 
@@ -117,8 +133,26 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text; `source` is its name in errors."""
-    try:
+    with _placed(source):
         return _load(text)
+
+
+def parse_word(text: str, source: str = "value") -> Any:
+    """The value of one bare word by the rules above, whatever characters it has."""
+    loader = _Loader("")
+    try:
+        with _placed(source):
+            tag = _tag(loader, text)
+            return text if tag == f"{_YAML}merge" else loader.construct_object(yaml.ScalarNode(tag, text))
+    finally:
+        loader.dispose()
+
+
+@contextmanager
+def _placed(source: str) -> Iterator[None]:
+    """PyYAML's errors as ours, with `source:line:column`."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -128,16 +162,6 @@ def parse_yaml(text: str, source: str) -> Any:
         raise InputError.at(source, str(error).splitlines()[0]) from error
     except RecursionError:
         raise InputError.at(source, "is nested too deeply") from None
-
-
-def parse_word(text: str) -> Any:
-    """The value of one bare word by the rules above, whatever characters it has."""
-    loader = _Loader("")
-    try:
-        tag = _tag(loader, text)
-        return text if tag == f"{_YAML}merge" else loader.construct_object(yaml.ScalarNode(tag, text))
-    finally:
-        loader.dispose()
 
 
 def _load(text: str) -> Any:

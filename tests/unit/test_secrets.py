@@ -48,10 +48,10 @@ def test_a_secret_never_shows_itself() -> None:
         repr(secret),
         f"{secret}",
         f"{secret!r:>20}",
-        "%s" % secret,
+        f"{secret:>20}",
         str([secret]),
         str({"k": secret}),
-    ]  # noqa: UP031
+    ]
     assert all(VALUE not in each and HIDDEN in each for each in shown)
     assert secret.reveal() == VALUE
 

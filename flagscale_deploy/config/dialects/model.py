@@ -40,8 +40,6 @@ def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[
         key = flag_name(written)
         if key in flags:
             findings.add((*path, written), f"--{key} is set twice", "keep one of the two spellings")
-        elif _has_nul(value):
-            findings.add((*path, written), "holds a NUL byte, which no program can be given")
         elif key in _SIZES and value is not None and not _is_size(value):
             findings.add((*path, written), f"{value!r}: expected a whole number from 1")
         elif value is not None:
@@ -99,9 +97,3 @@ def take_secrets(flags: dict[str, Any], path: Path, findings: Findings) -> dict[
 def _is_size(value: Any) -> bool:
     text = str(value)
     return text.isdecimal() and not isinstance(value, bool) and 0 < len(text) < 7 and int(text) > 0
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_nul, value.values()))
-    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value

@@ -79,6 +79,10 @@ def test_anchors_and_merge_keys_work_and_own_keys_win() -> None:
     assert parse_yaml(text, "f") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 1, "y": 2, "z": 4}}
 
 
+def test_json_is_yaml_down_to_its_escapes() -> None:
+    assert parse_yaml('{"a": "\\ud83d\\ude00 \\u00fc"}', "f") == {"a": "😀 ü"}
+
+
 def test_quoted_numbers_are_text() -> None:
     assert parse_yaml("['1', \"0.9\", !!str 5]", "f") == ["1", "0.9", "5"]
 
@@ -96,6 +100,8 @@ FAULTY = {
     "wrong tag": ("a: !!int x", "f.yaml:1:4: 'x' is no int"),
     "two documents": ("a: 1\n---\nb: 2\n", "f.yaml:2:1: "),
     "list as key": ("? [a]\n: 1", "f.yaml:1:3: a key has to be a word"),
+    "NUL": ('a: ["\\0"]', "f.yaml:1:5: a NUL byte"),
+    "half a character": ('a: "\\ud83d"', "f.yaml:1:4: half a character"),
     "control character": ("a: \x01", "f.yaml: "),
     "far too deep": ("[" * 3000, "f.yaml: is nested too deeply"),
     "too deep": ("[" * 100 + "]" * 100, "f.yaml:1:34: is nested more than 32 deep"),

@@ -1,0 +1,119 @@
+"""Whatever the file and the words are: a specification, or an error of ours with a place."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flagscale_deploy.config.load import load_spec
+from flagscale_deploy.config.source import parse_yaml
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.vllm import serve_argv
+from tests.unit.config.files import EXPERIMENT, LISTED, SEED
+
+BASES: list[Any] = [
+    {**parse_yaml(EXPERIMENT, "x"), **parse_yaml(SEED, "x"), "defaults": []},
+    {**parse_yaml(EXPERIMENT, "x"), "serve": parse_yaml(LISTED, "x"), "defaults": ["_self_"]},
+    parse_yaml(LISTED, "x"),
+]
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.sampled_from(["${a.b}", "${oc.env:X}", "${", "???", "-x", "auto", "1e-5", "serve", "a.b", "${serve}"]),
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+words = st.one_of(
+    st.text(max_size=20),
+    st.builds(
+        lambda sign, key, value: f"{sign}{key}={value}",
+        st.sampled_from(["", "+", "++", "~"]),
+        st.sampled_from(
+            [
+                "deploy",
+                "deploy.port",
+                "deploy.models",
+                "serve",
+                "serve.0",
+                "serve.vllm_model.engine_args",
+                "model_args.vllm_model",
+                "experiment.envs.A",
+                "defaults",
+                "a[b].c",
+            ]
+        ),
+        st.sampled_from(["1", "", "x", "[1]", "{a: b}", "null", "${x}", "'", "{"]),
+    ),
+)
+relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def mutated(tree: Any, draw: Any) -> Any:
+    """A copy with one thing, anywhere in it, replaced, removed or added."""
+    tree = copy.deepcopy(tree)
+    node = tree
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = draw(st.sampled_from(keys)) if keys else None
+        if key is not None and isinstance(node[key], (dict, list)) and node[key] and draw(st.booleans()):
+            node = node[key]
+            continue
+        what = draw(st.sampled_from(["replace", "remove", "add"]))
+        if what == "add" or key is None:
+            node[draw(st.text(max_size=6))] = draw(values) if isinstance(node, dict) else None
+        elif what == "replace":
+            node[key] = draw(values)
+        else:
+            del node[key]
+        return tree
+
+
+def check(path: Path, overrides: list[str]) -> None:
+    faults: list[Fault] = []
+    try:
+        spec = load_spec(path, overrides, environ={})
+        for model in spec.models:
+            serve_argv(model, port=model.port, extra={})
+        json.dumps(spec.public())
+    except InputError as error:
+        faults = list(error.faults)
+    assert all(fault.where and fault.problem for fault in faults)
+
+
+@relaxed
+@given(data=st.data(), base=st.sampled_from(BASES), overrides=st.lists(words, max_size=2))
+def test_a_mutated_configuration_never_crashes(
+    tmp_path: Path, data: st.DataObject, base: Any, overrides: list[str]
+) -> None:
+    tree = base
+    for _ in range(data.draw(st.integers(1, 3))):
+        try:
+            tree = mutated(tree, data.draw)
+        except TypeError:
+            break
+    path = tmp_path / "qwen.yaml"
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    check(path, overrides)
+
+
+@relaxed
+@given(text=st.text(max_size=60))
+def test_any_text_never_crashes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "qwen.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    check(path, [])
+
+
+@pytest.mark.parametrize("base", BASES, ids=["seed", "list in a file", "list"])
+def test_the_bases_themselves_load(tmp_path: Path, base: Any) -> None:
+    path = tmp_path / "qwen.yaml"
+    path.write_text(json.dumps({**base, "hydra": None} if isinstance(base, dict) else base), encoding="utf-8")
+    assert load_spec(path, environ={}).models
