@@ -1,9 +1,9 @@
 """Removes what a stopped deployment has left on this host.
 
-main({deployment, host}) answers {"removed": [path], "bytes": n, "kept": [{path, why}]}; while processes of the
-deployment live nothing is removed, and "error" says so. It removes Ray's temp dirs, the state directory, and its
-parents up to ~/.flagscale-deploy if they are empty; nothing that isn't named as ours, nothing through a link. Segments
-in /dev/shm are left: Ray's have no name there, and those of NCCL and vLLM don't say whose they are.
+main({deployment, host}) answers {"removed": [path], "bytes": n, "kept": [{path, why}]}. It removes the temp dirs, the
+state directory, and its parents up to ~/.flagscale-deploy if they are empty; nothing that isn't named as ours, nothing
+through a link. Segments in /dev/shm are left: Ray's have no name there, and those of NCCL and vLLM don't say whose they
+are.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from flagscale_deploy.remote.wire import say
 
 
 def main(args: Dict[str, Any]) -> None:
-    """Remove it, or say why not. What has been removed already may be removed again."""
+    """Remove it. What has been removed already may be removed again.
+
+    Raises RuntimeError, with nothing removed, while processes of the deployment live.
+    """
     deployment, host = args["deployment"], args["host"]
     known = record.read(deployment, host) or {}
     alive = processes.ours(processes.scan(), f"{deployment}/", processes.recorded(known))
     if alive:
         pids = ", ".join(str(process.pid) for process in alive[:10])
-        say(error=f"{len(alive)} processes of {deployment} still run (pid {pids}): stop it first", **_answer([], 0, []))
-    else:
-        say(**clean(deployment, host, known))
+        raise RuntimeError(f"{len(alive)} processes of {deployment} still run (pid {pids}): stop it first")
+    say(**clean(deployment, host, known))
 
 
 def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
@@ -47,7 +49,7 @@ def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
         else:
             removed.append(path)
             size += weight
-    return _answer(removed + _remove_empty_parents(deployment, host), size, kept)
+    return {"removed": removed + _remove_empty_parents(deployment, host), "bytes": size, "kept": kept}
 
 
 def _ray_objection(path: str, deployment: str, host: str) -> Optional[str]:
@@ -87,7 +89,3 @@ def _size(path: str) -> int:
             with contextlib.suppress(OSError):
                 size += os.lstat(os.path.join(directory, file)).st_size
     return size
-
-
-def _answer(removed: List[str], size: int, kept: List[Dict[str, str]]) -> Dict[str, Any]:
-    return {"removed": removed, "bytes": size, "kept": kept}

@@ -64,12 +64,16 @@ class Ending:
         if killed:
             self._tell(event="killed", count=len(killed))
 
-    def survivors(self) -> List[Dict[str, Any]]:
-        """What still runs of ours by a fresh look, and why."""
+    def survivors(self, family: Family) -> List[Dict[str, Any]]:
+        """What still runs of a family by a fresh look, and why."""
         return [
             {"pid": each.pid, "command": each.command, "state": each.state, "why": self._why(each)}
-            for each in self.look(self._ours)
+            for each in self.look(family)
         ]
+
+    def ended(self) -> int:
+        """How many of those that were there are gone, by a fresh look."""
+        return len(self.seen - {process.identity for process in self.look(self._ours)})
 
     def _signal(self, found: List[Process], signum: int, done: Set[Identity]) -> None:
         for process in found:

@@ -1,12 +1,13 @@
 """Ends what a deployment runs on this host, engines before Ray, and proves that it is gone.
 
-main({deployment, host, run_id: None | text, grace, ray_grace}), the graces being seconds between SIGTERM and SIGKILL,
-answers {"event": "found", "count": n}; for each stage that has something to end {"event": "stage", "stage": "engines" |
-"ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not do; last {"event": "done",
-"survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port, pid, command}], "after_stop":
-None | {exit_code, log}}, where the exit code is None if the script did not end in time.
+main({deployment, host, run_id: None | text, grace, ray_grace, only: None | "engines"}), the graces being seconds
+between SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event":
+"stage", "stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not
+do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
+pid, command}], "after_stop": None | {exit_code, log}}, where the exit code is None if the script did not end in time.
 
-It goes on when the operator has gone. Logs and scripts stay; secrets don't.
+It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and all that comes after it
+is left to a second stop: the engines of every host end before the Ray of any.
 """
 
 from __future__ import annotations
@@ -39,23 +40,13 @@ def main(args: Dict[str, Any]) -> None:
     act = ending.Ending(ours, _tell)
     _tell(event="found", count=len(act.look(ours)))
     act.end(ending.Stage("engines", engines, args["grace"]))
-    act.end(ending.Stage("ray", ours, args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]))
-    survivors = act.survivors()
-    after_stop = None
-    if not survivors and (act.seen or (known and not known.get("stopped_at"))):
-        after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{known.get('run_id') or 'stop'}")
-        act.end(ending.Stage("after_stop", ours, RAY_GRACE_SECONDS))
-        survivors = act.survivors()
-    if known and not survivors:
-        _close(deployment, host)
-    _tell(
-        event="done",
-        survivors=survivors,
-        ended=len(act.seen) - len(survivors),
-        seconds=round(time.monotonic() - began, 3),
-        ports_left=ports_left(known),
-        after_stop=after_stop,
-    )
+    done: Dict[str, Any] = {"ports_left": [], "after_stop": None}
+    if args.get("only") == "engines":
+        done["survivors"] = act.survivors(engines)
+    else:
+        act.end(ending.Stage("ray", ours, args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]))
+        done.update(_finish(deployment, host, act, ours, known), ports_left=ports_left(known))
+    _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began, 3), **done)
 
 
 def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:
@@ -64,6 +55,22 @@ def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:
     numbers = set(recorded.values() if isinstance(recorded, dict) else recorded)
     listening = ports.listening(proc.scan()) if numbers else []
     return [{name: each[name] for name in ("port", "pid", "command")} for each in listening if each["port"] in numbers]
+
+
+def _finish(
+    deployment: str, host: str, act: ending.Ending, ours: processes.Family, known: Dict[str, Any]
+) -> Dict[str, Any]:
+    """What is done once all is gone: after_stop, if this ended something, and closing the record."""
+    survivors = act.survivors(ours)
+    stopped_before = not act.seen and (not known or known.get("stopped_at"))
+    if survivors or stopped_before:
+        return {"survivors": survivors, "after_stop": None}
+    after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{known.get('run_id') or 'stop'}")
+    act.end(ending.Stage("after_stop", ours, RAY_GRACE_SECONDS))
+    survivors = act.survivors(ours)
+    if known and not survivors:
+        _close(deployment, host)
+    return {"survivors": survivors, "after_stop": after_stop}
 
 
 def _tell(**message: Any) -> None:

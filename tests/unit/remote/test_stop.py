@@ -67,6 +67,22 @@ def test_engines_end_before_ray_and_others_live_on(people: Household, home: Home
     assert runs(foreign)
 
 
+def test_engines_may_be_stopped_by_themselves_and_the_rest_later(people: Household, home: Home) -> None:
+    (engine,) = people.python(SLEEP, f"{home.deployment}/r1")
+    (ray,) = people.python(SLEEP, f"{home.deployment}/r1")
+    (home.state / "scripts/after_stop.sh").write_text("exit 0")
+    home.record({"engine": engine, "ray-head": ray})
+    first = stop(home, only="engines")
+    assert stages(first) == [("engines", 1)]
+    assert (first[-1]["ended"], first[-1]["survivors"], first[-1]["after_stop"]) == (1, [], None)
+    assert runs(ray)
+    assert "stopped_at" not in home.read_record()
+    second = stop(home)
+    assert stages(second) == [("ray", 1)]
+    assert (second[-1]["ended"], second[-1]["after_stop"]["exit_code"]) == (1, 0)
+    assert not runs(ray)
+
+
 def test_what_ignores_sigterm_is_killed_after_the_grace(people: Household, home: Home) -> None:
     (engine,) = people.python(STUBBORN, f"{home.deployment}/r1")
     home.record({"engine": engine})
@@ -190,7 +206,7 @@ def test_what_may_not_be_signalled_is_told_as_a_survivor_without_waiting(people:
         act = ending.Ending(family, lambda **_: None)
         began = time.monotonic()
         act.end(ending.Stage("engines", family, 60.0))
-        return [act.survivors(), time.monotonic() - began]
+        return [act.survivors(family), time.monotonic() - began]
 
     survivors, seconds = as_nobody(end)
     assert [each["pid"] for each in survivors] == [pid]
