@@ -11,7 +11,8 @@ def host_environment(spec: ServeSpec, host: Host, network: Network) -> dict[str,
     """What every process on a host gets: the data network, then the user's own, the host's last.
 
     vLLM never copies VLLM_HOST_IP to its workers, and a worker's own environment wins in the V2 Ray executor (vLLM
-    0.32): so it has to stand there before `ray start`. GPU visibility is not in here: it belongs to a process, not to a host.
+    0.32): so it has to stand there before `ray start`. GPU visibility is not in here: it belongs to a process, not to
+    a host.
     """
     computed = {"VLLM_HOST_IP": network.node_ip}
     if network.interface is not None:

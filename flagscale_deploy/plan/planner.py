@@ -54,8 +54,11 @@ def plan(
     ground = _Ground(inventory, spec, facts, plan_networks(hosts, facts, faults))
     ports = Ports(facts, faults)
     busy = {} if force else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
-    free = free_gpus(hosts, spec, facts, busy, faults)
-    placements = place(spec, hosts, head, free, busy, faults)
+    miscounted: list[Fault] = []
+    misplaced: list[Fault] = []
+    free = free_gpus(hosts, spec, facts, busy, miscounted)
+    placements = place(spec, hosts, head, free, busy, misplaced)
+    faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
     models = {model.name: model for model in spec.models}
     engine_ports = {
         (each.model, each.replica): ports.fixed(

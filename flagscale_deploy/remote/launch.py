@@ -58,7 +58,7 @@ def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
 
 
 def make_temporary_directory(args: Dict[str, Any]) -> None:
-    """The run's temporary directory (Ray's, and TMPDIR): short, ours alone, and marked so that cleanup may remove it."""
+    """The run's temporary directory (Ray's, and TMPDIR): short, ours alone, claimed so that cleanup may remove it."""
     path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["session"]))
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():

@@ -1,0 +1,43 @@
+"""Ending a deployment, and removing what is left of it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from flagscale_deploy.errors import ConnectError
+from flagscale_deploy.events import Event, Sink, silent
+from flagscale_deploy.observe import raise_failures
+from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
+from flagscale_deploy.request import Request
+from flagscale_deploy.stop import StopReport, remove_leftovers, stop_deployment
+from flagscale_deploy.transport.fleet import Fleet, answers
+
+
+def stop(request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent) -> StopReport:
+    """End the deployment on every host that can be reached, and verify it. Raises LockedError."""
+    with request.fleet() as fleet:
+        with _lock_if_reachable(request, fleet, "stop", lock_wait, say):
+            return stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
+
+
+def cleanup(request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent) -> StopReport:
+    """Stop, then remove what is left on the hosts where nothing runs any more. Raises LockedError."""
+    with request.fleet() as fleet:
+        with _lock_if_reachable(request, fleet, "cleanup", lock_wait, say):
+            report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
+        clean = [host.host for host in report.hosts if host.state in ("stopped", "nothing")]
+        removed = remove_leftovers(fleet, request.deployment, clean, say)
+        raise_failures(removed)
+        return StopReport(report.hosts, answers(removed))
+
+
+def _lock_if_reachable(request: Request, fleet: Fleet, what: str, wait: float, say: Sink) -> Any:
+    """The lock; nothing where the head can't be reached: the other hosts can still be freed."""
+    head = request.inventory.head.name
+    try:
+        fleet.connection(head)
+    except ConnectError as error:
+        say(Event(what, "note", head, f"no lock, because the head cannot be reached: {error.problem}"))
+        return nullcontext()
+    return lock(fleet, head, request.deployment, what, wait)

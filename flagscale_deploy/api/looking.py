@@ -1,0 +1,95 @@
+"""Looking at what runs, and talking to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy import logs as log_files
+from flagscale_deploy import shell
+from flagscale_deploy.errors import ConnectError, Fault, HostError, InputError, RemoteError
+from flagscale_deploy.observe import raise_failures
+from flagscale_deploy.request import Request
+from flagscale_deploy.status import Status, look
+from flagscale_deploy.transport.base import Outcome
+from flagscale_deploy.transport.base import run as run_command
+from flagscale_deploy.transport.program import call as call_program
+
+CALL_SECONDS = 600.0
+
+
+def status(request: Request, *, ask: bool = True) -> Status:
+    """What of the deployment is really there; hosts that can't be reached are UNKNOWN in it."""
+    with request.fleet() as fleet:
+        return look(fleet, request.deployment, ask=ask)
+
+
+def collect(request: Request, into: Path) -> dict[str, log_files.Collected | HostError]:
+    """Every log of the deployment into `<into>/<host>/`."""
+    with request.fleet() as fleet:
+        return log_files.collect_logs(fleet, request.deployment, into)
+
+
+def follow(
+    request: Request, show: log_files.Line, *, tail: int | None, follow: bool, kinds: Sequence[str] | None
+) -> dict[str, int | HostError]:
+    """Hand the last lines of the deployment's logs to `show`, then new ones."""
+    with request.fleet() as fleet:
+        return log_files.read_logs(fleet, request.deployment, show, tail=tail, follow=follow, kinds=kinds)
+
+
+def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: Any) -> dict[str, Any]:
+    """Send a chat completion to the deployment's first living instance, from its own driver host; the server's answer.
+
+    Asking on the host itself works where the port is not reachable from here, and the API key stays on the host.
+    """
+    with request.fleet() as fleet:
+        found = look(fleet, request.deployment, ask=False)
+        raise_unknown(found)
+        if not found.instances:
+            raise InputError.at(
+                request.deployment, "no such deployment on these hosts", "see `status`; start it with `run`"
+            )
+        args = {"deployment": request.deployment, "messages": list(messages), "parameters": parameters}
+        problems = []
+        for instance in found.instances:
+            connection = fleet.connection(instance.driver)
+            answer = call_program(
+                connection,
+                "ask",
+                args | {"host": instance.driver, "instance": [instance.model, instance.replica]},
+                timeout=CALL_SECONDS,
+            )
+            if "answer" in answer:
+                return dict(answer["answer"])
+            problems.append(
+                Fault(
+                    instance.driver,
+                    f"{instance.model}/{instance.replica}: {answer['problem']}",
+                    "see `status` and `logs`",
+                )
+            )
+        raise RemoteError(problems[0].where, problems[0].problem, problems[0].remedy)
+
+
+def execute_everywhere(request: Request, words: Sequence[str], *, timeout: float) -> dict[str, Outcome | HostError]:
+    """Run a command on every host; one word is shell, several are a program and its arguments."""
+    text = words[0] if len(words) == 1 else shell.join(words)
+    with request.fleet() as fleet:
+        return fleet.map(
+            lambda host: run_command(
+                fleet.connection(host.name), _inside(host.container, text), timeout=timeout, cancelled=fleet.cancelled
+            )
+        )
+
+
+def raise_unknown(found: Status) -> None:
+    """Raise what kept hosts from answering, if nothing at all is known of the deployment."""
+    unknown = [ConnectError(host.host, host.problem) for host in found.hosts if host.state == "UNKNOWN"]
+    if unknown and not found.instances:
+        raise_failures({error.host: error for error in unknown})
+
+
+def _inside(container: str | None, text: str) -> str:
+    return shell.join(["docker", "exec", "-i", container, "sh", "-c", text]) if container else text

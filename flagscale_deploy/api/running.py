@@ -1,0 +1,113 @@
+"""Bringing a deployment up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy.api.planning import observe_hosts
+from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
+from flagscale_deploy.errors import CheckError
+from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent
+from flagscale_deploy.folder import RunFolder, new_run_id
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.observe import facts_of
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.planner import digest
+from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
+from flagscale_deploy.render import Templates, load_templates
+from flagscale_deploy.request import Request
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.status import Status, look
+from flagscale_deploy.transport.fleet import Fleet
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A deployment that answers. `up` is None where the same one ran already."""
+
+    plan: Plan | None
+    status: Status | None
+    up: BroughtUp | None
+    folder: RunFolder | None
+    endpoints: tuple[tuple[str, str], ...]
+    """(endpoint, served model name) of every instance."""
+    secured: bool
+    """Whether clients need an API key."""
+
+
+def run(
+    request: Request,
+    *,
+    force: bool = False,
+    templates: Path | None = None,
+    keep_on_failure: bool = False,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    redactor: Redactor | None = None,
+    say: Sink = silent,
+) -> RunResult:
+    """Bring the deployment up, or find that the very same one runs already.
+
+    Raises InputError, HostsUnreachableError, CheckError, LockedError with nothing started; RunFailedError afterwards.
+    """
+    spec, redactor = request.serve, redactor or Redactor()
+    for secret in spec.secret_env.values():
+        redactor.add(secret)
+    sources = load_templates(templates)
+    with request.fleet() as fleet:
+        facts = facts_of(observe_hosts(request, fleet, say))
+        with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
+            present = _present(request, fleet, facts, sources)
+            if present is not None:
+                return RunResult(None, present, None, None, _endpoints(present.instances), bool(spec.secret_env))
+            made = make_plan(request.inventory, spec, facts, new_run_id(), sources, force=force)
+            say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
+            return _run(made, request, fleet, facts, redactor, say, keep_on_failure)
+
+
+def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources: Templates) -> Status | None:
+    """The deployment if the very same one answers already, None where nothing of it runs; else CheckError."""
+    spec = request.serve
+    if not any(record.get("deployment") == spec.name for each in facts.values() for record in each.deployments):
+        return None
+    found = look(fleet, spec.name)
+    if found.live_processes == 0:
+        return None
+    if found.digest == digest(request.inventory, spec, sources) and found.state == "ready":
+        return found
+    how = (
+        "with another configuration"
+        if found.digest != digest(request.inventory, spec, sources)
+        else f"but is {found.state}"
+    )
+    raise CheckError.at(
+        spec.name,
+        f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
+        f"flagscale-deploy stop --name {spec.name}, then run again; or choose another --name",
+    )
+
+
+def _run(
+    made: Plan, request: Request, fleet: Fleet, facts: Mapping[str, Facts], redactor: Redactor, say: Sink, keep: bool
+) -> RunResult:
+    spec = request.serve
+    folder = RunFolder.make(spec.exp_dir, made.run_id)
+    folder.write_plan(made)
+    lines = JsonLines(folder.events, redactor.redact)
+    try:
+        up = bring_up(made, spec, fleet, facts, folder, redactor, Journal([say, lines]), keep_on_failure=keep)
+    except RunFailedError as error:
+        folder.write_json("report.json", {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)})
+        raise
+    finally:
+        lines.close()
+    report = {"verdict": "ready", "run_id": made.run_id, "ready_after": dict(up.ready_after), "elapsed": up.elapsed}
+    folder.write_json("report.json", report)
+    return RunResult(made, None, up, folder, _endpoints(made.instances), "VLLM_API_KEY" in spec.secret_env)
+
+
+def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((each.endpoint, each.served_name) for each in instances)

@@ -1,0 +1,37 @@
+"""The command line: words in, one function of `api` called, pictures out, an exit status.
+
+Commands import what they need when they run: `--help` has to be quick.
+"""
+
+from __future__ import annotations
+
+import click
+
+from flagscale_deploy import __version__
+from flagscale_deploy.cli.deploying import check, plan, run
+from flagscale_deploy.cli.ending import cleanup, stop
+from flagscale_deploy.cli.hosts import exec_, hosts
+from flagscale_deploy.cli.looking import call, logs, status
+from flagscale_deploy.cli.smoking import smoke
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="flagscale-deploy")
+def cli() -> None:
+    """Serve large models with vLLM over Ray on machines that SSH reaches: one inventory, one serve YAML, one command.
+
+    KEY=VALUE words after the options override the configuration, as in: run -i hosts.yaml -c qwen.yaml deploy.port=9000
+
+    \b
+    Exit status: 0 done, 1 failed on a host, 2 bad input, 3 a host cannot be reached or trusted, 4 the check says no,
+    5 started but never ready (rolled back), 6 locked by another run, 130 interrupted.
+    """
+
+
+for _command in (run, plan, check, status, logs, call, stop, cleanup, smoke, exec_, hosts):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="flagscale-deploy")

@@ -1,0 +1,78 @@
+"""`run`, and what tells beforehand: `plan`, `check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.options import DEPLOYMENT, FORCE, JSON, LOCK, TEMPLATES, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+
+
+@click.command()
+@options(*DEPLOYMENT, TEMPLATES, FORCE, LOCK, JSON)
+@click.option("--keep-on-failure", is_flag=True, help="Leave what was started as it is when the run fails.")
+@command
+def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
+    """Check, plan, start, and wait until a completion has come back."""
+    from flagscale_deploy import api
+    from flagscale_deploy.views import run as view
+
+    request = request_of(words)
+    with console.progress(f"run {request.deployment}") as progress:
+        result = api.run(request, lock_wait=lock_timeout, redactor=console.redactor, say=progress, **words)
+    if as_json:
+        console.json(view.run_json(result))
+    else:
+        view.show_run(console, result)
+    return 0
+
+
+@click.command()
+@options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
+@click.option("--offline", is_flag=True, help="Contact no host; GPU counts come from the inventory.")
+@click.option(
+    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Write the scripts to DIR/<host>/."
+)
+@click.option("--scripts", is_flag=True, help="Print the scripts, too.")
+@command
+def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
+    """Show what `run` would do, and write the very scripts it would send."""
+    from flagscale_deploy import api
+    from flagscale_deploy.folder import write_scripts
+    from flagscale_deploy.plan.contract import plan_json
+    from flagscale_deploy.views import plan as view
+
+    request = request_of(words)
+    with console.progress("plan") as progress:
+        made = api.plan(request, say=progress, **words)
+    if as_json:
+        console.json(plan_json(made))
+    else:
+        view.show_plan(console, made, scripts)
+    if output is not None:
+        written = write_scripts(output, made.scripts)
+        console.note(f"{len(written)} scripts written to {output}")
+    return 0
+
+
+@click.command()
+@options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
+@command
+def check(console: Console, *, as_json: bool, **words: Any) -> int:
+    """Look at every host and report every problem at once; start nothing."""
+    from flagscale_deploy import api
+    from flagscale_deploy.views import hosts as view
+
+    request = request_of(words)
+    with console.progress("check") as progress:
+        report = api.check(request, say=progress, **words)
+    if as_json:
+        console.json(view.check_json(report))
+    else:
+        view.show_check(console, report)
+    return report.exit_code

@@ -1,0 +1,45 @@
+"""`stop` and `cleanup`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+    from flagscale_deploy.request import Request
+
+
+@click.command()
+@options(*DEPLOYMENT, LOCK, JSON)
+@command
+def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
+    """End what the deployment started, verify that it is gone, keep its logs."""
+    from flagscale_deploy import api
+
+    return _end(console, api.stop, request_of(words), "stop", lock_timeout, as_json)
+
+
+@click.command()
+@options(*DEPLOYMENT, LOCK, JSON)
+@command
+def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
+    """Stop, then remove what was left on the hosts: state, logs, Ray's temporary directories."""
+    from flagscale_deploy import api
+
+    return _end(console, api.cleanup, request_of(words), "cleanup", lock_timeout, as_json)
+
+
+def _end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
+    from flagscale_deploy.views import stop as view
+
+    with console.progress(f"{title} {request.deployment}") as progress:
+        report = act(request, lock_wait=lock_timeout, say=progress)
+    if as_json:
+        console.json(view.stop_json(report))
+    else:
+        view.show_stop(console, report)
+    return int(report.exit_code)

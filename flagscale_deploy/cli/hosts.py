@@ -1,0 +1,42 @@
+"""`hosts` and `exec`: the inventory itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+
+
+@click.command(name="exec", context_settings={"ignore_unknown_options": True})
+@options(*HOSTS, JSON)
+@click.option("--timeout", type=click.FloatRange(0.1), default=3600.0, show_default=True, metavar="SECONDS")
+@click.argument("command", nargs=-1, required=True)
+@command
+def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, **words: Any) -> int:
+    """Run a command on all hosts in parallel: exec -i hosts.yaml -- uptime"""
+    from flagscale_deploy import api
+    from flagscale_deploy.views import hosts as view
+
+    results = api.execute_everywhere(request_of(words), command, timeout=timeout)
+    return view.show_outcomes(console, results, as_json)
+
+
+@click.command()
+@options(*HOSTS, JSON)
+@command
+def hosts(console: Console, *, as_json: bool, **words: Any) -> int:
+    """The inventory, as it was understood; contacts no host."""
+    from flagscale_deploy.inventory.listing import hosts_json
+    from flagscale_deploy.views import hosts as view
+
+    inventory = request_of(words).inventory
+    if as_json:
+        console.json(hosts_json(inventory))
+    else:
+        view.show_inventory(console, inventory)
+    return 0

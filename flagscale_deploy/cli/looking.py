@@ -1,0 +1,93 @@
+"""`status`, `logs`, `call`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+
+
+@click.command()
+@options(*DEPLOYMENT, JSON)
+@click.option("-w", "--watch", is_flag=True, help="Look again every few seconds until interrupted.")
+@click.option("--interval", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="SECONDS")
+@command
+def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
+    """Hosts, Ray nodes, GPUs, instances and endpoints as they really are."""
+    import time
+
+    from flagscale_deploy import api
+    from flagscale_deploy.views import status as view
+
+    request = request_of(words)
+    while True:
+        found = api.status(request)
+        if as_json:
+            console.json(found.json())
+        else:
+            if watch and console.out.is_terminal:
+                console.out.clear()
+            view.show_status(console, found)
+        if not watch:
+            return found.exit_code
+        time.sleep(interval)
+
+
+@click.command()
+@options(*DEPLOYMENT, JSON)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines of all hosts.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Last lines of each file. Default: 50, all with -o.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["engine", "script", "ray", "ray-worker"]),
+    help="Default: engine and script; all with -o.",
+)
+@click.option("--all", "every", is_flag=True, help="Ray's own logs, too.")
+@click.option(
+    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Collect all logs into DIR/<host>/."
+)
+@command
+def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, **words: Any) -> int:
+    """Show, follow or collect engine, script and Ray logs of all hosts."""
+    from flagscale_deploy import api
+    from flagscale_deploy.logs import KINDS
+    from flagscale_deploy.views import logs as view
+
+    request = request_of(words)
+    if output is not None:
+        return view.show_collected(console, api.collect(request, output), as_json)
+    kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
+    tail = 50 if words["tail"] is None else words["tail"]
+    show = view.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
+    return view.show_unread(console, api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds))
+
+
+@click.command()
+@click.argument("text")
+@options(*DEPLOYMENT, JSON)
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0))
+@click.option("--system", metavar="TEXT", help="A system message before it.")
+@command
+def call(console: Console, *, text: str, as_json: bool, system: str | None, **words: Any) -> int:
+    """Send a chat completion to the deployment, through SSH."""
+    from flagscale_deploy import api
+
+    request = request_of(words)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": text})
+    parameters = {name: value for name, value in words.items() if value is not None}
+    answer = api.call(request, messages, **parameters)
+    if as_json:
+        console.json(answer)
+    else:
+        console.print(answer["choices"][0]["message"]["content"] or "")
+    return 0

@@ -1,0 +1,131 @@
+"""What commands have in common: options, errors that become exit statuses, the request they are about."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+    from flagscale_deploy.request import Request
+
+F = TypeVar("F", bound=Callable[..., Any])
+INVENTORY = click.option(
+    "-i",
+    "--inventory",
+    metavar="FILE",
+    help="Hosts: Ansible YAML or INI, short YAML, FlagScale hostfile. Default: runner.hostfile, else this machine.",
+)
+CONFIG = click.option("-c", "--config", metavar="FILE", help="Serve YAML, or a Hydra experiment file.")
+NAME = click.option(
+    "--name", help="The deployment's name. Default: experiment.exp_name, else the configuration's file name."
+)
+LIMIT = click.option("--limit", metavar="PATTERN", help="Only these hosts: an Ansible host pattern.")
+FORKS = click.option("--forks", type=click.IntRange(1), default=64, show_default=True, help="Hosts at the same time.")
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+TEMPLATES = click.option(
+    "--templates",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Script templates that take the place of the packaged ones.",
+)
+FORCE = click.option("--force", is_flag=True, help="Hand out GPUs that are in use, too.")
+LOCK = click.option(
+    "--lock-timeout",
+    type=float,
+    default=3.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another command on the same deployment.",
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
+VERBOSE = click.option(
+    "-v", "--verbose", is_flag=True, help="Progress as plain lines, tracebacks of this tool's own errors."
+)
+COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
+HOSTS = (INVENTORY, LIMIT, FORKS)
+DEPLOYMENT = (INVENTORY, CONFIG, NAME, LIMIT, FORKS, OVERRIDES)
+
+
+def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Apply options in the order they are listed; those every command has come last."""
+
+    def apply(function: F) -> F:
+        for option in reversed((*chosen, QUIET, VERBOSE, COLOR)):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def command(function: F) -> F:
+    """Errors become messages and exit statuses; SIGTERM interrupts as Ctrl-C does."""
+
+    @functools.wraps(function)
+    def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
+        import os
+
+        from flagscale_deploy.console import Console
+        from flagscale_deploy.errors import DeployError
+
+        console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+        try:
+            code = function(console, **words)
+        except DeployError as error:
+            code = _report(console, error, bool(words.get("as_json")), words.get("name"))
+        except KeyboardInterrupt:
+            console.error("interrupted")
+            code = 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing more to flush
+            code = 1
+        except Exception as error:
+            if verbose:
+                raise
+            console.error(
+                f"✗ an error of this tool: {type(error).__name__}: {error}\n    → again with -v for the traceback"
+            )
+            code = 1
+        sys.exit(code or 0)
+
+    return guarded  # type: ignore[return-value]  # the same function to click
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _report(console: Console, error: Exception, as_json: bool, name: str | None) -> int:
+    from flagscale_deploy.deploy import RunFailedError, failure_json
+    from flagscale_deploy.errors import DeployError
+    from flagscale_deploy.views.run import show_run_failure
+
+    assert isinstance(error, DeployError)
+    if isinstance(error, RunFailedError):
+        if as_json:
+            console.json(
+                {"schema": 1, "verdict": "failed", "folder": str(error.folder.path), **failure_json(error.failure)}
+            )
+        show_run_failure(console, error, name or error.deployment)
+        return error.exit_code
+    if as_json:
+        console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code})
+    console.error(f"✗ {error}")
+    return error.exit_code
+
+
+def request_of(words: dict[str, Any]) -> Request:
+    """Take what belongs to a request out of a command's words."""
+    from flagscale_deploy.request import Options, load_request
+
+    names = ("inventory", "config", "name", "limit", "forks", "overrides")
+    return load_request(Options(**{name: words.pop(name) for name in names if name in words}))

@@ -1,0 +1,55 @@
+"""`smoke`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.options import DEPLOYMENT, JSON, TEMPLATES, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.console import Console
+
+
+@click.command()
+@options(*DEPLOYMENT, TEMPLATES, JSON)
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this (may be given often). Default: one question."
+)
+@click.option(
+    "--expect",
+    "expectations",
+    multiple=True,
+    metavar="REGEX",
+    help="What the answer to the prompt of the same position has to match.",
+)
+@click.option("--min-tokens", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML: a test case per phase and host."
+)
+@click.option(
+    "--artifacts", metavar="DIR", type=click.Path(path_type=Path), default=Path("smoke-artifacts"), show_default=True
+)
+@command
+def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
+    """For CI on bare metal: check, run, prompts, status, logs, stop, proof that nothing is left. Always takes down."""
+    from flagscale_deploy import smoke as smokes
+    from flagscale_deploy.junit import write_junit
+    from flagscale_deploy.views import smoke as view
+
+    request = request_of(words)
+    prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
+    with console.progress(f"smoke {request.deployment}") as progress:
+        result = smokes.smoke(
+            request, prompts, artifacts, templates=words["templates"], redactor=console.redactor, say=progress
+        )
+    if junit is not None:
+        write_junit(result, junit, console.redactor.redact)
+    if as_json:
+        console.json(result.json())
+    else:
+        view.show_smoke(console, result)
+    return result.exit_code
