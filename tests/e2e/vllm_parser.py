@@ -1,7 +1,7 @@
 """Runs in an environment that has vLLM: what its `vllm serve` parser knows, and what it makes of command lines.
 
-Reads JSON from stdin: a list of argv, each from `serve` on. Writes JSON: `flags`, the tables of `plan/vllm_flags.py`, and
-`parsed`: of each argv its values, or a text that says that it was refused.
+Reads JSON from stdin: a list of argv, each from `serve` on. Writes JSON: `flags`, the tables of `plan/vllm_flags.py`,
+and `parsed`: of each argv its values, or a text that says that it was refused.
 """
 
 from __future__ import annotations
