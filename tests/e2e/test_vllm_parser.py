@@ -62,10 +62,9 @@ CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 
 
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    node = os.environ.get("FSD_NODE_ENV")
-    if not node:
-        pytest.skip("FSD_NODE_ENV is not set: it names the environment with vLLM, made by `make test`")
+def answer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Any:
+    # FSD_NODE_ENV names an environment that has vLLM already; without it the suite's own is built.
+    node = os.environ.get("FSD_NODE_ENV") or request.getfixturevalue("node_env")
     config = tmp_path_factory.mktemp("vllm") / "engine.yaml"
     config.write_text("max-model-len: 4096\n", encoding="utf-8")
     lines = [argv(args) for args, _ in CASES] + [argv({"config": str(config)})]
