@@ -6,8 +6,8 @@ between SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each st
 do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
 pid, command}], "after_stop": None | {exit_code, log}}, where the exit code is None if the script did not end in time.
 
-It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and all that comes after it
-is left to a second stop: the engines of every host end before the Ray of any.
+It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and what comes after it is
+left to a second stop: the engines of every host end before the Ray of any.
 """
 
 from __future__ import annotations

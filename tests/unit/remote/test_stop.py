@@ -102,9 +102,9 @@ def test_no_grace_kills_at_once(people: Household, home: Home, tmp_path: Path) -
 
 def test_what_is_born_during_the_stop_is_ended_too(people: Household, home: Home, tmp_path: Path) -> None:
     born = tmp_path / "born"
-    tell = f"open({str(born)!r}, 'w').write(str(os.getpid()))"
-    heir = f"import os, time\nos.setsid()\n{LOSE_ENVIRONMENT}\n{tell}\ntime.sleep(600)"
-    act = f"subprocess.Popen([sys.executable, '-c', {heir!r}]); time.sleep(1.5)"
+    heir = f"import os\nos.setsid()\n{LOSE_ENVIRONMENT}\n{SLEEP}"
+    start = f"subprocess.Popen([sys.executable, '-c', {heir!r}])"
+    act = f"open({str(born)!r}, 'w').write(str({start}.pid)); time.sleep(1.5)"
     (engine,) = people.python(on_term(act), f"{home.deployment}/r1")
     home.record({"engine": engine})
     said = stop(home)
