@@ -39,7 +39,9 @@ class Diagnosis:
 
 MEASURED = "measured with vLLM 0.32 and Ray 2.60"
 
-_CONSEQUENCE = re.compile(r"See root cause above|Engine core initialization failed|EngineDeadError|During handling of")
+_CONSEQUENCE = re.compile(
+    r"See root cause above|Engine core initialization failed|EngineDeadError|During handling of|Found ulimit of"
+)
 _EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): \S")
 _ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL)\b|[Ee]rror:|: not found|No such file|Killed|Segmentation fault")
 
@@ -90,7 +92,7 @@ def clean(line: str) -> str:
 
 
 def _match(line: str) -> tuple[int, Signature | None]:
-    known = signatures()
+    known = () if _CONSEQUENCE.search(line) else signatures()
     for rank, signature in enumerate(known):
         if signature.regex.search(line):
             return rank, signature

@@ -44,6 +44,7 @@ class Templates:
         environment.filters["raw"] = shell.Raw
         environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
         environment.filters["comment"] = _comment
+        environment.filters["home"] = _home
         try:
             return environment.get_template(name).render(**context)
         except jinja2.TemplateSyntaxError as error:
@@ -76,6 +77,13 @@ def _quoted(value: Any) -> str:
     if isinstance(value, list | tuple):
         return shell.join(value)
     return shell.quote(value)
+
+
+def _home(path: str) -> shell.Raw:
+    """A path whose leading `~/` means the home directory, as a shell user expects it."""
+    if path.startswith("~/"):
+        return shell.Raw(f'"$HOME"/{shell.quote(path[2:])}')
+    return shell.Raw(shell.quote(path))
 
 
 def _comment(value: object) -> shell.Raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from typing import Any, Dict, Mapping, Optional
 
@@ -44,7 +45,7 @@ def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, 
 
 def script(venv: Optional[str], before_start: Optional[str]) -> str:
     """A shell program that enters the environment as the templates do (`_environment.sh.j2`) and asks its Python."""
-    enter = [". " + shlex.quote(f"{venv}/bin/activate")] if venv else []
+    enter = [". " + shlex.quote(os.path.expanduser(f"{venv}/bin/activate"))] if venv else []
     hook = [before_start] if before_start else []
     ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(ASK)}']
     return "\n".join(["set -eo pipefail", *enter, *hook, *ask])

@@ -8,7 +8,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Literal, cast
 
 import fabric
 import paramiko
@@ -116,11 +116,11 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
     config = _fabric_config()
     settings = {"banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout}
     keys = {"key_filename": host.identity_file} if host.identity_file else {}
-    gateway = None
+    gateway: fabric.Connection | Literal[False] | None = False if host.proxy_jump == "none" else None
     for jump in (host.proxy_jump or "").split(","):
-        if jump:
+        if jump and jump != "none":  # as OpenSSH has it, `none` overrides the ProxyJump of ~/.ssh/config
             gateway = fabric.Connection(
-                jump, gateway=gateway, config=config, connect_timeout=timeout, connect_kwargs=settings | keys
+                jump, gateway=gateway or None, config=config, connect_timeout=timeout, connect_kwargs=settings | keys
             )
     connection = fabric.Connection(
         host.address,

@@ -65,7 +65,7 @@ def run_json(result: RunResult) -> dict[str, Any]:
 def show_run_failure(console: Console, error: RunFailedError, name: str) -> None:
     """`run` that did not: what, where, why, and what was done about it."""
     failure = error.failure
-    console.error(f"✗ {failure.error}")
+    console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was said when it happened
     if failure.diagnosis is not None:
         console.error(f"\nfirst cause in the logs:\n  {failure.diagnosis}")
     if failure.logs:
