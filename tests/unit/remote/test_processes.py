@@ -108,7 +108,7 @@ def test_a_process_of_another_user_is_not_ours_whatever_its_marker(people: House
 def test_a_process_of_another_pid_namespace_is_not_ours_whatever_its_marker(people: Household, deployment: str) -> None:
     inside = f"env {MARKER}={deployment}/r1 sleep 600 & echo up; wait"
     people.start(["unshare", "--pid", "--fork", "--kill-child", "bash", "-c", inside])
-    assert any(each.command == "sleep 600" and each.uid == os.getuid() for each in proc.scan())
+    wait_until(lambda: any(each.command == "sleep 600" and each.uid == os.getuid() for each in proc.scan()))
     assert found(f"{deployment}/") == set()
 
 
