@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,7 @@ class LiveProgress(Progress):
     def __init__(self, console: Console, title: str) -> None:
         super().__init__(console, title)
         self._working: dict[tuple[str, str], tuple[Event, float]] = {}
+        self._changing = threading.Lock()
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self._draw, console=console.err, refresh_per_second=8, transient=True)
 
@@ -139,21 +141,30 @@ class LiveProgress(Progress):
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        key = event.stage, event.host
+        with self._changing:
+            took = self._note(event)
+        if event.state not in ("running", "progress"):
+            self._live.console.print(self._line(event, "" if took is None else f"{took:.1f} s"), soft_wrap=False)
+
+    def _note(self, event: Event) -> float | None:
+        """Keep what is at work; the seconds that something took, once it is over and if they are known."""
+        key, now = (event.stage, event.host), time.monotonic()
         if event.state in ("running", "progress"):
-            began = self._working[key][1] if key in self._working else time.monotonic()
-            self._working[key] = event, began
-            return
-        began = self._working.pop(key, (event, time.monotonic()))[1] if event.state != "note" else time.monotonic()
+            self._working[key] = event, self._working.get(key, (event, now))[1]
+            return None
+        if event.state == "note":
+            return event.elapsed
+        began = self._working.pop(key, (event, None))[1]
         if not event.host:
             self._working = {each: value for each, value in self._working.items() if each[0] != event.stage}
-        took = event.elapsed if event.elapsed is not None else time.monotonic() - began
-        self._live.console.print(self._line(event, f"{took:.1f} s"), soft_wrap=False)
+        return event.elapsed if event.elapsed is not None or began is None else now - began
 
     def _draw(self) -> Table:
+        with self._changing:
+            working = list(self._working.values())
         table = Table.grid(padding=(0, 1))
         table.add_row(self._spinner, Text(f"{self.title}  {self._clock().strip()}", style="bold"))
-        for event, began in list(self._working.values())[: max(3, self.console.err.height - 4)]:
+        for event, began in working[: max(3, self.console.err.height - 4)]:
             table.add_row("", self._line(event, f"{time.monotonic() - began:.0f} s"))
         return table
 

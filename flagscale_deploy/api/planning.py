@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import CheckError, ConnectError, Fault, FaultsError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.folder import new_run_id
@@ -70,6 +71,7 @@ def check(request: Request, *, force: bool = False, templates: Path | None = Non
 
 def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observation]:
     """Probe every host, and say what was found."""
+    watch = Deadline(request.timeouts.probe)
     say(Event("probe", "running", text=f"{len(fleet.hosts)} hosts"))
     observations = observe(fleet, request.spec, timeout=request.timeouts.probe)
     for name, each in observations.items():
@@ -77,6 +79,7 @@ def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observ
             say(Event("probe", "failed", name, each.error.problem))
         elif each.facts is not None:
             say(Event("probe", "done", name, describe(each.facts)))
+    say(Event("probe", "done", text=f"{len(fleet.hosts)} hosts", elapsed=watch.elapsed))
     return observations
 
 

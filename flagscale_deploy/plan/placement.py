@@ -9,6 +9,7 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts, Gpu
 from flagscale_deploy.plan.model import Executor, Placement
+from flagscale_deploy.plan.recorded import others, own
 
 BUSY_SHARE = 0.1
 """A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""
@@ -28,24 +29,21 @@ def free_gpus(
 
 
 def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
-    """GPUs in use, with who uses them in words. `deployment`'s own record does not count."""
+    """GPUs in use, with who uses them in words; what `deployment` itself holds does not count."""
+    held = {index for record in own(facts, deployment) for index in record.get("gpus", ())}
     busy = {}
     for gpu in facts.gpus:
+        if gpu.index in held:
+            continue
         holders = [f"{p.command or 'a process'} (pid {p.pid}{', ' + p.user if p.user else ''})" for p in gpu.processes]
         if holders:
             busy[gpu.index] = ", ".join(holders)
         elif _full(gpu):
             busy[gpu.index] = f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen"
-    for record in facts.deployments:
-        if record.get("deployment") != deployment and is_current(record, facts):
-            for index in record.get("gpus", ()):
-                busy.setdefault(index, f"deployment {record.get('deployment')}")
+    for record in others(facts, deployment):
+        for index in record.get("gpus", ()):
+            busy.setdefault(index, f"deployment {record['deployment']}")
     return busy
-
-
-def is_current(record: Mapping[str, object], facts: Facts) -> bool:
-    """Whether a record speaks of a deployment that was not stopped, on the boot the host is in."""
-    return not record.get("stopped_at") and record.get("boot_id") == facts.boot_id
 
 
 def place(

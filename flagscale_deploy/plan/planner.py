@@ -52,7 +52,7 @@ def plan(
     faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
     ground = _Ground(inventory, spec, facts, plan_networks(hosts, facts, faults))
-    ports = Ports(facts, faults)
+    ports = Ports(facts, spec.name, faults)
     busy = {} if force else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.recorded import others
 
 HIGHEST = 65535
 
 
 class Ports:
-    """What is taken on each host: by others (seen by the probe) and by what has been planned so far."""
+    """What is taken on each host: by others (seen by the probe, or recorded) and by what has been planned so far."""
 
-    def __init__(self, facts: Mapping[str, Facts], faults: list[Fault]) -> None:
-        self._facts, self._faults = facts, faults
+    def __init__(self, facts: Mapping[str, Facts], deployment: str, faults: list[Fault]) -> None:
+        self._facts, self._deployment, self._faults = facts, deployment, faults
         self._planned: dict[tuple[str, int], str] = {}
 
     def fixed(self, host: str, port: int, use: str, where: str) -> int:
@@ -36,9 +37,14 @@ class Ports:
         return port
 
     def _holder(self, host: str, port: int) -> str | None:
+        """Who has a port, in words; what the deployment itself holds (planned while it runs) is free to it."""
         if host not in self._facts:
             return None
-        for each in self._facts[host].ports:
-            if each.port == port:
+        facts = self._facts[host]
+        for each in facts.ports:
+            if each.port == port and not each.run.startswith(f"{self._deployment}/"):
                 return f"{each.command or 'a process'}" + (f" (pid {each.pid})" if each.pid else "")
+        for record in others(facts, self._deployment):
+            if port in record.get("ports", {}).values():
+                return f"deployment {record['deployment']}"
         return None
