@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 COMPLETE = ".complete"
+UNUSED_DAYS = 14
 
 
 def root() -> Path:
@@ -32,21 +33,21 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
     """The finished directory `name` of the cache; `build` fills it if it isn't there.
 
     One process builds while others wait. What an interrupted build left is thrown away: only the marker that is written
-    last makes an entry.
+    last makes an entry. A new entry drives out those of its kind that nobody has asked for in `UNUSED_DAYS`.
     """
     path = root() / name
-    if (path / COMPLETE).exists():
-        return path
-    root().mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f"{name}.lock")):
-        if (path / COMPLETE).exists():
-            return path
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        began = time.monotonic()
-        build(path)
-        (path / COMPLETE).touch()
-        say(f"{path}: built in {time.monotonic() - began:.0f} s")
+    if not (path / COMPLETE).exists():
+        root().mkdir(parents=True, exist_ok=True)
+        with _locked(name):
+            if not (path / COMPLETE).exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                began = time.monotonic()
+                build(path)
+                (path / COMPLETE).touch()
+                say(f"{path}: built in {time.monotonic() - began:.0f} s")
+        _drop_unused(name.rpartition("-")[0])
+    os.utime(path / COMPLETE)
     return path
 
 
@@ -56,8 +57,18 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def _drop_unused(kind: str) -> None:
+    for marker in root().glob(f"{kind}-*/{COMPLETE}"):
+        if time.time() - marker.stat().st_mtime > UNUSED_DAYS * 86400:
+            with _locked(marker.parent.name):
+                say(f"{marker.parent}: not used for {UNUSED_DAYS} days; removed")
+                marker.unlink()  # first, since what is half gone must not pass for whole
+                shutil.rmtree(marker.parent)
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(name: str) -> Iterator[None]:
+    path = root() / f"{name}.lock"
     with path.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ import sys
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging
 
 SEED = 2
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -56,6 +57,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 
 if __name__ == "__main__":
+    logging.disable_progress_bar()
     trained = train_tokenizer()
     trained.save_pretrained(sys.argv[1])
     make_model(trained).save_pretrained(sys.argv[1])

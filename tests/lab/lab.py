@@ -33,10 +33,13 @@ class Lab:
     ) -> None:
         if os.geteuid() != 0:
             raise LabError("the lab makes network namespaces, which needs root")
+        directories = [os.path.abspath(each) for each in mounts]
+        if absent := [each for each in directories if not os.path.isdir(each)]:
+            raise LabError(f"only directories can be mounted in hosts, and these are none: {', '.join(absent)}")
         wish = {
             "hosts": hosts,
             "gpus": gpus,
-            "mounts": [os.path.abspath(each) for each in mounts],
+            "mounts": directories,
             "owner": os.getpid() if owner == THIS_PROCESS else owner,
         }
         self._keeper: Keeper = OwnKeeper(wish)

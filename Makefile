@@ -1,0 +1,44 @@
+# `make` lists the targets; CONTRIBUTING.md says more. PYTHON=/path/to/python3.12 picks another Python (3.11 or later).
+PYTHON ?= python3
+VENV := .venv
+STEP := tests/environments/step
+BUILD := $(PYTHON) tests/environments/build.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean system node
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or on this machine, with the README's commands
+	@$(STEP) "demo" tests/demo/demo.sh
+
+test: $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
+	@$(STEP) "all tests" $(VENV)/bin/python -m pytest
+
+check: $(VENV)/.installed ## format, lint, types and unit tests, warnings as errors
+	@$(STEP) "format: ruff format --check" $(VENV)/bin/ruff format --check
+	@$(STEP) "lint: ruff check" $(VENV)/bin/ruff check
+	@$(STEP) "types: mypy --strict" $(VENV)/bin/mypy
+	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest tests/unit
+
+format: $(VENV)/.installed ## format the code and mend what the linter can mend
+	@$(VENV)/bin/ruff format
+	@$(VENV)/bin/ruff check --fix
+
+clean: ## remove what was built in this clone; what `make test` built for hosts stays in the cache and is named
+	rm -rf $(VENV) build dist outputs smoke-artifacts *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@echo "kept: $${FSD_CACHE:-$$HOME/.cache/flagscale-deploy} (node environments and models)"
+
+system:
+	@$(STEP) "programs of this machine" $(PYTHON) tests/environments/system.py
+
+node: | system
+	@$(STEP) "node environment: vLLM for CPU and Ray" $(BUILD) node
+	@$(STEP) "model: a tiny Qwen2" $(BUILD) model
+
+# From nothing whenever the requirements change, so that what is no longer asked for is gone.
+$(VENV)/.installed: setup.cfg pyproject.toml | system
+	@$(STEP) "operator environment: $(VENV)" $(PYTHON) -m venv --clear $(VENV)
+	@$(STEP) "pip install -e .[dev]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $@
