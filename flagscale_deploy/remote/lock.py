@@ -10,7 +10,8 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Dict, Optional
 
 from flagscale_deploy.remote import state
 from flagscale_deploy.remote.wire import lifeline_lost, say
@@ -20,39 +21,54 @@ POLL_SECONDS = 0.1
 
 def main(args: Dict[str, Any]) -> None:
     directory = state.directory(args["deployment"], args["host"])
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / "lock"
     end = time.monotonic() + args["wait"]
-    with open(str(path), "a+", encoding="utf-8") as file:
-        while not take(file.fileno()):
-            if time.monotonic() >= end:
-                file.seek(0)
-                say(locked=False, holder=holder(file.read()))
-                return
-            time.sleep(POLL_SECONDS)
-        file.truncate(0)
-        file.write(json.dumps(args["holder"]))
-        file.flush()
-        say(locked=True)
-        while not lifeline_lost():
-            time.sleep(POLL_SECONDS)
-        with contextlib.suppress(OSError):
-            os.truncate(str(path), 0)
+    while True:
+        descriptor = take(path)
+        if descriptor is not None:
+            break
+        if time.monotonic() >= end:
+            say(locked=False, holder=holder(path))
+            return
+        if lifeline_lost(POLL_SECONDS):
+            return
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(args["holder"]).encode())
+    say(locked=True)
+    while not lifeline_lost(POLL_SECONDS):
+        pass
+    leave(directory, descriptor)
 
 
-def take(descriptor: int) -> bool:
-    """Try to take the lock."""
+def take(path: Path) -> Optional[int]:
+    """A descriptor that holds the lock, or None. A file that was removed while we waited for it locks nothing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if os.path.samestat(os.fstat(descriptor), os.stat(str(path))):
+            return descriptor
+    except OSError:
+        pass  # somebody holds it, or has just removed it
+    os.close(descriptor)
+    return None
 
 
-def holder(text: str) -> Dict[str, Any]:
+def leave(directory: Path, descriptor: int) -> None:
+    """Let go of the lock. Where nothing was recorded under it, nothing of it stays."""
+    os.ftruncate(descriptor, 0)
+    if not (directory / "record.json").exists():
+        with contextlib.suppress(OSError):
+            os.unlink(str(directory / "lock"))
+            for each in (directory, directory.parent, directory.parent.parent):
+                os.rmdir(str(each))
+    os.close(descriptor)
+
+
+def holder(path: Path) -> Dict[str, Any]:
     """Who wrote the lock file; empty while they have not yet."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
