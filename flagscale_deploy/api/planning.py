@@ -14,6 +14,7 @@ from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.render import load_templates
 from flagscale_deploy.request import Request
 from flagscale_deploy.transport.fleet import Fleet
@@ -39,6 +40,7 @@ def plan(
     request: Request, *, offline: bool = False, force: bool = False, templates: Path | None = None, say: Sink = silent
 ) -> Plan:
     """What `run` would do. Raises InputError (offline), CheckError, HostsUnreachableError."""
+    refuse_wrong(request.serve)
     sources = load_templates(templates)
     facts: Mapping[str, Facts] = {}
     if not offline:
@@ -48,7 +50,12 @@ def plan(
 
 
 def check(request: Request, *, force: bool = False, templates: Path | None = None, say: Sink = silent) -> CheckReport:
-    """Probe every host and, with a configuration, try to plan it; starts nothing and keeps every problem."""
+    """Probe every host and, with a configuration, try to plan it; starts nothing and keeps every problem.
+
+    Raises InputError where the configuration is wrong by itself.
+    """
+    if request.spec is not None:
+        refuse_wrong(request.spec)
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, say)
     faults = [Fault(name, each.error.problem, each.error.remedy) for name, each in observations.items() if each.error]

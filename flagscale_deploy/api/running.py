@@ -17,6 +17,7 @@ from flagscale_deploy.observe import facts_of
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
 from flagscale_deploy.render import Templates, load_templates
 from flagscale_deploy.request import Request
@@ -56,6 +57,7 @@ def run(
     spec, redactor = request.serve, redactor or Redactor()
     for secret in spec.secret_env.values():
         redactor.add(secret)
+    refuse_wrong(spec)
     sources = load_templates(templates)
     with request.fleet() as fleet:
         facts = facts_of(observe_hosts(request, fleet, say))

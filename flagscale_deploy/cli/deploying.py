@@ -23,7 +23,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     from flagscale_deploy.views import run as view
 
     request = request_of(words)
-    with console.progress(f"run {request.deployment}") as progress:
+    with console.progress(f"run {request.serve.name}") as progress:
         result = api.run(request, lock_wait=lock_timeout, redactor=console.redactor, say=progress, **words)
     if as_json:
         console.json(view.run_json(result))

@@ -119,7 +119,8 @@ def _report(console: Console, error: Exception, as_json: bool, name: str | None)
         return error.exit_code
     if as_json:
         console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code})
-    console.error(f"✗ {error}")
+    for each in getattr(error, "faults", None) or getattr(error, "errors", None) or [error]:
+        console.error(f"✗ {each}")
     return error.exit_code
 
 

@@ -42,7 +42,7 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
 
     request = request_of(words)
     prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
-    with console.progress(f"smoke {request.deployment}") as progress:
+    with console.progress(f"smoke {request.serve.name}") as progress:
         result = smokes.smoke(
             request, prompts, artifacts, templates=words["templates"], redactor=console.redactor, say=progress
         )

@@ -53,9 +53,6 @@ def place(
     placements: list[Placement] = []
     order = [head, *(host for host in hosts if host is not head)]
     for model in spec.models:
-        if (fault := _size_fault(model)) is not None:
-            faults.append(fault)
-            continue
         for replica in range(model.replicas):
             placement = _place_one(model, replica, order, free, placements)
             if placement is None:
@@ -105,17 +102,6 @@ def _executor(chosen: object, model: ModelSpec) -> Executor:
     if chosen in ("uni", "mp", "ray", "external_launcher"):
         return chosen
     return "uni" if model.world_size == 1 else "mp"
-
-
-def _size_fault(model: ModelSpec) -> Fault | None:
-    if model.num_gpus in (None, 0, model.world_size):
-        return None
-    sizes = " × ".join(str(model.parallel(kind)) for kind in ("tensor", "pipeline", "data"))
-    return Fault(
-        model.where,
-        f"num_gpus is {model.num_gpus}, but tensor × pipeline × data parallel size is {sizes} = {model.world_size}",
-        "make the two agree, or leave num_gpus out",
-    )
 
 
 def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy) -> Fault:

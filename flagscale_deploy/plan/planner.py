@@ -21,6 +21,7 @@ from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.ray import plan_ray
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
+from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.plan.vllm import serve_argv
 from flagscale_deploy.render import Templates
 
@@ -47,8 +48,9 @@ def plan(
     """The plan for bringing a deployment up.
 
     `facts` has every host of the inventory, or is empty when none was contacted; `force` hands out busy GPUs too.
-    Same input, same plan. Raises CheckError (InputError where no host was contacted) with all faults.
+    Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted, or none could help.
     """
+    refuse_wrong(spec)
     faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
     ground = _Ground(inventory, spec, facts, plan_networks(hosts, facts, faults))

@@ -1,0 +1,29 @@
+"""What is wrong with a specification by itself, before any host is asked."""
+
+from __future__ import annotations
+
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.errors import Fault, InputError
+
+
+def refuse_wrong(spec: ServeSpec) -> None:
+    """Raise InputError with everything in a specification that no set of hosts could make right."""
+    faults = [fault for model in spec.models if (fault := _size_fault(model)) is not None]
+    faults += [
+        Fault(model.where, "distributed-executor-backend is ray, but deploy.ray is off", "set deploy.ray: auto")
+        for model in spec.models
+        if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _size_fault(model: ModelSpec) -> Fault | None:
+    if model.num_gpus in (None, 0, model.world_size):
+        return None
+    sizes = " × ".join(str(model.parallel(kind)) for kind in ("tensor", "pipeline", "data"))
+    return Fault(
+        model.where,
+        f"num_gpus is {model.num_gpus}, but tensor × pipeline × data parallel size is {sizes} = {model.world_size}",
+        "make the two agree, or leave num_gpus out",
+    )
