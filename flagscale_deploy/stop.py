@@ -23,7 +23,8 @@ State = Literal["stopped", "nothing", "survivors", "failed", "UNKNOWN"]
 
 @dataclass(frozen=True)
 class HostStop:
-    """How a host was left. `ended` counts processes; UNKNOWN: it could not be reached, so nothing is known of it."""
+    """How a host was left. `ended` counts processes, `segments` what they left in /dev/shm and was removed; UNKNOWN: it
+    could not be reached, so nothing is known of it."""
 
     host: str
     state: State
@@ -32,6 +33,7 @@ class HostStop:
     ports_left: tuple[Mapping[str, Any], ...] = ()
     problem: str = ""
     seconds: float = 0.0
+    segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def describe(host: HostStop) -> str:
     if host.state in ("failed", "UNKNOWN"):
         return f"{host.state}: {host.problem}"
     ports = "".join(f"; port {one['port']} is held by {one['command']}" for one in host.ports_left)
-    return (f"{host.ended} processes ended, none left" if host.ended else "nothing was running") + ports
+    memory = f"; {host.segments} segments of shared memory removed" if host.segments else ""
+    return (f"{host.ended} processes ended, none left" if host.ended else "nothing was running") + memory + ports
 
 
 def _stopping(
@@ -131,7 +134,7 @@ def _host_stop(name: str, engines: dict[str, Any] | HostError, ray: dict[str, An
     if isinstance(ray, HostError):
         state: State = "UNKNOWN" if isinstance(ray, ConnectError) else "failed"
         return HostStop(name, state, problem=ray.problem)
-    before = engines if isinstance(engines, dict) else {"ended": 0, "seconds": 0.0}
+    before = engines if isinstance(engines, dict) else {"ended": 0, "seconds": 0.0, "segments": 0}
     ended = before["ended"] + ray["ended"]
     return HostStop(
         host=name,
@@ -140,4 +143,5 @@ def _host_stop(name: str, engines: dict[str, Any] | HostError, ray: dict[str, An
         survivors=tuple(ray["survivors"]),
         ports_left=tuple(ray["ports_left"]),
         seconds=before["seconds"] + ray["seconds"],
+        segments=before["segments"] + ray["segments"],
     )

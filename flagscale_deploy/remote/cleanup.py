@@ -2,8 +2,8 @@
 
 main({deployment, host}) answers {"removed": [path], "bytes": n, "kept": [{path, why}]}. It removes the temp dirs, the
 state directory, and its parents up to ~/.flagscale-deploy if they are empty; nothing that isn't named as ours, nothing
-through a link. Segments in /dev/shm are left: Ray's have no name there, and those of NCCL and vLLM don't say whose they
-are.
+through a link. What is left in /dev/shm by processes that were gone before a stop saw them stays: the names there don't
+say whose they are (see `shared_memory`).
 """
 
 from __future__ import annotations

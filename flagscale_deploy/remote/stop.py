@@ -4,7 +4,8 @@ main({deployment, host, run_id: None | text, grace, ray_grace, only: None | "eng
 between SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event":
 "stage", "stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not
 do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
-pid, command}], "after_stop": None | {exit_code, log}}, where the exit code is None if the script did not end in time.
+pid, command}], "segments": n, "after_stop": None | {exit_code, log}}, where `segments` counts what was removed from
+/dev/shm, and the exit code is None if the script did not end in time.
 
 It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and what comes after it is
 left to a second stop: the engines of every host end before the Ray of any.
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import bounded, ending, gpus, ports, proc, processes, record, state
+from flagscale_deploy.remote import bounded, ending, gpus, ports, proc, processes, record, shared_memory, state
 from flagscale_deploy.remote.wire import say
 
 AFTER_STOP_SECONDS = 60.0
@@ -37,8 +38,10 @@ def main(args: Dict[str, Any]) -> None:
     named = processes.recorded(known)
     ours = processes.Family([each.identity for each in named], processes.marked(f"{deployment}/{run_id or ''}"))
     engines = processes.Family([each.identity for each in named if each.role in ENGINES])
-    act = ending.Ending(ours, _tell)
-    _tell(event="found", count=len(act.look(ours)))
+    act, segments = ending.Ending(ours, _tell), shared_memory.Segments()
+    found = act.look(ours)
+    segments.note(found)
+    _tell(event="found", count=len(found))
     act.end(ending.Stage("engines", engines, args["grace"]))
     done: Dict[str, Any] = {"ports_left": [], "after_stop": None}
     if args.get("only") == "engines":
@@ -46,6 +49,7 @@ def main(args: Dict[str, Any]) -> None:
     else:
         act.end(ending.Stage("ray", ours, args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]))
         done.update(_finish(deployment, host, act, ours, known), ports_left=ports_left(known))
+    done["segments"] = segments.remove()
     _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began, 3), **done)
 
 
