@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import Diagnosis
 from flagscale_deploy.errors import ConnectError, DeployError, HostError, InterruptedByUser, NotReadyError
 from flagscale_deploy.events import Event, Sink
@@ -27,10 +26,9 @@ from flagscale_deploy.transport.fleet import Fleet, answers, failures
 
 @dataclass(frozen=True)
 class BroughtUp:
-    """A deployment that has answered: seconds until each instance did, and in all."""
+    """A deployment that has answered: seconds from each instance's start to its first token."""
 
     ready_after: Mapping[str, float]
-    elapsed: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ def bring_up(
 
     Raises RunFailedError after logs were collected and, unless they are to be kept, processes were ended.
     """
-    watch = Deadline(spec.timeouts.ray + spec.timeouts.ready)
     token = Secret(secrets.token_hex(32))
     for secret in (token, *spec.secret_env.values()):
         redactor.add(secret)
@@ -98,7 +95,7 @@ def bring_up(
         raise RunFailedError(
             give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment
         ) from error
-    return BroughtUp(took, watch.elapsed)
+    return BroughtUp(took)
 
 
 def give_up(

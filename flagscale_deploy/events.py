@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Literal, TextIO
 
 State = Literal["running", "progress", "done", "failed", "note"]
@@ -53,6 +54,14 @@ class Journal:
                 sink(event)
 
 
+def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
+    """Seconds from the first event of each stage to its last, in the order in which stages began."""
+    spans: dict[str, tuple[float, float]] = {}
+    for event in events:
+        spans[event.stage] = spans.get(event.stage, (event.at, event.at))[0], event.at
+    return {stage: last - first for stage, (first, last) in spans.items()}
+
+
 class JsonLines:
     """A sink that writes one JSON object a line, each passed through `redact` first."""
 
@@ -65,5 +74,8 @@ class JsonLines:
         self._file.write(self._redact(json.dumps(said, ensure_ascii=False)) + "\n")
         self._file.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self._file.close()

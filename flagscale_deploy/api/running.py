@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.api.planning import observe_hosts
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
 from flagscale_deploy.errors import CheckError
-from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent
+from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, new_run_id
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.observe import facts_of
@@ -38,6 +39,9 @@ class RunResult:
     """(endpoint, served model name) of every instance."""
     secured: bool
     """Whether clients need an API key."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that each stage took; some ran at the same time."""
+    elapsed: float = 0.0
 
 
 def run(
@@ -59,15 +63,33 @@ def run(
         redactor.add(secret)
     refuse_wrong(spec)
     sources = load_templates(templates)
+    history: list[Event] = []
+    journal = Journal([say, history.append])
     with request.fleet() as fleet:
-        facts = facts_of(observe_hosts(request, fleet, say))
+        facts = facts_of(observe_hosts(request, fleet, journal))
         with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
             present = _present(request, fleet, facts, sources)
             if present is not None:
-                return RunResult(None, present, None, None, _endpoints(present.instances), bool(spec.secret_env))
+                return RunResult(None, present, None, None, _endpoints(present.instances), _secured(spec))
             made = make_plan(request.inventory, spec, facts, new_run_id(), sources, force=force)
-            say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-            return _run(made, request, fleet, facts, redactor, say, keep_on_failure)
+            journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
+            folder = RunFolder.make(spec.exp_dir, made.run_id)
+            folder.write_plan(made)
+            with JsonLines(folder.events, redactor.redact) as lines:
+                for event in history:
+                    lines(event)
+                journal.add(lines)
+                up = _bring_up(made, spec, fleet, facts, folder, redactor, journal, keep_on_failure)
+    stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
+    report = {
+        "verdict": "ready",
+        "run_id": made.run_id,
+        "ready_after": dict(up.ready_after),
+        "stages": stages,
+        "elapsed": elapsed,
+    }
+    folder.write_json("report.json", report)
+    return RunResult(made, None, up, folder, _endpoints(made.instances), _secured(spec), stages, elapsed)
 
 
 def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources: Templates) -> Status | None:
@@ -92,23 +114,26 @@ def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources
     )
 
 
-def _run(
-    made: Plan, request: Request, fleet: Fleet, facts: Mapping[str, Facts], redactor: Redactor, say: Sink, keep: bool
-) -> RunResult:
-    spec = request.serve
-    folder = RunFolder.make(spec.exp_dir, made.run_id)
-    folder.write_plan(made)
-    lines = JsonLines(folder.events, redactor.redact)
+def _bring_up(
+    made: Plan,
+    spec: ServeSpec,
+    fleet: Fleet,
+    facts: Mapping[str, Facts],
+    folder: RunFolder,
+    redactor: Redactor,
+    say: Sink,
+    keep: bool,
+) -> BroughtUp:
+    """`bring_up`, with a report in the run's folder also where it fails."""
     try:
-        up = bring_up(made, spec, fleet, facts, folder, redactor, Journal([say, lines]), keep_on_failure=keep)
+        return bring_up(made, spec, fleet, facts, folder, redactor, say, keep_on_failure=keep)
     except RunFailedError as error:
         folder.write_json("report.json", {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)})
         raise
-    finally:
-        lines.close()
-    report = {"verdict": "ready", "run_id": made.run_id, "ready_after": dict(up.ready_after), "elapsed": up.elapsed}
-    folder.write_json("report.json", report)
-    return RunResult(made, None, up, folder, _endpoints(made.instances), "VLLM_API_KEY" in spec.secret_env)
+
+
+def _secured(spec: ServeSpec) -> bool:
+    return "VLLM_API_KEY" in spec.secret_env
 
 
 def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:

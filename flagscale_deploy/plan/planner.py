@@ -48,7 +48,7 @@ def plan(
     """The plan for bringing a deployment up.
 
     `facts` has every host of the inventory, or is empty when none was contacted; `force` hands out busy GPUs too.
-    Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted, or none could help.
+    Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted or could help.
     """
     refuse_wrong(spec)
     faults: list[Fault] = []
@@ -68,7 +68,7 @@ def plan(
         )
         for each in placements
     }
-    ray = plan_ray(spec.ray, hosts, head, ground.networks, placements, free, facts, ports, run_id)
+    ray = plan_ray(spec, hosts, head, ground.networks, placements, free, facts, ports, run_id)
     faults += [
         Fault(
             models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off", "set deploy.ray: auto"
@@ -97,14 +97,25 @@ def plan(
 
 
 def digest(inventory: Inventory, spec: ServeSpec, templates: Templates) -> str:
-    """A name for what was asked for: it is the same exactly when hosts, configuration and templates are."""
+    """A name for what was asked for: it is the same exactly when hosts, configuration and templates are.
+
+    Where the operator keeps his files, and how long he waits, is not part of it.
+    """
+    public = spec.public()
     asked = {
-        "hosts": [{key: value for key, value in asdict(host).items() if key != "vars"} for host in inventory.hosts],
+        "hosts": [_without(asdict(host), "vars", "identity_file", "known_hosts") for host in inventory.hosts],
         "head": inventory.head.name,
-        "spec": {key: value for key, value in spec.public().items() if key not in ("timeouts", "source")},
+        "spec": {
+            **_without(public, "timeouts", "source", "exp_dir", "hostfile"),
+            "models": [_without(model, "where") for model in public["models"]],
+        },
         "templates": templates.digest,
     }
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _without(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}
 
 
 def _instance(ground: _Ground, model: ModelSpec, placement: Placement, port: int, ray: RayPlan) -> InstancePlan:
@@ -131,9 +142,15 @@ def _instance(ground: _Ground, model: ModelSpec, placement: Placement, port: int
         env=env,
         endpoint=f"{scheme}://{join_port(_public_address(driver, network, bound), port)}/v1",
         served_name=_served_name(model),
-        script=f"vllm_serve_{re.sub(r'[^A-Za-z0-9.-]', '_', model.name)}_{placement.replica}.sh",
+        script=f"vllm_serve_{_file_name(model.name)}_{placement.replica}.sh",
         local_url=f"{scheme}://{join_port(_local_address(bound), port)}",
     )
+
+
+def _file_name(name: str) -> str:
+    """A model's name as part of a file name; two models never share one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _served_name(model: ModelSpec) -> str:

@@ -21,9 +21,9 @@ def show_run(console: Console, result: RunResult) -> None:
         )
     else:
         for name, seconds in result.up.ready_after.items():
-            console.print(
-                f"{name} is ready: first token {seconds:.1f} s after its start, {result.up.elapsed:.1f} s in all"
-            )
+            console.print(f"{name} is ready: its first token came {seconds:.1f} s after its start")
+        took = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.stages.items() if seconds)
+        console.print(f"{took}   in all {result.elapsed:.1f} s")
     for endpoint, served in result.endpoints:
         console.print(f"\nendpoint {endpoint}")
         console.print(curl(endpoint, served, result.secured))
@@ -57,7 +57,8 @@ def run_json(result: RunResult) -> dict[str, Any]:
         "run_id": result.plan.run_id if result.plan else result.status.run_id if result.status else None,
         "endpoints": [{"endpoint": endpoint, "model": served} for endpoint, served in result.endpoints],
         "ready_after": dict(result.up.ready_after) if result.up else {},
-        "elapsed": result.up.elapsed if result.up else 0.0,
+        "stages": dict(result.stages),
+        "elapsed": result.elapsed,
         "folder": str(result.folder.path) if result.folder else None,
     }
 
