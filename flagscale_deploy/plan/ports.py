@@ -30,9 +30,13 @@ class Ports:
         return port
 
     def next_free(self, host: str, port: int, use: str) -> int:
-        """Take this port or the first free one above it."""
+        """Take this port or the first free one above it; none is a fault."""
+        first = port
         while port <= HIGHEST and ((host, port) in self._planned or self._holder(host, port) is not None):
             port += 1
+        if port > HIGHEST:
+            self._faults.append(Fault(host, f"no port is free from {first} on, for {use}",
+                                      "end what holds them: ss -ltnp"))  # fmt: skip
         self._planned[host, port] = use
         return port
 

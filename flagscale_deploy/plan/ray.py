@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from flagscale_deploy.config.spec import RaySpec
+from flagscale_deploy.config.spec import RaySpec, ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
@@ -22,7 +22,7 @@ def ray_needed(spec: RaySpec, placements: Sequence[Placement]) -> bool:
 
 
 def plan_ray(
-    spec: RaySpec,
+    asked: ServeSpec,
     hosts: Sequence[Host],
     head: Host,
     networks: Mapping[str, Network],
@@ -36,13 +36,14 @@ def plan_ray(
 
     `free` holds what `place` left over.
     """
+    spec = asked.ray
     session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     if not ray_needed(spec, placements):
         return RayPlan(False, head.name, networks[head.name].node_ip, spec.port or GCS_PORT, session)
     port = (
         ports.next_free(head.name, GCS_PORT, "Ray")
         if spec.port is None
-        else ports.fixed(head.name, spec.port, "Ray", "deploy.ray.port")
+        else ports.fixed(head.name, spec.port, "Ray", f"{asked.source}: deploy.ray.port")
     )
     order = [head, *(host for host in hosts if host is not head)]
     return RayPlan(

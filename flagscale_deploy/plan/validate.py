@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.vllm import serve_argv
 
 
 def refuse_wrong(spec: ServeSpec) -> None:
     """Raise InputError with everything in a specification that no set of hosts could make right."""
     faults = [fault for model in spec.models if (fault := _size_fault(model)) is not None]
+    faults += [fault for model in spec.models for fault in _flag_faults(model)]
     faults += [
         Fault(model.where, "distributed-executor-backend is ray, but deploy.ray is off", "set deploy.ray: auto")
         for model in spec.models
@@ -16,6 +18,15 @@ def refuse_wrong(spec: ServeSpec) -> None:
     ]
     if faults:
         raise InputError(faults)
+
+
+def _flag_faults(model: ModelSpec) -> tuple[Fault, ...]:
+    """Values that vLLM's command line cannot carry."""
+    try:
+        serve_argv(model, port=model.port, extra={})
+    except InputError as error:
+        return error.faults
+    return ()
 
 
 def _size_fault(model: ModelSpec) -> Fault | None:
