@@ -1,0 +1,157 @@
+"""Hosts that are functions: a fleet whose connections answer programs from a handler, without any network.
+
+A handler takes (host, module, args), as `Program` sends them, and gives what the program on the host would do, one
+after another: a dictionary is a message, bytes are raw standard output, `Stderr` is that, `Exit` an exit status (0 if
+none comes), `None` a moment of silence, an exception a connection that breaks. A plain command has the module "" and
+{"command", "stdin"} for its arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flagscale_deploy.errors import ConnectError, RemoteError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.wire import PREFIX
+from flagscale_deploy.transport.base import Running, Source
+from flagscale_deploy.transport.fleet import Fleet
+
+SILENCE_SECONDS = 0.005
+
+
+class Stderr(bytes):
+    """What a program writes to standard error."""
+
+
+class Exit(int):
+    """How a program ends."""
+
+
+Said = dict[str, Any] | bytes | Exit | Exception | None
+Handler = Callable[[Host, str, dict[str, Any]], Iterable[Said]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A program that was sent to a host."""
+
+    host: str
+    module: str
+    args: Mapping[str, Any]
+
+
+class FakeRunning:
+    """A program on a host that is a function."""
+
+    def __init__(self, host: Host, command: str, handler: Handler, calls: list[Call]) -> None:
+        self._host, self._command, self._handler, self._calls = host, command, handler, calls
+        self._sent = bytearray()
+        self._said: Iterator[Said] | None = None
+        self._code = 0
+        self.closed = False
+
+    def send(self, data: bytes) -> None:
+        self._sent += data
+        length, _, program = bytes(self._sent).partition(b"\n")
+        if self._said is None and length.isdigit() and len(program) >= int(length):
+            _order, module, args, _seconds = json.loads(ast.literal_eval(first_line(program)[len("BUNDLE = ") :]))
+            self._begin(module, args)
+
+    def close_stdin(self) -> None:
+        if self._said is None:
+            self._begin("", {"command": self._command, "stdin": bytes(self._sent)})
+
+    def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        assert self._said is not None, "the program was not sent"
+        for said in self._said:
+            if isinstance(said, Exception):
+                raise said
+            if isinstance(said, Exit):
+                self._code = said
+            elif isinstance(said, Stderr):
+                return "stderr", bytes(said)
+            elif said is None:
+                time.sleep(min(timeout, SILENCE_SECONDS))
+                return "stdout", b""
+            else:
+                return "stdout", said if isinstance(said, bytes) else PREFIX.encode() + json.dumps(
+                    said
+                ).encode() + b"\n"
+        return None
+
+    def exit_code(self, timeout: float) -> int:  # noqa: ARG002 (a function ends at once)
+        return self._code
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _begin(self, module: str, args: dict[str, Any]) -> None:
+        self._calls.append(Call(self._host.name, module, args))
+        self._said = iter(self._handler(self._host, module, args))
+
+
+class FakeConnection:
+    """A connection to a host that is a function."""
+
+    def __init__(self, host: Host, handler: Handler, calls: list[Call], refused: ConnectError | None = None) -> None:
+        self.host, self._handler, self._calls, self._refused = host, handler, calls, refused
+        self.opened = 0
+        self.closed = False
+        self.running: list[FakeRunning] = []
+
+    def open(self) -> None:
+        self.opened += 1
+        if self._refused is not None:
+            raise self._refused
+
+    def start(self, command: str) -> Running:
+        self.running.append(FakeRunning(self.host, command, self._handler, self._calls))
+        return self.running[-1]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeFleet(Fleet):
+    """A real Fleet over fake connections. `calls` has every program in the order of its sending."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        hosts: Sequence[str | Host] = ("gpu01",),
+        *,
+        refused: Mapping[str, ConnectError] | None = None,
+        forks: int = 64,
+    ) -> None:
+        self.calls: list[Call] = []
+        self.connections: dict[str, FakeConnection] = {}
+
+        def connect(host: Host, timeout: float) -> FakeConnection:  # noqa: ARG001
+            self.connections[host.name] = FakeConnection(host, handler, self.calls, (refused or {}).get(host.name))
+            return self.connections[host.name]
+
+        named = [host if isinstance(host, Host) else Host(host, host) for host in hosts]
+        super().__init__(named, forks=forks, connect=connect)
+
+    def sent(self, module: str) -> list[Call]:
+        """The programs of one module."""
+        return [call for call in self.calls if call.module == module]
+
+
+def silence_until(event: threading.Event, seconds: float = 10.0) -> Iterator[None]:
+    """Silence that ends with an event. Fails where it doesn't come."""
+    end = time.monotonic() + seconds
+    while not event.is_set():
+        if time.monotonic() > end:
+            raise RemoteError("test", "the event did not come")
+        yield None
+
+
+def first_line(program: bytes) -> str:
+    return program.split(b"\n", 1)[0].decode()

@@ -1,0 +1,118 @@
+"""Hosts, specifications and facts for tests of what is planned and done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.config.spec import ModelSpec, RaySpec, ServeSpec
+from flagscale_deploy.errors import Fault, FaultsError
+from flagscale_deploy.inventory.model import Group, Host, Inventory
+from flagscale_deploy.observation import Facts, Gpu, GpuProcess, Interface, ListeningPort
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.planner import plan
+from flagscale_deploy.render import Templates, load_templates
+
+RUN = "20261101T120000Z-abc123"
+TEMPLATES = load_templates()
+OFFLINE: Mapping[str, Facts] = {}
+
+
+def host(name: str, **settings: Any) -> Host:
+    """`gpu01` has the address 10.0.0.1, and so on."""
+    return Host(name, settings.pop("address", f"10.0.0.{int(name[-2:])}"), **settings)
+
+
+def inventory(*hosts: Host | str, head: str | None = None) -> Inventory:
+    made = tuple(each if isinstance(each, Host) else host(each) for each in hosts)
+    groups = {"head": Group("head", (head,))} if head else {}
+    return Inventory(made, groups, "hosts.yaml")
+
+
+def model(name: str = "qwen", **settings: Any) -> ModelSpec:
+    """A model of `tp` ranks; other settings are those of ModelSpec."""
+    args = dict(settings.pop("engine_args", {}))
+    if "tp" in settings:
+        args["tensor-parallel-size"] = settings.pop("tp")
+    return ModelSpec(
+        name,
+        settings.pop("model", f"/models/{name}"),
+        engine_args=args,
+        where=settings.pop("where", f"qwen.yaml: model_args.{name}"),
+        **settings,
+    )
+
+
+def spec(*models: ModelSpec, **settings: Any) -> ServeSpec:
+    ray = settings.pop("ray", "auto")
+    return ServeSpec(
+        settings.pop("name", "qwen"),
+        models or (model(),),
+        ray=ray if isinstance(ray, RaySpec) else RaySpec(mode=ray),
+        source="qwen.yaml",
+        **settings,
+    )
+
+
+def gpus(count: int, busy: Iterable[int] = ()) -> tuple[Gpu, ...]:
+    """GPUs of 80 GiB; busy ones have a process of somebody else on them."""
+    theirs = (GpuProcess(4711, 40000, "alice", "python train.py"),)
+    return tuple(
+        Gpu(at, f"GPU-{at}", "H100", 81920, 40000 if at in busy else 4, theirs if at in busy else ())
+        for at in range(count)
+    )
+
+
+def facts(name: str, count: int = 8, **known: Any) -> Facts:
+    """What a healthy host's probe finds."""
+    number = int(name[-2:])
+    sound = Facts(
+        user="ubuntu",
+        hostname=name,
+        boot_id=f"boot-{name}",
+        python="3.11.7",
+        ray="2.60.0",
+        vllm="0.32.0",
+        gpus=gpus(count, known.pop("busy", ())),
+        interfaces=(
+            Interface("lo", ("127.0.0.1", "::1")),
+            Interface("eth0", (f"10.0.0.{number}", f"fd00::{number}")),
+            Interface("ib0", (f"192.168.7.{number}",)),
+        ),
+        default_address=f"10.0.0.{number}",
+    )
+    return replace(sound, **known)
+
+
+def taken(port: int, command: str = "nginx", pid: int | None = 99) -> ListeningPort:
+    return ListeningPort(port, "0.0.0.0", pid, command)
+
+
+def seen(*hosts: str, count: int = 8, **known: Any) -> dict[str, Facts]:
+    return {name: facts(name, count, **known) for name in hosts}
+
+
+def planned(
+    hosts: Inventory,
+    asked: ServeSpec,
+    known: Mapping[str, Facts] | None = None,
+    *,
+    force: bool = False,
+    run_id: str = RUN,
+    templates: Templates = TEMPLATES,
+) -> Plan:
+    """The plan over these hosts, each of them with 8 free GPUs where `known` does not say otherwise."""
+    known = seen(*hosts.names) if known is None else known
+    return plan(hosts, asked, known, run_id, templates, force=force)
+
+
+def faults_of(
+    hosts: Inventory, asked: ServeSpec, known: Mapping[str, Facts] | None = None, **words: Any
+) -> Sequence[Fault]:
+    """The faults of a plan that can't be made."""
+    with pytest.raises(FaultsError) as raised:
+        planned(hosts, asked, known, **words)
+    return raised.value.faults

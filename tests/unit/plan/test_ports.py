@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from flagscale_deploy.config.spec import RaySpec
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.observation import ListeningPort
+from flagscale_deploy.plan.ports import Ports
+from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, model, planned, seen, spec, taken
+
+ONE = inventory("gpu01")
+
+
+def test_a_port_of_the_config_that_somebody_holds_is_a_fault_that_names_him() -> None:
+    (fault,) = faults_of(ONE, spec(model(port=4567)), {"gpu01": facts("gpu01", ports=(taken(4567),))})
+    assert fault.where == "qwen.yaml: model_args.qwen"
+    assert fault.problem == "port 4567 on gpu01, for qwen/0, is in use by nginx (pid 99)"
+    assert fault.remedy == "choose another port, or end what holds it"
+
+
+def test_a_holder_that_cannot_be_seen_is_still_a_holder() -> None:
+    (fault,) = faults_of(ONE, spec(model(port=1)), {"gpu01": facts("gpu01", ports=(ListeningPort(1),))})
+    assert "is in use by a process" in fault.problem
+
+
+def test_a_port_that_is_taken_elsewhere_does_not_matter() -> None:
+    known = {**seen("gpu01"), "gpu02": facts("gpu02", ports=(taken(4567),))}
+    (one,) = planned(inventory("gpu01", "gpu02"), spec(model(port=4567)), known).instances
+    assert (one.driver, one.port) == ("gpu01", 4567)
+
+
+def test_two_models_of_one_host_may_not_want_the_same_port() -> None:
+    (fault,) = faults_of(ONE, spec(model("a"), model("b")))
+    assert fault.where == "qwen.yaml: model_args.b"
+    assert fault.problem == "port 8000 on gpu01 is taken twice: by a/0 and b/0"
+
+
+def test_rays_ports_are_the_next_free_ones() -> None:
+    known = {
+        "gpu01": facts("gpu01", ports=tuple(map(taken, (6379, 6380, 8265, 10001, 52365)))),
+        "gpu02": facts("gpu02", ports=tuple(map(taken, (6379, 52365, 52366)))),
+    }
+    made = planned(inventory("gpu01", "gpu02"), spec(model(port=6381), ray="on"), known)
+    assert (made.ray.port, made.ray.dashboard_port, made.ray.client_port) == (6382, 8266, 10002)
+    assert [node.agent_port for node in made.ray.nodes] == [52366, 52367]
+    assert made.ray.address == "10.0.0.1:6382"
+
+
+def test_rays_defaults_where_nothing_is_known() -> None:
+    made = planned(inventory(host("gpu01", gpus=8)), spec(ray="on"), OFFLINE)
+    assert (made.ray.port, made.ray.dashboard_port, made.ray.client_port) == (6379, 8265, 10001)
+
+
+def test_an_engine_comes_before_ray() -> None:
+    assert planned(ONE, spec(model(port=6379), ray="on")).ray.port == 6380
+
+
+def test_the_users_ray_port_is_not_moved() -> None:
+    ray = RaySpec("on", port=7000)
+    assert planned(ONE, spec(ray=ray)).ray.port == 7000
+    (fault,) = faults_of(ONE, spec(ray=ray), {"gpu01": facts("gpu01", ports=(taken(7000, "redis"),))})
+    assert fault.where == "qwen.yaml: deploy.ray.port"
+    assert "port 7000 on gpu01, for Ray, is in use by redis (pid 99)" in fault.problem
+
+
+def test_there_is_no_port_above_the_highest() -> None:
+    known = {"gpu01": facts("gpu01", ports=tuple(taken(each) for each in range(65000, 65536)))}
+    faults: list[Fault] = []
+    Ports(known, "qwen", faults).next_free("gpu01", 65000, "Ray")
+    assert [(fault.where, fault.problem) for fault in faults] == [("gpu01", "no port is free from 65000 on, for Ray")]
+
+
+def test_what_another_deployment_recorded_is_taken_also_while_it_starts() -> None:
+    record = {"deployment": "other", "boot_id": "boot-gpu01", "ports": {"other/0": 8000, "ray": 6379}}
+    known = {"gpu01": facts("gpu01", deployments=(record,))}
+    (fault,) = faults_of(ONE, spec(), known)
+    assert "port 8000 on gpu01, for qwen/0, is in use by deployment other" in fault.problem
+    assert planned(ONE, spec(model(port=1), ray="on"), known).ray.port == 6380
+
+
+def test_a_deployment_that_runs_is_planned_as_if_it_did_not() -> None:
+    mine = (ListeningPort(8000, "0.0.0.0", 5, "vllm", run="qwen/earlier-run"),)
+    assert planned(ONE, spec(), {"gpu01": facts("gpu01", ports=mine)}).instances[0].port == 8000
+    theirs = (ListeningPort(8000, "0.0.0.0", 5, "vllm", run="qwen2/earlier-run"),)
+    (fault,) = faults_of(ONE, spec(), {"gpu01": facts("gpu01", ports=theirs)})
+    assert "is in use by vllm (pid 5)" in fault.problem
