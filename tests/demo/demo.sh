@@ -11,10 +11,15 @@ export FSD_TINY_MODEL PATH=$repository/.venv/bin:$PATH
 work=$repository/outputs/demo
 rm -rf "$work"
 mkdir -p "$work"
+# What `run` prints for people to paste is pasted as it is; here an HTTP error has to fail, and logs need no progress bar.
+printf 'fail\nsilent\nshow-error\n' >"$work/.curlrc"
+export CURL_HOME=$work
+bold= plain=
+if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 
 # Prints a command line, and runs exactly what it printed.
 type_in() {
-  printf '\n\e[1m$ %s\e[0m\n' "$1"
+  printf '\n%s$ %s%s\n' "$bold" "$1" "$plain"
   eval "$1"
 }
 
@@ -61,6 +66,7 @@ type_in 'flagscale-deploy call -i hosts.yaml -c qwen.yaml --max-tokens 16 "The q
 curl=$(printed_curl run.txt)
 [ -n "$curl" ] || { echo "demo: run printed no curl line" >&2; exit 1; }
 type_in "$curl"
+echo
 type_in 'flagscale-deploy status -i hosts.yaml -c qwen.yaml'
 type_in 'flagscale-deploy logs -i hosts.yaml -c qwen.yaml -o logs'
 type_in 'flagscale-deploy stop -i hosts.yaml -c qwen.yaml'
