@@ -6,8 +6,9 @@ import functools
 import hashlib
 import importlib.resources
 import json
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from flagscale_deploy.errors import InputError
 
 SUFFIX = ".j2"
 
+_WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError)
+"""What a template can raise: Python's own errors come out of its expressions as they are."""
+
 
 @dataclass(frozen=True)
 class Templates:
-    """Template sources by name (`ray_head.sh.j2`), so that rendering reads no file."""
+    """Template sources by name (`ray_head.sh.j2`), so that rendering reads no file; `files` of those of the user."""
 
     sources: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -33,7 +38,7 @@ class Templates:
     def render(self, name: str, **context: Any) -> str:
         """One script. InputError for a template that is missing, broken, or asks for a value we don't have."""
         environment = jinja2.Environment(
-            loader=jinja2.DictLoader(dict(self.sources)),
+            loader=jinja2.FunctionLoader(self._load),
             undefined=jinja2.StrictUndefined,
             finalize=_quoted,
             trim_blocks=True,
@@ -47,10 +52,24 @@ class Templates:
         environment.filters["home"] = _home
         try:
             return environment.get_template(name).render(**context)
-        except jinja2.TemplateSyntaxError as error:
-            raise InputError.at(f"{error.name}:{error.lineno}", error.message or "syntax error") from error
-        except (jinja2.UndefinedError, jinja2.TemplateNotFound) as error:
-            raise InputError.at(name, f"template: {error.message}", "compare with the packaged template") from error
+        except _WRONG as error:
+            raise InputError.at(
+                self._place(error, name), f"template: {_said(error)}", "compare with the packaged template"
+            ) from error
+
+    def _load(self, name: str) -> tuple[str, str, None] | None:
+        return (self.sources[name], self.files.get(name, name), None) if name in self.sources else None
+
+    def _place(self, error: Exception, name: str) -> str:
+        """File and line: a syntax error knows them, any other has them in its innermost template's frame."""
+        if isinstance(error, jinja2.TemplateSyntaxError):
+            return f"{error.filename or error.name}:{error.lineno}"
+        known = {self.files.get(each, each) for each in self.sources}
+        place = self.files.get(name, name)
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename in known:
+                place = f"{frame.f_code.co_filename}:{line}"
+        return place
 
 
 def load_templates(override: Path | None = None) -> Templates:
@@ -60,6 +79,7 @@ def load_templates(override: Path | None = None) -> Templates:
         for entry in importlib.resources.files("flagscale_deploy.templates").iterdir()
         if entry.name.endswith(SUFFIX)
     }
+    files = {}
     if override is not None:
         if not override.is_dir():
             raise InputError.at(str(override), "templates: no such directory")
@@ -67,8 +87,25 @@ def load_templates(override: Path | None = None) -> Templates:
             if path.name not in sources:
                 known = ", ".join(sorted(sources))
                 raise InputError.at(str(path), "overrides no template", f"the templates are: {known}")
-            sources[path.name] = path.read_text(encoding="utf-8")
-    return Templates(sources)
+            sources[path.name], files[path.name] = _read(path), str(path)
+    return Templates(sources, files)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError.at(str(path), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError.at(str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, jinja2.TemplateNotFound):
+        return f"there is no template {error.message}"
+    if isinstance(error, jinja2.TemplateError):
+        return error.message or type(error).__name__
+    return f"{type(error).__name__}: {error}"
 
 
 def _quoted(value: Any) -> str:

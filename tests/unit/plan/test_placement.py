@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagscale_deploy.errors import CheckError, InputError
-from flagscale_deploy.observation import Gpu
+from flagscale_deploy.errors import CheckError, Fault, InputError
+from flagscale_deploy.observation import Gpu, GpuProcess
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, model, planned, seen, spec
 
@@ -138,6 +138,13 @@ def test_gpus_recorded_for_another_deployment_are_taken(record: dict[str, Any], 
     assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": free}
 
 
+@pytest.mark.parametrize(("run", "index"), [("qwen/earlier", 0), ("qwen2/earlier", 1), ("", 1)])
+def test_a_deployment_that_runs_is_planned_as_if_its_gpus_were_free(run: str, index: int) -> None:
+    mine = Gpu(0, memory_total_mib=100, memory_used_mib=90, processes=(GpuProcess(7, 90, run=run),))
+    known = {"gpu01": facts("gpu01", gpus=(mine, Gpu(1)))}
+    assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": (index,)}
+
+
 def test_another_deployment_is_named_where_it_is_in_the_way() -> None:
     (fault,) = faults_of(inventory("gpu01"), spec(model(tp=8)), {"gpu01": facts("gpu01", deployments=(recorded("x"),))})
     assert "gpu01 GPU 0: deployment x" in fault.problem
@@ -227,6 +234,7 @@ def test_faults_are_input_errors_where_no_host_was_contacted() -> None:
         planned(inventory("gpu01"), spec(model(tp=16)))
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(0, 8), min_size=1, max_size=6),
     st.lists(st.tuples(st.sampled_from([1, 2, 4, 8, 12]), st.integers(1, 3)), min_size=1, max_size=4),
@@ -241,14 +249,13 @@ def test_whatever_the_hosts_every_gpu_belongs_to_one_and_ray_counts_the_rest(
         for number, (name, count) in enumerate(zip(names, counts, strict=True))
     }
     models = [model(f"m{at}", tp=tp, replicas=replicas, port=9000 + at) for at, (tp, replicas) in enumerate(sizes)]
+    faults: tuple[Fault, ...] = ()
     try:
         made = planned(inventory(*names), spec(*models, ray="on"), known)
     except CheckError as error:
-        found = error
-    else:
-        found = None
-    if found is not None:
-        assert all("free are" in fault.problem or "taken twice" in fault.problem for fault in found.faults)
+        faults = error.faults
+    assert all("free are" in fault.problem or "taken twice" in fault.problem for fault in faults)
+    if faults:
         return
     held = [(name, index) for each in made.instances for name, indexes in each.gpus.items() for index in indexes]
     assert len(held) == len(set(held))
