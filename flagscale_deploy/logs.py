@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,7 +76,7 @@ def read_logs(
                     show(host.name, message["file"], line)
         return len(files)
 
-    return fleet.map(work)
+    return fleet.gather({host.name: partial(work, host) for host in fleet.hosts.values()}, together=True)
 
 
 def diagnose_folder(folder: Path) -> Diagnosis | None:

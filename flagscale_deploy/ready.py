@@ -6,16 +6,16 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started
-from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.stages import SERVE
-from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
 
 KEPT_LINES = 400
@@ -74,21 +74,17 @@ def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: fl
     Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more.
     """
     by_script = {(each.step.host, each.step.script): each for each in started}
-    waits: dict[str, list[InstancePlan]] = {}
-    for instance in plan.instances:
-        waits.setdefault(instance.driver, []).append(instance)
-    took: dict[str, float] = {}
-
-    def work(host: Host) -> None:
-        for instance in waits[host.name]:
-            one = by_script[instance.driver, instance.script]
-            took[instance.name] = _Watch(plan, instance, one, timeout, say).wait(fleet)
-
-    failed = failures(fleet.map(work, waits, fail_fast=True))
+    watches = {
+        instance.name: _Watch(plan, instance, by_script[instance.driver, instance.script], timeout, say)
+        for instance in plan.instances
+    }
+    tasks = {name: partial(watch.wait, fleet) for name, watch in watches.items()}
+    results = fleet.gather(tasks, fail_fast=True, together=True)
+    failed = failures(results)
     causes: list[HostError] = [error for error in failed.values() if not isinstance(error, GivenUpError)]
     if causes:
         raise causes[0]
-    return took
+    return answers(results)
 
 
 @dataclass

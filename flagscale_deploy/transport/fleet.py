@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -80,15 +81,21 @@ class Fleet:
         Any other exception, and the interruption of the caller, cancels the others and is raised when they have ended.
         `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
         """
-        names = list(self.hosts if hosts is None else hosts)
+        names = self.hosts if hosts is None else hosts
+        return self.gather({name: partial(work, self.hosts[name]) for name in names}, fail_fast=fail_fast)
+
+    def gather(
+        self, tasks: Mapping[str, Callable[[], T]], *, fail_fast: bool = False, together: bool = False
+    ) -> dict[str, T | HostError]:
+        """Do tasks that have a name, as `map` does; `together`: all at the same time, because they last."""
         try:
-            return self._map(work, names, fail_fast)
+            return self._gather(tasks, fail_fast, max(1, len(tasks) if together else min(self._forks, len(tasks))))
         finally:
             self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
 
-    def _map(self, work: Callable[[Host], T], names: list[str], fail_fast: bool) -> dict[str, T | HostError]:
-        with ThreadPoolExecutor(max_workers=max(1, min(self._forks, len(names))), thread_name_prefix="fleet") as pool:
-            futures = {name: pool.submit(self._kept, work, self.hosts[name], fail_fast) for name in names}
+    def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
+        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fleet") as pool:
+            futures = {name: pool.submit(self._kept, name, task, fail_fast) for name, task in tasks.items()}
             try:
                 _wait_interruptibly(futures.values())
                 return {name: future.result() for name, future in futures.items()}
@@ -113,18 +120,18 @@ class Fleet:
 
         return self.map(work, hosts)
 
-    def _kept(self, work: Callable[[Host], T], host: Host, fail_fast: bool) -> T | HostError:
+    def _kept(self, name: str, task: Callable[[], T], fail_fast: bool) -> T | HostError:
         error: HostError
         try:
-            return work(host)
+            return task()
         except HostError as failed:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
-            error = RemoteError(host.name, str(wrong))
+            error = RemoteError(name, str(wrong))
         except InterruptedByUser:
             if not fail_fast:
                 raise
-            return GivenUpError(host.name, "given up, because another host failed")
+            return GivenUpError(name, "given up, because another host failed")
         if fail_fast:
             self.cancelled.set()
         return error
