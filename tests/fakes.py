@@ -132,7 +132,7 @@ class FakeFleet(Fleet):
         self.calls: list[Call] = []
         self.connections: dict[str, FakeConnection] = {}
 
-        def connect(host: Host, timeout: float) -> FakeConnection:  # noqa: ARG001
+        def connect(host: Host, timeout: float) -> FakeConnection:
             self.connections[host.name] = FakeConnection(host, handler, self.calls, (refused or {}).get(host.name))
             return self.connections[host.name]
 

@@ -138,10 +138,13 @@ def test_gpus_recorded_for_another_deployment_are_taken(record: dict[str, Any], 
     assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": free}
 
 
-@pytest.mark.parametrize(("run", "index"), [("qwen/earlier", 0), ("qwen2/earlier", 1), ("", 1)])
-def test_a_deployment_that_runs_is_planned_as_if_its_gpus_were_free(run: str, index: int) -> None:
-    mine = Gpu(0, memory_total_mib=100, memory_used_mib=90, processes=(GpuProcess(7, 90, run=run),))
-    known = {"gpu01": facts("gpu01", gpus=(mine, Gpu(1)))}
+@pytest.mark.parametrize(
+    ("record", "index"), [(recorded("qwen"), 0), (recorded("qwen", stopped_at=1.0), 1), (recorded("qwen2"), 2)]
+)
+def test_a_deployment_that_runs_is_planned_as_if_its_gpus_were_free(record: dict[str, Any], index: int) -> None:
+    """Processes on a GPU can't tell whose they are: vLLM's engine renames itself, and its marker is lost."""
+    at_work = Gpu(0, memory_total_mib=100, memory_used_mib=90, processes=(GpuProcess(7, 90, command="VLLM::Engine"),))
+    known = {"gpu01": facts("gpu01", gpus=(at_work, Gpu(1), Gpu(2)), deployments=(record,))}
     assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": (index,)}
 
 
