@@ -1,5 +1,6 @@
 # `make` lists the targets; CONTRIBUTING.md says more. PYTHON=/path/to/python3.12 picks another Python (3.11 or later).
 PYTHON ?= python3
+export PYTHON
 VENV := .venv
 STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py

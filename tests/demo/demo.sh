@@ -5,8 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 repository=$PWD
-venv=$(python3 tests/environments/build.py node)
-FSD_TINY_MODEL=$(python3 tests/environments/build.py model)
+python=${PYTHON:-python3}
+venv=$("$python" tests/environments/build.py node)
+FSD_TINY_MODEL=$("$python" tests/environments/build.py model)
 export FSD_TINY_MODEL PATH=$repository/.venv/bin:$PATH
 work=$repository/outputs/demo
 rm -rf "$work"
