@@ -10,15 +10,18 @@ import os
 
 import pytest
 
+from tests.lab.permission import obstacle
+
 pytest_plugins = ("tests.lab.fixtures", "tests.environments.fixtures")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
+    reason = obstacle()
+    if reason is None:
         return
     for item in items:
         if item.get_closest_marker("lab"):
-            item.add_marker(pytest.mark.skip(reason="the lab's network namespaces need root"))
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(trylast=True)

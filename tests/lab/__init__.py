@@ -12,5 +12,6 @@ from tests.lab.host import Host
 from tests.lab.keepers import LabError
 from tests.lab.lab import Lab
 from tests.lab.leftovers import Leftover
+from tests.lab.permission import obstacle
 
-__all__ = ["Gpu", "GpuProcess", "Host", "Lab", "LabError", "Leftover"]
+__all__ = ["Gpu", "GpuProcess", "Host", "Lab", "LabError", "Leftover", "obstacle"]

@@ -15,6 +15,7 @@ from tests.lab.demolition import reap
 from tests.lab.host import Host
 from tests.lab.keepers import LabError
 from tests.lab.lab import Lab
+from tests.lab.permission import obstacle
 from tests.lab.slots import known_slots, registry
 from tests.lab.state import LabState
 
@@ -56,6 +57,12 @@ def show(options: argparse.Namespace) -> int:
             until = "until down" if state.owner is None else f"with process {state.owner}"
             _say(f"slot {slot.number}: {_hosts(Lab.attach(slot.number))}; lives {until}")
     return 0
+
+
+def possible(options: argparse.Namespace) -> int:
+    reason = obstacle()
+    _say(reason or "a lab can be made here")
+    return 1 if reason else 0
 
 
 def ssh(options: argparse.Namespace) -> int:
@@ -132,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     made.set_defaults(act=up)
     commands.add_parser("down", help="end every lab that `up` made, or that of --slot").set_defaults(act=down)
     commands.add_parser("list", help="the labs on this machine").set_defaults(act=show)
+    commands.add_parser("possible", help="whether a lab can be made here").set_defaults(act=possible)
 
     for act, text in ((cut, "pull a host's network cable"), (join, "plug it in"), (kill, "power loss of a host")):
         _for_host(commands, act.__name__, text).set_defaults(act=act)

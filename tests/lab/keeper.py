@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def main(wish: Wish) -> None:
 def claim() -> tuple[Slot, int]:
     """The first free slot and the descriptor that holds its lock."""
     with registry():
-        reap()
+        with suppress(OSError):  # what cannot be taken away keeps its slot, and nobody from another
+            reap()
         taken = set(known_slots())
         for slot in map(Slot, range(SLOTS)):
             if slot not in taken:

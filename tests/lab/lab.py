@@ -13,6 +13,7 @@ from tests.lab.demolition import processes_in, reap
 from tests.lab.host import Host
 from tests.lab.keepers import ForeignKeeper, Keeper, LabError, OwnKeeper
 from tests.lab.leftovers import Leftover, Process, inspect
+from tests.lab.permission import obstacle
 from tests.lab.slots import Slot, registry
 from tests.lab.state import LabState
 
@@ -31,8 +32,8 @@ class Lab:
     def __init__(
         self, hosts: int = 1, gpus: int = 0, mounts: Iterable[str | Path] = (), *, owner: int | None = THIS_PROCESS
     ) -> None:
-        if os.geteuid() != 0:
-            raise LabError("the lab makes network namespaces, which needs root")
+        if reason := obstacle():
+            raise LabError(reason)
         directories = [os.path.abspath(each) for each in mounts]
         if absent := [each for each in directories if not os.path.isdir(each)]:
             raise LabError(f"only directories can be mounted in hosts, and these are none: {', '.join(absent)}")
