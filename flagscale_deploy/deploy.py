@@ -10,14 +10,14 @@ from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.diagnose import Diagnosis
-from flagscale_deploy.errors import ConnectError, DeployError, HostError, InterruptedByUser, NotReadyError
+from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import StepsFailedError, execute, secret_files
 from flagscale_deploy.folder import RunFolder
 from flagscale_deploy.logs import collect_logs, diagnose_folder
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.ready import InstanceFailedError, wait_ready
+from flagscale_deploy.ready import wait_ready
 from flagscale_deploy.records import record_of
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.stop import StopReport, stop_deployment
@@ -50,17 +50,8 @@ class RunFailedError(DeployError):
 
     def __init__(self, failure: Failure, folder: RunFolder, deployment: str) -> None:
         self.failure, self.folder, self.deployment = failure, folder, deployment
-        self.exit_code = exit_code(failure.error)
+        self.exit_code = failure.error.exit_code
         super().__init__(str(failure.error) or type(failure.error).__name__)
-
-
-def exit_code(error: DeployError) -> int:
-    """The exit status of a run that ended with this error."""
-    if isinstance(error, InstanceFailedError):
-        return NotReadyError.exit_code
-    if isinstance(error, StepsFailedError) and any(isinstance(each, ConnectError) for each in error.errors.values()):
-        return ConnectError.exit_code
-    return error.exit_code
 
 
 def bring_up(
@@ -124,7 +115,7 @@ def failure_json(failure: Failure) -> dict[str, Any]:
     diagnosis = failure.diagnosis
     return {
         "error": str(failure.error),
-        "exit_code": exit_code(failure.error),
+        "exit_code": failure.error.exit_code,
         "cause": diagnosis
         and {
             "host": diagnosis.host,

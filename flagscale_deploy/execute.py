@@ -11,7 +11,7 @@ from typing import Any
 from flagscale_deploy import shell
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
-from flagscale_deploy.errors import DeployError, HostError, RemoteError
+from flagscale_deploy.errors import ConnectError, DeployError, HostError, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
@@ -32,11 +32,23 @@ class Started:
     log: str
 
 
+class EndedAtOnceError(RemoteError):
+    """A script that was to go on running, an engine's, ended as soon as it had started."""
+
+    exit_code = NotReadyError.exit_code
+
+
 class StepsFailedError(DeployError):
-    """One or more steps failed; every host's own error is kept."""
+    """One or more steps failed; every host's own error is kept.
+
+    Exit status: 3 when a host was lost, 5 when only engines ended, 1 otherwise.
+    """
 
     def __init__(self, errors: Mapping[str, HostError]) -> None:
         self.errors = dict(errors)
+        codes = {error.exit_code for error in self.errors.values()}
+        self.exit_code = next((code for code in (ConnectError.exit_code, DeployError.exit_code) if code in codes),
+                              NotReadyError.exit_code)  # fmt: skip
         super().__init__("\n".join(str(error) for error in self.errors.values()))
 
 
@@ -130,7 +142,8 @@ def _launch(
             answer |= message
     code = answer.get("exit_code", 0 if step.detached else -1)
     if code not in (0, None) or (step.detached and code == 0):
-        raise RemoteError(step.host, _failure(step, code, answer.get("tail", [])))
+        kind = EndedAtOnceError if step.detached else RemoteError
+        raise kind(step.host, _failure(step, code, answer.get("tail", [])))
     return Started(step, answer["pid"], answer["start_ticks"], answer["log"])
 
 

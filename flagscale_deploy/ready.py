@@ -10,7 +10,7 @@ from functools import partial
 
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
-from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.errors import HostError, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started
 from flagscale_deploy.plan.model import InstancePlan, Plan
@@ -50,6 +50,8 @@ class Progress:
 
 class InstanceFailedError(RemoteError):
     """An instance whose process ended, or that did not answer in time. `lines` are the errors in its log."""
+
+    exit_code = NotReadyError.exit_code
 
     def __init__(self, instance: InstancePlan, problem: str, lines: Sequence[str]) -> None:
         self.instance, self.lines = instance, tuple(lines)
