@@ -47,36 +47,56 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
 
 
 def place(
-    spec: ServeSpec, hosts: Sequence[Host], head: Host, free: Free, busy: Busy, faults: list[Fault]
+    spec: ServeSpec, eligible: Mapping[str, Sequence[Host]], free: Free, busy: Busy, faults: list[Fault]
 ) -> tuple[Placement, ...]:
-    """A place for every replica of every model. Takes what it hands out from `free`; what finds no place is a fault."""
+    """A place for every replica of every model, on the hosts that are `eligible` for the model, the head first.
+
+    Takes what it hands out from `free`; what finds no place is a fault. Models that want as many replicas as there is
+    room for come last, and get their replicas in turn.
+    """
     placements: list[Placement] = []
-    order = [head, *(host for host in hosts if host is not head)]
     for model in spec.models:
-        for replica in range(model.replicas):
-            placement = _place_one(model, replica, order, free, placements)
+        for replica in range(0 if model.replicas == "auto" else model.replicas):
+            placement = _place_one(model, replica, eligible[model.name], free, placements)
             if placement is None:
-                faults.append(_no_room(model, replica, order, free, busy))
+                faults.append(_no_room(model, replica, eligible[model.name], free, busy))
                 break
-            for name, indexes in placement.gpus.items():
-                free[name] = [index for index in free[name] if index not in indexes]
-            placements.append(placement)
+            _take(placement, free, placements)
+    waiting = [model for model in spec.models if model.replicas == "auto"]
+    replica = 0
+    while waiting:
+        for model in list(waiting):
+            placement = _place_one(model, replica, eligible[model.name], free, placements)
+            full = model.gpus_needed == 0 and replica >= len(eligible[model.name])
+            if placement is None or full:
+                waiting.remove(model)
+                if replica == 0:
+                    faults.append(_no_room(model, replica, eligible[model.name], free, busy))
+            else:
+                _take(placement, free, placements)
+        replica += 1
     return tuple(placements)
+
+
+def _take(placement: Placement, free: Free, placements: list[Placement]) -> None:
+    for name, indexes in placement.gpus.items():
+        free[name] = [index for index in free[name] if index not in indexes]
+    placements.append(placement)
 
 
 def _place_one(
     model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
 ) -> Placement | None:
+    """Replicas spread over hosts; among equals the host that has the least left over (best fit), then the first."""
     chosen = model.engine_args.get("distributed-executor-backend")
-    need = model.gpus_needed
-    if need == 0:
-        load = {host.name: sum(host.name == other.driver for other in placed) for host in hosts}
-        driver = min(hosts, key=lambda host: load[host.name]).name
-        return Placement(model.name, replica, {driver: ()}, driver, _executor(chosen, model), pinned=chosen != "ray")
+    need, executor = model.gpus_needed, _executor(chosen, model)
+    count = {host.name: sum(host.name == each.driver for each in placed if need == 0 or each.model == model.name)
+             for host in hosts}  # fmt: skip
     fitting = [host.name for host in hosts if len(free[host.name]) >= need]
     if fitting:
-        gpus = {fitting[0]: tuple(free[fitting[0]][:need])}
-        return Placement(model.name, replica, gpus, fitting[0], _executor(chosen, model), pinned=chosen != "ray")
+        name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))
+        gpus = {name: tuple(free[name][:need])}
+        return Placement(model.name, replica, gpus, name, executor, pinned=chosen != "ray")
     if chosen not in (None, "ray") or sum(len(free[host.name]) for host in hosts) < need:
         return None
     gpus = _span(need, hosts, free)

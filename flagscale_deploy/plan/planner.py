@@ -6,18 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import CheckError, Fault, InputError
 from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.patterns import limit
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, Plan, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_address, plan_networks
 from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
-from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.ports import Ports, plan_engine_ports
 from flagscale_deploy.plan.ray import plan_ray
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
@@ -59,15 +60,11 @@ def plan(
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
-    placements = place(spec, hosts, head, free, busy, misplaced)
+    eligible = {model.name: _eligible(model, inventory) for model in spec.models}
+    placements = place(spec, eligible, free, busy, misplaced)
     faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
     models = {model.name: model for model in spec.models}
-    engine_ports = {
-        (each.model, each.replica): ports.fixed(
-            each.driver, models[each.model].port, f"{each.model}/{each.replica}", models[each.model].where
-        )
-        for each in placements
-    }
+    engine_ports = plan_engine_ports(placements, models, ports)
     ray = plan_ray(spec, hosts, head, ground.networks, placements, free, facts, ports, run_id)
     faults += [
         Fault(
@@ -94,6 +91,17 @@ def plan(
         scripts={},
     )
     return render_scripts(unscripted, inventory, spec, ground.networks, templates)
+
+
+def _eligible(model: ModelSpec, inventory: Inventory) -> tuple[Host, ...]:
+    """The hosts a model may be placed on, the head first. Raises InputError for a pattern that names none."""
+    allowed = inventory
+    if model.hosts is not None:
+        try:
+            allowed = limit(inventory, model.hosts)
+        except InputError as error:
+            raise InputError([replace(fault, where=f"{model.where}: hosts") for fault in error.faults]) from error
+    return tuple(sorted(allowed.hosts, key=lambda host: host.name != inventory.head.name))
 
 
 def digest(inventory: Inventory, spec: ServeSpec, templates: Templates) -> str:

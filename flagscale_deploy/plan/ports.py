@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.recorded import others
 
 HIGHEST = 65535
@@ -52,3 +54,19 @@ class Ports:
             if port in record.get("ports", {}).values():
                 return f"deployment {record['deployment']}"
         return None
+
+
+def plan_engine_ports(
+    placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports
+) -> dict[tuple[str, int], int]:
+    """The port of each (model, replica): the model's own on every host, the next free for a further replica there."""
+    planned: dict[tuple[str, int], int] = {}
+    seen: set[tuple[str, str]] = set()
+    for each in placements:
+        model, use = models[each.model], f"{each.model}/{each.replica}"
+        if model.port_auto or (each.model, each.driver) in seen:
+            planned[each.model, each.replica] = ports.next_free(each.driver, model.port, use)
+        else:
+            planned[each.model, each.replica] = ports.fixed(each.driver, model.port, use, model.where)
+        seen.add((each.model, each.driver))
+    return planned

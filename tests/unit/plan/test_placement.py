@@ -82,13 +82,40 @@ def test_models_and_replicas_share_no_gpu() -> None:
     asked = spec(model("a", tp=4, port=1001), model("b", tp=2, replicas=3, port=1002))
     hosts = inventory("gpu01", "gpu02", "gpu03")
     known = {"gpu01": facts("gpu01", 4), "gpu02": facts("gpu02", 2), "gpu03": facts("gpu03", 4)}
-    faults = faults_of(hosts, asked, known)
-    assert ["taken twice" in fault.problem for fault in faults] == [True]  # both replicas on gpu03 want port 1002
-    known["gpu03"], known["gpu04"] = facts("gpu03", 2), facts("gpu04", 2)
-    made = planned(inventory("gpu01", "gpu02", "gpu03", "gpu04"), asked, known)
-    assert [each.gpus for each in made.instances] == [
-        {"gpu01": (0, 1, 2, 3)}, {"gpu02": (0, 1)}, {"gpu03": (0, 1)}, {"gpu04": (0, 1)},
-    ]  # fmt: skip
+    made = planned(hosts, asked, known)
+    assert [(each.gpus, each.port) for each in made.instances] == [
+        ({"gpu01": (0, 1, 2, 3)}, 1001),
+        ({"gpu02": (0, 1)}, 1002),
+        ({"gpu03": (0, 1)}, 1002),
+        ({"gpu03": (2, 3)}, 1003),
+    ]
+
+
+def test_as_many_replicas_as_the_free_gpus_carry_spread_over_hosts() -> None:
+    asked = spec(model("fixed", tp=4, port=1001), model("many", tp=2, replicas="auto", port=1002))
+    known = {"gpu01": facts("gpu01", 8), "gpu02": facts("gpu02", 5)}
+    made = planned(inventory("gpu01", "gpu02"), asked, known)
+    assert [(each.model, each.driver, each.gpus[each.driver], each.port) for each in made.instances] == [
+        ("fixed", "gpu02", (0, 1, 2, 3), 1001),
+        ("many", "gpu01", (0, 1), 1002),
+        ("many", "gpu01", (2, 3), 1003),
+        ("many", "gpu01", (4, 5), 1004),
+        ("many", "gpu01", (6, 7), 1005),
+    ]
+
+
+def test_a_model_stays_on_the_hosts_it_is_restricted_to() -> None:
+    asked = spec(model("a", tp=1, hosts="gpu02"))
+    made = planned(inventory("gpu01", "gpu02"), asked, seen("gpu01", "gpu02"))
+    assert made.instances[0].driver == "gpu02"
+    (fault,) = faults_of(inventory("gpu01", "gpu02"), spec(model("a", tp=1, hosts="gpu9")), seen("gpu01", "gpu02"))
+    assert fault.where.endswith(": hosts")
+
+
+def test_the_next_free_port_is_taken_where_that_was_asked_for() -> None:
+    asked = spec(model("a", tp=1, port=1000), model("b", tp=1, port=1000, port_auto=True))
+    made = planned(inventory("gpu01"), asked, seen("gpu01"))
+    assert [each.port for each in made.instances] == [1000, 1001]
 
 
 def test_two_models_on_one_host_get_different_gpus() -> None:

@@ -58,11 +58,11 @@ def test_the_nodes_have_roles_addresses_and_custom_resources() -> None:
     known = {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", 0), "gpu03": facts("gpu03", 0)}
     made = planned(hosts, spec(ray="on"), known)
     assert [(node.role, node.node_ip, node.resources) for node in made.ray.nodes] == [
-        ("head", "10.0.0.1", {"A100": 7.0}),
+        ("head", "10.0.0.1", {"A100": 8.0}),
         ("worker", "10.0.0.2", {"npu": 4.0}),
         ("worker", "10.0.0.3", {}),
     ]
-    assert """--resources='{"A100": 7.0}'""" in made.scripts["gpu01"]["ray_head.sh"]
+    assert """--resources='{"A100": 8.0}'""" in made.scripts["gpu01"]["ray_head.sh"]
     assert "--resources" not in made.scripts["gpu03"]["ray_worker.sh"]
 
 
