@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ def new_run_id() -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run. What we write into it goes through `redact` first."""
 
     path: Path
+    redact: Callable[[str], str] = str
 
     @classmethod
-    def make(cls, exp_dir: str, run_id: str) -> RunFolder:
+    def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
         """Make it, mode 0700. Raises InputError where that is not possible."""
         path = Path(exp_dir) / "runs" / run_id
         try:
@@ -36,7 +37,7 @@ class RunFolder:
             raise InputError.at(
                 str(path), f"cannot be made: {error.strerror}", "set experiment.exp_dir, or free the disk"
             ) from error
-        return cls(path)
+        return cls(path, redact)
 
     @property
     def events(self) -> Path:
@@ -52,7 +53,8 @@ class RunFolder:
         write_scripts(self.path / "scripts", plan.scripts)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
+        (self.path / name).write_text(text + "\n", encoding="utf-8")
 
 
 def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:

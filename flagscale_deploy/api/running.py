@@ -73,7 +73,7 @@ def run(
                 return RunResult(None, present, None, None, _endpoints(present.instances), _secured(spec))
             made = make_plan(request.inventory, spec, facts, new_run_id(), sources, force=force)
             journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-            folder = RunFolder.make(spec.exp_dir, made.run_id)
+            folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
             folder.write_plan(made)
             with JsonLines(folder.events, redactor.redact) as lines:
                 for event in history:
