@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -123,6 +123,8 @@ class Fleet:
     def _kept(self, name: str, task: Callable[[], T], fail_fast: bool) -> T | HostError:
         error: HostError
         try:
+            if self.cancelled.is_set():  # it waited for a free thread while another host failed
+                raise InterruptedByUser("interrupted")
             return task()
         except HostError as failed:
             error = failed
@@ -153,9 +155,9 @@ def answers(results: Mapping[str, T | HostError]) -> dict[str, T]:
 
 
 def _wait_interruptibly(futures: Iterable[Future[Any]]) -> None:
-    """Wait in small steps: a signal's handler runs between them, in the main thread. A failed one ends the wait."""
+    """Wait in small steps: a signal's handler runs between them, in the main thread. Raises what one of them raised."""
     waiting = set(futures)
     while waiting:
-        done, waiting = wait(waiting, timeout=POLL_SECONDS)
-        if any(future.exception() is not None for future in done):
-            return
+        done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import subprocess
 from typing import cast
 
@@ -12,6 +13,10 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import Source
 
 CHUNK = 1 << 16
+PROGRAM_GRACE_SECONDS = 5.0
+"""How long a program may take to end once its standard input has: it puts things in order."""
+COMMAND_GRACE_SECONDS = 0.2
+"""A command whose standard input ended long ago has nothing to end for."""
 
 
 class LocalRunning:
@@ -63,14 +68,16 @@ class LocalRunning:
             raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output") from error
 
     def close(self) -> None:
+        assert self._process.stdin is not None
+        grace = COMMAND_GRACE_SECONDS if self._process.stdin.closed else PROGRAM_GRACE_SECONDS
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
         try:
-            self._process.wait(5)
+            self._process.wait(grace)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 

@@ -40,7 +40,10 @@ class SshConnection:
             return
         with _errors_of(self.host):
             self._fabric = _fabric_connection(self.host, self._timeout)
-            self._fabric.open()
+            try:
+                self._fabric.open()
+            except paramiko.BadHostKeyException as error:
+                raise _changed_key(self.host, self._fabric, error) from error
         _notice_silence(self._fabric.transport)
 
     def start(self, command: str) -> SshRunning:
@@ -52,10 +55,8 @@ class SshConnection:
         return SshRunning(self.host.name, channel)
 
     def close(self) -> None:
-        connection: fabric.Connection | None = self._fabric
-        while isinstance(connection, fabric.Connection):
-            connection.close()
-            connection = connection.gateway
+        for hop in _hops(self._fabric) if self._fabric is not None else ():
+            hop.close()
 
 
 class SshRunning:
@@ -131,11 +132,25 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
         connect_timeout=timeout,
         connect_kwargs=settings | keys,
     )
-    hop: fabric.Connection | str | None = connection
-    while isinstance(hop, fabric.Connection):  # Fabric's own policy accepts any key, also a jump host's
-        hostkeys.install(hop.client, host, cast("Mapping[str, object]", hop.ssh_config))
-        hop = hop.gateway
+    for hop in _hops(connection):  # Fabric's own policy accepts any key, also a jump host's
+        known_as = hostkeys.known_name(hop.host, hop.port)
+        hostkeys.install(hop.client, host, cast("Mapping[str, object]", hop.ssh_config), known_as)
     return connection
+
+
+def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
+    """A connection and those it goes through, the nearest to the host first."""
+    hop: fabric.Connection | str | None = connection
+    while isinstance(hop, fabric.Connection):
+        yield hop
+        hop = hop.gateway
+
+
+def _changed_key(host: Host, connection: fabric.Connection, error: paramiko.BadHostKeyException) -> HostKeyError:
+    """The error names the machine but not its port, and known_hosts knows it by both."""
+    hop = next((each for each in _hops(connection) if each.host == error.hostname), connection)
+    files = hostkeys.known_hosts_files(host, cast("Mapping[str, object]", hop.ssh_config))
+    return hostkeys.changed(host, error, files, hostkeys.known_name(hop.host, hop.port))
 
 
 @functools.cache
@@ -169,7 +184,8 @@ def connect_error(host: Host, error: Exception) -> ConnectError:
     """The one place where foreign errors become ours."""
     name, where = host.name, f"{host.address}" + (f":{host.port}" if host.port else "")
     if isinstance(error, paramiko.BadHostKeyException):
-        return hostkeys.changed(host, error, hostkeys.known_hosts_files(host, {}))
+        known_as = hostkeys.known_name(error.hostname, host.port or 22)
+        return hostkeys.changed(host, error, hostkeys.known_hosts_files(host, {}), known_as)
     if isinstance(error, paramiko.PasswordRequiredException):
         return AuthenticationError(name, "the private key has a passphrase", "add it to the SSH agent: ssh-add")
     if isinstance(error, paramiko.AuthenticationException) or "authentication methods" in str(error):
@@ -188,4 +204,6 @@ def connect_error(host: Host, error: Exception) -> ConnectError:
         return UnreachableError(name, f"cannot connect to {where}: {error.strerror}", "is sshd running there?")
     if isinstance(error, ConnectError | HostKeyError):
         return error
-    return UnreachableError(name, f"SSH to {where} failed: {error or type(error).__name__}", f"try: ssh {host.address}")
+    return UnreachableError(
+        name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {host.address}"
+    )

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport import fleet as module
+from flagscale_deploy.transport.fleet import GivenUpError, answers, connect, failures
+from flagscale_deploy.transport.local import LocalConnection
+from flagscale_deploy.transport.program import Program
+from flagscale_deploy.transport.ssh import SshConnection
+from tests.fakes import FakeFleet, Said
+
+NAMES = [f"gpu{at:02}" for at in range(1, 9)]
+
+
+def nothing(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+    yield {"ok": True}
+
+
+def fleet(*, forks: int = 64, hosts: int = 8) -> FakeFleet:
+    return FakeFleet(nothing, NAMES[:hosts], forks=forks)
+
+
+def test_every_hosts_result_is_kept_in_the_order_of_the_inventory() -> None:
+    def work(host: Host) -> str:
+        if host.name in ("gpu02", "gpu05"):
+            raise RemoteError(host.name, "disk full")
+        return host.name.upper()
+
+    results = fleet().map(work)
+    assert list(results) == NAMES
+    assert answers(results) == {name: name.upper() for name in NAMES if name not in ("gpu02", "gpu05")}
+    assert {name: error.problem for name, error in failures(results).items()} == {
+        "gpu02": "disk full", "gpu05": "disk full",
+    }  # fmt: skip
+
+
+def test_only_the_hosts_that_are_named() -> None:
+    assert fleet().map(lambda host: host.name, ["gpu03", "gpu01"]) == {"gpu03": "gpu03", "gpu01": "gpu01"}
+    assert fleet().map(lambda host: host.name, []) == {}
+
+
+def test_all_at_the_same_time() -> None:
+    meeting = threading.Barrier(8)
+    assert len(answers(fleet().map(lambda _host: meeting.wait(10)))) == 8
+
+
+@pytest.mark.parametrize("forks", [1, 3])
+def test_no_more_than_forks_at_a_time(forks: int) -> None:
+    counting = threading.Lock()
+    now = most = 0
+
+    def work(_host: Host) -> None:
+        nonlocal now, most
+        with counting:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with counting:
+            now -= 1
+
+    fleet(forks=forks).map(work)
+    assert most == forks
+
+
+def test_tasks_that_last_are_done_together_whatever_the_forks() -> None:
+    meeting = threading.Barrier(8)
+    tasks = {name: lambda: meeting.wait(10) for name in NAMES}
+    assert len(answers(fleet(forks=2).gather(tasks, together=True))) == 8
+
+
+def waits_for_cancel(running: FakeFleet, host: Host) -> str:
+    """What every program does: it looks whether it was cancelled."""
+    if not running.cancelled.wait(10):
+        raise RemoteError(host.name, "nobody cancelled it")
+    raise InterruptedByUser("interrupted")
+
+
+def test_fail_fast_ends_the_others_and_keeps_every_error() -> None:
+    running = fleet()
+    both = threading.Barrier(2)
+
+    def work(host: Host) -> str:
+        if host.name in ("gpu02", "gpu05"):
+            both.wait(10)
+            raise RemoteError(host.name, "broken")
+        return waits_for_cancel(running, host)
+
+    failed = failures(running.map(work, fail_fast=True))
+    assert sorted(failed) == NAMES
+    assert [name for name, error in failed.items() if not isinstance(error, GivenUpError)] == ["gpu02", "gpu05"]
+    assert failed["gpu01"].problem == "given up, because another host failed"
+
+
+def test_fail_fast_starts_nothing_after_a_failure() -> None:
+    begun = []
+
+    def work(host: Host) -> None:
+        begun.append(host.name)
+        raise RemoteError(host.name, "broken")
+
+    failed = failures(fleet(forks=1).map(work, fail_fast=True))
+    assert begun == ["gpu01"]
+    assert len(failed) == 8
+    assert [type(error) for name, error in failed.items() if name != "gpu01"] == [GivenUpError] * 7
+
+
+def test_what_comes_after_a_failure_is_not_cancelled() -> None:
+    running = fleet()
+
+    def work(host: Host) -> None:
+        raise RemoteError(host.name, "broken")
+
+    running.map(work, fail_fast=True)
+    assert not running.cancelled.is_set()
+
+
+def test_an_unforeseen_error_cancels_the_others_at_once_and_is_raised() -> None:
+    running = fleet()
+    began = time.monotonic()
+
+    def work(host: Host) -> str:
+        if host.name == "gpu08":
+            raise KeyError("a bug")
+        return waits_for_cancel(running, host)
+
+    with pytest.raises(KeyError, match="a bug"):
+        running.map(work)
+    assert time.monotonic() - began < 5
+    assert not running.cancelled.is_set()
+
+
+def test_an_interruption_of_the_caller_ends_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = fleet()
+    ended = []
+
+    def work(host: Host) -> str:
+        try:
+            return waits_for_cancel(running, host)
+        finally:
+            ended.append(host.name)
+
+    def ctrl_c(_futures: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_wait_interruptibly", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        running.map(work)
+    assert len(ended) in range(9)
+    assert not running.cancelled.is_set()
+
+
+def test_a_value_that_no_program_can_take_is_that_hosts_error() -> None:
+    def work(host: Host) -> None:
+        raise ValueError("a NUL byte cannot be passed to a program")
+
+    error = fleet(hosts=1).map(work)["gpu01"]
+    assert isinstance(error, RemoteError)
+    assert str(error) == "gpu01: a NUL byte cannot be passed to a program"
+
+
+def test_a_connection_is_opened_once_and_used_for_everything() -> None:
+    running = fleet(hosts=2)
+    for _ in range(3):
+        assert answers(running.call("probe", lambda _host: {}, timeout=5)) == {
+            "gpu01": {"ok": True}, "gpu02": {"ok": True},
+        }  # fmt: skip
+    assert [call.module for call in running.calls] == ["probe"] * 6
+    assert all(len(each.running) == 3 for each in running.connections.values())
+
+
+def test_a_host_that_refused_is_not_asked_again() -> None:
+    refusal = UnreachableError("gpu02", "no answer")
+    running = FakeFleet(nothing, NAMES[:2], refused={"gpu02": refusal})
+    for _ in range(3):
+        assert failures(running.call("probe", lambda _host: {}, timeout=5)) == {"gpu02": refusal}
+    assert running.connections["gpu02"].opened == 1
+
+
+def test_all_connections_are_closed_at_the_end_also_after_an_error() -> None:
+    running = fleet()
+    with pytest.raises(RuntimeError):
+        with running:
+            raise RuntimeError
+    assert all(each.closed for each in running.connections.values())
+
+
+def test_a_broken_connection_is_that_hosts_error() -> None:
+    def breaks(host: Host, _module: str, _args: object) -> Iterator[Said]:
+        yield {"first": 1}
+        if host.name == "gpu02":
+            yield UnreachableError(host.name, "the SSH connection was lost")
+        yield {"last": 2}
+
+    running = FakeFleet(breaks, NAMES[:2])
+    results = running.call("probe", lambda _host: {}, timeout=5)
+    assert results["gpu01"] == {"last": 2}
+    assert isinstance(results["gpu02"], UnreachableError)
+
+
+def test_a_cancelled_program_ends_although_its_host_is_silent() -> None:
+    def silent(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+        while True:
+            yield None
+
+    def work(host: Host) -> None:
+        if host.name == "gpu02":
+            raise RemoteError(host.name, "broken")
+        with Program(running.connection(host.name), "probe", {}, timeout=60, cancelled=running.cancelled) as program:
+            list(program.messages())
+
+    running = FakeFleet(silent, NAMES[:2])
+    failed = failures(running.map(work, fail_fast=True))
+    assert isinstance(failed["gpu01"], GivenUpError)
+    assert all(each.closed for each in running.connections["gpu01"].running)
+
+
+def test_the_inventory_chooses_the_kind_of_connection() -> None:
+    assert isinstance(connect(Host("a", "10.0.0.1"), 5), SshConnection)
+    assert isinstance(connect(Host("a", "localhost", connection="local"), 5), LocalConnection)
+
+
+def test_errors_and_answers_are_told_apart() -> None:
+    error = HostError("b", "x")
+    results: dict[str, int | HostError] = {"a": 1, "b": error}
+    assert (answers(results), failures(results)) == ({"a": 1}, {"b": error})

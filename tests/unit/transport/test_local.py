@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.errors import InterruptedByUser, RemoteError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.base import Outcome, run
+from flagscale_deploy.transport.local import LocalConnection
+
+HERE = LocalConnection(Host("here", "localhost", connection="local"))
+
+
+def here(command: str, *, stdin: bytes = b"", timeout: float = 20, cancelled: threading.Event | None = None) -> Outcome:
+    return run(HERE, command, stdin=stdin, timeout=timeout, cancelled=cancelled)
+
+
+def test_both_streams_and_the_status_are_data() -> None:
+    ended = here("cat; echo err >&2; exit 3", stdin=b"in\0put")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (3, b"in\0put", b"err\n")
+    assert 0 < ended.elapsed < 20
+
+
+def test_much_output_on_both_streams_at_once() -> None:
+    ended = here("for at in 1 2 3; do head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; done")
+    assert (len(ended.stdout), len(ended.stderr)) == (900000, 900000)
+
+
+def test_a_program_that_reads_nothing_does_not_break_us() -> None:
+    assert here("exit 4", stdin=b"x" * 1_000_000).exit_code == 4
+
+
+def test_output_that_closes_early() -> None:
+    ended = here("exec >&- 2>&-; sleep 0.2; exit 5")
+    assert (ended.exit_code, ended.stdout) == (5, b"")
+
+
+def test_past_the_deadline_it_is_an_error_that_names_host_and_time() -> None:
+    began = time.monotonic()
+    with pytest.raises(RemoteError) as raised:
+        here("sleep 60", timeout=0.3)
+    assert raised.value.problem == "no answer within 0.3 s"
+    assert raised.value.host == "here"
+    assert time.monotonic() - began < 4
+
+
+def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with pytest.raises(RemoteError):
+        here(f"sh -c 'echo $$ > {pid}; exec sleep 600'; echo done", timeout=0.5)
+    left = int(pid.read_text())
+    end = time.monotonic() + 5
+    while alive(left) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not alive(left)
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+
+
+def test_cancelling_ends_the_wait() -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.1, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(InterruptedByUser):
+        here("cat; exec sleep 60", cancelled=cancelled)
+    assert time.monotonic() - began < 4
+
+
+def test_a_signals_end_is_a_negative_status() -> None:
+    assert here("kill -9 $$").exit_code == -9
+
+
+def test_ctrl_c_at_the_terminal_is_not_for_it() -> None:
+    session = int(here("read -r stat < /proc/self/stat; echo $stat").stdout.split()[5])
+    assert session != os.getsid(0)
+
+
+def test_no_descriptor_is_left_open() -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    here("true")
+    before = count()
+    for _ in range(3):
+        here("echo a; echo b >&2", stdin=b"x")
+    assert count() == before
+
+
+def test_there_is_nothing_to_open_or_close() -> None:
+    HERE.open()
+    HERE.close()
+    assert here("echo again").stdout == b"again\n"

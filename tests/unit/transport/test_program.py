@@ -1,0 +1,257 @@
+"""Programs as they are sent and heard, with a real Python on the other side."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy import remote
+from flagscale_deploy.errors import InterruptedByUser, RemoteError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.wire import PREFIX
+from flagscale_deploy.transport import program as programs
+from flagscale_deploy.transport.local import LocalConnection
+from flagscale_deploy.transport.program import Program, bundle, call, closure, command
+from tests.fakes import Exit, FakeFleet, Said, Stderr
+
+ROOM = Path(next(iter(remote.__path__)))
+MODULES = sorted(path.stem for path in ROOM.glob("*.py") if path.stem != "__init__")
+HERE = Host("here", "localhost", connection="local", python=sys.executable)
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Sends a program of the test's own to a real Python on this machine."""
+    closure.cache_clear()
+    sources: dict[str, str] = {}
+    real = programs._source
+    monkeypatch.setattr(programs, "_source", lambda module: sources.get(module) or real(module))
+
+    def start(source: str, args: Mapping[str, Any] | None = None, **settings: Any) -> Program:
+        sources["subject"] = (
+            "import os, sys, time\nfrom flagscale_deploy.remote.wire import say, lifeline_lost\n" + source
+        )
+        return Program(LocalConnection(HERE), "subject", args or {}, **{"timeout": 20.0, **settings})
+
+    yield start
+    closure.cache_clear()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_program_brings_all_it_needs_in_the_order_it_needs_it(module: str) -> None:
+    order = closure(module)
+    assert order[-1] == module
+    assert len(order) == len(set(order))
+    for at, each in enumerate(order):
+        for needed in imports(each):
+            assert needed in order[:at], f"{each} needs {needed}"
+
+
+def imports(module: str) -> set[str]:
+    """What a module of remote/ imports from its room, read in another way than the product does."""
+    tree = ast.parse((ROOM / f"{module}.py").read_text())
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    whole = {alias.name for node in named if node.module == "flagscale_deploy.remote" for alias in node.names}
+    return whole | {
+        str(node.module).rsplit(".", 1)[1] for node in named if str(node.module).startswith("flagscale_deploy.remote.")
+    }
+
+
+@pytest.mark.parametrize("module", ["probe", "stop", "archive"])
+def test_a_bundle_compiles_and_its_arguments_are_data(module: str) -> None:
+    args = {"hostile": '\'; import os #"""\n\\ \ud800 ü', "none": None, "list": [1, True]}
+    length, _, text = bundle(module, args, 1.5).partition(b"\n")
+    assert len(text) == int(length)
+    compile(text, "bundle", "exec")
+    order, name, given, seconds = json.loads(ast.literal_eval(text.decode().split("\n")[0].removeprefix("BUNDLE = ")))
+    assert (name, given, seconds) == (module, args, 2)
+    assert [each for each, _ in order][-1] == module
+    assert "wire" in [each for each, _ in order]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_loads_under_a_real_python_without_ours(module: str, send: Any) -> None:
+    source = (
+        f"from flagscale_deploy.remote import {module}\ndef main(args):\n    say(path=sys.path, doc={module}.__doc__)"
+    )
+    with send(source) as running:
+        (answer,) = running.messages()
+    assert answer["doc"]
+
+
+def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
+    args = {"text": 'it\'s "$(x)"\n\\ ü \U0001f600', "number": 1.5, "nothing": None}
+    with send("def main(args):\n    say(first=1)\n    say(args=args)", args) as running:
+        assert list(running.messages()) == [{"first": 1}, {"args": args}]
+
+
+def test_noise_before_and_between_messages_is_passed_over(send: Any) -> None:
+    source = r"""
+def main(args):
+    sys.stdout.write("Welcome to gpu01!\nno newline before: ")
+    say(a=1)
+    sys.stdout.write("@fsd1 not json\n@fsd1 [1]\n@fsd1\n\xff\n")
+    sys.stderr.write("locale: Cannot set LC_ALL\n")
+    say(b=2)
+    sys.stdout.write("bye, without a line end")
+"""
+    with send(source) as running:
+        assert list(running.messages()) == [{"a": 1}, {"b": 2}]
+
+
+def test_a_program_that_raises_says_what(send: Any) -> None:
+    with send("def main(args):\n    say(a=1)\n    raise RuntimeError('disk on fire')") as running:
+        heard = running.messages()
+        assert next(heard) == {"a": 1}
+        with pytest.raises(RemoteError) as raised:
+            next(heard)
+    assert str(raised.value) == "here: subject: RuntimeError: disk on fire"
+
+
+def test_a_program_that_does_not_even_load_says_why(send: Any) -> None:
+    with pytest.raises(RemoteError, match=r"here: subject: .*No module named 'nosuch'"):
+        with send("import nosuch\ndef main(args): pass") as running:
+            list(running.messages())
+
+
+def test_a_program_that_ends_with_a_status_is_told_with_its_last_words(send: Any) -> None:
+    with pytest.raises(RemoteError, match="here: subject: exit status 7: last words"):
+        with send("def main(args):\n    sys.stderr.write('first\\nlast words\\n')\n    sys.exit(7)") as running:
+            list(running.messages())
+
+
+def test_a_program_that_is_killed_is_no_success(send: Any) -> None:
+    with pytest.raises(RemoteError, match="exit status"):
+        with send("def main(args):\n    say(a=1)\n    os.kill(os.getpid(), 9)") as running:
+            list(running.messages())
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "/etc/hostname"])
+def test_a_host_without_python_is_told_with_a_remedy(python: str) -> None:
+    with pytest.raises(RemoteError) as raised:
+        call(LocalConnection(Host("here", "localhost", connection="local", python=python)), "probe", {}, timeout=10)
+    assert raised.value.problem.startswith("no Python to run our programs with (")
+    assert python in raised.value.problem
+    assert "ansible_python_interpreter" in raised.value.remedy
+
+
+def test_a_program_that_says_nothing_is_an_error() -> None:
+    running = FakeFleet(lambda _host, _module, _args: [b"Last login: today\n"])
+    with pytest.raises(RemoteError, match="gpu01: probe: the program ended without an answer"):
+        call(running.connection("gpu01"), "probe", {}, timeout=5)
+
+
+def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: Any) -> None:
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match=r"here: no answer within 0\.4 s"):
+        with send("def main(args):\n    lifeline_lost(60)", timeout=0.4) as running:
+            list(running.messages())
+    assert time.monotonic() - began < 5
+
+
+def test_a_program_whose_operator_is_gone_notices(send: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    source = """
+def main(args):
+    say(started=True)
+    while not lifeline_lost(0.05): pass
+    open(args["trace"], "w").write("noticed")
+"""
+    with send(source, {"trace": str(trace)}) as running:
+        assert next(running.messages()) == {"started": True}
+        assert not trace.exists()
+    assert trace.read_text() == "noticed"
+
+
+def test_an_end_of_input_can_be_told_while_one_listens(send: Any) -> None:
+    source = "def main(args):\n    say(a=1)\n    while not lifeline_lost(0.05): pass\n    say(b=2)"
+    with send(source) as running:
+        heard = running.messages()
+        assert next(heard) == {"a": 1}
+        running.end_input()
+        assert list(heard) == [{"b": 2}]
+
+
+def test_it_ends_by_itself_where_nobody_could_end_it(send: Any) -> None:
+    """A host that lost its network keeps the program's input open: an alarm on the host itself ends it."""
+    with pytest.raises(RemoteError, match="did not end in time"):
+        with send(
+            "def main(args):\n    import signal; signal.setitimer(signal.ITIMER_REAL, 0.2); time.sleep(30)"
+        ) as running:
+            list(running.messages())
+
+
+def test_cancelling_ends_a_wait(send: Any) -> None:
+    cancelled = threading.Event()
+    with send("def main(args):\n    say(a=1)\n    lifeline_lost(60)", cancelled=cancelled) as running:
+        heard = running.messages()
+        assert next(heard) == {"a": 1}
+        cancelled.set()
+        with pytest.raises(InterruptedByUser):
+            next(heard)
+
+
+def test_raw_bytes_follow_the_last_message(send: Any) -> None:
+    source = "def main(args):\n    say(raw=True)\n    sys.stdout.buffer.write(bytes(range(256)) * 2000)"
+    with send(source) as running:
+        assert next(running.messages()) == {"raw": True}
+        assert b"".join(running.raw()) == bytes(range(256)) * 2000
+
+
+def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
+    running = FakeFleet(lambda _host, _module, _args: [{"raw": True}, b"half", Stderr(b"disk gone\n"), Exit(1)])
+    with Program(running.connection("gpu01"), "archive", {}, timeout=5) as program:
+        next(program.messages())
+        with pytest.raises(RemoteError, match="gpu01: archive: exit status 1: disk gone"):
+            list(program.raw())
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_however_the_network_cuts_it(size: int) -> None:
+    said = b"noise\n" + b"".join(PREFIX.encode() + json.dumps({"n": n, "t": "ü"}).encode() + b"\n" for n in range(5))
+    cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
+    running = FakeFleet(lambda _host, _module, _args: cut)
+    with Program(running.connection("gpu01"), "probe", {}, timeout=5) as program:
+        assert [message["n"] for message in program.messages()] == [0, 1, 2, 3, 4]
+
+
+def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "LONGEST_LINE", 1 << 20)
+
+    def endless(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+        while True:
+            yield b"x" * (1 << 16)
+
+    running = FakeFleet(endless)
+    with pytest.raises(RemoteError, match="a line of more than 1 MiB"):
+        call(running.connection("gpu01"), "probe", {}, timeout=10)
+
+
+def test_text_that_is_no_unicode_can_be_printed_and_written(send: Any) -> None:
+    """File names and command lines of a host may hold any bytes; Python shows those as lone surrogates."""
+    source = r"""
+def main(args):
+    say(name=os.fsdecode(b"a\xff\xfeb"), deep=[{"\udc80": "\ud83d\ude00"}], fine="\U0001f600")
+"""
+    with send(source) as running:
+        (answer,) = running.messages()
+    json.dumps(answer, ensure_ascii=False).encode()
+    assert answer["name"] == "a??b"
+    assert answer["fine"] == "\U0001f600"
+
+
+@pytest.mark.parametrize("container", [None, "it's a box"])
+def test_the_command_is_one_shell_line(container: str | None) -> None:
+    host = Host("h", "h", python="/opt/my python/bin/python3", container=container)
+    words = shlex.split(command(LocalConnection(host)))
+    assert words[-3:] == ["/opt/my python/bin/python3", "-c", programs.READER]
+    assert words[:-3] == (["docker", "exec", "-i", "it's a box"] if container else [])

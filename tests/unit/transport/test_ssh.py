@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+from paramiko import ssh_exception
+
+from flagscale_deploy.errors import (
+    AuthenticationError,
+    ConnectError,
+    HostKeyError,
+    RemoteError,
+    UnreachableError,
+)
+from flagscale_deploy.inventory.model import Host, HostKeyChecking
+from flagscale_deploy.transport import hostkeys, ssh
+from flagscale_deploy.transport.base import run
+from flagscale_deploy.transport.program import call
+from flagscale_deploy.transport.ssh import SshConnection, connect_error
+from tests.unit.transport.loopback import Server, load_key, new_key
+
+HOST = Host("gpu01", "10.0.0.1", port=2222, user="ubuntu")
+KEY, OTHER = load_key(new_key()), load_key(new_key())
+
+TABLE: dict[type[Exception], tuple[Exception, type[ConnectError], str]] = {
+    paramiko.SSHException: (paramiko.SSHException("Error reading SSH protocol banner"), UnreachableError, "banner"),
+    paramiko.AuthenticationException: (
+        paramiko.AuthenticationException("Authentication failed."), AuthenticationError, "login refused for ubuntu"),
+    paramiko.PasswordRequiredException: (
+        paramiko.PasswordRequiredException("Private key file is encrypted"), AuthenticationError, "passphrase"),
+    paramiko.BadAuthenticationType: (
+        paramiko.BadAuthenticationType("Bad authentication type", ["password"]), AuthenticationError, "login refused"),
+    ssh_exception.PartialAuthentication: (
+        ssh_exception.PartialAuthentication(["publickey"]), AuthenticationError, "login refused"),
+    ssh_exception.UnableToAuthenticate: (
+        ssh_exception.UnableToAuthenticate("no more"), AuthenticationError, "login refused"),
+    paramiko.ChannelException: (
+        paramiko.ChannelException(1, "Administratively prohibited"), UnreachableError, "Administratively prohibited"),
+    paramiko.BadHostKeyException: (
+        paramiko.BadHostKeyException("[10.0.0.1]:2222", KEY, OTHER), HostKeyError, "its host key changed"),
+    ssh_exception.IncompatiblePeer: (
+        ssh_exception.IncompatiblePeer("no acceptable ciphers"), UnreachableError, "no acceptable ciphers"),
+    paramiko.ProxyCommandFailure: (
+        paramiko.ProxyCommandFailure("ssh -W", "255"), UnreachableError, "255"),
+    ssh_exception.NoValidConnectionsError: (
+        ssh_exception.NoValidConnectionsError({("10.0.0.1", 2222): ConnectionRefusedError(111, "refused")}),
+        UnreachableError, "cannot connect to 10.0.0.1:2222"),
+    ssh_exception.CouldNotCanonicalize: (
+        ssh_exception.CouldNotCanonicalize("gpu01"), UnreachableError, "gpu01"),
+    ssh_exception.ConfigParseError: (
+        ssh_exception.ConfigParseError("Unparsable line Foo"), UnreachableError, "Unparsable line Foo"),
+    ssh_exception.MessageOrderError: (
+        ssh_exception.MessageOrderError("order"), UnreachableError, "order"),
+    socket.gaierror: (socket.gaierror(-2, "Name or service not known"), UnreachableError, "cannot be resolved"),
+    TimeoutError: (TimeoutError("timed out"), UnreachableError, "no answer from 10.0.0.1:2222 in time"),
+    ConnectionRefusedError: (ConnectionRefusedError(111, "Connection refused"), UnreachableError, "Connection refused"),
+    ConnectionResetError: (ConnectionResetError(104, "Connection reset by peer"), UnreachableError, "reset"),
+    BrokenPipeError: (BrokenPipeError(32, "Broken pipe"), UnreachableError, "Broken pipe"),
+    PermissionError: (PermissionError(13, "Permission denied", "/k"), UnreachableError, "Permission denied"),
+    FileNotFoundError: (FileNotFoundError(2, "No such file", "/k"), UnreachableError, "No such file"),
+    OSError: (OSError(113, "No route to host"), UnreachableError, "No route to host"),
+    EOFError: (EOFError(), UnreachableError, "EOFError"),
+}  # fmt: skip
+
+
+def foreign() -> set[type[Exception]]:
+    """Everything that Paramiko defines to raise."""
+    return {
+        each
+        for _, each in inspect.getmembers(ssh_exception, inspect.isclass)
+        if issubclass(each, Exception) and each.__module__ == ssh_exception.__name__
+    }
+
+
+def test_the_table_has_every_exception_that_paramiko_has() -> None:
+    assert foreign() <= set(TABLE)
+
+
+@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
+def test_every_foreign_error_becomes_one_of_ours(kind: type[Exception]) -> None:
+    error, expected, said = TABLE[kind]
+    ours = connect_error(HOST, error)
+    assert type(ours) is expected
+    assert ours.host == "gpu01"
+    assert ours.exit_code == 3
+    assert said in ours.problem
+    assert ours.remedy
+
+
+def test_every_one_of_them_is_caught_where_we_connect() -> None:
+    for error, expected, _ in TABLE.values():
+        with pytest.raises(expected) as raised:
+            with ssh._errors_of(HOST):
+                raise error
+        assert raised.value.__cause__ is error
+
+
+def test_our_own_errors_pass() -> None:
+    ours = HostKeyError("gpu01", "unknown")
+    assert connect_error(HOST, ours) is ours
+
+
+def test_no_authentication_methods_left_is_a_refused_login() -> None:
+    assert isinstance(
+        connect_error(HOST, paramiko.SSHException("No authentication methods available")), AuthenticationError
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home directory of the test's own: neither the user's ~/.ssh nor his agent plays a part."""
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    ssh._fabric_config.cache_clear()
+    yield tmp_path
+    ssh._fabric_config.cache_clear()
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Server]:
+    """A server that lets `operator` in with ~/key."""
+    text = new_key()
+    (home / "key").write_text(text)
+    (home / "key").chmod(0o600)
+    with Server(load_key(text)) as running:
+        yield running
+
+
+def to(server: Server, checking: HostKeyChecking | None = None, **settings: str) -> SshConnection:
+    host = Host("gpu01", "127.0.0.1", port=server.port, user="operator", host_key_checking=checking,
+                identity_file=os.path.expanduser("~/key"))  # fmt: skip
+    return SshConnection(replace(host, **settings), connect_timeout=10)  # type: ignore[arg-type]
+
+
+def known(home: Path, *lines: str, end: str = "\n") -> Path:
+    path = home / ".ssh" / "known_hosts"
+    path.write_text("\n".join(lines) + end)
+    return path
+
+
+def test_a_known_host_is_let_us_in_and_runs_commands_on_one_connection(home: Path, server: Server) -> None:
+    known(home, server.line())
+    connection = to(server)
+    try:
+        for at in range(3):
+            ended = run(connection, f"cat; echo err{at} >&2; exit {at}", stdin=b"in\0put", timeout=20)
+            assert (ended.exit_code, ended.stdout, ended.stderr) == (at, b"in\0put", f"err{at}\n".encode())
+    finally:
+        connection.close()
+    assert len(server.transports) == 1
+    assert server.sessions == 3
+
+
+def test_programs_go_over_ssh(home: Path, server: Server) -> None:
+    known(home, server.line())
+    connection = to(server, python=sys.executable)
+    args = {"deployment": "none", "host": "gpu01", "ask": False}
+    try:
+        assert call(connection, "inspect", args, timeout=30)["record"] is None
+    finally:
+        connection.close()
+
+
+def test_an_unknown_key_is_refused_by_default_with_the_way_to_accept_it(home: Path, server: Server) -> None:
+    with pytest.raises(HostKeyError) as raised:
+        to(server).open()
+    said = raised.value
+    assert "its host key is not known" in said.problem
+    assert server.host_key.fingerprint in said.problem
+    assert f"echo '{server.line()}' >> {home}/.ssh/known_hosts" in said.remedy
+    assert "host_key_checking: accept-new" in said.remedy
+    assert not (home / ".ssh" / "known_hosts").exists()
+
+
+def test_accept_new_remembers_and_then_verifies(home: Path, server: Server) -> None:
+    path = known(home, "other ssh-ed25519 AAAA", end="")
+    for _ in range(2):
+        connection = to(server, "accept-new")
+        connection.open()
+        connection.close()
+    assert path.read_text().splitlines() == ["other ssh-ed25519 AAAA", server.line()]
+    server.host_key = OTHER
+    with pytest.raises(HostKeyError, match="its host key changed"):
+        to(server, "accept-new").open()
+
+
+def test_accept_new_makes_the_file_it_needs(home: Path, server: Server) -> None:
+    connection = to(server, "accept-new", known_hosts=str(home / "deep" / "known"))
+    connection.open()
+    connection.close()
+    assert (home / "deep" / "known").read_text() == server.line() + "\n"
+
+
+@pytest.mark.parametrize("checking", [None, "strict", "accept-new"])
+def test_a_changed_key_is_refused(home: Path, server: Server, checking: HostKeyChecking | None) -> None:
+    path = known(home, server.line())
+    expected = server.host_key
+    server.host_key = OTHER
+    with pytest.raises(HostKeyError) as raised:
+        to(server, checking).open()
+    assert raised.value.problem.startswith("its host key changed: it shows ssh-ed25519 ")
+    assert OTHER.fingerprint in raised.value.problem
+    assert expected.fingerprint in raised.value.problem
+    assert f"ssh-keygen -f {path} -R '[127.0.0.1]:{server.port}'" in raised.value.remedy
+
+
+def test_off_asks_nothing(home: Path, server: Server) -> None:
+    before = known(home, server.line()).read_text()
+    server.host_key = OTHER
+    connection = to(server, "off")
+    connection.open()
+    connection.close()
+    assert (home / ".ssh" / "known_hosts").read_text() == before
+
+
+def test_ssh_configs_strict_host_key_checking_serves_where_the_inventory_is_silent(home: Path, server: Server) -> None:
+    (home / ".ssh" / "config").write_text("Host *\n  StrictHostKeyChecking accept-new\n  UserKnownHostsFile ~/mine\n")
+    connection = to(server)
+    connection.open()
+    connection.close()
+    assert (home / "mine").read_text() == server.line() + "\n"
+
+
+def test_an_alias_of_ssh_config_is_understood(home: Path, server: Server) -> None:
+    known(home, server.line())
+    (home / ".ssh" / "config").write_text(
+        f"Host box\n  HostName 127.0.0.1\n  Port {server.port}\n  User operator\n  IdentityFile ~/key\n"
+    )
+    connection = SshConnection(Host("gpu01", "box"), connect_timeout=10)
+    try:
+        assert run(connection, "echo here", timeout=20).stdout == b"here\n"
+    finally:
+        connection.close()
+
+
+def hashed(server: Server) -> str:
+    name, _, key = server.line().partition(" ")
+    return f"{paramiko.HostKeys.hash_host(name)} {key}"
+
+
+def renamed(name: str) -> object:
+    return lambda server: f"{name.format(port=server.port)} {server.line().split(' ', 1)[1]}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [hashed, renamed("a,[127.0.0.1]:{port},b"), renamed("[127.0.0.?]:*"), renamed("[127.*]:{port}")],
+    ids=["hashed", "one of several", "pattern", "pattern of an address"],
+)
+def test_forms_of_known_hosts(home: Path, server: Server, line: object) -> None:
+    assert callable(line)
+    known(home, "# a comment", "", "broken", "x ssh-ed25519 not!base64", "|1|no|salt ssh-rsa AAAA", line(server))
+    connection = to(server)
+    connection.open()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["[127.0.0.1]:22", "127.0.0.1", "!*,[127.0.0.1]:{port}", "@cert-authority *", "|1|no|no"]
+)
+def test_another_names_key_is_not_this_hosts(home: Path, server: Server, name: str) -> None:
+    line = renamed(name)
+    assert callable(line)
+    known(home, line(server))
+    with pytest.raises(HostKeyError, match="its host key is not known"):
+        to(server).open()
+
+
+def test_a_broken_line_of_known_hosts_for_this_very_host_counts_for_nothing(home: Path, server: Server) -> None:
+    known(home, f"[127.0.0.1]:{server.port} ssh-ed25519 AAA", "\xff\xfe", server.line())
+    connection = to(server)
+    connection.open()
+    connection.close()
+
+
+def test_a_large_known_hosts_costs_little(home: Path, server: Server) -> None:
+    other = load_key(new_key())
+    lines = [f"gpu{at}.example.org,10.1.{at // 250}.{at % 250} ssh-ed25519 {other.get_base64()}" for at in range(3000)]
+    known(home, *lines, server.line())
+    client = paramiko.SSHClient()
+    began = time.process_time()
+    for _ in range(5):
+        hostkeys.install(
+            client, replace(HOST, known_hosts=str(home / ".ssh/known_hosts")), {}, f"[127.0.0.1]:{server.port}"
+        )
+    assert time.process_time() - began < 1
+    assert client.get_host_keys().lookup(f"[127.0.0.1]:{server.port}") is not None
+
+
+def test_a_known_hosts_that_cannot_be_read_is_told(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(home, server.line())
+    real = Path.read_text
+
+    def refuse(self: Path, *words: str, **settings: str) -> str:
+        if self.name == "known_hosts":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *words, **settings)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(HostKeyError, match=r"known hosts file .*known_hosts cannot be read: Permission denied"):
+        to(server).open()
+
+
+def test_a_refused_login_names_user_and_place(home: Path, server: Server) -> None:
+    known(home, server.line())
+    with pytest.raises(AuthenticationError) as raised:
+        to(server, user="stranger").open()
+    assert f"login refused for stranger at 127.0.0.1:{server.port}" in raised.value.problem
+    assert "ssh-copy-id" in raised.value.remedy
+
+
+def test_an_identity_file_that_is_not_there_is_named(home: Path, server: Server) -> None:
+    known(home, server.line())
+    with pytest.raises(ConnectError, match=r"/no/such/key"):
+        to(server, identity_file="/no/such/key").open()
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UnreachableError, match=f"cannot connect to 127.0.0.1:{port}"):
+        SshConnection(Host("gpu01", "127.0.0.1", port=port), connect_timeout=5).open()
+
+
+def test_who_listens_is_no_ssh_server(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = Host("gpu01", "127.0.0.1", port=silent.getsockname()[1])
+        with pytest.raises(UnreachableError):
+            SshConnection(host, connect_timeout=0.3).open()
+
+
+def test_a_connection_that_breaks_is_unreachable_and_not_an_exit_status(home: Path, server: Server) -> None:
+    known(home, server.line())
+    connection = to(server)
+    running = connection.start("sleep 30")
+    for transport in server.transports:
+        transport.close()
+    while running.read(5) is not None:
+        pass
+    with pytest.raises(UnreachableError, match="the SSH connection was lost"):
+        running.exit_code(5)
+    connection.close()
+
+
+def test_a_command_that_does_not_end_is_an_error(home: Path, server: Server) -> None:
+    known(home, server.line())
+    connection = to(server)
+    with pytest.raises(RemoteError, match=r"no answer within 0\.3 s"):
+        run(connection, "sleep 2", timeout=0.3)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("inventory", "config", "expected"),
+    [
+        (None, {}, "strict"),
+        (None, {"stricthostkeychecking": "ask"}, "strict"),
+        (None, {"stricthostkeychecking": "no"}, "off"),
+        (None, {"stricthostkeychecking": "Accept-New"}, "accept-new"),
+        (None, {"stricthostkeychecking": "nonsense"}, "strict"),
+        ("strict", {"stricthostkeychecking": "no"}, "strict"),
+        ("off", {"stricthostkeychecking": "yes"}, "off"),
+    ],
+)
+def test_who_decides_about_host_keys(
+    inventory: HostKeyChecking | None, config: dict[str, str], expected: HostKeyChecking
+) -> None:
+    assert hostkeys.checking(replace(HOST, host_key_checking=inventory), config) == expected
