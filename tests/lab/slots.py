@@ -34,6 +34,10 @@ class Slot:
         return f"fsdlab{self.number}"
 
     @property
+    def network(self) -> str:
+        return f"10.77.{self.number}.0/24"
+
+    @property
     def gateway(self) -> str:
         """The machine's own address in the lab."""
         return f"10.77.{self.number}.1"
