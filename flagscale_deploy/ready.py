@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import partial
 
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
+from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import HostError, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started
@@ -21,32 +21,6 @@ from flagscale_deploy.transport.program import Program
 KEPT_LINES = 400
 SLACK_SECONDS = 30
 
-_STAGES = tuple(
-    (re.compile(pattern), stage)
-    for pattern, stage in (
-        (r"Application startup complete", "answering"),
-        (r"init engine \(profile", "engine initialized"),
-        (r"Captur\w+ (?:CUDA|cuda) ?graphs?", "capturing graphs"),
-        (r"KV cache size|Available KV cache memory|kv cache size", "allocating the KV cache"),
-        (r"torch\.compile takes|Compiling a graph|Dynamo bytecode", "compiling"),
-        (r"Model loading took|Loading weights took", "weights loaded"),
-        (r"Loading (?:safetensors|pt) checkpoint shards|Loading \S+ weights|Starting to load model", "loading weights"),
-        (r"placement group", "asking Ray for GPUs"),
-        (r"Initializing a V\d LLM engine|Waiting for \d+ local, ", "starting the engine"),
-        (r"vLLM API server version|Resolved architecture", "reading the model's configuration"),
-    )
-)
-_PERCENT = re.compile(r"(\d{1,3})% (?:Completed|\|)|(\d{1,3})%\|")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an engine does now; `percent` where its log gives one. `rank` grows from stage to stage of its start."""
-
-    stage: str
-    percent: float | None = None
-    rank: int = 0
-
 
 class InstanceFailedError(RemoteError):
     """An instance whose process ended, or that did not answer in time. `lines` are the errors in its log."""
@@ -57,17 +31,6 @@ class InstanceFailedError(RemoteError):
         self.instance, self.lines = instance, tuple(lines)
         shown = "".join(f"\n    {line}" for line in lines)
         super().__init__(instance.driver, f"{instance.name} {problem}{shown}")
-
-
-def engine_progress(line: str) -> Progress | None:
-    """What a line of vLLM's log says about its progress (texts of vLLM 0.6 to 0.32); None if nothing."""
-    for before_last, (pattern, stage) in enumerate(_STAGES):
-        if pattern.search(line):
-            match = _PERCENT.search(line)
-            percent = float(match.group(1) or match.group(2)) if match else None
-            rank = len(_STAGES) - before_last
-            return Progress(stage, min(percent, 100.0) if percent is not None else None, rank)
-    return None
 
 
 def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, float]:
@@ -99,7 +62,7 @@ class _Watch:
     timeout: float
     say: Sink
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    last: Progress | None = None
+    start: Start = field(default_factory=Start)
 
     def wait(self, fleet: Fleet) -> float:
         watch = Deadline(self.timeout)
@@ -119,7 +82,7 @@ class _Watch:
             for message in program.messages():
                 self._read(message.get("lines", ()))
                 if message.get("healthy"):
-                    self._tell(Progress("answers /health; asking for a token", rank=len(_STAGES) + 1))
+                    self._tell(self.start.reach(ASKING))
                 if message.get("ready"):
                     self.say(Event(SERVE, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
                     return watch.elapsed
@@ -132,13 +95,10 @@ class _Watch:
     def _read(self, lines: Sequence[str]) -> None:
         for line in lines:
             self.kept.append(line)
-            progress = engine_progress(line)
-            if progress is not None and (self.last is None or progress.rank >= self.last.rank):
-                self._tell(progress)
+            self._tell(self.start.read(line))
 
-    def _tell(self, progress: Progress) -> None:
-        if progress != self.last:
-            self.last = progress
+    def _tell(self, progress: Progress | None) -> None:
+        if progress is not None:
             self.say(Event(SERVE, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
 
     def _text(self, text: str) -> str:
