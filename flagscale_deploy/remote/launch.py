@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import ray_temp, record, state
+from flagscale_deploy.remote import ray_temp, record, shared_memory, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.05
@@ -48,8 +48,9 @@ def put(path: Path, text: str, mode: int) -> None:
 
 
 def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
-    """A new run's record starts empty; the steps of one run add to it."""
+    """A new run's record starts empty (what only the old one knew of goes with it); the steps of one run add to it."""
     if known.get("run_id") != args["run_id"]:
+        shared_memory.Segments(known).remove()
         known.clear()
         known.update(
             args["record"], run_id=args["run_id"], boot_id=record.boot_id(), processes=[], started_at=time.time()

@@ -38,7 +38,7 @@ def main(args: Dict[str, Any]) -> None:
     named = processes.recorded(known)
     ours = processes.Family([each.identity for each in named], processes.marked(f"{deployment}/{run_id or ''}"))
     engines = processes.Family([each.identity for each in named if each.role in ENGINES])
-    act, segments = ending.Ending(ours, _tell), shared_memory.Segments()
+    act, segments = ending.Ending(ours, _tell), shared_memory.Segments(known)
     found = act.look(ours)
     segments.note(found)
     _tell(event="found", count=len(found))

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import openai
+from flagscale_deploy.remote import openai, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -32,6 +32,7 @@ def main(args: Dict[str, Any]) -> None:
                 say(dead=True)
                 return
             if asking.answered is not None:
+                shared_memory.remember(args["deployment"], args["host"])
                 say(ready=True, token=asking.answered)
                 return
             if time.monotonic() >= end:

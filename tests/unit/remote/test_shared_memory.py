@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote import proc
-from flagscale_deploy.remote.shared_memory import Mapping, Segments, mappings
-from tests.unit.remote.living import Home, Household, as_nobody, needs_root, runs
+from flagscale_deploy.remote import launch, proc, record
+from flagscale_deploy.remote.shared_memory import Mapping, Segments, mappings, remember
+from tests.unit.remote.living import Home, Household, as_nobody, birth, needs_root, runs
 
 HOLD = """
 import mmap, os, sys, time
@@ -59,6 +59,34 @@ def test_a_segment_of_an_engine_is_removed_when_engines_are_stopped_by_themselve
     assert (first["segments"], segment.exists(), stop(home)["segments"]) == (1, False, 0)
 
 
+def test_a_segment_noted_while_the_deployment_lived_is_removed_after_a_crash(
+    people: Household, home: Home, segment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = hold(people, segment, f"{home.deployment}/r1")
+    home.record({"engine": engine}, boot_id=birth(engine)["boot_id"])
+    monkeypatch.setenv("HOME", str(home.path))
+    remember(home.deployment, home.host)
+    os.kill(engine, 9)
+    people.reap(engine)
+    assert (stop(home)["segments"], segment.exists()) == (1, False)
+
+
+def test_a_new_run_removes_what_a_crashed_one_left(segment: Path) -> None:
+    found = segment.stat()
+    known = {"run_id": "r1", "boot_id": record.boot_id(), "segments": {str(segment): [found.st_dev, found.st_ino]}}
+    launch.begin(known, {"run_id": "r1", "record": {}})
+    assert segment.exists()
+    launch.begin(known, {"run_id": "r2", "record": {}})
+    assert not segment.exists()
+    assert "segments" not in known
+
+
+def test_a_segment_noted_before_a_reboot_is_not_looked_for(home: Home, segment: Path) -> None:
+    found = segment.stat()
+    home.record(boot_id="another", segments={str(segment): [found.st_dev, found.st_ino]})
+    assert (stop(home)["segments"], segment.exists()) == (0, True)
+
+
 def test_a_segment_that_a_foreign_process_has_mapped_or_open_stays(
     people: Household, home: Home, segment: Path
 ) -> None:
@@ -91,7 +119,7 @@ def test_a_mapped_file_elsewhere_stays(people: Household, home: Home, tmp_path: 
 
 
 def test_a_later_file_of_the_same_name_stays(people: Household, segment: Path) -> None:
-    noted = Segments()
+    noted = Segments({})
     pid = hold(people, segment)
     noted.note(each for each in proc.scan() if each.pid == pid)
     os.kill(pid, 9)
@@ -107,7 +135,7 @@ def test_a_later_file_of_the_same_name_stays(people: Household, segment: Path) -
 @needs_root
 def test_a_file_of_another_user_stays(people: Household, segment: Path) -> None:
     segment.chmod(0o666)
-    noted = Segments()
+    noted = Segments({})
     pid = hold(people, segment)
     noted.note(each for each in proc.scan() if each.pid == pid)
     os.kill(pid, 9)
