@@ -54,10 +54,9 @@ def line_printer(console: Console, hosts: Sequence[str], as_json: bool) -> Calla
             if as_json:
                 console.raw(json.dumps({"host": host, "file": file, "line": line}, ensure_ascii=False))
                 return
-            prefix = Text(f"{host:<{width}} ", style=colors[host])
-            console.out.print(
-                prefix.append(f"{PurePosixPath(file).name} ", style="dim").append(console.clean(line), style="")
-            )
+            name = console.clean(PurePosixPath(file).name).replace("\n", "\\n")  # a host may call a file anything
+            prefix = Text(f"{host:<{width}} ", style=colors[host]).append(f"{name} ", style="dim")
+            console.out.print(prefix.append(console.clean(line), style=""))
 
     return show
 
