@@ -140,7 +140,9 @@ def _launch(
         answer: dict[str, Any] = {}
         for message in program.messages():
             answer |= message
-    code = answer.get("exit_code", 0 if step.detached else -1)
+    if "exit_code" not in answer:
+        raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
+    code = answer["exit_code"]
     if code not in (0, None) or (step.detached and code == 0):
         kind = EndedAtOnceError if step.detached else RemoteError
         raise kind(step.host, _failure(step, code, answer.get("tail", [])))

@@ -10,10 +10,10 @@ from functools import partial
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
 from flagscale_deploy.engine_log import ASKING, Progress, Start
-from flagscale_deploy.errors import HostError, NotReadyError, RemoteError
+from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.execute import Started
-from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.execute import Started, StepsFailedError
+from flagscale_deploy.plan.model import Server, Plan
 from flagscale_deploy.plan.stages import SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
@@ -27,7 +27,7 @@ class InstanceFailedError(RemoteError):
 
     exit_code = NotReadyError.exit_code
 
-    def __init__(self, instance: InstancePlan, problem: str, lines: Sequence[str]) -> None:
+    def __init__(self, instance: Server, problem: str, lines: Sequence[str]) -> None:
         self.instance, self.lines = instance, tuple(lines)
         shown = "".join(f"\n    {line}" for line in lines)
         super().__init__(instance.driver, f"{instance.name} {problem}{shown}")
@@ -36,19 +36,20 @@ class InstanceFailedError(RemoteError):
 def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, float]:
     """Wait for every instance at the same time; seconds it took, by instance name.
 
-    Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more.
+    Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more,
+    StepsFailedError where several do at the same time.
     """
     by_script = {(each.step.host, each.step.script): each for each in started}
     watches = {
         instance.name: _Watch(plan, instance, by_script[instance.driver, instance.script], timeout, say)
-        for instance in plan.instances
+        for instance in plan.servers
     }
     tasks = {name: partial(watch.wait, fleet) for name, watch in watches.items()}
     results = fleet.gather(tasks, fail_fast=True, together=True)
     failed = failures(results)
-    causes: list[HostError] = [error for error in failed.values() if not isinstance(error, GivenUpError)]
+    causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
     if causes:
-        raise causes[0]
+        raise StepsFailedError(causes) if len(causes) > 1 else next(iter(causes.values()))
     return answers(results)
 
 
@@ -57,7 +58,7 @@ class _Watch:
     """One instance being waited for."""
 
     plan: Plan
-    instance: InstancePlan
+    instance: Server
     started: Started
     timeout: float
     say: Sink
@@ -102,7 +103,7 @@ class _Watch:
             self.say(Event(SERVE, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
 
     def _text(self, text: str) -> str:
-        return text if len(self.plan.instances) == 1 else f"{self.instance.name}: {text}"
+        return text if len(self.plan.servers) == 1 else f"{self.instance.name}: {text}"
 
     def _failed(self, problem: str, watch: Deadline) -> InstanceFailedError:
         error = InstanceFailedError(self.instance, problem, error_lines(self.kept) or list(self.kept)[-3:])

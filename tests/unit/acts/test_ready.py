@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.errors import DeployError, HostError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.ready import InstanceFailedError, wait_ready
+from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.unit.acts.given import HOSTS, PLAN, Heard, answering, started
+from tests.unit.plan.given import inventory, model, planned, spec
+
+LOG = [
+    "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
+    "(EngineCore pid=7) INFO 11-22 11:05:10 [core.py:9] Initializing a V1 LLM engine (v0.32.0) with config: x",
+    "(EngineCore pid=7) Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:05<00:05,  2.5s/it]",
+    "(EngineCore pid=7) INFO 11-22 11:05:11 [gpu_model_runner.py:1] Model loading took 14.2 GiB",
+    "(EngineCore pid=7) INFO 11-22 11:05:12 [kv_cache_utils.py:1] GPU KV cache size: 100,000 tokens",
+    "INFO:     Application startup complete.",
+]
+DEAD = [
+    "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
+    "(EngineCore pid=7) ERROR 11-22 11:05:09 [core.py:100] KeyError: 'layers.0.mlp.weight'",
+    "RuntimeError: Engine core initialization failed. See root cause above.",
+]
+
+
+def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str, float]:
+    fleet = FakeFleet(answering(watch=watch), HOSTS)
+    return wait_ready(plan, fleet, started(plan), 60.0, heard or Heard())
+
+
+def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    yield {"lines": LOG[:3]}
+    yield {"lines": LOG[3:]}
+    yield {"healthy": True}
+    yield {"ready": True, "token": " Hello"}
+
+
+def test_ready_is_a_token_and_its_stages_are_told_on_the_way() -> None:
+    heard = Heard()
+    took = wait(becomes_ready, heard=heard)
+    assert list(took) == ["qwen/0"]
+    assert 0 <= took["qwen/0"] < 30
+    texts = heard.texts("serve", "progress")
+    assert "loading weights" in texts
+    assert "weights loaded" in texts
+    assert texts[-1] == "answers /health; asking for a token"
+    assert [event.percent for event in heard.of("serve", "progress") if event.text == "loading weights"] == [50.0]
+    assert [(event.text, event.host) for event in heard.of("serve", "done")] == [("ready", "gpu01")]
+
+
+def test_progress_never_goes_back() -> None:
+    """Ray hands on lines of other hosts late."""
+    heard = Heard()
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": [LOG[4], LOG[2], LOG[3], LOG[4], LOG[0]]}
+        yield {"ready": True, "token": "x"}
+
+    wait(watch, heard=heard)
+    assert heard.texts("serve", "progress") == ["allocating the KV cache"]
+
+
+def test_the_watch_is_told_what_to_watch() -> None:
+    fleet = FakeFleet(answering(watch=becomes_ready), HOSTS)
+    wait_ready(PLAN, fleet, started(), 60.0, Heard())
+    (call,) = fleet.sent("watch")
+    assert call.host == "gpu01"
+    assert call.args == {
+        "deployment": "qwen", "host": "gpu01", "pid": 100, "start_ticks": 7,
+        "log": "/state/logs/vllm_serve_qwen_0.sh.log", "url": "http://127.0.0.1:4567", "model": "/models/qwen",
+        "timeout": 60.0,
+    }  # fmt: skip
+
+
+def fails(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> DeployError:
+    with pytest.raises(DeployError) as raised:
+        wait(watch, plan, heard)
+    return raised.value
+
+
+def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": DEAD}
+        yield {"dead": True}
+
+    heard = Heard()
+    error = fails(watch, heard=heard)
+    assert isinstance(error, InstanceFailedError)
+    assert error.host == "gpu01"
+    assert error.lines == ("KeyError: 'layers.0.mlp.weight'",)
+    assert "qwen/0 ended" in str(error)
+    assert "KeyError: 'layers.0.mlp.weight'" in str(error)
+    assert "Engine core initialization failed" not in str(error)
+    assert [event.host for event in heard.of("serve", "failed")] == ["gpu01"]
+
+
+def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": ["one", "two", "three", "four"]}
+        yield {"dead": True}
+
+    error = fails(watch)
+    assert isinstance(error, InstanceFailedError)
+    assert error.lines == ("two", "three", "four")
+
+
+def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"timed_out": True, "why": "/health is 200, but a one-token completion fails: HTTP 500"}
+
+    error = fails(watch)
+    assert isinstance(error, InstanceFailedError)
+    assert "is not ready after 60 s (/health is 200, but a one-token completion fails: HTTP 500)" in error.problem
+
+
+def test_a_watch_that_ends_without_a_word_is_a_failure() -> None:
+    assert "cannot be watched any more" in str(fails(lambda _host, _args: [{"lines": ["x"]}]))
+
+
+def test_a_watch_that_fails_itself_is_its_hosts_error() -> None:
+    error = fails(lambda _host, _args: [Stderr(b"No space left on device\n"), Exit(1)])
+    assert isinstance(error, HostError)
+    assert "watch: exit status 1: No space left on device" in str(error)
+
+
+def test_a_lost_host_is_unreachable() -> None:
+    error = fails(lambda _host, _args: [UnreachableError("gpu01", "the SSH connection was lost")])
+    assert isinstance(error, UnreachableError)
+
+
+TWO = planned(inventory(*HOSTS), spec(model("a", tp=8, port=1), model("b", tp=8, port=2)))
+BESIDE = planned(inventory(*HOSTS), spec(model("a", tp=4, port=1), model("b", tp=4, port=2)))
+
+
+@pytest.mark.parametrize("plan", [TWO, BESIDE], ids=["on two hosts", "on one host"])
+def test_instances_are_awaited_at_the_same_time(plan: Plan) -> None:
+    meeting = threading.Barrier(2)
+
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        meeting.wait(10)
+        return becomes_ready(host, args)
+
+    heard = Heard()
+    assert sorted(wait(watch, plan, heard)) == ["a/0", "b/0"]
+    assert sorted(heard.texts("serve", "done")) == ["a/0: ready", "b/0: ready"]
+
+
+@pytest.mark.parametrize("plan", [TWO, BESIDE], ids=["on two hosts", "on one host"])
+def test_the_death_of_one_ends_the_wait_for_all(plan: Plan) -> None:
+    def watch(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if "_b_" in args["log"]:
+            yield {"lines": DEAD}
+            yield {"dead": True}
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            yield None
+
+    began = time.monotonic()
+    error = fails(watch, plan)
+    assert time.monotonic() - began < 5
+    assert "b/0 ended" in str(error)
+
+
+def test_when_two_die_both_are_named() -> None:
+    meeting = threading.Barrier(2)
+
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        meeting.wait(10)
+        yield {"lines": [f"ValueError: {args['host']} is bad"]}
+        yield {"dead": True}
+
+    said = str(fails(watch, TWO))
+    assert "a/0 ended" in said
+    assert "b/0 ended" in said
