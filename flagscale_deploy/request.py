@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.errors import Fault, InputError
-from flagscale_deploy.inventory.load import load_inventory
-from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
+from flagscale_deploy.runner import hosts_of
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 
@@ -79,19 +79,10 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     except InputError as error:
         faults += error.faults
     try:
-        inventory = load_inventory(options.inventory or (spec.hostfile if spec else None))
+        inventory = hosts_of(options.inventory, spec)
         inventory = limit_to(inventory, options.limit) if options.limit else inventory
     except InputError as error:
         faults += error.faults
     if faults or inventory is None:
         raise InputError(faults)
-    if spec is not None:
-        inventory = replace(inventory, hosts=tuple(_with_runner(host, spec) for host in inventory.hosts))
     return Request(inventory, spec, spec.name if spec else options.name, options)
-
-
-def _with_runner(host: Host, spec: ServeSpec) -> Host:
-    """`experiment.runner.ssh_port` and `docker` serve where the inventory is silent."""
-    if host.connection == "local":
-        return replace(host, container=host.container or spec.docker)
-    return replace(host, port=host.port or spec.ssh_port, container=host.container or spec.docker)

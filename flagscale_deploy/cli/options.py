@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,10 @@ INVENTORY = click.option(
     help="Hosts: Ansible YAML or INI, short YAML, FlagScale hostfile. Default: runner.hostfile, else this machine.",
 )
 CONFIG = click.option("-c", "--config", metavar="FILE", help="Serve YAML, or a Hydra experiment file.")
+CONFIG_PATH = click.option(
+    "--config-path", metavar="DIR", help="The folder of --config-name, as FlagScale's run.py takes it."
+)
+CONFIG_NAME = click.option("--config-name", metavar="NAME", help="An experiment file in it, with or without .yaml.")
 NAME = click.option(
     "--name", help="The deployment's name. Default: experiment.exp_name, else the configuration's file name."
 )
@@ -51,7 +56,7 @@ VERBOSE = click.option(
 )
 COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
 HOSTS = (INVENTORY, LIMIT, FORKS)
-DEPLOYMENT = (INVENTORY, CONFIG, NAME, LIMIT, FORKS, OVERRIDES)
+DEPLOYMENT = (INVENTORY, CONFIG, CONFIG_PATH, CONFIG_NAME, NAME, LIMIT, FORKS, OVERRIDES)
 
 
 def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -70,8 +75,6 @@ def command(function: F) -> F:
 
     @functools.wraps(function)
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
-        import os
-
         from flagscale_deploy.console import Console
         from flagscale_deploy.errors import DeployError
 
@@ -128,5 +131,26 @@ def request_of(words: dict[str, Any]) -> Request:
     """Take what belongs to a request out of a command's words."""
     from flagscale_deploy.request import Options, load_request
 
+    folder, name = words.pop("config_path", None), words.pop("config_name", None)
+    if folder is not None or name is not None:
+        words["config"] = _config_in(folder, name, words.get("config"))
     names = ("inventory", "config", "name", "limit", "forks", "overrides")
     return load_request(Options(**{name: words.pop(name) for name in names if name in words}))
+
+
+def _config_in(folder: str | None, name: str | None, config: str | None) -> str:
+    """The file that Hydra's two options mean together. Raises InputError beside `-c`, and where it is not there."""
+    from flagscale_deploy.config.places import nearest
+    from flagscale_deploy.errors import InputError
+
+    where = "--config-path" if name is None else "--config-name"
+    if config is not None:
+        raise InputError.at(where, f"says another configuration than -c {config}", "give one of the two")
+    place, name = Path(folder or "."), name or "config"
+    path = place / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not os.path.isdir(place):
+        raise InputError.at("--config-path", f"there is no folder {place}", "a relative one starts where you are")
+    if not os.path.isfile(path):  # False, where Path.is_file would raise, for a name that no file can have
+        there = [each.stem for each in place.glob("*.y*ml")]
+        raise InputError.at(where, f"there is no file {path}", nearest(Path(name).name, there))
+    return str(path)

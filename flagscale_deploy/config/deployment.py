@@ -4,25 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
+from flagscale_deploy.config.dialects import is_composition, read_body
+from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
 from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import Deploy, Experiment
+from flagscale_deploy.config.settings import Deploy
+from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.config.validate import read_settings
+from flagscale_deploy.secrets import is_secret_name
 
-_OTHER_ENGINES = ("sglang", "llama_cpp", "llama.cpp", "tgi", "lmdeploy", "transformers")
+OTHER_ENGINES = ("sglang", "llama_cpp", "llama.cpp", "tgi", "lmdeploy", "transformers")
+_SET_BY_US = ("worker_urls", "prefill", "decode", "vllm_pd_disaggregation", "service_discovery", "mini_lb")
 
 
 def read_deploy(tree: dict[str, Any], findings: Findings) -> tuple[Deploy, dict[str, Path]]:
     """All `deploy` settings as one, and for each of its keys the path of the mapping that it was last set in."""
+    body, place = read_body(tree)
+    if is_composition(body):
+        return Deploy(), {}
+    # The oldest files have the mode beside `deploy`, and not in it.
+    beside = {"command_line_mode": body["command_line_mode"]} if _beside(body) else {}
     merged: dict[str, Any] = {}
     set_in: dict[str, Path] = {}
-    for path in DEPLOY_PLACES:
-        value = _at(tree, path)
+    for path, value in [(place, beside), *((each, _at(tree, each)) for each in DEPLOY_PLACES)]:
         if value is not None:
             given = read_settings(Deploy, value, path, findings).model_dump(exclude_none=True)
             _merge(merged, given)
             set_in.update({key: (*path, key) for key in given})
     return Deploy.model_validate(merged), set_in
+
+
+def read_router(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> RouterSpec:
+    """`deploy.router`; its keys that are not ours are flags of vllm-router."""
+    if deploy.router is None:
+        return RouterSpec()
+    flags = {}
+    for key, value in (deploy.router.model_extra or {}).items():
+        if key in _SET_BY_US:
+            findings.add((*set_in["router"], key), "is set by this tool", "take it out")
+        elif is_secret_name(key):
+            findings.add((*set_in["router"], key), "would be seen in the list of processes", "set the model's api-key")
+        elif value is not None:
+            flags[key.replace("_", "-")] = value
+    given = deploy.router.model_dump(include={"enabled", "policy"}, exclude_none=True)
+    port = None if deploy.router.port == "auto" else deploy.router.port
+    return RouterSpec(**given, port=port, options=flags)
 
 
 def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:
@@ -31,14 +57,18 @@ def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str,
     where = ("experiment", "task")
     if task and task.type not in (None, "serve"):
         findings.add((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
-    if task and task.backend and task.backend.lower() in _OTHER_ENGINES:
+    if task and task.backend and task.backend.lower() in OTHER_ENGINES:
         findings.add((*where, "backend"), f"{task.backend!r} is not run here", "this tool serves with backend: vllm")
-    if task and task.entrypoint and not deploy.command_line_mode:
-        remedy = "set deploy.command-line-mode: true to run vllm serve, or entrypoint: null"
-        findings.add((*where, "entrypoint"), f"a program of your own ({task.entrypoint}) is not run here", remedy)
     if deploy.prefill_decode_disaggregation:
         path = set_in["prefill_decode_disaggregation"]
         findings.add(path, "prefill and decode apart are not run here", "set it to false")
+    if deploy.enable_composition:
+        remedy = "set it to false, and name a model to serve with vLLM; run a composition with FlagScale itself"
+        findings.add(set_in["enable_composition"], "composition graphs are not run here", remedy)
+
+
+def _beside(body: Any) -> bool:
+    return isinstance(body, dict) and body.get("command_line_mode") is not None
 
 
 def _at(tree: Any, path: Path) -> Any:

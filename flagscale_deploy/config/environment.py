@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.settings import Deploy
 from flagscale_deploy.secrets import Secret, is_secret_name
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -18,9 +20,7 @@ def read_variables(envs: Mapping[str, Any], path: Path, findings: Findings) -> t
     secret: dict[str, Secret] = {}
     for name, value in envs.items():
         where = (*path, name)
-        if name == "nodes_envs":
-            findings.add(where, "is not read here", "give each host its env: in the inventory")
-        elif not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             findings.add(where, "is not the name of a variable", "letters, digits and _, no digit first")
         elif isinstance(value, (dict, list)):
             kind = "a list" if isinstance(value, list) else "a mapping"
@@ -41,3 +41,27 @@ def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str], f
         else:
             findings.add(path, f"{name} is not set in your environment", f"export {name}=…, or take it off the list")
     return taken
+
+
+def read_environment(
+    entries: Sequence[Entry],
+    envs: Mapping[str, Any],
+    deploy: Deploy,
+    set_in: Mapping[str, Path],
+    environ: Mapping[str, str],
+    findings: Findings,
+) -> tuple[dict[str, str], dict[str, Secret]]:
+    """The variables of the whole deployment, from `experiment.envs`, `deploy.secrets` and secret flags of models.
+
+    A secret that two places set differently is a fault. `nodes_envs` among the variables is for single hosts: see
+    `per_host.py`.
+    """
+    shared = {name: value for name, value in envs.items() if name != "nodes_envs"}
+    env, secret_env = read_variables(shared, ("experiment", "envs"), findings)
+    names = deploy.secrets or ()
+    taken = take_secrets(names, set_in["secrets"], environ, findings) if names else {}
+    for variables, path in [(taken, set_in.get("secrets", ()))] + [(entry.secret_env, entry.path) for entry in entries]:
+        for variable, secret in variables.items():
+            if secret_env.setdefault(variable, secret) != secret or variable in env:
+                findings.add(path, f"sets {variable} to another value than a place before", "set it in one place")
+    return env, secret_env

@@ -1,4 +1,4 @@
-"""Our own settings: the keys of `deploy` and `experiment`, and their types.
+"""Our own settings: the keys of `deploy` and their types; those of `experiment` are in `experiment.py`.
 
 Keys may be written with `-` or `_`. Keys that FlagScale published and that mean nothing to a deployment by us are known
 and ignored (`Ignored`); every other unknown key is a fault.
@@ -6,40 +6,32 @@ and ignored (`Ignored`); every other unknown key is a fault.
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+from flagscale_deploy.config.values import (
+    Amount,
+    CountOrAuto,
+    Flag,
+    Ignored,
+    Port,
+    PortOrAuto,
+    Seconds,
+    Text,
+    VariableName,
+)
+
 _RAY_WORDS = {
     **dict.fromkeys(("on", "true", "yes", "always"), "on"),
     **dict.fromkeys(("off", "false", "no", "never"), "off"),
     "auto": "auto",
 }
-
-
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _flag(value: Any) -> Any:
-    return {"yes": True, "on": True, "no": False, "off": False}.get(str(value).lower(), value)
-
-
-def _seconds(value: Any) -> Any:
-    """Seconds from a number or from `90s`, `30m`, `1h30m`."""
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or not any(match.groups()):
-        return _no_boolean(value)
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
+_ROUTER_WORDS = {
+    **dict.fromkeys(("on", "true", "yes", "always"), True),
+    **dict.fromkeys(("none", "off", "false", "no", "never"), False),
+    "auto": None,
+}
 
 
 def _ray_mode(value: Any) -> Any:
@@ -50,15 +42,16 @@ def _ray(value: Any) -> Any:
     return value if isinstance(value, dict) else {"mode": value}
 
 
-Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65535)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Gpus = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
-Cpus = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Text = Annotated[str, BeforeValidator(_text)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Ignored = Any
+def _router(value: Any) -> Any:
+    """`none`, `always`, `auto`, the name of a policy, or a mapping."""
+    if isinstance(value, (dict, list)):
+        return value
+    word = str(value).lower()
+    return {"enabled": _ROUTER_WORDS[word]} if word in _ROUTER_WORDS else {"policy": value}
+
+
+def _policy(value: Any) -> Any:
+    return str(value).replace("-", "_").lower()
 
 
 class Settings(BaseModel):
@@ -80,6 +73,30 @@ class RaySettings(Settings):
     dashboard: Flag | None = None
 
 
+class RouterSettings(Settings):
+    """`deploy.router`; keys that are not named here are flags of vllm-router. Policies: those of vllm-router 0.1.17."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    enabled: Flag | None = None
+    port: PortOrAuto | None = None
+    policy: (
+        Annotated[
+            Literal[
+                "random",
+                "round_robin",
+                "cache_aware",
+                "kv_aware",
+                "power_of_two",
+                "consistent_hash",
+                "sticky_least_loaded",
+            ],
+            BeforeValidator(_policy),
+        ]
+        | None
+    ) = None
+
+
 class TimeoutSettings(Settings):
     """`deploy.timeouts`, in seconds or as `30m`."""
 
@@ -90,93 +107,76 @@ class TimeoutSettings(Settings):
     stop: Seconds | None = None
 
 
-class ModelOptions(Settings):
-    """`deploy.models.<name>`, and `resources` of the list form; the rest are options of Ray tasks."""
+class ServiceSettings(Settings):
+    """`deploy.service`, where the first form kept the port that many copies share."""
 
-    num_gpus: Gpus | None = None
-    num_cpus: Cpus | None = None
-    num_replicas: Count | None = None
-    replicas: Count | None = None
-    accelerator_type: Ignored = None
-    label_selector: Ignored = None
-    max_calls: Ignored = None
-    max_retries: Ignored = None
-    memory: Ignored = None
+    port: PortOrAuto | None = None
     name: Ignored = None
-    num_returns: Ignored = None
-    resources: Ignored = None
-    retry_exceptions: Ignored = None
-    runtime_env: Ignored = None
-    scheduling_strategy: Ignored = None
+    request: Ignored = None
+
+
+class ModelOptions(Settings):
+    """`deploy.models.<name>`, and `resources` of the list form.
+
+    Those after `replicas` are the other options of `ray.remote` (Ray 2.60, `ray/_common/ray_option_utils.py`): they
+    go to a program of the user's own and mean nothing to `vllm serve`.
+    """
+
+    hosts: Text | None = None
+    num_gpus: Amount | None = None
+    num_cpus: Amount | None = None
+    num_replicas: CountOrAuto | None = None
+    replicas: CountOrAuto | None = None
+    accelerator_type: Any = None
+    allow_out_of_order_execution: Any = None
+    concurrency_groups: Any = None
+    enable_task_events: Any = None
+    enable_tensor_transport: Any = None
+    fallback_strategy: Any = None
+    get_if_exists: Any = None
+    label_selector: Any = None
+    lifetime: Any = None
+    max_calls: Any = None
+    max_concurrency: Any = None
+    max_pending_calls: Any = None
+    max_restarts: Any = None
+    max_retries: Any = None
+    max_task_retries: Any = None
+    memory: Any = None
+    name: Any = None
+    namespace: Any = None
+    num_returns: Any = None
+    object_store_memory: Any = None
+    placement_group: Any = None
+    placement_group_bundle_index: Any = None
+    placement_group_capture_child_tasks: Any = None
+    resources: Any = None
+    retry_exceptions: Any = None
+    runtime_env: Any = None
+    scheduling_strategy: Any = None
 
 
 class Deploy(Settings):
     """`deploy`, wherever it stands."""
 
-    port: Port | None = None
+    port: PortOrAuto | None = None
     name: Text | None = None
     ray: Annotated[RaySettings, BeforeValidator(_ray)] | None = None
+    router: Annotated[RouterSettings, BeforeValidator(_router)] | None = None
     timeouts: TimeoutSettings | None = None
     secrets: list[VariableName] | None = None
     models: dict[str, ModelOptions | None] | None = None
+    service: ServiceSettings | None = None
     command_line_mode: Flag | None = None
     prefill_decode_disaggregation: Flag | None = None
-    enable_composition: Ignored = None
+    enable_composition: Flag | None = None
+    instance: Ignored = None  # read with `llm`, which it belongs to
     use_fs_serve: Ignored = None
     use_native_serve: Ignored = None
-
-
-class Task(Settings):
-    """`experiment.task`."""
-
-    type: Text | None = None
-    backend: Text | None = None
-    entrypoint: Text | None = None
-
-
-class Commands(Settings):
-    """`experiment.cmds`: shell, as it is."""
-
-    before_start: Text | None = None
-    after_stop: Text | None = None
-    extra: Ignored = None
-
-
-class Runner(Settings):
-    """`experiment.runner`; `deploy` in it is read where all `deploy` are."""
-
-    hostfile: Text | None = None
-    ssh_port: Port | None = None
-    docker: Text | None = None
-    deploy: Ignored = None
-    backend: Ignored = None
-    device_type: Ignored = None
-    log_dir: Ignored = None
-    master_addr: Ignored = None
-    master_port: Ignored = None
-    nnodes: Ignored = None
-    no_shared_fs: Ignored = None
-    nproc_per_node: Ignored = None
-    rdzv_backend: Ignored = None
-    rdzv_endpoint: Ignored = None
-    rdzv_id: Ignored = None
-    redirects: Ignored = None
-    tee: Ignored = None
-    type: Ignored = None
-
-
-class Experiment(Settings):
-    """`experiment`; `envs` is read by `environment.py`, `deploy` where all `deploy` are."""
-
-    exp_name: Text | None = None
-    exp_dir: Text | None = None
-    task: Task | None = None
-    runner: Runner | None = None
-    cmds: Commands | None = None
-    envs: dict[str, Any] | None = None
-    deploy: Ignored = None
-    auto_tuner: Ignored = None
-    ckpt_format: Ignored = None
-    load: Ignored = None
-    save_steps: Ignored = None
-    seed: Ignored = None
+    decode_address: Ignored = None
+    decode_gpu_memory_utilization: Ignored = None
+    decode_num: Ignored = None
+    pd_proxy_port: Ignored = None
+    prefill_address: Ignored = None
+    prefill_decode_log_dir: Ignored = None
+    prefill_num: Ignored = None

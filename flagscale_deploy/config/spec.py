@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -35,12 +37,39 @@ class RaySpec:
 
 
 @dataclass(frozen=True)
+class RouterSpec:
+    """`deploy.router`: what stands in front of a model's replicas.
+
+    `enabled` None: a router where there is more than one replica. `port` None: the planner's choice. `options` are
+    further flags of vllm-router, dashed and without `--`, with values as the user wrote them.
+    """
+
+    enabled: bool | None = None
+    policy: str = "cache_aware"
+    port: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InlineNode:
+    """A host that the configuration itself names (`hostfile.nodes`). `slots` are GPUs, or CPUs of type `cpu`."""
+
+    address: str
+    slots: int | None = None
+    type: str = "gpu"
+    ssh_port: int | None = None
+    docker: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One entry of the serve YAML.
 
     `engine_args` keeps the user's order and values; keys are vLLM's flag names with dashes and without `--`
     (`tensor-parallel-size`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if
     anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
+    With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
+    carry. `hosts` is a host pattern as `--limit` takes it; None allows every host.
     """
 
     name: str
@@ -51,8 +80,10 @@ class ModelSpec:
     port: int = DEFAULT_ENGINE_PORT
     num_gpus: int | None = None
     num_cpus: float | None = None
-    replicas: int = 1
+    replicas: int | Literal["auto"] = 1
     where: str = ""
+    port_auto: bool = False
+    hosts: str | None = None
 
     def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
         """The parallel size of a kind; 1 where the configuration is silent."""
@@ -79,8 +110,14 @@ class ServeSpec:
 
     `secret_env` are the variables whose values nobody may see (secret by name in `experiment.envs`, `api-key`,
     `deploy.secrets`), and are in no other field; `secrets` are the names of those from the operator's environment.
-    `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port` and
-    `docker` are `experiment.runner`'s: they serve where no inventory says otherwise.
+    `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port`,
+    `docker`, `nnodes`, `nproc_per_node` and `device_type` are `experiment.runner`'s, `nodes` (the head first) those of
+    an inline hostfile: they serve where no inventory says otherwise.
+
+    `host_env` and `host_engine_args` hold what is set for one host only, by its name or address. With `runs_program`,
+    `entrypoint` runs as a Ray driver instead of `vllm serve`; then `models` may be empty, `remote_options` are the
+    options of `ray.remote` by name, and `document` is the whole configuration, resolved, in the shape of a FlagScale
+    experiment: it may hold secrets. `action` is the file's or the command line's: run, stop, or another of FlagScale's.
     """
 
     name: str
@@ -97,10 +134,29 @@ class ServeSpec:
     ssh_port: int | None = None
     docker: str | None = None
     source: str = "config"
+    router: RouterSpec = RouterSpec()
+    nodes: tuple[InlineNode, ...] = ()
+    nnodes: int | None = None
+    nproc_per_node: int | None = None
+    device_type: str | None = None
+    host_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    host_engine_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    entrypoint: str | None = None
+    command_line_mode: bool | None = None
+    remote_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    action: str = "run"
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether a program of the user's own is served, and not `vllm serve`."""
+        return self.entrypoint is not None and not self.command_line_mode
 
     def public(self) -> dict[str, Any]:
         """The specification as JSON types, for digests and for people: of secrets the names, never the values."""
-        return {**_plain(self), "secret_env": sorted(self.secret_env)}
+        document = json.dumps(_plain(self.document), sort_keys=True, default=str)
+        hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
+        return {**_plain(self), **hidden}
 
 
 def _plain(value: Any) -> Any:

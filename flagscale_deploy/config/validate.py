@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from flagscale_deploy.config.places import Findings, Path, nearest
-from flagscale_deploy.config.settings import (
-    Commands,
-    ModelOptions,
-    RaySettings,
-    Runner,
-    Settings,
-    Task,
-    TimeoutSettings,
-)
+from flagscale_deploy.config.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -62,19 +54,20 @@ def _spelling(value: Any, location: Path) -> Path:
     return tuple(keys)
 
 
-_BELOW: dict[str, type[Settings]] = {
-    "ray": RaySettings,
-    "timeouts": TimeoutSettings,
-    "models": ModelOptions,
-    "task": Task,
-    "cmds": Commands,
-    "runner": Runner,
-}
-
-
 def _known(kind: type[Settings], keys: Path) -> list[str]:
     """The keys that may stand at a path below a class."""
-    return list((_BELOW[keys[0]] if keys else kind).model_fields)
+    for key in keys:
+        field = kind.model_fields.get(key.replace("-", "_"))
+        kind = (_settings_in(field.annotation) if field else None) or kind
+    return list(kind.model_fields)
+
+
+def _settings_in(annotation: Any) -> type[Settings] | None:
+    """The class of settings that a type contains, as `dict[str, ModelOptions | None]` contains ModelOptions."""
+    inside = get_args(annotation)
+    if not inside:
+        return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+    return next((found for each in inside if (found := _settings_in(each)) is not None), None)
 
 
 def _found(value: Any) -> str:

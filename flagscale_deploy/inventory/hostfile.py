@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.assembly import assemble
@@ -25,7 +25,10 @@ def looks_like_hostfile(text: str) -> bool:
 
 
 def parse_hostfile(text: str, source: str) -> Inventory:
-    """The hosts in the order of the lines. Slots become `gpus`. Raises InputError with every wrong line."""
+    """The hosts in the order of the lines. Slots become `gpus`, those of type `cpu` become `cpus`.
+
+    Raises InputError with every wrong line.
+    """
     reading = _Reading()
     for number, line in enumerate(map(_without_comment, text.splitlines()), start=1):
         if line:
@@ -67,8 +70,13 @@ def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
         reading.first_line[name] = number
         reading.tree.add_host(name, UNGROUPED)
         host, wrong = make_host(name, keys, plain_values(keys))
-        reading.hosts.append(host)
+        reading.hosts.append(host and with_slots(host))
         reading.faults += wrong
+
+
+def with_slots(host: Host) -> Host:
+    """A host whose `gpus` are slots: those of type `cpu` are CPUs, as FlagScale gives them to `ray start`."""
+    return replace(host, gpus=0, cpus=host.gpus) if host.type == "cpu" and host.gpus else host
 
 
 def _without_comment(line: str) -> str:

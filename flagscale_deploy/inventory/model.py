@@ -31,6 +31,8 @@ class Host:
     connection: ConnectionKind = "ssh"
     python: str = "python3"
     gpus: int | None = None
+    cpus: int | None = None
+    """CPUs that Ray is told of; None lets Ray count them."""
     type: str = "gpu"
     node_ip: str | None = None
     interface: str | None = None

@@ -76,6 +76,7 @@ def _node(
         role="head" if is_head else "worker",
         node_ip=networks[host.name].node_ip,
         num_gpus=len(gpus),
+        num_cpus=host.cpus,
         resources={} if host.type in ("gpu", "cpu") else {host.type: float(host.gpus or len(gpus))},
         visible_gpus=None if gpus == present else gpus,
         agent_port=ports.next_free(host.name, AGENT_PORT, "Ray's dashboard agent"),

@@ -16,8 +16,22 @@ def refuse_wrong(spec: ServeSpec) -> None:
         for model in spec.models
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
+    faults += refuse_unbuilt(spec)
     if faults:
         raise InputError(faults)
+
+
+def refuse_unbuilt(spec: ServeSpec) -> list[Fault]:
+    """What a specification carries and the planner does not carry out yet."""
+    faults = []
+    if spec.runs_program:
+        remedy = "set deploy.command-line-mode: true to run vllm serve, or entrypoint: null"
+        where = f"{spec.source}: experiment.task.entrypoint"
+        faults.append(Fault(where, f"a program of your own ({spec.entrypoint}) is not run here", remedy))
+    if spec.host_engine_args:
+        where = f"{spec.source}: experiment.node_args"
+        faults.append(Fault(where, "flags for one host are not given to it yet", "set them for all hosts"))
+    return faults
 
 
 def _flag_faults(model: ModelSpec) -> tuple[Fault, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flagscale_deploy.config.places import Findings, Path
 from flagscale_deploy.config.settings import ModelOptions
+from flagscale_deploy.config.values import port_or_auto, whole_number
 from flagscale_deploy.secrets import Secret
 
 SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
@@ -16,7 +18,8 @@ SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
 Sources: `vllm/envs.py` (VLLM_API_KEY), huggingface_hub's environment variables (HF_TOKEN).
 """
 
-_SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp")
+SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp")
+_PAIRS = re.compile(r"\s*\w+\s*=\s*\d+\s*(,\s*\w+\s*=\s*\d+\s*)*")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Entry:
     path: Path
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     action_args: tuple[str, ...] = ()
-    port: int | None = None
+    port: int | Literal["auto"] | None = None
     secret_env: Mapping[str, Secret] = field(default_factory=dict)
     options: ModelOptions = field(default_factory=ModelOptions)
 
@@ -40,10 +43,10 @@ def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[
         key = flag_name(written)
         if key in flags:
             findings.add((*path, written), f"--{key} is set twice", "keep one of the two spellings")
-        elif key in _SIZES and value is not None and not _is_size(value):
+        elif key in SIZES and value is not None and whole_number(value, 1, 999999) is None:
             findings.add((*path, written), f"{value!r}: expected a whole number from 1")
         elif value is not None:
-            flags[key] = value
+            flags[key] = _in_todays_words(key, value)
     return flags
 
 
@@ -53,16 +56,13 @@ def flag_name(written: str) -> str:
     return head.replace("_", "-") + dot + field_name
 
 
-def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | None:
+def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | Literal["auto"] | None:
     """The flag `port`, taken out of the others."""
     port = flags.pop("port", None)
-    if port is None:
-        return None
-    text = str(port)
-    if text.isdecimal() and not isinstance(port, bool) and len(text) < 6 and 1 <= int(text) <= 65535:
-        return int(text)
-    findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535")
-    return None
+    found = None if port is None else port_or_auto(port)
+    if port is not None and found is None:
+        findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535, or auto")
+    return found
 
 
 def take_model(flags: dict[str, Any], names: tuple[str, ...], path: Path, findings: Findings) -> str:
@@ -94,6 +94,12 @@ def take_secrets(flags: dict[str, Any], path: Path, findings: Findings) -> dict[
     return taken
 
 
-def _is_size(value: Any) -> bool:
-    text = str(value)
-    return text.isdecimal() and not isinstance(value, bool) and 0 < len(text) < 7 and int(text) > 0
+def _in_todays_words(key: str, value: Any) -> Any:
+    """`limit_mm_per_prompt: image=18,video=2`, which older vLLM took and published files have, as a mapping.
+
+    vLLM 0.32 refuses that text and takes the mapping in JSON (measured with its parser).
+    """
+    if key == "limit-mm-per-prompt" and isinstance(value, str) and _PAIRS.fullmatch(value):
+        pairs = (pair.split("=") for pair in value.split(","))
+        return {name.strip(): int(number) for name, number in pairs}
+    return value

@@ -23,11 +23,12 @@ def read(model_args: Any, path: Path, findings: Findings) -> list[Entry]:
     return [
         entry
         for name, args in model_args.items()
-        if (entry := _read_model(name, args, (*path, name), findings)) is not None
+        if (entry := read_model(name, args, (*path, name), findings)) is not None
     ]
 
 
-def _read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | None:
+def read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | None:
+    """One model; None where there is no mapping."""
     if not isinstance(args, dict):
         findings.add(path, "is no mapping", "expected model-tag: and flags of vLLM")
         return None

@@ -63,7 +63,7 @@ FAULTS = {
     ),
     "replicas": (
         f"{LISTED}  resources: {{num_replicas: 0}}",
-        "qwen.yaml: 0.resources.num_replicas: 0: input should be greater than",
+        "qwen.yaml: 0.resources.num_replicas: 0: expected a whole number from 1, or auto",
     ),
     "unknown resource": (
         f"{LISTED}  resources: {{num_gpu: 0}}",

@@ -102,7 +102,7 @@ def test_flagscales_own_words_are_taken(tmp_path: Path) -> None:
 FAULTS = {
     "deploy.prot=1": "override deploy.prot: unknown key\n    → did you mean port?",
     "deploy.timeouts.redy=1": "override deploy.timeouts.redy: unknown key\n    → did you mean ready?",
-    "deploy.port=x": "override deploy.port: 'x': input should be a valid integer",
+    "deploy.port=x": "override deploy.port: 'x': expected a port from 1 to 65535, or auto",
     "experimnt.exp_name=x": "override experimnt.exp_name: unknown key\n    → did you mean experiment?",
     "model_args.vllm_modle.x=1": "override model_args.vllm_modle.x: unknown model vllm_modle\n    → model_args has: ",
     "deploy.models.modle.num_gpus=1": "override deploy.models.modle.num_gpus: unknown model\n    → model_args has: ",

@@ -1,0 +1,91 @@
+"""Which hosts a command is about: the inventory's, else those that the configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flagscale_deploy.config.spec import InlineNode, ServeSpec
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.inline import inline_inventory
+from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.model import Host, Inventory
+
+
+def hosts_of(path: str | None, spec: ServeSpec | None) -> Inventory:
+    """The hosts of an inventory file, of `experiment.runner.hostfile`, of `hostfile.nodes`, or this machine: the first
+    of these that is there.
+
+    `nnodes`, `nproc_per_node` and `device_type` say something of hosts that the configuration names, `ssh_port`,
+    `docker` and `nodes_envs` of every host where the inventory is silent. Raises InputError.
+    """
+    if path is not None or spec is None:
+        found = load_inventory(path)
+    elif spec.hostfile is not None:
+        found = _limited(_hostfile(spec.hostfile, spec), spec)
+    elif spec.nodes:
+        found = _limited(inline_inventory([_keys(each) for each in spec.nodes], f"{spec.source}: hostfile.nodes"), spec)
+    else:
+        found = _this_machine(spec)
+    return found if spec is None else _with_runner(found, spec)
+
+
+def _hostfile(path: str, spec: ServeSpec) -> Inventory:
+    if not Path(path).exists():
+        where = f"{spec.source}: experiment.runner.hostfile"
+        remedy = "correct it (a relative path starts at the working directory), or name the hosts with -i/--inventory"
+        raise InputError.at(where, f"there is no file {path}", remedy)
+    return load_inventory(path)
+
+
+def _keys(node: InlineNode) -> dict[str, object]:
+    given = {"gpus": node.slots, "type": node.type, "port": node.ssh_port, "container": node.docker}
+    return {"name": node.address, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _limited(found: Inventory, spec: ServeSpec) -> Inventory:
+    """The first `nnodes` hosts, with no more GPUs than `nproc_per_node`, as FlagScale counts them (`get_nnodes`)."""
+    most = spec.nproc_per_node
+    hosts = found.hosts[: spec.nnodes]
+    if most is not None:
+        hosts = tuple(replace(host, gpus=most if host.gpus is None else min(host.gpus, most)) for host in hosts)
+    return replace(found, hosts=hosts)
+
+
+def _this_machine(spec: ServeSpec) -> Inventory:
+    found = load_inventory(None)
+    host = found.hosts[0]
+    if spec.device_type is not None and spec.nproc_per_node is None:
+        where = f"{spec.source}: experiment.runner.device_type"
+        raise InputError.at(where, "needs nproc_per_node beside it", "say how many of them this machine has")
+    gpus = 0 if spec.device_type == "cpu" else spec.nproc_per_node
+    return replace(found, hosts=(replace(host, gpus=gpus, type=spec.device_type or host.type),))
+
+
+def _with_runner(found: Inventory, spec: ServeSpec) -> Inventory:
+    _refuse_strangers(found, spec)
+    return replace(found, hosts=tuple(_host_with_runner(host, spec) for host in found.hosts))
+
+
+def _host_with_runner(host: Host, spec: ServeSpec) -> Host:
+    env = {**spec.host_env.get(host.address, {}), **spec.host_env.get(host.name, {}), **host.env}
+    port = host.port if host.connection == "local" else host.port or spec.ssh_port
+    return replace(host, port=port, container=host.container or spec.docker, env=env)
+
+
+def _refuse_strangers(found: Inventory, spec: ServeSpec) -> None:
+    """A host that is misspelled would go without its variables, and nobody would see."""
+    known = {name for host in found.hosts for name in (host.name, host.address, host.node_ip)}
+    keys = {"envs.nodes_envs": spec.host_env, "node_args": spec.host_engine_args}
+    faults = [
+        Fault(
+            f"{spec.source}: experiment.{key}.{name}",
+            f"is no host of {found.source}",
+            f"it has: {', '.join(found.names)}",
+        )
+        for key, hosts in keys.items()
+        for name in hosts
+        if name not in known
+    ]
+    if faults:
+        raise InputError(faults)
