@@ -1,0 +1,138 @@
+"""Somebody at a terminal: a home of their own, an inventory, and the product's command line as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from tests.lab.keepers import REPOSITORY
+
+COMMAND = (sys.executable, "-m", "flagscale_deploy")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+def eventually(true: Callable[[], object], within: float = 20.0) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + within
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Running:
+    """A command that goes on; what it prints is read as it comes, with the time it came at."""
+
+    def __init__(self, argv: list[str], directory: Path, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._lines: dict[str, list[tuple[float, str]]] = {"out": [], "err": []}
+        streams: dict[str, IO[bytes] | None] = {"out": self._process.stdout, "err": self._process.stderr}
+        self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams.items()]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def said(self) -> str:
+        """All of its output so far."""
+        return self._text("out") + self._text("err")
+
+    def said_at(self, text: str) -> float:
+        """When a line with this text came on standard error (Unix time). Raises StopIteration if none did."""
+        return next(at for at, line in self._lines["err"] if text in line)
+
+    def wait_for(self, text: str, within: float = 20.0) -> None:
+        assert eventually(lambda: text in self.said or self._process.poll() is not None, within), self.said
+        assert text in self.said, self.said
+
+    def until(self, act: Callable[[], None], pattern: str, within: float = 20.0) -> None:
+        """Do something again and again until the command has said what it should because of it."""
+
+        def said() -> object:
+            act()
+            return re.search(pattern, self.said)
+
+        assert eventually(said, within), f"nothing like {pattern}:\n{self.said}"
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def end(self, exits: int, within: float = 60.0) -> Result:
+        """Wait for its end, which has to be with this status."""
+        code = self._process.wait(within)
+        for reader in self._readers:
+            reader.join(within)
+        result = Result(code, self._text("out"), self._text("err"))
+        assert code == exits, f"exit status {code}, expected {exits}\n{result.said}"
+        return result
+
+    def abandon(self) -> None:
+        """Kill it if it still runs."""
+        self._process.kill()
+        self._process.wait()
+
+    def _text(self, stream: str) -> str:
+        return "".join(line for _, line in self._lines[stream])
+
+    def _read(self, name: str, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._lines[name].append((time.time(), line.decode()))
+
+
+@dataclass
+class Operator:
+    """`operator("run", "-c", config)` types that, with the inventory, and asserts the exit status."""
+
+    directory: Path
+    inventory: Path
+    env: dict[str, str] = field(default_factory=dict)
+    started: list[Running] = field(default_factory=list)
+
+    def __call__(self, *words: str | Path, exits: int = 0, **options: Any) -> Result:
+        return self.start(*words, **options).end(exits)
+
+    def start(self, command: str, *words: str | Path, inventory: Path | None = None) -> Running:
+        """Type a command, and go on while it runs."""
+        argv = [*COMMAND, command, "-i", str(inventory or self.inventory), *map(str, words)]
+        running = Running(argv, self.directory, self._environment())
+        self.started.append(running)
+        return running
+
+    def run_folder(self) -> Path:
+        """The folder of the latest run."""
+        return max(self.directory.glob("outputs/*/runs/*"), key=lambda path: path.name)
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing of the person's who runs the tests: no agent, no known hosts, no proxy, no CI."""
+        home = self.directory / "operator-home"
+        home.mkdir(exist_ok=True)
+        kept = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "LANG": "C.UTF-8"}
+        return kept | {"PYTHONWARNINGS": "error::ResourceWarning"} | self.env

@@ -1,0 +1,65 @@
+"""What hosts serve with where vLLM is not the point: a virtual environment with a stand-in for `vllm`."""
+
+from __future__ import annotations
+
+import json
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.environments.build import mounts
+from tests.lab import Host
+
+HERE = Path(__file__).parent
+VERSION = "0.0.stand.in"
+PLACE = "/dev/shm/vllm-stand-in"
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """`environment` is for `venv:`; `command` is a directory for PATH, in front of an environment with real Ray."""
+
+    environment: Path
+    command: Path
+
+    @property
+    def mounts(self) -> list[Path]:
+        return [*mounts(self.environment), self.command]
+
+
+def build(path: Path) -> StandIn:
+    """Make the environment in an empty directory. Its metadata say that vLLM and Ray are installed; this Ray fails."""
+    made = StandIn(path / "environment", path / "command")
+    venv.create(made.environment, symlinks=True)
+    packages = next((made.environment / "lib").glob("python*")) / "site-packages"
+    for name in ("vllm", "ray"):
+        metadata = packages / f"{name}-{VERSION}.dist-info/METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {VERSION}\n")
+    made.command.mkdir()
+    for directory in (made.command, made.environment / "bin"):
+        _program(directory / "vllm", "#!/usr/bin/env python3\n" + (HERE / "vllm_stand_in.py").read_text())
+    _program(made.environment / "bin/ray", "#!/bin/sh\necho 'ERROR: this Ray is a stand-in' >&2\nexit 7\n")
+    return made
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def given(host: Host, port: int) -> dict[str, Any]:
+    """What the stand-in that serves on `port` was given: {argv, environ, pid, children}."""
+    written: dict[str, Any] = json.loads(host.run(["cat", f"{PLACE}/{port}.json"]).stdout)
+    return written
+
+
+def is_started(host: Host, port: int) -> bool:
+    """Whether a stand-in for this port has started; it may be loading still."""
+    return host.run(["test", "-f", f"{PLACE}/{port}.json"], check=False).returncode == 0
+
+
+def is_alive(host: Host, pid: int) -> bool:
+    """Whether a process of a host lives; the pid is the host's own."""
+    return host.run(f"kill -0 {pid} && ! grep -q '^State:.Z' /proc/{pid}/status", check=False).returncode == 0

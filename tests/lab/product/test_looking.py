@@ -1,0 +1,62 @@
+"""`status` and `call`: what is really there, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.lab import Lab
+from tests.lab.product.conftest import Serve
+from tests.lab.product.operator import Operator
+from tests.lab.product.stand_in import given
+
+Write = Callable[..., Serve]
+
+
+def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operator, serve: Write) -> None:
+    served = serve()
+    named = ("--name", served.name)
+    assert operator("status", *named, "--json").json["state"] == "absent"
+    operator("run", "-c", served.config)
+    ready = operator("status", *named, "--json").json
+    assert (ready["schema"], ready["deployment"], ready["state"]) == (1, served.name, "ready")
+    (instance,) = ready["instances"]
+    assert (instance["driver"], instance["state"], instance["gpus"]) == ("node1", "ready", {"node1": [0]})
+    assert instance["endpoint"] == f"http://{lab.hosts[0].address}:{served.port}/v1"
+    assert {host["host"]: host["processes"] for host in ready["hosts"]} == {"node1": 1, "node2": 0}
+    shown = operator("status", *named).out
+    assert f"{served.name}: ready" in shown
+    assert instance["endpoint"] in shown
+
+    assert operator("call", "hi", *named).out == "you said: hi\n"
+    answer = operator("call", "hi", *named, "--system", "be brief", "--max-tokens", "5", "--json").json
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+    lab.hosts[0].run(["kill", "-9", str(given(lab.hosts[0], served.port)["pid"])])
+    dead = operator("status", *named, "--json", exits=1).json
+    assert (dead["state"], dead["instances"][0]["state"]) == ("dead", "dead")
+    refused = operator("call", "hi", *named, exits=1)
+    assert "node1: model0/0: no answer" in refused.err
+
+    operator("stop", *named)
+    stopped = operator("status", *named, "--json").json
+    assert (stopped["state"], stopped["instances"][0]["state"]) == ("stopped", "stopped")
+
+
+def test_a_host_that_cannot_be_reached_is_unknown(lab: Lab, operator: Operator, serve: Write) -> None:
+    served = serve()
+    operator("run", "-c", served.config)
+    for index, instance in ((1, "ready"), (0, "UNKNOWN")):
+        lab.hosts[index].cut()
+        try:
+            status = operator("status", "-c", served.config, "--json", exits=3).json
+        finally:
+            lab.hosts[index].join()
+        assert status["state"] == "UNKNOWN"
+        assert status["hosts"][index]["state"] == "UNKNOWN"
+        assert [each["state"] for each in status["instances"]] in ([instance], [])
+    operator("stop", "-c", served.config)
+
+
+def test_what_is_not_there_cannot_be_called(operator: Operator) -> None:
+    refused = operator("call", "hi", "--name", "nowhere", exits=2)
+    assert "nowhere: no such deployment on these hosts" in refused.err

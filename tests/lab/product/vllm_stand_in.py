@@ -1,0 +1,144 @@
+"""A stand-in for the command `vllm`: `vllm serve MODEL --port=N …` that serves in a moment, or fails as it is told to.
+
+It writes what it was given to /dev/shm/vllm-stand-in/<port>.json (argv, environment, pid, children), prints lines in
+vLLM's words, answers /health, /v1/models, /v1/completions and /v1/chat/completions, and wants the key in VLLM_API_KEY
+if there is one. `STAND_IN` in its environment tells it to misbehave, in words with commas between them:
+
+    dies        ends while loading, with the line in STAND_IN_ERROR; the time is left in /dev/shm/vllm-stand-in/died
+    hangs       never finishes loading
+    tokenless   is healthy, and fails whatever asks for tokens
+    stubborn    ignores SIGTERM
+    forks       starts children that are renamed and have no environment: an orphan, and one in its own session
+    ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+PLACE = Path("/dev/shm/vllm-stand-in")
+WORDS = os.environ.get("STAND_IN", "").split(",")
+KEY = os.environ.get("VLLM_API_KEY")
+LOADING = 'Loading safetensors checkpoint shards: {percent}% Completed | {done}/4 [00:0{done}<00:01,  1.00it/s]'
+
+
+def main() -> None:
+    port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
+    if "stubborn" in WORDS:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    children = fork_renamed() if "forks" in WORDS else []
+    write_down(port, children)
+    say(f"vLLM API server version 0.0 (a stand-in), pid {os.getpid()}")
+    load()
+    if "ray" in WORDS:
+        use_ray()
+    server = ThreadingHTTPServer(("0.0.0.0", port), Answers)
+    say("Application startup complete.")
+    server.serve_forever()
+
+
+def fork_renamed() -> list[int]:
+    """Two processes as a look at /proc finds Ray's and vLLM's: with a name of their own, their environment gone."""
+    renamed = "exec -c -a VLLM::EngineCore sleep 3600"
+    orphan = subprocess.check_output(["bash", "-c", f"({renamed}) >/dev/null 2>&1 & echo $!"], text=True)
+    apart = subprocess.Popen(["bash", "-c", renamed], start_new_session=True)
+    return [int(orphan), apart.pid]
+
+
+def write_down(port: int, children: list[int]) -> None:
+    PLACE.mkdir(exist_ok=True)
+    record = {"argv": sys.argv, "environ": dict(os.environ), "pid": os.getpid(), "children": children}
+    fresh = PLACE / f".{port}"
+    fresh.write_text(json.dumps(record))
+    fresh.rename(PLACE / f"{port}.json")
+
+
+def load() -> None:
+    for done in range(1, 5):
+        say(LOADING.format(percent=25 * done, done=done))
+        time.sleep(0.05)
+        if "hangs" in WORDS:
+            signal.pause()
+            time.sleep(3600)
+        if "dies" in WORDS:
+            say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
+            say("RuntimeError: Engine core initialization failed. See root cause above.")
+            (PLACE / "died").write_text(str(time.time()))
+            sys.exit(1)
+
+
+def use_ray() -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray.init(log_to_driver=False)
+
+    @ray.remote(num_gpus=1)
+    def work() -> str:
+        sys.stdout.write("a worker of the stand-in\n")
+        return str(ray.util.get_node_ip_address())
+
+    nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+    found = ray.get([work.options(scheduling_strategy=node).remote() for node in nodes])
+    say(f"workers on {' '.join(sorted(found))}")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The part of an OpenAI server that is asked for."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self._answer(200, {})
+        elif self._may():
+            self._answer(200, {"data": [{"id": "stand-in"}]} if self.path == "/v1/models" else {})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self._may():
+            return
+        if "tokenless" in WORDS:
+            self._answer(500, {"error": {"message": "EngineCore encountered an issue."}})
+        elif self.path == "/v1/completions":
+            self._answer(200, self._completion({"text": " token"}))
+        elif self.path == "/v1/chat/completions":
+            said = f"you said: {asked['messages'][-1]['content']}"
+            self._answer(200, self._completion({"message": {"role": "assistant", "content": said}}))
+        else:
+            self._answer(404, {"error": {"message": "Not Found"}})
+
+    def log_message(self, format: str, *words: Any) -> None:
+        say(f'INFO:     {self.client_address[0]} - "{words[0]}" {words[1] if len(words) > 1 else ""}')
+
+    def _may(self) -> bool:
+        if KEY is None or self.headers["Authorization"] == f"Bearer {KEY}":
+            return True
+        self._answer(401, {"error": "Unauthorized"})
+        return False
+
+    def _completion(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {"choices": [{"index": 0, **choice}], "usage": {"completion_tokens": 1}}
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    main()
