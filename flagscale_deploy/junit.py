@@ -24,7 +24,7 @@ def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
 
 
 def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:
-    name = f"{case.phase} [{case.host}]" if case.host else case.phase
+    name = f"{case.title} [{case.host}]" if case.host else case.title
     attributes = {"classname": f"{deployment}.{case.phase}", "name": clean(name), "time": f"{case.seconds:.3f}"}
     element = ET.SubElement(suite, "testcase", attributes)
     if case.state == "failed":

@@ -35,7 +35,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Case:
-    """One phase on one host ("" where it is about all of them). `lines` are the log lines that tell why it failed."""
+    """One phase on one host ("" where it is about all of them). `lines` are the log lines that tell why it failed;
+    `number` tells the prompts apart, from 1 on."""
 
     phase: str
     host: str
@@ -43,6 +44,12 @@ class Case:
     seconds: float = 0.0
     message: str = ""
     lines: tuple[str, ...] = ()
+    number: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The phase, and which prompt."""
+        return self.phase if self.number is None else f"{self.phase} {self.number}"
 
 
 @dataclass
@@ -91,8 +98,8 @@ def smoke(
     if run.phase("check", run.check):
         try:
             if run.phase("run", run.start):
-                for prompt in prompts:
-                    run.phase("prompt", partial(run.ask, prompt))
+                for number, prompt in enumerate(prompts, 1):
+                    run.phase("prompt", partial(run.ask, prompt), number)
                 run.phase("status", run.status)
             run.phase("logs", run.logs)
         finally:
@@ -113,7 +120,7 @@ class _Run:
     redactor: Redactor
     say: Sink
 
-    def phase(self, name: str, act: Callable[[], list[Case]]) -> bool:
+    def phase(self, name: str, act: Callable[[], list[Case]], number: int | None = None) -> bool:
         """Do a phase and note its cases; whether it passed."""
         began = time.monotonic()
         self.say(Event("smoke", "note", text=f"── {name}"))
@@ -133,7 +140,7 @@ class _Run:
             host = error.host if isinstance(error, HostError) else ""
             cases, code = [Case(name, host, "failed", message=str(error))], error.exit_code
         took = time.monotonic() - began
-        self.result.cases += [replace(case, seconds=case.seconds or took) for case in cases]
+        self.result.cases += [replace(case, seconds=case.seconds or took, number=number) for case in cases]
         failed = [case for case in cases if case.state == "failed"]
         if failed and not self.result.exit_code:
             self.result.exit_code = code or 1

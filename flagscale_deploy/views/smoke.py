@@ -30,7 +30,7 @@ def show_smoke(console: Console, result: Smoke) -> None:
     """`smoke`: a table with times."""
     rows = [
         (
-            case.phase,
+            case.title,
             case.host,
             console.state(case.state),
             f"{case.seconds:.1f} s" if case.seconds else "",
