@@ -60,8 +60,9 @@ class ListeningPort:
 class Facts:
     """The probe's answer. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
-    `python`, `ray` and `vllm` are versions in the environment that scripts will run in (venv, before_start), None where
-    the thing is not there. `deployments` are the `record.json` of every deployment recorded for this host.
+    `python`, `ray`, `vllm` and `router` (vllm-router) are versions in the environment that scripts will run in (venv,
+    before_start), None where the thing is not there. `deployments` are the `record.json` of every deployment recorded
+    for this host.
     """
 
     user: str = ""
@@ -73,6 +74,7 @@ class Facts:
     python: str | None = None
     ray: str | None = None
     vllm: str | None = None
+    router: str | None = None
     environment_error: str | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_error: str | None = None

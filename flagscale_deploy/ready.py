@@ -13,7 +13,7 @@ from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started, StepsFailedError
-from flagscale_deploy.plan.model import Server, Plan
+from flagscale_deploy.plan.model import Plan, Server
 from flagscale_deploy.plan.stages import SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program

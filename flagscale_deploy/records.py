@@ -11,7 +11,7 @@ from typing import Any
 
 from flagscale_deploy.errors import LockedError, RemoteError
 from flagscale_deploy.observation import Facts
-from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.model import Plan, Server
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program
 
@@ -44,24 +44,34 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "secrets": list(secret_names),
         "instances": [
             {
-                "model": each.model,
+                **_server(each),
                 "replica": each.replica,
-                "driver": each.driver,
                 "hosts": list(each.hosts),
-                "gpus": {name: list(indexes) for name, indexes in each.gpus.items()},
-                "port": each.port,
-                "endpoint": each.endpoint,
-                "local_url": each.local_url,
-                "served_name": each.served_name,
-                "script": each.script,
+                "gpus": {name: list(held) for name, held in each.gpus.items()},
             }
             for each in plan.instances
         ],
+        "routers": [{**_server(each), "hosts": [each.driver], "gpus": {}} for each in plan.routers],
+    }
+
+
+def _server(server: Server) -> dict[str, Any]:
+    """What `remote/inspect.py` and `remote/ask.py` have to know of a server to find and ask it."""
+    return {
+        "name": server.name,
+        "model": server.model,
+        "driver": server.driver,
+        "port": server.port,
+        "endpoint": server.endpoint,
+        "local_url": server.local_url,
+        "served_name": server.served_name,
+        "script": server.script,
     }
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:
-    ports = {each.name: each.port for each in plan.instances if each.driver == host}
+    ports = {each.name: each.port for each in plan.servers if each.driver == host}
+    ports |= {f"{each.name} metrics": each.metrics_port for each in plan.routers if each.driver == host}
     if plan.ray.enabled:
         ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
         if host == plan.head:

@@ -33,10 +33,12 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """An instance as it is: ready means that it answered a one-token completion just now."""
+    """An instance or router as it is: ready means that it answered a one-token completion just now."""
 
+    name: str
     model: str
-    replica: int
+    replica: int | None
+    """None: it is the router of the model."""
     state: InstanceState
     driver: str
     hosts: tuple[str, ...]
@@ -60,6 +62,13 @@ class Status:
     ray: Mapping[str, Any] | None
     hosts: tuple[HostStatus, ...]
     instances: tuple[InstanceStatus, ...]
+    routers: tuple[InstanceStatus, ...] = ()
+
+    @property
+    def entrances(self) -> tuple[InstanceStatus, ...]:
+        """What clients talk to: a model's router, else its instances."""
+        routed = {router.model for router in self.routers}
+        return (*self.routers, *(each for each in self.instances if each.model not in routed))
 
     @property
     def live_processes(self) -> int:
@@ -89,11 +98,14 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
     records = {name: answer["record"] for name, answer in found.items() if answer["record"]}
     newest = max(records.values(), key=lambda each: each.get("started_at", 0), default=None)
     hosts = tuple(_host(name, result, now) for name, result in results.items())
-    instances = tuple(_instance(each, found, results) for each in (newest or {}).get("instances", ()))
+    instances, routers = (
+        tuple(_instance(each, found, results) for each in (newest or {}).get(kind, ()))
+        for kind in ("instances", "routers")
+    )
     ray = next((answer["ray"] for answer in found.values() if answer.get("ray")), None)
     return Status(
         deployment=deployment,
-        state=_overall(hosts, instances, newest, ray),
+        state=_overall(hosts, instances + routers, newest, ray),
         run_id=newest and newest.get("run_id"),
         digest=newest and newest.get("digest"),
         head=newest and newest.get("head"),
@@ -102,6 +114,7 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
         ray=ray,
         hosts=hosts,
         instances=instances,
+        routers=routers,
     )
 
 
@@ -130,13 +143,14 @@ def _instance(
     instance: Mapping[str, Any], found: Mapping[str, dict[str, Any]], results: Mapping[str, dict[str, Any] | HostError]
 ) -> InstanceStatus:
     driver = instance["driver"]
-    state, problem = _state(f"{instance['model']}/{instance['replica']}", found.get(driver))
+    state, problem = _state(instance["name"], found.get(driver))
     lost = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
     if lost and driver not in lost:
         problem = problem or f"{', '.join(lost)} cannot be reached"
     return InstanceStatus(
+        name=instance["name"],
         model=instance["model"],
-        replica=instance["replica"],
+        replica=instance.get("replica"),
         state=state,
         driver=driver,
         hosts=tuple(instance["hosts"]),
@@ -170,7 +184,7 @@ def _overall(
 ) -> str:
     host_states, states = {host.state for host in hosts}, {each.state for each in instances}
     if "dead" in states or (instances and "dead" in host_states and states != {"stopped"}):
-        return "dead"
+        return "unwell" if "ready" in states else "dead"
     if "UNKNOWN" in host_states | states:
         return "UNKNOWN"
     if record is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy import shell
-from flagscale_deploy.errors import ConnectError, Fault, HostError, InputError, RemoteError
+from flagscale_deploy.errors import ConnectError, HostError, InputError, RemoteError
 from flagscale_deploy.observe import raise_failures
 from flagscale_deploy.request import Request
 from flagscale_deploy.status import Status, look
@@ -40,9 +40,10 @@ def follow(
 
 
 def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: Any) -> dict[str, Any]:
-    """Send a chat completion to the deployment's first living instance, from its own driver host; the server's answer.
+    """Send a chat completion to the deployment's router, or first instance that answers; the server's answer.
 
-    Asking on the host itself works where the port is not reachable from here, and the API key stays on the host.
+    It is sent from the server's own host: that works where the port is not reachable from here, and the API key
+    stays on the host.
     """
     with request.fleet() as fleet:
         found = look(fleet, request.deployment, ask=False)
@@ -51,26 +52,21 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
             raise InputError.at(
                 request.deployment, "no such deployment on these hosts", "see `status`; start it with `run`"
             )
-        args = {"deployment": request.deployment, "messages": list(messages), "parameters": parameters}
-        problems = []
-        for instance in found.instances:
-            connection = fleet.connection(instance.driver)
-            answer = call_program(
-                connection,
-                "ask",
-                args | {"host": instance.driver, "instance": [instance.model, instance.replica]},
-                timeout=CALL_SECONDS,
-            )
+        problems: list[HostError] = []
+        for server in found.entrances:
+            args = {"deployment": request.deployment, "host": server.driver, "server": server.name}
+            try:
+                connection = fleet.connection(server.driver)
+                asked = {**args, "messages": list(messages), "parameters": parameters}
+                answer = call_program(connection, "ask", asked, timeout=CALL_SECONDS)
+            except HostError as error:
+                problems.append(error)
+                continue
             if "answer" in answer:
                 return dict(answer["answer"])
-            problems.append(
-                Fault(
-                    instance.driver,
-                    f"{instance.model}/{instance.replica}: {answer['problem']}",
-                    "see `status` and `logs`",
-                )
-            )
-        raise RemoteError(problems[0].where, problems[0].problem, problems[0].remedy)
+            problem = f"{server.name}: {answer['problem']}"
+            problems.append(RemoteError(server.driver, problem, "see `status` and `logs`"))
+        raise problems[0]
 
 
 def execute_everywhere(request: Request, words: Sequence[str], *, timeout: float) -> dict[str, Outcome | HostError]:

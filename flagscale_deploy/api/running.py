@@ -70,7 +70,7 @@ def run(
         with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
             present = _present(request, fleet, facts, sources)
             if present is not None:
-                return RunResult(None, present, None, None, _endpoints(present.instances), _secured(spec))
+                return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(spec))
             made = make_plan(request.inventory, spec, facts, new_run_id(), sources, force=force)
             journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
             folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
@@ -89,7 +89,7 @@ def run(
         "elapsed": elapsed,
     }
     folder.write_json("report.json", report)
-    return RunResult(made, None, up, folder, _endpoints(made.instances), _secured(spec), stages, elapsed)
+    return RunResult(made, None, up, folder, _endpoints(made.entrances), _secured(spec), stages, elapsed)
 
 
 def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources: Templates) -> Status | None:

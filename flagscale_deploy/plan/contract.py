@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
 
 SCHEMA = 1
 
@@ -19,7 +19,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "hosts": list(plan.hosts),
         "ray": _ray(plan.ray),
         "instances": [_instance(instance) for instance in plan.instances],
-        "router": None,
+        "router": _router(plan.routers[0]) if plan.routers else None,
+        "routers": [_router(router) for router in plan.routers],
         "stages": [
             {
                 "name": stage.name,
@@ -65,4 +66,17 @@ def _instance(instance: InstancePlan) -> dict[str, Any]:
         "env": dict(instance.env),
         "endpoint": instance.endpoint,
         "served_name": instance.served_name,
+    }
+
+
+def _router(router: RouterPlan) -> dict[str, Any]:
+    return {
+        "model": router.model,
+        "host": router.driver,
+        "policy": router.policy,
+        "port": router.port,
+        "workers": list(router.workers),
+        "argv": list(router.argv),
+        "env": dict(router.env),
+        "endpoint": router.endpoint,
     }

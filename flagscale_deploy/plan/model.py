@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine"]
+Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
 
 
@@ -89,10 +89,38 @@ class InstancePlan:
     script: str
     local_url: str
     """Where the driver host itself reaches the server, for readiness."""
+    worker_url: str
+    """Where a router reaches it, over the data network."""
 
     @property
     def name(self) -> str:
         return f"{self.model}/{self.replica}"
+
+
+@dataclass(frozen=True)
+class RouterPlan:
+    """One vllm-router, in front of the replicas of a model; `workers` are their URLs."""
+
+    model: str
+    driver: str
+    policy: str
+    port: int
+    metrics_port: int
+    workers: tuple[str, ...]
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    endpoint: str
+    served_name: str
+    script: str
+    local_url: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/router"
+
+
+Server = InstancePlan | RouterPlan
+"""What answers completions: it is started, waited for, watched, logged and stopped in the same way."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +156,19 @@ class Plan:
     hosts: tuple[str, ...]
     ray: RayPlan
     instances: tuple[InstancePlan, ...]
+    routers: tuple[RouterPlan, ...]
     stages: tuple[Stage, ...]
     scripts: Mapping[str, Mapping[str, str]]
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        return (*self.instances, *self.routers)
+
+    @property
+    def entrances(self) -> tuple[Server, ...]:
+        """What clients talk to: a model's router, else its instances."""
+        routed = {router.model for router in self.routers}
+        return (*self.routers, *(each for each in self.instances if each.model not in routed))
 
 
 def join_port(address: str, port: int) -> str:

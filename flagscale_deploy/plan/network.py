@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
@@ -11,6 +12,7 @@ from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network
 
 LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: list[Fault]) -> dict[str, Network]:
@@ -33,6 +35,15 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def public_address(host: Host, network: Network, bound: Any = None) -> str:
+    """What clients outside reach the server by: what it is bound to, the operator's address, or the data network's."""
+    if bound and bound not in EVERY_ADDRESS:
+        return str(bound)
+    if host.connection == "ssh" and host.proxy_jump is None and is_address(host.address):
+        return host.address
+    return network.node_ip
 
 
 def _network(host: Host, facts: Facts | None, faults: list[Fault]) -> Network:

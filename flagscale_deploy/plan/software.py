@@ -10,7 +10,9 @@ from flagscale_deploy.observation import Facts
 _ACTIVATE = "set venv or before_start for the host, so that the environment with it is active"
 
 
-def software_faults(facts: Mapping[str, Facts], ray_hosts: Iterable[str], drivers: Iterable[str]) -> list[Fault]:
+def software_faults(
+    facts: Mapping[str, Facts], ray_hosts: Iterable[str], drivers: Iterable[str], routers: Iterable[str]
+) -> list[Fault]:
     """Environments that don't start, Ray or vLLM missing where they run, versions that differ within a Ray cluster.
 
     Ray refuses a node whose Ray or Python differs in the patch level (`RuntimeError: Version mismatch`).
@@ -28,6 +30,9 @@ def software_faults(facts: Mapping[str, Facts], ray_hosts: Iterable[str], driver
               for name in ray_hosts if facts[name].ray is None]  # fmt: skip
     faults += [Fault(name, "vLLM is not installed in its environment", f"pip install vllm, or {_ACTIVATE}")
                for name in drivers if facts[name].vllm is None]  # fmt: skip
+    without = f"pip install vllm-router, or {_ACTIVATE}; deploy.router: none does without it"
+    faults += [Fault(name, "vllm-router is not installed in its environment", without)
+               for name in dict.fromkeys(routers) if name in facts and facts[name].router is None]  # fmt: skip
     faults += _differing("Ray", ray_hosts, lambda name: facts[name].ray)
     faults += _differing("Python", ray_hosts, lambda name: facts[name].python)
     return faults

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.environment import host_environment, visible
-from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, Stage, Step
+from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, RouterPlan, Stage, Step
 from flagscale_deploy.render import Templates
 
-RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE = "ray-head", "ray-workers", "ray-nodes", "serve"
+RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
 START_SECONDS = 60.0
 """How long starting a detached script may take; its own work has the stage's deadline."""
 
 
-def plan_stages(ray: RayPlan, instances: tuple[InstancePlan, ...], timeouts: Timeouts) -> tuple[Stage, ...]:
-    """Head and workers start at the same time; engines follow when Ray counts everything."""
+def plan_stages(
+    ray: RayPlan, instances: Sequence[InstancePlan], routers: Sequence[RouterPlan], timeouts: Timeouts
+) -> tuple[Stage, ...]:
+    """Head and workers start at the same time; engines follow when Ray counts everything; routers wait for engines."""
     stages = []
     if ray.enabled:
         workers = tuple(
@@ -31,6 +33,9 @@ def plan_stages(ray: RayPlan, instances: tuple[InstancePlan, ...], timeouts: Tim
         stages.append(Stage(RAY_NODES, (Step(ray.head, "ray_nodes.sh", "ray-nodes", timeouts.ray),), after=started))
     engines = tuple(Step(each.driver, each.script, "engine", START_SECONDS, detached=True) for each in instances)
     stages.append(Stage(SERVE, engines, after=(RAY_NODES,) if ray.enabled else ()))
+    if routers:
+        steps = tuple(Step(each.driver, each.script, "router", START_SECONDS, detached=True) for each in routers)
+        stages.append(Stage(ROUTE, steps, after=(SERVE,)))
     return tuple(stages)
 
 
@@ -54,6 +59,8 @@ def render_scripts(
         add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         add(instance.driver, instance.script, "vllm_serve.sh.j2", instance.env, instance=instance)
+    for router in plan.routers:
+        add(router.driver, router.script, "router.sh.j2", router.env, router=router)
     if spec.after_stop:
         for host in inventory.hosts:
             env = host_environment(spec, host, networks[host.name])

@@ -1,6 +1,6 @@
 """Sends a chat completion to an instance on this host.
 
-main({deployment, host, instance: [model, replica], messages, parameters}) answers {"answer": the server's JSON} or
+main({deployment, host, server: its name, messages, parameters}) answers {"answer": the server's JSON} or
 {"problem": text}.
 """
 
@@ -15,7 +15,8 @@ ANSWER_SECONDS = 590.0
 
 def main(args: Dict[str, Any]) -> None:
     known = record.read(args["deployment"], args["host"]) or {}
-    found = [each for each in known.get("instances", []) if [each["model"], each["replica"]] == args["instance"]]
+    servers = known.get("instances", []) + known.get("routers", [])
+    found = [each for each in servers if each["name"] == args["server"]]
     if not found:
         say(problem="it is not recorded on this host")
         return

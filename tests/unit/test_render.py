@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.execute import secret_files
 from flagscale_deploy.inventory.model import Host
@@ -134,7 +135,7 @@ class Called:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     for name in ("bin", "modules", "record", "work"):
         (tmp_path / name).mkdir()
-    for name in ("ray", "vllm"):
+    for name in ("ray", "vllm", "vllm-router"):
         (tmp_path / "bin" / name).write_text(RECORDER)
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "modules" / "ray.py").write_text(RAY_MODULE)
@@ -427,4 +428,14 @@ def test_a_nul_byte_is_a_fault_and_no_crash() -> None:
 def test_every_template_was_rendered_above() -> None:
     rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true")}
     rendered = {re.sub(r"vllm_serve_\w+\.sh", "vllm_serve.sh", name) for name in rendered}
+    rendered |= {"router.sh.j2"}  # below
     assert rendered | {"_environment.sh.j2"} == set(TEMPLATES.sources)
+
+
+def test_the_router_gets_hostile_options_as_they_are(bench: Bench) -> None:
+    value = HOSTILE["substitution"]
+    asked = spec(model(tp=1, replicas=2), router=RouterSpec(options={"log-dir": value}))
+    made = planned(inventory("gpu01", "gpu02"), asked, run_id=RUN)
+    call = bench.called(made.scripts["gpu01"]["router_qwen.sh"])
+    assert call.argv == [*made.routers[0].argv]
+    assert f"--log-dir={value}" in call.argv

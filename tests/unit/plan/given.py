@@ -76,6 +76,7 @@ def facts(name: str, count: int = 8, **known: Any) -> Facts:
         python="3.11.7",
         ray="2.60.0",
         vllm="0.32.0",
+        router="0.1.17",
         gpus=gpus(count, known.pop("busy", ())),
         interfaces=(
             Interface("lo", ("127.0.0.1", "::1")),

@@ -58,6 +58,7 @@ def test_the_shape_of_the_design() -> None:
             }
         ],
         "router": None,
+        "routers": [],
         "stages": [
             {"name": "ray-head", "after": [], "steps": [{"host": "gpu01", "script": "ray_head.sh"}]},
             {"name": "ray-workers", "after": [], "steps": [{"host": "gpu02", "script": "ray_worker.sh"}]},

@@ -36,7 +36,7 @@ def venv(tmp_path: Path) -> Path:
 
 
 def test_versions_come_from_the_activated_environment(venv: Path) -> None:
-    expected = {"python": VERSION, "ray": "2.60.0", "vllm": "0.32.0", "environment_error": None}
+    expected = {"python": VERSION, "ray": "2.60.0", "vllm": "0.32.0", "router": None, "environment_error": None}
     assert environment.observe(str(venv), None, {}) == expected
     assert environment.observe(None, f'. "{venv}/bin/activate"\necho noise; echo more >&2', {}) == expected
 
@@ -70,7 +70,7 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
 def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, said: str) -> None:
     found = environment.observe(venv_path, hook, {})
     assert said in found.pop("environment_error")
-    assert found == {"python": None, "ray": None, "vllm": None}
+    assert found == {"python": None, "ray": None, "vllm": None, "router": None}
 
 
 def test_a_hook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,73 @@
+"""One replica of a model as the process that serves it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.plan.environment import host_environment, visible
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, join_port
+from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
+from flagscale_deploy.plan.vllm import serve_argv
+
+
+def plan_instance(
+    spec: ServeSpec,
+    inventory: Inventory,
+    networks: Mapping[str, Network],
+    model: ModelSpec,
+    placement: Placement,
+    port: int,
+    ray: RayPlan,
+) -> InstancePlan:
+    """The process that serves a placed replica: its command line, environment, and where to reach it."""
+    driver = inventory[placement.driver]
+    network = networks[driver.name]
+    extra: dict[str, Any] = {}
+    if placement.executor == "ray" and len(placement.hosts) > 1:
+        extra["distributed-executor-backend"] = "ray"
+    env = host_environment(spec, driver, network)
+    env |= {"RAY_ADDRESS": ray.address} if placement.executor == "ray" else {}
+    env |= visible(placement.gpus[driver.name]) if placement.pinned else {}
+    scheme = "https" if model.engine_args.get("ssl-certfile") else "http"
+    bound = model.engine_args.get("host")
+    return InstancePlan(
+        model=model.name,
+        replica=placement.replica,
+        engine=model.engine,
+        hosts=placement.hosts,
+        driver=driver.name,
+        gpus=placement.gpus,
+        executor=placement.executor,
+        port=port,
+        argv=serve_argv(model, port=port, extra=extra),
+        env=env,
+        endpoint=f"{scheme}://{join_port(public_address(driver, network, bound), port)}/v1",
+        served_name=_served_name(model),
+        script=f"vllm_serve_{file_name(model.name)}_{placement.replica}.sh",
+        local_url=f"{scheme}://{join_port(_address(bound, LOOPBACK), port)}",
+        worker_url=f"{scheme}://{join_port(_address(bound, network.node_ip), port)}",
+    )
+
+
+def file_name(name: str) -> str:
+    """A model's name as part of a file name; two models never share one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _served_name(model: ModelSpec) -> str:
+    """The name clients ask for; vLLM takes the first of several, and the model's path where none is given."""
+    given = model.engine_args.get("served-model-name")
+    if isinstance(given, list | tuple):
+        given = given[0] if given else None
+    return str(given or model.model)
+
+
+def _address(bound: Any, otherwise: str) -> str:
+    """Where a server answers that was told to bind to an address, or to none or all of them."""
+    return str(bound) if bound and bound not in EVERY_ADDRESS else otherwise
