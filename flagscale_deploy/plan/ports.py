@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
@@ -31,16 +31,19 @@ class Ports:
         self._planned[host, port] = use
         return port
 
-    def next_free(self, host: str, port: int, use: str) -> int:
-        """Take this port or the first free one above it; none is a fault."""
-        first = port
-        while port <= HIGHEST and ((host, port) in self._planned or self._holder(host, port) is not None):
+    def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = ()) -> int:
+        """Take this port or the first free one above it, none of those to be avoided; no such port is a fault."""
+        port = first
+        while port <= HIGHEST and (port in avoiding or self._is_taken(host, port)):
             port += 1
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port is free from {first} on, for {use}",
                                       "end what holds them: ss -ltnp"))  # fmt: skip
         self._planned[host, port] = use
         return port
+
+    def _is_taken(self, host: str, port: int) -> bool:
+        return (host, port) in self._planned or self._holder(host, port) is not None
 
     def _holder(self, host: str, port: int) -> str | None:
         """Who has a port, in words; what the deployment itself holds (planned while it runs) is free to it."""

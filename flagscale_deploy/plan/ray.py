@@ -13,7 +13,8 @@ from flagscale_deploy.plan.placement import Free
 from flagscale_deploy.plan.ports import Ports
 
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
-"""Ray's own defaults (`ray start --help`, 2.60)."""
+WORKER_PORTS = range(10002, 20000)
+"""Ray's own defaults (`ray start --help`, 2.60). It refuses to start with one of its ports among those of its workers."""
 
 
 def ray_needed(spec: RaySpec, placements: Sequence[Placement]) -> bool:
@@ -55,7 +56,7 @@ def plan_ray(
         nodes=tuple(_node(host, host is head, networks, placements, free, facts, ports) for host in order),
         dashboard=spec.dashboard,
         dashboard_port=ports.next_free(head.name, DASHBOARD_PORT, "Ray's dashboard"),
-        client_port=ports.next_free(head.name, CLIENT_PORT, "Ray's client server"),
+        client_port=ports.next_free(head.name, CLIENT_PORT, "Ray's client server", avoiding=WORKER_PORTS),
     )
 
 

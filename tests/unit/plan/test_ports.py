@@ -39,7 +39,7 @@ def test_rays_ports_are_the_next_free_ones() -> None:
         "gpu02": facts("gpu02", ports=tuple(map(taken, (6379, 52365, 52366)))),
     }
     made = planned(inventory("gpu01", "gpu02"), spec(model(port=6381), ray="on"), known)
-    assert (made.ray.port, made.ray.dashboard_port, made.ray.client_port) == (6382, 8266, 10002)
+    assert (made.ray.port, made.ray.dashboard_port, made.ray.client_port) == (6382, 8266, 20000)
     assert [node.agent_port for node in made.ray.nodes] == [52366, 52367]
     assert made.ray.address == "10.0.0.1:6382"
 
