@@ -38,6 +38,7 @@ class SshConnection:
     def open(self) -> None:
         if self._fabric is not None and self._fabric.is_connected:
             return
+        self.close()
         with _errors_of(self.host):
             self._fabric = _fabric_connection(self.host, self._timeout)
             try:
@@ -57,6 +58,7 @@ class SshConnection:
     def close(self) -> None:
         for hop in _hops(self._fabric) if self._fabric is not None else ():
             hop.close()
+            hop.client.close()  # Fabric leaves a login that was refused, or a lost connection, open
 
 
 class SshRunning:
