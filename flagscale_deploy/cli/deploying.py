@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.ending import end
 from flagscale_deploy.cli.options import DEPLOYMENT, FORCE, JSON, LOCK, TEMPLATES, command, options, request_of
 
 if TYPE_CHECKING:
+    from flagscale_deploy.config.spec import ServeSpec
     from flagscale_deploy.console import Console
+
+_ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy status"}
+"""Actions of FlagScale's run.py that are commands of their own here."""
 
 
 @click.command()
@@ -23,6 +28,9 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     from flagscale_deploy.views import run as view
 
     request = request_of(words)
+    if request.serve.action == "stop":
+        return end(console, api.stop, request, "stop", lock_timeout, as_json)
+    _refuse_action(console, request.serve)
     with console.progress(f"run {request.serve.name}") as progress:
         result = api.run(request, lock_wait=lock_timeout, redactor=console.redactor, say=progress, **words)
     if as_json:
@@ -30,6 +38,17 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     else:
         view.show_run(console, result)
     return 0
+
+
+def _refuse_action(console: Console, spec: ServeSpec) -> None:
+    """Raise InputError for an action of FlagScale's that another command does; `auto_tune` serves without tuning."""
+    from flagscale_deploy.errors import InputError
+
+    if spec.action in _ELSEWHERE:
+        remedy = f"use {_ELSEWHERE[spec.action]} with the same options"
+        raise InputError.at(f"{spec.source}: action", f"{spec.action!r} is a command of its own", remedy)
+    if spec.action == "auto_tune":
+        console.note("action: auto_tune is not done here; this serves with the values as they stand in the file")
 
 
 @click.command()

@@ -20,7 +20,7 @@ def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) 
     """End what the deployment started, verify that it is gone, keep its logs."""
     from flagscale_deploy import api
 
-    return _end(console, api.stop, request_of(words), "stop", lock_timeout, as_json)
+    return end(console, api.stop, request_of(words), "stop", lock_timeout, as_json)
 
 
 @click.command()
@@ -30,10 +30,11 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
     """Stop, then remove what was left on the hosts: state, logs, Ray's temporary directories."""
     from flagscale_deploy import api
 
-    return _end(console, api.cleanup, request_of(words), "cleanup", lock_timeout, as_json)
+    return end(console, api.cleanup, request_of(words), "cleanup", lock_timeout, as_json)
 
 
-def _end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
+def end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
+    """Carry out `stop` or `cleanup`, show what became of each host, and return the exit status."""
     from flagscale_deploy.views import stop as view
 
     with console.progress(f"{title} {request.deployment}") as progress:
