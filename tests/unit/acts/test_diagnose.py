@@ -20,7 +20,8 @@ EXAMPLES = {
     "RuntimeError: Version mismatch: The cluster was started with:": "Ray or Python differ between hosts",
     "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken": "Ray's token is missing",
     "Ray's head 10.0.0.1:6379 cannot be reached from here (waited 180 s)": "cannot reach the head's Ray port",
-    "RuntimeError: Failed to connect to GCS at address 10.0.0.1:6379 within 5 seconds": "cannot reach the head's Ray port",
+    "RuntimeError: Failed to connect to GCS at address 10.0.0.1:6379 within 5 seconds":
+        "cannot reach the head's Ray port",
     "Error: No available node types can fulfill resource request {'node:10.0.0.9': 0.001, 'GPU': 1.0}":
         "VLLM_HOST_IP differs",
     "ValueError: Cannot provide a placement group requiring 16 GPUs": "fewer GPUs free in Ray",
@@ -30,8 +31,8 @@ EXAMPLES = {
     "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url": "token is missing",
     "ValueError: The repository /m contains custom code which must be executed. Please pass the argument "
     "`trust_remote_code=True` to allow custom code to be run.": "code of its own",
-    "RuntimeError: Failed to load the model config. If the model is a custom model not yet available in the HuggingFace "
-    "transformers library, consider setting `trust_remote_code=True` in LLM or using the `--trust-remote-code` flag":
+    "RuntimeError: Failed to load the model config. If the model is a custom model not yet available in the library, "
+    "consider setting `trust_remote_code=True` in LLM or using the `--trust-remote-code` flag":
         "code of its own",
     "ValueError: Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory utilization":
         "another process holds memory",
@@ -41,7 +42,8 @@ EXAMPLES = {
     "cache (1024)": "KV cache is too small",
     "Error while creating shared memory segment /dev/shm/nccl-abc (size 9637888): No space left on device":
         "/dev/shm is too small",
-    "Gloo connectFullMesh failed with [../pair.cc:144] connect remote=[127.0.0.1]:3456": "resolves to a loopback address",
+    "Gloo connectFullMesh failed with [../pair.cc:144] connect remote=[127.0.0.1]:3456":
+        "resolves to a loopback address",
     "[W] Unable to resolve hostname to a (local) address. Using the loopback address": "resolves to a loopback address",
     "RuntimeError: Unable to find interface for: [0.0.0.7]": "hostname is a number",
     "RuntimeError: Unable to find address for: ib7": "does not exist on this host",
@@ -49,7 +51,8 @@ EXAMPLES = {
     "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use":
         "a port is taken",
     "listen tcp 0.0.0.0:6379: bind: EADDRINUSE": "a port is taken",
-    "ConnectionError: Ray is trying to start at 10.0.0.1:6379, but is already running at 10.0.0.1:6380": "a port is taken",
+    "ConnectionError: Ray is trying to start at 10.0.0.1:6379, but is already running at 10.0.0.1:6380":
+        "a port is taken",
     "OSError: [Errno 24] Too many open files": "limit of open files",
     "OSError: AF_UNIX path length cannot exceed 107 bytes: /very/long": "too long a name",
     "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)": "driver or the wheel",
@@ -61,12 +64,12 @@ EXAMPLES = {
 }  # fmt: skip
 
 HARMLESS = """\
-(APIServer pid=1013) INFO 11-22 11:05:09 [api_utils.py:286] non-default args: {'model': '/m', 'trust_remote_code': True}
-(EngineCore pid=14) INFO 11-22 11:05:09 [core.py:90] Initializing a V1 LLM engine (v0.32.0) with config: trust_remote_code=True
+(APIServer pid=1013) INFO 11-22 11:05:09 [api_utils.py:286] non-default args: {'trust_remote_code': True}
+(EngineCore pid=14) INFO 11-22 11:05:09 [core.py:90] Initializing a V1 LLM engine: trust_remote_code=True
 INFO 11-22 11:05:09 [shm_broadcast.py:501] No available shared memory broadcast block found in 60 seconds.
 INFO 11-22 11:05:09 [ray_utils.py:300] Waiting for creating a placement group of specs for 10 seconds.
-WARNING 11-22 11:05:09 [system_utils.py:255] Found ulimit of 20000 and failed to automatically increase with error current \
-limit exceeds maximum limit. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`.
+WARNING 11-22 11:05:09 [system_utils.py:255] Found ulimit of 20000 and failed to automatically increase with error \
+current limit exceeds maximum limit. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`.
 INFO:     Application startup complete.
 Loading safetensors checkpoint shards: 100% Completed | 4/4 [00:10<00:00,  2.5s/it]
 (APIServer pid=1013) INFO 11-22 11:06:09 [loggers.py:1] Avg prompt throughput: 0.0 tokens/s

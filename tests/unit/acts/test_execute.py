@@ -84,7 +84,8 @@ def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> No
     error = failed(answering(launch=launch), heard)
     assert time.monotonic() - began < 5
     assert problems(error.errors) == {
-        "gpu02": "ray_worker.sh ended with exit status 1\n    RuntimeError: Version mismatch: The cluster was started with:"
+        "gpu02": "ray_worker.sh ended with exit status 1\n"
+        "    RuntimeError: Version mismatch: The cluster was started with:"
     }
     assert "gpu02: ray_worker.sh ended" in str(error)
     assert [(event.host, event.state) for event in heard.of("ray-workers")] == [

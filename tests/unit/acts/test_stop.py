@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.errors import ConnectError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.stop import (
+    HostStop,
+    State,
+    StopReport,
+    describe,
+    remove_leftovers,
+    stop_deployment,
+)
+from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.unit.acts.given import Heard, answering
+
+SURVIVOR = {"pid": 7, "command": "vllm serve", "why": "it does not end"}
+PORT = {"port": 4567, "command": "nginx"}
+
+
+def done(ended: int = 0, **found: Any) -> dict[str, Any]:
+    return {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5, **found}
+
+
+def stopping(
+    engines: dict[str, Any], ray: dict[str, Any], **refused: ConnectError
+) -> tuple[FakeFleet, StopReport, Heard]:
+    def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if args["only"] == "engines":
+            yield {"event": "stage", "stage": "engines", "signalled": 3}
+            yield {"event": "killed", "count": 1}
+            yield engines
+        else:
+            yield ray
+
+    fleet, heard = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"], refused=refused), Heard()
+    return fleet, stop_deployment(fleet, "qwen", 30.0, heard), heard
+
+
+def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
+    fleet, report, _ = stopping(done(2), done(14))
+    assert [call.args["only"] for call in fleet.sent("stop")] == ["engines", "engines", None, None]
+    assert {call.args["grace"] for call in fleet.sent("stop")} == {30.0}
+    assert [(host.host, host.state, host.ended, host.seconds) for host in report.hosts] == [
+        ("gpu01", "stopped", 16, 1.0), ("gpu02", "stopped", 16, 1.0),
+    ]  # fmt: skip
+    assert (report.exit_code, report.ended) == (0, 32)
+
+
+def test_nothing_to_stop_is_well() -> None:
+    _, report, heard = stopping(done(), done())
+    assert {host.state for host in report.hosts} == {"nothing"}
+    assert report.exit_code == 0
+    assert heard.texts("stop", "done") == ["nothing was running; 2 segments of shared memory removed"] * 2
+
+
+def test_signals_are_told() -> None:
+    _, _, heard = stopping(done(2), done(0))
+    assert "engines: SIGTERM to 3 processes" in heard.texts("stop", "progress")
+    assert "SIGKILL to 1 that did not end" in heard.texts("stop", "progress")
+
+
+def test_survivors_are_named_and_are_a_failure() -> None:
+    _, report, heard = stopping(done(2), done(1, survivors=[SURVIVOR]))
+    assert report.exit_code == 1
+    assert heard.texts("stop", "failed") == ["1 processes survive: pid 7 vllm serve: it does not end"] * 2
+
+
+def test_a_host_that_cannot_be_reached_is_unknown_and_never_stopped() -> None:
+    _, report, heard = stopping(done(2), done(), gpu02=UnreachableError("gpu02", "no answer"))
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "stopped"), ("gpu02", "UNKNOWN")]
+    assert report.exit_code == 3
+    assert heard.texts("stop", "failed") == ["UNKNOWN: no answer"]
+
+
+def test_a_program_that_fails_is_a_failure_and_not_unknown() -> None:
+    fleet = FakeFleet(answering(stop=lambda _host, _args: [Stderr(b"boom\n"), Exit(1)]))
+    report = stop_deployment(fleet, "qwen", 1.0, Heard())
+    assert [(host.state, host.problem) for host in report.hosts] == [("failed", "stop: exit status 1: boom")]
+    assert report.exit_code == 1
+
+
+def test_a_program_that_ends_without_an_answer_is_a_failure() -> None:
+    report = stop_deployment(FakeFleet(answering(stop=lambda _host, _args: [])), "qwen", 1.0, Heard())
+    assert report.hosts[0].state == "failed"
+    assert "without an answer" in report.hosts[0].problem
+
+
+def test_a_first_round_that_failed_does_not_hide_the_second() -> None:
+    def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield Exit(1) if args["only"] else done(5)
+
+    report = stop_deployment(FakeFleet(answering(stop=stop)), "qwen", 1.0, Heard())
+    assert [(host.state, host.ended) for host in report.hosts] == [("stopped", 5)]
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        (["stopped", "nothing"], 0),
+        (["stopped", "UNKNOWN"], 3),
+        (["UNKNOWN", "survivors"], 1),
+        (["failed"], 1),
+        ([], 0),
+    ],
+)
+def test_what_could_not_be_verified_decides_the_exit_status(states: list[State], code: int) -> None:
+    assert StopReport(tuple(HostStop("h", state) for state in states)).exit_code == code
+
+
+def test_ports_that_somebody_else_holds_are_told() -> None:
+    host = HostStop("gpu01", "stopped", ended=3, ports_left=(PORT,))
+    assert describe(host) == "3 processes ended, none left; port 4567 is held by nginx"
+
+
+def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
+    def cleanup(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"removed": ["/a", "/b"], "kept": [{"path": "/c", "why": "in use"}] if host.name == "gpu02" else []}
+
+    heard = Heard()
+    refused = {"gpu03": UnreachableError("gpu03", "no answer")}
+    fleet = FakeFleet(answering(cleanup=cleanup), ["gpu01", "gpu02", "gpu03"], refused=refused)
+    removed = remove_leftovers(fleet, "qwen", ["gpu01", "gpu02", "gpu03"], heard)
+    assert removed == {"gpu01": ("/a", "/b"), "gpu02": ("/a", "/b"), "gpu03": refused["gpu03"]}
+    assert heard.texts("cleanup") == ["removed 2 paths", "removed 2 paths; kept /c: in use", "no answer"]
