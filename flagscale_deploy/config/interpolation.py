@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
@@ -27,7 +28,10 @@ def _environment_variable(name: str, default: Any = _UNSET) -> str | None:
     return None if default is None else str(default)
 
 
-OmegaConf.register_new_resolver("oc.env", _environment_variable, replace=True)
+# OmegaConf 2.4 renamed it, and warns of the name that is the only right one in 2.3.
+_RENAMED = tuple(map(int, omegaconf.__version__.split(".")[:2])) >= (2, 4)
+_register = OmegaConf.register_resolver if _RENAMED else OmegaConf.register_new_resolver
+_register("oc.env", _environment_variable, replace=True)
 
 
 def interpolate(tree: dict[str, Any], environ: Mapping[str, str], findings: Findings) -> dict[str, Any]:
