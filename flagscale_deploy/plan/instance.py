@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
-from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
@@ -27,7 +27,7 @@ def plan_instance(
     """The process that serves a placed replica: its command line, environment, and where to reach it."""
     driver = inventory[placement.driver]
     network = networks[driver.name]
-    extra: dict[str, Any] = {}
+    extra = _own_flags(spec, driver, network)
     if placement.executor == "ray" and len(placement.hosts) > 1:
         extra["distributed-executor-backend"] = "ray"
     env = host_environment(spec, driver, network)
@@ -52,6 +52,14 @@ def plan_instance(
         local_url=f"{scheme}://{join_port(_address(bound, LOOPBACK), port)}",
         worker_url=f"{scheme}://{join_port(_address(bound, network.node_ip), port)}",
     )
+
+
+def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, Any]:
+    """`node_args`: flags for the instances that one host drives, by whichever of its names they are given."""
+    flags: dict[str, Any] = {}
+    for name in (network.node_ip, host.address, host.name):
+        flags |= spec.host_engine_args.get(name, {})
+    return flags
 
 
 def file_name(name: str) -> str:

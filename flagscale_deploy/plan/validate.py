@@ -16,6 +16,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
         for model in spec.models
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
+    faults += _host_flag_faults(spec)
     faults += refuse_unbuilt(spec)
     if faults:
         raise InputError(faults)
@@ -28,10 +29,20 @@ def refuse_unbuilt(spec: ServeSpec) -> list[Fault]:
         remedy = "set deploy.command-line-mode: true to run vllm serve, or entrypoint: null"
         where = f"{spec.source}: experiment.task.entrypoint"
         faults.append(Fault(where, f"a program of your own ({spec.entrypoint}) is not run here", remedy))
-    if spec.host_engine_args:
-        where = f"{spec.source}: experiment.node_args"
-        faults.append(Fault(where, "flags for one host are not given to it yet", "set them for all hosts"))
     return faults
+
+
+def _host_flag_faults(spec: ServeSpec) -> list[Fault]:
+    """A host's own flags may not change how many ranks there are, or which server this is."""
+    fixed = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp",
+             "distributed-executor-backend", "model", "port")  # fmt: skip
+    return [
+        Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{key}", "cannot differ from host to host",
+              "set it for the model")
+        for host, flags in spec.host_engine_args.items()
+        for key in flags
+        if key in fixed
+    ]  # fmt: skip
 
 
 def _flag_faults(model: ModelSpec) -> tuple[Fault, ...]:

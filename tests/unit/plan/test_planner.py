@@ -152,3 +152,16 @@ def test_a_hostile_value_is_one_word_of_argv() -> None:
     assert one.argv[2] == HOSTILE
     assert one.argv[3] == f"--chat-template={HOSTILE}"
     assert one.served_name == HOSTILE
+
+
+def test_a_hosts_own_flags_are_for_the_instances_it_drives() -> None:
+    asked = spec(
+        model("a", tp=8, replicas=2, engine_args={"max-num-seqs": 8}),
+        host_engine_args={"gpu02": {"max-num-seqs": 4, "enforce-eager": True}},
+    )
+    made = planned(inventory("gpu01", "gpu02"), asked, seen("gpu01", "gpu02"))
+    by_driver = {each.driver: set(each.argv) for each in made.instances}
+    assert "--max-num-seqs=8" in by_driver["gpu01"]
+    assert {"--max-num-seqs=4", "--enforce-eager"} <= by_driver["gpu02"]
+    with pytest.raises(InputError, match=r"node_args\.gpu02\.engine_args\.tensor-parallel-size"):
+        planned(inventory("gpu01"), spec(model(tp=1), host_engine_args={"gpu02": {"tensor-parallel-size": 2}}))
