@@ -6,7 +6,8 @@ DeployError                 1
 │   ├── UnreachableError
 │   ├── AuthenticationError
 │   └── HostKeyError
-├── HostsUnreachableError   3  one or more hosts, every one named
+├── HostsFailedError        1  several hosts failed, every one named
+│   └── HostsUnreachableError 3  and one or more of them could not be reached
 ├── RemoteError             1  a host was reached and something failed on it
 ├── CheckError              4  the check or the planner says no; nothing was started
 ├── NotReadyError           5  started, never became ready
@@ -96,14 +97,18 @@ class RemoteError(HostError):
     """The host was reached and a program on it failed."""
 
 
-class HostsUnreachableError(DeployError):
-    """One or more hosts could not be talked to; all of them are named."""
+class HostsFailedError(DeployError):
+    """Something failed on several hosts; all of them are named."""
 
-    exit_code = 3
-
-    def __init__(self, errors: Sequence[ConnectError]) -> None:
+    def __init__(self, errors: Sequence[HostError]) -> None:
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
+
+
+class HostsUnreachableError(HostsFailedError):
+    """One or more hosts could not be talked to; all that failed are named."""
+
+    exit_code = 3
 
 
 class NotReadyError(DeployError):

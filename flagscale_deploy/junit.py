@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
     skipped = sum(case.state == "skipped" for case in smoke.cases)
     counts = {"tests": str(len(smoke.cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
     took = f"{sum(case.seconds for case in smoke.cases):.3f}"
+    deployment = _xml_text(smoke.deployment)
     suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
-    suite = ET.SubElement(suites, "testsuite", {"name": smoke.deployment, **counts, "time": took})
+    suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
     for case in smoke.cases:
-        _add(suite, smoke.deployment, case, lambda text: _xml_text(redact(text)))
+        _add(suite, deployment, case, lambda text: _xml_text(redact(text)))
     path.parent.mkdir(parents=True, exist_ok=True)
     ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 
@@ -37,6 +39,4 @@ def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], 
 
 
 def _xml_text(text: str) -> str:
-    return "".join(
-        char if char in "\t\n\r" or (char >= " " and char not in "\x7f\ufffe\uffff") else "?" for char in text
-    )
+    return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\x7f", "?", text)

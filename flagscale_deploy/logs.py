@@ -136,10 +136,9 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> tuple[list[tuple[str, int]
 
 
 def _problems(content: bytes) -> list[str]:
+    """What did not come whole, as `remote/archive.py` lists it."""
     found: Any = json.loads(content)
-    return [
-        f"{each['file']}: {each['why']}" if isinstance(each, dict) and "file" in each else str(each) for each in found
-    ]
+    return [f"{each['name']}: {each['why']}" for each in found]
 
 
 class _Stream(io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.errors import ConnectError, HostError, HostsUnreachableError
+from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, HostsUnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.stages import before_start
@@ -33,17 +33,18 @@ def observe(fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.
 
 
 def facts_of(observations: Mapping[str, Observation]) -> dict[str, Facts]:
-    """The facts of every host. Raises HostsUnreachableError, or the first other error, if one has none."""
+    """The facts of every host. Raises as `raise_failures` does if one has none."""
     raise_failures({name: each.error for name, each in observations.items() if each.error is not None})
     return {name: each.facts for name, each in observations.items() if each.facts is not None}
 
 
 def raise_failures(results: Mapping[str, object]) -> None:
-    """Raise what kept hosts from answering, if anything did, all hosts together."""
-    failed = failures(results)
-    if not failed:
-        return
-    unreachable = [error for error in failed.values() if isinstance(error, ConnectError)]
-    if unreachable:
-        raise HostsUnreachableError(unreachable)
-    raise next(iter(failed.values()))
+    """Raise what kept hosts from answering, if anything did, all hosts together.
+
+    HostsUnreachableError where one could not be reached, else the error of one host or HostsFailedError of several.
+    """
+    errors = list(failures(results).values())
+    if any(isinstance(error, ConnectError) for error in errors):
+        raise HostsUnreachableError(errors)
+    if errors:
+        raise HostsFailedError(errors) if len(errors) > 1 else errors[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -99,12 +99,16 @@ def smoke(
         try:
             if run.phase("run", run.start):
                 for number, prompt in enumerate(prompts, 1):
-                    run.phase("prompt", partial(run.ask, prompt), number)
-                run.phase("status", run.status)
-            run.phase("logs", run.logs)
+                    if not run.interrupted:
+                        run.phase("prompt", partial(run.ask, prompt), number)
+                if not run.interrupted:
+                    run.phase("status", run.status)
+            if run.started:
+                run.phase("logs", run.logs)
         finally:
-            run.phase("stop", run.stop)
-            run.phase("clean", run.clean)
+            if run.started:
+                run.phase("stop", run.stop)
+                run.phase("clean", run.clean)
     for phase in PHASES:
         if not any(case.phase == phase for case in result.cases):
             result.cases.append(Case(phase, "", "skipped", message="an earlier phase failed"))
@@ -119,6 +123,9 @@ class _Run:
     templates: Path | None
     redactor: Redactor
     say: Sink
+    started: bool = False
+    """Whether anything was: what was refused because of another's lock or deployment leaves nothing to take down."""
+    interrupted: bool = False
 
     def phase(self, name: str, act: Callable[[], list[Case]], number: int | None = None) -> bool:
         """Do a phase and note its cases; whether it passed."""
@@ -142,6 +149,7 @@ class _Run:
         took = time.monotonic() - began
         self.result.cases += [replace(case, seconds=case.seconds or took, number=number) for case in cases]
         failed = [case for case in cases if case.state == "failed"]
+        self.interrupted |= code == InterruptedByUser.exit_code
         if failed and not self.result.exit_code:
             self.result.exit_code = code or 1
         return not failed
@@ -167,7 +175,7 @@ class _Run:
         return cases
 
     def start(self) -> list[Case]:
-        result = api.run(self.request, templates=self.templates, redactor=self.redactor, say=self.say)
+        result = api.run(self.request, templates=self.templates, redactor=self.redactor, say=self._note_start)
         if result.up is None or result.plan is None:
             raise CheckError.at(self.request.deployment, "it runs already; somebody else has just started it")
         return [
@@ -175,10 +183,14 @@ class _Run:
             for each in result.plan.instances
         ]
 
+    def _note_start(self, event: Event) -> None:
+        """A finished plan is the last thing before the first act on a host."""
+        self.started |= (event.stage, event.state) == ("plan", "done")
+        self.say(event)
+
     def ask(self, prompt: Prompt) -> list[Case]:
         answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
-        text = answer["choices"][0]["message"]["content"] or ""
-        tokens = answer["usage"]["completion_tokens"]
+        text, tokens = _completion(answer)
         with (self.result.artifacts / "prompts.txt").open("a", encoding="utf-8") as file:
             file.write(f"> {prompt.text}\n{text}\n({tokens} tokens)\n\n")
         problem = ""
@@ -224,6 +236,14 @@ class _Run:
             if host.state != "absent"
         ]
         return cases
+
+
+def _completion(answer: Mapping[str, Any]) -> tuple[str, int]:
+    """Text and number of tokens of a chat completion. Raises DeployError for an answer that is none."""
+    try:
+        return str(answer["choices"][0]["message"]["content"] or ""), int(answer["usage"]["completion_tokens"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise DeployError(f"the server's answer is no chat completion: {str(answer)[:500]}") from error
 
 
 def _stop_cases(phase: str, report: StopReport) -> list[Case]:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flagscale_deploy.errors import HostsUnreachableError, LockedError, RemoteError, UnreachableError
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.observe import facts_of, observe, raise_failures
+from flagscale_deploy.records import lock, record_of
+from flagscale_deploy.secrets import Secret
+from tests.fakes import FakeFleet
+from tests.unit.acts.given import HOSTS, PLAN, answering
+from tests.unit.plan.given import host, inventory, model, planned, seen, spec
+
+
+def test_a_record_is_enough_to_find_and_end_a_deployment_from_anywhere() -> None:
+    record = record_of(PLAN, "gpu01", seen(*HOSTS), ("HF_TOKEN",))
+    assert json.loads(json.dumps(record)) == record
+    assert record["deployment"] == "qwen"
+    assert record["digest"] == PLAN.digest
+    assert (record["head"], record["hosts"]) == ("gpu01", ["gpu01", "gpu02"])
+    assert record["roles"] == ["ray-head", "ray-nodes", "engine"]
+    assert record["gpus"] == list(range(8))
+    assert record["ports"] == {"qwen/0": 4567, "ray": 6379, "dashboard": 8265, "ray-client": 10001, "ray-agent": 52365}
+    assert record["versions"] == {"python": "3.11.7", "ray": "2.60.0", "vllm": "0.32.0"}
+    (instance,) = record["instances"]
+    assert (instance["driver"], instance["local_url"], instance["script"]) == (
+        "gpu01", "http://127.0.0.1:4567", "vllm_serve_qwen_0.sh",
+    )  # fmt: skip
+
+
+def test_a_workers_record_has_its_own_roles_and_ports_and_the_same_instances() -> None:
+    head, worker = (record_of(PLAN, name, seen(*HOSTS), ()) for name in HOSTS)
+    assert worker["roles"] == ["ray-worker"]
+    assert worker["ports"] == {"ray-agent": 52365}
+    assert worker["instances"] == head["instances"]
+
+
+def test_a_record_holds_no_secret() -> None:
+    made = planned(inventory("gpu01"), spec(model(), secret_env={"HF_TOKEN": Secret("hf_abcdef")}))
+    record = record_of(made, "gpu01", {}, ("HF_TOKEN",))
+    assert record["secrets"] == ["HF_TOKEN"]
+    assert "hf_abcdef" not in json.dumps(record)
+
+
+def test_the_lock_is_held_for_the_length_of_the_block() -> None:
+    fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": True}]), HOSTS)
+    with lock(fleet, "gpu01", "qwen", "run"):
+        (running,) = fleet.connections["gpu01"].running
+        assert not running.closed
+    assert running.closed
+    (call,) = fleet.sent("lock")
+    assert call.args["holder"]["what"] == "run"
+
+
+def test_a_lock_that_another_holds_names_him() -> None:
+    holder = {"who": "bob@ops", "what": "run", "since": "2026-11-01 12:00:00"}
+    fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": False, "holder": holder}]))
+    with pytest.raises(LockedError) as raised:
+        with lock(fleet, "gpu01", "qwen", "stop"):
+            pytest.fail("it is not ours")
+    assert raised.value.exit_code == 6
+    assert str(raised.value) == (
+        "gpu01: qwen is locked: bob@ops is doing run since 2026-11-01 12:00:00\n    → wait for it, or end that command"
+    )
+
+
+def test_a_lock_whose_holder_has_not_written_yet() -> None:
+    fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": False, "holder": {}}]))
+    with pytest.raises(LockedError, match="somebody is doing something since just now"):
+        with lock(fleet, "gpu01", "qwen", "stop"):
+            pytest.fail("it is not ours")
+
+
+def test_a_lock_that_nobody_answers_is_an_error() -> None:
+    fleet = FakeFleet(answering(lock=lambda _host, _args: []))
+    with pytest.raises(RemoteError, match="without an answer"):
+        with lock(fleet, "gpu01", "qwen", "stop"):
+            pytest.fail("it is not ours")
+
+
+def test_an_error_in_the_block_lets_go_of_the_lock_and_passes() -> None:
+    fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": True}]))
+    with pytest.raises(KeyboardInterrupt):
+        with lock(fleet, "gpu01", "qwen", "run"):
+            raise KeyboardInterrupt
+    assert fleet.connections["gpu01"].running[0].closed
+
+
+def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
+    hosts = [host("gpu01", venv="/v", env={"B": "host"}, before_start="b"), host("gpu02")]
+    fleet = FakeFleet(answering(probe=lambda _host, _args: [{"user": "u", "gpus": [], "from_the_future": 1}]), hosts)
+    found = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
+    assert [each.facts and each.facts.user for each in found.values()] == ["u", "u"]
+    args = {call.host: call.args for call in fleet.calls}
+    assert args["gpu01"] == {"host": "gpu01", "venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
+    assert args["gpu02"]["venv"] is None
+
+
+def test_facts_of_every_host_or_all_that_is_wrong() -> None:
+    facts = Facts(user="u")
+    assert facts_of({"a": Observation("a", facts)}) == {"a": facts}
+    lost = [UnreachableError(name, "no answer") for name in "bc"]
+    with pytest.raises(HostsUnreachableError) as raised:
+        facts_of({
+            "a": Observation("a", error=RemoteError("a", "no python")),
+            "b": Observation("b", error=lost[0]),
+            "c": Observation("c", error=lost[1]),
+        })  # fmt: skip
+    assert [error.host for error in raised.value.errors] == ["a", "b", "c"]
+    assert raised.value.exit_code == 3
+    with pytest.raises(RemoteError, match="a: no python"):
+        facts_of({"a": Observation("a", error=RemoteError("a", "no python")), "b": Observation("b", facts)})
+
+
+def test_where_several_hosts_fail_no_error_is_lost() -> None:
+    with pytest.raises(Exception) as raised:
+        raise_failures({"a": RemoteError("a", "no python"), "b": RemoteError("b", "disk full"), "c": 1})
+    assert "a: no python" in str(raised.value)
+    assert "b: disk full" in str(raised.value)
