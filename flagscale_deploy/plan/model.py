@@ -159,6 +159,8 @@ class Plan:
     routers: tuple[RouterPlan, ...]
     stages: tuple[Stage, ...]
     scripts: Mapping[str, Mapping[str, str]]
+    gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
 
     @property
     def servers(self) -> tuple[Server, ...]:

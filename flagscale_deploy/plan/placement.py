@@ -130,10 +130,15 @@ def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, 
     found += f" (in use: {taken})" if taken else ""
     backend = model.engine_args.get("distributed-executor-backend")
     alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
+    most, total = max(len(free[host.name]) for host in hosts), sum(len(free[host.name]) for host in hosts)
+    fits = (
+        f"{most} would fit on one host" if alone or most == total else f"{most} would fit on one host, {total} on all"
+    )
     return Fault(
         model.where,
         f"replica {replica} needs {model.gpus_needed} GPUs{alone}; free are: {found}",
-        "add hosts, lower the parallel sizes, or free GPUs (--force hands out busy ones)",
+        f"{fits if total else 'none is free'}: add hosts, lower the parallel sizes or replicas, "
+        "or free GPUs (--force hands out busy ones)",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.instance import plan_instance
-from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.model import Placement, Plan
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import Ports, plan_engine_ports
@@ -49,6 +49,7 @@ def plan(
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
+    holders = {name: {**dict.fromkeys(free[name], ""), **busy.get(name, {})} for name in inventory.names}
     eligible = {model.name: _eligible(model, inventory) for model in spec.models}
     placements = place(spec, eligible, free, busy, misplaced)
     faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
@@ -86,8 +87,19 @@ def plan(
         routers=routers,
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
+        gpus=_with_instances(holders, placements),
     )
     return render_scripts(unscripted, inventory, spec, networks, templates)
+
+
+def _with_instances(
+    holders: Mapping[str, Mapping[int, str]], placements: Sequence[Placement]
+) -> dict[str, dict[int, str]]:
+    held = {name: dict(sorted(gpus.items())) for name, gpus in holders.items()}
+    for each in placements:
+        for name, indexes in each.gpus.items():
+            held[name] |= dict.fromkeys(indexes, f"{each.model}/{each.replica}")
+    return held
 
 
 def _eligible(model: ModelSpec, inventory: Inventory) -> tuple[Host, ...]:

@@ -14,7 +14,7 @@ from flagscale_deploy.plan.ports import Ports
 
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
 WORKER_PORTS = range(10002, 20000)
-"""Ray's own defaults (`ray start --help`, 2.60). It refuses to start with one of its ports among those of its workers."""
+"""Ray's own defaults (`ray start --help`, 2.60). It refuses to start with one of its ports among its workers'."""
 
 
 def ray_needed(spec: RaySpec, placements: Sequence[Placement]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 
 from flagscale_deploy import shell
 from flagscale_deploy.console import Console
@@ -30,6 +31,7 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
     for router in plan.routers:
         console.print(f"\n{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
         console.print(f"    {shell.join(router.argv)}")
+    _show_gpus(console, plan)
     console.print()
     steps = [
         (number, stage.name, ", ".join(stage.after), step.host, step.script)
@@ -42,6 +44,25 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
             for name, text in scripts.items():
                 console.print(f"\n──── {host}: {name}")
                 console.print(text.rstrip())
+
+
+def _show_gpus(console: Console, plan: Plan) -> None:
+    """The map of hosts and GPUs: a letter for each instance, `x` for somebody else's, a dot for nobody's."""
+    indexes = sorted({index for gpus in plan.gpus.values() for index in gpus})
+    if not indexes:
+        return
+    letters = {each.name: string.ascii_letters[at % 52] for at, each in enumerate(plan.instances)}
+    rows = [
+        (name, *(("." if gpus[at] == "" else letters.get(gpus[at], "x")) if at in gpus else "" for at in indexes))
+        for name, gpus in plan.gpus.items()
+    ]
+    console.print()
+    console.table("GPUs", ("HOST", *map(str, indexes)), rows)
+    legend = [f"{letter} {name}" for name, letter in letters.items()]
+    others = sorted({who for gpus in plan.gpus.values() for who in gpus.values() if who and who not in letters})
+    console.print(
+        "   ".join([*legend, *(f"x {who}" for who in others), ". free" + (" to Ray" if plan.ray.enabled else "")])
+    )
 
 
 def _show_instance(console: Console, instance: InstancePlan) -> None:
