@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flagscale_deploy.config.dialects import MODEL_ROOTS
 from flagscale_deploy.config.places import Findings, Path
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
@@ -23,6 +24,7 @@ DEPLOY_PLACES: tuple[Path, ...] = (
 )
 """Where `deploy` settings may stand; a later place wins over an earlier one."""
 
+_BODY = (*MODEL_ROOTS, "hostfile")
 _WORD = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+?)(?:=(?P<value>.*))?", re.DOTALL)
 _SEGMENT = re.compile(r"""\[\s*(?P<quote>['"]?)(?P<bracket>[^\]]*?)(?P=quote)\s*\]|(?P<plain>(?:\\.|[^.\[\]\\])+)""")
 
@@ -102,9 +104,9 @@ def _targets(tree: dict[str, Any], path: Path) -> list[Path]:
         if path[: len(place)] == place:
             rest = path[len(place) :]
             return [("deploy", *rest)] + [(*each, *rest) for each in DEPLOY_PLACES[:-1] if _exists(tree, each)]
-    if path[0] == "model_args" and "model_args" not in tree and isinstance(serve, dict):
+    if path[0] in _BODY and path[0] not in tree and isinstance(serve, dict):
         return [("serve", *path)]
-    if path[0] == "serve" and serve is None and path[1:2] == ("model_args",):
+    if path[0] == "serve" and serve is None and path[1:2] and path[1] in _BODY:
         return [path[1:]]
     return [path]
 

@@ -115,7 +115,7 @@ class ServeSpec:
     an inline hostfile: they serve where no inventory says otherwise.
 
     `host_env` and `host_engine_args` hold what is set for one host only, by its name or address. With `runs_program`,
-    `entrypoint` runs as a Ray driver instead of `vllm serve`; then `models` may be empty, `remote_options` are the
+    `entrypoint` runs as a Ray driver instead of `vllm serve`; then there are no `models`, `remote_options` are the
     options of `ray.remote` by name, and `document` is the whole configuration, resolved, in the shape of a FlagScale
     experiment: it may hold secrets. `action` is the file's or the command line's: run, stop, or another of FlagScale's.
     """

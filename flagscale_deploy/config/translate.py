@@ -48,7 +48,7 @@ def translate(
     ray = deploy.ray.model_dump(exclude_none=True) if deploy.ray else {}
     return ServeSpec(
         name=named,
-        models=build_models(entries, deploy, set_in, cli, findings),
+        models=() if program else build_models(entries, deploy, set_in, cli, findings),
         exp_dir=experiment.exp_dir or f"outputs/{named}",
         ray=RaySpec(**({"port": ray_port} | ray)),
         env=env,

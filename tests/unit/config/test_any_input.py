@@ -14,17 +14,63 @@ from hypothesis import strategies as st
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.vllm import serve_argv
+from flagscale_deploy.render import load_templates
+from flagscale_deploy.runner import hosts_of
 from tests.unit.config.files import EXPERIMENT, LISTED, SEED
 
+FULL = """\
+experiment:
+  exp_name: full
+  envs: {A: 1, nodes_envs: {10.0.0.1: {B: 2}, 10.0.0.2: {CUDA_VISIBLE_DEVICES: '0,1'}}}
+  node_args: {10.0.0.2: {engine_args: {max_num_seqs: 8}}}
+  cmds: {before_start: ulimit -n 65535, after_stop: echo done}
+  runner:
+    ssh_port: 22
+    docker: box
+    nnodes: 2
+    nproc_per_node: 8
+    no_shared_fs: true
+    cli_args: {model_path: /x, port: 9, engine_args: '{"max_model_len": 4096}'}
+    deploy: {port: auto, use_fs_serve: false}
+serve:
+  model_args:
+    vllm_model: {model-tag: /m, limit_mm_per_prompt: image=8, port: auto, action-args: [enforce-eager]}
+  deploy:
+    command-line-mode: true
+    models: {vllm_model: {num_gpus: 1, num_replicas: auto, hosts: all, resources: {A100: 1}}}
+    router: {policy: round_robin, port: 9100, retry_max_retries: 3}
+    ray: always
+  hostfile:
+    nodes:
+      - master: {ip: 10.0.0.1, slots: 8, type: gpu, port: 6400}
+      - node: {ip: 10.0.0.2, slots: 4, type: npu, port: 2222, docker: ds}
+action: run
+"""
+OLDEST = """\
+command-line-mode: true
+llm: {model-tag: /m, tensor-parallel-size: 1, port: 4567, action-args: [trust-remote-code]}
+deploy: {instance: [{name: a, num-replicas: 1}]}
+"""
+PROGRAM = """\
+experiment: {task: {type: serve, entrypoint: app.py}}
+serve:
+  model_args: {m: {model-tag: /m}}
+  deploy: {command_line_mode: false, models: {m: {num_gpus: 0.5, runtime_env: {}}}}
+"""
+TEMPLATES = load_templates()
 BASES: list[Any] = [
     {**parse_yaml(EXPERIMENT, "x"), **parse_yaml(SEED, "x"), "defaults": []},
     {**parse_yaml(EXPERIMENT, "x"), "serve": parse_yaml(LISTED, "x"), "defaults": ["_self_"]},
     parse_yaml(LISTED, "x"),
+    parse_yaml(FULL, "x"),
+    parse_yaml(OLDEST, "x"),
+    parse_yaml(PROGRAM, "x"),
 ]
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from(["${a.b}", "${oc.env:X}", "${", "???", "-x", "auto", "1e-5", "serve", "a.b", "${serve}"]),
+    st.sampled_from(["${a.b}", "${oc.env:X}", "${", "???", "-x", "auto", "1e-5", "serve", "a.b", "${serve}", "none", "image=1", "gpu[1:2]", "10.0.0.1", 0.5, 10**17]),
 )  # fmt: skip
 values = st.recursive(
     scalars,
@@ -83,6 +129,7 @@ def check(path: Path, overrides: list[str]) -> None:
         for model in spec.models:
             serve_argv(model, port=model.port, extra={})
         json.dumps(spec.public())
+        plan(hosts_of(None, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES)
     except InputError as error:
         faults = list(error.faults)
     assert all(fault.where and fault.problem for fault in faults)
@@ -112,8 +159,9 @@ def test_any_text_never_crashes(tmp_path: Path, text: str) -> None:
     check(path, [])
 
 
-@pytest.mark.parametrize("base", BASES, ids=["seed", "list in a file", "list"])
+@pytest.mark.parametrize("base", BASES, ids=["seed", "list in a file", "list", "full", "llm", "program"])
 def test_the_bases_themselves_load(tmp_path: Path, base: Any) -> None:
     path = tmp_path / "qwen.yaml"
     path.write_text(json.dumps({**base, "hydra": None} if isinstance(base, dict) else base), encoding="utf-8")
-    assert load_spec(path, environ={}).models
+    spec = load_spec(path, environ={})
+    assert spec.models or spec.runs_program

@@ -234,7 +234,3 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, said: 
 def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     text = "experiment: {exp_name: -, envs: {a b: 1}}\nmodel_args: {m: {port: 0}}\ndeploy: {prot: 1, ray: x}\n"
     assert len(faults(text, folder=tmp_path)) == 6
-
-
-def test_with_command_line_mode_the_entrypoint_is_not_run_as_in_flagscale(tmp_path: Path) -> None:
-    assert load(f"{SEED}experiment: {{task: {{entrypoint: a.py}}}}", folder=tmp_path).models
