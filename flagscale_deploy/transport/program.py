@@ -10,6 +10,7 @@ import ast
 import functools
 import importlib.resources
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from threading import Event
 from types import TracebackType
@@ -24,6 +25,10 @@ from flagscale_deploy.transport.base import Connection, next_chunk
 PACKAGE = "flagscale_deploy.remote"
 READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
 LONGEST_LINE = 64 << 20
+
+_parsing = threading.Lock()
+"""CPython 3.11's parser counts its depth for all threads together: a garbage collection that lets another thread parse
+meanwhile ends in `SystemError: AST constructor recursion depth mismatch` (seen on 3.11.7)."""
 
 _LOADER = """
 import json, signal, sys, types
@@ -59,7 +64,9 @@ def _source(module: str) -> str:
 def closure(module: str) -> tuple[str, ...]:
     """A module of `remote/` and those it imports, each after what it needs."""
     order: list[str] = []
-    for node in ast.walk(ast.parse(_source(module))):
+    with _parsing:
+        tree = ast.parse(_source(module))
+    for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
             continue
         named = (node.module or "").removeprefix(PACKAGE).lstrip(".")

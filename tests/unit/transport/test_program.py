@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 import shlex
 import sys
@@ -255,3 +256,36 @@ def test_the_command_is_one_shell_line(container: str | None) -> None:
     words = shlex.split(command(LocalConnection(host)))
     assert words[-3:] == ["/opt/my python/bin/python3", "-c", programs.READER]
     assert words[:-3] == (["docker", "exec", "-i", "it's a box"] if container else [])
+
+
+def test_programs_are_put_together_by_many_threads_at_once() -> None:
+    threads, rounds = 8, 3
+    together = threading.Barrier(threads)
+    failed: list[BaseException] = []
+
+    def put_together() -> None:
+        together.wait()
+        try:
+            for module in MODULES:
+                closure(module)
+        except SystemError as error:
+            failed.append(error)
+
+    def let_others_run(*_: object) -> None:
+        time.sleep(0)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(50)
+    try:
+        for _ in range(rounds):
+            closure.cache_clear()
+            at_work = [threading.Thread(target=put_together) for _ in range(threads)]
+            for each in at_work:
+                each.start()
+            for each in at_work:
+                each.join()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(let_others_run)
+    assert failed == []
