@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
@@ -92,15 +92,27 @@ def bring_up(
 def give_up(
     error: DeployError, plan: Plan, spec: ServeSpec, fleet: Fleet, folder: RunFolder, say: Sink, *, keep: bool
 ) -> Failure:
-    """Collect logs first, find the cause in them, then end what was started."""
+    """Collect logs first, find the cause in them, then end what was started.
+
+    A second Ctrl-C is for the logs: what was started is ended all the same.
+    """
+    failure = Failure(error)
+    try:
+        failure = _collect_evidence(error, plan, fleet, folder, say)
+    except KeyboardInterrupt:
+        say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
+    finally:
+        stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say)
+    return replace(failure, stopped=stopped)
+
+
+def _collect_evidence(error: DeployError, plan: Plan, fleet: Fleet, folder: RunFolder, say: Sink) -> Failure:
     say(Event("collect", "running", text="collecting logs of all hosts"))
     collected = collect_logs(fleet, plan.deployment, folder.logs)
     logs = {name: len(each.files) for name, each in answers(collected).items()}
     unread = {name: each.problem for name, each in failures(collected).items()}
     say(Event("collect", "done", text=f"{sum(logs.values())} log files in {folder.logs}"))
-    diagnosis = None if isinstance(error, InterruptedByUser) else _diagnosis(error, folder)
-    stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say)
-    return Failure(error, diagnosis, logs, unread, stopped)
+    return Failure(error, _diagnosis(error, folder), logs, unread)
 
 
 def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -72,5 +73,5 @@ def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> 
 
 
 def safe_name(host: str) -> str:
-    """A host's name as the name of a folder."""
-    return host.replace("/", "_").lstrip(".") or "_"
+    """A host's name as the name of a folder: never a way out of where it lies, and no two hosts share one."""
+    return re.sub(r"[/%\x00-\x1f]|^\.", lambda found: f"%{ord(found[0]):02X}", host) or "%"

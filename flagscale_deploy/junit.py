@@ -16,11 +16,15 @@ def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
     skipped = sum(case.state == "skipped" for case in smoke.cases)
     counts = {"tests": str(len(smoke.cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
     took = f"{sum(case.seconds for case in smoke.cases):.3f}"
-    deployment = _xml_text(smoke.deployment)
+
+    def clean(text: str) -> str:
+        return _xml_text(redact(text))
+
+    deployment = clean(smoke.deployment)
     suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
     suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
     for case in smoke.cases:
-        _add(suite, deployment, case, lambda text: _xml_text(redact(text)))
+        _add(suite, deployment, case, clean)
     path.parent.mkdir(parents=True, exist_ok=True)
     ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
 

@@ -80,7 +80,8 @@ def command(function: F) -> F:
 
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
+                signal.signal(number, _interrupt)
         try:
             code = function(console, **words)
         except DeployError as error:
