@@ -13,8 +13,8 @@ from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started, StepsFailedError
-from flagscale_deploy.plan.model import Plan, Server
-from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.plan.model import Plan, RouterPlan, Server
+from flagscale_deploy.plan.stages import ROUTE, SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
 
@@ -65,6 +65,10 @@ class _Watch:
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     start: Start = field(default_factory=Start)
 
+    @property
+    def stage(self) -> str:
+        return ROUTE if isinstance(self.instance, RouterPlan) else SERVE
+
     def wait(self, fleet: Fleet) -> float:
         watch = Deadline(self.timeout)
         args = {
@@ -85,7 +89,7 @@ class _Watch:
                 if message.get("healthy"):
                     self._tell(self.start.reach(ASKING))
                 if message.get("ready"):
-                    self.say(Event(SERVE, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
+                    self.say(Event(self.stage, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
                     return watch.elapsed
                 if message.get("dead"):
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start", watch)
@@ -100,12 +104,12 @@ class _Watch:
 
     def _tell(self, progress: Progress | None) -> None:
         if progress is not None:
-            self.say(Event(SERVE, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
+            self.say(Event(self.stage, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
 
     def _text(self, text: str) -> str:
         return text if len(self.plan.servers) == 1 else f"{self.instance.name}: {text}"
 
     def _failed(self, problem: str, watch: Deadline) -> InstanceFailedError:
         error = InstanceFailedError(self.instance, problem, error_lines(self.kept) or list(self.kept)[-3:])
-        self.say(Event(SERVE, "failed", self.instance.driver, error.problem, elapsed=watch.elapsed))
+        self.say(Event(self.stage, "failed", self.instance.driver, error.problem, elapsed=watch.elapsed))
         return error

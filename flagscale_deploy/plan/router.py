@@ -67,6 +67,7 @@ def _argv(asked: RouterSpec, port: int, metrics: int, workers: Sequence[str], re
         "policy": asked.policy,
         "prometheus-port": metrics,
         "worker-startup-timeout-secs": int(ready),
+        "worker-startup-check-interval": 1,
         **asked.options,
     }
     for key, value in flags.items():
