@@ -89,7 +89,8 @@ class _Watch:
                 if message.get("healthy"):
                     self._tell(self.start.reach(ASKING))
                 if message.get("ready"):
-                    self.say(Event(self.stage, "done", self.instance.driver, self._text("ready"), elapsed=watch.elapsed))
+                    done = self._text("ready")
+                    self.say(Event(self.stage, "done", self.instance.driver, done, elapsed=watch.elapsed))
                     return watch.elapsed
                 if message.get("dead"):
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start", watch)
