@@ -116,12 +116,12 @@ class Operator:
     env: dict[str, str] = field(default_factory=dict)
     started: list[Running] = field(default_factory=list)
 
-    def __call__(self, *words: str | Path, exits: int = 0, **options: Any) -> Result:
-        return self.start(*words, **options).end(exits)
+    def __call__(self, command: str, *words: str | Path, exits: int = 0) -> Result:
+        return self.start(command, *words).end(exits)
 
-    def start(self, command: str, *words: str | Path, inventory: Path | None = None) -> Running:
+    def start(self, command: str, *words: str | Path) -> Running:
         """Type a command, and go on while it runs."""
-        argv = [*COMMAND, command, "-i", str(inventory or self.inventory), *map(str, words)]
+        argv = [*COMMAND, command, "-i", str(self.inventory), *map(str, words)]
         running = Running(argv, self.directory, self._environment())
         self.started.append(running)
         return running

@@ -69,9 +69,7 @@ def test_a_plan_spans_them_and_shows_the_scripts_it_would_send(
     assert lab.leftovers(served.name) == []
 
 
-def test_what_a_plan_shows_is_what_a_run_sends(
-    lab: Lab, operator: Operator, serve: Write, tmp_path: Path
-) -> None:
+def test_what_a_plan_shows_is_what_a_run_sends(lab: Lab, operator: Operator, serve: Write, tmp_path: Path) -> None:
     served = serve()
     operator("plan", "-c", served.config, "-o", tmp_path / "planned")
     operator("run", "-c", served.config)
@@ -123,7 +121,9 @@ def test_an_unknown_key_is_treated_as_the_user_chose(
     known = tmp_path / "known_hosts"
     trusting(operator.inventory, known, host_key_checking=checking)
     asked = operator("exec", "--limit", "node1:node2", "--", "true", exits=3 if checking == "strict" else 0)
-    lines = sorted(line for line in lab.known_hosts.read_text().splitlines() if line.split()[0].endswith((".11", ".12")))
+    lines = sorted(
+        line for line in lab.known_hosts.read_text().splitlines() if line.split()[0].endswith((".11", ".12"))
+    )
     if checking == "strict":
         assert all(f"echo '{line}' >> {known}" in asked.err for line in lines), asked.err
     assert (sorted(known.read_text().splitlines()) if known.exists() else []) == (
@@ -145,7 +145,7 @@ def test_a_login_that_is_refused_says_who_tried(lab: Lab, operator: Operator, tm
         content["all"]["hosts"]["node6"]["ansible_user"] = "nobody"
     else:
         key = tmp_path / "another_key"
-        lab.hosts[0].run(f"ssh-keygen -q -t ed25519 -N '' -f /dev/shm/key")
+        lab.hosts[0].run("ssh-keygen -q -t ed25519 -N '' -f /dev/shm/key")
         key.write_text(lab.hosts[0].run("cat /dev/shm/key").stdout)
         key.chmod(0o600)
         content["all"]["hosts"]["node6"]["ansible_ssh_private_key_file"] = str(key)

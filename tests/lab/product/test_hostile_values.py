@@ -12,7 +12,7 @@ from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
 HOSTILE = [
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "$(touch /tmp/pwned)",
     "`touch /tmp/pwned`",
     "; touch /tmp/pwned #",
@@ -31,10 +31,11 @@ def test_hostile_values_arrive_as_they_are(lab: Lab, operator: Operator, serve: 
     written = [value.replace("${", "\\${") for value in HOSTILE]  # the configuration's own interpolation
     envs = {f"HOSTILE_{at}": value for at, value in enumerate(written)}
     flags = {f"hostile-{at}": value for at, value in enumerate(written)}
-    model = "/models/a b's \"$(touch /tmp/pwned)\" `touch /tmp/pwned` ☃"
+    model = '/models/a b\'s "$(touch /tmp/pwned)" `touch /tmp/pwned` ☃'
     served = serve(
         envs=envs,
-        flags=flags | {"model-tag": model, "served-model-name": HOSTILE[0], "override-generation-config": {"x": written}},
+        flags=flags
+        | {"model-tag": model, "served-model-name": HOSTILE[0], "override-generation-config": {"x": written}},
     )
     operator("run", "-c", served.config)
     seen = given(lab.hosts[0], served.port)

@@ -7,6 +7,7 @@ import re
 import signal
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.lab import Host, Lab
@@ -47,8 +48,8 @@ def test_new_lines_of_all_hosts_are_followed_until_interrupted(lab: Lab, operato
         for port in served.ports:
             host = next(host for host in lab.hosts if f"--port={port}" in commands(lab, served, host))
             # Until it is heard: following begins at some time after the command has.
-            following.until(lambda host=host, port=port: ask_for(host, port, f"/v1/models?{turn}-{port}"),
-                            rf"{host.name} +\S+ .*{turn}-{port}")  # fmt: skip
+            ask = partial(ask_for, host, port, f"/v1/models?{turn}-{port}")
+            following.until(ask, rf"{host.name} +\S+ .*{turn}-{port}")
     following.send(signal.SIGINT)
     following.end(exits=130)
     operator("stop", "--name", served.name)

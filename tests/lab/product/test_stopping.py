@@ -36,9 +36,7 @@ def test_an_orphan_of_an_engine_that_has_died_is_still_found(lab: Lab, operator:
     assert not is_alive(host, engine["children"][0])
 
 
-def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(
-    lab: Lab, operator: Operator, serve: Write
-) -> None:
+def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(lab: Lab, operator: Operator, serve: Write) -> None:
     served = serve(stand_in="stubborn", deploy={"ray": "off", "timeouts": {"stop": 1}})
     operator("run", "-c", served.config)
     known = lab.processes(served.name)

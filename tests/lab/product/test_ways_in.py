@@ -93,7 +93,9 @@ def test_other_login_shells_do(lab: Lab, operator: Operator, serve: Write, shell
     host = lab.hosts[0]
     change(operator, host)
     # The machine's own file is seen by all hosts: a copy takes its place on this one.
-    host.run(f"sed 's|^\\(root:.*:\\)[^:]*$|\\1{shell}|' /etc/passwd >/run/passwd && mount --bind /run/passwd /etc/passwd")
+    host.run(
+        f"sed 's|^\\(root:.*:\\)[^:]*$|\\1{shell}|' /etc/passwd >/run/passwd && mount --bind /run/passwd /etc/passwd"
+    )
     try:
         assert shell in operator("exec", "--", "readlink -f /proc/$$/exe; echo $SHELL").out
         whole_round(operator, serve())

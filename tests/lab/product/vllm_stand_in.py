@@ -27,7 +27,7 @@ from typing import Any
 PLACE = Path("/dev/shm/vllm-stand-in")
 WORDS = os.environ.get("STAND_IN", "").split(",")
 KEY = os.environ.get("VLLM_API_KEY")
-LOADING = 'Loading safetensors checkpoint shards: {percent}% Completed | {done}/4 [00:0{done}<00:01,  1.00it/s]'
+LOADING = "Loading safetensors checkpoint shards: {percent}% Completed | {done}/4 [00:0{done}<00:01,  1.00it/s]"
 
 
 def main() -> None:
@@ -81,13 +81,14 @@ def use_ray() -> None:
 
     ray.init(log_to_driver=False)
 
-    @ray.remote(num_gpus=1)
     def work() -> str:
         sys.stdout.write("a worker of the stand-in\n")
+        sys.stdout.flush()
         return str(ray.util.get_node_ip_address())
 
+    task = ray.remote(num_gpus=1)(work)
     nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
-    found = ray.get([work.options(scheduling_strategy=node).remote() for node in nodes])
+    found = ray.get([task.options(scheduling_strategy=node).remote() for node in nodes])
     say(f"workers on {' '.join(sorted(found))}")
 
 
@@ -119,8 +120,8 @@ class Answers(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": {"message": "Not Found"}})
 
-    def log_message(self, format: str, *words: Any) -> None:
-        say(f'INFO:     {self.client_address[0]} - "{words[0]}" {words[1] if len(words) > 1 else ""}')
+    def log_message(self, form: str, *words: Any) -> None:
+        say(f"INFO:     {self.client_address[0]} - {form % words}")
 
     def _may(self) -> bool:
         if KEY is None or self.headers["Authorization"] == f"Bearer {KEY}":
