@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -41,6 +42,9 @@ class Console:
     redactor: Redactor = field(default_factory=Redactor)
 
     def __post_init__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 breaks no command
         settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
         self.out = RichConsole(**settings, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.err = RichConsole(**settings, stderr=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from rich.text import Text
+
 from flagscale_deploy.console import Console
 from flagscale_deploy.status import Status
 
@@ -14,10 +16,8 @@ def show_status(console: Console, status: Status) -> None:
     since = (
         f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.started_at))}" if status.started_at else ""
     )
-    line = console.state(status.state)
-    console.out.print(
-        f"{status.deployment}: ", line, f"  run {status.run_id or '-'} of {status.operator or '-'}{since}", sep=""
-    )
+    run = console.clean(f"  run {status.run_id or '-'} of {status.operator or '-'}{since}")
+    console.out.print(Text.assemble(console.clean(f"{status.deployment}: "), console.state(status.state), run))
     if status.instances:
         rows = [
             (

@@ -1,0 +1,290 @@
+"""The only writer to the terminal: what it lets through, and how it fits."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy import api
+from flagscale_deploy.console import Console
+from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
+from flagscale_deploy.diagnose import Diagnosis
+from flagscale_deploy.errors import Fault, HostError, RemoteError, UnreachableError
+from flagscale_deploy.events import Event
+from flagscale_deploy.folder import RunFolder
+from flagscale_deploy.logs import Collected
+from flagscale_deploy.observation import Observation
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.smoke import Case, Smoke
+from flagscale_deploy.status import HostStatus, InstanceStatus, Status
+from flagscale_deploy.stop import HostStop, StopReport
+from flagscale_deploy.transport.base import Outcome
+from flagscale_deploy.views.hosts import show_check, show_inventory, show_outcomes
+from flagscale_deploy.views.logs import line_printer, show_collected
+from flagscale_deploy.views.plan import show_plan
+from flagscale_deploy.views.run import curl, run_json, show_run, show_run_failure
+from flagscale_deploy.views.smoke import show_smoke
+from flagscale_deploy.views.status import show_status
+from flagscale_deploy.views.stop import show_stop
+from tests.unit.acts.given import PLAN
+from tests.unit.plan.given import facts, host, inventory
+
+EVIL = "[/evil][red]x[/red] \x1b]0;title\x07\x1b[2J\x9b31m\rover\x08\u202e\ud800 :smile: s3cret"
+"""Markup, a window's title, a cleared screen, a C1 sequence, text over text, and a secret."""
+
+FORBIDDEN = ("\x1b", "\x07", "\x9b", "\r", "\x08", "\u202e", "s3cret")
+
+
+HOSTILE_NAME = 'it\'s $(x) "q" ü'
+
+
+class Terminal:
+    """A console that writes to memory, as wide as a test wants it."""
+
+    def __init__(self, width: int = 200, **settings: bool) -> None:
+        self.console = Console(redactor=Redactor(["s3cret"]), **settings)
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.console.out.file, self.console.err.file = self.out, self.err
+        self.console.out.width = self.console.err.width = width
+
+    @property
+    def text(self) -> str:
+        return self.out.getvalue() + self.err.getvalue()
+
+
+def harmless(text: str) -> None:
+    for each in FORBIDDEN:
+        assert each not in text
+    text.encode()
+
+
+@pytest.mark.parametrize("method", ["print", "error", "note"])
+def test_a_line_is_what_it_is_without_what_plays_with_the_terminal(method: str) -> None:
+    terminal = Terminal()
+    getattr(terminal.console, method)(f"a\tb {EVIL}")
+    harmless(terminal.text)
+    assert "[/evil][red]x[/red] \\x1b]0;title\\x07" in terminal.text
+    assert ":smile:" in terminal.text
+    assert "[REDACTED]" in terminal.text
+
+
+def test_colours_of_logs_are_dropped_and_words_stay() -> None:
+    terminal = Terminal()
+    terminal.console.print("\x1b[36m(EngineCore pid=1)\x1b[0m ready ünï 模型")
+    assert terminal.text == "(EngineCore pid=1) ready ünï 模型\n"
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_line_is_never_wrapped_and_a_table_folds(width: int) -> None:
+    long = "word " * 60
+    terminal = Terminal(width)
+    terminal.console.print(long)
+    assert terminal.text == long + "\n"
+    terminal = Terminal(width)
+    terminal.console.table("title", ("A", "B"), [("x", long), (7, None)])
+    assert all(len(line) <= width for line in terminal.text.splitlines())
+    assert terminal.text.split() == ["title", "A", "B", "x", *long.split(), "7", "None"]
+
+
+def test_json_is_json_whatever_it_holds_and_redacted(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(redactor=Redactor(["s3cret"])).json({"a": "ünï \x1b \n s3cret", "path": Path("/x")})
+    assert json.loads(capsys.readouterr().out) == {"a": "ünï \x1b \n [REDACTED]", "path": "/x"}
+
+
+def test_quiet_keeps_results_and_errors() -> None:
+    terminal = Terminal(quiet=True)
+    terminal.console.note("note")
+    with terminal.console.progress("run") as progress:
+        progress(Event("s", "running", "gpu01", "going"))
+        progress(Event("s", "failed", "gpu01", "broken"))
+    terminal.console.print("result")
+    terminal.console.error("error")
+    assert terminal.out.getvalue() == "result\n"
+    assert "note" not in terminal.text
+    assert "going" not in terminal.text
+    assert "broken" in terminal.err.getvalue()
+    assert "error" in terminal.err.getvalue()
+
+
+def test_progress_in_plain_lines() -> None:
+    terminal = Terminal()
+    with terminal.console.progress("run") as progress:
+        progress(Event("ray-head", "done", "gpu01", "ray_head.sh", elapsed=2.94))
+        progress(Event("serve", "progress", "gpu01", "loading weights", 50.0))
+        progress(Event("collect", "running"))
+        progress(Event("serve", "failed", "gpu01", EVIL))
+    harmless(terminal.text)
+    lines = terminal.err.getvalue().splitlines()
+    assert lines[0].endswith("s ✓ [gpu01] ray-head: ray_head.sh (2.9 s)")
+    assert lines[1].endswith("s … [gpu01] serve: loading weights 50%")
+    assert lines[2].endswith("s … collect: running")
+
+
+def test_live_progress_draws_what_is_going_on_and_keeps_what_is_done() -> None:
+    terminal = Terminal(100)
+    terminal.console.err._force_terminal = True
+    with terminal.console.progress(EVIL) as progress:
+        assert type(progress).__name__ == "LiveProgress"
+        for at in range(40):
+            progress(Event("probe", "running", f"gpu{at}", EVIL))
+        progress(Event("probe", "done", "gpu1", "8 × H100"))
+        progress(Event("probe", "failed", "gpu2", EVIL))
+        progress(Event("probe", "note", "", "a note"))
+        progress(Event("probe", "done"))
+    assert "8 × H100" in terminal.text
+    assert "a note" in terminal.text
+    for each in ("\x07", "\x9b", "\x08", "\u202e", "s3cret", "]0;title\x07"):
+        assert each not in terminal.text
+
+
+STATUS = Status(
+    "qwen", "unwell", "run-1", "sha256:1", "gpu01", EVIL, 1.0e9, {"nodes": {"10.0.0.1": 8.0}, "missing": [EVIL]},
+    (
+        HostStatus("gpu01", "running", ("ray-head", "engine"), 14, (0,), 3700.0),
+        HostStatus("gpu02", "UNKNOWN", problem=EVIL),
+    ),
+    (InstanceStatus("qwen/0", EVIL, 0, "ready", "gpu01", ("gpu01",), {"gpu01": (0, 1)}, "http://e/v1", "q", EVIL),),
+)  # fmt: skip
+
+STOPPED = StopReport(
+    (
+        HostStop("gpu01", "survivors", 2, ({"pid": 7, "command": EVIL, "why": EVIL},)),
+        HostStop("gpu02", "UNKNOWN", problem=EVIL),
+        HostStop("gpu03", "stopped", 3, ports_left=({"port": 1, "command": EVIL},)),
+    ),
+    {"gpu03": (EVIL,)},
+)
+
+OUTCOMES: dict[str, Outcome | HostError] = {
+    "gpu01": Outcome(0, EVIL.encode(errors="replace") + b"\xff", b"err", 0.1),
+    "gpu02": Outcome(3, b"", b"", 0.1),
+    "gpu03": UnreachableError("gpu03", EVIL),
+}
+
+
+def failure(console: Console) -> None:
+    diagnosis = Diagnosis("gpu02", "e.log", EVIL, "cause", "remedy")
+    failed = Failure(RemoteError("gpu01", EVIL), diagnosis, {"gpu01": 3}, {"gpu02": EVIL}, STOPPED)
+    show_run_failure(console, RunFailedError(failed, RunFolder(Path("/out"), str), "qwen"), "qwen")
+
+
+def well(console: Console) -> None:
+    up = BroughtUp({"qwen/0": 12.3})
+    show_run(
+        console, api.RunResult(PLAN, None, up, RunFolder(Path("/out"), str), (("http://h/v1", EVIL),), True, {}, 20.0)
+    )
+
+
+def checked(console: Console) -> None:
+    known = {
+        "gpu01": Observation("gpu01", facts("gpu01")),
+        "gpu02": Observation("gpu02", error=UnreachableError("gpu02", EVIL)),
+    }
+    show_check(console, api.CheckReport(known, (Fault("gpu02", EVIL, EVIL),)))
+
+
+HOSTS = inventory(host("gpu01", user="u", port=22), host("gpu02", type=EVIL))
+COLLECTED: dict[str, Collected | HostError] = {
+    "gpu01": Collected("gpu01", Path("/o"), (("a", 1234567),), (EVIL,)),
+    "gpu02": RemoteError("gpu02", EVIL),
+}
+SMOKE = Smoke("qwen", Path("/a"), [Case("run", "gpu01", "failed", 1.0, EVIL, (EVIL,))], 5)
+
+VIEWS: dict[str, Callable[[Console], object]] = {
+    "status": lambda console: show_status(console, STATUS),
+    "stop": lambda console: show_stop(console, STOPPED),
+    "plan": lambda console: show_plan(console, replace(PLAN, deployment=EVIL), True),
+    "run": well,
+    "run that failed": failure,
+    "check": checked,
+    "exec": lambda console: show_outcomes(console, OUTCOMES, False),
+    "hosts": lambda console: show_inventory(console, HOSTS),
+    "logs": lambda console: line_printer(console, ["gpu01"], False)("gpu01", f"logs/{EVIL}", EVIL),
+    "logs -o": lambda console: show_collected(console, COLLECTED, False),
+    "smoke": lambda console: show_smoke(console, SMOKE),
+}
+
+
+@pytest.mark.parametrize("width", [60, 200])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_every_view_is_harmless_at_any_width(view: Callable[[Console], object], width: int) -> None:
+    terminal = Terminal(width)
+    view(terminal.console)
+    assert terminal.text.strip()
+    harmless(terminal.text)
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_status_says_what_counts(width: int) -> None:
+    terminal = Terminal(width)
+    show_status(terminal.console, STATUS)
+    said = " ".join(terminal.text.split())
+    for expected in ("qwen: unwell", "run run-1", "ray-head", "UNKNOWN", "gpu01[0,1]", "1h01m"):
+        assert expected in said, said
+
+
+def test_exec_ends_with_the_worst_status() -> None:
+    terminal = Terminal()
+    assert show_outcomes(terminal.console, OUTCOMES, False) == 3
+    assert "gpu02: exit status 3" in terminal.text
+    assert show_outcomes(terminal.console, {"gpu02": OUTCOMES["gpu02"]}, False) == 1
+    assert show_outcomes(terminal.console, {"gpu01": OUTCOMES["gpu01"]}, False) == 0
+
+
+def test_exec_as_json_keeps_every_host(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_outcomes(Console(), OUTCOMES, True) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["hosts"]["gpu02"]["exit_code"] == 3
+    assert list(said["failed"]) == ["gpu03"]
+
+
+def test_log_lines_as_json_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show = line_printer(Console(), ["gpu01"], True)
+    show("gpu01", "logs/e.log", "two\nlines \x1b")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"host": "gpu01", "file": "logs/e.log", "line": "two\nlines \x1b"}
+
+
+def test_a_curl_line_can_be_pasted_whatever_the_names() -> None:
+    pasted = curl("http://[fd00::1]:4567/v1", HOSTILE_NAME, secured=True)
+    words = subprocess.run(
+        ["bash", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}; VLLM_API_KEY=k\n{pasted}"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    assert words[0] == "http://[fd00::1]:4567/v1/chat/completions"
+    assert words[words.index("-d") - 1] == "Authorization: Bearer k"
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == HOSTILE_NAME
+    assert "Authorization" not in curl("http://h/v1", "q", secured=False)
+
+
+def test_a_run_as_json() -> None:
+    up = BroughtUp({"qwen/0": 12.3})
+    said = run_json(
+        api.RunResult(
+            PLAN, None, up, RunFolder(Path("/out"), str), (("http://h/v1", "q"),), False, {"serve": 3.0}, 20.0
+        )
+    )
+    assert json.loads(json.dumps(said))["endpoints"] == [{"endpoint": "http://h/v1", "model": "q"}]
+    assert said["verdict"] == "ready"
+    again = run_json(api.RunResult(None, STATUS, None, None, (("http://h/v1", "q"),), False))
+    assert (again["verdict"], again["run_id"]) == ("already running", "run-1")
+
+
+def test_an_output_that_is_no_utf_8_does_not_break_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    console = Console()
+    console.print("ünï ✓ → 模型")
+    console.error("✗ →")
+    console.json({"a": "ü\ud800"})
+    narrow.flush()
+    assert b"\\xfcn\\xef" in narrow.buffer.getvalue()
