@@ -58,10 +58,15 @@ def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str,
     if task and task.type not in (None, "serve"):
         findings.add((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
     if task and task.backend and task.backend.lower() in OTHER_ENGINES:
-        findings.add((*where, "backend"), f"{task.backend!r} is not run here", "this tool serves with backend: vllm")
+        findings.add(
+            (*where, "backend"),
+            f"{task.backend!r} is not run here",
+            "set backend: vllm, or run it with FlagScale itself",
+        )
     if deploy.prefill_decode_disaggregation:
         path = set_in["prefill_decode_disaggregation"]
-        findings.add(path, "prefill and decode apart are not run here", "set it to false")
+        remedy = "set it to false to have one engine do both, or run it with FlagScale itself"
+        findings.add(path, "prefill and decode apart are not run here", remedy)
     if deploy.enable_composition:
         remedy = "set it to false, and name a model to serve with vLLM; run a composition with FlagScale itself"
         findings.add(set_in["enable_composition"], "composition graphs are not run here", remedy)

@@ -37,7 +37,9 @@ def _read_entry(item: Any, path: Path, findings: Findings) -> Entry | None:
         findings.add((*path, key), "unknown key", nearest(key, _KEYS))
     engine = item.get("engine") or "vllm"
     if engine != "vllm":
-        findings.add((*path, "engine"), f"{engine!r} is not run here", "this tool serves with engine: vllm")
+        findings.add(
+            (*path, "engine"), f"{engine!r} is not run here", "set engine: vllm, or run it with FlagScale itself"
+        )
         return None
     path_of_args = (*path, "engine_args")
     flags = read_flags(_merged_args(item, path, findings), path_of_args, findings)

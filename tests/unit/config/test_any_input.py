@@ -68,10 +68,13 @@ BASES: list[Any] = [
     parse_yaml(OLDEST, "x"),
     parse_yaml(PROGRAM, "x"),
 ]
+ODD = [
+    "${a.b}", "${oc.env:X}", "${", "???", "-x", "auto", "1e-5", "serve", "a.b", "${serve}",
+    "none", "image=1", "gpu[1:2]", "10.0.0.1",
+]  # fmt: skip
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from(["${a.b}", "${oc.env:X}", "${", "???", "-x", "auto", "1e-5", "serve", "a.b", "${serve}", "none", "image=1", "gpu[1:2]", "10.0.0.1", 0.5, 10**17]),
-)  # fmt: skip
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from([*ODD, 0.5, "x" * 300])
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -124,12 +127,14 @@ def mutated(tree: Any, draw: Any) -> Any:
 
 def check(path: Path, overrides: list[str]) -> None:
     faults: list[Fault] = []
+    path.with_name("hosts.yaml").write_text("hosts: [{name: gpu1, gpus: 8}, {name: gpu2, gpus: 4}]", encoding="utf-8")
     try:
         spec = load_spec(path, overrides, environ={})
         for model in spec.models:
             serve_argv(model, port=model.port, extra={})
         json.dumps(spec.public())
-        plan(hosts_of(None, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES)
+        given = None if spec.nodes or spec.hostfile else str(path.with_name("hosts.yaml"))
+        plan(hosts_of(given, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES)
     except InputError as error:
         faults = list(error.faults)
     assert all(fault.where and fault.problem for fault in faults)

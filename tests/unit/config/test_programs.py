@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.errors import InputError
-from flagscale_deploy.plan.validate import refuse_wrong
 from tests.unit.config.files import SEED, faults, load
 
 PROGRAM = """\
@@ -87,8 +85,3 @@ def test_an_option_that_ray_does_not_have_is_named(tmp_path: Path) -> None:
     assert fault.startswith(
         "qwen.yaml: serve.deploy.models.llm.max-retry: unknown key\n    → did you mean max_retries?"
     )
-
-
-def test_it_is_refused_for_as_long_as_nobody_runs_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"experiment\.task\.entrypoint: a program of your own .* is not run here"):
-        refuse_wrong(load(PROGRAM, folder=tmp_path))
