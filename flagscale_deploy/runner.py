@@ -19,15 +19,21 @@ def hosts_of(path: str | None, spec: ServeSpec | None) -> Inventory:
     `nnodes`, `nproc_per_node` and `device_type` say something of hosts that the configuration names, `ssh_port`,
     `docker` and `nodes_envs` of every host where the inventory is silent. Raises InputError.
     """
-    if path is not None or spec is None:
-        found = load_inventory(path)
-    elif spec.hostfile is not None:
-        found = _limited(_hostfile(spec.hostfile, spec), spec)
-    elif spec.nodes:
-        found = _limited(inline_inventory([_keys(each) for each in spec.nodes], f"{spec.source}: hostfile.nodes"), spec)
-    else:
-        found = _this_machine(spec)
-    return found if spec is None else _with_runner(found, spec)
+    if spec is None:
+        return load_inventory(path)
+    found = load_inventory(path) if path is not None else _named_by(spec)
+    _refuse_strangers(found, spec)
+    if path is None and (spec.hostfile is not None or spec.nodes):
+        found = _limited(found, spec)
+    return replace(found, hosts=tuple(_with_runner(host, spec) for host in found.hosts))
+
+
+def _named_by(spec: ServeSpec) -> Inventory:
+    if spec.hostfile is not None:
+        return _hostfile(spec.hostfile, spec)
+    if spec.nodes:
+        return inline_inventory([_keys(each) for each in spec.nodes], f"{spec.source}: hostfile.nodes")
+    return _this_machine(spec)
 
 
 def _hostfile(path: str, spec: ServeSpec) -> Inventory:
@@ -62,12 +68,7 @@ def _this_machine(spec: ServeSpec) -> Inventory:
     return replace(found, hosts=(replace(host, gpus=gpus, type=spec.device_type or host.type),))
 
 
-def _with_runner(found: Inventory, spec: ServeSpec) -> Inventory:
-    _refuse_strangers(found, spec)
-    return replace(found, hosts=tuple(_host_with_runner(host, spec) for host in found.hosts))
-
-
-def _host_with_runner(host: Host, spec: ServeSpec) -> Host:
+def _with_runner(host: Host, spec: ServeSpec) -> Host:
     env = {**spec.host_env.get(host.address, {}), **spec.host_env.get(host.name, {}), **host.env}
     port = host.port if host.connection == "local" else host.port or spec.ssh_port
     return replace(host, port=port, container=host.container or spec.docker, env=env)

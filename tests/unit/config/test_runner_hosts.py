@@ -70,6 +70,7 @@ def test_nnodes_and_nproc_per_node_are_upper_limits(tmp_path: Path) -> None:
     found = hosts_of(None, spec(hostfile=file(tmp_path), nnodes=2, nproc_per_node=6))
     assert [(host.name, host.gpus) for host in found.hosts] == [("gpu01", 6), ("gpu02", 4)]
     assert len(hosts_of(None, spec(hostfile=file(tmp_path), nnodes=9)).hosts) == 3
+    assert len(hosts_of(None, spec(hostfile=file(tmp_path), nnodes=1, host_env={"gpu03": {}})).hosts) == 1
 
 
 def test_slots_of_a_host_of_type_cpu_are_cpus(tmp_path: Path) -> None:
