@@ -59,16 +59,22 @@ class RunFolder:
 
 
 def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:
-    """Write `{host: {name: text}}` as `<directory>/<host>/<name>`, executable. Returns the files."""
+    """Write `{host: {name: text}}` as `<directory>/<host>/<name>`, executable. Returns the files.
+
+    Raises InputError where that is not possible.
+    """
     written = []
     for host, files in scripts.items():
         place = directory / safe_name(host)
-        place.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            path = place / name
-            path.write_text(text, encoding="utf-8")
-            path.chmod(0o755)
-            written.append(path)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                path = place / name
+                path.write_text(text, encoding="utf-8")
+                path.chmod(0o755)
+                written.append(path)
+        except OSError as error:
+            raise InputError.at(str(place), f"scripts cannot be written there: {error.strerror}") from error
     return written
 
 

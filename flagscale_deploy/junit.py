@@ -7,11 +7,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.smoke import Case, Smoke
 
 
 def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
-    """Write it; characters that XML can't carry become `?`."""
+    """Write it; characters that XML can't carry become `?`. Raises InputError where that is not possible."""
     failed = sum(case.state == "failed" for case in smoke.cases)
     skipped = sum(case.state == "skipped" for case in smoke.cases)
     counts = {"tests": str(len(smoke.cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
@@ -25,8 +26,11 @@ def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
     suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
     for case in smoke.cases:
         _add(suite, deployment, case, clean)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
 
 
 def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:

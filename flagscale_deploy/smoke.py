@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from flagscale_deploy import api
 from flagscale_deploy.deploy import RunFailedError
-from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InterruptedByUser
+from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
@@ -87,11 +87,14 @@ def smoke(
     say: Sink,
 ) -> Smoke:
     """Deploy, ask, take down. Takes down whatever it started, also when it fails or is interrupted; raises nothing for
-    what a deployment or a host does.
+    what a deployment or a host does; InputError where artifacts cannot be written.
 
     A deployment that ran before is left alone, and the smoke fails.
     """
-    artifacts.mkdir(parents=True, exist_ok=True)
+    try:
+        artifacts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.at(str(artifacts), f"artifacts cannot be written there: {error.strerror}") from error
     request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)))
     result = Smoke(request.deployment, artifacts)
     run = _Run(request, result, templates, redactor or Redactor(), say)
