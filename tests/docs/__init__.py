@@ -1,0 +1,1 @@
+"""The README as tests read it, and the tests that do what it says."""

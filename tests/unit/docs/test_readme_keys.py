@@ -1,0 +1,128 @@
+"""Every key that the code takes is in the README, with the code's own default; and no other is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, get_args, get_origin
+
+import pytest
+
+from flagscale_deploy.config import translate
+from flagscale_deploy.config.dialects import BODY_KEYS, list_form, llm_form
+from flagscale_deploy.config.dialects.model import SECRET_FLAGS
+from flagscale_deploy.config.experiment import Experiment
+from flagscale_deploy.config.load import load_spec
+from flagscale_deploy.config.nodes import Node
+from flagscale_deploy.config.settings import Deploy, RouterSettings, Settings
+from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, Timeouts
+from flagscale_deploy.inventory.keys import HOST_KEYS
+from flagscale_deploy.plan.vllm import serve_argv
+from tests.docs.readme import code, tables
+
+OTHER_PLACES = {("experiment", "deploy"), ("experiment.runner", "deploy")}
+"""All places of `deploy` are read as one. The README says so in words."""
+
+ANYTHING = {("deploy", "instance"), ("experiment.runner.cli_args", "engine_args")}
+"""Their classes take any value, as those of ignored keys do; other code reads them."""
+
+BY_ITSELF = {"ray", "router"}
+"""Keys that hold a mapping, or a word."""
+
+
+def key_tables() -> dict[str, list[str]]:
+    """The rows of the serve YAML's tables by their key, as the code spells it."""
+    _hosts, *serve = tables("key")
+    return {code(row[0])[0].replace("-", "_"): row for table in serve for row in table}
+
+
+def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
+    """The settings class in an annotation, and whether it stands for each value of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation, False
+    for part in get_args(annotation):
+        found, mapped = settings_of(part)
+        if found is not None:
+            return found, mapped or get_origin(annotation) is dict
+    return None, False
+
+
+def keys_of(kind: type[Settings], path: str) -> Iterator[tuple[str, str, bool]]:
+    """(path of the mapping, key, whether it is ignored) for every key below a path."""
+    for name, field in kind.model_fields.items():
+        inner, mapped = settings_of(field.annotation)
+        if inner is None or name in BY_ITSELF:
+            yield path, name, field.annotation is Any
+        if inner is not None:
+            each = "<model>" if name == "models" else "<host>"
+            yield from keys_of(inner, f"{path}.{name}" + (f".{each}" if mapped else ""))
+
+
+def all_keys() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """(path of the mapping, key) of what is read, and of what is known and ignored."""
+    found = {*keys_of(Deploy, "deploy"), *keys_of(Experiment, "experiment")}
+    ignored = {(path, name) for path, name, anything in found if anything} - ANYTHING - OTHER_PLACES
+    return {(path, name) for path, name, _ in found} - ignored - OTHER_PLACES, ignored
+
+
+def test_every_key_of_a_host_is_documented_and_no_other() -> None:
+    hosts, *_serve = tables("key")
+    assert [code(row[0]) for row in hosts] == [[key] for key in HOST_KEYS]
+
+
+def test_every_key_of_the_serve_yaml_is_documented_and_no_other() -> None:
+    read = {f"{path}.{name}" for path, name in all_keys()[0]}
+    model = {f"model_args.<model>.{key}" for key in ("model_tag", "<flag>", "port", "action_args", *SECRET_FLAGS)}
+    listed = {"engine_args_specific.vllm" if key == "engine_args_specific" else key for key in list_form._KEYS}
+    others = {"action", "experiment.envs.nodes_envs.<host>", "hostfile.nodes", "llm"}
+    assert set(key_tables()) == read | {key.replace("-", "_") for key in model} | listed - {"profile"} | others
+
+
+def test_every_key_at_the_top_and_of_a_node_is_documented_and_no_other() -> None:
+    assert set(translate._ROOT_KEYS) - {"hydra"} == {"action", "deploy", "experiment", "model_args", "serve"}
+    beside = {"deploy", "model_args", "hostfile", "command_line_mode", *llm_form.ROOTS}
+    assert set(BODY_KEYS) - beside == {key for place, key in ignored_in_the_readme() if place == "beside deploy"}
+    assert {code(key_tables()["llm"][0])[0], *code(key_tables()["llm"][1])} >= {*llm_form.ROOTS}
+    assert {*code(key_tables()["hostfile.nodes"][1])} == {"master:", "node:", *Node.model_fields}
+
+
+def test_every_ignored_key_is_named_and_no_other() -> None:
+    elsewhere = {
+        ("top", "hydra"),
+        ("list", "profile"),
+        ("beside deploy", "logging"),
+        ("beside deploy", "use_native_serve"),
+    }
+    assert ignored_in_the_readme() == all_keys()[1] | elsewhere
+
+
+def test_every_policy_of_the_router_is_named_and_no_other() -> None:
+    named = code(key_tables()["deploy.router.policy"][1])
+    assert named
+    for word in named:
+        assert RouterSettings.model_validate({"policy": word}).policy == word
+    schema = RouterSettings.model_json_schema()["properties"]["policy"]
+    assert sorted(named) == sorted(word for each in schema["anyOf"] for word in each.get("enum", ()))
+
+
+def ignored_in_the_readme() -> set[tuple[str, str]]:
+    (rows,) = tables("at")
+    words = {"the top": "top", "an entry of the list form": "list", "beside `deploy`": "beside deploy"}
+    return {(words.get(row[0]) or code(row[0])[0], key) for row in rows for key in code(row[1]) if key != "ray.remote"}
+
+
+def test_the_defaults_in_the_tables_are_the_code_s() -> None:
+    documented = key_tables()
+    for field in fields(Timeouts):
+        assert documented[f"deploy.timeouts.{field.name}"][2] == f"{field.default:g}"
+    assert documented["deploy.port"][2] == str(DEFAULT_ENGINE_PORT)
+    assert documented["model_args.<model>.port"][2] == str(DEFAULT_ENGINE_PORT)
+
+
+@pytest.mark.parametrize("row", tables("you write")[0], ids=lambda row: code(row[0])[0])
+def test_a_flag_becomes_what_the_readme_says(row: list[str], tmp_path: Any) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text(f"model_args:\n  m:\n    model: /m\n    {code(row[0])[0]}\n")
+    (model,) = load_spec(path).models
+    words = serve_argv(model, port=1, extra={})[3:-1]
+    assert " ".join(words) == ("" if row[1].startswith("nothing") else code(row[1])[0])

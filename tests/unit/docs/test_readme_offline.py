@@ -1,0 +1,62 @@
+"""Commands of the README that contact no host, as it shows them; and that none of its commands is run nowhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.config.load import load_spec
+from flagscale_deploy.inventory.load import load_inventory
+from tests.docs import readme
+from tests.docs.readme import REPOSITORY, Block, Command, console_blocks
+from tests.docs.workplace import Workplace
+
+
+@pytest.mark.parametrize("block", console_blocks("offline"), ids=str)
+def test_a_command_prints_what_the_readme_shows(block: Block, tmp_path: Path) -> None:
+    work = Workplace(tmp_path)
+    for command in block.commands:
+        printed = work.type(command.line)
+        assert command.prints(printed), f"$ {command.line}\n{printed}\nthe README shows\n{command.output}"
+
+
+def test_every_make_target_of_the_readme_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    lines = [command.line for block in console_blocks("make") for command in block.commands]
+    assert {line.removeprefix("make ") for line in lines} <= targets
+    assert lines == ["make demo", "make test"]
+
+
+def test_nothing_to_type_stands_where_no_test_looks_for_it() -> None:
+    kinds = readme.kinds_of_blocks()
+    assert set(kinds) == {"console", "yaml", "text"}
+    assert kinds.count("text") == 1, "only the drawing is neither to be typed nor a file"
+    assert [len(console_blocks(place)) > 0 for place in ("make", "install", "hosts", "offline")] == [True] * 4
+
+
+@pytest.mark.parametrize(("name", "text"), readme.files().items(), ids=readme.files().keys())
+def test_a_file_that_the_readme_shows_can_be_loaded(name: str, text: str, tmp_path: Path) -> None:
+    work = Workplace(tmp_path)
+    work.write({"conf/serve/qwen2.5-7b.yaml": (REPOSITORY / "examples/hydra/conf/serve/qwen2.5-7b.yaml").read_text()})
+    if re.search(r"^(hosts|all):", text, re.MULTILINE):
+        assert load_inventory(tmp_path / name).hosts
+    else:
+        assert load_spec(tmp_path / name).models
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "fits"),
+    [
+        ("a …\n", "a b c\n", True),
+        ("a …\n", "a b\nc\n", False),
+        ("a\n…\nz\n", "a\nb\nc\nz\n", True),
+        ("…\n", "", True),
+        ("H    S\n", "H  S   \n", True),
+        ("    x\n", "x\n", False),
+        ("a\n", "a\nb\n", False),
+    ],
+)
+def test_dots_stand_for_text_in_a_line_or_for_lines(shown: str, printed: str, fits: bool) -> None:
+    assert Command("", shown).prints(printed) is fits
