@@ -1,0 +1,101 @@
+"""Two replicas on two hosts behind vllm-router: both work, and one of them is enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import tiny
+from tests.environments import build
+from tests.lab import Lab
+from tests.lab.product.operator import Operator, Result, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
+
+NAME = "twins"
+PORT = 4567
+READY_SECONDS = 600.0
+SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto")
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path) -> Lab:
+    return make_lab(hosts=2, gpus=1, mounts=[*build.mounts(node_env), tiny_model])
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, node_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    desk = tmp_path_factory.mktemp("desk")
+    return Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
+
+
+@pytest.fixture(scope="module")
+def ran(operator: Operator, tiny_model: Path) -> Result:
+    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1)
+    return operator.start("run", "-c", config, *SETTINGS).end(0, within=READY_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
+    """The status once the engine on the second host has been killed."""
+    engines = [each for each in lab.processes(NAME) if each.host == "node2"]
+    lab.hosts[1].run(["kill", "-9", *(str(each.pid) for each in engines)])
+    return operator("status", "--name", NAME, "--json", exits=1).json
+
+
+def served(lab: Lab, operator: Operator) -> dict[str, int]:
+    """How many chat completions each host's engine has answered, by its log."""
+    operator("logs", "--name", NAME, "-o", operator.directory / "collected")
+    logs = {host.name: operator.directory / "collected" / host.name / "logs" for host in lab.hosts}
+    return {
+        name: sum(each.read_text().count("/v1/chat/completions HTTP") for each in folder.glob("vllm_serve_*.log"))
+        for name, folder in logs.items()
+    }
+
+
+def ask(operator: Operator) -> str:
+    answer = json.loads(operator("call", "Say something.", "--name", NAME, "--max-tokens", "4", "--json").out)
+    assert answer["usage"]["completion_tokens"] == 4
+    return str(answer["model"])
+
+
+def test_the_endpoint_is_the_routers(lab: Lab, ran: Result) -> None:
+    assert f"endpoint http://{lab.hosts[0].address}:30000/v1" in ran.out
+    assert f":{PORT}" not in ran.out
+
+
+def test_status_has_both_replicas_and_the_router(operator: Operator, ran: Result) -> None:
+    status = operator("status", "--name", NAME, "--json").json
+    assert [(each["name"], each["state"], each["driver"]) for each in status["instances"] + status["routers"]] == [
+        ("vllm_model/0", "ready", "node1"),
+        ("vllm_model/1", "ready", "node2"),
+        ("vllm_model/router", "ready", "node1"),
+    ]
+
+
+def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -> None:
+    before = served(lab, operator)
+    for _ in range(4):
+        assert ask(operator) == "tiny"
+    now = served(lab, operator)
+    assert {name: now[name] - before[name] for name in now} == {"node1": 2, "node2": 2}
+
+
+def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_died: Any) -> None:
+    assert after_one_died["state"] == "unwell"
+    assert [each["state"] for each in after_one_died["instances"]] == ["ready", "dead"]
+    for _ in range(4):
+        assert ask(operator) == "tiny"
+
+
+def test_stop_takes_all_of_it_away(lab: Lab, operator: Operator, after_one_died: Any) -> None:
+    known = lab.processes(NAME)
+    assert any("router" in each.command for each in known)
+    operator.start("stop", "--name", NAME).end(0, within=120)
+    assert eventually(lambda: not [left for left in lab.leftovers(NAME, known) if left.kind != "directory"])
+    operator("cleanup", "--name", NAME)
+    assert lab.leftovers(NAME, known) == []
