@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flagscale_deploy.errors import ConnectError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport.base import Running, Source
-from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.fleet import Connect, Fleet
 
 SILENCE_SECONDS = 0.005
 
@@ -118,6 +119,23 @@ class FakeConnection:
         self.closed = True
 
 
+def connecting(
+    handler: Handler,
+    calls: list[Call],
+    refused: Mapping[str, ConnectError] = MappingProxyType({}),
+    made: dict[str, FakeConnection] | None = None,
+) -> Connect:
+    """What `Fleet` and `Options` take for `connect`; notes programs in `calls` and connections in `made`."""
+
+    def connect(host: Host, timeout: float) -> FakeConnection:
+        connection = FakeConnection(host, handler, calls, refused.get(host.name))
+        if made is not None:
+            made[host.name] = connection
+        return connection
+
+    return connect
+
+
 class FakeFleet(Fleet):
     """A real Fleet over fake connections. `calls` has every program in the order of its sending."""
 
@@ -131,11 +149,7 @@ class FakeFleet(Fleet):
     ) -> None:
         self.calls: list[Call] = []
         self.connections: dict[str, FakeConnection] = {}
-
-        def connect(host: Host, timeout: float) -> FakeConnection:
-            self.connections[host.name] = FakeConnection(host, handler, self.calls, (refused or {}).get(host.name))
-            return self.connections[host.name]
-
+        connect = connecting(handler, self.calls, refused or {}, self.connections)
         named = [host if isinstance(host, Host) else Host(host, host) for host in hosts]
         super().__init__(named, forks=forks, connect=connect)
 
