@@ -50,18 +50,19 @@ def planned(configuration: Path, inventory: Inventory) -> Plan:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_an_example_can_be_planned_on_a_sample_inventory(configuration: Path, inventory: Path) -> None:
     hosts = load_inventory(inventory)
-    needed = load_spec(configuration, environ={}).models[0].gpus_needed
+    needed = {model.name: model.gpus_needed for model in load_spec(configuration, environ={}).models}
     present = sum(8 if host.gpus is None else host.gpus for host in hosts.hosts)
-    if needed > present:
-        with pytest.raises(CheckError, match=f"needs {needed} GPUs; free are: localhost 8"):
+    if sum(needed.values()) > present:
+        with pytest.raises(CheckError, match=rf"needs \d+ GPUs; free are: {hosts.head.name} {present}"):
             planned(configuration, hosts)
         return
     made = planned(configuration, hosts)
-    (instance,) = made.instances
-    assert sum(len(indexes) for indexes in instance.gpus.values()) == needed
-    assert (len(instance.hosts) == 1) is (needed <= max(host.gpus or 8 for host in hosts.hosts))
-    assert made.ray.enabled
-    assert {step.host for stage in made.stages for step in stage.steps} == set(hosts.names)
+    steps = [step for stage in made.stages for step in stage.steps]
+    assert {step.host for step in steps} == set(hosts.names), "Ray runs on every host"
+    assert all(made.scripts[step.host][step.script].startswith("#!") for step in steps)
+    assert any(step.detached for step in steps), "something goes on serving"
+    for instance in made.instances:
+        assert sum(len(indexes) for indexes in instance.gpus.values()) == needed[instance.model]
 
 
 def test_the_samples_are_as_many_as_they_look() -> None:
