@@ -29,7 +29,16 @@ GROUPS = {"hydra/conf/serve/qwen2.5-7b.yaml"}
 
 def test_every_example_is_known_here() -> None:
     there = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.y*ml") if "ci" not in path.parts}
-    assert there == WORDS.keys() | GROUPS
+    programs = {name for name in there if name.startswith("serve-remote/")}
+    assert there - programs == WORDS.keys() | GROUPS
+
+
+def test_an_example_with_a_program_of_its_own_has_it_beside_it() -> None:
+    for path in (EXAMPLES / "serve-remote").glob("*.yaml"):
+        spec = load_spec(path, environ={})
+        assert spec.runs_program
+        assert spec.entrypoint is not None
+        assert (path.parent / spec.entrypoint).is_file()
 
 
 @pytest.mark.parametrize(("name", "words"), WORDS.items(), ids=WORDS.keys())
