@@ -181,9 +181,11 @@ class _Run:
         result = api.run(self.request, templates=self.templates, redactor=self.redactor, say=self._note_start)
         if result.up is None or result.plan is None:
             raise CheckError.at(self.request.deployment, "it runs already; somebody else has just started it")
+        took = result.up.ready_after
+        served = [(each, f"{each.name} at {each.endpoint}") for each in result.plan.instances]
         return [
-            Case("run", each.driver, "passed", result.up.ready_after[each.name], f"{each.name} at {each.endpoint}")
-            for each in result.plan.instances
+            Case("run", each.driver, "passed", message=f"{said}, ready {took[each.name]:.1f} s after its start")
+            for each, said in served
         ]
 
     def _note_start(self, event: Event) -> None:

@@ -122,6 +122,12 @@ def test_all_phases_pass_in_their_order(stage: Stage) -> None:
     assert json.loads(json.dumps(result.json()))["passed"] is True
 
 
+def test_the_time_of_a_run_is_all_of_it_and_not_the_engine_s_alone(stage: Stage) -> None:
+    (case,) = (case for case in go(stage).cases if case.phase == "run")
+    assert 0 < case.seconds < 1.5
+    assert case.message.endswith("ready 1.5 s after its start")
+
+
 @pytest.mark.parametrize(
     ("prompt", "problem"),
     [
