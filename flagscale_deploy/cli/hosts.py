@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 @click.command(name="exec", context_settings={"ignore_unknown_options": True})
 @options(*HOSTS, JSON)
-@click.option("--timeout", type=click.FloatRange(0.1), default=3600.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the command may take on a host.",
+)
 @click.argument("command", nargs=-1, required=True)
 @command
 def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, **words: Any) -> int:

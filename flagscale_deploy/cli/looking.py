@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 @click.command()
 @options(*DEPLOYMENT, JSON)
 @click.option("-w", "--watch", is_flag=True, help="Look again every few seconds until interrupted.")
-@click.option("--interval", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.5),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks of --watch.",
+)
 @command
 def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
     """Hosts, Ray nodes, GPUs, instances and endpoints as they really are."""
@@ -73,8 +80,8 @@ def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, *
 @click.command()
 @click.argument("text")
 @options(*DEPLOYMENT, JSON)
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0))
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Where it is cut off.")
+@click.option("--temperature", type=click.FloatRange(0), help="0 for the same answer each time. Default: the server's.")
 @click.option("--system", metavar="TEXT", help="A system message before it.")
 @command
 def call(console: Console, *, text: str, as_json: bool, system: str | None, **words: Any) -> int:

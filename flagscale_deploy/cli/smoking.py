@@ -25,13 +25,20 @@ if TYPE_CHECKING:
     metavar="REGEX",
     help="What the answer to the prompt of the same position has to match.",
 )
-@click.option("--min-tokens", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--min-tokens", type=click.IntRange(1), default=1, show_default=True, help="Fewer in an answer are a failure."
+)
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Where an answer is cut off.")
 @click.option(
     "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML: a test case per phase and host."
 )
 @click.option(
-    "--artifacts", metavar="DIR", type=click.Path(path_type=Path), default=Path("smoke-artifacts"), show_default=True
+    "--artifacts",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("smoke-artifacts"),
+    show_default=True,
+    help="Where answers, plan, scripts, events and logs go.",
 )
 @command
 def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
