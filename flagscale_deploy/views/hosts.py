@@ -34,7 +34,9 @@ def show_inventory(console: Console, inventory: Inventory) -> None:
         for host in inventory.hosts
     ]  # fmt: skip
     console.table(
-        f"{len(rows)} hosts of {inventory.source}", ("HOST", "ADDRESS", "GPUS", "TYPE", "DATA NETWORK", "GROUPS"), rows
+        f"{_counted(len(rows), 'host')} of {inventory.source}",
+        ("HOST", "ADDRESS", "GPUS", "TYPE", "DATA NETWORK", "GROUPS"),
+        rows,
     )
 
 
@@ -48,9 +50,9 @@ def show_check(console: Console, report: CheckReport) -> None:
         )
         for name, each in report.observations.items()
     ]
-    console.table(f"{len(rows)} hosts", ("HOST", "STATE", "FOUND"), rows)
+    console.table(_counted(len(rows), "host"), ("HOST", "STATE", "FOUND"), rows)
     if report.faults:
-        console.print(f"\n{len(report.faults)} problems:")
+        console.print(f"\n{_counted(len(report.faults), 'problem')}:")
         for fault in report.faults:
             console.print(f"  ✗ {fault}")
     else:
@@ -98,3 +100,7 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
                 console.error(f"{name}: exit status {each.exit_code}")
     code = unread(console, failed)
     return code or (1 if any(each.exit_code for each in found.values()) else 0)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
