@@ -75,12 +75,17 @@ def diagnose(logs: Iterable[tuple[str, str, Iterable[str]]]) -> Diagnosis | None
 
 
 def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
-    """The lines that carry an error, consequences left out, the first ones first; each only once."""
-    found: dict[str, None] = {}
+    """The lines that carry an error, consequences left out, the first ones first; each only once.
+
+    What an exception says comes before all else: vLLM logs each line of a traceback as an error.
+    """
+    exceptions: dict[str, None] = {}
+    others: dict[str, None] = {}
     for line in lines:
-        if _match(line)[1] is not None or _weight(line):
-            found.setdefault(clean(line))
-    return list(found)[:most]
+        weight = 1 if _match(line)[1] is not None else _weight(line)
+        if weight:
+            (exceptions if weight == 1 else others).setdefault(clean(line))
+    return [*exceptions, *others][:most]
 
 
 def clean(line: str) -> str:

@@ -177,3 +177,15 @@ def test_a_diagnosis_reads_well() -> None:
         "gpu01: e.log: boom\n    cause: a cause\n    → a remedy"
     )
     assert str(Diagnosis("gpu01", "e.log", "boom")) == "gpu01: e.log: boom"
+
+
+def test_what_an_exception_says_comes_before_the_traceback_that_vllm_logs_line_by_line() -> None:
+    prefix = "(Worker pid=14832) ERROR 11-22 11:50:57 [multiproc_executor.py:953] "
+    lines = [
+        "WorkerProc failed to start.",
+        "Traceback (most recent call last):",
+        '  File "worker.py", line 920, in main',
+    ]
+    cause = "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata"
+    found = error_lines(f"{prefix}{line}" for line in [*lines, cause])
+    assert found[:2] == [cause, "WorkerProc failed to start."]
