@@ -85,9 +85,9 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
     collected = operator.directory / "logs"
     operator("logs", "--name", served.name, "-o", collected)
     for host in lab.hosts:
-        workers = [path.read_text() for path in collected.glob(f"{host.name}/ray/session_*/logs/worker-*-*.out")]
+        workers = [path.read_text() for path in collected.glob(f"{host.name}/ray/session_*/worker-*-*.out")]
         assert any("a worker of the stand-in" in text for text in workers), host.name
-        assert list(collected.glob(f"{host.name}/ray/session_*/logs/raylet.out"))
+        assert list(collected.glob(f"{host.name}/ray/session_*/raylet.out"))
     assert (collected / "node2/logs/ray_worker.log").is_file()
 
     known = lab.processes(served.name)
