@@ -1,0 +1,33 @@
+"""The serve YAML of a tiny Qwen2 on CPU, in the form FlagScale published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def write(path: Path, model: Path, *, port: int, gpus: int, flags: dict[str, Any] | None = None) -> Path:
+    """Write a configuration whose deployment is named like the file; returns its path. `flags` go to vLLM as well."""
+    content = {
+        "experiment": {
+            "exp_name": path.stem,
+            "envs": {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": 1},
+        },
+        "model_args": {
+            "vllm_model": {
+                "model-tag": str(model),
+                "served-model-name": "tiny",
+                "max-model-len": 512,
+                "max-num-seqs": 4,
+                "port": port,
+                "override-generation-config": {"temperature": 0},  # random weights, the same words every time
+                "action-args": ["enforce-eager"],
+                **(flags or {}),
+            }
+        },
+        "deploy": {"command-line-mode": True, "models": {"vllm_model": {"num_gpus": gpus}}},
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
