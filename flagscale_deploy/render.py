@@ -37,6 +37,16 @@ class Templates:
 
     def render(self, name: str, **context: Any) -> str:
         """One script. InputError for a template that is missing, broken, or asks for a value we don't have."""
+        try:
+            return self._environment.get_template(name).render(**context)
+        except _WRONG as error:
+            raise InputError.at(
+                self._place(error, name), f"template: {_said(error)}", "compare with the packaged template"
+            ) from error
+
+    @functools.cached_property
+    def _environment(self) -> jinja2.Environment:
+        """It keeps what it has compiled: a plan renders two or three templates for each of its hosts."""
         environment = jinja2.Environment(
             loader=jinja2.FunctionLoader(self._load),
             undefined=jinja2.StrictUndefined,
@@ -50,12 +60,7 @@ class Templates:
         environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
         environment.filters["comment"] = _comment
         environment.filters["home"] = _home
-        try:
-            return environment.get_template(name).render(**context)
-        except _WRONG as error:
-            raise InputError.at(
-                self._place(error, name), f"template: {_said(error)}", "compare with the packaged template"
-            ) from error
+        return environment
 
     def _load(self, name: str) -> tuple[str, str, None] | None:
         return (self.sources[name], self.files.get(name, name), None) if name in self.sources else None

@@ -264,7 +264,7 @@ def test_faults_are_input_errors_where_no_host_was_contacted() -> None:
         planned(inventory("gpu01"), spec(model(tp=16)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(0, 8), min_size=1, max_size=6),
     st.lists(st.tuples(st.sampled_from([1, 2, 4, 8, 12]), st.integers(1, 3)), min_size=1, max_size=4),

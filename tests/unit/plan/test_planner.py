@@ -121,7 +121,7 @@ def test_it_reads_no_clock_socket_file_or_chance(monkeypatch: pytest.MonkeyPatch
     assert made.instances
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     env=st.dictionaries(
         st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True), st.text(st.characters(exclude_characters="\0"))
