@@ -1,1 +1,1 @@
-"""The tests: `unit` (pure), `lab` (real SSH hosts in namespaces), `e2e` (real Ray and vLLM); `environments` builds what they need."""
+"""The tests: `unit` (pure), `lab` (real SSH hosts in namespaces), `e2e` (real Ray and vLLM), `parity` (Ansible)."""
