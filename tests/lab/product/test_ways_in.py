@@ -88,16 +88,15 @@ def test_what_a_login_prints_is_not_mistaken_for_an_answer(lab: Lab, operator: O
     assert lab.leftovers("none") == []
 
 
-@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/sh"])
-def test_other_login_shells_do(lab: Lab, operator: Operator, serve: Write, shell: str) -> None:
-    host = lab.hosts[0]
+def test_a_login_shell_that_is_not_bash_does(lab: Lab, operator: Operator, serve: Write) -> None:
+    host, shell = lab.hosts[0], "/bin/sh"
     change(operator, host)
     # The machine's own file is seen by all hosts: a copy takes its place on this one.
     host.run(
         f"sed 's|^\\(root:.*:\\)[^:]*$|\\1{shell}|' /etc/passwd >/run/passwd && mount --bind /run/passwd /etc/passwd"
     )
     try:
-        assert shell in operator("exec", "--", "readlink -f /proc/$$/exe; echo $SHELL").out
+        assert shell in operator("exec", "--", "echo $SHELL").out
         whole_round(operator, serve())
     finally:
         host.run("umount /etc/passwd")
