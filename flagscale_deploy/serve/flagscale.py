@@ -1,0 +1,9 @@
+"""Stands in for the package `flagscale` on hosts that have none, so that `from flagscale import serve` works there."""
+
+import sys
+
+from flagscale_deploy import serve
+
+sys.modules[__name__ + ".serve"] = serve
+
+__all__ = ["serve"]
