@@ -76,7 +76,7 @@ class Console:
     def state(self, state: str) -> Text:
         """A state in its colour."""
         good, bad = (
-            ("ready", "running", "ok", "stopped", "nothing", "passed"),
+            ("ready", "finished", "running", "ok", "stopped", "nothing", "passed"),
             ("dead", "failed", "UNKNOWN", "survivors"),
         )
         return Text(state, style="green" if state in good else "red" if state in bad else "yellow")

@@ -17,6 +17,7 @@ from flagscale_deploy.folder import RunFolder
 from flagscale_deploy.logs import collect_logs, diagnose_folder
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.program import program_config
 from flagscale_deploy.ready import wait_ready
 from flagscale_deploy.records import record_of
 from flagscale_deploy.secrets import Redactor, Secret
@@ -29,6 +30,8 @@ class BroughtUp:
     """A deployment that has answered: seconds from each instance's start to its first token."""
 
     ready_after: Mapping[str, float]
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Where each instance was found to serve, by its name; "" for a program that has no port."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def bring_up(
         redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(spec.secret_env)) for host in plan.hosts}
     try:
-        started = execute(plan, fleet, records, secret_files(spec.secret_env, token), say)
+        started = execute(plan, fleet, records, _private(spec, token), say)
         took = wait_ready(plan, fleet, started, spec.timeouts.ready, say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
@@ -86,7 +89,15 @@ def bring_up(
         raise RunFailedError(
             give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment
         ) from error
-    return BroughtUp(took)
+    return BroughtUp(
+        {name: each.seconds for name, each in took.items()}, {name: each.endpoint for name, each in took.items()}
+    )
+
+
+def _private(spec: ServeSpec, token: Secret) -> dict[str, str]:
+    """The files that only their owner may read: secrets, and the configuration of a program, which may hold some."""
+    config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
+    return secret_files(spec.secret_env, token) | config
 
 
 def give_up(

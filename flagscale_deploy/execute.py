@@ -121,6 +121,7 @@ def _launch(
     step: Step, plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str]
 ) -> Started:
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
+    files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
     files |= {name: (text, "600") for name, text in private.items()}
     args = {
         "deployment": plan.deployment,
@@ -143,7 +144,7 @@ def _launch(
     if "exit_code" not in answer:
         raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
     code = answer["exit_code"]
-    if code not in (0, None) or (step.detached and code == 0):
+    if code not in (0, None) or (step.detached and code == 0 and not step.may_end):
         kind = EndedAtOnceError if step.detached else RemoteError
         raise kind(step.host, _failure(step, code, answer.get("tail", [])))
     return Started(step, answer["pid"], answer["start_ticks"], answer["log"])

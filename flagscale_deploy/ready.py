@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnose import error_lines
@@ -13,7 +14,8 @@ from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import Started, StepsFailedError
-from flagscale_deploy.plan.model import Plan, RouterPlan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
+from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import ROUTE, SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
@@ -33,8 +35,16 @@ class InstanceFailedError(RemoteError):
         super().__init__(instance.driver, f"{instance.name} {problem}{shown}")
 
 
-def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, float]:
-    """Wait for every instance at the same time; seconds it took, by instance name.
+@dataclass(frozen=True)
+class Ready:
+    """An instance that serves: seconds from its start, and the endpoint it was found at ("" for a program without)."""
+
+    seconds: float
+    endpoint: str
+
+
+def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, Ready]:
+    """Wait for every instance at the same time; by instance name.
 
     Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more,
     StepsFailedError where several do at the same time.
@@ -69,7 +79,7 @@ class _Watch:
     def stage(self) -> str:
         return ROUTE if isinstance(self.instance, RouterPlan) else SERVE
 
-    def wait(self, fleet: Fleet) -> float:
+    def wait(self, fleet: Fleet) -> Ready:
         watch = Deadline(self.timeout)
         args = {
             "deployment": self.plan.deployment,
@@ -81,6 +91,8 @@ class _Watch:
             "model": self.instance.served_name,
             "timeout": self.timeout,
         }
+        if self._addresses is not None:
+            args["program"] = {"addresses": list(self._addresses)}
         connection = fleet.connection(self.instance.driver)
         limit = self.timeout + SLACK_SECONDS
         with Program(connection, "watch", args, timeout=limit, cancelled=fleet.cancelled) as program:
@@ -88,15 +100,30 @@ class _Watch:
                 self._read(message.get("lines", ()))
                 if message.get("healthy"):
                     self._tell(self.start.reach(ASKING))
-                if message.get("ready"):
-                    done = self._text("ready")
-                    self.say(Event(self.stage, "done", self.instance.driver, done, elapsed=watch.elapsed))
-                    return watch.elapsed
+                if message.get("ready") or message.get("finished"):
+                    return self._ready(message, watch)
                 if message.get("dead"):
-                    raise self._failed(f"ended {watch.elapsed:.1f} s after its start", watch)
+                    status = message.get("exit_status")
+                    how = "" if status is None else f" with exit status {status}"
+                    raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch)
                 if message.get("timed_out"):
                     raise self._failed(f"is not ready after {self.timeout:g} s ({message['why']})", watch)
         raise self._failed("cannot be watched any more", watch)
+
+    @property
+    def _addresses(self) -> Mapping[str, str] | None:
+        """Where a program may answer; None for what is no program."""
+        program = isinstance(self.instance, InstancePlan) and is_program(self.instance)
+        return self.instance.addresses if isinstance(self.instance, InstancePlan) and program else None
+
+    def _ready(self, message: Mapping[str, Any], watch: Deadline) -> Ready:
+        """A program may answer on another host than its driver's."""
+        endpoint, text = self.instance.endpoint, "ready"
+        if self._addresses is not None:
+            endpoint = self._addresses.get(message.get("at", ""), "")
+            text = "finished" if message.get("finished") else f"ready at {endpoint}" if endpoint else "ready"
+        self.say(Event(self.stage, "done", self.instance.driver, self._text(text), elapsed=watch.elapsed))
+        return Ready(watch.elapsed, endpoint)
 
     def _read(self, lines: Sequence[str]) -> None:
         for line in lines:

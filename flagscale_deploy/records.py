@@ -11,7 +11,8 @@ from typing import Any
 
 from flagscale_deploy.errors import LockedError, RemoteError
 from flagscale_deploy.observation import Facts
-from flagscale_deploy.plan.model import Plan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, Server
+from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program
 
@@ -45,6 +46,8 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "instances": [
             {
                 **_server(each),
+                "engine": each.engine,
+                "addresses": dict(each.addresses),
                 "replica": each.replica,
                 "hosts": list(each.hosts),
                 "gpus": {name: list(held) for name, held in each.gpus.items()},
@@ -70,13 +73,18 @@ def _server(server: Server) -> dict[str, Any]:
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:
-    ports = {each.name: each.port for each in plan.servers if each.driver == host}
+    ports = {each.name: each.port for each in plan.servers if each.port is not None and host in _listeners(each)}
     ports |= {f"{each.name} metrics": each.metrics_port for each in plan.routers if each.driver == host}
     if plan.ray.enabled:
         ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
         if host == plan.head:
             ports |= {"ray": plan.ray.port, "dashboard": plan.ray.dashboard_port, "ray-client": plan.ray.client_port}
     return ports
+
+
+def _listeners(server: Server) -> tuple[str, ...]:
+    """The hosts that a server's port is taken on: a program's tasks may listen on any node."""
+    return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (server.driver,)
 
 
 @contextmanager

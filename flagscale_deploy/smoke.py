@@ -214,7 +214,7 @@ class _Run:
             Case(
                 "status",
                 host.host,
-                "passed" if found.state == "ready" and host.state == "running" else "failed",
+                "passed" if found.state in ("ready", "finished") and host.state == "running" else "failed",
                 message=f"deployment {found.state}, host {host.state} {host.problem}".strip(),
             )
             for host in found.hosts

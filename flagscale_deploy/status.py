@@ -14,7 +14,7 @@ SCHEMA = 1
 ASK_SECONDS = 60.0
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
-InstanceState = Literal["ready", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
+InstanceState = Literal["ready", "finished", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """An instance or router as it is: ready means that it answered a one-token completion just now."""
+    """An instance or router as it is: ready means that it answered a one-token completion just now.
+
+    A program of the user's own is ready when its port is served (`remote/program.py`) or, without one, while it lives;
+    it is finished when it has ended with status 0.
+    """
 
     name: str
     model: str
@@ -76,8 +80,8 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0 when ready or stopped, 3 when something is UNKNOWN, 1 otherwise."""
-        return {"ready": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
+        """0 when ready, finished or stopped, 3 when something is UNKNOWN, 1 otherwise."""
+        return {"ready": 0, "finished": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
 
     def json(self) -> dict[str, Any]:
         """`status --json`."""
@@ -127,6 +131,7 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
     stopped = bool(record.get("stopped_at"))
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
     gone = [each["role"] for each in result["processes"] if each["role"] == "engine" and not each["alive"]]
+    finished = any(said.get("finished") for said in result["instances"].values())
     return HostStatus(
         host=name,
         state=state,
@@ -135,7 +140,7 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
         gpus=tuple(record.get("gpus", ())),
         uptime=now - record["started_at"] if state == "running" and "started_at" in record else None,
         versions=record.get("versions"),
-        problem="" if stopped else f"{len(gone)} engine processes are gone" if gone else "",
+        problem="" if stopped or finished else f"{len(gone)} engine processes are gone" if gone else "",
     )
 
 
@@ -155,10 +160,16 @@ def _instance(
         driver=driver,
         hosts=tuple(instance["hosts"]),
         gpus={name: tuple(indexes) for name, indexes in instance["gpus"].items()},
-        endpoint=instance["endpoint"],
+        endpoint=_endpoint(instance, found.get(driver)),
         served_name=instance["served_name"],
         problem=problem,
     )
+
+
+def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
+    """A program may answer on another host than its driver's; where it does, its driver's host has found out."""
+    said = (answer or {}).get("instances", {}).get(instance["name"], {})
+    return str(instance.get("addresses", {}).get(said.get("at"), instance["endpoint"]))
 
 
 def _state(name: str, answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
@@ -169,6 +180,8 @@ def _state(name: str, answer: Mapping[str, Any] | None) -> tuple[InstanceState, 
     said = answer["instances"].get(name)
     if said is None:
         return "UNKNOWN", "it was not asked"
+    if said.get("finished"):
+        return "finished", ""
     if not said["alive"]:
         return "dead", said["why"]
     if said["token"]:
@@ -191,6 +204,8 @@ def _overall(
         return "absent" if host_states == {"absent"} else "leftovers"
     if states == {"ready"}:
         return "unwell" if ray and ray.get("missing") else "ready"
+    if states == {"finished"} and "running" in host_states:
+        return "finished"
     if host_states <= {"stopped", "absent"}:
         return "stopped"
     return "unwell" if "unwell" in states else "starting" if "starting" in states else "leftovers"

@@ -15,6 +15,7 @@ from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.program import load_program
 from flagscale_deploy.render import load_templates
 from flagscale_deploy.request import Request
 from flagscale_deploy.transport.fleet import Fleet
@@ -41,12 +42,12 @@ def plan(
 ) -> Plan:
     """What `run` would do. Raises InputError (offline), CheckError, HostsUnreachableError."""
     refuse_wrong(request.serve)
-    sources = load_templates(templates)
+    sources, program = load_templates(templates), load_program(request.serve)
     facts: Mapping[str, Facts] = {}
     if not offline:
         with request.fleet() as fleet:
             facts = facts_of(observe_hosts(request, fleet, say))
-    return make_plan(request.inventory, request.serve, facts, new_run_id(), sources, force=force)
+    return make_plan(request.inventory, request.serve, facts, new_run_id(), sources, program, force=force)
 
 
 def check(request: Request, *, force: bool = False, templates: Path | None = None, say: Sink = silent) -> CheckReport:
@@ -56,6 +57,8 @@ def check(request: Request, *, force: bool = False, templates: Path | None = Non
     """
     if request.spec is not None:
         refuse_wrong(request.spec)
+    program = load_program(request.spec) if request.spec is not None else None
+    sources = load_templates(templates)
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, say)
     faults = [Fault(name, each.error.problem, each.error.remedy) for name, each in observations.items() if each.error]
@@ -63,9 +66,7 @@ def check(request: Request, *, force: bool = False, templates: Path | None = Non
     if not faults and request.spec is not None:
         facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
         try:
-            made = make_plan(
-                request.inventory, request.spec, facts, new_run_id(), load_templates(templates), force=force
-            )
+            made = make_plan(request.inventory, request.spec, facts, new_run_id(), sources, program, force=force)
         except FaultsError as error:
             faults += error.faults
     faults += [

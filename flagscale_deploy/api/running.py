@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.program import load_program
 from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.render import Templates, load_templates
+from flagscale_deploy.render import load_templates
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.status import Status, look
@@ -36,7 +37,7 @@ class RunResult:
     up: BroughtUp | None
     folder: RunFolder | None
     endpoints: tuple[tuple[str, str], ...]
-    """(endpoint, served model name) of every instance."""
+    """(endpoint, served model name) of every instance that has an endpoint; the name is "" for a program."""
     secured: bool
     """Whether clients need an API key."""
     stages: Mapping[str, float] = field(default_factory=dict)
@@ -62,16 +63,16 @@ def run(
     for secret in spec.secret_env.values():
         redactor.add(secret)
     refuse_wrong(spec)
-    sources = load_templates(templates)
+    sources, program = load_templates(templates), load_program(spec)
     history: list[Event] = []
     journal = Journal([say, history.append])
     with request.fleet() as fleet:
         facts = facts_of(observe_hosts(request, fleet, journal))
         with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
-            present = _present(request, fleet, facts, sources)
+            present = _present(request, fleet, facts, digest(request.inventory, spec, sources, program))
             if present is not None:
                 return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(spec))
-            made = make_plan(request.inventory, spec, facts, new_run_id(), sources, force=force)
+            made = make_plan(request.inventory, spec, facts, new_run_id(), sources, program, force=force)
             journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
             folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
             folder.write_plan(made)
@@ -89,10 +90,11 @@ def run(
         "elapsed": elapsed,
     }
     folder.write_json("report.json", report)
-    return RunResult(made, None, up, folder, _endpoints(made.entrances), _secured(spec), stages, elapsed)
+    found = [replace(each, endpoint=up.endpoints.get(each.name, each.endpoint)) for each in made.entrances]
+    return RunResult(made, None, up, folder, _endpoints(found), _secured(spec), stages, elapsed)
 
 
-def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources: Templates) -> Status | None:
+def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], wanted: str) -> Status | None:
     """The deployment if the very same one answers already, None where nothing of it runs; else CheckError."""
     spec = request.serve
     if not any(record.get("deployment") == spec.name for each in facts.values() for record in each.deployments):
@@ -100,13 +102,9 @@ def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], sources
     found = look(fleet, spec.name)
     if found.live_processes == 0:
         return None
-    if found.digest == digest(request.inventory, spec, sources) and found.state == "ready":
+    if found.digest == wanted and found.state == "ready":
         return found
-    how = (
-        "with another configuration"
-        if found.digest != digest(request.inventory, spec, sources)
-        else f"but is {found.state}"
-    )
+    how = "with another configuration" if found.digest != wanted else f"but is {found.state}"
     raise CheckError.at(
         spec.name,
         f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
@@ -137,4 +135,4 @@ def _secured(spec: ServeSpec) -> bool:
 
 
 def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((each.endpoint, each.served_name) for each in instances)
+    return tuple((each.endpoint, each.served_name) for each in instances if each.endpoint)

@@ -116,8 +116,9 @@ class ServeSpec:
 
     `host_env` and `host_engine_args` hold what is set for one host only, by its name or address. With `runs_program`,
     `entrypoint` runs as a Ray driver instead of `vllm serve`; then there are no `models`, `remote_options` are the
-    options of `ray.remote` by name, and `document` is the whole configuration, resolved, in the shape of a FlagScale
-    experiment: it may hold secrets. `action` is the file's or the command line's: run, stop, or another of FlagScale's.
+    options of `ray.remote` by name, `program_port` is where it answers, if anywhere, and `document` is the whole
+    configuration, resolved, in the shape of a FlagScale experiment: it may hold secrets. `action` is the file's or the
+    command line's: run, stop, or another of FlagScale's.
     """
 
     name: str
@@ -145,6 +146,7 @@ class ServeSpec:
     command_line_mode: bool | None = None
     remote_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    program_port: int | None = None
     action: str = "run"
 
     @property

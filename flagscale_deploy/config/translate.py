@@ -72,8 +72,20 @@ def translate(
         command_line_mode=deploy.command_line_mode,
         remote_options=remote_options(deploy) if program else {},
         document=_document(tree) if program else {},
+        program_port=_program_port(deploy, cli, set_in, findings) if program else None,
         action=_action(tree, findings),
     )
+
+
+def _program_port(deploy: Deploy, cli: CliArgs, set_in: Mapping[str, KeyPath], findings: Findings) -> int | None:
+    """Where a program answers. It chooses its port itself, so we have to be told which."""
+    shared = deploy.service.port if deploy.service else None
+    port = next((each for each in (cli.port, deploy.port, shared) if each is not None), None)
+    if port != "auto":
+        return port
+    where = set_in.get("port") or set_in.get("service") or ("experiment", "runner", "cli_args")
+    findings.add(where, "auto: a program of your own chooses its port itself", "write the port that it listens on")
+    return None
 
 
 def _doubtful(findings: Findings) -> Findings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
@@ -19,6 +21,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "hosts": list(plan.hosts),
         "ray": _ray(plan.ray),
         "instances": [_instance(instance) for instance in plan.instances],
+        "program": {"files": _program(plan.app)} if plan.app else None,
         "router": _router(plan.routers[0]) if plan.routers else None,
         "routers": [_router(router) for router in plan.routers],
         "stages": [
@@ -67,6 +70,12 @@ def _instance(instance: InstancePlan) -> dict[str, Any]:
         "endpoint": instance.endpoint,
         "served_name": instance.served_name,
     }
+
+
+def _program(app: Mapping[str, str]) -> dict[str, str]:
+    """The user's files that go to every host, by name: the SHA-256 of each."""
+    own = {name.partition("/")[2]: text for name, text in app.items() if name.startswith("program/")}
+    return {name: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for name, text in own.items()}
 
 
 def _router(router: RouterPlan) -> dict[str, Any]:

@@ -72,7 +72,11 @@ class RayPlan:
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One `vllm serve`: `argv` as the process will see it, `env` without secrets, `endpoint` for clients (`…/v1`)."""
+    """One `vllm serve`: `argv` as the process will see it, `env` without secrets, `endpoint` for clients (`…/v1`).
+
+    Or, with the engine "program", a program of the user's own: its `argv` has paths below the state directory, `port`
+    is None and `endpoint` "" where it answers nowhere, and `served_name`, `local_url` and `worker_url` are "".
+    """
 
     model: str
     replica: int
@@ -81,7 +85,7 @@ class InstancePlan:
     driver: str
     gpus: Mapping[str, tuple[int, ...]]
     executor: Executor
-    port: int
+    port: int | None
     argv: tuple[str, ...]
     env: Mapping[str, str]
     endpoint: str
@@ -91,6 +95,8 @@ class InstancePlan:
     """Where the driver host itself reaches the server, for readiness."""
     worker_url: str
     """Where a router reaches it, over the data network."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Of a program: where its driver's host may reach it, with the endpoint that clients know that place by."""
 
     @property
     def name(self) -> str:
@@ -132,6 +138,8 @@ class Step:
     role: Role
     timeout: float
     detached: bool = False
+    may_end: bool = False
+    """Of a detached one: whether it has done its work when it ends with status 0."""
     undo: str = "stop"
     """What takes it back: `stop` ends every process of the run."""
 
@@ -161,6 +169,8 @@ class Plan:
     scripts: Mapping[str, Mapping[str, str]]
     gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
+    app: Mapping[str, str] = field(default_factory=dict)
+    """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 
     @property
     def servers(self) -> tuple[Server, ...]:

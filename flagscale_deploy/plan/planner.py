@@ -14,15 +14,17 @@ from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.instance import plan_instance
-from flagscale_deploy.plan.model import Placement, Plan
+from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import Ports, plan_engine_ports
+from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray
 from flagscale_deploy.plan.router import plan_routers
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.program import ProgramFiles
 from flagscale_deploy.render import Templates
 
 
@@ -32,15 +34,19 @@ def plan(
     facts: Mapping[str, Facts],
     run_id: str,
     templates: Templates,
+    program: ProgramFiles | None = None,
     *,
     force: bool = False,
 ) -> Plan:
     """The plan for bringing a deployment up.
 
-    `facts` has every host of the inventory, or is empty when none was contacted; `force` hands out busy GPUs too.
+    `facts` has every host of the inventory, or is empty when none was contacted; `program` are the files
+    of the program that the specification runs, if it runs one; `force` hands out busy GPUs too.
     Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted or could help.
     """
     refuse_wrong(spec)
+    if spec.runs_program and program is None:
+        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "is planned with the program's files only")
     faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
     networks = plan_networks(hosts, facts, faults)
@@ -68,6 +74,8 @@ def plan(
         for each in placements
     )
     routers = plan_routers(spec, head, instances, networks, ports)
+    if program is not None:
+        instances += (plan_program(spec, program, inventory, networks, free, ray, ports),)
     faults += software_faults(
         facts,
         [node.host for node in ray.nodes],
@@ -79,7 +87,7 @@ def plan(
     unscripted = Plan(
         run_id=run_id,
         deployment=spec.name,
-        digest=digest(inventory, spec, templates),
+        digest=digest(inventory, spec, templates, program),
         head=head.name,
         hosts=inventory.names,
         ray=ray,
@@ -87,18 +95,19 @@ def plan(
         routers=routers,
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
-        gpus=_with_instances(holders, placements),
+        gpus=_with_instances(holders, instances),
+        app=program.files if program else {},
     )
-    return render_scripts(unscripted, inventory, spec, networks, templates)
+    return render_scripts(unscripted, inventory, spec, networks, templates, program)
 
 
 def _with_instances(
-    holders: Mapping[str, Mapping[int, str]], placements: Sequence[Placement]
+    holders: Mapping[str, Mapping[int, str]], instances: Sequence[InstancePlan]
 ) -> dict[str, dict[int, str]]:
     held = {name: dict(sorted(gpus.items())) for name, gpus in holders.items()}
-    for each in placements:
+    for each in instances:
         for name, indexes in each.gpus.items():
-            held[name] |= dict.fromkeys(indexes, f"{each.model}/{each.replica}")
+            held[name] |= dict.fromkeys(indexes, each.name)
     return held
 
 
@@ -113,21 +122,22 @@ def _eligible(model: ModelSpec, inventory: Inventory) -> tuple[Host, ...]:
     return tuple(sorted(allowed.hosts, key=lambda host: host.name != inventory.head.name))
 
 
-def digest(inventory: Inventory, spec: ServeSpec, templates: Templates) -> str:
-    """A name for what was asked for: it is the same exactly when hosts, configuration and templates are.
+def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program: ProgramFiles | None = None) -> str:
+    """A name for what was asked for: it is the same exactly when hosts, configuration, templates and program are.
 
     Where the operator keeps his files, and how long he waits, is not part of it.
     """
     public = spec.public()
-    program = () if spec.runs_program else ("document",)
+    programs = () if spec.runs_program else ("document", "program_port")
     asked = {
         "hosts": [_without(asdict(host), "vars", "identity_file", "known_hosts") for host in inventory.hosts],
         "head": inventory.head.name,
         "spec": {
-            **_without(public, "timeouts", "source", "exp_dir", "hostfile", "action", *program),
+            **_without(public, "timeouts", "source", "exp_dir", "hostfile", "action", *programs),
             "models": [_without(model, "where") for model in public["models"]],
         },
         "templates": templates.digest,
+        "program": program.digest if program else None,
     }
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 

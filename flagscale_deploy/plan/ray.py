@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from flagscale_deploy.config.spec import RaySpec, ServeSpec
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
@@ -17,9 +17,10 @@ WORKER_PORTS = range(10002, 20000)
 """Ray's own defaults (`ray start --help`, 2.60). It refuses to start with one of its ports among its workers'."""
 
 
-def ray_needed(spec: RaySpec, placements: Sequence[Placement]) -> bool:
-    """Whether the deployment gets a Ray cluster: always, never, or (auto) when an instance runs on Ray."""
-    return spec.mode == "on" or (spec.mode == "auto" and any(each.executor == "ray" for each in placements))
+def ray_needed(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
+    """Whether the deployment gets a Ray cluster: always, never, or (auto) when something runs on Ray."""
+    on_ray = asked.runs_program or any(each.executor == "ray" for each in placements)
+    return asked.ray.mode == "on" or (asked.ray.mode == "auto" and on_ray)
 
 
 def plan_ray(
@@ -39,7 +40,7 @@ def plan_ray(
     """
     spec = asked.ray
     session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
-    if not ray_needed(spec, placements):
+    if not ray_needed(asked, placements):
         return RayPlan(False, head.name, networks[head.name].node_ip, spec.port or GCS_PORT, session)
     port = (
         ports.next_free(head.name, GCS_PORT, "Ray")

@@ -10,6 +10,8 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, RouterPlan, Stage, Step
+from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.program import ProgramFiles
 from flagscale_deploy.render import Templates
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
@@ -31,7 +33,12 @@ def plan_stages(
             stages.append(Stage(RAY_WORKERS, workers))
         started = tuple(stage.name for stage in stages)
         stages.append(Stage(RAY_NODES, (Step(ray.head, "ray_nodes.sh", "ray-nodes", timeouts.ray),), after=started))
-    engines = tuple(Step(each.driver, each.script, "engine", START_SECONDS, detached=True) for each in instances)
+    engines = tuple(
+        Step(
+            each.driver, each.script, "engine", START_SECONDS, detached=True, may_end=is_program(each) and not each.port
+        )
+        for each in instances
+    )
     stages.append(Stage(SERVE, engines, after=(RAY_NODES,) if ray.enabled else ()))
     if routers:
         steps = tuple(Step(each.driver, each.script, "router", START_SECONDS, detached=True) for each in routers)
@@ -40,13 +47,18 @@ def plan_stages(
 
 
 def render_scripts(
-    plan: Plan, inventory: Inventory, spec: ServeSpec, networks: Mapping[str, Network], templates: Templates
+    plan: Plan,
+    inventory: Inventory,
+    spec: ServeSpec,
+    networks: Mapping[str, Network],
+    templates: Templates,
+    program: ProgramFiles | None,
 ) -> Plan:
     """The plan with every script that its steps name, by host."""
     scripts: dict[str, dict[str, str]] = {}
 
     def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
-        shared = _context(plan, inventory[host], spec) | {"env": env}
+        shared = _context(plan, inventory[host], spec) | {"env": env, "program": program}
         scripts.setdefault(host, {})[script] = templates.render(template, **shared, **context)
 
     for node in plan.ray.nodes:
@@ -58,7 +70,8 @@ def render_scripts(
         expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
         add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
-        add(instance.driver, instance.script, "vllm_serve.sh.j2", instance.env, instance=instance)
+        template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
+        add(instance.driver, instance.script, template, instance.env, instance=instance)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
     if spec.after_stop:

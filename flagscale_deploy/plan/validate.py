@@ -17,18 +17,23 @@ def refuse_wrong(spec: ServeSpec) -> None:
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
     faults += _host_flag_faults(spec)
-    faults += refuse_unbuilt(spec)
+    faults += _program_faults(spec)
     if faults:
         raise InputError(faults)
 
 
-def refuse_unbuilt(spec: ServeSpec) -> list[Fault]:
-    """What a specification carries and the planner does not carry out yet."""
+def _program_faults(spec: ServeSpec) -> list[Fault]:
+    """A program of the user's own is a Ray driver."""
+    if not spec.runs_program:
+        return []
+    where = f"{spec.source}: experiment.task.entrypoint"
     faults = []
-    if spec.runs_program:
-        remedy = "set deploy.command-line-mode: true to run vllm serve, or entrypoint: null"
-        where = f"{spec.source}: experiment.task.entrypoint"
-        faults.append(Fault(where, f"a program of your own ({spec.entrypoint}) is not run here", remedy))
+    if spec.ray.mode == "off":
+        faults.append(Fault(where, f"{spec.entrypoint} runs on Ray, but deploy.ray is off", "set deploy.ray: auto"))
+    if spec.router.enabled:
+        faults.append(
+            Fault(where, f"{spec.entrypoint} is one program: no router stands before it", "set deploy.router: none")
+        )
     return faults
 
 

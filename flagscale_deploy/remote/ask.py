@@ -5,12 +5,25 @@ main({deployment, host, server: its name, messages, parameters}) answers {"answe
 """
 
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Tuple
 
-from flagscale_deploy.remote import openai, record
+from flagscale_deploy.remote import openai, program, record
 from flagscale_deploy.remote.wire import say
 
 ANSWER_SECONDS = 590.0
+
+
+def served_by(server: Dict[str, Any], key: Optional[str]) -> Tuple[str, str]:
+    """URL and model of a server; of a program of the user's own what it says itself, if it speaks the OpenAI API."""
+    if server.get("engine") != "program":
+        return server["local_url"], server["served_name"]
+    url, why = program.answers(server["addresses"], key)
+    if url is None:
+        raise OSError(why or "it is a program of your own, and has no port (deploy.port)")
+    try:
+        return url, json.loads(openai.request(url + "/v1/models", key=key)[1])["data"][0]["id"]
+    except (ValueError, LookupError, TypeError):
+        raise OSError("it is a program of your own, at %s, and has no /v1/models" % url) from None
 
 
 def main(args: Dict[str, Any]) -> None:
@@ -20,10 +33,11 @@ def main(args: Dict[str, Any]) -> None:
     if not found:
         say(problem="it is not recorded on this host")
         return
-    body = dict(args["parameters"], model=found[0]["served_name"], messages=args["messages"])
     key = openai.api_key(args["deployment"], args["host"])
     try:
-        status, text = openai.request(found[0]["local_url"] + "/v1/chat/completions", body, key, ANSWER_SECONDS)
+        url, model = served_by(found[0], key)
+        body = dict(args["parameters"], model=model, messages=args["messages"])
+        status, text = openai.request(url + "/v1/chat/completions", body, key, ANSWER_SECONDS)
         answer = json.loads(text)
     except (OSError, ValueError) as error:
         say(problem="no answer: %s" % error)

@@ -3,7 +3,7 @@
 main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
 "instances": {"model/0": {"alive", "health", "token", "why"}}, "ray": {"nodes", "missing", "available"} | {"why"} |
 None}. `live` counts all processes of the deployment here, by marker, session and descent. With `ask`, servers are asked
-for a token and Ray for its nodes.
+for a token and Ray for its nodes; of a program of the user's own see `look_at_program`.
 """
 
 import json
@@ -12,7 +12,7 @@ import subprocess
 import threading
 from typing import Any, Dict, Optional
 
-from flagscale_deploy.remote import openai, processes, record, state
+from flagscale_deploy.remote import openai, processes, program, record, state
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.watch import zombie
 from flagscale_deploy.remote.wire import say
@@ -43,6 +43,19 @@ def live(deployment: str, known: Optional[Dict[str, Any]]) -> int:
     return len(processes.ours(processes.scan(), deployment + "/", processes.recorded(known or {})))
 
 
+def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any]) -> Dict[str, Any]:
+    """What is said of a program of the user's own: `finished` when it ended well, `at` where it was found to serve."""
+    if not running:
+        status = program.exit_status(args["deployment"], args["host"])
+        if status == 0:
+            return {"finished": True}
+        return {"why": "its process is gone" if status is None else "it ended with exit status %d" % status}
+    if not instance["addresses"]:
+        return {"token": True, "why": ""}
+    at, why = program.answers(instance["addresses"], openai.api_key(args["deployment"], args["host"]))
+    return {"token": at is not None, "at": at, "why": why}
+
+
 class Questions:
     """Asks every server and Ray of this host at the same time."""
 
@@ -65,6 +78,9 @@ class Questions:
     def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
         said = {"alive": running, "health": None, "token": None, "why": ""}  # type: Dict[str, Any]
         self.instances[instance["name"]] = said
+        if instance.get("engine") == "program":
+            said.update(look_at_program(instance, running, self._args))
+            return
         if not running:
             said["why"] = "its process is gone"
             return

@@ -8,6 +8,7 @@ session}) answers {"log": path, "pid": n, "start_ticks": n} when the script runs
 import json
 import os
 import select
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ TAIL_LINES = 40
 
 def main(args: Dict[str, Any]) -> None:
     directory = state.directory(args["deployment"], args["host"])
+    if (record.read(args["deployment"], args["host"]) or {}).get("run_id") != args["run_id"]:
+        shutil.rmtree(str(directory / "app"), ignore_errors=True)
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, (text, mode) in args["files"].items():
@@ -37,12 +40,13 @@ def main(args: Dict[str, Any]) -> None:
 
 
 def put(path: Path, text: str, mode: int) -> None:
-    """Write a file that has its mode from the start, and appears whole."""
+    """Write a file that has its mode from the start, and appears whole. Surrogates are bytes that are no UTF-8."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     if fresh.exists():
         fresh.unlink()
     descriptor = os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)
     os.replace(str(fresh), str(path))
 

@@ -3,7 +3,7 @@
 main({deployment, host}) answers {"files": [{path, name, kind, size, mtime}]}. `name` is the relative path that a file
 has among those collected; `kind` one of
 
-- `engine`: what `vllm serve` or the router prints;
+- `engine`: what `vllm serve`, the router or a program of the user's own prints, and what that keeps in its log folder;
 - `script`: what the scripts that start Ray print, and the scripts themselves (`scripts/…`);
 - `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session;
 - `ray-worker`: `worker-<worker id>-<job id>-<pid>.out|err`, what an actor (a vLLM worker) prints.
@@ -20,7 +20,7 @@ from flagscale_deploy.remote import ray_temp, record, state
 from flagscale_deploy.remote.wire import say
 
 WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
-ENGINE = re.compile(r"(vllm_serve|engine|router)[^/]*\.log")
+ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log")
 
 
 class LogFile(NamedTuple):
@@ -44,7 +44,7 @@ def listing(deployment: str, host: str) -> List[LogFile]:
     directory = str(state.directory(deployment, host))
     engines = {each.get("log") for each in known.get("processes") or () if each.get("role") in ("engine", "router")}
     found = [
-        each._replace(kind="engine") if each.path in engines or ENGINE.fullmatch(os.path.basename(each.name)) else each
+        each._replace(kind="engine") if each.path in engines or _is_engines(each.name) else each
         for each in _walk(os.path.join(directory, "logs"), "logs", "script")
     ]
     found += _walk(os.path.join(directory, "scripts"), "scripts", "script")
@@ -55,6 +55,10 @@ def listing(deployment: str, host: str) -> List[LogFile]:
             used.add(name)
             found += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
     return found
+
+
+def _is_engines(name: str) -> bool:
+    return ENGINE.fullmatch(os.path.basename(name)) is not None or name.startswith("logs/app/")
 
 
 def _sessions(temp_dir: str) -> List[str]:

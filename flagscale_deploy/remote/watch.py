@@ -3,6 +3,10 @@
 main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
 {"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why":
 text}. Ready is: the process lives, /health is 200, and a one-token completion came back.
+
+With {program: {addresses}} it is a program of the user's own: ready as `remote/program.py` has it, which adds {"at":
+address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
+"exit_status": n | None}.
 """
 
 import select
@@ -10,7 +14,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import openai, shared_memory
+from flagscale_deploy.remote import openai, program, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -21,7 +25,8 @@ READ_BYTES = 1 << 20
 
 def main(args: Dict[str, Any]) -> None:
     end = time.monotonic() + args["timeout"]
-    asking = Asking(args)
+    own = args.get("program")
+    asking = program.Waiting(args) if own else Asking(args)  # type: Any
     with open(args["log"], "rb") as log:
         reader = Lines(log)
         while not lifeline_lost():
@@ -29,16 +34,24 @@ def main(args: Dict[str, Any]) -> None:
             reader.say_new()
             if not alive:
                 reader.say_new(last=True)
-                say(dead=True)
+                say(**(how_it_ended(args) if own else {"dead": True}))
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
-                say(ready=True, token=asking.answered)
+                say(ready=True, **{"at" if own else "token": asking.answered})
                 return
             if time.monotonic() >= end:
                 say(timed_out=True, why=asking.why)
                 return
             select.select([], [], [], POLL_SECONDS)
+
+
+def how_it_ended(args: Dict[str, Any]) -> Dict[str, Any]:
+    """Of a program: whether it has done its work, or died."""
+    status = program.exit_status(args["deployment"], args["host"])
+    if status == 0 and not args["program"]["addresses"]:
+        return {"finished": True}
+    return {"dead": True, "exit_status": status}
 
 
 class Asking(threading.Thread):

@@ -9,6 +9,7 @@ from flagscale_deploy import shell
 from flagscale_deploy.api import RunResult
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import RunFailedError
+from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.views.stop import show_stop
 
 
@@ -20,8 +21,10 @@ def show_run(console: Console, result: RunResult) -> None:
             f"{result.status.deployment} runs already with this very configuration (run {result.status.run_id})."
         )
     else:
+        programs = {each.name for each in result.plan.instances if is_program(each)} if result.plan else set()
         for name, seconds in result.up.ready_after.items():
-            console.print(f"{name} is ready: its first token came {seconds:.1f} s after its start")
+            what = f"its first token came {seconds:.1f} s" if name not in programs else f"{seconds:.1f} s"
+            console.print(f"{name} is ready: {what} after its start")
         took = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.stages.items() if seconds)
         console.print(f"{took}   in all {result.elapsed:.1f} s")
     for endpoint, served in result.endpoints:
@@ -32,7 +35,9 @@ def show_run(console: Console, result: RunResult) -> None:
 
 
 def curl(endpoint: str, served_name: str, secured: bool) -> str:
-    """A request to paste, in the form of FlagScale's README."""
+    """A request to paste, in the form of FlagScale's README; of a program only where it is."""
+    if not served_name:
+        return f"curl {shell.quote(endpoint)}"
     body = {
         "model": served_name,
         "messages": [

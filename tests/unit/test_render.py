@@ -429,6 +429,7 @@ def test_every_template_was_rendered_above() -> None:
     rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true")}
     rendered = {re.sub(r"vllm_serve_\w+\.sh", "vllm_serve.sh", name) for name in rendered}
     rendered |= {"router.sh.j2"}  # below
+    rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py
     assert rendered | {"_environment.sh.j2"} == set(TEMPLATES.sources)
 
 

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import DeployError, HostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.program import load_program
 from flagscale_deploy.ready import InstanceFailedError, wait_ready
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.acts.given import HOSTS, PLAN, Heard, answering, started
-from tests.unit.plan.given import inventory, model, planned, spec
+from tests.unit.plan.given import TEMPLATES, inventory, model, planned, seen, spec
 
 LOG = [
     "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
@@ -32,7 +37,8 @@ DEAD = [
 
 def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str, float]:
     fleet = FakeFleet(answering(watch=watch), HOSTS)
-    return wait_ready(plan, fleet, started(plan), 60.0, heard or Heard())
+    found = wait_ready(plan, fleet, started(plan), 60.0, heard or Heard())
+    return {name: each.seconds for name, each in found.items()}
 
 
 def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
@@ -179,3 +185,32 @@ def test_when_two_die_both_are_named() -> None:
     said = str(fails(watch, TWO))
     assert "a/0 ended" in said
     assert "b/0 ended" in said
+
+
+def program(folder: Path, port: int | None) -> Plan:
+    (folder / "app.py").write_text("")
+    asked = ServeSpec("app", (), entrypoint="app.py", source=str(folder / "app.yaml"), program_port=port)
+    return make_plan(inventory(*HOSTS), asked, seen(*HOSTS), "run", TEMPLATES, load_program(asked))
+
+
+def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
+    made, heard = program(tmp_path, 8123), Heard()
+    fleet = FakeFleet(answering(watch=lambda _host, _args: [{"ready": True, "at": "http://10.0.0.2:8123"}]), HOSTS)
+    assert wait_ready(made, fleet, started(made), 60.0, heard)["app/0"].endpoint == "http://10.0.0.2:8123"
+    assert heard.texts("serve", "done") == ["ready at http://10.0.0.2:8123"]
+    (call,) = fleet.sent("watch")
+    assert call.args["program"] == {
+        "addresses": ["http://127.0.0.1:8123", "http://10.0.0.1:8123", "http://10.0.0.2:8123"]
+    }
+
+
+def test_a_program_that_has_done_its_work_is_no_failure(tmp_path: Path) -> None:
+    made, heard = program(tmp_path, None), Heard()
+    assert list(wait(lambda _host, _args: [{"finished": True}], made, heard)) == ["app/0"]
+    assert heard.texts("serve", "done") == ["finished"]
+    assert [step.may_end for stage in made.stages for step in stage.steps if step.detached] == [True]
+
+
+def test_a_program_that_died_says_with_which_status(tmp_path: Path) -> None:
+    error = fails(lambda _host, _args: [{"dead": True, "exit_status": 7}], program(tmp_path, 8123))
+    assert re.search(r"app/0 ended \S+ s after its start with exit status 7", str(error))

@@ -185,3 +185,31 @@ def test_all_hosts_are_asked() -> None:
     assert {(call.args["host"], call.args["ask"]) for call in fleet.calls} == {("gpu01", True), ("gpu02", True)}
     look(fleet, "qwen", ask=False)
     assert fleet.calls[-1].args["ask"] is False
+
+
+PROGRAM = {
+    **INSTANCE, "name": "app/0", "engine": "program", "endpoint": "http://10.0.0.1:8123",
+    "addresses": {"http://127.0.0.1:8123": "http://10.0.0.1:8123", "http://10.0.0.2:8123": "http://far"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "overall", "endpoint", "code"),
+    [
+        ({"alive": True, "token": True, "at": "http://10.0.0.2:8123"}, "ready", "ready", "http://far", 0),
+        ({"alive": True, "token": False, "at": None, "why": "refused"}, "starting", "starting", PROGRAM["endpoint"], 1),
+        ({"alive": False, "finished": True}, "finished", "finished", PROGRAM["endpoint"], 0),
+        ({"alive": False, "why": "it ended with exit status 7"}, "dead", "dead", PROGRAM["endpoint"], 1),
+    ],
+)
+def test_a_program_serves_finishes_or_dies(
+    said: dict[str, Any], state: str, overall: str, endpoint: str, code: int
+) -> None:
+    answer = {"health": None, "token": None, "why": "", **said}
+    recorded = record("ray-head", "engine", instances=[PROGRAM])
+    processes = [{"role": "engine", "pid": 2, "alive": said["alive"]}]
+    found = status(head(record=recorded, instances={"app/0": answer}, processes=processes), worker())
+    (instance,) = found.instances
+    assert (instance.state, instance.problem, instance.endpoint) == (state, answer["why"], endpoint)
+    assert (found.state, found.exit_code) == (overall, code)
+    assert ("gone" in found.hosts[0].problem) == (state == "dead")

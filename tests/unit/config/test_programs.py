@@ -85,3 +85,23 @@ def test_an_option_that_ray_does_not_have_is_named(tmp_path: Path) -> None:
     assert fault.startswith(
         "qwen.yaml: serve.deploy.models.llm.max-retry: unknown key\n    → did you mean max_retries?"
     )
+
+
+@pytest.mark.parametrize(
+    ("deploy", "port"),
+    [
+        ("port: 8123", 8123),
+        ("service: {port: 8123}", 8123),
+        ("port: 1\n    service: {port: 2}", 1),
+        ("models: {}", None),
+    ],
+)
+def test_where_a_program_answers_is_said_by_deploy(tmp_path: Path, deploy: str, port: int | None) -> None:
+    text = f"experiment: {{task: {{entrypoint: a.py}}}}\nserve:\n  deploy:\n    {deploy}\n"
+    assert load(text, folder=tmp_path).program_port == port
+
+
+def test_nobody_can_choose_a_programs_port_for_it(tmp_path: Path) -> None:
+    text = "experiment: {task: {entrypoint: a.py}}\ndeploy: {port: auto}\n"
+    (found,) = faults(text, folder=tmp_path)
+    assert found.startswith("qwen.yaml: deploy.port: auto: a program of your own chooses its port itself")

@@ -57,6 +57,7 @@ def test_the_shape_of_the_design() -> None:
                 "served_name": "qwen",
             }
         ],
+        "program": None,
         "router": None,
         "routers": [],
         "stages": [

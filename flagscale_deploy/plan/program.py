@@ -1,0 +1,80 @@
+"""A program of the user's own as the process that serves: a Ray driver on the head, with all GPUs in Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.plan.environment import host_environment
+from flagscale_deploy.plan.instance import file_name
+from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_port
+from flagscale_deploy.plan.network import LOOPBACK, public_address
+from flagscale_deploy.plan.placement import Free
+from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.program import ProgramFiles
+
+PROGRAM = "program"
+"""The engine of an instance that is a program."""
+
+
+def is_program(instance: InstancePlan) -> bool:
+    """Whether an instance is a program of the user's own, and no engine."""
+    return instance.engine == PROGRAM
+
+
+def plan_program(
+    spec: ServeSpec,
+    program: ProgramFiles,
+    inventory: Inventory,
+    networks: Mapping[str, Network],
+    free: Free,
+    ray: RayPlan,
+    ports: Ports,
+) -> InstancePlan:
+    """The driver on the head. Every GPU that is free is Ray's, and Ray's tasks take them.
+
+    The task that listens on `deploy.port` may run on any node, so the port is taken on all of them.
+    """
+    head = inventory.head
+    name = PurePosixPath(program.entrypoint).stem
+    hosts = [node.host for node in ray.nodes]
+    if spec.program_port is not None:
+        for host in hosts:
+            ports.fixed(host, spec.program_port, f"{name}/0", f"{spec.source}: deploy.port")
+    addresses = _addresses(spec.program_port, inventory, networks, hosts)
+    return InstancePlan(
+        model=name,
+        replica=0,
+        engine=PROGRAM,
+        hosts=tuple(hosts),
+        driver=head.name,
+        gpus={host: tuple(free[host]) for host in hosts},
+        executor="ray",
+        port=spec.program_port,
+        argv=("python3", "-u", f"app/program/{program.entrypoint}", "--config-path=secrets/config.yaml",
+              "--log-dir=logs/app"),
+        env=host_environment(spec, head, networks[head.name]) | {"RAY_ADDRESS": ray.address},
+        endpoint=next(iter(addresses.values()), ""),
+        served_name="",
+        script=f"program_{file_name(name)}.sh",
+        local_url="",
+        worker_url="",
+        addresses=addresses,
+    )  # fmt: skip
+
+
+def _addresses(
+    port: int | None, inventory: Inventory, networks: Mapping[str, Network], hosts: list[str]
+) -> dict[str, str]:
+    """Where the head can reach the port, and what clients know that place by; the head itself first."""
+    if port is None:
+        return {}
+    found = {}
+    for name in hosts:
+        public = f"http://{join_port(public_address(inventory[name], networks[name]), port)}"
+        if name == inventory.head.name:
+            found[f"http://{join_port(LOOPBACK, port)}"] = public
+        found[f"http://{join_port(networks[name].node_ip, port)}"] = public
+    return found
