@@ -32,6 +32,8 @@ class BroughtUp:
     ready_after: Mapping[str, float]
     endpoints: Mapping[str, str] = field(default_factory=dict)
     """Where each instance was found to serve, by its name; "" for a program that has no port."""
+    finished: tuple[str, ...] = ()
+    """Programs that have done their work already."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def bring_up(
             give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment
         ) from error
     return BroughtUp(
-        {name: each.seconds for name, each in took.items()}, {name: each.endpoint for name, each in took.items()}
+        {name: each.seconds for name, each in took.items()},
+        {name: each.endpoint for name, each in took.items()},
+        tuple(name for name, each in took.items() if each.finished),
     )
 
 

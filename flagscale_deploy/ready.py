@@ -37,10 +37,14 @@ class InstanceFailedError(RemoteError):
 
 @dataclass(frozen=True)
 class Ready:
-    """An instance that serves: seconds from its start, and the endpoint it was found at ("" for a program without)."""
+    """An instance that serves: seconds from its start, and the endpoint it was found at ("" for a program without).
+
+    `finished`: it is a program that has done its work, and serves no more.
+    """
 
     seconds: float
     endpoint: str
+    finished: bool = False
 
 
 def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, Ready]:
@@ -123,7 +127,7 @@ class _Watch:
             endpoint = self._addresses.get(message.get("at", ""), "")
             text = "finished" if message.get("finished") else f"ready at {endpoint}" if endpoint else "ready"
         self.say(Event(self.stage, "done", self.instance.driver, self._text(text), elapsed=watch.elapsed))
-        return Ready(watch.elapsed, endpoint)
+        return Ready(watch.elapsed, endpoint, bool(message.get("finished")))
 
     def _read(self, lines: Sequence[str]) -> None:
         for line in lines:

@@ -26,6 +26,7 @@ TAIL_LINES = 40
 def main(args: Dict[str, Any]) -> None:
     directory = state.directory(args["deployment"], args["host"])
     if (record.read(args["deployment"], args["host"]) or {}).get("run_id") != args["run_id"]:
+        # a program's files of an earlier run, and how it ended then
         shutil.rmtree(str(directory / "app"), ignore_errors=True)
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)

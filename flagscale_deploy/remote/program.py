@@ -93,6 +93,6 @@ def joined(deployment: str, host: str, leader: int) -> bool:
 def exit_status(deployment: str, host: str) -> Optional[int]:
     """How it ended: its exit status as its script noted it; None where it runs, or was killed with its script."""
     try:
-        return int((state.directory(deployment, host) / "program.exit").read_text())
+        return int((state.directory(deployment, host) / "app" / "exit").read_text())
     except (OSError, ValueError):
         return None

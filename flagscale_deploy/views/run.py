@@ -23,8 +23,10 @@ def show_run(console: Console, result: RunResult) -> None:
     else:
         programs = {each.name for each in result.plan.instances if is_program(each)} if result.plan else set()
         for name, seconds in result.up.ready_after.items():
-            what = f"its first token came {seconds:.1f} s" if name not in programs else f"{seconds:.1f} s"
-            console.print(f"{name} is ready: {what} after its start")
+            what = "is ready: its first token came"
+            if name in programs:
+                what = "has finished" if name in result.up.finished else "is ready"
+            console.print(f"{name} {what} {seconds:.1f} s after its start")
         took = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.stages.items() if seconds)
         console.print(f"{took}   in all {result.elapsed:.1f} s")
     for endpoint, served in result.endpoints:

@@ -205,7 +205,7 @@ def test_its_script_gives_it_configuration_logs_and_the_library(folder: Path) ->
     assert ended.stdout.splitlines() == [
         f"['--config-path={config}', '--log-dir={logs}'] {host.state / 'app/program'} app {logs}", f"True {config}",
     ]  # fmt: skip
-    assert (host.state / "program.exit").read_text() == "0\n"
+    assert (host.state / "app/exit").read_text() == "0\n"
 
 
 @pytest.mark.usefixtures("tidy")
@@ -223,7 +223,7 @@ def test_how_it_ended_is_noted(folder: Path) -> None:
     (folder / "app.py").write_text("raise SystemExit(7)")
     host = Host(folder, planned(spec(folder), run_id=RUN))
     assert host.run().returncode == 7
-    assert (host.state / "program.exit").read_text() == "7\n"
+    assert (host.state / "app/exit").read_text() == "7\n"
 
 
 @pytest.mark.usefixtures("tidy")

@@ -206,7 +206,8 @@ def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
 
 def test_a_program_that_has_done_its_work_is_no_failure(tmp_path: Path) -> None:
     made, heard = program(tmp_path, None), Heard()
-    assert list(wait(lambda _host, _args: [{"finished": True}], made, heard)) == ["app/0"]
+    fleet = FakeFleet(answering(watch=lambda _host, _args: [{"finished": True}]), HOSTS)
+    assert wait_ready(made, fleet, started(made), 60.0, heard)["app/0"].finished
     assert heard.texts("serve", "done") == ["finished"]
     assert [step.may_end for stage in made.stages for step in stage.steps if step.detached] == [True]
 

@@ -65,6 +65,17 @@ def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> No
     assert worker["mtime"] == Path(worker["path"]).stat().st_mtime
 
 
+def test_what_a_program_writes_is_listed_as_its_own_also_without_a_record(home: Home) -> None:
+    for name in ("program_app.log", "app/notes.txt"):
+        (home.state / "logs" / name).parent.mkdir(exist_ok=True)
+        (home.state / "logs" / name).write_text("x")
+    (answer,) = home.run("logfiles")
+    assert {each["name"]: each["kind"] for each in answer["files"]} == {
+        "logs/program_app.log": "engine",
+        "logs/app/notes.txt": "engine",
+    }
+
+
 def test_logs_are_found_by_their_claim_when_the_record_is_lost(full: Home) -> None:
     (full.state / "record.json").unlink()
     (answer,) = full.run("logfiles")

@@ -90,13 +90,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: str) -> Pa
     """The state directory of the deployment on the host `here`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     state = tmp_path / ".flagscale-deploy" / deployment / "here"
-    state.mkdir(parents=True)
+    (state / "app").mkdir(parents=True)
     return state
 
 
 def test_how_it_ended(home: Path, deployment: str) -> None:
     assert program.exit_status(deployment, "here") is None
-    (home / "program.exit").write_text("7\n")
+    (home / "app/exit").write_text("7\n")
     assert program.exit_status(deployment, "here") == 7
 
 
@@ -113,7 +113,7 @@ def test_only_one_that_has_no_port_may_end(
     home: Path, deployment: str, noted: str | None, addresses: list[str], said: dict[str, Any]
 ) -> None:
     if noted is not None:
-        (home / "program.exit").write_text(noted)
+        (home / "app/exit").write_text(noted)
     args = {"deployment": deployment, "host": "here", "program": {"addresses": addresses}}
     assert watch.how_it_ended(args) == said
 
@@ -139,8 +139,8 @@ def test_what_status_hears_of_it(home: Path, deployment: str) -> None:
     with web(200) as there:
         answers = inspect.look_at_program({"addresses": {there: "http://public"}}, True, args)
     assert answers == {"token": True, "at": there, "why": ""}
-    (home / "program.exit").write_text("3")
+    (home / "app/exit").write_text("3")
     assert inspect.look_at_program(silent, False, args) == {"why": "it ended with exit status 3"}
-    (home / "program.exit").write_text("0")
+    (home / "app/exit").write_text("0")
     assert inspect.look_at_program(silent, False, args) == {"finished": True}
     assert json.dumps(args)
