@@ -1,6 +1,6 @@
 """Counts words: every part of a text in a Ray task, wherever there is room, and adds up what they found.
 
-    curl 'http://HEAD:8123/count?text=one+two+two&parts=2'
+curl 'http://HEAD:8123/count?text=one+two+two&parts=2'
 """
 
 # flagscale-deploy: with-folder
