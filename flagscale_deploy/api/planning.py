@@ -13,7 +13,9 @@ from flagscale_deploy.folder import new_run_id
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.program import load_program
 from flagscale_deploy.render import load_templates
@@ -63,8 +65,12 @@ def check(request: Request, *, force: bool = False, templates: Path | None = Non
         observations = observe_hosts(request, fleet, say)
     faults = [Fault(name, each.error.problem, each.error.remedy) for name, each in observations.items() if each.error]
     made = None
-    if not faults and request.spec is not None:
-        facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
+    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
+    if faults and request.spec is not None:  # no plan without all hosts; what can be said of the others is said
+        reached = [host for host in request.inventory.hosts if host.name in facts]
+        plan_networks(reached, facts, faults)
+        faults += software_faults(facts, facts if request.spec.ray.mode == "on" else (), (), ())
+    elif request.spec is not None:
         try:
             made = make_plan(request.inventory, request.spec, facts, new_run_id(), sources, program, force=force)
         except FaultsError as error:

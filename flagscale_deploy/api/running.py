@@ -69,7 +69,7 @@ def run(
     with request.fleet() as fleet:
         facts = facts_of(observe_hosts(request, fleet, journal))
         with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
-            present = _present(request, fleet, facts, digest(request.inventory, spec, sources, program))
+            present = _present(request, fleet, digest(request.inventory, spec, sources, program))
             if present is not None:
                 return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(spec))
             made = make_plan(request.inventory, spec, facts, new_run_id(), sources, program, force=force)
@@ -94,12 +94,10 @@ def run(
     return RunResult(made, None, up, folder, _endpoints(found), _secured(spec), stages, elapsed)
 
 
-def _present(request: Request, fleet: Fleet, facts: Mapping[str, Facts], wanted: str) -> Status | None:
+def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
     """The deployment if the very same one answers already, None where nothing of it runs; else CheckError."""
     spec = request.serve
-    if not any(record.get("deployment") == spec.name for each in facts.values() for record in each.deployments):
-        return None
-    found = look(fleet, spec.name)
+    found = look(fleet, spec.name)  # under the lock: it may have come up since the probe
     if found.live_processes == 0:
         return None
     if found.digest == wanted and found.state == "ready":

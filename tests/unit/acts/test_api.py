@@ -116,7 +116,7 @@ def refused_run(world: World, **settings: Any) -> DeployError:
 def test_a_run_probes_locks_looks_plans_starts_and_waits(world: World) -> None:
     heard = Heard()
     result = api.run(world.request(), say=heard)
-    assert world.modules == ["probe", "lock", "launch", "watch"]
+    assert world.modules == ["probe", "lock", "inspect", "launch", "watch"]
     assert result.endpoints == (("http://10.0.0.1:4567/v1", "/models/qwen"),)
     assert result.plan is not None
     assert result.folder is not None
@@ -186,7 +186,7 @@ def test_a_lock_is_respected_before_anything_is_planned(world: World) -> None:
 def test_a_check_that_says_no_starts_nothing(world: World) -> None:
     world.facts["gpu02"] = facts("gpu02", 4)
     assert isinstance(refused_run(world), CheckError)
-    assert world.modules == ["probe", "lock"]
+    assert world.modules == ["probe", "lock", "inspect"]
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "check"])
@@ -208,7 +208,7 @@ def test_a_failed_run_leaves_a_report_and_nothing_else(world: World) -> None:
     world.watched = [{"lines": ["KeyError: 'x'"]}, {"dead": True}]
     with pytest.raises(RunFailedError) as raised:
         api.run(world.request())
-    assert world.modules == ["probe", "lock", "launch", "watch", "archive", "stop"]
+    assert world.modules == ["probe", "lock", "inspect", "launch", "watch", "archive", "stop"]
     report = json.loads((raised.value.folder.path / "report.json").read_text())
     assert (report["verdict"], report["exit_code"]) == ("failed", 5)
     assert "KeyError: 'x'" in report["error"]
@@ -246,7 +246,9 @@ def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
     world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
     report = api.check(world.request())
     assert report.exit_code == 3
-    assert "gpu02: no answer" in "\n".join(map(str, report.faults))
+    said = "\n".join(map(str, report.faults))
+    assert "gpu02: no answer" in said
+    assert "gpu01: Ray is not installed" in said  # the others' problems are said, too
     assert report.observations["gpu01"].facts is not None
 
 
