@@ -244,6 +244,7 @@ def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
         assert each in said
     assert report.exit_code == 4
     world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    world.spec = spec(model(tp=16), ray="on")
     report = api.check(world.request())
     assert report.exit_code == 3
     said = "\n".join(map(str, report.faults))
