@@ -11,7 +11,7 @@ from typing import Any
 
 from flagscale_deploy.errors import LockedError, RemoteError
 from flagscale_deploy.observation import Facts
-from flagscale_deploy.plan.model import InstancePlan, Plan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program
@@ -37,7 +37,7 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "head": plan.head,
         "hosts": list(plan.hosts),
         "operator": operator(),
-        "roles": [step.role for stage in plan.stages for step in stage.steps if step.host == host],
+        "roles": [role for role in _roles(plan, host) if role != "ray-nodes"],  # that one counts nodes, and is over
         "gpus": sorted({index for each in plan.instances for index in each.gpus.get(host, ())}),
         "ports": _ports(plan, host),
         "versions": {"python": seen.python, "ray": seen.ray, "vllm": seen.vllm} if seen else {},
@@ -70,6 +70,10 @@ def _server(server: Server) -> dict[str, Any]:
         "served_name": server.served_name,
         "script": server.script,
     }
+
+
+def _roles(plan: Plan, host: str) -> list[Role]:
+    return [step.role for stage in plan.stages for step in stage.steps if step.host == host]
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:

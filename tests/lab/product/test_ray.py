@@ -74,7 +74,7 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
         roles[host.name] = record["roles"]
         assert record["hosts"] == ["node1", "node2", "node3"]
         assert record["gpus"] == [0]
-    assert roles == {"node1": ["ray-head", "ray-nodes", "engine"], "node2": ["ray-worker"], "node3": ["ray-worker"]}
+    assert roles == {"node1": ["ray-head", "engine"], "node2": ["ray-worker"], "node3": ["ray-worker"]}
 
     status = operator("status", "--name", served.name, "--json").json
     assert status["state"] == "ready"

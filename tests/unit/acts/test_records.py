@@ -20,7 +20,7 @@ def test_a_record_is_enough_to_find_and_end_a_deployment_from_anywhere() -> None
     assert record["deployment"] == "qwen"
     assert record["digest"] == PLAN.digest
     assert (record["head"], record["hosts"]) == ("gpu01", ["gpu01", "gpu02"])
-    assert record["roles"] == ["ray-head", "ray-nodes", "engine"]
+    assert record["roles"] == ["ray-head", "engine"]
     assert record["gpus"] == list(range(8))
     assert record["ports"] == {"qwen/0": 4567, "ray": 6379, "dashboard": 8265, "ray-client": 10001, "ray-agent": 52365}
     assert record["versions"] == {"python": "3.11.7", "ray": "2.60.0", "vllm": "0.32.0"}
