@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+from flagscale_deploy import serve
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.inventory.load import load_inventory
 from tests.docs import readme
@@ -31,7 +33,7 @@ def test_every_make_target_of_the_readme_is_there() -> None:
 
 def test_nothing_to_type_stands_where_no_test_looks_for_it() -> None:
     kinds = readme.kinds_of_blocks()
-    assert set(kinds) == {"console", "yaml", "text"}
+    assert set(kinds) == {"console", "yaml", "text", "python"}
     assert kinds.count("text") == 1, "only the drawing is neither to be typed nor a file"
     assert [len(console_blocks(place)) > 0 for place in ("make", "install", "hosts", "offline")] == [True] * 4
 
@@ -43,7 +45,18 @@ def test_a_file_that_the_readme_shows_can_be_loaded(name: str, text: str, tmp_pa
     if re.search(r"^(hosts|all):", text, re.MULTILINE):
         assert load_inventory(tmp_path / name).hosts
     else:
-        assert load_spec(tmp_path / name).models
+        spec = load_spec(tmp_path / name)
+        assert spec.models or spec.runs_program
+
+
+def test_a_program_that_the_readme_shows_uses_what_there_is() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", readme.TEXT, re.MULTILINE | re.DOTALL)
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "serve"
+    }
+    assert {"remote", "init", "run"} <= used <= set(dir(serve))
 
 
 @pytest.mark.parametrize(
