@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import List, NamedTuple, Optional, Tuple
 
 from flagscale_deploy.remote.state import MARKER
 
 Identity = Tuple[int, int]
 """A pid and the start time of its process, in ticks since boot: together they never come again before a reboot."""
+
+EXEC_LOOKS, EXEC_SECONDS = 10, 0.001
+"""How often and at what distance to look again at a process that executes another program just then."""
 
 
 class Stat(NamedTuple):
@@ -114,11 +118,23 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
         stat = parse_stat(_read(pid, "stat"))
         if stat.ended:
             return None
-        command = parse_command(_read(pid, "cmdline"), stat.name)
+        cmdline = _cmdline(pid, stat)
         uid = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
+    command = parse_command(cmdline, stat.name)
     return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, namespace))
+
+
+def _cmdline(pid: int, stat: Stat) -> bytes:
+    """A process's arguments. Both they and its environment are empty for a moment while it executes another program:
+    that is waited for, since it would seem to be nobody's. Kernel threads (children of 2) never have any."""
+    for _ in range(EXEC_LOOKS):
+        content = _read(pid, "cmdline")
+        if content or stat.ppid in (0, 2) or stat.state == "Z":
+            break
+        time.sleep(EXEC_SECONDS)
+    return content
 
 
 def _marker(pid: int, namespace: str) -> str:
