@@ -18,19 +18,21 @@ DeployError                 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
     """One thing that is wrong, where it is, and what to do about it.
 
-    `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`.
+    `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name
+    of the check of `checks/table.py` that it belongs to; faults of files have none.
     """
 
     where: str
     problem: str
     remedy: str = ""
+    check: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}" + (f"\n    → {self.remedy}" if self.remedy else "")

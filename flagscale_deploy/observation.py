@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from flagscale_deploy.errors import HostError
@@ -21,11 +21,13 @@ class GpuProcess:
     command: str = ""
     run: str = ""
     """The value of our marker `FLAGSCALE_DEPLOY_RUN` in its environment, if it is one of ours."""
+    since: float | None = None
+    """Unix time of its start, by the host's clock."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as nvidia-smi reports it; memory in MiB."""
+    """One GPU as nvidia-smi reports it; memory in MiB. None: the driver doesn't say, or the GPU has no such thing."""
 
     index: int
     uuid: str = ""
@@ -33,6 +35,10 @@ class Gpu:
     memory_total_mib: int = 0
     memory_used_mib: int = 0
     processes: tuple[GpuProcess, ...] = ()
+    ecc_uncorrected: int | None = None
+    """Uncorrected memory errors since the driver was loaded."""
+    persistence: bool | None = None
+    mig: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,48 @@ class ListeningPort:
 
 
 @dataclass(frozen=True)
+class ModelFiles:
+    """A model's directory as a host has it. `problem`: why it could not be read; then the rest is empty.
+
+    `config` is `config.json`; `hashes` are the SHA-256 of the small files (configuration, tokenizer, code) by name;
+    `weights` the sizes in bytes of the weight files by name; `indexed` the weight files that an index names.
+    """
+
+    path: str
+    problem: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    indexed: tuple[str, ...] = ()
+    chat_template: bool = False
+    """Whether the tokenizer's configuration, or a file beside it, brings one."""
+
+
+@dataclass(frozen=True)
+class HeldLock:
+    """A deployment's lock that a living process holds on the host; `holder` is what it wrote down of itself."""
+
+    deployment: str
+    pid: int
+    holder: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForeignRay:
+    """A process of a Ray cluster that is not ours (`raylet`, `gcs_server`)."""
+
+    pid: int
+    user: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """The probe's answer. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
-    `python`, `ray`, `vllm` and `router` (vllm-router) are versions in the environment that scripts will run in (venv,
-    before_start), None where the thing is not there. `deployments` are the `record.json` of every deployment recorded
-    for this host.
+    `python`, `ray`, `vllm`, `torch` and `router` (vllm-router) are versions in the environment that scripts will run in
+    (venv, before_start), None where the thing is not there. `deployments` are the `record.json` of every deployment
+    recorded for this host.
     """
 
     user: str = ""
@@ -74,7 +116,10 @@ class Facts:
     python: str | None = None
     ray: str | None = None
     vllm: str | None = None
+    torch: str | None = None
     router: str | None = None
+    parser: str | None = None
+    """A name for the code of vLLM's command line: the same name reads the same flags."""
     environment_error: str | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_error: str | None = None
@@ -91,7 +136,31 @@ class Facts:
     tmp_free: int = 0
     shm_total: int = 0
     shm_free: int = 0
+    open_files: int = -1
+    """The most files a process may open (RLIMIT_NOFILE, hard); -1 is no limit."""
+    locked_memory: int = -1
+    """Bytes a process may lock in memory (RLIMIT_MEMLOCK, hard); -1 is no limit."""
+    unwritable: tuple[str, ...] = ()
+    """Those of the home directory, /tmp and /dev/shm that the user can't write to."""
+    sees_everyone: bool = True
+    """Whether /proc shows the processes of other users (it does not where it is mounted with hidepid)."""
+    infiniband: tuple[str, ...] = ()
+    """InfiniBand and RoCE devices with an active port."""
+    hostname_addresses: tuple[str, ...] = ()
+    """What the host's own name resolves to there; empty where it does not, or not in time."""
+    resolver_seconds: float = 0.0
+    """How long the resolver took over a name outside (the one Ray asks for); it is not waited for longer than 2 s."""
+    noise: str = ""
+    """The beginning of what the login printed before our program could answer."""
+    models: tuple[ModelFiles, ...] = ()
+    """The directories that were asked after."""
+    locks: tuple[HeldLock, ...] = ()
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """How many live processes carry each marker `<deployment>/<run_id>` of ours."""
+    foreign_ray: tuple[ForeignRay, ...] = ()
     clock: float = 0.0
+    asked_at: float = 0.0
+    """The operator's Unix time when the answer came: what `clock` is compared with."""
     deployments: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
@@ -107,7 +176,14 @@ class Facts:
             for each in answer.get("interfaces", ())
         )
         known["ports"] = tuple(_make(ListeningPort, port) for port in answer.get("ports", ()))
-        known["deployments"] = tuple(answer.get("deployments", ()))
+        known["models"] = tuple(
+            replace(_make(ModelFiles, each), indexed=tuple(each.get("indexed", ())))
+            for each in answer.get("models", ())
+        )
+        known["locks"] = tuple(_make(HeldLock, each) for each in answer.get("locks", ()))
+        known["foreign_ray"] = tuple(_make(ForeignRay, each) for each in answer.get("foreign_ray", ()))
+        for listed in ("deployments", "unwritable", "infiniband", "hostname_addresses"):
+            known[listed] = tuple(answer.get(listed, ()))
         return cls(**known)
 
     @property

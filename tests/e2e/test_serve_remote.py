@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
 EXAMPLES = REPOSITORY / "examples/serve-remote"
 READY_SECONDS = 300.0
+SPREAD_SECONDS = 60.0
 
 REPORT = """\
 import json, os, socket
@@ -92,8 +94,14 @@ def test_it_is_ready_when_its_port_answers(lab: Lab, counting: Result) -> None:
 
 
 def test_its_tasks_run_on_both_hosts_with_the_options_of_the_configuration(lab: Lab, counting: Result) -> None:
-    answer = get(f"http://{lab.hosts[0].address}:8123/count?text=one+two+two+three&parts=8")
-    assert answer == {"hosts": ["node1", "node2"], "words": {"one": 1, "two": 2, "three": 1}}
+    """SPREAD is Ray's best effort: while one host's workers start, another's may take all of a handful of tasks."""
+    hosts: set[str] = set()
+    end = time.monotonic() + SPREAD_SECONDS
+    while hosts != {"node1", "node2"} and time.monotonic() < end:
+        answer = get(f"http://{lab.hosts[0].address}:8123/count?text=one+two+two+three&parts=8")
+        assert answer["words"] == {"one": 1, "two": 2, "three": 1}
+        hosts |= set(answer["hosts"])
+    assert hosts == {"node1", "node2"}
 
 
 def test_status_shows_it(lab: Lab, operator: Operator, counting: Result) -> None:

@@ -1,0 +1,115 @@
+"""What checks are made of: what was seen, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.plan.model import Plan
+
+State = Literal["failed", "warning", "passed", "skipped"]
+"""failed: it would break the deployment. warning: it costs time or makes trouble later; it stops nothing."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A TCP connection that was tried between two hosts over the data network.
+
+    `use` says in words what the port is for ("Ray's port", "data"). `problem` is "" where the connection was made and
+    the right listener answered; `seconds` is how long that took. `bandwidth` (bytes a second) and `latency` (seconds, a
+    round trip) where they were measured.
+    """
+
+    source: str
+    target: str
+    address: str
+    port: int
+    use: str
+    problem: str = ""
+    seconds: float = 0.0
+    bandwidth: float | None = None
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What the vLLM of a driver host says of an instance's command line.
+
+    `broken` is why its parser could not be asked (vLLM can't be imported, say); `error` what it complains of; `unknown`
+    the flags that it doesn't know, without dashes; `known` the ones it has.
+    """
+
+    error: str = ""
+    unknown: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    broken: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that was seen. `plan` is None without a configuration, and where none could be made.
+
+    `faults` are the planner's; `links` is None where the network was not tried, `parsed` (by instance name) likewise.
+    """
+
+    inventory: Inventory
+    spec: ServeSpec | None
+    observations: Mapping[str, Observation]
+    plan: Plan | None = None
+    faults: tuple[Fault, ...] = ()
+    links: tuple[Link, ...] | None = None
+    parsed: Mapping[str, Parsed] | None = None
+
+    @property
+    def facts(self) -> dict[str, Facts]:
+        """Of the hosts that answered, in the inventory's order."""
+        return {name: each.facts for name, each in self.observations.items() if each.facts is not None}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says of a host ("" where it is about all of them), with what it found and what it expected."""
+
+    check: str
+    state: State
+    host: str = ""
+    found: str = ""
+    expected: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has to complain of, or to say: its verdict without the check's name. `host` "" is all hosts."""
+
+    host: str
+    found: str
+    expected: str = ""
+    remedy: str = ""
+    state: State = "failed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: a pure function from what was seen to its findings. No finding: it passed.
+
+    `applies` says whether there is anything to look at; where not, the check is skipped. `skippable` is False where
+    there would be no plan without it.
+    """
+
+    name: str
+    group: str
+    look: Callable[[Scene], Iterable[Finding]]
+    expected: str
+    applies: Callable[[Scene], bool] = field(default=lambda _scene: True)
+    skippable: bool = True
+
+    @property
+    def description(self) -> str:
+        """The first paragraph of the function's docstring, on one line."""
+        return " ".join((self.look.__doc__ or "").split("\n\n")[0].split())
