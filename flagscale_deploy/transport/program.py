@@ -123,6 +123,16 @@ class Program:
         """Tell the program that nobody listens any more."""
         self._running.close_stdin()
 
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Say something to the running program: a line of JSON on its standard input."""
+        self._running.send(json.dumps(message).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any]:
+        """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
+        for message in self.messages():
+            return message
+        raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+
     def messages(self) -> Iterator[dict[str, Any]]:
         """Every message as it comes, until the program ends or the caller stops asking."""
         while True:
