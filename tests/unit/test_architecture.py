@@ -18,7 +18,7 @@ FLOORS = (
     ("plan",),
     ("checks",),
     ("transport", "folder"),
-    ("execute", "stop", "logs", "observe", "records", "status"),
+    ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments"),
     ("ready",),
     ("deploy", "request"),
     ("api",),
