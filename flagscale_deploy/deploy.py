@@ -75,11 +75,12 @@ def bring_up(
     Raises RunFailedError after logs were collected and, unless they are to be kept, processes were ended.
     """
     token = Secret(secrets.token_hex(32))
-    for secret in (token, *spec.secret_env.values()):
-        redactor.add(secret)
-    records = {host: record_of(plan, host, facts, tuple(spec.secret_env)) for host in plan.hosts}
+    redactor.add(token)
+    secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
+    records = {host: record_of(plan, host, facts, tuple(secret_env[host])) for host in plan.hosts}
+    private = {host: _private(spec, secret_env[host], token) for host in plan.hosts}
     try:
-        started = execute(plan, fleet, records, _private(spec, token), say)
+        started = execute(plan, fleet, records, private, say)
         took = wait_ready(plan, fleet, started, spec.timeouts.ready, say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
@@ -98,10 +99,10 @@ def bring_up(
     )
 
 
-def _private(spec: ServeSpec, token: Secret) -> dict[str, str]:
-    """The files that only their owner may read: secrets, and the configuration of a program, which may hold some."""
+def _private(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret) -> dict[str, str]:
+    """A host's files that only their owner may read: secrets, and a program's configuration, which may hold some."""
     config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
-    return secret_files(spec.secret_env, token) | config
+    return secret_files(secret_env, token) | config
 
 
 def give_up(

@@ -59,11 +59,15 @@ def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[st
 
 
 def execute(
-    plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str], say: Sink
+    plan: Plan,
+    fleet: Fleet,
+    records: Mapping[str, Mapping[str, Any]],
+    private: Mapping[str, Mapping[str, str]],
+    say: Sink,
 ) -> list[Started]:
     """Start everything and return the detached steps. Raises StepsFailedError: the caller undoes what was started.
 
-    `records` is each host's record; `private` are files with secrets, sent to every host that gets a script.
+    `records` is each host's record, `private` its files with secrets, by name: both are sent with every script.
     """
     started: list[Started] = []
     done: set[str] = set()
@@ -79,7 +83,7 @@ def _run_stages(
     plan: Plan,
     fleet: Fleet,
     records: Mapping[str, Mapping[str, Any]],
-    private: Mapping[str, str],
+    private: Mapping[str, Mapping[str, str]],
     say: Sink,
 ) -> list[Started]:
     """Stages that wait for nothing more: all their steps at the same time, those of one host one after another."""
@@ -118,11 +122,15 @@ def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Sta
 
 
 def _launch(
-    step: Step, plan: Plan, fleet: Fleet, records: Mapping[str, Mapping[str, Any]], private: Mapping[str, str]
+    step: Step,
+    plan: Plan,
+    fleet: Fleet,
+    records: Mapping[str, Mapping[str, Any]],
+    private: Mapping[str, Mapping[str, str]],
 ) -> Started:
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
     files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
-    files |= {name: (text, "600") for name, text in private.items()}
+    files |= {name: (text, "600") for name, text in private[step.host].items()}
     args = {
         "deployment": plan.deployment,
         "host": step.host,

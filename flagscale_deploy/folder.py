@@ -21,6 +21,21 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
+def runs(exp_dir: str) -> Path:
+    """Where runs are kept, made if it is not there. Raises InputError where that is not possible."""
+    path = Path(exp_dir) / "runs"
+    make_directory(path, "set experiment.exp_dir, or free the disk")
+    return path
+
+
+def make_directory(path: Path, remedy: str = "") -> None:
+    """Make it and its parents, for the owner's eyes only. Raises InputError where that is not possible."""
+    try:
+        path.mkdir(parents=True, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError.at(str(path), f"cannot be made: {error.strerror}", remedy) from error
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run. What we write into it goes through `redact` first."""
@@ -31,13 +46,8 @@ class RunFolder:
     @classmethod
     def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
         """Make it, mode 0700. Raises InputError where that is not possible."""
-        path = Path(exp_dir) / "runs" / run_id
-        try:
-            path.mkdir(parents=True, mode=0o700)
-        except OSError as error:
-            raise InputError.at(
-                str(path), f"cannot be made: {error.strerror}", "set experiment.exp_dir, or free the disk"
-            ) from error
+        path = runs(exp_dir) / run_id
+        make_directory(path, "set experiment.exp_dir, or free the disk")
         return cls(path, redact)
 
     @property

@@ -1,30 +1,50 @@
-"""A smoke deploy as JUnit XML, the form CI systems read: one test case per phase and host."""
+"""Test cases as JUnit XML, the form CI systems read: one for each phase of a smoke deploy, or check, and host."""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.smoke import Case, Smoke
 
 
-def write_junit(smoke: Smoke, path: Path, redact: Callable[[str], str]) -> None:
+@dataclass(frozen=True)
+class Case:
+    """One phase (or check) on one host ("" where it is about all of them). `lines` are the log lines that tell why it
+    failed; `number` tells the prompts apart, from 1 on."""
+
+    phase: str
+    host: str
+    state: Literal["passed", "failed", "skipped"]
+    seconds: float = 0.0
+    message: str = ""
+    lines: tuple[str, ...] = ()
+    number: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The phase, and which prompt."""
+        return self.phase if self.number is None else f"{self.phase} {self.number}"
+
+
+def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
     """Write it; characters that XML can't carry become `?`. Raises InputError where that is not possible."""
-    failed = sum(case.state == "failed" for case in smoke.cases)
-    skipped = sum(case.state == "skipped" for case in smoke.cases)
-    counts = {"tests": str(len(smoke.cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
-    took = f"{sum(case.seconds for case in smoke.cases):.3f}"
+    failed = sum(case.state == "failed" for case in cases)
+    skipped = sum(case.state == "skipped" for case in cases)
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    took = f"{sum(case.seconds for case in cases):.3f}"
 
     def clean(text: str) -> str:
         return _xml_text(redact(text))
 
-    deployment = clean(smoke.deployment)
+    deployment = clean(deployment)
     suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
     suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
-    for case in smoke.cases:
+    for case in cases:
         _add(suite, deployment, case, clean)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.runner import hosts_of
+from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 
@@ -55,6 +56,12 @@ class Request:
     @property
     def timeouts(self) -> Timeouts:
         return self.spec.timeouts if self.spec else Timeouts()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every value that nobody may see."""
+        hosts = (secret for host in self.inventory.hosts for secret in host.secret_env.values())
+        return (*(self.spec.secret_env.values() if self.spec else ()), *hosts)
 
     def fleet(self) -> Fleet:
         """Connections to all hosts, none of them open yet."""

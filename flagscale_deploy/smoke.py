@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flagscale_deploy import api
+from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.deploy import RunFailedError
 from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.junit import Case
+from flagscale_deploy.records import LOCK_WAIT_SECONDS
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.stop import StopReport
@@ -31,25 +35,6 @@ class Prompt:
     expect: str | None = None
     min_tokens: int = 1
     max_tokens: int = 128
-
-
-@dataclass(frozen=True)
-class Case:
-    """One phase on one host ("" where it is about all of them). `lines` are the log lines that tell why it failed;
-    `number` tells the prompts apart, from 1 on."""
-
-    phase: str
-    host: str
-    state: Literal["passed", "failed", "skipped"]
-    seconds: float = 0.0
-    message: str = ""
-    lines: tuple[str, ...] = ()
-    number: int | None = None
-
-    @property
-    def title(self) -> str:
-        """The phase, and which prompt."""
-        return self.phase if self.number is None else f"{self.phase} {self.number}"
 
 
 @dataclass
@@ -83,6 +68,9 @@ def smoke(
     artifacts: Path,
     *,
     templates: Path | None = None,
+    force: bool = False,
+    skip: Collection[str] = (),
+    lock_wait: float = LOCK_WAIT_SECONDS,
     redactor: Redactor | None = None,
     say: Sink,
 ) -> Smoke:
@@ -93,11 +81,13 @@ def smoke(
     """
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
+        (artifacts / "prompts.txt").unlink(missing_ok=True)  # an earlier smoke's
     except OSError as error:
         raise InputError.at(str(artifacts), f"artifacts cannot be written there: {error.strerror}") from error
     request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)))
     result = Smoke(request.deployment, artifacts)
-    run = _Run(request, result, templates, redactor or Redactor(), say)
+    how: dict[str, Any] = {"templates": templates, "force": force, "skip": skip}
+    run = _Run(request, result, how, lock_wait, redactor or Redactor(), say)
     if run.phase("check", run.check):
         try:
             if run.phase("run", run.start):
@@ -116,6 +106,9 @@ def smoke(
         if not any(case.phase == phase for case in result.cases):
             result.cases.append(Case(phase, "", "skipped", message="an earlier phase failed"))
     result.cases.sort(key=lambda case: PHASES.index(case.phase))
+    (artifacts / "smoke.json").write_text(
+        run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n", encoding="utf-8"
+    )
     return result
 
 
@@ -123,7 +116,9 @@ def smoke(
 class _Run:
     request: Request
     result: Smoke
-    templates: Path | None
+    how: Mapping[str, Any]
+    """What `check` and `run` are told beside the request."""
+    lock_wait: float
     redactor: Redactor
     say: Sink
     started: bool = False
@@ -165,9 +160,9 @@ class _Run:
                 f"it runs already (run {running.run_id} of {running.operator}); a smoke deploy leaves it alone",
                 "stop it, or choose another --name",
             )
-        report = api.check(self.request, templates=self.templates, say=self.say)
+        report = api.check(self.request, **self.how, say=self.say)
         problems: dict[str, list[str]] = {}
-        for fault in report.faults:
+        for fault in map(fault_of, report.failed):
             problems.setdefault(fault.where, []).append(str(fault))
         cases = [
             Case("check", name, "failed" if name in problems else "passed", message="\n".join(problems.pop(name, ())))
@@ -178,7 +173,9 @@ class _Run:
         return cases
 
     def start(self) -> list[Case]:
-        result = api.run(self.request, templates=self.templates, redactor=self.redactor, say=self._note_start)
+        result = api.run(
+            self.request, **self.how, lock_wait=self.lock_wait, redactor=self.redactor, say=self._note_start
+        )
         if result.up is None or result.plan is None:
             raise CheckError.at(self.request.deployment, "it runs already; somebody else has just started it")
         took = result.up.ready_after

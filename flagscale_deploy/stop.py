@@ -42,6 +42,8 @@ class StopReport:
 
     hosts: tuple[HostStop, ...]
     removed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kept: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)
+    """What `cleanup` could not remove, or was not ours to remove: {path, why}."""
 
     @property
     def ended(self) -> int:
@@ -51,7 +53,7 @@ class StopReport:
     def exit_code(self) -> int:
         """0 when everything is verified gone, 3 when a host is UNKNOWN, 1 when something survived or failed."""
         states = {host.state for host in self.hosts}
-        return 1 if states & {"survivors", "failed"} else 3 if "UNKNOWN" in states else 0
+        return 1 if states & {"survivors", "failed"} or any(self.kept.values()) else 3 if "UNKNOWN" in states else 0
 
 
 def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink) -> StopReport:
@@ -71,22 +73,19 @@ def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink) -> S
 
 def remove_leftovers(
     fleet: Fleet, deployment: str, hosts: Iterable[str], say: Sink
-) -> dict[str, HostError | tuple[str, ...]]:
-    """Remove a stopped deployment's files from hosts: the paths removed on each."""
+) -> dict[str, HostError | dict[str, Any]]:
+    """Remove a stopped deployment's files from hosts: {"removed": [path], "kept": [{path, why}]} for each."""
     results = fleet.call(
         "cleanup", lambda host: {"deployment": deployment, "host": host.name}, timeout=120, hosts=hosts
     )
-    removed: dict[str, HostError | tuple[str, ...]] = {}
     for name, result in results.items():
         if isinstance(result, HostError):
-            removed[name] = result
             say(Event("cleanup", "failed", name, result.problem))
         else:
-            paths = tuple(result["removed"])
-            removed[name] = paths
             kept = "".join(f"; kept {each['path']}: {each['why']}" for each in result["kept"])
-            say(Event("cleanup", "done", name, f"removed {len(paths)} paths{kept}"))
-    return removed
+            said = f"removed {len(result['removed'])} paths{kept}"
+            say(Event("cleanup", "failed" if kept else "done", name, said))
+    return results
 
 
 def describe(host: HostStop) -> str:

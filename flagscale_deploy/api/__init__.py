@@ -1,8 +1,9 @@
 """One function per command, for programs as for the command line."""
 
+from flagscale_deploy.api.checking import CheckReport, check
 from flagscale_deploy.api.ending import cleanup, stop
 from flagscale_deploy.api.looking import call, collect, execute_everywhere, follow, status
-from flagscale_deploy.api.planning import CheckReport, check, describe, plan
+from flagscale_deploy.api.planning import describe, plan
 from flagscale_deploy.api.running import RunResult, run
 from flagscale_deploy.request import Options, Request, load_request
 

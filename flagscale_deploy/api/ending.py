@@ -27,9 +27,11 @@ def cleanup(request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink
         with _lock_if_reachable(request, fleet, "cleanup", lock_wait, say):
             report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
         clean = [host.host for host in report.hosts if host.state in ("stopped", "nothing")]
-        removed = remove_leftovers(fleet, request.deployment, clean, say)
-        raise_failures(removed)
-        return StopReport(report.hosts, answers(removed))
+        results = remove_leftovers(fleet, request.deployment, clean, say)
+        raise_failures(results)
+        found = answers(results)
+        removed = {name: tuple(each["removed"]) for name, each in found.items()}
+        return StopReport(report.hosts, removed, {name: tuple(each["kept"]) for name, each in found.items()})
 
 
 def _lock_if_reachable(request: Request, fleet: Fleet, what: str, wait: float, say: Sink) -> Any:

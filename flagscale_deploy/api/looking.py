@@ -8,7 +8,7 @@ from typing import Any
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy import shell
-from flagscale_deploy.errors import ConnectError, HostError, InputError, RemoteError
+from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.observe import raise_failures
 from flagscale_deploy.request import Request
 from flagscale_deploy.status import Status, look
@@ -49,7 +49,7 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
         found = look(fleet, request.deployment, ask=False)
         raise_unknown(found)
         if not found.instances:
-            raise InputError.at(
+            raise FaultsError.at(
                 request.deployment, "no such deployment on these hosts", "see `status`; start it with `run`"
             )
         problems: list[HostError] = []

@@ -1,42 +1,30 @@
-"""What would be done, and what stands in its way; starts nothing."""
+"""What would be done; starts nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.deadline import Deadline
-from flagscale_deploy.errors import CheckError, ConnectError, Fault, FaultsError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.folder import new_run_id
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.planner import plan as make_plan
-from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.program import load_program
-from flagscale_deploy.render import load_templates
+from flagscale_deploy.program import ProgramFiles, load_program
+from flagscale_deploy.render import Templates, load_templates
 from flagscale_deploy.request import Request
 from flagscale_deploy.transport.fleet import Fleet
 
+Sources = tuple[Templates, ProgramFiles | None]
+"""Script templates, and the files of a program of the user's own."""
 
-@dataclass(frozen=True)
-class CheckReport:
-    """What every host was found to be, and everything that stands in the way."""
 
-    observations: Mapping[str, Observation]
-    faults: tuple[Fault, ...] = ()
-    plan: Plan | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0, 3 when a host could not be reached, 4 when something stands in the way."""
-        if any(isinstance(each.error, ConnectError) for each in self.observations.values()):
-            return ConnectError.exit_code
-        return CheckError.exit_code if self.faults else 0
+def load_sources(request: Request, templates: Path | None) -> Sources:
+    """Read what a plan is made from beside the configuration. Raises InputError."""
+    return load_templates(templates), load_program(request.spec) if request.spec is not None else None
 
 
 def plan(
@@ -44,43 +32,12 @@ def plan(
 ) -> Plan:
     """What `run` would do. Raises InputError (offline), CheckError, HostsUnreachableError."""
     refuse_wrong(request.serve)
-    sources, program = load_templates(templates), load_program(request.serve)
+    sources, program = load_sources(request, templates)
     facts: Mapping[str, Facts] = {}
     if not offline:
         with request.fleet() as fleet:
             facts = facts_of(observe_hosts(request, fleet, say))
     return make_plan(request.inventory, request.serve, facts, new_run_id(), sources, program, force=force)
-
-
-def check(request: Request, *, force: bool = False, templates: Path | None = None, say: Sink = silent) -> CheckReport:
-    """Probe every host and, with a configuration, try to plan it; starts nothing and keeps every problem.
-
-    Raises InputError where the configuration is wrong by itself.
-    """
-    if request.spec is not None:
-        refuse_wrong(request.spec)
-    program = load_program(request.spec) if request.spec is not None else None
-    sources = load_templates(templates)
-    with request.fleet() as fleet:
-        observations = observe_hosts(request, fleet, say)
-    faults = [Fault(name, each.error.problem, each.error.remedy) for name, each in observations.items() if each.error]
-    made = None
-    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
-    if faults and request.spec is not None:  # no plan without all hosts; what can be said of the others is said
-        reached = [host for host in request.inventory.hosts if host.name in facts]
-        plan_networks(reached, facts, faults)
-        faults += software_faults(facts, facts if request.spec.ray.mode == "on" else (), (), ())
-    elif request.spec is not None:
-        try:
-            made = make_plan(request.inventory, request.spec, facts, new_run_id(), sources, program, force=force)
-        except FaultsError as error:
-            faults += error.faults
-    faults += [
-        Fault(name, f"nvidia-smi fails: {each.facts.gpu_error}", "repair the NVIDIA driver")
-        for name, each in observations.items()
-        if each.facts is not None and each.facts.gpu_error
-    ]
-    return CheckReport(observations, tuple(dict.fromkeys(faults)), made)
 
 
 def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observation]:

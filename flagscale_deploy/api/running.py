@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.api.planning import observe_hosts
+from flagscale_deploy.api.checking import examine, refuse_failed
+from flagscale_deploy.api.planning import load_sources, observe_hosts
+from flagscale_deploy.checks.table import refuse_unskippable
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
-from flagscale_deploy.folder import RunFolder, new_run_id
+from flagscale_deploy.folder import RunFolder, runs
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.observe import facts_of
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
-from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.program import load_program
 from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.render import load_templates
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.status import Status, look
@@ -52,27 +51,35 @@ def run(
     templates: Path | None = None,
     keep_on_failure: bool = False,
     lock_wait: float = LOCK_WAIT_SECONDS,
+    skip: Collection[str] = (),
     redactor: Redactor | None = None,
     say: Sink = silent,
 ) -> RunResult:
-    """Bring the deployment up, or find that the very same one runs already.
+    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out.
 
     Raises InputError, HostsUnreachableError, CheckError, LockedError with nothing started; RunFailedError afterwards.
     """
     spec, redactor = request.serve, redactor or Redactor()
-    for secret in spec.secret_env.values():
+    for secret in request.secrets:
         redactor.add(secret)
+    refuse_unskippable(skip)
     refuse_wrong(spec)
-    sources, program = load_templates(templates), load_program(spec)
+    sources = load_sources(request, templates)
+    runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
     with request.fleet() as fleet:
-        facts = facts_of(observe_hosts(request, fleet, journal))
+        observations = observe_hosts(request, fleet, journal)
+        facts = facts_of(observations)
         with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
-            present = _present(request, fleet, digest(request.inventory, spec, sources, program))
+            present = _present(request, fleet, digest(request.inventory, spec, *sources))
             if present is not None:
-                return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(spec))
-            made = make_plan(request.inventory, spec, facts, new_run_id(), sources, program, force=force)
+                return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(request))
+            report = examine(request, fleet, observations, sources, force=force, skip=skip, say=journal)
+            made = refuse_failed(report)
+            for each in report.verdicts:
+                if each.state == "warning":
+                    journal(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
             journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
             folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
             folder.write_plan(made)
@@ -82,16 +89,16 @@ def run(
                 journal.add(lines)
                 up = _bring_up(made, spec, fleet, facts, folder, redactor, journal, keep_on_failure)
     stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
-    report = {
+    ended = {
         "verdict": "ready",
         "run_id": made.run_id,
         "ready_after": dict(up.ready_after),
         "stages": stages,
         "elapsed": elapsed,
     }
-    folder.write_json("report.json", report)
+    folder.write_json("report.json", ended)
     found = [replace(each, endpoint=up.endpoints.get(each.name, each.endpoint)) for each in made.entrances]
-    return RunResult(made, None, up, folder, _endpoints(found), _secured(spec), stages, elapsed)
+    return RunResult(made, None, up, folder, _endpoints(found), _secured(request), stages, elapsed)
 
 
 def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
@@ -128,8 +135,9 @@ def _bring_up(
         raise
 
 
-def _secured(spec: ServeSpec) -> bool:
-    return "VLLM_API_KEY" in spec.secret_env
+def _secured(request: Request) -> bool:
+    hosts = any("VLLM_API_KEY" in host.secret_env for host in request.inventory.hosts)
+    return hosts or "VLLM_API_KEY" in request.serve.secret_env
 
 
 def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:

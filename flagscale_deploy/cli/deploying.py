@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.ending import end
-from flagscale_deploy.cli.options import DEPLOYMENT, FORCE, JSON, LOCK, TEMPLATES, command, options, request_of
+from flagscale_deploy.cli.options import (
+    DEPLOYMENT,
+    FORCE,
+    JSON,
+    JUNIT,
+    LOCK,
+    SKIP,
+    TEMPLATES,
+    command,
+    options,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from flagscale_deploy.config.spec import ServeSpec
@@ -19,7 +30,7 @@ _ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy stat
 
 
 @click.command()
-@options(*DEPLOYMENT, TEMPLATES, FORCE, LOCK, JSON)
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JSON)
 @click.option("--keep-on-failure", is_flag=True, help="Leave what was started as it is when the run fails.")
 @command
 def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
@@ -27,7 +38,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     from flagscale_deploy import api
     from flagscale_deploy.views import run as view
 
-    request = request_of(words)
+    request = request_of(console, words)
     if request.serve.action == "stop":
         return end(console, api.stop, request, "stop", lock_timeout, as_json)
     _refuse_action(console, request.serve)
@@ -62,36 +73,42 @@ def _refuse_action(console: Console, spec: ServeSpec) -> None:
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
     """Show what `run` would do, and write the very scripts it would send."""
     from flagscale_deploy import api
-    from flagscale_deploy.folder import write_scripts
+    from flagscale_deploy.folder import make_directory, write_scripts
     from flagscale_deploy.plan.contract import plan_json
     from flagscale_deploy.views import plan as view
 
-    request = request_of(words)
+    request = request_of(console, words)
+    if output is not None:
+        make_directory(output)  # before any host is contacted
     with console.progress("plan") as progress:
         made = api.plan(request, say=progress, **words)
+    written = write_scripts(output, made.scripts) if output is not None else []
     if as_json:
         console.json(plan_json(made))
     else:
         view.show_plan(console, made, scripts)
     if output is not None:
-        written = write_scripts(output, made.scripts)
         console.note(f"{len(written)} scripts written to {output}")
     return 0
 
 
 @click.command()
-@options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, JUNIT, JSON)
+@click.option("--network", is_flag=True, help="Measure bandwidth and latency between hosts, too.")
 @command
-def check(console: Console, *, as_json: bool, **words: Any) -> int:
+def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) -> int:
     """Look at every host and report every problem at once; start nothing."""
     from flagscale_deploy import api
-    from flagscale_deploy.views import hosts as view
+    from flagscale_deploy.junit import write_junit
+    from flagscale_deploy.views import check as view
 
-    request = request_of(words)
+    request = request_of(console, words)
     with console.progress("check") as progress:
         report = api.check(request, say=progress, **words)
     if as_json:
         console.json(view.check_json(report))
     else:
         view.show_check(console, report)
+    if junit is not None:
+        write_junit(request.name or "check", view.cases(report), junit, console.redactor.redact)
     return report.exit_code

@@ -20,7 +20,7 @@ def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) 
     """End what the deployment started, verify that it is gone, keep its logs."""
     from flagscale_deploy import api
 
-    return end(console, api.stop, request_of(words), "stop", lock_timeout, as_json)
+    return end(console, api.stop, request_of(console, words), "stop", lock_timeout, as_json)
 
 
 @click.command()
@@ -30,7 +30,7 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
     """Stop, then remove what was left on the hosts: state, logs, Ray's temporary directories."""
     from flagscale_deploy import api
 
-    return end(console, api.cleanup, request_of(words), "cleanup", lock_timeout, as_json)
+    return end(console, api.cleanup, request_of(console, words), "cleanup", lock_timeout, as_json)
 
 
 def end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:

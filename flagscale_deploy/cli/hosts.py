@@ -29,7 +29,7 @@ def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout:
     from flagscale_deploy import api
     from flagscale_deploy.views import hosts as view
 
-    results = api.execute_everywhere(request_of(words), command, timeout=timeout)
+    results = api.execute_everywhere(request_of(console, words), command, timeout=timeout)
     return view.show_outcomes(console, results, as_json)
 
 
@@ -41,7 +41,7 @@ def hosts(console: Console, *, as_json: bool, **words: Any) -> int:
     from flagscale_deploy.inventory.listing import hosts_json
     from flagscale_deploy.views import hosts as view
 
-    inventory = request_of(words).inventory
+    inventory = request_of(console, words).inventory
     if as_json:
         console.json(hosts_json(inventory))
     else:

@@ -32,7 +32,7 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     from flagscale_deploy import api
     from flagscale_deploy.views import status as view
 
-    request = request_of(words)
+    request = request_of(console, words)
     while True:
         found = api.status(request)
         if as_json:
@@ -68,7 +68,7 @@ def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, *
     from flagscale_deploy.logs import KINDS
     from flagscale_deploy.views import logs as view
 
-    request = request_of(words)
+    request = request_of(console, words)
     if output is not None:
         return view.show_collected(console, api.collect(request, output), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
@@ -88,7 +88,7 @@ def call(console: Console, *, text: str, as_json: bool, system: str | None, **wo
     """Send a chat completion to the deployment, through SSH."""
     from flagscale_deploy import api
 
-    request = request_of(words)
+    request = request_of(console, words)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
     parameters = {name: value for name, value in words.items() if value is not None}

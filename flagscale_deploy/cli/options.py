@@ -42,6 +42,12 @@ TEMPLATES = click.option(
     help="Script templates that take the place of the packaged ones.",
 )
 FORCE = click.option("--force", is_flag=True, help="Hand out GPUs that are in use, too.")
+SKIP = click.option(
+    "--skip-check", "skip", multiple=True, metavar="NAME", help="Leave this check out (may be given often)."
+)
+JUNIT = click.option(
+    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML, as CI systems read it."
+)
 LOCK = click.option(
     "--lock-timeout",
     type=float,
@@ -122,21 +128,26 @@ def _report(console: Console, error: Exception, as_json: bool, name: str | None)
         show_run_failure(console, error, name or error.deployment)
         return error.exit_code
     if as_json:
-        console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code})
+        faults = [{"where": each.where, "problem": each.problem, "remedy": each.remedy}
+                  for each in getattr(error, "faults", ())]  # fmt: skip
+        console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code, "faults": faults})
     for each in getattr(error, "faults", None) or getattr(error, "errors", None) or [error]:
         console.error(f"✗ {each}")
     return error.exit_code
 
 
-def request_of(words: dict[str, Any]) -> Request:
-    """Take what belongs to a request out of a command's words."""
+def request_of(console: Console, words: dict[str, Any]) -> Request:
+    """Take what belongs to a request out of a command's words; its secrets are not printed from now on."""
     from flagscale_deploy.request import Options, load_request
 
     folder, name = words.pop("config_path", None), words.pop("config_name", None)
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
     names = ("inventory", "config", "name", "limit", "forks", "overrides")
-    return load_request(Options(**{name: words.pop(name) for name in names if name in words}))
+    request = load_request(Options(**{name: words.pop(name) for name in names if name in words}))
+    for secret in request.secrets:
+        console.redactor.add(secret)
+    return request
 
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:

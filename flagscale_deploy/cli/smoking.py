@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flagscale_deploy.cli.options import DEPLOYMENT, JSON, TEMPLATES, command, options, request_of
+from flagscale_deploy.cli.options import (
+    DEPLOYMENT,
+    FORCE,
+    JSON,
+    JUNIT,
+    LOCK,
+    SKIP,
+    TEMPLATES,
+    command,
+    options,
+    request_of,
+)
 
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
 
 
 @click.command()
-@options(*DEPLOYMENT, TEMPLATES, JSON)
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JUNIT, JSON)
 @click.option(
     "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this (may be given often). Default: one question."
 )
@@ -30,9 +41,6 @@ if TYPE_CHECKING:
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Where an answer is cut off.")
 @click.option(
-    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML: a test case per phase and host."
-)
-@click.option(
     "--artifacts",
     metavar="DIR",
     type=click.Path(path_type=Path),
@@ -44,19 +52,36 @@ if TYPE_CHECKING:
 def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
     """For CI on bare metal: check, run, prompts, status, logs, stop, proof that nothing is left. Always takes down."""
     from flagscale_deploy import smoke as smokes
-    from flagscale_deploy.junit import write_junit
+    from flagscale_deploy.errors import InputError
+    from flagscale_deploy.junit import Case, write_junit
     from flagscale_deploy.views import smoke as view
 
-    request = request_of(words)
+    try:
+        request = request_of(console, words)
+    except InputError as error:
+        if junit is not None:  # CI shows what the JUnit file says
+            found = [
+                Case("check", each.where, "failed", message=f"{each.problem} → {each.remedy}") for each in error.faults
+            ]
+            write_junit(words["name"] or "smoke", found, junit, console.redactor.redact)
+        raise
     prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
     with console.progress(f"smoke {request.serve.name}") as progress:
         result = smokes.smoke(
-            request, prompts, artifacts, templates=words["templates"], redactor=console.redactor, say=progress
+            request,
+            prompts,
+            artifacts,
+            templates=words["templates"],
+            force=words["force"],
+            skip=words["skip"],
+            lock_wait=words["lock_timeout"],
+            redactor=console.redactor,
+            say=progress,
         )
-    if junit is not None:
-        write_junit(result, junit, console.redactor.redact)
     if as_json:
         console.json(result.json())
     else:
         view.show_smoke(console, result)
+    if junit is not None:
+        write_junit(result.deployment, result.cases, junit, console.redactor.redact)
     return result.exit_code

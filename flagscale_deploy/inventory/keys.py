@@ -14,6 +14,7 @@ from flagscale_deploy.inventory.document import Encrypted, Section
 from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecking
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.tree import Located
+from flagscale_deploy.secrets import Secret, is_secret_name
 
 _WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
 _LINE = r"^[^\x00-\x1f]+$"
@@ -112,8 +113,16 @@ def make_host(name: str, keys: Mapping[str, Located], variables: Mapping[str, An
         faults += [_fault(each, given) for each in error.errors(include_url=False)]
     if faults:
         return None, faults
-    known = {key: getattr(valid, key) for key in given}
+    known = {key: getattr(valid, key) for key in given} | _apart(valid.env or {})
     return Host(**{"name": name, "address": name, **known, "vars": variables}), []
+
+
+def _apart(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Variables, and those that nobody may see."""
+    return {
+        "env": {name: value for name, value in env.items() if not is_secret_name(name)},
+        "secret_env": {name: Secret(value) for name, value in env.items() if is_secret_name(name)},
+    }
 
 
 _OTHER_NAMES = {

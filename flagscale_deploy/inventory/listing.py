@@ -10,6 +10,7 @@ from typing import Any
 from flagscale_deploy.inventory.document import Encrypted, Unsafe
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.tree import ALL
+from flagscale_deploy.secrets import HIDDEN, Secret, is_secret_name
 
 SCHEMA = 1
 
@@ -18,8 +19,8 @@ def inventory_json(inventory: Inventory) -> dict[str, Any]:
     """Groups with `hosts`, `children` and `vars`, and `_meta.hostvars` with each host's variables after precedence.
 
     What is empty is left out, `all` lists no hosts of its own, and variables are shown as written, templates
-    unresolved, as `ansible-inventory` does it. (It shows a group's `vars` with `--export` only, and then not what a
-    host has from its groups.)
+    unresolved, as `ansible-inventory` does it, but for secrets: of a variable like `HF_TOKEN` the name alone is shown.
+    (It shows a group's `vars` with `--export` only, and then not what a host has from its groups.)
     """
     hostvars = {host.name: _plain(host.vars) for host in inventory.hosts if host.vars}
     return {"_meta": {"hostvars": hostvars}, **_groups(inventory)}
@@ -55,6 +56,11 @@ def _host(host: Host) -> dict[str, Any]:
     return {field.name: _plain(getattr(host, field.name)) for field in fields(host)}
 
 
+def _hidden(name: str, value: Any) -> Any:
+    """A variable's value, unless its name says that nobody may see it."""
+    return HIDDEN if isinstance(value, (str, int, float)) and is_secret_name(name) else value
+
+
 def _plain(value: Any) -> Any:
     """The value in JSON's types. What only Ansible can read is marked in its way."""
     if isinstance(value, Encrypted):
@@ -62,9 +68,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Unsafe):
         return {"__ansible_unsafe": str(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _hidden(str(key), _plain(each)) for key, each in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(each) for each in value]
+    if isinstance(value, Secret):
+        return HIDDEN
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     return value.decode(errors="replace") if isinstance(value, bytes) else value

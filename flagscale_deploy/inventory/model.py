@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flagscale_deploy.secrets import Secret
+
 ConnectionKind = Literal["ssh", "local"]
 HostKeyChecking = Literal["strict", "accept-new", "off"]
 
@@ -37,6 +39,8 @@ class Host:
     node_ip: str | None = None
     interface: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)
+    """Those of its variables whose names say that they are secret (`HF_TOKEN`): they travel in files only."""
     before_start: str | None = None
     venv: str | None = None
     container: str | None = None

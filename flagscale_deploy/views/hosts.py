@@ -1,12 +1,10 @@
-"""Hosts: the inventory, what a check found, what a command said."""
+"""Hosts: the inventory, what they are, what a command said."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
-from flagscale_deploy.api import CheckReport, describe
+from flagscale_deploy.api import describe
 from flagscale_deploy.console import Console
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Inventory
@@ -34,29 +32,10 @@ def show_inventory(console: Console, inventory: Inventory) -> None:
         for host in inventory.hosts
     ]  # fmt: skip
     console.table(
-        f"{_counted(len(rows), 'host')} of {inventory.source}",
+        f"{counted(len(rows), 'host')} of {inventory.source}",
         ("HOST", "ADDRESS", "GPUS", "TYPE", "DATA NETWORK", "GROUPS"),
         rows,
     )
-
-
-def show_check(console: Console, report: CheckReport) -> None:
-    """`check`: what every host is, then everything that stands in the way."""
-    rows = [
-        (
-            name,
-            console.state("failed" if each.error else "ok"),
-            describe_facts(each.facts) if each.facts else str(each.error and each.error.problem),
-        )
-        for name, each in report.observations.items()
-    ]
-    console.table(_counted(len(rows), "host"), ("HOST", "STATE", "FOUND"), rows)
-    if report.faults:
-        console.print(f"\n{_counted(len(report.faults), 'problem')}:")
-        for fault in report.faults:
-            console.print(f"  ✗ {fault}")
-    else:
-        console.print("\nno problem found" + (": this deployment can be run" if report.plan else ""))
 
 
 def describe_facts(facts: Facts) -> str:
@@ -67,19 +46,6 @@ def describe_facts(facts: Facts) -> str:
         f"{facts.memory_available / gib:.0f} of {facts.memory_total / gib:.0f} GiB free, "
         f"disk {facts.disk_free / gib:.0f} GiB free, /dev/shm {facts.shm_free / gib:.1f} GiB"
     )
-
-
-def check_json(report: CheckReport) -> dict[str, Any]:
-    """`check --json`."""
-    return {
-        "schema": 1,
-        "ok": report.exit_code == 0,
-        "hosts": {
-            name: {"error": each.error.problem} if each.error else {"facts": asdict(each.facts) if each.facts else None}
-            for name, each in report.observations.items()
-        },
-        "problems": [{"where": each.where, "problem": each.problem, "remedy": each.remedy} for each in report.faults],
-    }
 
 
 def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], as_json: bool) -> int:
@@ -102,5 +68,6 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
     return code or (1 if any(each.exit_code for each in found.values()) else 0)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 host`, `2 hosts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,7 +18,10 @@ def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -
     for name, paths in report.removed.items():
         for path in paths:
             write(f"  {name}: removed {path}")
-    if report.exit_code:
+    for name, kept in report.kept.items():
+        for each in kept:
+            console.error(f"  {name}: kept {each['path']}: {each['why']}")
+    if any(host.state not in ("stopped", "nothing") for host in report.hosts):
         console.error("not everything is verified gone; run the command again when the hosts can be reached")
 
 
@@ -28,5 +31,6 @@ def stop_json(report: StopReport) -> dict[str, Any]:
         "schema": 1,
         "ok": report.exit_code == 0,
         "hosts": {host.host: asdict(host) for host in report.hosts},
+        "kept": {name: [dict(each) for each in kept] for name, kept in report.kept.items()},
         "removed": {name: list(paths) for name, paths in report.removed.items()},
     }

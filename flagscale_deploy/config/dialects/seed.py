@@ -13,6 +13,7 @@ from flagscale_deploy.config.dialects.model import (
     take_secrets,
 )
 from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.secrets import is_secret_name
 
 
 def read(model_args: Any, path: Path, findings: Findings) -> list[Entry]:
@@ -37,6 +38,10 @@ def read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | 
     model = take_model(flags, ("model-tag", "model"), path, findings)
     port = take_port(flags, path, findings)
     secret_env = take_secrets(flags, path, findings)
+    for action in actions:
+        name, equals, _ = action.partition("=")
+        if equals and is_secret_name(name):
+            findings.add((*path, "action-args"), f"holds the secret {name}", f"write it as a flag: {name}: …")
     return Entry(name, model, path, flags, actions, port, secret_env)
 
 

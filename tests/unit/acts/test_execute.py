@@ -20,7 +20,7 @@ PRIVATE = {"secrets/env": "A='1'\n"}
 
 def run(handler: Handler, heard: Heard | None = None) -> tuple[FakeFleet, list[Started]]:
     fleet = FakeFleet(handler, HOSTS)
-    return fleet, execute(PLAN, fleet, RECORDS, PRIVATE, heard or Heard())
+    return fleet, execute(PLAN, fleet, RECORDS, dict.fromkeys(PLAN.hosts, PRIVATE), heard or Heard())
 
 
 def failed(handler: Handler, heard: Heard | None = None) -> StepsFailedError:
@@ -156,7 +156,7 @@ def test_progress_is_told_by_stage_and_host() -> None:
 def test_two_engines_on_one_host_start_one_after_another() -> None:
     made = planned(inventory(host("gpu01")), spec(model("a", port=1), model("b", port=2)))
     fleet = FakeFleet(answering(), ["gpu01"])
-    assert [each.step.script for each in execute(made, fleet, RECORDS, {}, Heard())] == [
+    assert [each.step.script for each in execute(made, fleet, RECORDS, {name: {} for name in made.hosts}, Heard())] == [
         "vllm_serve_a_0.sh", "vllm_serve_b_0.sh",
     ]  # fmt: skip
 

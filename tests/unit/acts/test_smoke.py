@@ -12,12 +12,12 @@ import pytest
 
 from flagscale_deploy import api
 from flagscale_deploy import smoke as module
+from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.diagnose import Diagnosis
 from flagscale_deploy.errors import (
     CheckError,
     DeployError,
-    Fault,
     InterruptedByUser,
     LockedError,
     RemoteError,
@@ -25,11 +25,11 @@ from flagscale_deploy.errors import (
 )
 from flagscale_deploy.events import Event, silent
 from flagscale_deploy.folder import RunFolder
-from flagscale_deploy.junit import write_junit
+from flagscale_deploy.junit import Case, write_junit
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.request import Options, Request
-from flagscale_deploy.smoke import PHASES, Case, Prompt, Smoke, smoke
+from flagscale_deploy.smoke import PHASES, Prompt, Smoke, smoke
 from flagscale_deploy.status import HostStatus, Status
 from flagscale_deploy.stop import HostStop, StopReport
 from tests.unit.acts.given import PLAN
@@ -222,13 +222,14 @@ def test_what_somebody_else_has_just_started_is_left_alone(stage: Stage) -> None
 
 def test_a_check_that_says_no_ends_it(stage: Stage) -> None:
     stage.report = api.CheckReport(
-        stage.report.observations, (Fault("gpu02", "no GPU"), Fault("Ray version", "differs"))
+        stage.report.observations,
+        (Verdict("gpu-count", "failed", "gpu02", "no GPU"), Verdict("same-ray", "failed", "", "differs")),
     )
     result = go(stage)
     assert result.exit_code == 4
     assert stage.calls == ["status", "check"]
     assert [(case.host, case.state) for case in result.cases if case.phase == "check"] == [
-        ("gpu01", "passed"), ("gpu02", "failed"), ("Ray version", "failed"),
+        ("gpu01", "passed"), ("gpu02", "failed"), ("same-ray", "failed"),
     ]  # fmt: skip
 
 
@@ -295,9 +296,7 @@ def test_junit_is_xml_whatever_the_texts_and_hides_secrets(tmp_path: Path) -> No
         Case("prompt", "", "skipped", message=HOSTILE),
     ]
     path = tmp_path / "deep" / "junit.xml"
-    write_junit(
-        Smoke(f"qwen {HOSTILE}", tmp_path, cases, 5), path, lambda text: text.replace("key-s3cret", "[REDACTED]")
-    )
+    write_junit(f"qwen {HOSTILE}", cases, path, lambda text: text.replace("key-s3cret", "[REDACTED]"))
     suites = ET.parse(path).getroot()
     (suite,) = suites
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped", "time")} == {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.cli.options import request_of
+from flagscale_deploy.console import Console
 from flagscale_deploy.errors import InputError
 from tests.unit.config.files import EXPERIMENT, LISTED, write
 
@@ -28,7 +29,7 @@ def request(**words: Any) -> Any:
         "config_name": None,
         "overrides": (),
     }
-    return request_of(given | words)
+    return request_of(Console(), given | words)
 
 
 @pytest.mark.parametrize("name", ["config_qwen2.5_7b", "config_qwen2.5_7b.yaml", "config", None])

@@ -16,17 +16,19 @@ from flagscale_deploy import api
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.diagnose import Diagnosis
-from flagscale_deploy.errors import Fault, HostError, RemoteError, UnreachableError
+from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.events import Event
 from flagscale_deploy.folder import RunFolder
+from flagscale_deploy.junit import Case
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.observation import Observation
 from flagscale_deploy.secrets import Redactor
-from flagscale_deploy.smoke import Case, Smoke
+from flagscale_deploy.smoke import Smoke
 from flagscale_deploy.status import HostStatus, InstanceStatus, Status
 from flagscale_deploy.stop import HostStop, StopReport
 from flagscale_deploy.transport.base import Outcome
-from flagscale_deploy.views.hosts import show_check, show_inventory, show_outcomes
+from flagscale_deploy.views.check import show_check
+from flagscale_deploy.views.hosts import show_inventory, show_outcomes
 from flagscale_deploy.views.logs import line_printer, show_collected
 from flagscale_deploy.views.plan import show_plan
 from flagscale_deploy.views.run import curl, run_json, show_run, show_run_failure
@@ -187,7 +189,7 @@ def checked(console: Console) -> None:
         "gpu01": Observation("gpu01", facts("gpu01")),
         "gpu02": Observation("gpu02", error=UnreachableError("gpu02", EVIL)),
     }
-    show_check(console, api.CheckReport(known, (Fault("gpu02", EVIL, EVIL),)))
+    show_check(console, api.CheckReport(known, (Verdict("tcp", "failed", "gpu02", EVIL, EVIL, EVIL),)))
 
 
 HOSTS = inventory(host("gpu01", user="u", port=22), host("gpu02", type=EVIL))

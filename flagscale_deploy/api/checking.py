@@ -1,0 +1,144 @@
+"""Everything that stands in the way of a deployment, found before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
+from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
+from flagscale_deploy.checks.table import judge, refuse_unskippable
+from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.engine_arguments import default_cache, parse_engine_arguments
+from flagscale_deploy.errors import CheckError, ConnectError, Fault, FaultsError, InputError
+from flagscale_deploy.events import Event, Sink, silent
+from flagscale_deploy.folder import new_run_id
+from flagscale_deploy.links import try_links
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.network import plan_networks
+from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.plan.software import software_faults
+from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.request import Request
+from flagscale_deploy.transport.fleet import Fleet
+
+LINK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What every host was found to be, and what each check says of it. `plan` is None where none can be made."""
+
+    observations: Mapping[str, Observation]
+    verdicts: tuple[Verdict, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """The verdicts that stand in the way."""
+        return tuple(each for each in self.verdicts if each.state == "failed")
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 when a host could not be reached, 4 when something stands in the way."""
+        if any(isinstance(each.error, ConnectError) for each in self.observations.values()):
+            return ConnectError.exit_code
+        return CheckError.exit_code if self.failed else 0
+
+
+def check(
+    request: Request,
+    *,
+    force: bool = False,
+    network: bool = False,
+    skip: Collection[str] = (),
+    templates: Path | None = None,
+    say: Sink = silent,
+) -> CheckReport:
+    """Look at every host and judge what was seen; starts nothing and keeps every problem.
+
+    With `network`, bandwidth and latency between hosts are measured. `skip` names checks to leave out. Raises
+    InputError where the configuration is wrong by itself, or a check in `skip` is unknown or can't be left out.
+    """
+    refuse_unskippable(skip)
+    if request.spec is not None:
+        refuse_wrong(request.spec)
+    sources = load_sources(request, templates)
+    with request.fleet() as fleet:
+        observations = observe_hosts(request, fleet, say)
+        return examine(request, fleet, observations, sources, force=force, network=network, skip=skip, say=say)
+
+
+def examine(
+    request: Request,
+    fleet: Fleet,
+    observations: Mapping[str, Observation],
+    sources: Sources,
+    *,
+    force: bool = False,
+    network: bool = False,
+    skip: Collection[str] = (),
+    say: Sink = silent,
+) -> CheckReport:
+    """Judge observations: plan, try what the plan needs of the hosts, and ask every check. Raises InputError."""
+    made, faults = _try_plan(request, observations, sources, force, skip)
+    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
+    links, parsed = _try_out(fleet, made, facts, network, say) if made is not None else (None, None)
+    scene = Scene(request.inventory, request.spec, observations, made, faults, links, parsed)
+    return CheckReport(observations, judge(scene, skip), made)
+
+
+def refuse_failed(report: CheckReport) -> Plan:
+    """The plan that checks let through. Raises CheckError with everything that stands in its way."""
+    if report.failed or report.plan is None:
+        raise CheckError([fault_of(each) for each in report.failed])
+    return report.plan
+
+
+def fault_of(verdict: Verdict) -> Fault:
+    """A verdict as the error that it is for `run`."""
+    expected = f"; expected {verdict.expected}" if verdict.expected else ""
+    return Fault(verdict.host or verdict.check, verdict.found + expected, verdict.remedy, verdict.check)
+
+
+def _try_plan(
+    request: Request,
+    observations: Mapping[str, Observation],
+    sources: Sources,
+    force: bool,
+    skip: Collection[str],
+) -> tuple[Plan | None, tuple[Fault, ...]]:
+    """The plan, or what keeps it from being made. Without all hosts there is none."""
+    if request.spec is None:
+        return None, ()
+    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
+    faults: list[Fault] = []
+    if len(facts) < len(observations):
+        plan_networks([host for host in request.inventory.hosts if host.name in facts], facts, faults)
+        faults += software_faults(facts, facts if request.spec.ray.mode == "on" else (), (), ())
+        return None, tuple(fault for fault in faults if fault.check not in skip)
+    try:
+        templates, program = sources
+        made = make_plan(
+            request.inventory, request.spec, facts, new_run_id(), templates, program, force=force, skip=skip
+        )
+    except InputError:
+        raise
+    except FaultsError as error:
+        return None, error.faults
+    return made, ()
+
+
+def _try_out(
+    fleet: Fleet, made: Plan, facts: Mapping[str, Facts], network: bool, say: Sink
+) -> tuple[tuple[Link, ...], Mapping[str, Parsed]]:
+    """Try connections between hosts, and have vLLM read its command lines."""
+    watch = Deadline(LINK_SECONDS)
+    say(Event("check", "running", text="connections between hosts"))
+    links = try_links(fleet, made, facts, measure=network, timeout=LINK_SECONDS)
+    say(Event("check", "running", text="engine arguments"))
+    parsed = parse_engine_arguments(fleet, made, facts, default_cache())
+    say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))
+    return links, parsed
