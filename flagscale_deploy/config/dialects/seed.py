@@ -39,9 +39,9 @@ def read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | 
     port = take_port(flags, path, findings)
     secret_env = take_secrets(flags, path, findings)
     for action in actions:
-        name, equals, _ = action.partition("=")
-        if equals and is_secret_name(name):
-            findings.add((*path, "action-args"), f"holds the secret {name}", f"write it as a flag: {name}: …")
+        flag, equals, _ = action.partition("=")
+        if equals and is_secret_name(flag):
+            findings.add((*path, "action-args"), f"holds the secret {flag}", f"write it as a flag: {flag}: …")
     return Entry(name, model, path, flags, actions, port, secret_env)
 
 

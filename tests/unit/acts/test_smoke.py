@@ -18,6 +18,7 @@ from flagscale_deploy.diagnose import Diagnosis
 from flagscale_deploy.errors import (
     CheckError,
     DeployError,
+    Fault,
     InterruptedByUser,
     LockedError,
     RemoteError,

@@ -15,6 +15,7 @@ from flagscale_deploy.stop import (
     remove_leftovers,
     stop_deployment,
 )
+from flagscale_deploy.transport.fleet import answers, failures
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.acts.given import Heard, answering
 
@@ -117,6 +118,12 @@ def test_ports_that_somebody_else_holds_are_told() -> None:
     assert describe(host) == "3 processes ended, none left; port 4567 is held by nginx"
 
 
+def test_what_could_not_be_removed_is_a_failure() -> None:
+    hosts = (HostStop("h", "nothing"),)
+    assert StopReport(hosts, {"h": ("/a",)}, {"h": ()}).exit_code == 0
+    assert StopReport(hosts, {"h": ("/a",)}, {"h": ({"path": "/c", "why": "in use"},)}).exit_code == 1
+
+
 def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
     def cleanup(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         yield {"removed": ["/a", "/b"], "kept": [{"path": "/c", "why": "in use"}] if host.name == "gpu02" else []}
@@ -124,6 +131,9 @@ def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
     heard = Heard()
     refused = {"gpu03": UnreachableError("gpu03", "no answer")}
     fleet = FakeFleet(answering(cleanup=cleanup), ["gpu01", "gpu02", "gpu03"], refused=refused)
-    removed = remove_leftovers(fleet, "qwen", ["gpu01", "gpu02", "gpu03"], heard)
-    assert removed == {"gpu01": ("/a", "/b"), "gpu02": ("/a", "/b"), "gpu03": refused["gpu03"]}
+    results = remove_leftovers(fleet, "qwen", ["gpu01", "gpu02", "gpu03"], heard)
+    assert [(name, each["removed"]) for name, each in answers(results).items()] == [
+        ("gpu01", ["/a", "/b"]), ("gpu02", ["/a", "/b"]),
+    ]  # fmt: skip
+    assert failures(results) == {"gpu03": refused["gpu03"]}
     assert heard.texts("cleanup") == ["removed 2 paths", "removed 2 paths; kept /c: in use", "no answer"]

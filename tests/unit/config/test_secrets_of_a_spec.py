@@ -79,3 +79,11 @@ def test_what_a_spec_shows_holds_the_names_of_secrets_only(tmp_path: Path) -> No
     assert spec.public()["secret_env"] == ["A_KEY", "HF_TOKEN", "VLLM_API_KEY"]
     assert KEY not in shown + repr(spec)
     assert re.search('"gpu-memory-utilization": 0.9', shown)
+
+
+def test_a_secret_among_action_args_is_refused(tmp_path: Path) -> None:
+    text = SEED.replace("port: 4567", f"action-args: [trust-remote-code, api-key={KEY}]")
+    ((where, problem),) = faults(text, folder=tmp_path)
+    assert "action-args" in where
+    assert "api-key" in problem
+    assert KEY not in problem

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy import api
+from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.diagnose import Diagnosis
