@@ -26,13 +26,15 @@ class Fault:
     """One thing that is wrong, where it is, and what to do about it.
 
     `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name
-    of the check of `checks/table.py` that it belongs to; faults of files have none.
+    of the check of `checks/table.py` that it belongs to; faults of files have none. `host` is the host that it is
+    about, where `where` is a place in a file.
     """
 
     where: str
     problem: str
     remedy: str = ""
     check: str = field(default="", compare=False)
+    host: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}" + (f"\n    → {self.remedy}" if self.remedy else "")

@@ -54,7 +54,7 @@ class Parsed:
 class Scene:
     """Everything that was seen. `plan` is None without a configuration, and where none could be made.
 
-    `faults` are the planner's; `links` is None where the network was not tried, `parsed` (by instance name) likewise.
+    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried, `parsed` (by instance name) likewise.
     """
 
     inventory: Inventory
@@ -98,15 +98,16 @@ class Finding:
 class Check:
     """A check: a pure function from what was seen to its findings. No finding: it passed.
 
-    `applies` says whether there is anything to look at; where not, the check is skipped. `skippable` is False where
-    there would be no plan without it.
+    `unless` says why there is nothing to look at, so that the check is skipped; "" where there is something.
+    `skippable` is False where there would be no plan without it. `state` is what it says at worst.
     """
 
     name: str
     group: str
     look: Callable[[Scene], Iterable[Finding]]
     expected: str
-    applies: Callable[[Scene], bool] = field(default=lambda _scene: True)
+    unless: Callable[[Scene], str] = field(default=lambda _scene: "")
+    state: State = "failed"
     skippable: bool = True
 
     @property

@@ -13,6 +13,8 @@ from flagscale_deploy.plan.model import Network
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = ("0.0.0.0", "::")
+CHECK = "node-ip"
+"""What faults of this kind are known as to `check`."""
 
 
 def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: list[Fault]) -> dict[str, Network]:
@@ -22,7 +24,7 @@ def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: lis
     if looped and len(networks) > 1:
         faults.extend(
             Fault(name, f"its address {networks[name].node_ip} is one that no other host can reach",
-                  "set node_ip or interface for it in the inventory")
+                  "set node_ip or interface for it in the inventory", CHECK)
             for name in looped
         )  # fmt: skip
     return networks
@@ -55,7 +57,7 @@ def _network(host: Host, facts: Facts | None, faults: list[Fault]) -> Network:
     if host.node_ip is not None:
         if host.node_ip not in held:
             faults.append(Fault(host.name, f"node_ip {host.node_ip} is not an address of it; it has {', '.join(held)}",
-                                "correct node_ip in the inventory, or leave it out"))  # fmt: skip
+                                "correct node_ip in the inventory, or leave it out", CHECK))  # fmt: skip
         return Network(host.node_ip, facts.interface_of(host.node_ip))
     if host.connection == "ssh" and host.address in held and not _is_loopback(host.address):
         return Network(host.address, facts.interface_of(host.address))
@@ -68,12 +70,12 @@ def _by_interface(host: Host, interface: str, facts: Facts, faults: list[Fault])
     if found is None or not found.addresses:
         names = ", ".join(each.name for each in facts.interfaces if each.addresses)
         faults.append(Fault(host.name, f"interface {interface} has no address there; {names} have",
-                            "correct interface in the inventory"))  # fmt: skip
+                            "correct interface in the inventory", CHECK))  # fmt: skip
         return Network(host.node_ip or host.address, interface)
     address = host.node_ip or next((each for each in found.addresses if "." in each), found.addresses[0])
     if address not in found.addresses:
         faults.append(Fault(host.name, f"node_ip {address} is not on interface {interface}, which has "
-                                       f"{', '.join(found.addresses)}", "correct one of the two"))  # fmt: skip
+                                       f"{', '.join(found.addresses)}", "correct one of the two", CHECK))  # fmt: skip
     return Network(address, interface)
 
 

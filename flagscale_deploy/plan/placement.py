@@ -139,7 +139,14 @@ def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, 
         f"replica {replica} needs {model.gpus_needed} GPUs{alone}; free are: {found}",
         f"{fits if total else 'none is free'}: add hosts, lower the parallel sizes or replicas, "
         "or free GPUs (--force hands out busy ones)",
+        "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
     )
+
+
+def _fits_without(model: ModelSpec, hosts: Sequence[Host], free: Free, busy: Busy, *, alone: bool) -> bool:
+    """Whether there would be room if nobody used GPUs."""
+    counts = [len(free[host.name]) + len(busy.get(host.name, {})) for host in hosts]
+    return bool(counts) and (max(counts) if alone else sum(counts)) >= model.gpus_needed
 
 
 def _free_on(
@@ -150,7 +157,8 @@ def _free_on(
     if facts is None:
         if host.gpus is None:
             faults.append(Fault(host.name, "its number of GPUs is not known without contacting it",
-                                "set gpus for it in the inventory, or plan without --offline"))  # fmt: skip
+                                "set gpus for it in the inventory, or plan without --offline",
+                                "placement"))  # fmt: skip
         return _only(range(host.gpus or 0), allowed)
     present = [gpu.index for gpu in facts.gpus]
     if host.gpus is not None and len(present) < host.gpus:
@@ -158,7 +166,8 @@ def _free_on(
             return _only(range(host.gpus), allowed)  # accelerators that nvidia-smi doesn't know
         why = f" ({facts.gpu_error})" if facts.gpu_error else ""
         faults.append(Fault(host.name, f"the inventory says {host.gpus} GPUs, the host has {len(present)}{why}",
-                            "correct gpus in the inventory, or repair the driver: nvidia-smi"))  # fmt: skip
+                            "correct gpus in the inventory, or repair the driver: nvidia-smi",
+                            "gpu-driver" if facts.gpu_error else "gpu-count"))  # fmt: skip
     return _only((index for index in present if index not in busy), allowed)[: host.gpus]
 
 

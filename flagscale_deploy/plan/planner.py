@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
@@ -28,6 +28,14 @@ from flagscale_deploy.program import ProgramFiles
 from flagscale_deploy.render import Templates
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan."""
+
+    plan: Plan | None
+    faults: tuple[Fault, ...] = ()
+
+
 def plan(
     inventory: Inventory,
     spec: ServeSpec,
@@ -37,12 +45,35 @@ def plan(
     program: ProgramFiles | None = None,
     *,
     force: bool = False,
+    skip: Collection[str] = (),
 ) -> Plan:
     """The plan for bringing a deployment up.
 
     `facts` has every host of the inventory, or is empty when none was contacted; `program` are the files
-    of the program that the specification runs, if it runs one; `force` hands out busy GPUs too.
+    of the program that the specification runs, if it runs one; `force` hands out busy GPUs too. Faults of the checks in
+    `skip` are none, where a plan can be made in spite of them.
     Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted or could help.
+    """
+    made = draft(inventory, spec, facts, run_id, templates, program, force=force, skip=skip)
+    if made.plan is None or made.faults:
+        raise (CheckError if facts else InputError)(made.faults)
+    return made.plan
+
+
+def draft(
+    inventory: Inventory,
+    spec: ServeSpec,
+    facts: Mapping[str, Facts],
+    run_id: str,
+    templates: Templates,
+    program: ProgramFiles | None = None,
+    *,
+    force: bool = False,
+    skip: Collection[str] = (),
+) -> Draft:
+    """As `plan`, with faults beside the plan where there can be one, so that the rest of it can be looked at as well.
+
+    Raises InputError where the specification is wrong by itself. To skip gpu-busy is to force.
     """
     refuse_wrong(spec)
     if spec.runs_program and program is None:
@@ -51,24 +82,27 @@ def plan(
     hosts, head = inventory.hosts, inventory.head
     networks = plan_networks(hosts, facts, faults)
     ports = Ports(facts, spec.name, faults)
-    busy = {} if force else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
+    forced = force or "gpu-busy" in skip
+    busy = {} if forced else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
     holders = {name: {**dict.fromkeys(free[name], ""), **busy.get(name, {})} for name in inventory.names}
     eligible = {model.name: _eligible(model, inventory) for model in spec.models}
     placements = place(spec, eligible, free, busy, misplaced)
+    miscounted = [fault for fault in miscounted if fault.check not in skip]
+    if any(each.gpu_error for each in facts.values()) and "gpu-driver" not in skip:
+        misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
     faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
     models = {model.name: model for model in spec.models}
     engine_ports = plan_engine_ports(placements, models, ports)
     ray = plan_ray(spec, hosts, head, networks, placements, free, facts, ports, run_id)
     faults += [
-        Fault(
-            models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off", "set deploy.ray: auto"
-        )
+        Fault(models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off",
+              "set deploy.ray: auto", "placement")
         for each in placements
         if each.executor == "ray" and not ray.enabled
-    ]
+    ]  # fmt: skip
     instances = tuple(
         plan_instance(spec, inventory, networks, models[each.model], each, engine_ports[each.model, each.replica], ray)
         for each in placements
@@ -79,11 +113,12 @@ def plan(
     faults += software_faults(
         facts,
         [node.host for node in ray.nodes],
-        [each.driver for each in placements],
+        [name for each in placements for name in each.hosts],
         [each.driver for each in routers],
     )
-    if faults:
-        raise (CheckError if facts else InputError)(list(dict.fromkeys(faults)))
+    wrong = tuple(dict.fromkeys(fault for fault in faults if fault.check not in skip or fault.check == "placement"))
+    if misplaced or any(fault.check == "placement" for fault in wrong):
+        return Draft(None, wrong)
     unscripted = Plan(
         run_id=run_id,
         deployment=spec.name,
@@ -98,7 +133,7 @@ def plan(
         gpus=_with_instances(holders, instances),
         app=program.files if program else {},
     )
-    return render_scripts(unscripted, inventory, spec, networks, templates, program)
+    return Draft(render_scripts(unscripted, inventory, spec, networks, templates, program), wrong)
 
 
 def _with_instances(

@@ -24,10 +24,10 @@ class Ports:
         """Take this very port; somebody else's is a fault."""
         if (planned := self._planned.get((host, port))) is not None:
             self._faults.append(Fault(where, f"port {port} on {host} is taken twice: by {planned} and {use}",
-                                      "give one of them another port"))  # fmt: skip
+                                      "give one of them another port", "ports", host))  # fmt: skip
         elif (holder := self._holder(host, port)) is not None:
             self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {holder}",
-                                      "choose another port, or end what holds it"))  # fmt: skip
+                                      "choose another port, or end what holds it", "ports", host))  # fmt: skip
         self._planned[host, port] = use
         return port
 
@@ -38,7 +38,7 @@ class Ports:
             port += 1
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port is free from {first} on, for {use}",
-                                      "end what holds them: ss -ltnp"))  # fmt: skip
+                                      "end what holds them: ss -ltnp", "placement"))  # fmt: skip
         self._planned[host, port] = use
         return port
 

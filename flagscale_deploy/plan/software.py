@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from flagscale_deploy.errors import Fault
@@ -11,38 +12,55 @@ _ACTIVATE = "set venv or before_start for the host, so that the environment with
 
 
 def software_faults(
-    facts: Mapping[str, Facts], ray_hosts: Iterable[str], drivers: Iterable[str], routers: Iterable[str]
+    facts: Mapping[str, Facts], ray_hosts: Iterable[str], engine_hosts: Iterable[str], routers: Iterable[str]
 ) -> list[Fault]:
     """Environments that don't start, Ray or vLLM missing where they run, versions that differ within a Ray cluster.
 
-    Ray refuses a node whose Ray or Python differs in the patch level (`RuntimeError: Version mismatch`).
+    vLLM is needed on every host of an instance: Ray's workers load it too. Ray refuses a node whose Ray or Python
+    differs in the patch level (`RuntimeError: Version mismatch`); `ray_hosts` begin with the head.
     """
-    broken = [
-        Fault(name, f"its environment does not start: {each.environment_error}", "correct venv or before_start")
+    faults = [
+        Fault(name, f"its environment does not start: {each.environment_error}", "correct venv or before_start",
+              "environment")
         for name, each in facts.items()
         if each.environment_error
-    ]
-    if broken:
-        return broken
-    ray_hosts = [name for name in ray_hosts if name in facts]
-    drivers = [name for name in dict.fromkeys(drivers) if name in facts]
-    faults = [Fault(name, "Ray is not installed in its environment", f"pip install 'ray[default]', or {_ACTIVATE}")
-              for name in ray_hosts if facts[name].ray is None]  # fmt: skip
-    faults += [Fault(name, "vLLM is not installed in its environment", f"pip install vllm, or {_ACTIVATE}")
-               for name in drivers if facts[name].vllm is None]  # fmt: skip
+    ]  # fmt: skip
+    sound = {name: each for name, each in facts.items() if not each.environment_error}
+    ray_hosts = [name for name in ray_hosts if name in sound]
+    faults += [Fault(name, "Ray is not installed in its environment", f"pip install 'ray[default]', or {_ACTIVATE}",
+                     "ray-installed")
+               for name in ray_hosts if sound[name].ray is None]  # fmt: skip
+    faults += [Fault(name, "vLLM is not installed in its environment", f"pip install vllm, or {_ACTIVATE}",
+                     "vllm-installed")
+               for name in dict.fromkeys(engine_hosts) if name in sound and sound[name].vllm is None]  # fmt: skip
     without = f"pip install vllm-router, or {_ACTIVATE}; deploy.router: none does without it"
-    faults += [Fault(name, "vllm-router is not installed in its environment", without)
-               for name in dict.fromkeys(routers) if name in facts and facts[name].router is None]  # fmt: skip
-    faults += _differing("Ray", ray_hosts, lambda name: facts[name].ray)
-    faults += _differing("Python", ray_hosts, lambda name: facts[name].python)
+    faults += [Fault(name, "vllm-router is not installed in its environment", without, "router-installed")
+               for name in dict.fromkeys(routers) if name in sound and sound[name].router is None]  # fmt: skip
+    faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray, "pip install 'ray[default]=={}'", "same-ray")
+    faults += _differing("Python", ray_hosts, lambda name: sound[name].python,
+                         "make its environment with Python {}", "same-python")  # fmt: skip
     return faults
 
 
-def _differing(what: str, hosts: Iterable[str], version: Callable[[str], str | None]) -> list[Fault]:
+def odd_ones(versions: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Those that differ from what most have, and what most have; where there is no most, from what the first has."""
+    ranked = Counter(versions.values()).most_common()
+    if len(ranked) < 2:
+        return {}, ranked[0][0] if ranked else ""
+    first = next(iter(versions.values()))
+    usual = ranked[0][0] if ranked[0][1] > ranked[1][1] else first
+    return {name: found for name, found in versions.items() if found != usual}, usual
+
+
+def _differing(
+    what: str, hosts: Iterable[str], version: Callable[[str], str | None], remedy: str, check: str
+) -> list[Fault]:
     versions = {name: found for name in hosts if (found := version(name)) is not None}
-    if len(set(versions.values())) < 2:
-        return []
-    listed = ", ".join(f"{name} {found}" for name, found in versions.items())
+    odd, usual = odd_ones(versions)
+    most = [name for name, found in versions.items() if found == usual]
+    others = most[0] if len(most) == 1 else f"{most[0]} and {len(most) - 1} more" if most else ""
     return [
-        Fault(f"{what} version", f"must be the same on all Ray nodes; found: {listed}", "install the same everywhere")
-    ]
+        Fault(name, f"{what} {found}, but {usual} on {others}: it must be the same on all Ray nodes",
+              f"on {name}: {remedy.format(usual)}", check)
+        for name, found in odd.items()
+    ]  # fmt: skip

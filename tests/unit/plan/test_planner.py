@@ -42,7 +42,7 @@ def test_every_fault_of_every_kind_is_reported_at_once() -> None:
         "qwen.yaml: model_args.c: port 3 on gpu01, for c/0, is in use by nginx",
         "qwen.yaml: deploy.ray.port: port 7000 on gpu01, for Ray, is in use by nginx",
         "gpu02: Ray is not installed",
-        "Python version: must be the same on all Ray nodes",
+        "gpu03: Python 3.12.1, but 3.11.7 on gpu01 and 1 more: it must be the same on all Ray nodes",
     ):
         assert expected in said
     assert len(found) == len(set(found)) == 7

@@ -6,13 +6,14 @@ TWO = inventory("gpu01", "gpu02")
 WIDE = spec(model(tp=16))
 
 
-def test_ray_is_asked_of_its_nodes_and_vllm_of_drivers() -> None:
+def test_ray_is_asked_of_its_nodes_and_vllm_of_every_host_of_an_instance() -> None:
     known = {"gpu01": facts("gpu01", ray=None, vllm=None), "gpu02": facts("gpu02", ray=None, vllm=None)}
     faults = faults_of(TWO, WIDE, known)
     assert [(fault.where, fault.problem) for fault in faults] == [
         ("gpu01", "Ray is not installed in its environment"),
         ("gpu02", "Ray is not installed in its environment"),
         ("gpu01", "vLLM is not installed in its environment"),
+        ("gpu02", "vLLM is not installed in its environment"),
     ]
     assert all("set venv or before_start" in fault.remedy for fault in faults)
 
@@ -22,16 +23,21 @@ def test_nothing_is_asked_of_hosts_that_run_nothing() -> None:
     assert planned(TWO, spec(model(tp=8)), known).instances[0].driver == "gpu01"
 
 
-def test_ray_versions_must_be_the_same_everywhere() -> None:
-    (fault,) = faults_of(TWO, WIDE, {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", ray="2.60.1")})
-    assert (fault.where, fault.problem) == (
-        "Ray version", "must be the same on all Ray nodes; found: gpu01 2.60.0, gpu02 2.60.1",
-    )  # fmt: skip
+def test_the_host_whose_ray_differs_from_most_is_named() -> None:
+    known = {**seen("gpu02", "gpu03"), "gpu01": facts("gpu01", ray="2.60.1")}
+    (fault,) = faults_of(inventory("gpu01", "gpu02", "gpu03"), spec(model(tp=24)), known)
+    assert (fault.where, fault.check) == ("gpu01", "same-ray")
+    assert fault.problem == "Ray 2.60.1, but 2.60.0 on gpu02 and 1 more: it must be the same on all Ray nodes"
+    assert fault.remedy == "on gpu01: pip install 'ray[default]==2.60.0'"
 
 
-def test_pythons_patch_level_matters_to_ray() -> None:
-    (fault,) = faults_of(TWO, WIDE, {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", python="3.11.8")})
-    assert fault.problem == "must be the same on all Ray nodes; found: gpu01 3.11.7, gpu02 3.11.8"
+def test_where_no_version_is_what_most_have_those_that_differ_from_the_head_are_named() -> None:
+    known = {"gpu01": facts("gpu01", python="3.11.8"), "gpu02": facts("gpu02")}
+    (fault,) = faults_of(TWO, WIDE, known)
+    assert (fault.where, fault.check) == ("gpu02", "same-python")
+    assert fault.problem == "Python 3.11.7, but 3.11.8 on gpu01: it must be the same on all Ray nodes"
+    (fault,) = faults_of(inventory("gpu01", "gpu02", head="gpu02"), WIDE, known)
+    assert fault.where == "gpu01"
 
 
 def test_an_environment_that_does_not_start_hides_what_it_would_contain() -> None:
