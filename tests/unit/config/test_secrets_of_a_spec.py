@@ -82,7 +82,7 @@ def test_what_a_spec_shows_holds_the_names_of_secrets_only(tmp_path: Path) -> No
 
 
 def test_a_secret_among_action_args_is_refused(tmp_path: Path) -> None:
-    text = SEED.replace("port: 4567", f"action-args: [trust-remote-code, api-key={KEY}]")
+    text = SEED.replace("- trust-remote-code", f"- api-key={KEY}")
     (fault,) = faults(text, folder=tmp_path)
     assert fault.startswith("qwen.yaml: model_args.vllm_model.action-args: holds the secret api-key")
     assert KEY not in fault
