@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, HostsUnreachableError
@@ -10,26 +12,38 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.transport.fleet import Fleet, failures
+from flagscale_deploy.transport.program import Program
 
 
-def observe(fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.0) -> dict[str, Observation]:
+def observe(
+    fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.0, clock: Callable[[], float] = time.time
+) -> dict[str, Observation]:
     """One probe on every host: facts, or the error that kept us from them.
 
-    With a specification, versions are looked up in the environment that its `before_start` makes.
+    With a specification, versions are looked up in the environment that its `before_start` makes, and models where its
+    engines will. `clock` tells the operator's Unix time.
     """
 
-    def args(host: Host) -> Mapping[str, object]:
+    def look(host: Host) -> Facts:
         env = {**(spec.env if spec else {}), **host.env}
         commands = before_start(spec, host) if spec else host.before_start
-        return {"host": host.name, "venv": host.venv, "before_start": commands, "env": env}
+        args = {"host": host.name, "venv": host.venv, "before_start": commands, "env": env, "models": models}
+        connection = fleet.connection(host.name)
+        with Program(connection, "probe", args, timeout=timeout, cancelled=fleet.cancelled) as program:
+            facts = Facts.parse(program.last())
+            return replace(facts, noise=program.noise, asked_at=clock())
 
-    results = fleet.call("probe", args, timeout=timeout)
+    models = local_models(spec) if spec else []
     return {
-        name: Observation(name, error=result)
-        if isinstance(result, HostError)
-        else Observation(name, Facts.parse(result))
-        for name, result in results.items()
+        name: Observation(name, error=result) if isinstance(result, HostError) else Observation(name, result)
+        for name, result in fleet.map(look).items()
     }
+
+
+def local_models(spec: ServeSpec) -> list[str]:
+    """The models that hosts have to have: those given as a path, which no name on Hugging Face looks like."""
+    found = [each.model for each in spec.models if each.model.startswith(("/", "~", "./", "../"))]
+    return list(dict.fromkeys(found))
 
 
 def facts_of(observations: Mapping[str, Observation]) -> dict[str, Facts]:

@@ -25,6 +25,7 @@ from flagscale_deploy.transport.base import Connection, next_chunk
 PACKAGE = "flagscale_deploy.remote"
 READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
 LONGEST_LINE = 64 << 20
+NOISE_KEPT = 200
 
 _parsing = threading.Lock()
 """CPython 3.11's parser counts its depth for all threads together: a garbage collection that lets another thread parse
@@ -110,6 +111,8 @@ class Program:
         self._deadline = Deadline(timeout)
         self._buffer = bytearray()
         self._stderr = bytearray()
+        self._noise = bytearray()
+        self._heard = False
         self._running = connection.start(command(connection))
         self._running.send(bundle(module, args, timeout if bounded else None))
 
@@ -133,6 +136,11 @@ class Program:
             return message
         raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
 
+    @property
+    def noise(self) -> str:
+        """The first 200 characters of standard output before the first message: a login that prints something."""
+        return bytes(self._noise).decode(errors="replace").strip()[:NOISE_KEPT]
+
     def messages(self) -> Iterator[dict[str, Any]]:
         """Every message as it comes, until the program ends or the caller stops asking."""
         while True:
@@ -143,11 +151,21 @@ class Program:
                 continue
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
+            self._listen(line)
             if (message := _message(line)) is not None:
                 if "error" in message and "traceback" in message:
                     raise RemoteError(self._host, f"{self._module}: {message['error']}")
                 yield message
         self._ended()
+
+    def last(self) -> dict[str, Any]:
+        """The last message, when it has ended."""
+        last = None
+        for message in self.messages():
+            last = message
+        if last is None:
+            raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+        return last
 
     def raw(self) -> Iterator[bytes]:
         """What follows the last message, as it is, to the end of the stream."""
@@ -159,6 +177,12 @@ class Program:
             if not self._fill():
                 break
         self._ended()
+
+    def _listen(self, line: bytes) -> None:
+        before, prefix, _ = line.partition(PREFIX.encode())
+        if not self._heard and len(self._noise) < 4 * NOISE_KEPT:  # of UTF-8's longest characters
+            self._noise += before if prefix else line + b"\n"
+        self._heard = self._heard or bool(prefix)
 
     def _fill(self) -> bool:
         chunk = next_chunk(self._running, self._host, self._deadline, self._cancelled)
@@ -176,7 +200,7 @@ class Program:
     def _ended(self) -> None:
         code = self._running.exit_code(self._deadline.remaining + 1)
         if code:
-            raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr)))
+            raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr or self._noise)))
 
 
 def call(
@@ -184,12 +208,7 @@ def call(
 ) -> dict[str, Any]:
     """Run a program to its end and return its last message. Raises RemoteError, ConnectError."""
     with Program(connection, module, args, timeout=timeout, cancelled=cancelled) as program:
-        last = None
-        for message in program.messages():
-            last = message
-        if last is None:
-            raise RemoteError(connection.host.name, f"{module}: the program ended without an answer")
-        return last
+        return program.last()
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

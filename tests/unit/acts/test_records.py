@@ -94,8 +94,26 @@ def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     found = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
     assert [each.facts and each.facts.user for each in found.values()] == ["u", "u"]
     args = {call.host: call.args for call in fleet.calls}
-    assert args["gpu01"] == {"host": "gpu01", "venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
+    environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
+    assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"]}
     assert args["gpu02"]["venv"] is None
+
+
+def test_a_probe_is_asked_for_models_that_are_paths_and_no_names() -> None:
+    given = ["/models/a", "Qwen/Qwen3-8B", "~/b", "./c", "../d.gguf", "/models/a", "gpt2"]
+    models = [model(f"m{number}", model=each) for number, each in enumerate(given)]
+    fleet = FakeFleet(answering(probe=lambda _host, _args: [{"user": "u"}]))
+    observe(fleet, spec(*models))
+    assert fleet.calls[0].args["models"] == ["/models/a", "~/b", "./c", "../d.gguf"]
+    observe(fleet)
+    assert fleet.calls[1].args["models"] == []
+
+
+def test_what_a_login_prints_and_when_the_answer_came_are_facts() -> None:
+    fleet = FakeFleet(answering(probe=lambda _host, _args: [b"Welcome to gpu01!\n", {"clock": 7.0}, b"bye\n"]))
+    facts = observe(fleet, clock=lambda: 12.5)["gpu01"].facts
+    assert facts is not None
+    assert (facts.noise, facts.asked_at, facts.clock) == ("Welcome to gpu01!", 12.5, 7.0)
 
 
 def test_facts_of_every_host_or_all_that_is_wrong() -> None:

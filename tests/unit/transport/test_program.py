@@ -108,6 +108,33 @@ def main(args):
         assert list(running.messages()) == [{"a": 1}, {"b": 2}]
 
 
+@pytest.mark.parametrize(
+    ("printed", "noise"),
+    [
+        (b"", ""),
+        (b"Welcome!\nhave a lot of fun\n\n", "Welcome!\nhave a lot of fun"),
+        (b"no line end", "no line end"),
+        (b"\xff\n", "\ufffd"),
+        ("ü".encode() * 5000 + b"\n" + b"more\n" * 500, "ü" * 200),
+    ],
+)
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_what_is_printed_before_the_first_message_is_kept(printed: bytes, noise: str, size: int) -> None:
+    said = printed + PREFIX.encode() + b'{"n": 1}\nlater\n' + PREFIX.encode() + b'{"n": 2}\n'
+    cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
+    running = FakeFleet(lambda _host, _module, _args: cut)
+    with Program(running.connection("gpu01"), "probe", {}, timeout=5) as program:
+        assert program.last() == {"n": 2}
+        assert program.noise == noise
+
+
+def test_a_login_that_is_refused_in_words_is_told_with_them() -> None:
+    refused: list[Said] = [b"This account is currently not available.\n", Exit(1)]
+    running = FakeFleet(lambda _host, _module, _args: refused)
+    with pytest.raises(RemoteError, match="exit status 1: This account is currently not available"):
+        call(running.connection("gpu01"), "probe", {}, timeout=5)
+
+
 def test_a_program_that_raises_says_what(send: Any) -> None:
     with send("def main(args):\n    say(a=1)\n    raise RuntimeError('disk on fire')") as running:
         heard = running.messages()
