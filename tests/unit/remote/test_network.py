@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,17 @@ def test_the_loopback_of_this_machine_is_seen() -> None:
 def test_the_default_address_is_one_of_an_interface_or_there_is_none() -> None:
     address = network.default_address()
     assert address is None or any(address in each["addresses"] for each in network.interfaces())
+
+
+def test_infiniband_devices_with_an_active_port(tmp_path: Path) -> None:
+    ports = {"mlx5_0": ["4: ACTIVE"], "mlx5_1": ["1: DOWN"], "mlx5_2": ["2: INIT", "4: ACTIVE"], "mlx5_3": []}
+    for device, states in ports.items():
+        (tmp_path / device / "ports").mkdir(parents=True)
+        for number, state in enumerate(states, 1):
+            (tmp_path / device / "ports" / str(number)).mkdir()
+            (tmp_path / device / "ports" / str(number) / "state").write_text(f"{state}\n")
+    assert network.infiniband(str(tmp_path)) == ["mlx5_0", "mlx5_2"]
+
+
+def test_without_a_driver_for_it_there_is_no_infiniband(tmp_path: Path) -> None:
+    assert network.infiniband(str(tmp_path / "missing")) == []
