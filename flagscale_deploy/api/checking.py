@@ -11,14 +11,14 @@ from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
 from flagscale_deploy.checks.table import judge, refuse_unskippable
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.engine_arguments import default_cache, parse_engine_arguments
-from flagscale_deploy.errors import CheckError, ConnectError, Fault, FaultsError, InputError
+from flagscale_deploy.errors import CheckError, ConnectError, Fault
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.folder import new_run_id
 from flagscale_deploy.links import try_links
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.network import plan_networks
-from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.plan.planner import draft
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.request import Request
@@ -85,9 +85,9 @@ def examine(
     """Judge observations: plan, try what the plan needs of the hosts, and ask every check. Raises InputError."""
     made, faults = _try_plan(request, observations, sources, force, skip)
     facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
-    links, parsed = _try_out(fleet, made, facts, network, say) if made is not None else (None, None)
+    links, parsed = _try_out(request, fleet, made, facts, network, say) if made is not None else (None, None)
     scene = Scene(request.inventory, request.spec, observations, made, faults, links, parsed)
-    return CheckReport(observations, judge(scene, skip), made)
+    return CheckReport(observations, judge(scene, skip), None if faults else made)
 
 
 def refuse_failed(report: CheckReport) -> Plan:
@@ -110,7 +110,7 @@ def _try_plan(
     force: bool,
     skip: Collection[str],
 ) -> tuple[Plan | None, tuple[Fault, ...]]:
-    """The plan, or what keeps it from being made. Without all hosts there is none."""
+    """The plan, and what is wrong with it. Without all hosts there is none."""
     if request.spec is None:
         return None, ()
     facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
@@ -119,26 +119,20 @@ def _try_plan(
         plan_networks([host for host in request.inventory.hosts if host.name in facts], facts, faults)
         faults += software_faults(facts, facts if request.spec.ray.mode == "on" else (), (), ())
         return None, tuple(fault for fault in faults if fault.check not in skip)
-    try:
-        templates, program = sources
-        made = make_plan(
-            request.inventory, request.spec, facts, new_run_id(), templates, program, force=force, skip=skip
-        )
-    except InputError:
-        raise
-    except FaultsError as error:
-        return None, error.faults
-    return made, ()
+    templates, program = sources
+    found = draft(request.inventory, request.spec, facts, new_run_id(), templates, program, force=force, skip=skip)
+    return found.plan, found.faults
 
 
 def _try_out(
-    fleet: Fleet, made: Plan, facts: Mapping[str, Facts], network: bool, say: Sink
+    request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts], network: bool, say: Sink
 ) -> tuple[tuple[Link, ...], Mapping[str, Parsed]]:
     """Try connections between hosts, and have vLLM read its command lines."""
+    assert request.spec is not None, "there is a plan"
     watch = Deadline(LINK_SECONDS)
     say(Event("check", "running", text="connections between hosts"))
     links = try_links(fleet, made, facts, measure=network, timeout=LINK_SECONDS)
     say(Event("check", "running", text="engine arguments"))
-    parsed = parse_engine_arguments(fleet, made, facts, default_cache())
+    parsed = parse_engine_arguments(fleet, request.spec, made, facts, default_cache())
     say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))
     return links, parsed
