@@ -1,7 +1,7 @@
 """`key=value` words of the command line: `a.b=1` sets, `+a.b=1` and `++a.b=1` add, `~a.b` removes.
 
-A key is found however it is spelled (`max-model-len`, `max_model_len`), also one that contains dots. `deploy.…` and
-`model_args.…` mean the same in every form of the file; entries of a list are named by index or `serve_id`.
+A key is found however it is spelled (`max-model-len`, `max_model_len`, `tp`), also one that contains dots. `deploy.…`
+and `model_args.…` mean the same in every form of the file; entries of a list are named by index or `serve_id`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flagscale_deploy.config.dialects import MODEL_ROOTS
+from flagscale_deploy.config.dialects.model import flag_name
 from flagscale_deploy.config.places import Findings, Path
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
@@ -25,6 +26,7 @@ DEPLOY_PLACES: tuple[Path, ...] = (
 """Where `deploy` settings may stand; a later place wins over an earlier one."""
 
 _BODY = (*MODEL_ROOTS, "hostfile")
+_HOLD_FLAGS = {*MODEL_ROOTS, "engine_args"}
 _WORD = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+?)(?:=(?P<value>.*))?", re.DOTALL)
 _SEGMENT = re.compile(r"""\[\s*(?P<quote>['"]?)(?P<bracket>[^\]]*?)(?P=quote)\s*\]|(?P<plain>(?:\\.|[^.\[\]\\])+)""")
 
@@ -124,7 +126,7 @@ def _write(tree: dict[str, Any], path: Path, override: Override) -> Path:
     written: Path = ()
     fresh: Path = ()
     while True:
-        key, used = _match(node, path)
+        key, used = _match(node, path, written)
         if key is None:
             if written[-1:] == ("model_args",) and len(path) > 1 and not override.sign:
                 raise _NotApplicableError(f"unknown model {path[0]}", f"model_args has: {', '.join(node)}")
@@ -155,22 +157,24 @@ def _remove(tree: dict[str, Any], override: Override) -> None:
 def _find(tree: dict[str, Any], path: Path) -> tuple[Any, Any]:
     """The container and the key in it that a path ends at; no key where the path leads nowhere."""
     node: Any = tree
+    above: Path = ()
     while isinstance(node, (dict, list)):
-        key, used = _match(node, path)
-        path = path[used:]
+        key, used = _match(node, path, above)
+        above, path = (*above, str(key)), path[used:]
         if key is None or not path:
             return node, key
         node = node[key]
     return node, None
 
 
-def _match(node: dict[str, Any] | list[Any], path: Path) -> tuple[Any, int]:
+def _match(node: dict[str, Any] | list[Any], path: Path, above: Path) -> tuple[Any, int]:
     """The key or index that a path starts with (None: a key that is not there yet), and how many segments it takes."""
     if isinstance(node, list):
         return _match_entry(node, path)
+    spelled = flag_name if _HOLD_FLAGS.intersection(map(_plain, above)) else _plain
     for used in range(len(path), 0, -1):
         name = ".".join(path[:used])
-        same = [key for key in node if key == name] or [key for key in node if _plain(key) == _plain(name)]
+        same = [key for key in node if key == name] or [key for key in node if spelled(key) == spelled(name)]
         if same:
             return same[0], used
     return None, 1

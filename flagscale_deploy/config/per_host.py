@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flagscale_deploy.config.dialects.model import SECRET_FLAGS, SIZES, read_flags
+from flagscale_deploy.config.dialects.model import SECRET_FLAGS, SIZES, flag_name, read_flags
 from flagscale_deploy.config.environment import read_variables
 from flagscale_deploy.config.experiment import NodeArgs
 from flagscale_deploy.config.places import Findings, Path
@@ -40,9 +40,10 @@ def read_host_engine_args(
     found = {}
     for host, node in nodes.items():
         where = (*path, host, "engine_args")
-        flags = read_flags((node.engine_args if node else None) or {}, where, findings)
-        for flag in flags.keys() & {*_SHARED}:
-            findings.add((*where, flag), "is one for all hosts", "set it where the model is")
+        given = (node.engine_args if node else None) or {}
+        flags = read_flags(given, where, findings)
+        for written in (each for each in given if flag_name(each) in _SHARED):
+            findings.add((*where, written), "is one for all hosts", "set it where the model is")
         if flags:
             found[host] = flags
     return found

@@ -65,8 +65,8 @@ class InlineNode:
 class ModelSpec:
     """One entry of the serve YAML.
 
-    `engine_args` keeps the user's order and values; keys are vLLM's flag names with dashes and without `--`
-    (`tensor-parallel-size`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if
+    `engine_args` keeps the user's order and values; keys are vLLM's long flag names with dashes and without `--`
+    (`tensor-parallel-size`, never `tp`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if
     anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
     With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
     carry. `hosts` is a host pattern as `--limit` takes it; None allows every host.
@@ -87,11 +87,8 @@ class ModelSpec:
 
     def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
         """The parallel size of a kind; 1 where the configuration is silent."""
-        short = {"tensor": "tp", "pipeline": "pp", "data": "dp"}[kind]
-        for key in (f"{kind}-parallel-size", short):
-            if self.engine_args.get(key) is not None:
-                return int(self.engine_args[key])
-        return 1
+        asked = self.engine_args.get(f"{kind}-parallel-size")
+        return 1 if asked is None else int(asked)
 
     @property
     def world_size(self) -> int:

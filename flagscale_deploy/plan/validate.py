@@ -39,7 +39,7 @@ def _program_faults(spec: ServeSpec) -> list[Fault]:
 
 def _host_flag_faults(spec: ServeSpec) -> list[Fault]:
     """A host's own flags may not change how many ranks there are, or which server this is."""
-    fixed = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp",
+    fixed = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
              "distributed-executor-backend", "model", "port")  # fmt: skip
     return [
         Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{key}", "cannot differ from host to host",

@@ -13,7 +13,6 @@ from flagscale_deploy.plan.vllm_flags import (
     COMMA_LISTS,
     JSON_LISTS,
     REPEATED,
-    SHORT_NAMES,
     SPACED,
     SWITCHES,
 )
@@ -28,7 +27,7 @@ def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, Any]) -> tupl
     after the others; action-args are bare and last. `None` is left out. InputError for a list that no command line can
     carry.
     """
-    flags = {SHORT_NAMES.get(key, key): value for key, value in {**model.engine_args, **extra}.items()}
+    flags = {**model.engine_args, **extra}
     words = [word for key, value in flags.items() for word in _render(key, value, model.where)]
     words.append(f"--port={port}")
     words += [word for word in (f"--{action}" for action in model.action_args) if word not in words]

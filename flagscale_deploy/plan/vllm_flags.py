@@ -62,30 +62,3 @@ REPEATED: Final = frozenset({"middleware"})
 
 SPACED: Final = frozenset({"config"})
 """Flags seen only as `--key value`: vLLM looks for the bare word before its parser runs."""
-
-SHORT_NAMES: Final = {
-    "ac": "attention-config",
-    "asc": "api-server-count",
-    "cc": "compilation-config",
-    "dc": "diffusion-config",
-    "dcp": "decode-context-parallel-size",
-    "dp": "data-parallel-size",
-    "dpa": "data-parallel-address",
-    "dpb": "data-parallel-backend",
-    "dpe": "data-parallel-external-lb",
-    "dph": "data-parallel-hybrid-lb",
-    "dpl": "data-parallel-size-local",
-    "dpm": "data-parallel-multi-port-external-lb",
-    "dpn": "data-parallel-rank",
-    "dpp": "data-parallel-rpc-port",
-    "dpr": "data-parallel-start-rank",
-    "ep": "enable-expert-parallel",
-    "n": "nnodes",
-    "pcp": "prefill-context-parallel-size",
-    "pp": "pipeline-parallel-size",
-    "q": "quantization",
-    "r": "node-rank",
-    "sc": "speculative-config",
-    "tp": "tensor-parallel-size",
-}
-"""Names that vLLM knows with a single dash (`-tp`)."""

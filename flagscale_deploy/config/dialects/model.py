@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flagscale_deploy.config.dialects.short_names import SHORT_NAMES
 from flagscale_deploy.config.places import Findings, Path
 from flagscale_deploy.config.settings import ModelOptions
 from flagscale_deploy.config.values import port_or_auto, whole_number
@@ -18,7 +19,7 @@ SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
 Sources: `vllm/envs.py` (VLLM_API_KEY), huggingface_hub's environment variables (HF_TOKEN).
 """
 
-SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size", "tp", "pp", "dp")
+SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 _PAIRS = re.compile(r"\s*\w+\s*=\s*\d+\s*(,\s*\w+\s*=\s*\d+\s*)*")
 
 
@@ -37,7 +38,7 @@ class Entry:
 
 
 def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[str, Any]:
-    """Flags under vLLM's spelling: dashes (up to the first dot), no leading `--`; what is null is left out."""
+    """Flags under vLLM's long names: dashes (up to the first dot), no leading `--`; what is null is left out."""
     flags: dict[str, Any] = {}
     for written, value in args.items():
         key = flag_name(written)
@@ -51,9 +52,10 @@ def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[
 
 
 def flag_name(written: str) -> str:
-    """`--max_model_len` is `max-model-len`; what follows a dot is a field's name and stays."""
+    """`--max_model_len` is `max-model-len`, `tp` is `tensor-parallel-size`; a field's name behind a dot stays."""
     head, dot, field_name = written.strip().lstrip("-").partition(".")
-    return head.replace("_", "-") + dot + field_name
+    head = head.replace("_", "-")
+    return SHORT_NAMES.get(head, head) + dot + field_name
 
 
 def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | Literal["auto"] | None:

@@ -19,12 +19,12 @@ def test_engine_args_win_over_specific_ones_however_they_are_spelled(tmp_path: P
     text = """
     - serve_id: m
       engine: vllm
-      engine_args: {model: /m, max_num_seqs: 1}
-      engine_args_specific: {vllm: {max-num-seqs: 2, enforce_eager: true}, sglang: {x: 1}}
+      engine_args: {model: /m, max_num_seqs: 1, tp: 2}
+      engine_args_specific: {vllm: {max-num-seqs: 2, tensor_parallel_size: 4, enforce_eager: true}, sglang: {x: 1}}
       profile: {prefix_len: 0}
     """
     (model,) = load(text, folder=tmp_path).models
-    assert dict(model.engine_args) == {"max-num-seqs": 1, "enforce-eager": True}
+    assert dict(model.engine_args) == {"max-num-seqs": 1, "tensor-parallel-size": 2, "enforce-eager": True}
 
 
 def test_resources_are_read_and_deploy_models_win_over_them(tmp_path: Path) -> None:

@@ -99,6 +99,21 @@ def test_flagscales_own_words_are_taken(tmp_path: Path) -> None:
     assert load(SEED, "action=stop", "hydra.run.dir=x", "experiment.runner.nnodes=2", folder=tmp_path).name == "qwen"
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (SEED, "model_args.vllm_model.tp=4"),
+        (LISTED, "serve.0.engine_args.tp=4"),
+        (SEED.replace("tensor-parallel-size", "tp"), "model_args.vllm_model.tensor_parallel_size=4"),
+    ],
+)
+def test_a_flag_is_found_by_its_short_name_and_by_its_long_one(tmp_path: Path, text: str, word: str) -> None:
+    args = load(text, word, folder=tmp_path).models[0].engine_args
+    assert (args["tensor-parallel-size"], "tp" in args) == (4, False)
+    removed = load(text, f"~{word.removesuffix('=4')}", folder=tmp_path).models[0].engine_args
+    assert "tensor-parallel-size" not in removed
+
+
 FAULTS = {
     "deploy.prot=1": "override deploy.prot: unknown key\n    → did you mean port?",
     "deploy.timeouts.redy=1": "override deploy.timeouts.redy: unknown key\n    → did you mean ready?",

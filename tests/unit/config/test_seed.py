@@ -42,6 +42,15 @@ def test_dashes_underscores_and_leading_dashes_are_one_spelling(tmp_path: Path) 
     )
 
 
+def test_a_short_name_and_a_long_one_are_one_key(tmp_path: Path) -> None:
+    """vLLM knows `-tp` for `--tensor-parallel-size`; what the planner counts and what vLLM is told have to agree."""
+    cli = "experiment: {runner: {cli_args: {engine_args: {tp: 4}}}}\n"
+    (model,) = load(f"{cli}model_args: {{m: {{model: /m, tensor-parallel-size: 1}}}}", folder=tmp_path).models
+    assert (dict(model.engine_args), model.gpus_needed) == ({"tensor-parallel-size": 4}, 4)
+    (model,) = load("model_args: {m: {model: /m, pp: 2, q: awq, cc.mode: 3}}", folder=tmp_path).models
+    assert dict(model.engine_args) == {"pipeline-parallel-size": 2, "quantization": "awq", "compilation-config.mode": 3}
+
+
 def test_the_order_is_the_users_and_null_is_left_out(tmp_path: Path) -> None:
     (model,) = load("model_args: {m: {z: 1, model: /m, b: null, a: {x: [1, null]}}}", folder=tmp_path).models
     assert list(model.engine_args.items()) == [("z", 1), ("a", {"x": [1, None]})]
@@ -169,6 +178,10 @@ FAULTS = {
     "two spellings": (
         f"{SEED}".replace("port: 4567", "port: 4567\n    tensor_parallel_size: 2"),
         "qwen.yaml: model_args.vllm_model.tensor_parallel_size: --tensor-parallel-size is set twice",
+    ),
+    "a short name and a long one": (
+        SEED.replace("port: 4567", "port: 4567\n    tp: 2"),
+        "qwen.yaml: model_args.vllm_model.tp: --tensor-parallel-size is set twice",
     ),
     "no model": ("model_args: {m: {port: 1}}", "qwen.yaml: model_args.m: has no model-tag"),
     "a model like a flag": (

@@ -234,7 +234,7 @@ def test_models_without_gpus_are_spread() -> None:
     ("num_gpus", "engine_args", "sizes"),
     [
         (1, {"tensor-parallel-size": 2}, "2 × 1 × 1 = 2"),
-        (4, {"tp": 2, "pp": 3}, "2 × 3 × 1 = 6"),
+        (4, {"tensor-parallel-size": 2, "pipeline-parallel-size": 3}, "2 × 3 × 1 = 6"),
         (8, {"tensor-parallel-size": 2, "data-parallel-size": 2}, "2 × 1 × 2 = 4"),
     ],
 )
@@ -245,7 +245,7 @@ def test_num_gpus_must_agree_with_the_parallel_sizes(num_gpus: int, engine_args:
 
 
 def test_the_world_size_counts_all_three_kinds() -> None:
-    asked = model(engine_args={"tp": 2, "pipeline-parallel-size": 2, "dp": 2})
+    asked = model(engine_args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2, "data-parallel-size": 2})
     assert only(planned(TWO, spec(asked))).gpus == {"gpu01": tuple(range(8))}
 
 

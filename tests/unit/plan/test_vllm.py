@@ -71,7 +71,6 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ['--c.a="8"', '--c.b="true"', '--c.c="4k"', "--c.d=x"],
     ),
     "hostile text": ({"chat-template": HOSTILE}, [f"--chat-template={HOSTILE}"]),
-    "short names": ({"tp": 2, "q": "awq"}, ["--tensor-parallel-size=2", "--quantization=awq"]),
     "vLLM's config file": ({"config": "/e.yaml"}, ["--config", "/e.yaml"]),
     "host": ({"host": "0.0.0.0"}, ["--host=0.0.0.0"]),
 }
