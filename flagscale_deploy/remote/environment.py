@@ -119,11 +119,11 @@ def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, 
     return read(ended)
 
 
-def script(venv: Optional[str], before_start: Optional[str]) -> str:
+def script(venv: Optional[str], before_start: Optional[str], program: str = ASK + TELL) -> str:
     """A shell program that enters the environment as the templates do (`_environment.sh.j2`) and asks its Python."""
     enter = [". " + shlex.quote(os.path.expanduser(f"{venv}/bin/activate"))] if venv else []
     hook = [before_start] if before_start else []
-    ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(ASK + TELL)}']
+    ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(program)}']
     return "\n".join(["set -eo pipefail", *enter, *hook, *ask])
 
 
