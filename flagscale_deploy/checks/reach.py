@@ -1,0 +1,153 @@
+"""Whether hosts can be reached and worked on. A host that failed one of these is no news to any later check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from flagscale_deploy.checks.ground import counted, environment, no_answer, no_ray, on, passed
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
+
+SKEW_SECONDS = 5.0
+SLOW_SECONDS = 1.5
+"""Of a name that does not exist: a resolver that works says so in milliseconds, one that hangs never does."""
+
+
+def tcp(scene: Scene) -> Iterator[Finding]:
+    """Whether the SSH port of every host takes a connection: name, route, firewall."""
+    yield from _failing(scene, _is_tcp)
+
+
+def ssh(scene: Scene) -> Iterator[Finding]:
+    """Whether what answers there speaks SSH, and goes on speaking."""
+    yield from _failing(scene, lambda error: isinstance(error, UnreachableError) and not _is_tcp(error))
+
+
+def host_key(scene: Scene) -> Iterator[Finding]:
+    """Whether known_hosts has the key that the host shows."""
+    yield from _failing(scene, lambda error: isinstance(error, HostKeyError))
+
+
+def login(scene: Scene) -> Iterator[Finding]:
+    """Whether the host lets the user in."""
+    yield from _failing(scene, lambda error: isinstance(error, AuthenticationError))
+
+
+def clean_shell(scene: Scene) -> Iterator[Finding]:
+    """Whether a login runs what it is told and prints nothing of its own."""
+    yield from _failing(scene, _is_shell)
+    for name, facts in scene.facts.items():
+        if facts.noise:
+            said = facts.noise.strip().splitlines()
+            yield Finding(
+                name,
+                f"its login prints: {said[0][:80] if said else 'blank lines'}",
+                "no output of a login without a terminal",
+                f"put first into ~/.bashrc there: [[ $- == *i* ]] || return   ({on(scene, name, 'true')} shows it)",
+                "warning",
+            )
+
+
+def python(scene: Scene) -> Iterator[Finding]:
+    """Whether there is a Python that runs our programs, and it is 3.8 or later."""
+    yield from _failing(scene, lambda error: not _is_connect(error) and not _is_shell(error))
+    for name, facts in scene.facts.items():
+        version = [int(part) for part in re.findall(r"\d{1,4}", facts.probe_python)[:2]]
+        if len(version) == 2 and version < [3, 8]:
+            remedy = f"install python3 of 3.8 or later, and name it with `python:` for {name} in the inventory"
+            yield Finding(name, f"Python {facts.probe_python}", "3.8 or later", remedy)
+
+
+def writable(scene: Scene) -> Iterator[Finding]:
+    """Whether the user may write to the home directory, /tmp and /dev/shm, so that nothing needs sudo."""
+    for name, facts in scene.facts.items():
+        if facts.unwritable:
+            paths = ", ".join(facts.unwritable)
+            first = facts.unwritable[0]
+            cure = on(scene, name, "chmod", "1777", first, root=True) if first in ("/tmp", "/dev/shm") else ""
+            yield Finding(
+                name, f"{facts.user or 'the user'} can't write to {paths}", "home, /tmp and /dev/shm can be written to",
+                cure or f"make it writable for {facts.user}, or free space: {on(scene, name, 'ls', '-ld', first)}",
+            )  # fmt: skip
+
+
+def processes_visible(scene: Scene) -> Iterator[Finding]:
+    """Whether /proc shows all processes: who holds a GPU or a port is not known where it is mounted with hidepid."""
+    for name, facts in scene.facts.items():
+        if not facts.sees_everyone:
+            yield Finding(
+                name, "/proc hides the processes of other users (hidepid)", "all processes can be seen",
+                on(scene, name, "mount", "-o", "remount,hidepid=0", "/proc", root=True), "warning",
+            )  # fmt: skip
+
+
+def clock(scene: Scene) -> Iterator[Finding]:
+    """Whether the clocks agree: with each other where there are three or more hosts, else with this machine's."""
+    skews = {name: each.clock - each.asked_at for name, each in scene.facts.items() if each.clock and each.asked_at}
+    usual = median(skews.values()) if len(skews) > 2 else 0.0
+    whose = "the other hosts" if len(skews) > 2 else "this machine"
+    for name, skew in skews.items():
+        off = skew - usual
+        if abs(off) > SKEW_SECONDS:
+            yield Finding(
+                name, f"its clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} {whose}",
+                f"within {SKEW_SECONDS:.0f} s", on(scene, name, "timedatectl", "set-ntp", "true", root=True), "warning",
+            )  # fmt: skip
+    if skews:
+        yield passed(f"at most {max(abs(skew - usual) for skew in skews.values()):.1f} s apart")
+
+
+def resolver(scene: Scene) -> Iterator[Finding]:
+    """Whether a name outside is answered or refused in time: Ray asks for one, and a resolver that hangs costs 20 s."""
+    for name, facts in scene.facts.items():
+        if facts.resolver_seconds >= SLOW_SECONDS and "RES_OPTIONS" not in environment(scene, name):
+            yield Finding(
+                name, f"its DNS does not answer within {facts.resolver_seconds:.1f} s", "an answer, or none at once",
+                f'set env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name} in the inventory', "warning",
+            )  # fmt: skip
+
+
+def _failing(scene: Scene, is_mine: Callable[[HostError], bool]) -> Iterator[Finding]:
+    errors = {name: each.error for name, each in scene.observations.items() if each.error is not None}
+    for name, error in errors.items():
+        if is_mine(error):
+            yield Finding(name, error.problem, "", error.remedy)
+    if not any(map(is_mine, errors.values())) and scene.facts:
+        yield passed(counted(len(scene.facts), "host"))
+
+
+def _is_connect(error: HostError) -> bool:
+    return isinstance(error, UnreachableError | HostKeyError | AuthenticationError)
+
+
+def _is_tcp(error: HostError) -> bool:
+    """No connection: what failed beneath SSH is an OSError (`transport.ssh.connect_error`), and a jump host says so."""
+    if not isinstance(error, UnreachableError):
+        return False
+    by_words = ("resolved", "no answer from", "cannot connect", "Connect failed", "[Errno")
+    return isinstance(error.__cause__, OSError) or any(words in error.problem for words in by_words)
+
+
+def _is_shell(error: HostError) -> bool:
+    """A login that ran to its end and never ran our program."""
+    return not _is_connect(error) and "ended without an answer" in error.problem
+
+
+def _res_needless(scene: Scene) -> str:
+    return no_answer(scene) or (no_ray(scene) if scene.spec else "")
+
+
+REACH = (
+    Check("tcp", "reach", tcp, "its SSH port answers", skippable=False),
+    Check("ssh", "reach", ssh, "an SSH server", skippable=False),
+    Check("host-key", "reach", host_key, "a key that known_hosts has", skippable=False),
+    Check("login", "reach", login, "a login", skippable=False),
+    Check("clean-shell", "reach", clean_shell, "no output of its own"),
+    Check("python", "reach", python, "3.8 or later", skippable=False),
+    Check("writable", "reach", writable, "home, /tmp and /dev/shm", no_answer),
+    Check("processes-visible", "reach", processes_visible, "/proc without hidepid", no_answer, "warning"),
+    Check("clock", "reach", clock, "within 5 s", no_answer, "warning"),
+    Check("resolver", "reach", resolver, "an answer in 1.5 s", _res_needless, "warning"),
+)

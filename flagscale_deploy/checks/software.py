@@ -1,0 +1,162 @@
+"""Whether hosts have the software that the plan needs, and the same of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from flagscale_deploy.checks.ground import (
+    at_worst,
+    engine_hosts,
+    from_planner,
+    no_answer,
+    no_ray,
+    no_spec,
+    on,
+    one_host,
+    passed,
+    ray_hosts,
+    spanning,
+    summary,
+)
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.software import odd_ones
+
+TOKENS_SINCE = (2, 52)
+"""The first Ray with token authentication, which every cluster of ours uses (its 2.52 release notes)."""
+
+Version = Callable[[Facts], str | None]
+
+
+def environment(scene: Scene) -> Iterator[Finding]:
+    """Whether the environment (`venv`, `before_start`) starts."""
+    for name, facts in scene.facts.items():
+        if facts.environment_error:
+            yield Finding(name, f"its environment does not start: {facts.environment_error}", "",
+                          "correct venv or before_start")  # fmt: skip
+
+
+def ray_installed(scene: Scene) -> Iterator[Finding]:
+    """Whether every node of the cluster has Ray."""
+    yield from from_planner(scene, "ray-installed")
+
+
+def vllm_installed(scene: Scene) -> Iterator[Finding]:
+    """Whether every host with a rank of an engine has vLLM."""
+    yield from from_planner(scene, "vllm-installed")
+
+
+def router_installed(scene: Scene) -> Iterator[Finding]:
+    """Whether a host that a router is planned on has vllm-router."""
+    yield from from_planner(scene, "router-installed")
+
+
+def ray_version(scene: Scene) -> Iterator[Finding]:
+    """Whether Ray is new enough for token authentication."""
+    names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
+    old = {name: version for name in names if (version := scene.facts[name].ray) and _is_older(version)}
+    for name, version in old.items():
+        yield Finding(name, f"Ray {version} has no token authentication", "2.52 or later",
+                      f"on {name}: pip install -U 'ray[default]'", at_worst(scene.spec is not None))  # fmt: skip
+    if versions := [version for name in names if (version := scene.facts[name].ray)]:
+        yield passed(summary(versions))
+
+
+def same_python(scene: Scene) -> Iterator[Finding]:
+    """Whether all Ray nodes have the same Python, patch level included: Ray refuses a node with another."""
+    yield from _same_in_ray(scene, "same-python", "Python", lambda facts: facts.python)
+
+
+def same_ray(scene: Scene) -> Iterator[Finding]:
+    """Whether all Ray nodes have the same Ray, patch level included: it refuses a node with another."""
+    yield from _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray)
+
+
+def same_vllm(scene: Scene) -> Iterator[Finding]:
+    """Whether all hosts have the same vLLM: the ranks of an instance speak to each other in its own objects."""
+    yield from _same(scene, "vLLM", lambda facts: facts.vllm, "pip install vllm=={}")
+
+
+def same_torch(scene: Scene) -> Iterator[Finding]:
+    """Whether all hosts have the same PyTorch, which brings NCCL along."""
+    yield from _same(scene, "PyTorch", lambda facts: facts.torch, "pip install torch=={}")
+
+
+def same_driver(scene: Scene) -> Iterator[Finding]:
+    """Whether all hosts have the same NVIDIA driver."""
+    versions = _versions(scene, lambda facts: facts.driver_version)
+    odd, usual = odd_ones(versions)
+    for name, found in odd.items():
+        remedy = on(scene, name, f"apt-get install nvidia-driver-{usual.partition('.')[0]}", root=True)
+        yield Finding(name, f"driver {found}", f"{usual}, as on the others", remedy, "warning")
+    if versions:
+        yield passed(summary(versions.values()))
+
+
+def _same_in_ray(scene: Scene, check: str, what: str, version: Version) -> Iterator[Finding]:
+    """What the planner says of Ray's nodes; of hosts that nobody planned for, a warning."""
+    names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
+    versions = {name: found for name in names if (found := version(scene.facts[name]))}
+    if scene.spec is not None:
+        yield from from_planner(scene, check)
+    else:
+        odd, usual = odd_ones(versions)
+        for name, found in odd.items():
+            yield Finding(name, f"{what} {found}", f"{usual}, as on the others", f"install {usual} there", "warning")
+    if versions:
+        yield passed(summary(versions.values()))
+
+
+def _same(scene: Scene, what: str, version: Version, command: str) -> Iterator[Finding]:
+    """The odd ones; failed where an instance has ranks on such a host and on another."""
+    versions = _versions(scene, version)
+    odd, usual = odd_ones(versions)
+    for name, found in odd.items():
+        shared = any(
+            name in each.hosts and any(versions.get(host, found) != found for host in each.hosts)
+            for each in spanning(scene)
+        )
+        yield Finding(name, f"{what} {found}", f"{usual}, as on the others",
+                      f"on {name}, in its environment: {command.format(usual)}", at_worst(shared))  # fmt: skip
+    if versions:
+        yield passed(summary(versions.values()))
+
+
+def _versions(scene: Scene, version: Version) -> dict[str, str]:
+    """Of the hosts that engines are planned on, or of all where nothing is planned."""
+    names = engine_hosts(scene) or scene.facts
+    return {name: found for name in scene.facts if name in names and (found := version(scene.facts[name]))}
+
+
+def _is_older(version: str) -> bool:
+    parts = tuple(int(part) for part in re.findall(r"\d{1,6}", version)[:2])
+    return len(parts) == 2 and parts < TOKENS_SINCE
+
+
+def _in_ray(scene: Scene) -> str:
+    return one_host(scene) or (no_ray(scene) if scene.spec else "")
+
+
+def _any_ray(scene: Scene) -> str:
+    return no_answer(scene) or (no_ray(scene) if scene.spec else "")
+
+
+def _routers(scene: Scene) -> str:
+    if why := no_spec(scene):
+        return why
+    return "the plan has no router" if scene.plan and not scene.plan.routers else ""
+
+
+SOFTWARE = (
+    Check("environment", "software", environment, "it starts", no_answer),
+    Check("ray-installed", "software", ray_installed, "Ray on every node", no_ray),
+    Check("vllm-installed", "software", vllm_installed, "vLLM on every host with a rank", no_spec),
+    Check("router-installed", "software", router_installed, "vllm-router where it is planned", _routers),
+    Check("ray-version", "software", ray_version, "2.52 or later", _any_ray),
+    Check("same-python", "software", same_python, "one version", _in_ray),
+    Check("same-ray", "software", same_ray, "one version", _in_ray),
+    Check("same-vllm", "software", same_vllm, "one version", one_host),
+    Check("same-torch", "software", same_torch, "one version", one_host),
+    Check("same-driver", "software", same_driver, "one version", one_host, "warning"),
+)

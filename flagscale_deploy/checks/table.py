@@ -1,0 +1,65 @@
+"""All checks, in the order in which a host is looked at, and what they say of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+
+from flagscale_deploy.checks.ground import counted
+from flagscale_deploy.checks.model import Check, Scene, Verdict
+from flagscale_deploy.checks.reach import REACH
+from flagscale_deploy.checks.software import SOFTWARE
+from flagscale_deploy.errors import Fault, InputError
+
+CHECKS: tuple[Check, ...] = (*REACH, *SOFTWARE)
+NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)
+
+
+def judge(scene: Scene, skip: Collection[str] = ()) -> tuple[Verdict, ...]:
+    """What every check says of a scene, in the table's order: one verdict for each finding, at least one for a check.
+
+    A check in `skip`, and one that has nothing to look at, is `skipped` and says why. Raises InputError for a name in
+    `skip` that is none, or that can't be left out.
+    """
+    refuse_unskippable(skip)
+    return tuple(verdict for check in CHECKS for verdict in _verdicts(check, scene, skip))
+
+
+def refuse_unskippable(skip: Collection[str]) -> None:
+    """Raise InputError for names of checks that are none, and of those that can't be left out."""
+    faults = [fault for name in skip if (fault := _fault(name)) is not None]
+    if faults:
+        raise InputError(faults)
+
+
+def _fault(name: str) -> Fault | None:
+    check = next((each for each in CHECKS if each.name == name), None)
+    if check is None:
+        near = get_close_matches(name, NAMES, 1, 0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"checks are: {', '.join(NAMES)}"
+        return Fault(f"--skip-check {name}", "there is no such check", remedy)
+    if not check.skippable:
+        return Fault(
+            f"--skip-check {name}", "it can't be left out: nothing can be done without it", "correct its cause"
+        )
+    return None
+
+
+def _verdicts(check: Check, scene: Scene, skip: Collection[str]) -> Iterator[Verdict]:
+    if check.name in skip:
+        yield Verdict(check.name, "skipped", found="left out: --skip-check", expected=check.expected)
+        return
+    if why := check.unless(scene):
+        yield Verdict(check.name, "skipped", found=why, expected=check.expected)
+        return
+    findings = list(check.look(scene))
+    complaints = list(dict.fromkeys(each for each in findings if each.state not in ("passed", "skipped")))
+    if not complaints and not scene.facts:
+        yield Verdict(check.name, "skipped", found="no host answered", expected=check.expected)
+    elif not complaints:
+        said = next((each.found for each in findings), counted(len(scene.facts), "host"))
+        state = findings[0].state if findings else "passed"
+        yield Verdict(check.name, state, found=said, expected=check.expected)
+    for each in complaints:
+        expected = each.expected or check.expected
+        yield Verdict(check.name, each.state, each.host, each.found, expected, each.remedy)
