@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.diagnose import Diagnosis
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import StepsFailedError, execute, secret_files
@@ -151,6 +151,8 @@ def failure_json(failure: Failure) -> dict[str, Any]:
             "line": diagnosis.line,
             "cause": diagnosis.cause,
             "remedy": diagnosis.remedy,
+            "signature": diagnosis.signature,
+            "source": diagnosis.source,
         },
         "logs": dict(failure.logs),
         "unread": dict(failure.unread),

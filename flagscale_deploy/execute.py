@@ -10,7 +10,7 @@ from typing import Any
 
 from flagscale_deploy import shell
 from flagscale_deploy.deadline import Deadline
-from flagscale_deploy.diagnose import error_lines
+from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.errors import ConnectError, DeployError, HostError, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flagscale_deploy.diagnose import Diagnosis, diagnose
+from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.folder import safe_name
 from flagscale_deploy.inventory.model import Host
@@ -23,6 +24,9 @@ KINDS = ("engine", "script", "ray", "ray-worker")
 PROBLEMS = ".errors.json"
 COLLECT_SECONDS = 3600.0
 FOREVER_SECONDS = 10 * 365 * 86400.0
+PLACES = ("logs", "ray", "scripts")
+"""What the logs of one host lie in."""
+NODE_IP = re.compile(r"--node-ip-address=([0-9a-fA-F.:]+)")
 DIAGNOSED_BYTES = 8 << 20
 """How much of the end of a file is read for a diagnosis."""
 
@@ -80,14 +84,31 @@ def read_logs(
 
 
 def diagnose_folder(folder: Path) -> Diagnosis | None:
-    """The root cause in collected logs, `<folder>/<host>/…`: what scripts and engines said comes first."""
-    files = [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".sh" and path.name != PROBLEMS
-    ]
-    files.sort(key=lambda path: (PurePosixPath(path.relative_to(folder)).parts[1] != "logs", path))
+    """The root cause in logs on this disk: as they were collected (`<folder>/<host>/…`), in the folder of a run, of a
+    single host, or one file."""
+    if (folder / "plan.json").is_file() and (folder / "logs").is_dir():
+        folder = folder / "logs"
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    alone = folder.is_file() or any(path.parent == folder or path.relative_to(folder).parts[0] in PLACES
+                                    for path in files)  # fmt: skip
+    hosts = {path: folder.name if alone else path.relative_to(folder).parts[0] for path in files}
     return diagnose(
-        (path.relative_to(folder).parts[0], path.name, _end_of(path)) for path in files if "previous" not in path.name
+        ((hosts[path], path.name, _end_of(path)) for path in files if _is_evidence(path)),
+        addresses=dict(_addresses(hosts)),
     )
+
+
+def _is_evidence(path: Path) -> bool:
+    return path.suffix != ".sh" and path.name != PROBLEMS and "previous" not in path.name
+
+
+def _addresses(hosts: Mapping[Path, str]) -> Iterator[tuple[str, str]]:
+    """Hosts by the address that Ray knows them by: the scripts that came with the logs tell it."""
+    for path, host in hosts.items():
+        if path.name in ("ray_head.sh", "ray_worker.sh"):
+            for line in _end_of(path):
+                if found := NODE_IP.search(line):
+                    yield found[1], host
 
 
 def _end_of(path: Path) -> Iterator[str]:

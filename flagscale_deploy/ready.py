@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flagscale_deploy.deadline import Deadline
-from flagscale_deploy.diagnose import error_lines
+from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink

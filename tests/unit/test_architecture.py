@@ -11,7 +11,7 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("errors", "shell", "secrets", "deadline", "events", "diagnose", "engine_log", "remote", "serve"),
+    ("errors", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
     ("inventory", "observation", "render"),
     ("config",),
     ("program", "runner"),
@@ -90,7 +90,7 @@ def test_there_is_no_circle() -> None:
         ("omegaconf", ("config",)),
         ("pydantic", ("config", "inventory.keys")),
         ("subprocess", ("transport.local", "remote")),
-        ("yaml", ("config", "inventory", "diagnose", "program", "serve")),
+        ("yaml", ("config", "inventory", "diagnosis", "program", "serve")),
         ("asyncio", ()),
         ("ray", ("serve",)),
         ("vllm", ()),

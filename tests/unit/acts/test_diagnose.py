@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
+import yaml
 
-from flagscale_deploy.diagnose import Diagnosis, clean, diagnose, error_lines, signatures
+from flagscale_deploy.diagnosis.find import Diagnosis, diagnose, error_lines
+from flagscale_deploy.diagnosis.log_lines import clean
+from flagscale_deploy.diagnosis.table import Signature, match, signatures
 
-EXAMPLES = {
-    "bash: line 4: ray: command not found": "environment with Ray is not active",
-    "/state/scripts/ray_head.sh: line 9: exec: ray: not found": "environment with Ray is not active",
-    "ImportError: Failed to import Ray. Make sure it is installed": "environment with Ray is not active",
-    "ModuleNotFoundError: No module named 'ray'": "environment with Ray is not active",
-    "/state/scripts/vllm_serve_q_0.sh: line 12: exec: vllm: not found": "environment with vLLM is not active",
-    "before_start failed: it ended this script with exit status 7": "before_start failed",
-    "vllm: error: unrecognized arguments: --enable-chunked-prefil": "does not know a flag",
-    "vllm serve: error: argument --dtype: invalid choice: 'fp7'": "does not know a flag",
-    "RuntimeError: Version mismatch: The cluster was started with:": "Ray or Python differ between hosts",
-    "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken": "Ray's token is missing",
-    "Ray's head 10.0.0.1:6379 cannot be reached from here (waited 180 s)": "cannot reach the head's Ray port",
-    "RuntimeError: Failed to connect to GCS at address 10.0.0.1:6379 within 5 seconds":
-        "cannot reach the head's Ray port",
-    "Error: No available node types can fulfill resource request {'node:10.0.0.9': 0.001, 'GPU': 1.0}":
-        "VLLM_HOST_IP differs",
-    "ValueError: Cannot provide a placement group requiring 16 GPUs": "fewer GPUs free in Ray",
-    "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name'": "path does not exist",
-    "OSError: Can't load the configuration of '/models/Qwen'. If you were trying to load it": "path does not exist",
-    "OSError: You are trying to access a gated repo. Cannot access gated repo for url": "token is missing",
-    "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url": "token is missing",
-    "ValueError: The repository /m contains custom code which must be executed. Please pass the argument "
-    "`trust_remote_code=True` to allow custom code to be run.": "code of its own",
-    "RuntimeError: Failed to load the model config. If the model is a custom model not yet available in the library, "
-    "consider setting `trust_remote_code=True` in LLM or using the `--trust-remote-code` flag":
-        "code of its own",
-    "ValueError: Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory utilization":
-        "another process holds memory",
-    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB": "does not fit",
-    "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`": "does not fit",
-    "ValueError: The model's max seq len (131072) is larger than the maximum number of tokens that can be stored in KV "
-    "cache (1024)": "KV cache is too small",
-    "Error while creating shared memory segment /dev/shm/nccl-abc (size 9637888): No space left on device":
-        "/dev/shm is too small",
-    "Gloo connectFullMesh failed with [../pair.cc:144] connect remote=[127.0.0.1]:3456":
-        "resolves to a loopback address",
-    "[W] Unable to resolve hostname to a (local) address. Using the loopback address": "resolves to a loopback address",
-    "RuntimeError: Unable to find interface for: [0.0.0.7]": "hostname is a number",
-    "RuntimeError: Unable to find address for: ib7": "does not exist on this host",
-    "RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)": "NCCL cannot use",
-    "OSError: [Errno 98] error while attempting to bind on address ('0.0.0.0', 8000): address already in use":
-        "a port is taken",
-    "listen tcp 0.0.0.0:6379: bind: EADDRINUSE": "a port is taken",
-    "ConnectionError: Ray is trying to start at 10.0.0.1:6379, but is already running at 10.0.0.1:6380":
-        "a port is taken",
-    "OSError: [Errno 24] Too many open files": "limit of open files",
-    "OSError: AF_UNIX path length cannot exceed 107 bytes: /very/long": "too long a name",
-    "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)": "driver or the wheel",
-    "RuntimeError: CUDA error: no kernel image is available for execution on the device": "driver or the wheel",
-    "PermissionError: [Errno 13] Permission denied: '/tmp/ray'": "another user's",
-    "TimeoutError: Timed out waiting for engine core processes to start. This is often caused by slow weights":
-        "takes longer than vLLM waits",
-    "OSError: [Errno 28] No space left on device": "a disk is full",
-}  # fmt: skip
+SAMPLES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parents[1] / "logs" / "samples.yaml").read_text())
+ENGINE_LOGS = sorted((Path(__file__).parents[1] / "engine_logs").glob("*.log"))
+LEVELS = {each.name: each.level for each in signatures()}
 
 HARMLESS = """\
 (APIServer pid=1013) INFO 11-22 11:05:09 [api_utils.py:286] non-default args: {'trust_remote_code': True}
@@ -77,7 +30,6 @@ Loading safetensors checkpoint shards: 100% Completed | 4/4 [00:10<00:00,  2.5s/
 
 CONSEQUENCES = """\
 (APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
-(APIServer pid=1) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace above
 During handling of the above exception, another exception occurred:
 """.splitlines()
 
@@ -88,18 +40,36 @@ def of(*lines: str, host: str = "gpu01", file: str = "engine.log") -> tuple[str,
     return host, file, lines
 
 
-@pytest.mark.parametrize(("line", "cause"), EXAMPLES.items(), ids=lambda text: text[:40])
-def test_a_known_text_has_a_cause_and_a_remedy(line: str, cause: str) -> None:
+def test_there_is_a_sample_for_every_entry_of_the_table() -> None:
+    assert sorted(SAMPLES) == sorted(LEVELS)
+    assert len(LEVELS) >= 50
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [(name, line) for name, lines in SAMPLES.items() for line in lines], ids=lambda text: text[:40]
+)
+def test_a_sample_is_its_entrys_and_no_others(name: str, line: str) -> None:
+    entry = match(clean(line))
+    assert entry is not None
+    assert entry.name == name
     found = diagnose([of("INFO starting", line, *CONSEQUENCES)])
-    assert found is not None
-    assert found.line == line
-    assert cause in found.cause
-    assert found.remedy
+    if LEVELS[name] == "never":
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.signature, found.line, found.source) == (name, clean(line), entry.source)
+        assert found.cause
+        assert found.remedy
 
 
-def test_every_entry_of_the_table_is_the_first_to_match_an_example() -> None:
-    winners = {next(at for at, each in enumerate(signatures()) if each.regex.search(line)) for line in EXAMPLES}
-    assert [each.regex.pattern for at, each in enumerate(signatures()) if at not in winners] == []
+@pytest.mark.parametrize("path", ENGINE_LOGS, ids=lambda path: path.name)
+def test_an_engine_that_started_well_has_no_cause(path: Path) -> None:
+    assert diagnose([of(*path.read_text().splitlines())]) is None
+
+
+@pytest.mark.parametrize("each", signatures(), ids=lambda each: each.name)
+def test_an_entry_says_where_it_is_from(each: Signature) -> None:
+    assert each.source.startswith(("https://", "measured", "vLLM 0.32", "Ray 2.60", "Python's"))
 
 
 @pytest.mark.parametrize("line", HARMLESS, ids=lambda text: text[-30:])
@@ -124,12 +94,118 @@ def test_a_known_text_wins_over_any_other_error_on_any_host() -> None:
     assert (found.host, found.file, found.cause) == ("gpu02", "raylet.out", "a disk is full")
 
 
-def test_what_is_nearer_to_the_cause_wins_whichever_comes_first() -> None:
+def test_without_times_what_is_nearer_to_the_cause_wins_whichever_comes_first() -> None:
     near, far = "bash: line 1: ray: command not found", "OSError: [Errno 28] No space left on device"
     for lines in ((near, far), (far, near)):
         found = diagnose([of(*lines)])
         assert found is not None
         assert found.line == near
+
+
+def line_of(found: Diagnosis | None) -> str:
+    assert found is not None
+    return found.line
+
+
+FAR = "OSError: [Errno 28] No space left on device"
+STAMPS = {
+    "vLLM": "ERROR 11-22 10:26:0{} [core.py:1] {}",
+    "vLLM, with fractions": "(Worker pid=7) ERROR 11-22 10:26:0{}.250 [core.py:1] {}",
+    "Ray's daemons": "[2026-11-22 10:26:0{},123 E 7 7] (raylet) main.cc:1: {}",
+    "Ray's Python": "2026-11-22 10:26:0{},123\tERROR worker.py:1 -- {}",
+    "torch": "[rank0]:[E1122 10:26:0{}.408271257 ProcessGroupNCCL.cpp:607] {}",
+}
+
+
+@pytest.mark.parametrize("form", STAMPS.values(), ids=STAMPS.keys())
+def test_the_earliest_cause_of_all_hosts_is_named_first(form: str) -> None:
+    late = of(STAMPS["vLLM"].format(5, "ImportError: Failed to import Ray."), host="gpu01")
+    soon = of(form.format(4, FAR), host="gpu02")
+    for logs in ([late, soon], [soon, late]):
+        found = diagnose(logs)
+        assert found is not None
+        assert (found.host, found.signature) == ("gpu02", "disk-full")
+    later = diagnose([late, of(form.format(6, FAR), host="gpu02")])
+    assert later is not None
+    assert later.host == "gpu01"
+
+
+def test_a_line_without_a_time_is_as_old_as_the_one_before_it() -> None:
+    logs = [
+        of("INFO 11-22 10:26:04 [a.py:1] x", FAR, host="gpu02"),
+        of("INFO 11-22 10:26:05 [a.py:1] x", "ray: not found", host="gpu01"),
+    ]
+    assert line_of(diagnose(logs)) == FAR
+
+
+def test_a_clock_that_is_ahead_is_set_right() -> None:
+    logs = [
+        of(STAMPS["vLLM"].format(4, "x: ray: not found"), host="gpu01"),
+        of(STAMPS["vLLM"].format(9, FAR), host="gpu02"),
+    ]
+    assert line_of(diagnose(logs)) == "x: ray: not found"
+    assert line_of(diagnose(logs, offsets={"gpu02": 60.0})) == FAR
+
+
+def test_the_old_year_comes_before_the_new_one() -> None:
+    logs = [of("ERROR 01-01 00:00:01 [a.py:1] x: ray: not found"), of(f"ERROR 12-31 23:59:59 [a.py:1] {FAR}", file="b")]
+    assert line_of(diagnose(logs)) == FAR
+
+
+def test_at_the_same_time_the_order_of_the_hosts_does_not_matter() -> None:
+    logs = [of(STAMPS["vLLM"].format(4, FAR), host=f"gpu0{at}") for at in range(3)]
+    assert {(diagnose(order) or Diagnosis("", "", "")).host for order in (logs, logs[::-1])} == {"gpu00"}
+
+
+ACTOR = (
+    "(EngineCore pid=1) ERROR 11-22 10:26:0{} [core.py:1] ray.exceptions.ActorDiedError: The actor died unexpectedly"
+)
+
+
+def test_a_consequence_is_named_only_where_nothing_earlier_is_known() -> None:
+    unknown = "ERROR 11-22 10:26:05 [core.py:1] KeyError: 'x'"
+    assert line_of(diagnose([of(ACTOR.format(6)), of(unknown, host="gpu02")])) == "KeyError: 'x'"
+    assert "ActorDiedError" in line_of(diagnose([of(ACTOR.format(4)), of(unknown, host="gpu02")]))
+    assert "ActorDiedError" in line_of(diagnose([of(ACTOR.format(4), *CONSEQUENCES)]))
+    assert line_of(diagnose([of(ACTOR.format(4), f"ERROR 11-22 10:26:09 [a.py:1] {FAR}")])) == FAR
+
+
+def test_a_cause_belongs_to_the_host_that_ray_says_it_came_from() -> None:
+    line = (
+        "\x1b[36m(RayWorkerProc pid=267, ip=10.0.0.2)\x1b[0m (Worker_TP1 pid=267) ERROR 11-22 10:26:00 [w.py:1] " + FAR
+    )
+    found = diagnose([of(line)], addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert (found.host, found.line) == ("gpu02", FAR)
+    unnamed = diagnose([of(line)])
+    assert unnamed is not None
+    assert unnamed.host == "10.0.0.2"
+
+
+REMOTE = """\
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1] Traceback (most recent call last):
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1]   File "/opt/v/worker.py", line 7, in get
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1]     raise OSError("No space left on device")
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1] ray.exceptions.RayTaskError(SafetensorError): ray::RayWorkerWrapper.\
+execute_method() (pid=880, ip=10.0.0.2, actor_id=9)
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1]   File "/opt/v/weights.py", line 9, in load
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1]     with safe_open(file) as f:  # address already in use
+(Core pid=1) ERROR 11-22 10:26:00 [core.py:1] SafetensorError: Error while deserializing header: incomplete metadata
+(EngineCore pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+""".splitlines()
+
+
+def test_of_a_traceback_the_exceptions_line_is_quoted_and_its_frames_are_not_read() -> None:
+    found = diagnose([of(*REMOTE)], addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert found.line == "SafetensorError: Error while deserializing header: incomplete metadata"
+    assert (found.host, found.signature) == ("gpu02", "weights-broken")
+
+
+def test_rays_daemons_are_believed_last() -> None:
+    logs = [of("RuntimeError: of the dashboard", file="dashboard.log"), of("ERROR in the engine", host="gpu02")]
+    assert line_of(diagnose(logs)) == "ERROR in the engine"
+    assert line_of(diagnose(logs[:1])) == "RuntimeError: of the dashboard"
 
 
 def test_an_exceptions_own_line_wins_over_what_calls_itself_an_error() -> None:
@@ -188,4 +264,4 @@ def test_what_an_exception_says_comes_before_the_traceback_that_vllm_logs_line_b
     ]
     cause = "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata"
     found = error_lines(f"{prefix}{line}" for line in [*lines, cause])
-    assert found[:2] == [cause, "WorkerProc failed to start."]
+    assert found == [cause]

@@ -14,7 +14,7 @@ from flagscale_deploy import api
 from flagscale_deploy import smoke as module
 from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
-from flagscale_deploy.diagnose import Diagnosis
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import (
     CheckError,
     DeployError,

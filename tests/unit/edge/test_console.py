@@ -16,7 +16,7 @@ from flagscale_deploy import api
 from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
-from flagscale_deploy.diagnose import Diagnosis
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.events import Event
 from flagscale_deploy.folder import RunFolder

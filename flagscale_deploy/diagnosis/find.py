@@ -1,0 +1,140 @@
+"""Reads logs for the cause of a failure: the earliest line that is a known cause, else the first error that follows
+from nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from flagscale_deploy.diagnosis.log_lines import LogLine, earlier, read
+from flagscale_deploy.diagnosis.table import Signature, match
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+IN_STEP: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The root cause in logs: the line, the host and file it stands in, and, if its text is known, cause and remedy.
+
+    `signature` is its entry's name in the table, `source` where the table has it from.
+    """
+
+    host: str
+    file: str
+    line: str
+    cause: str = ""
+    remedy: str = ""
+    signature: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        said = f"{self.host}: {self.file}: {self.line}"
+        said += f"\n    cause: {self.cause}" if self.cause else ""
+        return said + (f"\n    → {self.remedy}" if self.remedy else "")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A line that may be the one. `weight`: 0 a known cause, 1 an exception or a known consequence, 2 something else
+    that calls itself an error, 3 the same in the logs of Ray's daemons, which have many that harm nobody."""
+
+    weight: int
+    rank: int
+    at: float | None
+    number: int
+    found: Diagnosis
+
+    @property
+    def order(self) -> tuple[int, str, str, int]:
+        return self.rank, self.found.host, self.found.file, self.number
+
+
+_EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): \S")
+_ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL)\b|[Ee]rror:|: not found|No such file")
+_DAEMON = re.compile(
+    r"(raylet|gcs_server|dashboard|monitor|log_monitor|runtime_env|agent-|ray_client|python-core|io-worker|event)"
+)
+
+
+def diagnose(
+    logs: Iterable[tuple[str, str, Iterable[str]]],
+    *,
+    addresses: Mapping[str, str] = NOTHING,
+    offsets: Mapping[str, float] = IN_STEP,
+) -> Diagnosis | None:
+    """The root cause in logs given as (host, file, lines); None where nothing looks like an error.
+
+    Known causes come before all else, the earliest of them first; then exceptions and known consequences, whichever is
+    earlier; then what else calls itself an error. Where a time is not known the earlier entry of the table wins.
+    `addresses` names the hosts behind addresses that lines speak of; `offsets` are the seconds that hosts' clocks are
+    ahead of ours.
+    """
+    best: dict[tuple[int, bool], _Candidate] = {}
+    for host, file, lines in logs:
+        for found in _in_file(host, file, lines, addresses, offsets.get(host, 0.0)):
+            key = found.weight, found.at is None
+            if key not in best or _before(found, best[key]):
+                best[key] = found
+    for weight in range(4):
+        dated, undated = best.get((weight, False)), best.get((weight, True))
+        if dated is not None:
+            return (undated if undated is not None and undated.rank < dated.rank else dated).found
+        if undated is not None:
+            return undated.found
+    return None
+
+
+def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
+    """The lines that carry an error, what says nothing of the cause left out, the first ones first; each only once.
+
+    What an exception says comes before all else: vLLM logs each line of a traceback as an error.
+    """
+    exceptions: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for line in read(lines):
+        weight, _ = _weigh(line)
+        if weight is not None:
+            (exceptions if weight <= 1 else others).setdefault(line.text)
+    return [*exceptions, *others][:most]
+
+
+def _in_file(
+    host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], offset: float
+) -> Iterable[_Candidate]:
+    """The earliest candidate of each weight and entry: a file is written in the order of time."""
+    first: dict[tuple[int, int, bool], _Candidate] = {}
+    daemon = _DAEMON.match(file.rpartition("/")[2]) is not None
+    for line in read(lines):
+        weight, known = _weigh(line)
+        if weight is None:
+            continue
+        weight = 3 if daemon and known is None else weight
+        rank = -1 if known is None else known.rank
+        at = None if line.at is None else line.at - offset
+        where = addresses.get(line.ip, line.ip) or host
+        named = (known.cause, known.remedy, known.name, known.source) if known else ()
+        candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, line.text, *named))
+        key = weight, rank if at is None else 0, at is None
+        if key not in first or (at is not None and _before(candidate, first[key], same_file=True)):
+            first[key] = candidate
+    return first.values()
+
+
+def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool:
+    """Whether a candidate is nearer to the cause than another of its weight; both have a time, or neither."""
+    if one.at is not None and other.at is not None and one.at != other.at:
+        return earlier(one.at, other.at)
+    return one.number < other.number if same_file else one.order < other.order
+
+
+def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:
+    """How near to a cause a line is (None: not an error at all), and its entry in the table."""
+    known = match(line.text)
+    if known is not None:
+        return {"cause": 0, "consequence": 1, "never": None}[known.level], known
+    if line.warning:
+        return None, None
+    return (1, None) if _EXCEPTION.search(line.text) else (2, None) if _ERROR.search(line.raw) else (None, None)

@@ -1,0 +1,107 @@
+"""Log lines as vLLM, Ray, torch and NCCL write them: who says what, when, on which host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+_PREFIX = re.compile(
+    r"(?:(?:\x1b\[[0-9;]*m|\([^()]*\bpid=[^)]*\)|\(raylet[^)]*\)|\[rank\d+\]:"
+    r"|(?:ERROR|INFO|WARNING|DEBUG|CRITICAL) [\d-]+ [\d:.]+ (?:\[[^\]]*\]|\S+:\d+\])) ?)+"
+)
+"""What vLLM and Ray put before a line; one blank may follow each part, what follows that is the line's own indent."""
+_SPEAKER = re.compile(r"\([^()]*\bpid=[^)]*\)")
+_IP = re.compile(r"\bpid=\d+, ip=([0-9a-fA-F.:]+)|\bIP: (\d+(?:\.\d+){3})\b|\band address: (\d+(?:\.\d+){3})\b")
+_QUIET = re.compile(
+    r"\b(?:INFO|DEBUG) \d\d-\d\d |^(?:INFO|DEBUG): |\d \d+:\d\d:\d\d,\d+\s+(?:INFO|DEBUG) "
+    r"|\[\d{4}-\d\d-\d\d [\d:,.]+ [ID] |\[I\d{3,4} |NCCL INFO |\t(?:INFO|DEBUG) |\.\d+Z? (?:INFO|DEBUG)\b"
+)
+_WARNING = re.compile(r"\bWARNING \d\d-\d\d |\[\d{4}-\d\d-\d\d [\d:,.]+ W |\tWARNING |\b\w*Warning: ")
+_STAMPS = (
+    re.compile(
+        r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[ T](?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d(?:[.,]\d+)?)"
+    ),
+    re.compile(
+        r"(?:ERROR|INFO|WARNING|DEBUG|CRITICAL) (?P<month>\d\d)-(?P<day>\d\d) "
+        r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d(?:\.\d+)?)"
+    ),
+    re.compile(r"\[[EWIF](?P<month>\d\d?)(?P<day>\d\d) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d(?:\.\d+)?) "),
+)
+"""Ray and Python's logging (with a year), vLLM, torch's C++. All of them say the host's local time."""
+_YEAR = 366 * 86400.0
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that may be an error: INFO and the frames of tracebacks are left out.
+
+    `raw` is the whole line, `text` is without prefixes; `at` seconds since New Year by the clock of the host that
+    wrote the file, from the line itself or the nearest one before it; `ip` the address of the node that said it, if
+    that is told.
+    """
+
+    number: int
+    raw: str
+    text: str
+    at: float | None
+    ip: str
+    warning: bool
+
+
+def read(lines: Iterable[str]) -> Iterator[LogLine]:
+    """The lines of one file that may be errors."""
+    at: float | None = None
+    tracing: dict[str, str] = {}
+    """Speakers that are in the middle of a traceback, with the address that it came from."""
+    for number, line in enumerate(lines):
+        stamp = _stamp(line)
+        at = at if stamp is None else stamp
+        head, body = _split(line)
+        speaker = " ".join(_SPEAKER.findall(head))
+        ip = _address(line)
+        if "Traceback (most recent call last)" in body or "RayTaskError(" in body or body.startswith('  File "'):
+            tracing[speaker] = ip or tracing.get(speaker, "")
+            continue
+        if speaker in tracing:
+            if not body.strip() or body[0].isspace():
+                continue
+            ip = tracing.pop(speaker) or ip
+        if body.strip() and not _QUIET.search(line):
+            yield LogLine(number, line, body.strip(), at, ip, _WARNING.search(line) is not None)
+
+
+def clean(line: str) -> str:
+    """A log line without the process and logger prefixes that vLLM and Ray put before it."""
+    return _split(line)[1].strip() or line
+
+
+def earlier(one: float, other: float) -> bool:
+    """Whether a time of the year lies before another one; what is half a year away is New Year between them."""
+    return one < other if abs(one - other) < _YEAR / 2 else one > other
+
+
+def _split(line: str) -> tuple[str, str]:
+    found = _PREFIX.match(line)
+    return (found[0], line[found.end() :]) if found else ("", line)
+
+
+def _address(line: str) -> str:
+    found = _IP.search(line)
+    return next(filter(None, found.groups()), "") if found else ""
+
+
+def _stamp(line: str) -> float | None:
+    start = line[:200]
+    for pattern in _STAMPS:
+        if found := pattern.search(start):
+            number = {name: int(value) for name, value in found.groupdict().items() if name not in ("second", "year")}
+            second = float(found["second"].replace(",", "."))
+            try:
+                day = datetime(2000, number["month"], number["day"], tzinfo=timezone.utc)
+            except ValueError:
+                continue
+            elapsed = (day - datetime(2000, 1, 1, tzinfo=timezone.utc)).total_seconds()
+            return elapsed + number["hour"] * 3600 + number["minute"] * 60 + second
+    return None
