@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,10 @@ class StandIn:
 
 
 def build(path: Path) -> StandIn:
-    """Make the environment in an empty directory. Its metadata say that vLLM and Ray are installed; this Ray fails."""
+    """Make the environment in an empty directory. Its metadata say that vLLM and Ray are installed; this Ray fails.
+
+    Of vLLM there is also the package, which reads command lines and no more: every flag of vLLM 0.32 is known to it.
+    """
     made = StandIn(path / "environment", path / "command")
     venv.create(made.environment, symlinks=True)
     packages = next((made.environment / "lib").glob("python*")) / "site-packages"
@@ -37,6 +41,7 @@ def build(path: Path) -> StandIn:
         metadata = packages / f"{name}-{VERSION}.dist-info/METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {VERSION}\n")
+    shutil.copytree(HERE / "vllm_package", packages / "vllm", ignore=shutil.ignore_patterns("__pycache__"))
     made.command.mkdir()
     for directory in (made.command, made.environment / "bin"):
         _program(directory / "vllm", "#!/usr/bin/env python3\n" + (HERE / "vllm_stand_in.py").read_text())
