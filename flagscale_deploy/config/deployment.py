@@ -7,14 +7,14 @@ from typing import Any
 from flagscale_deploy.config.dialects import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import Deploy
+from flagscale_deploy.config.places import Findings, Path, nearest
+from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
+from flagscale_deploy.config.settings import Deploy, RouterSettings
 from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.secrets import is_secret_name
 
 OTHER_ENGINES = ("sglang", "llama_cpp", "llama.cpp", "tgi", "lmdeploy", "transformers")
-_SET_BY_US = ("worker_urls", "prefill", "decode", "vllm_pd_disaggregation", "service_discovery", "mini_lb")
 
 
 def read_deploy(tree: dict[str, Any], findings: Findings) -> tuple[Deploy, dict[str, Path]]:
@@ -40,15 +40,21 @@ def read_router(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> 
         return RouterSpec()
     flags = {}
     for key, value in (deploy.router.model_extra or {}).items():
-        if key in _SET_BY_US:
+        flag = key.replace("_", "-")
+        if flag in SET_BY_US:
             findings.add((*set_in["router"], key), "is set by this tool", "take it out")
+        elif flag in OF_OTHER_MODES:
+            findings.add((*set_in["router"], key), "belongs to a mode that is not run here", "take it out")
         elif is_secret_name(key):
             findings.add((*set_in["router"], key), "would be seen in the list of processes", "set the model's api-key")
+        elif flag not in FLAGS:
+            known = (*RouterSettings.model_fields, *(each.replace("-", "_") for each in FLAGS))
+            findings.add((*set_in["router"], key), "is no flag of vllm-router", nearest(key, known))
         elif value is not None:
-            flags[key.replace("_", "-")] = value
-    given = deploy.router.model_dump(include={"enabled", "policy"}, exclude_none=True)
+            flags[flag] = value
+    given = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)
     port = None if deploy.router.port == "auto" else deploy.router.port
-    return RouterSpec(**given, port=port, options=flags)
+    return RouterSpec(**given, port=port, metrics_port=deploy.router.prometheus_port, options=flags)
 
 
 def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:

@@ -74,12 +74,17 @@ class RaySettings(Settings):
 
 
 class RouterSettings(Settings):
-    """`deploy.router`; keys that are not named here are flags of vllm-router. Policies: those of vllm-router 0.1.17."""
+    """`deploy.router`; keys that are not named here are flags of vllm-router (`router_flags.py`).
+
+    Policies: those of vllm-router 0.1.17.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     enabled: Flag | None = None
     port: PortOrAuto | None = None
+    host: Text | None = None
+    prometheus_port: Port | None = None
     policy: (
         Annotated[
             Literal[

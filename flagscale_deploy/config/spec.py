@@ -40,13 +40,16 @@ class RaySpec:
 class RouterSpec:
     """`deploy.router`: what stands in front of a model's replicas.
 
-    `enabled` None: a router where there is more than one replica. `port` None: the planner's choice. `options` are
+    `enabled` None: a router where there is more than one replica. `port`, `metrics_port` None: the planner's choice.
+    `host` is the address it listens on, None all of them. `options` are
     further flags of vllm-router, dashed and without `--`, with values as the user wrote them.
     """
 
     enabled: bool | None = None
     policy: str = "cache_aware"
     port: int | None = None
+    host: str | None = None
+    metrics_port: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

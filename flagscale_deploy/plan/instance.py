@@ -49,8 +49,8 @@ def plan_instance(
         endpoint=f"{scheme}://{join_port(public_address(driver, network, bound), port)}/v1",
         served_name=_served_name(model),
         script=f"vllm_serve_{file_name(model.name)}_{placement.replica}.sh",
-        local_url=f"{scheme}://{join_port(_address(bound, LOOPBACK), port)}",
-        worker_url=f"{scheme}://{join_port(_address(bound, network.node_ip), port)}",
+        local_url=f"{scheme}://{join_port(bound_address(bound, LOOPBACK), port)}",
+        worker_url=f"{scheme}://{join_port(bound_address(bound, network.node_ip), port)}",
     )
 
 
@@ -76,6 +76,6 @@ def _served_name(model: ModelSpec) -> str:
     return str(given or model.model)
 
 
-def _address(bound: Any, otherwise: str) -> str:
+def bound_address(bound: Any, otherwise: str) -> str:
     """Where a server answers that was told to bind to an address, or to none or all of them."""
     return str(bound) if bound and bound not in EVERY_ADDRESS else otherwise

@@ -20,7 +20,7 @@ CHECK = "node-ip"
 def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: list[Fault]) -> dict[str, Network]:
     """The data network of each host; what doesn't fit is added to `faults`."""
     networks = {host.name: _network(host, facts.get(host.name), faults) for host in hosts}
-    looped = [name for name, network in networks.items() if _is_loopback(network.node_ip)]
+    looped = [name for name, network in networks.items() if is_loopback(network.node_ip)]
     if looped and len(networks) > 1:
         faults.extend(
             Fault(name, f"its address {networks[name].node_ip} is one that no other host can reach",
@@ -59,9 +59,9 @@ def _network(host: Host, facts: Facts | None, faults: list[Fault]) -> Network:
             faults.append(Fault(host.name, f"node_ip {host.node_ip} is not an address of it; it has {', '.join(held)}",
                                 "correct node_ip in the inventory, or leave it out", CHECK))  # fmt: skip
         return Network(host.node_ip, facts.interface_of(host.node_ip))
-    if host.connection == "ssh" and host.address in held and not _is_loopback(host.address):
+    if host.connection == "ssh" and host.address in held and not is_loopback(host.address):
         return Network(host.address, facts.interface_of(host.address))
-    address = facts.default_address or next((each for each in held if not _is_loopback(each)), LOOPBACK)
+    address = facts.default_address or next((each for each in held if not is_loopback(each)), LOOPBACK)
     return Network(address, facts.interface_of(address))
 
 
@@ -79,5 +79,6 @@ def _by_interface(host: Host, interface: str, facts: Facts, faults: list[Fault])
     return Network(address, interface)
 
 
-def _is_loopback(text: str) -> bool:
+def is_loopback(text: str) -> bool:
+    """Whether an address is one that no other host can reach."""
     return text == "localhost" or (is_address(text) and ip_address(text).is_loopback)

@@ -13,6 +13,7 @@ from flagscale_deploy.errors import CheckError, Fault, InputError
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit
 from flagscale_deploy.observation import Facts
+from flagscale_deploy.plan.asked_ports import take_asked_ports
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
@@ -95,6 +96,7 @@ def draft(
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
     faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
     models = {model.name: model for model in spec.models}
+    take_asked_ports(spec, hosts, head, placements, models, ports)
     engine_ports = plan_engine_ports(placements, models, ports)
     ray = plan_ray(spec, hosts, head, networks, placements, free, facts, ports, run_id)
     faults += [
@@ -107,7 +109,7 @@ def draft(
         plan_instance(spec, inventory, networks, models[each.model], each, engine_ports[each.model, each.replica], ray)
         for each in placements
     )
-    routers = plan_routers(spec, head, instances, networks, ports)
+    routers = plan_routers(spec, head, instances, networks, ports, faults)
     if program is not None:
         instances += (plan_program(spec, program, inventory, networks, free, ray, ports),)
     faults += software_faults(

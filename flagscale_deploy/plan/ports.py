@@ -19,16 +19,20 @@ class Ports:
     def __init__(self, facts: Mapping[str, Facts], deployment: str, faults: list[Fault]) -> None:
         self._facts, self._deployment, self._faults = facts, deployment, faults
         self._planned: dict[tuple[str, int], str] = {}
+        self._given: set[tuple[str, int, str]] = set()
 
     def fixed(self, host: str, port: int, use: str, where: str) -> int:
-        """Take this very port; somebody else's is a fault."""
-        if (planned := self._planned.get((host, port))) is not None:
+        """Take this very port; somebody else's is a fault. One that was taken for the same use is its own."""
+        planned = self._planned.setdefault((host, port), use)
+        if (host, port, use) in self._given:
+            return port
+        self._given.add((host, port, use))
+        if planned != use:
             self._faults.append(Fault(where, f"port {port} on {host} is taken twice: by {planned} and {use}",
                                       "give one of them another port", "ports", host))  # fmt: skip
         elif (holder := self._holder(host, port)) is not None:
             self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {holder}",
                                       "choose another port, or end what holds it", "ports", host))  # fmt: skip
-        self._planned[host, port] = use
         return port
 
     def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = ()) -> int:
@@ -62,14 +66,32 @@ class Ports:
 def plan_engine_ports(
     placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports
 ) -> dict[tuple[str, int], int]:
-    """The port of each (model, replica): the model's own on every host, the next free for a further replica there."""
-    planned: dict[tuple[str, int], int] = {}
-    seen: set[tuple[str, str]] = set()
+    """The port of each (model, replica): the model's own on every host, the next free for a further replica there.
+
+    Those that the configuration names come before those that are chosen, whatever the order of the models.
+    """
+    placements = list(placements)
+    first = takes_its_own(placements, models)
+    planned = {
+        (each.model, each.replica): ports.fixed(
+            each.driver, models[each.model].port, engine_use(each), models[each.model].where
+        )
+        for each in first
+    }
     for each in placements:
-        model, use = models[each.model], f"{each.model}/{each.replica}"
-        if model.port_auto or (each.model, each.driver) in seen:
-            planned[each.model, each.replica] = ports.next_free(each.driver, model.port, use)
-        else:
-            planned[each.model, each.replica] = ports.fixed(each.driver, model.port, use, model.where)
-        seen.add((each.model, each.driver))
+        if each not in first:
+            port = ports.next_free(each.driver, models[each.model].port, engine_use(each))
+            planned[each.model, each.replica] = port
     return planned
+
+
+def takes_its_own(placements: Iterable[Placement], models: Mapping[str, ModelSpec]) -> list[Placement]:
+    """Those that take the very port that their model names: the first of a model on each host."""
+    named = [each for each in placements if not models[each.model].port_auto]
+    firsts = {(each.model, each.driver): each for each in reversed(named)}
+    return [each for each in named if firsts[each.model, each.driver] is each]
+
+
+def engine_use(placement: Placement) -> str:
+    """What a replica is called where its port is spoken of."""
+    return f"{placement.model}/{placement.replica}"

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec
+from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment
-from flagscale_deploy.plan.instance import file_name
-from flagscale_deploy.plan.model import InstancePlan, Network, RouterPlan, join_port
-from flagscale_deploy.plan.network import LOOPBACK, public_address
+from flagscale_deploy.plan.instance import bound_address, file_name
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
+from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
 from flagscale_deploy.plan.ports import Ports
 
 PORT, PROMETHEUS_PORT = 30000, 29000
 """vllm-router's own defaults (`vllm-router --help`, 0.1.17)."""
 
+REPEATED = frozenset({"kv-event-source", "kv-event-replay-source", "wasm-middleware-route"})
+"""Its flags that are given once for each value (same source); of the others a list is one flag with many words."""
+
 
 def plan_routers(
-    spec: ServeSpec, head: Host, instances: Sequence[InstancePlan], networks: Mapping[str, Network], ports: Ports
+    spec: ServeSpec,
+    head: Host,
+    instances: Sequence[InstancePlan],
+    networks: Mapping[str, Network],
+    ports: Ports,
+    faults: list[Fault],
 ) -> tuple[RouterPlan, ...]:
     """A router on the head for each model that has several replicas, or for every model where one was asked for.
 
     A port that the configuration names is for the first router; each further one takes the next free.
+    A replica that the router could not reach is a fault.
     """
     routers: list[RouterPlan] = []
-    for model in dict.fromkeys(each.model for each in instances):
+    for model in routed_models(spec, instances):
         replicas = [each for each in instances if each.model == model]
-        if spec.router.enabled is False or (spec.router.enabled is None and len(replicas) == 1):
-            continue
-        asked = spec.router.port if not routers else None
-        use = f"the router of {model}"
-        port = (
-            ports.next_free(head.name, PORT, use)
-            if asked is None
-            else ports.fixed(head.name, asked, use, f"{spec.source}: deploy.router.port")
-        )
-        metrics = ports.next_free(head.name, PROMETHEUS_PORT, f"{use} (metrics)")
+        faults += _unreachable(spec, head, replicas)
+        port, metrics = _ports(spec, head, model, ports, first=not routers)
         workers = tuple(each.worker_url for each in replicas)
         network = networks[head.name]
         routers.append(
@@ -49,20 +52,67 @@ def plan_routers(
                 workers=workers,
                 argv=tuple(_argv(spec.router, port, metrics, workers, spec.timeouts.ready)),
                 env=host_environment(spec, head, network),
-                endpoint=f"http://{join_port(public_address(head, network), port)}/v1",
+                endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
                 served_name=replicas[0].served_name,
                 script=f"router_{file_name(model)}.sh",
-                local_url=f"http://{join_port(LOOPBACK, port)}",
+                local_url=f"http://{join_port(bound_address(spec.router.host, LOOPBACK), port)}",
             )
         )
     return tuple(routers)
+
+
+def routed_models(spec: ServeSpec, replicas: Sequence[InstancePlan | Placement]) -> list[str]:
+    """The models that get a router, in their order."""
+    count = Counter(each.model for each in replicas)
+    if spec.router.enabled is not None:
+        return list(count) if spec.router.enabled else []
+    return [model for model, copies in count.items() if copies > 1]
+
+
+def router_use(model: str) -> str:
+    """What a model's router is called where its port is spoken of."""
+    return f"the router of {model}"
+
+
+def _ports(spec: ServeSpec, head: Host, model: str, ports: Ports, *, first: bool) -> tuple[int, int]:
+    """Its port, and the one of its metrics."""
+    use, where = router_use(model), f"{spec.source}: deploy.router"
+    asked = (spec.router.port, spec.router.metrics_port) if first else (None, None)
+    port = (
+        ports.next_free(head.name, PORT, use)
+        if asked[0] is None
+        else ports.fixed(head.name, asked[0], use, f"{where}.port")
+    )
+    metrics = (
+        ports.next_free(head.name, PROMETHEUS_PORT, f"{use} (metrics)")
+        if asked[1] is None
+        else ports.fixed(head.name, asked[1], f"{use} (metrics)", f"{where}.prometheus_port")
+    )
+    return port, metrics
+
+
+def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) -> Iterator[Fault]:
+    """A replica that listens on its own host alone cannot be behind a router on another."""
+    models = {model.name: model for model in spec.models}
+    for each in replicas:
+        model = models[each.model]
+        bound = str(model.engine_args.get("host") or "")
+        if each.driver != head.name and is_loopback(bound):
+            yield Fault(
+                f"{model.where}.host",
+                f"{each.name} on {each.driver} listens on {bound} only, where the router on {head.name} "
+                "cannot reach it",
+                "leave host out, or write 0.0.0.0; or leave the router out: deploy.router: none",
+                "ports",
+                each.driver,
+            )
 
 
 def _argv(asked: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:
     """`--worker-urls` takes all words up to the next flag, so it comes before the others."""
     yield from ("vllm-router", "--worker-urls", *workers)
     flags: dict[str, Any] = {
-        "host": "0.0.0.0",
+        "host": asked.host or "0.0.0.0",
         "port": port,
         "policy": asked.policy,
         "prometheus-port": metrics,
@@ -73,6 +123,8 @@ def _argv(asked: RouterSpec, port: int, metrics: int, workers: Sequence[str], re
     for key, value in flags.items():
         if value is True:
             yield f"--{key}"
+        elif isinstance(value, list | tuple) and key in REPEATED:
+            yield from (f"--{key}={each}" for each in value)
         elif isinstance(value, list | tuple):
             yield from (f"--{key}", *map(str, value))
         elif value not in (None, False):

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.e2e
 HOSTILE = """-it's "$(x)" `y` ünï\ncode, a=b.c {not json}"""
 
 CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
-    ({"tensor-parallel-size": 2, "pp": 3}, {"tensor_parallel_size": 2, "pipeline_parallel_size": 3}),
+    (
+        {"tensor-parallel-size": 2, "pipeline-parallel-size": 3},
+        {"tensor_parallel_size": 2, "pipeline_parallel_size": 3},
+    ),
     ({"gpu-memory-utilization": 0.9, "max-model-len": "32k"}, {"gpu_memory_utilization": 0.9, "max_model_len": 32000}),
     (
         {"trust-remote-code": True, "enable-chunked-prefill": False},

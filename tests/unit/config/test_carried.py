@@ -34,6 +34,7 @@ def experiment(text: str) -> str:
         ("router: round-robin", RouterSpec(policy="round_robin")),
         ("router: {policy: power_of_two, port: 9100}", RouterSpec(policy="power_of_two", port=9100)),
         ("router: {port: auto, enabled: yes}", RouterSpec(enabled=True)),
+        ("router: {host: 10.0.0.9, prometheus-port: 29001}", RouterSpec(host="10.0.0.9", metrics_port=29001)),
         (
             "router: {retry_max_retries: 9, cb-failure-threshold: 2, log_dir: null}",
             RouterSpec(options={"retry-max-retries": 9, "cb-failure-threshold": 2}),
@@ -151,6 +152,18 @@ FAULTS = {
     "a router's port": (deploy("router: {port: 0}"), "deploy.router.port: 0: expected a port"),
     "a router's list": (deploy("router: [a]"), "deploy.router: a list: expected a mapping"),
     "a router's workers": (deploy("router: {worker_urls: [a]}"), "deploy.router.worker_urls: is set by this tool"),
+    "a flag that the router has not": (
+        deploy("router: {retry_max_retrys: 3}"),
+        "deploy.router.retry_max_retrys: is no flag of vllm-router\n    → did you mean retry_max_retries?",
+    ),
+    "a misspelt key of the router": (
+        deploy("router: {polcy: random}"),
+        "deploy.router.polcy: is no flag of vllm-router\n    → did you mean policy?",
+    ),
+    "a router of another mode": (
+        deploy("router: {mini_lb: true}"),
+        "deploy.router.mini_lb: belongs to a mode that is not",
+    ),
     "a router's key": (deploy(f"router: {{api-key: {KEY}}}"), "deploy.router.api_key: would be seen"),
     "copies": (SEED.replace("num_gpus: 1", "num_replicas: many"), "deploy.models.vllm_model.num_replicas: 'many': "),
     "nodes_envs": (experiment("envs: {nodes_envs: [1]}"), "experiment.envs.nodes_envs: is no mapping"),

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flagscale_deploy.config.spec import RaySpec
+from flagscale_deploy.config.spec import RaySpec, RouterSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.observation import ListeningPort
 from flagscale_deploy.plan.ports import Ports
@@ -31,6 +31,30 @@ def test_two_models_of_one_host_may_not_want_the_same_port() -> None:
     (fault,) = faults_of(ONE, spec(model("a"), model("b")))
     assert fault.where == "qwen.yaml: model_args.b"
     assert fault.problem == "port 8000 on gpu01 is taken twice: by a/0 and b/0"
+
+
+def test_a_port_that_is_chosen_keeps_off_those_that_are_named_whatever_the_order() -> None:
+    auto, named = model("a", port=8000, port_auto=True), model("b", port=8000)
+    for models in ((auto, named), (named, auto)):
+        made = planned(ONE, spec(*models))
+        assert {each.model: each.port for each in made.instances} == {"a": 8001, "b": 8000}
+    copies = planned(ONE, spec(model("a", port=8000, replicas=2), model("b", port=8001)))
+    assert [(each.name, each.port) for each in copies.instances] == [("a/0", 8000), ("a/1", 8002), ("b/0", 8001)]
+
+
+def test_an_engine_that_chooses_keeps_off_the_named_ports_of_ray_and_the_router() -> None:
+    router = RouterSpec(enabled=True, port=8001, metrics_port=8002)
+    asked = spec(model("a", port=8000, port_auto=True), ray=RaySpec("on", port=8000), router=router)
+    made = planned(ONE, asked)
+    assert (made.instances[0].port, made.ray.port) == (8003, 8000)
+    assert (made.routers[0].port, made.routers[0].metrics_port) == (8001, 8002)
+
+
+def test_a_named_port_that_two_want_is_told_once_with_both() -> None:
+    (fault,) = faults_of(ONE, spec(model(port=7000), ray=RaySpec("on", port=7000)))
+    assert (fault.where, fault.problem) == (
+        "qwen.yaml: deploy.ray.port", "port 7000 on gpu01 is taken twice: by qwen/0 and Ray",
+    )  # fmt: skip
 
 
 def test_rays_ports_are_the_next_free_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.plan.contract import plan_json
 from tests.unit.plan.given import facts, faults_of, inventory, model, planned, seen, spec
@@ -56,3 +58,28 @@ def test_a_head_without_vllm_router_is_a_fault_that_names_the_way_out() -> None:
     (fault,) = faults_of(TWO, spec(TWINS), known)
     assert fault.where == "gpu01"
     assert "deploy.router: none" in fault.remedy
+
+
+def test_it_is_reached_where_it_was_told_to_listen() -> None:
+    asked = spec(TWINS, router=RouterSpec(host="10.9.9.9", port=7000))
+    (router,) = planned(TWO, asked, seen("gpu01", "gpu02")).routers
+    assert "--host=10.9.9.9" in router.argv
+    assert (router.endpoint, router.local_url) == ("http://10.9.9.9:7000/v1", "http://10.9.9.9:7000")
+
+
+@pytest.mark.parametrize("bound", ["127.0.0.1", "localhost", "::1"])
+def test_a_replica_that_only_its_own_host_can_reach_is_a_fault_where_the_router_is_on_another(bound: str) -> None:
+    twins = model("qwen", tp=8, replicas=2, engine_args={"host": bound})
+    (fault,) = faults_of(TWO, spec(twins), seen("gpu01", "gpu02"))
+    assert fault.where == "qwen.yaml: model_args.qwen.host"
+    assert fault.problem.startswith(f"qwen/1 on gpu02 listens on {bound} only")
+    assert "deploy.router: none" in fault.remedy
+    one = inventory("gpu01")
+    (router,) = planned(one, spec(model("qwen", replicas=2, engine_args={"host": "127.0.0.1"}))).routers
+    assert router.workers == ("http://127.0.0.1:8000", "http://127.0.0.1:8001")
+
+
+def test_a_list_is_repeated_where_vllm_router_takes_it_so() -> None:
+    options = {"kv-event-source": ["a=b", "c=d"], "request-id-headers": ["x", "y"]}
+    (router,) = planned(TWO, spec(TWINS, router=RouterSpec(options=options)), seen("gpu01", "gpu02")).routers
+    assert " ".join(router.argv).endswith("--kv-event-source=a=b --kv-event-source=c=d --request-id-headers x y")
