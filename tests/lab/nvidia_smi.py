@@ -1,9 +1,8 @@
-#!/usr/bin/env -S python3 -I -S
-"""Stand-in for nvidia-smi: reports the GPUs that `nvidia-smi.state` beside it (or $NVIDIA_SMI_STATE) lists.
+"""Stand-in for nvidia-smi: reports the GPUs that `state`, in the directory that is its first argument, lists.
 
 Answers `-L`, `--query-gpu=FIELDS` and `--query-compute-apps=FIELDS` with `--format=csv[,noheader][,nounits]`, in the
 words and with the exit statuses of driver 580. Runs on hosts: standard library only, and as little of it as can be:
-what nvidia-smi does in a driver and on a GPU, this does on two cores that eight hosts share.
+what nvidia-smi does in a driver, this does on cores that all hosts share.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ NO_GPU, NO_DRIVER, BAD_ARGUMENT = 6, 9, 2
 MIB = " MiB"
 
 
-def main(argv: list[str]) -> int:
-    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), "nvidia-smi.state")
-    with open(os.environ.get("NVIDIA_SMI_STATE") or beside, encoding="utf-8") as file:
+def main(directory: str, argv: list[str]) -> int:
+    with open(os.path.join(directory, "state"), encoding="utf-8") as file:
         state = eval(file.read())  # a literal, as repr wrote it: json would take longer than all the rest
     if state["error"] is not None:
         return answer([state["error"]], NO_DRIVER)
@@ -46,8 +44,22 @@ def main(argv: list[str]) -> int:
 
 
 def answer(lines: list[str], status: int = 0) -> int:
-    sys.stdout.writelines(line + "\n" for line in lines)
+    text = "".join(line + "\n" for line in lines)
+    sys.stdout.write(text)
+    if status == 0:
+        remember(text)
     return status
+
+
+def remember(text: str) -> None:
+    """Leave an answer where the command finds it when it is asked the same again."""
+    path = os.path.join(sys.argv[1], "said " + " ".join(sys.argv[2:]))
+    try:
+        with open(f"{path} {os.getpid()}", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(f"{path} {os.getpid()}", path)
+    except OSError:  # words that make no file name, or a user who may not write here
+        return
 
 
 def uuid(index: int) -> str:
@@ -113,4 +125,4 @@ def without_units(line: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
