@@ -68,9 +68,11 @@ def writable(scene: Scene) -> Iterator[Finding]:
             first = facts.unwritable[0]
             cure = on(scene, name, "chmod", "1777", first, root=True) if first in ("/tmp", "/dev/shm") else ""
             yield Finding(
-                name, f"{facts.user or 'the user'} can't write to {paths}", "home, /tmp and /dev/shm can be written to",
+                name,
+                f"{facts.user or 'the user'} can't write to {paths}",
+                "home, /tmp and /dev/shm can be written to",
                 cure or f"make it writable for {facts.user}, or free space: {on(scene, name, 'ls', '-ld', first)}",
-            )  # fmt: skip
+            )
 
 
 def processes_visible(scene: Scene) -> Iterator[Finding]:
@@ -78,9 +80,12 @@ def processes_visible(scene: Scene) -> Iterator[Finding]:
     for name, facts in scene.facts.items():
         if not facts.sees_everyone:
             yield Finding(
-                name, "/proc hides the processes of other users (hidepid)", "all processes can be seen",
-                on(scene, name, "mount", "-o", "remount,hidepid=0", "/proc", root=True), "warning",
-            )  # fmt: skip
+                name,
+                "/proc hides the processes of other users (hidepid)",
+                "all processes can be seen",
+                on(scene, name, "mount", "-o", "remount,hidepid=0", "/proc", root=True),
+                "warning",
+            )
 
 
 def clock(scene: Scene) -> Iterator[Finding]:
@@ -92,9 +97,12 @@ def clock(scene: Scene) -> Iterator[Finding]:
         off = skew - usual
         if abs(off) > SKEW_SECONDS:
             yield Finding(
-                name, f"its clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} {whose}",
-                f"within {SKEW_SECONDS:.0f} s", on(scene, name, "timedatectl", "set-ntp", "true", root=True), "warning",
-            )  # fmt: skip
+                name,
+                f"its clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} {whose}",
+                f"within {SKEW_SECONDS:.0f} s",
+                on(scene, name, "timedatectl", "set-ntp", "true", root=True),
+                "warning",
+            )
     if skews:
         yield passed(f"at most {max(abs(skew - usual) for skew in skews.values()):.1f} s apart")
 
@@ -104,9 +112,12 @@ def resolver(scene: Scene) -> Iterator[Finding]:
     for name, facts in scene.facts.items():
         if facts.resolver_seconds >= SLOW_SECONDS and "RES_OPTIONS" not in environment(scene, name):
             yield Finding(
-                name, f"its DNS does not answer within {facts.resolver_seconds:.1f} s", "an answer, or none at once",
-                f'set env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name} in the inventory', "warning",
-            )  # fmt: skip
+                name,
+                f"its DNS does not answer within {facts.resolver_seconds:.1f} s",
+                "an answer, or none at once",
+                f'set env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name} in the inventory',
+                "warning",
+            )
 
 
 def _failing(scene: Scene, is_mine: Callable[[HostError], bool]) -> Iterator[Finding]:

@@ -33,8 +33,9 @@ def environment(scene: Scene) -> Iterator[Finding]:
     """Whether the environment (`venv`, `before_start`) starts."""
     for name, facts in scene.facts.items():
         if facts.environment_error:
-            yield Finding(name, f"its environment does not start: {facts.environment_error}", "",
-                          "correct venv or before_start")  # fmt: skip
+            yield Finding(
+                name, f"its environment does not start: {facts.environment_error}", "", "correct venv or before_start"
+            )
 
 
 def ray_installed(scene: Scene) -> Iterator[Finding]:
@@ -57,8 +58,13 @@ def ray_version(scene: Scene) -> Iterator[Finding]:
     names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
     old = {name: version for name in names if (version := scene.facts[name].ray) and _is_older(version)}
     for name, version in old.items():
-        yield Finding(name, f"Ray {version} has no token authentication", "2.52 or later",
-                      f"on {name}: pip install -U 'ray[default]'", at_worst(scene.spec is not None))  # fmt: skip
+        yield Finding(
+            name,
+            f"Ray {version} has no token authentication",
+            "2.52 or later",
+            f"on {name}: pip install -U 'ray[default]'",
+            at_worst(scene.spec is not None),
+        )
     if versions := [version for name in names if (version := scene.facts[name].ray)]:
         yield passed(summary(versions))
 
@@ -117,8 +123,13 @@ def _same(scene: Scene, what: str, version: Version, command: str) -> Iterator[F
             name in each.hosts and any(versions.get(host, found) != found for host in each.hosts)
             for each in spanning(scene)
         )
-        yield Finding(name, f"{what} {found}", f"{usual}, as on the others",
-                      f"on {name}, in its environment: {command.format(usual)}", at_worst(shared))  # fmt: skip
+        yield Finding(
+            name,
+            f"{what} {found}",
+            f"{usual}, as on the others",
+            f"on {name}, in its environment: {command.format(usual)}",
+            at_worst(shared),
+        )
     if versions:
         yield passed(summary(versions.values()))
 

@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 
+from flagscale_deploy.checks.engine import ENGINE
+from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.ground import counted
+from flagscale_deploy.checks.leftovers import LEFTOVERS
+from flagscale_deploy.checks.memory import MEMORY
 from flagscale_deploy.checks.model import Check, Scene, Verdict
+from flagscale_deploy.checks.network import NETWORK
+from flagscale_deploy.checks.placement import PLACEMENT
+from flagscale_deploy.checks.ports import PORTS
 from flagscale_deploy.checks.reach import REACH
 from flagscale_deploy.checks.software import SOFTWARE
 from flagscale_deploy.errors import Fault, InputError
 
-CHECKS: tuple[Check, ...] = (*REACH, *SOFTWARE)
+CHECKS: tuple[Check, ...] = (
+    *REACH,
+    *SOFTWARE,
+    *GPUS,
+    *MEMORY,
+    *NETWORK,
+    *PORTS,
+    *PLACEMENT,
+    *ENGINE,
+    *LEFTOVERS,
+)
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)
 
 

@@ -46,6 +46,20 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
     return busy
 
 
+def miscounted(host: Host, facts: Facts) -> Fault | None:
+    """What is wrong where a host has fewer GPUs than the inventory says."""
+    present = len(facts.gpus)
+    if host.gpus is None or present >= host.gpus or _unseen(host, facts):
+        return None
+    why = f" ({facts.gpu_error})" if facts.gpu_error else ""
+    return Fault(
+        host.name,
+        f"the inventory says {host.gpus} GPUs, the host has {present}{why}",
+        "correct gpus in the inventory, or repair the driver: nvidia-smi",
+        "gpu-driver" if facts.gpu_error else "gpu-count",
+    )
+
+
 def place(
     spec: ServeSpec, eligible: Mapping[str, Sequence[Host]], free: Free, busy: Busy, faults: list[Fault]
 ) -> tuple[Placement, ...]:
@@ -161,14 +175,16 @@ def _free_on(
                                 "placement"))  # fmt: skip
         return _only(range(host.gpus or 0), allowed)
     present = [gpu.index for gpu in facts.gpus]
-    if host.gpus is not None and len(present) < host.gpus:
-        if host.type not in ("gpu", "cpu") and not present:
-            return _only(range(host.gpus), allowed)  # accelerators that nvidia-smi doesn't know
-        why = f" ({facts.gpu_error})" if facts.gpu_error else ""
-        faults.append(Fault(host.name, f"the inventory says {host.gpus} GPUs, the host has {len(present)}{why}",
-                            "correct gpus in the inventory, or repair the driver: nvidia-smi",
-                            "gpu-driver" if facts.gpu_error else "gpu-count"))  # fmt: skip
+    if host.gpus is not None and _unseen(host, facts):
+        return _only(range(host.gpus), allowed)
+    if (fault := miscounted(host, facts)) is not None:
+        faults.append(fault)
     return _only((index for index in present if index not in busy), allowed)[: host.gpus]
+
+
+def _unseen(host: Host, facts: Facts) -> bool:
+    """Whether its accelerators are of a kind that nvidia-smi doesn't know."""
+    return host.type not in ("gpu", "cpu") and not facts.gpus
 
 
 def _allowed(host: Host, spec: ServeSpec) -> frozenset[int] | None:

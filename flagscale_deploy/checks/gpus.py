@@ -1,0 +1,188 @@
+"""The GPUs of every host: that they are there, alike, sound and free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from flagscale_deploy.checks.ground import (
+    at_worst,
+    counted,
+    engines,
+    no_answer,
+    no_plan,
+    on,
+    passed,
+    summary,
+)
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.observation import Facts, Gpu, GpuProcess
+from flagscale_deploy.plan.placement import busy_gpus, miscounted
+from flagscale_deploy.plan.recorded import others
+from flagscale_deploy.plan.software import odd_ones
+
+ALIKE_SHARE = 0.02
+"""GPUs of one model tell memory sizes that differ by what firmware and ECC reserve, less than this."""
+
+
+def gpu_driver(scene: Scene) -> Iterator[Finding]:
+    """Whether nvidia-smi works where it is installed: driver loaded, library and module of one version."""
+    for name, facts in scene.facts.items():
+        if facts.gpu_error:
+            needs = scene.inventory[name].type != "cpu"
+            yield Finding(
+                name,
+                f"nvidia-smi fails: {facts.gpu_error}",
+                "a driver that answers",
+                on(scene, name, "modprobe nvidia && nvidia-smi", root=True) + "   (or reboot it)",
+                at_worst(needs),
+            )
+    versions = [facts.driver_version for facts in scene.facts.values() if facts.driver_version]
+    yield passed(summary(versions) or "no NVIDIA driver")
+
+
+def gpu_count(scene: Scene) -> Iterator[Finding]:
+    """Whether hosts have as many GPUs as the inventory says."""
+    for name, facts in scene.facts.items():
+        fault = miscounted(scene.inventory[name], facts)
+        if fault is not None and fault.check == "gpu-count":
+            yield Finding(
+                name,
+                fault.problem,
+                f"{scene.inventory[name].gpus} GPUs",
+                f"{on(scene, name, 'nvidia-smi', '-L')}   (and correct gpus in the inventory)",
+            )
+    yield passed(summary(counted(len(facts.gpus), "GPU") for facts in scene.facts.values()))
+
+
+def gpu_alike(scene: Scene) -> Iterator[Finding]:
+    """Whether the GPUs of an instance are of one model and memory size."""
+    for instance in engines(scene):
+        used = {
+            (host, gpu.index): gpu
+            for host, indexes in instance.gpus.items()
+            for gpu in (scene.facts[host].gpus if host in scene.facts else ())
+            if gpu.index in indexes
+        }
+        kinds = {
+            f"{host} {index}": f"{gpu.name} of {_memory(gpu, used.values())}" for (host, index), gpu in used.items()
+        }
+        odd, usual = odd_ones(kinds)
+        for host, found in dict.fromkeys((key.rpartition(" ")[0], found) for key, found in odd.items()):
+            yield Finding(
+                host,
+                f"{found} for {instance.name}",
+                f"{usual}, as its others",
+                f"choose hosts with equal GPUs: hosts of deploy.models.{instance.model} in the configuration",
+            )
+
+
+def gpu_busy(scene: Scene) -> Iterator[Finding]:
+    """Whether somebody else uses GPUs: failed where what is left is too little."""
+    lacking = any(fault.check == "gpu-busy" for fault in scene.faults)
+    deployment = scene.spec.name if scene.spec else ""
+    for name, facts in scene.facts.items():
+        busy = busy_gpus(facts, deployment)
+        told = {index: who for index, who in busy.items() if lacking or _is_foreign(facts, index, who)}
+        if told:
+            users = [user for gpu in facts.gpus if gpu.index in told for user in gpu.processes]
+            said = "; ".join(f"GPU {index}: {_who(facts, index) or who}" for index, who in told.items())
+            pids = list(dict.fromkeys(str(user.pid) for user in users))
+            kill = on(scene, name, "kill", *pids, root=any(user.user != facts.user for user in users)) if pids else ""
+            stop = [f"flagscale-deploy stop --name {record.get('deployment')}" for record in others(facts, deployment)]
+            cure = kill or (stop[0] if stop else on(scene, name, "fuser", "-v", "/dev/nvidia*", root=True))
+            yield Finding(
+                name, said, "GPUs that nobody else uses", f"{cure}   (or --force to use them anyway)", at_worst(lacking)
+            )
+
+
+def gpu_ecc(scene: Scene) -> Iterator[Finding]:
+    """Whether GPUs had uncorrected memory errors since their driver was loaded."""
+    for name, facts in scene.facts.items():
+        bad = {gpu.index: gpu.ecc_uncorrected for gpu in facts.gpus if gpu.ecc_uncorrected}
+        if bad:
+            said = ", ".join(
+                f"GPU {index}: {counted(errors, 'uncorrected ECC error')}" for index, errors in bad.items()
+            )
+            reset = on(scene, name, "nvidia-smi", "--gpu-reset", "-i", ",".join(map(str, bad)), root=True)
+            yield Finding(name, said, "none", f"{reset}   (where they come back, the GPU is broken)")
+
+
+def gpu_persistence(scene: Scene) -> Iterator[Finding]:
+    """Whether the driver stays loaded while nobody uses a GPU: else each start waits for it for seconds."""
+    for name, facts in scene.facts.items():
+        off = [gpu.index for gpu in facts.gpus if gpu.persistence is False]
+        if off:
+            yield Finding(
+                name,
+                f"persistence mode is off on {_listed(off)}",
+                "on",
+                on(scene, name, "nvidia-smi", "-pm", "1", root=True),
+                "warning",
+            )
+
+
+def gpu_mig(scene: Scene) -> Iterator[Finding]:
+    """Whether GPUs are whole: one in MIG mode can't be used by its index."""
+    for name, facts in scene.facts.items():
+        split = [gpu.index for gpu in facts.gpus if gpu.mig]
+        if split:
+            which = ",".join(map(str, split))
+            yield Finding(
+                name,
+                f"MIG is on, on {_listed(split)}",
+                "off",
+                on(scene, name, "nvidia-smi", "-mig", "0", "-i", which, root=True),
+            )
+
+
+def _memory(gpu: Gpu, alike: Iterable[Gpu]) -> str:
+    """Its size, in the words of the first GPU that has about the same."""
+    sizes = [each.memory_total_mib for each in alike]
+    near = [size for size in sizes if abs(size - gpu.memory_total_mib) <= ALIKE_SHARE * max(size, 1)]
+    return f"{(near[0] if near else gpu.memory_total_mib) / 1024:.0f} GiB"
+
+
+def _is_foreign(facts: Facts, index: int, who: str) -> bool:
+    """Whether a GPU's user is no run of ours: those are told as what was left over."""
+    gpu = next((each for each in facts.gpus if each.index == index), None)
+    if gpu is None or who.startswith("deployment "):
+        return False
+    return not gpu.processes or any(not user.run for user in gpu.processes)
+
+
+def _who(facts: Facts, index: int) -> str:
+    gpu = next((each for each in facts.gpus if each.index == index), None)
+    return ", ".join(_describe(user, facts.clock) for user in gpu.processes) if gpu else ""
+
+
+def _describe(user: GpuProcess, clock: float) -> str:
+    words = [f"pid {user.pid}", f"of {user.user}" if user.user else "", user.command[:80]]
+    age = int(clock - user.since) if user.since and clock > user.since else None
+    details = [f"{user.memory_mib} MiB", f"for {timedelta(seconds=age)}" if age is not None and age < 10**9 else ""]
+    return " ".join(filter(None, words)) + f" ({', '.join(filter(None, details))})"
+
+
+def _listed(indexes: list[int]) -> str:
+    return f"GPU {', '.join(map(str, indexes))}"
+
+
+def _no_gpu(scene: Scene) -> str:
+    return no_answer(scene) or ("" if any(facts.gpus for facts in scene.facts.values()) else "no host has GPUs")
+
+
+def _no_engine_on_gpus(scene: Scene) -> str:
+    used = Counter(bool(indexes) for each in engines(scene) for indexes in each.gpus.values())
+    return no_plan(scene) or ("" if used[True] else "nothing is planned on GPUs")
+
+
+GPUS = (
+    Check("gpu-driver", "gpus", gpu_driver, "nvidia-smi answers", no_answer),
+    Check("gpu-count", "gpus", gpu_count, "as many as the inventory says", no_answer),
+    Check("gpu-alike", "gpus", gpu_alike, "one model and memory size", _no_engine_on_gpus),
+    Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu),
+    Check("gpu-ecc", "gpus", gpu_ecc, "no uncorrected errors", _no_gpu),
+    Check("gpu-persistence", "gpus", gpu_persistence, "on", _no_gpu, "warning"),
+    Check("gpu-mig", "gpus", gpu_mig, "off", _no_gpu),
+)

@@ -1,0 +1,189 @@
+"""Memory, shared memory, limits and disks of every host against what runs there.
+
+Sources: Ray 2.60 asks for 8192 open files and raises the soft limit to 65536 by itself (`ray/_private/worker.py`,
+https://github.com/ray-project/ray/pull/11515), vLLM 0.32 to 65535 (`vllm/utils/system_utils.py`): what binds is the
+hard limit. Ray kills workers once 95 % of the memory is in use (RAY_memory_usage_threshold). vLLM's queue to its
+ranks takes ten chunks of 16 MiB (`shm_broadcast.py`), Ray's object store 75 MiB at least, NCCL 4 MiB and more a rank;
+docker gives 64 MiB, and NCCL's own advice is `--shm-size=1g --ulimit memlock=-1`
+(https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting/runtime_and_mpi_issues.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flagscale_deploy.checks.ground import (
+    GIB,
+    MIB,
+    engine_hosts,
+    environment,
+    no_answer,
+    no_plan,
+    on,
+    passed,
+    ray_hosts,
+    size,
+    spanning,
+)
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.plan.model import InstancePlan
+
+RANK_BYTES = GIB
+"""What a rank takes before it has loaded anything: Python, PyTorch and CUDA's libraries."""
+KILL_SHARE = 0.05
+RAY_SHM, QUEUE_SHM, RANK_SHM = 96 * MIB, 160 * MIB, 8 * MIB
+OPEN_FILES = 8192
+LOCKED = GIB
+DISK, TMP, TMP_ROOMY = GIB, GIB, 5 * GIB
+
+
+def memory(scene: Scene) -> Iterator[Finding]:
+    """Whether a host has memory for its ranks, and as much left that Ray does not kill them."""
+    ray = ray_hosts(scene)
+    for name, facts in scene.facts.items():
+        ranks = _ranks(scene, name)
+        need = ranks * RANK_BYTES
+        if name in ray:
+            need = max(need, int(facts.memory_total * KILL_SHARE))
+        if facts.memory_total and facts.memory_available < need:
+            why = f"{size(need)}: {ranks} ranks of {size(RANK_BYTES)}" + (", and 5 % for Ray" if name in ray else "")
+            yield Finding(
+                name,
+                f"{size(facts.memory_available)} of {size(facts.memory_total)} available",
+                why,
+                f"end what takes it: {on(scene, name, 'ps -eo pid,user,rss,args --sort=-rss | head')}",
+            )
+    yield from _least([facts.memory_available for facts in scene.facts.values()], "available")
+
+
+def shared_memory(scene: Scene) -> Iterator[Finding]:
+    """Whether /dev/shm has room for Ray's object store, vLLM's queues and NCCL: containers often have 64 MiB."""
+    ray = ray_hosts(scene)
+    for name, facts in scene.facts.items():
+        need, why = 0, []
+        if name in ray:
+            need, why = RAY_SHM, ["Ray"]
+        for instance in engine_hosts(scene).get(name, ()):
+            if (ranks := _ranks_of(scene, instance, name)) > 1:
+                need, why = need + QUEUE_SHM + ranks * RANK_SHM, [*why, f"{ranks} ranks of {instance.name}"]
+        if facts.shm_total and facts.shm_free < need:
+            cure = on(scene, name, "mount", "-o", f"remount,size={max(need, GIB) // MIB}M", "/dev/shm", root=True)
+            if scene.inventory[name].container:
+                cure = "start the container with --shm-size=1g or --ipc=host"
+            elif facts.shm_total >= need:
+                cure = on(scene, name, "ls -lS /dev/shm | head") + "   (and remove what is left over there)"
+            yield Finding(
+                name,
+                f"{size(facts.shm_free)} of {size(facts.shm_total)} free in /dev/shm",
+                f"{size(need)} for {', '.join(why)}",
+                cure,
+            )
+    yield from _least([facts.shm_free for facts in scene.facts.values()], "free")
+
+
+def open_files(scene: Scene) -> Iterator[Finding]:
+    """Whether processes may open as many files as Ray needs; the soft limit is raised by Ray and vLLM themselves."""
+    for name, facts in scene.facts.items():
+        if 0 <= facts.open_files < OPEN_FILES:
+            yield Finding(
+                name,
+                f"ulimit -Hn is {facts.open_files}",
+                f"{OPEN_FILES}, better 65536",
+                on(
+                    scene,
+                    name,
+                    f"sh -c 'echo \"{facts.user or '*'} - nofile 65536\" >> /etc/security/limits.d/flagscale.conf'",
+                    root=True,
+                )
+                + "   (then log in anew)",
+            )
+    limits = [facts.open_files for facts in scene.facts.values() if facts.open_files >= 0]
+    yield passed(f"{min(limits)} or more" if limits else "no limit")
+
+
+def locked_memory(scene: Scene) -> Iterator[Finding]:
+    """Whether processes may lock memory for InfiniBand, on hosts of an instance over several hosts."""
+    for name in dict.fromkeys(name for each in spanning(scene) for name in each.hosts if name in scene.facts):
+        facts = scene.facts[name]
+        off = environment(scene, name).get("NCCL_IB_DISABLE") == "1"
+        may_anyway = facts.uid == 0 and facts.user == "root"  # CAP_IPC_LOCK
+        if facts.infiniband and not off and not may_anyway and 0 <= facts.locked_memory < LOCKED:
+            yield Finding(
+                name,
+                f"ulimit -Hl is {size(facts.locked_memory)}, with InfiniBand",
+                "unlimited",
+                on(
+                    scene,
+                    name,
+                    f'sh -c \'echo "{facts.user or "*"} - memlock unlimited" >> '
+                    "/etc/security/limits.d/flagscale.conf'",
+                    root=True,
+                )
+                + "   (then log in anew)",
+            )
+
+
+def disk(scene: Scene) -> Iterator[Finding]:
+    """Whether there is room for logs and state in the home directory."""
+    for name, facts in scene.facts.items():
+        if facts.disk_free < DISK:
+            home = facts.home or "~"
+            yield Finding(
+                name,
+                f"{size(facts.disk_free)} free in {home}",
+                size(DISK),
+                f"free some: {on(scene, name, 'du -xh --max-depth=2 ~ | sort -h | tail')}",
+            )
+    yield from _least([facts.disk_free for facts in scene.facts.values()], "free")
+
+
+def tmp(scene: Scene) -> Iterator[Finding]:
+    """Whether there is room in /tmp, where Ray keeps its logs and spills objects: less than 5 GiB is a warning."""
+    for name, facts in scene.facts.items():
+        told = facts.disk_free < DISK and abs(facts.disk_free - facts.tmp_free) < 16 * MIB  # one file system
+        if facts.tmp_free < TMP_ROOMY and not told:
+            yield Finding(
+                name,
+                f"{size(facts.tmp_free)} free in /tmp",
+                size(TMP_ROOMY),
+                f"free some: {on(scene, name, 'du -xh --max-depth=1 /tmp | sort -h | tail')}",
+                "failed" if facts.tmp_free < TMP else "warning",
+            )
+    yield from _least([facts.tmp_free for facts in scene.facts.values()], "free")
+
+
+def _ranks(scene: Scene, host: str) -> int:
+    return sum(_ranks_of(scene, each, host) for each in engine_hosts(scene).get(host, ()))
+
+
+def _ranks_of(scene: Scene, instance: InstancePlan, host: str) -> int:
+    """Ranks of an instance on a host: one for each GPU; without GPUs all of them on its only host, else one each."""
+    if gpus := len(instance.gpus.get(host, ())):
+        return gpus
+    if len(instance.hosts) > 1 or scene.spec is None:
+        return 1
+    return next((each.world_size for each in scene.spec.models if each.name == instance.model), 1)
+
+
+def _least(amounts: list[int], word: str) -> Iterator[Finding]:
+    if amounts:
+        least = min(amounts)
+        yield passed(f"{size(least)} or more {word}" if len(amounts) > 1 else f"{size(least)} {word}")
+
+
+def _no_infiniband(scene: Scene) -> str:
+    if why := no_plan(scene):
+        return why
+    if not spanning(scene):
+        return "no instance is over several hosts"
+    return "" if any(facts.infiniband for facts in scene.facts.values()) else "no host has InfiniBand"
+
+
+MEMORY = (
+    Check("memory", "memory", memory, "1 GiB a rank, and 5 % for Ray", no_answer),
+    Check("shared-memory", "memory", shared_memory, "96 MiB for Ray, 160 MiB and 8 MiB a rank for vLLM", no_plan),
+    Check("open-files", "memory", open_files, "a hard limit of 8192", no_answer),
+    Check("locked-memory", "memory", locked_memory, "1 GiB, better no limit", _no_infiniband),
+    Check("disk", "memory", disk, "1 GiB", no_answer),
+    Check("tmp", "memory", tmp, "1 GiB, better 5", no_answer),
+)
