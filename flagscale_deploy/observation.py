@@ -66,8 +66,9 @@ class ListeningPort:
 class ModelFiles:
     """A model's directory as a host has it. `problem`: why it could not be read; then the rest is empty.
 
-    `config` is `config.json`; `hashes` are the SHA-256 of the small files (configuration, tokenizer, code) by name;
-    `weights` the sizes in bytes of the weight files by name; `indexed` the weight files that an index names.
+    `config` is `config.json`; `hashes` are by name the SHA-256 of the small files (configuration, tokenizer, code), or
+    the size (`N bytes`) of one above 32 MiB; `weights` are the sizes in bytes of the weight files by name, `indexed`
+    the weight files that an index names.
     """
 
     path: str
