@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -14,6 +15,11 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, Unsu
 from flagscale_deploy.config.places import Findings, Path
 
 _MISSING = "???"
+_PLAIN = r"[^'\"$\\\[\]{},\s]"
+_BARE_DEFAULT = re.compile(
+    r"((?<!\\)(?:\\\\)*\$\{\s*oc\.env\s*:\s*[^\s,:{}'\"$\\]+\s*,\s*)"  # ${oc.env:NAME, no backslash before it
+    rf"((?:{_PLAIN}(?:(?:{_PLAIN}|\s)*{_PLAIN})?)?)\s*\}}"
+)
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
@@ -57,6 +63,7 @@ def _readable(value: Any, path: Path, findings: Findings) -> Any:
     if isinstance(value, list):
         return [_readable(item, (*path, str(index)), findings) for index, item in enumerate(value)]
     if isinstance(value, str) and "${" in value:
+        value = _quoted_defaults(value)
         try:
             OmegaConf.create([value])
         except OmegaConfBaseException:
@@ -65,6 +72,19 @@ def _readable(value: Any, path: Path, findings: Findings) -> Any:
             )
             return None
     return value
+
+
+def _quoted_defaults(text: str) -> str:
+    """The text with bare defaults of `oc.env` in quotes, so that they stay as written: OmegaConf makes 1e-05 of `1e-5`.
+
+    `null` is left bare: it means nothing. So is what has quotes around it already, of both kinds.
+    """
+    quote = next((each for each in "'\"" if each not in text), None)
+    if quote is None:
+        return text
+    return _BARE_DEFAULT.sub(
+        lambda found: found[0] if found[2].lower() == "null" else f"{found[1]}{quote}{found[2]}{quote}}}", text
+    )
 
 
 def _resolved(value: Any, parent: DictConfig | ListConfig, key: Any, path: Path, findings: Findings) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.plan.json_text import json_text
 from flagscale_deploy.plan.vllm_flags import (
     BOOLEANS,
     COMMA_LISTS,
@@ -57,7 +58,7 @@ def _render(key: str, value: Any, where: str) -> Iterator[str]:
 
 def _render_list(key: str, items: list[str], value: Any, where: str) -> Iterator[str]:
     if key in JSON_LISTS:
-        yield f"--{key}={_json(value)}"
+        yield f"--{key}={json_text(value)}"
     elif key in COMMA_LISTS:
         yield f"--{key}={','.join(items)}"
     elif key in REPEATED or len(items) == 1:
@@ -80,7 +81,7 @@ def _refuse_dashes(key: str, items: list[str], where: str) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
-    return _json(value) if isinstance(value, (Mapping, list, tuple)) else str(value)
+    return json_text(value) if isinstance(value, (Mapping, list, tuple)) else str(value)
 
 
 def _json_field(value: Any) -> str:
@@ -89,8 +90,8 @@ def _json_field(value: Any) -> str:
     A string that would be read as something else ("8", "true", "4k") is sent as a JSON string.
     """
     if isinstance(value, str):
-        return _json(value) if _reads_as_json(value) else value
-    return _text(value)
+        return json_text(value) if _reads_as_json(value) else value
+    return json_text(value)
 
 
 def _reads_as_json(text: str) -> bool:
@@ -99,7 +100,3 @@ def _reads_as_json(text: str) -> bool:
     except ValueError:
         return text.strip()[:1].isdigit() and text.strip()[-1:] in "kmgtKMGT"
     return True
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -72,3 +72,22 @@ def test_what_cannot_be_put_in_is_named_with_its_place(tmp_path: Path, line: str
 
 def test_all_that_cannot_be_put_in_is_named_together(tmp_path: Path) -> None:
     assert len(faults(experiment("envs: {A: '${a}', B: '${oc.env:B}', C: '${'}"), folder=tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [
+        ("1e-5", "1e-5"), (" 1e-5 ", "1e-5"), ("0.90", "0.90"), ("true", "true"), ("1_000", "1_000"), ("a b", "a b"),
+        ("'x,y'", "x,y"), ("http://h:1/x", "http://h:1/x"), ("${oc.env:ALSO,1e-5}", "1e-5"), ("", ""),
+        ("'${oc.env:ALSO,1e-5}'", "1e-5"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_a_default_of_a_variable_stays_as_written(tmp_path: Path, default: str, text: str) -> None:
+    (model,) = load(f'model_args: {{m: {{model: /m, x: "${{oc.env:NOPE,{default}}}"}}}}', folder=tmp_path).models
+    assert model.engine_args["x"] == text
+
+
+def test_an_escaped_interpolation_gets_no_quotes(tmp_path: Path) -> None:
+    text = "experiment: {cmds: {before_start: 'echo \\${oc.env:NOPE,1e-5}'}}\nmodel_args: {m: {model: /m}}"
+    assert load(text, folder=tmp_path).before_start == "echo ${oc.env:NOPE,1e-5}"

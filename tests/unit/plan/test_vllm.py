@@ -60,7 +60,15 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a mapping": (
         {"hf-overrides": {"a": [1, None, True, WrittenFloat("1e-5")]}},
-        ['--hf-overrides={"a":[1,null,true,1e-05]}'],
+        ['--hf-overrides={"a":[1,null,true,1e-5]}'],
+    ),
+    "numbers as written, in JSON too": (
+        {"hf-overrides": {"a": WrittenFloat("0.90"), "b": {"c": [WrittenFloat("-.5"), WrittenFloat("5.")]}, "d": 1.5}},
+        ['--hf-overrides={"a":0.90,"b":{"c":[-0.5,5.0]},"d":1.5}'],
+    ),
+    "a dotted number as written": (
+        {"c.x": WrittenFloat("1e-5"), "c.y": WrittenFloat(".5")},
+        ["--c.x=1e-5", "--c.y=0.5"],
     ),
     "dotted": (
         {"limit-mm-per-prompt.image": 8, "c.on": True, "c.off": False, "c.l": ["x"]},
