@@ -81,7 +81,7 @@ def bring_up(
     private = {host: _private(spec, secret_env[host], token) for host in plan.hosts}
     try:
         started = execute(plan, fleet, records, private, say)
-        took = wait_ready(plan, fleet, started, spec.timeouts.ready, say)
+        took = wait_ready(plan, fleet, started, spec.timeouts, say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
         failure = give_up(cause, plan, spec, fleet, folder, say, keep=keep_on_failure)

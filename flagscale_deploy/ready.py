@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.engine_log import ASKING, Progress, Start
@@ -19,6 +21,7 @@ from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import ROUTE, SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
+from flagscale_deploy.vigil import Vigil
 
 KEPT_LINES = 400
 SLACK_SECONDS = 30
@@ -47,24 +50,43 @@ class Ready:
     finished: bool = False
 
 
-def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeout: float, say: Sink) -> dict[str, Ready]:
-    """Wait for every instance at the same time; by instance name.
+def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeouts: Timeouts, say: Sink) -> dict[str, Ready]:
+    """Wait for every instance at the same time, and watch every host meanwhile; by instance name.
 
-    Raises InstanceFailedError at once when one of them fails, ConnectError when its host can't be heard any more,
-    StepsFailedError where several do at the same time.
+    Raises InstanceFailedError at once when one of them fails, RankLostError when a process that it needs has ended on
+    any host, ConnectError when its host can't be heard any more, StepsFailedError where several do at the same time.
     """
     by_script = {(each.step.host, each.step.script): each for each in started}
+    vigil = Vigil(plan, fleet, timeouts.stall, say)
     watches = {
-        instance.name: _Watch(plan, instance, by_script[instance.driver, instance.script], timeout, say)
+        instance.name: _Watch(plan, instance, by_script[instance.driver, instance.script], timeouts.ready, say, vigil)
         for instance in plan.servers
     }
-    tasks = {name: partial(watch.wait, fleet) for name, watch in watches.items()}
-    results = fleet.gather(tasks, fail_fast=True, together=True)
+    waiting = _Waiting(len(watches), vigil)
+    tasks: dict[str, Callable[[], Ready | None]] = {
+        name: partial(waiting.until_all, partial(watch.wait, fleet)) for name, watch in watches.items()
+    }
+    results = fleet.gather({**vigil.tasks, **tasks}, fail_fast=True, together=True)
     failed = failures(results)
     causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
     if causes:
         raise StepsFailedError(causes) if len(causes) > 1 else next(iter(causes.values()))
-    return answers(results)
+    return {name: found for name, found in answers(results).items() if found is not None}
+
+
+class _Waiting:
+    """Ends the vigil when the last instance is ready."""
+
+    def __init__(self, instances: int, vigil: Vigil) -> None:
+        self._left, self._vigil, self._lock = instances, vigil, threading.Lock()
+
+    def until_all(self, wait: Callable[[], Ready]) -> Ready:
+        ready = wait()
+        with self._lock:
+            self._left -= 1
+        if not self._left:
+            self._vigil.end()
+        return ready
 
 
 @dataclass
@@ -76,6 +98,7 @@ class _Watch:
     started: Started
     timeout: float
     say: Sink
+    vigil: Vigil
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     start: Start = field(default_factory=Start)
 
@@ -108,7 +131,7 @@ class _Watch:
                     return self._ready(message, watch)
                 if message.get("dead"):
                     status = message.get("exit_status")
-                    how = "" if status is None else f" with exit status {status}"
+                    how = self.vigil.blames(self.kept) if status is None else f" with exit status {status}"
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch)
                 if message.get("timed_out"):
                     raise self._failed(f"is not ready after {self.timeout:g} s ({message['why']})", watch)
@@ -130,6 +153,8 @@ class _Watch:
         return Ready(watch.elapsed, endpoint, bool(message.get("finished")))
 
     def _read(self, lines: Sequence[str]) -> None:
+        if lines:
+            self.vigil.heard(lines)
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))

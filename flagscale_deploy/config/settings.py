@@ -110,6 +110,7 @@ class TimeoutSettings(Settings):
     ray: Seconds | None = None
     ready: Seconds | None = None
     stop: Seconds | None = None
+    stall: Seconds | None = None
 
 
 class ServiceSettings(Settings):

@@ -25,6 +25,8 @@ class Timeouts:
     ready: float = 1800.0
     stop: float = 30.0
     """How long an engine may take to end after SIGTERM before it is killed."""
+    stall: float = 30.0
+    """How long nothing may move while an engine starts before that is said."""
 
 
 @dataclass(frozen=True)

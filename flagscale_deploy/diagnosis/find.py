@@ -19,7 +19,8 @@ IN_STEP: Mapping[str, float] = MappingProxyType({})
 class Diagnosis:
     """The root cause in logs: the line, the host and file it stands in, and, if its text is known, cause and remedy.
 
-    `signature` is its entry's name in the table, `source` where the table has it from.
+    `signature` is its entry's name in the table, `source` where the table has it from,
+    `level` whether it is a cause or a consequence.
     """
 
     host: str
@@ -29,6 +30,7 @@ class Diagnosis:
     remedy: str = ""
     signature: str = ""
     source: str = ""
+    level: str = ""
 
     def __str__(self) -> str:
         said = f"{self.host}: {self.file}: {self.line}"
@@ -115,7 +117,7 @@ def _in_file(
         rank = -1 if known is None else known.rank
         at = None if line.at is None else line.at - offset
         where = addresses.get(line.ip, line.ip) or host
-        named = (known.cause, known.remedy, known.name, known.source) if known else ()
+        named = (known.cause, known.remedy, known.name, known.source, known.level) if known else ()
         candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, line.text, *named))
         key = weight, rank if at is None else 0, at is None
         if key not in first or (at is not None and _before(candidate, first[key], same_file=True)):

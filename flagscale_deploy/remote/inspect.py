@@ -6,18 +6,14 @@ None}. `live` counts all processes of the deployment here, by marker, session an
 for a token and Ray for its nodes; of a program of the user's own see `look_at_program`.
 """
 
-import json
-import os
-import subprocess
 import threading
 from typing import Any, Dict, Optional
 
-from flagscale_deploy.remote import openai, processes, program, record, state
+from flagscale_deploy.remote import openai, processes, program, ray_nodes, record
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.watch import zombie
 from flagscale_deploy.remote.wire import say
 
-RAY_SECONDS = 30
 TOKEN_SECONDS = 20
 
 
@@ -96,20 +92,4 @@ class Questions:
             said["why"] = "it does not answer: %s" % error
 
     def _ask_ray(self) -> None:
-        script = state.directory(self._args["deployment"], self._args["host"]) / "scripts" / "ray_nodes.sh"
-        try:
-            done = subprocess.run(
-                ["bash", str(script), "0"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                timeout=RAY_SECONDS,
-                cwd=os.path.expanduser("~"),
-                start_new_session=True,
-            )
-            self.ray = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
-        except subprocess.TimeoutExpired:
-            self.ray = {"why": "Ray does not answer within %d s" % RAY_SECONDS}
-        except (IndexError, ValueError):
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            self.ray = {"why": said[-1] if said else "Ray does not answer"}
+        self.ray = ray_nodes.look(self._args["deployment"], self._args["host"])

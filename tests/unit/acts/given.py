@@ -44,11 +44,16 @@ def launched(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
     yield {"exit_code": None if args["detached"] else 0, "tail": []}
 
 
+def unseen(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    """What `watch_ranks` answers where it sees nothing."""
+    return ()
+
+
 def answering(**modules: Any) -> Handler:
-    """A handler from functions (host, args) by module; `launch` is there already."""
+    """A handler from functions (host, args) by module; `launch` and `watch_ranks` are there already."""
 
     def handler(host: Host, module: str, args: dict[str, Any]) -> Iterable[Said]:
-        return {"launch": launched, **modules}[module](host, args)  # type: ignore[no-any-return]
+        return {"launch": launched, "watch_ranks": unseen, **modules}[module](host, args)  # type: ignore[no-any-return]
 
     return handler
 

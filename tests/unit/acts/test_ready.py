@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.errors import DeployError, HostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
@@ -20,6 +20,7 @@ from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.acts.given import HOSTS, PLAN, Heard, answering, started
 from tests.unit.plan.given import TEMPLATES, inventory, model, planned, seen, spec
 
+LIMITS = Timeouts(ready=60.0, stall=0.3)
 LOG = [
     "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
     "(EngineCore pid=7) INFO 11-22 11:05:10 [core.py:9] Initializing a V1 LLM engine (v0.32.0) with config: x",
@@ -37,7 +38,7 @@ DEAD = [
 
 def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str, float]:
     fleet = FakeFleet(answering(watch=watch), HOSTS)
-    found = wait_ready(plan, fleet, started(plan), 60.0, heard or Heard())
+    found = wait_ready(plan, fleet, started(plan), LIMITS, heard or Heard())
     return {name: each.seconds for name, each in found.items()}
 
 
@@ -75,7 +76,7 @@ def test_progress_never_goes_back() -> None:
 
 def test_the_watch_is_told_what_to_watch() -> None:
     fleet = FakeFleet(answering(watch=becomes_ready), HOSTS)
-    wait_ready(PLAN, fleet, started(), 60.0, Heard())
+    wait_ready(PLAN, fleet, started(), LIMITS, Heard())
     (call,) = fleet.sent("watch")
     assert call.host == "gpu01"
     assert call.args == {
@@ -196,7 +197,7 @@ def program(folder: Path, port: int | None) -> Plan:
 def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
     made, heard = program(tmp_path, 8123), Heard()
     fleet = FakeFleet(answering(watch=lambda _host, _args: [{"ready": True, "at": "http://10.0.0.2:8123"}]), HOSTS)
-    assert wait_ready(made, fleet, started(made), 60.0, heard)["app/0"].endpoint == "http://10.0.0.2:8123"
+    assert wait_ready(made, fleet, started(made), LIMITS, heard)["app/0"].endpoint == "http://10.0.0.2:8123"
     assert heard.texts("serve", "done") == ["ready at http://10.0.0.2:8123"]
     (call,) = fleet.sent("watch")
     assert call.args["program"] == {
@@ -207,7 +208,7 @@ def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
 def test_a_program_that_has_done_its_work_is_no_failure(tmp_path: Path) -> None:
     made, heard = program(tmp_path, None), Heard()
     fleet = FakeFleet(answering(watch=lambda _host, _args: [{"finished": True}]), HOSTS)
-    assert wait_ready(made, fleet, started(made), 60.0, heard)["app/0"].finished
+    assert wait_ready(made, fleet, started(made), LIMITS, heard)["app/0"].finished
     assert heard.texts("serve", "done") == ["finished"]
     assert [step.may_end for stage in made.stages for step in stage.steps if step.detached] == [True]
 
