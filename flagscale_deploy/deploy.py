@@ -75,8 +75,9 @@ def bring_up(
     Raises RunFailedError after logs were collected and, unless they are to be kept, processes were ended.
     """
     token = Secret(secrets.token_hex(32))
-    redactor.add(token)
     secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
+    for secret in (token, *(each for known in secret_env.values() for each in known.values())):
+        redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host])) for host in plan.hosts}
     private = {host: _private(spec, secret_env[host], token) for host in plan.hosts}
     try:

@@ -28,10 +28,13 @@ def runs(exp_dir: str) -> Path:
     return path
 
 
-def make_directory(path: Path, remedy: str = "") -> None:
-    """Make it and its parents, for the owner's eyes only. Raises InputError where that is not possible."""
+def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None:
+    """Make it and its parents, for the owner's eyes only; `fresh`: it may not be there.
+
+    Raises InputError where that is not possible.
+    """
     try:
-        path.mkdir(parents=True, mode=0o700, exist_ok=True)
+        path.mkdir(parents=True, mode=0o700, exist_ok=not fresh)
     except OSError as error:
         raise InputError.at(str(path), f"cannot be made: {error.strerror}", remedy) from error
 
@@ -47,7 +50,7 @@ class RunFolder:
     def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
         """Make it, mode 0700. Raises InputError where that is not possible."""
         path = runs(exp_dir) / run_id
-        make_directory(path, "set experiment.exp_dir, or free the disk")
+        make_directory(path, "set experiment.exp_dir, or free the disk", fresh=True)
         return cls(path, redact)
 
     @property

@@ -36,7 +36,7 @@ def test_a_place_that_cannot_be_is_bad_input(tmp_path: Path, in_the_way: str) ->
     with pytest.raises(InputError) as raised:
         RunFolder.make(str(tmp_path / "outputs"), "run-1", str)
     (fault,) = raised.value.faults
-    assert fault.where == str(tmp_path / "outputs" / "runs" / "run-1")
+    assert fault.where == str(tmp_path / "outputs/runs" / ("" if in_the_way else "run-1"))
     assert fault.problem.startswith("cannot be made: ")
     assert "experiment.exp_dir" in fault.remedy
 

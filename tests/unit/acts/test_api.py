@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from flagscale_deploy import api
+from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.deploy import RunFailedError
 from flagscale_deploy.errors import (
     CheckError,
     ConnectError,
     DeployError,
+    FaultsError,
     HostError,
     HostsUnreachableError,
     InputError,
@@ -45,6 +47,7 @@ class World:
         self.records: dict[str, dict[str, Any]] = {}
         self.running = False
         self.token = True
+        self.complaint = ""
         self.holder: dict[str, Any] | None = None
         self.answers: dict[str, Any] = {"qwen/0": {"answer": {"choices": []}}}
         self.calls: list[Call] = []
@@ -53,13 +56,22 @@ class World:
     def request(self, **changed: Any) -> Request:
         handler = answering(
             probe=self.probe, lock=self.lock, launch=self.launch, watch=lambda *_: list(self.watched), stop=self.stop,
-            inspect=self.inspect, ask=self.ask, cleanup=self.cleanup, archive=self.archive, **{"": self.shell},
+            inspect=self.inspect, ask=self.ask, reach=self.reach, parse_flags=self.parse_flags,
+            cleanup=self.cleanup, archive=self.archive, **{"": self.shell},
         )  # fmt: skip
         options = Options(connect=connecting(handler, self.calls, self.refused))
         return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
 
     def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         yield {**asdict(self.facts[host.name]), "deployments": [self.records[host.name]] if self.records else []}
+
+    def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        """It tries the other host's data port, and the head's port of Ray."""
+        yield {"listening": [{"port": each["port"] or 40000 + at} for at, each in enumerate(args["ports"])]}
+        yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
+
+    def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
 
     def lock(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         yield {"locked": True} if self.holder is None else {"locked": False, "holder": self.holder}
@@ -116,7 +128,8 @@ def refused_run(world: World, **settings: Any) -> DeployError:
 def test_a_run_probes_locks_looks_plans_starts_and_waits(world: World) -> None:
     heard = Heard()
     result = api.run(world.request(), say=heard)
-    assert world.modules == ["probe", "lock", "inspect", "launch", "watch"]
+    assert world.modules[:6] == ["probe", "lock", "inspect", "reach", "parse_flags", "launch"]
+    assert set(world.modules[6:]) == {"watch", "watch_ranks"}
     assert result.endpoints == (("http://10.0.0.1:4567/v1", "/models/qwen"),)
     assert result.plan is not None
     assert result.folder is not None
@@ -208,7 +221,9 @@ def test_a_failed_run_leaves_a_report_and_nothing_else(world: World) -> None:
     world.watched = [{"lines": ["KeyError: 'x'"]}, {"dead": True}]
     with pytest.raises(RunFailedError) as raised:
         api.run(world.request())
-    assert world.modules == ["probe", "lock", "inspect", "launch", "watch", "archive", "stop"]
+    assert world.modules == [
+        "probe", "lock", "inspect", "reach", "parse_flags", "launch", "watch_ranks", "watch", "archive", "stop",
+    ]  # fmt: skip
     report = json.loads((raised.value.folder.path / "report.json").read_text())
     assert (report["verdict"], report["exit_code"]) == ("failed", 5)
     assert "KeyError: 'x'" in report["error"]
@@ -227,27 +242,27 @@ def test_the_lock_is_held_until_what_failed_is_taken_down(world: World) -> None:
 def test_plan_and_check_start_nothing(world: World) -> None:
     made = api.plan(world.request())
     report = api.check(world.request())
-    assert world.modules == ["probe"]
+    assert world.modules == ["probe", "reach", "parse_flags"]
     assert report.exit_code == 0
     assert report.plan is not None
     assert report.plan.digest == made.digest
     api.plan(world.request(inventory=inventory(host("gpu01", gpus=8), host("gpu02", gpus=8))), offline=True)
-    assert len(world.calls) == 4
+    assert [call.module for call in world.calls].count("probe") == 4
 
 
 def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
     world.facts["gpu01"] = facts("gpu01", 8, ray=None)
     world.facts["gpu02"] = facts("gpu02", 8, vllm=None, python="3.12.0", gpu_error="NVML: mismatch")
     report = api.check(world.request())
-    said = "\n".join(map(str, report.faults))
-    for each in ("gpu01: Ray is not installed", "Python version", "gpu02: nvidia-smi fails: NVML: mismatch"):
+    said = "\n".join(str(fault_of(each)) for each in report.failed)
+    for each in ("gpu01: Ray is not installed", "3.12.0", "gpu02: nvidia-smi fails: NVML: mismatch"):
         assert each in said
     assert report.exit_code == 4
     world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
     world.spec = spec(model(tp=16), ray="on")
     report = api.check(world.request())
     assert report.exit_code == 3
-    said = "\n".join(map(str, report.faults))
+    said = "\n".join(str(fault_of(each)) for each in report.failed)
     assert "gpu02: no answer" in said
     assert "gpu01: Ray is not installed" in said  # the others' problems are said, too
     assert report.observations["gpu01"].facts is not None
@@ -311,7 +326,7 @@ def test_a_call_that_nobody_answers_says_why(world: World) -> None:
 
 
 def test_a_call_to_what_is_not_there(world: World) -> None:
-    with pytest.raises(InputError, match="no such deployment"):
+    with pytest.raises(FaultsError, match="no such deployment"):
         api.call(world.request(), [])
     world.refused = {name: UnreachableError(name, "no answer") for name in HOSTS}
     with pytest.raises(HostsUnreachableError):

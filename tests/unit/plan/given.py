@@ -84,6 +84,14 @@ def facts(name: str, count: int = 8, **known: Any) -> Facts:
             Interface("ib0", (f"192.168.7.{number}",)),
         ),
         default_address=f"10.0.0.{number}",
+        cpus=64,
+        memory_total=512 << 30,
+        memory_available=500 << 30,
+        disk_free=100 << 30,
+        tmp_free=100 << 30,
+        shm_total=256 << 30,
+        shm_free=256 << 30,
+        hostname_addresses=(f"10.0.0.{number}",),
     )
     return replace(sound, **known)
 
