@@ -70,8 +70,9 @@ def _build(
     entry: Entry, options: ModelOptions, deploy: Deploy, set_in: Mapping[str, Path], cli: CliArgs, findings: Findings
 ) -> ModelSpec:
     """`deploy.models` over the entry's own `resources`; the command line's port, then `deploy.port`, over its own."""
-    own = entry.options
-    where_options = (*set_in["models"], entry.name) if options.num_gpus is not None else (*entry.path, "resources")
+    own, paths = entry.options, _paths(entry, options, set_in)
+    given = {key: _first(value, getattr(own, key)) for key, value in options}
+    asked = {"hosts": "hosts", "resources": "resources" if given["resources"] else "accelerator_type"}
     shared = deploy.service.port if deploy.service else None
     ports = [port for port in (cli.port, deploy.port, shared, entry.port) if port is not None]
     return ModelSpec(
@@ -80,13 +81,39 @@ def _build(
         engine_args=entry.engine_args,
         action_args=entry.action_args,
         port=_first(*(port for port in ports if port != "auto"), DEFAULT_ENGINE_PORT),
-        num_gpus=_whole(_first(options.num_gpus, own.num_gpus), (*where_options, "num_gpus"), findings),
-        num_cpus=_first(options.num_cpus, own.num_cpus),
+        num_gpus=_whole(given["num_gpus"], paths["num_gpus"], findings),
+        num_cpus=given["num_cpus"],
         replicas=_first(options.num_replicas, options.replicas, own.num_replicas, own.replicas, 1),
         where=findings.places.where(entry.path),
         port_auto=ports[:1] == ["auto"],
-        hosts=_first(options.hosts, own.hosts),
+        hosts=given["hosts"],
+        host_types=_host_types(given["resources"], given["accelerator_type"], paths, findings),
+        places={name: findings.places.where(paths[key]) for name, key in asked.items() if given[key]},
     )
+
+
+def _paths(entry: Entry, options: ModelOptions, set_in: Mapping[str, Path]) -> dict[str, Path]:
+    """Where each option of a model was set: in `deploy.models`, which wins, else in its own `resources`."""
+    named = {key for key, value in options if value is not None}
+    own = entry.path if entry.options == ModelOptions() else (*entry.path, "resources")
+    return {
+        key: (*set_in["models"], entry.name, key) if key in named else (*own, key) for key in ModelOptions.model_fields
+    }
+
+
+def _host_types(resources: Any, accelerator: Any, paths: Mapping[str, Path], findings: Findings) -> tuple[str, ...]:
+    """The custom resources that a model asks for, as the `type` of the hosts that it may have.
+
+    Ray would place a task by their amounts; here GPUs are counted, and the type says only which hosts'.
+    """
+    if resources is not None and not isinstance(resources, dict):
+        findings.add(paths["resources"], "is no mapping", "as in resources: {A100: 1}, with type: A100 of a host")
+        resources = None
+    if accelerator is not None and not isinstance(accelerator, str):
+        findings.add(paths["accelerator_type"], "is no name", "as in accelerator_type: A100, with type: A100 of a host")
+        accelerator = None
+    asked = [name for name, amount in (resources or {}).items() if amount]
+    return tuple(dict.fromkeys([*asked, *([accelerator] if accelerator else [])]))
 
 
 def _whole(gpus: float | None, path: Path, findings: Findings) -> int | None:

@@ -74,7 +74,8 @@ class ModelSpec:
     (`tensor-parallel-size`, never `tp`), `model`, `port` and secrets excluded. `num_gpus` is what the user wrote, if
     anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
     With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
-    carry. `hosts` is a host pattern as `--limit` takes it; None allows every host.
+    carry. `hosts` is a host pattern as `--limit` takes it; None allows every host. `host_types` are custom resources
+    that its hosts have to be of (`type`). `places` says where `hosts` and `resources` were set.
     """
 
     name: str
@@ -89,6 +90,8 @@ class ModelSpec:
     where: str = ""
     port_auto: bool = False
     hosts: str | None = None
+    host_types: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
         """The parallel size of a kind; 1 where the configuration is silent."""

@@ -9,7 +9,7 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts, Gpu
 from flagscale_deploy.plan.model import Executor, Placement
-from flagscale_deploy.plan.recorded import others, own
+from flagscale_deploy.plan.recorded import held_gpus, others, own
 
 BUSY_SHARE = 0.1
 """A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""
@@ -30,7 +30,7 @@ def free_gpus(
 
 def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
     """GPUs in use, with who uses them in words; what `deployment` itself holds does not count."""
-    held = {index for record in own(facts, deployment) for index in record.get("gpus", ())}
+    held = {index for record in own(facts, deployment) for index in held_gpus(record)}
     busy = {}
     for gpu in facts.gpus:
         if gpu.index in held:
@@ -41,7 +41,7 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
         elif _full(gpu):
             busy[gpu.index] = f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen"
     for record in others(facts, deployment):
-        for index in record.get("gpus", ()):
+        for index in held_gpus(record):
             busy.setdefault(index, f"deployment {record['deployment']}")
     return busy
 
@@ -69,11 +69,13 @@ def place(
     room for come last, and get their replicas in turn.
     """
     placements: list[Placement] = []
+    initial = dict(free)
     for model in spec.models:
+        before = dict(free)
         for replica in range(0 if model.replicas == "auto" else model.replicas):
             placement = _place_one(model, replica, eligible[model.name], free, placements)
             if placement is None:
-                faults.append(_no_room(model, replica, eligible[model.name], free, busy))
+                faults.append(_no_room(model, replica, eligible[model.name], free, busy, before, initial))
                 break
             _take(placement, free, placements)
     waiting = [model for model in spec.models if model.replicas == "auto"]
@@ -85,7 +87,7 @@ def place(
             if placement is None or full:
                 waiting.remove(model)
                 if replica == 0:
-                    faults.append(_no_room(model, replica, eligible[model.name], free, busy))
+                    faults.append(_no_room(model, replica, eligible[model.name], free, busy, free, initial))
             else:
                 _take(placement, free, placements)
         replica += 1
@@ -138,23 +140,41 @@ def _executor(chosen: object, model: ModelSpec) -> Executor:
     return "uni" if model.world_size == 1 else "mp"
 
 
-def _no_room(model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy) -> Fault:
-    found = ", ".join(f"{host.name} {len(free[host.name])}" for host in hosts)
+def _no_room(
+    model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy, before: Free, initial: Free
+) -> Fault:
+    """What was asked for, what there was before this model took any (`before`), and what would fit.
+
+    `replica` is the first that found no place, `initial` what was free before any model.
+    """
+    counts = [len(before[host.name]) for host in hosts]
+    found = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
     found += f" (in use: {taken})" if taken else ""
     backend = model.engine_args.get("distributed-executor-backend")
     alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
-    most, total = max(len(free[host.name]) for host in hosts), sum(len(free[host.name]) for host in hosts)
-    fits = (
-        f"{most} would fit on one host" if alone or most == total else f"{most} would fit on one host, {total} on all"
-    )
+    copies, need = model.replicas, model.gpus_needed
+    each = f"replica {replica} needs {need} GPUs"
+    if copies != "auto" and copies > 1:
+        each = f"num_replicas is {copies}, and each needs {need} GPUs: {copies * need} in all"
     return Fault(
         model.where,
-        f"replica {replica} needs {model.gpus_needed} GPUs{alone}; free are: {found}",
-        f"{fits if total else 'none is free'}: add hosts, lower the parallel sizes or replicas, "
-        "or free GPUs (--force hands out busy ones)",
+        f"{each}{alone}; free are: {found}",
+        _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
+        if any(initial.values()) or any(busy.values())
+        else f"there is no GPU: deploy.models.{model.name}.num_gpus=0 serves on CPU, or add hosts that have GPUs",
         "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
     )
+
+
+def _what_fits(replica: int, most: int, total: int, *, alone: bool) -> str:
+    if replica:
+        fits = f"{replica} of them fit: set num_replicas to {replica} (or auto)"
+    elif alone or most == total:
+        fits = f"{most} would fit on one host" if total else "none is free"
+    else:
+        fits = f"{most} would fit on one host, {total} on all"
+    return f"{fits}: add hosts, lower the parallel sizes or replicas, or free GPUs (--force hands out busy ones)"
 
 
 def _fits_without(model: ModelSpec, hosts: Sequence[Host], free: Free, busy: Busy, *, alone: bool) -> bool:

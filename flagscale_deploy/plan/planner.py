@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import CheckError, Fault, InputError
-from flagscale_deploy.inventory.model import Host, Inventory
-from flagscale_deploy.inventory.patterns import limit
+from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.asked_ports import take_asked_ports
+from flagscale_deploy.plan.eligible import eligible_hosts
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
@@ -89,7 +89,7 @@ def draft(
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
     holders = {name: {**dict.fromkeys(free[name], ""), **busy.get(name, {})} for name in inventory.names}
-    eligible = {model.name: _eligible(model, inventory) for model in spec.models}
+    eligible = eligible_hosts(spec, inventory)
     placements = place(spec, eligible, free, busy, misplaced)
     miscounted = [fault for fault in miscounted if fault.check not in skip]
     if any(each.gpu_error for each in facts.values()) and "gpu-driver" not in skip:
@@ -148,17 +148,6 @@ def _with_instances(
     return held
 
 
-def _eligible(model: ModelSpec, inventory: Inventory) -> tuple[Host, ...]:
-    """The hosts a model may be placed on, the head first. Raises InputError for a pattern that names none."""
-    allowed = inventory
-    if model.hosts is not None:
-        try:
-            allowed = limit(inventory, model.hosts)
-        except InputError as error:
-            raise InputError([replace(fault, where=f"{model.where}: hosts") for fault in error.faults]) from error
-    return tuple(sorted(allowed.hosts, key=lambda host: host.name != inventory.head.name))
-
-
 def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program: ProgramFiles | None = None) -> str:
     """A name for what was asked for: it is the same exactly when hosts, configuration, templates and program are.
 
@@ -171,7 +160,7 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program:
         "head": inventory.head.name,
         "spec": {
             **_without(public, "timeouts", "source", "exp_dir", "hostfile", "action", *programs),
-            "models": [_without(model, "where") for model in public["models"]],
+            "models": [_without(model, "where", "places") for model in public["models"]],
         },
         "templates": templates.digest,
         "program": program.digest if program else None,

@@ -87,11 +87,9 @@ def test_a_model_may_be_kept_to_some_hosts(tmp_path: Path) -> None:
     "option",
     [
         "memory: 1e9",
-        "resources: {A100: 1}",
         "max_restarts: -1",
         "runtime_env: {pip: [x]}",
         "name: m",
-        "accelerator-type: H100",
     ],
 )
 def test_options_of_ray_tasks_are_known_and_mean_nothing_to_an_engine(tmp_path: Path, option: str) -> None:
@@ -204,3 +202,19 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, said: 
     (fault,) = faults(text, folder=tmp_path)
     assert fault.startswith(f"qwen.yaml: {said}")
     assert KEY not in fault
+
+
+def test_where_hosts_and_resources_of_a_model_stand_is_carried(tmp_path: Path) -> None:
+    options = "hosts: gpu01, resources: {A100: 1, B: 0}, accelerator_type: A100"
+    (model,) = load(
+        f"model_args: {{m: {{model: /m}}}}\ndeploy: {{models: {{m: {{{options}}}}}}}", folder=tmp_path
+    ).models
+    assert (model.hosts, model.host_types) == ("gpu01", ("A100",))
+    assert model.places["hosts"] == f"{tmp_path}/qwen.yaml: deploy.models.m.hosts"
+    listed = "- {serve_id: m, engine_args: {model: /m}, resources: {hosts: a, accelerator_type: H100}}"
+    (model,) = load(listed, folder=tmp_path).models
+    assert model.host_types == ("H100",)
+    assert model.places == {
+        "hosts": f"{tmp_path}/qwen.yaml: 0.resources.hosts",
+        "resources": f"{tmp_path}/qwen.yaml: 0.resources.accelerator_type",
+    }

@@ -108,8 +108,44 @@ def test_a_model_stays_on_the_hosts_it_is_restricted_to() -> None:
     asked = spec(model("a", tp=1, hosts="gpu02"))
     made = planned(inventory("gpu01", "gpu02"), asked, seen("gpu01", "gpu02"))
     assert made.instances[0].driver == "gpu02"
-    (fault,) = faults_of(inventory("gpu01", "gpu02"), spec(model("a", tp=1, hosts="gpu9")), seen("gpu01", "gpu02"))
-    assert fault.where.endswith(": hosts")
+
+
+def test_a_pattern_that_names_no_host_is_told_of_every_model_with_its_own_key() -> None:
+    places = {"hosts": "qwen.yaml: deploy.models.a.hosts"}
+    asked = spec(model("a", hosts="gpu9", places=places, port=1), model("b", hosts="gpu8", port=2))
+    one, two = faults_of(TWO, asked)
+    assert one.where == "qwen.yaml: deploy.models.a.hosts"
+    assert "gpu9" in one.problem
+    assert one.remedy == "did you mean 'gpu02'?"
+    assert "gpu8" in two.problem
+
+
+def test_a_resource_that_a_model_asks_for_is_the_type_of_its_hosts() -> None:
+    hosts = inventory("gpu01", host("gpu02", type="A100"))
+    assert only(planned(hosts, spec(model(host_types=("A100",))))).driver == "gpu02"
+    asked = model(host_types=("H200",), places={"resources": "qwen.yaml: deploy.models.qwen.resources"})
+    (fault,) = faults_of(hosts, spec(asked))
+    assert (fault.where, fault.problem) == (
+        "qwen.yaml: deploy.models.qwen.resources",
+        "asks for hosts that are H200; gpu01 is gpu, gpu02 is A100",
+    )
+    assert fault.remedy
+    (fault,) = faults_of(hosts, spec(model(host_types=("A100", "gpu"))))
+    assert "are gpu and A100" in fault.problem
+
+
+def test_copies_that_find_no_room_are_told_with_what_there_was_and_how_many_fit() -> None:
+    hosts = inventory("gpu01", "gpu02", "gpu03", "gpu04")
+    (fault,) = faults_of(hosts, spec(model("a", tp=8, port=1), model("b", tp=2, replicas=20, port=2)))
+    assert fault.problem == (
+        "num_replicas is 20, and each needs 2 GPUs: 40 in all; free are: gpu01 0, gpu02 8, gpu03 8, gpu04 8"
+    )
+    assert fault.remedy.startswith("12 of them fit: set num_replicas to 12 (or auto)")
+
+
+def test_where_there_is_no_gpu_at_all_the_way_to_serve_on_cpu_is_named() -> None:
+    (fault,) = faults_of(inventory(host("gpu01", type="cpu")), spec())
+    assert "deploy.models.qwen.num_gpus=0 serves on CPU" in fault.remedy
 
 
 def test_the_next_free_port_is_taken_where_that_was_asked_for() -> None:
