@@ -11,6 +11,7 @@ from flagscale_deploy.checks.ground import counted
 from flagscale_deploy.checks.leftovers import LEFTOVERS
 from flagscale_deploy.checks.memory import MEMORY
 from flagscale_deploy.checks.model import Check, Scene, Verdict
+from flagscale_deploy.checks.models import MODELS
 from flagscale_deploy.checks.network import NETWORK
 from flagscale_deploy.checks.placement import PLACEMENT
 from flagscale_deploy.checks.ports import PORTS
@@ -26,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     *NETWORK,
     *PORTS,
     *PLACEMENT,
+    *MODELS,
     *ENGINE,
     *LEFTOVERS,
 )

@@ -8,7 +8,7 @@ from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Placement
-from flagscale_deploy.plan.recorded import others
+from flagscale_deploy.plan.recorded import held_ports, others
 
 HIGHEST = 65535
 
@@ -58,7 +58,7 @@ class Ports:
             if each.port == port and not each.run.startswith(f"{self._deployment}/"):
                 return f"{each.command or 'a process'}" + (f" (pid {each.pid})" if each.pid else "")
         for record in others(facts, self._deployment):
-            if port in record.get("ports", {}).values():
+            if port in held_ports(record):
                 return f"deployment {record['deployment']}"
         return None
 

@@ -1,0 +1,98 @@
+"""Numbers of a model's `config.json`, read as vLLM 0.32 reads them (`model_arch_config_convertor.py`). Anything may
+stand there: what is no number of the expected kind is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LARGEST = 10**12
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_LENGTHS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
+    "max_sequence_length", "max_seq_length", "seq_len",
+)  # fmt: skip
+_UNSCALED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope"})
+_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part about text of a model of several kinds, else the configuration itself."""
+    found: Mapping[str, Any] = config
+    for _ in range(3):
+        inner = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), None)
+        if inner is None or whole(found, "num_attention_heads") is not None:
+            break
+        found = inner
+    return found
+
+
+def whole(config: Mapping[str, Any], *keys: str) -> int | None:
+    """The first of some keys that holds a positive whole number."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, float) and value == value and abs(value) < LARGEST and value == int(value):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST:
+            return value
+    return None
+
+
+def heads(config: Mapping[str, Any]) -> int | None:
+    """Attention heads."""
+    return whole(text_config(config), "num_attention_heads", "n_head", "n_heads")
+
+
+def kv_heads(config: Mapping[str, Any]) -> int | None:
+    """Key-value heads; as many as attention heads where there is no word of them."""
+    names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
+    return whole(text_config(config), *names) or heads(config)
+
+
+def layers(config: Mapping[str, Any]) -> int | None:
+    """Hidden layers."""
+    return whole(text_config(config), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def longest(config: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The most tokens a model knows positions for, and the key that says so; None where no key does.
+
+    As vLLM derives it: the smallest of the keys, times the factor of a RoPE scaling that it multiplies by. A larger
+    `model_max_length` is allowed as well. YaRN is read either way, as versions differ: the larger counts.
+    """
+    text = text_config(config)
+    found = {key: value for key in _LENGTHS if (value := whole(text, key)) is not None}
+    if not found:
+        return None
+    key = min(found, key=lambda name: found[name])
+    length, rope = found[key], _rope(text)
+    kind = rope.get("rope_type") or rope.get("type")
+    given = rope.get("factor")
+    factor = float(given) if isinstance(given, int | float) and 1 < given < LARGEST else 1.0
+    if factor > 1 and "gemma3" not in str(config.get("model_type")) + str(text.get("model_type")):
+        if kind not in _UNSCALED:
+            length, key = int(length * factor), f"{key} × factor"
+        elif kind in ("yarn", "deepseek_yarn") and (original := whole(rope, "original_max_position_embeddings")):
+            length = max(length, int(original * factor))
+    allowed = max(whole(config, "model_max_length") or 0, whole(text, "model_max_length") or 0)
+    return (allowed, "model_max_length") if allowed > length else (length, key)
+
+
+def tokens(value: Any) -> int | None:
+    """A number of tokens as vLLM's command line takes it (4096, "32k", "1M"); None for none and for `auto`."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return value if 0 < value < LARGEST else None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([kKmMgGtT]?)", str(value).strip())
+    if match is None:
+        return None
+    number = float(match[1]) * _SUFFIXES.get(match[2], 1)
+    return int(number) if 0 < number < LARGEST else None
+
+
+def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
+    """RoPE's parameters: `rope_parameters` since Transformers 5, `rope_scaling` before."""
+    given = [text.get(key) for key in ("rope_scaling", "rope_parameters")]
+    return next((each for each in given if isinstance(each, Mapping)), {})
