@@ -65,6 +65,11 @@ def nodes():
 def available_resources():
     return {"GPU": 1.0}
 '''
+RAY_UTIL = """
+def placement_group_table():
+    waits = {"state": "PENDING", "bundles": {0: {"GPU": 1.0, "node:10.0.0.1": 0.001}, 1: {"GPU": 1.0}}}
+    return {"a": waits, "b": {**waits, "state": "CREATED"}}
+"""
 
 
 @dataclass
@@ -138,7 +143,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     for name in ("ray", "vllm", "vllm-router"):
         (tmp_path / "bin" / name).write_text(RECORDER)
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "modules" / "ray.py").write_text(RAY_MODULE)
+    (tmp_path / "modules" / "ray").mkdir()
+    (tmp_path / "modules" / "ray" / "__init__.py").write_text(RAY_MODULE)
+    (tmp_path / "modules" / "ray" / "util.py").write_text(RAY_UTIL)
     yield Bench(tmp_path)
     shutil.rmtree(f"/tmp/fsd-{os.getuid()}-{SESSION}", ignore_errors=True)
 
@@ -250,6 +257,7 @@ def test_ray_nodes_counts_nodes_and_gpus(bench: Bench, nodes: Any, code: int, mi
     answer = json.loads(ended.stdout.splitlines()[-1])
     assert answer["missing"] == missing
     assert answer["available"] == {"GPU": 1.0}
+    assert answer["pending"] == 2.0
 
 
 def test_secrets_are_read_from_their_file_and_are_in_no_script(bench: Bench) -> None:
