@@ -17,6 +17,7 @@ from flagscale_deploy.views.hosts import counted, describe_facts
 
 WORST_FIRST: tuple[State, ...] = ("failed", "warning", "passed", "skipped")
 MARKS = {"failed": ("✗", "red"), "warning": ("!", "yellow"), "passed": ("✓", "green"), "skipped": ("·", "dim")}
+LONGEST = max(len(each.name) for each in CHECKS)
 GROUPS = {each.name: each.group for each in CHECKS}
 
 
@@ -31,9 +32,10 @@ def show_check(console: Console, report: CheckReport) -> None:
         for name, each in report.observations.items()
     ]
     console.table(counted(len(rows), "host"), ("HOST", "STATE", "FOUND"), rows)
+    widest = max((len(each.host) for each in report.verdicts), default=0)
     for group, verdicts in _grouped(report.verdicts):
         console.print()
-        console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(each) for each in verdicts])
+        console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(each, widest) for each in verdicts])
     console.print(f"\n{_summary(report)}")
 
 
@@ -51,13 +53,14 @@ def _badness(verdict: Verdict) -> int:
     return WORST_FIRST.index(verdict.state)
 
 
-def _row(verdict: Verdict) -> Sequence[object]:
+def _row(verdict: Verdict, widest: int) -> Sequence[object]:
+    """The same columns in every group's table."""
     mark, style = MARKS[verdict.state]
     said = verdict.found
     if verdict.state in ("failed", "warning"):
         said += f"\nexpected: {verdict.expected}" if verdict.expected else ""
         said += f"\n→ {verdict.remedy}" if verdict.remedy else ""
-    return Text(mark, style=style), verdict.check, verdict.host, said
+    return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", said
 
 
 def _summary(report: CheckReport) -> str:
