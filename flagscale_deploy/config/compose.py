@@ -80,7 +80,11 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
         return None
     place = f"{path}: defaults" + (f".{group}" if group else "")
     if not folder.is_dir():
-        raise InputError.at(place, f"{file} is not there, nor is its folder {folder}")
+        raise InputError.at(
+            place,
+            f"{file} is not there, nor is its folder {folder}",
+            "make that folder, or take the entry off defaults",
+        )
     there = [each.stem for each in folder.glob("*.yaml") if each != path]
     remedy = f"{nearest(name, there)} (in {folder})" if there else f"{folder} holds no YAML file"
     raise InputError.at(place, f"{file} is not there", remedy)
@@ -98,7 +102,7 @@ def _mounted(
 ) -> dict[str, Any]:
     """A group file's values under the keys of its group."""
     if file.resolve() in above:
-        raise InputError.at(f"{file}: defaults", "includes itself")
+        raise InputError.at(f"{file}: defaults", "includes itself", "take the entry off this list")
     value = read_yaml(file)
     keys = tuple(group.split("/")) if group else ()
     if isinstance(value, dict):

@@ -101,7 +101,7 @@ def _resolved(value: Any, parent: DictConfig | ListConfig, key: Any, path: Path,
         except OmegaConfBaseException as error:
             findings.add(path, _problem(error), _remedy(error))
         except RecursionError:
-            findings.add(path, "refers to itself")
+            findings.add(path, "refers to itself", "name a value that stands elsewhere")
     return value
 
 
@@ -115,4 +115,4 @@ def _remedy(error: OmegaConfBaseException) -> str:
         return "for a shell variable write \\${NAME}; for the operator's environment ${oc.env:NAME}"
     if "environment variable" in str(error):
         return "export it, or give a default: ${oc.env:NAME,default}"
-    return ""
+    return "as in ${experiment.exp_name}, ${oc.env:NAME,default}"

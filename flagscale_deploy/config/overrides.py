@@ -45,7 +45,7 @@ class Override:
 class _NotApplicableError(Exception):
     """Why an override does not fit the configuration, and what would."""
 
-    def __init__(self, problem: str, remedy: str = "") -> None:
+    def __init__(self, problem: str, remedy: str) -> None:
         self.problem, self.remedy = problem, remedy
         super().__init__(problem)
 
@@ -139,7 +139,9 @@ def _write(tree: dict[str, Any], path: Path, override: Override) -> Path:
         if fresh or node[key] is None:
             node[key] = {}
         if not isinstance(node[key], (dict, list)):
-            raise _NotApplicableError(f"{'.'.join(written)} is one value, not a mapping")
+            raise _NotApplicableError(
+                f"{'.'.join(written)} is one value, not a mapping", "replace it as a whole: KEY={…}"
+            )
         node = node[key]
 
 

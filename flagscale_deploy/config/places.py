@@ -41,7 +41,7 @@ class Findings:
     places: Places
     faults: list[Fault] = field(default_factory=list)
 
-    def add(self, path: Path, problem: str, remedy: str = "") -> None:
+    def add(self, path: Path, problem: str, remedy: str) -> None:
         fault = Fault(self.places.where(path), problem, remedy)
         if fault not in self.faults:
             self.faults.append(fault)
@@ -58,7 +58,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word.replace("-", "_"), names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]}?"
-    return f"known: {', '.join(names)}" if names else ""
+    return f"known: {', '.join(names)}" if names else "take it out"
 
 
 def _joined(file: str, path: Path) -> str:

@@ -6,19 +6,21 @@ and ignored (`Ignored`); every other unknown key is a fault.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from flagscale_deploy.config.values import (
     Amount,
     CountOrAuto,
     Flag,
+    HostPattern,
     Ignored,
     Port,
     PortOrAuto,
     Seconds,
     Text,
+    UnfitError,
     VariableName,
 )
 
@@ -34,8 +36,17 @@ _ROUTER_WORDS = {
 }
 
 
+Policy = Literal[
+    "random", "round_robin", "cache_aware", "kv_aware", "power_of_two", "consistent_hash", "sticky_least_loaded"
+]
+"""Those of vllm-router 0.1.17."""
+
+
 def _ray_mode(value: Any) -> Any:
-    return _RAY_WORDS.get(str(value).lower(), value)
+    mode = None if value is None else _RAY_WORDS.get(str(value).lower())
+    if mode is None and value is not None:
+        raise UnfitError("expected always, auto or never", "as in ray: auto, or ray: {mode: auto, port: 6379}")
+    return mode
 
 
 def _ray(value: Any) -> Any:
@@ -51,7 +62,12 @@ def _router(value: Any) -> Any:
 
 
 def _policy(value: Any) -> Any:
-    return str(value).replace("-", "_").lower()
+    if value is None:
+        return None
+    word = str(value).replace("-", "_").lower()
+    if word not in get_args(Policy):
+        raise UnfitError("is no policy of vllm-router", f"one of {', '.join(get_args(Policy))}; or none, auto, always")
+    return word
 
 
 class Settings(BaseModel):
@@ -68,16 +84,13 @@ class Settings(BaseModel):
 class RaySettings(Settings):
     """`deploy.ray`: a mode by itself, or this mapping."""
 
-    mode: Annotated[str, BeforeValidator(_ray_mode), Field(pattern="^(auto|on|off)$")] | None = None
+    mode: Annotated[Literal["auto", "on", "off"] | None, BeforeValidator(_ray_mode)] = None
     port: Port | None = None
     dashboard: Flag | None = None
 
 
 class RouterSettings(Settings):
-    """`deploy.router`; keys that are not named here are flags of vllm-router (`router_flags.py`).
-
-    Policies: those of vllm-router 0.1.17.
-    """
+    """`deploy.router`; keys that are not named here are flags of vllm-router (`router_flags.py`)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -85,21 +98,7 @@ class RouterSettings(Settings):
     port: PortOrAuto | None = None
     host: Text | None = None
     prometheus_port: Port | None = None
-    policy: (
-        Annotated[
-            Literal[
-                "random",
-                "round_robin",
-                "cache_aware",
-                "kv_aware",
-                "power_of_two",
-                "consistent_hash",
-                "sticky_least_loaded",
-            ],
-            BeforeValidator(_policy),
-        ]
-        | None
-    ) = None
+    policy: Annotated[Policy | None, BeforeValidator(_policy)] = None
 
 
 class TimeoutSettings(Settings):
@@ -128,7 +127,7 @@ class ModelOptions(Settings):
     go to a program of the user's own and mean nothing to `vllm serve`.
     """
 
-    hosts: Text | None = None
+    hosts: HostPattern | None = None
     num_gpus: Amount | None = None
     num_cpus: Amount | None = None
     num_replicas: CountOrAuto | None = None

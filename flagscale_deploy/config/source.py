@@ -59,6 +59,7 @@ _WORDS = (
 )
 _YAML = "tag:yaml.org,2002:"
 _DEEPEST = 32
+_UTF8 = "save it as text in UTF-8"
 for _name, _pattern, _first in _WORDS:
     _Loader.add_implicit_resolver(_YAML + _name, re.compile(f"(?:{_pattern})\\Z"), list(_first))
 
@@ -121,13 +122,15 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError.at(str(path), "there is no such file") from None
+        raise InputError.at(
+            str(path), "there is no such file", "correct the path: a relative one starts where you are"
+        ) from None
     except IsADirectoryError:
         raise InputError.at(str(path), "is a folder", "name the YAML file in it") from None
     except UnicodeDecodeError as error:
-        raise InputError.at(str(path), f"is not text in UTF-8: {error.reason} at byte {error.start}") from error
+        raise InputError.at(str(path), f"is not text in UTF-8: {error.reason} at byte {error.start}", _UTF8) from error
     except OSError as error:
-        raise InputError.at(str(path), f"cannot be read: {error.strerror}") from error
+        raise InputError.at(str(path), f"cannot be read: {error.strerror}", "make it readable for you") from error
     return parse_yaml(text, str(path))
 
 
@@ -159,9 +162,9 @@ def _placed(source: str) -> Iterator[None]:
         said = " ".join(part for part in (error.problem, error.context) if part)
         raise InputError.at(place, said, _remedy(error)) from error
     except yaml.YAMLError as error:
-        raise InputError.at(source, str(error).splitlines()[0]) from error
+        raise InputError.at(source, str(error).splitlines()[0], _UTF8) from error
     except RecursionError:
-        raise InputError.at(source, "is nested too deeply") from None
+        raise InputError.at(source, "is nested too deeply", "lift it up: nothing of ours is that deep") from None
 
 
 def _load(text: str) -> Any:
@@ -216,4 +219,6 @@ def _remedy(error: yaml.MarkedYAMLError) -> str:
         return "check the indentation, and put a value that contains ': ' in quotes"
     if r"\t" in said:
         return "indent with spaces, not tabs"
-    return ""
+    if "nested" in said:
+        return "lift it up: nothing of ours is that deep"
+    return "correct the YAML there, or put the value in quotes"

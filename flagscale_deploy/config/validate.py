@@ -8,8 +8,22 @@ from pydantic import ValidationError
 
 from flagscale_deploy.config.places import Findings, Path, nearest
 from flagscale_deploy.config.settings import Settings
+from flagscale_deploy.config.values import UnfitError
 
 S = TypeVar("S", bound=Settings)
+
+_MAPPING = ("expected a mapping", "write KEY: VALUE, each on a line of its own below it")
+_WHOLE = ("expected a whole number", "write it in digits")
+_NUMBER = ("expected a number", "write it in digits")
+_EXPECTED = {
+    **dict.fromkeys(("model_type", "dict_type"), _MAPPING),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), ("expected true or false", "write one of the two")),
+    "list_type": ("expected a list", "as in [a, b]"),
+    "string_type": ("expected text", "put it in quotes, if it is one"),
+    "string_pattern_mismatch": ("expected the name of a variable", "letters, digits and _, no digit first"),
+}
 
 
 def read_settings(kind: type[S], value: Any, path: Path, findings: Findings) -> S:
@@ -32,7 +46,8 @@ def _report(kind: type[Settings], error: Any, path: Path, value: Any, findings: 
     if error["type"] == "extra_forbidden":
         findings.add((*path, *keys), "unknown key", nearest(keys[-1], _known(kind, keys[:-1])))
     else:
-        findings.add((*path, *keys), f"{_found(error['input'])}: {_expected(error)}")
+        expected, remedy = _expected(error)
+        findings.add((*path, *keys), f"{_found(error['input'])}: {expected}", remedy)
 
 
 def _spelling(value: Any, location: Path) -> Path:
@@ -74,8 +89,12 @@ def _found(value: Any) -> str:
     return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
 
 
-def _expected(error: Any) -> str:
-    said = str(error["msg"]).removeprefix("Value error, ")
-    return {"model_type": "expected a mapping", "dict_type": "expected a mapping"}.get(
-        error["type"], said[:1].lower() + said[1:]
-    )
+def _expected(error: Any) -> tuple[str, str]:
+    """What pydantic's error means to somebody who wrote YAML, and what to do."""
+    kind, cause = error["type"], error.get("ctx", {}).get("error")
+    if isinstance(cause, UnfitError):
+        return str(cause), cause.remedy
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    said = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected a number")
+    return said[:1].lower() + said[1:], "write one such, in digits"

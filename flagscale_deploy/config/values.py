@@ -11,14 +11,28 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
+class UnfitError(ValueError):
+    """Why a value does not fit, and what would."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.remedy = remedy
+
+
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("expected a number")
+        raise UnfitError("expected a number", "write it in digits")
     return value
 
 
 def _text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _host_pattern(value: Any) -> Any:
+    if not isinstance(_text(value), str):
+        raise UnfitError("expected a pattern of hosts", "in one text, as for --limit: gpu01,gpu02")
+    return _text(value)
 
 
 def _flag(value: Any) -> Any:
@@ -50,7 +64,7 @@ def port_or_auto(value: Any) -> int | Literal["auto"] | None:
 def _port_or_auto(value: Any) -> int | Literal["auto"]:
     found = port_or_auto(value)
     if found is None:
-        raise ValueError("expected a port from 1 to 65535, or auto")
+        raise UnfitError("expected a port from 1 to 65535, or auto", "as in port: 8000")
     return found
 
 
@@ -59,7 +73,7 @@ def _count_or_auto(value: Any) -> int | Literal["auto"]:
         return "auto"
     found = whole_number(value, 1, 9999)
     if found is None:
-        raise ValueError("expected a whole number from 1, or auto")
+        raise UnfitError("expected a whole number from 1, or auto", "as in num_replicas: 2")
     return found
 
 
@@ -67,7 +81,7 @@ def _least_nodes(value: Any) -> int:
     """`2`, or the lower end of torchrun's range `2:4`: nothing here grows while it runs."""
     found = whole_number(str(value).partition(":")[0], 1, 9999)
     if found is None:
-        raise ValueError("expected a whole number from 1")
+        raise UnfitError("expected a whole number from 1", "as in nnodes: 2")
     return found
 
 
@@ -81,5 +95,6 @@ Slots = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
 Nodes = Annotated[int, PlainValidator(_least_nodes)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Text = Annotated[str, BeforeValidator(_text)]
+HostPattern = Annotated[str, BeforeValidator(_host_pattern)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Ignored = Any

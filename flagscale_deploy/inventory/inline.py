@@ -25,7 +25,10 @@ def inline_inventory(hosts: Iterable[Mapping[str, Any]], source: str) -> Invento
         name = str(given["name"])
         where = f"{source}: {name}"
         keys = {key: Located(value, f"{where}: {key}") for key, value in given.items() if key != "name"}
-        faults += [Fault(where, problem) for problem in _name_problems(name)]
+        faults += [
+            Fault(where, problem, "give each host an entry of its own: its name or address")
+            for problem in _name_problems(name)
+        ]
         host, wrong = make_host(name, keys, plain_values(keys))
         tree.add_host(name, UNGROUPED)
         made.append(host and with_slots(host))

@@ -35,9 +35,11 @@ def load_inventory(path: str | Path | None) -> Inventory:
     except FileNotFoundError as error:
         raise InputError.at(source, "there is no such file", "name the inventory with -i/--inventory") from error
     except UnicodeDecodeError as error:
-        raise InputError.at(source, f"found bytes that are not UTF-8 text (byte {error.start})") from error
+        raise InputError.at(
+            source, f"found bytes that are not UTF-8 text (byte {error.start})", "save it as text in UTF-8"
+        ) from error
     except OSError as error:
-        raise InputError.at(source, f"cannot be read: {error.strerror}") from error
+        raise InputError.at(source, f"cannot be read: {error.strerror}", "make it readable for you") from error
     return _parse(text, source, VariableFiles(file.parent))
 
 

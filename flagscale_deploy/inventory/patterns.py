@@ -58,7 +58,7 @@ def _terms(pattern: str) -> list[str]:
         found = [pattern] if is_ip_address(pattern.strip("!& ")) else _TERM.findall(pattern)
     terms = [term.strip() for term in found if term.strip()]
     if any(not term.strip("!&") for term in terms):
-        raise InputError.at(_WHERE, f"found {pattern!r}, expected a name after '!' and '&'")
+        raise InputError.at(_WHERE, f"found {pattern!r}, expected a name after '!' and '&'", "as in 'all,!gpu03'")
     return terms
 
 
@@ -102,7 +102,9 @@ def _compile(expression: str) -> re.Pattern[str]:
     try:
         return re.compile(expression[1:] if expression[0] == "~" else fnmatch.translate(expression))
     except re.error as error:
-        raise InputError.at(_WHERE, f"found {expression!r}, which is no regular expression: {error}") from error
+        raise InputError.at(
+            _WHERE, f"found {expression!r}, which is no regular expression: {error}", "as in '~gpu0[1-4]'"
+        ) from error
 
 
 def _ordered_members(inventory: Inventory, group: str) -> Iterable[str]:

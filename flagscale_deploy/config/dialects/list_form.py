@@ -22,7 +22,11 @@ def read(entries: list[Any], path: Path, findings: Findings) -> list[Entry]:
     for index, item in enumerate(entries):
         entry = _read_entry(item, (*path, str(index)), findings)
         if entry is not None and entry.name in found:
-            findings.add(entry.path, f"the serve_id {entry.name} is taken by an entry before")
+            findings.add(
+                entry.path,
+                f"the serve_id {entry.name} is taken by an entry before",
+                "give each entry a serve_id of its own",
+            )
         elif entry is not None:
             found[entry.name] = entry
     return list(found.values())

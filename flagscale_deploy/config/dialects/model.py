@@ -45,7 +45,9 @@ def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[
         if key in flags:
             findings.add((*path, written), f"--{key} is set twice", "keep one of the two spellings")
         elif key in SIZES and value is not None and whole_number(value, 1, 999999) is None:
-            findings.add((*path, written), f"{value!r}: expected a whole number from 1")
+            findings.add(
+                (*path, written), f"{value!r}: expected a whole number from 1", "as in tensor-parallel-size: 2"
+            )
         elif value is not None:
             flags[key] = _in_todays_words(key, value)
     return flags
@@ -63,7 +65,7 @@ def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | Li
     port = flags.pop("port", None)
     found = None if port is None else port_or_auto(port)
     if port is not None and found is None:
-        findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535, or auto")
+        findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535, or auto", "as in port: 8000")
     return found
 
 

@@ -168,9 +168,20 @@ FAULTS = {
     "true for a number": (f"{SEED}  port: true", "qwen.yaml: deploy.port: True: expected a port"),
     "a timeout of nothing": (
         f"{SEED}  timeouts: {{ready: 0}}",
-        "qwen.yaml: deploy.timeouts.ready: 0: input should be greater than 0",
+        "qwen.yaml: deploy.timeouts.ready: 0: expected a number greater than 0",
     ),
-    "a mode of ray": (f"{SEED}  ray: sometimes", "qwen.yaml: deploy.ray"),
+    "a mode of ray": (
+        f"{SEED}  ray: sometimes",
+        "qwen.yaml: deploy.ray: 'sometimes': expected always, auto or never\n    → as in ray: auto",
+    ),
+    "a name that is no policy": (
+        f"{SEED}  router: fastest",
+        "qwen.yaml: deploy.router: 'fastest': is no policy of vllm-router\n    → one of random, round_robin,",
+    ),
+    "a list of hosts": (
+        SEED.replace("num_gpus: 1", "hosts: [a, b]"),
+        "qwen.yaml: deploy.models.vllm_model.hosts: a list: expected a pattern of hosts\n    → in one text",
+    ),
     "a size that is none": (
         SEED.replace("size: 1", "size: two"),
         "qwen.yaml: model_args.vllm_model.tensor-parallel-size: 'two': expected a whole number from 1",
