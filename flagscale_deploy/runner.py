@@ -7,8 +7,9 @@ from pathlib import Path
 
 from flagscale_deploy.config.spec import InlineNode, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.hostfile import with_slots
 from flagscale_deploy.inventory.inline import inline_inventory
-from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.load import load_hostfile, load_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 
 
@@ -23,8 +24,9 @@ def hosts_of(path: str | None, spec: ServeSpec | None) -> Inventory:
         return load_inventory(path)
     found = load_inventory(path) if path is not None else _named_by(spec)
     _refuse_strangers(found, spec)
-    if path is None and (spec.hostfile is not None or spec.nodes):
-        found = _limited(found, spec)
+    if path is None:
+        _refuse_too_few(found, spec)
+        found = _limited(found, spec) if spec.hostfile is not None or spec.nodes else found
     return replace(found, hosts=tuple(_with_runner(host, spec) for host in found.hosts))
 
 
@@ -41,12 +43,20 @@ def _hostfile(path: str, spec: ServeSpec) -> Inventory:
         where = f"{spec.source}: experiment.runner.hostfile"
         remedy = "correct it (a relative path starts at the working directory), or name the hosts with -i/--inventory"
         raise InputError.at(where, f"there is no file {path}", remedy)
-    return load_inventory(path)
+    return load_hostfile(path)
 
 
 def _keys(node: InlineNode) -> dict[str, object]:
     given = {"gpus": node.slots, "type": node.type, "port": node.ssh_port, "container": node.docker}
     return {"name": node.address, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _refuse_too_few(found: Inventory, spec: ServeSpec) -> None:
+    if spec.nnodes is not None and spec.nnodes > len(found.hosts):
+        where = f"{spec.source}: experiment.runner.nnodes"
+        problem = f"{spec.nnodes} hosts are wanted, and there {'is' if len(found.hosts) == 1 else 'are'} "
+        problem += f"{len(found.hosts)}: {', '.join(found.names)}"
+        raise InputError.at(where, problem, "name the others in the hostfile, or lower nnodes")
 
 
 def _limited(found: Inventory, spec: ServeSpec) -> Inventory:
@@ -64,8 +74,8 @@ def _this_machine(spec: ServeSpec) -> Inventory:
     if spec.device_type is not None and spec.nproc_per_node is None:
         where = f"{spec.source}: experiment.runner.device_type"
         raise InputError.at(where, "needs nproc_per_node beside it", "say how many of them this machine has")
-    gpus = 0 if spec.device_type == "cpu" else spec.nproc_per_node
-    return replace(found, hosts=(replace(host, gpus=gpus, type=spec.device_type or host.type),))
+    made = replace(host, gpus=spec.nproc_per_node, type=spec.device_type or host.type)
+    return replace(found, hosts=(with_slots(made),))
 
 
 def _with_runner(host: Host, spec: ServeSpec) -> Host:

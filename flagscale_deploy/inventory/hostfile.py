@@ -18,10 +18,10 @@ _EXPECTED = "expected HOST slots=N [type=gpu|cpu|RESOURCE]"
 
 
 def looks_like_hostfile(text: str) -> bool:
-    """No INI section, and a line whose second word is `slots=`, the first being no YAML key."""
+    """No INI section, and a line with `slots=` behind a first word that is no YAML key."""
     lines = text.splitlines()
     sections = any(re.match(r"\s*\[[^\]]+\]\s*(#|$)", line) for line in lines)
-    return not sections and any(re.match(r"[^\s#-]\S*(?<!:)\s+slots=", line) for line in lines)
+    return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s+([^#]*\s)?slots=", line) for line in lines)
 
 
 def parse_hostfile(text: str, source: str) -> Inventory:
@@ -48,13 +48,13 @@ class _Reading:
 def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
     found = _LINE.fullmatch(line)
     if found is None:
-        reading.faults.append(Fault(where, f"found {line!r}, {_EXPECTED}"))
+        reading.faults.append(Fault(where, f"found {line!r}, {_EXPECTED}", "as in 10.0.0.1 slots=8 type=gpu"))
         return
     user, pattern, port = split_login(found["host"])
     try:
         names = expand(pattern)
     except ValueError as error:
-        reading.faults.append(Fault(where, str(error)))
+        reading.faults.append(Fault(where, str(error), "as in 10.0.0.1 slots=8, or gpu[01:04] slots=8"))
         return
     slots = int(found["slots"]) if found["slots"].isdecimal() else found["slots"] or "nothing"
     given = {"user": user, "port": port, "gpus": slots, "type": found["type"]}

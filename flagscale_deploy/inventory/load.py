@@ -27,11 +27,20 @@ def load_inventory(path: str | Path | None) -> Inventory:
     """
     if path is None:
         return local_inventory()
+    return _parse(_read(path), str(path), VariableFiles(Path(path).parent))
+
+
+def load_hostfile(path: str | Path) -> Inventory:
+    """Reads a file that is FlagScale's hostfile, whatever its content looks like. Raises InputError as above."""
+    return parse_hostfile(_read(path), str(path))
+
+
+def _read(path: str | Path) -> str:
     file, source = Path(path), str(path)
     if file.is_dir():
         raise InputError.at(source, "found a directory, expected one inventory file", _AS_FILE)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError.at(source, "there is no such file", "name the inventory with -i/--inventory") from error
     except UnicodeDecodeError as error:
@@ -40,7 +49,6 @@ def load_inventory(path: str | Path | None) -> Inventory:
         ) from error
     except OSError as error:
         raise InputError.at(source, f"cannot be read: {error.strerror}", "make it readable for you") from error
-    return _parse(text, source, VariableFiles(file.parent))
 
 
 def parse_inventory(text: str, source: str = "inventory") -> Inventory:
@@ -65,7 +73,7 @@ def _parse(text: str, source: str, files: VariableFiles) -> Inventory:
         raise InputError.at(
             source, "found a file encrypted with ansible-vault", "decrypt it; nothing is decrypted here"
         )
-    if looks_like_hostfile(text):
+    if looks_like_hostfile(text) and not _YAML_START.match(_first_line(text)):
         return parse_hostfile(text, source)
     if not _looks_like_yaml(text, source):
         return parse_ansible_ini(text, source, files)
@@ -84,6 +92,11 @@ def _parse(text: str, source: str, files: VariableFiles) -> Inventory:
 
 def _looks_like_yaml(text: str, source: str) -> bool:
     """Told by the first line that says something; a name alone could be either, and the suffix decides."""
-    lines = (line.strip() for line in text.splitlines())
-    first = next((line for line in lines if line and line[0] not in "#;"), "")
+    first = _first_line(text)
     return bool(_YAML_START.match(first)) or (not first.startswith("[") and source.endswith(_YAML_SUFFIXES))
+
+
+def _first_line(text: str) -> str:
+    """The first line that says something."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line and line[0] not in "#;"), "")

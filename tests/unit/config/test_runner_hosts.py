@@ -69,8 +69,20 @@ def test_a_hostfile_lies_below_the_working_directory(tmp_path: Path, monkeypatch
 def test_nnodes_and_nproc_per_node_are_upper_limits(tmp_path: Path) -> None:
     found = hosts_of(None, spec(hostfile=file(tmp_path), nnodes=2, nproc_per_node=6))
     assert [(host.name, host.gpus) for host in found.hosts] == [("gpu01", 6), ("gpu02", 4)]
-    assert len(hosts_of(None, spec(hostfile=file(tmp_path), nnodes=9)).hosts) == 3
     assert len(hosts_of(None, spec(hostfile=file(tmp_path), nnodes=1, host_env={"gpu03": {}})).hosts) == 1
+
+
+@pytest.mark.parametrize("nodes", [NODES[:1], ()], ids=["in the file", "this machine"])
+def test_more_nodes_than_there_are_hosts_are_refused(nodes: tuple[InlineNode, ...]) -> None:
+    text = said(spec(nodes=nodes, nnodes=2))
+    assert text.startswith("qwen.yaml: experiment.runner.nnodes: 2 hosts are wanted, and there is 1: ")
+    assert "lower nnodes" in text
+
+
+@pytest.mark.parametrize("text", ["gpu01 slotss=8", "[gpu]", "hosts: [gpu01]", "gpu01"])
+def test_what_the_runner_names_is_a_hostfile_whatever_it_looks_like(tmp_path: Path, text: str) -> None:
+    found = said(spec(hostfile=file(tmp_path, f"gpu02 slots=8\n{text}\n")))
+    assert f"hosts.txt:2: found {text!r}, expected HOST slots=N [type=gpu|cpu|RESOURCE]" in found
 
 
 def test_slots_of_a_host_of_type_cpu_are_cpus(tmp_path: Path) -> None:
@@ -92,6 +104,7 @@ def test_without_any_hosts_it_is_this_machine_as_the_runner_describes_it(
 ) -> None:
     (host,) = hosts_of(None, spec(**settings, ssh_port=2222)).hosts
     assert (host.connection, host.gpus, host.type, host.port) == ("local", gpus, kind, None)
+    assert host.cpus == (settings["nproc_per_node"] if kind == "cpu" else None)
 
 
 def test_variables_of_one_host_reach_it_by_name_or_address(tmp_path: Path) -> None:

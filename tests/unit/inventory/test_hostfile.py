@@ -37,6 +37,21 @@ def test_types_logins_comments_and_blank_lines() -> None:
     ]
 
 
+def test_blanks_before_every_line_do_not_hide_a_hostfile() -> None:
+    hosts = parse_inventory("  gpu01 slots=4\n  gpu02 slots=8 type=A100\n", "hosts").hosts
+    assert [(host.name, host.gpus, host.type) for host in hosts] == [("gpu01", 4, "gpu"), ("gpu02", 8, "A100")]
+
+
+def test_slots_in_a_text_of_yaml_make_no_hostfile() -> None:
+    text = "hosts:\n  - name: a\n    before_start: |\n      echo a slots=8 > mpi\n"
+    assert parse_inventory(text, "hosts.yaml").names == ("a",)
+
+
+def test_slots_in_the_wrong_place_are_an_error_and_not_lost() -> None:
+    (fault,) = faults_of("10.0.0.1 type=gpu slots=8\n", "h")
+    assert fault == ("h:1", "found '10.0.0.1 type=gpu slots=8', expected HOST slots=N [type=gpu|cpu|RESOURCE]")
+
+
 def test_every_wrong_line_is_reported() -> None:
     text = "a slots=8\nb slot=8\nc slots=8 type=gpu more\nd slots=-2\ne slots= type=gpu\n../f slots=1\na slots=8\n"
     expected = "expected HOST slots=N [type=gpu|cpu|RESOURCE]"
