@@ -99,7 +99,6 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
 def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) -> int:
     """Look at every host and report every problem at once; start nothing."""
     from flagscale_deploy import api
-    from flagscale_deploy.junit import write_junit
     from flagscale_deploy.views import check as view
 
     request = request_of(console, words)
@@ -110,5 +109,7 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     else:
         view.show_check(console, report)
     if junit is not None:
+        from flagscale_deploy.junit import write_junit
+
         write_junit(request.name or "check", view.cases(report), junit, console.redactor.redact)
     return report.exit_code

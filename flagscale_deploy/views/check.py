@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -12,8 +12,10 @@ from flagscale_deploy.api import CheckReport
 from flagscale_deploy.checks.model import State, Verdict
 from flagscale_deploy.checks.table import CHECKS
 from flagscale_deploy.console import Console
-from flagscale_deploy.junit import Case
 from flagscale_deploy.views.hosts import counted, describe_facts
+
+if TYPE_CHECKING:
+    from flagscale_deploy.junit import Case
 
 WORST_FIRST: tuple[State, ...] = ("failed", "warning", "passed", "skipped")
 MARKS = {"failed": ("✗", "red"), "warning": ("!", "yellow"), "passed": ("✓", "green"), "skipped": ("·", "dim")}
@@ -86,6 +88,8 @@ def check_json(report: CheckReport) -> dict[str, Any]:
 
 def cases(report: CheckReport) -> list[Case]:
     """A test case for every verdict, for JUnit: a warning has passed, and says what it warns of."""
+    from flagscale_deploy.junit import Case  # with an XML parser, which few ask for
+
     return [
         Case(
             each.check,
