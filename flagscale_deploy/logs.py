@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ FOREVER_SECONDS = 10 * 365 * 86400.0
 PLACES = ("logs", "ray", "scripts")
 """What the logs of one host lie in."""
 NODE_IP = re.compile(r"--node-ip-address=([0-9a-fA-F.:]+)")
+DIAGNOSED_LINES = 2000
 DIAGNOSED_BYTES = 8 << 20
 """How much of the end of a file is read for a diagnosis."""
 
@@ -81,6 +83,22 @@ def read_logs(
         return len(files)
 
     return fleet.gather({host.name: partial(work, host) for host in fleet.hosts.values()}, together=True)
+
+
+def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
+    """The root cause in the ends of the deployment's logs as they are on the hosts; hosts that can't be read are left
+    out. Ray's daemons are not asked: what matters of theirs stands in the engine's log as well."""
+    ends: dict[tuple[str, str], list[str]] = {}
+    keeping = threading.Lock()
+
+    def keep(host: str, file: str, line: str) -> None:
+        with keeping:
+            ends.setdefault((host, PurePosixPath(file).name), []).append(line)
+
+    read_logs(fleet, deployment, keep, tail=DIAGNOSED_LINES, follow=False, kinds=("engine", "script", "ray-worker"))
+    addresses = {at: host.name for host in fleet.hosts.values() for at in (host.address, host.node_ip) if at}
+    logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()) if "previous" not in file)
+    return diagnose(logs, addresses=addresses)
 
 
 def diagnose_folder(folder: Path) -> Diagnosis | None:

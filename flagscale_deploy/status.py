@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
 ASK_SECONDS = 60.0
+FULL = 0.99
+"""The part of a KV cache above which it counts as full."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
 InstanceState = Literal["ready", "finished", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
@@ -50,6 +53,8 @@ class InstanceStatus:
     endpoint: str
     served_name: str
     problem: str = ""
+    metrics: Mapping[str, float] | None = None
+    """Of an engine that answers: what `remote/metrics.py` finds; `kv_cache` is the part that is used, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,13 @@ class Status:
     hosts: tuple[HostStatus, ...]
     instances: tuple[InstanceStatus, ...]
     routers: tuple[InstanceStatus, ...] = ()
+    diagnosis: Diagnosis | None = None
+    """Why it is not well, as far as logs say."""
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing of it is dead or unwell, as far as is known."""
+        return not {self.state, *(each.state for each in (*self.instances, *self.routers))} & {"dead", "unwell"}
 
     @property
     def entrances(self) -> tuple[InstanceStatus, ...]:
@@ -103,7 +115,7 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
     newest = max(records.values(), key=lambda each: each.get("started_at", 0), default=None)
     hosts = tuple(_host(name, result, now) for name, result in results.items())
     instances, routers = (
-        tuple(_instance(each, found, results) for each in (newest or {}).get(kind, ()))
+        tuple(_instance(each, found, results, newest or {}) for each in (newest or {}).get(kind, ()))
         for kind in ("instances", "routers")
     )
     ray = next((answer["ray"] for answer in found.values() if answer.get("ray")), None)
@@ -131,6 +143,9 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
     stopped = bool(record.get("stopped_at"))
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
     gone = [each["role"] for each in result["processes"] if each["role"] == "engine" and not each["alive"]]
+    problem = f"{len(gone)} engine processes are gone" if gone else ""
+    if not problem and _without_raylet(result):
+        problem = "Ray's raylet is gone"
     finished = any(said.get("finished") for said in result["instances"].values())
     return HostStatus(
         host=name,
@@ -140,15 +155,25 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
         gpus=tuple(record.get("gpus", ())),
         uptime=now - record["started_at"] if state == "running" and "started_at" in record else None,
         versions=record.get("versions"),
-        problem="" if stopped or finished else f"{len(gone)} engine processes are gone" if gone else "",
+        problem="" if stopped or finished else problem,
     )
 
 
 def _instance(
-    instance: Mapping[str, Any], found: Mapping[str, dict[str, Any]], results: Mapping[str, dict[str, Any] | HostError]
+    instance: Mapping[str, Any],
+    found: Mapping[str, dict[str, Any]],
+    results: Mapping[str, dict[str, Any] | HostError],
+    record: Mapping[str, Any],
 ) -> InstanceStatus:
     driver = instance["driver"]
-    state, problem = _state(instance["name"], found.get(driver))
+    state, problem = _state(instance, found.get(driver))
+    metrics = found.get(driver, {}).get("instances", {}).get(instance["name"], {}).get("metrics")
+    if state == "ready":
+        problem = _pressed(metrics or {})
+        if gone := [name for name in instance["hosts"] if name in found and _without_raylet(found[name])]:
+            state, problem = "unwell", f"Ray's raylet is gone on {', '.join(gone)}"
+    elif state == "unwell" and (lacking := _lacking(instance, found, record)):
+        problem = f"{lacking}; {problem}"
     lost = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
     if lost and driver not in lost:
         problem = problem or f"{', '.join(lost)} cannot be reached"
@@ -163,6 +188,38 @@ def _instance(
         endpoint=_endpoint(instance, found.get(driver)),
         served_name=instance["served_name"],
         problem=problem,
+        metrics=metrics,
+    )
+
+
+def _pressed(metrics: Mapping[str, float]) -> str:
+    """An engine whose KV cache holds no more lets requests wait, and throws others out to begin them anew."""
+    used, waiting = metrics.get("kv_cache", 0.0), metrics.get("waiting", 0.0)
+    return f"its KV cache is full ({used:.0%}), and {waiting:.0f} requests wait" if used >= FULL and waiting else ""
+
+
+def _without_raylet(answer: Mapping[str, Any]) -> bool:
+    """Whether a Ray node of ours runs without its daemon: the record has it, and other processes live still."""
+    roles = set((answer["record"] or {}).get("roles", ()))
+    on_node = bool(roles & {"ray-head", "ray-worker"}) and not (answer["record"] or {}).get("stopped_at")
+    return on_node and bool(answer["live"]) and "ranks" in answer and not answer["ranks"].get("raylet")
+
+
+def _lacking(instance: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    """The hosts of an instance over several that have fewer of its ranks than GPUs, in words.
+
+    Ranks are known by their names: where none is seen at all this says nothing, and where other instances share a host.
+    """
+    shared = {
+        name for each in record.get("instances", ()) if each["name"] != instance["name"] for name in each["hosts"]
+    }
+    hosts = [name for name in instance["hosts"] if name in found and name not in shared]
+    ranks = {name: found[name].get("ranks", {}).get("rank", 0) for name in hosts}
+    if len(instance["hosts"]) < 2 or not any(ranks.values()):
+        return ""
+    wanted = {name: len(instance["gpus"].get(name, ())) for name in hosts}
+    return ", ".join(
+        f"{name} has {ranks[name]} of {wanted[name]} ranks" for name in hosts if ranks[name] < wanted[name]
     )
 
 
@@ -172,12 +229,14 @@ def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> 
     return str(instance.get("addresses", {}).get(said.get("at"), instance["endpoint"]))
 
 
-def _state(name: str, answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
+def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
+    """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
+    before it has workers."""
     if answer is None:
         return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
     if (answer["record"] or {}).get("stopped_at"):
         return "stopped", ""
-    said = answer["instances"].get(name)
+    said = answer["instances"].get(instance["name"])
     if said is None:
         return "UNKNOWN", "it was not asked"
     if said.get("finished"):
@@ -186,7 +245,8 @@ def _state(name: str, answer: Mapping[str, Any] | None) -> tuple[InstanceState, 
         return "dead", said["why"]
     if said["token"]:
         return "ready", ""
-    return ("unwell" if said["health"] == 200 else "starting"), said["why"]
+    has_been_ready = said["health"] == 200 or (said["health"] is not None and instance.get("replica") is not None)
+    return ("unwell" if has_been_ready else "starting"), said["why"]
 
 
 def _overall(

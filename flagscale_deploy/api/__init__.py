@@ -2,7 +2,7 @@
 
 from flagscale_deploy.api.checking import CheckReport, check
 from flagscale_deploy.api.ending import cleanup, stop
-from flagscale_deploy.api.looking import call, collect, execute_everywhere, follow, status
+from flagscale_deploy.api.looking import call, collect, diagnose, diagnose_offline, execute_everywhere, follow, status
 from flagscale_deploy.api.planning import describe, plan
 from flagscale_deploy.api.running import RunResult, run
 from flagscale_deploy.request import Options, Request, load_request
@@ -17,6 +17,8 @@ __all__ = [
     "cleanup",
     "collect",
     "describe",
+    "diagnose",
+    "diagnose_offline",
     "execute_everywhere",
     "follow",
     "load_request",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy import shell
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.observe import raise_failures
 from flagscale_deploy.request import Request
@@ -20,9 +23,30 @@ CALL_SECONDS = 600.0
 
 
 def status(request: Request, *, ask: bool = True) -> Status:
-    """What of the deployment is really there; hosts that can't be reached are UNKNOWN in it."""
+    """What of the deployment is really there; hosts that can't be reached are UNKNOWN in it.
+
+    Where something is dead or unwell and `ask` is set, the ends of its logs are read for the cause.
+    """
     with request.fleet() as fleet:
-        return look(fleet, request.deployment, ask=ask)
+        found = look(fleet, request.deployment, ask=ask)
+        if found.well or not ask:
+            return found
+        return replace(found, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
+
+
+def diagnose(
+    request: Request, into: Path | None
+) -> tuple[Diagnosis | None, dict[str, log_files.Collected | HostError]]:
+    """Collect every log of the deployment (into a folder that goes, if none is given), and find the cause in them."""
+    with TemporaryDirectory(prefix="flagscale-deploy-") as passing:
+        folder = into or Path(passing)
+        collected = collect(request, folder)
+        return log_files.diagnose_folder(folder), collected
+
+
+def diagnose_offline(folder: Path) -> Diagnosis | None:
+    """Find the cause in logs on this disk: collected ones, a run's folder, a host's, or one file."""
+    return log_files.diagnose_folder(folder)
 
 
 def collect(request: Request, into: Path) -> dict[str, log_files.Collected | HostError]:

@@ -61,14 +61,33 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
 @click.option(
     "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Collect all logs into DIR/<host>/."
 )
+@click.option("--diagnose", is_flag=True, help="Say the first cause in the logs of all hosts, and what to do.")
+@click.option(
+    "--from",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True),
+    help="With --diagnose: logs on this disk (of -o, a run's folder, a file); no host is contacted.",
+)
 @command
 def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, **words: Any) -> int:
-    """Show, follow or collect engine, script and Ray logs of all hosts."""
+    """Show, follow, collect or diagnose engine, script and Ray logs of all hosts."""
     from flagscale_deploy import api
+    from flagscale_deploy.errors import InputError
     from flagscale_deploy.logs import KINDS
     from flagscale_deploy.views import logs as view
 
+    diagnose, folder = words.pop("diagnose"), words.pop("folder")
+    if folder is not None and (not diagnose or output is not None):
+        raise InputError.at("--from", "goes with --diagnose, and not with -o", f"logs --diagnose --from {folder}")
+    if diagnose and words["follow"]:
+        raise InputError.at("--diagnose", "does not go with -f", "leave one of them out")
+    if folder is not None:
+        return view.show_diagnosed(console, api.diagnose_offline(folder), {}, folder, as_json)
     request = request_of(console, words)
+    if diagnose:
+        found, collected = api.diagnose(request, output)
+        return view.show_diagnosed(console, found, collected, output, as_json)
     if output is not None:
         return view.show_collected(console, api.collect(request, output), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])

@@ -1,16 +1,18 @@
 """Looks at a deployment on this host: what its record says, and what of it is really there.
 
 main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
-"instances": {"model/0": {"alive", "health", "token", "why"}}, "ray": {"nodes", "missing", "available"} | {"why"} |
-None}. `live` counts all processes of the deployment here, by marker, session and descent. With `ask`, servers are asked
-for a token and Ray for its nodes; of a program of the user's own see `look_at_program`.
+"ranks": {part: n}, "instances": {"model/0": {"alive", "health", "token", "why", "metrics"}}, "ray": {"nodes",
+"missing", "available", "pending"} | {"why"} | None}. `live` counts all processes of the deployment here, by marker,
+session and descent, `ranks` those of them that play a part (`ranks.py`). With `ask`, servers are asked for a token and
+Ray for its nodes; of a program of the user's own see `look_at_program`.
 """
 
 import threading
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import openai, processes, program, ray_nodes, record
+from flagscale_deploy.remote import metrics, openai, processes, program, ranks, ray_nodes, record
 from flagscale_deploy.remote.launch import start_ticks
+from flagscale_deploy.remote.proc import Process
 from flagscale_deploy.remote.watch import zombie
 from flagscale_deploy.remote.wire import say
 
@@ -20,7 +22,9 @@ TOKEN_SECONDS = 20
 def main(args: Dict[str, Any]) -> None:
     known = record.read(args["deployment"], args["host"])
     listed = [dict(each, alive=alive(each)) for each in (known or {}).get("processes", [])]
-    answer = {"record": known, "processes": listed, "live": live(args["deployment"], known)}  # type: Dict[str, Any]
+    found = live(args["deployment"], known)
+    answer = {"record": known, "processes": listed, "live": len(found)}  # type: Dict[str, Any]
+    answer["ranks"] = ranks.count(found)
     questions = Questions(args, known or {}, listed) if args["ask"] and known and not known.get("stopped_at") else None
     answer["instances"] = questions.instances if questions else {}
     answer["ray"] = questions.ray if questions else None
@@ -34,9 +38,9 @@ def alive(process: Dict[str, Any]) -> bool:
     return start_ticks(process["pid"]) == process["start_ticks"] and not zombie(process["pid"])
 
 
-def live(deployment: str, known: Optional[Dict[str, Any]]) -> int:
-    """How many processes of the deployment run here."""
-    return len(processes.ours(processes.scan(), deployment + "/", processes.recorded(known or {})))
+def live(deployment: str, known: Optional[Dict[str, Any]]) -> List[Process]:
+    """The processes of the deployment that run here."""
+    return processes.ours(processes.scan(), deployment + "/", processes.recorded(known or {}))
 
 
 def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any]) -> Dict[str, Any]:
@@ -72,7 +76,7 @@ class Questions:
             thread.join()
 
     def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
-        said = {"alive": running, "health": None, "token": None, "why": ""}  # type: Dict[str, Any]
+        said = {"alive": running, "health": None, "token": None, "why": "", "metrics": None}  # type: Dict[str, Any]
         self.instances[instance["name"]] = said
         if instance.get("engine") == "program":
             said.update(look_at_program(instance, running, self._args))
@@ -84,6 +88,7 @@ class Questions:
         try:
             said["health"] = openai.request(instance["local_url"] + "/health", key=key, timeout=5)[0]
             if said["health"] == 200:
+                said["metrics"] = metrics.ask(instance["local_url"], key)
                 ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
                 said["token"], said["why"] = ok, "" if ok else text
             else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 
 from rich.text import Text
 
 from flagscale_deploy.console import Console
+from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.transport.fleet import answers, failures
@@ -35,12 +37,50 @@ def show_collected(console: Console, collected: Mapping[str, Collected | HostErr
             }
         )
     else:
-        rows = [
-            (name, len(each.files), f"{each.bytes:,}", each.folder, "; ".join(each.problems))
-            for name, each in found.items()
-        ]
-        console.table("Logs collected", ("HOST", "FILES", "BYTES", "FOLDER", ""), rows)
+        _table(console, found)
     return unread(console, failed)
+
+
+def _table(console: Console, found: Mapping[str, Collected]) -> None:
+    rows = [
+        (name, len(each.files), f"{each.bytes:,}", each.folder, "; ".join(each.problems))
+        for name, each in found.items()
+    ]
+    console.table("Logs collected", ("HOST", "FILES", "BYTES", "FOLDER", ""), rows)
+
+
+def show_diagnosed(
+    console: Console,
+    diagnosis: Diagnosis | None,
+    collected: Mapping[str, Collected | HostError],
+    folder: Path | None,
+    as_json: bool,
+) -> int:
+    """`logs --diagnose`: the cause, and the hosts whose logs were not there to look at."""
+    failed = failures(collected)
+    if as_json:
+        lost = {name: error.problem for name, error in failed.items()}
+        found = None if diagnosis is None else asdict(diagnosis)
+        console.json({"schema": 1, "diagnosis": found, "folder": folder and str(folder), "unread": lost})
+        return unread(console, failed)
+    if folder is not None and collected:
+        _table(console, answers(collected))
+        console.print()
+    if diagnosis is None:
+        console.print("nothing in these logs looks like an error")
+    else:
+        show_diagnosis(console, diagnosis)
+    return unread(console, failed)
+
+
+def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
+    """The first cause in logs: where it stands, what it says, why, and what to do."""
+    rows = [("host", diagnosis.host), ("file", diagnosis.file), ("line", diagnosis.line)]
+    rows += [("cause", diagnosis.cause), ("remedy", diagnosis.remedy), ("source", diagnosis.source)]
+    console.print("first cause in the logs:")
+    for name, text in rows:
+        if text:
+            console.print(f"  {name:<6}  {text}")
 
 
 def line_printer(console: Console, hosts: Sequence[str], as_json: bool) -> Callable[[str, str, str], None]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from flagscale_deploy.console import Console
 from flagscale_deploy.status import Status
+from flagscale_deploy.views.logs import show_diagnosis
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -26,7 +27,7 @@ def show_status(console: Console, status: Status) -> None:
                 each.driver,
                 _gpus(each.gpus),
                 each.endpoint,
-                each.problem,
+                each.problem or _load(each.metrics),
             )
             for each in (*status.instances, *status.routers)
         ]
@@ -50,6 +51,26 @@ def show_status(console: Console, status: Status) -> None:
         for host in status.hosts
     ]
     console.table("Hosts", ("HOST", "STATE", "ROLES", "PROCESSES", "UPTIME", ""), hosts)
+    if status.diagnosis is not None:
+        console.print()
+        show_diagnosis(console, status.diagnosis)
+
+
+def _load(metrics: Mapping[str, float] | None) -> str:
+    """What an engine has to do, of its metrics as far as it has them."""
+    if not metrics:
+        return ""
+    said = [
+        f"{metrics[name]:{form}} {text}" if text else f"KV cache {metrics[name]:{form}}"
+        for name, form, text in (
+            ("running", ".0f", "running"),
+            ("waiting", ".0f", "waiting"),
+            ("kv_cache", ".0%", ""),
+            ("generation_tokens", ".0f", "tokens generated"),
+        )
+        if name in metrics
+    ]
+    return ", ".join(said)
 
 
 def _gpus(gpus: Mapping[str, tuple[int, ...]]) -> str:

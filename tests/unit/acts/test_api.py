@@ -57,7 +57,7 @@ class World:
         handler = answering(
             probe=self.probe, lock=self.lock, launch=self.launch, watch=lambda *_: list(self.watched), stop=self.stop,
             inspect=self.inspect, ask=self.ask, reach=self.reach, parse_flags=self.parse_flags,
-            cleanup=self.cleanup, archive=self.archive, **{"": self.shell},
+            cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
         )  # fmt: skip
         options = Options(connect=connecting(handler, self.calls, self.refused))
         return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
@@ -69,6 +69,9 @@ class World:
         """It tries the other host's data port, and the head's port of Ray."""
         yield {"listening": [{"port": each["port"] or 40000 + at} for at, each in enumerate(args["ports"])]}
         yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
+
+    def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"file": "logs/vllm_serve_qwen_0.log", "lines": [f"OSError: of {host.name}: No space left on device"]}
 
     def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
         yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
@@ -296,6 +299,17 @@ def test_stop_and_status_need_but_a_name(world: World) -> None:
     assert api.status(request).state == "ready"
     assert api.stop(request).exit_code == 0
     assert api.status(request).state in ("stopped", "dead")
+
+
+def test_status_of_what_is_not_well_says_why_as_far_as_logs_do(world: World) -> None:
+    api.run(world.request())
+    assert api.status(world.request()).diagnosis is None
+    world.token = False
+    found = api.status(world.request())
+    assert found.diagnosis is not None
+    assert (found.state, found.diagnosis.host, found.diagnosis.signature) == ("unwell", "gpu01", "disk-full")
+    assert found.json()["diagnosis"]["remedy"] == found.diagnosis.remedy
+    assert api.status(world.request(), ask=False).diagnosis is None
 
 
 def test_cleanup_stops_first_and_removes_only_where_nothing_runs(world: World) -> None:

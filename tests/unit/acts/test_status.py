@@ -66,6 +66,9 @@ def test_ready_is_what_answers_with_every_node_there() -> None:
     ]  # fmt: skip
 
 
+UNANSWERED = {"qwen/0": {**WELL, "token": None, "why": "it does not answer: timed out"}}
+
+
 def gone(record_: dict[str, Any]) -> dict[str, Any]:
     return {**NOTHING, "record": {**record_, "stopped_at": 1500.0}}
 
@@ -84,6 +87,12 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
     "everything on the worker is gone": (head(), worker(live=0), "unwell", "ready", 1),
     "the worker cannot be reached": (head(), LOST, "UNKNOWN", "ready", 3),
     "the driver cannot be reached": (LOST, worker(), "UNKNOWN", "UNKNOWN", 3),
+    "the worker's raylet is gone, /health is 200": (
+        head(ranks={"raylet": 1, "rank": 1}), worker(ranks={"rank": 1}), "unwell", "unwell", 1),
+    "the engine has died behind its server": (
+        head(instances={"qwen/0": {**WELL, "health": 503, "token": None, "why": "/health answers 503"}}), worker(),
+        "unwell", "unwell", 1),
+    "no token comes": (head(instances=UNANSWERED), worker(), "unwell", "unwell", 1),
     "stopped": (gone(record("engine")), gone(record("ray-worker")), "stopped", "stopped", 0),
     "stopped, but one host has survivors": (
         gone(record("engine")), {**gone(record("ray-worker")), "live": 2}, "leftovers", "stopped", 1),
@@ -101,6 +110,39 @@ def test_states(
     found = status(one, two)
     assert (found.state, found.exit_code) == (state, code)
     assert [each.state for each in found.instances] == [instance]
+
+
+def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it() -> None:
+    found = status(head(ranks={"raylet": 1, "rank": 1}), worker(ranks={"rank": 1}))
+    assert found.instances[0].problem == "Ray's raylet is gone on gpu02"
+    assert [host.problem for host in found.hosts] == ["", "Ray's raylet is gone"]
+    assert not found.well
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "problem"),
+    [
+        ({"rank": 1}, {}, "gpu02 has 0 of 1 ranks; it does not answer: timed out"),
+        ({"rank": 1}, {"rank": 1}, "it does not answer: timed out"),
+        ({}, {}, "it does not answer: timed out"),
+    ],
+    ids=["one is gone", "all are there", "names that are not known"],
+)
+def test_a_host_that_lacks_ranks_is_named_where_no_token_comes(
+    one: dict[str, int], two: dict[str, int], problem: str
+) -> None:
+    raylet = {"raylet": 1}
+    found = status(head(ranks={**raylet, **one}, instances=UNANSWERED), worker(ranks={**raylet, **two}))
+    assert (found.instances[0].state, found.instances[0].problem) == ("unwell", problem)
+
+
+def test_an_engines_figures_are_shown_and_a_full_cache_with_requests_that_wait_is_said() -> None:
+    for used, waiting, problem in ((0.995, 3, "its KV cache is full (100%), and 3 requests wait"), (0.995, 0, ""),
+                                   (0.5, 3, "")):  # fmt: skip
+        metrics = {"running": 8.0, "waiting": waiting, "kv_cache": used}
+        found = status(head(instances={"qwen/0": {**WELL, "metrics": metrics}}), worker())
+        assert (found.state, found.instances[0].problem) == ("ready", problem)
+        assert found.json()["instances"][0]["metrics"] == metrics
 
 
 def test_a_router_counts_like_an_instance_and_is_the_entrance() -> None:
