@@ -14,8 +14,6 @@ from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.secrets import is_secret_name
 
-OTHER_ENGINES = ("sglang", "llama_cpp", "llama.cpp", "tgi", "lmdeploy", "transformers")
-
 
 def read_deploy(tree: dict[str, Any], findings: Findings) -> tuple[Deploy, dict[str, Path]]:
     """All `deploy` settings as one, and for each of its keys the path of the mapping that it was last set in."""
@@ -63,7 +61,7 @@ def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str,
     where = ("experiment", "task")
     if task and task.type not in (None, "serve"):
         findings.add((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
-    if task and task.backend and task.backend.lower() in OTHER_ENGINES:
+    if task and (task.backend or "").strip().lower() not in ("", "vllm"):
         findings.add(
             (*where, "backend"),
             f"{task.backend!r} is not run here",

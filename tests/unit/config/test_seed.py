@@ -237,6 +237,10 @@ FAULTS = {
         f"{SEED}experiment: {{task: {{backend: sglang}}}}",
         "qwen.yaml: experiment.task.backend: 'sglang' is not run here",
     ),
+    "an engine that nobody here knows": (
+        f"{SEED}experiment: {{task: {{backend: trt_llm}}}}",
+        "qwen.yaml: experiment.task.backend: 'trt_llm' is not run here\n    → set backend: vllm",
+    ),
     "another task": (
         f"{SEED}experiment: {{task: {{type: train}}}}",
         "qwen.yaml: experiment.task.type: 'train' is not run here",
