@@ -14,13 +14,13 @@ host has no `flagscale` of its own, `from flagscale import serve` means this, to
 
 from typing import Any
 
-from flagscale_deploy.serve.config import Config, prepare
+from flagscale_deploy.serve.config import Config, TaskConfig, prepare
 from flagscale_deploy.serve.tasks import init, remote, run, stop
 
 load_args = prepare
 """The name that FlagScale gave it from 2025 on."""
 
-__all__ = ["Config", "init", "load_args", "prepare", "remote", "run", "stop", "task_config"]
+__all__ = ["Config", "TaskConfig", "init", "load_args", "prepare", "remote", "run", "stop", "task_config"]
 
 task_config: Config
 

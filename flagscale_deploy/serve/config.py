@@ -42,6 +42,14 @@ def prepare() -> Config:
     return config  # type: ignore[no-any-return]
 
 
+class TaskConfig:
+    """The same configuration by the name that FlagScale's first examples ask for it: `serve.TaskConfig.get()`."""
+
+    @staticmethod
+    def get() -> Config:
+        return prepare()
+
+
 def _places() -> Tuple[str, str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-path", default=os.environ.get(CONFIG_VARIABLE, ""))

@@ -142,6 +142,25 @@ def test_run_joins_the_cluster_once_and_returns_what_tasks_return(ray: Ray) -> N
     assert ray.asked == [("init", {"ignore_reinit_error": True}), ("shutdown", {})]
 
 
+@pytest.mark.usefixtures("started")
+def test_the_calls_of_flagscales_published_programs_work(ray: Ray) -> None:
+    """Its first `run_vllm.py` (December 2024) and what followed it (`load_args`), call by call."""
+
+    def vllm_model(args: Any) -> Any:
+        return [args["serve"]["model_args"]["vllm_model"][key] for key in ("model-tag", "action-args")], args.log_dir
+
+    serve.init(log_to_driver=True, logging_config="TEXT")
+    config = serve.TaskConfig.get()
+    task, options = serve.remote(name="vllm_model")(vllm_model)
+    assert task(config) == (["/m", ["a"]], "/logs")
+    assert options["num_gpus"] == 2
+    assert ray.asked == [("init", {"ignore_reinit_error": True, "log_to_driver": True, "logging_config": "TEXT"})]
+    serve.load_args()
+    assert serve.task_config is config
+    assert serve.task_config.get("serve", None).deploy.models.get("vllm_model", None)["num_gpus"] == 2
+    assert serve.task_config.experiment.get("task", {}).get("inference_engine", None) is None
+
+
 def test_init_takes_the_settings_of_ray(ray: Ray) -> None:
     serve.init(namespace="mine")
     assert ray.asked == [("init", {"ignore_reinit_error": True, "namespace": "mine"})]
