@@ -12,7 +12,7 @@ HEADER = """# Checks
 What `flagscale-deploy check` looks at, and `run` before it starts anything. Each check is one function of what was seen
 on the hosts. One that fails stops `run`; a warning stops nothing. `--skip-check NAME` leaves one out.
 
-Made from `flagscale_deploy/checks/`; `make check` fails where the two differ, and prints the command that makes it anew.
+Made from `flagscale_deploy/checks/`: where the two differ, `make check` fails and prints the command to make it anew.
 
 | check | group | looks at | expected | at worst | `--skip-check` |
 |---|---|---|---|---|---|

@@ -159,8 +159,8 @@ def _who(facts: Facts, index: int) -> str:
 
 def _describe(user: GpuProcess, clock: float) -> str:
     words = [f"pid {user.pid}", f"of {user.user}" if user.user else "", user.command[:80]]
-    age = int(clock - user.since) if user.since and clock > user.since else None
-    details = [f"{user.memory_mib} MiB", f"for {timedelta(seconds=age)}" if age is not None and age < 10**9 else ""]
+    age = clock - user.since if user.since else 0.0
+    details = [f"{user.memory_mib} MiB", f"for {timedelta(seconds=int(age))}" if 0 < age < 1e9 else ""]
     return " ".join(filter(None, words)) + f" ({', '.join(filter(None, details))})"
 
 

@@ -90,12 +90,13 @@ def environment(scene: Scene, host: str) -> Mapping[str, str]:
 def on(scene: Scene, host: str, *words: str, root: bool = False) -> str:
     """A command line to paste on the operator's machine that runs words on a host; a single word is shell.
 
-    As root where that is needed and the login is another user's.
+    As root where that is needed and the login is another user's: `{sudo}` in shell says where, else it comes first.
     """
     there = words[0] if len(words) == 1 else join(_printable(word) for word in words)
     facts = scene.facts.get(host)
     as_root = root and not (facts is not None and facts.uid == 0 and facts.user)
-    there = f"sudo {there}" if as_root else there
+    sudo = "sudo " if as_root else ""
+    there = there.replace("{sudo}", sudo) if "{sudo}" in there else sudo + there
     known = scene.inventory[host]
     if known.connection == "local":
         return there

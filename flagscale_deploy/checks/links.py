@@ -40,7 +40,9 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
         )
     for target in dict.fromkeys(each.target for each in bad):
         mine = [each for each in bad if each.target == target]
-        yield _blocked(scene, mine, ", ".join(dict.fromkeys(each.source for each in mine)))
+        to = {each.port for each in mine}
+        alone = _sources(mine) > 1 and all(each.problem for each in tried if each.target == target and each.port in to)
+        yield _blocked(scene, mine, "no host" if alone else ", ".join(dict.fromkeys(each.source for each in mine)))
 
 
 def _dead(tried: Sequence[Link], scene: Scene) -> list[str]:

@@ -85,42 +85,20 @@ def open_files(scene: Scene) -> Iterator[Finding]:
     """Whether processes may open as many files as Ray needs; the soft limit is raised by Ray and vLLM themselves."""
     for name, facts in scene.facts.items():
         if 0 <= facts.open_files < OPEN_FILES:
-            yield Finding(
-                name,
-                f"ulimit -Hn is {facts.open_files}",
-                f"{OPEN_FILES}, better 65536",
-                on(
-                    scene,
-                    name,
-                    f"sh -c 'echo \"{facts.user or '*'} - nofile 65536\" >> /etc/security/limits.d/flagscale.conf'",
-                    root=True,
-                )
-                + "   (then log in anew)",
-            )
+            found = f"ulimit -Hn is {facts.open_files}"
+            yield Finding(name, found, f"{OPEN_FILES}, better 65536", _raise_limit(scene, name, "nofile 65536"))
     limits = [facts.open_files for facts in scene.facts.values() if facts.open_files >= 0]
     yield passed(f"{min(limits)} or more" if limits else "no limit")
 
 
 def locked_memory(scene: Scene) -> Iterator[Finding]:
-    """Whether processes may lock memory for InfiniBand, on hosts of an instance over several hosts."""
-    for name in dict.fromkeys(name for each in spanning(scene) for name in each.hosts if name in scene.facts):
+    """Whether processes may lock memory for InfiniBand, on hosts of an instance over several hosts that all have it."""
+    for name in dict.fromkeys(name for each in spanning(scene) if _uses_infiniband(scene, each) for name in each.hosts):
         facts = scene.facts[name]
-        off = environment(scene, name).get("NCCL_IB_DISABLE") == "1"
         may_anyway = facts.uid == 0 and facts.user == "root"  # CAP_IPC_LOCK
-        if facts.infiniband and not off and not may_anyway and 0 <= facts.locked_memory < LOCKED:
-            yield Finding(
-                name,
-                f"ulimit -Hl is {size(facts.locked_memory)}, with InfiniBand",
-                "unlimited",
-                on(
-                    scene,
-                    name,
-                    f'sh -c \'echo "{facts.user or "*"} - memlock unlimited" >> '
-                    "/etc/security/limits.d/flagscale.conf'",
-                    root=True,
-                )
-                + "   (then log in anew)",
-            )
+        if not may_anyway and 0 <= facts.locked_memory < LOCKED:
+            found = f"ulimit -Hl is {size(facts.locked_memory)}, with InfiniBand"
+            yield Finding(name, found, "unlimited", _raise_limit(scene, name, "memlock unlimited"))
 
 
 def disk(scene: Scene) -> Iterator[Finding]:
@@ -150,6 +128,18 @@ def tmp(scene: Scene) -> Iterator[Finding]:
                 "failed" if facts.tmp_free < TMP else "warning",
             )
     yield from _least([facts.tmp_free for facts in scene.facts.values()], "free")
+
+
+def _raise_limit(scene: Scene, name: str, limit: str) -> str:
+    user = scene.facts[name].user
+    line = f"{user if user.isidentifier() else '*'} - {limit}"
+    file = "/etc/security/limits.d/flagscale-deploy.conf"
+    return on(scene, name, f"echo '{line}' | {{sudo}}tee -a {file}", root=True) + "   (then log in anew)"
+
+
+def _uses_infiniband(scene: Scene, instance: InstancePlan) -> bool:
+    known = all(name in scene.facts and scene.facts[name].infiniband for name in instance.hosts)
+    return known and not any(environment(scene, name).get("NCCL_IB_DISABLE") == "1" for name in instance.hosts)
 
 
 def _ranks(scene: Scene, host: str) -> int:

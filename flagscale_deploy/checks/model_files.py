@@ -114,6 +114,11 @@ def has_tokenizer(files: ModelFiles) -> bool:
     return any(_is_tokenizer(name) for name in files.hashes)
 
 
+def _belongs_to_tokenizer(name: str) -> bool:
+    beside = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+    return _is_tokenizer(name) or name in beside
+
+
 def _is_tokenizer(name: str) -> bool:
     if name == "tokenizer_config.json":
         return False
@@ -132,7 +137,7 @@ def _comparable(each: Loaded) -> dict[str, dict[str, str]]:
     for host, files in sound.items():
         content = {name: str(hash_) for name, hash_ in files.hashes.items()}
         if no_tokenizer:
-            content = {name: hash_ for name, hash_ in content.items() if not _is_tokenizer(name)}
+            content = {name: hash_ for name, hash_ in content.items() if not _belongs_to_tokenizer(name)}
         if len(template) > 1:
             content = {name: hash_ for name, hash_ in content.items() if not _brings_template(name)}
         if not no_weights:

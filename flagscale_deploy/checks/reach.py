@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from math import isfinite
 from statistics import median
 
 from flagscale_deploy.checks.ground import counted, environment, no_answer, no_ray, on, passed
@@ -91,6 +92,7 @@ def processes_visible(scene: Scene) -> Iterator[Finding]:
 def clock(scene: Scene) -> Iterator[Finding]:
     """Whether the clocks agree: with each other where there are three or more hosts, else with this machine's."""
     skews = {name: each.clock - each.asked_at for name, each in scene.facts.items() if each.clock and each.asked_at}
+    skews = {name: skew for name, skew in skews.items() if isfinite(skew)}
     usual = median(skews.values()) if len(skews) > 2 else 0.0
     whose = "the other hosts" if len(skews) > 2 else "this machine"
     for name, skew in skews.items():

@@ -12,7 +12,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.observation import Facts, Gpu, Interface, ModelFiles, Observation
-from flagscale_deploy.plan.planner import draft
+from flagscale_deploy.plan.planner import Draft, draft
 from tests.unit.plan.given import RUN, TEMPLATES, inventory, model, spec
 from tests.unit.plan.given import facts as plain_facts
 
@@ -97,7 +97,7 @@ def scene(
     parsed: Mapping[str, Parsed] | None = None,
     skip: tuple[str, ...] = (),
 ) -> Scene:
-    """The four hosts, with what is different on some of them: fields of their facts, or the error they answered with."""
+    """The four hosts, with what is different on some: fields of their facts, or the error they answered with."""
     hosts = hosts or inventory(*HOSTS)
     seen = {}
     for name in hosts.names:
@@ -108,10 +108,10 @@ def scene(
             else Observation(name, facts(name, **change))
         )
     known = {name: each.facts for name, each in seen.items() if each.facts is not None}
-    plan, faults = None, ()
+    made = Draft(None)
     if asked is not None and len(known) == len(seen):
         made = draft(hosts, asked, known, RUN, TEMPLATES, skip=skip)
-        plan, faults = made.plan, made.faults
+    plan, faults = made.plan, made.faults
     tried = links() if tried is None else tried
     return Scene(hosts, asked, seen, plan, faults, tried if plan else None, (parsed or PARSED) if plan else None)
 

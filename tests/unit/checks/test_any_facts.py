@@ -1,0 +1,124 @@
+"""Whatever a host answers, and whatever a model's files say, checks come to an end."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flagscale_deploy.checks.model import Link, Parsed
+from flagscale_deploy.checks.table import NAMES, judge
+from flagscale_deploy.errors import RemoteError, UnreachableError
+from flagscale_deploy.observation import (
+    Facts,
+    ForeignRay,
+    Gpu,
+    GpuProcess,
+    HeldLock,
+    Interface,
+    ListeningPort,
+    ModelFiles,
+)
+from tests.unit.checks.given import CONFIG, HOSTS, PATH, scene
+from tests.unit.plan.given import model, spec
+
+TEXT = st.text(max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from([
+    *CONFIG, "head_dim", "kv_lora_rank", "rope_scaling", "rope_parameters", "text_config", "layer_types", "auto_map",
+    "quantization_config", "model_max_length", "n_head", "thinker_config", "original_max_position_embeddings",
+])  # fmt: skip
+NESTED = st.dictionaries(
+    st.sampled_from(["factor", "rope_type", "type", "num_attention_heads", "kv_cache_scheme"]), JSON
+)
+CONFIGS = st.dictionaries(KEYS, JSON | NESTED | st.integers(-5, 70000), max_size=12)
+ADDRESSES = st.lists(st.ip_addresses().map(str), max_size=2).map(tuple)
+BYTES = st.integers(-1, 1 << 50)
+PROCESSES = st.lists(
+    st.builds(GpuProcess, st.integers(0, 9), BYTES, TEXT, TEXT, TEXT, st.none() | st.floats()), max_size=2
+)
+MODELS = st.builds(
+    ModelFiles,
+    path=st.just(PATH),
+    problem=st.sampled_from(["", "", "permission denied"]),
+    config=CONFIGS,
+    hashes=st.dictionaries(TEXT | st.just("tokenizer.json"), TEXT, max_size=3),
+    weights=st.dictionaries(TEXT | st.just("model.safetensors"), BYTES, max_size=3),
+    indexed=st.lists(TEXT, max_size=2).map(tuple),
+    chat_template=st.booleans(),
+)
+RECORDS = st.dictionaries(st.sampled_from(["deployment", "boot_id", "gpus", "ports", "stopped_at", "run_id"]), JSON)
+PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "gpus": st.lists(
+        st.builds(Gpu, st.integers(0, 9), TEXT, TEXT, BYTES, BYTES, PROCESSES.map(tuple), st.none() | st.integers(),
+                  st.none() | st.booleans(), st.none() | st.booleans()),
+        max_size=9, unique_by=lambda gpu: gpu.index,
+    ).map(tuple),
+    "interfaces": st.lists(
+        st.builds(Interface, TEXT, ADDRESSES, st.integers()), max_size=2
+    ).map(tuple),
+    "ports": st.lists(
+        st.builds(ListeningPort, st.sampled_from([8000, 6379]), TEXT, st.none() | st.integers(0, 9), TEXT), max_size=2
+    ).map(tuple),
+    "models": st.lists(MODELS, max_size=2).map(tuple),
+    "locks": st.lists(st.builds(HeldLock, TEXT | st.just("qwen"), st.integers(), st.dictionaries(TEXT, JSON)),
+                      max_size=1).map(tuple),
+    "foreign_ray": st.lists(st.builds(ForeignRay, st.integers(), TEXT, TEXT), max_size=2).map(tuple),
+    "deployments": st.lists(RECORDS, max_size=2).map(tuple),
+    "runs": st.dictionaries(TEXT, st.integers(), max_size=2),
+    "unwritable": st.lists(TEXT, max_size=2).map(tuple),
+    "infiniband": st.lists(TEXT, max_size=1).map(tuple),
+    "hostname_addresses": st.lists(TEXT, max_size=2).map(tuple),
+    "sees_everyone": st.booleans(),
+    **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "parser", "environment_error",
+                                           "gpu_error", "driver_version")},
+    "default_address": st.none() | st.ip_addresses().map(str),
+    **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise"), TEXT),
+    **dict.fromkeys(("uid", "cpus", "memory_total", "memory_available", "disk_free", "tmp_free", "shm_total",
+                     "shm_free", "open_files", "locked_memory"), BYTES),
+    **dict.fromkeys(("resolver_seconds", "clock", "asked_at"), st.floats()),
+}  # fmt: skip
+ANSWERS = st.fixed_dictionaries({}, optional=PARTS) | st.sampled_from(
+    [UnreachableError("gpu01", "no answer", ""), RemoteError("gpu01", "odd")]
+)
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+FLAG_NAMES = ("max-model-len", "gpu-memory-utilization", "kv-cache-dtype", "quantization", "dtype", "load-format",
+              "trust-remote-code", "cpu-offload-gb", "decode-context-parallel-size")  # fmt: skip
+FLAGS = st.fixed_dictionaries({}, optional=dict.fromkeys(FLAG_NAMES, SCALAR))
+NAME = st.sampled_from(HOSTS)
+USES, PROBLEMS = st.sampled_from(["data", "Ray's port"]), st.sampled_from(["", "timed out", "not tried: gone"])
+RATES = st.none() | st.floats(0, 1e10)
+LINKS = st.lists(
+    st.builds(
+        Link, NAME, NAME, st.ip_addresses().map(str), st.integers(0, 65535), USES, PROBLEMS, st.floats(0, 9), RATES
+    ),
+    max_size=9,
+)
+
+
+def test_every_fact_is_among_those_that_are_tried() -> None:
+    assert {each.name for each in fields(Facts)} == set(PARTS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    answers=st.dictionaries(NAME, ANSWERS, max_size=4),
+    tp=st.integers(1, 40),
+    flags=FLAGS,
+    tried=LINKS,
+    parsed=st.builds(Parsed, TEXT, st.lists(TEXT, max_size=2).map(tuple), st.lists(TEXT, max_size=2).map(tuple), TEXT),
+    configured=st.booleans(),
+)
+def test_checks_never_raise(
+    answers: Any, tp: int, flags: Any, tried: list[Link], parsed: Parsed, configured: bool
+) -> None:
+    asked = spec(model(tp=tp, engine_args=flags), ray="on") if configured else None
+    verdicts = judge(scene(answers, asked=asked, tried=tuple(tried), parsed={"qwen/0": parsed}))
+    assert {each.check for each in verdicts} == set(NAMES)
+    assert all(isinstance(each.found + each.expected + each.remedy, str) for each in verdicts)

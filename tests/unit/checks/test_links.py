@@ -1,0 +1,90 @@
+"""What is said of connections that fail: one cause, one complaint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from flagscale_deploy.checks.model import Link
+from tests.unit.checks.given import HOSTS, complaints, links, only, scene
+from tests.unit.plan.given import inventory, model, spec
+
+
+def where(breaks: Callable[[Link], bool], problem: str = "timed out") -> tuple[Link, ...]:
+    return tuple(replace(each, problem=problem) if breaks(each) else each for each in links())
+
+
+def test_a_dead_host_is_one_complaint() -> None:
+    verdict = only(scene(tried=where(lambda each: "gpu03" in (each.source, each.target))))
+    assert (verdict.check, verdict.host) == ("data-network", "gpu03")
+    assert verdict.found == "no host can connect to 10.0.0.3:40003 (data): timed out"
+    assert (
+        "a firewall on gpu03? ssh -t 10.0.0.3 sudo iptables -I INPUT -p tcp -s 10.0.0.1,10.0.0.2,10.0.0.4"
+        in verdict.remedy
+    )
+
+
+def test_a_host_that_lets_nobody_in_is_named_and_not_the_others() -> None:
+    assert only(scene(tried=where(lambda each: each.target == "gpu03"))).host == "gpu03"
+
+
+def test_a_host_that_reaches_nobody_is_named_and_not_the_others() -> None:
+    verdict = only(scene(tried=where(lambda each: each.source == "gpu03")))
+    assert verdict.host == "gpu03"
+    assert verdict.found.startswith("it connects to no other host: timed out to gpu01 (10.0.0.1:40001, data)")
+
+
+def test_a_blocked_port_is_named_with_all_whom_it_keeps_out() -> None:
+    verdict = only(scene(tried=where(lambda each: each.port == 6379)))
+    assert verdict.host == "gpu01"
+    assert verdict.found == "no host can connect to 10.0.0.1:6379 (Ray's port): timed out"
+    assert "--dports 6379" in verdict.remedy
+
+
+def test_a_pair_of_hosts_is_named_with_address_and_port() -> None:
+    verdict = only(scene(tried=where(lambda each: (each.source, each.target) == ("gpu02", "gpu03"))))
+    assert verdict.host == "gpu03"
+    assert verdict.found == "gpu02 can't connect to 10.0.0.3:40003 (data): timed out"
+    assert "-s 10.0.0.2 -j ACCEPT" in verdict.remedy
+
+
+def test_a_host_that_could_not_try_is_told_once() -> None:
+    tried = (Link("gpu03", "gpu01", "10.0.0.3", 0, "data", problem="not tried: cannot listen on 10.0.0.3"), *links())
+    verdict = only(scene(tried=tried))
+    assert (verdict.host, verdict.found) == ("gpu03", "cannot listen on 10.0.0.3")
+
+
+def test_of_two_hosts_that_do_not_reach_each_other_the_worker_is_named() -> None:
+    tried = tuple(
+        replace(each, problem="timed out") for each in links() if {each.source, each.target} <= {"gpu01", "gpu02"}
+    )
+    asked = spec(model(tp=16, engine_args={"max-model-len": 32768}))
+    assert only(scene(hosts=inventory("gpu01", "gpu02"), asked=asked, tried=tried)).host == "gpu02"
+
+
+def test_a_network_that_connects_nobody_names_all_but_the_head() -> None:
+    found = complaints(scene(tried=where(lambda _: True)))
+    assert [(each.check, each.host) for each in found] == [("data-network", name) for name in HOSTS[1:]]
+
+
+def measured(slow: Callable[[Link], bool]) -> tuple[Link, ...]:
+    return tuple(
+        replace(each, bandwidth=1e8 if slow(each) else 1.2e9, latency=0.0002) if each.use == "data" else each
+        for each in links()
+    )
+
+
+def test_a_slow_host_is_a_warning() -> None:
+    verdict = only(scene(tried=measured(lambda each: "gpu03" in (each.source, each.target))))
+    assert (verdict.check, verdict.state, verdict.host) == ("bandwidth", "warning", "gpu03")
+    assert verdict.found == "0.80 Gbit/s to 0.80 Gbit/s with every other host"
+    assert verdict.expected == "9.60 Gbit/s, as the others reach"
+
+
+def test_a_slow_pair_is_a_warning() -> None:
+    verdict = only(scene(tried=measured(lambda each: (each.source, each.target) == ("gpu02", "gpu03"))))
+    assert (verdict.check, verdict.host, verdict.found) == ("bandwidth", "gpu02", "0.80 Gbit/s to gpu03")
+
+
+def test_a_network_that_is_as_slow_everywhere_is_as_it_is() -> None:
+    assert complaints(scene(tried=measured(lambda _: True))) == []

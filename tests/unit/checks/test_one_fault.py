@@ -1,0 +1,374 @@
+"""One fault on one of four hosts: exactly one check complains, of that host, with that remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import paramiko
+import pytest
+
+from flagscale_deploy.checks.model import Parsed, Verdict
+from flagscale_deploy.checks.table import NAMES
+from flagscale_deploy.errors import HostError, HostKeyError, RemoteError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.observation import (
+    ForeignRay,
+    GpuProcess,
+    HeldLock,
+    Interface,
+    ListeningPort,
+    ModelFiles,
+)
+from flagscale_deploy.transport.ssh import connect_error
+from tests.unit.checks.given import (
+    ASKED,
+    FILES,
+    GIB,
+    HOSTS,
+    MIB,
+    NOW,
+    PATH,
+    SMALL,
+    WEIGHTS,
+    complaints,
+    facts,
+    links,
+    only,
+    scene,
+)
+from tests.unit.plan.given import host, inventory, model, spec
+
+HEALTHY = facts("gpu03").gpus
+TRAINING = GpuProcess(4711, 40000, "alice", "python train.py", since=NOW - 7500)
+WITHOUT_TOKENIZER = dict.fromkeys([name for name in SMALL if not name.startswith(("tokenizer", "vocab"))], "5f2c")
+ONE_LESS = {name: size for name, size in WEIGHTS.items() if "00007" not in name}
+
+
+def on_gpu(index: int, **changed: Any) -> Mapping[str, Any]:
+    return {"gpus": tuple(replace(gpu, **changed) if gpu.index == index else gpu for gpu in HEALTHY)}
+
+
+def has(files: ModelFiles) -> Mapping[str, Any]:
+    return {"models": (files,)}
+
+
+def connecting(error: Exception) -> HostError:
+    """As the transport raises it."""
+    try:
+        raise connect_error(Host("gpu03", "10.0.0.3"), error) from error
+    except HostError as ours:
+        return ours
+
+
+FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
+    ("tcp", "failed", connecting(TimeoutError()), "no answer from 10.0.0.3 in time", "is the host up"),
+    ("tcp", "failed", connecting(OSError(101, "Network is unreachable")), "Network is unreachable", "try: ssh"),
+    ("tcp", "failed", connecting(paramiko.ChannelException(2, "Connect failed")), "Connect failed", "try: ssh"),
+    (
+        "tcp",
+        "failed",
+        UnreachableError("gpu03", "the name x cannot be resolved", "give its `address`"),
+        "resolved",
+        "address",
+    ),
+    ("ssh", "failed", connecting(paramiko.SSHException("Error reading SSH protocol banner")), "banner", "try: ssh"),
+    ("ssh", "failed", UnreachableError("gpu03", "the SSH connection was lost", "look at"), "was lost", "look at"),
+    ("host-key", "failed", HostKeyError("gpu03", "its host key is not known", "compare"), "not known", "compare"),
+    ("login", "failed", connecting(paramiko.AuthenticationException("no")), "login refused", "ssh-copy-id"),
+    (
+        "clean-shell",
+        "failed",
+        RemoteError("gpu03", "probe: the program ended without an answer"),
+        "without an answer",
+        "",
+    ),
+    ("clean-shell", "warning", {"noise": "Welcome to gpu03!\nhave fun\n"}, "Welcome to gpu03!", "~/.bashrc"),
+    (
+        "python",
+        "failed",
+        RemoteError("gpu03", "no Python to run our programs with", "install python3"),
+        "no Python",
+        "install",
+    ),
+    ("python", "failed", {"probe_python": "3.6.8"}, "Python 3.6.8", "`python:` for gpu03"),
+    ("writable", "failed", {"unwritable": ("/tmp",)}, "ubuntu can't write to /tmp", "sudo chmod 1777 /tmp"),
+    ("writable", "failed", {"unwritable": ("/home/ubuntu",)}, "/home/ubuntu", "ls -ld /home/ubuntu"),
+    ("processes-visible", "warning", {"sees_everyone": False}, "hidepid", "sudo mount -o remount,hidepid=0 /proc"),
+    ("clock", "warning", {"clock": NOW + 61}, "61 s ahead of the other hosts", "sudo timedatectl set-ntp true"),
+    (
+        "resolver",
+        "warning",
+        {"resolver_seconds": 2.0},
+        "within 2.0 s",
+        'env: {RES_OPTIONS: "timeout:1 attempts:1"} for gpu03',
+    ),
+    (
+        "environment",
+        "failed",
+        {"environment_error": "no such file", "ray": None, "vllm": None, "python": None, "torch": None},
+        "does not start: no such file",
+        "venv or before_start",
+    ),
+    ("ray-installed", "failed", {"ray": None}, "Ray is not installed", "pip install 'ray[default]'"),
+    ("vllm-installed", "failed", {"vllm": None}, "vLLM is not installed", "pip install vllm"),
+    ("same-python", "failed", {"python": "3.11.8"}, "Python 3.11.8, but 3.11.7 on gpu01 and 2 more", "on gpu03"),
+    ("same-ray", "failed", {"ray": "2.60.1"}, "Ray 2.60.1, but 2.60.0", "pip install 'ray[default]==2.60.0'"),
+    ("same-vllm", "failed", {"vllm": "0.31.0"}, "vLLM 0.31.0", "pip install vllm==0.32.0"),
+    ("same-torch", "failed", {"torch": "2.10.0"}, "PyTorch 2.10.0", "pip install torch==2.11.0"),
+    (
+        "same-driver",
+        "warning",
+        {"driver_version": "570.86.15"},
+        "driver 570.86.15",
+        "apt-get install nvidia-driver-580",
+    ),
+    (
+        "gpu-driver",
+        "failed",
+        {"gpus": (), "driver_version": None, "gpu_error": "couldn't communicate with the driver"},
+        "nvidia-smi fails: couldn't communicate",
+        "modprobe nvidia",
+    ),
+    (
+        "gpu-alike",
+        "failed",
+        {"gpus": tuple(replace(gpu, name="NVIDIA A100-SXM4-80GB") for gpu in HEALTHY)},
+        "NVIDIA A100-SXM4-80GB of 80 GiB for qwen/0",
+        "hosts of deploy.models.qwen",
+    ),
+    ("gpu-alike", "failed", on_gpu(3, memory_total_mib=95830), "H100 80GB HBM3 of 94 GiB", "equal GPUs"),
+    (
+        "gpu-busy",
+        "failed",
+        on_gpu(2, memory_used_mib=40000, processes=(TRAINING,)),
+        "GPU 2: pid 4711 of alice python train.py (40000 MiB, for 2:05:00)",
+        "ssh -t 10.0.0.3 sudo kill 4711",
+    ),
+    ("gpu-busy", "failed", on_gpu(2, memory_used_mib=40000), "GPU 2: 40000 MiB in use", "fuser -v"),
+    (
+        "gpu-ecc",
+        "failed",
+        on_gpu(5, ecc_uncorrected=2),
+        "GPU 5: 2 uncorrected ECC errors",
+        "nvidia-smi --gpu-reset -i 5",
+    ),
+    (
+        "gpu-persistence",
+        "warning",
+        on_gpu(5, persistence=False),
+        "off on GPU 5",
+        "ssh -t 10.0.0.3 sudo nvidia-smi -pm 1",
+    ),
+    ("gpu-mig", "failed", on_gpu(5, mig=True), "MIG is on, on GPU 5", "nvidia-smi -mig 0 -i 5"),
+    ("memory", "failed", {"memory_available": 20 * GIB}, "20.0 GiB of 1024.0 GiB available", "--sort=-rss"),
+    ("memory", "failed", {"memory_total": 64 * GIB, "memory_available": 7 * GIB}, "7.0 GiB of 64.0 GiB", "--sort=-rss"),
+    ("shared-memory", "failed", {"shm_total": 64 * MIB, "shm_free": 64 * MIB}, "64.0 MiB of 64.0 MiB", "remount,size="),
+    ("shared-memory", "failed", {"shm_free": 3 * MIB}, "3.0 MiB of 512.0 GiB free", "ls -lS /dev/shm"),
+    ("open-files", "failed", {"open_files": 4096}, "ulimit -Hn is 4096", "ubuntu - nofile 65536"),
+    ("disk", "failed", {"disk_free": 100 * MIB}, "100.0 MiB free in /home/ubuntu", "du -xh"),
+    ("disk", "failed", {"disk_free": 100 * MIB, "tmp_free": 100 * MIB}, "100.0 MiB free in /home/ubuntu", "du -xh"),
+    ("tmp", "warning", {"tmp_free": 4 * GIB}, "4.0 GiB free in /tmp", "du -xh --max-depth=1 /tmp"),
+    ("tmp", "failed", {"tmp_free": 4 * MIB}, "4.0 MiB free in /tmp", "du -xh --max-depth=1 /tmp"),
+    ("hostname", "warning", {"hostname_addresses": ("127.0.1.1",)}, "gpu03 resolves to 127.0.1.1", "10.0.0.3 gpu03"),
+    ("hostname", "warning", {"hostname_addresses": ()}, "gpu03 resolves to nothing", "/etc/hosts of gpu03"),
+    (
+        "mtu",
+        "failed",
+        {"interfaces": (Interface("eth0", ("10.0.0.3",), 9000),)},
+        "MTU 9000 on eth0",
+        "sudo ip link set eth0 mtu 1500",
+    ),
+    ("infiniband", "failed", {"infiniband": ("mlx5_0",)}, "InfiniBand: mlx5_0", "NCCL_IB_DISABLE"),
+    (
+        "model-path",
+        "failed",
+        has(ModelFiles(PATH, "no such file or directory")),
+        "/models/qwen: no such file",
+        "ssh 10.0.0.1 rsync -a /models/qwen/ 10.0.0.3:/models/qwen/",
+    ),
+    (
+        "model-same",
+        "failed",
+        has(replace(FILES, hashes={**FILES.hashes, "config.json": "ffff"})),
+        "config.json differs",
+        "rsync -a --delete",
+    ),
+    (
+        "model-same",
+        "failed",
+        has(replace(FILES, weights={**WEIGHTS, "model-00007-of-00037.safetensors": 17})),
+        "model-00007-of-00037.safetensors differs (17 bytes for 3930000000 bytes)",
+        "rsync",
+    ),
+    (
+        "model-same",
+        "failed",
+        has(replace(FILES, hashes={**FILES.hashes, "modeling_x.py": "1"})),
+        "is not on gpu01",
+        "rsync",
+    ),
+    (
+        "model-weights",
+        "failed",
+        has(replace(FILES, weights=ONE_LESS)),
+        "model-00007-of-00037.safetensors is missing",
+        "rsync",
+    ),
+    (
+        "model-weights",
+        "failed",
+        has(replace(FILES, weights={**WEIGHTS, "model-00007-of-00037.safetensors": 0})),
+        "model-00007-of-00037.safetensors is empty",
+        "ssh 10.0.0.1 rsync",
+    ),
+    ("model-weights", "failed", has(replace(FILES, weights={}, indexed=())), "no weight files", "rsync"),
+    (
+        "model-tokenizer",
+        "failed",
+        has(replace(FILES, hashes=WITHOUT_TOKENIZER)),
+        "has no tokenizer",
+        "ssh 10.0.0.1 rsync",
+    ),
+    (
+        "model-tokenizer",
+        "warning",
+        has(replace(FILES, chat_template=False)),
+        "has no chat template",
+        "ssh 10.0.0.1 rsync",
+    ),
+    (
+        "other-deployments",
+        "warning",
+        {"deployments": ({"deployment": "llama", "boot_id": "boot-gpu03"},)},
+        "llama runs there",
+        "flagscale-deploy stop --name llama",
+    ),
+    (
+        "lock",
+        "warning",
+        {"locks": (HeldLock("qwen", 99, {"who": "bob@desk", "what": "run"}),)},
+        "bob@desk is at it with run (pid 99)",
+        "kill 99",
+    ),
+    (
+        "crashed-runs",
+        "warning",
+        {"runs": {"qwen/20261031T090000Z-aaaaaa": 14}},
+        "14 processes of qwen/20261031T090000Z",
+        "flagscale-deploy cleanup -i hosts.yaml --name qwen",
+    ),
+    (
+        "foreign-ray",
+        "warning",
+        {"foreign_ray": (ForeignRay(77, "alice", "/opt/ray/raylet --x"),)},
+        "raylet (pid 77 of alice)",
+        "sudo kill 77",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "state", "fault", "found", "remedy"), FAULTS, ids=[f"{each[0]}-{at}" for at, each in enumerate(FAULTS)]
+)
+def test_one_check_complains_of_that_host(
+    check: str, state: str, fault: Mapping[str, Any] | HostError, found: str, remedy: str
+) -> None:
+    verdict = only(scene({"gpu03": fault}))
+    assert (verdict.check, verdict.state, verdict.host) == (check, state, "gpu03")
+    assert found in verdict.found
+    assert remedy in verdict.remedy
+    assert verdict.expected
+
+
+def test_inventory_counts_more_gpus_than_there_are() -> None:
+    hosts = inventory("gpu01", "gpu02", host("gpu03", gpus=8), "gpu04")
+    verdict = only(scene({"gpu03": {"gpus": HEALTHY[:7]}}, hosts=hosts))
+    assert (verdict.check, verdict.host) == ("gpu-count", "gpu03")
+    assert (verdict.found, verdict.expected) == ("the inventory says 8 GPUs, the host has 7", "8 GPUs")
+    assert "ssh 10.0.0.3 nvidia-smi -L" in verdict.remedy
+
+
+def test_a_busy_gpu_that_nobody_needs_is_a_warning() -> None:
+    asked = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
+    verdict = only(scene({"gpu03": on_gpu(2, memory_used_mib=40000, processes=(TRAINING,))}, asked=asked))
+    assert (verdict.check, verdict.state, verdict.host) == ("gpu-busy", "warning", "gpu03")
+
+
+def test_gpus_of_another_deployment_are_told_where_they_are_lacking() -> None:
+    record = {"deployment": "llama", "boot_id": "boot-gpu03", "gpus": [0, 1]}
+    found = {each.check: each for each in _complaints({"gpu03": {"deployments": (record,)}})}
+    assert found["gpu-busy"].state == "failed"
+    assert "flagscale-deploy stop --name llama" in found["gpu-busy"].remedy
+
+
+def test_more_gpus_asked_for_than_there_are() -> None:
+    verdict = only(scene(asked=spec(model(tp=64, engine_args={"max-model-len": 32768}))))
+    assert (verdict.check, verdict.state) == ("placement", "failed")
+    assert "replica 0 needs 64 GPUs" in verdict.found
+
+
+def test_a_node_ip_that_the_host_does_not_have() -> None:
+    hosts = inventory("gpu01", "gpu02", host("gpu03", node_ip="10.9.9.9"), "gpu04")
+    tried = tuple(replace(each, problem="timed out") if each.target == "gpu03" else each for each in links())
+    verdict = only(scene(hosts=hosts, tried=tried))
+    assert (verdict.check, verdict.host) == ("node-ip", "gpu03")
+    assert verdict.remedy == "correct node_ip in the inventory, or leave it out"
+
+
+def test_a_port_that_somebody_holds() -> None:
+    verdict = only(scene({"gpu01": {"ports": (ListeningPort(8000, "0.0.0.0", 99, "nginx"),)}}))
+    assert (verdict.check, verdict.host) == ("ports", "gpu01")
+    assert "port 8000 on gpu01, for qwen/0, is in use by nginx (pid 99)" in verdict.found
+    assert "ssh 10.0.0.1 ss -ltnp sport = :8000" in verdict.remedy
+
+
+def test_a_router_that_is_not_installed() -> None:
+    asked = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
+    verdict = only(scene({"gpu01": {"router": None}}, asked=asked))
+    assert (verdict.check, verdict.host) == ("router-installed", "gpu01")
+    assert "pip install vllm-router" in verdict.remedy
+
+
+def test_a_ray_without_token_authentication() -> None:
+    found = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
+    assert [(each.check, each.host) for each in found] == [("ray-version", name) for name in HOSTS]
+    assert found[0].remedy == "on gpu01: pip install -U 'ray[default]'"
+
+
+def test_memory_that_can_not_be_locked_for_infiniband() -> None:
+    everywhere: dict[str, Any] = {name: {"infiniband": ("mlx5_0",), "locked_memory": -1} for name in HOSTS}
+    assert _complaints(everywhere) == []
+    everywhere["gpu03"] = {"infiniband": ("mlx5_0",), "locked_memory": 8 * MIB}
+    verdict = only(scene(everywhere))
+    assert (verdict.check, verdict.host) == ("locked-memory", "gpu03")
+    assert verdict.found == "ulimit -Hl is 8.0 MiB, with InfiniBand"
+    assert "ubuntu - memlock unlimited" in verdict.remedy
+
+
+def test_flags_that_vllm_does_not_know() -> None:
+    parsed = {"qwen/0": Parsed(unknown=("max-model-lenn",), known=("max-model-len", "max-num-seqs"))}
+    verdict = only(scene(parsed=parsed))
+    assert (verdict.check, verdict.host) == ("engine-arguments", "gpu01")
+    assert verdict.found == "qwen.yaml: model_args.qwen: --max-model-lenn is no flag of the vLLM there"
+    assert verdict.remedy == "did you mean --max-model-len?"
+
+
+def test_values_that_vllm_does_not_take_and_a_vllm_that_can_not_be_asked() -> None:
+    verdict = only(scene(parsed={"qwen/0": Parsed(error="argument --dtype: invalid choice: 'x'")}))
+    assert (verdict.check, "invalid choice" in verdict.found) == ("engine-arguments", True)
+    verdict = only(scene(parsed={"qwen/0": Parsed(broken="libcuda.so.1 not found")}))
+    assert verdict.found == "vLLM can't be imported: libcuda.so.1 not found"
+
+
+def test_every_check_has_its_fault() -> None:
+    """In the table above, in a test below it, or in those of models and links."""
+    elsewhere = {"gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version", "locked-memory",
+                 "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length", "model-memory",
+                 "model-code"}  # fmt: skip
+    assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
+
+
+def _complaints(changed: Mapping[str, Any]) -> list[Verdict]:
+    return complaints(scene(changed, asked=ASKED))
