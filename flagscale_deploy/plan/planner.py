@@ -78,7 +78,8 @@ def draft(
     """
     refuse_wrong(spec)
     if spec.runs_program and program is None:
-        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "is planned with the program's files only", "read them: read_program")
+        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "is planned with the program's files only",
+                            "read them first: program.load_program")  # fmt: skip
     faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
     networks = plan_networks(hosts, facts, faults)

@@ -36,7 +36,8 @@ def plan_ray(
 ) -> RayPlan:
     """The cluster over all hosts. Each node has the GPUs that no pinned instance holds, so Ray's count is true.
 
-    `free` holds what `place` left over.
+    `free` holds what `place` left over. Ray itself picks the nodes of an instance that it carries, so where such a
+    model may have some hosts only, Ray is told of no more GPUs than the plan gives to those instances.
     """
     spec = asked.ray
     session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
@@ -47,6 +48,8 @@ def plan_ray(
         if spec.port is None
         else ports.fixed(head.name, spec.port, "Ray", f"{asked.source}: deploy.ray.port")
     )
+    if _restricted(asked, placements):
+        free = {name: [] for name in free}
     order = [head, *(host for host in hosts if host is not head)]
     return RayPlan(
         enabled=True,
@@ -61,6 +64,11 @@ def plan_ray(
     )
 
 
+def _restricted(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
+    on_ray = {each.model for each in placements if not each.pinned}
+    return any(model.name in on_ray and (model.hosts is not None or model.host_types) for model in asked.models)
+
+
 def _node(
     host: Host,
     is_head: bool,
@@ -73,13 +81,14 @@ def _node(
     held = [index for each in placements if not each.pinned for index in each.gpus.get(host.name, ())]
     gpus = tuple(sorted([*free[host.name], *held]))
     present = tuple(gpu.index for gpu in facts[host.name].gpus) if host.name in facts else gpus
+    custom = host.type not in ("gpu", "cpu") and gpus
     return RayNode(
         host=host.name,
         role="head" if is_head else "worker",
         node_ip=networks[host.name].node_ip,
         num_gpus=len(gpus),
         num_cpus=host.cpus,
-        resources={} if host.type in ("gpu", "cpu") else {host.type: float(host.gpus or len(gpus))},
+        resources={host.type: float(len(gpus))} if custom else {},
         visible_gpus=None if gpus == present else gpus,
         agent_port=ports.next_free(host.name, AGENT_PORT, "Ray's dashboard agent"),
     )

@@ -213,7 +213,9 @@ def test_the_first_line_of_the_hostfile_is_the_head_and_every_slot_is_rays_or_an
         limit = slots if visible is None else len(visible.split(","))
         pinned = sum(len(each.gpus.get(host, ())) for each in made.instances if each.executor != "ray")
         assert node.num_gpus == limit - pinned
-        assert dict(node.resources) == ({} if kind in ("gpu", "cpu") else {kind: float(slots)})
+        assert dict(node.resources) == (
+            {} if kind in ("gpu", "cpu") or limit == pinned else {kind: float(limit - pinned)}
+        )
 
 
 def test_what_the_experiment_says_of_the_hosts_reaches_them(case: Path) -> None:

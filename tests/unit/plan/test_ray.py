@@ -59,11 +59,29 @@ def test_the_nodes_have_roles_addresses_and_custom_resources() -> None:
     made = planned(hosts, spec(ray="on"), known)
     assert [(node.role, node.node_ip, node.resources) for node in made.ray.nodes] == [
         ("head", "10.0.0.1", {"A100": 8.0}),
-        ("worker", "10.0.0.2", {"npu": 4.0}),
+        ("worker", "10.0.0.2", {"npu": 3.0}),
         ("worker", "10.0.0.3", {}),
     ]
     assert """--resources='{"A100": 8.0}'""" in made.scripts["gpu01"]["ray_head.sh"]
     assert "--resources" not in made.scripts["gpu03"]["ray_worker.sh"]
+
+
+def test_a_custom_resource_is_counted_as_the_gpus_are() -> None:
+    made = planned(inventory(host("gpu01", type="A100", gpus=4)), spec(model(tp=1), ray="on"))
+    assert (made.ray.nodes[0].num_gpus, made.ray.nodes[0].resources) == (3, {"A100": 3.0})
+    none_left = planned(inventory(host("gpu01", type="A100", gpus=4)), spec(model(tp=4), ray="on"))
+    assert none_left.ray.nodes[0].resources == {}
+
+
+def test_ray_can_place_a_model_on_the_hosts_that_it_may_have_only() -> None:
+    hosts = inventory("gpu01", "gpu02", "gpu03")
+    made = planned(hosts, spec(model(tp=12, hosts="gpu02,gpu03")))
+    assert made.instances[0].gpus == {"gpu02": tuple(range(8)), "gpu03": (0, 1, 2, 3)}
+    assert [(node.host, node.num_gpus, node.visible_gpus) for node in made.ray.nodes] == [
+        ("gpu01", 0, ()), ("gpu02", 8, None), ("gpu03", 4, (0, 1, 2, 3)),
+    ]  # fmt: skip
+    unrestricted = planned(hosts, spec(model(tp=12)))
+    assert [node.num_gpus for node in unrestricted.ray.nodes] == [8, 8, 8]
 
 
 def test_the_dashboard_is_as_asked_for() -> None:
