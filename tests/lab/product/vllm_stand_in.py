@@ -10,6 +10,9 @@ if there is one. `STAND_IN` in its environment tells it to misbehave, in words w
     stubborn    ignores SIGTERM
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
+
+SIGUSR1 ends it with the line in STAND_IN_ERROR, SIGUSR2 makes its engine die behind it: it says that line, answers
+/health with 503 from then on, and no tokens. STAND_IN_METRICS is JSON: figures by name, for /metrics.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,10 +31,16 @@ from typing import Any
 PLACE = Path("/dev/shm/vllm-stand-in")
 WORDS = os.environ.get("STAND_IN", "").split(",")
 KEY = os.environ.get("VLLM_API_KEY")
+METRICS = json.loads(os.environ.get("STAND_IN_METRICS", "{}"))
 LOADING = "Loading safetensors checkpoint shards: {percent}% Completed | {done}/4 [00:0{done}<00:01,  1.00it/s]"
 
 
+sick = threading.Event()
+
+
 def main() -> None:
+    signal.signal(signal.SIGUSR1, die)
+    signal.signal(signal.SIGUSR2, fall_ill)
     port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
     if "stubborn" in WORDS:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -43,6 +53,16 @@ def main() -> None:
     server = ThreadingHTTPServer(("0.0.0.0", port), Answers)
     say("Application startup complete.")
     server.serve_forever()
+
+
+def die(_number: int, _frame: object) -> None:
+    say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
+    os._exit(1)
+
+
+def fall_ill(_number: int, _frame: object) -> None:
+    say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
+    sick.set()
 
 
 def fork_renamed() -> list[int]:
@@ -102,7 +122,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self._answer(200, {})
+            self._answer(503 if sick.is_set() else 200, {})
+        elif self.path == "/metrics":
+            self._send(200, "text/plain", "".join(f'{name}{{engine="0"}} {value}\n' for name, value in METRICS.items()))
         elif self._may():
             self._answer(200, {"data": [{"id": "stand-in"}]} if self.path == "/v1/models" else {})
 
@@ -110,7 +132,7 @@ class Answers(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._may():
             return
-        if "tokenless" in WORDS:
+        if "tokenless" in WORDS or sick.is_set():
             self._answer(500, {"error": {"message": "EngineCore encountered an issue."}})
         elif self.path == "/v1/completions":
             self._answer(200, self._completion({"text": " token"}))
@@ -133,9 +155,12 @@ class Answers(BaseHTTPRequestHandler):
         return {"choices": [{"index": 0, **choice}], "usage": {"completion_tokens": 1}}
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
+        self._send(status, "application/json", json.dumps(content))
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        body = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
