@@ -6,6 +6,7 @@ Later entries win; without `_self_` the file's own values come last (measured wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,14 @@ def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tupl
     if not isinstance(own, dict):
         found = "is empty" if own is None else f"holds {_kind(own)}"
         raise InputError.at(str(path), found, "expected model_args: and deploy:, or a list of - serve_id: …")
-    return _compose_groups(path, own, places, {} if choices is None else choices, (path.resolve(),)), places
+    choices = {} if choices is None else choices
+    composed = _compose_groups(path, own, places, choices, (path.resolve(),))
+    # As Hydra's +serve=NAME: a group that the defaults list does not have, and that has a folder.
+    for group in [each for each in choices if _is_group(path, each)]:
+        file = _find(path, group, choices.pop(group), optional=False)
+        if file is not None:
+            _merge(composed, _mounted(file, group, places, choices, (path.resolve(),)))
+    return composed, places
 
 
 def _compose_groups(
@@ -47,7 +55,10 @@ def _compose_groups(
         if (group, name) == (None, SELF):
             _merge(result, own)
             continue
-        name = choices.pop(group, name) if group is not None else name
+        if group is not None and len(above) > 1 and (group.startswith("/") or "@" in group):
+            remedy = "write it in the file that is named on the command line"
+            raise InputError.at(f"{path}: defaults.{group}", "is understood at the top only", remedy)
+        name = choices.pop(_folder(group), name) if group is not None else name
         file = _find(path, group, name, optional)
         if file is not None:
             _merge(result, _mounted(file, group, places, choices, above))
@@ -58,7 +69,8 @@ def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]
     """Group (None: the root), name and whether it may be missing, for each entry that means anything to us."""
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         if isinstance(entry, str):
-            yield None, entry, False
+            group, _, name = entry.strip("/").rpartition("/")
+            yield group or None, name, False
         elif isinstance(entry, dict) and len(entry) == 1:
             ((key, names),) = entry.items()
             *signs, group = key.split() or [""]
@@ -72,7 +84,7 @@ def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]
 
 
 def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | None:
-    folder = path.parent / (group or "")
+    folder = path.parent / _folder(group or "")
     file = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if _is_file(file):
         return file
@@ -90,6 +102,26 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
     raise InputError.at(place, f"{file} is not there", remedy)
 
 
+def _folder(group: str) -> str:
+    """A group's folder: `/serve@pkg` lies in `serve`."""
+    return group.partition("@")[0].strip("/")
+
+
+def _package(group: str) -> tuple[str, ...]:
+    """Where a group is mounted: at the keys of its folder, or at the package behind `@`."""
+    _, at, package = group.partition("@")
+    if at:
+        return () if package in ("_global_", "") else tuple(package.split("."))
+    return tuple(_folder(group).split("/"))
+
+
+def _is_group(path: Path, key: str) -> bool:
+    try:
+        return re.fullmatch(r"[\w/-]+", key) is not None and (path.parent / key).is_dir()
+    except OSError:  # a name longer than the file system allows
+        return False
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -104,7 +136,7 @@ def _mounted(
     if file.resolve() in above:
         raise InputError.at(f"{file}: defaults", "includes itself", "take the entry off this list")
     value = read_yaml(file)
-    keys = tuple(group.split("/")) if group else ()
+    keys = _package(group) if group else ()
     if isinstance(value, dict):
         value = _compose_groups(file, value, Places(str(file)), choices, (*above, file.resolve()))
     elif not (isinstance(value, list) and keys):

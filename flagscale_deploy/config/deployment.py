@@ -76,6 +76,22 @@ def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str,
         findings.add(set_in["enable_composition"], "composition graphs are not run here", remedy)
 
 
+def refuse_beside_program(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:
+    """What is said of engines, where a program of the user's own runs instead: it would be read and do nothing."""
+    for name, options in (deploy.models or {}).items():
+        if options is not None and options.hosts is not None:
+            remedy = "Ray places the tasks of a program: use resources: {TYPE: 1}, with type: TYPE of the hosts"
+            findings.add((*set_in["models"], name, "hosts"), "does nothing for a program of your own", remedy)
+    for host, node in (experiment.node_args or {}).items():
+        if node is not None and node.engine_args:
+            path = ("experiment", "node_args", host, "engine_args")
+            findings.add(
+                path, "does nothing for a program of your own", "the program starts its engines: tell it there"
+            )
+    if deploy.router is not None and deploy.router.model_dump(exclude_none=True).keys() - {"enabled"}:
+        findings.add(set_in["router"], "no router stands before a program of your own", "set deploy.router: none")
+
+
 def _beside(body: Any) -> bool:
     return isinstance(body, dict) and body.get("command_line_mode") is not None
 

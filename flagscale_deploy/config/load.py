@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flagscale_deploy.config.compose import compose
 from flagscale_deploy.config.interpolation import interpolate
-from flagscale_deploy.config.overrides import apply_overrides, parse_overrides
+from flagscale_deploy.config.overrides import Override, apply_overrides, parse_overrides
 from flagscale_deploy.config.places import Findings
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
@@ -26,7 +26,8 @@ def load_spec(
     and `deploy.secrets` see (else the process's). InputError with every fault of the file, each with its place.
     """
     words = parse_overrides(overrides)
-    choices = {word.key: str(word.value) for word in words if isinstance(word.value, str) and not word.sign}
+    # A name of a file may read as a number: serve=2, serve=2.5.
+    choices = {word.key: str(word.value) for word in words if _names_a_file(word)}
     picked = dict(choices)
     tree, places = compose(Path(path), picked)
     findings = Findings(places)
@@ -39,3 +40,7 @@ def load_spec(
     spec = translate(resolved, Path(path), name, environment, findings)
     findings.raise_any()
     return spec
+
+
+def _names_a_file(word: Override) -> bool:
+    return word.sign != "~" and isinstance(word.value, str | int | float) and not isinstance(word.value, bool)

@@ -147,7 +147,10 @@ def _write(tree: dict[str, Any], path: Path, override: Override) -> Path:
 
 def _remove(tree: dict[str, Any], override: Override) -> None:
     removed = False
-    for path in _targets(tree, override.path):
+    node, key = _find(tree, override.path)
+    # A place that is named by its own path, and is there, is meant alone; `deploy` at the top means all of them.
+    alone = override.path[0] != "deploy" and key is not None
+    for path in [override.path] if alone else _targets(tree, override.path):
         node, key = _find(tree, path)
         if key is not None and (override.bare or node[key] == override.value):
             del node[key]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.config.deployment import read_deploy, read_router, refuse_other_modes
+from flagscale_deploy.config.deployment import read_deploy, read_router, refuse_beside_program, refuse_other_modes
 from flagscale_deploy.config.dialects import BODY_KEYS, read_body, read_entries
 from flagscale_deploy.config.environment import read_environment
 from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Runner, Task
@@ -41,6 +41,8 @@ def translate(
     deploy, set_in = read_deploy(tree, findings)
     refuse_other_modes(experiment, deploy, set_in, findings)
     program = task.entrypoint is not None and not deploy.command_line_mode
+    if program:
+        refuse_beside_program(experiment, deploy, set_in, findings)
     entries = apply_cli_args(read_entries(tree, _doubtful(findings) if program else findings), cli, findings)
     env, secret_env = read_environment(entries, envs, deploy, set_in, environ, findings)
     named = _name(name, deploy, set_in, experiment, source, findings)

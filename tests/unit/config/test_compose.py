@@ -95,3 +95,37 @@ def test_groups_may_have_groups_and_bases(tmp_path: Path) -> None:
 def test_what_cannot_be_composed_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
     write(tmp_path / "conf", files)
     assert error_of(tmp_path).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"config.yaml": "defaults: [{serve: x}]", "serve/2.yaml": SEED}, ["serve=2"]),
+        ({"config.yaml": "defaults: [{serve: x}]", "serve/2.50.yaml": SEED}, ["serve=2.50"]),
+        ({"config.yaml": "experiment: {exp_name: x}", "serve/x.1.yaml": SEED}, ["serve=x.1"]),
+        ({"config.yaml": "experiment: {exp_name: x}", "serve/x.1.yaml": SEED}, ["+serve=x.1"]),
+        ({"config.yaml": "defaults: [serve/x, _self_]", "serve/x.yaml": SEED}, []),
+        ({"config.yaml": "defaults: [{/serve: x}]", "serve/x.yaml": SEED}, []),
+        ({"config.yaml": "defaults: [{/serve: y}]", "serve/x.yaml": SEED}, ["serve=x"]),
+        ({"config.yaml": "defaults: [{models@serve: x}]", "models/x.yaml": SEED}, []),
+        ({"config.yaml": "defaults: [{models@_global_: x}]", "models/x.yaml": SEED}, []),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value["config.yaml"],
+)
+def test_groups_are_named_as_in_hydra(tmp_path: Path, files: dict[str, str], words: list[str]) -> None:
+    write(tmp_path, files)
+    assert load_spec(tmp_path / "config.yaml", words, environ={}).models[0].port == 4567
+
+
+@pytest.mark.parametrize("entry", ["/base", "base@serve"])
+def test_what_a_group_file_cannot_do_is_named(tmp_path: Path, entry: str) -> None:
+    files = {"config.yaml": "defaults: [{serve: x}]", "serve/x.yaml": f"defaults: [{{{entry}: y}}]"}
+    write(tmp_path, files)
+    with pytest.raises(InputError, match=f"defaults.{entry}: is understood at the top only"):
+        load_spec(tmp_path / "config.yaml", environ={})
+
+
+def test_an_appended_group_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    write(tmp_path, {"config.yaml": "experiment: {exp_name: x}", "serve/seven.yaml": SEED})
+    with pytest.raises(InputError, match="seven"):
+        load_spec(tmp_path / "config.yaml", ["+serve=eight"], environ={})

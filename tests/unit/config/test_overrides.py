@@ -77,6 +77,14 @@ def test_a_tilde_removes(tmp_path: Path) -> None:
     assert (spec.models[0].num_gpus, spec.models[0].port) == (None, 8000)
 
 
+def test_every_place_of_deploy_can_be_removed_by_its_own_name(tmp_path: Path) -> None:
+    places = "{deploy: {port: 1}, runner: {deploy: {port: 2}}}"
+    text = f"experiment: {places}\nmodel_args: {{m: {{model: /m, port: 3}}}}\n"
+    words = ["~experiment.deploy", "~experiment.runner.deploy"]
+    assert [load(text, *words[:count], folder=tmp_path).models[0].port for count in (0, 1, 2)] == [1, 2, 3]
+    assert load(text, "~deploy.port", folder=tmp_path).models[0].port == 3
+
+
 def test_keys_with_dots_are_found(tmp_path: Path) -> None:
     text = "model_args: {qwen2.5-7b: {model: /m, limit-mm-per-prompt.image: 1, hf-overrides: {a: 1}}}"
     words = ["model_args.qwen2.5-7b.limit_mm_per_prompt.image=2", "model_args[qwen2.5-7b].hf-overrides.b=2"]

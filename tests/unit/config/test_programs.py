@@ -105,3 +105,20 @@ def test_nobody_can_choose_a_programs_port_for_it(tmp_path: Path) -> None:
     text = "experiment: {task: {entrypoint: a.py}}\ndeploy: {port: auto}\n"
     (found,) = faults(text, folder=tmp_path)
     assert found.startswith("qwen.yaml: deploy.port: auto: a program of your own chooses its port itself")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("+deploy.models.llm.hosts=gpu01", "override deploy.models.llm.hosts: does nothing for a program of your own"),
+        ("+deploy.router.policy=random", "override deploy.router.policy: no router stands before a program"),
+        (
+            "+experiment.node_args.gpu01.engine_args.seed=1",
+            "override experiment.node_args.gpu01.engine_args.seed: does nothing for a program of your own",
+        ),
+    ],
+)
+def test_what_is_said_of_engines_is_refused_beside_a_program(tmp_path: Path, word: str, said: str) -> None:
+    (fault,) = faults(PROGRAM, word, folder=tmp_path)
+    assert fault.startswith(said)
+    assert load(PROGRAM, "+deploy.router=none", folder=tmp_path).router.enabled is False
