@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.config.dialects.model import (
+    SIZES,
     Entry,
     flag_name,
     read_flags,
@@ -34,7 +36,9 @@ def read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | 
         findings.add(path, "is no mapping", "expected model-tag: and flags of vLLM")
         return None
     flags = read_flags(args, path, findings)
-    actions = _read_actions(flags.pop("action-args", None), (*path, "action-args"), findings)
+    where = (*path, "action-args")
+    actions = _read_actions(flags.pop("action-args", None), where, findings)
+    _refuse_contradictions(actions, flags, where, findings)
     model = take_model(flags, ("model-tag", "model"), path, findings)
     port = take_port(flags, path, findings)
     secret_env = take_secrets(flags, path, findings)
@@ -46,10 +50,30 @@ def read_model(name: str, args: Any, path: Path, findings: Findings) -> Entry | 
 
 
 def _read_actions(actions: Any, path: Path, findings: Findings) -> tuple[str, ...]:
-    """The flags without a value; `null` and an empty list are none."""
+    """The flags without a value, or with one behind `=`; `null` and an empty list are none."""
     if actions is None:
         return ()
     if not isinstance(actions, list) or not all(isinstance(action, str) and action.strip("- ") for action in actions):
         findings.add(path, "is no list of flags", "as in action-args: [trust-remote-code, enable-chunked-prefill]")
         return ()
-    return tuple(flag_name(action) for action in actions)
+    read = []
+    for action in actions:
+        written, equals, value = action.strip().partition("=")
+        name, *more = written.split()
+        flag = flag_name(name)
+        if more or (equals and flag in (*SIZES, "port", "model")):
+            # Its value is not shown: it may be a secret.
+            findings.add(path, f"{flag} has a value", f"write it as a flag of the model: {flag}: …")
+        else:
+            read.append(flag + equals + value)
+    return tuple(read)
+
+
+def _refuse_contradictions(actions: tuple[str, ...], flags: Mapping[str, Any], path: Path, findings: Findings) -> None:
+    """An action is its flag set to true; vLLM would silently heed the last."""
+    for action in actions:
+        name, equals, _ = action.partition("=")
+        plain = name.removeprefix("no-")
+        asked = str(flags.get(plain, flags.get(name, plain == name))).lower() in ("true", "yes", "on")
+        if (name in flags or plain in flags) and (equals or asked != (plain == name)):
+            findings.add(path, f"{name} is set as a flag, too: {plain}", "keep one of the two")

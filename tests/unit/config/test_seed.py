@@ -51,6 +51,14 @@ def test_a_short_name_and_a_long_one_are_one_key(tmp_path: Path) -> None:
     assert dict(model.engine_args) == {"pipeline-parallel-size": 2, "quantization": "awq", "compilation-config.mode": 3}
 
 
+def test_an_action_says_the_same_as_its_flag_or_has_a_value_of_its_own(tmp_path: Path) -> None:
+    actions = "[--enforce_eager, no-enable-prefix-caching, chat_template=/a_b, ep]"
+    text = f"model_args: {{m: {{model: /m, enforce-eager: on, enable-prefix-caching: false, action-args: {actions}}}}}"
+    assert load(text, folder=tmp_path).models[0].action_args == (
+        "enforce-eager", "no-enable-prefix-caching", "chat-template=/a_b", "enable-expert-parallel",
+    )  # fmt: skip
+
+
 def test_the_order_is_the_users_and_null_is_left_out(tmp_path: Path) -> None:
     (model,) = load("model_args: {m: {z: 1, model: /m, b: null, a: {x: [1, null]}}}", folder=tmp_path).models
     assert list(model.engine_args.items()) == [("z", 1), ("a", {"x": [1, None]})]
@@ -205,6 +213,22 @@ FAULTS = {
     "actions that are a word": (
         "model_args: {m: {model: /m, action-args: x}}",
         "qwen.yaml: model_args.m.action-args: is no list of flags",
+    ),
+    "an action with a value": (
+        "model_args: {m: {model: /m, action-args: ['--seed 3']}}",
+        "qwen.yaml: model_args.m.action-args: seed has a value\n    → write it as a flag of the model: seed: …",
+    ),
+    "a size among the actions": (
+        "model_args: {m: {model: /m, action-args: ['tp=2']}}",
+        "qwen.yaml: model_args.m.action-args: tensor-parallel-size has a value",
+    ),
+    "off, and on by an action": (
+        "model_args: {m: {model: /m, enforce-eager: false, action-args: [enforce_eager]}}",
+        "qwen.yaml: model_args.m.action-args: enforce-eager is set as a flag, too",
+    ),
+    "on, and off by an action": (
+        "model_args: {m: {model: /m, enable-prefix-caching: yes, action-args: [no-enable-prefix-caching]}}",
+        "qwen.yaml: model_args.m.action-args: no-enable-prefix-caching is set as a flag, too",
     ),
     "empty": ("", "qwen.yaml: is empty"),
     "a word": ("hello", "qwen.yaml: holds 'hello'"),
