@@ -53,7 +53,7 @@ def _read_actions(actions: Any, path: Path, findings: Findings) -> tuple[str, ..
     """The flags without a value, or with one behind `=`; `null` and an empty list are none."""
     if actions is None:
         return ()
-    if not isinstance(actions, list) or not all(isinstance(action, str) and action.strip("- ") for action in actions):
+    if not isinstance(actions, list) or not all(map(_is_action, actions)):
         findings.add(path, "is no list of flags", "as in action-args: [trust-remote-code, enable-chunked-prefill]")
         return ()
     read = []
@@ -67,6 +67,10 @@ def _read_actions(actions: Any, path: Path, findings: Findings) -> tuple[str, ..
         else:
             read.append(flag + equals + value)
     return tuple(read)
+
+
+def _is_action(action: Any) -> bool:
+    return isinstance(action, str) and action.partition("=")[0].replace("-", " ").strip() != ""
 
 
 def _refuse_contradictions(actions: tuple[str, ...], flags: Mapping[str, Any], path: Path, findings: Findings) -> None:

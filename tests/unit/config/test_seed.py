@@ -214,6 +214,10 @@ FAULTS = {
         "model_args: {m: {model: /m, action-args: x}}",
         "qwen.yaml: model_args.m.action-args: is no list of flags",
     ),
+    "an action without a name": (
+        "model_args: {m: {model: /m, action-args: ['--=x']}}",
+        "qwen.yaml: model_args.m.action-args: is no list of flags",
+    ),
     "an action with a value": (
         "model_args: {m: {model: /m, action-args: ['--seed 3']}}",
         "qwen.yaml: model_args.m.action-args: seed has a value\n    → write it as a flag of the model: seed: …",
