@@ -49,6 +49,19 @@ def asked_by(tree: dict[str, Any]) -> list[Asked]:
     return [_of_model_args(name, args, deploy) for name, args in serve["model_args"].items()]
 
 
+def refused(path: Path) -> str | None:
+    """A word of the error that an experiment shall get, or None where it can be planned."""
+    tree: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    groups = [entry["serve"] for entry in tree["defaults"] if isinstance(entry, dict) and "serve" in entry]
+    if not all((path.parent / "serve" / f"{group}.yaml").is_file() for group in groups):
+        return "is not there"
+    serve = read(path)["serve"]
+    models = (serve.get("deploy") or {}).get("models") or {} if isinstance(serve, dict) else {}
+    if any("module" in (each or {}) or "depends" in (each or {}) for each in models.values()):
+        return "composition graph"
+    return None
+
+
 def hostfile(text: str) -> list[tuple[str, int, str]]:
     """Host, slots and type of each line; the first is the head."""
     lines = [line.strip() for line in text.splitlines()]

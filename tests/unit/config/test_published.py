@@ -174,8 +174,8 @@ EXPERIMENTS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def planned(path: Path) -> Plan:
-    request = load_request(Options(inventory="conf/hostfile.txt", config=str(path)), {})
+def planned(path: Path, inventory: str = "conf/hostfile.txt") -> Plan:
+    request = load_request(Options(inventory=inventory, config=str(path)), {})
     return plan(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates())
 
 
@@ -188,8 +188,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_command_lines_are_those_that_the_yaml_asks_for(case: Path) -> None:
-    tree, made = rules.read(case), planned(case)
-    for asked in rules.asked_by(tree):
+    refuse_difference(rules.asked_by(rules.read(case)), planned(case))
+
+
+def refuse_difference(models: list[rules.Asked], made: Plan) -> None:
+    """Fail where a plan has other instances, flags or ports than were asked for."""
+    assert {each.model for each in made.instances} == {each.name for each in models}
+    for asked in models:
         copies = [each for each in made.instances if each.model == asked.name]
         assert len(copies) == asked.copies
         for instance in copies:
