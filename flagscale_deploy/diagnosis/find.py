@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from flagscale_deploy.diagnosis.log_lines import LogLine, earlier, read
+from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
 from flagscale_deploy.diagnosis.table import Signature, match
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -99,8 +99,13 @@ def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
     for line in read(lines):
         weight, _ = _weigh(line)
         if weight is not None:
-            (exceptions if weight <= 1 else others).setdefault(line.text)
+            (exceptions if weight <= 1 else others).setdefault(quoted(line.text))
     return [*exceptions, *others][:most]
+
+
+def quoted(text: str) -> str:
+    """A line as it is shown."""
+    return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
 def _in_file(
@@ -118,7 +123,7 @@ def _in_file(
         at = None if line.at is None else line.at - offset
         where = addresses.get(line.ip, line.ip) or host
         named = (known.cause, known.remedy, known.name, known.source, known.level) if known else ()
-        candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, line.text, *named))
+        candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, quoted(line.text), *named))
         key = weight, rank if at is None else 0, at is None
         if key not in first or (at is not None and _before(candidate, first[key], same_file=True)):
             first[key] = candidate

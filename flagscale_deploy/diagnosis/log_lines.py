@@ -13,7 +13,9 @@ _PREFIX = re.compile(
 )
 """What vLLM and Ray put before a line; one blank may follow each part, what follows that is the line's own indent."""
 _SPEAKER = re.compile(r"\([^()]*\bpid=[^)]*\)")
-_IP = re.compile(r"\bpid=\d+, ip=([0-9a-fA-F.:]+)|\bIP: (\d+(?:\.\d+){3})\b|\band address: (\d+(?:\.\d+){3})\b")
+_IP = re.compile(
+    r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP(?: address)?: (\d+(?:\.\d+){3})\b|\band address: (\d+(?:\.\d+){3})\b"
+)
 _QUIET = re.compile(
     r"\b(?:INFO|DEBUG) \d\d-\d\d |^(?:INFO|DEBUG): |\d \d+:\d\d:\d\d,\d+\s+(?:INFO|DEBUG) "
     r"|\[\d{4}-\d\d-\d\d [\d:,.]+ [ID] |\[I\d{3,4} |NCCL INFO |\t(?:INFO|DEBUG) |\.\d+Z? (?:INFO|DEBUG)\b"
@@ -31,6 +33,8 @@ _STAMPS = (
 )
 """Ray and Python's logging (with a year), vLLM, torch's C++. All of them say the host's local time."""
 _YEAR = 366 * 86400.0
+LONGEST = 500
+"""What is quoted of a line, in characters: Ray writes essays."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ import yaml
 Level = Literal["cause", "consequence", "never"]
 
 
+_POSSIBLE = re.compile(r"(?:Possible reasons|Some common causes|common causes) include")
+
+
 @dataclass(frozen=True)
 class Signature:
     """An error text that users meet, what causes it, and what to do. `source` is where the fact comes from.
@@ -49,7 +52,11 @@ def signatures() -> tuple[Signature, ...]:
 
 
 def match(text: str) -> Signature | None:
-    """The first entry of the table that a line is; what says nothing of the cause goes before all others."""
+    """The first entry of the table that a line is; what says nothing of the cause goes before all others.
+
+    What a line only thinks possible (Ray lists everything that kills a process) is not looked at.
+    """
+    text = _POSSIBLE.split(text, maxsplit=1)[0]
     found = [each for each in _order() if each.regex.search(text)] if _any().search(text) else []
     return found[0] if found else None
 
