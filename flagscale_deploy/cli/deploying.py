@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.config.spec import ServeSpec
     from flagscale_deploy.console import Console
 
-_ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy status"}
+_ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy status", "test": "flagscale-deploy smoke"}
 """Actions of FlagScale's run.py that are commands of their own here."""
 
 

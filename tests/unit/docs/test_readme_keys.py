@@ -23,7 +23,12 @@ from tests.docs.readme import code, tables
 OTHER_PLACES = {("experiment", "deploy"), ("experiment.runner", "deploy")}
 """All places of `deploy` are read as one. The README says so in words."""
 
-ANYTHING = {("deploy", "instance"), ("experiment.runner.cli_args", "engine_args")}
+ANYTHING = {
+    ("deploy", "instance"),
+    ("experiment.runner.cli_args", "engine_args"),
+    ("deploy.models.<model>", "resources"),
+    ("deploy.models.<model>", "accelerator_type"),
+}
 """Their classes take any value, as those of ignored keys do; other code reads them."""
 
 BY_ITSELF = {"ray", "router"}

@@ -138,6 +138,13 @@ def test_bad_input_is_status_2_with_file_and_key_path(
     assert "an error of this tool" not in result.stderr
 
 
+@pytest.mark.parametrize(("action", "instead"), [("dryrun", "plan"), ("query", "status"), ("test", "smoke")])
+def test_an_action_of_flagscales_that_is_a_command_here_names_it(action: str, instead: str) -> None:
+    result = go("run", "-i", "hosts.yaml", "-c", "qwen.yaml", f"action={action}")
+    assert result.exit_code == 2
+    assert f"use flagscale-deploy {instead} with the same options" in result.stderr
+
+
 def test_hosts_shows_the_inventory() -> None:
     result = go("hosts", "-i", "hosts.yaml")
     assert result.exit_code == 0
