@@ -160,13 +160,15 @@ def _fault(error: ErrorDetails, given: Mapping[str, Located]) -> Fault:
         return Fault(place.where, f"found {shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
     if inside[-1] == "[key]":
         expected = "the name of an environment variable: letters, digits and _, no digit first"
-        return Fault(place.where, f"found {inside[0]!r}, expected {expected}")
-    remedy = 'write "" for an empty value' if error["input"] is None else ""
+        return Fault(place.where, f"found {inside[0]!r}, expected {expected}", "rename the variable")
+    remedy = 'write "" for an empty value' if error["input"] is None else "write it as text, in quotes"
     return Fault(f"{place.where}.{inside[0]}", f"found {shown(error['input'])}, expected text or a number", remedy)
 
 
 def _remedy(key: str) -> str:
-    return "if this variable is for something else, give that one another name" if key in ("env", "type") else ""
+    if key in ("env", "type"):
+        return "if this variable is for something else, give that one another name"
+    return "correct it there, or take it out"
 
 
 def _is_encrypted(value: Any) -> bool:

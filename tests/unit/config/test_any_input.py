@@ -164,6 +164,25 @@ def test_any_text_never_crashes(tmp_path: Path, text: str) -> None:
     check(path, [])
 
 
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["gpu01", "10.0.0.1", "x.x.x.x", "a[1:2]", "a[", "u@h:22", "h:0", "../f", "-", "#", ":"]),
+        st.sampled_from(["slots=8", "slots=8", "slots=-1", "slots=", "slots=8 more", "type=gpu", "", "gpus=8"]),
+        st.sampled_from(["", "", "type=A100", "type=", "type=a,b", "type=gpu", "more", "# told", "\t"]),
+    ).map(" ".join),
+    max_size=4,
+).map("\n".join)
+
+
+@relaxed
+@given(text=LINES | st.text(max_size=40))
+def test_any_hostfile_is_read_or_refused_with_a_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hosts.txt").write_text(text, encoding="utf-8", errors="surrogatepass")
+    path = tmp_path / "qwen.yaml"
+    path.write_text(f"{SEED}experiment: {{runner: {{hostfile: {tmp_path}/hosts.txt}}}}\n", encoding="utf-8")
+    check(path, [])
+
+
 @pytest.mark.parametrize("base", BASES, ids=["seed", "list in a file", "list", "full", "llm", "program"])
 def test_the_bases_themselves_load(tmp_path: Path, base: Any) -> None:
     path = tmp_path / "qwen.yaml"
