@@ -91,7 +91,7 @@ def gpu_busy(scene: Scene) -> Iterator[Finding]:
             pids = list(dict.fromkeys(str(user.pid) for user in users))
             kill = on(scene, name, "kill", *pids, root=any(user.user != facts.user for user in users)) if pids else ""
             stop = [f"flagscale-deploy stop --name {record.get('deployment')}" for record in others(facts, deployment)]
-            cure = kill or (stop[0] if stop else on(scene, name, "fuser", "-v", "/dev/nvidia*", root=True))
+            cure = kill or (stop[0] if stop else on(scene, name, "fuser -v /dev/nvidia*", root=True))
             yield Finding(
                 name, said, "GPUs that nobody else uses", f"{cure}   (or --force to use them anyway)", at_worst(lacking)
             )

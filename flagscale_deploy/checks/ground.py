@@ -13,6 +13,9 @@ from flagscale_deploy.shell import join, quote
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
+SLOW_SECONDS = 1.0
+"""Of a resolver: one that works takes milliseconds; one that hangs is not waited for (`remote/resolver.py`)."""
+
 
 def no_answer(scene: Scene) -> str:
     """Why nothing is known of any host, if nothing is."""
@@ -105,7 +108,7 @@ def on(scene: Scene, host: str, *words: str, root: bool = False) -> str:
     options += ["-i", known.identity_file] if known.identity_file else []
     options += ["-J", known.proxy_jump] if known.proxy_jump else []
     to = f"{known.user}@{known.address}" if known.user else known.address
-    plain = all(character.isalnum() or character in " =./:,_-" for character in there)
+    plain = all(character.isalnum() or character in " =./:,_-+" for character in there)
     return " ".join(["ssh", join(map(_printable, [*options, to])), there if plain else quote(_printable(there))])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median, median_high
 
 from flagscale_deploy.checks.ground import (
+    SLOW_SECONDS,
     counted,
     environment,
     from_planner,
@@ -34,7 +35,8 @@ def hostname(scene: Scene) -> Iterator[Finding]:
     """Whether a host's own name resolves there, and not to a loopback address: Gloo may offer it to the others."""
     for name, facts in scene.facts.items():
         looped = [address for address in facts.hostname_addresses if address.startswith("127.") or address == "::1"]
-        if facts.hostname and (looped or not facts.hostname_addresses):
+        nowhere = not facts.hostname_addresses and facts.resolver_seconds < SLOW_SECONDS  # else that is why
+        if facts.hostname and (looped or nowhere):
             to = f"to {', '.join(looped)}" if looped else "to nothing"
             network = plan_networks([scene.inventory[name]], {name: facts}, [])[name]
             yield Finding(

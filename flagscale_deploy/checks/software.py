@@ -56,17 +56,20 @@ def router_installed(scene: Scene) -> Iterator[Finding]:
 def ray_version(scene: Scene) -> Iterator[Finding]:
     """Whether Ray is new enough for token authentication."""
     names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
-    old = {name: version for name in names if (version := scene.facts[name].ray) and _is_older(version)}
-    for name, version in old.items():
-        yield Finding(
-            name,
-            f"Ray {version} has no token authentication",
-            "2.52 or later",
-            f"on {name}: pip install -U 'ray[default]'",
-            at_worst(scene.spec is not None),
-        )
-    if versions := [version for name in names if (version := scene.facts[name].ray)]:
-        yield passed(summary(versions))
+    versions = {name: version for name in names if (version := scene.facts[name].ray)}
+    _, usual = odd_ones({name: version for name, version in versions.items() if not _is_older(version)})
+    which = f"'ray[default]=={usual}'" if usual else "-U 'ray[default]'"
+    for name, version in versions.items():
+        if _is_older(version):
+            yield Finding(
+                name,
+                f"Ray {version} has no token authentication",
+                "2.52 or later",
+                f"on {name}: pip install {which}",
+                at_worst(scene.spec is not None),
+            )
+    if versions:
+        yield passed(summary(versions.values()))
 
 
 def same_python(scene: Scene) -> Iterator[Finding]:
@@ -76,7 +79,10 @@ def same_python(scene: Scene) -> Iterator[Finding]:
 
 def same_ray(scene: Scene) -> Iterator[Finding]:
     """Whether all Ray nodes have the same Ray, patch level included: it refuses a node with another."""
-    yield from _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray)
+    old = {name for name, facts in scene.facts.items() if _is_older(facts.ray or "")}
+    for each in _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray):
+        if each.host not in old or len(old) == len(scene.facts):  # ray-version tells of those
+            yield each
 
 
 def same_vllm(scene: Scene) -> Iterator[Finding]:
@@ -164,7 +170,7 @@ SOFTWARE = (
     Check("ray-installed", "software", ray_installed, "Ray on every node", no_ray),
     Check("vllm-installed", "software", vllm_installed, "vLLM on every host with a rank", no_spec),
     Check("router-installed", "software", router_installed, "vllm-router where it is planned", _routers),
-    Check("ray-version", "software", ray_version, "2.52 or later", _any_ray),
+    Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False),
     Check("same-python", "software", same_python, "one version", _in_ray),
     Check("same-ray", "software", same_ray, "one version", _in_ray),
     Check("same-vllm", "software", same_vllm, "one version", one_host),

@@ -146,7 +146,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "GPU 2: pid 4711 of alice python train.py (40000 MiB, for 2:05:00)",
         "ssh -t 10.0.0.3 sudo kill 4711",
     ),
-    ("gpu-busy", "failed", on_gpu(2, memory_used_mib=40000), "GPU 2: 40000 MiB in use", "fuser -v"),
+    ("gpu-busy", "failed", on_gpu(2, memory_used_mib=40000), "GPU 2: 40000 MiB in use", "fuser -v /dev/nvidia*"),
     (
         "gpu-ecc",
         "failed",
@@ -335,6 +335,17 @@ def test_a_ray_without_token_authentication() -> None:
     found = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
     assert [(each.check, each.host) for each in found] == [("ray-version", name) for name in HOSTS]
     assert found[0].remedy == "on gpu01: pip install -U 'ray[default]'"
+
+
+def test_an_old_ray_among_new_ones_is_told_once() -> None:
+    verdict = only(scene({"gpu03": {"ray": "2.40.0"}}))
+    assert (verdict.check, verdict.host) == ("ray-version", "gpu03")
+    assert verdict.remedy == "on gpu03: pip install 'ray[default]==2.60.0'"
+
+
+def test_a_name_that_is_not_found_because_dns_hangs_is_told_once() -> None:
+    verdict = only(scene({"gpu03": {"resolver_seconds": 1.0, "hostname_addresses": ()}}))
+    assert (verdict.check, verdict.host) == ("resolver", "gpu03")
 
 
 def test_memory_that_can_not_be_locked_for_infiniband() -> None:

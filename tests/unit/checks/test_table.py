@@ -90,7 +90,7 @@ def test_a_name_that_is_no_check_gets_the_nearest() -> None:
     assert far.remedy.startswith("checks are: tcp, ssh, ")
 
 
-@pytest.mark.parametrize("name", ["tcp", "ssh", "host-key", "login", "python", "placement"])
+@pytest.mark.parametrize("name", ["tcp", "ssh", "host-key", "login", "python", "ray-version", "placement"])
 def test_what_nothing_works_without_can_not_be_left_out(name: str) -> None:
     with pytest.raises(InputError, match="can't be left out"):
         judge(scene(), [name])
