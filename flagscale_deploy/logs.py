@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
@@ -93,11 +93,12 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
 
     def keep(host: str, file: str, line: str) -> None:
         with keeping:
-            ends.setdefault((host, PurePosixPath(file).name), []).append(line)
+            if _is_evidence(PurePosixPath(file)):
+                ends.setdefault((host, PurePosixPath(file).name), []).append(line)
 
     read_logs(fleet, deployment, keep, tail=DIAGNOSED_LINES, follow=False, kinds=("engine", "script", "ray-worker"))
     addresses = {at: host.name for host in fleet.hosts.values() for at in (host.address, host.node_ip) if at}
-    logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()) if "previous" not in file)
+    logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()))
     return diagnose(logs, addresses=addresses)
 
 
@@ -116,8 +117,15 @@ def diagnose_folder(folder: Path) -> Diagnosis | None:
     )
 
 
-def _is_evidence(path: Path) -> bool:
-    return path.suffix != ".sh" and path.name != PROBLEMS and "previous" not in path.name
+def _is_evidence(path: PurePath) -> bool:
+    """Not what was sent, not an earlier run's; Ray's `event_*` say in JSON what other files do in words."""
+    return (
+        path.suffix != ".sh"
+        and path.name != PROBLEMS
+        and not path.name.startswith("event_")
+        and not any(part.startswith("previous-session_") for part in path.parts)
+        and ".previous." not in path.name
+    )
 
 
 def _addresses(hosts: Mapping[Path, str]) -> Iterator[tuple[str, str]]:

@@ -142,6 +142,6 @@ def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:
     known = match(line.text)
     if known is not None:
         return {"cause": 0, "consequence": 1, "never": None}[known.level], known
-    if line.warning:
+    if line.minor:
         return None, None
     return (1, None) if _EXCEPTION.search(line.text) else (2, None) if _ERROR.search(line.raw) else (None, None)

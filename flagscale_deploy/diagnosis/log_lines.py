@@ -51,7 +51,8 @@ class LogLine:
     text: str
     at: float | None
     ip: str
-    warning: bool
+    minor: bool
+    """A warning, or a further line of a message: an error only if its text is known."""
 
 
 def read(lines: Iterable[str]) -> Iterator[LogLine]:
@@ -73,7 +74,7 @@ def read(lines: Iterable[str]) -> Iterator[LogLine]:
                 continue
             ip = tracing.pop(speaker) or ip
         if body.strip() and not _QUIET.search(line):
-            yield LogLine(number, line, body.strip(), at, ip, _WARNING.search(line) is not None)
+            yield LogLine(number, line, body.strip(), at, ip, body[0].isspace() or _WARNING.search(line) is not None)
 
 
 def clean(line: str) -> str:

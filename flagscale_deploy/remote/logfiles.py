@@ -5,7 +5,8 @@ has among those collected; `kind` one of
 
 - `engine`: what `vllm serve`, the router or a program of the user's own prints, and what that keeps in its log folder;
 - `script`: what the scripts that start Ray print, and the scripts themselves (`scripts/…`);
-- `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session;
+- `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session (`previous-session_…` is one of
+  an earlier run);
 - `ray-worker`: `worker-<worker id>-<job id>-<pid>.out|err`, what an actor (a vLLM worker) prints.
 """
 
@@ -53,6 +54,8 @@ def listing(deployment: str, host: str) -> List[LogFile]:
         for session in _sessions(temp_dir):
             name = session if session not in used else f"{session}-{os.path.basename(temp_dir)}"
             used.add(name)
+            if _is_over(os.path.join(temp_dir, session), known.get("started_at", 0.0)):
+                name = f"previous-{name}"
             found += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
     return found
 
@@ -66,6 +69,11 @@ def _sessions(temp_dir: str) -> List[str]:
     with os.scandir(temp_dir) as entries:
         names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
     return sorted(name for name in names if name.startswith("session_"))
+
+
+def _is_over(session: str, started_at: float) -> bool:
+    """Whether nothing was made in a session's directory since the recorded run began: it is an earlier run's."""
+    return os.stat(session).st_mtime < started_at
 
 
 def _of_ray(file: LogFile) -> LogFile:

@@ -202,6 +202,24 @@ def test_of_a_traceback_the_exceptions_line_is_quoted_and_its_frames_are_not_rea
     assert (found.host, found.signature) == ("gpu02", "weights-broken")
 
 
+RECORDED = {
+    "rank-killed-while-loading.log": ("gpu02", "worker-died"),
+    "raylet-killed-while-serving.log": ("gpu01", "raylet-died"),
+}
+"""Logs of `vllm serve` (vLLM 0.32 and Ray 2.60 over two hosts), and what is told of them. What Ray prints of a raylet
+bears no address."""
+
+
+@pytest.mark.parametrize(("name", "told"), RECORDED.items())
+def test_recorded_failures_have_their_cause(name: str, told: tuple[str, str]) -> None:
+    lines = (Path(__file__).parents[1] / "logs" / name).read_text().splitlines()
+    found = diagnose([of(*lines)], addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
+    assert found is not None
+    assert (found.host, found.signature) == told
+    assert len(found.line) < 600
+    assert not [line for line in error_lines(lines, most=99) if line.startswith(("class_name", "actor_id", "File"))]
+
+
 def test_rays_daemons_are_believed_last() -> None:
     logs = [of("RuntimeError: of the dashboard", file="dashboard.log"), of("ERROR in the engine", host="gpu02")]
     assert line_of(diagnose(logs)) == "ERROR in the engine"

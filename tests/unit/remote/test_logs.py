@@ -50,6 +50,14 @@ def full(home: Home, ray_temp: Path) -> Home:
     return home
 
 
+def test_a_session_of_rays_from_before_the_run_is_called_previous(home: Home, ray_temp: Path) -> None:
+    began = os.stat(ray_temp / SESSION).st_mtime
+    for started_at, name in ((began - 1, SESSION), (began + 1, f"previous-{SESSION}")):
+        home.record(ray_temp_dir=str(ray_temp), started_at=started_at)
+        (answer,) = home.run("logfiles")
+        assert f"ray/{name}/raylet.out" in {each["name"] for each in answer["files"]}
+
+
 def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> None:
     (answer,) = full.run("logfiles")
     assert {each["name"]: each["kind"] for each in answer["files"]} == {
