@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import isfinite
 from statistics import median
 
@@ -11,6 +12,7 @@ from flagscale_deploy.checks.ground import SLOW_SECONDS, counted, environment, n
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
 
+QUIET = "put first into ~/.bashrc there: [[ $- == *i* ]] || return  "
 SKEW_SECONDS = 5.0
 
 
@@ -36,7 +38,9 @@ def login(scene: Scene) -> Iterator[Finding]:
 
 def clean_shell(scene: Scene) -> Iterator[Finding]:
     """Whether a login runs what it is told and prints nothing of its own."""
-    yield from _failing(scene, _is_shell)
+    for each in _failing(scene, _is_shell):
+        cure = f"{QUIET} ({on(scene, each.host, 'true')} shows what it does)" if each.host else ""
+        yield replace(each, remedy=each.remedy or cure)
     for name, facts in scene.facts.items():
         if facts.noise:
             said = facts.noise.strip().splitlines()
@@ -44,7 +48,7 @@ def clean_shell(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"its login prints: {said[0][:80] if said else 'blank lines'}",
                 "no output of a login without a terminal",
-                f"put first into ~/.bashrc there: [[ $- == *i* ]] || return   ({on(scene, name, 'true')} shows it)",
+                f"{QUIET} ({on(scene, name, 'true')} shows it)",
                 "warning",
             )
 

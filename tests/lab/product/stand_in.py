@@ -14,6 +14,7 @@ from tests.lab import Host
 
 HERE = Path(__file__).parent
 VERSION = "0.0.stand.in"
+RAY, TORCH = "2.60.0", "2.13.0"
 PLACE = "/dev/shm/vllm-stand-in"
 
 
@@ -30,23 +31,46 @@ class StandIn:
 
 
 def build(path: Path) -> StandIn:
-    """Make the environment in an empty directory. Its metadata say that vLLM and Ray are installed; this Ray fails.
+    """Make the environment in an empty directory. Its metadata say that vLLM, Ray and PyTorch are installed; this Ray
+    fails.
 
     Of vLLM there is also the package, which reads command lines and no more: every flag of vLLM 0.32 is known to it.
     """
-    made = StandIn(path / "environment", path / "command")
-    venv.create(made.environment, symlinks=True)
-    packages = next((made.environment / "lib").glob("python*")) / "site-packages"
-    for name in ("vllm", "ray"):
-        metadata = packages / f"{name}-{VERSION}.dist-info/METADATA"
-        metadata.parent.mkdir()
-        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {VERSION}\n")
-    shutil.copytree(HERE / "vllm_package", packages / "vllm", ignore=shutil.ignore_patterns("__pycache__"))
+    made = StandIn(make_environment(path / "environment"), path / "command")
     made.command.mkdir()
-    for directory in (made.command, made.environment / "bin"):
-        _program(directory / "vllm", "#!/usr/bin/env python3\n" + (HERE / "vllm_stand_in.py").read_text())
-    _program(made.environment / "bin/ray", "#!/bin/sh\necho 'ERROR: this Ray is a stand-in' >&2\nexit 7\n")
+    _program(made.command / "vllm", _vllm())
     return made
+
+
+def make_environment(
+    path: Path,
+    *,
+    vllm: str | None = VERSION,
+    ray: str | None = RAY,
+    torch: str | None = TORCH,
+    python: str | None = None,
+) -> Path:
+    """A virtual environment that says it has these versions, None for what it has not; `python` is what its Python says
+    of itself instead of the truth."""
+    venv.create(path, symlinks=True)
+    packages = next((path / "lib").glob("python*")) / "site-packages"
+    for name, version in (("vllm", vllm), ("ray", ray), ("torch", torch)):
+        if version is not None:
+            metadata = packages / f"{name}-{version}.dist-info/METADATA"
+            metadata.parent.mkdir()
+            metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    if vllm is not None:
+        shutil.copytree(HERE / "vllm_package", packages / "vllm", ignore=shutil.ignore_patterns("__pycache__"))
+        _program(path / "bin/vllm", _vllm())
+    if ray is not None:
+        _program(path / "bin/ray", "#!/bin/sh\necho 'ERROR: this Ray is a stand-in' >&2\nexit 7\n")
+    if python is not None:
+        (packages / "version.pth").write_text(f"import sys; sys.version = '{python} (a stand-in)'\n")
+    return path
+
+
+def _vllm() -> str:
+    return "#!/usr/bin/env python3\n" + (HERE / "vllm_stand_in.py").read_text()
 
 
 def _program(path: Path, text: str) -> None:

@@ -1,0 +1,98 @@
+"""Hosts that can't be reached, logged into or worked on."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.lab.product.breaking.stage import Stage, caught_by
+
+SHIFTED = "import sys, time\nnow = time.time\ntime.time = lambda: now() + 3600\nexec(sys.argv.pop(1))"
+USER = "lab:*:1000:1000::/run/lab:/bin/bash"
+
+
+@caught_by("tcp", "is the host up", exits=3)
+def a_cable_is_pulled(stage: Stage) -> None:
+    stage.configuration["deploy"]["timeouts"]["connect"] = 1
+    stage.host.cut()
+    stage.undo.callback(stage.host.join)
+
+
+@caught_by("ssh", "try: ssh 10.", exits=3)
+def sshd_hangs(stage: Stage) -> None:
+    """The kernel takes connections for it."""
+    stage.configuration["deploy"]["timeouts"]["connect"] = 1
+    os.kill(stage.host.state.pid, signal.SIGSTOP)
+    stage.undo.callback(os.kill, stage.host.state.pid, signal.SIGCONT)
+
+
+@caught_by("host-key", "ssh-keygen", exits=3)
+def its_key_is_another(stage: Stage) -> None:
+    address, other = stage.host.address, stage.lab.hosts[3].address
+    lines = stage.lab.known_hosts.read_text().splitlines()
+    key = next(line.partition(" ")[2] for line in lines if line.startswith(f"{other} "))
+    known = stage.directory / "known_hosts"
+    known.write_text(
+        "".join(f"{line}\n" for line in lines if not line.startswith(f"{address} ")) + f"{address} {key}\n"
+    )
+    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
+
+
+@caught_by("login", "ssh-copy-id", exits=3)
+def it_does_not_know_the_operators_key(stage: Stage) -> None:
+    stage.on("mv ~/.ssh/authorized_keys ~/.ssh/gone", "mv ~/.ssh/gone ~/.ssh/authorized_keys")
+
+
+@caught_by("clean-shell", "[[ $- == *i* ]] || return", state="warning")
+def a_login_prints_something(stage: Stage) -> None:
+    stage.on("echo 'echo Welcome to the cluster' > ~/.bashrc", "rm ~/.bashrc")
+
+
+@caught_by("clean-shell", "~/.bashrc")
+def a_login_ends_before_our_program_runs(stage: Stage) -> None:
+    stage.on("echo 'exit 0' > ~/.bashrc", "rm ~/.bashrc")
+
+
+@caught_by("python", "install python3 (3.8 or later)")
+def its_python_is_not_there(stage: Stage) -> None:
+    stage.inventory(ansible_python_interpreter="/usr/bin/python3.99")
+
+
+@caught_by("writable", "chmod 1777 /dev/shm")
+def shared_memory_is_read_only(stage: Stage) -> None:
+    stage.on("mount -o remount,ro /dev/shm", "mount -o remount,rw /dev/shm")
+
+
+@caught_by("processes-visible", "remount,hidepid=0", state="warning")
+def processes_of_others_are_hidden(stage: Stage) -> None:
+    log_in_as_another(stage)
+    stage.on("mount -o remount,hidepid=2 /proc", "mount -o remount,hidepid=0 /proc")
+
+
+@caught_by("clock", "timedatectl set-ntp true", state="warning")
+def its_clock_is_an_hour_ahead(stage: Stage) -> None:
+    """All hosts of a lab share the machine's clock: a Python with another one stands in for it."""
+    python = stage.host.directory / "sbin/python-ahead"
+    python.write_text(f"#!/bin/sh\nshift\nexec python3 -c '{SHIFTED}' \"$@\"\n")
+    python.chmod(0o755)
+    stage.undo.callback(python.unlink)
+    stage.inventory(ansible_python_interpreter="/usr/local/sbin/python-ahead")
+
+
+@caught_by("resolver", 'RES_OPTIONS: "timeout:1 attempts:1"', state="warning")
+def its_name_server_never_answers(stage: Stage) -> None:
+    port = "import socket, time; s = socket.socket(2, 2); s.bind(('127.0.0.1', 53)); time.sleep(3600)"
+    stage.start(f'python3 -c "{port}"')
+    stage.on("until grep -q ':0035 ' /proc/net/udp; do sleep 0.02; done")
+    stage.write(stage.host.directory / "resolv.conf", "nameserver 127.0.0.1\n")
+
+
+def log_in_as_another(stage: Stage, bashrc: str = "") -> None:
+    """Log in as a user who is not root; what root has is made visible to them."""
+    stage.on(
+        f"(cat /etc/passwd; echo '{USER}') > /run/passwd && mount --bind /run/passwd /etc/passwd && chmod 711 /root\n"
+        "mkdir -p /run/lab/.ssh && cp ~/.ssh/authorized_keys /run/lab/.ssh/ && chown -R 1000:1000 /run/lab\n"
+        f"(echo 'PATH=$PATH:/usr/local/sbin'; echo '{bashrc}') > /run/lab/.bashrc",
+        "umount /etc/passwd; chmod 700 /root; rm -r /run/lab /run/passwd",
+    )
+    stage.inventory(ansible_user="lab")

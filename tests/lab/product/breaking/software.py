@@ -1,0 +1,50 @@
+"""Environments that lack something, or have another version of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.lab.product.breaking.stage import Stage, caught_by
+
+ODD: dict[str, dict[str, str | None]] = {
+    "no ray": {"ray": None},
+    "no vllm": {"vllm": None},
+    "old ray": {"ray": "2.40.0"},
+    "other ray": {"ray": "2.60.1"},
+    "other vllm": {"vllm": "0.31.0"},
+    "other torch": {"torch": "2.12.1"},
+    "other python": {"python": "3.10.19"},
+}
+"""Environments by what is odd about them, for `stand_in.make_environment`."""
+
+
+@caught_by("environment", "correct venv or before_start")
+def its_environment_is_not_there(stage: Stage) -> None:
+    stage.inventory(venv="/nowhere")
+
+
+@caught_by("router-installed", "pip install vllm-router", host="node1")
+def a_router_is_asked_for(stage: Stage) -> None:
+    """No environment has one; it is the head that needs it."""
+    stage.flags(tensor_parallel_size=1)
+    stage.deploy(models={"tiny": {"num_replicas": 2}})
+
+
+def with_environment(odd: str) -> Callable[[Stage], None]:
+    def it_has(stage: Stage) -> None:
+        stage.inventory(venv=str(stage.environments[odd]))
+
+    it_has.__name__ = f"it_has_{odd.replace(' ', '_')}"
+    return it_has
+
+
+for _odd, _check, _remedy in (
+    ("no ray", "ray-installed", "pip install 'ray[default]'"),
+    ("no vllm", "vllm-installed", "pip install vllm"),
+    ("old ray", "ray-version", "pip install 'ray[default]==2.60.0'"),
+    ("other ray", "same-ray", "pip install 'ray[default]==2.60.0'"),
+    ("other vllm", "same-vllm", "pip install vllm=="),
+    ("other torch", "same-torch", "pip install torch==2.13.0"),
+    ("other python", "same-python", "make its environment with Python 3."),
+):
+    caught_by(_check, _remedy)(with_environment(_odd))
