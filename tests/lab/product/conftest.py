@@ -81,7 +81,7 @@ def serve(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
         content = {
             "experiment": {"exp_name": name, "envs": {"STAND_IN": stand_in} | (envs or {})},
             "model_args": {
-                each: {"model-tag": "/models/tiny", "served-model-name": "tiny", "port": port} | (flags or {})
+                each: {"model-tag": "lab/tiny", "served-model-name": "tiny", "port": port} | (flags or {})
                 for each, port in ports.items()
             },
             "deploy": {"ray": "off", "timeouts": {"connect": 4, "ready": 20, "stop": 2}} | (deploy or {}),

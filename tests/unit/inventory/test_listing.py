@@ -15,7 +15,9 @@ TEXT = """
 all:
   vars: {day: 2026-11-02, secret: !vault cipher, raw: !unsafe "{{ x }}"}
   children:
-    gpu: {vars: {gpus: 8, ansible_become_password: s3same, env: {HF_TOKEN: s3same, LEVEL: "1"}}, hosts: {g1: {ansible_host: 10.0.0.1}, g2: }}
+    gpu:
+      vars: {gpus: 8, ansible_become_password: s3same, env: {HF_TOKEN: s3same, LEVEL: "1"}}
+      hosts: {g1: {ansible_host: 10.0.0.1}, g2: }
     head: {hosts: {g2: }}
 """
 
