@@ -193,7 +193,7 @@ def test_hostile_names_execute_nothing_in_any_template(bench: Bench, template: s
     if "ray_" in template:
         assert call.argv[:2] == ["ray", "start"]
         assert f"--node-ip-address={value}" in call.argv
-        assert f"--resources={json.dumps({value or 't': 4.0}, ensure_ascii=False)}" in call.argv
+        assert f"--resources={json.dumps({value or 't': 3.0}, ensure_ascii=False)}" in call.argv
         assert "--num-cpus=4.0" in call.argv
 
 
