@@ -58,23 +58,27 @@ class LogLine:
 def read(lines: Iterable[str]) -> Iterator[LogLine]:
     """The lines of one file that may be errors."""
     at: float | None = None
+    quiet = ""
+    """The latest line of those that are nothing but a time: most of a log, so that it is not looked at more closely."""
     tracing: dict[str, str] = {}
     """Speakers that are in the middle of a traceback, with the address that it came from."""
     for number, line in enumerate(lines):
-        stamp = _stamp(line)
-        at = at if stamp is None else stamp
-        head, body = _split(line)
-        speaker = " ".join(_SPEAKER.findall(head))
-        ip = _address(line)
-        if "Traceback (most recent call last)" in body or "RayTaskError(" in body or body.startswith('  File "'):
-            tracing[speaker] = ip or tracing.get(speaker, "")
+        if _QUIET.search(line):
+            quiet = line
             continue
-        if speaker in tracing:
-            if not body.strip() or body[0].isspace():
-                continue
-            ip = tracing.pop(speaker) or ip
-        if body.strip() and not _QUIET.search(line):
-            yield LogLine(number, line, body.strip(), at, ip, body[0].isspace() or _WARNING.search(line) is not None)
+        stamp = next((each for each in (_stamp(line), _stamp(quiet)) if each is not None), at)
+        at, quiet = stamp, ""
+        head, body = _split(line)
+        if not body.strip():
+            continue
+        speaker = " ".join(_SPEAKER.findall(head))
+        if "Traceback (most recent call last)" in body or "RayTaskError(" in body or body.startswith('  File "'):
+            tracing[speaker] = _address(line) or tracing.get(speaker, "")
+        elif speaker not in tracing:
+            minor = body[0].isspace() or _WARNING.search(line) is not None
+            yield LogLine(number, line, body.strip(), at, _address(line), minor)
+        elif not body[0].isspace():
+            yield LogLine(number, line, body.strip(), at, tracing.pop(speaker) or _address(line), minor=False)
 
 
 def clean(line: str) -> str:
