@@ -12,6 +12,7 @@ from typing import Any
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnosis.find import error_lines
+from flagscale_deploy.diagnosis.table import match
 from flagscale_deploy.engine_log import ASKING, Progress, Start
 from flagscale_deploy.errors import NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
@@ -101,6 +102,8 @@ class _Watch:
     vigil: Vigil
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     start: Start = field(default_factory=Start)
+    hopeless: str | None = None
+    """Why waiting is no use any more."""
 
     @property
     def stage(self) -> str:
@@ -125,6 +128,8 @@ class _Watch:
         with Program(connection, "watch", args, timeout=limit, cancelled=fleet.cancelled) as program:
             for message in program.messages():
                 self._read(message.get("lines", ()))
+                if self.hopeless is not None:
+                    raise self._failed(f"will never be ready: {self.hopeless}", watch)
                 if message.get("healthy"):
                     self._tell(self.start.reach(ASKING))
                 if message.get("ready") or message.get("finished"):
@@ -158,6 +163,9 @@ class _Watch:
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))
+            known = match(line)
+            if known is not None and known.hopeless:
+                self.hopeless = known.cause
 
     def _tell(self, progress: Progress | None) -> None:
         if progress is not None:

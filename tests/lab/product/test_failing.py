@@ -45,6 +45,17 @@ def test_an_engine_that_dies_while_loading_is_reported_within_seconds(
     assert {"plan", "serve", "collect", "stop"} <= {each["stage"] for each in events}
 
 
+def test_an_engine_that_can_never_come_up_is_not_waited_for(lab: Lab, operator: Operator, serve: Write) -> None:
+    """It lives on: vLLM asks Ray for a node of that address for as long as it is let."""
+    lost = "No available node types can fulfill resource request {'node:10.0.0.99': 0.001, 'GPU': 1.0}"
+    served = serve(stand_in="stuck", envs={"STAND_IN_ERROR": lost})
+    command = operator.start("run", "-c", served.config)
+    ended = command.end(exits=5, within=30.0)
+    assert "model0/0 will never be ready: VLLM_HOST_IP differs from the address Ray knows the node by" in ended.err
+    assert "remove VLLM_HOST_IP" in ended.err
+    assert running(lab, served.name) == []
+
+
 UNREADY: dict[str, Any] = {"deploy": {"ray": "off", "timeouts": {"ready": 2, "stop": 1}}}
 
 

@@ -6,6 +6,7 @@ if there is one. `STAND_IN` in its environment tells it to misbehave, in words w
 
     dies        ends while loading, with the line in STAND_IN_ERROR; the time is left in /dev/shm/vllm-stand-in/died
     hangs       never finishes loading
+    stuck       says the line in STAND_IN_ERROR, and never finishes loading
     tokenless   is healthy, and fails whatever asks for tokens
     stubborn    ignores SIGTERM
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
@@ -85,7 +86,9 @@ def load() -> None:
     for done in range(1, 5):
         say(LOADING.format(percent=25 * done, done=done))
         time.sleep(0.05)
-        if "hangs" in WORDS:
+        if "stuck" in WORDS:
+            say(f"ERROR 11-22 10:00:00 [ray_utils.py:42] {os.environ['STAND_IN_ERROR']}")
+        if "hangs" in WORDS or "stuck" in WORDS:
             signal.pause()
             time.sleep(3600)
         if "dies" in WORDS:
