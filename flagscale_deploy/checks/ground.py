@@ -116,6 +116,11 @@ def _printable(text: str) -> str:
     return text.replace("\0", "?")
 
 
+def word(text: str) -> str:
+    """A text as a word of a command line to paste."""
+    return quote(_printable(text))
+
+
 def counted(number: int, noun: str) -> str:
     """`1 host`, `4 hosts`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

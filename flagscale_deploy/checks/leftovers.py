@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import no_answer, no_spec, on
+from flagscale_deploy.checks.gpus import busy_with
+from flagscale_deploy.checks.ground import no_answer, no_spec, on, word
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.plan.recorded import current, others
-from flagscale_deploy.shell import quote
 
 
 def other_deployments(scene: Scene) -> Iterator[Finding]:
     """Whether other deployments of ours run on the hosts: they share memory, disks and network."""
     own = scene.spec.name if scene.spec else ""
     for name, facts in scene.facts.items():
-        found = dict.fromkeys(str(record.get("deployment")) for record in others(facts, own))
+        records = dict.fromkeys(str(record.get("deployment")) for record in others(facts, own))
+        found = [each for each in records if each not in busy_with(scene, name)]
         if found and scene.spec is not None:
             yield Finding(
                 name,
                 f"{', '.join(found)} runs there",
                 "this deployment alone",
-                "; ".join(f"flagscale-deploy stop --name {_word(each)}" for each in found),
+                "; ".join(f"flagscale-deploy stop --name {word(each)}" for each in found),
                 "warning",
             )
 
@@ -47,12 +48,12 @@ def crashed_runs(scene: Scene) -> Iterator[Finding]:
         locked = {held.deployment for held in facts.locks}
         for run, count in facts.runs.items():
             deployment = run.partition("/")[0]
-            if run not in known and deployment not in locked:
+            if run not in known and deployment not in locked | busy_with(scene, name):
                 yield Finding(
                     name,
                     f"{count} {'process' if count == 1 else 'processes'} of {run}",
                     "none that no record knows",
-                    f"flagscale-deploy cleanup -i {_word(scene.inventory.source)} --name {_word(deployment)}",
+                    f"flagscale-deploy cleanup -i {word(scene.inventory.source)} --name {word(deployment)}",
                     "warning",
                 )
 
@@ -78,10 +79,6 @@ def foreign_ray(scene: Scene) -> Iterator[Finding]:
 
 def _program(command: str) -> str:
     return command.partition(" ")[0].rpartition("/")[2][:40] or "a process"
-
-
-def _word(text: str) -> str:
-    return quote(text.replace("\0", "?"))
 
 
 LEFTOVERS = (

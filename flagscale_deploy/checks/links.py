@@ -8,10 +8,13 @@ from flagscale_deploy.checks.ground import on
 from flagscale_deploy.checks.model import Finding, Link, Scene
 
 UNTRIED = "not tried: "
+NO_WAY = "no way there: "
+"""Said by the source's own kernel: nothing was sent. What a firewall on the way answers sounds alike, and is not."""
 
 
 def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
-    """A finding for each host that could not try, that nobody reaches, that reaches nobody; else for each target."""
+    """A finding for each host that could not try, that has no way, that nobody reaches, that reaches nobody; else for
+    each target."""
     untried = [each for each in links if each.problem.startswith(UNTRIED)]
     for link in untried:
         yield Finding(
@@ -22,6 +25,14 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
         )
     out = {each.source for each in untried}
     tried = [each for each in links if not out & {each.source, each.target}]
+    for source, lost in _wayless(tried).items():
+        tried = [each for each in tried if not {(each.source, each.target)} & _both_ways(lost)]
+        yield Finding(
+            source,
+            f"it has {lost[0].problem.replace(NO_WAY, 'no way to ' + _places(lost) + ': ')}",
+            "TCP connections over the data network",
+            f"a route is missing on {source}: {on(scene, source, 'ip', 'route')}",
+        )
     bad = [each for each in tried if each.problem]
     for target in _dead(tried, scene):
         mine = [each for each in bad if each.target == target]
@@ -31,10 +42,9 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
     for source in _deaf(tried, bad):
         mine = [each for each in bad if each.source == source]
         bad = [each for each in bad if each.source != source]
-        where = ", ".join(f"{each.target} ({each.address}:{each.port}, {each.use})" for each in mine[:3])
         yield Finding(
             source,
-            f"it connects to no other host: {mine[0].problem} to {where}",
+            f"it connects to no other host: {mine[0].problem} to {_places(mine)}",
             "TCP connections over the data network",
             f"a firewall for what leaves {source}, or no route: {on(scene, source, 'ip', 'route')}",
         )
@@ -43,6 +53,24 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
         to = {each.port for each in mine}
         alone = _sources(mine) > 1 and all(each.problem for each in tried if each.target == target and each.port in to)
         yield _blocked(scene, mine, "no host" if alone else ", ".join(dict.fromkeys(each.source for each in mine)))
+
+
+def _wayless(tried: Sequence[Link]) -> dict[str, list[Link]]:
+    """The connections that their source had no way for, by source."""
+    found: dict[str, list[Link]] = {}
+    for each in tried:
+        if each.problem.startswith(NO_WAY):
+            found.setdefault(each.source, []).append(each)
+    return found
+
+
+def _both_ways(links: Sequence[Link]) -> set[tuple[str, str]]:
+    """Pairs of hosts, and the same the other way round: what has no way there has none for an answer."""
+    return {pair for each in links for pair in ((each.source, each.target), (each.target, each.source))}
+
+
+def _places(links: Sequence[Link]) -> str:
+    return ", ".join(f"{each.target} ({each.address}:{each.port}, {each.use})" for each in links[:3])
 
 
 def _dead(tried: Sequence[Link], scene: Scene) -> list[str]:

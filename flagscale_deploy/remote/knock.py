@@ -33,7 +33,7 @@ class Knock:
         code = self._socket.connect_ex((address, port))
         if code not in (0, errno.EINPROGRESS):
             self._socket.close()
-            self.problem = words(code)
+            self.problem = f"no way there: {os.strerror(code)}"  # this host's kernel sent nothing
         else:
             selector.register(self._socket, selectors.EVENT_WRITE, self._reached)
 

@@ -164,7 +164,7 @@ def test_every_verdict_is_a_test_case_for_a_ci_system(smaller: Stage) -> None:
 def test_for_people_the_worst_comes_first(smaller: Stage) -> None:
     devices.its_driver_unloads_between_uses(smaller)
     said = smaller.operator("check", "-c", smaller.config, exits=4).out
-    assert said.index("MTU 1400 on eth0") < said.index("persistence mode is off") < said.index("its SSH port")
+    assert said.index("MTU 1400 on eth0") < said.index("persistence mode is off") < said.index("\nreach\n")
     assert "1 problem, 1 warning" in said
 
 

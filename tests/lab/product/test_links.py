@@ -112,7 +112,7 @@ def test_a_host_without_a_route_is_named_with_every_peer(
     finally:
         host.run(f"ip route del unreachable {far.address}/32")
     assert links == {
-        ("node4", "node2", DATA, "unreachable: No route to host"),
+        ("node4", "node2", DATA, "no way there: No route to host"),
         ("node2", "node4", DATA, "timed out"),  # the answers find no way back
     }
 

@@ -68,7 +68,7 @@ def test_two_deployments_share_a_host_with_gpus_and_ports_of_their_own(
     assert held == ["0", "1"]
     third = serve()
     refused = operator("run", "-c", third.config, *here, exits=4)
-    assert f"node1 GPU 0: deployment {one.name}" in refused.err
+    assert f"node1: GPU 0: deployment {one.name}" in refused.err
     no_gpu, port = "deploy.models.model0.num_gpus=0", f"model_args.model0.port={one.port}"
     refused = operator("run", "-c", third.config, *here, no_gpu, port, exits=4)
     assert f"port {one.port} on node1, for model0/0, is in use by" in refused.err

@@ -7,22 +7,27 @@ import yaml
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.records import lock
 from flagscale_deploy.transport.fleet import Fleet
+from tests.lab import Gpu, GpuProcess
+from tests.lab.product.breaking.devices import equip
 from tests.lab.product.breaking.stage import MODEL, NAME, Stage, caught_by
 
-OTHER = {
-    "experiment": {"exp_name": "other"},
-    "model_args": {"small": {"model-tag": MODEL, "port": 7950}},
-    "deploy": {"ray": "off", "models": {"small": {"num_gpus": 0}}, "timeouts": {"ready": 20, "stop": 2}},
-}
+LOST = "exec env FLAGSCALE_DEPLOY_RUN=lost/20260101-000000-abcdef sleep 3600"
 
 
 @caught_by("other-deployments", "flagscale-deploy stop --name other", state="warning")
 def another_deployment_runs_there(stage: Stage) -> None:
-    config = stage.directory / "other.yaml"
-    config.write_text(yaml.safe_dump(OTHER))
-    operator = stage.operator
-    stage.undo.callback(operator, "cleanup", "--name", "other", "--limit", stage.host.name)
-    operator("run", "-c", config, "--limit", stage.host.name)
+    run_another(stage, gpus=0)
+
+
+@caught_by("gpu-busy", "flagscale-deploy stop --name other")
+def another_deployment_has_its_gpu(stage: Stage) -> None:
+    run_another(stage, gpus=1)
+
+
+@caught_by("gpu-busy", "flagscale-deploy cleanup")
+def a_process_of_a_crashed_run_has_its_gpu(stage: Stage) -> None:
+    pid = stage.start(LOST)
+    equip(stage, Gpu(used_mib=40000), processes=(GpuProcess(0, pid, 40000, "python3"),))
 
 
 @caught_by("lock", "wait for it, or end it there", state="warning")
@@ -33,9 +38,23 @@ def somebody_is_at_work_on_it(stage: Stage) -> None:
 
 @caught_by("crashed-runs", "flagscale-deploy cleanup -i", state="warning")
 def a_process_is_left_of_a_run_that_no_record_knows(stage: Stage) -> None:
-    stage.start("exec env FLAGSCALE_DEPLOY_RUN=lost/20260101-000000-abcdef sleep 3600")
+    stage.start(LOST)
 
 
 @caught_by("foreign-ray", "if nobody needs it", state="warning")
 def somebodys_ray_runs_there(stage: Stage) -> None:
     stage.start("exec -a /opt/ray/core/src/ray/raylet/raylet python3 -c 'import time; time.sleep(3600)'")
+
+
+def run_another(stage: Stage, gpus: int) -> None:
+    """A deployment of the stand-in, with so many GPUs."""
+    content = {
+        "experiment": {"exp_name": "other"},
+        "model_args": {"small": {"model-tag": MODEL, "port": 7950}},
+        "deploy": {"ray": "off", "models": {"small": {"num_gpus": gpus}}, "timeouts": {"ready": 20, "stop": 2}},
+    }
+    config = stage.directory / "other.yaml"
+    config.write_text(yaml.safe_dump(content))
+    operator, here = stage.operator, ("--limit", stage.host.name)
+    stage.undo.callback(operator, "cleanup", "--name", "other", *here)
+    operator("run", "-c", config, *here)

@@ -103,6 +103,18 @@ def a_value_is_none_that_vllm_takes(stage: Stage) -> None:
     stage.flags(max_num_seqs="many")
 
 
+@caught_by("engine-arguments", "install vLLM anew", host="node1")
+def vllm_can_not_be_imported(stage: Stage) -> None:
+    driver = stage.lab.hosts[0]
+    place = (
+        next((stage.environments["good"] / "lib").glob("python*")) / "site-packages/vllm/entrypoints/openai/cli_args.py"
+    )
+    driver.run(
+        ["tee", "/run/broken.py"], stdin="raise ImportError('libcudart.so.13: cannot open shared object file')\n"
+    )
+    stage.on(f"mount --bind /run/broken.py {place}", f"umount {place}", driver)
+
+
 def with_copy(stage: Stage) -> None:
     """Whatever happens to the model, it is as before afterwards."""
     stage.on(f"cp -a {MODEL} {MODEL}-kept", f"rm -r {MODEL}; mv {MODEL}-kept {MODEL}")

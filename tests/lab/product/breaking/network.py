@@ -12,6 +12,11 @@ def its_node_ip_is_not_its_own(stage: Stage) -> None:
     stage.inventory(node_ip="192.0.2.33")
 
 
+@caught_by("node-ip", "correct interface in the inventory")
+def its_interface_is_not_there(stage: Stage) -> None:
+    stage.inventory(interface="ib7")
+
+
 @caught_by("hostname", "in /etc/hosts of node3: 10.", state="warning")
 def its_name_is_a_loopback_address(stage: Stage) -> None:
     """As Debian's installer writes it."""
@@ -31,6 +36,20 @@ def its_firewall_lets_one_host_not_in(stage: Stage) -> None:
 @caught_by("data-network", "iptables -I INPUT -p tcp")
 def its_firewall_lets_no_host_in(stage: Stage) -> None:
     drop(stage, 0, 1, 3)
+
+
+@caught_by("data-network", "ip route")
+def it_has_no_route_to_one_host(stage: Stage) -> None:
+    far = stage.lab.hosts[1].address
+    stage.on(f"ip route add unreachable {far}/32", f"ip route del unreachable {far}/32")
+
+
+@caught_by("data-network", "ip route")
+def it_has_no_route_to_any_host(stage: Stage) -> None:
+    for host in stage.lab.hosts:
+        if host != stage.host:
+            route = f"unreachable {host.address}/32"
+            stage.on(f"ip route add {route}", f"ip route del {route}")
 
 
 @caught_by("mtu", "ip link set eth0 mtu 1500")

@@ -7,7 +7,8 @@ import signal
 
 from tests.lab.product.breaking.stage import Stage, caught_by
 
-SHIFTED = "import sys, time\nnow = time.time\ntime.time = lambda: now() + 3600\nexec(sys.argv.pop(1))"
+AHEAD = "import sys, time; now = time.time; time.time = lambda: now() + 3600; exec(sys.argv.pop(1))"
+OLD = "import sys; sys.version = '3.7.3 (a stand-in)'; exec(sys.argv.pop(1))"
 USER = "lab:*:1000:1000::/run/lab:/bin/bash"
 
 
@@ -16,6 +17,19 @@ def a_cable_is_pulled(stage: Stage) -> None:
     stage.configuration["deploy"]["timeouts"]["connect"] = 1
     stage.host.cut()
     stage.undo.callback(stage.host.join)
+
+
+@caught_by("tcp", "is sshd running there?", exits=3)
+def nothing_listens_on_its_port(stage: Stage) -> None:
+    stage.inventory(ansible_port=2299)
+
+
+@caught_by("ssh", "try: ssh 10.", exits=3)
+def something_else_listens_on_its_port(stage: Stage) -> None:
+    stage.configuration["deploy"]["timeouts"]["connect"] = 1
+    stage.start("exec python3 -m http.server 2299")
+    stage.on("until ss -Hltn | grep -q :2299; do sleep 0.02; done")
+    stage.inventory(ansible_port=2299)
 
 
 @caught_by("ssh", "try: ssh 10.", exits=3)
@@ -35,6 +49,14 @@ def its_key_is_another(stage: Stage) -> None:
     known.write_text(
         "".join(f"{line}\n" for line in lines if not line.startswith(f"{address} ")) + f"{address} {key}\n"
     )
+    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
+
+
+@caught_by("host-key", "compare the fingerprint on the host", exits=3)
+def its_key_is_not_known(stage: Stage) -> None:
+    lines = stage.lab.known_hosts.read_text().splitlines(keepends=True)
+    known = stage.directory / "known_hosts"
+    known.write_text("".join(line for line in lines if not line.startswith(f"{stage.host.address} ")))
     stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
 
 
@@ -58,6 +80,11 @@ def its_python_is_not_there(stage: Stage) -> None:
     stage.inventory(ansible_python_interpreter="/usr/bin/python3.99")
 
 
+@caught_by("python", "name it with `python:`")
+def its_python_is_too_old(stage: Stage) -> None:
+    use_python(stage, OLD)
+
+
 @caught_by("writable", "chmod 1777 /dev/shm")
 def shared_memory_is_read_only(stage: Stage) -> None:
     stage.on("mount -o remount,ro /dev/shm", "mount -o remount,rw /dev/shm")
@@ -72,11 +99,7 @@ def processes_of_others_are_hidden(stage: Stage) -> None:
 @caught_by("clock", "timedatectl set-ntp true", state="warning")
 def its_clock_is_an_hour_ahead(stage: Stage) -> None:
     """All hosts of a lab share the machine's clock: a Python with another one stands in for it."""
-    python = stage.host.directory / "sbin/python-ahead"
-    python.write_text(f"#!/bin/sh\nshift\nexec python3 -c '{SHIFTED}' \"$@\"\n")
-    python.chmod(0o755)
-    stage.undo.callback(python.unlink)
-    stage.inventory(ansible_python_interpreter="/usr/local/sbin/python-ahead")
+    use_python(stage, AHEAD)
 
 
 @caught_by("resolver", 'RES_OPTIONS: "timeout:1 attempts:1"', state="warning")
@@ -96,3 +119,12 @@ def log_in_as_another(stage: Stage, bashrc: str = "") -> None:
         "umount /etc/passwd; chmod 700 /root; rm -r /run/lab /run/passwd",
     )
     stage.inventory(ansible_user="lab")
+
+
+def use_python(stage: Stage, program: str) -> None:
+    """Have a Python that runs this program, which runs the one it is given (`-c PROGRAM`)."""
+    python = stage.host.directory / "sbin/python-stand-in"
+    python.write_text(f'#!/bin/sh\nshift\nexec python3 -c "{program}" "$@"\n')
+    python.chmod(0o755)
+    stage.undo.callback(python.unlink)
+    stage.inventory(ansible_python_interpreter="/usr/local/sbin/python-stand-in")
