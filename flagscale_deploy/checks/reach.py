@@ -55,7 +55,8 @@ def clean_shell(scene: Scene) -> Iterator[Finding]:
 
 def python(scene: Scene) -> Iterator[Finding]:
     """Whether there is a Python that runs our programs, and it is 3.8 or later."""
-    yield from _failing(scene, lambda error: not _is_connect(error) and not _is_shell(error))
+    for each in _failing(scene, lambda error: not _is_connect(error) and not _is_shell(error)):
+        yield replace(each, remedy=each.remedy or _look_at_python(scene, each.host))
     for name, facts in scene.facts.items():
         version = [int(part) for part in re.findall(r"\d{1,4}", facts.probe_python)[:2]]
         if len(version) == 2 and version < [3, 8]:
@@ -122,6 +123,14 @@ def resolver(scene: Scene) -> Iterator[Finding]:
                 f'set env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name} in the inventory',
                 "warning",
             )
+
+
+def _look_at_python(scene: Scene, host: str) -> str:
+    if not host:
+        return ""
+    known = scene.inventory[host]
+    words = ["docker", "ps", "-a", "--filter", f"name={known.container}"] if known.container else [known.python, "-V"]
+    return f"look at it: {on(scene, host, *words)}"
 
 
 def _failing(scene: Scene, is_mine: Callable[[HostError], bool]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ import pytest
 
 from flagscale_deploy.checks.table import NAMES
 from tests.lab import Lab
-from tests.lab.product.breaking import FAULTS, Fault, Stage, devices, network
+from tests.lab.product.breaking import FAULTS, Fault, Stage, devices, network, reach
 from tests.lab.product.breaking.software import ODD
 from tests.lab.product.breaking.stage import BROKEN, MODEL, NAME
 from tests.lab.product.operator import Result
@@ -106,6 +106,13 @@ def test_without_a_configuration_hosts_are_looked_at_all_the_same(stage: Stage) 
     report = answered(stage.operator("check", "--json", exits=None), exits=0)
     assert complaints(report) == set(), told(report)
     assert skipped(report)["model-path"] == "needs a configuration: -c"
+
+
+def test_an_ordinary_user_is_no_cause_for_alarm(stage: Stage) -> None:
+    reach.log_in_as_another(stage)
+    report = answered(stage.check(), exits=0)
+    assert complaints(report) == set(), told(report)
+    assert report["hosts"][BROKEN]["facts"]["user"] == "lab"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.lab.product.breaking.stage import Stage, caught_by
 
 AHEAD = "import sys, time; now = time.time; time.time = lambda: now() + 3600; exec(sys.argv.pop(1))"
 OLD = "import sys; sys.version = '3.7.3 (a stand-in)'; exec(sys.argv.pop(1))"
-USER = "lab:*:1000:1000::/run/lab:/bin/bash"
+USER = "lab:*:64001:64001::/run/lab:/bin/bash"
 
 
 @caught_by("tcp", "is the host up", exits=3)
@@ -85,6 +85,16 @@ def its_python_is_too_old(stage: Stage) -> None:
     use_python(stage, OLD)
 
 
+@caught_by("python", "docker ps -a --filter name=serving")
+def its_container_does_not_run(stage: Stage) -> None:
+    """As Docker answers for a container that is not there."""
+    docker = stage.host.directory / "sbin/docker"
+    docker.write_text("#!/bin/sh\necho 'Error response from daemon: No such container: serving' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    stage.undo.callback(docker.unlink)
+    stage.inventory(container="serving")
+
+
 @caught_by("writable", "chmod 1777 /dev/shm")
 def shared_memory_is_read_only(stage: Stage) -> None:
     stage.on("mount -o remount,ro /dev/shm", "mount -o remount,rw /dev/shm")
@@ -114,7 +124,7 @@ def log_in_as_another(stage: Stage, bashrc: str = "") -> None:
     """Log in as a user who is not root; what root has is made visible to them."""
     stage.on(
         f"(cat /etc/passwd; echo '{USER}') > /run/passwd && mount --bind /run/passwd /etc/passwd && chmod 711 /root\n"
-        "mkdir -p /run/lab/.ssh && cp ~/.ssh/authorized_keys /run/lab/.ssh/ && chown -R 1000:1000 /run/lab\n"
+        "mkdir -p /run/lab/.ssh && cp ~/.ssh/authorized_keys /run/lab/.ssh/ && chown -R 64001:64001 /run/lab\n"
         f"(echo 'PATH=$PATH:/usr/local/sbin'; echo '{bashrc}') > /run/lab/.bashrc",
         "umount /etc/passwd; chmod 700 /root; rm -r /run/lab /run/passwd",
     )

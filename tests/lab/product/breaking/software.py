@@ -48,3 +48,8 @@ for _odd, _check, _remedy in (
     ("other python", "same-python", "make its environment with Python 3."),
 ):
     caught_by(_check, _remedy)(with_environment(_odd))
+
+
+@caught_by("environment", "correct venv or before_start")
+def its_hook_fails(stage: Stage) -> None:
+    stage.inventory(before_start="module load cuda/13")
