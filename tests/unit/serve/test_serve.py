@@ -157,7 +157,7 @@ def test_the_calls_of_flagscales_published_programs_work(ray: Ray) -> None:
     assert ray.asked == [("init", {"ignore_reinit_error": True, "log_to_driver": True, "logging_config": "TEXT"})]
     serve.load_args()
     assert serve.task_config is config
-    assert serve.task_config.get("serve", None).deploy.models.get("vllm_model", None)["num_gpus"] == 2
+    assert serve.task_config.get("serve", Config()).deploy.models.get("vllm_model", {})["num_gpus"] == 2
     assert serve.task_config.experiment.get("task", {}).get("inference_engine", None) is None
 
 
