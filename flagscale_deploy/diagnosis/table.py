@@ -21,8 +21,8 @@ class Signature:
     """An error text that users meet, what causes it, and what to do. `source` is where the fact comes from.
 
     A consequence follows from something else, and is named only where nothing better is known. What says nothing of
-    the cause at all is never named. `rank` is its place in the table: the earlier is nearer to the cause. `hopeless`: the
-    engine that says it lives on, and never gets further.
+    the cause at all is never named. `rank` is its place in the table: the earlier is nearer to the cause. `hopeless`:
+    the engine that says it lives on, and never gets further.
     """
 
     name: str
