@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from datetime import timedelta
+from collections.abc import Iterable, Iterator
 
+from flagscale_deploy.checks.gpu_users import gpu_busy
 from flagscale_deploy.checks.ground import (
     at_worst,
     counted,
@@ -15,12 +15,10 @@ from flagscale_deploy.checks.ground import (
     on,
     passed,
     summary,
-    word,
 )
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.observation import Facts, Gpu, GpuProcess
-from flagscale_deploy.plan.placement import busy_gpus, miscounted
-from flagscale_deploy.plan.recorded import held_gpus, others
+from flagscale_deploy.observation import Gpu
+from flagscale_deploy.plan.placement import miscounted
 from flagscale_deploy.plan.software import odd_ones
 
 ALIKE_SHARE = 0.02
@@ -79,25 +77,6 @@ def gpu_alike(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def gpu_busy(scene: Scene) -> Iterator[Finding]:
-    """Whether somebody else uses GPUs: failed where what is left is too little."""
-    lacking = _lacking(scene)
-    for name, facts in scene.facts.items():
-        if told := _told(scene, facts):
-            said = "; ".join(f"GPU {index}: {_who(facts, index) or who}" for index, who in told.items())
-            cure = f"{_free(scene, name, facts, told)}   (or --force to use them anyway)"
-            yield Finding(name, said, "GPUs that nobody else uses", cure, at_worst(lacking))
-
-
-def busy_with(scene: Scene, host: str) -> frozenset[str]:
-    """The deployments of ours that gpu-busy tells of a host, so that nothing else has to."""
-    facts = scene.facts[host]
-    told = _told(scene, facts) if _lacking(scene) else {}
-    holding = [record for record in others(facts, _own(scene)) if told.keys() & set(held_gpus(record))]
-    runs = [user.run for gpu in facts.gpus if gpu.index in told for user in gpu.processes]
-    return frozenset([str(each.get("deployment")) for each in holding] + [run.partition("/")[0] for run in runs if run])
-
-
 def gpu_ecc(scene: Scene) -> Iterator[Finding]:
     """Whether GPUs had uncorrected memory errors since their driver was loaded."""
     for name, facts in scene.facts.items():
@@ -143,55 +122,6 @@ def _memory(gpu: Gpu, alike: Iterable[Gpu]) -> str:
     sizes = [each.memory_total_mib for each in alike]
     near = [size for size in sizes if abs(size - gpu.memory_total_mib) <= ALIKE_SHARE * max(size, 1)]
     return f"{(near[0] if near else gpu.memory_total_mib) / 1024:.0f} GiB"
-
-
-def _told(scene: Scene, facts: Facts) -> dict[int, str]:
-    """The GPUs in use that are to be told of, with who uses them."""
-    busy = busy_gpus(facts, _own(scene))
-    return {index: who for index, who in busy.items() if _lacking(scene) or _is_foreign(facts, index, who)}
-
-
-def _lacking(scene: Scene) -> bool:
-    return any(fault.check == "gpu-busy" for fault in scene.faults)
-
-
-def _own(scene: Scene) -> str:
-    return scene.spec.name if scene.spec else ""
-
-
-def _free(scene: Scene, name: str, facts: Facts, told: Collection[int]) -> str:
-    """What frees GPUs: a deployment is stopped, a crashed run of ours cleaned up, a stranger's process ended."""
-    known = {str(record.get("deployment")) for record in others(facts, _own(scene))}
-    ours = busy_with(scene, name)
-    cures = [f"flagscale-deploy stop --name {word(each)}" for each in sorted(ours & known)]
-    source = word(scene.inventory.source)
-    cures += [f"flagscale-deploy cleanup -i {source} --name {word(each)}" for each in sorted(ours - known)]
-    users = [user for gpu in facts.gpus if gpu.index in told for user in gpu.processes]
-    users = [user for user in users if user.run.partition("/")[0] not in ours]
-    if users:
-        pids = dict.fromkeys(str(user.pid) for user in users)
-        cures.append(on(scene, name, "kill", *pids, root=any(user.user != facts.user for user in users)))
-    return "; ".join(cures) or on(scene, name, "fuser -v /dev/nvidia*", root=True)
-
-
-def _is_foreign(facts: Facts, index: int, who: str) -> bool:
-    """Whether a GPU's user is no run of ours: those are told as what was left over."""
-    gpu = next((each for each in facts.gpus if each.index == index), None)
-    if gpu is None or who.startswith("deployment "):
-        return False
-    return not gpu.processes or any(not user.run for user in gpu.processes)
-
-
-def _who(facts: Facts, index: int) -> str:
-    gpu = next((each for each in facts.gpus if each.index == index), None)
-    return ", ".join(_describe(user, facts.clock) for user in gpu.processes) if gpu else ""
-
-
-def _describe(user: GpuProcess, clock: float) -> str:
-    words = [f"pid {user.pid}", f"of {user.user}" if user.user else "", user.command[:80]]
-    age = clock - user.since if user.since else 0.0
-    details = [f"{user.memory_mib} MiB", f"for {timedelta(seconds=int(age))}" if 0 < age < 1e9 else ""]
-    return " ".join(filter(None, words)) + f" ({', '.join(filter(None, details))})"
 
 
 def _listed(indexes: list[int]) -> str:

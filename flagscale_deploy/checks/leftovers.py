@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.gpus import busy_with
+from flagscale_deploy.checks.gpu_users import busy_with
 from flagscale_deploy.checks.ground import no_answer, no_spec, on, word
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.plan.recorded import current, others
