@@ -88,3 +88,25 @@ def test_a_slow_pair_is_a_warning() -> None:
 
 def test_a_network_that_is_as_slow_everywhere_is_as_it_is() -> None:
     assert complaints(scene(tried=measured(lambda _: True))) == []
+
+
+def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() -> None:
+    tried = tuple(
+        replace(each, problem="no way there: No route to host")
+        if (each.source, each.target) == ("gpu03", "gpu02")
+        else replace(each, problem="timed out")
+        if (each.source, each.target) == ("gpu02", "gpu03")
+        else each
+        for each in links()
+    )
+    verdict = only(scene(tried=tried))
+    assert verdict.host == "gpu03"
+    assert verdict.found == "it has no way to gpu02 (10.0.0.2:40002, data): No route to host"
+    assert verdict.remedy == "a route is missing on gpu03: ssh 10.0.0.3 ip route"
+
+
+def test_a_firewall_that_answers_like_a_router_is_the_targets() -> None:
+    """firewalld refuses with icmp-host-prohibited, which `connect` tells as no route to the host."""
+    verdict = only(scene(tried=where(lambda each: each.target == "gpu03", "unreachable: No route to host")))
+    assert verdict.host == "gpu03"
+    assert "a firewall on gpu03?" in verdict.remedy
