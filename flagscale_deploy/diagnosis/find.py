@@ -131,9 +131,13 @@ def _in_file(
 
 
 def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool:
-    """Whether a candidate is nearer to the cause than another of its weight; both have a time, or neither."""
+    """Whether a candidate is nearer to the cause than another of its weight; both have a time, or neither.
+
+    Within a second the order of the lines decides in a file: vLLM's times are whole seconds, Ray's and torch's are not.
+    """
     if one.at is not None and other.at is not None and one.at != other.at:
-        return earlier(one.at, other.at)
+        if not same_file or abs(one.at - other.at) >= 1:
+            return earlier(one.at, other.at)
     return one.number < other.number if same_file else one.order < other.order
 
 

@@ -130,6 +130,25 @@ def test_the_earliest_cause_of_all_hosts_is_named_first(form: str) -> None:
     assert later.host == "gpu01"
 
 
+def test_within_a_second_a_file_is_read_in_its_own_order() -> None:
+    """vLLM's times are whole seconds, torch's and Ray's are not."""
+    first = "[W1123 21:01:40.769759079 socket.cpp:207] Warning: the hostname cannot be resolved"
+    later = CAUSE.replace("11-22 11:05:09", "11-23 21:01:40")
+    found = diagnose([of(first, "ray.exceptions.NodeDiedError: gone", later)])
+    assert found is not None
+    assert "NodeDiedError" in found.line
+
+
+def test_a_worker_that_ended_belongs_to_the_host_that_rays_head_names() -> None:
+    said = (
+        "(gcs_server) gcs_worker_manager.cc:70: Reporting worker exit, address = 10.0.0.2, exit_type = SYSTEM_ERROR, "
+    )
+    line = said + "exit_detail = Worker unexpectedly exits with a connection error code 2. End of file."
+    found = diagnose([of(line, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert (found.host, found.signature) == ("gpu02", "worker-died")
+
+
 def test_a_line_without_a_time_is_as_old_as_the_one_before_it() -> None:
     logs = [
         of("INFO 11-22 10:26:04 [a.py:1] x", FAR, host="gpu02"),
