@@ -135,10 +135,9 @@ def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool
 
     Within a second the order of the lines decides in a file: vLLM's times are whole seconds, Ray's and torch's are not.
     """
-    if one.at is not None and other.at is not None and one.at != other.at:
-        if not same_file or abs(one.at - other.at) >= 1:
-            return earlier(one.at, other.at)
-    return one.number < other.number if same_file else one.order < other.order
+    if one.at is None or other.at is None or abs(one.at - other.at) < (1.0 if same_file else 1e-9):
+        return one.number < other.number if same_file else one.order < other.order
+    return earlier(one.at, other.at)
 
 
 def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:

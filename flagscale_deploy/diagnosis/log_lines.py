@@ -14,7 +14,8 @@ _PREFIX = re.compile(
 """What vLLM and Ray put before a line; one blank may follow each part, what follows that is the line's own indent."""
 _SPEAKER = re.compile(r"\([^()]*\bpid=[^)]*\)")
 _IP = re.compile(
-    r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP: (\d+(?:\.\d+){3})\b|\b(?:and address:|address =) (\d+(?:\.\d+){3})\b"
+    r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP(?: address)?: (\d+(?:\.\d+){3})\b"
+    r"|\b(?:and address:|address =) (\d+(?:\.\d+){3})\b"
 )
 _QUIET = re.compile(
     r"\b(?:INFO|DEBUG) \d\d-\d\d |^(?:INFO|DEBUG): |\d \d+:\d\d:\d\d,\d+\s+(?:INFO|DEBUG) "
