@@ -144,8 +144,8 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
     gone = [each["role"] for each in result["processes"] if each["role"] == "engine" and not each["alive"]]
     problem = f"{len(gone)} engine processes are gone" if gone else ""
-    if not problem and _without_raylet(result):
-        problem = "Ray's raylet is gone"
+    if not problem and (daemon := _lost_daemon(result)):
+        problem = f"Ray's {daemon} is gone"
     finished = any(said.get("finished") for said in result["instances"].values())
     return HostStatus(
         host=name,
@@ -170,13 +170,14 @@ def _instance(
     metrics = found.get(driver, {}).get("instances", {}).get(instance["name"], {}).get("metrics")
     if state == "ready":
         problem = _pressed(metrics or {})
-        if gone := [name for name in instance["hosts"] if name in found and _without_raylet(found[name])]:
-            state, problem = "unwell", f"Ray's raylet is gone on {', '.join(gone)}"
+        hosts = [name for name in instance["hosts"] if name in found]
+        if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := _lost_daemon(found[name]))]:
+            state, problem = "unwell", "; ".join(gone)
     elif state == "unwell" and (lacking := _lacking(instance, found, record)):
         problem = f"{lacking}; {problem}"
-    lost = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
-    if lost and driver not in lost:
-        problem = problem or f"{', '.join(lost)} cannot be reached"
+    away = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
+    if away and driver not in away:
+        problem = problem or f"{', '.join(away)} cannot be reached"
     return InstanceStatus(
         name=instance["name"],
         model=instance["model"],
@@ -198,11 +199,15 @@ def _pressed(metrics: Mapping[str, float]) -> str:
     return f"its KV cache is full ({used:.0%}), and {waiting:.0f} requests wait" if used >= FULL and waiting else ""
 
 
-def _without_raylet(answer: Mapping[str, Any]) -> bool:
-    """Whether a Ray node of ours runs without its daemon: the record has it, and other processes live still."""
-    roles = set((answer["record"] or {}).get("roles", ()))
-    on_node = bool(roles & {"ray-head", "ray-worker"}) and not (answer["record"] or {}).get("stopped_at")
-    return on_node and bool(answer["live"]) and "ranks" in answer and not answer["ranks"].get("raylet")
+def _lost_daemon(answer: Mapping[str, Any]) -> str:
+    """The daemon that a Ray node of ours runs without: the record has the node, other processes live still."""
+    record = answer["record"] or {}
+    roles = set(record.get("roles", ()))
+    if record.get("stopped_at") or not answer["live"] or "ranks" not in answer:
+        return ""
+    needed = ["gcs_server"] if "ray-head" in roles else []
+    needed += ["raylet"] if roles & {"ray-head", "ray-worker"} else []
+    return next((name for name in needed if not answer["ranks"].get(name)), "")
 
 
 def _lacking(instance: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:

@@ -25,7 +25,8 @@ def main(args: Dict[str, Any]) -> None:
     found = live(args["deployment"], known)
     answer = {"record": known, "processes": listed, "live": len(found)}  # type: Dict[str, Any]
     answer["ranks"] = ranks.count(found)
-    questions = Questions(args, known or {}, listed) if args["ask"] and known and not known.get("stopped_at") else None
+    asked = args["ask"] and known and not known.get("stopped_at")
+    questions = Questions(args, known or {}, listed, answer["ranks"]) if asked else None
     answer["instances"] = questions.instances if questions else {}
     answer["ray"] = questions.ray if questions else None
     say(**answer)
@@ -57,9 +58,9 @@ def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any
 
 
 class Questions:
-    """Asks every server and Ray of this host at the same time."""
+    """Asks every server and Ray of this host at the same time. Ray without its daemons would answer after minutes."""
 
-    def __init__(self, args: Dict[str, Any], known: Dict[str, Any], listed: Any) -> None:
+    def __init__(self, args: Dict[str, Any], known: Dict[str, Any], listed: Any, parts: Dict[str, int]) -> None:
         self.instances = {}  # type: Dict[str, Dict[str, Any]]
         self.ray = None  # type: Optional[Dict[str, Any]]
         self._args = args
@@ -69,7 +70,11 @@ class Questions:
                 running = any(each["alive"] and each["script"] == instance["script"] for each in listed)
                 threads.append(threading.Thread(target=self._ask_server, args=(instance, running)))
         if any(each["role"] == "ray-head" for each in listed) and known.get("ray", {}).get("enabled"):
-            threads.append(threading.Thread(target=self._ask_ray))
+            gone = [name for name in ("gcs_server", "raylet") if not parts.get(name)]
+            if gone:
+                self.ray = {"why": "%s is gone" % " and ".join(gone)}
+            else:
+                threads.append(threading.Thread(target=self._ask_ray))
         for thread in threads:
             thread.start()
         for thread in threads:

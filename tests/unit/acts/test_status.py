@@ -66,6 +66,7 @@ def test_ready_is_what_answers_with_every_node_there() -> None:
     ]  # fmt: skip
 
 
+ON_HEAD = {"gcs_server": 1, "raylet": 1, "rank": 1}
 UNANSWERED = {"qwen/0": {**WELL, "token": None, "why": "it does not answer: timed out"}}
 
 
@@ -88,7 +89,10 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
     "the worker cannot be reached": (head(), LOST, "UNKNOWN", "ready", 3),
     "the driver cannot be reached": (LOST, worker(), "UNKNOWN", "UNKNOWN", 3),
     "the worker's raylet is gone, /health is 200": (
-        head(ranks={"raylet": 1, "rank": 1}), worker(ranks={"rank": 1}), "unwell", "unwell", 1),
+        head(ranks=ON_HEAD), worker(ranks={"rank": 1}), "unwell", "unwell", 1),
+    "the head of Ray is gone, /health is 200": (
+        head(ranks={"raylet": 1, "rank": 1}, ray={"why": "gcs_server is gone"}), worker(ranks={"raylet": 1, "rank": 1}),
+        "unwell", "unwell", 1),
     "the engine has died behind its server": (
         head(instances={"qwen/0": {**WELL, "health": 503, "token": None, "why": "/health answers 503"}}), worker(),
         "unwell", "unwell", 1),
@@ -113,7 +117,7 @@ def test_states(
 
 
 def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it() -> None:
-    found = status(head(ranks={"raylet": 1, "rank": 1}), worker(ranks={"rank": 1}))
+    found = status(head(ranks=ON_HEAD), worker(ranks={"rank": 1}))
     assert found.instances[0].problem == "Ray's raylet is gone on gpu02"
     assert [host.problem for host in found.hosts] == ["", "Ray's raylet is gone"]
     assert not found.well
@@ -132,7 +136,9 @@ def test_a_host_that_lacks_ranks_is_named_where_no_token_comes(
     one: dict[str, int], two: dict[str, int], problem: str
 ) -> None:
     raylet = {"raylet": 1}
-    found = status(head(ranks={**raylet, **one}, instances=UNANSWERED), worker(ranks={**raylet, **two}))
+    found = status(
+        head(ranks={"gcs_server": 1, **raylet, **one}, instances=UNANSWERED), worker(ranks={**raylet, **two})
+    )
     assert (found.instances[0].state, found.instances[0].problem) == ("unwell", problem)
 
 
