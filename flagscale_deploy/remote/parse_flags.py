@@ -7,7 +7,9 @@ main({venv, before_start, env, program, lines, seconds}): `program` is the text 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import tempfile
 from typing import Any, Dict
 
 from flagscale_deploy.remote import bounded, environment
@@ -22,11 +24,15 @@ def main(args: Dict[str, Any]) -> None:
     script = environment.script(args.get("venv"), args.get("before_start"), start)
     asked = {"lines": args["lines"], "seconds": int(args["seconds"]) + 1}
     given = {"FSD_PARSE": json.dumps(asked), "FSD_PARSE_PROGRAM": args["program"] + "\nanswer()\n"}
+    place = tempfile.mkdtemp(prefix="fsd-parse-")  # `import vllm` makes directories that it does not remove
+    given.update(TMPDIR=place, XDG_CACHE_HOME=place)
     try:
         ended = bounded.run(["bash", "-c", script], args["seconds"], {**args["env"], **given})
     except (OSError, ValueError) as error:  # no bash; a value that no environment can hold
         say(broken="bash did not start: %s" % error)
         return
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     say(**read(ended, args["seconds"]))
 
 
