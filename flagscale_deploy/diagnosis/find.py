@@ -41,7 +41,8 @@ class Diagnosis:
 @dataclass(frozen=True)
 class _Candidate:
     """A line that may be the one. `weight`: 0 a known cause, 1 an exception or a known consequence, 2 something else
-    that calls itself an error, 3 the same in the logs of Ray's daemons, which have many that harm nobody."""
+    that calls itself an error, or a consequence in the logs of Ray's daemons (a closed socket, before anybody knows
+    whose), 3 what else those call an error: they have many that harm nobody."""
 
     weight: int
     rank: int
@@ -118,7 +119,8 @@ def _in_file(
         weight, known = _weigh(line)
         if weight is None:
             continue
-        weight = 3 if daemon and known is None else weight
+        if daemon and (known is None or known.level == "consequence"):
+            weight = 3 if known is None else 2
         rank = -1 if known is None else known.rank
         at = None if line.at is None else line.at - offset
         where = addresses.get(line.ip, line.ip) or host

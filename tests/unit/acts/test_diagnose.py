@@ -149,6 +149,20 @@ def test_a_worker_that_ended_belongs_to_the_host_that_rays_head_names() -> None:
     assert (found.host, found.signature) == ("gpu02", "worker-died")
 
 
+def test_a_socket_that_rays_driver_sees_closed_is_not_named_before_the_worker_that_died() -> None:
+    """Recorded: the driver's own log had it 0.1 s before Ray knew whose socket it was."""
+    closed = (
+        "[2026-11-23 21:22:08,130 W 1962 1990] task_manager.cc:1678: failed, status RpcError: RPC error: Socket closed"
+    )
+    died = (
+        "(raylet) A worker died: Worker IP address: 10.0.0.2, Worker unexpectedly exits with a connection error code 2"
+    )
+    logs = [of("2026-11-23 21:22:09,000 INFO worker.py:1841", died), of(closed, file="python-core-driver-02_1962.log")]
+    found = diagnose(logs, addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert (found.host, found.signature) == ("gpu02", "worker-died")
+
+
 def test_a_line_without_a_time_is_as_old_as_the_one_before_it() -> None:
     logs = [
         of("INFO 11-22 10:26:04 [a.py:1] x", FAR, host="gpu02"),
