@@ -1,4 +1,4 @@
-"""Ten ways in which serving over several hosts fails, provoked for real: what `run` and `status` say of each.
+"""Eleven ways in which serving over several hosts fails, provoked for real: what `run` and `status` say of each.
 
 Real Ray and real vLLM on two hosts; checks that would have seen it before are left out, as a user may leave them out.
 """
@@ -17,7 +17,6 @@ from tests.lab.keepers import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(600)]
 
-KILLED = {("node1", "raylet-died"), ("node1", "worker-died"), ("node1", "gcs-gone")}
 ELSEWHERE = "/tmp/model"
 LOADS_SECONDS = 120.0
 ONLY_IN = 'case "$0" in *{script}*) {command} ;; esac'
@@ -108,15 +107,16 @@ def test_more_gpus_asked_than_ray_has(bench: Bench, tmp_path: Path) -> None:
     """By a script of the user's own, behind the planner's back."""
     script = (REPOSITORY / "templates/vllm_serve.sh.j2").read_text().rstrip()
     (tmp_path / "vllm_serve.sh.j2").write_text(f"{script} --tensor-parallel-size=4\n")
-    failed = bench.fails("gpus", "--templates", tmp_path, exits=5, timeouts={"ready": 40})
+    failed = bench.fails("gpus", "--templates", tmp_path, exits=5, timeouts={"ready": 35})
     failed.blames("node1", "too-few-gpus")
     assert "it needs 4 GPUs, Ray has 2" in failed.said
 
 
 def test_node_ip_of_nobody(bench: Bench) -> None:
-    wrong = {"node_ip": bench.nobody, "env": {"RAY_raylet_start_wait_time_s": "10"}}
+    """Ray itself would give up after 30 s."""
     unseen = ("--skip-check", "node-ip", "--skip-check", "data-network")
-    failed = bench.fails("node-ip", *unseen, exits=1, hosts={"node2": wrong})
+    wrong = {"node2": {"node_ip": bench.nobody}}
+    failed = bench.fails("node-ip", *unseen, exits=1, hosts=wrong, timeouts={"ray": 15})
     failed.blames("node2", "address-not-here")
 
 
@@ -138,8 +138,7 @@ def test_head_killed_while_serving(bench: Bench) -> None:
     kill_when_there(bench.hosts[0], "raylet/raylet")
     status, seconds = bench.status("serving")
     assert status["state"] in {"unwell", "dead"}
-    assert status["hosts"][0]["problem"]
-    assert (status["diagnosis"]["host"], status["diagnosis"]["signature"]) in KILLED
+    assert status["hosts"][0]["problem"] == "Ray's gcs_server is gone"
     assert seconds < 30
     bench.operators[-1].start("stop", "--name", "serving").end(0, within=60)
     assert bench.left("serving", known) == []
