@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 _PREFIX = re.compile(
@@ -17,6 +17,8 @@ _IP = re.compile(
     r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP(?: address)?: (\d+(?:\.\d+){3})\b"
     r"|\b(?:and address:|address =) (\d+(?:\.\d+){3})\b"
 )
+_DETAIL = re.compile(r"(class_name|actor_id|pid|name|namespace|ip): (\S+)")
+"""What Ray writes below the exception of an actor."""
 _QUIET = re.compile(
     r"\b(?:INFO|DEBUG) \d\d-\d\d |^(?:INFO|DEBUG): |\d \d+:\d\d:\d\d,\d+\s+(?:INFO|DEBUG) "
     r"|\[\d{4}-\d\d-\d\d [\d:,.]+ [ID] |\[I\d{3,4} |NCCL INFO |\t(?:INFO|DEBUG) |\.\d+Z? (?:INFO|DEBUG)\b"
@@ -57,7 +59,21 @@ class LogLine:
 
 
 def read(lines: Iterable[str]) -> Iterator[LogLine]:
-    """The lines of one file that may be errors."""
+    """The lines of one file that may be errors; an actor's exception with the address that stands below it."""
+    held: LogLine | None = None
+    for line in _possible(lines):
+        if held is not None and (detail := _DETAIL.fullmatch(line.text)):
+            held = replace(held, ip=detail[2]) if detail[1] == "ip" else held
+            continue
+        if held is not None:
+            yield held
+        held = line
+    if held is not None:
+        yield held
+
+
+def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
+    """The lines of one file that may be errors, each by itself."""
     at: float | None = None
     quiet = ""
     """The latest line of those that are nothing but a time: most of a log, so that it is not looked at more closely."""

@@ -163,6 +163,15 @@ def test_a_socket_that_rays_driver_sees_closed_is_not_named_before_the_worker_th
     assert (found.host, found.signature) == ("gpu02", "worker-died")
 
 
+def test_an_actor_that_died_belongs_to_the_host_that_stands_below_its_exception() -> None:
+    said = ["ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.",
+            "\tclass_name: RayWorkerProc", "\tpid: 2653", "\tip: 10.0.0.2", "The actor is dead"]  # fmt: skip
+    prefix = "(EngineCore pid=596) ERROR 11-23 21:01:40 [core.py:1510] "
+    found = diagnose([of(*(prefix + line for line in said))], addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert (found.host, found.signature) == ("gpu02", "worker-died")
+
+
 def test_a_line_without_a_time_is_as_old_as_the_one_before_it() -> None:
     logs = [
         of("INFO 11-22 10:26:04 [a.py:1] x", FAR, host="gpu02"),
