@@ -6,6 +6,7 @@ in /opt/vllm with real Ray and a stand-in for vLLM, reached by the names that `~
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -23,8 +24,21 @@ from tests.lab.product import stand_in as stand_ins
 pytestmark = [pytest.mark.lab, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 DEPLOYMENT = "qwen2.5-72b"
+MODEL_PATH = "/opt/models/Qwen2.5-72B-Instruct"
+MODEL = {
+    "config.json": json.dumps(
+        {
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "torch_dtype": "bfloat16",
+            "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+            "max_position_embeddings": 32768, "vocab_size": 152064,
+        }
+    ),
+    "tokenizer.json": "{}",
+    "tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}),
+}  # fmt: skip
+"""What the checks read of a model of that size; its numbers are the model's own."""
 SMALL = """
-model_args: {vllm_model: {model-tag: /models/tiny, port: 4568}}
+model_args: {vllm_model: {model-tag: lab/tiny, port: 4568}}
 deploy: {ray: off}
 """
 
@@ -38,6 +52,9 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tmp_path_factory: pytest.T
         host.run("mount -t tmpfs tmpfs /opt && mkdir -p /opt/vllm/bin")
         activate = f". {node_env}/bin/activate\nPATH={stand_in.command}:$PATH\n"
         host.run("cat > /opt/vllm/bin/activate", stdin=activate)
+        for name, text in MODEL.items():
+            host.run(f"mkdir -p {MODEL_PATH} && cat > {MODEL_PATH}/{name}", stdin=text)
+        host.run(f"truncate -s 135G {MODEL_PATH}/model.safetensors")  # sparse: as large as the weights, and empty
     return lab
 
 
