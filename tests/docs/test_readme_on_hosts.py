@@ -37,6 +37,10 @@ MODEL = {
     "tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}),
 }  # fmt: skip
 """What the checks read of a model of that size; its numbers are the model's own."""
+IDLE = {
+    "vllm:num_requests_running": 0, "vllm:num_requests_waiting": 0, "vllm:kv_cache_usage_perc": 0.0,
+    "vllm:generation_tokens_total": 1,
+}  # fmt: skip
 SMALL = """
 model_args: {vllm_model: {model-tag: lab/tiny, port: 4568}}
 deploy: {ray: off}
@@ -51,6 +55,7 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tmp_path_factory: pytest.T
     for host in lab.hosts:
         host.run("mount -t tmpfs tmpfs /opt && mkdir -p /opt/vllm/bin")
         activate = f". {node_env}/bin/activate\nPATH={stand_in.command}:$PATH\n"
+        activate += f"export STAND_IN_METRICS='{json.dumps(IDLE)}'\n"
         host.run("cat > /opt/vllm/bin/activate", stdin=activate)
         for name, text in MODEL.items():
             host.run(f"mkdir -p {MODEL_PATH} && cat > {MODEL_PATH}/{name}", stdin=text)
