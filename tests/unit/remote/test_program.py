@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote import inspect, program, ray_temp, watch
+from tests.unit.remote.living import SLEEP, Household
 
 
 @contextmanager
@@ -119,15 +120,16 @@ def test_only_one_that_has_no_port_may_end(
 
 
 def test_it_has_joined_when_ray_has_opened_the_log_of_a_driver_of_its_session(
-    deployment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, people: Household
 ) -> None:
     monkeypatch.setattr(ray_temp, "directories", lambda *_: [str(tmp_path)])
     logs = tmp_path / "session_2026/logs"
     logs.mkdir(parents=True)
-    (logs / "python-core-driver-0a1b_1.log").touch()
-    assert not program.joined(deployment, "here", os.getsid(0))
+    driver = people.python(SLEEP)[0]
     (logs / f"python-core-driver-0a1b_{os.getpid()}.log").touch()
-    assert program.joined(deployment, "here", os.getsid(0))
+    assert not program.joined(deployment, "here", driver)
+    (logs / f"python-core-driver-0a1b_{driver}.log").touch()
+    assert program.joined(deployment, "here", driver)
 
 
 @pytest.mark.usefixtures("home")
