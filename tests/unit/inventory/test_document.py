@@ -24,14 +24,14 @@ def test_every_duplicate_key_is_a_fault_with_both_lines() -> None:
 
 def test_merged_keys_are_no_duplicates_wherever_the_anchor_stands() -> None:
     text = """
-deep: {deeper: {base: &one {a: 1, b: 1}, two: &two {<<: *one, b: 2}}}
-both: {<<: *two, a: 3}
-list: {<<: [*one, *two], c: 1}
+deep: {deeper: {base: &one {gpus: 1, port: 1}, two: &two {<<: *one, port: 2}}}
+both: {<<: *two, gpus: 3}
+list: {<<: [*one, *two], slots: 1}
 """
     value, faults = parse_yaml(text, "x.yaml")
     assert faults == []
-    assert value["both"] == {"a": 3, "b": 2}
-    assert value["list"] == {"a": 1, "b": 1, "c": 1}
+    assert value["both"] == {"gpus": 3, "port": 2}
+    assert value["list"] == {"gpus": 1, "port": 1, "slots": 1}
 
 
 @pytest.mark.parametrize(
