@@ -30,6 +30,7 @@ PIPE_WIDTH = 400
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 """Colours, which logs are full of."""
+_UNUSUAL = re.compile(r"[^ -~\n]")
 
 
 @dataclass
@@ -53,14 +54,11 @@ class Console:
         """A line of the result, as it is: no markup, no wrapping."""
         self.out.print(Text(self.clean(text)))
 
-    def raw(self, text: str) -> None:
-        """Text for a file or a pipe: not a character is added but the line end."""
-        sys.stdout.write(self.redactor.redact(text) + "\n")
+    def json(self, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
+        """The result as JSON; `indent` None for one line. What is not printable in it is escaped."""
+        text = self.redactor.redact(json.dumps(content, indent=indent, ensure_ascii=False, default=str))
+        sys.stdout.write(_UNUSUAL.sub(_escaped, text) + "\n")
         sys.stdout.flush()
-
-    def json(self, content: Mapping[str, Any]) -> None:
-        """The result as JSON."""
-        self.raw(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table that folds long cells where the terminal is narrow."""
@@ -99,6 +97,11 @@ class Console:
         """Redacted, and without control characters that a host may have sent to play with the terminal."""
         hidden = _SGR.sub("", self.redactor.redact(text))
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
+
+
+def _escaped(char: re.Match[str]) -> str:
+    """A character of JSON text: outside of its strings, all are printable but the line end."""
+    return char[0] if char[0].isprintable() else json.dumps(char[0])[1:-1]
 
 
 class Progress:

@@ -12,12 +12,14 @@ from flagscale_deploy import logs as log_files
 from flagscale_deploy import shell
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
+from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
 from flagscale_deploy.observe import raise_failures
 from flagscale_deploy.request import Request
 from flagscale_deploy.status import Status, look
-from flagscale_deploy.transport.base import Outcome
+from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
 from flagscale_deploy.transport.base import run as run_command
 from flagscale_deploy.transport.program import call as call_program
+from flagscale_deploy.transport.rejoin import Tell
 
 CALL_SECONDS = 600.0
 
@@ -35,12 +37,12 @@ def status(request: Request, *, ask: bool = True) -> Status:
 
 
 def diagnose(
-    request: Request, into: Path | None
+    request: Request, into: Path | None, *, wanted: log_files.Wanted | None = None, tell: Tell = silent
 ) -> tuple[Diagnosis | None, dict[str, log_files.Collected | HostError]]:
     """Collect every log of the deployment (into a folder that goes, if none is given), and find the cause in them."""
     with TemporaryDirectory(prefix="flagscale-deploy-") as passing:
         folder = into or Path(passing)
-        collected = collect(request, folder)
+        collected = collect(request, folder, wanted=wanted, tell=tell)
         return log_files.diagnose_folder(folder), collected
 
 
@@ -49,18 +51,31 @@ def diagnose_offline(folder: Path) -> Diagnosis | None:
     return log_files.diagnose_folder(folder)
 
 
-def collect(request: Request, into: Path) -> dict[str, log_files.Collected | HostError]:
-    """Every log of the deployment into `<into>/<host>/`."""
+def collect(
+    request: Request, into: Path, *, wanted: log_files.Wanted | None = None, tell: Tell = silent
+) -> dict[str, log_files.Collected | HostError]:
+    """Every log of the deployment into `<into>/<host>/`, on from what lies there; `tell` hears of lost connections."""
     with request.fleet() as fleet:
-        return log_files.collect_logs(fleet, request.deployment, into)
+        return log_files.collect_logs(
+            fleet, request.deployment, into, wanted=wanted, patience=PATIENCE_SECONDS, tell=tell
+        )
 
 
 def follow(
-    request: Request, show: log_files.Line, *, tail: int | None, follow: bool, kinds: Sequence[str] | None
+    request: Request,
+    show: log_files.Line,
+    *,
+    tail: int | None,
+    follow: bool,
+    kinds: Sequence[str] | None,
+    wanted: log_files.Wanted | None = None,
+    tell: Tell = silent,
 ) -> dict[str, int | HostError]:
-    """Hand the last lines of the deployment's logs to `show`, then new ones."""
+    """Hand the last lines of the deployment's logs to `show`, then new ones; `tell` hears of lost connections."""
     with request.fleet() as fleet:
-        return log_files.read_logs(fleet, request.deployment, show, tail=tail, follow=follow, kinds=kinds)
+        return log_files.read_logs(
+            fleet, request.deployment, show, tail=tail, follow=follow, kinds=kinds, wanted=wanted, tell=tell
+        )
 
 
 def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: Any) -> dict[str, Any]:
@@ -93,13 +108,20 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
         raise problems[0]
 
 
-def execute_everywhere(request: Request, words: Sequence[str], *, timeout: float) -> dict[str, Outcome | HostError]:
-    """Run a command on every host; one word is shell, several are a program and its arguments."""
+def execute_everywhere(
+    request: Request, words: Sequence[str], *, timeout: float, max_output: int = MAX_OUTPUT
+) -> dict[str, Outcome | HostError]:
+    """Run a command on every host; one word is shell, several are a program and its arguments. Of each output of each
+    host at most `max_output` bytes are kept."""
     text = words[0] if len(words) == 1 else shell.join(words)
     with request.fleet() as fleet:
         return fleet.map(
             lambda host: run_command(
-                fleet.connection(host.name), _inside(host.container, text), timeout=timeout, cancelled=fleet.cancelled
+                fleet.connection(host.name),
+                _inside(host.container, text),
+                timeout=timeout,
+                cancelled=fleet.cancelled,
+                max_output=max_output,
             )
         )
 

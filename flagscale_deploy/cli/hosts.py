@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.amounts import SIZE
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -22,14 +23,24 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long the command may take on a host.",
 )
+@click.option(
+    "--max-output",
+    type=SIZE,
+    default="8M",
+    show_default=True,
+    metavar="SIZE",
+    help="What is kept of each output of a host: its beginning and its end.",
+)
 @click.argument("command", nargs=-1, required=True)
 @command
-def exec_(console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, **words: Any) -> int:
+def exec_(
+    console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, max_output: int, **words: Any
+) -> int:
     """Run a command on all hosts in parallel: exec -i hosts.yaml -- uptime"""
     from flagscale_deploy import api
     from flagscale_deploy.views import hosts as view
 
-    results = api.execute_everywhere(request_of(console, words), command, timeout=timeout)
+    results = api.execute_everywhere(request_of(console, words), command, timeout=timeout, max_output=max_output)
     return view.show_outcomes(console, results, as_json)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.amounts import SIZE, TIME, When
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,18 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
 @click.option(
     "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Collect all logs into DIR/<host>/."
 )
+@click.option(
+    "--since", type=TIME, metavar="WHEN", help="Only files written to since: 30m, 2h, 1d ago, or 2026-11-24T10:00."
+)
+@click.option("--max-size", type=SIZE, metavar="SIZE", help="With -o: of a longer file its beginning and end (20M).")
+@click.option(
+    "--max-total",
+    type=SIZE,
+    default="64G",
+    show_default=True,
+    metavar="SIZE",
+    help="With -o: no more is taken from a host.",
+)
 @click.option("--diagnose", is_flag=True, help="Say the first cause in the logs of all hosts, and what to do.")
 @click.option(
     "--from",
@@ -70,11 +83,21 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     help="With --diagnose: logs on this disk (of -o, a run's folder, a file); no host is contacted.",
 )
 @command
-def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, **words: Any) -> int:
+def logs(
+    console: Console,
+    *,
+    as_json: bool,
+    output: Path | None,
+    every: bool,
+    since: When | None,
+    max_size: int | None,
+    max_total: int,
+    **words: Any,
+) -> int:
     """Show, follow, collect or diagnose engine, script and Ray logs of all hosts."""
     from flagscale_deploy import api
     from flagscale_deploy.errors import InputError
-    from flagscale_deploy.logs import KINDS
+    from flagscale_deploy.logs import KINDS, Wanted
     from flagscale_deploy.views import logs as view
 
     diagnose, folder = words.pop("diagnose"), words.pop("folder")
@@ -84,16 +107,27 @@ def logs(console: Console, *, as_json: bool, output: Path | None, every: bool, *
         raise InputError.at("--diagnose", "does not go with -f", "leave one of them out")
     if folder is not None:
         return view.show_diagnosed(console, api.diagnose_offline(folder), {}, folder, as_json)
+    if max_size is not None and output is None and not diagnose:
+        raise InputError.at(
+            "--max-size", "is for logs that are collected", "give -o, or --tail for lines that are shown"
+        )
+    when = since or When()
+    wanted = Wanted(when.since, when.within, max_size, max_total)
     request = request_of(console, words)
+
+    def tell(host: str, text: str) -> None:
+        console.note(f"{host}: {text}")
+
     if diagnose:
-        found, collected = api.diagnose(request, output)
+        found, collected = api.diagnose(request, output, wanted=wanted, tell=tell)
         return view.show_diagnosed(console, found, collected, output, as_json)
     if output is not None:
-        return view.show_collected(console, api.collect(request, output), as_json)
+        return view.show_collected(console, api.collect(request, output, wanted=wanted, tell=tell), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
     tail = 50 if words["tail"] is None else words["tail"]
     show = view.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
-    return view.show_unread(console, api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds))
+    shown = api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds, wanted=wanted, tell=tell)
+    return view.show_unread(console, shown)
 
 
 @click.command()

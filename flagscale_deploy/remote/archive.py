@@ -1,82 +1,133 @@
-"""Streams a deployment's log files as a tar archive.
+"""Sends a deployment's log files, from where the operator's copies of them end.
 
-main({deployment, host, max_size: None | bytes}) says {"archive": true} and then writes an uncompressed tar stream to
-standard output. Members have the names of `logfiles`. A file that grows meanwhile is cut where it ended when its turn
-came; of one longer than `max_size` the last `max_size` bytes are sent. What did not come whole is listed in a last
-member, `.errors.json`: [{name, why}].
+main({deployment, host, have: {name in hex: [bytes, digest]}, since: None | Unix seconds, within: None | seconds,
+max_size: None | bytes}) says {"archive": 2}, and of every file, one after the other:
+
+- {"file": name, "size": bytes, "at": offset, "mtime": Unix seconds}: it begins. `at` is what the operator has of it
+  already, as `have` told: its digest (`extents.digest`) is that of the file's own beginning. A name that is no UTF-8
+  comes in hex, too, as `bytes`. `again`: it comes a second time, from its beginning, because it was truncated.
+- {"data": n} and then n bytes; {"zeros": n}; {"cut": n} where n bytes are left out: a file of more than `max_size`
+  bytes comes with that many, half of them its first, half its last.
+- {"end": true, "why": text}: what of it did not come, "" where all did.
+
+{"problem": text, "name": name} is a file that does not come at all. The last message is {"done": true, "older":
+number}: how many files were left out, because nobody wrote to them since. A file that grows is sent to where it ended
+when its turn came. Files are held open from the beginning, so that rotation takes none away (`snapshot`); one that is
+truncated meanwhile comes again, after the copy that was made of it.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import sys
-import tarfile
 import time
-from typing import IO, Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from flagscale_deploy.remote import logfiles
+from flagscale_deploy.remote.extents import digest, pieces
+from flagscale_deploy.remote.snapshot import Pinned, opened, pin
 from flagscale_deploy.remote.wire import say
 
-ERRORS = ".errors.json"
-BLOCK = 1 << 20
-
-
-class Measured:
-    """Exactly `size` bytes of a file, filled up with zeros where it has fewer: the tar header has announced them."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._left, self.missing = file, size, 0
-
-    def read(self, count: int) -> bytes:
-        """The next bytes, never fewer than asked for before the end."""
-        count = min(count, self._left)
-        self._left -= count
-        data = b"" if self.missing else self._file.read(count)
-        self.missing += count - len(data)
-        return data.ljust(count, b"\0")
+Have = Dict[str, Tuple[int, str]]
 
 
 def main(args: Dict[str, Any]) -> None:
-    """Answers with the archive; an empty one if there is nothing."""
-    files = logfiles.listing(args["deployment"], args["host"])
-    say(archive=True)
-    write(sys.stdout.buffer, files, args.get("max_size"))
-    sys.stdout.buffer.flush()
+    """Send them; see the module."""
+    since = args.get("since")
+    if args.get("within") is not None:  # by this host's own clock
+        since = time.time() - args["within"]
+    sending = Sending(args.get("have") or {}, since, args.get("max_size"))
+    files = pin(args["deployment"], args["host"])
+    say(archive=2)
+    for file in files:
+        sending.send(file)
+    if sending.truncated:
+        sending.send_again(pin(args["deployment"], args["host"]), {file.name for file in files})
+    say(done=True, older=sending.older)
 
 
-def write(stream: IO[bytes], files: List[logfiles.LogFile], max_size: Optional[int] = None) -> None:
-    """Write the files into a tar stream, one after the other, in memory of one block."""
-    errors: List[Dict[str, str]] = []
-    with tarfile.open(fileobj=stream, mode="w|", bufsize=BLOCK) as archive:
-        for file in files:
-            why = _add(archive, file, max_size)
-            if why:
-                errors.append({"name": file.name, "why": why})
-        if errors:
-            content = json.dumps(errors, indent=1).encode()
-            archive.addfile(_member(ERRORS, len(content), 0o600, time.time()), io.BytesIO(content))
+class Sending:
+    """What is sent, and what happened on the way."""
+
+    def __init__(self, have: Have, since: Optional[float], max_size: Optional[int]) -> None:
+        self._have, self._since, self._max_size = have, since, max_size
+        self.older = 0
+        self.truncated: List[Pinned] = []
+
+    def send(self, file: Pinned, again: bool = False) -> None:
+        """Send a file, or say why it does not come."""
+        why = file.why
+        if not why:
+            try:
+                descriptor = opened(file)
+            except OSError as error:
+                why = f"it could not be opened: {error.strerror}"
+        if why:
+            say(problem=why, **_named(file))
+            return
+        try:
+            if not self._send(file, descriptor, again):
+                self.truncated.append(file)
+        except OSError as error:
+            say(end=True, why=f"it could not be read: {error.strerror}")
+        if file.descriptor is None:
+            os.close(descriptor)
+
+    def send_again(self, now: List[Pinned], sent: Set[str]) -> None:
+        """Of what was truncated: copies that were made of it before, then the files themselves as they are now."""
+        truncated, self.truncated = self.truncated, []
+        for file in now:
+            if file.name not in sent and any(logfiles.is_rotation(file.name, each.name) for each in truncated):
+                self.send(file)
+        for file in truncated:
+            self.send(file, again=True)
+
+    def _send(self, file: Pinned, descriptor: int, again: bool) -> bool:
+        """Whether it came to the end that it had when it began."""
+        found = os.fstat(descriptor)
+        if self._since is not None and found.st_mtime < self._since:
+            self.older += 1
+            return True
+        if found.st_size < file.size and not again:
+            return False
+        size, cut = found.st_size, 0
+        at = 0 if again else self._offset(file, descriptor, size)
+        if self._max_size is not None and size > self._max_size:
+            at, cut = 0, size - self._max_size
+        say(size=size, at=at, mtime=found.st_mtime, **_named(file), **({"again": True} if again else {}))
+        head = (size - cut) // 2 if cut else size
+        whole = _send_range(descriptor, at, head)
+        if cut and whole:
+            say(cut=cut)
+            whole = _send_range(descriptor, head + cut, size)
+        say(end=True, why="" if whole else "it was truncated while it was read")
+        return whole
+
+    def _offset(self, file: Pinned, descriptor: int, size: int) -> int:
+        """How much of it the operator has."""
+        known = self._have.get(os.fsencode(file.name).hex())
+        if known is None or not 0 < known[0] <= size or digest(descriptor, known[0]) != known[1]:
+            return 0
+        return known[0]
 
 
-def _add(archive: tarfile.TarFile, file: logfiles.LogFile, max_size: Optional[int]) -> str:
-    """Adds a file, and says what of it did not come."""
+def _send_range(descriptor: int, start: int, end: int) -> bool:
+    """Whether all of it was there."""
+    out, at = sys.stdout.buffer, start
+    for length, content in pieces(descriptor, start, end):
+        at += length
+        if content is None:
+            say(zeros=length)
+        else:
+            say(data=length)
+            out.write(content)
+            out.flush()
+    return at == end
+
+
+def _named(file: Pinned) -> Dict[str, str]:
+    name = os.fsencode(file.name)
     try:
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        return f"it could not be opened: {error.strerror}"
-    with os.fdopen(descriptor, "rb") as opened:
-        found = os.fstat(opened.fileno())
-        size = found.st_size if max_size is None else min(found.st_size, max_size)
-        opened.seek(found.st_size - size)
-        content = Measured(opened, size)
-        archive.addfile(_member(file.name, size, found.st_mode & 0o777, found.st_mtime), content)  # type: ignore[arg-type]
-    if content.missing:
-        return f"it shrank while it was read: the last {content.missing} bytes are zeros"
-    return "" if size == found.st_size else f"its first {found.st_size - size} bytes were left out"
-
-
-def _member(name: str, size: int, mode: int, mtime: float) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = size, mode, int(mtime)
-    return member
+        return {"file": name.decode()}
+    except UnicodeDecodeError:
+        return {"file": name.decode(errors="backslashreplace"), "bytes": name.hex()}

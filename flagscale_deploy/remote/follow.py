@@ -1,88 +1,86 @@
 """Says the lines of a deployment's log files, and new ones as they are written.
 
-main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind]}) answers {"file": name, "lines":
-[text]}: the last `tail` lines of each file (all of it if None), then, if `follow`, what is added, until standard input
-ends or nobody reads. Names and kinds are those of `logfiles`; scripts as they were sent are no logs and are left out.
+main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind], since: None | Unix seconds, within: None
+| seconds}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all of it if
+None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file has no
+lines. `at` is where the line that comes next begins (`tails.Mark`). Names and kinds are those of `logfiles`; scripts as
+they were sent are no logs and are left out, and so are files that rotation compressed, and those that nobody wrote to
+`since`, or `within`.
+
+With {places: [{file, at}], left: [{file, at}]} it goes on where another one ended whose connection was lost: `places`
+are the last ones of each file, `left` those where files were when they were truncated. What is new then is said from
+its beginning.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+import time
+from typing import Any, Dict, List, Optional, Set
 
 from flagscale_deploy.remote import logfiles
-from flagscale_deploy.remote.lines import Cutter, start_of_last
+from flagscale_deploy.remote.lines import start_of_last
+from flagscale_deploy.remote.snapshot import FLAGS, Key, allow_many_files
+from flagscale_deploy.remote.tails import Held, Left, Mark, Tail
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.15
 LIST_EVERY = 4
 """New files are looked for every fourth time: a Ray session has hundreds, in a tree."""
-READ = 256 << 10
-Key = Tuple[int, int]
-
-
-class Tail:
-    """A file, followed by itself and not by its name: what is written to it after it was rotated away is its own."""
-
-    def __init__(self, name: str, descriptor: int, offset: int) -> None:
-        self.name = name
-        self._descriptor, self._offset = descriptor, offset
-        self._cutter = Cutter()
-
-    def new(self) -> Iterator[List[str]]:
-        """The lines that were added since the last time. A file that has become shorter is read from its beginning."""
-        if os.fstat(self._descriptor).st_size < self._offset:
-            self._offset, self._cutter = 0, Cutter()
-        while True:
-            data = os.pread(self._descriptor, READ, self._offset)
-            self._offset += len(data)
-            lines = self._cutter.feed(data)
-            if lines:
-                yield lines
-            if not data:
-                return
-
-    def rest(self) -> List[str]:
-        """The last line, if it has no end."""
-        return self._cutter.rest()
-
-    @property
-    def removed(self) -> bool:
-        """Whether the file has no name any more."""
-        return os.fstat(self._descriptor).st_nlink == 0
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+LEFT_KEPT = 256
 
 
 class Following:
     """All files that are followed. They are kept open: an inode number can't be given to another file meanwhile."""
 
-    def __init__(self, deployment: str, host: str, kinds: Optional[Set[str]]) -> None:
-        self._deployment, self._host, self._kinds = deployment, host, kinds
+    def __init__(self, args: Dict[str, Any]) -> None:
+        kinds = args.get("kinds")
+        self._deployment, self._host = args["deployment"], args["host"]
+        self._kinds: Optional[Set[str]] = None if kinds is None else set(kinds)
+        self._since = args.get("since") if args.get("within") is None else time.time() - args["within"]
         self._tails: Dict[Key, Tail] = {}
+        self._held: Dict[Key, Held] = {}
+        self._left: List[Left] = [Left.heard(each) for each in args.get("left") or ()]
+        known = [Left.heard(each) for each in args.get("places") or ()]
+        self._known: Dict[Key, Left] = {each.mark.key: each for each in known}
+        self._new = bool(known)
 
     def find(self, tail: Optional[int]) -> None:
-        """Begin to follow what is not followed yet, with its last `tail` lines."""
+        """Begin to follow what is not followed yet: where it was left, or with its last `tail` lines.
+
+        Not so what comes later: that is new, if it is no copy that rotation makes of what is followed.
+        """
         for file in logfiles.listing(self._deployment, self._host):
             if file.name.startswith("scripts/") or (self._kinds is not None and file.kind not in self._kinds):
+                continue
+            if file.name.endswith(COMPRESSED) or (self._since is not None and file.mtime < self._since):
                 continue
             try:
                 self._open(file, tail)
             except OSError:  # rotated away, or no more files may be open: it is tried again
                 continue
+        self._left = (self._left + list(self._known.values()))[-LEFT_KEPT:]  # those of files that are gone
+        self._known, self._new = {}, True
 
     def say_new(self) -> None:
         """Say what is new in each file; of files that are gone, the last of it."""
         for key, tail in list(self._tails.items()):
             removed = tail.removed
             for lines in tail.new():
-                say(file=tail.name, lines=lines)
+                say(file=tail.name, lines=lines, at=tail.mark.said())
+            if tail.truncated is not None:
+                self._leave(tail.name, tail.truncated)
+                tail.truncated = None
             if removed:
+                self._leave(tail.name, tail.mark)
                 self._say_rest(tail)
                 self._tails.pop(key).close()
+        for key, held in list(self._held.items()):
+            sources = [each for each in self._tails.values() if logfiles.is_rotation(held.name, each.name)]
+            offset = held.judged(sources, [each for each in self._left if logfiles.is_rotation(held.name, each.name)])
+            if offset is not None:
+                self._follow(key, self._held.pop(key).tail(offset))
 
     def say_rest(self) -> None:
         """Say the last line of each file, where it has no end."""
@@ -94,21 +92,43 @@ class Following:
         if rest:
             say(file=tail.name, lines=rest)
 
+    def _leave(self, name: str, mark: Mark) -> None:
+        self._left = [*self._left, Left(name, mark)][-LEFT_KEPT:]
+
     def _open(self, file: logfiles.LogFile, tail: Optional[int]) -> None:
         found = os.lstat(file.path)
-        if (found.st_dev, found.st_ino) in self._tails:
+        if (found.st_dev, found.st_ino) in self._tails or (found.st_dev, found.st_ino) in self._held:
             return
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(file.path, FLAGS)
         opened = os.fstat(descriptor)
-        offset = 0 if tail is None else start_of_last(descriptor, tail)
-        self._tails[(opened.st_dev, opened.st_ino)] = Tail(file.name, descriptor, offset)
+        key = (opened.st_dev, opened.st_ino)
+        known = self._known.pop(key, None)
+        if known is not None and known.mark.is_in(descriptor):
+            self._follow(key, Tail(known.name, descriptor, known.mark.offset, known.mark.skipping))
+        elif known is not None:
+            self._leave(known.name, known.mark)
+            self._follow(key, Tail(known.name, descriptor, 0))
+        elif self._new and self._may_be_a_copy(file.name):
+            self._held[key] = Held(file.name, descriptor)
+        else:
+            at = 0 if tail is None or self._new else start_of_last(descriptor, tail)
+            self._follow(key, Tail(file.name, descriptor, at))
+
+    def _may_be_a_copy(self, name: str) -> bool:
+        """Whether rotation may have made it of what is followed, or was."""
+        names = [each.name for each in self._tails.values()]
+        names += [each.name for each in (*self._left, *self._known.values())]
+        return any(logfiles.is_rotation(name, each) for each in names)
+
+    def _follow(self, key: Key, tail: Tail) -> None:
+        self._tails[key] = tail
+        say(file=tail.name, lines=[], at=tail.mark.said())
 
 
 def main(args: Dict[str, Any]) -> None:
     """Say the lines; see the module."""
-    _allow_many_files()
-    kinds = args.get("kinds")
-    following = Following(args["deployment"], args["host"], None if kinds is None else set(kinds))
+    allow_many_files()
+    following = Following(args)
     following.find(args.get("tail"))
     following.say_new()
     if not args.get("follow"):
@@ -120,9 +140,3 @@ def main(args: Dict[str, Any]) -> None:
         if turn % LIST_EVERY == 0:
             following.find(None)
         following.say_new()
-
-
-def _allow_many_files() -> None:
-    """A large Ray session has more log files than the usual 1024 descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -22,18 +22,23 @@ class Cutter:
     A byte that is not UTF-8 becomes U+FFFD. Of a line longer than 64 KiB the beginning comes at once, with a mark.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, skipping: bool = False) -> None:
         self._begun = b""
-        self._skipping = False
+        self.skipping = skipping
         """The line that has begun is already known by its first 64 KiB."""
+
+    @property
+    def pending(self) -> int:
+        """How many bytes of a line have come that is not known yet."""
+        return len(self._begun)
 
     def feed(self, data: bytes) -> List[str]:
         """The lines that these bytes complete."""
         *whole, self._begun = END.split(self._begun + data)
         lines = [line for each in whole for line in self._end(each)]
         if len(self._begun) > LONGEST:
-            lines += [] if self._skipping else [_text(self._begun)]
-            self._begun, self._skipping = b"", True
+            lines += [] if self.skipping else [_text(self._begun)]
+            self._begun, self.skipping = b"", True
         return lines
 
     def rest(self) -> List[str]:
@@ -42,7 +47,7 @@ class Cutter:
         return self._end(begun) if begun else []
 
     def _end(self, line: bytes) -> List[str]:
-        skipping, self._skipping = self._skipping, False
+        skipping, self.skipping = self.skipping, False
         return [] if skipping else [_text(line)]
 
 

@@ -60,6 +60,14 @@ def listing(deployment: str, host: str) -> List[LogFile]:
     return found
 
 
+def is_rotation(name: str, of: str) -> bool:
+    """Whether a name is what rotation makes of another: `e.log.1`, `e.log-20261124`, `e-1.log` of `e.log`."""
+    stem, extension = os.path.splitext(of)
+    behind = name[len(of) :] if name.startswith(of) else ""
+    between = name[len(stem) :] if extension and name.startswith(stem) and name.endswith(extension) else ""
+    return name != of and (behind[:1] in (".", "-", "_") if behind else between[:1] in (".", "-", "_"))
+
+
 def _is_engines(name: str) -> bool:
     return ENGINE.fullmatch(os.path.basename(name)) is not None or name.startswith("logs/app/")
 

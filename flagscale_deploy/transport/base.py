@@ -12,16 +12,22 @@ from flagscale_deploy.inventory.model import Host
 
 Source = Literal["stdout", "stderr"]
 POLL_SECONDS = 0.25
+MAX_OUTPUT = 8 << 20
+"""What is kept of each of a command's two outputs, in bytes: half of it is their beginning, half their end."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A command that ended. A non-zero exit status is data, not an exception; `elapsed` in seconds."""
+    """A command that ended. A non-zero exit status is data, not an exception; `elapsed` in seconds.
+
+    `cut`: how many bytes of its output were not kept; a line says so where they were.
+    """
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     elapsed: float
+    cut: int = 0
 
 
 class Running(Protocol):
@@ -58,26 +64,61 @@ class Connection(Protocol):
         """Close it; harmless when closed."""
 
 
+class Ends:
+    """The beginning and the end of bytes that come, in no more than three times `limit` bytes of memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = max(1, limit // 2)
+        self._first, self._last = bytearray(), bytearray()
+        self.cut = 0
+
+    def add(self, data: bytes) -> None:
+        room = self._half - len(self._first)
+        self._first += data[:room]
+        self._last += data[room:]
+        if len(self._last) > 2 * self._half:
+            self._trim()
+
+    def kept(self) -> bytes:
+        """What was kept, with a line that says how much is missing between the two, if anything is."""
+        if len(self._last) > self._half:
+            self._trim()
+        told = b"\n[flagscale-deploy: %d bytes cut]\n" % self.cut if self.cut else b""
+        return bytes(self._first) + told + bytes(self._last)
+
+    def _trim(self) -> None:
+        over = len(self._last) - self._half
+        self.cut += over
+        del self._last[:over]
+
+
 def run(
-    connection: Connection, command: str, *, stdin: bytes = b"", timeout: float, cancelled: Event | None = None
+    connection: Connection,
+    command: str,
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    cancelled: Event | None = None,
+    max_output: int = MAX_OUTPUT,
 ) -> Outcome:
-    """Run a command to its end.
+    """Run a command to its end; of each output at most `max_output` bytes are kept.
 
     Raises RemoteError when it takes longer than `timeout` seconds, InterruptedByUser when `cancelled` gets set,
     ConnectError when the connection cannot be made or breaks.
     """
     deadline = Deadline(timeout)
     running = connection.start(command)
-    output: dict[Source, list[bytes]] = {"stdout": [], "stderr": []}
+    output: dict[Source, Ends] = {"stdout": Ends(max_output), "stderr": Ends(max_output)}
     try:
         running.send(stdin)
         running.close_stdin()
         while (chunk := next_chunk(running, connection.host.name, deadline, cancelled)) is not None:
-            output[chunk[0]].append(chunk[1])
+            output[chunk[0]].add(chunk[1])
         code = running.exit_code(deadline.remaining + 1)
     finally:
         running.close()
-    return Outcome(code, b"".join(output["stdout"]), b"".join(output["stderr"]), deadline.elapsed)
+    stdout, stderr = (output[source].kept() for source in ("stdout", "stderr"))
+    return Outcome(code, stdout, stderr, deadline.elapsed, output["stdout"].cut + output["stderr"].cut)
 
 
 def next_chunk(running: Running, host: str, deadline: Deadline, cancelled: Event | None) -> tuple[Source, bytes] | None:

@@ -42,7 +42,8 @@ def connect(host: Host, timeout: float) -> Connection:
 class Fleet:
     """Connections to hosts, opened on first use and closed together at the end of the `with` block.
 
-    A host that could not be reached is not tried again: every later act on it gets the same error.
+    A host that could not be reached is not tried again: every later act on it gets the same error. Who wants to go on
+    after a connection was lost asks for a fresh one (`rejoin.py`).
     """
 
     def __init__(
@@ -71,6 +72,17 @@ class Fleet:
             except HostError as error:
                 self._failed[host] = error
                 raise
+            return self._connections[host]
+
+    def fresh_connection(self, host: str) -> Connection:
+        """A new connection to a host in place of one that was lost; commands that run on the old one end.
+
+        Raises ConnectError, after which it may be asked for again.
+        """
+        with self._opening[host]:
+            self._failed.pop(host, None)
+            self._connections[host].close()
+            self._connections[host].open()
             return self._connections[host]
 
     def map(

@@ -25,6 +25,7 @@ from flagscale_deploy.transport.base import Connection, next_chunk
 PACKAGE = "flagscale_deploy.remote"
 READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
 LONGEST_LINE = 64 << 20
+"""An answer is a line of at most so many bytes; a host that sends a longer one is not listened to any more."""
 NOISE_KEPT = 200
 
 _parsing = threading.Lock()
@@ -92,7 +93,7 @@ def command(connection: Connection) -> str:
 
 
 class Program:
-    """A program running on a host: iterate over its messages, or read raw bytes after one of them.
+    """A program running on a host: iterate over its messages, or take raw bytes after one of them.
 
     Raises RemoteError when it fails, says nothing in time, or ends without a word.
     """
@@ -110,6 +111,7 @@ class Program:
         self._host, self._module, self._cancelled = connection.host.name, module, cancelled
         self._deadline = Deadline(timeout)
         self._buffer = bytearray()
+        self._searched = 0
         self._stderr = bytearray()
         self._noise = bytearray()
         self._heard = False
@@ -144,11 +146,13 @@ class Program:
     def messages(self) -> Iterator[dict[str, Any]]:
         """Every message as it comes, until the program ends or the caller stops asking."""
         while True:
-            end = self._buffer.find(b"\n")
+            end = self._buffer.find(b"\n", self._searched)
             if end < 0:
+                self._searched = len(self._buffer)  # a long line is not searched again with every piece of it
                 if not self._fill():
                     break
                 continue
+            self._searched = 0
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._listen(line)
@@ -167,16 +171,19 @@ class Program:
             raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
         return last
 
-    def raw(self) -> Iterator[bytes]:
-        """What follows the last message, as it is, to the end of the stream."""
-        while True:
-            if self._buffer:
-                chunk = bytes(self._buffer)
-                self._buffer.clear()
-                yield chunk
-            if not self._fill():
-                break
-        self._ended()
+    def take(self, count: int) -> Iterator[bytes]:
+        """The next `count` bytes behind the last message, as they are. RemoteError if there are fewer."""
+        self._searched = 0
+        while count:
+            if not self._buffer:
+                if not self._fill():
+                    self._ended()
+                    raise RemoteError(self._host, f"{self._module}: the program ended in the middle of what it sent")
+                continue
+            chunk = bytes(self._buffer[:count])
+            del self._buffer[:count]
+            count -= len(chunk)
+            yield chunk
 
     def _listen(self, line: bytes) -> None:
         before, prefix, _ = line.partition(PREFIX.encode())

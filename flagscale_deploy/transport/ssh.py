@@ -22,6 +22,7 @@ CHUNK = 1 << 16
 KEEPALIVE_SECONDS = 5
 SILENCE_MILLISECONDS = 30_000
 """A connection whose packets nobody acknowledges for so long is lost (TCP_USER_TIMEOUT; the default is 15 minutes)."""
+LOST_SECONDS = 0.5
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -99,6 +100,8 @@ class SshRunning:
         if not self._channel.status_event.wait(timeout):
             raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output")
         code = self._channel.recv_exit_status()
+        if code < 0:  # lost, or killed by a signal; a transport that is lost ends its channels before itself
+            self._channel.get_transport().join(LOST_SECONDS)
         if code < 0 and not self._channel.get_transport().is_active():
             raise _lost(self._host)
         return code

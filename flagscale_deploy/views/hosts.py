@@ -53,7 +53,8 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
     found, failed = answers(results), failures(results)
     if as_json:
         ended = {name: {"exit_code": each.exit_code, "stdout": each.stdout.decode(errors="replace"),
-                        "stderr": each.stderr.decode(errors="replace"), "seconds": round(each.elapsed, 3)}
+                        "stderr": each.stderr.decode(errors="replace"), "seconds": round(each.elapsed, 3),
+                        "cut": each.cut}
                  for name, each in found.items()}  # fmt: skip
         console.json({"schema": 1, "hosts": ended, "failed": {name: error.problem for name, error in failed.items()}})
     else:
@@ -64,8 +65,11 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
                     show(name, source, line)
             if each.exit_code:
                 console.error(f"{name}: exit status {each.exit_code}")
+    for name, each in found.items():
+        if each.cut:
+            console.error(f"✗ {name}: {each.cut:,} bytes of its output were cut (--max-output)")
     code = unread(console, failed)
-    return code or (1 if any(each.exit_code for each in found.values()) else 0)
+    return code or (1 if any(each.exit_code or each.cut for each in found.values()) else 0)
 
 
 def counted(number: int, noun: str) -> str:

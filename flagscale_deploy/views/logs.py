@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +14,9 @@ from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.transport.fleet import answers, failures
+
+SHOWN = 20
+"""Remarks on a host's files in the table."""
 
 
 def show_collected(console: Console, collected: Mapping[str, Collected | HostError], as_json: bool) -> int:
@@ -28,8 +30,12 @@ def show_collected(console: Console, collected: Mapping[str, Collected | HostErr
                     name: {
                         "folder": str(each.folder),
                         "bytes": each.bytes,
+                        "received": each.received,
                         "files": dict(each.files),
+                        "cut": dict(each.cut),
+                        "older": each.older,
                         "problems": each.problems,
+                        "limit": each.limit,
                     }
                     for name, each in found.items()
                 },
@@ -38,15 +44,38 @@ def show_collected(console: Console, collected: Mapping[str, Collected | HostErr
         )
     else:
         _table(console, found)
-    return unread(console, failed)
+    return max(limited(console, found), unread(console, failed))
+
+
+def limited(console: Console, found: Mapping[str, Collected]) -> int:
+    """Say what was not collected because of a limit; the exit status that makes."""
+    reached = {name: each.limit for name, each in found.items() if each.limit}
+    for name, limit in reached.items():
+        console.error(f"✗ {name}: {limit}")
+    return 1 if reached else 0
 
 
 def _table(console: Console, found: Mapping[str, Collected]) -> None:
     rows = [
-        (name, len(each.files), f"{each.bytes:,}", each.folder, "; ".join(each.problems))
+        (name, len(each.files), f"{each.bytes:,}", each.folder, "; ".join(_remarks(each)))
         for name, each in found.items()
     ]
     console.table("Logs collected", ("HOST", "FILES", "BYTES", "FOLDER", ""), rows)
+
+
+def _remarks(collected: Collected) -> Iterator[str]:
+    """What is to be known of a host's files, the first of each kind."""
+    if collected.received < collected.bytes:
+        yield f"{collected.received:,} bytes came now"
+    if collected.older:
+        yield f"{collected.older} older left out"
+    if collected.cut:
+        name, size = collected.cut[0]
+        more = f", and of {len(collected.cut) - 1} more" if len(collected.cut) > 1 else ""
+        yield f"cut: {size:,} bytes of {name}{more}"
+    yield from collected.problems[:SHOWN]
+    if len(collected.problems) > SHOWN:
+        yield f"and {len(collected.problems) - SHOWN} more remarks (--json has all)"
 
 
 def show_diagnosed(
@@ -58,11 +87,12 @@ def show_diagnosed(
 ) -> int:
     """`logs --diagnose`: the cause, and the hosts whose logs were not there to look at."""
     failed = failures(collected)
+    reached = limited(console, answers(collected))
     if as_json:
         lost = {name: error.problem for name, error in failed.items()}
         found = None if diagnosis is None else asdict(diagnosis)
         console.json({"schema": 1, "diagnosis": found, "folder": folder and str(folder), "unread": lost})
-        return unread(console, failed)
+        return max(reached, unread(console, failed))
     if folder is not None and collected:
         _table(console, answers(collected))
         console.print()
@@ -70,7 +100,7 @@ def show_diagnosed(
         console.print("nothing in these logs looks like an error")
     else:
         show_diagnosis(console, diagnosis)
-    return unread(console, failed)
+    return max(reached, unread(console, failed))
 
 
 def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
@@ -92,7 +122,7 @@ def line_printer(console: Console, hosts: Sequence[str], as_json: bool) -> Calla
     def show(host: str, file: str, line: str) -> None:
         with writing:
             if as_json:
-                console.raw(json.dumps({"host": host, "file": file, "line": line}, ensure_ascii=False))
+                console.json({"host": host, "file": file, "line": line}, indent=None)
                 return
             name = console.clean(PurePosixPath(file).name).replace("\n", "\\n")  # a host may call a file anything
             prefix = Text(f"{host:<{width}} ", style=colors[host]).append(f"{name} ", style="dim")

@@ -30,7 +30,7 @@ from flagscale_deploy.observation import Facts
 from flagscale_deploy.request import Options, Request
 from flagscale_deploy.transport.base import Outcome
 from tests.fakes import Call, Exit, Said, Stderr, connecting
-from tests.unit.acts.given import Heard, answering
+from tests.unit.acts.given import Heard, answering, archived
 from tests.unit.plan.given import facts, host, inventory, model, spec
 
 HOSTS = ("gpu01", "gpu02")
@@ -104,8 +104,7 @@ class World:
         yield {"removed": ["/state"], "kept": []}
 
     def archive(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        yield {"archive": True}
-        yield b"\0" * 10240
+        yield from archived({})
 
     def shell(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
         yield args["command"].encode()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from flagscale_deploy.folder import RunFolder
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Redactor, Secret
 from tests.fakes import FakeFleet, Said
-from tests.unit.acts.given import HOSTS, PLAN, Heard, answering, launched
+from tests.unit.acts.given import HOSTS, PLAN, Heard, answering, archived, launched
 from tests.unit.plan.given import model, seen, spec
 
 SECRET = Secret("hf_very_secret")
@@ -33,13 +31,8 @@ def dies(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
 
 
 def archive(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-    stream, text = io.BytesIO(), b"INFO ok\ntorch.OutOfMemoryError: CUDA out of memory.\n"
-    with tarfile.open(fileobj=stream, mode="w|") as tar:
-        member = tarfile.TarInfo("logs/vllm_serve_qwen_0.log")
-        member.size = len(text)
-        tar.addfile(member, io.BytesIO(text))
-    yield {"archive": True}
-    yield stream.getvalue()
+    text = b"INFO ok\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+    yield from archived({"logs/vllm_serve_qwen_0.log": text})
 
 
 def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:

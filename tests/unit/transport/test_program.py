@@ -227,11 +227,12 @@ def test_cancelling_ends_a_wait(send: Any) -> None:
             next(heard)
 
 
-def test_raw_bytes_follow_the_last_message(send: Any) -> None:
-    source = "def main(args):\n    say(raw=True)\n    sys.stdout.buffer.write(bytes(range(256)) * 2000)"
+def test_raw_bytes_follow_a_message_and_messages_follow_them(send: Any) -> None:
+    source = "def main(args):\n    say(raw=True)\n    sys.stdout.buffer.write(bytes(range(256)) * 2000); say(then=1)"
     with send(source) as running:
         assert next(running.messages()) == {"raw": True}
-        assert b"".join(running.raw()) == bytes(range(256)) * 2000
+        assert b"".join(running.take(256 * 2000)) == bytes(range(256)) * 2000
+        assert list(running.messages()) == [{"then": 1}]
 
 
 def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
@@ -239,7 +240,7 @@ def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
     with Program(running.connection("gpu01"), "archive", {}, timeout=5) as program:
         next(program.messages())
         with pytest.raises(RemoteError, match="gpu01: archive: exit status 1: disk gone"):
-            list(program.raw())
+            list(program.take(5))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
