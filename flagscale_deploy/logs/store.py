@@ -240,7 +240,7 @@ def _found(last: bytes, above: int) -> os.stat_result | None:
 
 
 def _is_there_twice(kept: bytes, files: list[bytes], above: int, head: int | None) -> bool:
-    """Whether a file beside it begins with all that it holds, or with its first bytes where what follows them was cut."""
+    """Whether a file beside it begins with all that it holds; with its first bytes, where what follows was cut."""
     with contextlib.suppress(OSError), _reading(kept, above) as (descriptor, size):
         first = os.pread(descriptor, LOOKED_AT if head is None else min(head, LOOKED_AT), 0)
         for other in files:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote import archive, logfiles
+from flagscale_deploy.remote import archive, extents, logfiles, snapshot
 from tests.unit.remote.living import Home, messages, wait_until
 
 WORKER = "worker-7a3f0c5e9b1d2f48a6c0e4b8d2f6a0c4e8b2d6f0a4c8e2b6d0f4a8c2-01000000-4711.out"
@@ -98,20 +97,25 @@ def test_a_recorded_engine_log_is_the_engines_whatever_its_name(home: Home) -> N
     assert [each["kind"] for each in answer["files"]] == ["engine"]
 
 
-def unpack(output: bytes) -> dict[str, bytes]:
-    header, _, rest = output.partition(b"\n")
-    assert messages(header) == [{"archive": True}]
-    with tarfile.open(fileobj=io.BytesIO(rest), mode="r|") as members:
-        return {member.name: read(members, member) for member in members}
+def unpack(output: bytes) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Files by name, from their beginning or from `at`, and all that was said."""
+    files: dict[str, bytes] = {}
+    said, name, rest = [], "", output
+    while rest:
+        line, _, rest = rest.partition(b"\n")
+        (message,) = messages(line)
+        said.append(message)
+        if "file" in message and "problem" not in message:
+            name = message["file"]
+            files[name] = b""
+        elif "data" in message:
+            files[name], rest = files[name] + rest[: message["data"]], rest[message["data"] :]
+        elif "zeros" in message:
+            files[name] += bytes(message["zeros"])
+    return files, said
 
 
-def read(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = members.extractfile(member)
-    assert file is not None
-    return file.read()
-
-
-def run_archive(home: Home, **args: Any) -> dict[str, bytes]:
+def run_archive(home: Home, **args: Any) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     with home.open("archive", **args) as program:
         output = program.communicate(timeout=60)[0]
     assert program.returncode == 0
@@ -121,58 +125,112 @@ def run_archive(home: Home, **args: Any) -> dict[str, bytes]:
 def test_the_archive_holds_every_log_as_it_is(full: Home) -> None:
     binary = bytes(range(256)) * 8192
     (full.state / "logs" / "vllm_serve_qwen_0.log").write_bytes(binary)
-    members = run_archive(full)
+    files, heard = run_archive(full)
     (answer,) = full.run("logfiles")
-    assert set(members) == {each["name"] for each in answer["files"]}
-    assert members["logs/vllm_serve_qwen_0.log"] == binary
-    assert members[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
+    assert set(files) == {each["name"] for each in answer["files"]}
+    assert files["logs/vllm_serve_qwen_0.log"] == binary
+    assert files[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
+    assert heard[-1] == {"done": True, "older": 0}
 
 
-def test_of_a_file_over_the_limit_the_end_is_sent_and_that_is_told(full: Home) -> None:
-    members = run_archive(full, max_size=9)
-    assert members["logs/vllm_serve_qwen_0.log"] == b"engine 3\n"
-    errors = json.loads(members[".errors.json"])
-    assert {each["name"] for each in errors} == {"logs/vllm_serve_qwen_0.log", "scripts/ray_head.sh"} | {
-        f"ray/{SESSION}/{WORKER}"
-    }
-    assert errors[0]["why"] == "its first 18 bytes were left out"
+def test_of_a_file_over_the_limit_beginning_and_end_are_sent_and_that_is_told(full: Home) -> None:
+    files, heard = run_archive(full, max_size=18)
+    assert files["logs/vllm_serve_qwen_0.log"] == b"engine 1\nengine 3\n"
+    assert files[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
+    assert [each for each in heard if "cut" in each] == [{"cut": 9}]
+
+
+def test_files_that_nobody_wrote_to_since_are_left_out(full: Home) -> None:
+    os.utime(full.state / "logs" / "ray_head.log", (1000, 1000))
+    for asked in ({"since": 2000.0}, {"within": 3600.0}):
+        files, heard = run_archive(full, **asked)
+        assert "logs/vllm_serve_qwen_0.log" in files
+        assert "logs/ray_head.log" not in files
+        assert heard[-1] == {"done": True, "older": 1}
+        assert "ray_head.log" not in said(full.run("follow", tail=1, follow=False, kinds=None, **asked))
+
+
+def have(**files: bytes) -> dict[str, Any]:
+    """What the operator tells of its copies."""
+    with tempfile.TemporaryFile() as file:
+        told = {}
+        for name, content in files.items():
+            file.truncate(0)
+            os.pwrite(file.fileno(), content, 0)
+            told[f"logs/{name}.log".encode().hex()] = len(content), extents.digest(file.fileno(), len(content))
+        return told
+
+
+def test_only_the_rest_is_sent_where_the_beginning_is_the_same(full: Home) -> None:
+    known = have(vllm_serve_qwen_0=b"engine 1\nengi", ray_head=b"haed")
+    files, heard = run_archive(full, have=known)
+    assert files["logs/vllm_serve_qwen_0.log"] == b"ne 2\nengine 3\n"
+    assert files["logs/ray_head.log"] == b"head\n"
+    assert {each["file"]: each["at"] for each in heard if "at" in each}["logs/vllm_serve_qwen_0.log"] == 13
 
 
 def test_an_archive_of_nothing_is_empty(home: Home) -> None:
-    assert run_archive(home) == {}
+    assert run_archive(home) == ({}, [{"archive": 2}, {"done": True, "older": 0}])
 
 
-class Shrinking(io.BytesIO):
-    """A file that loses its end after the first read."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        found = super().read(size)
-        self.truncate(self.tell())
-        return found
-
-
-def test_a_file_that_shrinks_is_filled_up_with_zeros() -> None:
-    content = archive.Measured(Shrinking(b"abcdef"), 6)
-    assert [content.read(2), content.read(3), content.read(3), content.read(3)] == [b"ab", b"\0\0\0", b"\0", b""]
-    assert content.missing == 4
+def test_zeros_are_told_and_not_sent(home: Home) -> None:
+    with (home.state / "logs" / "core.log").open("wb") as file:
+        file.write(b"a")
+        file.truncate(5 << 30)
+        file.seek(4 << 30)
+        file.write(b"\0" * (3 << 20) + b"z")
+    with home.open("archive") as program:
+        output = program.communicate(timeout=60)[0]
+    assert len(output) < 4 << 20
+    assert b"@fsd1 " in output
 
 
-def test_a_file_that_grows_is_cut_where_its_header_says() -> None:
-    content = archive.Measured(io.BytesIO(b"abcdef"), 4)
-    assert [content.read(3), content.read(3), content.read(3)] == [b"abc", b"d", b""]
-    assert content.missing == 0
-
-
-def test_a_file_that_vanished_or_became_a_link_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_told(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("/etc/passwd")
-    gone = logfiles.LogFile(str(tmp_path / "gone"), "logs/gone", "script", 1, 0.0)
-    stream = io.BytesIO()
-    archive.write(stream, [gone, gone._replace(path=str(link), name="logs/link")])
-    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as members:
-        assert members.getnames() == [".errors.json"]
-        errors = json.loads(read(members, members.getmember(".errors.json")))
-    assert [each["name"] for each in errors] == ["logs/gone", "logs/link"]
+    sending = archive.Sending({}, None, None)
+    sending.send(snapshot.Pinned("logs/link", str(link), None))
+    sending.send(snapshot.Pinned("logs/gone", "", None, "it could not be opened: No such file or directory"))
+    told = messages(capfd.readouterr().out.encode())
+    assert [each["file"] for each in told] == ["logs/link", "logs/gone"]
+    assert all(each["problem"].startswith("it could not be opened: ") for each in told)
+
+
+def test_a_file_that_is_truncated_before_its_turn_comes_after_the_copy_that_was_made_of_it(
+    capfdbinary: pytest.CaptureFixture[bytes], full: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(full.path))
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    files = snapshot.pin(full.deployment, full.host)
+    log.with_name(log.name + ".1").write_bytes(log.read_bytes())
+    log.write_text("new\n")
+    sending = archive.Sending({}, None, None)
+    for file in files:
+        sending.send(file)
+    sending.send_again(snapshot.pin(full.deployment, full.host), {file.name for file in files})
+    found, heard = unpack(capfdbinary.readouterr().out)
+    assert found[f"logs/{log.name}.1"] == b"engine 1\nengine 2\nengine 3\n"
+    assert found[f"logs/{log.name}"] == b"new\n"
+    assert [each["file"] for each in heard if each.get("again")] == [f"logs/{log.name}"]
+
+
+def test_each_file_is_held_once_whatever_it_is_called_meanwhile(full: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(full.path))
+    log = full.state / "logs" / "ray_head.log"
+    listing, turns = logfiles.listing, iter([True])
+
+    def rotating(deployment: str, host: str) -> list[logfiles.LogFile]:
+        found = listing(deployment, host)
+        if next(turns, False):
+            log.rename(log.with_name("ray_head.log.1"))
+            log.write_text("younger\n")
+        return found
+
+    monkeypatch.setattr(logfiles, "listing", rotating)
+    files = {file.name: file.descriptor for file in snapshot.pin(full.deployment, full.host)}
+    contents = {name: os.pread(descriptor, 100, 0) for name, descriptor in files.items() if descriptor is not None}
+    assert contents["logs/ray_head.log"] == b"younger\n"
+    assert contents["logs/ray_head.log.1"] == b"head\n"
 
 
 def said(found: list[dict[str, Any]]) -> dict[str, list[str]]:
