@@ -20,6 +20,8 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.program import Program
 
 CONNECTION_SLACK_SECONDS = 15
+ANSWERED = {"pid", "start_ticks", "log", "exit_code", "tail"}
+"""What `launch` tells; whatever else comes, however much, is not kept."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _launch(
     with Program(connection, "launch", args, timeout=timeout, cancelled=fleet.cancelled) as program:
         answer: dict[str, Any] = {}
         for message in program.messages():
-            answer |= message
+            answer |= {name: message[name] for name in ANSWERED & message.keys()}
     if "exit_code" not in answer:
         raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
     code = answer["exit_code"]

@@ -24,7 +24,7 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failu
 from flagscale_deploy.transport.program import Program
 from flagscale_deploy.vigil import Vigil
 
-KEPT_LINES = 400
+KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
 SLACK_SECONDS = 30
 
 
@@ -127,7 +127,7 @@ class _Watch:
         limit = self.timeout + SLACK_SECONDS
         with Program(connection, "watch", args, timeout=limit, cancelled=fleet.cancelled) as program:
             for message in program.messages():
-                self._read(message.get("lines", ()))
+                self._read([str(line)[:LONGEST_KEPT] for line in message.get("lines", ())])
                 if self.hopeless is not None:
                     raise self._failed(f"will never be ready: {self.hopeless}", watch)
                 if message.get("healthy"):

@@ -114,9 +114,13 @@ class _Reading:
             raise RemoteError(self.host, "follow: it tells a place in a file that is none")
         key = at["device"], at["inode"]
         before = self.places.get(key)
-        if before is not None and before["at"]["offset"] > at["offset"]:  # it was truncated: a copy may come
+        if before is not None and _was_truncated(before["at"], at):  # a copy of what it was may come
             self.left.append(before)
         self.places[key] = {"file": file, "at": at}
+
+
+def _was_truncated(before: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
+    return bool(before["offset"] > at["offset"]) or not at["head"].startswith(before["head"])
 
 
 def _is_place(at: Any) -> bool:

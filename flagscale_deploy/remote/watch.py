@@ -91,7 +91,7 @@ class Asking(threading.Thread):
 
 
 class Lines:
-    """New whole lines of a growing file."""
+    """New whole lines of a growing file; one that does not end in 1 MiB is cut there."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -100,7 +100,8 @@ class Lines:
     def say_new(self, last: bool = False) -> None:
         while True:
             data = self._file.read(READ_BYTES)
-            lines, self._rest = split(self._rest + data, keep_rest=not (last and not data))
+            keep_rest = len(self._rest) < READ_BYTES and not (last and not data)
+            lines, self._rest = split(self._rest + data, keep_rest)
             for at in range(0, len(lines), LINES_AT_ONCE):
                 say(lines=lines[at : at + LINES_AT_ONCE])
             if not data:

@@ -122,12 +122,16 @@ def run(
 
 
 def next_chunk(running: Running, host: str, deadline: Deadline, cancelled: Event | None) -> tuple[Source, bytes] | None:
-    """The next output of a command, None at its end; RemoteError past the deadline."""
+    """The next output of a command, None at its end; RemoteError past the deadline, also where output never ends."""
     while True:
         chunk = running.read(min(POLL_SECONDS, deadline.remaining + 0.01))
-        if chunk is None or chunk[1]:
-            return chunk
+        if chunk is None:
+            return None
         if cancelled is not None and cancelled.is_set():
             raise InterruptedByUser("interrupted")
+        if deadline.expired and chunk[1]:
+            raise RemoteError(host, f"it has not ended within {deadline.seconds:g} s", "its output does not end")
         if deadline.expired:
             raise RemoteError(host, f"no answer within {deadline.seconds:g} s", "look at the host's load and disks")
+        if chunk[1]:
+            return chunk

@@ -24,7 +24,7 @@ from flagscale_deploy.transport.base import Connection, next_chunk
 
 PACKAGE = "flagscale_deploy.remote"
 READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
-LONGEST_LINE = 64 << 20
+LONGEST_LINE = 16 << 20
 """An answer is a line of at most so many bytes; a host that sends a longer one is not listened to any more."""
 NOISE_KEPT = 200
 

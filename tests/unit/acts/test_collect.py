@@ -187,7 +187,7 @@ def asked(fleet: FakeFleet) -> dict[str, Any]:
 
 def test_what_is_here_is_told_and_the_rest_of_it_is_written_behind_it(tmp_path: Path) -> None:
     whole(tmp_path, *file("logs/e.log", b"one\n"))
-    more = [{"file": "logs/e.log", "size": 8, "at": 4, "mtime": 1.0}, {"data": 4}, b"two\n", END]
+    more: list[Said] = [{"file": "logs/e.log", "size": 8, "at": 4, "mtime": 1.0}, {"data": 4}, b"two\n", END]
     fleet = FakeFleet(answering(archive=sending(BEGIN, *more, DONE)))
     found = collect_logs(fleet, "qwen", tmp_path)["gpu01"]
     assert isinstance(found, Collected)

@@ -78,8 +78,8 @@ class Follower:
         with self._fleet as fleet:
             try:
                 read_logs(
-                    fleet, "qwen", lambda _host, _file, line: self.lines.append(line), tail=None, follow=True, kinds=None,
-                    tell=lambda _host, text: self.told.append(text), **settings,
+                    fleet, "qwen", lambda _host, _file, line: self.lines.append(line),
+                    tail=None, follow=True, kinds=None, tell=lambda _host, text: self.told.append(text), **settings,
                 )  # fmt: skip
             except InterruptedByUser:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flagscale_deploy import api
 from flagscale_deploy.checks.model import Verdict
@@ -99,6 +102,21 @@ def test_a_line_is_never_wrapped_and_a_table_folds(width: int) -> None:
 def test_json_is_json_whatever_it_holds_and_redacted(capsys: pytest.CaptureFixture[str]) -> None:
     Console(redactor=Redactor(["s3cret"])).json({"a": "ünï \x1b \n s3cret", "path": Path("/x")})
     assert json.loads(capsys.readouterr().out) == {"a": "ünï \x1b \n [REDACTED]", "path": "/x"}
+
+
+@given(st.text(), st.booleans())
+def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str, one_line: bool) -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        Console().json({"a": [text], text: 1}, indent=None if one_line else 2)
+    assert json.loads(out.getvalue()) == {"a": [text], text: 1}
+    assert all(char == "\n" or char.isprintable() for char in out.getvalue())
+    assert out.getvalue().count("\n") == 1 or not one_line
+
+
+@given(st.text())
+def test_no_control_character_reaches_a_terminal(text: str) -> None:
+    assert all(char in "\n\t" or char.isprintable() for char in Console().clean(text))
 
 
 def test_quiet_keeps_results_and_errors() -> None:
@@ -246,6 +264,30 @@ def test_exec_as_json_keeps_every_host(capsys: pytest.CaptureFixture[str]) -> No
     said = json.loads(capsys.readouterr().out)
     assert said["hosts"]["gpu02"]["exit_code"] == 3
     assert list(said["failed"]) == ["gpu03"]
+
+
+def test_exec_says_what_was_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    cut: dict[str, Outcome | HostError] = {"gpu01": Outcome(0, b"ab", b"", 0.1, cut=12345)}
+    terminal = Terminal()
+    assert show_outcomes(terminal.console, cut, False) == 1
+    assert "gpu01: 12,345 bytes of its output were cut (--max-output)" in terminal.text
+    assert show_outcomes(Terminal().console, cut, True) == 1
+    assert json.loads(capsys.readouterr().out)["hosts"]["gpu01"]["cut"] == 12345
+
+
+def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = Collected("gpu01", Path("/o"), (("e", 9),), cut=(("e", 12345),), received=5, older=3)
+    terminal = Terminal()
+    assert show_collected(terminal.console, {"gpu01": cut}, False) == 0
+    for said in ("cut: 12,345 bytes of e", "3 older left out", "5 bytes came now"):
+        assert said in terminal.text
+    reached = replace(cut, limit="more than 7 bytes: collecting ended there")
+    assert show_collected(terminal.console, {"gpu01": reached}, False) == 1
+    assert "gpu01: more than 7 bytes" in terminal.err.getvalue()
+    assert show_collected(Terminal().console, {"gpu01": reached}, True) == 1
+    said_json = json.loads(capsys.readouterr().out)["hosts"]["gpu01"]
+    assert (said_json["cut"], said_json["older"], said_json["received"]) == ({"e": 12345}, 3, 5)
+    assert said_json["limit"].startswith("more than 7 bytes")
 
 
 def test_log_lines_as_json_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:

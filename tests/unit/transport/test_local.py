@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport.base import Outcome, run
+from flagscale_deploy.transport.base import Ends, Outcome, run
 from flagscale_deploy.transport.local import LocalConnection
 
 HERE = LocalConnection(Host("here", "localhost", connection="local"))
@@ -100,3 +101,26 @@ def test_there_is_nothing_to_open_or_close() -> None:
     HERE.open()
     HERE.close()
     assert here("echo again").stdout == b"again\n"
+
+
+@pytest.mark.parametrize("size", [0, 5, 10, 11, 1000, 100_000])
+@pytest.mark.parametrize("at_once", [1, 7, 65536])
+def test_of_much_output_beginning_and_end_are_kept_and_told(size: int, at_once: int) -> None:
+    data = bytes(at % 251 for at in range(size))
+    ends = Ends(10)
+    for at in range(0, size, at_once):
+        ends.add(data[at : at + at_once])
+    kept = ends.kept()
+    if size <= 10:
+        assert (kept, ends.cut) == (data, 0)
+    else:
+        assert kept == data[:5] + f"\n[flagscale-deploy: {size - 10} bytes cut]\n".encode() + data[-5:]
+        assert ends.cut == size - 10
+
+
+def test_endless_output_is_kept_in_bounded_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ended = run(HERE, "head -c 300M /dev/zero; head -c 300M /dev/zero >&2", timeout=60, max_output=1 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    assert ended.cut == 2 * (299 << 20)
+    assert len(ended.stdout) < (1 << 20) + 100

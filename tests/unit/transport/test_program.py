@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import gc
+import itertools
 import json
+import resource
 import shlex
 import sys
 import threading
@@ -262,6 +264,27 @@ def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     running = FakeFleet(endless)
     with pytest.raises(RemoteError, match="a line of more than 1 MiB"):
         call(running.connection("gpu01"), "probe", {}, timeout=10)
+
+
+@pytest.mark.parametrize("source", [Stderr, bytes])
+def test_endless_noise_ends_with_the_deadline_and_takes_no_memory(source: type[bytes]) -> None:
+    def noisy(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+        while True:
+            yield source(b"noise " * 10_000 + b"\n")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
+        call(FakeFleet(noisy).connection("gpu01"), "probe", {}, timeout=0.5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
+
+
+def test_endless_messages_end_with_the_deadline() -> None:
+    def talking(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+        for at in itertools.count():
+            yield {f"k{at}": "x" * 1000}
+
+    with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
+        call(FakeFleet(talking).connection("gpu01"), "probe", {}, timeout=0.5)
 
 
 def test_text_that_is_no_unicode_can_be_printed_and_written(send: Any) -> None:
