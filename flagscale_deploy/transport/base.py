@@ -12,6 +12,7 @@ from flagscale_deploy.inventory.model import Host
 
 Source = Literal["stdout", "stderr"]
 POLL_SECONDS = 0.25
+LAST_WORDS_SECONDS = 1.0
 MAX_OUTPUT = 8 << 20
 """What is kept of each of a command's two outputs, in bytes: half of it is their beginning, half their end."""
 
@@ -64,6 +65,42 @@ class Connection(Protocol):
         """Close it; harmless when closed."""
 
 
+class Listening:
+    """The output of a command as it comes, within a deadline, and until it is cancelled."""
+
+    def __init__(self, running: Running, host: str, deadline: Deadline, cancelled: Event | None) -> None:
+        self._running, self._host, self._deadline, self._cancelled = running, host, deadline, cancelled
+        self._last_words: Deadline | None = None
+
+    def next(self) -> tuple[Source, bytes] | None:
+        """The next output, None at its end.
+
+        RemoteError past the deadline, also where output never ends; InterruptedByUser once it is cancelled: what has
+        come by then is still heard, for a moment.
+        """
+        while True:
+            chunk = self._running.read(min(POLL_SECONDS, self._deadline.remaining + 0.01))
+            if chunk is None:
+                return None
+            if self._is_over(idle=not chunk[1]):
+                raise InterruptedByUser("interrupted")
+            if self._deadline.expired:
+                raise RemoteError(self._host, *self._late(talking=bool(chunk[1])))
+            if chunk[1]:
+                return chunk
+
+    def _is_over(self, *, idle: bool) -> bool:
+        if self._cancelled is None or not self._cancelled.is_set():
+            return False
+        self._last_words = self._last_words or Deadline(LAST_WORDS_SECONDS)
+        return idle or self._last_words.expired
+
+    def _late(self, *, talking: bool) -> tuple[str, str]:
+        if talking:
+            return f"it has not ended within {self._deadline.seconds:g} s", "its output does not end"
+        return f"no answer within {self._deadline.seconds:g} s", "look at the host's load and disks"
+
+
 class Ends:
     """The beginning and the end of bytes that come, in no more than three times `limit` bytes of memory."""
 
@@ -108,30 +145,15 @@ def run(
     """
     deadline = Deadline(timeout)
     running = connection.start(command)
+    listening = Listening(running, connection.host.name, deadline, cancelled)
     output: dict[Source, Ends] = {"stdout": Ends(max_output), "stderr": Ends(max_output)}
     try:
         running.send(stdin)
         running.close_stdin()
-        while (chunk := next_chunk(running, connection.host.name, deadline, cancelled)) is not None:
+        while (chunk := listening.next()) is not None:
             output[chunk[0]].add(chunk[1])
         code = running.exit_code(deadline.remaining + 1)
     finally:
         running.close()
     stdout, stderr = (output[source].kept() for source in ("stdout", "stderr"))
     return Outcome(code, stdout, stderr, deadline.elapsed, output["stdout"].cut + output["stderr"].cut)
-
-
-def next_chunk(running: Running, host: str, deadline: Deadline, cancelled: Event | None) -> tuple[Source, bytes] | None:
-    """The next output of a command, None at its end; RemoteError past the deadline, also where output never ends."""
-    while True:
-        chunk = running.read(min(POLL_SECONDS, deadline.remaining + 0.01))
-        if chunk is None:
-            return None
-        if cancelled is not None and cancelled.is_set():
-            raise InterruptedByUser("interrupted")
-        if deadline.expired and chunk[1]:
-            raise RemoteError(host, f"it has not ended within {deadline.seconds:g} s", "its output does not end")
-        if deadline.expired:
-            raise RemoteError(host, f"no answer within {deadline.seconds:g} s", "look at the host's load and disks")
-        if chunk[1]:
-            return chunk

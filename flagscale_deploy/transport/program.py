@@ -20,7 +20,7 @@ from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.shell import join, quote
-from flagscale_deploy.transport.base import Connection, next_chunk
+from flagscale_deploy.transport.base import Connection, Listening
 
 PACKAGE = "flagscale_deploy.remote"
 READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
@@ -108,7 +108,7 @@ class Program:
         cancelled: Event | None = None,
         bounded: bool = True,
     ) -> None:
-        self._host, self._module, self._cancelled = connection.host.name, module, cancelled
+        self._host, self._module = connection.host.name, module
         self._deadline = Deadline(timeout)
         self._buffer = bytearray()
         self._searched = 0
@@ -116,6 +116,7 @@ class Program:
         self._noise = bytearray()
         self._heard = False
         self._running = connection.start(command(connection))
+        self._listening = Listening(self._running, self._host, self._deadline, cancelled)
         self._running.send(bundle(module, args, timeout if bounded else None))
 
     def __enter__(self) -> Program:
@@ -192,7 +193,7 @@ class Program:
         self._heard = self._heard or bool(prefix)
 
     def _fill(self) -> bool:
-        chunk = next_chunk(self._running, self._host, self._deadline, self._cancelled)
+        chunk = self._listening.next()
         if chunk is None:
             return False
         source, data = chunk

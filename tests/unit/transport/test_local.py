@@ -124,3 +124,17 @@ def test_endless_output_is_kept_in_bounded_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
     assert ended.cut == 2 * (299 << 20)
     assert len(ended.stdout) < (1 << 20) + 100
+
+
+def test_endless_output_can_be_interrupted() -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.2, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(InterruptedByUser):
+        here("yes", timeout=60, cancelled=cancelled)
+    assert time.monotonic() - began < 20
+
+
+def test_endless_output_ends_at_the_deadline() -> None:
+    with pytest.raises(RemoteError, match=r"it has not ended within 0\.3 s"):
+        here("yes", timeout=0.3)
