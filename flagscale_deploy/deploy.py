@@ -128,6 +128,9 @@ def _collect_evidence(error: DeployError, plan: Plan, fleet: Fleet, folder: RunF
     collected = collect_logs(fleet, plan.deployment, folder.logs)
     logs = {name: len(each.files) for name, each in answers(collected).items()}
     unread = {name: each.problem for name, each in failures(collected).items()}
+    for name, each in answers(collected).items():
+        if each.limit:
+            say(Event("collect", "note", name, each.limit))
     say(Event("collect", "done", text=f"{sum(logs.values())} log files in {folder.logs}"))
     return Failure(error, _diagnosis(error, folder), logs, unread)
 

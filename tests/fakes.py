@@ -22,6 +22,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport.base import Running, Source
 from flagscale_deploy.transport.fleet import Connect, Fleet
+from flagscale_deploy.transport.program import _parsing
 
 SILENCE_SECONDS = 0.005
 
@@ -61,7 +62,9 @@ class FakeRunning:
         self._sent += data
         length, _, program = bytes(self._sent).partition(b"\n")
         if self._said is None and length.isdigit() and len(program) >= int(length):
-            _order, module, args, _seconds = json.loads(ast.literal_eval(first_line(program)[len("BUNDLE = ") :]))
+            with _parsing:  # not while the product parses: see there
+                content = ast.literal_eval(first_line(program)[len("BUNDLE = ") :])
+            _order, module, args, _seconds = json.loads(content)
             self._begin(module, args)
 
     def close_stdin(self) -> None:

@@ -96,10 +96,13 @@ class _Reading:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         """Lines are shown before their place is noted, and both or neither: a cut comes before a message or after."""
-        file = str(message.get("file", ""))
         self.heard += 1
+        lines = message.get("lines")
+        if not isinstance(lines, list):  # a sign of life
+            return
+        file = str(message.get("file", ""))
         self.files.add(file[:LONGEST])
-        for line in message.get("lines", ()):
+        for line in lines:
             text = str(line)
             self.size += len(text) + 1
             self.show(self.host, file, text if len(text) <= LONGEST + len(CUT) + 20 else text[:LONGEST] + CUT)

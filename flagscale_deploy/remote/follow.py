@@ -3,9 +3,9 @@
 main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind], since: None | Unix seconds, within: None
 | seconds}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all of it if
 None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file has no
-lines. `at` is where the line that comes next begins (`tails.Mark`). Names and kinds are those of `logfiles`; scripts as
-they were sent are no logs and are left out, and so are files that rotation compressed, and those that nobody wrote to
-`since`, or `within`.
+lines. `at` is where the line that comes next begins (`tails.Mark`). {"alive": true} comes every 30 s. Names and kinds
+are those of `logfiles`; scripts as they were sent are no logs and are left out, and so are files that rotation
+compressed, and those that nobody wrote to `since`, or `within`.
 
 With {places: [{file, at}], left: [{file, at}]} it goes on where another one ended whose connection was lost: `places`
 are the last ones of each file, `left` those where files were when they were truncated. What is new then is said from
@@ -27,6 +27,8 @@ from flagscale_deploy.remote.wire import lifeline_lost, say
 POLL_SECONDS = 0.15
 LIST_EVERY = 4
 """New files are looked for every fourth time: a Ray session has hundreds, in a tree."""
+ALIVE_SECONDS = 30.0
+"""A sign of life is sent so often: what nobody acknowledges ends a lost connection, and this program."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 LEFT_KEPT = 256
 
@@ -134,9 +136,12 @@ def main(args: Dict[str, Any]) -> None:
     if not args.get("follow"):
         following.say_rest()
         return
-    turn = 0
+    turn, heard = 0, time.monotonic()
     while not lifeline_lost(POLL_SECONDS):
         turn += 1
+        if time.monotonic() > heard + ALIVE_SECONDS:
+            heard = time.monotonic()
+            say(alive=True)
         if turn % LIST_EVERY == 0:
             following.find(None)
         following.say_new()

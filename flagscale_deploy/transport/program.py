@@ -227,7 +227,7 @@ def _message(line: bytes) -> dict[str, Any] | None:
         message = json.loads(line[at + len(PREFIX) :])
         if b"\\ud" in line:  # a file name that is no UTF-8, say: half a surrogate pair cannot be printed or written
             message = json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import resource
@@ -323,6 +324,25 @@ def test_a_disk_of_ours_that_cannot_be_written_is_told_as_such(tmp_path: Path) -
     said = problem(collect(tmp_path / "file", BEGIN, *file("logs/a"), DONE))
     assert "logs cannot be written to" in said
     assert str(tmp_path / "file") in said
+
+
+def test_a_full_disk_is_told_with_a_remedy_and_what_is_whole_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, room = os.pwrite, itertools.count()
+
+    def full(descriptor: int, data: bytes, at: int) -> int:
+        if next(room) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        found = collect(tmp_path, BEGIN, *file("logs/a", b"1" * 600), *file("logs/b", b"2" * 9000), DONE)
+    assert problem(found) == f"logs cannot be written to {tmp_path}/gpu01: No space left on device"
+    assert isinstance(found, RemoteError)
+    assert "free space there and repeat" in found.remedy
+    assert lies_in(tmp_path / "gpu01") == {"logs/a": b"1" * 600, "logs/b": b"2" * 2000}
 
 
 def test_a_lost_host_does_not_keep_the_others_logs_away(tmp_path: Path) -> None:

@@ -197,6 +197,16 @@ def test_what_is_no_lost_connection_is_not_tried_again(error: Exception) -> None
     assert len(fleet.calls) == 1
 
 
+@pytest.mark.parametrize("lines", [None, 7, "text", {"a": 1}, [[1], None, {"x": "y"}], ["x" * (1 << 20)]])
+def test_lines_that_are_none_break_nothing(lines: object) -> None:
+    seen: list[str] = []
+    said: list[Said] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
+    fleet = FakeFleet(answering(follow=lambda _host, _args: said))
+    read_logs(fleet, "qwen", lambda *line: seen.append(line[2]), tail=1, follow=True, kinds=None)
+    assert seen[-1] == "next"
+    assert max(map(len, seen)) < 70_000
+
+
 @pytest.mark.parametrize("at", [{"device": 1}, {"offset": "x" * 10_000}, 7, {"device": [], "inode": 1}])
 def test_a_place_that_is_none_is_not_kept(at: object) -> None:
     fleet = FakeFleet(answering(follow=lambda _host, _args: [{"file": "e", "lines": [], "at": at}]))

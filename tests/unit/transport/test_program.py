@@ -278,6 +278,12 @@ def test_endless_noise_ends_with_the_deadline_and_takes_no_memory(source: type[b
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
 
 
+def test_an_answer_that_is_nested_without_end_is_none() -> None:
+    nested = PREFIX.encode() + b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"
+    running = FakeFleet(lambda _host, _module, _args: [nested, {"a": 1}])
+    assert call(running.connection("gpu01"), "probe", {}, timeout=5) == {"a": 1}
+
+
 def test_endless_messages_end_with_the_deadline() -> None:
     def talking(_host: Host, _module: str, _args: object) -> Iterator[Said]:
         for at in itertools.count():
