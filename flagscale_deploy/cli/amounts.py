@@ -49,7 +49,8 @@ class Time(click.ParamType[When]):
         if found := _DURATION.fullmatch(text):
             return When(within=float(found[1]) * _SECONDS[found[2].lower()])
         try:
-            return When(since=datetime.fromisoformat(text).timestamp())
+            iso = f"{text[:-1]}+00:00" if text.endswith(("Z", "z")) else text  # Python 3.10 does not know Z
+            return When(since=datetime.fromisoformat(iso).timestamp())
         except (ValueError, OverflowError, OSError):
             self.fail(f"{value} is no time: give a duration (30m, 2h, 1d) or 2026-11-24T10:00", param, ctx)
 

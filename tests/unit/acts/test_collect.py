@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
@@ -115,6 +115,7 @@ NAMES = st.binary(max_size=300) | st.lists(
 ).map(b"/".join)
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=8))
 def test_whatever_names_come_nothing_is_written_outside(
     tmp_path_factory: pytest.TempPathFactory, names: list[bytes]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy import api
@@ -104,6 +104,7 @@ def test_json_is_json_whatever_it_holds_and_redacted(capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out) == {"a": "ünï \x1b \n [REDACTED]", "path": "/x"}
 
 
+@settings(deadline=None)
 @given(st.text(), st.booleans())
 def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str, one_line: bool) -> None:
     out = io.StringIO()
@@ -114,6 +115,7 @@ def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str, one_li
     assert out.getvalue().count("\n") == 1 or not one_line
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text: str) -> None:
     assert all(char in "\n\t" or char.isprintable() for char in Console().clean(text))
