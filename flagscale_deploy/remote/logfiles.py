@@ -21,7 +21,7 @@ from flagscale_deploy.remote import ray_temp, record, state
 from flagscale_deploy.remote.wire import say
 
 WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
-ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log")
+ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log([.-][^/]*)?")
 
 
 class LogFile(NamedTuple):

@@ -73,13 +73,15 @@ def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> No
 
 
 def test_what_a_program_writes_is_listed_as_its_own_also_without_a_record(home: Home) -> None:
-    for name in ("program_app.log", "app/notes.txt"):
+    for name in ("program_app.log", "app/notes.txt", "router.log.1", "vllm_serve_q.log-20261124"):
         (home.state / "logs" / name).parent.mkdir(exist_ok=True)
         (home.state / "logs" / name).write_text("x")
     (answer,) = home.run("logfiles")
     assert {each["name"]: each["kind"] for each in answer["files"]} == {
         "logs/program_app.log": "engine",
         "logs/app/notes.txt": "engine",
+        "logs/router.log.1": "engine",
+        "logs/vllm_serve_q.log-20261124": "engine",
     }
 
 
