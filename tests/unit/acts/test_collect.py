@@ -396,3 +396,16 @@ def test_a_host_that_is_lost_again_and_again_is_given_up(tmp_path: Path, monkeyp
     found = collect_logs(fleet, "qwen", tmp_path, patience=10)["gpu01"]
     assert "lost, 3 times" in problem(found)
     assert not isinstance(found, RemoteError)
+
+
+def test_no_descriptor_is_left_whatever_comes(tmp_path: Path) -> None:
+    (tmp_path / "gpu01").mkdir()
+    (tmp_path / "gpu01" / "link").symlink_to(tmp_path)
+    (tmp_path / "gpu01" / "pipe").mkdir()
+    names = [*HOSTILE.values(), "link", "link/a", "pipe", "logs/a", "ray/s/r"]
+    said = [each for name in names for each in file(name, b"1")]
+    before = len(os.listdir("/proc/self/fd"))
+    collect(tmp_path, BEGIN, *said, DONE)
+    collect(tmp_path, BEGIN, *said, {"file": "logs/z", "size": 9, "at": 0}, {"data": 9}, b"1")
+    collect(tmp_path, BEGIN, *said, max_total=10)
+    assert len(os.listdir("/proc/self/fd")) == before
