@@ -51,7 +51,12 @@ class Failure:
 
 
 class RunFailedError(DeployError):
-    """`run` did not end ready. Exit status: 1 a host failed, 3 one was lost, 5 never ready, 130 interrupted."""
+    """`run` did not end ready. Exit status: 1 a host failed, 3 one was lost, 5 never ready, 130 interrupted.
+
+    `take_down` is the command line that ends what `--keep-on-failure` left.
+    """
+
+    take_down = ""
 
     def __init__(self, failure: Failure, folder: RunFolder, deployment: str) -> None:
         self.failure, self.folder, self.deployment = failure, folder, deployment

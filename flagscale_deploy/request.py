@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flagscale_deploy.config.load import load_spec
@@ -73,6 +73,15 @@ class Request:
         )
 
 
+def _hosts_again(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
+    """The options that name the same hosts to another command: the inventory, and the configuration where it names
+    hosts, or says how to reach them."""
+    words = ("-i", options.inventory) if options.inventory is not None else ()
+    if spec is None or options.config is None or (words and spec.ssh_port is None and spec.docker is None):
+        return words
+    return (*words, "-c", options.config, *(each for each in options.overrides if "runner" in each.partition("=")[0]))
+
+
 def load_request(options: Options, environ: Mapping[str, str] | None = None) -> Request:
     """Read the files that options name. Raises InputError with the faults of all of them; contacts no host."""
     environ = os.environ if environ is None else environ
@@ -86,7 +95,7 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     except InputError as error:
         faults += error.faults
     try:
-        inventory = hosts_of(options.inventory, spec)
+        inventory = replace(hosts_of(options.inventory, spec), options=_hosts_again(options, spec))
         inventory = limit_to(inventory, options.limit) if options.limit else inventory
     except InputError as error:
         faults += error.faults

@@ -10,11 +10,11 @@ from typing import Any
 from flagscale_deploy.api.checking import examine, refuse_failed
 from flagscale_deploy.api.planning import load_sources, observe_hosts
 from flagscale_deploy.checks.table import refuse_unskippable
-from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, runs
+from flagscale_deploy.inventory.again import again
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.observe import facts_of
 from flagscale_deploy.plan.model import Plan
@@ -87,7 +87,7 @@ def run(
                 for event in history:
                     lines(event)
                 journal.add(lines)
-                up = _bring_up(made, spec, fleet, facts, folder, redactor, journal, keep_on_failure)
+                up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
     stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
     ended = {
         "verdict": "ready",
@@ -113,13 +113,13 @@ def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
     raise CheckError.at(
         spec.name,
         f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
-        f"flagscale-deploy stop --name {spec.name}, then run again; or choose another --name",
+        f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name",
     )
 
 
 def _bring_up(
+    request: Request,
     made: Plan,
-    spec: ServeSpec,
     fleet: Fleet,
     facts: Mapping[str, Facts],
     folder: RunFolder,
@@ -127,10 +127,11 @@ def _bring_up(
     say: Sink,
     keep: bool,
 ) -> BroughtUp:
-    """`bring_up`, with a report in the run's folder also where it fails."""
+    """`bring_up`, with a report in the run's folder also where it fails, and the command that ends what was kept."""
     try:
-        return bring_up(made, spec, fleet, facts, folder, redactor, say, keep_on_failure=keep)
+        return bring_up(made, request.serve, fleet, facts, folder, redactor, say, keep_on_failure=keep)
     except RunFailedError as error:
+        error.take_down = again(request.inventory, "stop", made.deployment)
         folder.write_json("report.json", {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)})
         raise
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from datetime import timedelta
 
-from flagscale_deploy.checks.ground import at_worst, on, word
+from flagscale_deploy.checks.ground import at_worst, on
 from flagscale_deploy.checks.model import Finding, Scene
+from flagscale_deploy.inventory.again import again
 from flagscale_deploy.observation import Facts, GpuProcess
 from flagscale_deploy.plan.placement import busy_gpus
 from flagscale_deploy.plan.recorded import held_gpus, others
@@ -49,9 +50,8 @@ def _free(scene: Scene, name: str, facts: Facts, told: Collection[int]) -> str:
     """What frees GPUs: a deployment is stopped, a crashed run of ours cleaned up, a stranger's process ended."""
     known = {str(record.get("deployment")) for record in others(facts, _own(scene))}
     ours = busy_with(scene, name)
-    cures = [f"flagscale-deploy stop --name {word(each)}" for each in sorted(ours & known)]
-    source = word(scene.inventory.source)
-    cures += [f"flagscale-deploy cleanup -i {source} --name {word(each)}" for each in sorted(ours - known)]
+    cures = [again(scene.inventory, "stop", each) for each in sorted(ours & known)]
+    cures += [again(scene.inventory, "cleanup", each) for each in sorted(ours - known)]
     users = [user for gpu in facts.gpus if gpu.index in told for user in gpu.processes]
     users = [user for user in users if user.run.partition("/")[0] not in ours]
     if users:

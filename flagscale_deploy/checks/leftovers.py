@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.gpu_users import busy_with
-from flagscale_deploy.checks.ground import no_answer, no_spec, on, word
+from flagscale_deploy.checks.ground import no_answer, no_spec, on
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.inventory.again import again
 from flagscale_deploy.plan.recorded import current, others
 
 
@@ -21,7 +22,7 @@ def other_deployments(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"{', '.join(found)} runs there",
                 "this deployment alone",
-                "; ".join(f"flagscale-deploy stop --name {word(each)}" for each in found),
+                "; ".join(again(scene.inventory, "stop", each) for each in found),
                 "warning",
             )
 
@@ -53,7 +54,7 @@ def crashed_runs(scene: Scene) -> Iterator[Finding]:
                     name,
                     f"{count} {'process' if count == 1 else 'processes'} of {run}",
                     "none that no record knows",
-                    f"flagscale-deploy cleanup -i {word(scene.inventory.source)} --name {word(deployment)}",
+                    again(scene.inventory, "cleanup", deployment),
                     "warning",
                 )
 

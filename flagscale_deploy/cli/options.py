@@ -91,7 +91,7 @@ def command(function: F) -> F:
         try:
             code = function(console, **words)
         except DeployError as error:
-            code = _report(console, error, bool(words.get("as_json")), words.get("name"))
+            code = _report(console, error, bool(words.get("as_json")))
         except KeyboardInterrupt:
             console.error("interrupted")
             code = 130
@@ -114,7 +114,7 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _report(console: Console, error: Exception, as_json: bool, name: str | None) -> int:
+def _report(console: Console, error: Exception, as_json: bool) -> int:
     from flagscale_deploy.deploy import RunFailedError, failure_json
     from flagscale_deploy.errors import DeployError
     from flagscale_deploy.views.run import show_run_failure
@@ -125,7 +125,7 @@ def _report(console: Console, error: Exception, as_json: bool, name: str | None)
             console.json(
                 {"schema": 1, "verdict": "failed", "folder": str(error.folder.path), **failure_json(error.failure)}
             )
-        show_run_failure(console, error, name or error.deployment)
+        show_run_failure(console, error)
         return error.exit_code
     if as_json:
         faults = [{"where": each.where, "problem": each.problem, "remedy": each.remedy}
@@ -147,6 +147,8 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}))
     for secret in request.secrets:
         console.redactor.add(secret)
+    if request.name is not None and request.options.inventory is None and request.spec is None:
+        console.note("neither -i nor -c: this is about this machine only")
     return request
 
 

@@ -42,7 +42,9 @@ def _read(path: str | Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise InputError.at(source, "there is no such file", "name the inventory with -i/--inventory") from error
+        raise InputError.at(
+            source, "there is no such file", "correct the path; a relative one starts where you are"
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError.at(
             source, f"found bytes that are not UTF-8 text (byte {error.start})", "save it as text in UTF-8"
@@ -63,7 +65,7 @@ def local_inventory() -> Inventory:
     """This machine alone, reached without SSH; for a deployment that names no hosts."""
     host = Host("localhost", "localhost", connection="local")
     groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=("localhost",))}
-    return Inventory((host,), groups, "localhost")
+    return Inventory((host,), groups, "localhost", options=())
 
 
 def _parse(text: str, source: str, files: VariableFiles) -> Inventory:

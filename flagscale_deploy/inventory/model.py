@@ -65,6 +65,8 @@ class Inventory:
     hosts: tuple[Host, ...]
     groups: Mapping[str, Group] = field(default_factory=dict)
     source: str = "inventory"
+    options: tuple[str, ...] | None = None
+    """The words of a command line that name these hosts again: none for this machine. None: `-i`, with `source`."""
 
     def __getitem__(self, name: str) -> Host:
         return next(host for host in self.hosts if host.name == name)

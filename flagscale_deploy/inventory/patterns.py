@@ -88,9 +88,8 @@ def _named(inventory: Inventory, expression: str) -> list[str]:
         found.update(dict.fromkeys(name for name in inventory.names if matcher.match(name)))
     if not found and not groups and not _is_wild(expression):
         known = (*inventory.names, *inventory.groups)
-        raise InputError.at(
-            _WHERE, f"{expression!r} is no host or group of {inventory.source}", nearest(expression, known)
-        )
+        problem = f"{expression!r} is no host or group of {inventory.source}"
+        raise InputError.at(_WHERE, problem, nearest(expression, known, "`hosts` lists them"))
     return list(found)
 
 

@@ -70,7 +70,7 @@ def run_json(result: RunResult) -> dict[str, Any]:
     }
 
 
-def show_run_failure(console: Console, error: RunFailedError, name: str) -> None:
+def show_run_failure(console: Console, error: RunFailedError) -> None:
     """`run` that did not: what, where, why, and what was done about it."""
     failure = error.failure
     console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was said when it happened
@@ -81,7 +81,7 @@ def show_run_failure(console: Console, error: RunFailedError, name: str) -> None
     for host, why in failure.unread.items():
         console.error(f"logs of {host} could not be collected: {why}")
     if failure.stopped is None:
-        console.note(f"left as it is (--keep-on-failure); take it down with: flagscale-deploy stop --name {name}")
+        console.note(f"left as it is (--keep-on-failure); take it down with: {error.take_down}")
     else:
         console.note("what was started has been taken down:")
         show_stop(console, failure.stopped, to_error=True)

@@ -77,7 +77,8 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(lab: Lab, operator:
 def test_what_failed_can_be_kept_and_stopped_later(lab: Lab, operator: Operator, serve: Write) -> None:
     served = serve(stand_in="hangs", **UNREADY)
     ended = operator("run", "-c", served.config, "--keep-on-failure", exits=5)
-    assert f"flagscale-deploy stop --name {served.name}" in ended.err
+    (told,) = re.findall(r"take it down with: flagscale-deploy (.*)", ended.err)
+    assert told == f"stop -i {operator.inventory} --name {served.name}"
     (kept,) = lab.processes(served.name)
     stopped = operator("stop", "--name", served.name, "--json").json
     assert stopped["hosts"]["node1"]["ended"] == 1

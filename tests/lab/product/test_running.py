@@ -52,7 +52,7 @@ def test_what_runs_already_is_not_started_again_and_a_changed_one_is_refused(
     assert f"endpoint http://{lab.hosts[0].address}:{served.port}/v1" in again.out
     changed = operator("run", "-c", served.config, "model_args.model0.max-model-len=512", exits=4)
     assert "it runs already, with another configuration" in changed.err
-    assert f"flagscale-deploy stop --name {served.name}" in changed.err
+    assert f"flagscale-deploy stop -i {operator.inventory} --name {served.name}" in changed.err
     assert lab.processes(served.name) == before
     operator("stop", "--name", served.name)
 

@@ -164,7 +164,7 @@ def test_another_configuration_of_what_runs_is_refused(world: World) -> None:
     error = refused_run(world)
     assert isinstance(error, CheckError)
     assert "it runs already, with another configuration" in str(error)
-    assert "flagscale-deploy stop --name qwen" in str(error)
+    assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in str(error)
     assert "launch" not in world.modules
 
 

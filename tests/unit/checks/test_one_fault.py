@@ -243,7 +243,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "warning",
         {"deployments": ({"deployment": "llama", "boot_id": "boot-gpu03"},)},
         "llama runs there",
-        "flagscale-deploy stop --name llama",
+        "flagscale-deploy stop -i hosts.yaml --name llama",
     ),
     (
         "lock",
@@ -300,7 +300,7 @@ def test_gpus_of_another_deployment_are_told_where_they_are_lacking() -> None:
     record = {"deployment": "llama", "boot_id": "boot-gpu03", "gpus": [0, 1]}
     found = {each.check: each for each in _complaints({"gpu03": {"deployments": (record,)}})}
     assert found["gpu-busy"].state == "failed"
-    assert "flagscale-deploy stop --name llama" in found["gpu-busy"].remedy
+    assert "flagscale-deploy stop -i hosts.yaml --name llama" in found["gpu-busy"].remedy
 
 
 def test_more_gpus_asked_for_than_there_are() -> None:

@@ -195,7 +195,7 @@ OUTCOMES: dict[str, Outcome | HostError] = {
 def failure(console: Console) -> None:
     diagnosis = Diagnosis("gpu02", "e.log", EVIL, "cause", "remedy")
     failed = Failure(RemoteError("gpu01", EVIL), diagnosis, {"gpu01": 3}, {"gpu02": EVIL}, STOPPED)
-    show_run_failure(console, RunFailedError(failed, RunFolder(Path("/out"), str), "qwen"), "qwen")
+    show_run_failure(console, RunFailedError(failed, RunFolder(Path("/out"), str), "qwen"))
 
 
 def well(console: Console) -> None:

@@ -63,6 +63,11 @@ def test_a_pattern_that_cannot_be_meant_is_refused(pattern: str, problem: str) -
         limit(INVENTORY, pattern)
 
 
+def test_what_is_like_no_name_is_answered_with_where_names_are_told() -> None:
+    with pytest.raises(InputError, match=r"is no host or group of inventory\n.*`hosts` lists them"):
+        limit(INVENTORY, "zzz")
+
+
 def test_a_near_miss_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match="did you mean 'rack'"):
         limit(INVENTORY, "rock")

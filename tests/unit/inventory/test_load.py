@@ -60,7 +60,7 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"hosts: [\xff]")
     for path, problem in [
         (tmp_path, "found a directory"),
-        (tmp_path / "none.yaml", "there is no such file"),
+        (tmp_path / "none.yaml", "there is no such file\n.*correct the path"),
         (tmp_path / "bytes.yaml", r"not UTF-8 text \(byte 8\)"),
         (tmp_path / "bytes.yaml" / "x", "cannot be read"),
     ]:

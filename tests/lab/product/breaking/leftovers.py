@@ -14,12 +14,12 @@ from tests.lab.product.breaking.stage import MODEL, NAME, Stage, caught_by
 LOST = "exec env FLAGSCALE_DEPLOY_RUN=lost/20260101-000000-abcdef sleep 3600"
 
 
-@caught_by("other-deployments", "flagscale-deploy stop --name other", state="warning")
+@caught_by("other-deployments", "flagscale-deploy stop -i ", state="warning")
 def another_deployment_runs_there(stage: Stage) -> None:
     run_another(stage, gpus=0)
 
 
-@caught_by("gpu-busy", "flagscale-deploy stop --name other")
+@caught_by("gpu-busy", "flagscale-deploy stop -i ")
 def another_deployment_has_its_gpu(stage: Stage) -> None:
     run_another(stage, gpus=1)
 
