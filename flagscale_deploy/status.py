@@ -236,7 +236,7 @@ def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> 
 
 def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
     """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
-    before it has workers."""
+    before it has workers. Whoever was ready once (`ready_at`), and lives, hangs where no answer comes."""
     if answer is None:
         return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
     if (answer["record"] or {}).get("stopped_at"):
@@ -250,7 +250,11 @@ def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tup
         return "dead", said["why"]
     if said["token"]:
         return "ready", ""
-    has_been_ready = said["health"] == 200 or (said["health"] is not None and instance.get("replica") is not None)
+    has_been_ready = (
+        said["health"] == 200
+        or said.get("ready_at") is not None
+        or (said["health"] is not None and instance.get("replica") is not None)
+    )
     return ("unwell" if has_been_ready else "starting"), said["why"]
 
 

@@ -1,28 +1,37 @@
 """Looks at a deployment on this host: what its record says, and what of it is really there.
 
 main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
-"ranks": {part: n}, "instances": {"model/0": {"alive", "health", "token", "why", "metrics"}}, "ray": {"nodes",
-"missing", "available", "pending"} | {"why"} | None}. `live` counts all processes of the deployment here, by marker,
-session and descent, `ranks` those of them that play a part (`ranks.py`). With `ask`, servers are asked for a token and
-Ray for its nodes; of a program of the user's own see `look_at_program`.
+"ranks": {part: n}, "instances": {"model/0": {"alive", "health", "token", "why", "metrics", "ready_at"}}, "ray":
+{"nodes", "missing", "available", "pending"} | {"why"} | None} within about ANSWER_SECONDS. `live` counts all processes
+of the deployment here, by marker, session and descent, `ranks` those of them that play a part (`ranks.py`). With `ask`,
+servers are asked for a token and Ray for its nodes; of a program of the user's own see `look_at_program`.
 """
 
+import contextlib
 import threading
+import time
 from typing import Any, Dict, List, Optional
 
 from flagscale_deploy.remote import metrics, openai, processes, program, ranks, ray_nodes, record
+from flagscale_deploy.remote.beside import Beside
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.proc import Process
 from flagscale_deploy.remote.watch import zombie
 from flagscale_deploy.remote.wire import say
 
-TOKEN_SECONDS = 20
+HEALTH_SECONDS = 5
+TOKEN_SECONDS = 18
+ANSWER_SECONDS = 25.0
+"""Nobody is waited for any longer; a socket's own deadline is for each piece of an answer."""
 
 
 def main(args: Dict[str, Any]) -> None:
     known = record.read(args["deployment"], args["host"])
-    listed = [dict(each, alive=alive(each)) for each in (known or {}).get("processes", [])]
     found = live(args["deployment"], known)
+    stopped = {each.pid for each in found if each.state in "Tt"}
+    listed = [
+        dict(each, alive=alive(each), stopped=each["pid"] in stopped) for each in (known or {}).get("processes", [])
+    ]
     answer = {"record": known, "processes": listed, "live": len(found)}  # type: Dict[str, Any]
     answer["ranks"] = ranks.count(found)
     asked = args["ask"] and known and not known.get("stopped_at")
@@ -57,6 +66,15 @@ def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any
     return {"token": at is not None, "at": at, "why": why}
 
 
+def with_past(said: Dict[str, Any], script: str, listed: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """What is said of a server, with what is known of its process: since when it was ready, whether it is stopped."""
+    own = [each for each in listed if each["alive"] and each["script"] == script]
+    ready_at = max((each.get("ready_at") or 0.0 for each in own), default=0.0) or None
+    held = [each["pid"] for each in own if each["stopped"]]
+    hint = "; process %d is stopped (kill -CONT %d lets it go on)" % (held[0], held[0]) if held else ""
+    return dict(said, ready_at=ready_at, why=said["why"] + (hint if said["why"] else ""))
+
+
 class Questions:
     """Asks every server and Ray of this host at the same time. Ray without its daemons would answer after minutes."""
 
@@ -75,30 +93,37 @@ class Questions:
                 self.ray = {"why": "%s is gone" % " and ".join(gone)}
             else:
                 threads.append(threading.Thread(target=self._ask_ray))
+        end = time.monotonic() + ANSWER_SECONDS
         for thread in threads:
+            thread.daemon = True
             thread.start()
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
+        scripts = {each["name"]: each["script"] for each in known.get("instances", []) + known.get("routers", [])}
+        self.instances = {name: with_past(said, scripts[name], listed) for name, said in self.instances.items()}
 
     def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
-        said = {"alive": running, "health": None, "token": None, "why": "", "metrics": None}  # type: Dict[str, Any]
+        late = "it does not answer within %d s" % ANSWER_SECONDS
+        said = {"alive": running, "health": None, "token": None, "why": late, "metrics": None}  # type: Dict[str, Any]
         self.instances[instance["name"]] = said
         if instance.get("engine") == "program":
-            said.update(look_at_program(instance, running, self._args))
+            said.update({"why": ""}, **look_at_program(instance, running, self._args))
             return
         if not running:
             said["why"] = "its process is gone"
             return
         key = openai.api_key(self._args["deployment"], self._args["host"])
         try:
-            said["health"] = openai.request(instance["local_url"] + "/health", key=key, timeout=5)[0]
+            said["health"] = openai.request(instance["local_url"] + "/health", key=key, timeout=HEALTH_SECONDS)[0]
             if said["health"] == 200:
-                said["metrics"] = metrics.ask(instance["local_url"], key)
+                figures = Beside(metrics.ask, instance["local_url"], key)
                 ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
                 said["token"], said["why"] = ok, "" if ok else text
+                with contextlib.suppress(TimeoutError):
+                    said["metrics"] = figures.result(metrics.SECONDS)
             else:
                 said["why"] = "/health answers %d" % said["health"]
-        except OSError as error:
+        except (OSError, ValueError) as error:
             said["why"] = "it does not answer: %s" % error
 
     def _ask_ray(self) -> None:

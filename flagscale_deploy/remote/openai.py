@@ -1,5 +1,6 @@
 """Asks a server on this host over its OpenAI API, with the key that only this host's secrets know."""
 
+import http.client
 import json
 import shlex
 import ssl
@@ -22,7 +23,7 @@ def api_key(deployment: str, host: str) -> Optional[str]:
 def request(
     url: str, body: Optional[Dict[str, Any]] = None, key: Optional[str] = None, timeout: float = 30.0
 ) -> Tuple[int, str]:
-    """Status and text of an answer; errors of HTTP are answers, OSError is raised where none came."""
+    """Status and text of an answer; errors of HTTP are answers. OSError is raised where none came, or no HTTP."""
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = "Bearer " + key
@@ -33,10 +34,13 @@ def request(
         *([urllib.request.HTTPSHandler(context=unverified)] if unverified else []),
     )
     try:
-        with opener.open(urllib.request.Request(url, data=data, headers=headers), timeout=timeout) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace")
+        try:
+            with opener.open(urllib.request.Request(url, data=data, headers=headers), timeout=timeout) as answer:
+                return answer.status, answer.read().decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        raise OSError("no answer in HTTP: %s %s" % (type(error).__name__, str(error)[:200])) from error
 
 
 def one_token(url: str, model: str, key: Optional[str], timeout: float) -> Tuple[bool, str]:

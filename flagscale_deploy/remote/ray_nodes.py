@@ -14,7 +14,7 @@ from typing import Any, Dict
 from flagscale_deploy.remote import state
 from flagscale_deploy.remote.wire import say
 
-RAY_SECONDS = 30
+RAY_SECONDS = 20
 
 
 def main(args: Dict[str, Any]) -> None:

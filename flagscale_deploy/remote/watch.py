@@ -2,7 +2,8 @@
 
 main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
 {"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why":
-text}. Ready is: the process lives, /health is 200, and a one-token completion came back.
+text}. Ready is: the process lives, /health is 200, and a one-token completion came back. Its process in the record then
+has `ready_at`.
 
 With {program: {addresses}} it is a program of the user's own: ready as `remote/program.py` has it, which adds {"at":
 address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
@@ -14,7 +15,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import openai, program, shared_memory
+from flagscale_deploy.remote import openai, program, record, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -38,12 +39,20 @@ def main(args: Dict[str, Any]) -> None:
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
+                record.update(args["deployment"], args["host"], lambda known: note_ready(known, args))
                 say(ready=True, **{"at" if own else "token": asking.answered})
                 return
             if time.monotonic() >= end:
                 say(timed_out=True, why=asking.why)
                 return
             select.select([], [], [], POLL_SECONDS)
+
+
+def note_ready(known: Dict[str, Any], args: Dict[str, Any]) -> None:
+    """Of a server that was ready once, silence means something else than of one that starts."""
+    for process in known.get("processes", []):
+        if (process["pid"], process.get("start_ticks")) == (args["pid"], args["start_ticks"]):
+            process["ready_at"] = time.time()
 
 
 def how_it_ended(args: Dict[str, Any]) -> Dict[str, Any]:

@@ -31,7 +31,15 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     answer = operator("call", "hi", *named, "--system", "be brief", "--max-tokens", "5", "--json").json
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
-    lab.hosts[0].run(["kill", "-9", str(given(lab.hosts[0], served.port)["pid"])])
+    server = str(given(lab.hosts[0], served.port)["pid"])
+    lab.hosts[0].run(["kill", "-STOP", server])
+    hangs = operator("status", *named, "--json", exits=1).json
+    assert (hangs["state"], hangs["instances"][0]["state"]) == ("unwell", "unwell")
+    assert "it does not answer: timed out; process " in hangs["instances"][0]["problem"]
+    lab.hosts[0].run(["kill", "-CONT", server])
+    assert operator("status", *named, "--json").json["state"] == "ready"
+
+    lab.hosts[0].run(["kill", "-9", server])
     dead = operator("status", *named, "--json", exits=1).json
     assert (dead["state"], dead["instances"][0]["state"]) == ("dead", "dead")
     refused = operator("call", "hi", *named, exits=1)

@@ -67,6 +67,7 @@ def test_ready_is_what_answers_with_every_node_there() -> None:
 
 
 ON_HEAD = {"gcs_server": 1, "raylet": 1, "rank": 1}
+HANGS = {**WELL, "health": None, "token": None, "why": "it does not answer: timed out"}
 UNANSWERED = {"qwen/0": {**WELL, "token": None, "why": "it does not answer: timed out"}}
 
 
@@ -97,6 +98,9 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
         head(instances={"qwen/0": {**WELL, "health": 503, "token": None, "why": "/health answers 503"}}), worker(),
         "unwell", "unwell", 1),
     "no token comes": (head(instances=UNANSWERED), worker(), "unwell", "unwell", 1),
+    "it was ready, and hangs": (
+        head(instances={"qwen/0": {**HANGS, "ready_at": 1500.0}}), worker(), "unwell", "unwell", 1),
+    "it loads, and listens late": (head(instances={"qwen/0": HANGS}), worker(), "starting", "starting", 1),
     "stopped": (gone(record("engine")), gone(record("ray-worker")), "stopped", "stopped", 0),
     "stopped, but one host has survivors": (
         gone(record("engine")), {**gone(record("ray-worker")), "live": 2}, "leftovers", "stopped", 1),
