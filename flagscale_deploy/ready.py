@@ -65,7 +65,7 @@ def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeouts: T
     }
     waiting = _Waiting(len(watches), vigil)
     tasks: dict[str, Callable[[], Ready | None]] = {
-        name: partial(waiting.until_all, partial(watch.wait, fleet)) for name, watch in watches.items()
+        name: partial(waiting.until_all, name, partial(watch.wait, fleet)) for name, watch in watches.items()
     }
     results = fleet.gather({**vigil.tasks, **tasks}, fail_fast=True, together=True)
     failed = failures(results)
@@ -81,8 +81,9 @@ class _Waiting:
     def __init__(self, instances: int, vigil: Vigil) -> None:
         self._left, self._vigil, self._lock = instances, vigil, threading.Lock()
 
-    def until_all(self, wait: Callable[[], Ready]) -> Ready:
+    def until_all(self, name: str, wait: Callable[[], Ready]) -> Ready:
         ready = wait()
+        self._vigil.ready(name)
         with self._lock:
             self._left -= 1
         if not self._left:
@@ -159,7 +160,7 @@ class _Watch:
 
     def _read(self, lines: Sequence[str]) -> None:
         if lines:
-            self.vigil.heard(lines)
+            self.vigil.heard(self.instance.name, lines)
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.stall import Stalls
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program, call
 
@@ -69,15 +69,12 @@ class Vigil:
     """
 
     def __init__(self, plan: Plan, fleet: Fleet, stall: float, say: Sink) -> None:
-        self._plan, self._fleet, self._stall, self._say = plan, fleet, stall, say
+        self._plan, self._fleet, self._say = plan, fleet, say
         self._over = _Over(fleet.cancelled)
         self._asked = threading.Event()
         self._lock = threading.Lock()
         self._programs: list[Program] = []
-        self._line_at = time.monotonic()
-        self._still: dict[str, float] = {}
-        self._stopped: dict[str, list[str]] = {}
-        self._told_stall = False
+        self._stalls = Stalls(plan.instances, stall, say)
         self._kept: deque[str] = deque(maxlen=KEPT_LINES)
         self._needs = 0.0
         self.losses: list[Loss] = []
@@ -91,16 +88,19 @@ class Vigil:
             tasks["placement"] = self._watch_placement
         return tasks
 
-    def heard(self, lines: Iterable[str]) -> None:
-        """Lines of an engine's log: it gets on."""
+    def heard(self, name: str, lines: Iterable[str]) -> None:
+        """Lines of the log of the instance of that name: it gets on."""
+        self._stalls.heard(name)
         with self._lock:
-            self._line_at = time.monotonic()
             for line in lines:
                 self._kept.append(line)
                 if _ASKS.search(line):
                     self._needs = max(self._needs, sum(map(float, _NEEDS.findall(line))))
                     self._asked.set()
-        self._tell_stall()
+
+    def ready(self, name: str) -> None:
+        """An instance is ready."""
+        self._stalls.ready(name)
 
     def end(self) -> None:
         """All instances are ready."""
@@ -143,9 +143,7 @@ class Vigil:
 
     def _read(self, host: str, message: Mapping[str, Any]) -> None:
         if "still" in message:
-            with self._lock:
-                self._still[host], self._stopped[host] = message["still"], message["stopped"]
-            self._tell_stall()
+            self._stalls.seen(host, message["still"])
         for each in message.get("gone", ()):
             loss = Loss(host, each["title"], each["pid"])
             self.losses.append(loss)
@@ -169,25 +167,6 @@ class Vigil:
         error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines))
         self._say(Event(SERVE, "failed", loss.host, error.problem))
         raise error
-
-    def _tell_stall(self) -> None:
-        """Say once that nothing moves, on any host, and once that it moves again."""
-        with self._lock:
-            quiet = time.monotonic() - self._line_at
-            still = min([*self._still.values(), quiet]) if self._still else 0.0
-            now = still >= self._stall
-            if now == self._told_stall:
-                return
-            self._told_stall = now
-            stopped = {host: titles for host, titles in self._stopped.items() if titles}
-            hosts = sorted(stopped or self._still)
-        if not now:
-            self._say(Event(SERVE, "note", "", "it moves again"))
-            return
-        held = "; ".join(f"{', '.join(titles)} on {host} is stopped, or waits for a disk"
-                         for host, titles in sorted(stopped.items()))  # fmt: skip
-        text = f"nothing moves on {', '.join(hosts)}: no log line, no byte read, no CPU time used for {still:.0f} s"
-        self._say(Event(SERVE, "note", hosts[0] if len(hosts) == 1 else "", text + (f" ({held})" if held else "")))
 
     def _watch_placement(self) -> None:
         """Once an engine has asked Ray for GPUs: say what Ray has, for as long as it cannot give them."""

@@ -16,16 +16,16 @@ TICKS = float(os.sysconf("SC_CLK_TCK"))
 
 
 class Activity:
-    """How long a group of processes has been still. A process that is new has moved."""
+    """How long a group of processes has been still. A process that is new has read."""
 
     def __init__(self) -> None:
-        self._moved = self._looked = time.monotonic()
+        self._read = self._worked = self._looked = time.monotonic()
         self._used: Dict[Identity, Tuple[int, int]] = {}
         self.stopped: List[int] = []
         """Those of them that are stopped (SIGSTOP, a debugger) or wait for a disk, at the last look."""
 
-    def look(self, processes: Iterable[Process]) -> float:
-        """Seconds since one of them used CPU time, or read."""
+    def look(self, processes: Iterable[Process]) -> Tuple[float, float]:
+        """Seconds since one of them has read, and since one has used CPU time."""
         now = time.monotonic()
         seconds, self._looked = now - self._looked, now
         used, self.stopped = {}, []
@@ -38,14 +38,12 @@ class Activity:
             if state in "DTt":
                 self.stopped.append(process.pid)
             before = self._used.get(process.identity)
-            if (
-                before is None
-                or ticks - before[0] > BUSY * TICKS * seconds
-                or read - before[1] > READ_BYTES * max(seconds, 1.0)
-            ):
-                self._moved = now
+            if before is None or read - before[1] > READ_BYTES * max(seconds, 1.0):
+                self._read = now
+            if before is None or ticks - before[0] > BUSY * TICKS * seconds:
+                self._worked = now
         self._used = used
-        return now - self._moved
+        return now - self._read, now - self._worked
 
 
 def usage(process: Process) -> Optional[Tuple[str, int, int]]:

@@ -18,7 +18,7 @@ FLOORS = (
     ("plan",),
     ("checks",),
     ("transport", "folder"),
-    ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments"),
+    ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments", "stall"),
     ("vigil",),
     ("ready",),
     ("deploy", "request"),

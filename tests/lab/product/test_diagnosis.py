@@ -34,7 +34,8 @@ def test_a_rank_that_dies_on_another_host_is_named_within_seconds_and_ends_the_r
 ) -> None:
     served = hanging(serve, "forks")
     running = operator.start("run", "-c", served.config)
-    running.wait_for("nothing moves on node1, node2")  # so both hosts are being watched
+    for host in lab.hosts:
+        running.wait_for(f"nothing moves on {host.name}")  # so both hosts are being watched
     other = lab.hosts[1]
     rank = given(other, served.ports[2])["children"][0]
     killed = time.time()

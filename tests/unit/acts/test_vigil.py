@@ -128,8 +128,9 @@ def test_a_host_that_cannot_be_watched_is_said_and_ends_nothing() -> None:
     assert notes(heard) == [("gpu02", "its processes cannot be watched: the connection was lost")]
 
 
-def still(seconds: float, *stopped: str) -> dict[str, Any]:
-    return {"still": seconds, "ranks": {}, "stopped": list(stopped)}
+def still(seconds: float, *stopped: str, used: float | None = None) -> dict[str, Any]:
+    group = {"read": seconds, "used": seconds if used is None else used, "stopped": list(stopped)}
+    return {"still": {"": group}, "ranks": {}}
 
 
 def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
@@ -153,15 +154,13 @@ def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
     assert texts[1:] == ["it moves again"]
 
 
-@pytest.mark.parametrize("moving", ["gpu01", "gpu02"])
-def test_as_long_as_one_host_works_nothing_stands_still(moving: str) -> None:
-    """Capturing graphs and compiling log nothing for minutes, and compute."""
+def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
     heard = Heard()
     told = {name: threading.Event() for name in HOSTS}
 
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         for _ in range(100):
-            yield still(0.1 if host.name == moving else 60.0)
+            yield still(0.1 if host.name == "gpu02" else 60.0)
             yield None
         told[host.name].set()
         yield from silence_until(threading.Event(), 30)
@@ -173,6 +172,21 @@ def test_as_long_as_one_host_works_nothing_stands_still(moving: str) -> None:
 
     wait(heard, watch=watch, watch_ranks=ranks)
     assert notes(heard) == []
+
+
+def test_cpu_time_that_is_used_is_said_more_softly() -> None:
+    """Capturing graphs and compiling log nothing for minutes, and compute; a rank that waits for another one spins."""
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        while True:
+            yield still(31.0, used=0.0 if host.name == "gpu02" else None)
+            yield None
+
+    wait(heard, watch=lambda *_: until(heard, "no byte read", READY), watch_ranks=ranks)
+    ((_, text),) = [each for each in notes(heard) if "gpu01, gpu02" in each[1]] or notes(heard)[-1:]
+    assert text.startswith("no log line, no byte read on ")
+    assert text.endswith("; CPU is used on gpu02: compiling, or spinning while it waits")
 
 
 ASKS = "INFO 11-22 10:58:53 [ray_utils.py:607] No current placement group found. Creating a new placement group."

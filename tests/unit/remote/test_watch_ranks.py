@@ -107,10 +107,38 @@ def test_how_long_nothing_moves_is_told_and_who_is_stopped(home: Home, people: H
     home.record()
     rank = start(people, home, "ray::RayWorkerProc")
     with watching(home) as watch:
-        wait_until(lambda: (watch.latest("still") or 0) > 1.5)
-        assert watch.latest("stopped") == []
+        wait_until(lambda: of_ray(watch)["read"] > 1.5)
+        assert of_ray(watch)["used"] > 1.5
+        assert of_ray(watch)["stopped"] == []
         os.kill(rank, signal.SIGSTOP)
-        wait_until(lambda: watch.latest("stopped") == ["ray::RayWorkerProc"])
+        wait_until(lambda: of_ray(watch)["stopped"] == ["ray::RayWorkerProc"])
+
+
+def of_ray(watch: Watching) -> dict[str, Any]:
+    nothing = {"read": 0.0, "used": 0.0, "stopped": []}
+    return dict((watch.latest("still") or {}).get("", nothing))
+
+
+SPINS = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'while True: pass'], \
+start_new_session=True)\nprint(child.pid, flush=True)\nchild.wait()"
+
+
+def test_every_engine_is_watched_by_itself_with_what_it_started(home: Home, people: Household) -> None:
+    """One spins in a child of its own; what the other one does is its own."""
+    marker = f"{home.deployment}/r1"
+    spinning, _child = people.python(SPINS, marker)
+    waiting = people.python("print('up', flush=True)\n" + WAITS, marker)[0]
+    scripts = {"engine": "one.sh", "engine ": "two.sh"}
+    record = home.record({"engine": spinning, "engine ": waiting})
+    for process in record["processes"]:
+        process.update(role="engine", script=scripts[process["role"]])
+    home.record(processes=record["processes"])
+    with watching(home) as watch:
+        wait_until(lambda: ((watch.latest("still") or {}).get("two.sh") or {"used": 0.0})["used"] > 1.2)
+        still = watch.latest("still")
+    assert set(still) == {"one.sh", "two.sh"}
+    assert still["one.sh"]["used"] < 1.2
+    assert still["one.sh"]["read"] > 1.0
 
 
 READS = """
@@ -124,11 +152,11 @@ WAITS = "import time; time.sleep(99)"
 
 
 @pytest.mark.parametrize(
-    "work",
-    ["while True: pass", READS],
+    ("work", "which"),
+    [("while True: pass", 1), (READS, 0)],
     ids=["computes", "reads"],
 )
-def test_who_computes_or_reads_is_not_still(people: Household, work: str) -> None:
+def test_who_computes_or_reads_is_not_still(people: Household, work: str, which: int) -> None:
     busy, idle = (people.python(f"print('up', flush=True)\n{code}")[0] for code in (work, WAITS))
     found = {each.pid: each for each in scan()}
     working, waiting = Activity(), Activity()
@@ -136,8 +164,9 @@ def test_who_computes_or_reads_is_not_still(people: Household, work: str) -> Non
     waiting.look([found[idle]])
     began = time.monotonic()
     stillest = 0.0
-    while waiting.look([found[idle]]) < 1.2:
-        stillest = max(stillest, working.look([found[busy], found[idle]]))
+    while min(waiting.look([found[idle]])) < 1.2:
+        stillest = max(stillest, working.look([found[busy], found[idle]])[which])
         assert time.monotonic() - began < 20
         time.sleep(0.3)
     assert stillest < 0.7
+    assert (working.look([found[busy]])[0] > 1.0) == (which == 1)
