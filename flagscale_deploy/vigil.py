@@ -113,7 +113,7 @@ class Vigil:
     def blames(self, lines: Iterable[str]) -> str:
         """The process whose end is why an engine ended, in words; "" where its log tells a cause of its own."""
         found = diagnose([("", "", lines)])
-        known = found is not None and found.level != "consequence"
+        known = found is not None and found.level not in ("consequence", "echo")
         return "" if known or not self.losses else f", after {self.losses[0]}"
 
     @property

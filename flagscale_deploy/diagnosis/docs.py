@@ -10,8 +10,10 @@ _HEAD = """\
 When `run` fails, `status` finds something dead or unwell, or you ask with `logs --diagnose`, the logs of all hosts are
 searched for these texts. The first that is named is the earliest **cause** by the times that the lines bear; where
 times are not known, the one nearest to the top of this page. A **consequence** follows from something else: it is named
-only where there is no cause, and no unknown exception before it. Some texts **say nothing** of a cause and are never
-named. A line that came from another host (`ip=10.0.0.2` in front of it) belongs to that host.
+only where there is no cause, and no unknown exception before it. What **others see** of a process that ended (a
+connection that closes) is often written down before anybody knows whose it was: it is named only where no log tells
+of the end itself. Some texts **say nothing** of a cause and are never named. A line that came from another host
+(`ip=10.0.0.2` in front of it) belongs to that host.
 
 Made from [`signatures.yaml`](../flagscale_deploy/signatures.yaml), where the patterns are; `make check` fails where the
 two differ, and prints the command that makes it anew.
@@ -19,6 +21,7 @@ two differ, and prints the command that makes it anew.
 _TITLES: tuple[tuple[Level, str], ...] = (
     ("cause", "Causes"),
     ("consequence", "Consequences"),
+    ("echo", "What others see of it"),
     ("never", "Texts that say nothing of the cause"),
 )
 

@@ -20,7 +20,7 @@ class Diagnosis:
     """The root cause in logs: the line, the host and file it stands in, and, if its text is known, cause and remedy.
 
     `signature` is its entry's name in the table, `source` where the table has it from,
-    `level` whether it is a cause or a consequence.
+    `level` whether it is a cause, a consequence, or an echo of one.
     """
 
     host: str
@@ -71,16 +71,28 @@ def diagnose(
     """The root cause in logs given as (host, file, lines); None where nothing looks like an error.
 
     Known causes come before all else, the earliest of them first; then exceptions and known consequences, whichever is
-    earlier; then what else calls itself an error. Where a time is not known the earlier entry of the table wins.
+    earlier; then what else calls itself an error. What others see of an end (an echo: a connection that closes) may be
+    written down before anybody has told the end itself, and gives way to it whatever the times are. Where a time is not
+    known the earlier entry of the table wins.
     `addresses` names the hosts behind addresses that lines speak of; `offsets` are the seconds that hosts' clocks are
     ahead of ours.
     """
     best: dict[tuple[int, bool], _Candidate] = {}
+    ends: dict[tuple[int, bool], _Candidate] = {}
     for host, file, lines in logs:
         for found in _in_file(host, file, lines, addresses, offsets.get(host, 0.0)):
-            key = found.weight, found.at is None
-            if key not in best or _before(found, best[key]):
-                best[key] = found
+            for among in (best, ends) if found.found.level == "consequence" else (best,):
+                key = found.weight, found.at is None
+                if key not in among or _before(found, among[key]):
+                    among[key] = found
+    first = _first(best)
+    if first is not None and first.level == "echo":
+        return _first(ends) or first
+    return first
+
+
+def _first(best: Mapping[tuple[int, bool], _Candidate]) -> Diagnosis | None:
+    """The best of the lowest weight, by time unless one without a time is nearer to the cause."""
     for weight in range(4):
         dated, undated = best.get((weight, False)), best.get((weight, True))
         if dated is not None:
@@ -119,7 +131,7 @@ def _in_file(
         weight, known = _weigh(line)
         if weight is None:
             continue
-        if daemon and (known is None or known.level == "consequence"):
+        if daemon and (known is None or known.level in ("consequence", "echo")):
             weight = 3 if known is None else 2
         rank = -1 if known is None else known.rank
         at = None if line.at is None else line.at - offset
@@ -146,7 +158,7 @@ def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:
     """How near to a cause a line is (None: not an error at all), and its entry in the table."""
     known = match(line.text)
     if known is not None:
-        return {"cause": 0, "consequence": 1, "never": None}[known.level], known
+        return {"cause": 0, "consequence": 1, "echo": 1, "never": None}[known.level], known
     if line.minor:
         return None, None
     return (1, None) if _EXCEPTION.search(line.text) else (2, None) if _ERROR.search(line.raw) else (None, None)

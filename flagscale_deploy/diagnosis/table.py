@@ -10,7 +10,7 @@ from typing import Literal
 
 import yaml
 
-Level = Literal["cause", "consequence", "never"]
+Level = Literal["cause", "consequence", "echo", "never"]
 
 
 _POSSIBLE = re.compile(r"(?:Possible reasons|Some common causes|common causes) include")
@@ -20,7 +20,8 @@ _POSSIBLE = re.compile(r"(?:Possible reasons|Some common causes|common causes) i
 class Signature:
     """An error text that users meet, what causes it, and what to do. `source` is where the fact comes from.
 
-    A consequence follows from something else, and is named only where nothing better is known. What says nothing of
+    A consequence follows from something else, and is named only where nothing better is known; an echo, what others
+    see of it, only where the consequence itself is not told either. What says nothing of
     the cause at all is never named. `rank` is its place in the table: the earlier is nearer to the cause. `hopeless`:
     the engine that says it lives on, and never gets further.
     """

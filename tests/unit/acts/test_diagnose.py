@@ -262,6 +262,33 @@ def test_recorded_failures_have_their_cause(name: str, told: tuple[str, str]) ->
     assert not [line for line in error_lines(lines, most=99) if line.startswith(("class_name", "actor_id", "File"))]
 
 
+GLOO = (
+    "[W1123 20:48:15.9000 ProcessGroupWrapper.cpp:1] RuntimeError: [pair.cc:547] Connection closed by peer [10.77.0.11]"
+)
+
+
+def test_what_another_host_sees_of_an_end_gives_way_to_who_ended_whatever_the_times_are() -> None:
+    """Raylet and GCS were killed on gpu01: gpu02's rank had lost its connection before Ray said anything."""
+    lines = (Path(__file__).parents[1] / "logs" / "raylet-killed-while-serving.log").read_text().splitlines()
+    seen = of("INFO 11-23 20:48:05 [a.py:1] x", GLOO, host="gpu02", file="worker-5276.err")
+    for logs in ([of(*lines), seen], [seen, of(*lines)]):
+        found = diagnose(logs, addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
+        assert found is not None
+        assert (found.host, found.signature) == ("gpu01", "raylet-died")
+    alone = diagnose([seen])
+    assert alone is not None
+    assert (alone.host, alone.signature, alone.level) == ("gpu02", "connection-lost", "echo")
+
+
+def test_an_end_that_only_rays_daemons_tell_of_is_named_before_its_echo() -> None:
+    exited = "Worker unexpectedly exits with a connection error code 2. End of file."
+    said = f"[2026-11-23 20:48:16,100 W 7 7] (gcs_server) w.cc:70: Reporting worker exit, address = 10.0.0.2, {exited}"
+    seen = of("ERROR 11-23 20:48:15 [core.py:1] x", GLOO, host="gpu01")
+    found = diagnose([seen, of(said, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
+    assert found is not None
+    assert (found.host, found.signature) == ("gpu02", "worker-died")
+
+
 def test_rays_daemons_are_believed_last() -> None:
     logs = [of("RuntimeError: of the dashboard", file="dashboard.log"), of("ERROR in the engine", host="gpu02")]
     assert line_of(diagnose(logs)) == "ERROR in the engine"
