@@ -22,7 +22,7 @@ from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import ROUTE, SERVE
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.program import Program
-from flagscale_deploy.vigil import Vigil
+from flagscale_deploy.vigil import Vigil, look_at_kernel
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
 SLACK_SECONDS = 30
@@ -33,10 +33,10 @@ class InstanceFailedError(RemoteError):
 
     exit_code = NotReadyError.exit_code
 
-    def __init__(self, instance: Server, problem: str, lines: Sequence[str]) -> None:
+    def __init__(self, instance: Server, problem: str, lines: Sequence[str], remedy: str = "") -> None:
         self.instance, self.lines = instance, tuple(lines)
         shown = "".join(f"\n    {line}" for line in lines)
-        super().__init__(instance.driver, f"{instance.name} {problem}{shown}")
+        super().__init__(instance.driver, f"{instance.name} {problem}{shown}", remedy)
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,11 @@ class _Watch:
                 if message.get("dead"):
                     status = message.get("exit_status")
                     how = self.vigil.blames(self.kept) if status is None else f" with exit status {status}"
-                    raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch)
+                    how, remedy = self._silent_end(how, message.get("oom", ""), status)
+                    raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("timed_out"):
-                    raise self._failed(f"is not ready after {self.timeout:g} s ({message['why']})", watch)
+                    problem = f"is not ready after {self.timeout:g} s ({message['why']})"
+                    raise self._failed(problem, watch, self._why_so_long())
         raise self._failed("cannot be watched any more", watch)
 
     @property
@@ -175,7 +177,23 @@ class _Watch:
     def _text(self, text: str) -> str:
         return text if len(self.plan.servers) == 1 else f"{self.instance.name}: {text}"
 
-    def _failed(self, problem: str, watch: Deadline) -> InstanceFailedError:
-        error = InstanceFailedError(self.instance, problem, error_lines(self.kept) or list(self.kept)[-3:])
-        self.say(Event(self.stage, "failed", self.instance.driver, error.problem, elapsed=watch.elapsed))
+    def _silent_end(self, how: str, oom: str, status: int | None) -> tuple[str, str]:
+        """What is told of an end that the log says nothing of, and where to look: who is killed has no last word."""
+        if oom:
+            return f"{how}; {oom}", look_at_kernel(self.instance.driver)
+        if how or status is not None or error_lines(self.kept):
+            return how, ""
+        silent = " and left no error in its log: most likely it was killed, from outside or by the kernel"
+        return silent, look_at_kernel(self.instance.driver)
+
+    def _why_so_long(self) -> str:
+        now = self.start.now
+        last = "its log tells of no step of its start" if now is None else f"the last step of its log was: {now.stage}"
+        return f"{last}; raise deploy.timeouts.ready where it only needs longer"
+
+    def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
+        lines = error_lines(self.kept) or list(self.kept)[-3:]
+        error = InstanceFailedError(self.instance, problem, lines, remedy)
+        text = error.problem + (f"\n    → {remedy}" if remedy else "")
+        self.say(Event(self.stage, "failed", self.instance.driver, text, elapsed=watch.elapsed))
         return error

@@ -45,9 +45,20 @@ class Loss:
     host: str
     title: str
     pid: int
+    oom: str = ""
+    """What the host's kernel has to do with it, as far as is known."""
 
     def __str__(self) -> str:
         return f"{self.host} lost {self.title} (process {self.pid})"
+
+
+def look_at_kernel(host: str) -> str:
+    """Where to look for the end of a process that said nothing itself."""
+    return f"`journalctl -k` or `dmesg` on {host} says whether the kernel ended it (for want of memory, or a fault)"
+
+
+def _because(loss: Loss) -> str:
+    return f"; {loss.oom}" if loss.oom else ""
 
 
 class _Over(threading.Event):
@@ -145,9 +156,9 @@ class Vigil:
         if "still" in message:
             self._stalls.seen(host, message["still"])
         for each in message.get("gone", ()):
-            loss = Loss(host, each["title"], each["pid"])
+            loss = Loss(host, each["title"], each["pid"], message.get("oom", ""))
             self.losses.append(loss)
-            self._say(Event(SERVE, "note", host, f"{loss.title} (process {loss.pid}) is gone"))
+            self._say(Event(SERVE, "note", host, f"{loss.title} (process {loss.pid}) is gone{_because(loss)}"))
             if self._needed(each["part"]):
                 self._fail(loss)
 
@@ -163,8 +174,9 @@ class Vigil:
                 return
         with self._lock:
             lines = error_lines(self._kept)
-        problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready"
-        error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines))
+        problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready{_because(loss)}"
+        remedy = look_at_kernel(loss.host) if loss.oom or not lines else ""
+        error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines), remedy)
         self._say(Event(SERVE, "failed", loss.host, error.problem))
         raise error
 

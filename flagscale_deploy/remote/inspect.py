@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import metrics, openai, processes, program, ranks, ray_nodes, record
+from flagscale_deploy.remote import metrics, oom, openai, processes, program, ranks, ray_nodes, record
 from flagscale_deploy.remote.beside import Beside
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.proc import Process
@@ -110,7 +110,8 @@ class Questions:
             said.update({"why": ""}, **look_at_program(instance, running, self._args))
             return
         if not running:
-            said["why"] = "its process is gone"
+            killed = oom.said(record.read(self._args["deployment"], self._args["host"]) or {})
+            said["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
         key = openai.api_key(self._args["deployment"], self._args["host"])
         try:

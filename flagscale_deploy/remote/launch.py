@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import ray_temp, record, shared_memory, state
+from flagscale_deploy.remote import oom, ray_temp, record, shared_memory, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.05
@@ -60,6 +60,7 @@ def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
         known.update(
             args["record"], run_id=args["run_id"], boot_id=record.boot_id(), processes=[], started_at=time.time()
         )
+        known["oom_kills"] = oom.kills()
     known.pop("stopped_at", None)
 
 

@@ -1,9 +1,9 @@
 """Waits on the driver host for an instance to be ready, and says everything it sees on the way.
 
 main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
-{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why":
-text}. Ready is: the process lives, /health is 200, and a one-token completion came back. Its process in the record then
-has `ready_at`.
+{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true, "oom": text of `oom.py`},
+{"timed_out": true, "why": text}. Ready is: the process lives, /health is 200, and a one-token completion came back. Its
+process in the record then has `ready_at`.
 
 With {program: {addresses}} it is a program of the user's own: ready as `remote/program.py` has it, which adds {"at":
 address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import openai, program, record, shared_memory
+from flagscale_deploy.remote import oom, openai, program, record, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -35,7 +35,8 @@ def main(args: Dict[str, Any]) -> None:
             reader.say_new()
             if not alive:
                 reader.say_new(last=True)
-                say(**(how_it_ended(args) if own else {"dead": True}))
+                known = record.read(args["deployment"], args["host"]) or {}
+                say(oom=oom.said(known), **(how_it_ended(args) if own else {"dead": True}))
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])

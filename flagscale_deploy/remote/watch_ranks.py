@@ -1,18 +1,18 @@
 """Watches the processes of a run on one host while its engines start.
 
-main({deployment, host, run_id}) answers, until standard input ends, {"gone": [{pid, part, title}]} within a second of
-the end of a process that plays a part (`ranks.py`), and once a second {"still": {script: {"read": seconds, "used":
-seconds, "stopped": [title]}}, "ranks": {part: n}}: how long the processes of each engine here have not read, and not
-used CPU time, and which of them are stopped or wait for a disk. An engine is known by the script that began it; the
-script "" has those that Ray began. All processes of the host are read every other second (50 µs each), the run's own
-twice a second.
+main({deployment, host, run_id}) answers, until standard input ends, {"gone": [{pid, part, title}], "oom": text of
+`oom.py`} within a second of the end of a process that plays a part (`ranks.py`), and once a second {"still": {script:
+{"read": seconds, "used": seconds, "stopped": [title]}}, "ranks": {part: n}}: how long the processes of each engine here
+have not read, and not used CPU time, and which of them are stopped or wait for a disk. An engine is known by the script
+that began it; the script "" has those that Ray began. All processes of the host are read every other second (50 µs
+each), the run's own twice a second.
 """
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import processes, ranks, record
+from flagscale_deploy.remote import oom, processes, ranks, record
 from flagscale_deploy.remote.activity import Activity
 from flagscale_deploy.remote.proc import Identity, Process, alive, scan
 from flagscale_deploy.remote.wire import lifeline_lost, say
@@ -35,17 +35,18 @@ def main(args: Dict[str, Any]) -> None:
         if turn % SCAN_EVERY == 0:
             watched = {each.identity: each for each in family.among(scan())}
             parts.update((identity, each) for identity, each in watched.items() if ranks.part(each))
-        say_gone(parts)
+        say_gone(parts, known)
         if turn % SAY_EVERY == 0:
             say_still(groups, by_script(list(watched.values()), scripts), parts)
         turn += 1
 
 
-def say_gone(parts: Dict[Identity, Process]) -> None:
+def say_gone(parts: Dict[Identity, Process], known: Dict[str, Any]) -> None:
     """Say which of those that play a part have ended, and forget them."""
     gone = [parts.pop(each.identity) for each in list(parts.values()) if not alive(each)]
     if gone:
-        say(gone=[{"pid": each.pid, "part": ranks.part(each), "title": ranks.title(each)} for each in gone])
+        told = [{"pid": each.pid, "part": ranks.part(each), "title": ranks.title(each)} for each in gone]
+        say(gone=told, oom=oom.said(known))
 
 
 def by_script(watched: List[Process], scripts: Dict[int, str]) -> Dict[str, List[Process]]:

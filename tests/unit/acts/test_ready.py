@@ -127,6 +127,37 @@ def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
     assert "is not ready after 60 s (/health is 200, but a one-token completion fails: HTTP 500)" in error.problem
 
 
+KERNEL = "→ `journalctl -k` or `dmesg` on gpu01 says whether the kernel ended it"
+OOM = "the kernel has ended a process of this host for want of memory since the run began"
+
+
+@pytest.mark.parametrize(
+    ("line", "oom", "told", "points"),
+    [
+        ("INFO loading", "", "and left no error in its log: most likely it was killed", True),
+        ("INFO loading", OOM, f"s after its start; {OOM}", True),
+        ("ValueError: no weights", "", "s after its start", False),
+    ],
+    ids=["kill -9", "out of memory", "an error of its own"],
+)
+def test_an_end_without_a_word_says_what_it_may_be_and_where_to_look(
+    line: str, oom: str, told: str, points: bool
+) -> None:
+    error = fails(lambda *_: [{"lines": [line]}, {"dead": True, "oom": oom}])
+    assert told in str(error)
+    assert (KERNEL in str(error)) == points
+    assert ("most likely" in str(error)) == (points and not oom)
+
+
+def test_a_time_that_runs_out_names_the_setting_and_what_came_last() -> None:
+    loading = {"lines": ["Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:10<00:30, 10s/it]"]}
+    late = {"timed_out": True, "why": "refused"}
+    error = fails(lambda *_: [loading, late])
+    assert "is not ready after" in str(error)
+    assert "→ the last step of its log was: loading weights; raise deploy.timeouts.ready" in str(error)
+    assert "its log tells of no step of its start; raise deploy.timeouts.ready" in str(fails(lambda *_: [late]))
+
+
 def test_a_watch_that_ends_without_a_word_is_a_failure() -> None:
     assert "cannot be watched any more" in str(fails(lambda _host, _args: [{"lines": ["x"]}]))
 

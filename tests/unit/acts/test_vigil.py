@@ -76,6 +76,22 @@ def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch
     assert ("gpu02", "ray::RayWorkerProc (process 267) is gone") in notes(heard)
 
 
+def test_a_rank_that_the_kernel_ended_for_want_of_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vigil, "GRACE_SECONDS", 0.2)
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu02":
+            yield {**LOST, "oom": "the kernel has ended a process"}
+        yield from silence_until(threading.Event(), 30)
+
+    with pytest.raises(RankLostError) as raised:
+        wait(heard, watch=forever, watch_ranks=ranks)
+    assert "ended before the deployment was ready; the kernel has ended a process" in str(raised.value)
+    assert "→ `journalctl -k` or `dmesg` on gpu02" in str(raised.value)
+    assert ("gpu02", "ray::RayWorkerProc (process 267) is gone; the kernel has ended a process") in notes(heard)
+
+
 @pytest.mark.parametrize(
     ("line", "blamed"),
     [("ray.exceptions.ActorDiedError: The actor died unexpectedly before", True), ("KeyError: 'x'", False)],
