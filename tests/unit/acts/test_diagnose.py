@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,8 +12,14 @@ import yaml
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose, error_lines
 from flagscale_deploy.diagnosis.log_lines import clean
 from flagscale_deploy.diagnosis.table import Signature, match, signatures
+from flagscale_deploy.logs import diagnose_folder
 
-SAMPLES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parents[1] / "logs" / "samples.yaml").read_text())
+LOGS = Path(__file__).parents[1] / "logs"
+QUOTED: dict[str, list[str | dict[str, str]]] = yaml.safe_load((LOGS / "samples.yaml").read_text())
+SAMPLES = {name: [each if isinstance(each, str) else each["line"] for each in lines] for name, lines in QUOTED.items()}
+FORMATTED = [each for lines in QUOTED.values() for each in lines if isinstance(each, dict)]
+MEASURED = sorted(path.name for path in (LOGS / "recorded").iterdir())
+"""Failures that were provoked with the real programs, by the table's entry: the logs as `logs -o` collects them."""
 ENGINE_LOGS = sorted((Path(__file__).parents[1] / "engine_logs").glob("*.log"))
 LEVELS = {each.name: each.level for each in signatures()}
 
@@ -67,9 +74,31 @@ def test_an_engine_that_started_well_has_no_cause(path: Path) -> None:
     assert diagnose([of(*path.read_text().splitlines())]) is None
 
 
+@pytest.mark.parametrize("each", FORMATTED, ids=lambda each: each["of"])
+def test_a_line_that_nobody_has_seen_is_its_format_with_values_put_in(each: dict[str, str]) -> None:
+    fixed = re.split(r"\{[^{}]*\}", each["format"])
+    assert re.fullmatch(".+".join(map(re.escape, fixed)), each["line"])
+    assert re.fullmatch(r"[\w/]+\.py:[\w.]+", each["of"])
+
+
 @pytest.mark.parametrize("each", signatures(), ids=lambda each: each.name)
 def test_an_entry_says_where_it_is_from(each: Signature) -> None:
-    assert each.source.startswith(("https://", "measured", "vLLM 0.32", "Ray 2.60", "Python's"))
+    """An issue or page, the source that writes it, a script of ours; or it was measured, and there is the log."""
+    if each.source.startswith("measured with "):
+        assert each.name in MEASURED
+        return
+    source = r"(?:vLLM 0\.32|Ray 2\.60|transformers, as vLLM 0\.32 has it): [\w/.]+"
+    assert re.match(rf"https://\S+|{source}|templates/\S+|Python's (?:traceback|argparse) module", each.source)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_failure_that_was_provoked_has_its_cause(name: str) -> None:
+    (entry,) = [each for each in signatures() if each.name == name]
+    told = yaml.safe_load((LOGS / "recorded" / name / "told.yaml").read_text())
+    found = diagnose_folder(LOGS / "recorded" / name / "logs")
+    assert found is not None
+    assert (found.signature, found.host) == (entry.name, told["host"])
+    assert told["says"] in found.line
 
 
 @pytest.mark.parametrize("line", HARMLESS, ids=lambda text: text[-30:])
