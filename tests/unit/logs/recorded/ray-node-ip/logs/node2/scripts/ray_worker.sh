@@ -1,0 +1,1 @@
+  --node-ip-address=10.77.1.12 \
