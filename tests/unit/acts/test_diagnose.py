@@ -292,7 +292,7 @@ def test_recorded_failures_have_their_cause(name: str, told: tuple[str, str]) ->
 
 
 GLOO = (
-    "[W1123 20:48:15.9000 ProcessGroupWrapper.cpp:1] RuntimeError: [pair.cc:547] Connection closed by peer [10.77.0.11]"
+    "[W1123 20:48:06.1000 ProcessGroupWrapper.cpp:1] RuntimeError: [pair.cc:547] Connection closed by peer [10.77.0.11]"
 )
 
 
@@ -312,7 +312,7 @@ def test_what_another_host_sees_of_an_end_gives_way_to_who_ended_whatever_the_ti
 def test_an_end_that_only_rays_daemons_tell_of_is_named_before_its_echo() -> None:
     exited = "Worker unexpectedly exits with a connection error code 2. End of file."
     said = f"[2026-11-23 20:48:16,100 W 7 7] (gcs_server) w.cc:70: Reporting worker exit, address = 10.0.0.2, {exited}"
-    seen = of("ERROR 11-23 20:48:15 [core.py:1] x", GLOO, host="gpu01")
+    seen = of("INFO 11-23 20:48:05 [core.py:1] x", GLOO, host="gpu01")
     found = diagnose([seen, of(said, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
     assert found is not None
     assert (found.host, found.signature) == ("gpu02", "worker-died")
