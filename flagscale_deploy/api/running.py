@@ -15,12 +15,12 @@ from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, runs
+from flagscale_deploy.lock import LOCK_WAIT_SECONDS, lock
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.observe import facts_of
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.status import Status, look
@@ -54,8 +54,10 @@ def run(
     skip: Collection[str] = (),
     redactor: Redactor | None = None,
     say: Sink = silent,
+    what: str = "run",
 ) -> RunResult:
-    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out.
+    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out; `what`
+    is told to whom the lock keeps out.
 
     Raises InputError, HostsUnreachableError, CheckError, LockedError with nothing started; RunFailedError afterwards.
     """
@@ -71,7 +73,7 @@ def run(
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
-        with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
+        with lock(fleet, request.inventory.head.name, spec.name, what, lock_wait):
             present = _present(request, fleet, digest(request.inventory, spec, *sources))
             if present is not None:
                 return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(request))

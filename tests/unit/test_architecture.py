@@ -18,6 +18,7 @@ FLOORS = (
     ("plan",),
     ("checks",),
     ("transport", "folder"),
+    ("lock",),
     ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments"),
     ("vigil",),
     ("ready",),

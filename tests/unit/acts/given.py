@@ -60,6 +60,13 @@ def archived(files: Mapping[str, bytes]) -> Iterable[Said]:
     yield {"done": True, "older": 0}
 
 
+def held(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    """What `lock` answers where nobody else has it: it stays until it is let go of."""
+    yield {"locked": True}
+    while True:
+        yield None
+
+
 def answering(**modules: Any) -> Handler:
     """A handler from functions (host, args) by module; `launch` and `watch_ranks` are there already."""
 

@@ -30,7 +30,7 @@ from flagscale_deploy.observation import Facts
 from flagscale_deploy.request import Options, Request
 from flagscale_deploy.transport.base import Outcome
 from tests.fakes import Call, Exit, Said, Stderr, connecting
-from tests.unit.acts.given import Heard, answering, archived
+from tests.unit.acts.given import Heard, answering, archived, held
 from tests.unit.plan.given import facts, host, inventory, model, spec
 
 HOSTS = ("gpu01", "gpu02")
@@ -76,8 +76,10 @@ class World:
     def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
         yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
 
-    def lock(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        yield {"locked": True} if self.holder is None else {"locked": False, "holder": self.holder}
+    def lock(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if self.holder is not None:
+            return [{"locked": False, "holder": self.holder}]
+        return held(host, args)
 
     def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
         self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}

@@ -77,7 +77,9 @@ def test_every_command_explains_itself(command: str, flag: str) -> None:
 
 def test_the_commands_are_those_of_the_design() -> None:
     assert (
-        sorted(["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "exec", "hosts"])
+        sorted(
+            ["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "unlock", "exec", "hosts"]
+        )
         == COMMANDS
     )
     assert go("--help").exit_code == 0
