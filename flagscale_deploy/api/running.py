@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.api.checking import examine, refuse_failed
-from flagscale_deploy.api.planning import load_sources, observe_hosts
+from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.checks.table import refuse_unskippable
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
@@ -16,15 +16,20 @@ from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, runs
 from flagscale_deploy.lock import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.observation import Facts
-from flagscale_deploy.observe import facts_of
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.observe import facts_of, raise_failures
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.records import record_of
 from flagscale_deploy.request import Request
+from flagscale_deploy.reservation import lost, release, reserve
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.status import Status, look
-from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.fleet import Fleet, failures
+
+PLANS = 3
+"""How often a plan is made anew because another run took GPUs or ports meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +82,21 @@ def run(
             present = _present(request, fleet, digest(request.inventory, spec, *sources))
             if present is not None:
                 return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(request))
-            report = examine(request, fleet, observations, sources, force=force, skip=skip, say=journal)
-            made = refuse_failed(report)
-            for each in report.verdicts:
-                if each.state == "warning":
-                    journal(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
-            journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-            folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
-            folder.write_plan(made)
-            with JsonLines(folder.events, redactor.redact) as lines:
-                for event in history:
-                    lines(event)
-                journal.add(lines)
-                up = _bring_up(made, spec, fleet, facts, folder, redactor, journal, keep_on_failure)
+            how: dict[str, Any] = {"force": force, "skip": skip}
+            made = _plan_and_reserve(request, fleet, observations, sources, how, journal)
+            try:
+                folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
+                folder.write_plan(made)
+                with JsonLines(folder.events, redactor.redact) as lines:
+                    for event in history:
+                        lines(event)
+                    journal.add(lines)
+                    up = _bring_up(made, spec, fleet, facts, folder, redactor, journal, keep_on_failure)
+            except RunFailedError:
+                raise
+            except BaseException:
+                release(fleet, made)
+                raise
     stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
     ended = {
         "verdict": "ready",
@@ -117,6 +124,40 @@ def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
         f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
         f"flagscale-deploy stop --name {spec.name}, then run again; or choose another --name",
     )
+
+
+def _plan_and_reserve(
+    request: Request,
+    fleet: Fleet,
+    observations: Mapping[str, Observation],
+    sources: Sources,
+    how: Mapping[str, Any],
+    say: Sink,
+) -> Plan:
+    """The plan that checks let through, with its GPUs and ports taken. Where another run was quicker: look, plan again.
+
+    Raises CheckError with what stands in the way, HostsFailedError.
+    """
+    for attempt in range(PLANS):
+        if attempt:
+            observations = observe_hosts(request, fleet, say)
+            facts_of(observations)
+        report = examine(request, fleet, observations, sources, **how, say=say)
+        made = refuse_failed(report)
+        for each in report.verdicts:
+            if each.state == "warning" and not attempt:
+                say(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
+        say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
+        records = {name: record_of(made, name, facts_of(observations), ()) for name in made.hosts}
+        taken = reserve(fleet, made, records)
+        faults = lost(taken)
+        if not faults and not failures(taken):
+            return made
+        release(fleet, made)
+        raise_failures(taken)
+        for fault in faults:
+            say(Event("plan", "note", fault.host, f"{fault.problem}: looking again"))
+    raise CheckError(faults)
 
 
 def _bring_up(

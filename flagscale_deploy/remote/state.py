@@ -22,6 +22,11 @@ def directory(deployment: str, host: str) -> Path:
     return root() / _file_name(deployment) / _file_name(host)
 
 
+def every_record() -> List[Path]:
+    """The record of every deployment under any name of a host: this machine's, or of others that share the home."""
+    return sorted(root().glob("*/*/record.json"))
+
+
 def records(host: str) -> List[Path]:
     """The record of every deployment that was recorded for this host."""
     return sorted(root().glob("*/%s/record.json" % _file_name(host)))

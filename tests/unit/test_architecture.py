@@ -19,7 +19,7 @@ FLOORS = (
     ("checks",),
     ("transport", "folder"),
     ("lock",),
-    ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments"),
+    ("execute", "reservation", "stop", "logs", "observe", "records", "status", "links", "engine_arguments"),
     ("vigil",),
     ("ready",),
     ("deploy", "request"),

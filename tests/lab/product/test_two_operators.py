@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
 from collections.abc import Callable
+from urllib.request import Request, urlopen
 
 from tests.lab import Lab
 from tests.lab.product.conftest import Serve
@@ -11,6 +14,8 @@ from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import is_started
 
 Write = Callable[..., Serve]
+QUESTION = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}).encode()
+JSON = {"Content-Type": "application/json"}
 
 
 def test_a_living_holder_is_named_and_left_alone_and_stops_where_it_is_when_it_is_forced_out(
@@ -43,3 +48,75 @@ def test_a_living_holder_is_named_and_left_alone_and_stops_where_it_is_when_it_i
 def test_unlock_says_that_there_is_nothing_to_unlock(operator: Operator) -> None:
     done = operator("unlock", "--name", "never-there", "--json").json
     assert (done["state"], done["host"], done["holder"]) == ("free", "node1", {})
+
+
+def test_two_runs_at_the_same_moment_get_different_gpus_and_ports_and_one_serves_on_while_the_other_is_stopped(
+    lab: Lab, operator: Operator, serve: Write
+) -> None:
+    """Both are planned from the same look at the hosts. Requests go on through the stop, and none of them fails."""
+    flags = {"tensor-parallel-size": 2, "port": "auto"}
+    first, second = serve(flags=flags), serve(flags=flags)
+    running = [operator.start("run", "-c", each.config, "--json") for each in (first, second)]
+    ended = [each.end(exits=0) for each in running]
+    places = [f"{each.json['endpoints'][0]['endpoint']}" for each in ended]
+    assert len(set(places)) == 2
+    held = [held_gpus(lab, each.name) for each in (first, second)]
+    assert sorted(held[0] + held[1]) == [("node1", 0), ("node1", 1), ("node2", 0), ("node2", 1)]
+
+    asked, failed, stopping = 0, [], threading.Event()
+
+    def ask() -> None:
+        nonlocal asked
+        while not stopping.is_set():
+            try:
+                request = Request(places[1] + "/chat/completions", data=QUESTION, headers=JSON)
+                with urlopen(request, timeout=10) as answer:
+                    assert b"you said: hello" in answer.read()
+                asked += 1
+            except (OSError, AssertionError) as error:
+                failed.append(str(error))
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for each in askers:
+        each.start()
+    try:
+        assert eventually(lambda: asked > 50 or failed)
+        operator("stop", "--name", first.name)
+        operator("cleanup", "--name", first.name)
+        after = asked
+        assert eventually(lambda: asked > after + 50 or failed)
+    finally:
+        stopping.set()
+        for each in askers:
+            each.join()
+    assert failed == []
+    assert operator("status", "--name", second.name, "--json").json["state"] == "ready"
+    assert lab.leftovers(first.name) == []
+    operator("cleanup", "--name", second.name)
+    assert lab.leftovers(second.name) == []
+
+
+def test_a_run_that_finds_its_port_taken_by_a_run_of_the_same_moment_says_by_which(
+    lab: Lab, operator: Operator, serve: Write
+) -> None:
+    first, second = serve(), serve()
+    for each in (first, second):
+        each.config.write_text(each.config.read_text().replace(f"port: {each.port}", "port: 7777"))
+    running = [operator.start("run", "-c", each.config) for each in (first, second)]
+    ended = [each.end(exits=None) for each in running]
+    assert sorted(each.code for each in ended) == [0, 4]
+    loser = next(each for each in ended if each.code == 4)
+    winner = (first, second)[[each.code for each in ended].index(0)]
+    assert re.search(rf"port 7777 .*(in use|taken).* by .*({winner.name}|vllm)", loser.err)
+    operator("cleanup", "--name", winner.name)
+    assert lab.leftovers(first.name) + lab.leftovers(second.name) == []
+
+
+def held_gpus(lab: Lab, deployment: str) -> list[tuple[str, int]]:
+    """The GPUs that a deployment's records name, with their hosts."""
+    found = []
+    for host in lab.hosts:
+        path = host.directory / f"home/.flagscale-deploy/{deployment}/{host.name}/record.json"
+        if path.exists():
+            found += [(host.name, index) for index in json.loads(path.read_text())["gpus"]]
+    return found

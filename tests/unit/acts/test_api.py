@@ -132,8 +132,8 @@ def refused_run(world: World, **settings: Any) -> DeployError:
 def test_a_run_probes_locks_looks_plans_starts_and_waits(world: World) -> None:
     heard = Heard()
     result = api.run(world.request(), say=heard)
-    assert world.modules[:6] == ["probe", "lock", "inspect", "reach", "parse_flags", "launch"]
-    assert set(world.modules[6:]) == {"watch", "watch_ranks"}
+    assert world.modules[:6] == ["probe", "lock", "inspect", "reach", "parse_flags", "reserve"]
+    assert set(world.modules[6:]) == {"launch", "watch", "watch_ranks"}
     assert result.endpoints == (("http://10.0.0.1:4567/v1", "/models/qwen"),)
     assert result.plan is not None
     assert result.folder is not None
@@ -226,7 +226,8 @@ def test_a_failed_run_leaves_a_report_and_nothing_else(world: World) -> None:
     with pytest.raises(RunFailedError) as raised:
         api.run(world.request())
     assert world.modules == [
-        "probe", "lock", "inspect", "reach", "parse_flags", "launch", "watch_ranks", "watch", "archive", "stop",
+        "probe", "lock", "inspect", "reach", "parse_flags", "reserve", "launch", "watch_ranks", "watch",
+        "archive", "stop",
     ]  # fmt: skip
     report = json.loads((raised.value.folder.path / "report.json").read_text())
     assert (report["verdict"], report["exit_code"]) == ("failed", 5)
