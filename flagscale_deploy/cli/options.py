@@ -83,7 +83,9 @@ def command(function: F) -> F:
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
         from flagscale_deploy.console import Console
         from flagscale_deploy.errors import DeployError
+        from flagscale_deploy.private import keep_private
 
+        keep_private()
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it

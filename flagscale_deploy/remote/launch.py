@@ -28,7 +28,7 @@ def main(args: Dict[str, Any]) -> None:
     if known.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
         raise RuntimeError("run %s of %s has taken this one's place" % (known["run_id"], args["deployment"]))
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.make(each)
     for name, (text, mode) in args["files"].items():
         put(directory / name, text, int(mode, 8))
     record.update(args["deployment"], args["host"], lambda known: begin(known, args))
@@ -41,7 +41,7 @@ def main(args: Dict[str, Any]) -> None:
 
 def put(path: Path, text: str, mode: int) -> None:
     """Write a file that has its mode from the start, and appears whole. Surrogates are bytes that are no UTF-8."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.make(path.parent)
     fresh = path.with_name(path.name + ".new")
     if fresh.exists():
         fresh.unlink()
@@ -84,7 +84,7 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
         os.replace(str(log), str(log.with_suffix(".previous.log")))
     environment = dict(os.environ)
     environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
-    with open(str(log), "wb") as output:
+    with os.fdopen(os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         process = subprocess.Popen(
             ["bash", str(directory / "scripts" / args["script"])],
             stdin=subprocess.DEVNULL,

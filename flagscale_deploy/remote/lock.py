@@ -105,7 +105,7 @@ def take(path: Path) -> Optional[int]:
     Raises UnusableError where no file can be made or locked there.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.make(path.parent)
         descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UnusableError("%s: %s" % (error.filename or path, error.strerror)) from None

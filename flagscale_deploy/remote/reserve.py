@@ -32,7 +32,7 @@ def main(args: Dict[str, Any]) -> None:
         found = list(conflicts(args))
         if not found:
             for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+                state.make(each)
             shutil.rmtree(str(directory / "app"), ignore_errors=True)  # a program's files of an earlier run
             record.update(args["deployment"], args["host"], lambda known: take(known, args))
         say(taken=found)

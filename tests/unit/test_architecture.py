@@ -11,7 +11,7 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("errors", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
+    ("errors", "private", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
     ("inventory", "observation", "render"),
     ("config",),
     ("program", "runner"),

@@ -102,7 +102,7 @@ def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     assert [each.facts and each.facts.user for each in found.values()] == ["u", "u"]
     args = {call.host: call.args for call in fleet.calls}
     environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
-    assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"]}
+    assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"], "tls_files": []}
     assert args["gpu02"]["venv"] is None
 
 
