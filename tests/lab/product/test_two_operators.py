@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 def test_a_living_holder_is_named_and_left_alone_and_stops_where_it_is_when_it_is_forced_out(
     lab: Lab, operator: Operator, serve: Write
 ) -> None:
-    served = serve(stand_in="hangs")
+    served = serve(stand_in="hangs", deploy={"ray": "off", "timeouts": {"connect": 4, "ready": 120, "stop": 2}})
     running = operator.start("run", "-c", served.config)
     assert eventually(lambda: is_started(lab.hosts[0], served.port)), running.said
 
