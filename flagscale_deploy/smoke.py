@@ -18,6 +18,7 @@ from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostEr
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.junit import Case
 from flagscale_deploy.lock import LOCK_WAIT_SECONDS
+from flagscale_deploy.private import hand_on
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.stop import StopReport
@@ -109,6 +110,8 @@ def smoke(
     (artifacts / "smoke.json").write_text(
         run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n", encoding="utf-8"
     )
+    for path in (artifacts, artifacts / "smoke.json"):
+        hand_on(path)
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy import shell
@@ -24,11 +25,14 @@ from flagscale_deploy.errors import CheckError, InputError
 from flagscale_deploy.execute import secret_files
 from flagscale_deploy.folder import safe_name
 from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.remote import state
 from flagscale_deploy.render import load_templates
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.transport.program import READER, command
+from tests.fakes import FakeConnection, Said
 
 PWNED = "pwned"
 PAYLOADS = (
@@ -57,6 +61,10 @@ quickly = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # payloads are short as they are: shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def nothing(_host: Host, _module: str, _args: dict[str, Any]) -> list[Said]:
+    return []
 
 
 class Bench:
@@ -164,6 +172,16 @@ def test_what_an_inventory_says_of_a_host(bench: Bench, key: str, value: str) ->
         assert given["env"]["NCCL_SOCKET_IFNAME"] == value
     if key == "type" and value not in ("gpu", "cpu", ""):
         assert any(value in word for word in given["argv"] if word.startswith("--resources="))
+
+
+@quickly
+@given(python=HOSTILE, container=HOSTILE)
+def test_the_login_shell_reads_interpreter_and_container_as_single_words(python: str, container: str) -> None:
+    assume("\0" not in python + container)  # which no inventory may hold
+    for named in (container, None):
+        words = shlex.split(command(FakeConnection(Host("h", "h", python=python, container=named), nothing, [])))
+        asked = ["docker", "exec", "-i", container] if named else []
+        assert words == [*asked, python, "-c", READER]
 
 
 @quickly

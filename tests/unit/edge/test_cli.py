@@ -28,6 +28,7 @@ from flagscale_deploy.errors import (
     RemoteError,
     UnreachableError,
 )
+from flagscale_deploy.request import Request
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n- {name: gpu02, address: 10.0.0.2, gpus: 8}\n"
 QWEN = """\
@@ -264,7 +265,23 @@ def test_verbose_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -
         raise KeyError("a bug")
 
     monkeypatch.setattr(api, "check", fail)
-    assert isinstance(CliRunner().invoke(cli, ["check", "-i", "hosts.yaml", "-v"]).exception, KeyError)
+    ended = CliRunner().invoke(cli, ["check", "-i", "hosts.yaml", "-v"])
+    assert (ended.exit_code, "again with -v" in ended.stderr) == (1, False)
+    assert "Traceback (most recent call last)" in ended.stderr
+    assert "KeyError: 'a bug'" in ended.stderr
+
+
+def test_a_traceback_shows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(request: Request, **_settings: object) -> None:
+        raise RuntimeError(f"a bug that knows {request.inventory.hosts[0].secret_env['MY_TOKEN'].reveal()}")
+
+    monkeypatch.setattr(api, "check", fail)
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("hosts: [{name: gpu01, env: {MY_TOKEN: sk-canary}}]")
+    for words in ((), ("-v",)):
+        ended = CliRunner().invoke(cli, ["check", "-i", str(hosts), *words])
+        assert "a bug that knows [REDACTED]" in ended.stderr
+        assert "canary" not in ended.output + ended.stderr
 
 
 @pytest.mark.parametrize("command", ABOUT_A_DEPLOYMENT)
