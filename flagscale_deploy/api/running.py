@@ -147,17 +147,27 @@ def _plan_and_reserve(
         for each in report.verdicts:
             if each.state == "warning" and not attempt:
                 say(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
-        say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-        records = {name: record_of(made, name, facts_of(observations), ()) for name in made.hosts}
-        taken = reserve(fleet, made, records)
+        taken = _reserve(request, fleet, made, facts_of(observations))
         faults = lost(taken)
         if not faults and not failures(taken):
+            say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
             return made
         release(fleet, made)
         raise_failures(taken)
         for fault in faults:
             say(Event("plan", "note", fault.host, f"{fault.problem}: looking again"))
     raise CheckError(faults)
+
+
+def _reserve(request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """What hosts say to the plan's claims. Whoever interrupts it leaves none behind."""
+    secret = request.serve.secret_env
+    names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in made.hosts}
+    try:
+        return reserve(fleet, made, {name: record_of(made, name, facts, names[name]) for name in made.hosts})
+    except BaseException:
+        release(fleet, made)
+        raise
 
 
 def _bring_up(

@@ -36,7 +36,8 @@ def lock(scene: Scene) -> Iterator[Finding]:
                     name,
                     f"{who or 'somebody'} is at it with {what or 'a command'} (pid {held.pid})",
                     "nobody else at work on it",
-                    f"wait for it, or end it there: {on(scene, name, 'kill', str(held.pid))}",
+                    f"wait for it; if it is gone: flagscale-deploy unlock -i {word(scene.inventory.source)} "
+                    f"--name {word(held.deployment)}",
                     "warning",
                 )
 

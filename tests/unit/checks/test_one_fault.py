@@ -252,7 +252,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "warning",
         {"locks": (HeldLock("qwen", 99, {"who": "bob@desk", "what": "run"}),)},
         "bob@desk is at it with run (pid 99)",
-        "kill 99",
+        "flagscale-deploy unlock -i hosts.yaml --name qwen",
     ),
     (
         "crashed-runs",
