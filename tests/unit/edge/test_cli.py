@@ -29,6 +29,7 @@ from flagscale_deploy.errors import (
     UnreachableError,
 )
 from flagscale_deploy.request import Request
+from tests.unit.sources import ROOT
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n- {name: gpu02, address: 10.0.0.2, gpus: 8}\n"
 QWEN = """\
@@ -319,3 +320,30 @@ def test_the_package_runs_as_a_module() -> None:
         [sys.executable, "-m", "flagscale_deploy", "--version"], capture_output=True, text=True, check=True
     )
     assert ended.stdout == f"flagscale-deploy, version {__version__}\n"
+
+
+def test_what_is_written_is_for_the_operator_alone_whatever_the_umask_is(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "deep"
+    files = ["-i", "inventories/hostfile.txt", "-c", "examples/qwen2.5-7b.yaml"]
+    subprocess.run(
+        [sys.executable, "-m", "flagscale_deploy", "plan", "--offline", *files, "-o", folder],
+        cwd=ROOT, umask=0, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    written = [tmp_path / "out", folder, *folder.rglob("*")]
+    assert len(written) > 3
+    assert {str(path): oct(stat.S_IMODE(path.stat().st_mode)) for path in written if path.stat().st_mode & 0o077} == {}
+
+
+def test_a_junit_file_has_the_mode_of_the_user_s_own_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; os.umask(0o022)\n"
+        "from flagscale_deploy.private import keep_private, users_umask\n"
+        "from flagscale_deploy.junit import write_junit\n"
+        "keep_private(); keep_private(); assert users_umask() == 0o022\n"
+        "write_junit('d', [], Path(sys.argv[1]) / 'j.xml', str); (Path(sys.argv[1]) / 'other').touch()\n"
+    )
+    folder = tmp_path / "results"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", code, folder], check=True, cwd=ROOT, timeout=60)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"j.xml": 0o644, "other": 0o600}
