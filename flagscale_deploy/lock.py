@@ -60,7 +60,7 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
             raise RemoteError(head, "the lock's program ended without an answer")
         if not answer["locked"]:
             raise _refused(head, deployment, answer)
-        lease = _Lease(fleet, head, deployment, program)
+        lease = _Lease(fleet, head, deployment, program, leaving)
         keeper = threading.Thread(target=lease.keep, name="lock", daemon=True)
         fleet.fence = lease.check
         keeper.start()
@@ -69,6 +69,7 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
         finally:
             fleet.fence = unfenced
             leaving.set()
+            program.end_input()  # it lets go and ends, which is heard at once
             keeper.join()
 
 
@@ -96,8 +97,9 @@ def _refused(head: str, deployment: str, answer: Mapping[str, Any]) -> LockedErr
 class _Lease:
     """A lock that is ours as long as the head and we hear each other."""
 
-    def __init__(self, fleet: Fleet, head: str, deployment: str, program: Program) -> None:
-        self._fleet, self._head, self._deployment, self._program = fleet, head, deployment, program
+    def __init__(self, fleet: Fleet, head: str, deployment: str, program: Program, leaving: threading.Event) -> None:
+        self._fleet, self._head, self._deployment = fleet, head, deployment
+        self._program, self._leaving = program, leaving
         self._lost: LockLostError | None = None
         self._cut = False
         self._heard = _now()
@@ -129,6 +131,8 @@ class _Lease:
             raise self._lost
 
     def _lose(self, why: str) -> None:
+        if self._leaving.is_set():
+            return
         self._lost = LockLostError(
             f"{self._head}: the lock of {self._deployment} was lost: {why}\n"
             f"    → nothing more was done; see: flagscale-deploy status --name {self._deployment}"

@@ -53,7 +53,8 @@ def alone() -> Iterator[None]:
     try:
         yield
     finally:
-        os.unlink(str(path))
+        with contextlib.suppress(OSError):  # /tmp was cleaned meanwhile
+            os.unlink(str(path))
         os.close(descriptor)
 
 
