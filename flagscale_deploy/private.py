@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PRIVATE = 0o077
 _users: list[int] = []
-"""The umask that the user had, once it has been changed."""
+"""The umask that the user had, while it is changed."""
 
 
-def keep_private() -> None:
-    """From now on this process makes files that only their owner may read (umask 077). Doing it again does nothing."""
-    if not _users:
-        _users.append(os.umask(_PRIVATE))
+@contextmanager
+def kept_private() -> Iterator[None]:
+    """In the block this process makes files that only their owner may read (umask 077)."""
+    _users.append(os.umask(_PRIVATE))
+    try:
+        yield
+    finally:
+        os.umask(_users.pop())
 
 
 def users_umask() -> int:
-    """The umask for programs of the user's that we start: the one before `keep_private`; -1 is the process's own."""
+    """The umask for programs of the user's that we start: the one before `kept_private`; -1 is the process's own."""
     return _users[0] if _users else -1
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from flagscale_deploy.private import kept_private
+
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
     from flagscale_deploy.request import Request
@@ -81,12 +83,11 @@ def command(function: F) -> F:
     """Errors become messages and exit statuses; SIGTERM interrupts as Ctrl-C does."""
 
     @functools.wraps(function)
+    @kept_private()
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
         from flagscale_deploy.console import Console
         from flagscale_deploy.errors import DeployError
-        from flagscale_deploy.private import keep_private
 
-        keep_private()
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it

@@ -337,10 +337,13 @@ def test_what_is_written_is_for_the_operator_alone_whatever_the_umask_is(tmp_pat
 def test_a_junit_file_has_the_mode_of_the_user_s_own_umask(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; os.umask(0o022)\n"
-        "from flagscale_deploy.private import keep_private, users_umask\n"
+        "from flagscale_deploy.private import kept_private, users_umask\n"
         "from flagscale_deploy.junit import write_junit\n"
-        "keep_private(); keep_private(); assert users_umask() == 0o022\n"
-        "write_junit('d', [], Path(sys.argv[1]) / 'j.xml', str); (Path(sys.argv[1]) / 'other').touch()\n"
+        "with kept_private():\n"
+        "    assert users_umask() == 0o022\n"
+        "    write_junit('d', [], Path(sys.argv[1]) / 'j.xml', str)\n"
+        "    (Path(sys.argv[1]) / 'other').touch()\n"
+        "assert (users_umask(), os.umask(0)) == (-1, 0o022)\n"
     )
     folder = tmp_path / "results"
     folder.mkdir()
