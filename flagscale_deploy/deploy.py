@@ -10,7 +10,7 @@ from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.diagnosis.find import Diagnosis
-from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser
+from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.execute import StepsFailedError, execute, secret_files
 from flagscale_deploy.folder import RunFolder
@@ -119,12 +119,14 @@ def give_up(
     A second Ctrl-C is for the logs: what was started is ended all the same.
     """
     failure = Failure(error)
+    if isinstance(error, LockLostError):
+        return failure  # the hosts are somebody else's now
     try:
         failure = _collect_evidence(error, plan, fleet, folder, say)
     except KeyboardInterrupt:
         say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
     finally:
-        stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say)
+        stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say, plan.run_id)
     return replace(failure, stopped=stopped)
 
 

@@ -12,6 +12,7 @@ DeployError                 1
 ├── CheckError              4  the check or the planner says no; nothing was started
 ├── NotReadyError           5  started, never became ready
 ├── LockedError             6  another run holds the deployment
+├── LockLostError           6  ours was taken from us while we were at work
 └── InterruptedByUser     130
 """
 
@@ -123,6 +124,12 @@ class NotReadyError(DeployError):
 
 class LockedError(HostError):
     """Another command holds the deployment's lock on its head."""
+
+    exit_code = 6
+
+
+class LockLostError(DeployError):
+    """The deployment's lock is not ours any more: nothing further may be done to its hosts."""
 
     exit_code = 6
 

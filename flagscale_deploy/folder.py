@@ -34,7 +34,10 @@ def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None
     Raises InputError where that is not possible.
     """
     try:
-        path.mkdir(parents=True, mode=0o700, exist_ok=not fresh)
+        for each in reversed(path.parents):  # their mode is not that of `mkdir(parents=True)`
+            if not each.is_dir():
+                each.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=not fresh)
     except OSError as error:
         raise InputError.at(str(path), f"cannot be made: {error.strerror}", remedy) from error
 
@@ -84,7 +87,7 @@ def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> 
             for name, text in files.items():
                 path = place / name
                 path.write_text(text, encoding="utf-8")
-                path.chmod(0o755)
+                path.chmod(0o700)
                 written.append(path)
         except OSError as error:
             raise InputError.at(str(place), f"scripts cannot be written there: {error.strerror}") from error

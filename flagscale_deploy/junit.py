@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.private import hand_on
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Call
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+        hand_on(path)  # CI may read it as another user
     except OSError as error:
         raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
 

@@ -100,6 +100,16 @@ class ForeignRay:
 
 
 @dataclass(frozen=True)
+class TlsFile:
+    """A certificate or key that was asked after: why it cannot be read ("" where it can), its mode, and in Unix time
+    when it ends to be good (None for what is no certificate)."""
+
+    problem: str = ""
+    mode: int = 0
+    expires: float | None = None
+
+
+@dataclass(frozen=True)
 class Facts:
     """The probe's answer. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
@@ -163,6 +173,8 @@ class Facts:
     asked_at: float = 0.0
     """The operator's Unix time when the answer came: what `clock` is compared with."""
     deployments: tuple[Mapping[str, Any], ...] = ()
+    tls_files: Mapping[str, TlsFile] = field(default_factory=dict)
+    """By path, as the configuration has it."""
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any]) -> Facts:
@@ -185,6 +197,7 @@ class Facts:
         known["foreign_ray"] = tuple(_make(ForeignRay, each) for each in answer.get("foreign_ray", ()))
         for listed in ("deployments", "unwritable", "infiniband", "hostname_addresses"):
             known[listed] = tuple(answer.get(listed, ()))
+        known["tls_files"] = {path: _make(TlsFile, each) for path, each in answer.get("tls_files", {}).items()}
         return cls(**known)
 
     @property

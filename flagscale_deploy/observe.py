@@ -27,13 +27,20 @@ def observe(
     def look(host: Host) -> Facts:
         env = {**(spec.env if spec else {}), **host.env}
         commands = before_start(spec, host) if spec else host.before_start
-        args = {"host": host.name, "venv": host.venv, "before_start": commands, "env": env, "models": models}
+        args = {
+            "host": host.name,
+            "venv": host.venv,
+            "before_start": commands,
+            "env": env,
+            "models": models,
+            "tls_files": tls,
+        }
         connection = fleet.connection(host.name)
         with Program(connection, "probe", args, timeout=timeout, cancelled=fleet.cancelled) as program:
             facts = Facts.parse(program.last())
             return replace(facts, noise=program.noise, asked_at=clock())
 
-    models = local_models(spec) if spec else []
+    models, tls = (local_models(spec), tls_files(spec)) if spec else ([], [])
     return {
         name: Observation(name, error=result) if isinstance(result, HostError) else Observation(name, result)
         for name, result in fleet.map(look).items()
@@ -43,6 +50,13 @@ def observe(
 def local_models(spec: ServeSpec) -> list[str]:
     """The models that hosts have to have: those given as a path, which no name on Hugging Face looks like."""
     found = [each.model for each in spec.models if each.model.startswith(("/", "~", "./", "../"))]
+    return list(dict.fromkeys(found))
+
+
+def tls_files(spec: ServeSpec) -> list[str]:
+    """The files of TLS that engines are told of."""
+    flags = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
+    found = [str(each.engine_args[flag]) for each in spec.models for flag in flags if each.engine_args.get(flag)]
     return list(dict.fromkeys(found))
 
 

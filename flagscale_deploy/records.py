@@ -1,29 +1,17 @@
-"""A deployment's record on its hosts, and the lock on its head."""
+"""A deployment's record on its hosts."""
 
 from __future__ import annotations
 
-import getpass
-import socket
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from flagscale_deploy.errors import LockedError, RemoteError
+from flagscale_deploy.lock import operator
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
 from flagscale_deploy.plan.program import is_program
-from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.program import Program
 
 SCHEMA = 1
-LOCK_WAIT_SECONDS = 3.0
-"""How long a command waits for a lock: a dead operator's goes within moments, when his connection ends."""
-
-
-def operator() -> str:
-    """Who types, and where."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+_CERTIFICATE = "--ssl-certfile="
 
 
 def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
@@ -69,6 +57,7 @@ def _server(server: Server) -> dict[str, Any]:
         "local_url": server.local_url,
         "served_name": server.served_name,
         "script": server.script,
+        "certificate": next((word[len(_CERTIFICATE) :] for word in server.argv if word.startswith(_CERTIFICATE)), None),
     }
 
 
@@ -89,24 +78,3 @@ def _ports(plan: Plan, host: str) -> dict[str, int]:
 def _listeners(server: Server) -> tuple[str, ...]:
     """The hosts that a server's port is taken on: a program's tasks may listen on any node."""
     return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (server.driver,)
-
-
-@contextmanager
-def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-    """Hold the deployment's lock on its head for the length of the block. Raises LockedError, ConnectError."""
-    holder = {"who": operator(), "what": what, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    args = {"deployment": deployment, "host": head, "wait": wait, "holder": holder}
-    connection = fleet.connection(head)
-    with Program(connection, "lock", args, timeout=wait + 30, cancelled=fleet.cancelled, bounded=False) as program:
-        answer = next(program.messages(), None)
-        if answer is None:
-            raise RemoteError(head, "the lock's program ended without an answer")
-        if not answer["locked"]:
-            other = answer["holder"]
-            raise LockedError(
-                head,
-                f"{deployment} is locked: {other.get('who', 'somebody')} is doing {other.get('what', 'something')} "
-                f"since {other.get('since', 'just now')}",
-                "wait for it, or end that command",
-            )
-        yield

@@ -17,7 +17,8 @@ from flagscale_deploy.deploy import RunFailedError
 from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.junit import Case
-from flagscale_deploy.records import LOCK_WAIT_SECONDS
+from flagscale_deploy.lock import LOCK_WAIT_SECONDS
+from flagscale_deploy.private import hand_on
 from flagscale_deploy.request import Request
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.stop import StopReport
@@ -109,6 +110,8 @@ def smoke(
     (artifacts / "smoke.json").write_text(
         run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n", encoding="utf-8"
     )
+    for path in (artifacts, artifacts / "smoke.json"):
+        hand_on(path)
     return result
 
 
@@ -174,7 +177,12 @@ class _Run:
 
     def start(self) -> list[Case]:
         result = api.run(
-            self.request, **self.how, lock_wait=self.lock_wait, redactor=self.redactor, say=self._note_start
+            self.request,
+            **self.how,
+            lock_wait=self.lock_wait,
+            redactor=self.redactor,
+            say=self._note_start,
+            what="smoke: run",
         )
         if result.up is None or result.plan is None:
             raise CheckError.at(self.request.deployment, "it runs already; somebody else has just started it")
@@ -227,10 +235,10 @@ class _Run:
         return cases + [Case("logs", name, "failed", message=str(error)) for name, error in failures(collected).items()]
 
     def stop(self) -> list[Case]:
-        return _stop_cases("stop", api.stop(self.request, say=self.say))
+        return _stop_cases("stop", api.stop(self.request, say=self.say, what="smoke: stop"))
 
     def clean(self) -> list[Case]:
-        cases = _stop_cases("clean", api.cleanup(self.request, say=self.say))
+        cases = _stop_cases("clean", api.cleanup(self.request, say=self.say, what="smoke: cleanup"))
         left = api.status(self.request, ask=False)
         cases += [
             Case("clean", host.host, "failed", message=f"{host.state}: {host.processes} processes are left")

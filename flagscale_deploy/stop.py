@@ -56,14 +56,15 @@ class StopReport:
         return 1 if states & {"survivors", "failed"} or any(self.kept.values()) else 3 if "UNKNOWN" in states else 0
 
 
-def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink) -> StopReport:
+def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_id: str | None = None) -> StopReport:
     """End a deployment on all hosts: every engine everywhere first, then Ray and the rest; verified by a fresh look.
 
-    `grace` is the time in seconds between SIGTERM and SIGKILL of an engine. Nothing else on the hosts is touched.
+    With `run_id`, that run of it and no other. `grace` is the time in seconds between SIGTERM and SIGKILL of an engine.
+    Nothing else on the hosts is touched.
     """
     watch = Deadline(grace + RAY_GRACE_SECONDS + SLACK_SECONDS)
-    first = fleet.map(_stopping(fleet, deployment, grace, ENGINES, say, watch))
-    second = fleet.map(_stopping(fleet, deployment, grace, RAY, say, watch))
+    first = fleet.map(_stopping(fleet, deployment, run_id, grace, ENGINES, say, watch))
+    second = fleet.map(_stopping(fleet, deployment, run_id, grace, RAY, say, watch))
     report = StopReport(tuple(_host_stop(name, first[name], second[name]) for name in fleet.hosts))
     for host in report.hosts:
         state: Literal["done", "failed"] = "done" if host.state in ("stopped", "nothing") else "failed"
@@ -101,13 +102,13 @@ def describe(host: HostStop) -> str:
 
 
 def _stopping(
-    fleet: Fleet, deployment: str, grace: float, stage: str, say: Sink, watch: Deadline
+    fleet: Fleet, deployment: str, run_id: str | None, grace: float, stage: str, say: Sink, watch: Deadline
 ) -> Callable[[Host], dict[str, Any]]:
     def work(host: Host) -> dict[str, Any]:
         args = {
             "deployment": deployment,
             "host": host.name,
-            "run_id": None,
+            "run_id": run_id,
             "grace": grace,
             "ray_grace": RAY_GRACE_SECONDS,
             "only": stage if stage == ENGINES else None,

@@ -1,7 +1,7 @@
 """One function per command, for programs as for the command line."""
 
 from flagscale_deploy.api.checking import CheckReport, check
-from flagscale_deploy.api.ending import cleanup, stop
+from flagscale_deploy.api.ending import cleanup, stop, unlock
 from flagscale_deploy.api.looking import call, collect, diagnose, diagnose_offline, execute_everywhere, follow, status
 from flagscale_deploy.api.planning import describe, plan
 from flagscale_deploy.api.running import RunResult, run
@@ -26,4 +26,5 @@ __all__ = [
     "run",
     "status",
     "stop",
+    "unlock",
 ]

@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.api.checking import examine, refuse_failed
-from flagscale_deploy.api.planning import load_sources, observe_hosts
+from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.checks.table import refuse_unskippable
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, runs
 from flagscale_deploy.inventory.again import again
-from flagscale_deploy.observation import Facts
-from flagscale_deploy.observe import facts_of
+from flagscale_deploy.lock import LOCK_WAIT_SECONDS, lock
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.observe import facts_of, raise_failures
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.records import LOCK_WAIT_SECONDS, lock
+from flagscale_deploy.records import record_of
 from flagscale_deploy.request import Request
+from flagscale_deploy.reservation import lost, release, reserve
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.status import Status, look
-from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.fleet import Fleet, failures
+
+PLANS = 3
+"""How often a plan is made anew because another run took GPUs or ports meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ def run(
     skip: Collection[str] = (),
     redactor: Redactor | None = None,
     say: Sink = silent,
+    what: str = "run",
 ) -> RunResult:
-    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out.
+    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out; `what`
+    is told to whom the lock keeps out.
 
     Raises InputError, HostsUnreachableError, CheckError, LockedError with nothing started; RunFailedError afterwards.
     """
@@ -71,23 +78,25 @@ def run(
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
-        with lock(fleet, request.inventory.head.name, spec.name, "run", lock_wait):
+        with lock(fleet, request.inventory.head.name, spec.name, what, lock_wait):
             present = _present(request, fleet, digest(request.inventory, spec, *sources))
             if present is not None:
                 return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(request))
-            report = examine(request, fleet, observations, sources, force=force, skip=skip, say=journal)
-            made = refuse_failed(report)
-            for each in report.verdicts:
-                if each.state == "warning":
-                    journal(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
-            journal(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-            folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
-            folder.write_plan(made)
-            with JsonLines(folder.events, redactor.redact) as lines:
-                for event in history:
-                    lines(event)
-                journal.add(lines)
-                up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
+            how: dict[str, Any] = {"force": force, "skip": skip}
+            made = _plan_and_reserve(request, fleet, observations, sources, how, journal)
+            try:
+                folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
+                folder.write_plan(made)
+                with JsonLines(folder.events, redactor.redact) as lines:
+                    for event in history:
+                        lines(event)
+                    journal.add(lines)
+                    up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
+            except RunFailedError:
+                raise
+            except BaseException:
+                release(fleet, made)
+                raise
     stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
     ended = {
         "verdict": "ready",
@@ -115,6 +124,50 @@ def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
         f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
         f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name",
     )
+
+
+def _plan_and_reserve(
+    request: Request,
+    fleet: Fleet,
+    observations: Mapping[str, Observation],
+    sources: Sources,
+    how: Mapping[str, Any],
+    say: Sink,
+) -> Plan:
+    """The plan that checks let through, with its GPUs and ports taken. Where another run was quicker: look, plan again.
+
+    Raises CheckError with what stands in the way, HostsFailedError.
+    """
+    for attempt in range(PLANS):
+        if attempt:
+            observations = observe_hosts(request, fleet, say)
+            facts_of(observations)
+        report = examine(request, fleet, observations, sources, **how, say=say)
+        made = refuse_failed(report)
+        for each in report.verdicts:
+            if each.state == "warning" and not attempt:
+                say(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
+        taken = _reserve(request, fleet, made, facts_of(observations))
+        faults = lost(taken)
+        if not faults and not failures(taken):
+            say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
+            return made
+        release(fleet, made)
+        raise_failures(taken)
+        for fault in faults:
+            say(Event("plan", "note", fault.host, f"{fault.problem}: looking again"))
+    raise CheckError(faults)
+
+
+def _reserve(request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """What hosts say to the plan's claims. Whoever interrupts it leaves none behind."""
+    secret = request.serve.secret_env
+    names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in made.hosts}
+    try:
+        return reserve(fleet, made, {name: record_of(made, name, facts, names[name]) for name in made.hosts})
+    except BaseException:
+        release(fleet, made)
+        raise
 
 
 def _bring_up(

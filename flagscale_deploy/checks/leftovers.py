@@ -37,7 +37,7 @@ def lock(scene: Scene) -> Iterator[Finding]:
                     name,
                     f"{who or 'somebody'} is at it with {what or 'a command'} (pid {held.pid})",
                     "nobody else at work on it",
-                    f"wait for it, or end it there: {on(scene, name, 'kill', str(held.pid))}",
+                    f"wait for it; if it is gone: {again(scene.inventory, 'unlock', held.deployment)}",
                     "warning",
                 )
 

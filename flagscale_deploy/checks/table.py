@@ -16,6 +16,7 @@ from flagscale_deploy.checks.network import NETWORK
 from flagscale_deploy.checks.placement import PLACEMENT
 from flagscale_deploy.checks.ports import PORTS
 from flagscale_deploy.checks.reach import REACH
+from flagscale_deploy.checks.security import SECURITY
 from flagscale_deploy.checks.software import SOFTWARE
 from flagscale_deploy.errors import Fault, InputError
 
@@ -29,6 +30,7 @@ CHECKS: tuple[Check, ...] = (
     *PLACEMENT,
     *MODELS,
     *ENGINE,
+    *SECURITY,
     *LEFTOVERS,
 )
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)

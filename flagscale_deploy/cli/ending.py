@@ -1,4 +1,4 @@
-"""`stop` and `cleanup`."""
+"""`stop`, `cleanup` and `unlock`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,23 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
     from flagscale_deploy import api
 
     return end(console, api.cleanup, request_of(console, words), "cleanup", lock_timeout, as_json)
+
+
+@click.command()
+@options(*DEPLOYMENT, JSON)
+@click.option("--force", is_flag=True, help="End a living holder, too; its command stops where it is.")
+@command
+def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int:
+    """Say who holds the deployment's lock on its head, and end it if its operator is gone."""
+    from flagscale_deploy import api
+    from flagscale_deploy.views import unlock as view
+
+    done = api.unlock(request_of(console, words), force=force)
+    if as_json:
+        console.json(view.unlock_json(done))
+    else:
+        view.show_unlock(console, done)
+    return 0
 
 
 def end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:

@@ -6,11 +6,14 @@ import functools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+
+from flagscale_deploy.private import kept_private
 
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
@@ -80,6 +83,7 @@ def command(function: F) -> F:
     """Errors become messages and exit statuses; SIGTERM interrupts as Ctrl-C does."""
 
     @functools.wraps(function)
+    @kept_private()
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
         from flagscale_deploy.console import Console
         from flagscale_deploy.errors import DeployError
@@ -98,12 +102,11 @@ def command(function: F) -> F:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing more to flush
             code = 1
-        except Exception as error:
-            if verbose:
-                raise
-            console.error(
-                f"✗ an error of this tool: {type(error).__name__}: {error}\n    → again with -v for the traceback"
-            )
+        except Exception as error:  # noqa: BLE001 (the command line: nothing is above it)
+            if verbose:  # not left to the interpreter: what it prints is not looked through for secrets
+                console.error(traceback.format_exc())
+            again = "" if verbose else "\n    → again with -v for the traceback"
+            console.error(f"✗ an error of this tool: {type(error).__name__}: {error}{again}")
             code = 1
         sys.exit(code or 0)
 

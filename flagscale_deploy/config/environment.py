@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry
@@ -43,6 +44,26 @@ def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str], f
     return taken
 
 
+def read_secret_files(files: Mapping[str, str], path: Path, findings: Findings) -> dict[str, Secret]:
+    """The variables of `deploy.secret_files`: what a file on this machine holds, without its last line end."""
+    read = {}
+    for name, written in files.items():
+        where = (*path, name)
+        try:
+            text = FilePath(written).expanduser().read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            findings.add(where, f"{written} cannot be read: {why}", "a relative path starts where you are")
+        except ValueError:
+            findings.add(where, f"{written} holds no text", "write the secret alone into it, as UTF-8")
+        else:
+            if not text or "\0" in text:
+                findings.add(where, f"{written} holds no text", "write the secret alone into it, as UTF-8")
+            else:
+                read[name] = Secret(text)
+    return read
+
+
 def read_environment(
     entries: Sequence[Entry],
     envs: Mapping[str, Any],
@@ -51,7 +72,8 @@ def read_environment(
     environ: Mapping[str, str],
     findings: Findings,
 ) -> tuple[dict[str, str], dict[str, Secret]]:
-    """The variables of the whole deployment, from `experiment.envs`, `deploy.secrets` and secret flags of models.
+    """The variables of the whole deployment, from `experiment.envs`, `deploy.secrets`, `deploy.secret_files` and secret
+    flags of models.
 
     A secret that two places set differently is a fault. `nodes_envs` among the variables is for single hosts: see
     `per_host.py`.
@@ -60,7 +82,10 @@ def read_environment(
     env, secret_env = read_variables(shared, ("experiment", "envs"), findings)
     names = deploy.secrets or ()
     taken = take_secrets(names, set_in["secrets"], environ, findings) if names else {}
-    for variables, path in [(taken, set_in.get("secrets", ()))] + [(entry.secret_env, entry.path) for entry in entries]:
+    files = deploy.secret_files or {}
+    filed = read_secret_files(files, set_in["secret_files"], findings) if files else {}
+    ours = [(taken, set_in.get("secrets", ())), (filed, set_in.get("secret_files", ()))]
+    for variables, path in ours + [(entry.secret_env, entry.path) for entry in entries]:
         for variable, secret in variables.items():
             if secret_env.setdefault(variable, secret) != secret or variable in env:
                 findings.add(path, f"sets {variable} to another value than a place before", "set it in one place")

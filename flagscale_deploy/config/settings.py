@@ -170,6 +170,7 @@ class Deploy(Settings):
     router: Annotated[RouterSettings, BeforeValidator(_router)] | None = None
     timeouts: TimeoutSettings | None = None
     secrets: list[VariableName] | None = None
+    secret_files: dict[VariableName, Text] | None = None
     models: dict[str, ModelOptions | None] | None = None
     service: ServiceSettings | None = None
     command_line_mode: Flag | None = None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+Exclusive = Literal["gpus", "ports"]
+EXCLUSIVE: tuple[Exclusive, ...] = ("gpus", "ports")
 Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
 
@@ -169,6 +171,8 @@ class Plan:
     scripts: Mapping[str, Mapping[str, str]]
     gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
+    exclusive: tuple[Exclusive, ...] = EXCLUSIVE
+    """What of it nobody else may have when it starts; without GPUs where busy ones were handed out on purpose."""
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 

@@ -15,7 +15,7 @@ from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.asked_ports import take_asked_ports
 from flagscale_deploy.plan.eligible import eligible_hosts
 from flagscale_deploy.plan.instance import plan_instance
-from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import Ports, plan_engine_ports
@@ -134,6 +134,7 @@ def draft(
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
         gpus=_with_instances(holders, instances),
+        exclusive=tuple(each for each in EXCLUSIVE if not (forced if each == "gpus" else each in skip)),
         app=program.files if program else {},
     )
     return Draft(render_scripts(unscripted, inventory, spec, networks, templates, program), wrong)

@@ -8,7 +8,6 @@ session}) answers {"log": path, "pid": n, "start_ticks": n} when the script runs
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -25,11 +24,11 @@ TAIL_LINES = 40
 
 def main(args: Dict[str, Any]) -> None:
     directory = state.directory(args["deployment"], args["host"])
-    if (record.read(args["deployment"], args["host"]) or {}).get("run_id") != args["run_id"]:
-        # a program's files of an earlier run, and how it ended then
-        shutil.rmtree(str(directory / "app"), ignore_errors=True)
+    known = record.read(args["deployment"], args["host"]) or {}
+    if known.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
+        raise RuntimeError("run %s of %s has taken this one's place" % (known["run_id"], args["deployment"]))
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.make(each)
     for name, (text, mode) in args["files"].items():
         put(directory / name, text, int(mode, 8))
     record.update(args["deployment"], args["host"], lambda known: begin(known, args))
@@ -42,7 +41,7 @@ def main(args: Dict[str, Any]) -> None:
 
 def put(path: Path, text: str, mode: int) -> None:
     """Write a file that has its mode from the start, and appears whole. Surrogates are bytes that are no UTF-8."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.make(path.parent)
     fresh = path.with_name(path.name + ".new")
     if fresh.exists():
         fresh.unlink()
@@ -58,7 +57,12 @@ def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
         shared_memory.Segments(known).remove()
         known.clear()
         known.update(
-            args["record"], run_id=args["run_id"], boot_id=record.boot_id(), processes=[], started_at=time.time()
+            args["record"],
+            run_id=args["run_id"],
+            boot_id=record.boot_id(),
+            machine=os.uname().nodename,
+            processes=[],
+            started_at=time.time(),
         )
         known["oom_kills"] = oom.kills()
     known.pop("stopped_at", None)
@@ -81,7 +85,7 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
         os.replace(str(log), str(log.with_suffix(".previous.log")))
     environment = dict(os.environ)
     environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
-    with open(str(log), "wb") as output:
+    with os.fdopen(os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         process = subprocess.Popen(
             ["bash", str(directory / "scripts" / args["script"])],
             stdin=subprocess.DEVNULL,

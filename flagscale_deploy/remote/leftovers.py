@@ -31,9 +31,7 @@ def observe(host: str, everyone: Iterable[Process]) -> Dict[str, Any]:
 
 def locks(host: str) -> List[Dict[str, Any]]:
     """The deployments whose lock is held for this host, in the shape of `observation.HeldLock`. Takes no lock."""
-    paths = state.locks(host)
-    held = parse_locks(_content("/proc/locks")) if paths else []
-    found = ((path, _holder(path, held)) for path in paths)
+    found = ((path, locker(path)) for path in state.locks(host))
     return [
         {"deployment": unquote(path.parent.parent.name), "pid": pid, "holder": lock.holder(path)}
         for path, pid in found
@@ -69,15 +67,18 @@ def parse_locks(content: str) -> List[Flock]:
     return [Flock(int(pid), device, int(inode)) for pid, (device, _, inode) in found if int(pid) > 0]
 
 
-def _holder(path: Path, held: Iterable[Flock]) -> Optional[int]:
-    """Who holds the lock on a file. On btrfs and overlayfs stat(2) tells another device than /proc/locks: there the
-    file has to be among those that the process has open."""
+def locker(path: Path) -> Optional[int]:
+    """The pid of the process on this host that holds the lock on a file.
+
+    On btrfs and overlayfs stat(2) tells another device than /proc/locks: there the file has to be among those that the
+    process has open.
+    """
     try:
         file = os.stat(str(path))
     except OSError:
         return None
     device = "%02x:%02x" % (os.major(file.st_dev), os.minor(file.st_dev))
-    same = [each for each in held if each.inode == file.st_ino]
+    same = [each for each in parse_locks(_content("/proc/locks")) if each.inode == file.st_ino]
     return next((each.pid for each in same if each.device == device or _has_open(each.pid, file)), None)
 
 

@@ -2,17 +2,27 @@
 
 import http.client
 import json
+import os
 import shlex
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
-from flagscale_deploy.remote import state
+from flagscale_deploy.remote import record, state
+
+PARTIAL_CHAIN = 0x80000
+"""OpenSSL's X509_V_FLAG_PARTIAL_CHAIN: a certificate that is trusted by itself needs no authority above it."""
+
+_certificates: Set[str] = set()
 
 
 def api_key(deployment: str, host: str) -> Optional[str]:
-    """VLLM_API_KEY as the secrets of the deployment have it."""
+    """VLLM_API_KEY as the secrets of the deployment have it. From now on `request` trusts the certificates that its
+    servers here were started with, and no others: a self-signed one too, and nobody else who took their port."""
+    servers = record.read(deployment, host) or {}
+    given = [each.get("certificate") for each in servers.get("instances", []) if each.get("driver") == host]
+    _certificates.update(os.path.join(os.path.expanduser("~"), path) for path in given if path)
     try:
         words = shlex.split((state.directory(deployment, host) / "secrets" / "env").read_text())
     except (OSError, ValueError):
@@ -28,10 +38,10 @@ def request(
     if key:
         headers["Authorization"] = "Bearer " + key
     data = None if body is None else json.dumps(body).encode()
-    unverified = ssl._create_unverified_context() if url.startswith("https") else None  # its own name, not this address
+    verified = _context() if url.startswith("https") else None
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}),  # http_proxy is for the world outside, not for this host
-        *([urllib.request.HTTPSHandler(context=unverified)] if unverified else []),
+        *([urllib.request.HTTPSHandler(context=verified)] if verified else []),
     )
     try:
         try:
@@ -41,6 +51,17 @@ def request(
             return error.code, error.read().decode("utf-8", "replace")
     except http.client.HTTPException as error:
         raise OSError("no answer in HTTP: %s %s" % (type(error).__name__, str(error)[:200])) from error
+
+
+def _context() -> ssl.SSLContext:
+    """Trusts what `api_key` found; the name in a certificate is the one that clients use, and not this address."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    for path in _certificates:
+        context.load_verify_locations(cafile=path)
+    if _certificates:
+        context.verify_flags = ssl.VerifyFlags(context.verify_flags | PARTIAL_CHAIN)
+    return context
 
 
 def one_token(url: str, model: str, key: Optional[str], timeout: float) -> Tuple[bool, str]:

@@ -22,7 +22,7 @@ from flagscale_deploy.remote import (
     ports,
     proc,
     record,
-    state,
+    tls_files,
 )
 from flagscale_deploy.remote.beside import Beside
 from flagscale_deploy.remote.resolver import Lookups
@@ -43,7 +43,8 @@ def main(args: Dict[str, Any]) -> None:
     everyone = proc.scan()
     facts = {**identity(), **_network(everyone), **capacity.observe(home), **limits.observe(home)}
     facts.update(leftovers.observe(args["host"], everyone), models=models.result(), **versions.result())
-    facts["deployments"] = [deployment(path) for path in state.records(args["host"])]
+    facts["tls_files"] = tls_files.observe(args.get("tls_files") or [])
+    facts["deployments"] = [deployment(path) for path in record.paths_here(args["host"])]
     facts.update(gpus.see(devices.result(), everyone)._asdict(), **lookups.result())
     say(**facts, clock=time.time())
     os._exit(0)  # at once: tidying up takes Python 2 ms, and a lookup that hangs may be in the resolver's hands

@@ -53,6 +53,11 @@ def scan() -> List[Process]:
     return [process for process in found if process is not None]
 
 
+def find(pid: int) -> Optional[Process]:
+    """The live process with this pid, None where there is none."""
+    return _look(pid, _namespace("self"))
+
+
 def alive(process: Process) -> bool:
     """Whether this very process (not one that got its pid later) still runs."""
     try:

@@ -90,7 +90,7 @@ def _after_stop(directory: Path, marker: str) -> Optional[Dict[str, Any]]:
         return None
     log = directory / "logs" / "after_stop.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
-    with open(log, "wb") as output:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         ended = bounded.run(["bash", str(script)], AFTER_STOP_SECONDS, {state.MARKER: marker}, output)
     return {"exit_code": ended.code, "log": str(log)}
 

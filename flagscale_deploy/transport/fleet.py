@@ -22,6 +22,10 @@ class GivenUpError(HostError):
     """What was going on here was ended because another host failed."""
 
 
+def unfenced() -> None:
+    """What `Fleet.fence` is where no lock is held: anything may be done."""
+
+
 class Connect(Protocol):
     """Makes a (still closed) connection to a host; `timeout` in seconds."""
 
@@ -51,6 +55,8 @@ class Fleet:
     ) -> None:
         self.hosts = {host.name: host for host in hosts}
         self.cancelled = threading.Event()
+        self.fence: Callable[[], None] = unfenced
+        """Raises what forbids further acts on the hosts: a lock that was lost. Asked before and after each of them."""
         self._forks = forks
         self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
         self._opening = {name: threading.Lock() for name in self.hosts}
@@ -63,7 +69,8 @@ class Fleet:
         self.close()
 
     def connection(self, host: str) -> Connection:
-        """The open connection to a host. Raises ConnectError."""
+        """The open connection to a host. Raises ConnectError, and what the fence raises."""
+        self.fence()
         with self._opening[host]:
             if host in self._failed:
                 raise self._failed[host]
@@ -104,6 +111,7 @@ class Fleet:
             return self._gather(tasks, fail_fast, max(1, len(tasks) if together else min(self._forks, len(tasks))))
         finally:
             self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
+            self.fence()
 
     def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fleet") as pool:

@@ -15,6 +15,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from flagscale_deploy.errors import HostKeyError
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
+from flagscale_deploy.shell import quote
 
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 USER_KNOWN_HOSTS = "~/.ssh/known_hosts"
@@ -25,10 +26,17 @@ _FROM_SSH_CONFIG: Mapping[str, HostKeyChecking] = {
 _writing = threading.Lock()
 
 
-def checking(host: Host, ssh_config: Mapping[str, object]) -> HostKeyChecking:
-    """The inventory's choice, else StrictHostKeyChecking of `~/.ssh/config`, else strict."""
-    configured = str(ssh_config.get("stricthostkeychecking", "yes")).lower()
-    return host.host_key_checking or _FROM_SSH_CONFIG.get(configured, "strict")
+def checking(host: Host, ssh_config: Mapping[str, object], *, jump: bool = False) -> HostKeyChecking:
+    """The inventory's choice, else StrictHostKeyChecking of `~/.ssh/config`, else strict.
+
+    `off` is said of a host, and not of the jump host before it, which all others are reached through.
+    """
+    configured = _FROM_SSH_CONFIG.get(str(ssh_config.get("stricthostkeychecking", "yes")).lower(), "strict")
+    return (
+        configured
+        if host.host_key_checking is None or (jump and host.host_key_checking == "off")
+        else host.host_key_checking
+    )
 
 
 def known_hosts_files(host: Host, ssh_config: Mapping[str, object]) -> list[Path]:
@@ -37,13 +45,16 @@ def known_hosts_files(host: Host, ssh_config: Mapping[str, object]) -> list[Path
     return [Path(each).expanduser() for each in (*chosen.split(), SYSTEM_KNOWN_HOSTS)]
 
 
-def install(client: paramiko.SSHClient, host: Host, ssh_config: Mapping[str, object], name: str) -> None:
+def install(
+    client: paramiko.SSHClient, host: Host, ssh_config: Mapping[str, object], name: str, *, jump: bool = False
+) -> None:
     """Make a client verify keys as `host` wants it; `name` is what known_hosts calls the machine that it connects to.
+    `jump`: that is not the host itself, but a jump host on the way.
 
     Raises HostKeyError for a known_hosts file that can't be read.
     """
     files = known_hosts_files(host, ssh_config)
-    mode = checking(host, ssh_config)
+    mode = checking(host, ssh_config, jump=jump)
     if mode != "off":
         for path in files:
             if path.is_file():
@@ -58,12 +69,25 @@ def known_name(address: str, port: int) -> str:
 
 def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Path], name: str) -> HostKeyError:
     """The error for a key that differs from the known one; `name` is the machine's in known_hosts."""
+    place = _place(files, name, error.expected_key)
+    file = place.rpartition(":")[0] if place else str(files[0])
     return HostKeyError(
         host.name,
-        f"its host key changed: it shows {error.key.get_name()} {error.key.fingerprint}, "
-        f"known_hosts has {error.expected_key.get_name()} {error.expected_key.fingerprint}",
-        f"if the host was reinstalled: ssh-keygen -f {files[0]} -R '{name}'; otherwise somebody is in between",
+        f"its host key changed: {name} shows {error.key.get_name()} {error.key.fingerprint}, "
+        f"{place or 'known_hosts'} has {error.expected_key.get_name()} {error.expected_key.fingerprint}",
+        f"if it was reinstalled: ssh-keygen -f {quote(file)} -R {quote(name)}; otherwise somebody is in between",
     )
+
+
+def _place(files: Sequence[Path], name: str, key: paramiko.PKey) -> str:
+    """The file and line that a known key stands in, `file:12`; "" where it is not found any more."""
+    for path in files:
+        with suppress(OSError):
+            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+                names, _, rest = line.strip().partition(" ")
+                if key.get_base64() in rest and _is_among(name, names):
+                    return f"{path}:{number}"
+    return ""
 
 
 class _Policy(paramiko.MissingHostKeyPolicy):

@@ -10,6 +10,7 @@ from typing import cast
 
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.private import users_umask
 from flagscale_deploy.transport.base import Source
 
 CHUNK = 1 << 16
@@ -31,6 +32,7 @@ class LocalRunning:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            umask=users_umask(),
         )
         self._selector = selectors.DefaultSelector()
         for stream, source in ((self._process.stdout, "stdout"), (self._process.stderr, "stderr")):

@@ -133,6 +133,10 @@ class Program:
         """Say something to the running program: a line of JSON on its standard input."""
         self._running.send(json.dumps(message).encode() + b"\n")
 
+    def allow(self, seconds: float) -> None:
+        """From now on it has so long to say the next thing."""
+        self._deadline = Deadline(seconds)
+
     def hear(self) -> dict[str, Any]:
         """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():

@@ -139,7 +139,8 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
     )
     for hop in _hops(connection):  # Fabric's own policy accepts any key, also a jump host's
         known_as = hostkeys.known_name(hop.host, hop.port)
-        hostkeys.install(hop.client, host, cast("Mapping[str, object]", hop.ssh_config), known_as)
+        of_hop = cast("Mapping[str, object]", hop.ssh_config)
+        hostkeys.install(hop.client, host, of_hop, known_as, jump=hop is not connection)
     return connection
 
 

@@ -9,6 +9,7 @@ from flagscale_deploy import shell
 from flagscale_deploy.api import RunResult
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import RunFailedError
+from flagscale_deploy.errors import LockLostError
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.views.stop import show_stop
 
@@ -80,7 +81,9 @@ def show_run_failure(console: Console, error: RunFailedError) -> None:
         console.note(f"\nlogs: {sum(failure.logs.values())} files of {len(failure.logs)} hosts in {error.folder.logs}")
     for host, why in failure.unread.items():
         console.error(f"logs of {host} could not be collected: {why}")
-    if failure.stopped is None:
+    if isinstance(failure.error, LockLostError):
+        console.note("what was started is left as it is: it is no longer this command's to change")
+    elif failure.stopped is None:
         console.note(f"left as it is (--keep-on-failure); take it down with: {error.take_down}")
     else:
         console.note("what was started has been taken down:")

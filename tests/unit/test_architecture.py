@@ -11,14 +11,15 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("errors", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
+    ("errors", "private", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
     ("inventory", "observation", "render"),
     ("config",),
     ("program", "runner"),
     ("plan",),
     ("checks",),
     ("transport", "folder"),
-    ("execute", "stop", "logs", "observe", "records", "status", "links", "engine_arguments", "stall"),
+    ("lock",),
+    ("execute", "reservation", "stop", "logs", "observe", "records", "status", "links", "engine_arguments", "stall"),
     ("vigil",),
     ("ready",),
     ("deploy", "request"),

@@ -49,9 +49,15 @@ def eventually(true: Callable[[], object], within: float = 20.0) -> bool:
 class Running:
     """A command that goes on; what it prints is read as it comes, with the time it came at."""
 
-    def __init__(self, argv: list[str], directory: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, argv: list[str], directory: Path, env: Mapping[str, str], umask: int = -1) -> None:
         self._process = subprocess.Popen(
-            argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            argv,
+            cwd=directory,
+            env=env,
+            umask=umask,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self._lines: dict[str, list[tuple[float, str]]] = {"out": [], "err": []}
         streams: dict[str, IO[bytes] | None] = {"out": self._process.stdout, "err": self._process.stderr}
@@ -114,6 +120,7 @@ class Operator:
     directory: Path
     inventory: Path
     env: dict[str, str] = field(default_factory=dict)
+    umask: int = -1
     started: list[Running] = field(default_factory=list)
 
     def __call__(self, command: str, *words: str | Path, exits: int | None = 0) -> Result:
@@ -122,7 +129,7 @@ class Operator:
     def start(self, command: str, *words: str | Path) -> Running:
         """Type a command, and go on while it runs."""
         argv = [*COMMAND, command, "-i", str(self.inventory), *map(str, words)]
-        running = Running(argv, self.directory, self._environment())
+        running = Running(argv, self.directory, self._environment(), self.umask)
         self.started.append(running)
         return running
 

@@ -54,6 +54,28 @@ def test_a_host_behind_a_jump_host_is_reached_through_it(lab: Lab, operator: Ope
     assert lab.leftovers(served.name) == []
 
 
+def test_a_jump_host_s_key_is_verified_as_strictly_whatever_is_said_of_the_host_behind_it(
+    lab: Lab, operator: Operator, tmp_path: Path
+) -> None:
+    jump, host = lab.hosts
+    known = [line for line in lab.known_hosts.read_text().splitlines() if line.split()[0] == host.address]
+    wrong = next(line for line in lab.known_hosts.read_text().splitlines() if line.split()[0] == host.address)
+    file = tmp_path / "known_hosts"
+    file.write_text("\n".join(known) + "\n")
+    arguments = f"-o UserKnownHostsFile={file} -o ProxyJump=root@{jump.address}"
+    for checking in ("", " -o StrictHostKeyChecking=no"):
+        change(operator, host, ansible_ssh_common_args=arguments + checking)
+        refused = operator("exec", "--", "true", exits=3)
+        assert f"{host.name}: its host key is not known: {jump.address} shows ssh-" in refused.err
+
+    file.write_text(f"# of the jump host\n{jump.address} {wrong.partition(' ')[2]}\n")
+    change(operator, host, ansible_ssh_common_args=arguments)
+    refused = operator("exec", "--", "true", exits=3)
+    assert f"{host.name}: its host key changed: {jump.address} shows ssh-" in refused.err
+    assert f"{file}:2 has ssh-" in refused.err
+    assert f"ssh-keygen -f {file} -R {jump.address}" in refused.err
+
+
 def test_a_port_of_its_own_has_a_key_of_its_own_in_known_hosts(lab: Lab, operator: Operator, tmp_path: Path) -> None:
     host, directory = lab.hosts[0], lab.slot.directory
     host.run(f"/usr/sbin/sshd -f {directory}/sshd_config -p 2222 -h {host.directory}/host_key")

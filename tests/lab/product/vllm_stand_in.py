@@ -5,6 +5,7 @@ vLLM's words, answers /health, /v1/models, /v1/completions and /v1/chat/completi
 if there is one. `STAND_IN` in its environment tells it to misbehave, in words with commas between them:
 
     dies        ends while loading, with the line in STAND_IN_ERROR; the time is left in /dev/shm/vllm-stand-in/died
+    leaks       ends while loading, and prints its environment, its flags and its secrets in every form
     hangs       never finishes loading
     stuck       says the line in STAND_IN_ERROR, and never finishes loading
     tokenless   is healthy, and fails whatever asks for tokens
@@ -18,8 +19,10 @@ SIGUSR1 ends it with the line in STAND_IN_ERROR, SIGUSR2 makes its engine die be
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,6 +31,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 PLACE = Path("/dev/shm/vllm-stand-in")
 WORDS = os.environ.get("STAND_IN", "").split(",")
@@ -91,11 +95,22 @@ def load() -> None:
         if "hangs" in WORDS or "stuck" in WORDS:
             signal.pause()
             time.sleep(3600)
+        if "leaks" in WORDS:
+            leak()
         if "dies" in WORDS:
             say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
             say("RuntimeError: Engine core initialization failed. See root cause above.")
             (PLACE / "died").write_text(str(time.time()))
             sys.exit(1)
+
+
+def leak() -> None:
+    for value in (os.environ["HF_TOKEN"], os.environ["VLLM_API_KEY"]):
+        encoded = base64.b64encode(value.encode()).decode(), base64.b64encode(f"u:{value}".encode()).decode()
+        shown = (value, shlex.quote(value), quote(value), quote(value, safe=""), *encoded)
+        say(f"ERROR 11-22 10:00:00 [core.py:42] OSError: 401 Client Error: {' '.join(shown)}")
+    say(f"ERROR 11-22 10:00:00 [core.py:42] RuntimeError: {sys.argv} {dict(os.environ)}")
+    sys.exit(1)
 
 
 def use_ray() -> None:

@@ -60,11 +60,23 @@ def archived(files: Mapping[str, bytes]) -> Iterable[Said]:
     yield {"done": True, "older": 0}
 
 
+def held(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    """What `lock` answers where nobody else has it: it stays until it is let go of."""
+    yield {"locked": True}
+    while True:
+        yield None
+
+
+def reserved(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    """What `reserve` answers where nobody was quicker."""
+    yield {"taken": []}
+
+
 def answering(**modules: Any) -> Handler:
-    """A handler from functions (host, args) by module; `launch` and `watch_ranks` are there already."""
+    """A handler from functions (host, args) by module; `launch`, `reserve` and `watch_ranks` are there already."""
 
     def handler(host: Host, module: str, args: dict[str, Any]) -> Iterable[Said]:
-        return {"launch": launched, "watch_ranks": unseen, **modules}[module](host, args)  # type: ignore[no-any-return]
+        return {"launch": launched, "reserve": reserved, "watch_ranks": unseen, **modules}[module](host, args)  # type: ignore[no-any-return]
 
     return handler
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.request import Options, Request
 from flagscale_deploy.transport.base import Outcome
-from tests.fakes import Call, Exit, Said, Stderr, connecting
-from tests.unit.acts.given import Heard, answering, archived
+from tests.fakes import Call, Exit, Said, Stderr, connecting, silence_until
+from tests.unit.acts.given import Heard, answering, archived, held, reserved
 from tests.unit.plan.given import facts, host, inventory, model, spec
 
 HOSTS = ("gpu01", "gpu02")
+Act = Callable[[Host, dict[str, Any]], Iterable[Said]]
 
 
 class World:
@@ -52,11 +54,15 @@ class World:
         self.answers: dict[str, Any] = {"qwen/0": {"answer": {"choices": []}}}
         self.calls: list[Call] = []
         self.watched: list[dict[str, Any]] = [{"ready": True, "token": "x"}]
+        self.watch: Act = lambda _host, _args: list(self.watched)
+        self.reserve: Act = reserved
+        self.unlock: Act = lambda _host, _args: []
 
     def request(self, **changed: Any) -> Request:
         handler = answering(
-            probe=self.probe, lock=self.lock, launch=self.launch, watch=lambda *_: list(self.watched), stop=self.stop,
+            probe=self.probe, lock=self.lock, launch=self.launch, watch=self.watch, stop=self.stop,
             inspect=self.inspect, ask=self.ask, reach=self.reach, parse_flags=self.parse_flags,
+            reserve=self.reserve, unlock=self.unlock,
             cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
         )  # fmt: skip
         options = Options(connect=connecting(handler, self.calls, self.refused))
@@ -76,8 +82,10 @@ class World:
     def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
         yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
 
-    def lock(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        yield {"locked": True} if self.holder is None else {"locked": False, "holder": self.holder}
+    def lock(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if self.holder is not None:
+            return [{"locked": False, "holder": self.holder}]
+        return held(host, args)
 
     def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
         self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}
@@ -130,8 +138,8 @@ def refused_run(world: World, **settings: Any) -> DeployError:
 def test_a_run_probes_locks_looks_plans_starts_and_waits(world: World) -> None:
     heard = Heard()
     result = api.run(world.request(), say=heard)
-    assert world.modules[:6] == ["probe", "lock", "inspect", "reach", "parse_flags", "launch"]
-    assert set(world.modules[6:]) == {"watch", "watch_ranks"}
+    assert world.modules[:6] == ["probe", "lock", "inspect", "reach", "parse_flags", "reserve"]
+    assert set(world.modules[6:]) == {"launch", "watch", "watch_ranks"}
     assert result.endpoints == (("http://10.0.0.1:4567/v1", "/models/qwen"),)
     assert result.plan is not None
     assert result.folder is not None
@@ -224,7 +232,8 @@ def test_a_failed_run_leaves_a_report_and_nothing_else(world: World) -> None:
     with pytest.raises(RunFailedError) as raised:
         api.run(world.request())
     assert world.modules == [
-        "probe", "lock", "inspect", "reach", "parse_flags", "launch", "watch_ranks", "watch", "archive", "stop",
+        "probe", "lock", "inspect", "reach", "parse_flags", "reserve", "launch", "watch_ranks", "watch",
+        "archive", "stop",
     ]  # fmt: skip
     report = json.loads((raised.value.folder.path / "report.json").read_text())
     assert (report["verdict"], report["exit_code"]) == ("failed", 5)
@@ -375,3 +384,86 @@ def test_logs_of_every_host(world: World, tmp_path: Path) -> None:
     found = api.collect(world.request(), tmp_path / "logs")
     assert not any(isinstance(each, HostError) for each in found.values())
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["gpu01", "gpu02"]
+
+
+def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> None:
+    """It gives back what it got elsewhere, says who was quicker, and takes what is free then."""
+    beaten = [[{"what": "GPU 0", "by": "deployment llama (run r9 of eve@desk)"}], []]
+
+    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield {"taken": beaten.pop(0) if host.name == "gpu02" and not args.get("release") else []}
+
+    world.reserve = reserve
+    heard = Heard()
+    result = api.run(world.request(), say=heard)
+    assert result.up is not None
+    asked = [(call.module, call.host) for call in world.calls if call.module in ("probe", "reserve", "launch")]
+    assert [module for module, _ in asked][:8] == ["probe", "probe", *["reserve"] * 4, "probe", "probe"]
+    given_back = [call.host for call in world.calls if call.module == "reserve" and call.args.get("release")]
+    assert sorted(given_back) == ["gpu01", "gpu02"]
+    (note,) = heard.texts("plan", "note")
+    assert note == "GPU 0 has been taken meanwhile by deployment llama (run r9 of eve@desk): looking again"
+
+
+def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(world: World) -> None:
+    world.reserve = lambda _host, _args: [{"taken": [{"what": "port 4567", "by": "deployment llama"}]}]
+    error = refused_run(world)
+    assert isinstance(error, CheckError)
+    assert "gpu01: port 4567 has been taken meanwhile by deployment llama" in str(error)
+    assert "launch" not in world.modules
+    assert sum(call.module == "reserve" and not call.args.get("release") for call in world.calls) == 6
+
+
+def test_what_was_taken_is_given_back_where_the_run_s_folder_cannot_be_made(world: World) -> None:
+    (world.folder / "runs").mkdir(mode=0o700)
+    world.spec = replace(world.spec, exp_dir=str(world.folder))
+    blocked = world.folder / "runs"
+
+    def reserve(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if not args.get("release"):
+            (blocked / args["run_id"]).mkdir(exist_ok=True)  # somebody has this very folder
+        yield {"taken": []}
+
+    world.reserve = reserve
+    with pytest.raises(InputError, match="cannot be made"):
+        api.run(world.request())
+    assert {call.host for call in world.calls if call.args.get("release")} == set(HOSTS)
+
+
+def test_a_run_that_loses_its_lock_leaves_everything_as_it_is(world: World) -> None:
+    displaced = threading.Event()
+
+    def lock(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"locked": True}
+        yield from silence_until(displaced)
+        yield {"displaced": {"who": "eve@desk", "since": "now"}}
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        displaced.set()
+        while True:
+            yield None
+
+    world.lock = lock  # type: ignore[method-assign,assignment]
+    world.watch = watch
+    error = refused_run(world)
+    assert error.exit_code == 6
+    assert isinstance(error, RunFailedError)
+    assert "eve@desk ended it with unlock" in str(error)
+    assert error.failure.stopped is None
+    assert {"stop", "archive"}.isdisjoint(world.modules)
+
+
+def test_a_run_that_fails_takes_down_itself_and_no_other_run(world: World) -> None:
+    world.watched = [{"dead": True}]
+    error = refused_run(world)
+    assert isinstance(error, RunFailedError)
+    made = json.loads((error.folder.path / "plan.json").read_text())
+    assert {call.args["run_id"] for call in world.calls if call.module == "stop"} == {made["run_id"]}
+
+
+def test_unlock_asks_the_head_alone(world: World) -> None:
+    holder = {"who": "bob@ops", "what": "run", "since": "then"}
+    world.unlock = lambda _host, _args: [{"state": "free", "holder": holder, "pid": None, "silent": None}]
+    done = api.unlock(world.request())
+    assert (done.state, done.host, done.deployment) == ("free", "gpu01", "qwen")
+    assert [(call.module, call.host) for call in world.calls] == [("unlock", "gpu01")]

@@ -20,6 +20,7 @@ from flagscale_deploy.observation import (
     Interface,
     ListeningPort,
     ModelFiles,
+    TlsFile,
 )
 from tests.unit.checks.given import CONFIG, HOSTS, PATH, scene
 from tests.unit.plan.given import model, spec
@@ -70,6 +71,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "locks": st.lists(st.builds(HeldLock, TEXT | st.just("qwen"), st.integers(), st.dictionaries(TEXT, JSON)),
                       max_size=1).map(tuple),
     "foreign_ray": st.lists(st.builds(ForeignRay, st.integers(), TEXT, TEXT), max_size=2).map(tuple),
+    "tls_files": st.dictionaries(TEXT, st.builds(TlsFile, TEXT, st.integers(), st.none() | st.floats()), max_size=2),
     "deployments": st.lists(RECORDS, max_size=2).map(tuple),
     "runs": st.dictionaries(TEXT, st.integers(), max_size=2),
     "unwritable": st.lists(TEXT, max_size=2).map(tuple),

@@ -20,7 +20,9 @@ from flagscale_deploy.observation import (
     Interface,
     ListeningPort,
     ModelFiles,
+    TlsFile,
 )
+from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.ssh import connect_error
 from tests.unit.checks.given import (
     ASKED,
@@ -250,7 +252,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "warning",
         {"locks": (HeldLock("qwen", 99, {"who": "bob@desk", "what": "run"}),)},
         "bob@desk is at it with run (pid 99)",
-        "kill 99",
+        "flagscale-deploy unlock -i hosts.yaml --name qwen",
     ),
     (
         "crashed-runs",
@@ -373,11 +375,50 @@ def test_values_that_vllm_does_not_take_and_a_vllm_that_can_not_be_asked() -> No
     assert verdict.found == "vLLM can't be imported: libcuda.so.1 not found"
 
 
+INTERNET = {"interfaces": (Interface("eth0", ("10.0.0.1", "8.8.4.4", "2606:4700::1111", "fe80::1"), 1500),)}
+
+
+def test_a_server_without_a_key_on_an_address_of_the_internet() -> None:
+    found = complaints(scene({"gpu01": INTERNET}))
+    assert [(each.check, each.host, each.state) for each in found] == [("open-server", "gpu01", "warning")] * 2
+    assert found[0].found == "qwen/0 listens on 8.8.4.4, port 8000, and asks for no key"
+    assert "2606:4700::1111" in found[1].found
+    kept = [
+        spec(model(tp=32, engine_args={"max-model-len": 32768}), secret_env={"VLLM_API_KEY": Secret("sk-x")}),
+        spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "127.0.0.1"})),
+        spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "10.0.0.1"})),
+    ]
+    assert [each for asked in kept for each in complaints(scene({"gpu01": INTERNET}, asked=asked))] == []
+    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "8.8.4.4"}))
+    assert only(scene({"gpu01": INTERNET}, asked=asked)).host == "gpu01"
+
+
+@pytest.mark.parametrize(
+    ("files", "state", "said"),
+    [
+        ({"c.pem": TlsFile("No such file or directory")}, "failed", "ssl-certfile c.pem: No such file or directory"),
+        ({"c.pem": TlsFile(mode=0o644, expires=NOW - 1)}, "failed", "ssl-certfile c.pem is out of date"),
+        ({"k.pem": TlsFile(mode=0o640)}, "warning", "ssl-keyfile k.pem can be read by others (mode 640)"),
+    ],
+)
+def test_files_of_tls(files: Mapping[str, TlsFile], state: str, said: str) -> None:
+    sound = {"c.pem": TlsFile(mode=0o644, expires=NOW + 1), "k.pem": TlsFile(mode=0o600)}
+    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "ssl-certfile": "c.pem", "ssl-keyfile": "k.pem"}))
+    assert complaints(scene({"gpu01": {"tls_files": sound}}, asked=asked)) == []
+    verdict = only(scene({"gpu01": {"tls_files": {**sound, **files}}}, asked=asked))
+    assert (verdict.check, verdict.host, verdict.state, verdict.found) == ("tls-files", "gpu01", state, said)
+
+
+def test_a_key_without_a_certificate_is_no_tls() -> None:
+    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "ssl-keyfile": "k.pem"}))
+    assert "would serve without TLS" in only(scene({"gpu01": {}}, asked=asked)).found
+
+
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version", "locked-memory",
                  "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length", "model-memory",
-                 "model-code"}  # fmt: skip
+                 "model-code", "open-server", "tls-files"}  # fmt: skip
     assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -86,3 +86,31 @@ def test_a_secret_among_action_args_is_refused(tmp_path: Path) -> None:
     (fault,) = faults(text, folder=tmp_path)
     assert fault.startswith("qwen.yaml: model_args.vllm_model.action-args: holds the secret api-key")
     assert KEY not in fault
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{KEY}\n")
+    spec = load(f"{SEED}  secret_files: {{HF_TOKEN: '{file}'}}", folder=tmp_path)
+    assert spec.secret_env == {"HF_TOKEN": Secret(KEY)}
+    assert KEY not in json.dumps(spec.public(), default=str)
+    spec = load(SEED, f"deploy.secret_files.HF_TOKEN={file}", folder=tmp_path)
+    assert spec.secret_env == {"HF_TOKEN": Secret(KEY)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        (b"", "holds no text"),
+        (b"\xff\xfe", "holds no text"),
+        (b"a\0b", "holds no text"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    (fault,) = faults(f"{SEED}  secret_files: {{HF_TOKEN: '{file}'}}", folder=tmp_path)
+    assert fault.startswith("qwen.yaml: deploy.secret_files.HF_TOKEN: ")
+    assert said in fault

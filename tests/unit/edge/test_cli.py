@@ -28,6 +28,8 @@ from flagscale_deploy.errors import (
     RemoteError,
     UnreachableError,
 )
+from flagscale_deploy.request import Request
+from tests.unit.sources import ROOT
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n- {name: gpu02, address: 10.0.0.2, gpus: 8}\n"
 QWEN = """\
@@ -77,7 +79,9 @@ def test_every_command_explains_itself(command: str, flag: str) -> None:
 
 def test_the_commands_are_those_of_the_design() -> None:
     assert (
-        sorted(["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "exec", "hosts"])
+        sorted(
+            ["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "unlock", "exec", "hosts"]
+        )
         == COMMANDS
     )
     assert go("--help").exit_code == 0
@@ -262,7 +266,23 @@ def test_verbose_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -
         raise KeyError("a bug")
 
     monkeypatch.setattr(api, "check", fail)
-    assert isinstance(CliRunner().invoke(cli, ["check", "-i", "hosts.yaml", "-v"]).exception, KeyError)
+    ended = CliRunner().invoke(cli, ["check", "-i", "hosts.yaml", "-v"])
+    assert (ended.exit_code, "again with -v" in ended.stderr) == (1, False)
+    assert "Traceback (most recent call last)" in ended.stderr
+    assert "KeyError: 'a bug'" in ended.stderr
+
+
+def test_a_traceback_shows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(request: Request, **_settings: object) -> None:
+        raise RuntimeError(f"a bug that knows {request.inventory.hosts[0].secret_env['MY_TOKEN'].reveal()}")
+
+    monkeypatch.setattr(api, "check", fail)
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("hosts: [{name: gpu01, env: {MY_TOKEN: sk-canary}}]")
+    for words in ((), ("-v",)):
+        ended = CliRunner().invoke(cli, ["check", "-i", str(hosts), *words])
+        assert "a bug that knows [REDACTED]" in ended.stderr
+        assert "canary" not in ended.output + ended.stderr
 
 
 @pytest.mark.parametrize("command", ABOUT_A_DEPLOYMENT)
@@ -300,3 +320,33 @@ def test_the_package_runs_as_a_module() -> None:
         [sys.executable, "-m", "flagscale_deploy", "--version"], capture_output=True, text=True, check=True
     )
     assert ended.stdout == f"flagscale-deploy, version {__version__}\n"
+
+
+def test_what_is_written_is_for_the_operator_alone_whatever_the_umask_is(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "deep"
+    files = ["-i", "inventories/hostfile.txt", "-c", "examples/qwen2.5-7b.yaml"]
+    subprocess.run(
+        [sys.executable, "-m", "flagscale_deploy", "plan", "--offline", *files, "-o", folder],
+        cwd=ROOT, umask=0, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    written = [tmp_path / "out", folder, *folder.rglob("*")]
+    assert len(written) > 3
+    assert {str(path): oct(stat.S_IMODE(path.stat().st_mode)) for path in written if path.stat().st_mode & 0o077} == {}
+
+
+def test_a_junit_file_has_the_mode_of_the_user_s_own_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; os.umask(0o022)\n"
+        "from flagscale_deploy.private import kept_private, users_umask\n"
+        "from flagscale_deploy.junit import write_junit\n"
+        "with kept_private():\n"
+        "    assert users_umask() == 0o022\n"
+        "    write_junit('d', [], Path(sys.argv[1]) / 'j.xml', str)\n"
+        "    (Path(sys.argv[1]) / 'other').touch()\n"
+        "assert (users_umask(), os.umask(0)) == (-1, 0o022)\n"
+    )
+    folder = tmp_path / "results"
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", code, folder], check=True, cwd=ROOT, timeout=60)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"j.xml": 0o644, "other": 0o600}

@@ -56,12 +56,12 @@ def test_a_lock_is_told_while_it_is_held(people: Household, home: Home, monkeypa
 
 
 def test_the_product_s_own_lock_is_seen(home: Home) -> None:
-    with home.open("lock", wait=0, holder={"who": "me"}) as holding:
+    with home.open("lock", wait=0, beat=1, lease=60, holder={"who": "me"}) as holding:
         assert holding.stdout is not None
         holding.stdout.readline()
         (answer,) = home.run("probe")
         holding.communicate(timeout=10)
-    assert [(each["deployment"], each["holder"]) for each in answer["locks"]] == [(home.deployment, {"who": "me"})]
+    assert [(each["deployment"], each["holder"]["who"]) for each in answer["locks"]] == [(home.deployment, "me")]
     assert runs(answer["locks"][0]["pid"]) is False
 
 

@@ -207,7 +207,8 @@ def test_a_changed_key_is_refused(home: Path, server: Server, checking: HostKeyC
     server.host_key = OTHER
     with pytest.raises(HostKeyError) as raised:
         to(server, checking).open()
-    assert raised.value.problem.startswith("its host key changed: it shows ssh-ed25519 ")
+    assert raised.value.problem.startswith(f"its host key changed: [127.0.0.1]:{server.port} shows ssh-ed25519 ")
+    assert f"{path}:1 has ssh-ed25519 " in raised.value.problem
     assert OTHER.fingerprint in raised.value.problem
     assert expected.fingerprint in raised.value.problem
     assert f"ssh-keygen -f {path} -R '[127.0.0.1]:{server.port}'" in raised.value.remedy

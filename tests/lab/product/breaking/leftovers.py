@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from flagscale_deploy.inventory.load import load_inventory
-from flagscale_deploy.records import lock
+from flagscale_deploy.lock import lock
 from flagscale_deploy.transport.fleet import Fleet
 from tests.lab import Gpu, GpuProcess
 from tests.lab.product.breaking.devices import equip
@@ -30,7 +30,7 @@ def a_process_of_a_crashed_run_has_its_gpu(stage: Stage) -> None:
     equip(stage, Gpu(used_mib=40000), processes=(GpuProcess(0, pid, 40000, "python3"),))
 
 
-@caught_by("lock", "wait for it, or end it there", state="warning")
+@caught_by("lock", "flagscale-deploy unlock -i", state="warning")
 def somebody_is_at_work_on_it(stage: Stage) -> None:
     fleet = stage.undo.enter_context(Fleet(load_inventory(stage.operator.inventory).hosts))
     stage.undo.enter_context(lock(fleet, stage.host.name, NAME, "run"))

@@ -1,0 +1,95 @@
+"""Who can reach the servers, and whether their TLS can start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from flagscale_deploy.checks.ground import engines, model_of, no_plan, on
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.plan.model import InstancePlan, Server
+from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
+from flagscale_deploy.plan.program import is_program
+
+TLS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
+
+
+def open_server(scene: Scene) -> Iterator[Finding]:
+    """Whether a server without a key listens on an address of the Internet: whoever finds it uses its GPUs."""
+    assert scene.plan is not None, "there is a plan"
+    assert scene.spec is not None, "there is a specification"
+    routed = {router.model for router in scene.plan.routers}
+    for server in scene.plan.servers:
+        secured = {**scene.spec.secret_env, **scene.inventory[server.driver].secret_env}
+        if "VLLM_API_KEY" in secured or (isinstance(server, InstancePlan) and is_program(server)):
+            continue
+        for address in public_addresses(scene, server):
+            beside = (
+                " (its router does not keep others from it)"
+                if isinstance(server, InstancePlan) and server.model in routed
+                else ""
+            )
+            yield Finding(
+                server.driver,
+                f"{server.name} listens on {address}, port {server.port}, and asks for no key{beside}",
+                "a key, or no address of the Internet",
+                "set api-key (deploy.secrets: [VLLM_API_KEY]), or host: 127.0.0.1 or a private address",
+                "warning",
+            )
+
+
+def public_addresses(scene: Scene, server: Server) -> list[str]:
+    """The addresses of the Internet that a server listens on, of those that the probe saw on its host."""
+    facts = scene.facts.get(server.driver)
+    held = [address for each in facts.interfaces for address in each.addresses] if facts else []
+    bound = _bound(server)
+    chosen = held if bound is None or bound in EVERY_ADDRESS else [bound]
+    return [each for each in dict.fromkeys(chosen) if is_address(each) and ip_address(each).is_global]
+
+
+def _bound(server: Server) -> str | None:
+    """What a server was told to listen on; None is every address."""
+    for at, word in enumerate(server.argv):
+        if word == "--host" and at + 1 < len(server.argv):
+            return server.argv[at + 1]
+        if word.startswith("--host="):
+            return word.partition("=")[2]
+    return None
+
+
+def tls_files(scene: Scene) -> Iterator[Finding]:
+    """Whether certificate, key and CA file of an engine are on its driver's host, readable, and not out of date."""
+    for instance in engines(scene):
+        model, facts = model_of(scene, instance), scene.facts.get(instance.driver)
+        flags = model.engine_args if model else {}
+        if facts is None or not any(flags.get(flag) for flag in TLS):
+            continue
+        if not flags.get("ssl-certfile"):
+            yield Finding(instance.driver, f"{instance.name} has no ssl-certfile: it would serve without TLS",
+                          remedy="give ssl-certfile and ssl-keyfile")  # fmt: skip
+        for flag in TLS:
+            path = str(flags.get(flag) or "")
+            seen = facts.tls_files.get(path)
+            if not path or seen is None:
+                continue
+            look = on(scene, instance.driver, "ls -l", path)
+            if seen.problem:
+                yield Finding(instance.driver, f"{flag} {path}: {seen.problem}", remedy=f"put it there: {look}")
+            elif seen.expires is not None and seen.expires < facts.clock:
+                yield Finding(instance.driver, f"{flag} {path} is out of date", remedy="renew it")
+            elif flag == "ssl-keyfile" and seen.mode & 0o077:
+                repair = on(scene, instance.driver, "chmod 600", path)
+                yield Finding(instance.driver, f"{flag} {path} can be read by others (mode {seen.mode:o})",
+                              "mode 600", repair, "warning")  # fmt: skip
+
+
+def _no_tls(scene: Scene) -> str:
+    models = scene.spec.models if scene.spec else ()
+    asked = any(model.engine_args.get(flag) for model in models for flag in TLS)
+    return no_plan(scene) or ("" if asked else "no model has ssl flags")
+
+
+SECURITY = (
+    Check("open-server", "security", open_server, "a key where the Internet can ask", no_plan, "warning"),
+    Check("tls-files", "security", tls_files, "files that the engine can read", _no_tls),
+)
