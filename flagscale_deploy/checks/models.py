@@ -16,7 +16,7 @@ from flagscale_deploy.checks.model_files import (
     model_weights,
     not_looked_for,
 )
-from flagscale_deploy.checks.model_memory import need, switched_on, utilization
+from flagscale_deploy.checks.model_memory import incomplete, need, switched_on, utilization
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, longest, text_config, tokens
 from flagscale_deploy.checks.model_types import KNOWN
 from flagscale_deploy.config.spec import ModelSpec
@@ -126,10 +126,11 @@ def model_code(scene: Scene) -> Iterator[Finding]:
 
 
 def _read(scene: Scene) -> Iterator[tuple[Loaded, ModelFiles]]:
-    """Each model with its files on the first host where they could be read."""
+    """Each model with its files on the first host where they are complete, else where they could be read."""
     for each in loaded(scene):
         if each.sound:
-            yield each, next(iter(each.sound.values()))
+            whole = (files for files in each.sound.values() if not incomplete(files))
+            yield each, next(whole, next(iter(each.sound.values())))
 
 
 def _divides(size: int, many: int | None, keys: int | None) -> bool:

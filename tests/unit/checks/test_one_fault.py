@@ -43,6 +43,7 @@ from tests.unit.plan.given import host, inventory, model, spec
 HEALTHY = facts("gpu03").gpus
 TRAINING = GpuProcess(4711, 40000, "alice", "python train.py", since=NOW - 7500)
 WITHOUT_TOKENIZER = dict.fromkeys([name for name in SMALL if not name.startswith(("tokenizer", "vocab"))], "5f2c")
+SHARD = "model-00007-of-00037.safetensors"
 ONE_LESS = {name: size for name, size in WEIGHTS.items() if "00007" not in name}
 
 
@@ -224,6 +225,13 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "ssh 10.0.0.1 rsync",
     ),
     ("model-weights", "failed", has(replace(FILES, weights={}, indexed=())), "no weight files", "rsync"),
+    (
+        "model-weights",
+        "failed",
+        has(replace(FILES, weights={**WEIGHTS, SHARD: 4096}, torn={SHARD: "is cut off: 4096 of 3930000000 bytes"})),
+        f"{SHARD} is cut off: 4096 of 3930000000 bytes",
+        "ssh 10.0.0.1 rsync",
+    ),
     (
         "model-tokenizer",
         "failed",
