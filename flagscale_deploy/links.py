@@ -47,7 +47,8 @@ class Door:
 def try_links(
     fleet: Fleet, plan: Plan, facts: Mapping[str, Facts], *, measure: bool = False, timeout: float = 60.0
 ) -> tuple[Link, ...]:
-    """Connections between all hosts of a plan that have facts, in both directions; with `measure`, how fast they are.
+    """Connections between all hosts that something of a plan runs on and that have facts, in both directions; with
+    `measure`, how fast they are.
 
     A program on every host listens on the address of the data network: on a port of chance, on Ray's port on the head,
     and where a router on another host has its engines, on theirs. Ports that are taken are left out. The listeners are
@@ -55,7 +56,7 @@ def try_links(
     0.6 s a round: of n hosts n - 1 rounds, in which each talks to one other; on more than 8 hosts 3 at most. A host
     where the program does not run is a link with a problem.
     """
-    hosts = [name for name in plan.hosts if name in facts]
+    hosts = [name for name in plan.working if name in facts]
     if len(hosts) < 2:
         return ()
     words = {"password": secrets.token_hex(16), "answer": secrets.token_hex(16)}

@@ -16,6 +16,9 @@ LOADED = (None, "auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors",
 """Values of `load-format` that read the files that are looked at."""
 
 
+UNREAD = "no host where it can be read"
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model, and its files on each host that loads it, drivers first."""
@@ -51,6 +54,11 @@ def not_looked_for(scene: Scene) -> str:
     if not engines(scene):
         return "no engine is planned"
     return "" if loaded(scene) else "models by name are fetched by vLLM: not looked at"
+
+
+def not_unread(scene: Scene) -> str:
+    """Why there are no files that could be read."""
+    return not_looked_for(scene) or ("" if any(each.sound for each in loaded(scene)) else UNREAD)
 
 
 def model_path(scene: Scene) -> Iterator[Finding]:
@@ -129,7 +137,8 @@ def _comparable(each: Loaded) -> dict[str, dict[str, str]]:
     told = {name for files in sound.values() for name in files.weights if files.weights[name] == 0}
     told |= {name for files in sound.values() for name in files.torn}
     told |= {name for files in sound.values() for name in files.indexed if name not in files.weights}
-    no_weights = any(not files.weights for files in sound.values())
+    named_alike = len({files.indexed for files in sound.values()}) == 1
+    no_weights = any(not files.weights or (incomplete(files) and not named_alike) for files in sound.values())
     no_tokenizer = any(not has_tokenizer(files) for files in sound.values())
     template = {files.chat_template for files in sound.values()}
     contents = {}

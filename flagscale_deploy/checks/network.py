@@ -61,7 +61,7 @@ def data_network(scene: Scene) -> Iterator[Finding]:
 
 def mtu(scene: Scene) -> Iterator[Finding]:
     """Whether the interfaces of the data network have one MTU: larger packets vanish where it is smaller."""
-    hosts = [host for host in scene.inventory.hosts if host.name in scene.facts]
+    hosts = [host for host in scene.inventory.hosts if host.name in scene.working]
     networks = plan_networks(hosts, scene.facts, [])
     sizes, interfaces = {}, {}
     for name, network in networks.items():
@@ -147,7 +147,7 @@ def _words(rate: float) -> str:
 
 
 def _one_data_host(scene: Scene) -> str:
-    return one_host(scene) or ("the plan has one host" if scene.plan and len(scene.plan.hosts) < 2 else "")
+    return one_host(scene) or ("the plan needs one host" if scene.plan and len(scene.plan.working) < 2 else "")
 
 
 def _untried(scene: Scene) -> str:

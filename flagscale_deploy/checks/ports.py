@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from flagscale_deploy.checks.ground import from_planner, no_spec, on, passed
+from flagscale_deploy.checks.ground import from_planner, on, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
 
 
@@ -28,4 +28,4 @@ def ports(scene: Scene) -> Iterator[Finding]:
         yield passed(f"{', '.join(map(str, dict.fromkeys(wanted)))} are free" if wanted else "none is needed")
 
 
-PORTS = (Check("ports", "ports", ports, "free on the hosts that need them", no_spec),)
+PORTS = (Check("ports", "ports", ports, "free on the hosts that need them", unplanned("ports")),)

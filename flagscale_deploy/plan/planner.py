@@ -31,10 +31,14 @@ from flagscale_deploy.render import Templates
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan."""
+    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan.
+
+    `idle` are faults of hosts that nothing of it runs on: they are in nobody's way.
+    """
 
     plan: Plan | None
     faults: tuple[Fault, ...] = ()
+    idle: tuple[Fault, ...] = ()
 
 
 def plan(
@@ -136,7 +140,12 @@ def draft(
         gpus=_with_instances(holders, instances),
         app=program.files if program else {},
     )
-    return Draft(render_scripts(unscripted, inventory, spec, networks, templates, program), wrong)
+    working = {*unscripted.working, *(fault.where for fault in wrong if fault.where not in inventory.names)}
+    return Draft(
+        render_scripts(unscripted, inventory, spec, networks, templates, program),
+        tuple(fault for fault in wrong if fault.where in working),
+        tuple(fault for fault in wrong if fault.where not in working),
+    )
 
 
 def _with_instances(

@@ -73,7 +73,7 @@ def _problem(path: str, size: int) -> str:
     with open(path, "rb", buffering=0) as file:
         beginning = file.read(len(POINTER))
         if beginning == POINTER:
-            return f"is a pointer of Git LFS ({size} bytes), not the weights"
+            return f"is a Git LFS pointer of {size} bytes"
         if not path.endswith(".safetensors"):
             return ""
         length = int.from_bytes(beginning[:LENGTH_BYTES], "little")

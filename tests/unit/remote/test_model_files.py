@@ -96,7 +96,7 @@ def test_parts_say_how_many_there_are_where_there_is_no_index(model: Path) -> No
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (POINTER, f"is a pointer of Git LFS ({len(POINTER)} bytes), not the weights"),
+        (POINTER, f"is a Git LFS pointer of {len(POINTER)} bytes"),
         (safetensors(200)[:-1], "is cut off: 199 of 200 bytes"),
         (safetensors(200)[:40], "is cut off after 40 bytes, in its header"),
         (safetensors(200) + b"x", "has 201 bytes, 200 by its header"),
