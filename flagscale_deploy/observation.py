@@ -49,6 +49,8 @@ class Interface:
     addresses: tuple[str, ...] = ()
     mtu: int = 0
     up: bool = True
+    speed: int | None = None
+    """Mbit/s as its driver tells, None where it does not."""
 
 
 @dataclass(frozen=True)

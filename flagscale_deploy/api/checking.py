@@ -85,7 +85,7 @@ def examine(
     facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
     found = _try_plan(request, facts, sources, force, skip)
     made, faults = found.plan, (*found.faults, *found.idle)
-    links, parsed = _try_out(request, fleet, made, facts, network, say) if made is not None else (None, None)
+    links, parsed = _try_out(request, fleet, made, facts, network, say)
     scene = Scene(request.inventory, request.spec, observations, made, faults, links, parsed)
     return CheckReport(observations, judge(scene, skip), None if found.faults or scene.silent else made)
 
@@ -117,13 +117,17 @@ def _try_plan(
 
 
 def _try_out(
-    request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts], network: bool, say: Sink
-) -> tuple[tuple[Link, ...], Mapping[str, Parsed]]:
-    """Try connections between hosts, and have vLLM read its command lines."""
-    assert request.spec is not None, "there is a plan"
+    request: Request, fleet: Fleet, made: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
+) -> tuple[tuple[Link, ...] | None, Mapping[str, Parsed] | None]:
+    """Try connections between hosts, and have vLLM read its command lines; without a plan what was asked for only."""
+    if made is None and not network:
+        return None, None
     watch = Deadline(LINK_SECONDS)
     say(Event("check", "running", text="connections between hosts"))
     links = try_links(fleet, made, facts, measure=network, timeout=LINK_SECONDS)
+    if made is None or request.spec is None:
+        say(Event("check", "done", text="connections", elapsed=watch.elapsed))
+        return links, None
     say(Event("check", "running", text="engine arguments"))
     parsed = parse_engine_arguments(fleet, request.spec, made, facts, default_cache())
     say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))

@@ -54,7 +54,8 @@ class Parsed:
 class Scene:
     """Everything that was seen. `plan` is None without a configuration, and where none could be made.
 
-    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried,
+    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried
+    (with a plan it is, without one where measurements are asked for),
     `parsed` (by instance name) likewise.
     """
 

@@ -89,7 +89,13 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
 ANSWERS = st.fixed_dictionaries({}, optional=PARTS) | st.sampled_from(
     [UnreachableError("gpu01", "no answer", ""), RemoteError("gpu01", "odd")]
 )
-SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+SCALAR = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_characters="\0"), max_size=12)
+)
 FLAG_NAMES = ("max-model-len", "gpu-memory-utilization", "kv-cache-dtype", "quantization", "dtype", "load-format",
               "trust-remote-code", "cpu-offload-gb", "decode-context-parallel-size")  # fmt: skip
 FLAGS = st.fixed_dictionaries({}, optional=dict.fromkeys(FLAG_NAMES, SCALAR))

@@ -191,7 +191,7 @@ def test_the_size_of_pointers_is_not_known_without_an_index() -> None:
 
 def test_weights_that_can_not_be_looked_into_are_measured_by_their_index() -> None:
     weights = {f"pytorch_model-0000{part}-of-00002.bin": 9_000_000_000 for part in (1, 2)}
-    whole = {"weights": weights, "indexed": tuple(weights)}
+    whole: dict[str, Any] = {"weights": weights, "indexed": tuple(weights)}
     assert complaints(serving(total=17_999_000_000, **whole)) == []
     found = complaints(serving(total=30_000_000_000, **whole))
     assert {(each.check, each.state) for each in found} == {("model-weights", "failed")}

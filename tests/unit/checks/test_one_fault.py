@@ -343,6 +343,15 @@ def test_a_port_that_somebody_holds() -> None:
     assert "ssh 10.0.0.1 ss -ltnp sport = :8000" in verdict.remedy
 
 
+def test_a_port_that_rays_workers_may_take_first() -> None:
+    verdict = only(scene(asked=spec(model(tp=32, port=12000, engine_args={"max-model-len": 32768}))))
+    assert (verdict.check, verdict.state, verdict.host) == ("ports", "warning", "gpu01")
+    assert verdict.found == "port 12000, for qwen/0, is among those that Ray's workers take, and they start first"
+    assert verdict.expected == "a port outside 10002 to 19999"
+    alone = spec(model(tp=8, port=12000, engine_args={"max-model-len": 32768}), ray="off")
+    assert complaints(scene(asked=alone)) == []
+
+
 def test_a_router_that_is_not_installed() -> None:
     asked = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
     verdict = only(scene({"gpu01": {"router": None}}, asked=asked))

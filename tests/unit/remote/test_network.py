@@ -45,6 +45,20 @@ def test_ipv6_addresses_are_written_as_people_do() -> None:
     assert found == [(4567, "::"), (8080, "10.77.0.11"), (631, "::1")]
 
 
+def test_an_interface_that_tells_no_speed_has_none() -> None:
+    (loopback,) = [each for each in network.interfaces() if each["name"] == "lo"]
+    assert loopback["speed"] is None
+
+
+def test_speeds_are_those_that_the_kernel_shows_elsewhere() -> None:
+    """In /sys, where that is the one of our network; there -1 is what no driver told."""
+    found = {each["name"]: each["speed"] for each in network.interfaces()}
+    for name, speed in found.items():
+        path = Path(f"/sys/class/net/{name}/speed")
+        if speed is not None and path.exists() and path.read_text().strip() not in ("", "-1"):
+            assert speed == int(path.read_text())
+
+
 def test_nothing_is_read_from_nothing() -> None:
     assert ports.parse_tcp("") == []
 
