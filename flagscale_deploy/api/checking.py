@@ -28,7 +28,7 @@ LINK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What every host was found to be, and what each check says of it. `plan` is None where none can be made."""
+    """What every host was found to be, and what each check says of it. `plan` is None where none can be carried out."""
 
     observations: Mapping[str, Observation]
     verdicts: tuple[Verdict, ...] = ()
