@@ -12,9 +12,9 @@ from flagscale_deploy.plan.recorded import held_ports, others
 
 HIGHEST = 65535
 WORKER_PORTS = range(10002, 20000)
-"""What Ray's workers listen on (`ray start --help`, 2.60: --min-worker-port, --max-worker-port): the first that are
-free, one each, and before any server is started (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to
-start with one of its own among them."""
+"""What Ray's workers listen on (`ray start --help`, 2.60: --min-worker-port, --max-worker-port): each on any of them,
+and before a server is started (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to start with one of its
+own among them."""
 
 
 class Ports:
