@@ -82,6 +82,13 @@ def parse_if_inet6(content: str) -> List[Tuple[str, str]]:
     return [(line[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0]))) for line in lines if len(line) == 6]
 
 
+def parse_ethtool(answer: bytes) -> Optional[int]:
+    """Mbit/s from a struct ethtool_cmd; None where the driver doesn't know."""
+    said = ETHTOOL_CMD.unpack(answer)
+    speed = int(said[12] << 16 | said[3])
+    return None if speed in NO_SPEED else speed
+
+
 def _is_active(state: str) -> bool:
     """Reads a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
     with open(state, encoding="ascii") as file:
@@ -116,9 +123,7 @@ def _speed(asking: socket.socket, name: str) -> Optional[int]:
         fcntl.ioctl(asking.fileno(), SIOCETHTOOL, request)
     except OSError:
         return None
-    said = ETHTOOL_CMD.unpack(command.tobytes())
-    speed = int(said[12] << 16 | said[3])
-    return None if speed in NO_SPEED else speed
+    return parse_ethtool(command.tobytes())
 
 
 def _ask(asking: socket.socket, question: int, name: str, answer: str) -> int:
