@@ -1,5 +1,5 @@
 """Recorded answers of the probe on a real host with real vLLM, Ray and a tiny Qwen2: healthy, and with one real fault
-each. What names the host is taken out; a fault is kept as the fields that it changes."""
+each. `python -m tests.environments.record_probe` makes them anew."""
 
 from __future__ import annotations
 
