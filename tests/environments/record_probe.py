@@ -1,5 +1,5 @@
-"""Records what the probe finds on this machine with real vLLM and Ray, healthy and with real faults, for
-tests/unit/checks/recorded.
+"""Records what the probe finds on this machine with real vLLM and Ray and a stand-in GPU, healthy and with real
+faults, for tests/unit/checks/recorded.
 
 python -m tests.environments.record_probe
 
@@ -9,6 +9,8 @@ With the hosts' environment built. What names this machine is taken out; a fault
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observe import observe
 from flagscale_deploy.transport.fleet import Fleet
 from tests.environments import build
+from tests.lab import Gpu, GpuProcess
+from tests.lab.gpus import install
 
 FILE = Path(__file__).parents[1] / "unit/checks/recorded/host.json"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 988097824\n"
@@ -34,19 +38,28 @@ ANOTHER: dict[str, Any] = {
     "default_address": "10.0.0.1",
     "hostname_addresses": ["10.0.0.1"],
 }
+PATH = os.environ["PATH"]
+NO_DRIVER = (
+    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
+    "Make sure that the latest NVIDIA driver is installed and running."
+)
+SOUND = Gpu()
 MOVING = ("clock", "asked_at", "memory_available", "disk_free", "tmp_free", "shm_free", "resolver_seconds")
 """Fields that differ between two looks at a sound host."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something to do to a copy of the model, or keys of the host."""
+    """Something to do to a copy of the model, keys of the host, or what nvidia-smi says."""
 
     name: str
     check: str
     act: Callable[[Path], object] = lambda _: None
     host: dict[str, str] = field(default_factory=dict)
     state: str = "failed"
+    gpu: Gpu = SOUND
+    error: str | None = None
+    processes: tuple[GpuProcess, ...] = ()
 
 
 def edit(**keys: Any) -> Callable[[Path], object]:
@@ -83,6 +96,14 @@ FAULTS = (
     Fault("the environment is not there", "environment", host={"venv": "/nowhere"}),
     Fault("a hook fails", "environment", host={"before_start": "module load cuda/13"}),
     Fault("the environment has no Ray and no vLLM", "ray-installed", host={"venv": sys.prefix}),
+    Fault("its driver does not answer", "gpu-driver", error=NO_DRIVER),
+    Fault("somebody uses its GPU", "gpu-busy", gpu=Gpu(used_mib=40000),
+          processes=(GpuProcess(0, os.getpid(), 40000, "python3"),)),
+    Fault("its GPU is in use by what can't be seen", "gpu-busy", gpu=Gpu(used_mib=40000)),
+    Fault("its GPU had memory errors", "gpu-ecc", gpu=Gpu(ecc_uncorrected=3)),
+    Fault("its driver unloads between uses", "gpu-persistence", gpu=Gpu(persistence=False), state="warning"),
+    Fault("its GPU is split", "gpu-mig", gpu=Gpu(mig=True)),
+    Fault("its GPU is too small", "model-memory", gpu=Gpu("a small one", 400)),
 )  # fmt: skip
 
 
@@ -105,13 +126,18 @@ def _look(model: Path, fault: Fault) -> dict[str, Any]:
     shutil.rmtree(model, ignore_errors=True)
     shutil.copytree(tiny, model, ignore=shutil.ignore_patterns(".*"))
     fault.act(model)
+    commands = model.parent / "bin"
+    commands.mkdir(exist_ok=True)
+    install(commands, [fault.gpu], fault.processes, fault.error)
+    os.environ["PATH"] = f"{commands}:{PATH}"
     host = Host("gpu01", "gpu01", connection="local", **{"venv": str(environment), **fault.host})  # type: ignore[arg-type]
-    asked = ServeSpec("checked", (ModelSpec("tiny", str(model), num_gpus=0),))
+    asked = ServeSpec("checked", (ModelSpec("tiny", str(model), num_gpus=1),))
     with Fleet((host,)) as fleet:
         facts = observe(fleet, asked, timeout=60.0)["gpu01"].facts
     assert facts is not None, fault.name
     found = {key: value for key, value in asdict(facts).items() if key not in OF_THIS_MACHINE} | ANOTHER
     text = json.dumps(found).replace(str(environment), "/opt/vllm").replace(str(model), "/models/tiny")
+    text = re.sub(r"GPU-\d{8}", "GPU-00000001", text).replace(sys.executable, "python3")
     content: dict[str, Any] = json.loads(text)
     return content
 

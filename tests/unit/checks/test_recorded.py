@@ -1,5 +1,5 @@
-"""Recorded answers of the probe on a real host with real vLLM, Ray and a tiny Qwen2: healthy, and with one real fault
-each. `python -m tests.environments.record_probe` makes them anew."""
+"""Recorded answers of the probe on a real host with real vLLM, Ray, a tiny Qwen2 and a stand-in GPU: healthy, and with
+one real fault each. `python -m tests.environments.record_probe` makes them anew."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.plan.given import RUN, TEMPLATES, model, spec
 
 RECORDED: Any = json.loads((Path(__file__).parent / "recorded/host.json").read_text(encoding="utf-8"))
 ASKED = spec(
-    model("tiny", model="/models/tiny", num_gpus=0, port=7900, engine_args={"max-model-len": 512}),
+    model("tiny", model="/models/tiny", port=7900, engine_args={"max-model-len": 512}),
     name="checked",
     ray="on",
 )
@@ -42,6 +42,8 @@ def test_nothing_is_wrong_with_a_healthy_host() -> None:
     found = {each.check: each.found for each in judge(recorded({})) if each.state == "passed"}
     assert (found["ray-version"], found["model-parallel"]) == ("2.60.0 on 1 host", "4 heads / 1, 2 layers / 1")
     assert found["model-weights"].endswith("in /models/tiny")
+    assert (found["gpu-driver"], found["gpu-count"]) == ("580.159.03 on 1 host", "1 GPU on 1 host")
+    assert "KV cache 512 tokens" in found["model-memory"]
 
 
 @pytest.mark.parametrize("fault", RECORDED["faults"], ids=[each["name"] for each in RECORDED["faults"]])

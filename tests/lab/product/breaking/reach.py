@@ -108,7 +108,7 @@ def processes_of_others_are_hidden(stage: Stage) -> None:
 
 @caught_by("distinct-hosts", "take one of them out of")
 def it_is_another_name_of_a_machine(stage: Stage) -> None:
-    stage.inventory(ansible_host=stage.lab.hosts[3].address)
+    stage.inventory(ansible_host=stage.lab.hosts[1].address)
 
 
 @caught_by("clock", "timedatectl set-ntp true", state="warning")
