@@ -32,6 +32,19 @@ class Case:
         return self.phase if self.number is None else f"{self.phase} {self.number}"
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError where no file can be written there, before the work that it is to tell of; leaves none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
+
+
 def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
     """Write it; characters that XML can't carry become `?`. Raises InputError where that is not possible."""
     failed = sum(case.state == "failed" for case in cases)

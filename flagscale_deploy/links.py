@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from flagscale_deploy.checks.links import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.model import Link
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
@@ -20,10 +21,7 @@ from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.program import Program
 
 RAY, DATA = "Ray's port", "data"
-ALL_PAIRS, PEERS = 64, 4
-"""On more hosts than 64 each one tries the head, its neighbours in the plan's order, and 4 others."""
-TOURNAMENT = 8
-"""On more hosts than 8 bandwidth is measured around a ring only."""
+PEERS = 4
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,10 @@ class Door:
 
 
 def try_links(
-    fleet: Fleet, plan: Plan, facts: Mapping[str, Facts], *, measure: bool = False, timeout: float = 60.0
+    fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], *, measure: bool = False, timeout: float = 60.0
 ) -> tuple[Link, ...]:
-    """Connections between all hosts of a plan that have facts, in both directions; with `measure`, how fast they are.
+    """Connections between all hosts that something of a plan runs on and that have facts, in both directions; without
+    a plan between all that have facts. With `measure`, how fast they are.
 
     A program on every host listens on the address of the data network: on a port of chance, on Ray's port on the head,
     and where a router on another host has its engines, on theirs. Ports that are taken are left out. The listeners are
@@ -55,13 +54,13 @@ def try_links(
     0.6 s a round: of n hosts n - 1 rounds, in which each talks to one other; on more than 8 hosts 3 at most. A host
     where the program does not run is a link with a problem.
     """
-    hosts = [name for name in plan.hosts if name in facts]
+    hosts = [name for name in (plan.working if plan else fleet.hosts) if name in facts]
     if len(hosts) < 2:
         return ()
     words = {"password": secrets.token_hex(16), "answer": secrets.token_hex(16)}
     with ExitStack() as stack:
         trial = Trial(fleet, hosts, list(_doors(fleet, plan, facts, hosts)), words, timeout, stack)
-        links = trial.connect(plan.head)
+        links = trial.connect(plan.head if plan else hosts[0])
         if measure:
             links = trial.measure(links)
         for program in trial.programs.values():  # they end at the same time, then are waited for one after another
@@ -69,10 +68,12 @@ def try_links(
         return tuple(links)
 
 
-def _doors(fleet: Fleet, plan: Plan, facts: Mapping[str, Facts], hosts: Sequence[str]) -> Iterator[Door]:
+def _doors(fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]) -> Iterator[Door]:
     networks = plan_networks([fleet.hosts[name] for name in hosts], facts, [])
     for name in hosts:
         yield Door(name, networks[name].node_ip, 0, DATA)
+    if plan is None:
+        return
     if plan.ray.enabled and plan.ray.head in hosts:
         yield Door(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
     for router in plan.routers:

@@ -49,6 +49,8 @@ class Interface:
     addresses: tuple[str, ...] = ()
     mtu: int = 0
     up: bool = True
+    speed: int | None = None
+    """Mbit/s as its driver tells, None where it does not."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class ModelFiles:
 
     `config` is `config.json`; `hashes` are by name the SHA-256 of the small files (configuration, tokenizer, code), or
     the size (`N bytes`) of one above 32 MiB; `weights` are the sizes in bytes of the weight files by name, `indexed`
-    the weight files that an index names.
+    the weight files that there have to be: by an index, or by the names of the parts (`-00001-of-00004`). `total` is
+    what the index says the tensors take in bytes; `torn` what is wrong, by name, with files that are not whole.
     """
 
     path: str
@@ -77,6 +80,8 @@ class ModelFiles:
     hashes: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     indexed: tuple[str, ...] = ()
+    total: int | None = None
+    torn: Mapping[str, str] = field(default_factory=dict)
     chat_template: bool = False
     """Whether the tokenizer's configuration, or a file beside it, brings one."""
 

@@ -17,9 +17,8 @@ from flagscale_deploy.folder import new_run_id
 from flagscale_deploy.links import try_links
 from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.plan.network import plan_networks
-from flagscale_deploy.plan.planner import draft
-from flagscale_deploy.plan.software import software_faults
+from flagscale_deploy.plan.partial import draft_in_part
+from flagscale_deploy.plan.planner import Draft
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.request import Request
 from flagscale_deploy.transport.fleet import Fleet
@@ -29,7 +28,7 @@ LINK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What every host was found to be, and what each check says of it. `plan` is None where none can be made."""
+    """What every host was found to be, and what each check says of it. `plan` is None where none can be carried out."""
 
     observations: Mapping[str, Observation]
     verdicts: tuple[Verdict, ...] = ()
@@ -83,11 +82,12 @@ def examine(
     say: Sink = silent,
 ) -> CheckReport:
     """Judge observations: plan, try what the plan needs of the hosts, and ask every check. Raises InputError."""
-    made, faults = _try_plan(request, observations, sources, force, skip)
     facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
-    links, parsed = _try_out(request, fleet, made, facts, network, say) if made is not None else (None, None)
+    found = _try_plan(request, facts, sources, force, skip)
+    made, faults = found.plan, (*found.faults, *found.idle)
+    links, parsed = _try_out(request, fleet, made, facts, network, say)
     scene = Scene(request.inventory, request.spec, observations, made, faults, links, parsed)
-    return CheckReport(observations, judge(scene, skip), None if faults else made)
+    return CheckReport(observations, judge(scene, skip), None if found.faults or scene.silent else made)
 
 
 def refuse_failed(report: CheckReport) -> Plan:
@@ -105,33 +105,29 @@ def fault_of(verdict: Verdict) -> Fault:
 
 def _try_plan(
     request: Request,
-    observations: Mapping[str, Observation],
+    facts: Mapping[str, Facts],
     sources: Sources,
     force: bool,
     skip: Collection[str],
-) -> tuple[Plan | None, tuple[Fault, ...]]:
-    """The plan, and what is wrong with it. Without all hosts there is none."""
+) -> Draft:
+    """The plan, and what is wrong with it."""
     if request.spec is None:
-        return None, ()
-    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
-    faults: list[Fault] = []
-    if len(facts) < len(observations):
-        plan_networks([host for host in request.inventory.hosts if host.name in facts], facts, faults)
-        faults += software_faults(facts, facts if request.spec.ray.mode == "on" else (), (), ())
-        return None, tuple(fault for fault in faults if fault.check not in skip)
-    templates, program = sources
-    found = draft(request.inventory, request.spec, facts, new_run_id(), templates, program, force=force, skip=skip)
-    return found.plan, found.faults
+        return Draft(None)
+    return draft_in_part(request.inventory, request.spec, facts, new_run_id(), *sources, force=force, skip=skip)
 
 
 def _try_out(
-    request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts], network: bool, say: Sink
-) -> tuple[tuple[Link, ...], Mapping[str, Parsed]]:
-    """Try connections between hosts, and have vLLM read its command lines."""
-    assert request.spec is not None, "there is a plan"
+    request: Request, fleet: Fleet, made: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
+) -> tuple[tuple[Link, ...] | None, Mapping[str, Parsed] | None]:
+    """Try connections between hosts, and have vLLM read its command lines; without a plan what was asked for only."""
+    if made is None and not network:
+        return None, None
     watch = Deadline(LINK_SECONDS)
     say(Event("check", "running", text="connections between hosts"))
     links = try_links(fleet, made, facts, measure=network, timeout=LINK_SECONDS)
+    if made is None or request.spec is None:
+        say(Event("check", "done", text="connections", elapsed=watch.elapsed))
+        return links, None
     say(Event("check", "running", text="engine arguments"))
     parsed = parse_engine_arguments(fleet, request.spec, made, facts, default_cache())
     say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))

@@ -40,7 +40,10 @@ def engine_arguments(scene: Scene) -> Iterator[Finding]:
 
 
 def _unread(scene: Scene) -> str:
-    return no_plan(scene) or ("" if scene.parsed else "vLLM was not asked")
+    if (why := no_plan(scene)) or scene.parsed:
+        return why
+    silent = dict.fromkeys(each.driver for each in engines(scene) if each.driver in scene.silent)
+    return f"{', '.join(silent)} did not answer" if silent else "vLLM was not asked"
 
 
 ENGINE = (Check("engine-arguments", "engine", engine_arguments, "flags that vLLM knows", _unread),)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from flagscale_deploy.checks.gpu_users import gpu_busy
 from flagscale_deploy.checks.ground import (
     at_worst,
     counted,
+    engine_hosts,
     engines,
     no_answer,
     no_plan,
@@ -128,6 +129,11 @@ def _listed(indexes: list[int]) -> str:
     return f"GPU {', '.join(map(str, indexes))}"
 
 
+def _telling(tells: Callable[[Gpu], bool]) -> Callable[[Scene], list[str]]:
+    """The hosts that have a GPU which tells something."""
+    return lambda scene: [name for name, facts in scene.facts.items() if any(map(tells, facts.gpus))]
+
+
 def _no_gpu(scene: Scene) -> str:
     return no_answer(scene) or ("" if any(facts.gpus for facts in scene.facts.values()) else "no host has GPUs")
 
@@ -140,9 +146,31 @@ def _no_engine_on_gpus(scene: Scene) -> str:
 GPUS = (
     Check("gpu-driver", "gpus", gpu_driver, "nvidia-smi answers", no_answer),
     Check("gpu-count", "gpus", gpu_count, "as many as the inventory says", no_answer),
-    Check("gpu-alike", "gpus", gpu_alike, "one model and memory size", _no_engine_on_gpus),
-    Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu),
-    Check("gpu-ecc", "gpus", gpu_ecc, "no uncorrected errors", _no_gpu),
-    Check("gpu-persistence", "gpus", gpu_persistence, "on", _no_gpu, "warning"),
-    Check("gpu-mig", "gpus", gpu_mig, "off", _no_gpu),
+    Check(
+        "gpu-alike",
+        "gpus",
+        gpu_alike,
+        "one model and memory size",
+        _no_engine_on_gpus,
+        looks_at=lambda scene: [name for name in engine_hosts(scene) if scene.facts[name].gpus],
+    ),
+    Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu, looks_at=_telling(lambda _: True)),
+    Check(
+        "gpu-ecc",
+        "gpus",
+        gpu_ecc,
+        "no uncorrected errors",
+        _no_gpu,
+        looks_at=_telling(lambda gpu: gpu.ecc_uncorrected is not None),
+    ),
+    Check(
+        "gpu-persistence",
+        "gpus",
+        gpu_persistence,
+        "on",
+        _no_gpu,
+        "warning",
+        looks_at=_telling(lambda gpu: gpu.persistence is not None),
+    ),
+    Check("gpu-mig", "gpus", gpu_mig, "off", _no_gpu, looks_at=_telling(lambda gpu: gpu.mig is not None)),
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flagscale_deploy.checks.model import Finding, Scene, State
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.shell import join, quote
+
+Why = Callable[[Scene], str]
+"""Why a check has nothing to look at, "" where it has."""
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -29,7 +32,20 @@ def no_spec(scene: Scene) -> str:
 
 def no_plan(scene: Scene) -> str:
     """Why it isn't known which host does what."""
-    return no_spec(scene) or ("" if scene.plan else "there is no plan to look at")
+    if (why := no_spec(scene)) or scene.plan:
+        return why
+    silent = f": {', '.join(scene.silent)} did not answer" if scene.silent else ""
+    return f"there is no plan to look at{silent}"
+
+
+def unplanned(check: str, unless: Why = no_spec) -> Why:
+    """Why there is nothing to look at for a check that tells the planner's faults, which may be told without a plan."""
+
+    def why(scene: Scene) -> str:
+        told = any(fault.check == check for fault in scene.faults)
+        return unless(scene) or ("" if told else no_plan(scene))
+
+    return why
 
 
 def no_ray(scene: Scene) -> str:

@@ -7,6 +7,10 @@ from collections.abc import Iterator, Sequence
 from flagscale_deploy.checks.ground import on
 from flagscale_deploy.checks.model import Finding, Link, Scene
 
+ALL_PAIRS = 64
+"""On more hosts each one tries the head, its neighbours in the plan's order, and 4 others."""
+TOURNAMENT = 8
+"""On more hosts bandwidth is measured around a ring only."""
 UNTRIED = "not tried: "
 NO_WAY = "no way there: "
 """Said by the source's own kernel: nothing was sent. What a firewall on the way answers sounds alike, and is not."""

@@ -26,10 +26,9 @@ from flagscale_deploy.checks.ground import (
     spanning,
 )
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.rank_memory import ranks_of, ranks_on
 from flagscale_deploy.plan.model import InstancePlan
 
-RANK_BYTES = GIB
-"""What a rank takes before it has loaded anything: Python, PyTorch and CUDA's libraries."""
 KILL_SHARE = 0.05
 RAY_SHM, QUEUE_SHM, RANK_SHM = 96 * MIB, 160 * MIB, 8 * MIB
 OPEN_FILES = 8192
@@ -38,20 +37,22 @@ DISK, TMP, TMP_ROOMY = GIB, GIB, 5 * GIB
 
 
 def memory(scene: Scene) -> Iterator[Finding]:
-    """Whether a host has memory for its ranks, and as much left that Ray does not kill them."""
+    """Whether a host has memory for its ranks, with the weights and cache that they keep there without GPUs or beside
+    them, and as much left that Ray does not kill them."""
     ray = ray_hosts(scene)
     for name, facts in scene.facts.items():
-        ranks = _ranks(scene, name)
-        need = ranks * RANK_BYTES
+        ranks = list(ranks_on(scene, name))
+        need = sum(each.bytes for each in ranks)
+        why = " + ".join(each.words for each in ranks) or "no rank"
         if name in ray:
-            need = max(need, int(facts.memory_total * KILL_SHARE))
+            need, why = max(need, facts.memory_total * KILL_SHARE), f"{why}, and 5 % for Ray"
         if facts.memory_total and facts.memory_available < need:
-            why = f"{size(need)}: {ranks} ranks of {size(RANK_BYTES)}" + (", and 5 % for Ray" if name in ray else "")
+            look = on(scene, name, "ps -eo pid,user,rss,args --sort=-rss | head")
             yield Finding(
                 name,
                 f"{size(facts.memory_available)} of {size(facts.memory_total)} available",
-                why,
-                f"end what takes it: {on(scene, name, 'ps -eo pid,user,rss,args --sort=-rss | head')}",
+                f"{size(need)}: {why}",
+                f"end what takes it: {look}" if facts.memory_total >= need else "choose a host that has as much",
             )
     yield from _least([facts.memory_available for facts in scene.facts.values()], "available")
 
@@ -64,7 +65,7 @@ def shared_memory(scene: Scene) -> Iterator[Finding]:
         if name in ray:
             need, why = RAY_SHM, ["Ray"]
         for instance in engine_hosts(scene).get(name, ()):
-            if (ranks := _ranks_of(scene, instance, name)) > 1:
+            if (ranks := ranks_of(scene, instance, name)) > 1:
                 need, why = need + QUEUE_SHM + ranks * RANK_SHM, [*why, f"{ranks} ranks of {instance.name}"]
         if facts.shm_total and facts.shm_free < need:
             cure = on(scene, name, "mount", "-o", f"remount,size={max(need, GIB) // MIB}M", "/dev/shm", root=True)
@@ -93,7 +94,7 @@ def open_files(scene: Scene) -> Iterator[Finding]:
 
 def locked_memory(scene: Scene) -> Iterator[Finding]:
     """Whether processes may lock memory for InfiniBand, on hosts of an instance over several hosts that all have it."""
-    for name in dict.fromkeys(name for each in spanning(scene) if _uses_infiniband(scene, each) for name in each.hosts):
+    for name in _on_infiniband(scene):
         facts = scene.facts[name]
         may_anyway = facts.uid == 0 and facts.user == "root"  # CAP_IPC_LOCK
         if not may_anyway and 0 <= facts.locked_memory < LOCKED:
@@ -137,22 +138,15 @@ def _raise_limit(scene: Scene, name: str, limit: str) -> str:
     return on(scene, name, f"echo '{line}' | {{sudo}}tee -a {file}", root=True) + "   (then log in anew)"
 
 
+def _on_infiniband(scene: Scene) -> list[str]:
+    """Hosts of instances that use it."""
+    using = [each for each in spanning(scene) if _uses_infiniband(scene, each)]
+    return list(dict.fromkeys(name for each in using for name in each.hosts))
+
+
 def _uses_infiniband(scene: Scene, instance: InstancePlan) -> bool:
     known = all(name in scene.facts and scene.facts[name].infiniband for name in instance.hosts)
     return known and not any(environment(scene, name).get("NCCL_IB_DISABLE") == "1" for name in instance.hosts)
-
-
-def _ranks(scene: Scene, host: str) -> int:
-    return sum(_ranks_of(scene, each, host) for each in engine_hosts(scene).get(host, ()))
-
-
-def _ranks_of(scene: Scene, instance: InstancePlan, host: str) -> int:
-    """Ranks of an instance on a host: one for each GPU; without GPUs all of them on its only host, else one each."""
-    if gpus := len(instance.gpus.get(host, ())):
-        return gpus
-    if len(instance.hosts) > 1 or scene.spec is None:
-        return 1
-    return next((each.world_size for each in scene.spec.models if each.name == instance.model), 1)
 
 
 def _least(amounts: list[int], word: str) -> Iterator[Finding]:
@@ -170,10 +164,10 @@ def _no_infiniband(scene: Scene) -> str:
 
 
 MEMORY = (
-    Check("memory", "memory", memory, "1 GiB a rank, and 5 % for Ray", no_answer),
+    Check("memory", "memory", memory, "1 GiB a rank and what it keeps there, and 5 % for Ray", no_answer),
     Check("shared-memory", "memory", shared_memory, "96 MiB for Ray, 160 MiB and 8 MiB a rank for vLLM", no_plan),
     Check("open-files", "memory", open_files, "a hard limit of 8192", no_answer),
-    Check("locked-memory", "memory", locked_memory, "1 GiB, better no limit", _no_infiniband),
+    Check("locked-memory", "memory", locked_memory, "1 GiB, better no limit", _no_infiniband, looks_at=_on_infiniband),
     Check("disk", "memory", disk, "1 GiB", no_answer),
     Check("tmp", "memory", tmp, "1 GiB, better 5", no_answer),
 )

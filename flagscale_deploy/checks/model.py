@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,7 +54,8 @@ class Parsed:
 class Scene:
     """Everything that was seen. `plan` is None without a configuration, and where none could be made.
 
-    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried,
+    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried
+    (with a plan it is, without one where measurements are asked for),
     `parsed` (by instance name) likewise.
     """
 
@@ -70,6 +71,18 @@ class Scene:
     def facts(self) -> dict[str, Facts]:
         """Of the hosts that answered, in the inventory's order."""
         return {name: each.facts for name, each in self.observations.items() if each.facts is not None}
+
+    @property
+    def working(self) -> dict[str, Facts]:
+        """Facts of the hosts that the plan has something to do for; without a plan, of all."""
+        names = self.plan.working if self.plan is not None else self.observations
+        return {name: facts for name, facts in self.facts.items() if name in names}
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The hosts that did not answer. A plan beside them takes them for what the inventory says, or for like the
+        others."""
+        return tuple(name for name, each in self.observations.items() if each.facts is None)
 
 
 @dataclass(frozen=True)
@@ -97,10 +110,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: a pure function from what was seen to its findings. No finding: it passed.
+    """A check: a pure function from what was seen to its findings. Where it looked, and has no complaint, it passed.
 
-    `unless` says why there is nothing to look at, so that the check is skipped; "" where there is something.
-    `skippable` is False where there would be no plan without it. `state` is what it says at worst.
+    `unless` says why there is nothing to look at, so that the check is skipped; "" where there is something. A check
+    that says what it found where all is well has `blind`: why it says nothing at all. Of others `looks_at` names the
+    hosts. `skippable` is False where there would be no plan without it. `state` is what it says at worst.
     """
 
     name: str
@@ -110,6 +124,8 @@ class Check:
     unless: Callable[[Scene], str] = field(default=lambda _scene: "")
     state: State = "failed"
     skippable: bool = True
+    blind: str = ""
+    looks_at: Callable[[Scene], Collection[str]] = field(default=lambda scene: scene.facts)
 
     @property
     def description(self) -> str:

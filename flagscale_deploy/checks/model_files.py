@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from flagscale_deploy.checks.ground import engines, model_of, no_plan, on, passed, size
 from flagscale_deploy.checks.model import Finding, Scene
-from flagscale_deploy.checks.model_memory import weight_bytes
+from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.observation import ModelFiles
 from flagscale_deploy.plan.software import odd_ones
 
 LOADED = (None, "auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "bitsandbytes", "gguf", "mistral")
 """Values of `load-format` that read the files that are looked at."""
+
+
+UNREAD = "no host where it can be read"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ def not_looked_for(scene: Scene) -> str:
     return "" if loaded(scene) else "models by name are fetched by vLLM: not looked at"
 
 
+def not_unread(scene: Scene) -> str:
+    """Why there are no files that could be read."""
+    return not_looked_for(scene) or ("" if any(each.sound for each in loaded(scene)) else UNREAD)
+
+
 def model_path(scene: Scene) -> Iterator[Finding]:
     """Whether a model's directory is on every host that loads it, and can be read: Ray's workers load it too."""
     for each in loaded(scene):
@@ -70,25 +78,23 @@ def model_path(scene: Scene) -> Iterator[Finding]:
 
 
 def model_weights(scene: Scene) -> Iterator[Finding]:
-    """Whether the weights are complete: every file of the index is there, and none is empty."""
+    """Whether the weights are complete: every file of the index is there, whole, and no pointer of Git LFS, and
+    together they have the size that the index says."""
     for each in loaded(scene):
         if not _reads_files(each.model):
             continue
         for host, files in each.sound.items():
             if broken := incomplete(files):
                 what = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-                yield Finding(host, f"{files.path}: {what}", "every file of the index, none empty",
+                yield Finding(host, f"{files.path}: {what}", "every file of the index, and whole",
                               _copy(scene, each, host))  # fmt: skip
-        found = [weight_bytes(files) for files in each.sound.values()]
-        if any(found):
-            yield passed(f"{size(max(found))} in {each.model.model}")
-
-
-def incomplete(files: ModelFiles) -> list[str]:
-    """What is missing or empty, in words, each beginning with the name of the file."""
-    gone = [f"{name} is missing" for name in files.indexed if name not in files.weights]
-    empty = [f"{name} is empty" for name, bytes_ in files.weights.items() if bytes_ == 0]
-    return [*gone, *empty] or ([] if files.weights else ["no weight files"])
+            elif found := _contradicted(files):
+                yield Finding(host, f"{files.path}: {found}", "the size that the index says",
+                              f"compare with where it comes from: {on(scene, host, 'ls', '-l', files.path)}",
+                              "warning")  # fmt: skip
+        whole = [weight_bytes(files) for files in each.sound.values() if not incomplete(files)]
+        if any(whole):
+            yield passed(f"{size(max(whole))} in {each.model.model}")
 
 
 def model_same(scene: Scene) -> Iterator[Finding]:
@@ -129,8 +135,10 @@ def _comparable(each: Loaded) -> dict[str, dict[str, str]]:
     """What is compared of each host: what model-weights or model-tokenizer tells of one host is left out of all."""
     sound = each.sound
     told = {name for files in sound.values() for name in files.weights if files.weights[name] == 0}
+    told |= {name for files in sound.values() for name in files.torn}
     told |= {name for files in sound.values() for name in files.indexed if name not in files.weights}
-    no_weights = any(not files.weights for files in sound.values())
+    named_alike = len({files.indexed for files in sound.values()}) == 1
+    no_weights = any(not files.weights or (incomplete(files) and not named_alike) for files in sound.values())
     no_tokenizer = any(not has_tokenizer(files) for files in sound.values())
     template = {files.chat_template for files in sound.values()}
     contents = {}
@@ -159,9 +167,19 @@ def _difference(name: str, mine: dict[str, str], usual: dict[str, str], referenc
     return f"{name} differs{sizes}"
 
 
+def _contradicted(files: ModelFiles) -> str:
+    """What the index says otherwise of files that are whole by their own headers: it may be the one that is wrong."""
+    found = weight_bytes(files)
+    return f"{found} bytes, {files.total} by its index" if files.total is not None and found < files.total else ""
+
+
 def _copy(scene: Scene, each: Loaded, host: str) -> str:
     source = next((name for name, files in each.sound.items() if name != host and not incomplete(files)), None)
-    return _sync(scene, each, host, source) if source else "download the model again, to all hosts"
+    if source:
+        return _sync(scene, each, host, source)
+    if any("Git LFS" in problem for problem in each.files[host].torn.values()):
+        return on(scene, host, "git", "-C", each.model.model, "lfs", "pull") + "   (on every host)"
+    return "download the model again, to all hosts"
 
 
 def _sync(scene: Scene, each: Loaded, host: str, source: str) -> str:

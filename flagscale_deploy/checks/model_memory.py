@@ -57,8 +57,11 @@ class Need:
 
 
 def need(files: ModelFiles, model: ModelSpec, length: int | None) -> Need | None:
-    """What a GPU has to hold; `length` None counts one token. None where the files don't tell their sizes."""
-    weights = weight_bytes(files)
+    """What a GPU has to hold; `length` None counts one token. None where the files don't tell their sizes.
+
+    Of files that are not complete the size counts that their index says.
+    """
+    weights = (files.total or 0) if incomplete(files) else weight_bytes(files)
     if not weights:
         return None
     expert = model.parallel("data") if switched_on(model, "enable-expert-parallel") else 1
@@ -66,6 +69,27 @@ def need(files: ModelFiles, model: ModelSpec, length: int | None) -> Need | None
     offloaded = max(0.0, number(model.engine_args.get("cpu-offload-gb")) or 0.0) * GIB * ranks
     kept = max(0.0, weights * _loaded_share(files.config, model) - offloaded)
     return Need(kept, max(1, ranks), _token_bytes(files.config, model), length or 1)
+
+
+def incomplete(files: ModelFiles) -> list[str]:
+    """What is missing, empty or torn, in words, each beginning with the name of the file; [] where all is there.
+
+    Files that can't be looked into have the size of an index as their only measure; safetensors tell their own, and an
+    index is known to be wrong where weights were converted.
+    """
+    gone = [f"{name} is missing" for name in files.indexed if name not in files.weights]
+    empty = [f"{name} is empty" for name, bytes_ in files.weights.items() if bytes_ == 0]
+    loaded = files.indexed or files.weights
+    broken = [f"{name} {problem}" for name, problem in files.torn.items() if name in loaded]
+    if found := [*gone, *empty, *broken]:
+        return found
+    if not files.weights:
+        return ["no weight files"]
+    opaque = any(not name.endswith(".safetensors") for name in files.indexed)
+    bytes_ = weight_bytes(files)
+    if opaque and files.total is not None and bytes_ < files.total:
+        return [f"its files have {bytes_} of {files.total} bytes"]
+    return []
 
 
 def weight_bytes(files: ModelFiles) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from flagscale_deploy.checks.ground import MIB, engines, model_of, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.checks.model_files import (
+    UNREAD,
     Loaded,
     has_tokenizer,
     loaded,
@@ -15,8 +16,9 @@ from flagscale_deploy.checks.model_files import (
     model_same,
     model_weights,
     not_looked_for,
+    not_unread,
 )
-from flagscale_deploy.checks.model_memory import need, switched_on, utilization
+from flagscale_deploy.checks.model_memory import incomplete, need, switched_on, utilization
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, longest, text_config, tokens
 from flagscale_deploy.checks.model_types import KNOWN
 from flagscale_deploy.config.spec import ModelSpec
@@ -89,10 +91,7 @@ def model_memory(scene: Scene) -> Iterator[Finding]:
 def model_tokenizer(scene: Scene) -> Iterator[Finding]:
     """Whether there is a tokenizer, and a chat template, without which chat completions are refused (a warning)."""
     for each in loaded(scene):
-        given = each.model.engine_args
-        if given.get("tokenizer") or given.get("tokenizer-mode") not in (None, "auto", "slow", "hf"):
-            continue
-        if switched_on(each.model, "skip-tokenizer-init") or each.model.model.endswith(".gguf"):
+        if not _brings_tokenizer(each.model):
             continue
         sound = each.sound
         lacking = [host for host, files in sound.items() if not has_tokenizer(files)]
@@ -126,10 +125,11 @@ def model_code(scene: Scene) -> Iterator[Finding]:
 
 
 def _read(scene: Scene) -> Iterator[tuple[Loaded, ModelFiles]]:
-    """Each model with its files on the first host where they could be read."""
+    """Each model with its files on the first host where they are complete, else where they could be read."""
     for each in loaded(scene):
         if each.sound:
-            yield each, next(iter(each.sound.values()))
+            whole = (files for files in each.sound.values() if not incomplete(files))
+            yield each, next(whole, next(iter(each.sound.values())))
 
 
 def _divides(size: int, many: int | None, keys: int | None) -> bool:
@@ -160,15 +160,28 @@ def _lengthened(model: ModelSpec, instances: list[InstancePlan]) -> bool:
 
 
 def _smallest_gpu(scene: Scene, instance: InstancePlan) -> tuple[str, int] | None:
-    """The host and bytes of the smallest GPU of an instance; None where one is not known."""
+    """The host and bytes of the smallest GPU of an instance, of hosts that answered; None where one is not known."""
     if not all(instance.gpus.values()) or not instance.gpus:
         return None
     sizes = []
     for host, indexes in instance.gpus.items():
-        known = {gpu.index: gpu.memory_total_mib for gpu in scene.facts[host].gpus} if host in scene.facts else {}
-        sizes += [(known.get(index, 0) * MIB, host) for index in indexes]
-    least, host = min(sizes)
+        if host in scene.facts:
+            known = {gpu.index: gpu.memory_total_mib for gpu in scene.facts[host].gpus}
+            sizes += [(known.get(index, 0) * MIB, host) for index in indexes]
+    least, host = min(sizes, default=(0, ""))
     return (host, least) if least > 0 else None
+
+
+def _brings_tokenizer(model: ModelSpec) -> bool:
+    """Whether its tokenizer is one that lies beside it, and is used."""
+    given = model.engine_args
+    other = given.get("tokenizer") or given.get("tokenizer-mode") not in (None, "auto", "slow", "hf")
+    return not (other or switched_on(model, "skip-tokenizer-init") or model.model.endswith(".gguf"))
+
+
+def _with_tokenizer(scene: Scene) -> list[str]:
+    """The hosts where a tokenizer is looked for."""
+    return list(dict.fromkeys(name for each in loaded(scene) if _brings_tokenizer(each.model) for name in each.sound))
 
 
 def _needs_no_template(model: ModelSpec, files: ModelFiles) -> bool:
@@ -191,19 +204,61 @@ def _copy_from(scene: Scene, each: Loaded, source: str | None, host: str, otherw
 
 
 def _no_gpu_memory(scene: Scene) -> str:
-    if why := not_looked_for(scene):
+    if why := not_unread(scene):
         return why
     known = any(_smallest_gpu(scene, each) for each in engines(scene))
     return "" if known else "nothing is planned on GPUs whose memory is known"
 
 
 MODELS = (
-    Check("model-path", "model", model_path, "a directory that can be read", not_looked_for),
-    Check("model-same", "model", model_same, "the same files on all hosts", not_looked_for),
-    Check("model-weights", "model", model_weights, "every file of the index", not_looked_for),
-    Check("model-parallel", "model", model_parallel, "sizes that divide heads and layers", not_looked_for),
-    Check("model-length", "model", model_length, "max-model-len within the model's", not_looked_for),
-    Check("model-memory", "model", model_memory, "weights and one sequence fit", _no_gpu_memory),
-    Check("model-tokenizer", "model", model_tokenizer, "a tokenizer and a chat template", not_looked_for),
-    Check("model-code", "model", model_code, "trust-remote-code where it is needed", not_looked_for),
+    Check("model-path", "model", model_path, "a directory that can be read", not_looked_for, blind=UNREAD),
+    Check(
+        "model-same",
+        "model",
+        model_same,
+        "the same files on all hosts",
+        not_looked_for,
+        blind="no two hosts where it can be read",
+    ),
+    Check(
+        "model-weights",
+        "model",
+        model_weights,
+        "every file of the index",
+        not_unread,
+        blind="load-format reads other files",
+    ),
+    Check(
+        "model-parallel",
+        "model",
+        model_parallel,
+        "sizes that divide heads and layers",
+        not_unread,
+        blind="its config.json tells no heads",
+    ),
+    Check(
+        "model-length",
+        "model",
+        model_length,
+        "max-model-len within the model's",
+        not_unread,
+        blind="its config.json tells no length, or flags change it",
+    ),
+    Check(
+        "model-memory",
+        "model",
+        model_memory,
+        "weights and one sequence fit",
+        _no_gpu_memory,
+        blind="the size of the weights is not known",
+    ),
+    Check(
+        "model-tokenizer",
+        "model",
+        model_tokenizer,
+        "a tokenizer and a chat template",
+        not_unread,
+        looks_at=_with_tokenizer,
+    ),
+    Check("model-code", "model", model_code, "trust-remote-code where it is needed", not_unread, blind=UNREAD),
 )

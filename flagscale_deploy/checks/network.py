@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median, median_high
 
 from flagscale_deploy.checks.ground import (
     SLOW_SECONDS,
+    at_worst,
     counted,
     environment,
-    from_planner,
     no_answer,
     no_plan,
     on,
@@ -18,17 +17,21 @@ from flagscale_deploy.checks.ground import (
     spanning,
     summary,
 )
-from flagscale_deploy.checks.links import unreachable
-from flagscale_deploy.checks.model import Check, Finding, Link, Scene
+from flagscale_deploy.checks.links import ALL_PAIRS, unreachable
+from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.speed import bandwidth
+from flagscale_deploy.errors import Fault
+from flagscale_deploy.plan.network import CHECK as NODE_IP
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.software import odd_ones
 
-SLOW_SHARE = 1 / 3
+UNKNOWN = "no address of a data network is known"
 
 
 def node_ip(scene: Scene) -> Iterator[Finding]:
     """Whether `node_ip` and `interface` of the inventory are the host's, and an address that others can reach."""
-    yield from from_planner(scene, "node-ip")
+    for fault in _misaddressed(scene):
+        yield Finding(fault.where, fault.problem, "", fault.remedy, at_worst(scene.spec is not None))
 
 
 def hostname(scene: Scene) -> Iterator[Finding]:
@@ -50,18 +53,20 @@ def hostname(scene: Scene) -> Iterator[Finding]:
 
 def data_network(scene: Scene) -> Iterator[Finding]:
     """Whether every host takes connections from every other, on the ports that will be used."""
-    misaddressed = {fault.where for fault in scene.faults if fault.check == "node-ip"}
+    misaddressed = {fault.where for fault in _misaddressed(scene)}
     links = [each for each in scene.links or () if not misaddressed & {each.source, each.target}]
     yield from unreachable(scene, links)
     good = [each for each in links if not each.problem]
     if good:
         slowest = max(each.seconds for each in good) * 1000
-        yield passed(f"{counted(len(good), 'connection')}, the slowest took {slowest:.1f} ms")
+        many = len({each.source for each in links} | {each.target for each in links})
+        sampled = f"; each of {many} hosts tried the head, its neighbours and 4 others" if many > ALL_PAIRS else ""
+        yield passed(f"{counted(len(good), 'connection')}, the slowest took {slowest:.1f} ms{sampled}")
 
 
 def mtu(scene: Scene) -> Iterator[Finding]:
     """Whether the interfaces of the data network have one MTU: larger packets vanish where it is smaller."""
-    hosts = [host for host in scene.inventory.hosts if host.name in scene.facts]
+    hosts = [host for host in scene.inventory.hosts if host.name in scene.working]
     networks = plan_networks(hosts, scene.facts, [])
     sizes, interfaces = {}, {}
     for name, network in networks.items():
@@ -80,8 +85,7 @@ def infiniband(scene: Scene) -> Iterator[Finding]:
     """Whether all hosts of an instance have InfiniBand, or none: NCCL waits for those that have not."""
     told: set[str] = set()
     for instance in spanning(scene):
-        names = [name for name in instance.hosts if name in scene.facts]
-        names = [name for name in names if environment(scene, name).get("NCCL_IB_DISABLE") != "1"]
+        names = [name for name in instance.hosts if name in _with_infiniband_allowed(scene)]
         odd, usual = odd_ones({name: "active" if scene.facts[name].infiniband else "none" for name in names})
         for name in odd.keys() - told:
             found = ", ".join(scene.facts[name].infiniband) or "no active port"
@@ -94,64 +98,27 @@ def infiniband(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def bandwidth(scene: Scene) -> Iterator[Finding]:
-    """Whether pairs of hosts are about as fast as the others: a third of what hosts reach at best is told."""
-    measured = {(each.source, each.target): each for each in scene.links or () if each.bandwidth is not None}
-    if not measured:
-        return
-    best: dict[str, float] = {}
-    for (source, _), link in measured.items():
-        best[source] = max(best.get(source, 0.0), _rate(link))
-    usual = median_high(best.values())
-    slow = {pair: link for pair, link in measured.items() if _rate(link) < usual * SLOW_SHARE}
-    for host in _slow_hosts(measured, slow):
-        rates = [_rate(link) for pair, link in slow.items() if host in pair]
-        slow = {pair: link for pair, link in slow.items() if host not in pair}
-        yield Finding(
-            host,
-            f"{_words(min(rates))} to {_words(max(rates))} with every other host",
-            f"{_words(usual)}, as the others reach",
-            f"look at its cable, port and driver: {on(scene, host, 'ip', '-s', 'link')}",
-            "warning",
-        )
-    for (source, target), link in slow.items():
-        yield Finding(
-            source,
-            f"{_words(_rate(link))} to {target}",
-            f"{_words(usual)}, as the others reach",
-            f"look at the switches between {source} and {target}",
-            "warning",
-        )
-    rates = [_rate(link) for link in measured.values()]
-    late = [link.latency for link in measured.values() if link.latency is not None]
-    words = f"{_words(min(rates))} at least, {_words(median(rates))} in the middle"
-    yield passed(words + (f"; {max(late) * 1e3:.2f} ms at most" if late else ""))
-
-
-def _slow_hosts(measured: dict[tuple[str, str], Link], slow: dict[tuple[str, str], Link]) -> Iterator[str]:
-    """Hosts of which every pair is slow, where that is no matter of a single pair."""
-    left = dict(slow)
-    for host in dict.fromkeys(name for pair in measured for name in pair):
-        pairs = [pair for pair in measured if host in pair]
-        if len(pairs) > 2 and all(pair in left for pair in pairs):
-            left = {pair: link for pair, link in left.items() if host not in pair}
-            yield host
-
-
-def _rate(link: Link) -> float:
-    return link.bandwidth or 0.0
-
-
-def _words(rate: float) -> str:
-    return f"{rate * 8 / 1e9:.2f} Gbit/s"
+def _misaddressed(scene: Scene) -> list[Fault]:
+    """What is wrong with addresses: by the planner, or where nothing is asked of the hosts by themselves."""
+    if scene.spec is not None:
+        return [fault for fault in scene.faults if fault.check == NODE_IP]
+    faults: list[Fault] = []
+    plan_networks([scene.inventory[name] for name in scene.facts], scene.facts, faults)
+    return faults
 
 
 def _one_data_host(scene: Scene) -> str:
-    return one_host(scene) or ("the plan has one host" if scene.plan and len(scene.plan.hosts) < 2 else "")
+    return one_host(scene) or ("the plan needs one host" if scene.plan and len(scene.plan.working) < 2 else "")
 
 
 def _untried(scene: Scene) -> str:
-    return _one_data_host(scene) or no_plan(scene) or ("" if scene.links else "the network was not tried")
+    if (why := _one_data_host(scene)) or scene.links:
+        return why
+    return (
+        "tried with a configuration (-c), or with --network"
+        if scene.spec is None
+        else (no_plan(scene) or "the network was not tried")
+    )
 
 
 def _unmeasured(scene: Scene) -> str:
@@ -161,6 +128,12 @@ def _unmeasured(scene: Scene) -> str:
     return "" if measured else "measured with --network only"
 
 
+def _with_infiniband_allowed(scene: Scene) -> list[str]:
+    """Hosts that would use it."""
+    names = dict.fromkeys(name for each in spanning(scene) for name in each.hosts if name in scene.facts)
+    return [name for name in names if environment(scene, name).get("NCCL_IB_DISABLE") != "1"]
+
+
 def _not_spanning(scene: Scene) -> str:
     return no_plan(scene) or ("" if spanning(scene) else "no instance is over several hosts")
 
@@ -168,8 +141,18 @@ def _not_spanning(scene: Scene) -> str:
 NETWORK = (
     Check("node-ip", "network", node_ip, "an address of the host", no_answer),
     Check("hostname", "network", hostname, "an address of its own", _one_data_host, "warning"),
-    Check("data-network", "network", data_network, "every host reaches every other", _untried),
-    Check("mtu", "network", mtu, "one size", _one_data_host),
-    Check("infiniband", "network", infiniband, "on all hosts or on none", _not_spanning),
-    Check("bandwidth", "network", bandwidth, "a third of what the others reach", _unmeasured, "warning"),
+    Check("data-network", "network", data_network, "every host reaches every other", _untried, blind=UNKNOWN),
+    Check("mtu", "network", mtu, "one size", _one_data_host, blind=UNKNOWN),
+    Check(
+        "infiniband", "network", infiniband, "on all hosts or on none", _not_spanning, looks_at=_with_infiniband_allowed
+    ),
+    Check(
+        "bandwidth",
+        "network",
+        bandwidth,
+        "a third of what the others reach, and enough",
+        _unmeasured,
+        "warning",
+        blind="nothing could be measured",
+    ),
 )

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from flagscale_deploy.checks.ground import from_planner, no_spec, on, passed
+from flagscale_deploy.checks.ground import from_planner, on, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.plan.ports import WORKER_PORTS
 
 
 def ports(scene: Scene) -> Iterator[Finding]:
-    """Whether the ports that the configuration names are free where they are needed: engines, router, Ray."""
+    """Whether the ports that the configuration names are free where they are needed: engines, router, Ray. One that
+    Ray's workers may take first is a warning."""
     for each in from_planner(scene, "ports"):
         port = re.search(r"port (\d+)", each.found)
         if each.host in scene.facts and port and " in use by " in each.found:
@@ -19,6 +21,7 @@ def ports(scene: Scene) -> Iterator[Finding]:
             yield replace(each, expected="a free port", remedy=f"{each.remedy}: {look}")
         else:
             yield replace(each, expected="a free port")
+    yield from _among_workers(scene)
     if scene.plan:
         wanted = [
             *(each.port for each in scene.plan.instances if each.port),
@@ -28,4 +31,19 @@ def ports(scene: Scene) -> Iterator[Finding]:
         yield passed(f"{', '.join(map(str, dict.fromkeys(wanted)))} are free" if wanted else "none is needed")
 
 
-PORTS = (Check("ports", "ports", ports, "free on the hosts that need them", no_spec),)
+def _among_workers(scene: Scene) -> Iterator[Finding]:
+    """Servers on Ray's nodes, which Ray starts before them."""
+    if scene.plan is None or not scene.plan.ray.enabled:
+        return
+    for each in scene.plan.servers:
+        if each.port in WORKER_PORTS:
+            yield Finding(
+                each.driver,
+                f"port {each.port}, for {each.name}, is among those that Ray's workers take, and they start first",
+                f"a port outside {WORKER_PORTS.start} to {WORKER_PORTS.stop - 1}",
+                "choose another port",
+                "warning",
+            )
+
+
+PORTS = (Check("ports", "ports", ports, "free on the hosts that need them", unplanned("ports")),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from flagscale_deploy.checks.ground import (
     at_worst,
@@ -18,6 +18,7 @@ from flagscale_deploy.checks.ground import (
     ray_hosts,
     spanning,
     summary,
+    unplanned,
 )
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.observation import Facts
@@ -146,6 +147,12 @@ def _versions(scene: Scene, version: Version) -> dict[str, str]:
     return {name: found for name in scene.facts if name in names and (found := version(scene.facts[name]))}
 
 
+def _started(scene: Scene, names: Iterable[str]) -> list[str]:
+    """Those whose environment starts: what is in one that does not is not known."""
+    facts = scene.facts
+    return [name for name in names if name in facts and not facts[name].environment_error]
+
+
 def _is_older(version: str) -> bool:
     parts = tuple(int(part) for part in re.findall(r"\d{1,6}", version)[:2])
     return len(parts) == 2 and parts < TOKENS_SINCE
@@ -167,13 +174,34 @@ def _routers(scene: Scene) -> str:
 
 SOFTWARE = (
     Check("environment", "software", environment, "it starts", no_answer),
-    Check("ray-installed", "software", ray_installed, "Ray on every node", no_ray),
-    Check("vllm-installed", "software", vllm_installed, "vLLM on every host with a rank", no_spec),
-    Check("router-installed", "software", router_installed, "vllm-router where it is planned", _routers),
-    Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False),
-    Check("same-python", "software", same_python, "one version", _in_ray),
-    Check("same-ray", "software", same_ray, "one version", _in_ray),
-    Check("same-vllm", "software", same_vllm, "one version", one_host),
-    Check("same-torch", "software", same_torch, "one version", one_host),
-    Check("same-driver", "software", same_driver, "one version", one_host, "warning"),
+    Check(
+        "ray-installed",
+        "software",
+        ray_installed,
+        "Ray on every node",
+        unplanned("ray-installed", no_ray),
+        looks_at=lambda scene: _started(scene, ray_hosts(scene)),
+    ),
+    Check(
+        "vllm-installed",
+        "software",
+        vllm_installed,
+        "vLLM on every host with a rank",
+        unplanned("vllm-installed"),
+        looks_at=lambda scene: _started(scene, engine_hosts(scene)),
+    ),
+    Check(
+        "router-installed",
+        "software",
+        router_installed,
+        "vllm-router where it is planned",
+        unplanned("router-installed", _routers),
+        looks_at=lambda scene: _started(scene, [each.driver for each in scene.plan.routers] if scene.plan else ()),
+    ),
+    Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False, blind="no Ray was found"),
+    Check("same-python", "software", same_python, "one version", _in_ray, blind="no environment starts"),
+    Check("same-ray", "software", same_ray, "one version", _in_ray, blind="no Ray was found"),
+    Check("same-vllm", "software", same_vllm, "one version", one_host, blind="no vLLM was found"),
+    Check("same-torch", "software", same_torch, "one version", one_host, blind="no PyTorch was found"),
+    Check("same-driver", "software", same_driver, "one version", one_host, "warning", blind="no driver was found"),
 )

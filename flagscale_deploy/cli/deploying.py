@@ -102,6 +102,10 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     from flagscale_deploy.views import check as view
 
     request = request_of(console, words)
+    if junit is not None:
+        from flagscale_deploy.junit import refuse_unwritable, write_junit
+
+        refuse_unwritable(junit)  # before any host is contacted
     with console.progress("check") as progress:
         report = api.check(request, say=progress, **words)
     if as_json:
@@ -109,7 +113,5 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     else:
         view.show_check(console, report)
     if junit is not None:
-        from flagscale_deploy.junit import write_junit
-
         write_junit(request.name or "check", view.cases(report), junit, console.redactor.redact)
     return report.exit_code

@@ -177,6 +177,13 @@ class Plan:
     """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 
     @property
+    def working(self) -> tuple[str, ...]:
+        """The hosts that something runs on, in the inventory's order."""
+        steps = {step.host for stage in self.stages for step in stage.steps}
+        ranks = {host for each in self.instances for host in each.hosts}
+        return tuple(name for name in self.hosts if name in steps | ranks)
+
+    @property
     def servers(self) -> tuple[Server, ...]:
         return (*self.instances, *self.routers)
 

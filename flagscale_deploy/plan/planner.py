@@ -18,9 +18,9 @@ from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
-from flagscale_deploy.plan.ports import Ports, plan_engine_ports
+from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
-from flagscale_deploy.plan.ray import plan_ray
+from flagscale_deploy.plan.ray import plan_ray, ray_needed
 from flagscale_deploy.plan.router import plan_routers
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
@@ -31,10 +31,14 @@ from flagscale_deploy.render import Templates
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan."""
+    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan.
+
+    `idle` are faults of hosts that nothing of it runs on: they are in nobody's way.
+    """
 
     plan: Plan | None
     faults: tuple[Fault, ...] = ()
+    idle: tuple[Fault, ...] = ()
 
 
 def plan(
@@ -98,7 +102,8 @@ def draft(
     faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
     models = {model.name: model for model in spec.models}
     take_asked_ports(spec, hosts, head, placements, models, ports)
-    engine_ports = plan_engine_ports(placements, models, ports)
+    workers = WORKER_PORTS if ray_needed(spec, placements) else ()
+    engine_ports = plan_engine_ports(placements, models, ports, avoiding=workers)
     ray = plan_ray(spec, hosts, head, networks, placements, free, facts, ports, run_id)
     faults += [
         Fault(models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off",
@@ -137,7 +142,12 @@ def draft(
         exclusive=tuple(each for each in EXCLUSIVE if not (forced if each == "gpus" else each in skip)),
         app=program.files if program else {},
     )
-    return Draft(render_scripts(unscripted, inventory, spec, networks, templates, program), wrong)
+    working = {*unscripted.working, *(fault.where for fault in wrong if fault.where not in inventory.names)}
+    return Draft(
+        render_scripts(unscripted, inventory, spec, networks, templates, program),
+        tuple(fault for fault in wrong if fault.where in working),
+        tuple(fault for fault in wrong if fault.where not in working),
+    )
 
 
 def _with_instances(

@@ -11,6 +11,10 @@ from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.recorded import held_ports, others
 
 HIGHEST = 65535
+WORKER_PORTS = range(10002, 20000)
+"""What Ray's workers listen on (`ray start --help`, 2.60: --min-worker-port, --max-worker-port): each on any of them,
+and before a server is started (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to start with one of its
+own among them."""
 
 
 class Ports:
@@ -64,9 +68,10 @@ class Ports:
 
 
 def plan_engine_ports(
-    placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports
+    placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports, avoiding: Container[int] = ()
 ) -> dict[tuple[str, int], int]:
-    """The port of each (model, replica): the model's own on every host, the next free for a further replica there.
+    """The port of each (model, replica): the model's own on every host, the next free for a further replica there, none
+    of those to be avoided.
 
     Those that the configuration names come before those that are chosen, whatever the order of the models.
     """
@@ -80,7 +85,7 @@ def plan_engine_ports(
     }
     for each in placements:
         if each not in first:
-            port = ports.next_free(each.driver, models[each.model].port, engine_use(each))
+            port = ports.next_free(each.driver, models[each.model].port, engine_use(each), avoiding=avoiding)
             planned[each.model, each.replica] = port
     return planned
 

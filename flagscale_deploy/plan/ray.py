@@ -10,11 +10,9 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
 from flagscale_deploy.plan.placement import Free
-from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.ports import WORKER_PORTS, Ports
 
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
-WORKER_PORTS = range(10002, 20000)
-"""Ray's own defaults (`ray start --help`, 2.60). It refuses to start with one of its ports among its workers'."""
 
 
 def ray_needed(asked: ServeSpec, placements: Sequence[Placement]) -> bool:

@@ -8,6 +8,7 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping
 
 from flagscale_deploy.remote.beside import Beside
+from flagscale_deploy.remote.weights import PART, siblings, sizes, torn, total, wanted
 
 SECONDS = 15.0
 """How long to wait for a file system: one of a server that is gone never answers."""
@@ -21,10 +22,7 @@ SMALL = re.compile(
     r"\.json|(?:tokenizer|vocab|merges|chat_template).*|.*\.(?:py|jinja|index\.json)"
 )
 WEIGHTS = re.compile(r".*\.(?:safetensors|bin|pt|gguf)")
-LEFT_BY_TRAINING = frozenset(("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"))
-"""vLLM loads none of these (`filter_files_not_needed_for_inference`)."""
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 Found = Dict[str, Any]
 
@@ -62,12 +60,14 @@ def _directory(place: str) -> Found:
         return {"problem": "it has no config.json"}
     config = _read_json(place, "config.json") if "config.json" in names else {}
     index = next((_read_json(place, name) for name in INDEXES if name in names), {})
-    indexed = index.get("weight_map")
+    weights = sizes(place, [name for name in names if WEIGHTS.fullmatch(name)])
     return {
         "config": config,
         "hashes": _hashes(place, [name for name in names if SMALL.fullmatch(name)]),
-        "weights": _sizes(place, [name for name in names if WEIGHTS.fullmatch(name)]),
-        "indexed": sorted(set(indexed.values())) if isinstance(indexed, dict) else [],
+        "weights": weights,
+        "indexed": wanted(index, names),
+        "total": total(index),
+        "torn": torn(place, weights),
         "chat_template": _has_template(place, names),
     }
 
@@ -76,11 +76,12 @@ def _file(place: str) -> Found:
     """A model in a file, or in several (`-00001-of-00003.gguf`): every one counts as indexed."""
     directory, name = os.path.split(place)
     part = PART.fullmatch(name)
-    parts = ["%s-%05d-of-%s.gguf" % (part[1], n + 1, part[3]) for n in range(int(part[3]))] if part else [name]
+    parts = siblings(part) if part and part[4] == "gguf" else [name]
     with open(place, "rb") as file:
         template = b"tokenizer.chat_template" in file.read(HEADER_BYTES)
     there = [each for each in parts if os.path.exists(os.path.join(directory, each))]
-    return {"weights": _sizes(directory, there), "indexed": parts, "chat_template": template}
+    weights = sizes(directory, there)
+    return {"weights": weights, "indexed": parts, "torn": torn(directory, weights), "chat_template": template}
 
 
 def _read_json(place: str, name: str) -> Mapping[str, Any]:
@@ -117,18 +118,6 @@ def _hashes(place: str, names: Iterable[str]) -> Dict[str, str]:
     return found
 
 
-def _sizes(place: str, names: Iterable[str]) -> Dict[str, int]:
-    """Sizes of weight files by name; a link that leads nowhere is not there. Raises PermissionError."""
-    found = {}
-    for name in names:
-        path = os.path.join(place, name)
-        if name not in LEFT_BY_TRAINING and os.path.isfile(path):
-            if not os.access(path, os.R_OK):
-                raise PermissionError(13, "permission denied", path)
-            found[name] = os.stat(path).st_size
-    return found
-
-
 def _has_template(place: str, names: List[str]) -> bool:
     if any(name.endswith(".jinja") or name == "chat_template.json" for name in names):
         return True
@@ -144,6 +133,8 @@ def _nothing(path: str) -> Found:
         "hashes": {},
         "weights": {},
         "indexed": [],
+        "total": None,
+        "torn": {},
         "chat_template": False,
     }
 

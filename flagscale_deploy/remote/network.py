@@ -14,7 +14,11 @@ import socket
 import struct
 from typing import Any, Dict, List, Optional, Tuple
 
-SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFMTU = 0x8912, 0x8913, 0x8921
+SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFMTU, SIOCETHTOOL = 0x8912, 0x8913, 0x8921, 0x8946
+ETHTOOL_GSET = 1
+ETHTOOL_CMD = struct.Struct("=IIIHBBBBBBIIH14x")
+"""struct ethtool_cmd (linux/ethtool.h): its speed in Mbit/s is in two halves, 16 bits early and 16 late."""
+NO_SPEED = (0, 0xFFFF, 0xFFFFFFFF)
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 IFREQ = 16 + max(16, struct.calcsize("PPP"))
 """Size of a struct ifreq (netdevice(7)): a name, and a union whose largest member is a struct ifmap."""
@@ -34,7 +38,8 @@ def interfaces() -> List[Dict[str, Any]]:
                 up = flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING
                 mtu = _ask(asking, SIOCGIFMTU, name, "i")
                 addresses = [address for holder, address in held if holder == name]
-                found.append({"name": name, "addresses": addresses, "mtu": mtu, "up": up})
+                speed = _speed(asking, name)
+                found.append({"name": name, "addresses": addresses, "mtu": mtu, "up": up, "speed": speed})
     return found
 
 
@@ -77,6 +82,13 @@ def parse_if_inet6(content: str) -> List[Tuple[str, str]]:
     return [(line[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0]))) for line in lines if len(line) == 6]
 
 
+def parse_ethtool(answer: bytes) -> Optional[int]:
+    """Mbit/s from a struct ethtool_cmd; None where the driver doesn't know."""
+    said = ETHTOOL_CMD.unpack(answer)
+    speed = int(said[12] << 16 | said[3])
+    return None if speed in NO_SPEED else speed
+
+
 def _is_active(state: str) -> bool:
     """Reads a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
     with open(state, encoding="ascii") as file:
@@ -101,6 +113,17 @@ def _if_inet6() -> str:
             return file.read()
     except OSError:  # IPv6 is switched off
         return ""
+
+
+def _speed(asking: socket.socket, name: str) -> Optional[int]:
+    """Mbit/s as the driver tells them, None where it does not (lo, most virtual ones, one that is down)."""
+    command = array.array("B", ETHTOOL_CMD.pack(ETHTOOL_GSET, *[0] * 12))
+    request = struct.pack("16sP", name.encode(), command.buffer_info()[0]) + bytes(IFREQ - 16)
+    try:
+        fcntl.ioctl(asking.fileno(), SIOCETHTOOL, request)
+    except OSError:
+        return None
+    return parse_ethtool(command.tobytes())
 
 
 def _ask(asking: socket.socket, question: int, name: str, answer: str) -> int:

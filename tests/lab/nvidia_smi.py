@@ -63,7 +63,9 @@ def remember(text: str) -> None:
 
 
 def uuid(index: int) -> str:
-    return f"GPU-00000000-0000-0000-0000-{index:012d}"
+    """Each host's GPUs are others; nodes of a lab have names that end in a number."""
+    node = int("".join(filter(str.isdigit, os.uname().nodename)) or "0")
+    return f"GPU-{node % 10**8:08d}-0000-0000-0000-{index:012d}"
 
 
 def bus(index: int) -> str:

@@ -130,7 +130,7 @@ def test_nvidia_smi_reports_the_gpus_a_test_asks_for_while_the_host_is_up(lab: L
     query = "--query-gpu=index,name,memory.total,memory.free --format=csv,noheader,nounits"
     assert host.ssh(f"nvidia-smi {query}").stdout == "0, NVIDIA A100, 40960, 39960\n"
     query = "--query-compute-apps=pid,used_memory,gpu_uuid --format=csv,noheader"
-    assert host.ssh(f"nvidia-smi {query}").stdout == "77, 900 MiB, GPU-00000000-0000-0000-0000-000000000000\n"
+    assert host.ssh(f"nvidia-smi {query}").stdout == "77, 900 MiB, GPU-00000001-0000-0000-0000-000000000000\n"
 
 
 def test_a_host_can_have_no_gpu_no_driver_that_answers_or_no_nvidia_smi(lab: Lab) -> None:

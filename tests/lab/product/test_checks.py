@@ -103,9 +103,12 @@ def test_nothing_is_wrong_once_every_fault_is_undone(lab: Lab, stage: Stage) -> 
 
 
 def test_without_a_configuration_hosts_are_looked_at_all_the_same(stage: Stage) -> None:
-    report = answered(stage.operator("check", "--json", exits=None), exits=0)
+    report = answered(stage.operator("check", "--json", "--network", exits=None), exits=0)
     assert complaints(report) == set(), told(report)
     assert skipped(report)["model-path"] == "needs a configuration: -c"
+    found = {each["check"]: each for each in report["checks"]}
+    assert "12 connections" in found["data-network"]["found"]
+    assert "Gbit/s in the middle" in found["bandwidth"]["found"]
 
 
 def test_an_ordinary_user_is_no_cause_for_alarm(stage: Stage) -> None:
@@ -182,3 +185,17 @@ def test_a_host_that_can_not_be_reached_counts_more_than_what_others_lack(smalle
     smaller.undo.callback(far.join)
     report = answered(smaller.check(), exits=3)
     assert complaints(report) == {("tcp", "node4", "failed"), ("mtu", "node3", "failed")}, told(report)
+    found = {each["check"]: each for each in report["checks"]}
+    for name in ("data-network", "ports", "placement", "model-path", "model-weights", "engine-arguments"):
+        assert found[name]["state"] == "passed"
+        assert found[name]["found"].endswith("; node4 did not answer")
+
+
+def test_what_is_wrong_where_nothing_runs_stops_nothing(smaller: Stage) -> None:
+    smaller.flags(tensor_parallel_size=1)
+    smaller.deploy(ray="never")
+    far = smaller.lab.hosts[1].address
+    smaller.on(f"ip route add unreachable {far}/32", f"ip route del unreachable {far}/32")
+    report = answered(smaller.check(), exits=0)
+    assert complaints(report) == set(), told(report)
+    assert skipped(report)["data-network"] == "the plan needs one host"

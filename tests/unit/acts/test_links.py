@@ -66,6 +66,23 @@ def test_every_host_reaches_every_other_and_the_heads_ray_port(fleet: Fleet, pla
     assert all(0 < link.seconds < 1 for link in links)
 
 
+def test_without_a_plan_all_hosts_are_tried_and_measured(fleet: Fleet) -> None:
+    links = try_links(fleet, None, FACTS, measure=True)
+    assert seen(links, DATA) == EVERY_PAIR
+    assert len(links) == len(EVERY_PAIR)
+    assert all(link.bandwidth and link.latency for link in links)
+
+
+def test_hosts_that_nothing_runs_on_are_not_tried(fleet: Fleet) -> None:
+    two = planned(inventory(*NAMES), spec(model(tp=8, replicas=2, port=4567), ray="off"), FACTS)
+    assert seen(try_links(fleet, replace(two, routers=()), FACTS), DATA) == {
+        ("gpu01", "gpu02", ""),
+        ("gpu02", "gpu01", ""),
+    }
+    one = planned(inventory(*NAMES), spec(model(tp=8, port=4567), ray="off"), FACTS)
+    assert try_links(fleet, one, FACTS) == ()
+
+
 def test_nothing_listens_afterwards(fleet: Fleet, plan: Plan) -> None:
     for link in try_links(fleet, plan, FACTS):
         with pytest.raises(ConnectionRefusedError):

@@ -69,7 +69,8 @@ def test_a_lock_that_another_holds_names_him() -> None:
     assert raised.value.exit_code == 6
     assert str(raised.value) == (
         "gpu01: qwen is locked: bob@ops is doing run since 2026-11-01 12:00:00\n"
-        "    → wait for it (--lock-timeout), or end that command; if it is gone: flagscale-deploy unlock --name qwen"
+        "    → wait for it (--lock-timeout), or end that command; "
+        "if it is gone: flagscale-deploy unlock, with the same hosts and --name qwen"
     )
 
 

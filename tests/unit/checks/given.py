@@ -12,7 +12,8 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.observation import Facts, Gpu, Interface, ModelFiles, Observation
-from flagscale_deploy.plan.planner import Draft, draft
+from flagscale_deploy.plan.partial import draft_in_part
+from flagscale_deploy.plan.planner import Draft
 from tests.unit.plan.given import RUN, TEMPLATES, inventory, model, spec
 from tests.unit.plan.given import facts as plain_facts
 
@@ -54,7 +55,7 @@ def facts(name: str, **changed: Any) -> Facts:
         torch="2.11.0",
         parser="5d3f",
         driver_version="580.95.05",
-        gpus=tuple(replace(gpu, index=at, uuid=f"GPU-{at}") for at in range(8)),
+        gpus=tuple(replace(gpu, index=at, uuid=f"GPU-{number}-{at}") for at in range(8)),
         interfaces=(
             Interface("lo", ("127.0.0.1", "::1"), 65536),
             Interface("eth0", (f"10.0.0.{number}",), 1500),
@@ -108,12 +109,18 @@ def scene(
             else Observation(name, facts(name, **change))
         )
     known = {name: each.facts for name, each in seen.items() if each.facts is not None}
-    made = Draft(None)
-    if asked is not None and len(known) == len(seen):
-        made = draft(hosts, asked, known, RUN, TEMPLATES, skip=skip)
-    plan, faults = made.plan, made.faults
+    made = draft_in_part(hosts, asked, known, RUN, TEMPLATES, skip=skip) if asked is not None else Draft(None)
+    plan, faults = made.plan, (*made.faults, *made.idle)
     tried = links() if tried is None else tried
-    return Scene(hosts, asked, seen, plan, faults, tried if plan else None, (parsed or PARSED) if plan else None)
+    return Scene(
+        hosts,
+        asked,
+        seen,
+        plan,
+        faults,
+        tried if plan else None,
+        (PARSED if parsed is None else parsed) if plan else None,
+    )
 
 
 def complaints(given: Scene, skip: tuple[str, ...] = ()) -> list[Verdict]:

@@ -52,6 +52,8 @@ MODELS = st.builds(
     hashes=st.dictionaries(TEXT | st.just("tokenizer.json"), TEXT, max_size=3),
     weights=st.dictionaries(TEXT | st.just("model.safetensors"), BYTES, max_size=3),
     indexed=st.lists(TEXT, max_size=2).map(tuple),
+    total=st.none() | BYTES,
+    torn=st.dictionaries(TEXT | st.just("model.safetensors"), TEXT, max_size=2),
     chat_template=st.booleans(),
 )
 RECORDS = st.dictionaries(st.sampled_from(["deployment", "boot_id", "gpus", "ports", "stopped_at", "run_id"]), JSON)

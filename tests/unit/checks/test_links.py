@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from flagscale_deploy.checks.model import Link
+from flagscale_deploy.checks.model import Link, Scene
+from flagscale_deploy.checks.table import judge
+from flagscale_deploy.observation import Interface
 from tests.unit.checks.given import HOSTS, complaints, links, only, scene
-from tests.unit.plan.given import inventory, model, spec
+from tests.unit.plan.given import host, inventory, model, spec
 
 
 def where(breaks: Callable[[Link], bool], problem: str = "timed out") -> tuple[Link, ...]:
@@ -67,9 +70,11 @@ def test_a_network_that_connects_nobody_names_all_but_the_head() -> None:
     assert [(each.check, each.host) for each in found] == [("data-network", name) for name in HOSTS[1:]]
 
 
-def measured(slow: Callable[[Link], bool]) -> tuple[Link, ...]:
+def measured(slow: Callable[[Link], bool], rate: float = 1e8, latency: float = 0.0002) -> tuple[Link, ...]:
     return tuple(
-        replace(each, bandwidth=1e8 if slow(each) else 1.2e9, latency=0.0002) if each.use == "data" else each
+        replace(each, bandwidth=rate if slow(each) else 1.2e9, latency=latency if slow(each) else 0.0002)
+        if each.use == "data"
+        else each
         for each in links()
     )
 
@@ -86,8 +91,76 @@ def test_a_slow_pair_is_a_warning() -> None:
     assert (verdict.check, verdict.host, verdict.found) == ("bandwidth", "gpu02", "0.80 Gbit/s to gpu03")
 
 
-def test_a_network_that_is_as_slow_everywhere_is_as_it_is() -> None:
-    assert complaints(scene(tried=measured(lambda _: True))) == []
+def test_a_network_that_is_slow_everywhere_is_told_once() -> None:
+    verdict = only(scene(tried=measured(lambda _: True)))
+    assert (verdict.check, verdict.state, verdict.host) == ("bandwidth", "warning", "")
+    assert verdict.found == "0.80 Gbit/s, 0.2 ms from gpu01 to gpu02, and no pair of hosts is faster by much"
+    assert verdict.expected == "1.00 Gbit/s and 5 ms for qwen/0"
+    assert complaints(scene(tried=measured(lambda _: True, rate=1.3e8))) == []
+
+
+def between_two(rate: float, latency: float, speed: int | None = None, **asked: Any) -> Scene:
+    """Two hosts whose link is so fast (bytes a second, seconds), over interfaces of so many Mbit/s."""
+    eth = {
+        name: {"interfaces": (Interface("eth0", (f"10.0.0.{at}",), 1500, speed=speed),)}
+        for at, name in enumerate(("gpu01", "gpu02"), 1)
+    }
+    tried = tuple(
+        replace(each, bandwidth=rate, latency=latency) for each in links() if {each.source, each.target} <= set(eth)
+    )
+    asked.setdefault("asked", spec(model(tp=16, engine_args={"max-model-len": 32768})))
+    return scene(eth, hosts=inventory("gpu01", "gpu02"), tried=tried, **asked)
+
+
+def test_two_hosts_that_are_as_slow_as_each_other_are_too_slow_for_an_instance() -> None:
+    verdict = only(between_two(1.25e6, 0.1))
+    assert (verdict.check, verdict.state, verdict.host) == ("bandwidth", "warning", "gpu01")
+    assert verdict.found == "0.01 Gbit/s, 100.0 ms to gpu02"
+    assert verdict.expected == "1.00 Gbit/s and 5 ms for qwen/0"
+    assert only(between_two(1.3e9, 0.006)).found == "10.40 Gbit/s, 6.0 ms to gpu02"
+    assert complaints(between_two(1.3e9, 0.004)) == []
+
+
+def test_a_link_is_to_reach_a_tenth_of_what_its_interface_says() -> None:
+    verdict = only(between_two(2.5e8, 0.0002, speed=25000))
+    assert (verdict.found, verdict.expected) == (
+        "2.00 Gbit/s, 0.2 ms to gpu02",
+        "2.50 Gbit/s, over an interface of 25.00 Gbit/s",
+    )
+    assert complaints(between_two(3.2e8, 0.0002, speed=25000)) == []
+    assert complaints(between_two(6.3e8, 0.0002, speed=400000)) == []  # one stream does no more
+
+
+def test_hosts_that_share_no_instance_may_be_far_apart() -> None:
+    apart = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
+    assert complaints(between_two(2e7, 0.02, asked=apart)) == []
+
+
+def test_without_a_configuration_hosts_may_be_meant_for_one_instance() -> None:
+    verdict = only(replace(between_two(2e7, 0.02, asked=None), links=between_two(2e7, 0.02).links))
+    assert (verdict.check, verdict.expected) == (
+        "bandwidth",
+        "1.00 Gbit/s and 5 ms for an instance over several hosts",
+    )
+
+
+def test_what_was_sampled_says_so() -> None:
+    hosts = [f"gpu{number:02d}" for number in range(1, 13)]
+    ring = [
+        pair for one, other in zip(hosts, [*hosts[1:], hosts[0]], strict=True) for pair in ((one, other), (other, one))
+    ]
+    tried = tuple(
+        Link(one, other, f"10.0.0.{int(other[-2:])}", 40000, "data", seconds=0.001, bandwidth=1.2e9, latency=0.0002)
+        for one, other in ring
+    )
+    given = replace(scene(hosts=inventory(*hosts), asked=None), links=tried)
+    (found,) = [each.found for each in judge(given) if each.check == "bandwidth"]
+    assert found == "9.60 Gbit/s at least, 9.60 Gbit/s in the middle; 0.20 ms at most; measured on a ring of 12 hosts"
+
+
+def test_a_wrong_node_ip_is_told_without_a_configuration() -> None:
+    verdict = only(scene(hosts=inventory("gpu01", host("gpu02", node_ip="10.9.9.9")), asked=None))
+    assert (verdict.check, verdict.state, verdict.host) == ("node-ip", "warning", "gpu02")
 
 
 def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() -> None:

@@ -169,6 +169,49 @@ def test_what_of_the_files_arrives_on_gpus(config: Any, flags: Any, gib: float) 
     assert wanted.weights == gib * GIB
 
 
+POINTED = dict.fromkeys(FILES.weights, "is a Git LFS pointer of 134 bytes")
+
+
+def test_pointers_of_git_lfs_are_no_weights_and_count_as_what_the_index_says() -> None:
+    """As `git clone` leaves a model of 145 GB where Git LFS is not installed."""
+    pointers = dict.fromkeys(FILES.weights, 134)
+    given = serving({"tp": 1}, weights=pointers, torn=POINTED, total=145_412_407_296)
+    found = complaints(given)
+    assert [(each.check, each.host) for each in found] == [("model-weights", "gpu01"), ("model-memory", "gpu01")]
+    assert "is a Git LFS pointer of 134 bytes and 34 more" in found[0].found
+    assert found[0].remedy == "ssh 10.0.0.1 git -C /models/qwen lfs pull   (on every host)"
+    assert "weights 135.4 GiB / 1" in found[-1].found
+
+
+def test_the_size_of_pointers_is_not_known_without_an_index() -> None:
+    given = serving(weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
+    (memory,) = [each for each in judge(given) if each.check == "model-memory"]
+    assert (memory.state, memory.found) == ("skipped", "the size of the weights is not known")
+
+
+def test_weights_that_can_not_be_looked_into_are_measured_by_their_index() -> None:
+    weights = {f"pytorch_model-0000{part}-of-00002.bin": 9_000_000_000 for part in (1, 2)}
+    whole: dict[str, Any] = {"weights": weights, "indexed": tuple(weights)}
+    assert complaints(serving(total=17_999_000_000, **whole)) == []
+    found = complaints(serving(total=30_000_000_000, **whole))
+    assert {(each.check, each.state) for each in found} == {("model-weights", "failed")}
+    assert found[0].found == "/models/qwen: its files have 18000000000 of 30000000000 bytes"
+
+
+def test_an_index_that_contradicts_whole_files_is_a_warning() -> None:
+    """Some were left as they were when the weights were converted."""
+    found = complaints(serving(total=2 * sum(FILES.weights.values())))
+    assert {(each.check, each.state) for each in found} == {("model-weights", "warning")}
+
+
+def test_what_is_said_of_memory_is_said_of_complete_files() -> None:
+    broken = replace(FILES, weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
+    given = scene({"gpu01": {"models": (broken,)}}, asked=spec(model(tp=32, engine_args={"max-model-len": 32768})))
+    assert [each.host for each in complaints(given)] == ["gpu01"]
+    (memory,) = [each for each in judge(given) if each.check == "model-memory"]
+    assert "weights 135.4 GiB / 32" in memory.found
+
+
 def test_code_of_its_own_needs_leave() -> None:
     own = {"model_type": "fancy", "auto_map": {"AutoConfig": "configuration_fancy.FancyConfig"}}
     hashes = {**FILES.hashes, "configuration_fancy.py": "1"}

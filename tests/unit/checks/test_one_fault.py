@@ -45,6 +45,7 @@ from tests.unit.plan.given import host, inventory, model, spec
 HEALTHY = facts("gpu03").gpus
 TRAINING = GpuProcess(4711, 40000, "alice", "python train.py", since=NOW - 7500)
 WITHOUT_TOKENIZER = dict.fromkeys([name for name in SMALL if not name.startswith(("tokenizer", "vocab"))], "5f2c")
+SHARD = "model-00007-of-00037.safetensors"
 ONE_LESS = {name: size for name, size in WEIGHTS.items() if "00007" not in name}
 
 
@@ -227,6 +228,24 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
     ),
     ("model-weights", "failed", has(replace(FILES, weights={}, indexed=())), "no weight files", "rsync"),
     (
+        "model-weights",
+        "failed",
+        has(
+            replace(
+                FILES, weights={"x-00001-of-00002.bin": 9}, indexed=("x-00001-of-00002.bin", "x-00002-of-00002.bin")
+            )
+        ),
+        "x-00002-of-00002.bin is missing",
+        "ssh 10.0.0.1 rsync",
+    ),
+    (
+        "model-weights",
+        "failed",
+        has(replace(FILES, weights={**WEIGHTS, SHARD: 4096}, torn={SHARD: "is cut off: 4096 of 3930000000 bytes"})),
+        f"{SHARD} is cut off: 4096 of 3930000000 bytes",
+        "ssh 10.0.0.1 rsync",
+    ),
+    (
         "model-tokenizer",
         "failed",
         has(replace(FILES, hashes=WITHOUT_TOKENIZER)),
@@ -326,6 +345,15 @@ def test_a_port_that_somebody_holds() -> None:
     assert "ssh 10.0.0.1 ss -ltnp sport = :8000" in verdict.remedy
 
 
+def test_a_port_that_rays_workers_may_take_first() -> None:
+    verdict = only(scene(asked=spec(model(tp=32, port=12000, engine_args={"max-model-len": 32768}))))
+    assert (verdict.check, verdict.state, verdict.host) == ("ports", "warning", "gpu01")
+    assert verdict.found == "port 12000, for qwen/0, is among those that Ray's workers take, and they start first"
+    assert verdict.expected == "a port outside 10002 to 19999"
+    alone = spec(model(tp=8, port=12000, engine_args={"max-model-len": 32768}), ray="off")
+    assert complaints(scene(asked=alone)) == []
+
+
 def test_a_router_that_is_not_installed() -> None:
     asked = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
     verdict = only(scene({"gpu01": {"router": None}}, asked=asked))
@@ -358,6 +386,59 @@ def test_memory_that_can_not_be_locked_for_infiniband() -> None:
     assert (verdict.check, verdict.host) == ("locked-memory", "gpu03")
     assert verdict.found == "ulimit -Hl is 8.0 MiB, with InfiniBand"
     assert "ubuntu - memlock unlimited" in verdict.remedy
+
+
+WITHOUT_GPUS = {"gpus": (), "driver_version": None}
+
+
+def on_cpu(engine_args: Mapping[str, Any], memory: int, **env: str) -> list[Verdict]:
+    """A 135.4 GiB model on the processors of one host with so much memory."""
+    asked = spec(model(num_gpus=0, engine_args={"max-model-len": 512, **engine_args}), ray="off", env=env)
+    lone = {**WITHOUT_GPUS, "memory_total": 512 * GIB, "memory_available": memory}
+    return complaints(scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=asked))
+
+
+def test_weights_and_cache_need_memory_where_there_are_no_gpus() -> None:
+    found = on_cpu({"tensor-parallel-size": 2}, 22 * GIB, VLLM_CPU_KVCACHE_SPACE="4")
+    assert [(each.check, each.state, each.host) for each in found] == [("memory", "failed", "gpu01")]
+    assert found[0].found == "22.0 GiB of 512.0 GiB available"
+    assert found[0].expected == "145.4 GiB: 2 ranks × (1.0 GiB + weights 67.7 GiB + KV cache 4.0 GiB)"
+    assert on_cpu({"tensor-parallel-size": 2}, 146 * GIB, VLLM_CPU_KVCACHE_SPACE="4") == []
+    found = on_cpu({"kv-cache-memory-bytes": 16 * GIB}, 140 * GIB)
+    assert found[0].expected == "152.4 GiB: 1 rank × (1.0 GiB + weights 135.4 GiB + KV cache 16.0 GiB)"
+
+
+def test_weights_that_gpus_leave_in_memory_need_some_for_each() -> None:
+    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "cpu-offload-gb": 2}))
+    verdict = only(scene({"gpu03": {"memory_total": 64 * GIB, "memory_available": 20 * GIB}}, asked=asked))
+    assert (verdict.check, verdict.host) == ("memory", "gpu03")
+    assert verdict.expected == "24.0 GiB: 8 ranks × (1.0 GiB + cpu-offload-gb 2.0 GiB), and 5 % for Ray"
+    assert complaints(scene({"gpu03": {"memory_total": 64 * GIB, "memory_available": 25 * GIB}}, asked=asked)) == []
+
+
+def test_more_memory_than_a_host_has_is_not_freed_by_ending_something() -> None:
+    asked = spec(model(num_gpus=0, engine_args={"max-model-len": 512}), ray="off")
+    lone = {**WITHOUT_GPUS, "memory_total": 64 * GIB, "memory_available": 60 * GIB}
+    verdict = only(scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=asked))
+    assert verdict.remedy == "choose a host that has as much"
+
+
+def test_one_machine_under_two_names() -> None:
+    twin = facts("gpu02")
+    verdict = only(scene({"gpu03": {"boot_id": twin.boot_id, "hostname": "gpu02"}}))
+    assert (verdict.check, verdict.state, verdict.host) == ("distinct-hosts", "failed", "gpu03")
+    assert verdict.found == "it is the machine that gpu02 is: the same boot of gpu02"
+    assert verdict.remedy == "take one of them out of hosts.yaml, or: --limit 'all,!gpu03'"
+    verdict = only(scene({"gpu03": {"gpus": twin.gpus}}))
+    assert (verdict.check, verdict.found) == (
+        "distinct-hosts",
+        "it is the machine that gpu02 is: the same 8 GPUs (GPU-2-0)",
+    )
+
+
+def test_containers_of_one_machine_are_hosts_of_their_own() -> None:
+    """They share its boot, and have names and GPUs of their own."""
+    assert complaints(scene({name: {"boot_id": "one"} for name in HOSTS})) == []
 
 
 def test_flags_that_vllm_does_not_know() -> None:
@@ -416,9 +497,9 @@ def test_a_key_without_a_certificate_is_no_tls() -> None:
 
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
-    elsewhere = {"gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version", "locked-memory",
-                 "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length", "model-memory",
-                 "model-code", "open-server", "tls-files"}  # fmt: skip
+    elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
+                 "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length",
+                 "model-memory", "model-code", "open-server", "tls-files"}  # fmt: skip
     assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -219,6 +219,21 @@ def test_a_smoke_deploy_that_could_keep_nothing_does_not_begin(words: list[str])
     assert "qwen.yaml: artifacts cannot be written there" in result.stderr
 
 
+def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise CheckError([Fault("gpu01", "was asked")])
+
+    monkeypatch.setattr(api, "check", asked)
+    result = go("check", "-i", "hosts.yaml", "--junit", "qwen.yaml/out.xml")
+    assert result.exit_code == 2
+    assert "the JUnit file cannot be written" in result.stderr
+    (place / "old.xml").write_text("kept")
+    for name in ("old.xml", "new/out.xml"):
+        assert go("check", "-i", "hosts.yaml", "--junit", name).exit_code == 4
+    assert (place / "old.xml").read_text() == "kept"
+    assert not (place / "new/out.xml").exists()
+
+
 def test_an_error_as_json_too() -> None:
     result = go("plan", "-i", "hosts.yaml", "-c", "nosuch.yaml", "--json")
     assert result.exit_code == 2

@@ -57,11 +57,11 @@ def spec(*models: ModelSpec, **settings: Any) -> ServeSpec:
     )
 
 
-def gpus(count: int, busy: Iterable[int] = ()) -> tuple[Gpu, ...]:
-    """GPUs of 80 GiB; busy ones have a process of somebody else on them."""
+def gpus(count: int, busy: Iterable[int] = (), host: int = 1) -> tuple[Gpu, ...]:
+    """GPUs of 80 GiB of a host by its number; busy ones have a process of somebody else on them."""
     theirs = (GpuProcess(4711, 40000, "alice", "python train.py"),)
     return tuple(
-        Gpu(at, f"GPU-{at}", "H100", 81920, 40000 if at in busy else 4, theirs if at in busy else ())
+        Gpu(at, f"GPU-{host}-{at}", "H100", 81920, 40000 if at in busy else 4, theirs if at in busy else ())
         for at in range(count)
     )
 
@@ -77,7 +77,7 @@ def facts(name: str, count: int = 8, **known: Any) -> Facts:
         ray="2.60.0",
         vllm="0.32.0",
         router="0.1.17",
-        gpus=gpus(count, known.pop("busy", ())),
+        gpus=gpus(count, known.pop("busy", ()), number),
         interfaces=(
             Interface("lo", ("127.0.0.1", "::1")),
             Interface("eth0", (f"10.0.0.{number}", f"fd00::{number}")),

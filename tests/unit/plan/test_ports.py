@@ -106,3 +106,10 @@ def test_a_deployment_that_runs_is_planned_as_if_it_did_not() -> None:
     theirs = (ListeningPort(8000, "0.0.0.0", 5, "vllm", run="qwen2/earlier-run"),)
     (fault,) = faults_of(ONE, spec(), {"gpu01": facts("gpu01", ports=theirs)})
     assert "is in use by vllm (pid 5)" in fault.problem
+
+
+def test_ports_that_are_chosen_are_none_of_those_that_rays_workers_take() -> None:
+    asked = spec(model(tp=1, replicas=2, port=10001), ray="on")
+    assert [each.port for each in planned(inventory("gpu01"), asked).instances] == [10001, 20000]
+    asked = spec(model(tp=1, replicas=2, port=10001), ray="off")
+    assert [each.port for each in planned(inventory("gpu01"), asked).instances] == [10001, 10002]

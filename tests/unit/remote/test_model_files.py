@@ -23,6 +23,19 @@ WEIGHT_MAP = {
 }
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3930000000\n"
+
+
+def safetensors(size: int, name: str = "w") -> bytes:
+    """A file of so many bytes with one tensor of bytes."""
+    room = size - 8 - len(json.dumps({name: {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]}}))
+    for data in range(max(room - 8, 0), size):
+        header = json.dumps({name: {"dtype": "U8", "shape": [data], "data_offsets": [0, data]}}).encode()
+        if 8 + len(header) + data == size:
+            return len(header).to_bytes(8, "little") + header + bytes(data)
+    raise ValueError(size)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model"
@@ -34,7 +47,7 @@ def model(tmp_path: Path) -> Path:
     (path / "README.md").write_text("about it")
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": WEIGHT_MAP}))
     for number in (1, 2):
-        (path / f"model-0000{number}-of-00002.safetensors").write_bytes(b"w" * 100 * number)
+        (path / f"model-0000{number}-of-00002.safetensors").write_bytes(safetensors(100 * number))
     (path / "training_args.bin").write_bytes(b"w")
     return path
 
@@ -52,6 +65,7 @@ def test_a_whole_model(model: Path) -> None:
     assert found.hashes["modeling_qwen.py"] == hashlib.sha256(b"x = 1\n").hexdigest()
     assert found.weights == {"model-00001-of-00002.safetensors": 100, "model-00002-of-00002.safetensors": 200}
     assert list(found.indexed) == sorted(set(WEIGHT_MAP.values()))
+    assert (found.torn, found.total) == ({}, None)
     assert found.chat_template
 
 
@@ -61,6 +75,45 @@ def test_weights_that_an_index_names_and_that_are_not_there(model: Path) -> None
     found = look(model)
     assert set(found.indexed) - set(found.weights) == {"model-00002-of-00002.safetensors"}
     assert found.problem == ""
+
+
+def test_what_an_index_says_of_the_size_is_told(model: Path) -> None:
+    said = {"metadata": {"total_size": 145412407296}, "weight_map": WEIGHT_MAP}
+    (model / "model.safetensors.index.json").write_text(json.dumps(said))
+    assert look(model).total == 145412407296
+
+
+def test_parts_say_how_many_there_are_where_there_is_no_index(model: Path) -> None:
+    (model / "model.safetensors.index.json").unlink()
+    (model / "consolidated-00001-of-00008.safetensors").write_bytes(safetensors(100))
+    (model / "pytorch_model-00001-of-00003.bin").write_bytes(b"w")
+    assert list(look(model).indexed) == sorted(set(WEIGHT_MAP.values()))
+    for name in set(WEIGHT_MAP.values()):
+        (model / name).unlink()
+    assert list(look(model).indexed) == [f"pytorch_model-0000{part}-of-00003.bin" for part in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (POINTER, f"is a Git LFS pointer of {len(POINTER)} bytes"),
+        (safetensors(200)[:-1], "is cut off: 199 of 200 bytes"),
+        (safetensors(200)[:40], "is cut off after 40 bytes, in its header"),
+        (safetensors(200) + b"x", "has 201 bytes, 200 by its header"),
+        (b"<html><body>Please log in</body></html>", "is no safetensors file"),
+        (b"w" * 4, "is no safetensors file"),
+        (b"", None),
+    ],
+)
+def test_weights_that_are_not_whole(model: Path, content: bytes, problem: str | None) -> None:
+    (model / "model-00002-of-00002.safetensors").write_bytes(content)
+    assert look(model).torn == ({"model-00002-of-00002.safetensors": problem} if problem else {})
+
+
+def test_a_pointer_in_place_of_another_format_is_told_as_well(model: Path) -> None:
+    (model / "pytorch_model.bin").write_bytes(POINTER)
+    (model / "tf.bin").write_bytes(b"w" * 100)
+    assert list(look(model).torn) == ["pytorch_model.bin"]
 
 
 def test_a_template_in_a_file_of_its_own_or_none(model: Path) -> None:

@@ -45,6 +45,20 @@ def test_ipv6_addresses_are_written_as_people_do() -> None:
     assert found == [(4567, "::"), (8080, "10.77.0.11"), (631, "::1")]
 
 
+def test_an_interface_that_tells_no_speed_has_none() -> None:
+    (loopback,) = [each for each in network.interfaces() if each["name"] == "lo"]
+    assert loopback["speed"] is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "speed"),
+    [(10000, 0, 10000), (0x86A0, 1, 100000), (0xFFFF, 0xFFFF, None), (0xFFFF, 0, None), (0, 0, None)],
+)
+def test_speeds_come_in_two_halves(low: int, high: int, speed: int | None) -> None:
+    answer = struct.pack("=IIIHBBBBBBIIHBBIII", 1, 0, 0, low, 1, 0, 0, 0, 1, 0, 0, 0, high, 0, 0, 0, 0, 0)
+    assert network.parse_ethtool(answer) == speed
+
+
 def test_nothing_is_read_from_nothing() -> None:
     assert ports.parse_tcp("") == []
 

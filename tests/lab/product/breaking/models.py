@@ -11,6 +11,16 @@ from tests.lab.product.breaking.stage import MODEL, Stage, caught_by
 
 MIB_OF_WEIGHTS = 4 * 74000
 """On each of four GPUs 72.3 GiB, which 92 % of 81559 MiB hold, and 92 % of 80000 do not."""
+WEIGHTS = f"{MODEL}/model.safetensors"
+EMPTY_TENSOR = """
+import json, sys
+path, size = sys.argv[1], int(sys.argv[2])
+header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+with open(path, "wb") as file:
+    file.write(len(header).to_bytes(8, "little") + header)
+    file.truncate(8 + len(header) + size)
+"""
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:5f2c\nsize 988097824\n"
 
 
 @caught_by("model-path", "rsync -a")
@@ -31,19 +41,39 @@ def its_configuration_is_another(stage: Stage) -> None:
 @caught_by("model-same", "rsync -a --delete")
 def its_weights_have_another_size(stage: Stage) -> None:
     with_copy(stage)
-    stage.on(f"truncate -s -1000 {MODEL}/model.safetensors")
+    stage.host.run(["python3", "-c", EMPTY_TENSOR, WEIGHTS, "1000"])
+
+
+@caught_by("model-weights", "rsync -a --delete")
+def its_weights_are_cut_off(stage: Stage) -> None:
+    """As a copy that was interrupted leaves them."""
+    with_copy(stage)
+    stage.on(f"truncate -s -1000 {WEIGHTS}")
+
+
+@caught_by("model-weights", "rsync -a --delete")
+def its_weights_are_a_pointer_of_git_lfs(stage: Stage) -> None:
+    with_copy(stage)
+    stage.host.run(["tee", WEIGHTS], stdin=POINTER)
+
+
+@caught_by("model-weights", "rsync -a --delete")
+def its_weights_are_the_first_of_several_parts(stage: Stage) -> None:
+    """A download that was ended early, before the index came."""
+    with_copy(stage)
+    stage.on(f"mv {WEIGHTS} {MODEL}/model-00001-of-00004.safetensors")
 
 
 @caught_by("model-weights", "rsync -a --delete")
 def its_weights_are_empty(stage: Stage) -> None:
     with_copy(stage)
-    stage.on(f"truncate -s 0 {MODEL}/model.safetensors")
+    stage.on(f"truncate -s 0 {WEIGHTS}")
 
 
 @caught_by("model-weights", "rsync -a --delete")
 def its_weights_are_missing(stage: Stage) -> None:
     with_copy(stage)
-    stage.on(f"rm {MODEL}/model.safetensors")
+    stage.on(f"rm {WEIGHTS}")
 
 
 @caught_by("model-tokenizer", "rsync -a")
@@ -63,9 +93,8 @@ def its_gpu_is_just_too_small(stage: Stage) -> None:
     """It is not as odd as a GPU of another kind; files of that size that hold nothing take no room."""
     equip(stage, Gpu(memory_mib=80000))
     for host in stage.lab.hosts:
-        size = stage.on(f"stat -c %s {MODEL}/model.safetensors", host=host)
-        weights = f"{MODEL}/model.safetensors"
-        stage.on(f"truncate -s {MIB_OF_WEIGHTS}M {weights}", f"truncate -s {size} {weights}", host)
+        stage.on(f"mv {WEIGHTS} {MODEL}.kept", f"mv {MODEL}.kept {WEIGHTS}", host)
+        host.run(["python3", "-c", EMPTY_TENSOR, WEIGHTS, str(MIB_OF_WEIGHTS << 20)])
 
 
 @caught_by("model-parallel", "set tensor-parallel-size to one of 1, 2, 4", host="node1")

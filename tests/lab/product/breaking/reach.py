@@ -106,6 +106,11 @@ def processes_of_others_are_hidden(stage: Stage) -> None:
     stage.on("mount -o remount,hidepid=2 /proc", "mount -o remount,hidepid=0 /proc")
 
 
+@caught_by("distinct-hosts", "take one of them out of")
+def it_is_another_name_of_a_machine(stage: Stage) -> None:
+    stage.inventory(ansible_host=stage.lab.hosts[1].address)
+
+
 @caught_by("clock", "timedatectl set-ntp true", state="warning")
 def its_clock_is_an_hour_ahead(stage: Stage) -> None:
     """All hosts of a lab share the machine's clock: a Python with another one stands in for it."""

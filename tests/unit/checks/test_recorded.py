@@ -1,0 +1,58 @@
+"""Recorded answers of the probe on a real host with real vLLM, Ray, a tiny Qwen2 and a stand-in GPU: healthy, and with
+one real fault each. `python -m tests.environments.record_probe` makes them anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.checks.model import Scene
+from flagscale_deploy.checks.table import judge
+from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.plan.planner import draft
+from tests.unit.plan.given import RUN, TEMPLATES, model, spec
+
+RECORDED: Any = json.loads((Path(__file__).parent / "recorded/host.json").read_text(encoding="utf-8"))
+ASKED = spec(
+    model("tiny", model="/models/tiny", port=7900, engine_args={"max-model-len": 512}),
+    name="checked",
+    ray="on",
+)
+
+
+def recorded(changed: Any) -> Scene:
+    """The host as it was seen, with these fields as they were in another look."""
+    facts = {"gpu01": Facts.parse(RECORDED["host"] | changed)}
+    hosts = Inventory((Host("gpu01", "10.0.0.1"),), {}, "hosts.yaml")
+    found = draft(hosts, ASKED, facts, RUN, TEMPLATES)
+    seen = {name: Observation(name, each) for name, each in facts.items()}
+    return Scene(hosts, ASKED, seen, found.plan, (*found.faults, *found.idle))
+
+
+def complaints(scene: Scene) -> set[tuple[str, str, str]]:
+    return {(each.check, each.host, each.state) for each in judge(scene) if each.state in ("failed", "warning")}
+
+
+def test_nothing_is_wrong_with_a_healthy_host() -> None:
+    assert complaints(recorded({})) == set()
+    found = {each.check: each.found for each in judge(recorded({})) if each.state == "passed"}
+    assert (found["ray-version"], found["model-parallel"]) == ("2.60.0 on 1 host", "4 heads / 1, 2 layers / 1")
+    assert found["model-weights"].endswith("in /models/tiny")
+    assert (found["gpu-driver"], found["gpu-count"]) == ("580.159.03 on 1 host", "1 GPU on 1 host")
+    assert "KV cache 512 tokens" in found["model-memory"]
+
+
+@pytest.mark.parametrize("fault", RECORDED["faults"], ids=[each["name"] for each in RECORDED["faults"]])
+def test_a_recorded_fault_is_told_by_its_check(fault: Any) -> None:
+    scene = recorded(fault["changed"])
+    also = {"vllm-installed"} if fault["check"] == "ray-installed" else set()  # an environment that has neither
+    assert {check for check, _, _ in complaints(scene)} == {fault["check"], *also}
+    for each in judge(scene):
+        if each.check == fault["check"]:
+            assert (each.state, each.host) == (fault["state"], "gpu01")
+            assert each.found
+            assert each.remedy
