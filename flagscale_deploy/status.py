@@ -17,7 +17,9 @@ FULL = 0.99
 """The part of a KV cache above which it counts as full."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
-InstanceState = Literal["ready", "finished", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
+InstanceState = Literal[
+    "ready", "finished", "starting", "restarting", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class InstanceStatus:
     problem: str = ""
     metrics: Mapping[str, float] | None = None
     """Of an engine that answers: what `remote/metrics.py` finds; `kv_cache` is the part that is used, 0 to 1."""
+    restarts: int | None = None
+    """How often its supervisor has started it again; None where it has none."""
+    last_restart: float | None = None
+    """When that was last (Unix time)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class Status:
     @property
     def well(self) -> bool:
         """Whether nothing of it is dead or unwell, as far as is known."""
-        return not {self.state, *(each.state for each in (*self.instances, *self.routers))} & {"dead", "unwell"}
+        states = {self.state, *(each.state for each in (*self.instances, *self.routers))}
+        return not states & {"dead", "unwell", "restarting", "gave up"}
 
     @property
     def entrances(self) -> tuple[InstanceStatus, ...]:
@@ -167,9 +174,10 @@ def _instance(
 ) -> InstanceStatus:
     driver = instance["driver"]
     state, problem = _state(instance, found.get(driver))
-    metrics = found.get(driver, {}).get("instances", {}).get(instance["name"], {}).get("metrics")
+    said = found.get(driver, {}).get("instances", {}).get(instance["name"], {})
+    metrics, restarts = said.get("metrics"), said.get("restarts") or {}
     if state == "ready":
-        problem = _pressed(metrics or {})
+        problem = problem or _pressed(metrics or {})
         hosts = [name for name in instance["hosts"] if name in found]
         if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := _lost_daemon(found[name]))]:
             state, problem = "unwell", "; ".join(gone)
@@ -190,6 +198,8 @@ def _instance(
         served_name=instance["served_name"],
         problem=problem,
         metrics=metrics,
+        restarts=restarts.get("restarts"),
+        last_restart=restarts.get("last_restart"),
     )
 
 
@@ -246,12 +256,25 @@ def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tup
         return "UNKNOWN", "it was not asked"
     if said.get("finished"):
         return "finished", ""
+    restarts = said.get("restarts") or {}
     if not said["alive"]:
-        return "dead", said["why"]
+        return _not_there(restarts) or ("dead", said["why"])
     if said["token"]:
-        return "ready", ""
+        unguarded = bool(restarts) and not restarts["supervised"]
+        return "ready", "its supervisor is gone: it will not be started again" if unguarded else ""
+    if restarts.get("in_a_row") and not restarts["healthy"] and said["health"] is None:
+        return "restarting", f"loading: restart {restarts['in_a_row']} of {restarts['max']}, it {restarts['last_exit']}"
     has_been_ready = said["health"] == 200 or (said["health"] is not None and instance.get("replica") is not None)
     return ("unwell" if has_been_ready else "starting"), said["why"]
+
+
+def _not_there(restarts: Mapping[str, Any]) -> tuple[InstanceState, str] | None:
+    """A server that is not running, where its supervisor has something to say of it."""
+    if restarts.get("state") == "gave up":
+        return "gave up", restarts["why"]
+    if restarts.get("supervised"):
+        return "restarting", restarts["why"] or "it has just ended"
+    return None
 
 
 def _overall(
@@ -261,7 +284,7 @@ def _overall(
     ray: Mapping[str, Any] | None,
 ) -> str:
     host_states, states = {host.state for host in hosts}, {each.state for each in instances}
-    if "dead" in states or (instances and "dead" in host_states and states != {"stopped"}):
+    if states & {"dead", "gave up"} or (instances and "dead" in host_states and states != {"stopped"}):
         return "unwell" if "ready" in states else "dead"
     if "UNKNOWN" in host_states | states:
         return "UNKNOWN"
@@ -273,4 +296,4 @@ def _overall(
         return "finished"
     if host_states <= {"stopped", "absent"}:
         return "stopped"
-    return "unwell" if "unwell" in states else "starting" if "starting" in states else "leftovers"
+    return "unwell" if "unwell" in states else "restarting" if "restarting" in states else "starting" if "starting" in states else "leftovers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
@@ -24,6 +25,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "program": {"files": _program(plan.app)} if plan.app else None,
         "router": _router(plan.routers[0]) if plan.routers else None,
         "routers": [_router(router) for router in plan.routers],
+        "restart": asdict(plan.restart),
         "stages": [
             {
                 "name": stage.name,

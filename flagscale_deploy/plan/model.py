@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flagscale_deploy.config.spec import RestartSpec
+
 Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
 
@@ -169,6 +171,7 @@ class Plan:
     scripts: Mapping[str, Mapping[str, str]]
     gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
+    restart: RestartSpec = RestartSpec()
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 

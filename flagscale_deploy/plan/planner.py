@@ -134,6 +134,7 @@ def draft(
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
         gpus=_with_instances(holders, instances),
+        restart=spec.restart,
         app=program.files if program else {},
     )
     return Draft(render_scripts(unscripted, inventory, spec, networks, templates, program), wrong)

@@ -65,10 +65,13 @@ def render_scripts(
         env = host_environment(spec, inventory[node.host], networks[node.host])
         name = f"ray_{node.role}.sh"
         add(node.host, name, f"{name}.j2", env | visible(node.visible_gpus), node=node, timeout=spec.timeouts.ray)
+    expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
     if plan.ray.enabled:
         env = host_environment(spec, inventory[plan.head], networks[plan.head])
-        expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
         add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
+    for name in sorted(_asking_ray(plan) - {plan.head}):
+        env = host_environment(spec, inventory[name], networks[name])
+        add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
         add(instance.driver, instance.script, template, instance.env, instance=instance)
@@ -81,6 +84,12 @@ def render_scripts(
     return replace(plan, scripts=scripts)
 
 
+def _asking_ray(plan: Plan) -> set[str]:
+    """The hosts on which something waits for Ray when no operator is there: a supervisor, or a boot."""
+    wanted = plan.restart.supervised or plan.restart.boot
+    return {each.driver for each in plan.instances if wanted and each.executor == "ray"}
+
+
 def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
     return {
         "run_id": plan.run_id,
@@ -90,6 +99,8 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
         "ray_enabled": plan.ray.enabled,
         "venv": host.venv,
         "before_start": before_start(spec, host),
+        "restart": spec.restart if spec.restart.supervised else None,
+        "ray_seconds": spec.timeouts.ready if spec.restart.boot else spec.timeouts.ray,
     }
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import ray_temp, record, shared_memory, state
+from flagscale_deploy.remote import ray_temp, record, restarts, shared_memory, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.05
@@ -26,8 +26,9 @@ TAIL_LINES = 40
 def main(args: Dict[str, Any]) -> None:
     directory = state.directory(args["deployment"], args["host"])
     if (record.read(args["deployment"], args["host"]) or {}).get("run_id") != args["run_id"]:
-        # a program's files of an earlier run, and how it ended then
-        shutil.rmtree(str(directory / "app"), ignore_errors=True)
+        # of an earlier run: a program's files, how it ended then, what was restarted
+        for name in ("app", restarts.NAME):
+            shutil.rmtree(str(directory / name), ignore_errors=True)
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, (text, mode) in args["files"].items():
@@ -80,7 +81,7 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
         os.replace(str(log), str(log.with_suffix(".previous.log")))
     environment = dict(os.environ)
     environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
-    with open(str(log), "wb") as output:
+    with open(str(log), "ab") as output:  # to its end, also when somebody has cut it
         process = subprocess.Popen(
             ["bash", str(directory / "scripts" / args["script"])],
             stdin=subprocess.DEVNULL,

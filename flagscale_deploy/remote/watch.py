@@ -4,6 +4,8 @@ main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"l
 {"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true}, {"timed_out": true, "why":
 text}. Ready is: the process lives, /health is 200, and a one-token completion came back.
 
+With {restart: {run_id, script}} a server that was ready may be restarted from then on (`restarts.py`).
+
 With {program: {addresses}} it is a program of the user's own: ready as `remote/program.py` has it, which adds {"at":
 address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
 "exit_status": n | None}.
@@ -14,7 +16,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import openai, program, shared_memory
+from flagscale_deploy.remote import openai, program, restarts, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -38,6 +40,8 @@ def main(args: Dict[str, Any]) -> None:
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
+                if args.get("restart"):
+                    restarts.of(args["deployment"], args["host"], **args["restart"]).permit()
                 say(ready=True, **{"at" if own else "token": asking.answered})
                 return
             if time.monotonic() >= end:
