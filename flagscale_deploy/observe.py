@@ -28,6 +28,8 @@ def observe(
         env = {**(spec.env if spec else {}), **host.env}
         commands = before_start(spec, host) if spec else host.before_start
         args = {"host": host.name, "venv": host.venv, "before_start": commands, "env": env, "models": models}
+        if spec is not None and spec.restart.boot:
+            args["boot"] = "container" if host.container else "host"
         connection = fleet.connection(host.name)
         with Program(connection, "probe", args, timeout=timeout, cancelled=fleet.cancelled) as program:
             facts = Facts.parse(program.last())

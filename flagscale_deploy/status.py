@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.server_state import InstanceState, server_state
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
@@ -17,9 +18,6 @@ FULL = 0.99
 """The part of a KV cache above which it counts as full."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
-InstanceState = Literal[
-    "ready", "finished", "starting", "restarting", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
-]
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def _instance(
     record: Mapping[str, Any],
 ) -> InstanceStatus:
     driver = instance["driver"]
-    state, problem = _state(instance, found.get(driver))
+    state, problem = server_state(instance, found.get(driver))
     said = found.get(driver, {}).get("instances", {}).get(instance["name"], {})
     metrics, restarts = said.get("metrics"), said.get("restarts") or {}
     if state == "ready":
@@ -244,39 +242,6 @@ def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> 
     return str(instance.get("addresses", {}).get(said.get("at"), instance["endpoint"]))
 
 
-def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
-    """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
-    before it has workers."""
-    if answer is None:
-        return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
-    if (answer["record"] or {}).get("stopped_at"):
-        return "stopped", ""
-    said = answer["instances"].get(instance["name"])
-    if said is None:
-        return "UNKNOWN", "it was not asked"
-    if said.get("finished"):
-        return "finished", ""
-    restarts = said.get("restarts") or {}
-    if not said["alive"]:
-        return _not_there(restarts) or ("dead", said["why"])
-    if said["token"]:
-        unguarded = bool(restarts) and not restarts["supervised"]
-        return "ready", "its supervisor is gone: it will not be started again" if unguarded else ""
-    if restarts.get("in_a_row") and not restarts["healthy"] and said["health"] is None:
-        return "restarting", f"loading: restart {restarts['in_a_row']} of {restarts['max']}, it {restarts['last_exit']}"
-    has_been_ready = said["health"] == 200 or (said["health"] is not None and instance.get("replica") is not None)
-    return ("unwell" if has_been_ready else "starting"), said["why"]
-
-
-def _not_there(restarts: Mapping[str, Any]) -> tuple[InstanceState, str] | None:
-    """A server that is not running, where its supervisor has something to say of it."""
-    if restarts.get("state") == "gave up":
-        return "gave up", restarts["why"]
-    if restarts.get("supervised"):
-        return "restarting", restarts["why"] or "it has just ended"
-    return None
-
-
 def _overall(
     hosts: tuple[HostStatus, ...],
     instances: tuple[InstanceStatus, ...],
@@ -296,4 +261,12 @@ def _overall(
         return "finished"
     if host_states <= {"stopped", "absent"}:
         return "stopped"
-    return "unwell" if "unwell" in states else "restarting" if "restarting" in states else "starting" if "starting" in states else "leftovers"
+    return (
+        "unwell"
+        if "unwell" in states
+        else "restarting"
+        if "restarting" in states
+        else "starting"
+        if "starting" in states
+        else "leftovers"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 
+from flagscale_deploy.checks.boot import BOOT
 from flagscale_deploy.checks.engine import ENGINE
 from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.ground import counted
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     *MODELS,
     *ENGINE,
     *LEFTOVERS,
+    *BOOT,
 )
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)
 

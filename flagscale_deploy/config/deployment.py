@@ -62,7 +62,7 @@ def read_restart(deploy: Deploy, set_in: dict[str, Path], findings: Findings) ->
     if given is None:
         return RestartSpec()
     backoff = given.backoff or BackoffSettings()
-    asked = {
+    asked: dict[str, Any] = {
         "policy": given.policy,
         "maximum": given.max,
         "first": backoff.first,

@@ -82,7 +82,9 @@ def _restart_policy(value: Any) -> Any:
     word = str(value).replace("_", "-").lower()
     word = "no" if word in ("false", "off", "never") else word
     if word not in ("no", "on-failure"):
-        raise UnfitError("expected no or on-failure", "on-failure restarts a server that ends, whatever its exit status")
+        raise UnfitError(
+            "expected no or on-failure", "on-failure restarts a server that ends, whatever its exit status"
+        )
     return word
 
 

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from flagscale_deploy.remote import ray_temp, record, restarts, shared_memory, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
@@ -79,7 +79,14 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
     if log.exists():
         os.replace(str(log), str(log.with_suffix(".previous.log")))
-    environment = dict(os.environ)
+    process = start(directory, args, log, os.environ)
+    say(log=str(log), pid=process.pid, start_ticks=start_ticks(process.pid))
+    say(exit_code=wait(process, args), tail=tail(log))
+
+
+def start(directory: Path, args: Dict[str, Any], log: Path, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the script, and record it."""
+    environment = dict(environ)
     environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
     with open(str(log), "ab") as output:  # to its end, also when somebody has cut it
         process = subprocess.Popen(
@@ -100,8 +107,7 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
         "script": args["script"],
     }
     record.update(args["deployment"], args["host"], lambda known: known["processes"].append(started))
-    say(log=str(log), pid=process.pid, start_ticks=started["start_ticks"])
-    say(exit_code=wait(process, args), tail=tail(log))
+    return process
 
 
 def wait(process: "subprocess.Popen[bytes]", args: Dict[str, Any]) -> Optional[int]:

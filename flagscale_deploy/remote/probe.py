@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable
 from urllib.parse import unquote
 
 from flagscale_deploy.remote import (
+    boot,
     capacity,
     environment,
     gpus,
@@ -32,7 +33,7 @@ from flagscale_deploy.remote.wire import say
 def main(args: Dict[str, Any]) -> None:
     """Answers with the facts of this host, after 20 s at the latest.
 
-    `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
+    `args`: `boot` ("host", "container", or nothing: whether it is of interest, and where), `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
     `models` (paths to look at). What waits for others (programs, name servers, disks) runs while /proc is read.
     """
     lookups = Lookups(socket.gethostname())
@@ -45,6 +46,8 @@ def main(args: Dict[str, Any]) -> None:
     facts.update(leftovers.observe(args["host"], everyone), models=models.result(), **versions.result())
     facts["deployments"] = [deployment(path) for path in state.records(args["host"])]
     facts.update(gpus.see(devices.result(), everyone)._asdict(), **lookups.result())
+    if args.get("boot"):
+        facts["boot"], facts["boot_problem"] = boot.way(args["boot"] == "container")
     say(**facts, clock=time.time())
     os._exit(0)  # at once: tidying up takes Python 2 ms, and a lookup that hangs may be in the resolver's hands
 

@@ -62,6 +62,11 @@ class Files:
         return found if isinstance(found, dict) else None
 
 
+def is_forbidden(deployment: str, host: str, run_id: str) -> bool:
+    """Whether nothing of a run is to be started again."""
+    return Files(state.directory(deployment, host), run_id, "").forbidden
+
+
 def of(deployment: str, host: str, run_id: str, script: str) -> Files:
     """The files of a server, by its deployment."""
     return Files(state.directory(deployment, host), run_id, script)

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Sequence
 
-from flagscale_deploy.remote import ending, openai, processes, proc, ranks, ray_nodes, record, restarts, state
+from flagscale_deploy.remote import ending, proc, processes, ranks, ray_nodes, record, restarts, state
+from flagscale_deploy.remote.children import Descendants, adopt_orphans, reap, start_ticks
+from flagscale_deploy.remote.life import Life
 from flagscale_deploy.remote.signals import Signals
 
 POLL_SECONDS = 0.5
 ASK_SECONDS = 2.0
 REMAINS_SECONDS = 5.0
 """The grace of what a dead engine has left: it has nobody to work for any more."""
-PR_SET_CHILD_SUBREAPER = 36
 GAVE_UP = 1
 
 
@@ -57,12 +56,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     asked = parser.parse_args(list(words[:end]))
     asked.command = list(words[end + 1 :])
     return asked
-
-
-def adopt_orphans() -> None:
-    """Whatever the server leaves when it dies becomes our child, also what has a session and a name of its own."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Supervisor:
@@ -222,75 +215,6 @@ class Supervisor:
             os.write(1, line.encode("utf-8", "replace"))
 
 
-class Life:
-    """One life of a server, from its start; with `url`, it is healthy once that answers 200.
-
-    Its first one has none: there `run` asks, and for a token.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.asks = bool(url)
-        self._began = time.monotonic()
-        self._over = threading.Event()
-        self.healthy_at = None  # type: Optional[float]
-        if url:
-            threading.Thread(target=self._ask, args=(url,), daemon=True).start()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    @property
-    def healthy_for(self) -> float:
-        return 0.0 if self.healthy_at is None else time.monotonic() - self.healthy_at
-
-    def healthy(self) -> None:
-        self.healthy_at = time.monotonic()
-
-    def end(self) -> None:
-        self._over.set()
-
-    def _ask(self, url: str) -> None:
-        """Nobody is asked any more once it has answered: its log is for requests."""
-        while not self._over.wait(ASK_SECONDS):
-            with contextlib.suppress(OSError, ValueError):
-                if openai.request(url, timeout=5)[0] == 200:
-                    self.healthy()
-                    return
-
-
-class Descendants(processes.Family):
-    """What descends from this process: with orphans adopted, all that a server has ever started here."""
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def among(self, processes: Any, asking: Optional[int] = None) -> List[proc.Process]:
-        """As of any family."""
-        children = {}  # type: Dict[int, List[proc.Process]]
-        for each in processes:
-            children.setdefault(each.ppid, []).append(each)
-        found, parents = [], [os.getpid()]
-        while parents:
-            born = children.pop(parents.pop(), [])
-            found += born
-            parents += [each.pid for each in born]
-        return found
-
-
-def reap(child: int) -> Optional[int]:
-    """Take the exit statuses of all children that have ended: that of `child`, or None while it lives."""
-    status = None
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, code = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            if pid == child:
-                status = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
-    return status
-
-
 def delay(number: int, first: float, factor: float, ceiling: float) -> float:
     """Seconds before the nth restart in a row."""
     try:
@@ -322,12 +246,3 @@ def how_it_ended(status: int) -> str:
 def duration(seconds: float) -> str:
     """In words."""
     return "%.0f s" % seconds if seconds < 120 else "%.0f min" % (seconds / 60)
-
-
-def start_ticks(pid: int) -> Optional[int]:
-    """When a process started; None if it is gone already."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            return proc.parse_stat(file.read()).start_ticks
-    except OSError:
-        return None
