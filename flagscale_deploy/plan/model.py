@@ -171,7 +171,7 @@ class Plan:
     scripts: Mapping[str, Mapping[str, str]]
     gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
-    restart: RestartSpec = RestartSpec()
+    restart: RestartSpec = field(default_factory=RestartSpec)
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 

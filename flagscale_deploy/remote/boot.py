@@ -1,9 +1,9 @@
 """Brings this host's part of a deployment back after a reboot (`deploy.restart.boot`).
 
-main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up, and answers {"by": "systemd"
-| "crontab"}, or {"why": text} where the host has neither. It is a unit of the user's systemd, where that runs without a
-login (lingering), else a line `@reboot` in the user's crontab. `remove` takes it away: only what is ours by its name or
-word for word; all other lines of a crontab stay byte for byte.
+main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up, and answers {"by":
+"systemd" | "crontab"}, or {"why": text} where the host has neither. It is a unit of the user's systemd, where that runs
+without a login (lingering), else a line `@reboot` in the user's crontab. `remove` takes it away: only what is ours by
+its name or word for word; all other lines of a crontab stay byte for byte.
 
 `python3 STATE/supervisor boot OPTIONS` is what `boot.sh` starts each script with: recorded as the launcher does it.
 """

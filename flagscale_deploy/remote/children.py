@@ -26,12 +26,12 @@ class Descendants(Family):
     def __init__(self) -> None:
         super().__init__(())
 
-    def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:
+    def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:  # noqa: ARG002
         """As of any family."""
-        children = {}  # type: Dict[int, List[Process]]
+        children: Dict[int, List[Process]] = {}
         for each in processes:
             children.setdefault(each.ppid, []).append(each)
-        found = []  # type: List[Process]
+        found: List[Process] = []
         parents = [os.getpid()]
         while parents:
             born = children.pop(parents.pop(), [])

@@ -22,7 +22,7 @@ class Life:
         self.asks = bool(url)
         self._began = time.monotonic()
         self._over = threading.Event()
-        self.healthy_at = None  # type: Optional[float]
+        self.healthy_at: Optional[float] = None
         if url:
             threading.Thread(target=self._ask, args=(url,), daemon=True).start()
 

@@ -33,8 +33,9 @@ from flagscale_deploy.remote.wire import say
 def main(args: Dict[str, Any]) -> None:
     """Answers with the facts of this host, after 20 s at the latest.
 
-    `args`: `boot` ("host", "container", or nothing: whether it is of interest, and where), `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
-    `models` (paths to look at). What waits for others (programs, name servers, disks) runs while /proc is read.
+    `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
+    `models` (paths to look at), `boot` ("host" or "container" where it matters whether it comes back after a reboot).
+    What waits for others (programs, name servers, disks) runs while /proc is read.
     """
     lookups = Lookups(socket.gethostname())
     devices = Beside(gpus.ask)

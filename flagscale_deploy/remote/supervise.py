@@ -65,7 +65,7 @@ class Supervisor:
         self._asked, self._signals = asked, signals
         self._files = restarts.Files(asked.state, asked.run, asked.script)
         before = self._files.read() or {}  # of an earlier boot
-        self._said = {
+        self._said: Dict[str, Any] = {
             "state": "running",
             "restarts": before.get("restarts", 0),
             "in_a_row": 0,
@@ -74,7 +74,7 @@ class Supervisor:
             "last_exit": before.get("last_exit", ""),
             "healthy": False,
             "why": "",
-        }  # type: Dict[str, Any]
+        }
 
     def run(self) -> int:
         """Its exit status: the server's own, or 1 when it is given up."""

@@ -17,7 +17,7 @@ from tests.lab.product.breaking.stage import BROKEN, MODEL, NAME
 from tests.lab.product.operator import Result
 from tests.lab.product.stand_in import StandIn, make_environment
 
-NOT_LOOKED_AT = {"router-installed", "locked-memory", "bandwidth"}
+NOT_LOOKED_AT = {"boot", "router-installed", "locked-memory", "bandwidth"}
 """The plan has no router, the hosts no InfiniBand, and nobody asked for measurements."""
 
 

@@ -1,6 +1,6 @@
 """`deploy.restart.boot`: a host that comes up again starts its part again; `stop` takes the entry away.
 
-The hosts have a stand-in for `crontab`, which keeps what it is given in a file.
+The hosts have a stand-in for `crontab` (`cron.py`); its line is run as cron would.
 """
 
 from __future__ import annotations
@@ -13,19 +13,11 @@ import pytest
 
 from tests.lab import Host, Lab
 from tests.lab.product.conftest import Serve
+from tests.lab.product.cron import install, kept, remove
 from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
-CRONTAB = """#!/bin/sh
-# Stand-in for crontab(1).
-kept=$HOME/.crontab-stand-in
-case $1 in
-  -l) if [ -f "$kept" ]; then cat "$kept"; else echo "no crontab for $(id -un)" >&2; exit 1; fi ;;
-  -r) rm "$kept" ;;
-  -) cat >"$kept" ;;
-esac
-"""
 OTHERS = (
     'MAILTO=""\n# a comment  \n*/5 * * * * date +\\%s >/dev/null\n\n@reboot  /usr/local/bin/mine # flagscale-deploy\n'
 )
@@ -36,17 +28,11 @@ BOOT = {"restart": {"policy": "on-failure", "backoff": 0.1, "boot": True}, "time
 def crontabs(lab: Lab) -> Iterator[None]:
     """Both hosts have the stand-in, and somebody's lines on the first."""
     for host in lab.hosts:
-        (host.directory / "sbin/crontab").write_text(CRONTAB)
-        (host.directory / "sbin/crontab").chmod(0o755)
+        install(host)
     kept(lab.hosts[0]).write_text(OTHERS)
     yield
     for host in lab.hosts:
-        (host.directory / "sbin/crontab").unlink()
-        kept(host).unlink(missing_ok=True)
-
-
-def kept(host: Host) -> Any:
-    return host.directory / "home/.crontab-stand-in"
+        remove(host)
 
 
 def reboot(lab: Lab, host: Host, served: Serve) -> list[Any]:
@@ -84,7 +70,7 @@ def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
     reboot(lab, host, served)
 
     def ready() -> bool:
-        return operator("status", "--name", served.name, "--json", exits=None).json["state"] == "ready"
+        return bool(operator("status", "--name", served.name, "--json", exits=None).json["state"] == "ready")
 
     assert eventually(ready)
     second = given(host, served.port)

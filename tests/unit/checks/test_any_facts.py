@@ -79,7 +79,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "parser", "environment_error",
                                            "gpu_error", "driver_version")},
     "default_address": st.none() | st.ip_addresses().map(str),
-    **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise"), TEXT),
+    **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise", "boot", "boot_problem"), TEXT),
     **dict.fromkeys(("uid", "cpus", "memory_total", "memory_available", "disk_free", "tmp_free", "shm_total",
                      "shm_free", "open_files", "locked_memory"), BYTES),
     **dict.fromkeys(("resolver_seconds", "clock", "asked_at"), st.floats()),

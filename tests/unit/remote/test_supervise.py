@@ -150,8 +150,8 @@ def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised
     lines = supervised.told.splitlines()
     assert lines.count("half a line") >= 2, "the supervisor's words stand on lines of their own"
     second = next(line for line in lines if "restart 2" in line)
-    said = r"flagscale-deploy [-\d]+ [:\d]+: m/0 was ended by SIGKILL after \d+ s; restart 2 of 5 in 0.05 s"
-    assert re.fullmatch(said, second)
+    pattern = r"flagscale-deploy [-\d]+ [:\d]+: m/0 was ended by SIGKILL after \d+ s; restart 2 of 5 in 0.05 s"
+    assert re.fullmatch(pattern, second)
 
 
 def test_after_so_many_restarts_in_a_row_it_is_given_up(supervised: Supervised) -> None:
