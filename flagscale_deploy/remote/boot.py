@@ -1,6 +1,6 @@
 """Brings this host's part of a deployment back after a reboot (`deploy.restart.boot`).
 
-main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up, and answers {"by":
+main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up; it answers {"by":
 "systemd" | "crontab"}, or {"why": text} where the host has neither. It is a unit of the user's systemd, where that runs
 without a login (lingering), else a line `@reboot` in the user's crontab. `remove` takes it away: only what is ours by
 its name or word for word; all other lines of a crontab stay byte for byte.

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
-from flagscale_deploy.remote import ending, proc, processes, ranks, ray_nodes, record, restarts, state
+from flagscale_deploy.remote import ending, proc, processes, ranks, ray_nodes, record, restarts, shared_memory, state
 from flagscale_deploy.remote.children import Descendants, adopt_orphans, reap, start_ticks
 from flagscale_deploy.remote.life import Life
 from flagscale_deploy.remote.signals import Signals
@@ -64,6 +64,7 @@ class Supervisor:
     def __init__(self, asked: argparse.Namespace, signals: Signals) -> None:
         self._asked, self._signals = asked, signals
         self._files = restarts.Files(asked.state, asked.run, asked.script)
+        self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # of an earlier boot
         self._said: Dict[str, Any] = {
             "state": "running",
@@ -131,6 +132,7 @@ class Supervisor:
             life.healthy()
         if life.healthy_at is not None:
             self._say(healthy=True)
+            self._segments.note(Descendants().among(proc.scan()))
             if life.asks:
                 self._tell("answers again, %s after its start" % duration(life.seconds))
 
@@ -160,12 +162,13 @@ class Supervisor:
         return problem
 
     def _end_remains(self) -> str:
-        """End what descends from the dead engine."""
+        """End what descends from the dead engine, and remove the shared memory that it had."""
         family = Descendants()
         act = ending.Ending(family, lambda **_: None)
         act.end(ending.Stage("remains", family, REMAINS_SECONDS))
         left = act.survivors(family)
         reap(0)
+        self._segments.remove()
         if act.seen and not left:
             self._tell("ended %d processes that it left" % len(act.seen))
         return "its process %(pid)s (%(command)s) can't be ended: %(why)s" % left[0] if left else ""
