@@ -89,6 +89,7 @@ class Supervisor:
             ended = "%s after %s" % (how_it_ended(status), duration(life.seconds))
             self._say(last_exit=how_it_ended(status))
             if self._said["in_a_row"] >= self._asked.max:
+                self._end_remains()
                 times = "%d restart%s" % (self._asked.max, "" if self._asked.max == 1 else "s")
                 return self._give_up("%s; gave up after %s" % (ended, times))
             problem = self._prepare(ended)
