@@ -26,10 +26,11 @@ def server_state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) 
     if not said["alive"]:
         return _not_there(restarts) or ("dead", said["why"])
     if said["token"]:
-        unguarded = bool(restarts) and not restarts["supervised"]
+        unguarded = bool(restarts) and not restarts.get("supervised")
         return "ready", "its supervisor is gone: it will not be started again" if unguarded else ""
-    if restarts.get("in_a_row") and not restarts["healthy"] and said["health"] is None:
-        return "restarting", f"loading: restart {restarts['in_a_row']} of {restarts['max']}, it {restarts['last_exit']}"
+    if restarts.get("in_a_row") and not restarts.get("healthy") and said["health"] is None:
+        number, most, end = (restarts.get(name) for name in ("in_a_row", "max", "last_exit"))
+        return "restarting", f"loading: restart {number} of {most}, it {end}"
     has_been_ready = said["health"] == 200 or (said["health"] is not None and instance.get("replica") is not None)
     return ("unwell" if has_been_ready else "starting"), said["why"]
 
@@ -37,7 +38,7 @@ def server_state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) 
 def _not_there(restarts: Mapping[str, Any]) -> tuple[InstanceState, str] | None:
     """A server that is not running, where its supervisor has something to say of it."""
     if restarts.get("state") == "gave up":
-        return "gave up", restarts["why"]
+        return "gave up", str(restarts.get("why"))
     if restarts.get("supervised"):
-        return "restarting", restarts["why"] or "it has just ended"
+        return "restarting", restarts.get("why") or "it has just ended"
     return None
