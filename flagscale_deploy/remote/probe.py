@@ -47,8 +47,7 @@ def main(args: Dict[str, Any]) -> None:
     facts.update(leftovers.observe(args["host"], everyone), models=models.result(), **versions.result())
     facts["deployments"] = [deployment(path) for path in state.records(args["host"])]
     facts.update(gpus.see(devices.result(), everyone)._asdict(), **lookups.result())
-    if args.get("boot"):
-        facts["boot"], facts["boot_problem"] = boot.way(args["boot"] == "container")
+    facts["boot"], facts["boot_problem"] = boot.way(args["boot"] == "container") if args.get("boot") else ("", "")
     say(**facts, clock=time.time())
     os._exit(0)  # at once: tidying up takes Python 2 ms, and a lookup that hangs may be in the resolver's hands
 
