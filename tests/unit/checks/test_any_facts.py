@@ -87,7 +87,8 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
 ANSWERS = st.fixed_dictionaries({}, optional=PARTS) | st.sampled_from(
     [UnreachableError("gpu01", "no answer", ""), RemoteError("gpu01", "odd")]
 )
-SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+ARGUMENT = TEXT.filter(lambda text: "\0" not in text)  # the planner refuses what no command line can carry
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | ARGUMENT
 FLAG_NAMES = ("max-model-len", "gpu-memory-utilization", "kv-cache-dtype", "quantization", "dtype", "load-format",
               "trust-remote-code", "cpu-offload-gb", "decode-context-parallel-size")  # fmt: skip
 FLAGS = st.fixed_dictionaries({}, optional=dict.fromkeys(FLAG_NAMES, SCALAR))
