@@ -10,8 +10,9 @@ from flagscale_deploy.checks.model import Check, Finding, Scene
 
 def boot(scene: Scene) -> Iterator[Finding]:
     """Whether a host starts something of the user's when it comes up, where deploy.restart.boot asks for that."""
+    idle = [name for name in scene.facts if scene.plan and "boot.sh" not in scene.plan.scripts.get(name, {})]
     for name, facts in scene.facts.items():
-        if not facts.boot:
+        if not facts.boot and name not in idle:
             container = bool(scene.inventory[name].container)
             yield Finding(
                 name,

@@ -37,10 +37,14 @@ def crontabs(lab: Lab) -> Iterator[None]:
 
 def reboot(lab: Lab, host: Host, served: Serve) -> list[Any]:
     """What a reboot leaves of a host: no process, nothing in /tmp; the record is of another boot. Then cron's turn."""
-    for process in lab.processes(served.name):
-        if process.host == host.name:
-            host.run(["kill", "-9", str(process.pid)], check=False)
-    assert eventually(lambda: not [each for each in lab.processes(served.name) if each.host == host.name])
+
+    def all_gone() -> bool:
+        pids = [str(each.pid) for each in lab.processes(served.name) if each.host == host.name]
+        if pids:
+            host.run(["kill", "-9", *pids], check=False)
+        return not pids
+
+    assert eventually(all_gone)
     host.run("rm -rf /tmp/fsd-*")
     path = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/record.json"
     record = json.loads(path.read_text())
@@ -112,6 +116,7 @@ def test_a_host_with_neither_is_warned_of(operator: Operator, serve: Write) -> N
     checked = operator("check", "-c", served.config)
     assert "lingering" in checked.out
     assert "loginctl enable-linger root" in checked.out
+    assert checked.out.count("lingering") == 1, "nothing runs on the other host"
     ran = operator("run", "-c", served.config)
     assert "does not come back after a reboot" in ran.err
     operator("stop", "--name", served.name)

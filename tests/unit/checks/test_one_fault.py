@@ -381,6 +381,10 @@ def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
     problem = "the user's systemd does not run without a login (lingering), and there is no crontab"
     verdict = only(scene({**there, "gpu03": {"boot_problem": problem}}, asked=asked))
     assert (verdict.check, verdict.state, verdict.host, verdict.found) == ("boot", "warning", "gpu03", problem)
+    one_host = replace(
+        spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="off"), restart=RestartSpec(boot=True)
+    )
+    assert complaints(scene({"gpu01": {"boot": "systemd"}}, asked=one_host)) == [], "the others have no part in it"
     assert verdict.remedy == "ssh -t 10.0.0.3 sudo loginctl enable-linger ubuntu; or install cron"
 
 
