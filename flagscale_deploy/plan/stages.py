@@ -82,7 +82,7 @@ def render_scripts(
         for host in inventory.hosts:
             steps = boot_steps(plan, host.name)
             if steps:
-                add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, python=host.python, stopped=STOPPED)
+                add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, stopped=STOPPED)
     if spec.after_stop:
         for host in inventory.hosts:
             env = host_environment(spec, host, networks[host.name])
@@ -116,6 +116,7 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
         "ray": plan.ray,
         "ray_enabled": plan.ray.enabled,
         "venv": host.venv,
+        "python": host.python,
         "before_start": before_start(spec, host),
         "restart": spec.restart if spec.restart.supervised else None,
         "ray_seconds": spec.timeouts.ready if spec.restart.boot else spec.timeouts.ray,

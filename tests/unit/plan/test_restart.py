@@ -7,7 +7,7 @@ import shlex
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote import supervise
-from tests.unit.plan.given import inventory, model, planned, spec
+from tests.unit.plan.given import host, inventory, model, planned, spec
 
 ON = RestartSpec(policy="on-failure")
 BOOT = RestartSpec(boot=True)
@@ -61,6 +61,13 @@ def test_hosts_that_have_a_part_have_a_script_for_a_reboot() -> None:
     alone = planned(inventory("gpu01", "gpu02"), spec(model(tp=1), ray="off", restart=BOOT))
     assert {name for name, scripts in alone.scripts.items() if "boot.sh" in scripts} == {"gpu01"}
     assert "supervise" not in alone.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
+
+
+def test_our_own_programs_run_under_the_host_s_python_for_them() -> None:
+    made = planned(inventory(host("gpu01", python="/opt/python 3/bin/python3.11")), spec(model(tp=1), restart=ON))
+    assert (
+        """exec '/opt/python 3/bin/python3.11' "$state/supervisor" """ in made.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
+    )
 
 
 def test_another_policy_is_another_deployment() -> None:
