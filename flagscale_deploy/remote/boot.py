@@ -42,8 +42,8 @@ def main(args: Dict[str, Any]) -> None:
     else:
         say(why=why)
         return
-    entry = {"by": by, "path": os.environ.get("PATH", os.defpath)}  # cron's own is short
-    record.update(deployment, host, lambda known: known.update(boot=entry))
+    path = os.environ.get("PATH", os.defpath)  # this login's, for cron's own is short
+    launch.put(state.directory(deployment, host) / "path", path, 0o600)
     say(by=by)
 
 
@@ -201,16 +201,15 @@ def command(words: Sequence[str]) -> None:
         sys.exit(STOPPED)
     record.update(asked.deployment, asked.host, forget_earlier_boots)
     launch.make_temporary_directory(args)
-    sys.exit(start(args, known))
+    sys.exit(start(args))
 
 
-def start(args: Dict[str, Any], known: Dict[str, Any]) -> int:
-    """Start a script with the PATH that it had first; its log goes on."""
+def start(args: Dict[str, Any]) -> int:
+    """Start a script; its log goes on."""
     directory = state.directory(args["deployment"], args["host"])
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
-    environ = dict(os.environ, PATH=(known.get("boot") or {}).get("path") or os.environ.get("PATH", os.defpath))
     print("starts %s" % args["script"], flush=True)
-    process = launch.start(directory, args, log, environ)
+    process = launch.start(directory, args, log, os.environ)
     try:
         return process.wait(launch.SETTLE_SECONDS if args["detached"] else args["timeout"])
     except subprocess.TimeoutExpired:
