@@ -68,7 +68,7 @@ def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
 ) -> None:
     served, host = serve(deploy=BOOT), lab.hosts[0]
     ran = operator("run", "-c", served.config)
-    assert "node1: comes back after a reboot, by its crontab" in ran.err
+    assert "[node1] boot: comes back after a reboot, by its crontab" in ran.err
     assert not kept(lab.hosts[1]).exists(), "nothing runs there"
     before = given(host, served.port)
     reboot(lab, host, served)
