@@ -75,7 +75,7 @@ class Console:
         """A state in its colour."""
         good, bad = (
             ("ready", "finished", "running", "ok", "stopped", "nothing", "passed"),
-            ("dead", "failed", "UNKNOWN", "survivors"),
+            ("dead", "gave up", "failed", "UNKNOWN", "survivors"),
         )
         return Text(state, style="green" if state in good else "red" if state in bad else "yellow")
 

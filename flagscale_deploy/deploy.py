@@ -88,6 +88,8 @@ def bring_up(
     try:
         started = execute(plan, fleet, records, private, say)
         took = wait_ready(plan, fleet, started, spec.timeouts, say)
+        if plan.restart.boot:
+            outlive_reboots(plan, fleet, say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
         failure = give_up(cause, plan, spec, fleet, folder, say, keep=keep_on_failure)
@@ -103,6 +105,21 @@ def bring_up(
         {name: each.endpoint for name, each in took.items()},
         tuple(name for name, each in took.items() if each.finished),
     )
+
+
+def outlive_reboots(plan: Plan, fleet: Fleet, say: Sink) -> None:
+    """Have every host start its part again when it comes up; where that can't be had, it is said."""
+    hosts = [name for name in plan.hosts if "boot.sh" in plan.scripts.get(name, {})]
+    args = {"deployment": plan.deployment}
+    results = fleet.call(
+        "boot", lambda host: {**args, "host": host.name, "container": bool(host.container)}, timeout=60, hosts=hosts
+    )
+    for name, result in results.items():
+        answer = {"why": result.problem} if isinstance(result, HostError) else result
+        if "by" in answer:
+            say(Event("boot", "done", name, f"comes back after a reboot, by its {answer['by']}"))
+        else:
+            say(Event("boot", "note", name, f"does not come back after a reboot: {answer['why']}"))
 
 
 def _private(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret) -> dict[str, str]:

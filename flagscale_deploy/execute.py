@@ -17,7 +17,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
-from flagscale_deploy.transport.program import Program
+from flagscale_deploy.transport.program import Program, library
 
 CONNECTION_SLACK_SECONDS = 15
 ANSWERED = {"pid", "start_ticks", "log", "exit_code", "tail"}
@@ -132,6 +132,8 @@ def _launch(
 ) -> Started:
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
     files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
+    if plan.restart.supervised or plan.restart.boot:
+        files |= {f"supervisor/{name}": (text, "600") for name, text in library("supervise", "boot").items()}
     files |= {name: (text, "600") for name, text in private[step.host].items()}
     args = {
         "deployment": plan.deployment,

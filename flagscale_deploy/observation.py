@@ -174,6 +174,11 @@ class Facts:
     runs: Mapping[str, int] = field(default_factory=dict)
     """How many live processes carry each marker `<deployment>/<run_id>` of ours."""
     foreign_ray: tuple[ForeignRay, ...] = ()
+    boot: str = ""
+    """By what the host starts something of the user's when it comes up: systemd, crontab; "": by nothing, or not asked
+    (only where `deploy.restart.boot` wants it)."""
+    boot_problem: str = ""
+    """Why by nothing."""
     clock: float = 0.0
     asked_at: float = 0.0
     """The operator's Unix time when the answer came: what `clock` is compared with."""

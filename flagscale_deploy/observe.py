@@ -35,6 +35,8 @@ def observe(
             "models": models,
             "tls_files": tls,
         }
+        if spec is not None and spec.restart.boot:
+            args["boot"] = "container" if host.container else "host"
         connection = fleet.connection(host.name)
         with Program(connection, "probe", args, timeout=timeout, cancelled=fleet.cancelled) as program:
             facts = Facts.parse(program.last())

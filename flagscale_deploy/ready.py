@@ -122,6 +122,8 @@ class _Watch:
             "model": self.instance.served_name,
             "timeout": self.timeout,
         }
+        if self.plan.restart.supervised:
+            args["restart"] = {"run_id": self.plan.run_id, "script": self.started.step.script}
         if self._addresses is not None:
             args["program"] = {"addresses": list(self._addresses)}
         connection = fleet.connection(self.instance.driver)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.server_state import InstanceState, server_state
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
@@ -17,7 +18,6 @@ FULL = 0.99
 """The part of a KV cache above which it counts as full."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
-InstanceState = Literal["ready", "finished", "starting", "unwell", "dead", "stopped", "UNKNOWN"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class InstanceStatus:
     problem: str = ""
     metrics: Mapping[str, float] | None = None
     """Of an engine that answers: what `remote/metrics.py` finds; `kv_cache` is the part that is used, 0 to 1."""
+    restarts: int | None = None
+    """How often its supervisor has started it again; None where it has none."""
+    last_restart: float | None = None
+    """When that was last (Unix time)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Status:
     @property
     def well(self) -> bool:
         """Whether nothing of it is dead or unwell, as far as is known."""
-        return not {self.state, *(each.state for each in (*self.instances, *self.routers))} & {"dead", "unwell"}
+        states = {self.state, *(each.state for each in (*self.instances, *self.routers))}
+        return not states & {"dead", "unwell", "restarting", "gave up"}
 
     @property
     def entrances(self) -> tuple[InstanceStatus, ...]:
@@ -166,10 +171,11 @@ def _instance(
     record: Mapping[str, Any],
 ) -> InstanceStatus:
     driver = instance["driver"]
-    state, problem = _state(instance, found.get(driver))
-    metrics = found.get(driver, {}).get("instances", {}).get(instance["name"], {}).get("metrics")
+    state, problem = server_state(instance, found.get(driver))
+    said = found.get(driver, {}).get("instances", {}).get(instance["name"], {})
+    metrics, restarts = said.get("metrics"), said.get("restarts") or {}
     if state == "ready":
-        problem = _pressed(metrics or {})
+        problem = problem or _pressed(metrics or {})
         hosts = [name for name in instance["hosts"] if name in found]
         if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := _lost_daemon(found[name]))]:
             state, problem = "unwell", "; ".join(gone)
@@ -190,6 +196,8 @@ def _instance(
         served_name=instance["served_name"],
         problem=problem,
         metrics=metrics,
+        restarts=restarts.get("restarts"),
+        last_restart=restarts.get("last_restart"),
     )
 
 
@@ -234,30 +242,6 @@ def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> 
     return str(instance.get("addresses", {}).get(said.get("at"), instance["endpoint"]))
 
 
-def _state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
-    """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
-    before it has workers. Whoever was ready once (`ready_at`), and lives, hangs where no answer comes."""
-    if answer is None:
-        return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
-    if (answer["record"] or {}).get("stopped_at"):
-        return "stopped", ""
-    said = answer["instances"].get(instance["name"])
-    if said is None:
-        return "UNKNOWN", "it was not asked"
-    if said.get("finished"):
-        return "finished", ""
-    if not said["alive"]:
-        return "dead", said["why"]
-    if said["token"]:
-        return "ready", ""
-    has_been_ready = (
-        said["health"] == 200
-        or said.get("ready_at") is not None
-        or (said["health"] is not None and instance.get("replica") is not None)
-    )
-    return ("unwell" if has_been_ready else "starting"), said["why"]
-
-
 def _overall(
     hosts: tuple[HostStatus, ...],
     instances: tuple[InstanceStatus, ...],
@@ -265,7 +249,7 @@ def _overall(
     ray: Mapping[str, Any] | None,
 ) -> str:
     host_states, states = {host.state for host in hosts}, {each.state for each in instances}
-    if "dead" in states or (instances and "dead" in host_states and states != {"stopped"}):
+    if states & {"dead", "gave up"} or (instances and "dead" in host_states and states != {"stopped"}):
         return "unwell" if "ready" in states else "dead"
     if "UNKNOWN" in host_states | states:
         return "UNKNOWN"
@@ -277,4 +261,12 @@ def _overall(
         return "finished"
     if host_states <= {"stopped", "absent"}:
         return "stopped"
-    return "unwell" if "unwell" in states else "starting" if "starting" in states else "leftovers"
+    return (
+        "unwell"
+        if "unwell" in states
+        else "restarting"
+        if "restarting" in states
+        else "starting"
+        if "starting" in states
+        else "leftovers"
+    )

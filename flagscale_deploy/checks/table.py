@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
+from flagscale_deploy.checks.boot import BOOT
 from flagscale_deploy.checks.engine import ENGINE
 from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.ground import counted
@@ -35,6 +36,7 @@ CHECKS: tuple[Check, ...] = (
     *ENGINE,
     *SECURITY,
     *LEFTOVERS,
+    *BOOT,
 )
 REACHING = "reach"
 """The group of checks about a host as such: nothing can be done with one that fails them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flagscale_deploy.config.dialects import is_composition, read_body
@@ -9,8 +10,8 @@ from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
 from flagscale_deploy.config.places import Findings, Path, nearest
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
-from flagscale_deploy.config.settings import Deploy, RouterSettings
-from flagscale_deploy.config.spec import RouterSpec
+from flagscale_deploy.config.settings import BackoffSettings, Deploy, RouterSettings
+from flagscale_deploy.config.spec import RestartSpec, RouterSpec
 from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.secrets import is_secret_name
 
@@ -53,6 +54,30 @@ def read_router(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> 
     given = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)
     port = None if deploy.router.port == "auto" else deploy.router.port
     return RouterSpec(**given, port=port, metrics_port=deploy.router.prometheus_port, options=flags)
+
+
+def read_restart(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> RestartSpec:
+    """`deploy.restart`."""
+    given = deploy.restart
+    if given is None:
+        return RestartSpec()
+    backoff = given.backoff or BackoffSettings()
+    asked: dict[str, Any] = {
+        "policy": given.policy,
+        "maximum": given.max,
+        "first": backoff.first,
+        "factor": backoff.factor,
+        "ceiling": backoff.max,
+        "reset_after": given.reset_after,
+        "boot": given.boot,
+    }
+    spec = RestartSpec(**{name: value for name, value in asked.items() if value is not None})
+    if spec.first > spec.ceiling:
+        if backoff.max is not None:
+            problem = f"{spec.first:g} s is more than the longest wait, {spec.ceiling:g} s"
+            findings.add((*set_in["restart"], "backoff", "first"), problem, "make max the larger one")
+        return replace(spec, ceiling=spec.first)
+    return spec
 
 
 def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from flagscale_deploy.config.values import (
     Amount,
+    Count,
     CountOrAuto,
+    Factor,
     Flag,
     HostPattern,
     Ignored,
@@ -70,6 +72,27 @@ def _policy(value: Any) -> Any:
     return word
 
 
+def _restart(value: Any) -> Any:
+    """A policy by itself, or a mapping, which asks for restarts unless it says otherwise."""
+    return {"policy": "on-failure", **value} if isinstance(value, dict) else {"policy": value}
+
+
+def _restart_policy(value: Any) -> Any:
+    """YAML 1.1 reads a bare `no` as false."""
+    word = str(value).replace("_", "-").lower()
+    word = "no" if word in ("false", "off", "never") else word
+    if word not in ("no", "on-failure"):
+        raise UnfitError(
+            "expected no or on-failure", "on-failure restarts a server that ends, whatever its exit status"
+        )
+    return word
+
+
+def _backoff(value: Any) -> Any:
+    """Always the same seconds, or a mapping."""
+    return value if isinstance(value, dict) else {"first": value, "factor": 1, "max": value}
+
+
 class Settings(BaseModel):
     """A mapping of the user's; its keys are those of the class, and nothing else."""
 
@@ -110,6 +133,24 @@ class TimeoutSettings(Settings):
     ready: Seconds | None = None
     stop: Seconds | None = None
     stall: Seconds | None = None
+
+
+class BackoffSettings(Settings):
+    """`deploy.restart.backoff`: seconds by themselves, or this mapping."""
+
+    first: Seconds | None = None
+    factor: Factor | None = None
+    max: Seconds | None = None
+
+
+class RestartSettings(Settings):
+    """`deploy.restart`: a policy by itself, or this mapping."""
+
+    policy: Annotated[Literal["no", "on-failure"] | None, BeforeValidator(_restart_policy)] = None
+    max: Count | None = None
+    backoff: Annotated[BackoffSettings, BeforeValidator(_backoff)] | None = None
+    reset_after: Seconds | None = None
+    boot: Flag | None = None
 
 
 class ServiceSettings(Settings):
@@ -168,6 +209,7 @@ class Deploy(Settings):
     name: Text | None = None
     ray: Annotated[RaySettings, BeforeValidator(_ray)] | None = None
     router: Annotated[RouterSettings, BeforeValidator(_router)] | None = None
+    restart: Annotated[RestartSettings, BeforeValidator(_restart)] | None = None
     timeouts: TimeoutSettings | None = None
     secrets: list[VariableName] | None = None
     secret_files: dict[VariableName, Text] | None = None

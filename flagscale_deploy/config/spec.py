@@ -11,6 +11,7 @@ from typing import Any, Literal
 from flagscale_deploy.secrets import Secret
 
 RayMode = Literal["auto", "on", "off"]
+RestartPolicy = Literal["no", "on-failure"]
 
 DEFAULT_ENGINE_PORT = 8000
 
@@ -53,6 +54,29 @@ class RouterSpec:
     host: str | None = None
     metrics_port: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RestartSpec:
+    """`deploy.restart`: what becomes of a server that ends after it was ready, and of hosts that reboot.
+
+    The nth restart in a row waits first × factor^(n-1) seconds, `ceiling` at most; after `maximum` in a row it is given
+    up. `reset_after` seconds of health begin the count anew, as Kubernetes does after ten minutes. With `boot` a host
+    that reboots starts its part again.
+    """
+
+    policy: RestartPolicy = "no"
+    maximum: int = 5
+    first: float = 1.0
+    factor: float = 2.0
+    ceiling: float = 60.0
+    reset_after: float = 600.0
+    boot: bool = False
+
+    @property
+    def supervised(self) -> bool:
+        """Whether servers that die are restarted."""
+        return self.policy == "on-failure"
 
 
 @dataclass(frozen=True)
@@ -153,6 +177,7 @@ class ServeSpec:
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)
     program_port: int | None = None
     action: str = "run"
+    restart: RestartSpec = RestartSpec()
 
     @property
     def runs_program(self) -> bool:

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.config.deployment import read_deploy, read_router, refuse_beside_program, refuse_other_modes
+from flagscale_deploy.config.deployment import (
+    read_deploy,
+    read_restart,
+    read_router,
+    refuse_beside_program,
+    refuse_other_modes,
+)
 from flagscale_deploy.config.dialects import BODY_KEYS, read_body, read_entries
 from flagscale_deploy.config.environment import read_environment
 from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Runner, Task
@@ -76,6 +82,7 @@ def translate(
         document=_document(tree) if program else {},
         program_port=_program_port(deploy, cli, set_in, findings) if program else None,
         action=_action(tree, findings),
+        restart=read_restart(deploy, set_in, findings),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
 
 SCHEMA = 1
@@ -24,6 +25,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "program": {"files": _program(plan.app)} if plan.app else None,
         "router": _router(plan.routers[0]) if plan.routers else None,
         "routers": [_router(router) for router in plan.routers],
+        "restart": _restart(plan.restart),
         "stages": [
             {
                 "name": stage.name,
@@ -33,6 +35,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for stage in plan.stages
         ],
         "scripts": {host: dict(scripts) for host, scripts in plan.scripts.items()},
+    }
+
+
+def _restart(restart: RestartSpec) -> dict[str, Any]:
+    """In the words of the serve YAML."""
+    return {
+        "policy": restart.policy,
+        "max": restart.maximum,
+        "backoff": {"first": restart.first, "factor": restart.factor, "max": restart.ceiling},
+        "reset_after": restart.reset_after,
+        "boot": restart.boot,
     }
 
 

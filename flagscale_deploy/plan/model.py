@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from flagscale_deploy.config.spec import RestartSpec
+
 Exclusive = Literal["gpus", "ports"]
 EXCLUSIVE: tuple[Exclusive, ...] = ("gpus", "ports")
 Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
@@ -173,6 +175,7 @@ class Plan:
     """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
     exclusive: tuple[Exclusive, ...] = EXCLUSIVE
     """What of it nobody else may have when it starts; without GPUs where busy ones were handed out on purpose."""
+    restart: RestartSpec = field(default_factory=RestartSpec)
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of a program of the user's own, by path below `app/` of every host's state directory."""
 

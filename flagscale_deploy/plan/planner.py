@@ -140,6 +140,7 @@ def draft(
         scripts={},
         gpus=_with_instances(holders, instances),
         exclusive=tuple(each for each in EXCLUSIVE if not (forced if each == "gpus" else each in skip)),
+        restart=spec.restart,
         app=program.files if program else {},
     )
     working = {*unscripted.working, *(fault.where for fault in wrong if fault.where not in inventory.names)}

@@ -12,6 +12,7 @@ from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, RouterPlan, Stage, Step
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.program import ProgramFiles
+from flagscale_deploy.remote.boot import STOPPED
 from flagscale_deploy.render import Templates
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
@@ -65,20 +66,46 @@ def render_scripts(
         env = host_environment(spec, inventory[node.host], networks[node.host])
         name = f"ray_{node.role}.sh"
         add(node.host, name, f"{name}.j2", env | visible(node.visible_gpus), node=node, timeout=spec.timeouts.ray)
+    expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
     if plan.ray.enabled:
         env = host_environment(spec, inventory[plan.head], networks[plan.head])
-        expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
         add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
+    for name in sorted(_asking_ray(plan) - {plan.head}):
+        env = host_environment(spec, inventory[name], networks[name])
+        add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
         add(instance.driver, instance.script, template, instance.env, instance=instance)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
+    if plan.restart.boot:
+        for host in inventory.hosts:
+            steps = boot_steps(plan, host.name)
+            if steps:
+                add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, stopped=STOPPED)
     if spec.after_stop:
         for host in inventory.hosts:
             env = host_environment(spec, host, networks[host.name])
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
     return replace(plan, scripts=scripts)
+
+
+def boot_steps(plan: Plan, host: str) -> list[Step]:
+    """What a host that reboots starts again, in this order: Ray, what needs none, then what waits for all of it."""
+    on_ray = {each.script for each in plan.instances if each.executor == "ray" and each.driver == host}
+    steps = [step for stage in plan.stages for step in stage.steps if step.host == host and step.role != "ray-nodes"]
+    later = [step for step in steps if step.script in on_ray]
+    if later:
+        later.insert(
+            0, Step(host, "ray_nodes.sh", "ray-nodes", next(step.timeout for step in steps if not step.detached))
+        )
+    return [*(step for step in steps if step.script not in on_ray), *later]
+
+
+def _asking_ray(plan: Plan) -> set[str]:
+    """The hosts on which something waits for Ray when no operator is there: a supervisor, or a boot."""
+    wanted = plan.restart.supervised or plan.restart.boot
+    return {each.driver for each in plan.instances if wanted and each.executor == "ray"}
 
 
 def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
@@ -89,7 +116,10 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
         "ray": plan.ray,
         "ray_enabled": plan.ray.enabled,
         "venv": host.venv,
+        "python": host.python,
         "before_start": before_start(spec, host),
+        "restart": spec.restart if spec.restart.supervised else None,
+        "ray_seconds": spec.timeouts.ready if spec.restart.boot else spec.timeouts.ray,
     }
 
 

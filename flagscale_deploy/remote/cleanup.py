@@ -13,7 +13,7 @@ import os
 import shutil
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import processes, ray_temp, record, state
+from flagscale_deploy.remote import boot, processes, ray_temp, record, state
 from flagscale_deploy.remote.wire import say
 
 
@@ -33,7 +33,7 @@ def main(args: Dict[str, Any]) -> None:
 
 def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
     """Remove Ray's temp dirs, then the state that knows of them; the answer of `main`."""
-    removed: List[str] = []
+    removed: List[str] = boot.remove(deployment, host)
     kept: List[Dict[str, str]] = []
     size = 0
     ray = ray_temp.directories(deployment, host, known)

@@ -3,8 +3,9 @@
 main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
 "ranks": {part: n}, "instances": {"model/0": {"alive", "health", "token", "why", "metrics", "ready_at"}}, "ray":
 {"nodes", "missing", "available", "pending"} | {"why"} | None} within about ANSWER_SECONDS. `live` counts all processes
-of the deployment here, by marker, session and descent, `ranks` those of them that play a part (`ranks.py`). With `ask`,
-servers are asked for a token and Ray for its nodes; of a program of the user's own see `look_at_program`.
+of the deployment here, by marker, session and descent, `ranks` those of them that play a part (`ranks.py`). Of a server
+with a supervisor there is "restarts" as well (`supervised`). With `ask`, servers are asked for a token and Ray for its
+nodes; of a program of the user's own see `look_at_program`.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import metrics, oom, openai, processes, program, ranks, ray_nodes, record
+from flagscale_deploy.remote import metrics, oom, openai, processes, program, ranks, ray_nodes, record, restarts
 from flagscale_deploy.remote.beside import Beside
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.proc import Process
@@ -66,6 +67,19 @@ def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any
     return {"token": at is not None, "at": at, "why": why}
 
 
+def supervised(
+    instance: Dict[str, Any], known: Dict[str, Any], leads: bool, args: Dict[str, Any]
+) -> Optional[Dict[str, Any]]:
+    """What its supervisor says of a server (`supervise.py`), with `supervised` and `alive`: whether the supervisor is
+    there (it leads the script's session), and the server itself. None where it has none."""
+    files = restarts.of(args["deployment"], args["host"], str(known.get("run_id")), instance["script"])
+    found = files.read()
+    if found is None:
+        return None
+    here = {"pid": found.get("pid"), "start_ticks": found.get("start_ticks"), "boot_id": found.get("boot_id")}
+    return dict(found, supervised=leads, alive=here["pid"] is not None and alive(here))
+
+
 def with_past(said: Dict[str, Any], script: str, listed: List[Dict[str, Any]]) -> Dict[str, Any]:
     """What is said of a server, with what is known of its process: since when it was ready, whether it is stopped."""
     own = [each for each in listed if each["alive"] and each["script"] == script]
@@ -85,8 +99,10 @@ class Questions:
         threads = []
         for instance in known.get("instances", []) + known.get("routers", []):
             if instance["driver"] == args["host"]:
-                running = any(each["alive"] and each["script"] == instance["script"] for each in listed)
-                threads.append(threading.Thread(target=self._ask_server, args=(instance, running)))
+                leads = any(each["alive"] and each["script"] == instance["script"] for each in listed)
+                found = supervised(instance, known, leads, args)
+                running = leads if found is None else found["alive"]
+                threads.append(threading.Thread(target=self._ask_server, args=(instance, running, found)))
         if any(each["role"] == "ray-head" for each in listed) and known.get("ray", {}).get("enabled"):
             gone = [name for name in ("gcs_server", "raylet") if not parts.get(name)]
             if gone:
@@ -102,10 +118,11 @@ class Questions:
         scripts = {each["name"]: each["script"] for each in known.get("instances", []) + known.get("routers", [])}
         self.instances = {name: with_past(said, scripts[name], listed) for name, said in self.instances.items()}
 
-    def _ask_server(self, instance: Dict[str, Any], running: bool) -> None:
+    def _ask_server(self, instance: Dict[str, Any], running: bool, found: Optional[Dict[str, Any]]) -> None:
         late = "it does not answer within %d s" % ANSWER_SECONDS
         said = {"alive": running, "health": None, "token": None, "why": late, "metrics": None}  # type: Dict[str, Any]
         self.instances[instance["name"]] = said
+        said["restarts"] = found
         if instance.get("engine") == "program":
             said.update({"why": ""}, **look_at_program(instance, running, self._args))
             return

@@ -11,7 +11,7 @@ import select
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from flagscale_deploy.remote import oom, ray_temp, record, shared_memory, state
 from flagscale_deploy.remote.wire import lifeline_lost, say
@@ -83,9 +83,17 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
     if log.exists():
         os.replace(str(log), str(log.with_suffix(".previous.log")))
-    environment = dict(os.environ)
+    process = start(directory, args, log, os.environ)
+    say(log=str(log), pid=process.pid, start_ticks=start_ticks(process.pid))
+    say(exit_code=wait(process, args), tail=tail(log))
+
+
+def start(directory: Path, args: Dict[str, Any], log: Path, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the script, and record it."""
+    environment = dict(environ)
     environment[state.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
-    with os.fdopen(os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+    # to its end, also when somebody has cut it
+    with os.fdopen(os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
             ["bash", str(directory / "scripts" / args["script"])],
             stdin=subprocess.DEVNULL,
@@ -104,8 +112,7 @@ def run(directory: Path, args: Dict[str, Any]) -> None:
         "script": args["script"],
     }
     record.update(args["deployment"], args["host"], lambda known: known["processes"].append(started))
-    say(log=str(log), pid=process.pid, start_ticks=started["start_ticks"])
-    say(exit_code=wait(process, args), tail=tail(log))
+    return process
 
 
 def wait(process: "subprocess.Popen[bytes]", args: Dict[str, Any]) -> Optional[int]:

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterable
 from urllib.parse import unquote
 
 from flagscale_deploy.remote import (
+    boot,
     capacity,
     environment,
     gpus,
@@ -33,7 +34,8 @@ def main(args: Dict[str, Any]) -> None:
     """Answers with the facts of this host, after 20 s at the latest.
 
     `args`: `host` (its inventory name), `venv`, `before_start`, `env` (the environment that scripts will run in),
-    `models` (paths to look at). What waits for others (programs, name servers, disks) runs while /proc is read.
+    `models` (paths to look at), `boot` ("host" or "container" where it matters whether it comes back after a reboot).
+    What waits for others (programs, name servers, disks) runs while /proc is read.
     """
     lookups = Lookups(socket.gethostname())
     devices = Beside(gpus.ask)
@@ -46,6 +48,7 @@ def main(args: Dict[str, Any]) -> None:
     facts["tls_files"] = tls_files.observe(args.get("tls_files") or [])
     facts["deployments"] = [deployment(path) for path in record.paths_here(args["host"])]
     facts.update(gpus.see(devices.result(), everyone)._asdict(), **lookups.result())
+    facts["boot"], facts["boot_problem"] = boot.way(args["boot"] == "container") if args.get("boot") else ("", "")
     say(**facts, clock=time.time())
     os._exit(0)  # at once: tidying up takes Python 2 ms, and a lookup that hangs may be in the resolver's hands
 

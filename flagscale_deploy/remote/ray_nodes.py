@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any, Dict
 
 from flagscale_deploy.remote import state
@@ -23,7 +24,11 @@ def main(args: Dict[str, Any]) -> None:
 
 def look(deployment: str, host: str) -> Dict[str, Any]:
     """Ask once; about two seconds, for Ray has to be imported."""
-    script = state.directory(deployment, host) / "scripts" / "ray_nodes.sh"
+    return ask(state.directory(deployment, host) / "scripts" / "ray_nodes.sh")
+
+
+def ask(script: Path) -> Dict[str, Any]:
+    """The same, with the script."""
     try:
         done = subprocess.run(
             ["bash", str(script), "0"],

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from flagscale_deploy.remote import launch, lock, ports, proc, processes, record, state
+from flagscale_deploy.remote import launch, lock, ports, proc, processes, record, restarts, state
 from flagscale_deploy.remote.wire import say
 
 WAIT_SECONDS = 20.0
@@ -33,7 +33,8 @@ def main(args: Dict[str, Any]) -> None:
         if not found:
             for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
                 state.make(each)
-            shutil.rmtree(str(directory / "app"), ignore_errors=True)  # a program's files of an earlier run
+            for name in ("app", restarts.NAME):  # of an earlier run: a program's files, what was restarted
+                shutil.rmtree(str(directory / name), ignore_errors=True)
             record.update(args["deployment"], args["host"], lambda known: take(known, args))
         say(taken=found)
 

@@ -19,7 +19,7 @@ def directory(deployment: str, host: str) -> Path:
 
     Raises ValueError for a name that no file can have: what is removed later must never lie outside `root()`.
     """
-    return root() / _file_name(deployment) / _file_name(host)
+    return root() / file_name(deployment) / file_name(host)
 
 
 def make(path: Path) -> None:
@@ -36,15 +36,16 @@ def every_record() -> List[Path]:
 
 def records(host: str) -> List[Path]:
     """The record of every deployment that was recorded for this host."""
-    return sorted(root().glob("*/%s/record.json" % _file_name(host)))
+    return sorted(root().glob("*/%s/record.json" % file_name(host)))
 
 
 def locks(host: str) -> List[Path]:
     """The lock files of deployments on this host, held or not."""
-    return sorted(root().glob("*/%s/lock" % _file_name(host)))
+    return sorted(root().glob("*/%s/lock" % file_name(host)))
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """A name as that of a file, never a way out of where it lies. Raises ValueError for one that no file can have."""
     safe = quote(name, safe="")
     if safe in ("", ".", ".."):
         raise ValueError("%r cannot be a name" % name)

@@ -7,6 +7,9 @@ do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n
 pid, command}], "segments": n, "after_stop": None | {exit_code, log}}, where `segments` counts what was removed from
 /dev/shm, and the exit code is None if the script did not end in time.
 
+Before it looks for anything it forbids restarts (`restarts.py`) and takes the entry for a reboot away (`boot.py`): what
+dies now stays dead.
+
 It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and what comes after it is
 left to a second stop: the engines of every host end before the Ray of any.
 """
@@ -20,7 +23,19 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from flagscale_deploy.remote import bounded, ending, gpus, ports, proc, processes, record, shared_memory, state
+from flagscale_deploy.remote import (
+    boot,
+    bounded,
+    ending,
+    gpus,
+    ports,
+    proc,
+    processes,
+    record,
+    restarts,
+    shared_memory,
+    state,
+)
 from flagscale_deploy.remote.wire import say
 
 AFTER_STOP_SECONDS = 60.0
@@ -39,7 +54,10 @@ def main(args: Dict[str, Any]) -> None:
     ours = processes.Family([each.identity for each in named], processes.marked(f"{deployment}/{run_id or ''}"))
     engines = processes.Family([each.identity for each in named if each.role in ENGINES])
     act, segments = ending.Ending(ours, _tell), shared_memory.Segments(known)
+    restarts.forbid(deployment, host, [str(known["run_id"])] if known.get("run_id") else [])
+    boot.remove(deployment, host)
     found = act.look(ours)
+    restarts.forbid(deployment, host, {each.marker.rpartition("/")[2] for each in found if each.marker})
     segments.note(found)
     _tell(event="found", count=len(found))
     act.end(ending.Stage("engines", engines, args["grace"]))

@@ -5,6 +5,8 @@ main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"l
 {"timed_out": true, "why": text}. Ready is: the process lives, /health is 200, and a one-token completion came back. Its
 process in the record then has `ready_at`.
 
+With {restart: {run_id, script}} a server that was ready may be restarted from then on (`restarts.py`).
+
 With {program: {addresses}} it is a program of the user's own: ready as `remote/program.py` has it, which adds {"at":
 address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
 "exit_status": n | None}.
@@ -15,7 +17,7 @@ import threading
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from flagscale_deploy.remote import oom, openai, program, record, shared_memory
+from flagscale_deploy.remote import oom, openai, program, record, restarts, shared_memory
 from flagscale_deploy.remote.launch import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -41,6 +43,8 @@ def main(args: Dict[str, Any]) -> None:
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
                 record.update(args["deployment"], args["host"], lambda known: note_ready(known, args))
+                if args.get("restart"):
+                    restarts.of(args["deployment"], args["host"], **args["restart"]).permit()
                 say(ready=True, **{"at" if own else "token": asking.answered})
                 return
             if time.monotonic() >= end:

@@ -57,6 +57,14 @@ except Exception as error:
 """
 
 
+_RUN_ALONE = f"""\
+import importlib
+import sys
+
+importlib.import_module("{PACKAGE}." + sys.argv[1]).command(sys.argv[2:])
+"""
+
+
 @functools.cache
 def _source(module: str) -> str:
     return (importlib.resources.files(PACKAGE) / f"{module}.py").read_text(encoding="utf-8")
@@ -75,6 +83,20 @@ def closure(module: str) -> tuple[str, ...]:
         for needed in [named] if named else [alias.name for alias in node.names]:
             order += [each for each in closure(needed) if each not in order]
     return (*order, module)
+
+
+def library(*modules: str) -> dict[str, str]:
+    """Modules of `remote/`, and all that they need, as files of a folder that a host's Python runs without us.
+
+    `python3 FOLDER MODULE WORD…` calls the module's `command` with the words.
+    """
+    package = PACKAGE.replace(".", "/")
+    needed = dict.fromkeys(each for module in modules for each in closure(module))
+    return {
+        "__main__.py": _RUN_ALONE,
+        **{f"{folder}/__init__.py": "" for folder in (package.partition("/")[0], package)},
+        **{f"{package}/{each}.py": _source(each) for each in needed},
+    }
 
 
 def bundle(module: str, args: Mapping[str, Any], seconds: float | None = None) -> bytes:

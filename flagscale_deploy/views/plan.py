@@ -6,6 +6,7 @@ import json
 import string
 
 from flagscale_deploy import shell
+from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.console import Console
 from flagscale_deploy.plan.model import InstancePlan, Plan
 
@@ -31,6 +32,7 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
     for router in plan.routers:
         console.print(f"\n{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
         console.print(f"    {shell.join(router.argv)}")
+    _show_restart(console, plan.restart)
     _show_gpus(console, plan)
     console.print()
     steps = [
@@ -44,6 +46,20 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
             for name, text in scripts.items():
                 console.print(f"\n──── {host}: {name}")
                 console.print(text.rstrip())
+
+
+def _show_restart(console: Console, restart: RestartSpec) -> None:
+    """What becomes of servers that die, where that was said."""
+    said = []
+    if restart.supervised:
+        said.append(
+            f"servers that die after they were ready: {restart.maximum} times in a row, {restart.first:g} s later"
+            + (f" (x {restart.factor:g}, {restart.ceiling:g} s at most)" if restart.factor > 1 else "")
+        )
+    if restart.boot:
+        said.append("hosts that reboot: their part of it")
+    if said:
+        console.print(f"\nrestart   {'; '.join(said)}")
 
 
 def _show_gpus(console: Console, plan: Plan) -> None:

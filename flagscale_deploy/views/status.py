@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.text import Text
 
 from flagscale_deploy.console import Console
-from flagscale_deploy.status import Status
+from flagscale_deploy.status import InstanceStatus, Status
 from flagscale_deploy.views.logs import show_diagnosis
 
 
@@ -20,19 +20,22 @@ def show_status(console: Console, status: Status) -> None:
     run = console.clean(f"  run {status.run_id or '-'} of {status.operator or '-'}{since}")
     console.out.print(Text.assemble(console.clean(f"{status.deployment}: "), console.state(status.state), run))
     if status.instances:
+        servers = (*status.instances, *status.routers)
+        counted = ("RESTARTS",) if any(each.restarts is not None for each in servers) else ()
         rows = [
             (
                 each.name,
                 console.state(each.state),
                 each.driver,
                 _gpus(each.gpus),
+                *((_restarts(each),) if counted else ()),
                 each.endpoint,
                 each.problem or _load(each.metrics),
             )
-            for each in (*status.instances, *status.routers)
+            for each in servers
         ]
         console.print()
-        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", "ENDPOINT", ""), rows)
+        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *counted, "ENDPOINT", ""), rows)
     if status.ray is not None:
         console.print()
         nodes = [(address, f"{gpus:g}") for address, gpus in status.ray.get("nodes", {}).items()]
@@ -54,6 +57,13 @@ def show_status(console: Console, status: Status) -> None:
     if status.diagnosis is not None:
         console.print()
         show_diagnosis(console, status.diagnosis)
+
+
+def _restarts(server: InstanceStatus) -> str:
+    """How often, and when last."""
+    if server.restarts is None or server.last_restart is None:
+        return "" if server.restarts is None else "0"
+    return f"{server.restarts}, {time.strftime('%m-%d %H:%M:%S', time.localtime(server.last_restart))}"
 
 
 def _load(metrics: Mapping[str, float] | None) -> str:

@@ -12,7 +12,7 @@ LONGEST_MODULE = 300
 
 FLOORS = (
     ("errors", "private", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
-    ("inventory", "observation", "render"),
+    ("inventory", "observation", "render", "server_state"),
     ("config",),
     ("program", "runner"),
     ("plan",),

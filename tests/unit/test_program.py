@@ -16,12 +16,13 @@ import pytest
 import yaml
 
 from flagscale_deploy.config.source import WrittenFloat
-from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.spec import RestartSpec, ServeSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.contract import plan_json
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.program import MOST_BYTES, load_program, program_config
+from flagscale_deploy.transport.program import library
 from tests.unit.plan.given import RUN as GIVEN_RUN
 from tests.unit.plan.given import TEMPLATES, faults_of, inventory, seen, taken
 
@@ -224,6 +225,24 @@ def test_how_it_ended_is_noted(folder: Path) -> None:
     host = Host(folder, planned(spec(folder), run_id=RUN))
     assert host.run().returncode == 7
     assert (host.state / "app/exit").read_text() == "7\n"
+
+
+@pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize("port", [None, 8123])
+def test_a_supervised_one_runs_the_same_and_may_end_where_it_answers_nowhere(folder: Path, port: int | None) -> None:
+    (folder / "app.py").write_text(WHAT_IT_SEES + "raise SystemExit(7)")
+    made = planned(spec(folder, program_port=port, restart=RestartSpec("on-failure")), run_id=RUN)
+    host = Host(folder, made)
+    for name, text in library("supervise").items():
+        (host.state / "supervisor" / name).parent.mkdir(parents=True, exist_ok=True)
+        (host.state / "supervisor" / name).write_text(text)
+    ended = host.run()
+    assert ended.returncode == 7, ended.stderr
+    assert f"True {host.state / 'secrets/config.yaml'}" in ended.stdout
+    assert (host.state / "app/exit").read_text() == "7\n"
+    script = made.scripts["gpu01"]["program_app.sh"]
+    assert ("--may-end" in script) == (port is None)
+    assert "--ray-gpus=0 " in script, "its tasks hold what they hold: only nodes are waited for"
 
 
 @pytest.mark.usefixtures("tidy")

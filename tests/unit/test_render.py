@@ -18,12 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flagscale_deploy.config.spec import RouterSpec
+from flagscale_deploy.config.spec import RestartSpec, RouterSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.execute import secret_files
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.stages import boot_steps
 from flagscale_deploy.render import SUFFIX, Templates, load_templates
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.transport.program import library
 from tests.unit.plan.given import TEMPLATES, host, inventory, model, planned, spec
 
 RUN = f"render-{os.getpid()}"
@@ -187,6 +189,7 @@ def test_hostile_names_execute_nothing_in_any_template(bench: Bench, template: s
         script = TEMPLATES.render(
             template, run_id=value, deployment=value, host=value, ray=ray, ray_enabled=True, venv=None,
             before_start=None, after_stop="vllm", env={"E": value}, node=node, timeout=5.0, instance=made.instances[0],
+            restart=None,
         )  # fmt: skip
         call = bench.called(script)
     assert call.env["E"] == value
@@ -433,11 +436,41 @@ def test_a_nul_byte_is_a_fault_and_no_crash() -> None:
     assert "NUL" in raised.value.faults[0].problem
 
 
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_supervised_server_gets_hostile_values_as_they_are(bench: Bench, value: str) -> None:
+    """Through the supervisor itself: without a licence it ends with the server."""
+    for name, text in library("supervise").items():
+        path = bench.folder / "state/supervisor" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    plain, guarded = scripts_of(value=value), scripts_of(value=value, restart=RestartSpec(policy="on-failure"))
+    script = "vllm_serve_qwen_0.sh"
+    assert bench.called(guarded[script]).argv == bench.called(plain[script]).argv
+    assert {name for name in plain if plain[name] != guarded[name]} == {script}
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_a_reboot_starts_is_named_as_it_is(bench: Bench, value: str) -> None:
+    made = planned(inventory("gpu01", "gpu02"), spec(model(tp=16), restart=RestartSpec(boot=True)), run_id=RUN)
+    (bench.folder / "state/logs").mkdir(parents=True)
+    script = TEMPLATES.render(
+        "boot.sh.j2", run_id=value, deployment=value, host=value, ray=made.ray, python="vllm", ray_seconds=5.0,
+        stopped=3, steps=boot_steps(made, "gpu01"),
+    )  # fmt: skip
+    call = bench.called(script)
+    assert call.env["FLAGSCALE_DEPLOY_RUN"] == f"{value}/{value}"
+    assert [word for word in call.argv if word.startswith("--host=")] == [f"--host={value}"] * 3
+    asked = [word.partition("=")[2] for word in call.argv if word.startswith("--script=")]
+    assert asked == ["ray_head.sh", "ray_nodes.sh", "vllm_serve_qwen_0.sh"]
+    assert [step.script for step in boot_steps(made, "gpu02")] == ["ray_worker.sh"]
+
+
 def test_every_template_was_rendered_above() -> None:
     rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true")}
     rendered = {re.sub(r"vllm_serve_\w+\.sh", "vllm_serve.sh", name) for name in rendered}
     rendered |= {"router.sh.j2"}  # below
     rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py
+    rendered |= {"boot.sh.j2", "_supervise.sh.j2"}  # above
     assert rendered | {"_environment.sh.j2"} == set(TEMPLATES.sources)
 
 

@@ -13,6 +13,8 @@ if there is one. `STAND_IN` in its environment tells it to misbehave, in words w
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
 
+While /dev/shm/vllm-stand-in/doomed is there, every stand-in of the host dies as with `dies`.
+
 SIGUSR1 ends it with the line in STAND_IN_ERROR, SIGUSR2 makes its engine die behind it: it says that line, answers
 /health with 503 from then on, and no tokens. STAND_IN_METRICS is JSON: figures by name, for /metrics.
 """
@@ -97,7 +99,7 @@ def load() -> None:
             time.sleep(3600)
         if "leaks" in WORDS:
             leak()
-        if "dies" in WORDS:
+        if "dies" in WORDS or (PLACE / "doomed").exists():
             say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
             say("RuntimeError: Engine core initialization failed. See root cause above.")
             (PLACE / "died").write_text(str(time.time()))

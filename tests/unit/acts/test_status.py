@@ -265,3 +265,51 @@ def test_a_program_serves_finishes_or_dies(
     assert (instance.state, instance.problem, instance.endpoint) == (state, answer["why"], endpoint)
     assert (found.state, found.exit_code) == (overall, code)
     assert ("gone" in found.hosts[0].problem) == (state == "dead")
+
+
+SUPERVISED: dict[str, Any] = {
+    "state": "running", "restarts": 0, "in_a_row": 0, "max": 5, "last_restart": None, "last_exit": "", "healthy": True,
+    "why": "", "supervised": True, "alive": True,
+}  # fmt: skip
+DIED = "was ended by SIGKILL after 9 s; restart 2 of 5 in 2 s"
+RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
+    "it never died": ({}, {}, "ready", "ready", ""),
+    "it came back": ({"restarts": 2, "in_a_row": 2, "last_restart": 1500.0}, {}, "ready", "ready", ""),
+    "it waits": (
+        {"state": "restarting", "in_a_row": 2, "healthy": False, "why": DIED, "alive": False},
+        {"alive": False, "token": None, "health": None, "why": "gone"}, "restarting", "restarting", DIED),
+    "it loads again": (
+        {"in_a_row": 2, "restarts": 2, "healthy": False, "last_exit": "was ended by SIGKILL"},
+        {"token": None, "health": None, "why": "it does not answer"}, "restarting", "restarting",
+        "loading: restart 2 of 5, it was ended by SIGKILL"),
+    "it was given up": (
+        {"state": "gave up", "restarts": 5, "alive": False, "supervised": False, "why": "gave up after 5 restarts"},
+        {"alive": False, "token": None, "health": None, "why": "its process is gone"}, "dead", "gave up",
+        "gave up after 5 restarts"),
+    "its supervisor is gone, and it is not": (
+        {"supervised": False}, {}, "ready", "ready", "its supervisor is gone: it will not be started again"),
+    "both are gone": (
+        {"supervised": False, "alive": False}, {"alive": False, "token": None, "health": None, "why": "gone"},
+        "dead", "dead", "gone"),
+    "it has hung since": (
+        {"in_a_row": 1, "restarts": 1}, {"token": None, "health": 503, "why": "/health answers 503"},
+        "unwell", "unwell", "/health answers 503"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RESTARTS)
+def test_restarts_are_told_as_they_are(case: str) -> None:
+    supervised, said, overall, state, problem = RESTARTS[case]
+    answer = head(instances={"qwen/0": {**WELL, **said, "restarts": {**SUPERVISED, **supervised}}})
+    found = status(answer, worker())
+    (instance,) = found.instances
+    assert (found.state, instance.state, instance.problem) == (overall, state, problem)
+    assert instance.restarts == supervised.get("restarts", 0)
+    assert instance.last_restart == supervised.get("last_restart")
+    assert found.well == (state == "ready")
+    assert found.exit_code == (0 if state == "ready" else 1)
+
+
+def test_without_a_supervisor_nothing_is_counted() -> None:
+    (instance,) = status(head(), worker()).instances
+    assert (instance.restarts, instance.last_restart) == (None, None)

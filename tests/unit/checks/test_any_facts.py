@@ -83,7 +83,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "parser", "environment_error",
                                            "gpu_error", "driver_version")},
     "default_address": st.none() | st.ip_addresses().map(str),
-    **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise"), TEXT),
+    **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise", "boot", "boot_problem"), TEXT),
     **dict.fromkeys(("uid", "cpus", "memory_total", "memory_available", "disk_free", "tmp_free", "shm_total",
                      "shm_free", "open_files", "locked_memory"), BYTES),
     **dict.fromkeys(("resolver_seconds", "clock", "asked_at"), st.floats()),
@@ -91,13 +91,8 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
 ANSWERS = st.fixed_dictionaries({}, optional=PARTS) | st.sampled_from(
     [UnreachableError("gpu01", "no answer", ""), RemoteError("gpu01", "odd")]
 )
-SCALAR = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(exclude_characters="\0"), max_size=12)
-)
+ARGUMENT = TEXT.filter(lambda text: "\0" not in text)  # the planner refuses what no command line can carry
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | ARGUMENT
 FLAG_NAMES = ("max-model-len", "gpu-memory-utilization", "kv-cache-dtype", "quantization", "dtype", "load-format",
               "trust-remote-code", "cpu-offload-gb", "decode-context-parallel-size")  # fmt: skip
 FLAGS = st.fixed_dictionaries({}, optional=dict.fromkeys(FLAG_NAMES, SCALAR))

@@ -11,6 +11,7 @@ import pytest
 
 from flagscale_deploy.checks.model import Parsed, Verdict
 from flagscale_deploy.checks.table import NAMES
+from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.errors import HostError, HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import (
@@ -495,11 +496,25 @@ def test_a_key_without_a_certificate_is_no_tls() -> None:
     assert "would serve without TLS" in only(scene({"gpu01": {}}, asked=asked)).found
 
 
+def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
+    asked = replace(ASKED, restart=RestartSpec(boot=True))
+    there = {name: {"boot": "crontab"} for name in HOSTS}
+    assert complaints(scene(there, asked=asked)) == []
+    problem = "the user's systemd does not run without a login (lingering), and there is no crontab"
+    verdict = only(scene({**there, "gpu03": {"boot_problem": problem}}, asked=asked))
+    assert (verdict.check, verdict.state, verdict.host, verdict.found) == ("boot", "warning", "gpu03", problem)
+    one_host = replace(
+        spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="off"), restart=RestartSpec(boot=True)
+    )
+    assert complaints(scene({"gpu01": {"boot": "systemd"}}, asked=one_host)) == [], "the others have no part in it"
+    assert verdict.remedy == "ssh -t 10.0.0.3 sudo loginctl enable-linger ubuntu; or install cron"
+
+
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length",
-                 "model-memory", "model-code", "open-server", "tls-files"}  # fmt: skip
+                 "model-memory", "model-code", "open-server", "tls-files", "boot"}  # fmt: skip
     assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
 
 

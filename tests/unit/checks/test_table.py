@@ -35,6 +35,7 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
         "tls-files": "no model has ssl flags",
+        "boot": "deploy.restart.boot is not set",
     }
     assert all(each.found and each.expected for each in verdicts)
 

@@ -15,7 +15,7 @@ from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.nodes import Node
 from flagscale_deploy.config.settings import Deploy, RouterSettings, Settings
-from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, Timeouts
+from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, RestartSpec, Timeouts
 from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.plan.vllm import serve_argv
 from tests.docs.readme import code, tables
@@ -31,7 +31,7 @@ ANYTHING = {
 }
 """Their classes take any value, as those of ignored keys do; other code reads them."""
 
-BY_ITSELF = {"ray", "router"}
+BY_ITSELF = {"ray", "router", "restart", "backoff"}
 """Keys that hold a mapping, or a word."""
 
 
@@ -120,6 +120,18 @@ def test_the_defaults_in_the_tables_are_the_code_s() -> None:
     documented = key_tables()
     for field in fields(Timeouts):
         assert documented[f"deploy.timeouts.{field.name}"][2] == f"{field.default:g}"
+    asked = RestartSpec()
+    restart = {
+        "policy": "on-failure",
+        "max": f"{asked.maximum}",
+        "backoff.first": f"{asked.first:g}",
+        "backoff.factor": f"{asked.factor:g}",
+        "backoff.max": f"{asked.ceiling:g}",
+        "reset_after": f"{asked.reset_after / 60:g}m",
+        "boot": str(asked.boot).lower(),
+    }
+    assert documented["deploy.restart"][2] == asked.policy
+    assert {key: documented[f"deploy.restart.{key}"][2] for key in restart} == restart
     assert documented["deploy.port"][2] == str(DEFAULT_ENGINE_PORT)
     assert documented["model_args.<model>.port"][2] == str(DEFAULT_ENGINE_PORT)
 

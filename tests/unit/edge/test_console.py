@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from flagscale_deploy import api
 from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.console import Console
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.diagnosis.find import Diagnosis
@@ -251,6 +253,30 @@ def test_status_says_what_counts(width: int) -> None:
     said = " ".join(terminal.text.split())
     for expected in ("qwen: unwell", "run run-1", "ray-head", "UNKNOWN", "gpu01[0,1]", "1h01m"):
         assert expected in said, said
+
+
+def test_status_counts_restarts_where_somebody_counts_them() -> None:
+    terminal = Terminal()
+    (first, *_) = STATUS.instances
+    again = [replace(first, restarts=2, last_restart=1.7e9), replace(first, restarts=0), replace(first, restarts=None)]
+    show_status(terminal.console, replace(STATUS, instances=tuple(again)))
+    assert "RESTARTS" in terminal.text
+    assert re.search(r" 2, 11-1\d \d\d:\d\d:\d\d ", terminal.text)
+    plain = Terminal()
+    show_status(plain.console, STATUS)
+    assert "RESTARTS" not in plain.text
+
+
+def test_a_plan_tells_a_restart_policy_where_there_is_one() -> None:
+    terminal, plain = Terminal(), Terminal()
+    show_plan(terminal.console, replace(PLAN, restart=RestartSpec("on-failure", boot=True)), False)
+    show_plan(plain.console, PLAN, False)
+    told = [line for line in terminal.text.splitlines() if line.startswith("restart ")]
+    assert told == [
+        "restart   servers that die after they were ready: 5 times in a row, 1 s later (x 2, 60 s at most); "
+        "hosts that reboot: their part of it"
+    ]
+    assert "restart " not in plain.text
 
 
 def test_exec_ends_with_the_worst_status() -> None:

@@ -8,6 +8,7 @@ from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.lock import lock
 from flagscale_deploy.transport.fleet import Fleet
 from tests.lab import Gpu, GpuProcess
+from tests.lab.product import cron
 from tests.lab.product.breaking.devices import equip
 from tests.lab.product.breaking.stage import MODEL, NAME, Stage, caught_by
 
@@ -44,6 +45,15 @@ def a_process_is_left_of_a_run_that_no_record_knows(stage: Stage) -> None:
 @caught_by("foreign-ray", "if nobody needs it", state="warning")
 def somebodys_ray_runs_there(stage: Stage) -> None:
     stage.start("exec -a /opt/ray/core/src/ray/raylet/raylet python3 -c 'import time; time.sleep(3600)'")
+
+
+@caught_by("boot", "loginctl enable-linger root", state="warning")
+def nothing_starts_it_after_a_reboot(stage: Stage) -> None:
+    stage.deploy(restart={"boot": True})
+    for host in stage.lab.hosts:
+        if host is not stage.host:
+            cron.install(host)
+            stage.undo.callback(cron.remove, host)
 
 
 def run_another(stage: Stage, gpus: int) -> None:

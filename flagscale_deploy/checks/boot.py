@@ -1,0 +1,34 @@
+"""Whether hosts come back after a reboot, where that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flagscale_deploy.checks.ground import no_spec, on
+from flagscale_deploy.checks.model import Check, Finding, Scene
+
+
+def boot(scene: Scene) -> Iterator[Finding]:
+    """Whether a host starts something of the user's when it comes up, where deploy.restart.boot asks for that."""
+    idle = [name for name in scene.facts if scene.plan and "boot.sh" not in scene.plan.scripts.get(name, {})]
+    for name, facts in scene.facts.items():
+        if not facts.boot and name not in idle:
+            container = bool(scene.inventory[name].container)
+            yield Finding(
+                name,
+                facts.boot_problem,
+                "",
+                "leave deploy.restart.boot out"
+                if container
+                else f"{on(scene, name, 'loginctl', 'enable-linger', facts.user, root=True)}; or install cron",
+                "warning",
+            )
+
+
+def _not_asked(scene: Scene) -> str:
+    if why := no_spec(scene):
+        return why
+    return "" if scene.spec and scene.spec.restart.boot else "deploy.restart.boot is not set"
+
+
+BOOT = (Check("boot", "reboot", boot, "a user's systemd that lingers, or crontab", _not_asked, "warning"),)

@@ -1,0 +1,75 @@
+"""What a restart policy changes in a plan: the servers' scripts, and nothing where there is none."""
+
+from __future__ import annotations
+
+import shlex
+
+from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.remote import supervise
+from tests.unit.plan.given import host, inventory, model, planned, spec
+
+ON = RestartSpec(policy="on-failure")
+BOOT = RestartSpec(boot=True)
+
+
+def asked(made: Plan, host: str, script: str) -> list[str]:
+    """The words that a script gives to the supervisor."""
+    text = made.scripts[host][script]
+    line = text[text.index('exec python3 "$state/supervisor" supervise') :].replace("\\\n", " ")
+    return shlex.split(line)[4:]
+
+
+def test_without_a_policy_scripts_are_as_they_are() -> None:
+    made = planned(inventory("gpu01", "gpu02"), spec(model(tp=16)))
+    assert "supervise" not in str(made.scripts)
+    assert "exec vllm serve" in made.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
+    assert not any("boot.sh" in scripts for scripts in made.scripts.values())
+
+
+def test_engines_and_routers_are_supervised_with_what_was_asked_for() -> None:
+    wish = RestartSpec("on-failure", 7, 2.0, 3.0, 90.0, 300.0)
+    made = planned(inventory("gpu01", "gpu02"), spec(model(tp=1, replicas=2), restart=wish))
+    for server in made.servers:
+        words = supervise.parse(asked(made, server.driver, server.script))
+        assert (words.name, words.script, words.run) == (server.name, server.script, made.run_id)
+        assert (words.max, words.first, words.factor, words.ceiling, words.reset_after) == (7, 2, 3, 90, 300)
+        assert words.health == f"{server.local_url}/health"
+        assert words.command == list(server.argv)
+        assert words.ray_gpus is None
+    assert len(made.servers) == 3
+
+
+def test_an_instance_on_ray_waits_for_all_of_its_gpus_wherever_its_driver_is() -> None:
+    """Its driver asks Ray itself, and needs the script for that: no operator may be there."""
+    hosts = inventory("gpu01", "gpu02", "gpu03")
+    elsewhere = spec(model(tp=16, hosts="gpu02,gpu03"), restart=ON)
+    made = planned(hosts, elsewhere)
+    (instance,) = made.instances
+    assert instance.driver == "gpu02"
+    words = supervise.parse(asked(made, "gpu02", instance.script))
+    assert (words.ray_gpus, words.ray_seconds) == (16, elsewhere.timeouts.ray)
+    assert set(made.scripts["gpu02"]) == {"ray_worker.sh", "ray_nodes.sh", instance.script}
+    assert set(made.scripts["gpu03"]) == {"ray_worker.sh"}
+    step_scripts = {(step.host, step.script) for stage in made.stages for step in stage.steps}
+    assert ("gpu02", "ray_nodes.sh") not in step_scripts, "`run` counts on the head"
+
+
+def test_hosts_that_have_a_part_have_a_script_for_a_reboot() -> None:
+    made = planned(inventory("gpu01", "gpu02", "gpu03"), spec(model(tp=16), ray="auto", restart=BOOT))
+    assert {name for name, scripts in made.scripts.items() if "boot.sh" in scripts} == {"gpu01", "gpu02", "gpu03"}
+    alone = planned(inventory("gpu01", "gpu02"), spec(model(tp=1), ray="off", restart=BOOT))
+    assert {name for name, scripts in alone.scripts.items() if "boot.sh" in scripts} == {"gpu01"}
+    assert "supervise" not in alone.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
+
+
+def test_our_own_programs_run_under_the_host_s_python_for_them() -> None:
+    made = planned(inventory(host("gpu01", python="/opt/python 3/bin/python3.11")), spec(model(tp=1), restart=ON))
+    assert (
+        """exec '/opt/python 3/bin/python3.11' "$state/supervisor" """ in made.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
+    )
+
+
+def test_another_policy_is_another_deployment() -> None:
+    hosts = inventory("gpu01")
+    assert planned(hosts, spec(model(tp=1))).digest != planned(hosts, spec(model(tp=1), restart=ON)).digest
