@@ -133,6 +133,10 @@ class Program:
         """Say something to the running program: a line of JSON on its standard input."""
         self._running.send(json.dumps(message).encode() + b"\n")
 
+    def send_with(self, message: Mapping[str, Any], data: bytes) -> None:
+        """The same, with bytes behind the line that the message tells of."""
+        self._running.send(json.dumps(message).encode() + b"\n" + data)
+
     def hear(self) -> dict[str, Any]:
         """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():
