@@ -56,9 +56,10 @@ class _Push:
     def __init__(self, fleet: Fleet, words: Words, targets: Sequence[str], choices: Choices, say: Sink) -> None:
         self._fleet, self._words, self._choices, self._say = fleet, words, choices, say
         self._targets = [name for name in targets if not words.is_where_it_is(name)]
+        self._dest = words.dest
         self._began = time.monotonic()
         self._inbox = Inbox()
-        self._talk = Talk(self._inbox, say)
+        self._talk = Talk(self._inbox, words.host or "SRC", say)
         self._cancelled = Flag()
         self._token = secrets.token_hex(32)
         self._here: Here | None = None
@@ -111,33 +112,29 @@ class _Push:
             self._talk.members[name] = Member(name, program, self._inbox, read)
         for name, error in failures(started).items():
             self._talk.fail(name, error)
-        networks = self._talk.collect(dict.fromkeys(self._talk.members, "network"))
-        self._networks = {name: each["network"] for name, each in networks.items()}
+        opened = self._talk.collect({name: "network" if name else "tree" for name in self._talk.members})
+        self._networks = {name: each["network"] for name, each in opened.items() if "network" in each}
         if not self._talk.hosts and self._targets:
             raise HostsUnreachableError(list(self._talk.failed.values()))
-        return self._tree()
+        self._source_must_live()
+        if "refused" in opened.get(SOURCE, {}):
+            raise RemoteError(self._words.host, f"{self._words.path} cannot be read: {opened[SOURCE]['refused']}")
+        return self._tree(self._here.tree if self._here is not None else opened[SOURCE]["tree"])
 
-    def _tree(self) -> Mapping[str, Any]:
-        if self._here is not None:
-            tree = self._here.tree
-        else:
-            self._source_must_live()
-            answer = self._talk.collect({SOURCE: "tree"}).get(SOURCE, {})
-            self._source_must_live()
-            if "tree" not in answer:
-                raise RemoteError(self._words.host, f"{self._words.path} cannot be read: {answer.get('refused')}")
-            tree = answer["tree"]
+    def _tree(self, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What there is, under the name that it gets."""
         if not tree["entries"]:
             raise InputError.at("SRC", f"there is nothing in {self._words}")
         if tree["single"]:
             (file,) = tree["entries"]
-            name = os.path.basename(dest_of_file(self._words.dest, os.fsdecode(from_wire(file["path"]))))
-            return {**tree, "entries": [{**file, "path": to_wire(os.fsencode(name))}]}
+            self._dest = dest_of_file(self._dest, from_wire(file["path"]).decode(errors="surrogateescape"))
+            name = os.path.basename(self._dest).encode(errors="surrogateescape")
+            return {**tree, "entries": [{**file, "path": to_wire(name)}]}
         return tree
 
     def _compare(self, tree: Mapping[str, Any]) -> dict[str, Differences]:
         """Hash on both sides at the same time; how each host differs. Raises CheckError where DEST can't be used."""
-        self._talk.tell({"look": {"tree": tree, "checksum": self._choices.checksum}})
+        self._talk.tell({"look": {"dest": self._dest, "tree": tree, "checksum": self._choices.checksum}})
         if self._here is not None:
             self._here.hash()
         else:
@@ -165,7 +162,7 @@ class _Push:
             [
                 Fault(
                     name,
-                    f"{self._words.dest} needs {size_text(each['needed'])}, and {size_text(each['free'])} are free",
+                    f"{self._dest} needs {size_text(each['needed'])}, and {size_text(each['free'])} are free",
                     "free some, or leave the host out with --limit",
                 )
                 for name, each in prepared.items()
@@ -179,6 +176,7 @@ class _Push:
         needed = any(len(each) < len(sizes) for each in have.values())
         transfer = Transfer(self._talk, sizes, have, self._listen() if needed else {})
         if needed:
+            self._say(Event(STAGE, "running", text="sending"))
             transfer.run()
         return transfer
 
@@ -223,7 +221,7 @@ class _Push:
 
     def _refuse(self, answered: Mapping[str, Mapping[str, Any]]) -> None:
         faults = [
-            Fault(name, f"{self._words.dest}: {each['refused']}", "mend it, or leave the host out with --limit")
+            Fault(name, f"{self._dest}: {each['refused']}", "mend it, or leave the host out with --limit")
             for name, each in answered.items()
             if "refused" in each
         ]
@@ -246,7 +244,7 @@ class _Push:
             notes.append(f"{number} links lead out of {self._words}, as {first}: --copy-links sends what they lead to")
         return PushReport(
             source=str(self._words),
-            dest=self._words.dest,
+            dest=self._dest,
             files=len(files),
             bytes=sum(each["size"] for each in files),
             hosts={name: HostReport(each) for name, each in before.items()},
@@ -261,7 +259,7 @@ class _Push:
         return Program(connection, module, args, timeout=FOREVER_SECONDS, cancelled=self._cancelled, bounded=False)
 
     def _receiver(self, name: str) -> dict[str, Any]:
-        return {"host": name, "dest": self._words.dest, "token": self._token}
+        return {"host": name, "token": self._token}
 
     def _sender(self) -> dict[str, Any]:
         return {

@@ -18,8 +18,10 @@ COMING, GOING, PAIR = 8, 12, 3
 """The most transfers to one host, from one host, and between two."""
 SENDING = 6
 """The most from the source."""
-LATE_SECONDS, LATE_TIMES = 3.0, 6.0
+LATE_SECONDS, LATE_TIMES = 2.0, 3.0
 """A transfer is late when it takes both longer than that, and so many times as long as they usually do."""
+SLOWLY = 2
+"""The most transfers to a host where they are late: each of them ends sooner then."""
 REMEMBERED = 64
 PATIENCE = 3
 """So many broken transfers make a pair of hosts one that does not work."""
@@ -57,7 +59,8 @@ class Schedule:
         self._hosts = {name: _Host(have=_bits(found)) for name, found in have.items()}
         self._going: dict[str, int] = {SOURCE: 0, **dict.fromkeys(have, 0)}
         self._broken: dict[tuple[str, str], int] = {}
-        self._took: list[float] = []
+        self._took: dict[bool, list[float]] = {True: [], False: []}
+        """How long the last transfers took: from the source, and between hosts."""
         self._turn = 0
         self._source_reaches = True
 
@@ -95,10 +98,11 @@ class Schedule:
         """A host has a piece, and its hash is right."""
         if name not in self._hosts:
             return
-        began = self._end(name, piece)
+        origin, began = self._end(name, piece)
         self._hosts[name].have |= 1 << piece
-        if began is not None:
-            self._took = [*self._took[-REMEMBERED:], now - began]
+        if origin is not None:
+            kind = origin == SOURCE
+            self._took[kind] = [*self._took[kind][-REMEMBERED:], now - began]
 
     def failed(self, name: str, piece: int, kind: str) -> str | None:
         """A piece did not come: `kind` is "connect", "transfer", "corrupt" or "cancelled".
@@ -153,11 +157,14 @@ class Schedule:
     def _choose(self, name: str, now: float) -> Order | None:
         """The next transfer to a host: from the source what nobody has yet, else from the least busy what is rare."""
         host = self._hosts[name]
-        wanted = self._all & ~host.have & ~host.coming
-        if not wanted or len(host.orders) >= COMING:
+        wanted, slow = self._all & ~host.have & ~host.coming, self._is_slow(host, now)
+        if not wanted or len(host.orders) >= (SLOWLY if slow else COMING):
             return None
         pairs = [origin for origin, _ in host.orders.values()]
-        fresh = self._fresh(name, wanted, now) if self._may(SOURCE, name, pairs, SENDING) else 0
+        may_send = self._source_reaches and self._may(SOURCE, name, pairs, SENDING)
+        if may_send and slow:  # what it got first, all others would have to wait for
+            may_send = all(self._is_slow(each, now) or each.have == self._all for each in self._hosts.values())
+        fresh = self._fresh(name, wanted, now) if may_send else 0
         if fresh:
             return Order(name, self._first(fresh, 0), SOURCE)
         best: tuple[int, int, str, int] | None = None
@@ -186,7 +193,7 @@ class Schedule:
         return wanted & ~elsewhere
 
     def _in_time(self, host: _Host, now: float) -> int:
-        late = sum(1 << piece for piece, (_, began) in host.orders.items() if self._is_late(began, now))
+        late = sum(1 << piece for piece, (origin, at) in host.orders.items() if self._is_late(origin, at, now))
         return host.coming & ~late
 
     def _rarest(self, among: int, name: str) -> int:
@@ -218,16 +225,19 @@ class Schedule:
         for name, host in self._hosts.items():
             for piece, (origin, began) in host.orders.items():
                 gone = origin != SOURCE and origin not in self._hosts
-                if piece in host.given_up or not (gone or self._is_late(began, now)):
+                if piece in host.given_up or not (gone or self._is_late(origin, began, now)):
                     continue
                 if gone or self._others_have(piece, name, origin):
                     host.given_up.add(piece)
                     found.append(Order(name, piece, origin, cancel=True))
         return found
 
-    def _is_late(self, began: float, now: float) -> bool:
-        usual = median(self._took) if self._took else 0.0
-        return now - began > max(LATE_SECONDS, LATE_TIMES * usual)
+    def _is_late(self, origin: str, began: float, now: float) -> bool:
+        took = self._took[origin == SOURCE]
+        return bool(took) and now - began > max(LATE_SECONDS, LATE_TIMES * median(took))
+
+    def _is_slow(self, host: _Host, now: float) -> bool:
+        return any(self._is_late(origin, began, now) for origin, began in host.orders.values())
 
     def _begin(self, order: Order, now: float) -> None:
         host = self._hosts[order.target]
@@ -235,16 +245,15 @@ class Schedule:
         host.orders[order.piece] = order.origin, now
         self._going[order.origin] += 1
 
-    def _end(self, name: str, piece: int) -> float | None:
-        """A transfer is over; when it began."""
+    def _end(self, name: str, piece: int) -> tuple[str | None, float]:
+        """A transfer is over; where it came from (None: nobody knows of it), and when it began."""
         host = self._hosts[name]
         origin, began = host.orders.pop(piece, (None, 0.0))
         host.coming &= ~(1 << piece)
         host.given_up.discard(piece)
-        if origin is None:
-            return None
-        self._going[origin] = self._going.get(origin, 1) - 1
-        return began
+        if origin is not None:
+            self._going[origin] = self._going.get(origin, 1) - 1
+        return origin, began
 
 
 def _bits(pieces: Iterable[int]) -> int:

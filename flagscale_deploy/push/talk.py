@@ -20,8 +20,9 @@ STAGE = "push"
 class Talk:
     """The hosts that are with us, by name (the source's program is ""), and why others no longer are."""
 
-    def __init__(self, inbox: Inbox, say: Sink) -> None:
-        self.inbox, self.say = inbox, say
+    def __init__(self, inbox: Inbox, source: str, say: Sink) -> None:
+        """`source` is what the source is called in errors."""
+        self.inbox, self.source, self.say = inbox, source, say
         self.members: dict[str, Member] = {}
         self.failed: dict[str, HostError] = {}
         self.ended: set[str] = set()
@@ -54,13 +55,13 @@ class Talk:
             for name in waiting:
                 if time.monotonic() - heard[name] > SILENCE_SECONDS:
                     problem = f"no word for {SILENCE_SECONDS:g} s"
-                    self.fail(name, RemoteError(name or "SRC", problem, "look at the host's load and disks"))
+                    self.fail(name, RemoteError(name or self.source, problem, "look at the host's load and disks"))
             for name, message in self.listen():
                 heard[name] = time.monotonic()
                 if name in wanted and (wanted[name] in message or "refused" in message):
                     found.setdefault(name, message)
             for name in self.ended.intersection(wanted) - found.keys():
-                self.fail(name, RemoteError(name or "SRC", "its program ended without an answer"))
+                self.fail(name, RemoteError(name or self.source, "its program ended without an answer"))
         return found
 
     def listen(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -81,7 +82,7 @@ class Talk:
             elif message is None:
                 self.ended.add(name)
                 if not self.ending:
-                    self.fail(name, RemoteError(name or "SRC", "its program ended before the push did"))
+                    self.fail(name, RemoteError(name or self.source, "its program ended before the push did"))
             elif name not in self.failed:
                 messages.append((name, message))
         return messages
@@ -93,7 +94,7 @@ class Talk:
             self.listen()
         for name in waiting:
             self.fail(
-                name, RemoteError(name or "SRC", f"its program still runs {seconds:g} s after it was told to end")
+                name, RemoteError(name or self.source, f"its program still runs {seconds:g} s after it was told to end")
             )
 
     def close(self) -> None:

@@ -84,12 +84,25 @@ def of_files(open_file: Open, sizes: Sequence[Tuple[int, int]], told: Told = sil
         finally:
             os.close(descriptor)
 
-    spans = [span for file, size in sizes for span in blocks(file, size)]
     found = {file: bytearray() for file, _ in sizes}
+    spans: List[Span] = []
+    for file, size in sizes:
+        if _is_empty(open_file(file), size):
+            found[file] += b"".join(of_zeros(span.length) for span in blocks(file, size))
+        else:
+            spans += blocks(file, size)
     with ThreadPoolExecutor(max(1, min(THREADS, len(os.sched_getaffinity(0))))) as pool:
         for span, digest in zip(spans, pool.map(work, spans)):
             found[span.file] += digest
     return {file: bytes(digests) for file, digests in found.items()}
+
+
+def _is_empty(descriptor: int, size: int) -> bool:
+    """Whether a file is one hole: one that was only just made, say, for what is to come."""
+    try:
+        return is_hole(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 class Memory:

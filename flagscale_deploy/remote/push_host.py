@@ -1,9 +1,9 @@
 """Receives a tree on this host, and passes on what has come of it to the other hosts of the same push.
 
-main({host, dest, token}) says {"network": {"interfaces", "default_address"}} and does what it is told on standard
+main({host, token}) says {"network": {"interfaces", "default_address"}} and does what it is told on standard
 input, a line of JSON each:
 
-- {"look": {tree, checksum}}: what is there is hashed; {"hashed": bytes} meanwhile, at last {"looked": true} or
+- {"look": {dest, tree, checksum}}: what is there is hashed; {"hashed": bytes} meanwhile, at last {"looked": true} or
   {"refused": why}.
 - {"compare": [hashes of each file]}: {"missing", "different", "modes", "blocked"}, paths each.
 - {"prepare": true}: {"have": [pieces], "needed": bytes, "free": bytes} or {"refused": why}.
@@ -80,8 +80,8 @@ class Receiver:
         assert self._store is not None, "look comes first"
         return self._store
 
-    def _look(self, tree: Dict[str, Any], checksum: bool) -> None:
-        root, refused = root_of(self._args["dest"], tree["single"])
+    def _look(self, dest: str, tree: Dict[str, Any], checksum: bool) -> None:
+        root, refused = root_of(dest, tree["single"])
         if refused:
             tell(refused=refused)
             return

@@ -1,7 +1,7 @@
 """Sends a tree of this host to the others of a push: they come and get it.
 
-main({host, source, token, copy_links, checksum}) says {"network": {"interfaces", "default_address"}}, then {"tree":
-as `push_tree.scan` has it} or {"refused": why}, and does what it is told on standard input, a line of JSON each:
+main({host, source, token, copy_links, checksum}) says {"tree": as `push_tree.scan` has it, "network": {"interfaces",
+"default_address"}} or {"refused": why}, and does what it is told on standard input, a line of JSON each:
 
 - {"hash": true}: {"hashed": bytes} meanwhile, at last {"digests": [hashes of each file]} or {"refused": why}.
 - {"listen": address}: {"port": n} or {"refused": why}.
@@ -75,7 +75,6 @@ class Source:
 
 def main(args: Mapping[str, Any]) -> None:
     """Send; see the module."""
-    tell(network={"interfaces": network.interfaces(), "default_address": network.default_address()})
     _Sender(args).work()
     sys.stdout.flush()
     os._exit(0)  # a thread still reads standard input, and an interpreter that ends must not wait for its lock
@@ -95,13 +94,14 @@ class _Sender:
             source = Source(self._args["source"], self._args["host"], self._args["copy_links"])
         except OSError as error:
             tell(refused=str(error))
+            self._wait_for_finish()
             return
-        tell(tree=source.tree)
+        found = {"interfaces": network.interfaces(), "default_address": network.default_address()}
+        tell(tree=source.tree, network=found)
         while True:
             order = self._orders.next()
             if "finish" in order:
-                self._close()
-                tell(finished={})
+                self._finish()
                 return
             try:
                 self._do(source, order)
@@ -116,6 +116,15 @@ class _Sender:
             token = bytes.fromhex(self._args["token"])
             self._listener = Listener(order["listen"], token, source.piece, source.open)
             tell(port=self._listener.port)
+
+    def _wait_for_finish(self) -> None:
+        while "finish" not in self._orders.next():
+            continue
+        self._finish()
+
+    def _finish(self) -> None:
+        self._close()
+        tell(finished={})
 
     def _close(self) -> None:
         if self._listener is not None:

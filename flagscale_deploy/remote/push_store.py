@@ -24,7 +24,7 @@ from flagscale_deploy.remote.push_place import (
     open_below,
     parent_of,
 )
-from flagscale_deploy.remote.push_tree import STAGING, Piece, blocks, bytes_of, checked, from_wire, pieces
+from flagscale_deploy.remote.push_tree import STAGING, Piece, block_size, blocks, bytes_of, checked, from_wire, pieces
 
 
 class Store:
@@ -133,8 +133,7 @@ class Store:
 
     def digest(self, file: int, offset: int) -> bytes:
         """The hash that the block of a file at this offset has to have."""
-        at = offset // max(1, blocks(0, self.files[file]["size"])[0].length) * SIZE
-        return self._digests[file][at : at + SIZE]
+        return self._part(self._digests[file], file, offset)
 
     def open_to_read(self, file: int) -> int:
         """A descriptor of a file of which blocks are there. Raises OSError."""
@@ -160,6 +159,9 @@ class Store:
 
     def finish(self) -> Dict[str, Any]:
         """Put the rest in order: directories, links, modes. Says what is still missing: nothing, if all is well."""
+        for number, left in self._blocks_left.items():
+            if not left and number not in self._whole:  # empty, or left whole by an earlier push
+                self._name(number)
         for entry in self._others:
             path = from_wire(entry["path"])
             if entry["kind"] == "link":
@@ -208,13 +210,13 @@ class Store:
                 for span in piece:
                     if (span.file, span.offset) in right:
                         self._blocks_left[span.file] += 1
-        for number in wanted:
-            if not self._blocks_left[number]:
-                self._name(number)
 
     def _is_right(self, mine: bytes, file: int, offset: int) -> bool:
-        at = offset // blocks(0, self.files[file]["size"])[0].length * SIZE
-        return mine[at : at + SIZE] == self._digests[file][at : at + SIZE]
+        return self._part(mine, file, offset) == self.digest(file, offset)
+
+    def _part(self, digests: bytes, file: int, offset: int) -> bytes:
+        at = offset // block_size(self.files[file]["size"]) * SIZE
+        return digests[at : at + SIZE]
 
     def _has(self, piece: Piece) -> bool:
         return all(span.file in self._whole for span in piece)
@@ -272,7 +274,7 @@ class Store:
         found = self._lstat(from_wire(entry["path"]))
         if found is None or stat.S_ISLNK(found.st_mode):
             return False
-        return stat.S_ISDIR(found.st_mode) != (entry["kind"] == "dir")
+        return bool(stat.S_ISDIR(found.st_mode) != (entry["kind"] == "dir"))
 
     def _leads_to(self, path: bytes, target: str) -> bool:
         with parent_of(self._root, path) as (at, name):

@@ -1,4 +1,4 @@
-"""Hosts that are directories of this machine: programs really run and talk over loopback, each with a HOME of its own."""
+"""Hosts that are directories of this machine: programs run and talk over loopback, each with a HOME of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Homes:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def connect(self, host: Host, timeout: float) -> Connection:
+    def connect(self, host: Host, timeout: float) -> Connection:  # noqa: ARG002 (as others take it)
         return HomeConnection(host, self.path / host.name)
 
     def request(self, *names: str) -> Request:
