@@ -240,8 +240,8 @@ class _Push:
         files = [each for each in tree["entries"] if each["kind"] == "file"]
         notes = [f"left out, because it is no file: {_shown(path)}" for path in tree["left_out"]]
         if tree["outside"]:
-            number, first = len(tree["outside"]), _shown(tree["outside"][0])
-            notes.append(f"{number} links lead out of {self._words}, as {first}: --copy-links sends what they lead to")
+            some = ", ".join(map(_shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
+            notes.append(f"links that lead out of {self._words}: {some}; --copy-links sends what they lead to instead")
         return PushReport(
             source=str(self._words),
             dest=self._dest,

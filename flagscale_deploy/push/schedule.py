@@ -20,11 +20,13 @@ SENDING = 6
 """The most from the source."""
 LATE_SECONDS, LATE_TIMES = 2.0, 3.0
 """A transfer is late when it takes both longer than that, and so many times as long as they usually do."""
+UNKNOWN_SECONDS = 30.0
+"""While none has ended yet, that long."""
 SLOWLY = 2
 """The most transfers to a host where they are late: each of them ends sooner then."""
 REMEMBERED = 64
-PATIENCE = 3
-"""So many broken transfers make a pair of hosts one that does not work."""
+PATIENCE, NO_CONNECTION = 4, 2
+"""So many broken transfers make a pair of hosts one that does not work; a connection that is not made counts more."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Schedule:
         if kind == "cancelled":
             return None
         before = self._broken.get((origin, name), 0)
-        self._broken[origin, name] = before + (PATIENCE if kind == "connect" else 1)
+        self._broken[origin, name] = before + (NO_CONNECTION if kind == "connect" else 1)
         return origin if before < PATIENCE <= self._broken[origin, name] else None
 
     def lost(self, name: str) -> None:
@@ -234,7 +236,7 @@ class Schedule:
 
     def _is_late(self, origin: str, began: float, now: float) -> bool:
         took = self._took[origin == SOURCE]
-        return bool(took) and now - began > max(LATE_SECONDS, LATE_TIMES * median(took))
+        return now - began > (max(LATE_SECONDS, LATE_TIMES * median(took)) if took else UNKNOWN_SECONDS)
 
     def _is_slow(self, host: _Host, now: float) -> bool:
         return any(self._is_late(origin, began, now) for origin, began in host.orders.values())

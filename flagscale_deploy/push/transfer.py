@@ -86,6 +86,9 @@ class Transfer:
         elif "got" in message:
             progress.moved_at = now
             self._schedule.got(name, int(message["got"]), now)
+            if self._schedule.has_all(name):
+                text, took = size_text(progress.wanted), now - self._began
+                self._talk.say(Event(STAGE, "done", name, text, elapsed=took))
         elif "failed" in message:
             cut_off = self._schedule.failed(name, int(message["failed"]), str(message["kind"]))
             if cut_off is not None:

@@ -24,6 +24,7 @@ from flagscale_deploy.remote.push_place import (
     open_below,
     parent_of,
 )
+from flagscale_deploy.remote.push_shape import difference, is_blocked, look_at, put_link, set_mode
 from flagscale_deploy.remote.push_tree import STAGING, Piece, block_size, blocks, bytes_of, checked, from_wire, pieces
 
 
@@ -88,11 +89,14 @@ class Store:
             else:
                 differs["missing" if self._stat(number) is None else "different"].append(file["path"])
         for entry in self._others:
-            how = self._difference(entry)
+            how = difference(self._root, entry)
             if how:
                 differs[how].append(entry["path"])
         self.have = {number for number, piece in enumerate(self.pieces) if self._has(piece)}
-        return {**differs, "blocked": [entry["path"] for entry in self.files + self._others if self._blocked(entry)]}
+        return {
+            **differs,
+            "blocked": [entry["path"] for entry in self.files + self._others if is_blocked(self._root, entry)],
+        }
 
     def prepare(self, told: Told) -> None:
         """Make room for what is missing, and find what an earlier push has left of it. Raises OSError.
@@ -165,15 +169,15 @@ class Store:
         for entry in self._others:
             path = from_wire(entry["path"])
             if entry["kind"] == "link":
-                self._link(path, from_wire(entry["target"]))
+                put_link(self._root, self._staging, path, from_wire(entry["target"]))
             else:
                 make_directory(self._root, path)
         for number, file in enumerate(self.files):
             if number in self._whole:
-                self._set_mode(from_wire(file["path"]), file["mode"])
+                set_mode(self._root, from_wire(file["path"]), file["mode"])
         for entry in reversed(self._others):  # what is inside comes first: its directory may become read-only
             if entry["kind"] == "dir":
-                self._set_mode(from_wire(entry["path"]), entry["mode"])
+                set_mode(self._root, from_wire(entry["path"]), entry["mode"])
         if self.root in self._made:
             os.chmod(self.root, self._mode)
         missing = [file["path"] for number, file in enumerate(self.files) if number not in self._whole]
@@ -222,14 +226,7 @@ class Store:
         return all(span.file in self._whole for span in piece)
 
     def _stat(self, number: int) -> Optional[os.stat_result]:
-        return self._lstat(from_wire(self.files[number]["path"]))
-
-    def _lstat(self, path: bytes) -> Optional[os.stat_result]:
-        if self._root < 0:
-            return None
-        with contextlib.suppress(OSError), parent_of(self._root, path) as (at, name):
-            return os.stat(name, dir_fd=at, follow_symlinks=False)
-        return None
+        return look_at(self._root, from_wire(self.files[number]["path"]))
 
     def _open_named(self, number: int) -> int:
         return open_below(self._root, from_wire(self.files[number]["path"]))
@@ -257,49 +254,6 @@ class Store:
         found = self._stat(number)
         if found is not None:
             self._memory.put(file["path"], found, self._digests[number])
-
-    def _difference(self, entry: Mapping[str, Any]) -> str:
-        """How a directory or link differs: "missing", "different", "modes", or "" if it doesn't."""
-        path = from_wire(entry["path"])
-        found = self._lstat(path)
-        if found is None:
-            return "missing"
-        if entry["kind"] == "link":
-            return "" if stat.S_ISLNK(found.st_mode) and self._leads_to(path, entry["target"]) else "different"
-        if not stat.S_ISDIR(found.st_mode):
-            return "different"
-        return "" if stat.S_IMODE(found.st_mode) & 0o777 == entry["mode"] else "modes"
-
-    def _blocked(self, entry: Mapping[str, Any]) -> bool:
-        found = self._lstat(from_wire(entry["path"]))
-        if found is None or stat.S_ISLNK(found.st_mode):
-            return False
-        return bool(stat.S_ISDIR(found.st_mode) != (entry["kind"] == "dir"))
-
-    def _leads_to(self, path: bytes, target: str) -> bool:
-        with parent_of(self._root, path) as (at, name):
-            found: bytes = os.readlink(name, dir_fd=at)
-            return found == from_wire(target)
-
-    def _link(self, path: bytes, target: bytes) -> None:
-        with contextlib.suppress(OSError):
-            if self._leads_to(path, target.decode("latin-1")):
-                return
-        beside = b"link-" + hashlib.sha256(path).hexdigest()[:24].encode()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside, dir_fd=self._staging)
-        os.symlink(target, beside, dir_fd=self._staging)
-        with parent_of(self._root, path, make=True) as (at, name):
-            os.rename(beside, name, src_dir_fd=self._staging, dst_dir_fd=at)
-
-    def _set_mode(self, path: bytes, mode: int) -> None:
-        with parent_of(self._root, path) as (at, name):
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
-        try:
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-                os.fchmod(descriptor, mode)
-        finally:
-            os.close(descriptor)
 
     def _remember(self) -> None:
         """Keep hashes, with the times that files have now: a new mode is a change, too."""

@@ -80,13 +80,13 @@ def test_a_late_transfer_is_given_up_where_another_has_the_piece_and_not_asked_f
     schedule = Schedule(1, {"a": [0], "b": [0], "c": []})
     (order,) = schedule.next(0.0)
     assert order.target == "c"
-    assert schedule.next(2.0) == []
-    (given_up,) = schedule.next(5.0)
+    assert schedule.next(29.0) == []
+    (given_up,) = schedule.next(31.0)
     assert (given_up.cancel, given_up.origin) == (True, order.origin)
     assert schedule.failed("c", 0, "cancelled") is None
-    (again,) = schedule.next(5.0)
+    (again,) = schedule.next(31.0)
     assert again.origin not in (order.origin, SOURCE)
-    schedule.got("c", 0, 6.0)
+    schedule.got("c", 0, 32.0)
     assert schedule.done
 
 
@@ -95,7 +95,7 @@ def test_a_pair_that_cannot_connect_is_named_once() -> None:
     orders = schedule.next(0.0)
     assert {order.origin for order in orders} == {"a"}
     named = [schedule.failed("b", order.piece, "connect") for order in orders]
-    assert named == ["a"] + [None] * (len(orders) - 1)
+    assert named == [None, "a"] + [None] * (len(orders) - 2)
     assert {order.origin for order in schedule.next(1.0)} == {SOURCE}
 
 
