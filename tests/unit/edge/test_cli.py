@@ -38,7 +38,7 @@ deploy:
   models: {vllm_model: {num_gpus: 16}}
 """
 COMMANDS = sorted(cli.commands)
-ABOUT_A_DEPLOYMENT = [each for each in COMMANDS if each not in ("check", "exec", "hosts")]
+ABOUT_A_DEPLOYMENT = [each for each in COMMANDS if each not in ("check", "exec", "hosts", "push")]
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_every_command_explains_itself(command: str, flag: str) -> None:
 
 def test_the_commands_are_those_of_the_design() -> None:
     assert (
-        sorted(["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "exec", "hosts"])
+        sorted(["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "push", "exec", "hosts"])
         == COMMANDS
     )
     assert go("--help").exit_code == 0
