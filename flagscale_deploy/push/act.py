@@ -17,7 +17,7 @@ from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.push.inbox import Inbox, Member, Read
-from flagscale_deploy.push.origin import Here
+from flagscale_deploy.push.origin import Here, There
 from flagscale_deploy.push.report import Differences, HostReport, PushReport, size_text
 from flagscale_deploy.push.schedule import SOURCE
 from flagscale_deploy.push.talk import STAGE, Talk
@@ -63,6 +63,7 @@ class _Push:
         self._cancelled = Flag()
         self._token = secrets.token_hex(32)
         self._here: Here | None = None
+        self._there = There()
         self._networks: dict[str, Mapping[str, Any]] = {}
 
     @contextmanager
@@ -107,9 +108,11 @@ class _Push:
         if self._words.host:
             starts[SOURCE] = partial(self._start, self._words.host, "push_source", self._sender())
         started = self._fleet.gather(starts)
-        read: Read | None = self._here.read if self._here else None
+        read: Read = self._here.read if self._here else self._there.read
         for name, program in answers(started).items():
-            self._talk.members[name] = Member(name, program, self._inbox, read)
+            hear = None if name else self._there.hear
+            self._talk.members[name] = Member(name, program, self._inbox, read, hear)
+        self._there.member = self._talk.members.get(SOURCE)
         for name, error in failures(started).items():
             self._talk.fail(name, error)
         opened = self._talk.collect({name: "network" if name else "tree" for name in self._talk.members})
@@ -170,9 +173,8 @@ class _Push:
             ]
         )
         have = {name: each["have"] for name, each in prepared.items() if name in self._talk.hosts}
-        sizes = [
-            bytes_of(piece) for piece in pieces([each["size"] for each in tree["entries"] if each["kind"] == "file"])
-        ]
+        self._there.pieces = pieces([each["size"] for each in tree["entries"] if each["kind"] == "file"])
+        sizes = [bytes_of(piece) for piece in self._there.pieces]
         needed = any(len(each) < len(sizes) for each in have.values())
         transfer = Transfer(self._talk, sizes, have, self._listen() if needed else {})
         if needed:

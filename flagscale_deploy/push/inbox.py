@@ -19,6 +19,8 @@ Message = Mapping[str, Any] | DeployError | None
 """What a program says, what ended it, or that it has ended well."""
 Inbox = queue.Queue[tuple[str, Message]]
 Chunks = Iterator[bytes]
+Hear = Callable[[Mapping[str, Any]], bool]
+"""Whether a message was what it waited for."""
 Read = Callable[[int], Chunks]
 """The bytes of a piece, in chunks. Raises OSError, EOFError."""
 
@@ -26,8 +28,11 @@ Read = Callable[[int], Chunks]
 class Member:
     """A program on a host, with a thread that listens and one that speaks. Nothing here waits for the host."""
 
-    def __init__(self, host: str, program: Program, inbox: Inbox, read: Read | None = None) -> None:
-        self.host, self._program, self._inbox, self._read = host, program, inbox, read
+    def __init__(
+        self, host: str, program: Program, inbox: Inbox, read: Read | None = None, hear: Hear | None = None
+    ) -> None:
+        """`read` gives the pieces that are fed; `hear` takes messages before they come into the inbox."""
+        self.host, self._program, self._inbox, self._read, self._hear = host, program, inbox, read, hear
         self._orders: deque[Mapping[str, Any]] = deque()
         self._pieces: deque[int] = deque()
         self._credit = CREDIT
@@ -76,7 +81,7 @@ class Member:
                     with self._changed:
                         self._credit += 1
                         self._changed.notify()
-                else:
+                elif self._hear is None or not self._hear(message):
                     self._inbox.put((self.host, message))
             self._inbox.put((self.host, None))
         except (HostError, InterruptedByUser) as error:

@@ -1,17 +1,22 @@
-"""Files of this machine, as the source of a push: hashed, and read piece by piece."""
+"""What is pushed, read piece by piece: files of this machine, or of a host that the others cannot reach."""
 
 from __future__ import annotations
 
-import os
+import base64
+import itertools
+import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.push.inbox import CHUNK, Inbox
+from flagscale_deploy.push.inbox import CHUNK, Inbox, Member
 from flagscale_deploy.push.schedule import SOURCE
 from flagscale_deploy.remote.push_hash import silent, to_text
 from flagscale_deploy.remote.push_source import Source
+from flagscale_deploy.remote.push_tree import Piece, Span
+
+READ_SECONDS = 60.0
 
 
 class Here:
@@ -36,17 +41,8 @@ class Here:
 
     def read(self, piece: int) -> Iterator[bytes]:
         """The bytes of a piece, in chunks. Raises OSError, EOFError."""
-        for span in self._source.pieces[piece]:
-            descriptor = self._source.open(span.file)
-            try:
-                for at in range(0, span.length, CHUNK):
-                    wanted = min(CHUNK, span.length - at)
-                    data = os.pread(descriptor, wanted, span.offset + at)
-                    if len(data) < wanted:
-                        raise EOFError(f"{self._source.files[span.file]['path']} became shorter")
-                    yield data
-            finally:
-                os.close(descriptor)
+        for span in chunks(self._source.pieces[piece]):
+            yield self._source.read(*span)
 
     def _hash(self) -> None:
         try:
@@ -55,3 +51,41 @@ class Here:
             self._inbox.put((SOURCE, {"refused": str(error)}))
         else:
             self._inbox.put((SOURCE, {"digests": [to_text(each) for each in digests]}))
+
+
+class There:
+    """Files of a host that some others can't call: read through its SSH connection, a chunk at a time."""
+
+    def __init__(self) -> None:
+        self.member: Member | None = None
+        self.pieces: Sequence[Piece] = ()
+        self._answers: dict[int, queue.Queue[bytes]] = {}
+        self._ids = itertools.count()
+
+    def hear(self, message: Mapping[str, Any]) -> bool:
+        """Take the answer to a question of ours; whether it was one."""
+        waiting = self._answers.get(message.get("read", -1))
+        if waiting is not None:
+            waiting.put(base64.b64decode(message["data"]))
+        return waiting is not None
+
+    def read(self, piece: int) -> Iterator[bytes]:
+        """The bytes of a piece, in chunks. Raises TimeoutError where they don't come."""
+        assert self.member is not None, "it is read from when its program runs"
+        for span in chunks(self.pieces[piece]):
+            number = next(self._ids)
+            self._answers[number] = queue.Queue()
+            try:
+                self.member.order({"read": number, **span._asdict()})
+                yield self._answers[number].get(timeout=READ_SECONDS)
+            except queue.Empty:
+                raise TimeoutError(f"nothing could be read there for {READ_SECONDS:g} s") from None
+            finally:
+                del self._answers[number]
+
+
+def chunks(piece: Piece) -> Iterator[Span]:
+    """A piece in parts that are sent at once."""
+    for span in piece:
+        for at in range(0, span.length, CHUNK):
+            yield Span(span.file, span.offset + at, min(CHUNK, span.length - at))

@@ -136,6 +136,10 @@ class Schedule:
             self._source_reaches = False
         self._broken.update({(name, other): PATIENCE for other in self._hosts})
 
+    def mend(self, origin: str, name: str) -> None:
+        """A pair that did not work does now, by another way."""
+        self._broken.pop((origin, name), None)
+
     def stuck(self) -> list[str]:
         """Hosts that miss pieces which nobody can send them, now or later."""
         return [

@@ -35,7 +35,8 @@ class Transfer:
     ) -> None:
         self._talk, self._places = talk, places
         self._schedule = Schedule(len(sizes), have)
-        self._origin_feeds = SOURCE not in talk.members
+        self._fed = set(have) if SOURCE not in talk.members or SOURCE not in places else set()
+        """The hosts that we send the source's pieces to; the others get them from it."""
         self.sent = 0
         """Bytes that left the source."""
         self._sizes = sizes
@@ -49,7 +50,7 @@ class Transfer:
     def run(self) -> None:
         """Until nothing more can be done; hosts that could not be served have failed in the talk then."""
         schedule = self._schedule
-        for name in (*self.progress, *(() if self._origin_feeds else (SOURCE,))):
+        for name in self.progress:
             if name not in self._places:
                 schedule.mute(name)
         while not schedule.done:
@@ -61,7 +62,7 @@ class Transfer:
             self._show()
 
     def _carry_out(self, order: Order) -> None:
-        member, by_us = self._talk.members[order.target], order.origin == SOURCE and self._origin_feeds
+        member, by_us = self._talk.members[order.target], order.origin == SOURCE and order.target in self._fed
         if order.cancel:
             if not by_us:
                 member.order({"cancel": order.piece})
@@ -78,7 +79,7 @@ class Transfer:
     def _hear(self, name: str, message: Mapping[str, Any]) -> None:
         if name == SOURCE:
             if "refused" in message:  # a file that can be read no more ends the push: nobody can get it whole
-                raise RemoteError("SRC", str(message["refused"]), "push again")
+                raise RemoteError(self._talk.source, str(message["refused"]), "push again")
             return
         progress, now = self.progress[name], time.monotonic()
         if "received" in message:
@@ -92,14 +93,18 @@ class Transfer:
         elif "failed" in message:
             cut_off = self._schedule.failed(name, int(message["failed"]), str(message["kind"]))
             if cut_off is not None:
-                self._say_cut_off(name, cut_off, str(message["why"]))
+                self._go_another_way(name, cut_off, str(message["why"]))
         elif "broken" in message:
             self._talk.fail(name, RemoteError(name, str(message["broken"]), "free its disk, then push again"))
 
-    def _say_cut_off(self, name: str, other: str, why: str) -> None:
+    def _go_another_way(self, name: str, other: str, why: str) -> None:
+        """A host can't get anything from another: the others have the pieces, too, and the source's go through us."""
         address, port = self._places.get(other, ("", 0))
-        whom = other or "the source"
-        text = f"cannot get anything from {whom} ({address}:{port}: {why}); it is sent what it needs another way"
+        whom = other or self._talk.source
+        if other == SOURCE and name not in self._fed and SOURCE not in self._talk.failed:
+            self._fed.add(name)
+            self._schedule.mend(SOURCE, name)
+        text = f"cannot get anything from {whom} ({address}:{port}: {why}); what it needs goes another way"
         self._talk.say(Event(STAGE, "note", name, text))
 
     def _let_go(self) -> None:
@@ -117,8 +122,8 @@ class Transfer:
                 self._talk.fail(name, RemoteError(name, problem, "look at its disk and network, then push again"))
                 self._schedule.lost(name)
         for name in self._schedule.stuck():
-            problem = "nobody can send it what it misses: the source and the other hosts cannot be reached from there"
-            remedy = "open the data network between them (`check` tries it), or push from your own machine"
+            problem = "nobody is left who could send it what it misses"
+            remedy = "push again; `check` tries the data network"
             self._talk.fail(name, RemoteError(name, problem, remedy))
             self._schedule.lost(name)
 

@@ -108,7 +108,7 @@ class Receiver:
         try:
             self._listener = Listener(address, self._token, self._tree.piece, self._tree.open_to_read)
         except OSError as error:
-            tell(refused="cannot listen on %s: %s" % (address, error.strerror))
+            tell(refused=str(error))
         else:
             tell(port=self._listener.port)
 

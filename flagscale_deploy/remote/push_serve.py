@@ -24,7 +24,10 @@ Open = Callable[[int], int]
 
 
 class Listener:
-    """Listens on one address of this host, until it is closed; each caller has a thread."""
+    """Listens on one address of this host, until it is closed; each caller has a thread.
+
+    Raises OSError, saying so, where it can't listen there.
+    """
 
     def __init__(self, address: str, token: bytes, have: Have, open_file: Open) -> None:
         self._token, self._have, self._open = token, have, open_file
@@ -35,9 +38,9 @@ class Listener:
         try:
             self._door.bind((address, 0))
             self._door.listen(128)
-        except OSError:
+        except OSError as error:
             self._door.close()
-            raise
+            raise OSError("cannot listen on %s: %s" % (address, error.strerror)) from error
         self.port = int(self._door.getsockname()[1])
         threading.Thread(target=self._answer, daemon=True).start()
 

@@ -5,6 +5,7 @@ main({host, source, token, copy_links, checksum}) says {"tree": as `push_tree.sc
 
 - {"hash": true}: {"hashed": bytes} meanwhile, at last {"digests": [hashes of each file]} or {"refused": why}.
 - {"listen": address}: {"port": n} or {"refused": why}.
+- {"read": id, "file", "offset", "length"}: {"read": id, "data": base64}, for hosts that can't call this one.
 - {"finish": true}: {"finished": {}}, and the listener is gone. {"alive": true}: nothing.
 
 It ends with standard input.
@@ -12,6 +13,7 @@ It ends with standard input.
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from typing import Any, Dict, List, Mapping, Optional
@@ -37,6 +39,17 @@ class Source:
         """A descriptor of one of its files. Raises OSError."""
         name = b"" if self.tree["single"] else from_wire(self.files[file]["path"])
         return os.open(os.path.join(self.path, name) if name else self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        """A part of a file. Raises OSError, EOFError where the file ends before."""
+        descriptor = self.open(file)
+        try:
+            data = os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
+        if len(data) < length:
+            raise EOFError("%s became shorter" % self.files[file]["path"])
+        return data
 
     def piece(self, number: int) -> Optional[Piece]:
         """A piece by its number: all of them are there."""
@@ -116,6 +129,9 @@ class _Sender:
             token = bytes.fromhex(self._args["token"])
             self._listener = Listener(order["listen"], token, source.piece, source.open)
             tell(port=self._listener.port)
+        elif "read" in order:
+            data = source.read(order["file"], order["offset"], order["length"])
+            tell(read=order["read"], data=base64.b64encode(data).decode())
 
     def _wait_for_finish(self) -> None:
         while "finish" not in self._orders.next():

@@ -7,11 +7,13 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.api import push
 from flagscale_deploy.errors import CheckError, HostsUnreachableError, InputError, RemoteError
 from flagscale_deploy.events import Event
 from flagscale_deploy.remote.push_tree import STAGING
@@ -320,3 +322,24 @@ def refuse(host: Any) -> Any:
             raise UnreachableError(self.host.name, "no way")
 
     return Refusing(host)
+
+
+def test_hosts_that_cannot_call_the_source_get_its_pieces_through_here(
+    homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that belongs to nobody: no host can listen there, nor be called."""
+    homes.push(model, "~/models/m", "gpu02")
+    told: list[Event] = []
+    request = homes.request()
+    nowhere = tuple(
+        replace(host, node_ip="127.0.0.9" if host.name != "gpu02" else "192.0.2.1") for host in request.inventory.hosts
+    )
+    text = homes.inventory.read_text().replace("{name: gpu02,", "{name: gpu02, node_ip: 192.0.2.1,")
+    homes.inventory.write_text(text)
+    request = replace(request, inventory=replace(request.inventory, hosts=nowhere))
+    report = push(request, "gpu02:~/models/m", "~/models/m", say=told.append)
+    assert report.exit_code == 0
+    assert any("cannot listen on 192.0.2.1" in event.text for event in told)
+    for name in ("gpu01", "gpu03"):
+        assert content(homes / name / DEST) == whole(model)
+    assert programs(homes) == []
