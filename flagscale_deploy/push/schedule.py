@@ -63,6 +63,11 @@ class Schedule:
         self._broken: dict[tuple[str, str], int] = {}
         self._took: dict[bool, list[float]] = {True: [], False: []}
         """How long the last transfers took: from the source, and between hosts."""
+        self._late = {True: UNKNOWN_SECONDS, False: UNKNOWN_SECONDS}
+        self._cut_off: set[str] = set()
+        """Hosts that cannot get something from each of the others."""
+        self._held = 0
+        """The pieces that one host or more has, or gets in time, at the moment that `next` is asked about."""
         self._turn = 0
         self._source_reaches = True
 
@@ -82,6 +87,9 @@ class Schedule:
     def next(self, now: float) -> list[Order]:
         """What is to be begun, and given up, at this moment (seconds of a monotonic clock)."""
         orders = self._give_up(now)
+        self._held = 0
+        for host in self._hosts.values():
+            self._held |= host.have | self._in_time(host, now)
         self._turn += 1
         names = list(self._hosts)
         names = names[self._turn % len(names) :] + names[: self._turn % len(names)] if names else []
@@ -105,6 +113,7 @@ class Schedule:
         if origin is not None:
             kind = origin == SOURCE
             self._took[kind] = [*self._took[kind][-REMEMBERED:], now - began]
+            self._late[kind] = max(LATE_SECONDS, LATE_TIMES * median(self._took[kind]))
 
     def failed(self, name: str, piece: int, kind: str) -> str | None:
         """A piece did not come: `kind` is "connect", "transfer", "corrupt" or "cancelled".
@@ -121,7 +130,10 @@ class Schedule:
             return None
         before = self._broken.get((origin, name), 0)
         self._broken[origin, name] = before + (NO_CONNECTION if kind == "connect" else 1)
-        return origin if before < PATIENCE <= self._broken[origin, name] else None
+        if not before < PATIENCE <= self._broken[origin, name]:
+            return None
+        self._cut_off.add(name)
+        return origin
 
     def lost(self, name: str) -> None:
         """A host is gone. What was on its way from it is asked for elsewhere, once it has failed or is late."""
@@ -135,6 +147,7 @@ class Schedule:
         if name == SOURCE:
             self._source_reaches = False
         self._broken.update({(name, other): PATIENCE for other in self._hosts})
+        self._cut_off.update(self._hosts)
 
     def mend(self, origin: str, name: str) -> None:
         """A pair that did not work does now, by another way."""
@@ -173,25 +186,24 @@ class Schedule:
         fresh = self._fresh(name, wanted, now) if may_send else 0
         if fresh:
             return Order(name, self._first(fresh, 0), SOURCE)
-        best: tuple[int, int, str, int] | None = None
-        for position, other in enumerate(self._hosts):
-            if other == name or not self._may(other, name, pairs, GOING):
-                continue
-            there = self._hosts[other].have & wanted
-            if not there:
-                continue
-            piece = self._rarest(there, name)
-            if (piece, other) in host.avoid and self._others_have(piece, name, other):
-                continue
-            rank = (self._going[other], (position + self._turn) % len(self._hosts), other, piece)
-            best = rank if best is None else min(best, rank)
-        return Order(name, best[3], best[2]) if best else None
+        ranks = [
+            (self._going[other], (position + self._turn) % len(self._hosts), other)
+            for position, (other, its) in enumerate(self._hosts.items())
+            if its.have & wanted and other != name and self._may(other, name, pairs, GOING)
+        ]
+        for _, _, other in sorted(ranks):
+            piece = self._rarest(self._hosts[other].have & wanted, name)
+            if (piece, other) not in host.avoid or not self._others_have(piece, name, other):
+                return Order(name, piece, other)
+        return None
 
     def _may(self, origin: str, name: str, pairs: Sequence[str], most: int) -> bool:
         return self._going[origin] < most and pairs.count(origin) < PAIR and self._works(origin, name)
 
     def _fresh(self, name: str, wanted: int, now: float) -> int:
         """Pieces that a host can only have from the source: no other has them or is getting them in time."""
+        if name not in self._cut_off:
+            return wanted & ~self._held
         elsewhere = 0
         for other, host in self._hosts.items():
             if other != name and self._works(other, name):
@@ -239,8 +251,7 @@ class Schedule:
         return found
 
     def _is_late(self, origin: str, began: float, now: float) -> bool:
-        took = self._took[origin == SOURCE]
-        return now - began > (max(LATE_SECONDS, LATE_TIMES * median(took)) if took else UNKNOWN_SECONDS)
+        return now - began > self._late[origin == SOURCE]
 
     def _is_slow(self, host: _Host, now: float) -> bool:
         return any(self._is_late(origin, began, now) for origin, began in host.orders.values())
@@ -248,6 +259,7 @@ class Schedule:
     def _begin(self, order: Order, now: float) -> None:
         host = self._hosts[order.target]
         host.coming |= 1 << order.piece
+        self._held |= 1 << order.piece
         host.orders[order.piece] = order.origin, now
         self._going[order.origin] += 1
 

@@ -13,6 +13,7 @@ from flagscale_deploy.request import Options, Request
 from flagscale_deploy.shell import quote
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.local import LocalConnection, LocalRunning
+from tests.unit.remote.living import HOST_PYTHON
 
 
 class HomeConnection(LocalConnection):
@@ -48,7 +49,7 @@ class Homes:
         return HomeConnection(host, self.path / host.name)
 
     def request(self, *names: str) -> Request:
-        hosts = tuple(Host(name, name, connection="local") for name in names or self.names)
+        hosts = tuple(Host(name, name, connection="local", python=HOST_PYTHON) for name in names or self.names)
         options = Options(inventory=str(self.inventory), connect=self.connect)
         return Request(Inventory(hosts), None, None, options)
 
