@@ -50,7 +50,7 @@ def model(tmp_path: Path) -> Path:
     return root
 
 
-LIST = "find . -printf '%P|%y|%m|%l\\n' | sort; find . -type f -print0 | sort -z | xargs -0 sha256sum"
+LIST = "export LC_ALL=C; find . -printf '%P|%y|%m|%l\\n' | sort; find . -type f -print0 | sort -z | xargs -0 sha256sum"
 
 
 def listed(host: Host, path: str = DEST) -> str:
@@ -79,7 +79,7 @@ def test_four_hosts_get_it_and_then_nothing_more(lab: Lab, operator: Operator, m
     assert "config.json" in differing["hosts"]["node4"]["missing"]
     first = operator("push", model, DEST, "--json").json
     assert [listed(host) for host in lab.hosts] == [right(model)] * 4
-    assert first["sent"] == first["bytes"] > SIZE
+    assert SIZE < first["bytes"] <= first["sent"] < 1.5 * first["bytes"]  # once, but for what came late
     assert {host["bytes"] for host in first["hosts"].values()} == {first["bytes"]}
     again = operator("push", model, DEST, "--json").json
     assert (again["sent"], {host["bytes"] for host in again["hosts"].values()}) == (0, {0})
@@ -91,7 +91,7 @@ def test_from_one_host_to_the_others(lab: Lab, operator: Operator, model: Path) 
     operator("push", model, DEST, "--limit", "node2")
     told = operator("push", f"node2:{DEST}", DEST, "--limit", "!node4", "--json").json
     assert set(told["hosts"]) == {"node1", "node3"}
-    assert told["sent"] == told["bytes"]
+    assert told["bytes"] <= told["sent"] < 1.5 * told["bytes"]
     assert listed(lab.hosts[0]) == listed(lab.hosts[2]) == right(model)
     assert lab.hosts[3].run("ls /srv").stdout == ""
 
@@ -103,7 +103,7 @@ def test_an_operator_that_is_killed_leaves_no_listener_and_what_came_is_not_sent
     for host in lab.hosts:
         host.rate(40)  # 5 s for all of it
     running = operator.start("push", model, DEST)
-    running.wait_for("MB of ")
+    running.until(lambda: None, r"\] push: 1\d\.\d MB of")
     opened = {line.split()[3] for line in listening(lab.hosts[0]).splitlines()} - {
         line.split()[3] for line in before[0].splitlines()
     }
@@ -116,7 +116,7 @@ def test_an_operator_that_is_killed_leaves_no_listener_and_what_came_is_not_sent
         host.rate(None)
     told = operator("push", model, DEST, "--json").json
     assert 0 < told["sent"] < SIZE * 0.95
-    assert all(host["bytes"] < SIZE * 0.98 for host in told["hosts"].values())
+    assert sum(host["bytes"] for host in told["hosts"].values()) < 4 * SIZE * 0.95
     assert [listed(host) for host in lab.hosts] == [right(model)] * 4
 
 
