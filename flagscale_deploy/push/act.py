@@ -172,9 +172,14 @@ class _Push:
                 if each["needed"] > each["free"]
             ]
         )
-        have = {name: each["have"] for name, each in prepared.items() if name in self._talk.hosts}
         self._there.pieces = pieces([each["size"] for each in tree["entries"] if each["kind"] == "file"])
         sizes = [bytes_of(piece) for piece in self._there.pieces]
+        numbers = range(len(sizes))
+        have = {
+            name: {piece for piece in each["have"] if piece in numbers}
+            for name, each in prepared.items()
+            if name in self._talk.hosts
+        }
         needed = any(len(each) < len(sizes) for each in have.values())
         transfer = Transfer(self._talk, sizes, have, self._listen() if needed else {})
         if needed:

@@ -105,15 +105,14 @@ class Schedule:
         return orders
 
     def got(self, name: str, piece: int, now: float) -> None:
-        """A host has a piece, and its hash is right."""
-        if name not in self._hosts:
+        """A host has a piece that it was to get, and its hash is right."""
+        if name not in self._hosts or piece not in self._hosts[name].orders:
             return
         origin, began = self._end(name, piece)
         self._hosts[name].have |= 1 << piece
-        if origin is not None:
-            kind = origin == SOURCE
-            self._took[kind] = [*self._took[kind][-REMEMBERED:], now - began]
-            self._late[kind] = max(LATE_SECONDS, LATE_TIMES * median(self._took[kind]))
+        kind = origin == SOURCE
+        self._took[kind] = [*self._took[kind][-REMEMBERED:], now - began]
+        self._late[kind] = max(LATE_SECONDS, LATE_TIMES * median(self._took[kind]))
 
     def failed(self, name: str, piece: int, kind: str) -> str | None:
         """A piece did not come: `kind` is "connect", "transfer", "corrupt" or "cancelled".
@@ -263,14 +262,13 @@ class Schedule:
         host.orders[order.piece] = order.origin, now
         self._going[order.origin] += 1
 
-    def _end(self, name: str, piece: int) -> tuple[str | None, float]:
-        """A transfer is over; where it came from (None: nobody knows of it), and when it began."""
+    def _end(self, name: str, piece: int) -> tuple[str, float]:
+        """A transfer is over; where it came from, and when it began."""
         host = self._hosts[name]
-        origin, began = host.orders.pop(piece, (None, 0.0))
+        origin, began = host.orders.pop(piece)
         host.coming &= ~(1 << piece)
         host.given_up.discard(piece)
-        if origin is not None:
-            self._going[origin] = self._going.get(origin, 1) - 1
+        self._going[origin] = self._going.get(origin, 1) - 1
         return origin, began
 
 

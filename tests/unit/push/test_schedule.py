@@ -108,3 +108,11 @@ def test_without_the_source_hosts_still_share_what_they_have() -> None:
     assert schedule.failed("a", 1, "transfer") is None
     assert schedule.next(1.0) == []
     assert schedule.stuck() == ["a"]
+
+
+def test_a_host_that_claims_what_it_was_not_sent_is_not_believed() -> None:
+    schedule = Schedule(2, {"a": [], "b": []})
+    schedule.got("a", 1 << 40, 0.0)
+    schedule.got("a", 1, 0.0)
+    assert not schedule.has_all("a")
+    assert {order.origin for order in schedule.next(0.0)} == {SOURCE}
