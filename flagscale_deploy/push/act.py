@@ -12,7 +12,7 @@ from functools import partial
 from threading import Event as Flag
 from typing import Any
 
-from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, InputError, RemoteError
+from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.network import plan_networks
@@ -90,12 +90,12 @@ class _Push:
         self._finish()
         hosts = {
             name: HostReport(before[name], transfer.progress[name].wanted)
-            for name in before
-            if name in transfer.progress
+            for name in report.hosts
+            if name in transfer.progress and name not in self._talk.failed
         }
         return replace(
             report,
-            hosts={name: each for name, each in hosts.items() if name not in self._talk.failed},
+            hosts=hosts,
             failed=dict(self._talk.failed),
             sent=transfer.sent,
             elapsed=time.monotonic() - self._began,
@@ -127,7 +127,7 @@ class _Push:
     def _tree(self, tree: Mapping[str, Any]) -> Mapping[str, Any]:
         """What there is, under the name that it gets."""
         if not tree["entries"]:
-            raise InputError.at("SRC", f"there is nothing in {self._words}")
+            raise RemoteError(self._words.host, f"there is nothing in {self._words.path}")
         if tree["single"]:
             (file,) = tree["entries"]
             self._dest = dest_of_file(self._dest, from_wire(file["path"]).decode(errors="surrogateescape"))
@@ -190,7 +190,7 @@ class _Push:
     def _listen(self) -> dict[str, Place]:
         """Have every host listen on its data network; where it can be called."""
         hosts = {name or self._words.host: name for name in self._talk.members if name not in self._talk.failed}
-        facts = {host: _facts(self._networks[name]) for host, name in hosts.items()}
+        facts = {host: Facts.parse(self._networks[name]) for host, name in hosts.items()}
         networks = plan_networks([self._fleet.hosts[host] for host in hosts], facts, [])
         called = {name: networks[host].node_ip for host, name in hosts.items()}
         if SOURCE in self._talk.members and self._words.host in self._talk.members:
@@ -200,7 +200,7 @@ class _Push:
         answered = self._talk.collect(dict.fromkeys(called, "port"))
         for name, each in answered.items():
             if "port" not in each:
-                self._say(Event(STAGE, "note", name, f"{each['refused']}: it passes nothing on"))
+                self._say(Event(STAGE, "note", name or self._words.host, f"{each['refused']}: it passes nothing on"))
         return {name: (called[name], int(each["port"])) for name, each in answered.items() if "port" in each}
 
     def _finish(self) -> None:
@@ -254,7 +254,7 @@ class _Push:
             dest=self._dest,
             files=len(files),
             bytes=sum(each["size"] for each in files),
-            hosts={name: HostReport(each) for name, each in before.items()},
+            hosts={name: HostReport(before[name]) for name in self._targets if name in before},
             failed={},
             sent=0,
             elapsed=time.monotonic() - self._began,
@@ -276,10 +276,6 @@ class _Push:
             "copy_links": self._choices.copy_links,
             "checksum": self._choices.checksum,
         }
-
-
-def _facts(network: Mapping[str, Any]) -> Facts:
-    return Facts.parse(network)
 
 
 def _differences(answer: Mapping[str, Any]) -> Differences:

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.push.inbox import CHUNK, Inbox, Member
 from flagscale_deploy.push.schedule import SOURCE
-from flagscale_deploy.remote.push_hash import silent, to_text
+from flagscale_deploy.remote.push_hash import to_text
 from flagscale_deploy.remote.push_source import Source
 from flagscale_deploy.remote.push_tree import Piece, Span
 
 READ_SECONDS = 60.0
+TELL_SECONDS = 0.5
 
 
 class Here:
     """They are sent through SSH, and nobody can call us. The hashes come into the inbox: {"digests"} or {"refused"}."""
 
     def __init__(self, path: str, inbox: Inbox, *, copy_links: bool, checksum: bool) -> None:
-        """Raises InputError where they can't be read."""
+        """Raises InputError where they can't be read, or there are none."""
         self._inbox, self._checksum = inbox, checksum
         try:
             self._source = Source(path, "", copy_links)
         except OSError as error:
-            raise InputError.at(str(error.filename or path), f"cannot be read: {error.strerror}") from error
+            where = os.fsdecode(error.filename or path)
+            raise InputError.at(where, f"cannot be read: {error.strerror}", "give what you may read") from error
+        if not self._source.tree["entries"]:
+            raise InputError.at("SRC", f"there is nothing in {path}", "give a directory with files, or a file")
 
     @property
     def tree(self) -> Mapping[str, Any]:
@@ -45,8 +51,17 @@ class Here:
             yield self._source.read(*span)
 
     def _hash(self) -> None:
+        done, told_at = 0, time.monotonic()
+
+        def tell(count: int) -> None:
+            nonlocal done, told_at
+            done += count
+            if time.monotonic() - told_at > TELL_SECONDS:
+                told_at = time.monotonic()
+                self._inbox.put((SOURCE, {"hashed": done}))
+
         try:
-            digests = self._source.digests(self._checksum, silent)
+            digests = self._source.digests(self._checksum, tell)
         except (OSError, EOFError) as error:
             self._inbox.put((SOURCE, {"refused": str(error)}))
         else:

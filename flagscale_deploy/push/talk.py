@@ -10,10 +10,12 @@ from typing import Any
 from flagscale_deploy.errors import DeployError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.push.inbox import Inbox, Member
+from flagscale_deploy.push.report import size_text
 
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 120.0
 """A host that hashes tells how far it is every half second; one that says nothing for so long is given up."""
+SHOW_SECONDS = 5.0
 STAGE = "push"
 
 
@@ -51,6 +53,7 @@ class Talk:
         """An answer with this key, or "refused", of each of these; who fails is left out. Raises what ends us all."""
         found: dict[str, Mapping[str, Any]] = {}
         heard = dict.fromkeys(wanted, time.monotonic())
+        shown = dict(heard)
         while waiting := [name for name in wanted if name not in found and name not in self.failed]:
             for name in waiting:
                 if time.monotonic() - heard[name] > SILENCE_SECONDS:
@@ -58,6 +61,9 @@ class Talk:
                     self.fail(name, RemoteError(name or self.source, problem, "look at the host's load and disks"))
             for name, message in self.listen():
                 heard[name] = time.monotonic()
+                if "hashed" in message and heard[name] - shown.get(name, 0.0) > SHOW_SECONDS:
+                    shown[name] = heard[name]
+                    self.say(Event(STAGE, "progress", name, f"{size_text(message['hashed'])} hashed"))
                 if name in wanted and (wanted[name] in message or "refused" in message):
                     found.setdefault(name, message)
             for name in self.ended.intersection(wanted) - found.keys():

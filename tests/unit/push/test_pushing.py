@@ -281,6 +281,9 @@ def test_a_source_that_is_not_there_or_empty(homes: Homes, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="there is nothing in"):
         homes.push(tmp_path / "empty")
+    (homes / "gpu01/empty").mkdir()
+    with pytest.raises(RemoteError, match="gpu01: there is nothing in ~/empty"):
+        homes.push("gpu01:~/empty")
     assert programs(homes) == []
 
 
