@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.remote import push_hash
@@ -29,9 +29,10 @@ from flagscale_deploy.remote.push_tree import (
     to_wire,
 )
 
-SIZES = st.lists(st.one_of(st.integers(0, 3000), st.integers(0, 5 << 20), st.integers(0, 1 << 40)), max_size=40)
+SIZES = st.lists(st.one_of(st.integers(0, 3000), st.integers(0, 5 << 20), st.integers(0, 1 << 37)), max_size=40)
 
 
+@settings(deadline=None)
 @given(SIZES)
 def test_pieces_hold_every_byte_once_in_order(sizes: list[int]) -> None:
     spans = [span for piece in pieces(sizes) for span in piece]
