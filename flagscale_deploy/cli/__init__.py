@@ -12,6 +12,7 @@ from flagscale_deploy.cli.deploying import check, plan, run
 from flagscale_deploy.cli.ending import cleanup, stop, unlock
 from flagscale_deploy.cli.hosts import exec_, hosts
 from flagscale_deploy.cli.looking import call, logs, status
+from flagscale_deploy.cli.pushing import push
 from flagscale_deploy.cli.smoking import smoke
 
 
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (run, plan, check, status, logs, call, stop, cleanup, unlock, smoke, exec_, hosts):
+for _command in (run, plan, check, status, logs, call, stop, cleanup, unlock, smoke, push, exec_, hosts):
     cli.add_command(_command)
 
 

@@ -159,6 +159,10 @@ class Program:
         """From now on it has so long to say the next thing."""
         self._deadline = Deadline(seconds)
 
+    def send_with(self, message: Mapping[str, Any], data: bytes) -> None:
+        """As `send`, with bytes behind the line that the message tells of."""
+        self._running.send(json.dumps(message).encode() + b"\n" + data)
+
     def hear(self) -> dict[str, Any]:
         """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():

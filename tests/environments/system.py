@@ -20,6 +20,7 @@ LAB_PROGRAMS = {
     "sshd": "openssh-server",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "rsync": "rsync",
     "ip": "iproute2",
     "tc": "iproute2",
     "unshare": "util-linux",

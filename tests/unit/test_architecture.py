@@ -19,7 +19,19 @@ FLOORS = (
     ("checks",),
     ("transport", "folder"),
     ("lock",),
-    ("execute", "reservation", "stop", "logs", "observe", "records", "status", "links", "engine_arguments", "stall"),
+    (
+        "execute",
+        "reservation",
+        "stop",
+        "logs",
+        "observe",
+        "records",
+        "status",
+        "links",
+        "engine_arguments",
+        "stall",
+        "push",
+    ),
     ("vigil",),
     ("ready",),
     ("deploy", "request"),
@@ -133,8 +145,8 @@ def test_the_environment_is_an_argument() -> None:
 STANDARD_LIBRARY_38 = frozenset(
     """
     __future__ argparse array ast base64 bisect collections concurrent contextlib ctypes datetime errno fcntl functools
-    glob grp hashlib http importlib io ipaddress itertools json logging math mmap os pathlib platform pwd re resource
-    select selectors shlex shutil signal socket ssl stat string struct subprocess sys tarfile tempfile textwrap
+    glob grp hashlib hmac http importlib io ipaddress itertools json logging math mmap os pathlib platform pwd queue re
+    resource select selectors shlex shutil signal socket ssl stat string struct subprocess sys tarfile tempfile textwrap
     threading time traceback types typing urllib uuid
     """.split()  # noqa: SIM905 (one name a line would fill a page)
 )

@@ -40,7 +40,7 @@ deploy:
   models: {vllm_model: {num_gpus: 16}}
 """
 COMMANDS = sorted(cli.commands)
-ABOUT_A_DEPLOYMENT = [each for each in COMMANDS if each not in ("check", "exec", "hosts")]
+ABOUT_A_DEPLOYMENT = [each for each in COMMANDS if each not in ("check", "exec", "hosts", "push")]
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,21 @@ def test_every_command_explains_itself(command: str, flag: str) -> None:
 def test_the_commands_are_those_of_the_design() -> None:
     assert (
         sorted(
-            ["run", "plan", "check", "status", "logs", "call", "stop", "cleanup", "smoke", "unlock", "exec", "hosts"]
+            [
+                "run",
+                "plan",
+                "check",
+                "status",
+                "logs",
+                "call",
+                "stop",
+                "cleanup",
+                "smoke",
+                "unlock",
+                "push",
+                "exec",
+                "hosts",
+            ]
         )
         == COMMANDS
     )

@@ -1,0 +1,38 @@
+"""Files to all hosts."""
+
+from __future__ import annotations
+
+from flagscale_deploy.events import Sink, silent
+from flagscale_deploy.push import act
+from flagscale_deploy.push.report import PushReport
+from flagscale_deploy.push.words import parse_words
+from flagscale_deploy.request import Request
+from flagscale_deploy.runner import hosts_of
+from flagscale_deploy.transport.fleet import Fleet
+
+
+def push(
+    request: Request,
+    source: str,
+    dest: str,
+    *,
+    check: bool = False,
+    checksum: bool = False,
+    copy_links: bool = False,
+    say: Sink = silent,
+) -> PushReport:
+    """Make DEST on every host of the request what `source` is: a path here, or HOST:PATH of any host of the inventory.
+
+    With `check` nothing is sent. Raises InputError, CheckError with nothing sent, HostsUnreachableError where no host
+    can be reached; of other failures the report tells, by host.
+    """
+    everyone = {host.name: host for host in hosts_of(request.options.inventory, request.spec).hosts}
+    targets = {host.name: host for host in request.inventory.hosts}
+    words = parse_words(source, dest, list(everyone))
+    hosts = dict(targets)
+    if words.host:
+        hosts.setdefault(words.host, everyone[words.host])
+    options = request.options
+    timeout = request.timeouts.connect
+    with Fleet(hosts.values(), forks=options.forks, connect_timeout=timeout, connect=options.connect) as fleet:
+        return act.push(fleet, words, list(targets), act.Choices(check, checksum, copy_links), say)

@@ -1,0 +1,93 @@
+"""What the operator tells a program of a push, line by line, and how it hears that nobody tells it anything more."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict
+
+from flagscale_deploy.remote.wire import say
+
+SILENCE_SECONDS = 60.0
+"""The operator says something every few seconds; one that has not for so long is gone."""
+LOOK_SECONDS = 2.0
+TOLD_SECONDS = 0.5
+
+_speaking = threading.Lock()
+
+
+def tell(**message: Any) -> None:
+    """Say something to the operator, from any thread."""
+    with _speaking:
+        say(**message)
+
+
+class Counter:
+    """Bytes, told to the operator now and then under a name."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._count, self._told = name, 0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            self._count += count
+            if time.monotonic() - self._told < TOLD_SECONDS:
+                return
+            self._told = time.monotonic()
+        tell(**{self._name: self._count})
+
+
+class Orders:
+    """Orders as they come. `lost` is called when standard input ends, or is silent for a minute; then all ends.
+
+    Bytes may follow an order: `bytes_of(order)` reads them, into a buffer, before the next order is read.
+    """
+
+    def __init__(self, lost: Callable[[], None], urgent: Callable[[Dict[str, Any]], bool]) -> None:
+        self._lost, self._urgent = lost, urgent
+        self._waiting: queue.Queue[Dict[str, Any]] = queue.Queue()
+        self._heard = time.monotonic()
+        self._ending = threading.Lock()
+        for work in (self._listen, self._watch):
+            threading.Thread(target=work, daemon=True).start()
+
+    def next(self) -> Dict[str, Any]:
+        """The next order that is not urgent: those are carried out at once, by whoever hears them."""
+        return self._waiting.get()
+
+    def read_into(self, buffer: memoryview) -> None:
+        """The bytes that follow an order; for `urgent` to call."""
+        while buffer:
+            count = sys.stdin.buffer.readinto(buffer)  # type: ignore[union-attr]
+            self._heard = time.monotonic()
+            if not count:
+                self._leave()
+            buffer = buffer[count:]
+
+    def _listen(self) -> None:
+        while True:
+            line = sys.stdin.buffer.readline()
+            self._heard = time.monotonic()
+            if not line.endswith(b"\n"):
+                self._leave()
+            order = json.loads(line)
+            if not self._urgent(order):
+                self._waiting.put(order)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._heard < SILENCE_SECONDS:
+            time.sleep(LOOK_SECONDS)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nobody listens: end, whatever is being done, and whatever a thread waits for in the kernel."""
+        with self._ending:
+            try:
+                self._lost()
+            finally:
+                os._exit(0)

@@ -1,0 +1,101 @@
+"""Where a tree may be put, and ways to its files that no symbolic link leads astray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Iterator, List, Tuple
+
+SYSTEM = (
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/opt",
+    "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/usr/share", "/var",
+    "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",
+)  # fmt: skip
+"""Directories that belong to more than a model."""
+WITHIN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
+"""And those where nothing of a model has its place."""
+EXCEPT = ("/usr/local/", "/usr/share/", "/dev/shm/")
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def refused(dest: str, home: str = "") -> str:
+    """Why a tree must not be put there, "" if it may; `dest` is absolute and normal."""
+    if dest in SYSTEM or dest == home:
+        return "%s is not a directory for one model; give one below it" % dest
+    if dest.startswith(tuple(each + "/" for each in WITHIN)) and not dest.startswith(EXCEPT):
+        return "%s belongs to the system" % dest
+    return ""
+
+
+def root_of(dest: str, single: bool) -> Tuple[bytes, str]:
+    """The real directory that entries go below, and why they must not go there ("" if they may).
+
+    `dest` is as the user wrote it; of a single file its parent is the directory.
+    """
+    home = os.path.realpath(os.path.expanduser("~"))
+    real = os.path.realpath(os.path.expanduser(dest))
+    if single:
+        parent = os.path.realpath(os.path.dirname(os.path.normpath(os.path.expanduser(dest))))
+        return os.fsencode(parent), refused(os.path.join(parent, os.path.basename(real)), home)
+    return os.fsencode(real), refused(real, home)
+
+
+def make_directories(path: bytes, mode: int) -> List[bytes]:
+    """Make a directory and what is missing above it; those that were made, the outermost first. Raises OSError."""
+    missing: List[bytes] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for number, each in enumerate(reversed(missing), 1):
+        os.mkdir(each, mode if number == len(missing) else 0o755)
+    return missing[::-1]
+
+
+def free_bytes(path: bytes) -> int:
+    """The space that we may use in the file system of a path, which need not be there yet."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+@contextlib.contextmanager
+def parent_of(root: int, path: bytes, make: bool = False) -> Iterator[Tuple[int, bytes]]:
+    """A descriptor of the directory that a path lies in, and its last part. No link below `root` is followed.
+
+    With `make`, directories that are missing are made; a link that stands where one belongs is replaced, as rsync
+    does. Raises OSError.
+    """
+    *above, name = path.split(b"/")
+    at = os.dup(root)
+    try:
+        for part in above:
+            if make:
+                _make(at, part)
+            inner = os.open(part, DIRECTORY, dir_fd=at)
+            os.close(at)
+            at = inner
+        yield at, name
+    finally:
+        os.close(at)
+
+
+def open_below(root: int, path: bytes, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file. Raises OSError, also where a link stands in its way."""
+    with parent_of(root, path) as (at, name):
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
+
+
+def make_directory(root: int, path: bytes) -> None:
+    """Have a directory there. Raises OSError."""
+    with parent_of(root, path, make=True) as (at, name):
+        _make(at, name)
+
+
+def _make(at: int, name: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=at)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=at)
