@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
-from rich.text import Text
+from rich.text import Span, Text
 
 from flagscale_deploy.events import Event
 from flagscale_deploy.secrets import Redactor
@@ -27,6 +28,9 @@ STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red
 
 PIPE_WIDTH = 400
 """Where no terminal folds lines, tables don't either."""
+
+GAP = "  "
+"""Between two columns of a table."""
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 """Colours, which logs are full of."""
@@ -64,12 +68,9 @@ class Console:
         """A table that folds long cells where the terminal is narrow."""
         if title:
             self.out.print(Text(self.clean(title), style="bold"))
-        table = Table(box=None, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold", header_style="dim")
-        for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else Text(self.clean(str(cell))) for cell in row))
-        self.out.print(table, soft_wrap=False)
+        cells = [[cell if isinstance(cell, Text) else Text(self.clean(str(cell))) for cell in row] for row in rows]
+        table = _aligned(columns, cells, self.out.width) or _folding(columns, cells)
+        self.out.print(table, soft_wrap=isinstance(table, Text))
 
     def state(self, state: str) -> Text:
         """A state in its colour."""
@@ -96,12 +97,49 @@ class Console:
     def clean(self, text: str) -> str:
         """Redacted, and without control characters that a host may have sent to play with the terminal."""
         hidden = _SGR.sub("", self.redactor.redact(text))
+        if hidden.isprintable():
+            return hidden
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
 
 def _escaped(char: re.Match[str]) -> str:
     """A character of JSON text: outside of its strings, all are printable but the line end."""
     return char[0] if char[0].isprintable() else json.dumps(char[0])[1:-1]
+
+
+def _folding(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
+    """A table whose long cells are folded."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", header_style="dim")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> Text | None:
+    """What `_folding` looks like where every cell has its line; None where one has not.
+
+    Rich measures, folds and pads each cell: 1.7 s for the 19,000 of a plan for 1000 hosts, where this takes 0.1 s.
+    """
+    lines = [[Text(column, style="bold dim") for column in columns], *rows]
+    texts = [[cell.plain for cell in line] for line in lines]
+    if any("\n" in text or "\t" in text for line in texts for text in line):
+        return None
+    lengths = [[cell_len(text) for text in line] for line in texts]
+    widths = [max(column) for column in zip(*lengths, strict=True)]
+    if sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        return None
+    table, spans, at = [], [], 0
+    for cells, line, length in zip(lines, texts, lengths, strict=True):
+        padded = [text + " " * (most - taken) for text, most, taken in zip(line, widths, length, strict=True)]
+        table.append(GAP.join(padded))
+        for cell, text in zip(cells, padded, strict=True):
+            if cell.style:
+                spans.append(Span(at, at + len(cell.plain), cell.style))
+            at += len(text) + len(GAP)
+        at += 1 - len(GAP)
+    return Text("\n".join(table), spans=spans)
 
 
 class Progress:

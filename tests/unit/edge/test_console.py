@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
 
 from flagscale_deploy import api
 from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.config.spec import RestartSpec
-from flagscale_deploy.console import Console
+from flagscale_deploy.console import Console, _aligned, _folding
 from flagscale_deploy.deploy import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
@@ -361,3 +364,24 @@ def test_an_output_that_is_no_utf_8_does_not_break_us(monkeypatch: pytest.Monkey
     console.json({"a": "ü\ud800"})
     narrow.flush()
     assert b"\\xfcn\\xef" in narrow.buffer.getvalue()
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.text(st.sampled_from("ab é模🙂\u0301\t\n"), max_size=9)] * 3), max_size=4),
+    width=st.integers(8, 40),
+)
+def test_a_table_that_fits_looks_as_rich_would_draw_it(rows: list[tuple[str, str, str]], width: int) -> None:
+    columns, cells = ("A", "HÉ", ""), [[Text(a), Text(b, style="green"), Text(c)] for a, b, c in rows]
+    aligned = _aligned(columns, cells, width)
+    if aligned is not None:
+        assert drawn(aligned, width) == drawn(_folding(columns, cells), width)
+
+
+def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:
+    """Every character as it comes to a terminal, with its style where it can be seen."""
+    file = io.StringIO()
+    console = RichConsole(file=file, width=width, force_terminal=True, highlight=False, emoji=False)
+    console.print(table, soft_wrap=isinstance(table, Text))
+    seen = Text.from_ansi(file.getvalue().rstrip("\n"))
+    return [(char, "" if char in " \n" else str(seen.get_style_at_offset(console, at)))
+            for at, char in enumerate(seen.plain)]  # fmt: skip
