@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe, parse_json, parse_yaml
@@ -70,3 +74,25 @@ def test_json_may_hold_tabs_and_no_key_twice() -> None:
     assert [fault.where for fault in faults] == ["x.json"]
     with pytest.raises(InputError, match=r"x.json:1:2"):
         parse_json("{,}", "x.json")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[3] / "inventories").glob("*.y*ml")), ids=lambda path: path.name
+)
+def test_both_parsers_read_an_inventory_alike(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_text()
+    quick = parse_yaml(text, "x")
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert places(quick) == places(parse_yaml(text, "x"))
+
+
+def test_brackets_without_end_are_an_error_and_no_crash() -> None:
+    with pytest.raises(InputError, match="nested too deeply"):
+        parse_yaml("[" * 100_000, "x")
+
+
+def places(value: Any) -> Any:
+    """A document with the lines it came from."""
+    if isinstance(value, Section):
+        return value.lines, value.written, {key: places(each) for key, each in value.items()}
+    return [places(each) for each in value] if isinstance(value, (list, tuple)) else value
