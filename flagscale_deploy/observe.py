@@ -10,7 +10,6 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, HostsUnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.observation import Facts, Observation
-from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.transport.fleet import Fleet, failures
 from flagscale_deploy.transport.program import Program
 
@@ -23,6 +22,8 @@ def observe(
     With a specification, versions are looked up in the environment that its `before_start` makes, and models where its
     engines will. `clock` tells the operator's Unix time.
     """
+
+    from flagscale_deploy.plan.stages import before_start  # and with it Jinja, where somebody only raises failures
 
     def look(host: Host) -> Facts:
         env = {**(spec.env if spec else {}), **host.env}

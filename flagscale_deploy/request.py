@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
@@ -89,6 +88,8 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     spec = inventory = None
     try:
         if options.config is not None:
+            from flagscale_deploy.config.load import load_spec  # OmegaConf is slow to import
+
             spec = load_spec(Path(options.config), options.overrides, options.name, environ)
         elif options.overrides:
             faults += InputError.at(options.overrides[0], "overrides change a configuration", "give it with -c").faults
