@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from flagscale_deploy.secrets import Secret
@@ -69,13 +70,17 @@ class Inventory:
     """The words of a command line that name these hosts again: none for this machine. None: `-i`, with `source`."""
 
     def __getitem__(self, name: str) -> Host:
-        return next(host for host in self.hosts if host.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Host]:
+        return {host.name: host for host in reversed(self.hosts)}
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(host.name for host in self.hosts)
 
-    @property
+    @cached_property
     def head(self) -> Host:
         """The first host of group `head`, else the first host."""
         members = self.members(HEAD_GROUP)

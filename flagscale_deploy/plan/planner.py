@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
@@ -169,7 +169,7 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program:
     public = spec.public()
     programs = () if spec.runs_program else ("document", "program_port")
     asked = {
-        "hosts": [_without(asdict(host), "vars", "identity_file", "known_hosts") for host in inventory.hosts],
+        "hosts": [_without(vars(host), "vars", "identity_file", "known_hosts") for host in inventory.hosts],
         "head": inventory.head.name,
         "spec": {
             **_without(public, "timeouts", "source", "exp_dir", "hostfile", "action", *programs),
