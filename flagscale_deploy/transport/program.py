@@ -32,19 +32,29 @@ _parsing = threading.Lock()
 """CPython 3.11's parser counts its depth for all threads together: a garbage collection that lets another thread parse
 meanwhile ends in `SystemError: AST constructor recursion depth mismatch` (seen on 3.11.7)."""
 
+# Each module is compiled when something of it is first asked for: half of what a program brings along it seldom needs.
 _LOADER = """
-import json, signal, sys, types
+import json, signal, sys, threading, types
 order, name, args, seconds = json.loads(BUNDLE)
 if seconds:
     signal.alarm(seconds)
+loading, ahead = threading.RLock(), {"__spec__", "__path__", "__name__", "__class__", "__dict__"}
+class Module(types.ModuleType):
+    def __getattribute__(self, key):
+        if key not in ahead:
+            with loading:
+                source = sources.pop(types.ModuleType.__getattribute__(self, "__name__"), None)
+                if source is not None:
+                    exec(compile(source, self.__name__, "exec"), self.__dict__)
+        return types.ModuleType.__getattribute__(self, key)
 for package in ("flagscale_deploy", "flagscale_deploy.remote"):
     sys.modules[package] = types.ModuleType(package)
     sys.modules[package].__path__ = []
+sources = {}
 for module, source in order:
     full = "flagscale_deploy.remote." + module
-    loaded = sys.modules[full] = types.ModuleType(full)
-    setattr(sys.modules["flagscale_deploy.remote"], module, loaded)
-    exec(compile(source, full, "exec"), loaded.__dict__)
+    sources[full], sys.modules[full] = source, Module(full)
+    setattr(sys.modules["flagscale_deploy.remote"], module, sys.modules[full])
 from flagscale_deploy.remote.wire import say
 try:
     sys.modules["flagscale_deploy.remote." + name].main(args)

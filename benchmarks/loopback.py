@@ -1,0 +1,92 @@
+"""As many hosts as wanted behind one sshd: every address of 127.0.0.0/8, in a network of its own.
+
+`python -m benchmarks.loopback MODULE ARGUMENTS…` runs a module where that network is the only one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flagscale_deploy.deadline import Deadline
+
+SSHD = "/usr/sbin/sshd"
+CONFIG = """
+Port 22
+ListenAddress 0.0.0.0
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/key.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 2000
+MaxSessions 100
+SetEnv HOME={home}
+Subsystem sftp internal-sftp
+"""
+
+
+def isolated(module: str, arguments: list[str]) -> int:
+    """Run `python -m module` in a network namespace of its own, whose loopback is up; its exit status. Needs root."""
+    words = shlex.join([sys.executable, "-m", module, *arguments])
+    return subprocess.run(["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"], check=False).returncode
+
+
+@contextmanager
+def hosts(folder: Path, count: int) -> Iterator[Path]:
+    """An sshd that is `count` hosts, for the length of the block; yields an inventory in Ansible's form."""
+    for name in ("key", "host_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    home = folder / "home"
+    home.mkdir()
+    config = folder / "sshd_config"
+    config.write_text(CONFIG.format(folder=folder, home=home))
+    os.makedirs("/run/sshd", exist_ok=True)
+    with (folder / "sshd.log").open("w") as log:
+        server = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stderr=log)
+    try:
+        _wait_for_banner()
+        yield inventory(folder, count)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def inventory(folder: Path, count: int) -> Path:
+    """An inventory of the first `count` hosts, and a known_hosts file with them."""
+    public = (folder / "host_key.pub").read_text().split()
+    known_hosts = folder / "known_hosts"
+    addresses = [address(index) for index in range(count)]
+    known_hosts.write_text("".join(f"{each} {public[0]} {public[1]}\n" for each in addresses))
+    path = folder / f"hosts-{count}.yaml"
+    listed = "".join(f"    h{index:04d}: {{ansible_host: {each}}}\n" for index, each in enumerate(addresses))
+    path.write_text(
+        "all:\n  vars:\n    ansible_user: root\n    ansible_python_interpreter: /usr/bin/python3\n"
+        f"    ansible_ssh_private_key_file: {folder}/key\n"
+        f"    ansible_ssh_common_args: -o UserKnownHostsFile={known_hosts}\n  hosts:\n{listed}"
+    )
+    return path
+
+
+def address(index: int) -> str:
+    return f"127.7.{index // 250}.{index % 250 + 1}"
+
+
+def _wait_for_banner() -> None:
+    deadline = Deadline(10)
+    while subprocess.run(["sh", "-c", "ssh-keyscan -T 2 127.7.0.1 2>/dev/null | grep -q ."], check=False).returncode:
+        if deadline.expired:
+            raise TimeoutError("sshd does not come up")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(isolated(sys.argv[1], sys.argv[2:]))
