@@ -40,7 +40,9 @@ def table(figures: Sequence[Figure]) -> str:
         wanted = "" if each.target is None else f"≤ {number(each.target)} {each.unit}"
         mark = "" if each.target is None else "✓" if each.met else "✗"
         detail = f" ({each.detail})" if each.detail else ""
-        rows.append(f"| {each.benchmark} | {each.what} | {number(each.value)} {each.unit}{detail} | {wanted} | {mark} |")
+        rows.append(
+            f"| {each.benchmark} | {each.what} | {number(each.value)} {each.unit}{detail} | {wanted} | {mark} |"
+        )
     return "\n".join(rows)
 
 

@@ -37,7 +37,9 @@ Subsystem sftp internal-sftp
 def isolated(module: str, arguments: list[str]) -> int:
     """Run `python -m module` in a network namespace of its own, whose loopback is up; its exit status. Needs root."""
     words = shlex.join([sys.executable, "-m", module, *arguments])
-    return subprocess.run(["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"], check=False).returncode
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"], check=False
+    ).returncode
 
 
 @contextmanager

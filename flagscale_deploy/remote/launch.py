@@ -5,9 +5,9 @@ session}) answers {"log": path, "pid": n, "start_ticks": n} when the script runs
 "tail": [lines]}: None for a detached script that is still running. `script` None only puts the files.
 """
 
+import contextlib
 import json
 import os
-import select
 import subprocess
 import time
 from pathlib import Path
@@ -119,7 +119,8 @@ def wait(process: "subprocess.Popen[bytes]", args: Dict[str, Any]) -> Optional[i
     """Its exit status; None while a detached one runs. One that hangs is ended, with its session."""
     end = time.monotonic() + (SETTLE_SECONDS if args["detached"] else args["timeout"])
     while process.poll() is None and time.monotonic() < end:
-        select.select([], [], [], POLL_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)  # it sees a short script's end at once
         if lifeline_lost():
             return None
     if process.returncode is None and not args["detached"]:
