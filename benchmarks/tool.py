@@ -1,0 +1,52 @@
+"""The tool itself: how long it takes where no host is slow.
+
+python -m benchmarks.tool [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from benchmarks.pairs import time_side_by_side
+from benchmarks.running import PRODUCT, PYTHON, ROOT, bench
+
+HOSTS = 1000
+CONFIG = """
+experiment: {exp_name: qwen}
+model_args:
+  vllm_model: {model-tag: /models/Qwen, tensor-parallel-size: 8, pipeline-parallel-size: 1000, port: 4567}
+deploy: {models: {vllm_model: {num_gpus: 8000}}}
+"""
+LIMITS = {"--help": 0.15, "plan --offline, 1000 hosts": 1.0}
+
+
+def measure(quick: bool) -> list[Figure]:
+    """Wall time and, since other work of the machine does not count in it, CPU time."""
+    with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
+        place = Path(folder)
+        inventory, config = place / "hosts.yaml", place / "qwen.yaml"
+        listed = (
+            f"- {{name: gpu{at:04d}, address: 10.0.{at // 250}.{at % 250 + 1}, gpus: 8}}\n" for at in range(HOSTS)
+        )
+        inventory.write_text("hosts:\n" + "".join(listed))
+        config.write_text(CONFIG)
+        commands = {
+            "python -c pass": [PYTHON, "-c", "pass"],
+            "--help": [*PRODUCT, "--help"],
+            "plan --offline, 1000 hosts": [*PRODUCT, "plan", "--offline", "-i", str(inventory), "-c", str(config)],
+        }
+        env = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+        found = time_side_by_side(commands, 3 if quick else 9, cwd=place, env=env)
+    return [
+        Figure("the tool", name, each.median, "s", LIMITS.get(name),
+               f"{min(each.seconds):.2f} to {max(each.seconds):.2f}, CPU {sorted(each.cpu)[len(each.cpu) // 2]:.2f}")
+        for name, each in found.items()
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(bench(measure, sys.argv[1:]))
