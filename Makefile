@@ -6,10 +6,10 @@ STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean system node
+.PHONY: help demo test check bench bench-quick format clean system node
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or on this machine, with the README's commands
 	@$(STEP) "demo" tests/demo/demo.sh
@@ -22,6 +22,12 @@ check: $(VENV)/.installed ## format, lint, types and unit tests, warnings as err
 	@$(STEP) "lint: ruff check" $(VENV)/bin/ruff check
 	@$(STEP) "types: mypy --strict" $(VENV)/bin/mypy
 	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest tests/unit
+
+bench: $(VENV)/.bench node ## product and peers side by side (root, 15 minutes): a table, and outputs/bench with JSON and a plot
+	@$(STEP) "benchmarks" $(VENV)/bin/python -m benchmarks --output outputs/bench
+
+bench-quick: $(VENV)/.installed ## the same, reduced (root, 2 minutes): fails at twice a target only
+	@$(STEP) "benchmarks, reduced" $(VENV)/bin/python -m benchmarks --quick --output outputs/bench
 
 format: $(VENV)/.installed ## format the code and mend what the linter can mend
 	@$(VENV)/bin/ruff format
@@ -42,4 +48,9 @@ node: | system
 $(VENV)/.installed: setup.cfg pyproject.toml | system
 	@$(STEP) "operator environment: $(VENV)" $(PYTHON) -m venv --clear $(VENV)
 	@$(STEP) "pip install -e .[dev]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# What the product is compared with, beside what the tests need.
+$(VENV)/.bench: $(VENV)/.installed
+	@$(STEP) "pip install -e .[bench]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
 	@touch $@

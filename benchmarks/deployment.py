@@ -26,7 +26,7 @@ class Operator:
 
     def __call__(self, command: str, *words: str | Path) -> float:
         """Type a command of the product; the seconds it took. Raises RuntimeError with what it said where it fails."""
-        argv = [*PRODUCT, command, "-i", self.inventory, "-c", self.config, *words]
+        argv: list[str | Path] = [*PRODUCT, command, "-i", self.inventory, "-c", self.config, *words]
         began = time.monotonic()
         done = subprocess.run(argv, cwd=self.place, env=self.environment, capture_output=True, text=True, check=False)
         took = time.monotonic() - began
@@ -59,10 +59,10 @@ def stood_in(
 def everywhere(lab: Lab, script: str) -> float:
     """Run a script on every host over ssh, all at the same time; the seconds it took."""
     began = time.monotonic()
-    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = [subprocess.Popen([*host.ssh_argv(), "bash -s"], stdin=subprocess.PIPE, **nowhere) for host in lab.hosts]
+    shell = "bash -s >/dev/null 2>&1"
+    running = [subprocess.Popen([*host.ssh_argv(), shell], stdin=subprocess.PIPE, text=True) for host in lab.hosts]
     for each in running:
-        each.communicate(script.encode())
+        each.communicate(script)
     return time.monotonic() - began
 
 

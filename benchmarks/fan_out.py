@@ -1,6 +1,6 @@
 """Fan-out: the same work on N hosts at once, by the product and by its peers. The hosts share this machine's cores.
 
-python -m benchmarks.fan_out [--quick] [--json FILE]
+python -m benchmarks.loopback benchmarks.fan_out [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import loopback
@@ -25,10 +25,10 @@ MORE, PYINFRA, ANSIBLE = "scripts sent and run, and a command", "pyinfra", "ansi
 
 
 def measure(quick: bool) -> list[Figure]:
-    """All figures; in a network of its own, or not at all."""
+    """All figures."""
     sizes = {8: 3, 32: 2} if quick else SIZES
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fsd-bench-", dir=loopback.PLACES) as folder:
         place = Path(folder)
         with loopback.hosts(place, MANY):
             for hosts, rounds in sizes.items():
@@ -63,7 +63,7 @@ def _beside_peers(place: Path, hosts: int, rounds: int) -> list[Figure]:
     settings = {"ssh_user": "root", "ssh_key": str(place / "key"), "ssh_known_hosts_file": str(place / "known_hosts")}
     entries = [(f"h{index:04d}", {"ssh_hostname": loopback.address(index), **settings}) for index in range(hosts)]
     listed.write_text(f"hosts = {entries!r}\n")
-    commands = {
+    commands: dict[str, Sequence[str | Path]] = {
         MORE: [PYTHON, "-m", "benchmarks.product_fan_out", inventory, "--more"],
         PYINFRA: [_beside(PYTHON, "pyinfra"), "-y", listed, peers / "pyinfra_deploy.py"],
         ANSIBLE: [_beside(PYTHON, "ansible-playbook"), "-f", str(hosts), "-i", inventory, peers / "playbook.yaml"],
@@ -89,9 +89,7 @@ def _many(place: Path) -> list[Figure]:
     ]
 
 
-def _timed(
-    commands: Mapping[str, list[str | Path]] | Mapping[str, list[str]], rounds: int, place: Path
-) -> dict[str, Timing]:
+def _timed(commands: Mapping[str, Sequence[str | Path]], rounds: int, place: Path) -> dict[str, Timing]:
     return time_side_by_side(commands, rounds, cwd=ROOT, env=_environment(place))
 
 
@@ -113,7 +111,4 @@ def _spread(timing: Timing) -> str:
 
 
 if __name__ == "__main__":
-    if os.environ.get("FSD_BENCH_ISOLATED") != "1":
-        os.environ["FSD_BENCH_ISOLATED"] = "1"
-        sys.exit(loopback.isolated("benchmarks.fan_out", sys.argv[1:]))
     sys.exit(bench(measure, sys.argv[1:]))

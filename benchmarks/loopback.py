@@ -17,6 +17,8 @@ from pathlib import Path
 from flagscale_deploy.deadline import Deadline
 
 SSHD = "/usr/sbin/sshd"
+ISOLATED = "FSD_BENCH_ISOLATED"
+PLACES = "/var/tmp"
 CONFIG = """
 Port 22
 ListenAddress 0.0.0.0
@@ -37,14 +39,21 @@ Subsystem sftp internal-sftp
 def isolated(module: str, arguments: list[str]) -> int:
     """Run `python -m module` in a network namespace of its own, whose loopback is up; its exit status. Needs root."""
     words = shlex.join([sys.executable, "-m", module, *arguments])
-    return subprocess.run(
-        ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"], check=False
-    ).returncode
+    argv = ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"]
+    return subprocess.run(argv, env={**os.environ, ISOLATED: "1"}, check=False).returncode
+
+
+def is_isolated() -> bool:
+    """Whether this process is in such a network."""
+    return os.environ.get(ISOLATED) == "1"
 
 
 @contextmanager
 def hosts(folder: Path, count: int) -> Iterator[Path]:
-    """An sshd that is `count` hosts, for the length of the block; yields an inventory in Ansible's form."""
+    """An sshd that is `count` hosts, for the length of the block; yields an inventory in Ansible's form.
+
+    They have processes and a /tmp of their own, so `folder` has to lie elsewhere (PLACES).
+    """
     for name in ("key", "host_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     home = folder / "home"
@@ -53,12 +62,14 @@ def hosts(folder: Path, count: int) -> Iterator[Path]:
     config.write_text(CONFIG.format(folder=folder, home=home))
     os.makedirs("/run/sshd", exist_ok=True)
     with (folder / "sshd.log").open("w") as log:
-        server = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stderr=log)
+        own = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
+        argv = [*own, "sh", "-c", f"mount -t tmpfs tmpfs /tmp && exec {SSHD} -D -e -f {config}"]
+        server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         _wait_for_banner()
         yield inventory(folder, count)
     finally:
-        server.terminate()
+        server.kill()  # and with it, by --kill-child, sshd and all of its sessions
         server.wait(10)
 
 

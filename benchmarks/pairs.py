@@ -46,7 +46,7 @@ def time_side_by_side(
             found = run_timed(argv, cwd=cwd, env=env)
             if number or not warm:
                 taken[name].append(found)
-    return {name: Timing(name, *map(tuple, zip(*each, strict=True))) for name, each in taken.items()}  # type: ignore[arg-type]  # zip loses the types
+    return {name: Timing(name, *map(tuple, zip(*each, strict=True))) for name, each in taken.items()}
 
 
 def run_timed(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> tuple[float, float, int]:

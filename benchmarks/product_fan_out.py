@@ -33,7 +33,7 @@ def main(path: str, *, more: bool, leaks: bool) -> int:
     with Fleet(load_inventory(path).hosts) as fleet:
 
         def work(host: Host) -> list[str]:
-            return _launch(fleet, host, templates.render("hello.sh.j2", host=host.name), more)
+            return _launch(fleet, host, templates.render("hello.sh.j2", host=host.name, now=time.time), more)
 
         answers = fleet.map(work)
     for name, said in answers.items():

@@ -1,0 +1,78 @@
+"""All benchmarks, one after the other: a table, and with --output JSON and a plot.
+
+python -m benchmarks [--quick] [--only NAME] [--output DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.figures import Figure, table
+from benchmarks.plot import plot
+from benchmarks.running import PYTHON, ROOT
+
+PARTS = {
+    "tool": ["benchmarks.tool"],
+    "fan-out": ["benchmarks.loopback", "benchmarks.fan_out"],
+    "logs": ["benchmarks.logs"],
+    "following": ["benchmarks.loopback", "benchmarks.logs"],
+    "stop": ["benchmarks.stop"],
+    "ready": ["benchmarks.ready"],
+}
+"""The modules to run; `loopback` runs the second one in a network of its own."""
+SLOW = ("ready",)
+"""They need real vLLM, and are no part of the reduced run."""
+
+
+def main(arguments: list[str]) -> int:
+    options = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    options.add_argument("--quick", action="store_true", help="in two minutes; fail at twice the target only")
+    options.add_argument("--only", choices=PARTS, action="append")
+    options.add_argument("--output", type=Path)
+    asked = options.parse_args(arguments)
+    chosen = asked.only or [name for name in PARTS if not (asked.quick and name in SLOW)]
+    figures = [figure for name in chosen for figure in _run(name, asked.quick)]
+    sys.stdout.write(table(figures) + "\n")
+    if asked.output:
+        asked.output.mkdir(parents=True, exist_ok=True)
+        content = {"machine": _machine(), "figures": [asdict(each) for each in figures]}
+        (asked.output / "bench.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        (asked.output / "bench.svg").write_text(plot(figures))
+    return int(any(each.gross if asked.quick else not each.met for each in figures))
+
+
+def _run(name: str, quick: bool) -> list[Figure]:
+    """One benchmark in a process of its own. Raises RuntimeError where it takes no figures."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "figures.json"
+        argv = [PYTHON, "-m", *PARTS[name], *(["--quick"] if quick else []), "--json", str(found)]
+        done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if not found.exists():
+            raise RuntimeError(f"{name}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        figures = [Figure(**each) for each in json.loads(found.read_text())]
+    sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
+    return figures
+
+
+def _machine() -> dict[str, object]:
+    system = os.uname()
+    return {
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "kernel": system.release,
+        "python": sys.version.split()[0],
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
