@@ -16,9 +16,6 @@ Why = Callable[[Scene], str]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-SLOW_SECONDS = 1.0
-"""Of a resolver: one that works takes milliseconds; one that hangs is not waited for (`remote/resolver.py`)."""
-
 
 def no_answer(scene: Scene) -> str:
     """Why nothing is known of any host, if nothing is."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.ground import (
-    SLOW_SECONDS,
     at_worst,
     counted,
     environment,
@@ -22,7 +21,7 @@ from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.checks.speed import bandwidth
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.network import CHECK as NODE_IP
-from flagscale_deploy.plan.network import plan_networks
+from flagscale_deploy.plan.network import SLOW_SECONDS, plan_networks
 from flagscale_deploy.plan.software import odd_ones
 
 UNKNOWN = "no address of a data network is known"

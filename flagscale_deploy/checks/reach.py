@@ -8,9 +8,10 @@ from dataclasses import replace
 from math import isfinite
 from statistics import median
 
-from flagscale_deploy.checks.ground import SLOW_SECONDS, counted, environment, no_answer, no_ray, on, passed
+from flagscale_deploy.checks.ground import counted, environment, no_answer, no_ray, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
+from flagscale_deploy.plan.network import SLOW_SECONDS
 
 QUIET = "put first into ~/.bashrc there: [[ $- == *i* ]] || return  "
 SKEW_SECONDS = 5.0
@@ -118,9 +119,9 @@ def resolver(scene: Scene) -> Iterator[Finding]:
         if facts.resolver_seconds >= SLOW_SECONDS and "RES_OPTIONS" not in environment(scene, name):
             yield Finding(
                 name,
-                f"its DNS does not answer within {facts.resolver_seconds:.1f} s",
+                f"its DNS does not answer within {facts.resolver_seconds:.1f} s (Ray and engines will wait 1 s)",
                 "an answer, or none at once",
-                f'set env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name} in the inventory',
+                f'mend its resolver, or keep to that: env: {{RES_OPTIONS: "timeout:1 attempts:1"}} for {name}',
                 "warning",
             )
 

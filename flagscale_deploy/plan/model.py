@@ -39,6 +39,8 @@ class Network:
 
     node_ip: str
     interface: str | None = None
+    resolver_hangs: bool = False
+    """Whether the probe saw that its DNS does not answer in time."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,13 +14,18 @@ from flagscale_deploy.plan.model import Network
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = ("0.0.0.0", "::")
+SLOW_SECONDS = 1.0
+"""A resolver that takes longer over a name outside is one that hangs (`remote/resolver.py` waits no longer)."""
 CHECK = "node-ip"
 """What faults of this kind are known as to `check`."""
 
 
 def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: list[Fault]) -> dict[str, Network]:
     """The data network of each host; what doesn't fit is added to `faults`."""
-    networks = {host.name: _network(host, facts.get(host.name), faults) for host in hosts}
+    networks = {
+        host.name: replace(_network(host, facts.get(host.name), faults), resolver_hangs=_hangs(facts.get(host.name)))
+        for host in hosts
+    }
     looped = [name for name, network in networks.items() if is_loopback(network.node_ip)]
     if looped and len(networks) > 1:
         faults.extend(
@@ -28,6 +34,10 @@ def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: lis
             for name in looped
         )  # fmt: skip
     return networks
+
+
+def _hangs(facts: Facts | None) -> bool:
+    return facts is not None and facts.resolver_seconds >= SLOW_SECONDS
 
 
 def is_address(text: str) -> bool:

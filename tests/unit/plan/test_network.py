@@ -133,3 +133,12 @@ def test_where_clients_and_the_host_itself_reach_the_server(
 ) -> None:
     made = planned(inventory(host("gpu01", **settings)), spec(model(engine_args=args)))
     assert (made.instances[0].endpoint, made.instances[0].local_url) == (endpoint, local)
+
+
+def test_where_the_resolver_hangs_nobody_waits_for_it_unless_the_user_has_a_say() -> None:
+    slow = facts("gpu01", resolver_seconds=1.0)
+    for made in (one(slow), one(slow, env={"RES_OPTIONS": "timeout:3"})):
+        scripts = made.scripts["gpu01"]
+        wanted = "timeout:3" if made.instances[0].env["RES_OPTIONS"] == "timeout:3" else "'timeout:1 attempts:1'"
+        assert f"export RES_OPTIONS={wanted}\n" in scripts["ray_head.sh"]
+    assert "RES_OPTIONS" not in one().scripts["gpu01"]["ray_head.sh"]
