@@ -17,12 +17,18 @@ KILL_SECONDS = 20.0
 """How long a process may take to die of SIGKILL: the driver first takes down what it holds on its GPUs."""
 
 
+HASTE_SECONDS = 1.0
+"""The grace of what has nothing to tidy up."""
+
+
 class Stage(NamedTuple):
-    """A part of the deployment that is ended by itself. `grace` is the time between SIGTERM and SIGKILL, in seconds."""
+    """A part of the deployment that is ended by itself. `grace` is the time between SIGTERM and SIGKILL, in seconds;
+    those that `hasty` names get HASTE_SECONDS at most."""
 
     name: str
     family: Family
     grace: float
+    hasty: Callable[[Process], bool] = lambda _: False
 
 
 class Ending:
@@ -47,6 +53,7 @@ class Ending:
         """
         began = time.monotonic()
         kill_at, give_up_at = began + stage.grace, began + stage.grace + KILL_SECONDS
+        haste_at = min(kill_at, began + HASTE_SECONDS)
         asked: Set[Identity] = set()
         killed: Set[Identity] = set()
         while True:
@@ -58,9 +65,11 @@ class Ending:
                 break
             if not asked and not killed:
                 self._tell(event="stage", stage=stage.name, signalled=len(found))
-            force = now >= kill_at
-            self._signal(found, signal.SIGKILL if force else signal.SIGTERM, killed if force else asked)
-            _wait(found, min(give_up_at if force else kill_at, now + RESCAN_SECONDS))
+            late = [each for each in found if now >= kill_at or (now >= haste_at and stage.hasty(each))]
+            self._signal(late, signal.SIGKILL, killed)
+            self._signal([each for each in found if each not in late], signal.SIGTERM, asked)
+            until = give_up_at if now >= kill_at else kill_at if now >= haste_at else haste_at
+            _wait(found, min(until, now + RESCAN_SECONDS))
         if killed:
             self._tell(event="killed", count=len(killed))
 

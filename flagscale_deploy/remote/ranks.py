@@ -21,7 +21,8 @@ PARTS = (
 """Without the first two a Ray node is none; without the others an engine is none."""
 
 _OF_RAY = re.compile(
-    r"(\S*/)?(raylet|gcs_server)(\s|$)|ray::(IDLE|Dashboard|\w*Agent)|\S+ .*/ray/(dashboard|autoscaler|_private)/"
+    r"(\S*/)?(raylet|gcs_server)(\s|$)|ray::(IDLE|Dashboard|\w*Agent)|ray-dashboard-"
+    r"|\S+ .*/ray/(dashboard|autoscaler|_private)/"
 )
 
 

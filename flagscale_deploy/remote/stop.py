@@ -31,6 +31,7 @@ from flagscale_deploy.remote import (
     ports,
     proc,
     processes,
+    ranks,
     record,
     restarts,
     shared_memory,
@@ -65,7 +66,8 @@ def main(args: Dict[str, Any]) -> None:
     if args.get("only") == "engines":
         done["survivors"] = act.survivors(engines)
     else:
-        act.end(ending.Stage("ray", ours, args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]))
+        grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
+        act.end(ending.Stage("ray", ours, grace, hasty=lambda each: not ranks.of_engine(each)))
         done.update(_finish(deployment, host, act, ours, known), ports_left=ports_left(known))
     done["segments"] = segments.remove()
     _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began, 3), **done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,21 @@ def test_what_may_not_be_signalled_is_told_as_a_survivor_without_waiting(people:
     assert "root" in survivors[0]["why"]
     assert seconds < 5
     assert runs(pid)
+
+
+def test_daemons_of_ray_are_not_waited_for_and_workers_are(people: Household, home: Home, tmp_path: Path) -> None:
+    dashboard = tmp_path / "ray/dashboard/dashboard.py"
+    dashboard.parent.mkdir(parents=True)
+    dashboard.write_text(STUBBORN)
+    order = tmp_path / "order"
+    (daemon,) = people.start([sys.executable, str(dashboard)], f"{home.deployment}/r1")
+    tidy = f"time.sleep(2 * {ending.HASTE_SECONDS}); {append(order, 'tidy')}"
+    (worker,) = people.python(on_term(tidy), f"{home.deployment}/r1")
+    home.record({"ray-head": daemon, "ray-worker": worker})
+    said = stop(home, ray_grace=60.0)
+    assert order.read_text().split() == ["tidy"]
+    assert said[-1]["survivors"] == []
+    assert said[-1]["seconds"] < 30
+    assert {"event": "killed", "count": 1} in said
+    assert not runs(daemon)
+    assert not runs(worker)
