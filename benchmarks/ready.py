@@ -1,0 +1,128 @@
+"""Time to ready: from `run` until Ray is complete on four hosts, and until a first token came from vLLM over two.
+
+python -m benchmarks.ready [--json FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.deployment import Operator, everywhere, stood_in
+from benchmarks.figures import Figure
+from benchmarks.running import ROOT, bench
+from benchmarks.stop import RAY_STOP
+from tests.e2e import tiny
+from tests.environments.build import mounts, node_environment, tiny_model
+from tests.lab import Host, Lab
+from tests.lab.product import stand_in
+
+TOLERATED_SECONDS = 1.0
+"""What checking, planning and counting may add to the slowest `ray start`."""
+PORT = 4567
+SCRIPTS = Path(__file__).parent / "peers"
+
+
+def measure(quick: bool) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
+        place = Path(folder)
+        return [*_ray_on_four(place / "four", 1 if quick else 2), *_token_of_two(place / "two", 1 if quick else 2)]
+
+
+def _ray_on_four(place: Path, rounds: int) -> list[Figure]:
+    place.mkdir()
+    venv, standing = node_environment(), stand_in.build(place / "environment")
+    with Lab(hosts=4, gpus=1, mounts=[*mounts(venv), *standing.mounts]) as lab:
+        path = f'export PATH={standing.command}:"$PATH"'
+        operator = stood_in(place, lab, venv, 1, "on", before_start=path)
+        whole, sequential, slowest = [], [], []
+        for _ in range(rounds):
+            whole.append(_until_ray_is_complete(operator))
+            operator("stop", "-q")
+            starts = [_ray_start(host, lab.hosts[0], venv) for host in lab.hosts]
+            sequential.append(sum(starts))
+            slowest.append(max(starts))
+            everywhere(lab, RAY_STOP.format(venv=venv))
+    ours, one, others = map(statistics.median, (whole, slowest, sequential))
+    what = "run until Ray is complete"
+    return [
+        Figure("ready", f"{what}, 4 hosts / (slowest ray start + 1 s)", ours / (one + TOLERATED_SECONDS), "×", 1.3,
+               f"{ours:.1f} s; {one:.1f} s"),
+        Figure("ready", f"{what} / the same starts one after another", ours / others, "×", 0.5, f"{others:.1f} s"),
+    ]  # fmt: skip
+
+
+def _until_ray_is_complete(operator: Operator) -> float:
+    began = time.time()
+    operator("run", "-q")
+    events = max(operator.place.glob("outputs/*/runs/*/events.jsonl"), key=lambda path: path.parent.name)
+    said = [json.loads(line) for line in events.read_text().splitlines()]
+    return float(max(each["at"] for each in said if each["stage"] == "ray-nodes") - began)
+
+
+def _ray_start(host: Host, head: Host, venv: Path) -> float:
+    """One host's `ray start` over ssh, by itself."""
+    role = "--head --port=6379" if host is head else f"--address={head.address}:6379"
+    began = time.monotonic()
+    host.ssh(
+        f". {venv}/bin/activate; export RAY_AUTH_MODE=disabled; ray start {role} --node-ip-address={host.address}"
+        " --num-gpus=1 --disable-usage-stats --temp-dir=/tmp/peer </dev/null >/tmp/peer.log 2>&1",
+        timeout=120,
+    )
+    return time.monotonic() - began
+
+
+def _token_of_two(place: Path, rounds: int) -> list[Figure]:
+    place.mkdir()
+    venv, model = node_environment(), tiny_model()
+    with Lab(hosts=2, gpus=1, mounts=[*mounts(venv), model]) as lab:
+        inventory = lab.inventory(place / "hosts.yaml", venv=str(venv))
+        config = tiny.write(place / "bench.yaml", model, port=PORT, gpus=2, flags={"tensor-parallel-size": 2})
+        operator = Operator(place, inventory, config)
+        operator("check", "-q")  # vLLM's own parser is asked once for a command line, and remembered
+
+        def product() -> float:
+            took = operator("run", "-q")
+            operator("stop", "-q")
+            return took
+
+        def script() -> float:
+            took = _by_hand(lab, venv, model, place)
+            everywhere(lab, RAY_STOP.format(venv=venv))
+            return took
+
+        ours, theirs = _in_turn(rounds, product, script)
+    what = "run until the first token, 2 hosts with vLLM / a shell script"
+    return [Figure("ready", what, ours / theirs, "×", 1.15, f"{ours:.1f} s / {theirs:.1f} s")]
+
+
+def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
+    """Medians of acts that are done in turn."""
+    taken: list[list[float]] = [[] for _ in acts]
+    for _ in range(rounds):
+        for act, seconds in zip(acts, taken, strict=True):
+            seconds.append(act())
+    return [statistics.median(seconds) for seconds in taken]
+
+
+def _by_hand(lab: Lab, venv: Path, model: Path, place: Path) -> float:
+    """`peers/two_hosts.sh`; the seconds until it has its token."""
+    head, worker = lab.hosts
+    words = [*head.ssh_argv()[:-1]]
+    argv = ["bash", SCRIPTS / "two_hosts.sh", head.address, worker.address, venv, model, str(PORT), *words]
+    began = time.monotonic()
+    done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    took = time.monotonic() - began
+    if done.returncode:
+        raise RuntimeError(f"two_hosts.sh: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    return took
+
+
+if __name__ == "__main__":
+    sys.exit(bench(measure, sys.argv[1:]))
