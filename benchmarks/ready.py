@@ -93,7 +93,7 @@ def _token_of_two(place: Path, rounds: int) -> list[Figure]:
             return took
 
         def script() -> float:
-            took = _by_hand(lab, venv, model, place)
+            took = _by_hand(lab, venv, model)
             everywhere(lab, RAY_STOP.format(venv=venv))
             return took
 
@@ -111,11 +111,11 @@ def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
     return [statistics.median(seconds) for seconds in taken]
 
 
-def _by_hand(lab: Lab, venv: Path, model: Path, place: Path) -> float:
+def _by_hand(lab: Lab, venv: Path, model: Path) -> float:
     """`peers/two_hosts.sh`; the seconds until it has its token."""
     head, worker = lab.hosts
-    words = [*head.ssh_argv()[:-1]]
-    argv = ["bash", SCRIPTS / "two_hosts.sh", head.address, worker.address, venv, model, str(PORT), *words]
+    given = [head.address, worker.address, str(venv), str(model), str(PORT)]
+    argv = ["bash", str(SCRIPTS / "two_hosts.sh"), *given, *head.ssh_argv()[:-1]]
     began = time.monotonic()
     done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
