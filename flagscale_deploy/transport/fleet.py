@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -16,6 +17,10 @@ from flagscale_deploy.transport.program import call
 
 T = TypeVar("T")
 Results = Mapping[str, "T | HostError"]
+
+
+DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
+"""Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 
 
 class GivenUpError(HostError):
@@ -57,6 +62,7 @@ class Fleet:
         self.cancelled = threading.Event()
         self.fence: Callable[[], None] = unfenced
         """Raises what forbids further acts on the hosts: a lock that was lost. Asked before and after each of them."""
+        _allow_descriptors(SPARE_DESCRIPTORS + DESCRIPTORS * len(self.hosts))
         self._forks = forks
         self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
         self._opening = {name: threading.Lock() for name in self.hosts}
@@ -162,6 +168,14 @@ class Fleet:
         """Close every connection."""
         for connection in self._connections.values():
             connection.close()
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise this process's own limit of open files as far as it may: 1024, what most logins get, is 250 hosts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def failures(results: Mapping[str, T | HostError]) -> dict[str, HostError]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import fleet as module
-from flagscale_deploy.transport.fleet import GivenUpError, answers, connect, failures
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, connect, failures
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.program import Program
 from flagscale_deploy.transport.ssh import SshConnection
@@ -229,3 +230,13 @@ def test_errors_and_answers_are_told_apart() -> None:
     error = HostError("b", "x")
     results: dict[str, int | HostError] = {"a": 1, "b": error}
     assert (answers(results), failures(results)) == ({"a": 1}, {"b": error})
+
+
+def test_many_hosts_are_not_too_many_open_files() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[0], 256), before[1]))
+    try:
+        Fleet([Host(f"gpu{number}", f"gpu{number}") for number in range(1000)]).close()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(3000, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
