@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
@@ -119,24 +119,40 @@ def _load(client: paramiko.SSHClient, host: Host, path: Path, name: str) -> None
     """
     try:
         found = path.stat()
-        lines = _lines(path, found.st_mtime_ns, found.st_size)
+        known = _read(path, found.st_mtime_ns, found.st_size)
     except OSError as error:
         raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error
-    for line in lines:
-        names, _, _ = line.partition(" ")
-        if not _is_among(name, names):
-            continue
+    of_name = known.plain.get(name.lower(), [])
+    for _, line in sorted([*of_name, *(each for each in known.others if _is_among(name, each[1].partition(" ")[0]))]):
         with suppress(paramiko.SSHException, InvalidHostKey):
             entry = HostKeyEntry.from_line(line)
             if entry is not None and entry.key is not None:
                 client.get_host_keys().add(name, entry.key.get_name(), entry.key)
 
 
+class _Known(NamedTuple):
+    """The lines of a file with their places in it: by each plain name, and those with patterns or hashed names."""
+
+    plain: Mapping[str, Sequence[tuple[int, str]]]
+    others: Sequence[tuple[int, str]]
+
+
 @functools.lru_cache(maxsize=8)
-def _lines(path: Path, _modified: int, _size: int) -> tuple[str, ...]:
+def _read(path: Path, _modified: int, _size: int) -> _Known:
     """Lines with keys: `names type key`. Marked ones (`@revoked`, `@cert-authority`) are not for us."""
-    lines = (" ".join(line.split()) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return tuple(line for line in lines if line and line[0] not in "#@")
+    plain: dict[str, list[tuple[int, str]]] = {}
+    others = []
+    for at, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        line = " ".join(text.split())
+        names = line.partition(" ")[0].lower()
+        if not line or line[0] in "#@":
+            continue
+        if any(special in names for special in "*?!|"):
+            others.append((at, line))
+        else:
+            for name in names.split(","):
+                plain.setdefault(name, []).append((at, line))
+    return _Known(plain, others)
 
 
 def _is_among(name: str, names: str) -> bool:

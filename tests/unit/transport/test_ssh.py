@@ -376,3 +376,8 @@ def test_who_decides_about_host_keys(
     inventory: HostKeyChecking | None, config: dict[str, str], expected: HostKeyChecking
 ) -> None:
     assert hostkeys.checking(replace(HOST, host_key_checking=inventory), config) == expected
+
+
+def test_connections_leave_the_configuration_that_they_share_alone() -> None:
+    ssh._fabric_connection(Host("gpu01", "127.0.0.1", port=22, user="root", known_hosts="/dev/null"), 5.0)
+    assert ssh._fabric_config()._modifications == {}
