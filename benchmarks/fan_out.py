@@ -20,6 +20,8 @@ from benchmarks.running import PRODUCT, PYTHON, ROOT, bench
 SIZES = {8: 9, 32: 5, 128: 3}
 """Hosts, and rounds."""
 MANY = 1000
+REACHED = 2.6
+"""CPython on a host that shares our cores; see README.md."""
 BARE, LAUNCH, EXEC, STATUS = "Paramiko threads: true", "scripts sent and run", "exec -- true", "status"
 MORE, PYINFRA, ANSIBLE = "scripts sent and run, and a command", "pyinfra", "ansible-playbook"
 
@@ -52,7 +54,8 @@ def _beside_bare(place: Path, hosts: int, rounds: int) -> list[Figure]:
     figures = [Figure("fan-out", f"{BARE}, {hosts} hosts", bare, "s", detail=_spread(found[BARE]))]
     for name, target in ((EXEC, None), (LAUNCH, 1.25), (STATUS, 1.25 if hosts == 32 else None)):
         against = f"{name} / {BARE}, {hosts} hosts"
-        figures.append(Figure("fan-out", against, found[name].median / bare, "×", target, _spread(found[name])))
+        ratio = found[name].median / bare
+        figures.append(Figure("fan-out", against, ratio, "×", target, _spread(found[name]), REACHED))
     return figures
 
 

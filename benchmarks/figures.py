@@ -22,6 +22,8 @@ class Figure:
     unit: str
     target: float | None = None
     detail: str = ""
+    reached: float | None = None
+    """What is reached where the target is not (README.md says why): the reduced run compares with that."""
 
     @property
     def met(self) -> bool:
@@ -30,7 +32,7 @@ class Figure:
     @property
     def gross(self) -> bool:
         """Whether it is so far off that no busy machine explains it."""
-        return self.target is not None and self.value > GROSS * self.target
+        return self.target is not None and self.value > GROSS * max(self.target, self.reached or 0.0)
 
 
 def table(figures: Sequence[Figure]) -> str:
