@@ -22,6 +22,7 @@ from benchmarks.running import PYTHON, ROOT
 PARTS = {
     "tool": ["benchmarks.tool"],
     "fan-out": ["benchmarks.loopback", "benchmarks.fan_out"],
+    "check": ["benchmarks.check"],
     "logs": ["benchmarks.logs"],
     "following": ["benchmarks.loopback", "benchmarks.logs"],
     "stop": ["benchmarks.stop"],

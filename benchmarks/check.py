@@ -1,12 +1,10 @@
 """`check` on lab hosts, beside one bare command on each; with a configuration, too, where real vLLM reads the flags.
 
-python -m benchmarks.check [--hosts 8] [--rounds 9] [--json FILE]
+python -m benchmarks.check [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import tempfile
@@ -15,30 +13,29 @@ from typing import Any
 
 import yaml
 
+from benchmarks.figures import Figure
 from benchmarks.pairs import Timing, time_side_by_side
+from benchmarks.running import PRODUCT, PYTHON, ROOT, bench
 from tests.environments import build
 from tests.lab import Lab
 
 FORGET = 'rm -rf "$HOME/.cache/flagscale-deploy/parsed"; '
 """What was remembered of flags that were read."""
-TARGET = 1.5
-"""`check` takes no more than this many times the bare command (issue: check)."""
+HOSTS = 8
+BARE, EXEC, CHECK = "Paramiko threads: true", "exec -- true", "check"
+CONFIGURED, COLD = "check -c", "check -c, cold"
+TARGETS = {CHECK: 1.5}
 
 
-def main(argv: list[str]) -> int:
-    options = argparse.ArgumentParser(prog="benchmarks.check", description=__doc__)
-    options.add_argument("--hosts", type=int, default=8)
-    options.add_argument("--rounds", type=int, default=9)
-    options.add_argument("--json", type=Path)
-    asked = options.parse_args(argv)
-    timings = measure(asked.hosts, asked.rounds)
-    bare = timings["exec -- true"].median
-    for timing in timings.values():
-        spread = f"{min(timing.seconds):.2f} to {max(timing.seconds):.2f}"
-        sys.stdout.write(f"{timing.name:24} {timing.median:6.2f} s  ({spread})  {timing.median / bare:5.2f} ×\n")
-    if asked.json:
-        asked.json.write_text(json.dumps({name: each.seconds for name, each in timings.items()}, indent=2) + "\n")
-    return 0 if timings["check"].median <= TARGET * bare else 1
+def measure(quick: bool) -> list[Figure]:
+    """The reduced run has no configuration, and needs no vLLM."""
+    found = _without_configuration() if quick else _all(9)
+    bare = found[EXEC].median
+    return [
+        Figure("check", f"{name} / {EXEC}, {HOSTS} hosts", each.median / bare, "×", TARGETS.get(name),
+               f"{each.median:.2f} s, {min(each.seconds):.2f} to {max(each.seconds):.2f}")
+        for name, each in found.items() if name != EXEC
+    ]  # fmt: skip
 
 
 def _configuration(model: Path) -> dict[str, Any]:
@@ -49,32 +46,39 @@ def _configuration(model: Path) -> dict[str, Any]:
     }
 
 
-def measure(hosts: int, rounds: int) -> dict[str, Timing]:
-    """The commands on as many fresh lab hosts."""
+def _without_configuration() -> dict[str, Timing]:
+    with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder, Lab(hosts=HOSTS, gpus=8) as lab:
+        return _time(_commands(lab.inventory(Path(folder) / "hosts.yaml")), 3, folder)
+
+
+def _all(rounds: int) -> dict[str, Timing]:
+    """The commands on fresh lab hosts with eight stand-in GPUs each."""
     environment, model = build.node_environment(), build.tiny_model()
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Lab(hosts=hosts, gpus=8, mounts=[*build.mounts(environment), model]) as lab,
+        tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder,
+        Lab(hosts=HOSTS, gpus=8, mounts=[*build.mounts(environment), model]) as lab,
     ):
         inventory = lab.inventory(Path(folder) / "hosts.yaml", venv=str(environment))
         config = Path(folder) / "tiny.yaml"
         config.write_text(yaml.safe_dump(_configuration(model)), encoding="utf-8")
-        product = [sys.executable, "-m", "flagscale_deploy"]
-        given = ["-q", "-i", str(inventory)]
-        configured = [*product, "check", *given, "-c", str(config)]
-        return time_side_by_side(
-            {
-                "Paramiko threads: true": [sys.executable, "-m", "benchmarks.bare_command", str(inventory)],
-                "exec -- true": [*product, "exec", *given, "--", "true"],
-                "check": [*product, "check", *given],
-                "check -c": configured,
-                "check -c, cold": ["sh", "-c", FORGET + 'exec "$@"', "sh", *configured],
-            },
-            rounds,
-            cwd=Path(__file__).parent.parent,
-            env={**{key: value for key, value in os.environ.items() if key != "XDG_CACHE_HOME"}, "HOME": folder},
-        )
+        configured = [*PRODUCT, "check", "-q", "-i", str(inventory), "-c", str(config)]
+        cold = ["sh", "-c", FORGET + 'exec "$@"', "sh", *configured]
+        return _time(_commands(inventory) | {CONFIGURED: configured, COLD: cold}, rounds, folder)
+
+
+def _commands(inventory: Path) -> dict[str, list[str]]:
+    given = ["-q", "-i", str(inventory)]
+    return {
+        BARE: [PYTHON, "-m", "benchmarks.bare_command", str(inventory)],
+        EXEC: [*PRODUCT, "exec", *given, "--", "true"],
+        CHECK: [*PRODUCT, "check", *given],
+    }
+
+
+def _time(commands: dict[str, list[str]], rounds: int, home: str) -> dict[str, Timing]:
+    env = {key: value for key, value in os.environ.items() if key != "XDG_CACHE_HOME"}
+    return time_side_by_side(commands, rounds, cwd=ROOT, env={**env, "HOME": home})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(bench(measure, sys.argv[1:]))

@@ -17,7 +17,7 @@ from benchmarks.figures import Figure
 from benchmarks.pairs import Timing, run_timed, time_side_by_side
 from benchmarks.running import PRODUCT, PYTHON, ROOT, bench
 
-SIZES = {8: 9, 32: 5, 128: 3}
+SIZES = {8: 7, 32: 4, 128: 2}
 """Hosts, and rounds."""
 MANY = 1000
 REACHED = 2.6
@@ -36,7 +36,7 @@ def measure(quick: bool) -> list[Figure]:
             for hosts, rounds in sizes.items():
                 figures += _beside_bare(place, hosts, rounds)
             if not quick:
-                figures += _beside_peers(place, 32, 3)
+                figures += _beside_peers(place, 32, 2)
                 figures += _many(place)
     return figures
 
