@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.logs.store import Member, RefusedError, Store, refused, shown
+from flagscale_deploy.remote.extents import BLOCK
 from flagscale_deploy.transport.program import Program
 
 MAX_FILES = 100_000
@@ -62,6 +64,8 @@ class Coming:
                 self.begun = True
             elif "file" in message and "problem" not in message:
                 self._begin(message)
+            elif "packed" in message:
+                self._write(iter([self._unpacked(program, message)]))
             elif "data" in message:
                 self._write(program.take(self._number(message, "data")))
             elif "zeros" in message or "cut" in message:
@@ -107,6 +111,20 @@ class Coming:
         for chunk in chunks:
             self._taken.add(len(chunk))
             self._put(chunk)
+
+    def _unpacked(self, program: Program, message: Mapping[str, Any]) -> bytes:
+        """A piece that comes in zlib's form; never more than a piece can be, whatever it says and holds."""
+        size, packed = self._number(message, "data"), self._number(message, "packed")
+        if not 0 < size <= BLOCK or packed > size:
+            raise self._broken("a packed piece is too large")
+        opened = zlib.decompressobj()
+        try:
+            content = opened.decompress(b"".join(program.take(packed)), size)
+        except zlib.error as error:
+            raise self._broken(f"a packed piece cannot be opened: {error}") from error
+        if len(content) != size or not opened.eof or opened.unused_data:
+            raise self._broken("a packed piece is not as large as it says")
+        return content
 
     def _put(self, chunk: bytes) -> None:
         if self._member is not None:

@@ -6,7 +6,8 @@ max_size: None | bytes}) says {"archive": 2}, and of every file, one after the o
 - {"file": name, "size": bytes, "at": offset, "mtime": Unix seconds}: it begins. `at` is what the operator has of it
   already, as `have` told: its digest (`extents.digest`) is that of the file's own beginning. A name that is no UTF-8
   comes in hex, too, as `bytes`. `again`: it comes a second time, from its beginning, because it was truncated.
-- {"data": n} and then n bytes; {"zeros": n}; {"cut": n} where n bytes are left out: a file of more than `max_size`
+- {"data": n} and then n bytes, or {"data": n, "packed": m} and then m bytes, of which zlib makes n, at most 1 MiB;
+  {"zeros": n}; {"cut": n} where n bytes are left out: a file of more than `max_size`
   bytes comes with that many, half of them its first, half its last.
 - {"end": true, "why": text}: what of it did not come, "" where all did.
 
@@ -26,6 +27,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from flagscale_deploy.remote import logfiles
 from flagscale_deploy.remote.extents import digest, pieces
 from flagscale_deploy.remote.snapshot import Pinned, opened, pin
+from flagscale_deploy.remote.squeeze import Squeeze
 from flagscale_deploy.remote.wire import say
 
 Have = Dict[str, Tuple[int, str]]
@@ -51,6 +53,7 @@ class Sending:
 
     def __init__(self, have: Have, since: Optional[float], max_size: Optional[int]) -> None:
         self._have, self._since, self._max_size = have, since, max_size
+        self._squeeze = Squeeze()
         self.older = 0
         self.truncated: List[Pinned] = []
 
@@ -96,10 +99,10 @@ class Sending:
             at, cut = 0, size - self._max_size
         say(size=size, at=at, mtime=found.st_mtime, **_named(file), **({"again": True} if again else {}))
         head = (size - cut) // 2 if cut else size
-        whole = _send_range(descriptor, at, head)
+        whole = _send_range(descriptor, at, head, self._squeeze)
         if cut and whole:
             say(cut=cut)
-            whole = _send_range(descriptor, head + cut, size)
+            whole = _send_range(descriptor, head + cut, size, self._squeeze)
         say(end=True, why="" if whole else "it was truncated while it was read")
         return whole
 
@@ -111,18 +114,26 @@ class Sending:
         return known[0]
 
 
-def _send_range(descriptor: int, start: int, end: int) -> bool:
+def _send_range(descriptor: int, start: int, end: int, squeeze: Squeeze) -> bool:
     """Whether all of it was there."""
-    out, at = sys.stdout.buffer, start
+    at = start
     for length, content in pieces(descriptor, start, end):
         at += length
         if content is None:
             say(zeros=length)
         else:
-            say(data=length)
-            out.write(content)
-            out.flush()
+            _send_piece(content, squeeze)
     return at == end
+
+
+def _send_piece(content: bytes, squeeze: Squeeze) -> None:
+    out, packed = sys.stdout.buffer, squeeze.packed(content)
+    began = time.monotonic()
+    say(data=len(content), **({} if packed is None else {"packed": len(packed)}))
+    out.write(content if packed is None else packed)
+    out.flush()
+    if packed is None:
+        squeeze.wrote(len(content), time.monotonic() - began)
 
 
 def _named(file: Pinned) -> Dict[str, str]:

@@ -24,7 +24,7 @@ SILENCE_MILLISECONDS = 30_000
 """A connection whose packets nobody acknowledges for so long is lost (TCP_USER_TIMEOUT; the default is 15 minutes)."""
 LOST_SECONDS = 0.5
 
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 2.5
 """How often an idle connection's thread wakes up to look after it: Paramiko's 0.1 s cost 1000 hosts a whole core."""
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

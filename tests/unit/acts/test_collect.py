@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import resource
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tests.unit.acts.given import answering, archived
 BEGIN: Said = {"archive": 2}
 END: Said = {"end": True, "why": ""}
 DONE: Said = {"done": True, "older": 0}
+
+
+BOMB = zlib.compress(bytes(1000))
 
 
 def file(name: str, content: bytes = b"x", **more: Any) -> list[Said]:
@@ -73,6 +77,17 @@ def test_files_come_as_they_are_in_one_folder_a_host(tmp_path: Path, at_once: in
     assert found.folder == tmp_path / "gpu01"
     assert found.files == (("logs/e.log", 1792), ("ray/s/logs/raylet.out", 1))
     assert (found.bytes, found.received, found.problems, found.limit) == (1793, 1793, (), "")
+
+
+@pytest.mark.parametrize("at_once", [1, 100_000])
+def test_pieces_that_came_packed_are_what_they_were(tmp_path: Path, at_once: int) -> None:
+    content = b"a line of a log\n" * 500
+    packed = zlib.compress(content)
+    begin = {"file": "logs/e.log", "size": len(content) + 1, "at": 0, "mtime": 1.0}
+    found = whole(tmp_path, begin, {"data": len(content), "packed": len(packed)}, packed, {"data": 1}, b"z", END,
+                  at_once=at_once)  # fmt: skip
+    assert lies_in(tmp_path) == {"gpu01/logs/e.log": content + b"z"}
+    assert (found.received, found.problems) == (len(content) + 1, ())
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -256,6 +271,15 @@ NONSENSE: dict[str, list[Said]] = {
     "no size": [{"file": "a", "size": "1", "at": 0}],
     "a size below nothing": [{"file": "a", "size": 1, "at": -1}],
     "a size beyond everything": [{"file": "a", "size": 1 << 62, "at": 0}],
+    "too large a packed piece": [{"file": "a", "size": 9, "at": 0}, {"data": 2 << 20, "packed": 9}, b"123456789"],
+    "a packed piece larger than itself": [{"file": "a", "size": 9, "at": 0}, {"data": 3, "packed": 4}, b"nope"],
+    "what zlib did not pack": [{"file": "a", "size": 9, "at": 0}, {"data": 9, "packed": 4}, b"nope"],
+    "a bomb": [{"file": "a", "size": 99, "at": 0}, {"data": 99, "packed": len(BOMB)}, BOMB],
+    "a packed piece with something behind it": [
+        {"file": "a", "size": 1000, "at": 0},
+        {"data": 1000, "packed": len(BOMB) + 1},
+        BOMB + b"x",
+    ],
     "no number": [{"file": "a", "size": 1, "at": 0}, {"data": True}],
     "no end": [*file("a")],
 }

@@ -1,0 +1,53 @@
+"""When pieces of logs are compressed."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+import pytest
+
+from flagscale_deploy.remote.squeeze import SETTLED, Squeeze
+
+LINES = b"INFO [loggers.py:123] Engine 000: Avg prompt throughput: 12.3 tokens/s\n" * 5000
+PIECE = len(LINES)
+
+
+class Watch:
+    """Compressing takes so many seconds each time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._now, self._seconds = 0.0, seconds
+
+    def __call__(self) -> float:
+        self._now += self._seconds
+        return self._now
+
+
+def sent(squeeze: Squeeze, content: bytes, seconds: float, pieces: int) -> list[bool]:
+    """Whether each piece was compressed; a plain one takes so many seconds to be written."""
+    found = []
+    for _ in range(pieces):
+        packed = squeeze.packed(content)
+        found.append(packed is not None)
+        if packed is None:
+            squeeze.wrote(len(content), seconds)
+        else:
+            assert zlib.decompress(packed) == content
+    return found
+
+
+SOME = SETTLED // PIECE + 3
+
+
+@pytest.mark.parametrize(("link", "expected"), [(0.01, True), (0.0001, False)])
+def test_it_compresses_where_the_link_is_slower_than_it(link: float, expected: bool) -> None:
+    found = sent(Squeeze(Watch(0.001)), LINES, link, 3 * SOME)
+    assert not any(found[: SETTLED // PIECE])
+    assert found[-1] is expected
+
+
+def test_what_does_not_become_smaller_is_sent_as_it_is() -> None:
+    squeeze = Squeeze(Watch(0.001))
+    assert not any(sent(squeeze, os.urandom(PIECE), 0.01, 2 * SOME))
+    assert not any(sent(squeeze, LINES, 0.01, 2))
