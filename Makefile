@@ -21,7 +21,7 @@ check: $(VENV)/.installed ## format, lint, types and unit tests, warnings as err
 	@$(STEP) "format: ruff format --check" $(VENV)/bin/ruff format --check
 	@$(STEP) "lint: ruff check" $(VENV)/bin/ruff check
 	@$(STEP) "types: mypy --strict" $(VENV)/bin/mypy
-	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest tests/unit
+	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit
 
 bench: $(VENV)/.bench node ## product and peers side by side (root, 15 minutes): a table, and outputs/bench with JSON and a plot
 	@$(STEP) "benchmarks" $(VENV)/bin/python -m benchmarks --output outputs/bench
