@@ -82,6 +82,7 @@ class Lab:
         """
         self._keeper.end()
         for process in self._booted:
+            process.kill()
             process.wait()
         try:
             with registry():
@@ -102,8 +103,8 @@ class Lab:
         states = tuple(booted if at == index else host.state for at, host in enumerate(self.hosts))
         self.state = replace(self.state, hosts=states)
         (self.slot.directory / STATE).write_text(self.state.dumps())
-        wait_for_sshd(self.slot, index, process)
         self.hosts[index] = host = Host(self.slot, index, booted)
+        wait_for_sshd(self.slot, index, process)
         # The kernel is the machine's, and so would its boot id be.
         host.run(f"echo {uuid.uuid4()} >/run/boot_id && mount --bind /run/boot_id /proc/sys/kernel/random/boot_id")
         return host

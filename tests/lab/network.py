@@ -18,10 +18,16 @@ def make_bridge(slot: Slot) -> None:
 
 
 def plug_in(slot: Slot, index: int, pid: int) -> None:
-    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`."""
-    cable = slot.cable(index)
+    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`.
+
+    A host that boots again has the same network card: its neighbours know its address for half a minute.
+    """
+    cable, card = slot.cable(index), f"02:77:00:{slot.number:02x}:00:{index + 1:02x}"
     subprocess.run(["ip", "link", "del", cable], capture_output=True, check=False)  # that of an earlier boot
-    _ip(f"link add {cable} type veth peer name eth0 netns {pid}", f"link set {cable} master {slot.bridge} up")
+    _ip(
+        f"link add {cable} type veth peer name eth0 address {card} netns {pid}",
+        f"link set {cable} master {slot.bridge} up",
+    )
 
 
 def set_cable(cable: str, *, up: bool) -> None:
