@@ -70,6 +70,9 @@ def innocents(lab: Lab) -> Innocents:
 
 @pytest.fixture
 def scene(lab: Lab, stand_in: StandIn, innocents: Innocents, tmp_path: Path) -> Iterator[Scene]:
+    for host in lab.hosts:
+        if not host.alive:  # as a cell that failed has left it
+            innocents.start(lab.power_on(host.index).index)
     inventory = lab.inventory(tmp_path / "hosts.yaml", venv=str(stand_in.environment), before_start=HOLD_RAY)
     made = Scene(lab, Operator(tmp_path, inventory), configuration(tmp_path / "matrix.yaml"))
     made.kept["innocents"] = innocents

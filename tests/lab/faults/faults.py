@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tests.lab.boot import hidden
 from tests.lab.faults.scene import Innocents, Scene, pause
 from tests.lab.faults.stages import ENGINES_END, LOADING, PROBED, RAY, RAY_ENDS, READY, UPLOADING, WHOLE
 from tests.lab.product.operator import eventually
@@ -219,11 +220,12 @@ def own_disk(scene: Scene) -> None:
 
 
 def home_read_only(scene: Scene) -> None:
-    scene.host.run("mount -o remount,bind,ro /root")
+    """By a mount of its own: a file that is open for writing keeps the one below it from becoming read-only."""
+    scene.host.run("mount --rbind /root /root && mount -o remount,bind,ro /root")
 
 
 def home_writable(scene: Scene) -> None:
-    scene.host.run("mount -o remount,bind,rw /root")
+    scene.host.run("umount -l /root")
 
 
 def clock_jumps(scene: Scene) -> None:
@@ -314,8 +316,11 @@ def own_passwd(scene: Scene) -> None:
 
 
 def share_home(scene: Scene) -> None:
-    other = scene.lab.hosts[1 - scene.at]
-    scene.host.run(f"mount --bind {other.directory}/home /root")
+    """What a host borrows from the machine lies below its home as well, and is put back."""
+    other, here = scene.lab.hosts[1 - scene.at], scene.host.directory
+    borrowed = enumerate(hidden(scene.lab.mounts))
+    again = [f"mount --bind {here}/borrowed/{at} {path}" for at, path in borrowed if path.startswith("/root/")]
+    scene.host.run(" && ".join([f"mount --bind {other.directory}/home /root", *again]))
 
 
 def own_home(scene: Scene) -> None:
@@ -338,6 +343,7 @@ def hide_processes(scene: Scene) -> None:
     host, home = scene.host, "/run/fsd-user"
     host.run(
         f"mkdir -p {home} && cp -a /root/.ssh {home} && chown -R 65500:65500 {home} && chmod 700 {home} &&"
+        f" chmod 711 /root &&"  # what hosts borrow lies there
         f" (cat /etc/passwd; echo 'fsd-user:x:65500:65500::{home}:/bin/bash') >/run/passwd &&"
         " mount --bind /run/passwd /etc/passwd && mount -o remount,hidepid=2 /proc &&"
         f" (cat {scene.lab.slot.directory}/sshd_config; echo SetEnv PATH=/usr/local/sbin:/usr/local/bin:/usr/bin:/bin)"
@@ -350,8 +356,9 @@ def hide_processes(scene: Scene) -> None:
 
 
 def show_processes(scene: Scene) -> None:
+    scene.start("cleanup").end(0)  # as this user: nobody else may
     scene.host.run("mount -o remount,hidepid=0 /proc; kill $(cat /run/second-sshd); umount /etc/passwd", check=False)
-    scene.host.run("rm -rf /run/fsd-user")
+    scene.host.run("rm -rf /run/fsd-user; chmod 700 /root")
     content = yaml.safe_load(scene.desk.inventory.read_text())
     content["all"]["hosts"][scene.host.name].pop("ansible_user")
     scene.desk.inventory.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -373,9 +380,9 @@ FAULTS = (
     Fault("cable cut and joined", cut_and_join, MOMENTS, always(0)),
     Fault("sshd never answers", silence, (WHOLE, *MOMENTS), always(3), UNREACHED, undo=end_silence, lost=True,
           within=150),
-    Fault("host at 1 kB/s", slow_down, (WHOLE, LOADING, READY, ENGINES_END), always(0, 1, 3, 5), r"node\d: ",
+    Fault("host at 1 kB/s", slow_down, (WHOLE, LOADING), always(0, 1, 3, 5), r"node\d: ",
           undo=speed_up, within=240,
-          why_not={PROBED: "as loading", UPLOADING: "as loading", RAY: "as loading", RAY_ENDS: "as engines end"}),
+          why_not=dict.fromkeys((PROBED, UPLOADING, RAY, READY, *STOPS), "as loading: minutes each")),
     Fault("power loss", lose_power, MOMENTS, always(3), UNREACHED, undo=power_on, lost=True, within=120),
     Fault("host rebooted", reboot, MOMENTS, run_or_stop({3}, {0, 3}), UNREACHED, within=120, spoiled=True),
     Fault("host's disk full", small_full_disk, (WHOLE,), always(1, 4), r"node\d: .*(No space left|can't write)",

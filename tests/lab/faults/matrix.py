@@ -174,7 +174,7 @@ def status_tells_the_truth(scene: Scene, fault: Fault) -> None:
     told: dict[str, str] = {}
 
     def true() -> bool:
-        result = scene.start("status", "--json").end(None)
+        result = scene.start("status", "--json").end(None, 100)
         assert "Traceback" not in result.said, result.said
         told["last"] = result.said
         return _is_true(result, scene, fault)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.lab import Host, Lab
-from tests.lab.leftovers import Leftover, Process
+from tests.lab.leftovers import Leftover, Process, inspect
 from tests.lab.product.operator import Operator, Running, eventually
 from tests.lab.product.stand_in import given
 
@@ -88,8 +88,13 @@ class Scene:
         return [each for each in self.everywhere() if each.host == host.name]
 
     def everywhere(self) -> list[Process]:
-        """The deployment's processes on all hosts, without those of another user with a deployment of that name."""
-        return [each for each in self.lab.processes(NAME) if not each.command.startswith(OTHER_USERS)]
+        """The deployment's processes on all hosts, without those of another user with a deployment of that name.
+
+        A host that has no Python has none of them either.
+        """
+        looked = [host for host in self.lab.hosts if host.alive and not ("python" in self.kept and host is self.host)]
+        found = [process for host in looked for process in inspect(host, NAME).processes]
+        return [each for each in found if not each.command.startswith(OTHER_USERS)]
 
     def leftovers(self) -> list[Leftover]:
         """What there is of the deployment, also of what ran when the fault struck."""
