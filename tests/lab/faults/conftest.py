@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MATRIX.soak:
+        terminalreporter.line(MATRIX.soak)
     if not MATRIX.outcomes:
         return
     terminalreporter.section("fault matrix: exit status and seconds until the command had ended")

@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -416,21 +415,3 @@ FAULTS = (
     Fault("/proc hides others", hide_processes, (WHOLE,), always(0), undo=show_processes),
 )  # fmt: skip
 """Faults of a whole cell strike before `run` is typed: how a host is set up does not change in the middle of things."""
-
-REAL = " (real Ray)"
-
-
-def real_ray(fault: Fault, stages: tuple[str, ...], **changes: Any) -> Fault:
-    """A fault of Ray's own processes, with Ray itself under the stand-in for vLLM: it starts and ends by its own time,
-    so that not every moment can be held."""
-    why = {stage: "with the stand-in for Ray" for stage in MOMENTS if stage not in stages}
-    return replace(fault, name=fault.name + REAL, stages=stages, why_not=why, within=180, **changes)
-
-
-_named = {fault.name: fault for fault in FAULTS}
-REAL_RAY_FAULTS = (
-    real_ray(_named["raylet killed"], (LOADING, READY)),
-    real_ray(_named["GCS killed"], (LOADING, READY)),
-    real_ray(_named["/tmp cleaned under Ray"], (LOADING, READY), exits=always(0, 1, 5)),
-    real_ray(_named["host rebooted"], (READY,)),
-)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.lab.faults.faults import FAULTS, REAL_RAY_FAULTS, Fault
+from tests.lab.faults.faults import FAULTS, Fault
 from tests.lab.faults.scene import Innocents, Scene
 from tests.lab.faults.stages import LOADING, STAGES, WHOLE, Stage
+from tests.lab.keepers import REPOSITORY
 from tests.lab.product.operator import Result, eventually
 
 CELLS_A_DAY = 6
+FIGURES = REPOSITORY / "docs/reliability.md"
 SETUP_ONLY = "how a host is set up does not change midway"
 
 
@@ -48,18 +50,17 @@ class Matrix:
 
     outcomes: list[Outcome] = field(default_factory=list)
     chosen_by: str = ""
+    soak: str = ""
 
 
 MATRIX = Matrix()
 
 
-def cells(faults: Sequence[Fault] = FAULTS) -> list[Cell]:
-    return [Cell(stage, fault) for fault in faults for stage in STAGES if stage.name in fault.stages]
+def cells() -> list[Cell]:
+    return [Cell(stage, fault) for fault in FAULTS for stage in STAGES if stage.name in fault.stages]
 
 
-def chosen(
-    faults: Sequence[Fault] = FAULTS, most: int = CELLS_A_DAY, environ: Mapping[str, str] = os.environ
-) -> list[Cell]:
+def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
     """All cells (FSD_FAULTS=all), those whose name has a text (FSD_FAULTS=power), or today's.
 
     Today's: the faults are shuffled once for all days, and each day takes the next few of them, with a stage by chance;
@@ -68,19 +69,28 @@ def chosen(
     wish = environ.get("FSD_FAULTS", "")
     if wish:
         MATRIX.chosen_by = f"FSD_FAULTS={wish}"
-        return [cell for cell in cells(faults) if wish == "all" or any(each in cell.name for each in wish.split(","))]
+        return [cell for cell in cells() if wish == "all" or any(each in cell.name for each in wish.split(","))]
     seed = int(environ.get("FSD_FAULTS_SEED") or time.strftime("%Y%m%d", time.gmtime()))
     MATRIX.chosen_by = f"FSD_FAULTS_SEED={seed} repeats this choice, FSD_FAULTS=all runs every cell"
-    return of_day(seed, faults, most)
+    return of_day(seed)
 
 
-def of_day(seed: int, faults: Sequence[Fault] = FAULTS, most: int = CELLS_A_DAY) -> list[Cell]:
+def proven() -> list[Cell]:
+    """The cells whose figures stand in docs/reliability.md: a day's part is taken from these."""
+    rows = [[word.strip() for word in line.strip("| ").split("|")] for line in FIGURES.read_text().splitlines()]
+    shown = {(row[0], stage.name): said for row in rows for stage, said in zip(STAGES, row[1:], strict=False)}
+    return [cell for cell in cells() if shown.get((cell.fault.name, cell.stage.name), "·") not in "·–"]
+
+
+def of_day(seed: int, most: int = CELLS_A_DAY) -> list[Cell]:
     """So many cells of a seed, each of another fault. Days that follow each other go through all faults in turn."""
+    from_these = proven()
+    faults = list({cell.fault.name: cell.fault for cell in from_these}.values())
     order = random.Random(0).sample(faults, len(faults))
     day = int(time.mktime(time.strptime(str(seed), "%Y%m%d")) // 86400) if re.fullmatch(r"20\d{6}", str(seed)) else seed
     chance = random.Random(seed)
     picked = [order[(day * most + at) % len(order)] for at in range(most)]
-    return [chance.choice(cells([fault])) for fault in picked]
+    return [chance.choice([cell for cell in from_these if cell.fault is fault]) for fault in picked]
 
 
 def go_through(cell: Cell, scene: Scene, innocents: Innocents) -> None:
@@ -228,7 +238,7 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     seen = {(each.cell.fault.name, each.cell.stage.name): each for each in outcomes}
     head = ["fault", *(stage.name for stage in STAGES)]
     rows = [[fault.name, *(_shown(seen.get((fault.name, stage.name)), fault, stage) for stage in STAGES)]
-            for fault in (*FAULTS, *REAL_RAY_FAULTS) if any(name == fault.name for name, _ in seen)]  # fmt: skip
+            for fault in FAULTS if any(name == fault.name for name, _ in seen)]  # fmt: skip
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
     ruler = ["-" * width for width in widths]
