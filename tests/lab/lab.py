@@ -100,6 +100,8 @@ class Lab:
         process = start(self.slot, index, hidden(self.mounts))
         self._booted.append(process)
         booted = connect(self.slot, index, process)
+        assert process.stdout is not None
+        process.stdout.close()
         states = tuple(booted if at == index else host.state for at, host in enumerate(self.hosts))
         self.state = replace(self.state, hosts=states)
         (self.slot.directory / STATE).write_text(self.state.dumps())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from flagscale_deploy.records import lock
+from flagscale_deploy.lock import lock
 from flagscale_deploy.request import Options, load_request
 from tests.lab import Host
 from tests.lab.faults.scene import NAME, PORT, STATE, Scene
@@ -61,10 +61,13 @@ def let_go_of_lock(scene: Scene) -> None:
 
 
 def uploading(scene: Scene) -> None:
-    """The second host has its files, and can't write its record."""
+    """The second host is reserved, has its files, and can't write its record: what holds it came after `reserve`."""
     host = scene.lab.hosts[1]
     directory = f"{STATE}/{host.name}"
-    made = f"mkdir -p -m 700 {STATE} {directory} && exec flock -F {directory}/record.lock sleep 3600"
+    made = (
+        f"until grep -qs run_id {directory}/record.json; do sleep 0.01; done;"
+        f" exec flock -F {directory}/record.lock sleep 3600"
+    )
     started = host.run(f"setsid bash -c '{made}' </dev/null >/dev/null 2>&1 & echo $!")
     scene.kept["record"] = started.stdout.strip()
     running = scene.start("run")
