@@ -6,7 +6,7 @@ STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-quick format clean system node
+.PHONY: help demo test faults check bench bench-quick format clean system node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or
 
 test: $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
 	@$(STEP) "all tests" $(VENV)/bin/python -m pytest
+
+faults: $(VENV)/.installed node ## every fault at every stage, and 50 starts and stops in a row (root); writes faults.md
+	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
 
 check: $(VENV)/.installed ## format, lint, types and unit tests, warnings as errors
 	@$(STEP) "format: ruff format --check" $(VENV)/bin/ruff format --check
@@ -34,7 +37,7 @@ format: $(VENV)/.installed ## format the code and mend what the linter can mend
 	@$(VENV)/bin/ruff check --fix
 
 clean: ## remove what was built in this clone; what `make test` built for hosts stays in the cache and is named
-	rm -rf $(VENV) build dist outputs smoke-artifacts *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist outputs smoke-artifacts faults.md *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@echo "kept: $${FSD_CACHE:-$$HOME/.cache/flagscale-deploy} (node environments and models)"
 
 system:

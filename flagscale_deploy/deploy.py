@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,7 +96,8 @@ def bring_up(
         failure = give_up(cause, plan, spec, fleet, folder, say, keep=keep_on_failure)
         raise RunFailedError(failure, folder, plan.deployment) from error
     except Exception as error:
-        (folder.path / "error.txt").write_text(redactor.redact(traceback.format_exc()), encoding="utf-8")
+        with suppress(OSError):  # what was started is taken down, also where nothing can be written here
+            (folder.path / "error.txt").write_text(redactor.redact(traceback.format_exc()), encoding="utf-8")
         bug = DeployError(f"an error of this tool: {type(error).__name__}: {error} ({folder.path / 'error.txt'})")
         raise RunFailedError(
             give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment

@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Literal
 
 State = Literal["running", "progress", "done", "failed", "note"]
 
@@ -63,19 +64,34 @@ def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
 
 
 class JsonLines:
-    """A sink that writes one JSON object a line, each passed through `redact` first."""
+    """A sink that writes one JSON object a line, each passed through `redact` first.
+
+    A file that can't be written any more (a disk that is full) ends nothing: `problem` says why, and that is all.
+    """
 
     def __init__(self, path: Path, redact: Callable[[str], str]) -> None:
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self.problem = ""
         self._redact = redact
+        self._file: FileIO | None = None
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            self.problem = error.strerror or str(error)
 
     def __call__(self, event: Event) -> None:
+        if self._file is None or self.problem:
+            return
         said = {key: value for key, value in asdict(event).items() if value is not None}
-        self._file.write(self._redact(json.dumps(said, ensure_ascii=False)) + "\n")
-        self._file.flush()
+        line = self._redact(json.dumps(said, ensure_ascii=False)) + "\n"
+        try:
+            self._file.write(line.encode(errors="replace"))
+        except OSError as error:
+            self.problem = error.strerror or str(error)
 
     def __enter__(self) -> JsonLines:
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

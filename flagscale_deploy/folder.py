@@ -15,6 +15,8 @@ from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.contract import plan_json
 from flagscale_deploy.plan.model import Plan
 
+REMEDY = "set experiment.exp_dir, or free the disk"
+
 
 def new_run_id() -> str:
     """A name for a run: sorts by time, and no other run has it."""
@@ -24,7 +26,7 @@ def new_run_id() -> str:
 def runs(exp_dir: str) -> Path:
     """Where runs are kept, made if it is not there. Raises InputError where that is not possible."""
     path = Path(exp_dir) / "runs"
-    make_directory(path, "set experiment.exp_dir, or free the disk")
+    make_directory(path, REMEDY)
     return path
 
 
@@ -53,7 +55,7 @@ class RunFolder:
     def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
         """Make it, mode 0700. Raises InputError where that is not possible."""
         path = runs(exp_dir) / run_id
-        make_directory(path, "set experiment.exp_dir, or free the disk", fresh=True)
+        make_directory(path, REMEDY, fresh=True)
         return cls(path, redact)
 
     @property
@@ -65,13 +67,17 @@ class RunFolder:
         return self.path / "logs"
 
     def write_plan(self, plan: Plan) -> None:
-        """plan.json and, by host, the very scripts that are sent."""
+        """plan.json and, by host, the very scripts that are sent. Raises InputError where that is not possible."""
         self.write_json("plan.json", plan_json(plan))
         write_scripts(self.path / "scripts", plan.scripts)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Raises InputError where that is not possible."""
         text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
-        (self.path / name).write_text(text + "\n", encoding="utf-8")
+        try:
+            (self.path / name).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError.at(str(self.path / name), f"cannot be written: {error.strerror}", REMEDY) from error
 
 
 def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:

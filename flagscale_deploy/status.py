@@ -117,7 +117,7 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
     """The status that hosts' answers (of `remote/inspect.py`) amount to."""
     found = answers(results)
     records = {name: answer["record"] for name, answer in found.items() if answer["record"]}
-    newest = max(records.values(), key=lambda each: each.get("started_at", 0), default=None)
+    newest = max(records.values(), key=_age, default=None)
     hosts = tuple(_host(name, result, now) for name, result in results.items())
     instances, routers = (
         tuple(_instance(each, found, results, newest or {}) for each in (newest or {}).get(kind, ()))
@@ -139,6 +139,11 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
     )
 
 
+def _age(record: Mapping[str, Any]) -> tuple[bool, float]:
+    """Orders records by their time; hosts' clocks may be wrong, so what was stopped is older than what was not."""
+    return not record.get("stopped_at"), record.get("started_at", 0)
+
+
 def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStatus:
     if isinstance(result, HostError):
         return HostStatus(name, "UNKNOWN", problem=result.problem)
@@ -158,7 +163,7 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
         roles=tuple(dict.fromkeys(record.get("roles", ()))),
         processes=result["live"],
         gpus=tuple(record.get("gpus", ())),
-        uptime=now - record["started_at"] if state == "running" and "started_at" in record else None,
+        uptime=max(0.0, now - record["started_at"]) if state == "running" and "started_at" in record else None,
         versions=record.get("versions"),
         problem="" if stopped or finished else problem,
     )

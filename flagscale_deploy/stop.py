@@ -10,6 +10,7 @@ from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program
 
@@ -105,6 +106,14 @@ def _stopping(
     fleet: Fleet, deployment: str, run_id: str | None, grace: float, stage: str, say: Sink, watch: Deadline
 ) -> Callable[[Host], dict[str, Any]]:
     def work(host: Host) -> dict[str, Any]:
+        """A connection that breaks is made again, once: the program goes on without it, and may be run twice."""
+        connection = fleet.connection(host.name)
+        try:
+            return stop_on(host, connection)
+        except ConnectError:
+            return stop_on(host, fleet.connection(host.name))
+
+    def stop_on(host: Host, connection: Connection) -> dict[str, Any]:
         args = {
             "deployment": deployment,
             "host": host.name,
@@ -113,7 +122,6 @@ def _stopping(
             "ray_grace": RAY_GRACE_SECONDS,
             "only": stage if stage == ENGINES else None,
         }
-        connection = fleet.connection(host.name)
         with Program(
             connection, "stop", args, timeout=watch.seconds, cancelled=fleet.cancelled, bounded=False
         ) as program:
@@ -136,9 +144,12 @@ def _host_stop(name: str, engines: dict[str, Any] | HostError, ray: dict[str, An
         return HostStop(name, state, problem=ray.problem)
     before = engines if isinstance(engines, dict) else {"ended": 0, "seconds": 0.0, "segments": 0}
     ended = before["ended"] + ray["ended"]
+    unclosed = ray.get("unclosed", "")
+    state = "survivors" if ray["survivors"] else "failed" if unclosed else "stopped" if ended else "nothing"
     return HostStop(
         host=name,
-        state="survivors" if ray["survivors"] else "stopped" if ended else "nothing",
+        state=state,
+        problem=unclosed and f"{ended} processes ended, none left, but its secrets or record stay: {unclosed}",
         ended=ended,
         survivors=tuple(ray["survivors"]),
         ports_left=tuple(ray["ports_left"]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from flagscale_deploy.errors import ConnectError, HostError
+from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
 from flagscale_deploy.lock import unlock as unlock_deployment
@@ -20,7 +21,7 @@ def stop(
 ) -> StopReport:
     """End the deployment on every host that can be reached, and verify it. Raises LockedError."""
     with request.fleet() as fleet:
-        with _lock_if_reachable(request, fleet, what, lock_wait, say):
+        with _lock_if_possible(request, fleet, what, lock_wait, say):
             return stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
 
 
@@ -29,7 +30,7 @@ def cleanup(
 ) -> StopReport:
     """Stop, then remove what is left on the hosts where nothing runs any more. Raises LockedError."""
     with request.fleet() as fleet:
-        with _lock_if_reachable(request, fleet, what, lock_wait, say):
+        with _lock_if_possible(request, fleet, what, lock_wait, say):
             report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
             clean = [host.host for host in report.hosts if host.state in ("stopped", "nothing")]
             results = _remove(request, fleet, clean, say)
@@ -56,12 +57,16 @@ def unlock(request: Request, *, force: bool = False) -> Unlocked:
         return unlock_deployment(fleet, request.inventory.head.name, request.deployment, force=force)
 
 
-def _lock_if_reachable(request: Request, fleet: Fleet, what: str, wait: float, say: Sink) -> Any:
-    """The lock; nothing where the head can't be reached: the other hosts can still be freed."""
+@contextmanager
+def _lock_if_possible(request: Request, fleet: Fleet, what: str, wait: float, say: Sink) -> Iterator[None]:
+    """The lock; none where the head can't be reached, or can't keep one (a disk that is full, or read-only): what runs
+    has to end all the same. Raises LockedError where somebody else holds it."""
     head = request.inventory.head.name
-    try:
-        fleet.connection(head)
-    except ConnectError as error:
-        say(Event(what, "note", head, f"no lock, because the head cannot be reached: {error.problem}"))
-        return nullcontext()
-    return lock(fleet, head, request.deployment, what, wait)
+    with ExitStack() as held:
+        try:
+            fleet.connection(head)
+            held.enter_context(lock(fleet, head, request.deployment, what, wait))
+        except (ConnectError, RemoteError) as error:
+            why = "be reached" if isinstance(error, ConnectError) else "keep one"
+            say(Event(what, "note", head, f"no lock, because the head cannot {why}: {error.problem}"))
+        yield

@@ -11,7 +11,7 @@ from flagscale_deploy.api.checking import examine, refuse_failed
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.checks.table import refuse_unskippable
 from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
-from flagscale_deploy.errors import CheckError
+from flagscale_deploy.errors import CheckError, InputError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.folder import RunFolder, runs
 from flagscale_deploy.inventory.again import again
@@ -91,7 +91,11 @@ def run(
                     for event in history:
                         lines(event)
                     journal.add(lines)
-                    up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
+                    try:
+                        up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
+                    finally:
+                        if lines.problem:
+                            journal(Event("run", "note", text=f"{folder.events} is not complete: {lines.problem}"))
             except RunFailedError:
                 raise
             except BaseException:
@@ -105,7 +109,7 @@ def run(
         "stages": stages,
         "elapsed": elapsed,
     }
-    folder.write_json("report.json", ended)
+    _write_report(folder, ended, journal)
     found = [replace(each, endpoint=up.endpoints.get(each.name, each.endpoint)) for each in made.entrances]
     return RunResult(made, None, up, folder, _endpoints(found), _secured(request), stages, elapsed)
 
@@ -185,8 +189,16 @@ def _bring_up(
         return bring_up(made, request.serve, fleet, facts, folder, redactor, say, keep_on_failure=keep)
     except RunFailedError as error:
         error.take_down = again(request.inventory, "stop", made.deployment)
-        folder.write_json("report.json", {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)})
+        _write_report(folder, {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)}, say)
         raise
+
+
+def _write_report(folder: RunFolder, content: Mapping[str, Any], say: Sink) -> None:
+    """How the run ended stays true where it can't be written down, on a disk that is full, say."""
+    try:
+        folder.write_json("report.json", content)
+    except InputError as error:
+        say(Event("run", "note", text=str(error)))
 
 
 def _secured(request: Request) -> bool:

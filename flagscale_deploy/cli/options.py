@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -95,8 +96,10 @@ def command(function: F) -> F:
         try:
             code = function(console, **words)
         except DeployError as error:
+            _end_on_interrupt(error.exit_code)
             code = _report(console, error, bool(words.get("as_json")))
         except KeyboardInterrupt:
+            _end_on_interrupt(130)
             console.error("interrupted")
             code = 130
         except BrokenPipeError:
@@ -111,6 +114,17 @@ def command(function: F) -> F:
         sys.exit(code or 0)
 
     return guarded  # type: ignore[return-value]  # the same function to click
+
+
+def _end_on_interrupt(code: int) -> None:
+    """Whoever interrupts once more while a command says how it ended gets this exit status, and no traceback.
+
+    At its very end the interpreter takes handlers away, and the default would be to die of the signal.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(code))
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

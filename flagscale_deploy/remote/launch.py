@@ -79,7 +79,10 @@ def make_temporary_directory(args: Dict[str, Any]) -> None:
 
 
 def run(directory: Path, args: Dict[str, Any]) -> None:
-    """Start the script and wait as long as asked for."""
+    """Start the script and wait as long as asked for. Nothing is started for an operator who has gone meanwhile: his
+    lock has gone with him, and a `stop` may have been here before us."""
+    if lifeline_lost():
+        return
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
     if log.exists():
         os.replace(str(log), str(log.with_suffix(".previous.log")))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from flagscale_deploy.remote import launch, lock, ports, proc, processes, record, restarts, state
+from flagscale_deploy.remote import launch, lock, ports, proc, processes, ray_temp, record, restarts, state
 from flagscale_deploy.remote.wire import say
 
 WAIT_SECONDS = 20.0
@@ -35,8 +35,18 @@ def main(args: Dict[str, Any]) -> None:
                 state.make(each)
             for name in ("app", restarts.NAME):  # of an earlier run: a program's files, what was restarted
                 shutil.rmtree(str(directory / name), ignore_errors=True)
+            forget_all_but_last(args)
             record.update(args["deployment"], args["host"], lambda known: take(known, args))
         say(taken=found)
+
+
+def forget_all_but_last(args: Dict[str, Any]) -> None:
+    """Of the temporary directories of earlier runs (Ray's logs are in them) the last one's is kept, as its logs are:
+    a deployment that is stopped and run again every night would fill the disk."""
+    last = (record.read(args["deployment"], args["host"]) or {}).get("ray_temp_dir")
+    for path in ray_temp.directories(args["deployment"], args["host"], {}):
+        if path != last:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

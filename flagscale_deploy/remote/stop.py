@@ -4,8 +4,9 @@ main({deployment, host, run_id: None | text, grace, ray_grace, only: None | "eng
 between SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event":
 "stage", "stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not
 do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
-pid, command}], "segments": n, "after_stop": None | {exit_code, log}}, where `segments` counts what was removed from
-/dev/shm, and the exit code is None if the script did not end in time.
+pid, command}], "segments": n, "after_stop": None | {exit_code, log}, "unclosed": ""}, where `segments` counts what was
+removed from /dev/shm, `unclosed` is why secrets or the record could not be changed, and the exit code is None if the
+script did not end in time.
 
 Before it looks for anything it forbids restarts (`restarts.py`) and takes the entry for a reboot away (`boot.py`): what
 dies now stays dead.
@@ -62,7 +63,7 @@ def main(args: Dict[str, Any]) -> None:
     segments.note(found)
     _tell(event="found", count=len(found))
     act.end(ending.Stage("engines", engines, args["grace"]))
-    done: Dict[str, Any] = {"ports_left": [], "after_stop": None}
+    done: Dict[str, Any] = {"ports_left": [], "after_stop": None, "unclosed": ""}
     if args.get("only") == "engines":
         done["survivors"] = act.survivors(engines)
     else:
@@ -88,13 +89,12 @@ def _finish(
     survivors = act.survivors(ours)
     stopped_before = not act.seen and (not known or known.get("stopped_at"))
     if survivors or stopped_before:
-        return {"survivors": survivors, "after_stop": None}
+        return {"survivors": survivors, "after_stop": None, "unclosed": ""}
     after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{known.get('run_id') or 'stop'}")
     act.end(ending.Stage("after_stop", ours, RAY_GRACE_SECONDS))
     survivors = act.survivors(ours)
-    if known and not survivors:
-        _close(deployment, host)
-    return {"survivors": survivors, "after_stop": after_stop}
+    unclosed = _close(deployment, host) if known and not survivors else ""
+    return {"survivors": survivors, "after_stop": after_stop, "unclosed": unclosed}
 
 
 def _tell(**message: Any) -> None:
@@ -115,8 +115,19 @@ def _after_stop(directory: Path, marker: str) -> Optional[Dict[str, Any]]:
     return {"exit_code": ended.code, "log": str(log)}
 
 
-def _close(deployment: str, host: str) -> None:
-    """Secrets go; the record says that and by whom this was stopped."""
+def _close(deployment: str, host: str) -> str:
+    """Secrets go; the record says that and by whom this was stopped. Returns what kept it from that, if anything."""
+    try:
+        _remove_secrets(deployment, host)
+        client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
+        by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
+        record.update(deployment, host, lambda now: now.update(stopped_at=time.time(), stopped_by=by))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _remove_secrets(deployment: str, host: str) -> None:
     secrets = state.directory(deployment, host) / "secrets"
     if secrets.is_dir() and not secrets.is_symlink():
         for entry in os.scandir(secrets):
@@ -124,6 +135,3 @@ def _close(deployment: str, host: str) -> None:
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
                 os.unlink(entry.path)
-    client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
-    by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
-    record.update(deployment, host, lambda now: now.update(stopped_at=time.time(), stopped_by=by))

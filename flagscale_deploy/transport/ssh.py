@@ -17,12 +17,15 @@ from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyEr
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
+from flagscale_deploy.transport.pulse import Pulse
 
 CHUNK = 1 << 16
 KEEPALIVE_SECONDS = 5
 SILENCE_MILLISECONDS = 30_000
 """A connection whose packets nobody acknowledges for so long is lost (TCP_USER_TIMEOUT; the default is 15 minutes)."""
 LOST_SECONDS = 0.5
+SEND_SECONDS = 120.0
+"""How long a program may leave unread what is sent to it."""
 
 IDLE_SECONDS = 2.5
 """How often an idle connection's thread wakes up to look after it: Paramiko's 0.1 s cost 1000 hosts a whole core."""
@@ -38,6 +41,7 @@ class SshConnection:
         self.host = host
         self._timeout = connect_timeout
         self._fabric: fabric.Connection | None = None
+        self._pulse: Pulse | None = None
 
     def open(self) -> None:
         if self._fabric is not None and self._fabric.is_connected:
@@ -50,14 +54,16 @@ class SshConnection:
             except paramiko.BadHostKeyException as error:
                 raise _changed_key(self.host, self._fabric, error) from error
         _notice_silence(self._fabric.transport)
+        self._pulse = Pulse(self._fabric.transport)
 
     def start(self, command: str) -> SshRunning:
         self.open()
         assert self._fabric is not None
+        assert self._pulse is not None
         with _errors_of(self.host):
             channel = self._fabric.transport.open_session(timeout=self._timeout)
             channel.exec_command(command)
-        return SshRunning(self.host.name, channel)
+        return SshRunning(self.host.name, channel, self._pulse)
 
     def close(self) -> None:
         for hop in _hops(self._fabric) if self._fabric is not None else ():
@@ -69,8 +75,9 @@ class SshConnection:
 class SshRunning:
     """A command on a channel of its own."""
 
-    def __init__(self, host: str, channel: paramiko.Channel) -> None:
-        self._host, self._channel = host, channel
+    def __init__(self, host: str, channel: paramiko.Channel, pulse: Pulse) -> None:
+        self._host, self._channel, self._pulse = host, channel, pulse
+        channel.settimeout(SEND_SECONDS)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
 
@@ -91,13 +98,20 @@ class SshRunning:
         channel = self._channel
         for attempt in (0, 1):
             if channel.recv_ready():
+                self._pulse.heard()
                 return "stdout", channel.recv(CHUNK)
             if channel.recv_stderr_ready():
+                self._pulse.heard()
                 return "stderr", channel.recv_stderr(CHUNK)
             if channel.eof_received or channel.closed:
                 return self._rest()
             if attempt == 0:
                 self._poll.poll(timeout * 1000)
+        if silent := self._pulse.silent_for():
+            self._channel.get_transport().close()
+            raise UnreachableError(
+                self._host, f"its SSH server has not answered for {silent:.0f} s", "look at the host's load and disks"
+            )
         return "stdout", b""
 
     def exit_code(self, timeout: float) -> int:

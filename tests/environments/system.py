@@ -26,6 +26,8 @@ LAB_PROGRAMS = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "setpriv": "util-linux",
+    "fish": "fish",
+    "tcsh": "tcsh",
 }
 
 

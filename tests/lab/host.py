@@ -84,7 +84,7 @@ class Host:
         network.set_cable(self.slot.cable(self.index), up=True)
 
     def kill(self) -> None:
-        """Power loss: all processes are gone at once, and the host doesn't come back."""
+        """Power loss: all processes are gone at once, and the host doesn't come back unless `Lab.power_on` boots it."""
         self.state.power_off()
 
     def rate(self, mbit: float | None) -> None:

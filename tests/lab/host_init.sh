@@ -20,7 +20,7 @@ hostname "$name"
 # Borrowed directories may lie under the paths that are about to be hidden: hold them first.
 i=0
 for directory in "$@"; do
-  mkdir "$host/borrowed/$i"
+  mkdir -p "$host/borrowed/$i"   # there already on a host that boots again
   mount --bind "$directory" "$host/borrowed/$i"
   i=$((i + 1))
 done

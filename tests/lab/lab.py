@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.lab.boot import connect, hidden, start, wait_for_sshd
 from tests.lab.demolition import processes_in, reap
 from tests.lab.host import Host
 from tests.lab.keepers import ForeignKeeper, Keeper, LabError, OwnKeeper
 from tests.lab.leftovers import Leftover, Process, inspect
 from tests.lab.permission import obstacle
-from tests.lab.slots import Slot, registry
+from tests.lab.slots import STATE, Slot, registry
 from tests.lab.state import LabState
 
 THIS_PROCESS = -1
@@ -44,6 +48,8 @@ class Lab:
             "owner": os.getpid() if owner == THIS_PROCESS else owner,
         }
         self._keeper: Keeper = OwnKeeper(wish)
+        self.mounts = directories
+        self._booted: list[subprocess.Popen[str]] = []
         self._hold(self._keeper.state)
 
     @classmethod
@@ -54,6 +60,7 @@ class Lab:
             raise LabError(f"no lab in slot {slot}")
         lab = cls.__new__(cls)
         lab._keeper = ForeignKeeper(state)
+        lab.mounts, lab._booted = [], []
         lab._hold(state)
         return lab
 
@@ -74,6 +81,9 @@ class Lab:
         Raises LabError naming every process, link or mount that remains.
         """
         self._keeper.end()
+        for process in self._booted:
+            process.kill()
+            process.wait()
         try:
             with registry():
                 reap()  # a keeper that was killed could not clean up
@@ -81,6 +91,25 @@ class Lab:
             raise LabError(str(error)) from error
         if left := processes_in(host.state.namespace for host in self.hosts):
             raise LabError(f"{self.slot.bridge} was taken down and left processes {left}")
+
+    def power_on(self, index: int) -> Host:
+        """Boot a host that was killed: its disks are as they were, pids begin anew, and so does the boot id.
+
+        `hosts[index]` is it from then on. It dies with this process.
+        """
+        process = start(self.slot, index, hidden(self.mounts))
+        self._booted.append(process)
+        booted = connect(self.slot, index, process)
+        assert process.stdout is not None
+        process.stdout.close()
+        states = tuple(booted if at == index else host.state for at, host in enumerate(self.hosts))
+        self.state = replace(self.state, hosts=states)
+        (self.slot.directory / STATE).write_text(self.state.dumps())
+        self.hosts[index] = host = Host(self.slot, index, booted)
+        wait_for_sshd(self.slot, index, process)
+        # The kernel is the machine's, and so would its boot id be.
+        host.run(f"echo {uuid.uuid4()} >/run/boot_id && mount --bind /run/boot_id /proc/sys/kernel/random/boot_id")
+        return host
 
     @property
     def known_hosts(self) -> Path:

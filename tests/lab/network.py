@@ -18,9 +18,16 @@ def make_bridge(slot: Slot) -> None:
 
 
 def plug_in(slot: Slot, index: int, pid: int) -> None:
-    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`."""
-    cable = slot.cable(index)
-    _ip(f"link add {cable} type veth peer name eth0 netns {pid}", f"link set {cable} master {slot.bridge} up")
+    """Lay a cable from the bridge to `eth0` in the network namespace of process `pid`.
+
+    A host that boots again has the same network card: its neighbours know its address for half a minute.
+    """
+    cable, card = slot.cable(index), f"02:77:00:{slot.number:02x}:00:{index + 1:02x}"
+    subprocess.run(["ip", "link", "del", cable], capture_output=True, check=False)  # that of an earlier boot
+    _ip(
+        f"link add {cable} type veth peer name eth0 address {card} netns {pid}",
+        f"link set {cable} master {slot.bridge} up",
+    )
 
 
 def set_cable(cable: str, *, up: bool) -> None:
@@ -28,11 +35,15 @@ def set_cable(cable: str, *, up: bool) -> None:
 
 
 def shape(cable: str, pid: int, mbit: float | None) -> None:
-    """Limit the link to `mbit` Mbit/s in each direction; None lifts the limit. `pid` is a process of the host."""
+    """Limit the link to `mbit` Mbit/s in each direction; None lifts the limit. `pid` is a process of the host.
+
+    Above 1 Mbit/s the first 256 KiB pass at once; below it one packet does.
+    """
+    burst, latency = ("256k", "50ms") if mbit is None or mbit > 1 else ("2k", "4s")
     for where, device in (([], cable), (["nsenter", f"--net=/proc/{pid}/ns/net"], "eth0")):
         subprocess.run([*where, "tc", "qdisc", "del", "dev", device, "root"], capture_output=True, check=False)
         if mbit is not None:
-            limit = ["tbf", "rate", f"{mbit}mbit", "burst", "256k", "latency", "50ms"]
+            limit = ["tbf", "rate", f"{mbit}mbit", "burst", burst, "latency", latency]
             _run([*where, "tc", "qdisc", "add", "dev", device, "root", *limit])
 
 

@@ -97,7 +97,7 @@ def test_there_is_no_circle() -> None:
         ("click", ("cli",)),
         ("fabric", ("transport.ssh",)),
         ("invoke", ("transport.ssh",)),
-        ("paramiko", ("transport.ssh", "transport.hostkeys")),
+        ("paramiko", ("transport.ssh", "transport.hostkeys", "transport.pulse")),
         ("rich", ("console", "views")),
         ("jinja2", ("render", "inventory.references")),
         ("omegaconf", ("config",)),

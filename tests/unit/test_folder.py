@@ -12,6 +12,12 @@ from flagscale_deploy.folder import RunFolder, new_run_id, safe_name, write_scri
 from tests.unit.plan.given import inventory, planned, spec
 
 
+def test_what_a_full_disk_does_not_take_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "report.json").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"report\.json: cannot be written: No space left on device\n.*exp_dir"):
+        RunFolder(tmp_path).write_json("report.json", {"verdict": "ready"})
+
+
 def test_run_ids_are_unique_and_their_names_sort_by_time() -> None:
     made = [new_run_id() for _ in range(50)]
     assert len(set(made)) == 50

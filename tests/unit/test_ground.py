@@ -122,6 +122,15 @@ def test_events_are_written_as_json_lines_without_secrets(tmp_path: Path) -> Non
     ]
 
 
+def test_events_that_a_full_disk_does_not_take_end_nothing(tmp_path: Path) -> None:
+    for path, problem in ((Path("/dev/full"), "No space left on device"), (tmp_path / "no/where", "No such file")):
+        with JsonLines(path, str) as lines:
+            lines(Event("serve", "done"))
+            lines(Event("serve", "done"))
+            assert problem in lines.problem
+        lines(Event("run", "note"))  # what comes when it is closed is not written
+
+
 def test_a_stage_lasts_from_its_first_event_to_its_last() -> None:
     events = [
         Event("a", "running", at=1.0),

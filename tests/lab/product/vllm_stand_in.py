@@ -11,12 +11,14 @@ if there is one. `STAND_IN` in its environment tells it to misbehave, in words w
     tokenless   is healthy, and fails whatever asks for tokens
     stubborn    ignores SIGTERM
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
+    core        has an engine core of its own, VLLM::EngineCore, and ends with the line in STAND_IN_ERROR when that ends
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
 
 While /dev/shm/vllm-stand-in/doomed is there, every stand-in of the host dies as with `dies`.
-
-SIGUSR1 ends it with the line in STAND_IN_ERROR, SIGUSR2 makes its engine die behind it: it says that line, answers
-/health with 503 from then on, and no tokens. STAND_IN_METRICS is JSON: figures by name, for /metrics.
+While there is a file /dev/shm/hold-loading it does not finish loading, and while there is /dev/shm/hold-engine it does
+not end of SIGTERM. SIGUSR1 ends it with the line in STAND_IN_ERROR, SIGUSR2 makes its engine die behind it: it says
+that line, answers /health with 503 from then on, and no tokens. STAND_IN_METRICS is JSON: figures by name, for
+/metrics.
 """
 
 from __future__ import annotations
@@ -36,13 +38,14 @@ from typing import Any
 from urllib.parse import quote
 
 PLACE = Path("/dev/shm/vllm-stand-in")
+HOLD_LOADING, HOLD_ENGINE = Path("/dev/shm/hold-loading"), Path("/dev/shm/hold-engine")
 WORDS = os.environ.get("STAND_IN", "").split(",")
 KEY = os.environ.get("VLLM_API_KEY")
 METRICS = json.loads(os.environ.get("STAND_IN_METRICS", "{}"))
 LOADING = "Loading safetensors checkpoint shards: {percent}% Completed | {done}/4 [00:0{done}<00:01,  1.00it/s]"
 
 
-sick = threading.Event()
+sick, ending = threading.Event(), threading.Event()
 
 
 def main() -> None:
@@ -51,7 +54,9 @@ def main() -> None:
     port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
     if "stubborn" in WORDS:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    children = fork_renamed() if "forks" in WORDS else []
+    else:
+        signal.signal(signal.SIGTERM, end_when_let)
+    children = fork_renamed() if "forks" in WORDS else start_core() if "core" in WORDS else []
     write_down(port, children)
     say(f"vLLM API server version 0.0 (a stand-in), pid {os.getpid()}")
     load()
@@ -67,6 +72,13 @@ def die(_number: int, _frame: object) -> None:
     os._exit(1)
 
 
+def end_when_let(_number: int, _frame: object) -> None:
+    ending.set()
+    while HOLD_ENGINE.exists():
+        time.sleep(0.02)
+    os._exit(0)
+
+
 def fall_ill(_number: int, _frame: object) -> None:
     say(f"ERROR 11-22 10:00:00 [core.py:42] {os.environ['STAND_IN_ERROR']}")
     sick.set()
@@ -78,6 +90,19 @@ def fork_renamed() -> list[int]:
     orphan = subprocess.check_output(["bash", "-c", f"({renamed}) >/dev/null 2>&1 & echo $!"], text=True)
     apart = subprocess.Popen(["bash", "-c", renamed], start_new_session=True)
     return [int(orphan), apart.pid]
+
+
+def start_core() -> list[int]:
+    """A process that is called as vLLM's engine core is; without it there is no engine."""
+    core = subprocess.Popen(["bash", "-c", "exec -a VLLM::EngineCore sleep 3600"])
+    threading.Thread(target=die_with, args=(core,), daemon=True).start()
+    return [core.pid]
+
+
+def die_with(core: subprocess.Popen[bytes]) -> None:
+    core.wait()
+    if not ending.wait(0.5):  # SIGTERM comes to both at the same time
+        die(0, None)
 
 
 def write_down(port: int, children: list[int]) -> None:
@@ -92,6 +117,8 @@ def load() -> None:
     for done in range(1, 5):
         say(LOADING.format(percent=25 * done, done=done))
         time.sleep(0.05)
+        while HOLD_LOADING.exists():
+            time.sleep(0.02)
         if "stuck" in WORDS:
             say(f"ERROR 11-22 10:00:00 [ray_utils.py:42] {os.environ['STAND_IN_ERROR']}")
         if "hangs" in WORDS or "stuck" in WORDS:

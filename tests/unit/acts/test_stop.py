@@ -78,6 +78,30 @@ def test_a_host_that_cannot_be_reached_is_unknown_and_never_stopped() -> None:
     assert heard.texts("stop", "failed") == ["UNKNOWN: no answer"]
 
 
+def test_a_connection_that_breaks_is_made_again_once() -> None:
+    broken: list[str] = []
+
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu01" and not broken:
+            broken.append(host.name)
+            yield UnreachableError("gpu01", "the SSH connection was lost")
+        yield done(2 if args["only"] else 1)
+
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
+    assert [(host.host, host.state, host.ended) for host in report.hosts] == [
+        ("gpu01", "stopped", 3), ("gpu02", "stopped", 3),
+    ]  # fmt: skip
+
+
+def test_secrets_that_cannot_be_removed_are_a_failure_and_what_ended_is_told() -> None:
+    unclosed = "[Errno 30] Read-only file system: '/root/.flagscale-deploy/qwen/gpu01/secrets/env'"
+    _, report, heard = stopping(done(2), done(1, unclosed=unclosed))
+    assert {host.state for host in report.hosts} == {"failed"}
+    assert report.exit_code == 1
+    told = f"failed: 3 processes ended, none left, but its secrets or record stay: {unclosed}"
+    assert heard.texts("stop", "failed") == [told] * 2
+
+
 def test_a_program_that_fails_is_a_failure_and_not_unknown() -> None:
     fleet = FakeFleet(answering(stop=lambda _host, _args: [Stderr(b"boom\n"), Exit(1)]))
     report = stop_deployment(fleet, "qwen", 1.0, Heard())

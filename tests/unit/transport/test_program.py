@@ -6,8 +6,11 @@ import ast
 import gc
 import itertools
 import json
+import os
 import resource
 import shlex
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -20,10 +23,11 @@ import pytest
 from flagscale_deploy import remote
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote import ray_temp
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport import program as programs
 from flagscale_deploy.transport.local import LocalConnection
-from flagscale_deploy.transport.program import Program, bundle, call, closure, command
+from flagscale_deploy.transport.program import READER, Program, bundle, call, closure, command
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 
 ROOM = Path(next(iter(remote.__path__)))
@@ -227,6 +231,48 @@ def test_cancelling_ends_a_wait(send: Any) -> None:
         cancelled.set()
         with pytest.raises(InterruptedByUser):
             next(heard)
+
+
+def test_nothing_is_started_for_an_operator_who_has_gone(tmp_path: Path) -> None:
+    """His lock has gone with him: a `stop` may have been there before the launcher came to start it."""
+    args = {
+        "deployment": "qwen", "host": "gpu01", "run_id": "r1", "record": {}, "script": "s.sh", "role": "engine",
+        "detached": True, "timeout": 5, "session": "00000000",
+        "files": {"scripts/s.sh": [f"touch {tmp_path}/started\n", "700"]},
+    }  # fmt: skip
+    sent = bundle("launch", args)
+    here = subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE, env={"HOME": str(tmp_path)})
+    here.communicate(sent, timeout=20)  # and the input ends
+    state = tmp_path / ".flagscale-deploy/qwen/gpu01"
+    assert json.loads((state / "record.json").read_text())["processes"] == []
+    assert not (tmp_path / "started").exists()
+    shutil.rmtree(f"/tmp/fsd-{os.getuid()}-00000000")
+
+
+def test_of_earlier_runs_the_last_ones_temporary_directory_is_kept(tmp_path: Path) -> None:
+    """The others would fill the disk of a host where a deployment is stopped and run again every night."""
+    before, last, other = (f"/tmp/fsd-{os.getuid()}-0000000{at}" for at in range(1, 4))
+    for path, deployment in ((before, "qwen"), (last, "qwen"), (other, "other")):
+        Path(path).mkdir()
+        (Path(path) / ray_temp.CLAIM).write_text(json.dumps({"deployment": deployment, "host": "gpu01"}))
+    state = tmp_path / ".flagscale-deploy/qwen/gpu01"
+    state.mkdir(parents=True)
+    (state / "record.json").write_text(json.dumps({"run_id": "r1", "ray_temp_dir": last, "stopped_at": 1.0}))
+    args = {
+        "deployment": "qwen", "host": "gpu01", "run_id": "r2", "record": {"gpus": [], "ports": {}}, "exclusive": [],
+    }  # fmt: skip
+    try:
+        subprocess.run(
+            [sys.executable, "-c", READER],
+            input=bundle("reserve", args),
+            env={"HOME": str(tmp_path)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        assert [Path(path).exists() for path in (before, last, other)] == [False, True, True]
+    finally:
+        for path in (before, last, other):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def test_raw_bytes_follow_a_message_and_messages_follow_them(send: Any) -> None:
