@@ -72,6 +72,10 @@ class Listening:
         self._running, self._host, self._deadline, self._cancelled = running, host, deadline, cancelled
         self._last_words: Deadline | None = None
 
+    def allow(self, deadline: Deadline) -> None:
+        """Go on until another deadline."""
+        self._deadline = deadline
+
     def next(self) -> tuple[Source, bytes] | None:
         """The next output, None at its end.
 

@@ -168,6 +168,7 @@ class Program:
     def allow(self, seconds: float) -> None:
         """From now on it has so long to say the next thing."""
         self._deadline = Deadline(seconds)
+        self._listening.allow(self._deadline)
 
     def send_with(self, message: Mapping[str, Any], data: bytes) -> None:
         """As `send`, with bytes behind the line that the message tells of."""

@@ -191,6 +191,16 @@ def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: A
     assert time.monotonic() - began < 5
 
 
+def test_a_program_that_is_allowed_more_time_has_it(send: Any) -> None:
+    source = "def main(args):\n    say(n=0)\n    for n in 1, 2, 3:\n        lifeline_lost(1.0)\n        say(n=n)"
+    with send(source, timeout=2.0, bounded=False) as running:
+        heard = []
+        for message in running.messages():
+            heard.append(message["n"])
+            running.allow(2.0)
+    assert heard == [0, 1, 2, 3]
+
+
 def test_a_program_whose_operator_is_gone_notices(send: Any, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     source = """
