@@ -67,9 +67,12 @@ class SshConnection:
 
     def close(self) -> None:
         for hop in _hops(self._fabric) if self._fabric is not None else ():
-            _wake(hop.transport)
+            transport = hop.transport
+            _wake(transport)
             hop.close()
             hop.client.close()  # Fabric leaves a login that was refused, or a lost connection, open
+            if transport is not None and transport.is_alive():
+                transport.join(LOST_SECONDS)  # Paramiko waits for no thread that has noticed the end itself
 
 
 class SshRunning:

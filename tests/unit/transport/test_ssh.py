@@ -4,6 +4,7 @@ import inspect
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -158,6 +159,16 @@ def test_a_known_host_is_let_us_in_and_runs_commands_on_one_connection(home: Pat
         connection.close()
     assert len(server.transports) == 1
     assert server.sessions == 3
+
+
+def test_what_is_closed_leaves_no_thread(home: Path, server: Server) -> None:
+    known(home, server.line())
+    for _ in range(10):
+        connection = to(server)
+        run(connection, "true", timeout=20)
+        connection.close()
+        ours = [each for each in threading.enumerate() if isinstance(each, paramiko.Transport) and not each.server_mode]
+        assert ours == []
 
 
 def test_programs_go_over_ssh(home: Path, server: Server) -> None:
