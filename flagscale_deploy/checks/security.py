@@ -78,7 +78,7 @@ def tls_files(scene: Scene) -> Iterator[Finding]:
             elif seen.expires is not None and seen.expires < facts.clock:
                 yield Finding(instance.driver, f"{flag} {path} is out of date", remedy="renew it")
             elif flag == "ssl-keyfile" and seen.mode & 0o077:
-                repair = on(scene, instance.driver, "chmod 600", path)
+                repair = on(scene, instance.driver, "chmod", "600", path)
                 yield Finding(instance.driver, f"{flag} {path} can be read by others (mode {seen.mode:o})",
                               "mode 600", repair, "warning")  # fmt: skip
 

@@ -56,9 +56,10 @@ def test_a_load_that_stands_still_is_said_and_the_wait_goes_on(lab: Lab, operato
     running.wait_for("no log line, no byte read, no CPU time used for")
     assert time.time() - started < 1 + 5
     host = places(lab)[0]
+    running.wait_for("model0/0: nothing moves")
     log = f"/root/.flagscale-deploy/{served.name}/{host.name}/logs/vllm_serve_model0_0.log"
     host.run(f"echo 'INFO 11-22 10:00:00 [x.py:1] a line' >> {log}")
-    running.wait_for("it moves again")
+    running.wait_for("model0/0: it moves again")
     running.send(2)
     running.end(exits=130)
 
