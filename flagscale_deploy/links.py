@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.links import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.model import Link
+from flagscale_deploy.errors import HostError
 from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
 from flagscale_deploy.plan.network import is_address, plan_networks
@@ -22,6 +23,7 @@ from flagscale_deploy.transport.program import Program
 
 RAY, DATA = "Ray's port", "data"
 PEERS = 4
+END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ def try_links(
         links = trial.connect(plan.head if plan else hosts[0])
         if measure:
             links = trial.measure(links)
-        for program in trial.programs.values():  # they end at the same time, then are waited for one after another
-            program.end_input()
+        trial.end()
         return tuple(links)
 
 
@@ -138,6 +139,16 @@ class Trial:
                 for one, answer in answers(self._fleet.gather(tasks, together=True)).items():
                     found[one, dict(way)[one]] = answer
         return [_measured(link, found) if link.use == DATA else link for link in links]
+
+    def end(self) -> None:
+        """End all programs, then wait for one after another: their ports are free when they are gone."""
+        for program in self.programs.values():
+            program.end_input()
+        for program in self.programs.values():
+            program.allow(END_SECONDS)
+            with suppress(HostError):  # what is wrong with it was said when it was asked
+                for _ in program.messages():
+                    pass
 
     def _listen(self, name: str) -> list[Door]:
         """Start the program on a host; its doors with the ports they have, without those of ports that are taken."""
