@@ -8,11 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from flagscale_deploy.clocks import Clock
 from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
 from flagscale_deploy.diagnosis.table import Signature, match
 
+SAME_SECONDS = 1e-6
+"""Times that differ by less are the same: they are floats, put right by floats."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
-IN_STEP: Mapping[str, float] = MappingProxyType({})
+IN_STEP: Mapping[str, Clock] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Diagnosis:
     signature: str = ""
     source: str = ""
     level: str = ""
+    note: str = ""
+    """What makes it doubtful."""
 
     def __str__(self) -> str:
         said = f"{self.host}: {self.file}: {self.line}"
@@ -66,7 +71,7 @@ def diagnose(
     logs: Iterable[tuple[str, str, Iterable[str]]],
     *,
     addresses: Mapping[str, str] = NOTHING,
-    offsets: Mapping[str, float] = IN_STEP,
+    clocks: Mapping[str, Clock] = IN_STEP,
 ) -> Diagnosis | None:
     """The root cause in logs given as (host, file, lines); None where nothing looks like an error.
 
@@ -74,13 +79,13 @@ def diagnose(
     earlier; then what else calls itself an error. What others see of an end (an echo: a connection that closes) may be
     written down before anybody has told the end itself, and gives way to it whatever the times are. Where a time is not
     known the earlier entry of the table wins.
-    `addresses` names the hosts behind addresses that lines speak of; `offsets` are the seconds that hosts' clocks are
-    ahead of ours.
+    `addresses` names the hosts behind addresses that lines speak of; `clocks` are those of hosts, by which times are
+    put right.
     """
     best: dict[tuple[int, bool], _Candidate] = {}
     ends: dict[tuple[int, bool], _Candidate] = {}
     for host, file, lines in logs:
-        for found in _in_file(host, file, lines, addresses, offsets.get(host, 0.0)):
+        for found in _in_file(host, file, lines, addresses, clocks):
             for among in (best, ends) if found.found.level == "consequence" else (best,):
                 key = found.weight, found.at is None
                 if key not in among or _before(found, among[key]):
@@ -122,7 +127,7 @@ def quoted(text: str) -> str:
 
 
 def _in_file(
-    host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], offset: float
+    host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], clocks: Mapping[str, Clock]
 ) -> Iterable[_Candidate]:
     """The earliest candidate of each weight and entry: a file is written in the order of time."""
     first: dict[tuple[int, int, bool], _Candidate] = {}
@@ -134,7 +139,7 @@ def _in_file(
         if daemon and (known is None or known.level in ("consequence", "echo")):
             weight = 3 if known is None else 2
         rank = -1 if known is None else known.rank
-        at = None if line.at is None else line.at - offset
+        at = _time_of(line, host, addresses, clocks)
         where = addresses.get(line.ip, line.ip) or host
         named = (known.cause, known.remedy, known.name, known.source, known.level) if known else ()
         candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, quoted(line.text), *named))
@@ -144,12 +149,21 @@ def _in_file(
     return first.values()
 
 
+def _time_of(line: LogLine, host: str, addresses: Mapping[str, str], clocks: Mapping[str, Clock]) -> float | None:
+    """When a line in a log of `host` was written, in UTC by the operator's clock. What Ray forwards from another node
+    bears that node's time."""
+    if line.stamp is None:
+        return None
+    clock = clocks.get(addresses.get(line.stamp.ip, host)) or clocks.get(host) or Clock()
+    return line.stamp.at - (clock.skew if line.stamp.utc else clock.ahead)
+
+
 def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool:
     """Whether a candidate is nearer to the cause than another of its weight; both have a time, or neither.
 
     Within a second the order of the lines decides in a file: vLLM's times are whole seconds, Ray's and torch's are not.
     """
-    if one.at is None or other.at is None or abs(one.at - other.at) < (1.0 if same_file else 1e-9):
+    if one.at is None or other.at is None or abs(one.at - other.at) < (1.0 if same_file else SAME_SECONDS):
         return one.number < other.number if same_file else one.order < other.order
     return earlier(one.at, other.at)
 

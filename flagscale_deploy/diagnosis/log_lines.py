@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 _PREFIX = re.compile(
     r"(?:(?:\x1b\[[0-9;]*m|\([^()]*\bpid=[^)]*\)|\(raylet[^)]*\)|\[rank\d+\]:"
@@ -27,6 +28,7 @@ _WARNING = re.compile(r"\bWARNING \d\d-\d\d |\[\d{4}-\d\d-\d\d [\d:,.]+ W |\tWAR
 _STAMPS = (
     re.compile(
         r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[ T](?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d(?:[.,]\d+)?)"
+        r"(?P<utc>Z|\+00:?00)?"
     ),
     re.compile(
         r"(?:ERROR|INFO|WARNING|DEBUG|CRITICAL) (?P<month>\d\d)-(?P<day>\d\d) "
@@ -34,25 +36,33 @@ _STAMPS = (
     ),
     re.compile(r"\[[EWIF](?P<month>\d\d?)(?P<day>\d\d) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d(?:\.\d+)?) "),
 )
-"""Ray and Python's logging (with a year), vLLM, torch's C++. All of them say the host's local time."""
+"""Ray and Python's logging (with a year), vLLM, torch's C++. It is the host's local time, unless UTC is said."""
 _YEAR = 366 * 86400.0
 LONGEST = 500
 """What is quoted of a line, in characters: Ray writes essays."""
+
+
+class Stamp(NamedTuple):
+    """The time of a line: `at` in seconds since New Year, by the clock of the node at the address `ip` ("": of the host
+    that wrote the file), in its local time or in UTC."""
+
+    at: float
+    utc: bool
+    ip: str
 
 
 @dataclass(frozen=True)
 class LogLine:
     """A line that may be an error: INFO and the frames of tracebacks are left out.
 
-    `raw` is the whole line, `text` is without prefixes; `at` seconds since New Year by the clock of the host that
-    wrote the file, from the line itself or the nearest one before it; `ip` the address of the node that said it, if
-    that is told.
+    `raw` is the whole line, `text` is without prefixes; `stamp` the time of the line itself or the nearest one before
+    it; `ip` the address of the node that said it, if that is told.
     """
 
     number: int
     raw: str
     text: str
-    at: float | None
+    stamp: Stamp | None
     ip: str
     minor: bool
     """A warning, or a further line of a message: an error only if its text is known."""
@@ -74,7 +84,7 @@ def read(lines: Iterable[str]) -> Iterator[LogLine]:
 
 def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
     """The lines of one file that may be errors, each by itself."""
-    at: float | None = None
+    latest: Stamp | None = None
     quiet = ""
     """The latest line of those that are nothing but a time: most of a log, so that it is not looked at more closely."""
     tracing: dict[str, str] = {}
@@ -83,8 +93,8 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
         if _QUIET.search(line):
             quiet = line
             continue
-        stamp = next((each for each in (_stamp(line), _stamp(quiet)) if each is not None), at)
-        at, quiet = stamp, ""
+        latest = _stamp(line) or _stamp(quiet) or latest
+        quiet = ""
         head, body = _split(line)
         if not body.strip():
             continue
@@ -93,9 +103,9 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
             tracing[speaker] = _address(line) or tracing.get(speaker, "")
         elif speaker not in tracing:
             minor = body[0].isspace() or _WARNING.search(line) is not None
-            yield LogLine(number, line, body.strip(), at, _address(line), minor)
+            yield LogLine(number, line, body.strip(), latest, _address(line), minor)
         elif not body[0].isspace():
-            yield LogLine(number, line, body.strip(), at, tracing.pop(speaker) or _address(line), minor=False)
+            yield LogLine(number, line, body.strip(), latest, tracing.pop(speaker) or _address(line), minor=False)
 
 
 def clean(line: str) -> str:
@@ -118,16 +128,18 @@ def _address(line: str) -> str:
     return next(filter(None, found.groups()), "") if found else ""
 
 
-def _stamp(line: str) -> float | None:
+def _stamp(line: str) -> Stamp | None:
     start = line[:200]
     for pattern in _STAMPS:
         if found := pattern.search(start):
-            number = {name: int(value) for name, value in found.groupdict().items() if name not in ("second", "year")}
+            number = {name: int(found[name]) for name in ("month", "day", "hour", "minute")}
             second = float(found["second"].replace(",", "."))
             try:
                 day = datetime(2000, number["month"], number["day"], tzinfo=timezone.utc)
             except ValueError:
                 continue
             elapsed = (day - datetime(2000, 1, 1, tzinfo=timezone.utc)).total_seconds()
-            return elapsed + number["hour"] * 3600 + number["minute"] * 60 + second
+            at = elapsed + number["hour"] * 3600 + number["minute"] * 60 + second
+            speaker = _SPEAKER.search(start, 0, found.start())
+            return Stamp(at, found.groupdict().get("utc") is not None, _address(speaker[0]) if speaker else "")
     return None

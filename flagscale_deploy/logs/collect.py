@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flagscale_deploy import clocks
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.folder import safe_name
@@ -78,7 +80,7 @@ def collect_logs(
     patience: float = 0.0,
     tell: Tell = silent,
 ) -> dict[str, Collected | HostError]:
-    """Every log of a deployment into `<into>/<host>/`, all hosts at once.
+    """Every log of a deployment into `<into>/<host>/`, all hosts at once, and hosts' clocks into `<into>/clocks.json`.
 
     Where files lie there already that are the beginnings of those on the host, only the rest is sent. A connection
     that is lost is made anew where it comes back within `patience` seconds, and the collection goes on; `tell` hears
@@ -86,15 +88,23 @@ def collect_logs(
     """
 
     asked = wanted or Wanted()
+    told: dict[str, clocks.Clock] = {}
 
     def work(host: Host) -> Collected:
         collection = _Collection(fleet, deployment, host, into / safe_name(host.name), asked, Taken(asked.max_total))
-        return through_losses(
-            fleet, host.name, collection.attempt,
-            heard=lambda: collection.taken.bytes, patience=patience, losses=LOSSES, tell=tell,
-        )  # fmt: skip
+        try:
+            return through_losses(
+                fleet, host.name, collection.attempt,
+                heard=lambda: collection.taken.bytes, patience=patience, losses=LOSSES, tell=tell,
+            )  # fmt: skip
+        finally:
+            if collection.clock is not None:
+                told[safe_name(host.name)] = collection.clock
 
-    return fleet.map(work, hosts)
+    collected = fleet.map(work, hosts)
+    with contextlib.suppress(OSError):  # a diagnosis says then that clocks are not known
+        clocks.write(into, told)
+    return collected
 
 
 @dataclass
@@ -108,6 +118,7 @@ class _Collection:
     wanted: Wanted
     taken: Taken
     deadline: Deadline = field(default_factory=lambda: Deadline(COLLECT_SECONDS))
+    clock: clocks.Clock | None = None
 
     def attempt(self, connection: Connection) -> Collected:
         try:
@@ -137,6 +148,7 @@ class _Collection:
                 coming.stop()
             finally:
                 coming.close()
+                self.clock = coming.clock or self.clock
         if not (limit or coming.begun):
             raise RemoteError(self.host.name, "logs could not be read: the program that sends them ended early")
         if not (limit or coming.done):

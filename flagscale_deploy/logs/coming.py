@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flagscale_deploy.clocks import Clock, heard
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.logs.store import Member, RefusedError, Store, refused, shown
 from flagscale_deploy.remote.extents import BLOCK
@@ -56,12 +57,13 @@ class Coming:
         self.older = 0
         self.problems: list[str] = []
         self.begun = self.done = False
+        self.clock: Clock | None = None
 
     def take(self, program: Program) -> None:
         """Write what comes. Raises LimitError, RemoteError where it makes no sense, OSError where the disk fails."""
         for message in program.messages():
             if "archive" in message:
-                self.begun = True
+                self.begun, self.clock = True, heard(message)
             elif "file" in message and "problem" not in message:
                 self._begin(message)
             elif "packed" in message:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
+from flagscale_deploy import clocks
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
 from flagscale_deploy.logs.read import read_logs
 from flagscale_deploy.logs.store import CUT_FILES
@@ -34,29 +36,41 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
             if _is_evidence(PurePosixPath(file)):
                 ends.setdefault((host, PurePosixPath(file).name), deque(maxlen=DIAGNOSED_LINES)).append(line)
 
+    told: dict[str, clocks.Clock] = {}
     kinds = ("engine", "script", "ray-worker")
     read_logs(
         fleet, deployment, keep, tail=DIAGNOSED_LINES, follow=False, kinds=kinds,
-        timeout=ENDS_SECONDS, max_bytes=ENDS_BYTES,
+        timeout=ENDS_SECONDS, max_bytes=ENDS_BYTES, clocks=told,
     )  # fmt: skip
     addresses = {at: host.name for host in fleet.hosts.values() for at in (host.address, host.node_ip) if at}
     logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()))
-    return diagnose(logs, addresses=addresses)
+    return _diagnose(logs, addresses, {host: told.get(host) for host, _ in ends})
 
 
 def diagnose_folder(folder: Path) -> Diagnosis | None:
     """The root cause in logs on this disk: as they were collected (`<folder>/<host>/…`), in the folder of a run, of a
-    single host, or one file."""
+    single host, or one file. Hosts' clocks are those of the `clocks.json` beside their folders."""
     if (folder / "plan.json").is_file() and (folder / "logs").is_dir():
         folder = folder / "logs"
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if path.name != clocks.FILE]
     alone = folder.is_file() or any(path.parent == folder or path.relative_to(folder).parts[0] in PLACES
                                     for path in files)  # fmt: skip
     hosts = {path: folder.name if alone else path.relative_to(folder).parts[0] for path in files}
-    return diagnose(
-        ((hosts[path], path.name, _end_of(path)) for path in files if _is_evidence(path)),
-        addresses=dict(_addresses(hosts)),
-    )
+    evidence = [path for path in files if _is_evidence(path)]
+    noted = clocks.read(folder.parent if alone else folder)
+    logs = ((hosts[path], path.name, _end_of(path)) for path in evidence)
+    return _diagnose(logs, dict(_addresses(hosts)), {hosts[path]: noted.get(hosts[path]) for path in evidence})
+
+
+def _diagnose(
+    logs: Iterable[tuple[str, str, Iterable[str]]],
+    addresses: Mapping[str, str],
+    known: Mapping[str, clocks.Clock | None],
+) -> Diagnosis | None:
+    """`diagnose` by the clocks of the hosts, with what is to be said where one is not known."""
+    found = diagnose(logs, addresses=addresses, clocks=clocks.compared(known))
+    return found and replace(found, note=clocks.doubt(known))
 
 
 def _is_evidence(path: PurePath) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from flagscale_deploy.clocks import Clock
+from flagscale_deploy.clocks import heard as clock_heard
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
@@ -42,20 +44,24 @@ def read_logs(
     max_bytes: int | None = None,
     patience: float = PATIENCE_SECONDS,
     tell: Tell = silent,
+    clocks: dict[str, Clock] | None = None,
 ) -> dict[str, int | HostError]:
     """Hand over the last `tail` lines (None: all) of each file of these kinds, then new ones as they come.
 
     Returns how many files each host had. With `follow` it ends when the caller is interrupted, or all hosts are lost: a
     host whose connection is lost for longer than `patience` seconds. One that comes back goes on where it was; `tell`
     hears of both. Without, it takes `timeout` seconds at most, and no more is read of a host than about `max_bytes`.
-    Of `wanted` only the times count.
+    Of `wanted` only the times count. `clocks` gets the clock of each host that tells it.
     """
     args: dict[str, Any] = {"deployment": deployment, "tail": tail, "follow": follow, "kinds": kinds}
     if wanted is not None and (wanted.since is not None or wanted.within is not None):
         args |= {"since": wanted.since, "within": wanted.within}
+    if clocks is not None:
+        args["clock"] = True
 
     def work(host: Host) -> int:
-        reading = _Reading(fleet, host.name, args, show, FOREVER_SECONDS if follow else timeout, max_bytes)
+        limit = FOREVER_SECONDS if follow else timeout
+        reading = _Reading(fleet, host.name, args, show, limit, max_bytes, {} if clocks is None else clocks)
         return through_losses(
             fleet, host.name, reading.attempt,
             heard=lambda: reading.heard, patience=patience if follow else 0.0, tell=tell,
@@ -74,6 +80,7 @@ class _Reading:
     show: Line
     timeout: float
     max_bytes: int | None
+    clocks: dict[str, Clock]
     heard: int = 0
     places: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
     left: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LEFT_KEPT))
@@ -98,7 +105,9 @@ class _Reading:
         """Lines are shown before their place is noted, and both or neither: a cut comes before a message or after."""
         self.heard += 1
         lines = message.get("lines")
-        if not isinstance(lines, list):  # a sign of life
+        if not isinstance(lines, list):  # a sign of life, or its clock
+            if (clock := clock_heard(message)) is not None:
+                self.clocks[self.host] = clock
             return
         file = str(message.get("file", ""))
         self.files.add(file[:LONGEST])

@@ -1,7 +1,8 @@
 """Sends a deployment's log files, from where the operator's copies of them end.
 
 main({deployment, host, have: {name in hex: [bytes, digest]}, since: None | Unix seconds, within: None | seconds,
-max_size: None | bytes}) says {"archive": 2}, and of every file, one after the other:
+max_size: None | bytes}) says {"archive": 2} with this host's clock (`clock.look`), and of every file, one after the
+other:
 
 - {"file": name, "size": bytes, "at": offset, "mtime": Unix seconds}: it begins. `at` is what the operator has of it
   already, as `have` told: its digest (`extents.digest`) is that of the file's own beginning. A name that is no UTF-8
@@ -24,7 +25,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from flagscale_deploy.remote import logfiles
+from flagscale_deploy.remote import clock, logfiles
 from flagscale_deploy.remote.extents import digest, pieces
 from flagscale_deploy.remote.snapshot import Pinned, opened, pin
 from flagscale_deploy.remote.squeeze import Squeeze
@@ -40,7 +41,7 @@ def main(args: Dict[str, Any]) -> None:
         since = time.time() - args["within"]
     sending = Sending(args.get("have") or {}, since, args.get("max_size"))
     files = pin(args["deployment"], args["host"])
-    say(archive=2)
+    say(archive=2, **clock.look())
     for file in files:
         sending.send(file)
     if sending.truncated:

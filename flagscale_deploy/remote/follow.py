@@ -1,11 +1,12 @@
 """Says the lines of a deployment's log files, and new ones as they are written.
 
 main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind], since: None | Unix seconds, within: None
-| seconds}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all of it if
-None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file has no
-lines. `at` is where the line that comes next begins (`tails.Mark`). {"alive": true} comes every 30 s. Names and kinds
-are those of `logfiles`; scripts as they were sent are no logs and are left out, and so are files that rotation
-compressed, and those that nobody wrote to `since`, or `within`.
+| seconds, clock: bool}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all
+of it if None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file
+has no lines. `at` is where the line that comes next begins (`tails.Mark`). {"alive": true} comes every 30 s; with
+`clock`, this host's clock (`clock.look`) comes before all else. Names and kinds are those of `logfiles`; scripts as
+they were sent are no logs and are left out, and so are files that rotation compressed, and those that nobody wrote to
+`since`, or `within`.
 
 With {places: [{file, at}], left: [{file, at}]} it goes on where another one ended whose connection was lost: `places`
 are the last ones of each file, `left` those where files were when they were truncated. What is new then is said from
@@ -18,7 +19,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Set
 
-from flagscale_deploy.remote import logfiles
+from flagscale_deploy.remote import clock, logfiles
 from flagscale_deploy.remote.lines import start_of_last
 from flagscale_deploy.remote.snapshot import FLAGS, Key, allow_many_files
 from flagscale_deploy.remote.tails import Held, Left, Mark, Tail
@@ -130,6 +131,8 @@ class Following:
 def main(args: Dict[str, Any]) -> None:
     """Say the lines; see the module."""
     allow_many_files()
+    if args.get("clock"):
+        say(**clock.look())
     following = Following(args)
     following.find(args.get("tail"))
     following.say_new()

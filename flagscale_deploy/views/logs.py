@@ -107,6 +107,7 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
     """The first cause in logs: where it stands, what it says, why, and what to do."""
     rows = [("host", diagnosis.host), ("file", diagnosis.file), ("line", diagnosis.line)]
     rows += [("cause", diagnosis.cause), ("remedy", diagnosis.remedy), ("source", diagnosis.source)]
+    rows += [("note", diagnosis.note)]
     console.print("first cause in the logs:")
     for name, text in rows:
         if text:

@@ -11,7 +11,19 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("errors", "private", "shell", "secrets", "deadline", "events", "diagnosis", "engine_log", "remote", "serve"),
+    (
+        "errors",
+        "private",
+        "shell",
+        "secrets",
+        "deadline",
+        "events",
+        "clocks",
+        "diagnosis",
+        "engine_log",
+        "remote",
+        "serve",
+    ),
     ("inventory", "observation", "render", "server_state"),
     ("config",),
     ("program", "runner"),

@@ -71,6 +71,9 @@ def test_all_logs_are_collected_into_a_folder_for_each_host(
         "node1/scripts/vllm_serve_model0_0.sh",
         "node2/logs/vllm_serve_model2_0.log",
     }
+    clocks = json.loads((tmp_path / "logs" / "clocks.json").read_text())
+    assert {"node1", "node2"} <= set(clocks)
+    assert all(abs(each["skew"]) < 5 and abs(each["utc_offset"]) <= 14 * 3600 for each in clocks.values())
     assert not [name for name in collected if "secret" in name or "record" in name]
     for name in ("node1", "node2"):
         files = [path for path in (tmp_path / "logs" / name).rglob("*") if path.is_file()]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flagscale_deploy.clocks import Clock
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose, error_lines
 from flagscale_deploy.diagnosis.log_lines import clean
 from flagscale_deploy.diagnosis.table import Signature, match, signatures
@@ -215,7 +216,7 @@ def test_a_clock_that_is_ahead_is_set_right() -> None:
         of(STAMPS["vLLM"].format(9, FAR), host="gpu02"),
     ]
     assert line_of(diagnose(logs)) == "x: ray: not found"
-    assert line_of(diagnose(logs, offsets={"gpu02": 60.0})) == FAR
+    assert line_of(diagnose(logs, clocks={"gpu02": Clock(skew=60.0)})) == FAR
 
 
 def test_the_old_year_comes_before_the_new_one() -> None:

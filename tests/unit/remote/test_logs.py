@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,22 @@ def test_only_the_rest_is_sent_where_the_beginning_is_the_same(full: Home) -> No
 
 
 def test_an_archive_of_nothing_is_empty(home: Home) -> None:
-    assert run_archive(home) == ({}, [{"archive": 2}, {"done": True, "older": 0}])
+    files, (begun, *heard) = run_archive(home)
+    assert (files, heard) == ({}, [{"done": True, "older": 0}])
+    assert begun["archive"] == 2
+
+
+@pytest.mark.parametrize(("zone", "seconds"), [("UTC", 0), ("XXX-8", 28800), ("XXX+5:30", -19800)])
+def test_a_host_tells_its_clock_with_the_archive_and_where_it_is_asked(
+    full: Home, monkeypatch: pytest.MonkeyPatch, zone: str, seconds: int
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    _, (archived, *_) = run_archive(full)
+    told, *_ = full.run("follow", tail=1, follow=False, kinds=None, clock=True)
+    for each in (archived, told):
+        assert each["utc_offset"] == seconds
+        assert abs(each["clock"] - time.time()) < 60
+    assert all("lines" in each for each in full.run("follow", tail=1, follow=False, kinds=None))
 
 
 def test_zeros_are_told_and_not_sent(home: Home) -> None:
