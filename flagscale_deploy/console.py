@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, get_character_cell_size
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.spinner import Spinner
@@ -124,7 +124,7 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int)
     """
     lines = [[Text(column, style="bold dim") for column in columns], *rows]
     texts = [[cell.plain for cell in line] for line in lines]
-    if any("\n" in text or "\t" in text for line in texts for text in line):
+    if not all(_is_plain(text) for line in texts for text in line):
         return None
     lengths = [[cell_len(text) for text in line] for line in texts]
     widths = [max(column) for column in zip(*lengths, strict=True)]
@@ -140,6 +140,11 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int)
             at += len(text) + len(GAP)
         at += 1 - len(GAP)
     return Text("\n".join(table), spans=spans)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every character of a cell takes its own place: no line ends, tabs, or accents that join another."""
+    return "\n" not in text and "\t" not in text and (text.isascii() or all(map(get_character_cell_size, text)))
 
 
 class Progress:
