@@ -98,7 +98,7 @@ def test_a_script_that_fails_is_quoted_with_its_host(lab: Lab, operator: Operato
 def test_an_environment_that_does_not_start_stops_the_run_before_it_begins(
     lab: Lab, operator: Operator, serve: Write, as_json: bool
 ) -> None:
-    served = serve()
+    served = serve(deploy={"ray": "on"})  # so that something is to run on every host
     content = operator.inventory.read_text().replace("/environment", "/no-environment")
     operator.inventory.write_text(content)
     ended = operator("run", "-c", served.config, *(["--json"] if as_json else []), exits=4)
