@@ -68,6 +68,8 @@ class Tail:
         self.name = name
         self._descriptor, self._offset = descriptor, offset
         self._cutter = Cutter(skipping)
+        self._head = os.pread(descriptor, min(HEAD, offset), 0)
+        self._recent = _before(descriptor, offset)
         self.mark = self._place()
         self.truncated: Optional[Mark] = None
         """Where it was when it was truncated; who has read it sets it back."""
@@ -77,12 +79,14 @@ class Tail:
         size = os.fstat(self._descriptor).st_size
         if size < self._offset or (size > self._offset and not self.mark.begins(self._descriptor)):
             self.truncated = self.mark
-            self._offset, self._cutter = 0, Cutter()
+            self._offset, self._cutter, self._head, self._recent = 0, Cutter(), b"", b""
             self.mark = self._place()
         while True:
             data = os.pread(self._descriptor, READ, self._offset)
             self._offset += len(data)
             lines = self._cutter.feed(data)
+            self._head = (self._head + data[:HEAD])[:HEAD]
+            self._recent = (self._recent + data)[-(LAST + self._cutter.pending) :]
             if lines:
                 self.mark = self._place()
                 yield lines
@@ -103,10 +107,12 @@ class Tail:
         os.close(self._descriptor)
 
     def _place(self) -> Mark:
+        """By what was read, and not by what the file holds now: it may have been truncated since."""
         found = os.fstat(self._descriptor)
-        at = self._offset - self._cutter.pending
-        head = os.pread(self._descriptor, min(HEAD, at), 0)
-        return Mark(found.st_dev, found.st_ino, at, self._cutter.skipping, head, _last(self._descriptor, at))
+        pending = self._cutter.pending
+        at = self._offset - pending
+        last = self._recent[: len(self._recent) - pending][-LAST:]
+        return Mark(found.st_dev, found.st_ino, at, self._cutter.skipping, self._head[:at], _digest(last))
 
 
 class Held:
@@ -138,5 +144,14 @@ BEGINNING = Mark(0, 0, 0, False, b"", "")
 
 
 def _last(descriptor: int, offset: int) -> str:
+    return _digest(_before(descriptor, offset))
+
+
+def _before(descriptor: int, offset: int) -> bytes:
+    """What stands before a place, LAST bytes at most."""
     start = max(0, offset - LAST)
-    return hashlib.sha256(os.pread(descriptor, offset - start, start)).hexdigest()[:32]
+    return os.pread(descriptor, offset - start, start)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
