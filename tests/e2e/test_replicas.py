@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 NAME = "twins"
 PORT = 4567
 READY_SECONDS = 600.0
-SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto")
+SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto",
+            "deploy.restart=on-failure")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def ran(operator: Operator, tiny_model: Path) -> Result:
 
 @pytest.fixture(scope="module")
 def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
-    """The status once the engine on the second host has been killed."""
+    """The status once the engine on the second host has been killed, with its supervisor."""
     engines = [each for each in lab.processes(NAME) if each.host == "node2"]
     lab.hosts[1].run(["kill", "-9", *(str(each.pid) for each in engines)])
     return operator("status", "--name", NAME, "--json", exits=1).json
@@ -84,6 +85,19 @@ def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -
         assert ask(operator) == "tiny"
     now = served(lab, operator)
     assert {name: now[name] - before[name] for name in now} == {"node1": 2, "node2": 2}
+
+
+def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator, ran: Result) -> None:
+    (core,) = [each for each in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in each.command]
+    lab.hosts[1].run(["kill", "-9", str(core.pid)])
+
+    def back() -> bool:
+        status = operator("status", "--name", NAME, "--json", exits=None).json
+        return [(each["state"], each["restarts"]) for each in status["instances"]] == [("ready", 0), ("ready", 1)]
+
+    assert eventually(back, within=180)
+    (restarted,) = [each for each in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in each.command]
+    assert restarted.pid != core.pid
 
 
 def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_died: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,10 @@ from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import StandIn, given
 
 Write = Callable[..., Serve]
-OVER_ALL = {"flags": {"tensor-parallel-size": 3}, "deploy": {"ray": "on", "timeouts": {"stop": 2, "ray": 120}}}
+OVER_ALL: dict[str, Any] = {
+    "flags": {"tensor-parallel-size": 3},
+    "deploy": {"ray": "on", "timeouts": {"stop": 2, "ray": 120}},
+}
 
 OTHER_CLUSTER = """
 . {env}/bin/activate
@@ -110,5 +114,32 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
     known = lab.processes(served.name)
     operator("stop", "--name", served.name)
     assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    operator("cleanup", "--name", served.name)
+    assert lab.leftovers(served.name, known) == []
+
+
+def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_without_ray(
+    lab: Lab, operator: Operator, serve: Write
+) -> None:
+    restart = {"policy": "on-failure", "backoff": 0.1}
+    served = serve(stand_in="ray", flags=OVER_ALL["flags"], deploy={**OVER_ALL["deploy"], "restart": restart})
+    operator("run", "-c", served.config)
+    host = lab.hosts[0]
+    first = given(host, served.port)["pid"]
+    host.run(["kill", "-9", str(first)])
+
+    def instance() -> Any:
+        return operator("status", "--name", served.name, "--json", exits=None).json["instances"][0]
+
+    assert eventually(lambda: (instance()["state"], instance()["restarts"]) == ("ready", 1), within=60)
+    second = given(host, served.port)["pid"]
+    assert second != first
+    (raylet,) = [
+        each for each in lab.processes(served.name) if each.host == "node1" and "raylet/raylet" in each.command
+    ]
+    host.run(["kill", "-9", str(raylet.pid), str(second)])
+    assert eventually(lambda: instance()["state"] == "gave up", within=60)
+    assert "Ray itself is gone on this host" in instance()["problem"]
+    known = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, known) == []
