@@ -30,6 +30,8 @@ READY_SECONDS = 600.0
 
 OTHERS = "/tmp/others"
 OTHER_RAY_PORT = 7379
+OTHER_RAY_PORTS = (OTHER_RAY_PORT, 7380, 7381)
+"""Of its head, agent and client server: the last ones are opened some time after `ray start` has returned."""
 OTHER_RAY_FLAGS = (
     "--num-cpus=0 --num-gpus=0 --include-dashboard=false --disable-usage-stats --dashboard-agent-listen-port=7380 "
     f"--ray-client-server-port=7381 --min-worker-port=7400 --max-worker-port=7499 --temp-dir={OTHERS}/ray"
@@ -81,6 +83,7 @@ def cluster(
     work = Cluster(lab, operator, config, node_env, [str(each) for each in mounts], {}, {})
     work.files_before = work.look_at_files()
     start_other_work(lab.hosts[0], node_env)
+    assert eventually(lambda: set(OTHER_RAY_PORTS) <= look_at(lab.hosts[0]).ports, within=60)
     work.before = work.look()
     yield work
     for running in operator.started:

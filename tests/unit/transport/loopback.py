@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import subprocess
@@ -91,6 +92,11 @@ class _Door(paramiko.ServerInterface):
 
 
 def _execute(channel: paramiko.Channel, command: bytes) -> None:
+    with contextlib.suppress(EOFError, OSError):  # whoever asked has hung up
+        _answer(channel, command)
+
+
+def _answer(channel: paramiko.Channel, command: bytes) -> None:
     with (
         channel,
         subprocess.Popen(
