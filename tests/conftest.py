@@ -7,12 +7,19 @@ session with a skip fails.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 from tests.lab.permission import obstacle
 
+pytest.register_assert_rewrite("tests.lab.faults.matrix", "tests.lab.faults.soak")
 pytest_plugins = ("tests.lab.fixtures", "tests.environments.fixtures")
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell: the commands under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

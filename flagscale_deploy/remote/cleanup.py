@@ -74,8 +74,8 @@ def _remove(path: str) -> Optional[str]:
 def _remove_empty_parents(deployment: str, host: str) -> List[str]:
     """On a shared home the deployment's directory holds those of its other hosts."""
     removed = []
-    with contextlib.suppress(OSError):  # not empty, or never there
-        for parent in (state.directory(deployment, host).parent, state.root()):
+    for parent in (state.directory(deployment, host).parent, state.root()):
+        with contextlib.suppress(OSError):  # not empty, or never there
             os.rmdir(parent)
             removed.append(str(parent))
     return removed

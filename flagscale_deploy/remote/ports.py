@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import socket
 import sys
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Any, Dict, Iterable, List, Optional, Set
 
+from flagscale_deploy.remote import sock_diag
 from flagscale_deploy.remote.proc import Process
+from flagscale_deploy.remote.sock_diag import Socket
 
 LISTEN = "0A"
 SECONDS = 1.0
 """How long to look for holders: on a host with a hundred thousand open files the rest stay without a name."""
 
 
-class Socket(NamedTuple):
-    """A listening socket of /proc/net/tcp or tcp6."""
-
-    port: int
-    address: str
-    inode: int
-
-
 def listening(processes: Iterable[Process]) -> List[Dict[str, Any]]:
     """Every listening port in the shape of `observation.ListeningPort`; the holder where /proc lets us see it."""
-    sockets = [each for name in ("tcp", "tcp6") for each in parse_tcp(_content(name))]
+    sockets = _sockets()
     known = {process.pid: process for process in processes}
     holders = _holders({each.inode for each in sockets}, sorted(known))
     return [_describe(each, known.get(holders.get(each.inode, 0))) for each in sorted(set(sockets))]
@@ -45,14 +37,16 @@ def parse_tcp(content: str) -> List[Socket]:
 
 
 def parse_address(words: str) -> str:
-    """Reads 32-bit words in hexadecimal and the host's byte order: `0100007F` is 127.0.0.1 on a little-endian one.
+    """Reads 32-bit words in hexadecimal and the host's byte order: `0100007F` is 127.0.0.1 on a little-endian one."""
+    packed = (int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
+    return sock_diag.shown(b"".join(packed))
 
-    An IPv4 address mapped into IPv6 is shown as IPv4.
-    """
-    packed = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
-    if len(packed) == 4:
-        return socket.inet_ntop(socket.AF_INET, packed)
-    return re.sub(r"^::ffff:(?=\d+\.)", "", socket.inet_ntop(socket.AF_INET6, packed))
+
+def _sockets() -> List[Socket]:
+    try:
+        return list(sock_diag.listening())
+    except OSError:  # a sandbox that has /proc and no sock_diag
+        return [each for name in ("tcp", "tcp6") for each in parse_tcp(_content(name))]
 
 
 def _content(name: str) -> str:

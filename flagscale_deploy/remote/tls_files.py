@@ -1,7 +1,6 @@
 """The files of a server's TLS on this host: whether they can be read, by whom else, and until when they are good."""
 
 import os
-import ssl
 import stat
 from typing import Any, Dict, Iterable
 
@@ -25,6 +24,8 @@ def look(path: str) -> Dict[str, Any]:
 
 def expires(path: str) -> Any:
     """When the first certificate of a PEM file ends to be good; None where there is none."""
+    import ssl  # its 6 ms are not for every probe
+
     try:
         decoded = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]  # what Python has for it without more
         return float(ssl.cert_time_to_seconds(decoded["notAfter"]))

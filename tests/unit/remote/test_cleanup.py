@@ -52,6 +52,15 @@ def test_all_that_a_deployment_left_goes_and_nothing_else(home: Home, make_temp:
     assert home.run("cleanup") == [{"removed": [], "bytes": 0, "kept": []}]
 
 
+def test_an_empty_root_goes_where_there_never_was_a_state(home: Home) -> None:
+    shutil.rmtree(home.state.parent, ignore_errors=True)
+    root = home.path / ".flagscale-deploy"
+    root.mkdir(exist_ok=True)
+    (answer,) = home.run("cleanup")
+    assert answer["removed"] == [str(root)]
+    assert not root.exists()
+
+
 def test_on_a_shared_home_other_hosts_keep_their_state(home: Home) -> None:
     home.record()
     other = home.state.parent / "gpu02"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.remote import network, ports, proc
+from flagscale_deploy.remote import network, ports, proc, sock_diag
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -70,6 +70,35 @@ def test_a_port_of_this_process_is_found_with_its_holder(family: socket.AddressF
         (found,) = [each for each in ports.listening(proc.scan()) if each["port"] == number]
     mine = next(each for each in proc.scan() if each.pid == os.getpid())
     assert found == {"port": number, "address": address, "pid": mine.pid, "command": mine.command, "run": mine.marker}
+
+
+def test_the_kernel_and_proc_tell_the_same_sockets() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("::", 0), family=socket.AF_INET6) as other,
+    ):
+        mine = {os.fstat(each.fileno()).st_ino for each in (one, other)}
+        told = {each for each in sock_diag.listening() if each.inode in mine}
+        written = [each for name in ("tcp", "tcp6") for each in ports.parse_tcp(Path("/proc/net", name).read_text())]
+        assert told == {each for each in written if each.inode in mine}
+        assert len(told) == 2
+
+
+def test_a_sandbox_without_sock_diag_is_read_from_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(93, "Protocol not supported")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        monkeypatch.setattr(sock_diag, "listening", refuse)
+        assert number in [each["port"] for each in ports.listening(proc.scan())]
+
+
+def test_what_the_kernel_complains_of_is_raised() -> None:
+    error = sock_diag.HEADER.pack(36, sock_diag.NLMSG_ERROR, 0, 1, 0) + struct.pack("=i", -2) + bytes(16)
+    with pytest.raises(OSError, match="sock_diag") as raised:
+        sock_diag.parse(socket.AF_INET, error)
+    assert raised.value.errno == 2
 
 
 def test_ipv4_addresses_are_read_from_the_kernels_answer() -> None:
