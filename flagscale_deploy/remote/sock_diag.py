@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Iterator, NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Tuple
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -35,7 +35,7 @@ class Socket(NamedTuple):
 
 
 def listening() -> Iterator[Socket]:
-    """Every listening TCP socket, of IPv4 and of IPv6. OSError where the kernel doesn't tell (a sandbox, an old one)."""
+    """Every listening TCP socket, IPv4 and IPv6. OSError where the kernel does not tell (a sandbox)."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asking:
             asking.settimeout(SECONDS)
@@ -55,9 +55,10 @@ def shown(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def parse(family: int, datagram: bytes) -> Tuple[list[Socket], bool]:
+def parse(family: int, datagram: bytes) -> Tuple[List[Socket], bool]:
     """The sockets of one datagram, and whether it is the last. Raises OSError with the kernel's number for an error."""
-    found, at = [], 0
+    found: List[Socket] = []
+    at = 0
     while at + HEADER.size <= len(datagram):
         size, kind, _, _, _ = HEADER.unpack_from(datagram, at)
         body = at + HEADER.size

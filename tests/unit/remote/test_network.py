@@ -36,7 +36,7 @@ little_endian = pytest.mark.skipif(sys.byteorder == "big", reason="recorded on a
 
 @little_endian
 def test_listening_ports_are_read_and_connections_are_not() -> None:
-    assert ports.parse_tcp(TCP) == [ports.Socket(6379, "127.0.0.1", 31442), ports.Socket(22, "0.0.0.0", 21007)]
+    assert ports.parse_tcp(TCP) == [sock_diag.Socket(6379, "127.0.0.1", 31442), sock_diag.Socket(22, "0.0.0.0", 21007)]
 
 
 @little_endian

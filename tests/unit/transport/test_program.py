@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import io
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,10 +49,13 @@ def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sources["subject"] = (
             "import os, sys, time\nfrom flagscale_deploy.remote.wire import say, lifeline_lost\n" + source
         )
+        programs._packed.cache_clear()
         return Program(LocalConnection(HERE), "subject", args or {}, **{"timeout": 20.0, **settings})
 
     yield start
     closure.cache_clear()
+    programs._packed.cache_clear()
+    programs._packed.cache_clear()
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -76,10 +81,13 @@ def imports(module: str) -> set[str]:
 @pytest.mark.parametrize("module", ["probe", "stop", "archive"])
 def test_a_bundle_compiles_and_its_arguments_are_data(module: str) -> None:
     args = {"hostile": '\'; import os #"""\n\\ \ud800 ü', "none": None, "list": [1, True]}
-    length, _, text = bundle(module, args, 1.5).partition(b"\n")
-    assert len(text) == int(length)
-    compile(text, "bundle", "exec")
-    order, name, given, seconds = json.loads(ast.literal_eval(text.decode().split("\n")[0].removeprefix("BUNDLE = ")))
+    length, _, sent = bundle(module, args, 1.5).partition(b"\n")
+    program, behind = sent[: int(length)], io.BytesIO(sent[int(length) :])
+    compile(program, "bundle", "exec")
+    read: dict[str, Any] = {"s": behind}
+    exec(program.decode().split("\n")[0], read)
+    assert behind.read() == b""
+    order, (name, given, seconds) = json.loads(zlib.decompress(read["PACKED"])), json.loads(read["TOLD"])
     assert (name, given, seconds) == (module, args, 2)
     assert [each for each, _ in order][-1] == module
     assert "wire" in [each for each, _ in order]
