@@ -23,6 +23,9 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 """Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 
 
+ODD = "look at what answers there in Python's name; if it is Python, this is an error of this tool"
+
+
 class GivenUpError(HostError):
     """What was going on here was ended because another host failed."""
 
@@ -101,7 +104,8 @@ class Fleet:
     def map(
         self, work: Callable[[Host], T], hosts: Iterable[str] | None = None, *, fail_fast: bool = False
     ) -> dict[str, T | HostError]:
-        """Do `work` for every host (or those named), at most `forks` at a time; a HostError becomes that host's result.
+        """Do `work` for every host (or those named), at most `forks` at a time; a HostError becomes that host's result,
+        and so does what an answer of an unknown shape leads to.
 
         Any other exception, and the interruption of the caller, cancels the others and is raised when they have ended.
         `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
@@ -156,6 +160,9 @@ class Fleet:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
             error = RemoteError(name, str(wrong))
+        except (LookupError, TypeError, AttributeError) as wrong:
+            error = RemoteError(name, f"its answer has another shape than ours ({type(wrong).__name__}: {wrong})", ODD)
+            error.__cause__ = wrong
         except InterruptedByUser:
             if not fail_fast:
                 raise

@@ -4,6 +4,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -127,10 +128,10 @@ def test_an_unforeseen_error_cancels_the_others_at_once_and_is_raised() -> None:
 
     def work(host: Host) -> str:
         if host.name == "gpu08":
-            raise KeyError("a bug")
+            raise ZeroDivisionError("a bug")
         return waits_for_cancel(running, host)
 
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         running.map(work)
     assert time.monotonic() - began < 5
     assert not running.cancelled.is_set()
@@ -163,6 +164,20 @@ def test_a_value_that_no_program_can_take_is_that_hosts_error() -> None:
     error = fleet(hosts=1).map(work)["gpu01"]
     assert isinstance(error, RemoteError)
     assert str(error) == "gpu01: a NUL byte cannot be passed to a program"
+
+
+@pytest.mark.parametrize("answer", [{}, {"listening": None}, {"listening": [3]}, {"listening": {"port": []}}])
+def test_an_answer_of_another_shape_is_that_hosts_error(answer: dict[str, Any]) -> None:
+    running = FakeFleet(lambda host, *_: [answer if host.name == "gpu01" else {"listening": []}], NAMES[:2])
+
+    def work(host: Host) -> list[int]:
+        with Program(running.connection(host.name), "reach", {}, timeout=5) as program:
+            return [door["port"] for door in program.hear()["listening"]]
+
+    results = running.map(work)
+    assert isinstance(results["gpu01"], RemoteError)
+    assert results["gpu01"].problem.startswith("its answer has another shape than ours (")
+    assert results["gpu02"] == []
 
 
 def test_a_connection_is_opened_once_and_used_for_everything() -> None:
