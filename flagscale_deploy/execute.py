@@ -1,9 +1,9 @@
-"""Carries out a plan: the steps of a stage on all their hosts at once, each stage when those before it are done."""
+"""Carries out a plan: all hosts at once, the steps of each one after another, as soon as what they need is done."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,11 +11,19 @@ from typing import Any
 from flagscale_deploy import shell
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnosis.find import error_lines
-from flagscale_deploy.errors import ConnectError, DeployError, HostError, NotReadyError, RemoteError
+from flagscale_deploy.errors import (
+    ConnectError,
+    DeployError,
+    HostError,
+    InterruptedByUser,
+    NotReadyError,
+    RemoteError,
+)
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.transport.base import POLL_SECONDS
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.program import Program, library
 
@@ -69,45 +77,51 @@ def execute(
 ) -> list[Started]:
     """Start everything and return the detached steps. Raises StepsFailedError: the caller undoes what was started.
 
-    `records` is each host's record, `private` its files with secrets, by name: both are sent with every script.
+    A plan's stages stand in an order in which they can be done. `records` is each host's record, `private` its files
+    with secrets, by name: both are sent with every script.
     """
-    started: list[Started] = []
-    done: set[str] = set()
-    while len(done) < len(plan.stages):
-        ready = [stage for stage in plan.stages if stage.name not in done and done.issuperset(stage.after)]
-        started += _run_stages(ready, plan, fleet, records, private, say)
-        done.update(stage.name for stage in ready)
-    return started
-
-
-def _run_stages(
-    stages: list[Stage],
-    plan: Plan,
-    fleet: Fleet,
-    records: Mapping[str, Mapping[str, Any]],
-    private: Mapping[str, Mapping[str, str]],
-    say: Sink,
-) -> list[Started]:
-    """Stages that wait for nothing more: all their steps at the same time, those of one host one after another."""
-    by_host: dict[str, list[tuple[str, Step]]] = {}
-    for stage in stages:
+    by_host: dict[str, list[tuple[Stage, Step]]] = {}
+    for stage in plan.stages:
         for step in stage.steps:
-            by_host.setdefault(step.host, []).append((stage.name, step))
+            by_host.setdefault(step.host, []).append((stage, step))
     started: list[Started] = []
-    keeping = threading.Lock()
+    order = _Order(plan.stages)
 
     def work(host: Host) -> None:
         for stage, step in by_host[host.name]:
-            result = _timed(stage, step, say, partial(_launch, step, plan, fleet, records, private))
-            with keeping:
-                started.append(result)
+            order.wait_for(stage.after, fleet.cancelled)
+            result = _timed(stage.name, step, say, partial(_launch, step, plan, fleet, records, private))
+            order.end_step(stage.name)
+            started.append(result)
 
-    results = fleet.map(work, by_host, fail_fast=True)
+    results = fleet.gather({name: partial(work, fleet.hosts[name]) for name in by_host}, fail_fast=True, together=True)
     failed = failures(results)
     if failed:
         causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
         raise StepsFailedError(causes or failed)
     return [each for each in started if each.step.detached]
+
+
+class _Order:
+    """Which stages are done: those whose steps are."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._changing = threading.Lock()
+        self._left = {stage.name: len(stage.steps) for stage in stages}
+        self._done = {stage.name: threading.Event() for stage in stages}
+
+    def end_step(self, stage: str) -> None:
+        with self._changing:
+            self._left[stage] -= 1
+            if self._left[stage] == 0:
+                self._done[stage].set()
+
+    def wait_for(self, stages: Iterable[str], cancelled: threading.Event) -> None:
+        """Raises InterruptedByUser when `cancelled` is set."""
+        for stage in stages:
+            while not self._done[stage].wait(POLL_SECONDS):
+                if cancelled.is_set():
+                    raise InterruptedByUser("interrupted")
 
 
 def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Started:

@@ -23,7 +23,10 @@ START_SECONDS = 60.0
 def plan_stages(
     ray: RayPlan, instances: Sequence[InstancePlan], routers: Sequence[RouterPlan], timeouts: Timeouts
 ) -> tuple[Stage, ...]:
-    """Head and workers start at the same time; engines follow when Ray counts everything; routers wait for engines."""
+    """Head and workers start at the same time; engines follow when Ray counts everything; routers wait for engines.
+
+    Counting begins when there is a head to ask: its own start takes as long as a worker's.
+    """
     stages = []
     if ray.enabled:
         workers = tuple(
@@ -32,15 +35,15 @@ def plan_stages(
         stages.append(Stage(RAY_HEAD, (Step(ray.head, "ray_head.sh", "ray-head", timeouts.ray),)))
         if workers:
             stages.append(Stage(RAY_WORKERS, workers))
-        started = tuple(stage.name for stage in stages)
-        stages.append(Stage(RAY_NODES, (Step(ray.head, "ray_nodes.sh", "ray-nodes", timeouts.ray),), after=started))
+        stages.append(Stage(RAY_NODES, (Step(ray.head, "ray_nodes.sh", "ray-nodes", timeouts.ray),), after=(RAY_HEAD,)))
+    complete = tuple(stage.name for stage in stages if stage.name != RAY_HEAD)
     engines = tuple(
         Step(
             each.driver, each.script, "engine", START_SECONDS, detached=True, may_end=is_program(each) and not each.port
         )
         for each in instances
     )
-    stages.append(Stage(SERVE, engines, after=(RAY_NODES,) if ray.enabled else ()))
+    stages.append(Stage(SERVE, engines, after=complete))
     if routers:
         steps = tuple(Step(each.driver, each.script, "router", START_SECONDS, detached=True) for each in routers)
         stages.append(Stage(ROUTE, steps, after=(SERVE,)))

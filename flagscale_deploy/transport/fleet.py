@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import resource
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -161,8 +163,7 @@ class Fleet:
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
             error = RemoteError(name, str(wrong))
         except (LookupError, TypeError, AttributeError) as wrong:
-            error = RemoteError(name, f"its answer has another shape than ours ({type(wrong).__name__}: {wrong})", ODD)
-            error.__cause__ = wrong
+            error = RemoteError(name, f"its answer has another shape than ours ({_told(wrong)})", ODD)
         except InterruptedByUser:
             if not fail_fast:
                 raise
@@ -175,6 +176,12 @@ class Fleet:
         """Close every connection."""
         for connection in self._connections.values():
             connection.close()
+
+
+def _told(wrong: Exception) -> str:
+    """An exception, and where it was raised."""
+    frame = traceback.extract_tb(wrong.__traceback__)[-1]
+    return f"{type(wrong).__name__}: {wrong}, {PurePath(frame.filename).name}:{frame.lineno}"
 
 
 def _allow_descriptors(wanted: int) -> None:

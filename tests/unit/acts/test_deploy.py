@@ -197,12 +197,12 @@ def test_an_error_of_ours_while_looking_for_the_cause_does_not_leave_processes(
 
 def test_an_error_of_ours_is_told_as_one_with_its_traceback_on_disk_and_takes_down(tmp_path: Path) -> None:
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        raise KeyError(f"a bug that knows {SECRET.reveal()}")
+        raise ZeroDivisionError(f"a bug that knows {SECRET.reveal()}")
 
     bench = Bench(tmp_path, watch=watch)
     error = bench.fails()
     assert error.exit_code == 1
-    assert "an error of this tool: KeyError" in str(error)
+    assert "an error of this tool: ZeroDivisionError" in str(error)
     assert str(bench.folder.path / "error.txt") in str(error)
     written = (bench.folder.path / "error.txt").read_text()
     assert "Traceback" in written

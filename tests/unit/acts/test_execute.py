@@ -32,8 +32,9 @@ def failed(handler: Handler, heard: Heard | None = None) -> StepsFailedError:
 def test_steps_run_in_the_order_of_their_stages() -> None:
     fleet, started = run(answering())
     order = [call.args["script"] for call in fleet.sent("launch")]
-    assert sorted(order[:2]) == ["ray_head.sh", "ray_worker.sh"]
-    assert order[2:] == ["ray_nodes.sh", "vllm_serve_qwen_0.sh"]
+    assert sorted(order[:3]) == ["ray_head.sh", "ray_nodes.sh", "ray_worker.sh"]
+    assert order.index("ray_head.sh") < order.index("ray_nodes.sh")
+    assert order[3:] == ["vllm_serve_qwen_0.sh"]
     assert [(each.step.script, each.pid, each.start_ticks, each.log) for each in started] == [
         ("vllm_serve_qwen_0.sh", 100, 7, "/state/logs/vllm_serve_qwen_0.sh.log")
     ]
@@ -52,7 +53,8 @@ def test_what_a_host_is_sent() -> None:
             **{f"scripts/{name}": [text, "700"] for name, text in PLAN.scripts[call.host].items()},
             "secrets/env": ["A='1'\n", "600"],
         }
-    assert [call.args["role"] for call in fleet.sent("launch")][2:] == ["ray-nodes", "engine"]
+    roles = [call.args["role"] for call in fleet.sent("launch")]
+    assert sorted(roles) == ["engine", "ray-head", "ray-nodes", "ray-worker"]
 
 
 def test_head_and_workers_start_at_the_same_time() -> None:
@@ -64,6 +66,20 @@ def test_head_and_workers_start_at_the_same_time() -> None:
         return launched(host, args)
 
     run(answering(launch=launch))
+
+
+def test_nodes_are_counted_while_workers_start_and_engines_wait_for_both() -> None:
+    counting = threading.Event()
+
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if args["script"] == "ray_nodes.sh":
+            counting.set()
+        if args["script"] == "ray_worker.sh":
+            assert counting.wait(10)
+        return launched(host, args)
+
+    fleet, _ = run(answering(launch=launch))
+    assert fleet.sent("launch")[-1].args["role"] == "engine"
 
 
 def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> None:

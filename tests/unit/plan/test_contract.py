@@ -65,9 +65,9 @@ def test_the_shape_of_the_design() -> None:
         "stages": [
             {"name": "ray-head", "after": [], "steps": [{"host": "gpu01", "script": "ray_head.sh"}]},
             {"name": "ray-workers", "after": [], "steps": [{"host": "gpu02", "script": "ray_worker.sh"}]},
-            {"name": "ray-nodes", "after": ["ray-head", "ray-workers"],
+            {"name": "ray-nodes", "after": ["ray-head"],
              "steps": [{"host": "gpu01", "script": "ray_nodes.sh"}]},
-            {"name": "serve", "after": ["ray-nodes"],
+            {"name": "serve", "after": ["ray-workers", "ray-nodes"],
              "steps": [{"host": "gpu01", "script": "vllm_serve_vllm_model_0.sh"}]},
         ],
     }  # fmt: skip
