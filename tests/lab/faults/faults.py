@@ -242,7 +242,8 @@ def clean_tmp(scene: Scene) -> None:
 
 def kill_daemon(name: str) -> Callable[[Scene], None]:
     def strike(scene: Scene) -> None:
-        host = scene.lab.hosts[0]
+        """On the head, or where Ray's end is held."""
+        host = scene.host if scene.daemons(scene.host, name) else scene.lab.hosts[0]
         (pid, *_) = scene.daemons(host, name)
         host.run(["kill", "-9", str(pid)])
 
@@ -399,8 +400,9 @@ FAULTS = (
           why_not=NOTHING_YET),
     Fault("raylet killed", kill_daemon("raylet"), (RAY, LOADING, READY, *STOPS), run_or_stop({1, 5}, {0}),
           r"node\d.*raylet|missing", held=True, spoiled=True, within=90, why_not=NOTHING_YET),
-    Fault("GCS killed", kill_daemon("gcs_server"), (RAY, LOADING, READY, *STOPS), run_or_stop({1, 5}, {0}),
-          r"node\d.*(gcs_server|cannot be reached|GCS)", held=True, spoiled=True, within=90, why_not=NOTHING_YET),
+    Fault("GCS killed", kill_daemon("gcs_server"), (RAY, LOADING, READY, ENGINES_END), run_or_stop({1, 5}, {0}),
+          r"node\d.*(gcs_server|cannot be reached|GCS)", held=True, spoiled=True, within=90,
+          why_not={**NOTHING_YET, RAY_ENDS: "it has ended by itself"}),
     Fault("engine killed", kill_engine, (LOADING, READY, ENGINES_END), run_or_stop({5}, {0}), r"node1.*ended",
           held=True, spoiled=True, why_not={**NOTHING_YET, RAY: "no engine yet", RAY_ENDS: "no engine any more"}),
     Fault("a worker process killed", kill_worker, (LOADING, READY, ENGINES_END), run_or_stop({5}, {0}),
