@@ -211,6 +211,7 @@ class Deploy(Settings):
     router: Annotated[RouterSettings, BeforeValidator(_router)] | None = None
     restart: Annotated[RestartSettings, BeforeValidator(_restart)] | None = None
     timeouts: TimeoutSettings | None = None
+    warm: Flag | None = None
     secrets: list[VariableName] | None = None
     secret_files: dict[VariableName, Text] | None = None
     models: dict[str, ModelOptions | None] | None = None

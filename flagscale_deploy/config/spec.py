@@ -178,6 +178,8 @@ class ServeSpec:
     program_port: int | None = None
     action: str = "run"
     restart: RestartSpec = RestartSpec()
+    warm: bool = True
+    """Whether packages and weights are read ahead while Ray starts."""
 
     @property
     def runs_program(self) -> bool:

@@ -83,6 +83,7 @@ def translate(
         program_port=_program_port(deploy, cli, set_in, findings) if program else None,
         action=_action(tree, findings),
         restart=read_restart(deploy, set_in, findings),
+        warm=deploy.warm is not False,
     )
 
 

@@ -68,7 +68,16 @@ def render_scripts(
     for node in plan.ray.nodes:
         env = host_environment(spec, inventory[node.host], networks[node.host])
         name = f"ray_{node.role}.sh"
-        add(node.host, name, f"{name}.j2", env | visible(node.visible_gpus), node=node, timeout=spec.timeouts.ray)
+        ahead = {"packages": True, "weights": _weights(plan, spec, node.host)}
+        add(
+            node.host,
+            name,
+            f"{name}.j2",
+            env | visible(node.visible_gpus),
+            node=node,
+            timeout=spec.timeouts.ray,
+            **ahead,
+        )
     expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
     if plan.ray.enabled:
         env = host_environment(spec, inventory[plan.head], networks[plan.head])
@@ -78,7 +87,8 @@ def render_scripts(
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
-        add(instance.driver, instance.script, template, instance.env, instance=instance)
+        ahead = {"packages": False, "weights": _weights(plan, spec, instance.driver)}  # the engine loads its own itself
+        add(instance.driver, instance.script, template, instance.env, instance=instance, **ahead)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
     if plan.restart.boot:
@@ -111,6 +121,13 @@ def _asking_ray(plan: Plan) -> set[str]:
     return {each.driver for each in plan.instances if wanted and each.executor == "ray"}
 
 
+def _weights(plan: Plan, spec: ServeSpec, host: str) -> list[str]:
+    """The directories that engines on a host load weights from; what has a name on Hugging Face is left to them."""
+    models = {each.name: each.model for each in spec.models}
+    used = [models[each.model] for each in plan.instances if host in each.hosts and each.model in models]
+    return [path for path in dict.fromkeys(used) if path.startswith(("/", "~/"))]
+
+
 def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
     return {
         "run_id": plan.run_id,
@@ -118,6 +135,7 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
         "host": host.name,
         "ray": plan.ray,
         "ray_enabled": plan.ray.enabled,
+        "warm": spec.warm,
         "venv": host.venv,
         "python": host.python,
         "before_start": before_start(spec, host),

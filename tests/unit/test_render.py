@@ -121,11 +121,11 @@ class Bench:
         assert ended.returncode == 0, ended.stderr
         assert not ended.stderr
         assert not list(self.work.iterdir())
-        variables = dict(each.split("=", 1) for each in read(self.record / "env"))
-        return Called(read(self.record / "argv"), variables)
+        variables = dict(each.split("=", 1) for each in texts(self.record / "env"))
+        return Called(texts(self.record / "argv"), variables)
 
 
-def read(file: Path) -> list[str]:
+def texts(file: Path) -> list[str]:
     """Texts that end with a NUL byte."""
     return file.read_bytes().decode().split("\0")[:-1]
 
@@ -189,7 +189,7 @@ def test_hostile_names_execute_nothing_in_any_template(bench: Bench, template: s
         script = TEMPLATES.render(
             template, run_id=value, deployment=value, host=value, ray=ray, ray_enabled=True, venv=None,
             before_start=None, after_stop="vllm", env={"E": value}, node=node, timeout=5.0, instance=made.instances[0],
-            restart=None,
+            restart=None, warm=True, packages=False, weights=["~/" + value],
         )  # fmt: skip
         call = bench.called(script)
     assert call.env["E"] == value
@@ -221,6 +221,29 @@ def test_ray_head_starts_as_planned(bench: Bench) -> None:
     assert call.env["GLOO_SOCKET_IFNAME"] == call.env["NCCL_SOCKET_IFNAME"] == "eth0"
 
 
+CAT = r"""#!/bin/bash
+printf '%s\0' "$@" >>"$RECORD/read"
+"""
+"""Stands in for cat: tells what would be read ahead."""
+
+
+@pytest.mark.parametrize(("warm", "size", "read"), [(True, 3, True), (True, 1 << 43, False), (False, 3, False)],
+                         ids=["fits", "larger than memory", "switched off"])  # fmt: skip
+def test_weights_are_read_ahead_where_they_fit(bench: Bench, warm: bool, size: int, read: bool) -> None:
+    (bench.folder / "bin" / "cat").write_text(CAT)
+    (bench.folder / "bin" / "cat").chmod(0o755)
+    weights = bench.folder / "it's $(a model)"
+    weights.mkdir()
+    for name in ("a.safetensors", "b c.bin", "config.json"):
+        (weights / name).touch()
+    os.truncate(weights / "a.safetensors", size)
+    made = planned(inventory("gpu01"), spec(model(model=str(weights)), ray="on", warm=warm), run_id=RUN)
+    bench.called(made.scripts["gpu01"]["ray_head.sh"].replace("exec ray", "ray") + "\nwait\n")
+    told = bench.record / "read"
+    seen = sorted(each for each in texts(told) if each.startswith("/")) if told.exists() else []
+    assert seen == ([str(weights / "a.safetensors"), str(weights / "b c.bin")] if read else [])
+
+
 def test_no_ray_no_token(bench: Bench) -> None:
     made = planned(inventory("gpu01"), spec(), run_id=RUN)
     call = bench.called(made.scripts["gpu01"]["vllm_serve_qwen_0.sh"])
@@ -233,7 +256,7 @@ def test_a_worker_gives_up_on_a_head_that_does_not_come(bench: Bench) -> None:
         port = taken.getsockname()[1]
     context = {
         "run_id": "r", "deployment": "d", "host": "h", "ray": replace(made.ray, port=port), "ray_enabled": True,
-        "venv": None, "before_start": None, "env": {}, "node": made.ray.nodes[0], "timeout": 0.4,
+        "venv": None, "before_start": None, "env": {}, "node": made.ray.nodes[0], "timeout": 0.4, "warm": False,
     }  # fmt: skip
     ended = bench.run(TEMPLATES.render("ray_worker.sh.j2", **context))
     assert ended.returncode == 1
@@ -471,7 +494,7 @@ def test_every_template_was_rendered_above() -> None:
     rendered |= {"router.sh.j2"}  # below
     rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py
     rendered |= {"boot.sh.j2", "_supervise.sh.j2"}  # above
-    assert rendered | {"_environment.sh.j2"} == set(TEMPLATES.sources)
+    assert rendered | {"_environment.sh.j2", "_warm.sh.j2"} == set(TEMPLATES.sources)
 
 
 def test_the_router_gets_hostile_options_as_they_are(bench: Bench) -> None:
