@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -55,11 +55,15 @@ def install(
     """
     files = known_hosts_files(host, ssh_config)
     mode = checking(host, ssh_config, jump=jump)
-    if mode != "off":
-        for path in files:
-            if path.is_file():
-                _load(client, host, path, name)
-    client.set_missing_host_key_policy(_Policy(host, mode, files))
+    found = {path: _known(host, path) for path in files if path.is_file()} if mode != "off" else {}
+    revoked = {
+        key.get_base64(): f"{path}:{at + 1}" for path, known in found.items() for at, key in known.revoked.keys_of(name)
+    }
+    for known in found.values():
+        for _, key in known.trusted.keys_of(name):
+            if key.get_base64() not in revoked:
+                client.get_host_keys().add(name, key.get_name(), key)
+    client.set_missing_host_key_policy(_Policy(host, mode, files, revoked))
 
 
 def known_name(address: str, port: int) -> str:
@@ -93,13 +97,19 @@ def _place(files: Sequence[Path], name: str, key: paramiko.PKey) -> str:
 class _Policy(paramiko.MissingHostKeyPolicy):
     """Paramiko asks it about keys that no file knows."""
 
-    def __init__(self, host: Host, mode: HostKeyChecking, files: Sequence[Path]) -> None:
-        self._host, self._mode, self._files = host, mode, files
+    def __init__(self, host: Host, mode: HostKeyChecking, files: Sequence[Path], revoked: Mapping[str, str]) -> None:
+        self._host, self._mode, self._files, self._revoked = host, mode, files, revoked
 
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         line = f"{hostname} {key.get_name()} {key.get_base64()}"
         if self._mode == "off":
             return
+        if place := self._revoked.get(key.get_base64()):
+            raise HostKeyError(
+                self._host.name,
+                f"its host key is revoked: {hostname} shows {key.get_name()} {key.fingerprint}, see {place}",
+                "somebody else may have that key: give the host a new one",
+            )
         if self._mode == "accept-new":
             _append(self._files[0], line)
             return
@@ -112,47 +122,57 @@ class _Policy(paramiko.MissingHostKeyPolicy):
         )
 
 
-def _load(client: paramiko.SSHClient, host: Host, path: Path, name: str) -> None:
-    """Give a client the keys of one name: Paramiko's own reading of a whole file grows with its square.
+class _Lines:
+    """Lines of a file with their places in it: by each plain name, and those with patterns or hashed names."""
 
-    1000 lines took it 0.34 s of CPU, for each connection. A broken line counts for nothing, as in OpenSSH.
-    """
-    try:
-        found = path.stat()
-        known = _read(path, found.st_mtime_ns, found.st_size)
-    except OSError as error:
-        raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error
-    of_name = known.plain.get(name.lower(), [])
-    for _, line in sorted([*of_name, *(each for each in known.others if _is_among(name, each[1].partition(" ")[0]))]):
-        with suppress(paramiko.SSHException, InvalidHostKey):
-            entry = HostKeyEntry.from_line(line)
-            if entry is not None and entry.key is not None:
-                client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+    def __init__(self) -> None:
+        self._plain: dict[str, list[tuple[int, str]]] = {}
+        self._others: list[tuple[int, str]] = []
+
+    def add(self, at: int, line: str) -> None:
+        names = line.partition(" ")[0].lower()
+        if any(special in names for special in "*?!|"):
+            self._others.append((at, line))
+        else:
+            for name in names.split(","):
+                self._plain.setdefault(name, []).append((at, line))
+
+    def keys_of(self, name: str) -> Iterator[tuple[int, paramiko.PKey]]:
+        """The keys of a name, in their order. A broken line counts for nothing, as in OpenSSH."""
+        others = (each for each in self._others if _is_among(name, each[1].partition(" ")[0]))
+        for at, line in sorted([*self._plain.get(name.lower(), []), *others]):
+            with suppress(paramiko.SSHException, InvalidHostKey):
+                entry = HostKeyEntry.from_line(line)
+                if entry is not None and entry.key is not None:
+                    yield at, entry.key
 
 
 class _Known(NamedTuple):
-    """The lines of a file with their places in it: by each plain name, and those with patterns or hashed names."""
+    """The lines of a file: `names type key`, and those marked `@revoked`. `@cert-authority` is not for us."""
 
-    plain: Mapping[str, Sequence[tuple[int, str]]]
-    others: Sequence[tuple[int, str]]
+    trusted: _Lines
+    revoked: _Lines
+
+
+def _known(host: Host, path: Path) -> _Known:
+    """Paramiko's own reading of a file grows with its square: 1000 lines took 0.34 s of CPU for each connection."""
+    try:
+        found = path.stat()
+        return _read(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, _modified: int, _size: int) -> _Known:
-    """Lines with keys: `names type key`. Marked ones (`@revoked`, `@cert-authority`) are not for us."""
-    plain: dict[str, list[tuple[int, str]]] = {}
-    others = []
+    known = _Known(_Lines(), _Lines())
     for at, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         line = " ".join(text.split())
-        names = line.partition(" ")[0].lower()
-        if not line or line[0] in "#@":
-            continue
-        if any(special in names for special in "*?!|"):
-            others.append((at, line))
-        else:
-            for name in names.split(","):
-                plain.setdefault(name, []).append((at, line))
-    return _Known(plain, others)
+        if line.startswith("@revoked "):
+            known.revoked.add(at, line.partition(" ")[2])
+        elif line and line[0] not in "#@":
+            known.trusted.add(at, line)
+    return known
 
 
 def _is_among(name: str, names: str) -> bool:

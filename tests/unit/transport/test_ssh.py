@@ -225,6 +225,27 @@ def test_a_changed_key_is_refused(home: Path, server: Server, checking: HostKeyC
     assert f"ssh-keygen -f {path} -R '[127.0.0.1]:{server.port}'" in raised.value.remedy
 
 
+@pytest.mark.parametrize("checking", [None, "accept-new"])
+@pytest.mark.parametrize("also_trusted", [False, True])
+def test_a_revoked_key_is_refused(
+    home: Path, server: Server, checking: HostKeyChecking | None, also_trusted: bool
+) -> None:
+    path = known(home, *([server.line()] if also_trusted else []), f"@revoked * {server.line().partition(' ')[2]}")
+    before = path.read_text()
+    with pytest.raises(HostKeyError) as raised:
+        to(server, checking).open()
+    assert raised.value.problem.startswith(f"its host key is revoked: [127.0.0.1]:{server.port} shows ssh-ed25519 ")
+    assert raised.value.problem.endswith(f"see {path}:{2 if also_trusted else 1}")
+    assert path.read_text() == before
+
+
+def test_another_names_revoked_key_says_nothing_of_this_host(home: Path, server: Server) -> None:
+    known(home, server.line(), f"@revoked elsewhere {server.line().partition(' ')[2]}")
+    connection = to(server)
+    connection.open()
+    connection.close()
+
+
 def test_off_asks_nothing(home: Path, server: Server) -> None:
     before = known(home, server.line()).read_text()
     server.host_key = OTHER
