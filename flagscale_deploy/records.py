@@ -11,7 +11,6 @@ from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
 from flagscale_deploy.plan.program import is_program
 
 SCHEMA = 1
-_CERTIFICATE = "--ssl-certfile="
 
 
 def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def _server(server: Server) -> dict[str, Any]:
         "local_url": server.local_url,
         "served_name": server.served_name,
         "script": server.script,
-        "certificate": next((word[len(_CERTIFICATE) :] for word in server.argv if word.startswith(_CERTIFICATE)), None),
+        "certificate": server.certificate,
     }
 
 

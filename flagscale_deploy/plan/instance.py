@@ -10,7 +10,7 @@ from typing import Any
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.environment import host_environment, visible
-from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, flag_of, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
 from flagscale_deploy.plan.vllm import serve_argv
 
@@ -33,7 +33,8 @@ def plan_instance(
     env = host_environment(spec, driver, network)
     env |= {"RAY_ADDRESS": ray.address} if placement.executor == "ray" else {}
     env |= visible(placement.gpus[driver.name]) if placement.pinned else {}
-    scheme = "https" if model.engine_args.get("ssl-certfile") else "http"
+    argv = serve_argv(model, port=port, extra=extra)
+    scheme = "https" if flag_of(argv, "ssl-certfile") else "http"
     bound = model.engine_args.get("host")
     return InstancePlan(
         model=model.name,
@@ -44,7 +45,7 @@ def plan_instance(
         gpus=placement.gpus,
         executor=placement.executor,
         port=port,
-        argv=serve_argv(model, port=port, extra=extra),
+        argv=argv,
         env=env,
         endpoint=f"{scheme}://{join_port(public_address(driver, network, bound), port)}/v1",
         served_name=_served_name(model),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,6 +108,11 @@ class InstancePlan:
     def name(self) -> str:
         return f"{self.model}/{self.replica}"
 
+    @property
+    def certificate(self) -> str | None:
+        """The file of the certificate that it serves TLS with, on its driver; None where it speaks plain HTTP."""
+        return flag_of(self.argv, "ssl-certfile")
+
 
 @dataclass(frozen=True)
 class RouterPlan:
@@ -125,6 +130,8 @@ class RouterPlan:
     served_name: str
     script: str
     local_url: str
+    certificate: None = None
+    """vllm-router 0.1.17 has no flag to serve TLS itself."""
 
     @property
     def name(self) -> str:
@@ -202,3 +209,9 @@ class Plan:
 def join_port(address: str, port: int) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def flag_of(argv: Sequence[str], name: str) -> str | None:
+    """The value of a flag on a command line, `--name=value`: the last one counts."""
+    given = [word.partition("=")[2] for word in argv if word.startswith(f"--{name}=")]
+    return given[-1] if given else None

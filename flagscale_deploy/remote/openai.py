@@ -22,12 +22,17 @@ def api_key(deployment: str, host: str) -> Optional[str]:
     servers here were started with, and no others: a self-signed one too, and nobody else who took their port."""
     servers = record.read(deployment, host) or {}
     given = [each.get("certificate") for each in servers.get("instances", []) if each.get("driver") == host]
-    _certificates.update(os.path.join(os.path.expanduser("~"), path) for path in given if path)
+    trust(*(path for path in given if path))
     try:
         words = shlex.split((state.directory(deployment, host) / "secrets" / "env").read_text())
     except (OSError, ValueError):
         return None
     return next((word.split("=", 1)[1] for word in words if word.startswith("VLLM_API_KEY=")), None)
+
+
+def trust(*certificates: str) -> None:
+    """Trust these files from now on, and no others. A relative path starts at home, where engines run."""
+    _certificates.update(os.path.join(os.path.expanduser("~"), path) for path in certificates)
 
 
 def request(
@@ -54,7 +59,7 @@ def request(
 
 
 def _context() -> ssl.SSLContext:
-    """Trusts what `api_key` found; the name in a certificate is the one that clients use, and not this address."""
+    """Trusts what `trust` was told; the name in a certificate is the one that clients use, and not this address."""
     context = ssl.create_default_context()
     context.check_hostname = False
     for path in _certificates:

@@ -18,7 +18,18 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
-from flagscale_deploy.remote import ending, proc, processes, ranks, ray_nodes, record, restarts, shared_memory, state
+from flagscale_deploy.remote import (
+    ending,
+    openai,
+    proc,
+    processes,
+    ranks,
+    ray_nodes,
+    record,
+    restarts,
+    shared_memory,
+    state,
+)
 from flagscale_deploy.remote.children import Descendants, adopt_orphans, reap, start_ticks
 from flagscale_deploy.remote.life import Life
 from flagscale_deploy.remote.signals import Signals
@@ -49,6 +60,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ceiling", type=float, required=True, help="seconds that one waits at most")
     parser.add_argument("--reset-after", type=float, required=True, help="seconds of health that begin the count anew")
     parser.add_argument("--health", default="", help="the URL that a healthy server answers with 200")
+    parser.add_argument("--certificate", help="the file of the certificate that it serves TLS with")
     parser.add_argument("--ray-gpus", type=int, help="GPUs that Ray has to have free before a restart")
     parser.add_argument("--ray-seconds", type=float, default=180.0, help="how long that may take")
     parser.add_argument("--may-end", action="store_true", help="exit status 0 is the end of its work")
@@ -63,6 +75,8 @@ class Supervisor:
 
     def __init__(self, asked: argparse.Namespace, signals: Signals) -> None:
         self._asked, self._signals = asked, signals
+        if asked.certificate:
+            openai.trust(asked.certificate)
         self._files = restarts.Files(asked.state, asked.run, asked.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # of an earlier boot

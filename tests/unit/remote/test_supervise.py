@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from flagscale_deploy.remote import proc, processes, restarts
 from flagscale_deploy.remote.state import MARKER
 from flagscale_deploy.remote.supervise import delay, how_it_ended, what_ray_lacks
 from flagscale_deploy.transport.program import library
+from tests.tls import certificate, serving
 from tests.unit.remote.living import HOST_PYTHON, Home, birth, messages, runs, wait_until
 
 SCRIPT = "vllm_serve_m_0.sh"
@@ -178,6 +180,25 @@ def test_a_time_of_health_begins_the_count_anew(supervised: Supervised) -> None:
         wait_until(partial(supervised.lived, life + 1))
         wait_until(lambda: supervised.said["state"] == "running")
     assert (supervised.said["restarts"], supervised.said["in_a_row"]) == (3, 1)
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_health_is_asked_over_tls_with_the_servers_own_certificate(supervised: Supervised, tmp_path: Path) -> None:
+    pair = certificate(tmp_path, "model.example.com")
+    with serving(pair, Healthy) as port:
+        supervised.start(f"--health=https://127.0.0.1:{port}/health", f"--certificate={pair[0]}")
+        supervised.kill()
+        wait_until(lambda: supervised.lived(2) and bool(supervised.said["healthy"]))
+    assert supervised.said["restarts"] == 1
 
 
 def test_what_was_never_ready_ends_its_supervisor_with_its_own_status(supervised: Supervised) -> None:
