@@ -13,7 +13,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.execute import StepsFailedError, execute, secret_files
+from flagscale_deploy.execute import StepsFailedError, execute, secret_files, tls_files
 from flagscale_deploy.folder import RunFolder
 from flagscale_deploy.logs import collect_logs, diagnose_folder
 from flagscale_deploy.observation import Facts
@@ -85,7 +85,8 @@ def bring_up(
     for secret in (token, *(each for known in secret_env.values() for each in known.values())):
         redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host])) for host in plan.hosts}
-    private = {host: _private(spec, secret_env[host], token) for host in plan.hosts}
+    drivers = {each.driver for each in plan.servers}
+    private = {host: _private(spec, secret_env[host], token, host in drivers) for host in plan.hosts}
     try:
         started = execute(plan, fleet, records, private, say)
         took = wait_ready(plan, fleet, started, spec.timeouts, say)
@@ -124,10 +125,11 @@ def outlive_reboots(plan: Plan, fleet: Fleet, say: Sink) -> None:
             say(Event("boot", "note", name, f"does not come back after a reboot: {answer['why']}"))
 
 
-def _private(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret) -> dict[str, str]:
-    """A host's files that only their owner may read: secrets, and a program's configuration, which may hold some."""
+def _private(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret, serves: bool) -> dict[str, str]:
+    """A host's files that only their owner may read: secrets, those of TLS where it `serves`, a program's
+    configuration."""
     config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
-    return secret_files(secret_env, token) | config
+    return secret_files(secret_env, token) | tls_files(spec.tls if serves else None) | config
 
 
 def give_up(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from flagscale_deploy import shell
+from flagscale_deploy.config.spec import TlsSpec
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.errors import (
@@ -66,6 +67,13 @@ def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[st
     """The files of a run's secrets: Ray's token, and the environment that scripts read."""
     revealed = [(name, value.reveal()) for name, value in secret_env.items()]
     return {"secrets/ray_token": ray_token.reveal(), "secrets/env": shell.assignments(revealed)}
+
+
+def tls_files(tls: TlsSpec | None) -> dict[str, str]:
+    """The files of `deploy.tls` that are sent. No redactor looks for the key: it stands in no variable, and a
+    redactor with its many lines takes a thousand times as long over a log."""
+    sent = tls.sent if tls is not None else {}
+    return {f"secrets/{name}": each.reveal() if isinstance(each, Secret) else each for name, each in sent.items()}
 
 
 def execute(

@@ -107,11 +107,15 @@ class ForeignRay:
 @dataclass(frozen=True)
 class TlsFile:
     """A certificate or key that was asked after: why it cannot be read ("" where it can), its mode, and in Unix time
-    when it ends to be good (None for what is no certificate)."""
+    when it ends to be good (None for what is no certificate). `names` are the DNS names and IP addresses that it is
+    for, `hash` tells certificates apart."""
 
     problem: str = ""
     mode: int = 0
     expires: float | None = None
+    names: tuple[str, ...] = ()
+    self_signed: bool = False
+    hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,10 @@ class Facts:
         known["foreign_ray"] = tuple(_make(ForeignRay, each) for each in answer.get("foreign_ray", ()))
         for listed in ("deployments", "unwritable", "infiniband", "hostname_addresses"):
             known[listed] = tuple(answer.get(listed, ()))
-        known["tls_files"] = {path: _make(TlsFile, each) for path, each in answer.get("tls_files", {}).items()}
+        known["tls_files"] = {
+            path: replace(_make(TlsFile, each), names=tuple(each.get("names", ())))
+            for path, each in answer.get("tls_files", {}).items()
+        }
         return cls(**known)
 
     @property

@@ -13,6 +13,9 @@ from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.transport.fleet import Fleet, failures
 from flagscale_deploy.transport.program import Program
 
+TLS_FLAGS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
+"""vLLM's flags that name a file."""
+
 
 def observe(
     fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.0, clock: Callable[[], float] = time.time
@@ -57,10 +60,15 @@ def local_models(spec: ServeSpec) -> list[str]:
 
 
 def tls_files(spec: ServeSpec) -> list[str]:
-    """The files of TLS that engines are told of."""
-    flags = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
-    found = [str(each.engine_args[flag]) for each in spec.models for flag in flags if each.engine_args.get(flag)]
-    return list(dict.fromkeys(found))
+    """The files on hosts that engines and routers are told of for TLS."""
+    tls = spec.tls
+    shared = [tls.certfile, tls.keyfile, tls.cafile] if tls is not None else []
+    flags = [*(each.engine_args for each in spec.models), *spec.host_engine_args.values()]
+    own = [each[flag] for each in flags for flag in TLS_FLAGS if each.get(flag)]
+    named = [action.partition("=") for each in spec.models for action in each.action_args]
+    own += [path for flag, _, path in named if flag in TLS_FLAGS and path]
+    there = [str(path) for path in shared + own if path and not (tls is not None and path in tls.sent)]
+    return list(dict.fromkeys(there))
 
 
 def facts_of(observations: Mapping[str, Observation]) -> dict[str, Facts]:

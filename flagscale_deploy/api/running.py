@@ -47,6 +47,8 @@ class RunResult:
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds that each stage took; some ran at the same time."""
     elapsed: float = 0.0
+    authority: str | None = None
+    """A file here that clients of an `https` endpoint may trust its certificate by, where one is known."""
 
 
 def run(
@@ -72,6 +74,7 @@ def run(
     refuse_unskippable(skip)
     refuse_wrong(spec)
     sources = load_sources(request, templates)
+    authority = spec.tls.authority if spec.tls else None
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
@@ -81,7 +84,8 @@ def run(
         with lock(fleet, request.inventory.head.name, spec.name, what, lock_wait):
             present = _present(request, fleet, digest(request.inventory, spec, *sources))
             if present is not None:
-                return RunResult(None, present, None, None, _endpoints(present.entrances), _secured(request))
+                entrances = _endpoints(present.entrances)
+                return RunResult(None, present, None, None, entrances, _secured(request), authority=authority)
             how: dict[str, Any] = {"force": force, "skip": skip}
             made = _plan_and_reserve(request, fleet, observations, sources, how, journal)
             try:
@@ -111,7 +115,7 @@ def run(
     }
     _write_report(folder, ended, journal)
     found = [replace(each, endpoint=up.endpoints.get(each.name, each.endpoint)) for each in made.entrances]
-    return RunResult(made, None, up, folder, _endpoints(found), _secured(request), stages, elapsed)
+    return RunResult(made, None, up, folder, _endpoints(found), _secured(request), stages, elapsed, authority)
 
 
 def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:

@@ -1,17 +1,16 @@
-"""Who can reach the servers, and whether their TLS can start."""
+"""Who can reach the servers, and how their TLS fares."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from flagscale_deploy.checks.ground import engines, model_of, no_plan, on
+from flagscale_deploy.checks.ground import no_plan
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
 from flagscale_deploy.plan.model import InstancePlan, Server
 from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
 from flagscale_deploy.plan.program import is_program
-
-TLS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
 
 
 def open_server(scene: Scene) -> Iterator[Finding]:
@@ -57,39 +56,8 @@ def _bound(server: Server) -> str | None:
     return None
 
 
-def tls_files(scene: Scene) -> Iterator[Finding]:
-    """Whether certificate, key and CA file of an engine are on its driver's host, readable, and not out of date."""
-    for instance in engines(scene):
-        model, facts = model_of(scene, instance), scene.facts.get(instance.driver)
-        flags = model.engine_args if model else {}
-        if facts is None or not any(flags.get(flag) for flag in TLS):
-            continue
-        if not flags.get("ssl-certfile"):
-            yield Finding(instance.driver, f"{instance.name} has no ssl-certfile: it would serve without TLS",
-                          remedy="give ssl-certfile and ssl-keyfile")  # fmt: skip
-        for flag in TLS:
-            path = str(flags.get(flag) or "")
-            seen = facts.tls_files.get(path)
-            if not path or seen is None:
-                continue
-            look = on(scene, instance.driver, "ls -l", path)
-            if seen.problem:
-                yield Finding(instance.driver, f"{flag} {path}: {seen.problem}", remedy=f"put it there: {look}")
-            elif seen.expires is not None and seen.expires < facts.clock:
-                yield Finding(instance.driver, f"{flag} {path} is out of date", remedy="renew it")
-            elif flag == "ssl-keyfile" and seen.mode & 0o077:
-                repair = on(scene, instance.driver, "chmod", "600", path)
-                yield Finding(instance.driver, f"{flag} {path} can be read by others (mode {seen.mode:o})",
-                              "mode 600", repair, "warning")  # fmt: skip
-
-
-def _no_tls(scene: Scene) -> str:
-    models = scene.spec.models if scene.spec else ()
-    asked = any(model.engine_args.get(flag) for model in models for flag in TLS)
-    return no_plan(scene) or ("" if asked else "no model has ssl flags")
-
-
 SECURITY = (
     Check("open-server", "security", open_server, "a key where the Internet can ask", no_plan, "warning"),
-    Check("tls-files", "security", tls_files, "files that the engine can read", _no_tls),
+    Check("tls-files", "security", tls_files, "files that the engine can read", no_tls),
+    Check("router-tls", "security", router_tls, "certificates that the router takes", no_routed_tls),
 )

@@ -115,6 +115,9 @@ def refuse_beside_program(experiment: Experiment, deploy: Deploy, set_in: dict[s
             )
     if deploy.router is not None and deploy.router.model_dump(exclude_none=True).keys() - {"enabled"}:
         findings.add(set_in["router"], "no router stands before a program of your own", "set deploy.router: none")
+    if deploy.tls is not None:
+        remedy = "take it out; the program starts its servers: tell it there"
+        findings.add(set_in["tls"], "does nothing for a program of your own", remedy)
 
 
 def _beside(body: Any) -> bool:

@@ -153,6 +153,15 @@ class RestartSettings(Settings):
     boot: Flag | None = None
 
 
+class TlsSettings(Settings):
+    """`deploy.tls`: files on every host or, with `send`, on the operator's machine."""
+
+    certfile: Text | None = None
+    keyfile: Text | None = None
+    cafile: Text | None = None
+    send: Flag | None = None
+
+
 class ServiceSettings(Settings):
     """`deploy.service`, where the first form kept the port that many copies share."""
 
@@ -212,6 +221,7 @@ class Deploy(Settings):
     restart: Annotated[RestartSettings, BeforeValidator(_restart)] | None = None
     timeouts: TimeoutSettings | None = None
     warm: Flag | None = None
+    tls: TlsSettings | None = None
     secrets: list[VariableName] | None = None
     secret_files: dict[VariableName, Text] | None = None
     models: dict[str, ModelOptions | None] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from flagscale_deploy.observation import TlsFile
 from flagscale_deploy.secrets import Secret
 
 RayMode = Literal["auto", "on", "off"]
@@ -77,6 +78,24 @@ class RestartSpec:
     def supervised(self) -> bool:
         """Whether servers that die are restarted."""
         return self.policy == "on-failure"
+
+
+@dataclass(frozen=True)
+class TlsSpec:
+    """`deploy.tls`: what engines serve TLS with.
+
+    `certfile`, `keyfile` (None: the key is in `certfile`) and `cafile` are absolute paths on the hosts, or names in
+    `sent`: files that travel with a run, by their names below `secrets/`, with their content. `cafile` is what a router
+    trusts its replicas by. `certificate` is what is known of one that is sent; `authority` is the file on the
+    operator's machine that clients may trust it by, None where the world's authorities do.
+    """
+
+    certfile: str
+    keyfile: str | None = None
+    cafile: str | None = None
+    sent: Mapping[str, str | Secret] = field(default_factory=dict)
+    certificate: TlsFile | None = None
+    authority: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +199,7 @@ class ServeSpec:
     restart: RestartSpec = RestartSpec()
     warm: bool = True
     """Whether packages and weights are read ahead while Ray starts."""
+    tls: TlsSpec | None = None
 
     @property
     def runs_program(self) -> bool:

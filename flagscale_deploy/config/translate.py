@@ -24,6 +24,7 @@ from flagscale_deploy.config.places import Findings, nearest
 from flagscale_deploy.config.places import Path as KeyPath
 from flagscale_deploy.config.settings import Deploy
 from flagscale_deploy.config.spec import RaySpec, ServeSpec, Timeouts
+from flagscale_deploy.config.tls import read_tls
 from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.errors import Fault
 
@@ -84,6 +85,7 @@ def translate(
         action=_action(tree, findings),
         restart=read_restart(deploy, set_in, findings),
         warm=deploy.warm is not False,
+        tls=read_tls(deploy, set_in, findings),
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, flag_of, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
+from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
 
 
@@ -23,11 +25,13 @@ def plan_instance(
     placement: Placement,
     port: int,
     ray: RayPlan,
+    facts: Facts | None = None,
 ) -> InstancePlan:
     """The process that serves a placed replica: its command line, environment, and where to reach it."""
     driver = inventory[placement.driver]
     network = networks[driver.name]
-    extra = _own_flags(spec, driver, network)
+    own = _own_flags(spec, driver, network)
+    extra = own | tls_flags(spec, model, driver.name, facts, own)
     if placement.executor == "ray" and len(placement.hosts) > 1:
         extra["distributed-executor-backend"] = "ray"
     env = host_environment(spec, driver, network)

@@ -112,10 +112,19 @@ def draft(
         if each.executor == "ray" and not ray.enabled
     ]  # fmt: skip
     instances = tuple(
-        plan_instance(spec, inventory, networks, models[each.model], each, engine_ports[each.model, each.replica], ray)
+        plan_instance(
+            spec,
+            inventory,
+            networks,
+            models[each.model],
+            each,
+            engine_ports[each.model, each.replica],
+            ray,
+            facts.get(each.driver),
+        )
         for each in placements
     )
-    routers = plan_routers(spec, head, instances, networks, ports, faults)
+    routers = plan_routers(spec, head, instances, networks, ports, facts.get(head.name), faults)
     if program is not None:
         instances += (plan_program(spec, program, inventory, networks, free, ray, ports),)
     faults += software_faults(
@@ -174,6 +183,7 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program:
         "spec": {
             **_without(public, "timeouts", "source", "exp_dir", "hostfile", "action", *programs),
             "models": [_without(model, "where", "places") for model in public["models"]],
+            "tls": public["tls"] and _without(public["tls"], "authority"),
         },
         "templates": templates.digest,
         "program": program.digest if program else None,

@@ -9,11 +9,13 @@ from typing import Any
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
 from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.tls import router_trust
 
 PORT, PROMETHEUS_PORT = 30000, 29000
 """vllm-router's own defaults (`vllm-router --help`, 0.1.17)."""
@@ -28,12 +30,13 @@ def plan_routers(
     instances: Sequence[InstancePlan],
     networks: Mapping[str, Network],
     ports: Ports,
+    facts: Facts | None,
     faults: list[Fault],
 ) -> tuple[RouterPlan, ...]:
     """A router on the head for each model that has several replicas, or for every model where one was asked for.
 
     A port that the configuration names is for the first router; each further one takes the next free.
-    A replica that the router could not reach is a fault.
+    A replica that the router could not reach is a fault. `facts` are the head's, None where it was not contacted.
     """
     routers: list[RouterPlan] = []
     for model in routed_models(spec, instances):
@@ -51,7 +54,7 @@ def plan_routers(
                 metrics_port=metrics,
                 workers=workers,
                 argv=tuple(_argv(spec.router, port, metrics, workers, spec.timeouts.ready)),
-                env=host_environment(spec, head, network),
+                env=_trusting(router_trust(spec, head.name, facts, replicas)) | host_environment(spec, head, network),
                 endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
                 served_name=replicas[0].served_name,
                 script=f"router_{file_name(model)}.sh",
@@ -106,6 +109,12 @@ def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) 
                 "ports",
                 each.driver,
             )
+
+
+def _trusting(path: str | None) -> dict[str, str]:
+    """vllm-router 0.1.17 has no flag for it: it knows the system's authorities, or those of OpenSSL's variable instead.
+    A certificate that vouches for itself is taken there; one of an authority is not, only the authority (measured)."""
+    return {} if path is None else {"SSL_CERT_FILE": path}
 
 
 def _argv(asked: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:

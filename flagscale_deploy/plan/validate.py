@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.tls import half_pairs
 from flagscale_deploy.plan.vllm import serve_argv
 
 
@@ -18,6 +19,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
     ]
     faults += _host_flag_faults(spec)
     faults += _program_faults(spec)
+    faults += half_pairs(spec)
     if faults:
         raise InputError(faults)
 

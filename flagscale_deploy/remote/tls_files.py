@@ -4,6 +4,9 @@ import os
 import stat
 from typing import Any, Dict, Iterable
 
+LARGEST = 1 << 20
+"""Bytes that are read of a file: a bundle of all the world's authorities has a quarter of that."""
+
 
 def observe(paths: Iterable[str]) -> Dict[str, Dict[str, Any]]:
     """What is to be said of each path, in the shape of `observation.TlsFile`. A relative one starts at home, where
@@ -12,22 +15,33 @@ def observe(paths: Iterable[str]) -> Dict[str, Dict[str, Any]]:
 
 
 def look(path: str) -> Dict[str, Any]:
-    """One file: {problem, mode, expires}, the last in Unix time, None for what is no certificate."""
+    """One file: {problem, mode}, and of a certificate what `certificate` says."""
     try:
         with open(path, "rb") as file:
             file.read(1)
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as error:
-        return {"problem": error.strerror or str(error), "mode": 0, "expires": None}
-    return {"problem": "", "mode": mode, "expires": expires(path)}
+        return {"problem": error.strerror or str(error), "mode": 0}
+    return {"problem": "", "mode": mode, **certificate(path)}
 
 
-def expires(path: str) -> Any:
-    """When the first certificate of a PEM file ends to be good; None where there is none."""
+def certificate(path: str) -> Dict[str, Any]:
+    """Of the first certificate of a PEM file: `expires`, in Unix time; the `names` and IP addresses that it is for;
+    whether it is `self_signed`; and the file's `hash`. Nothing where there is none."""
+    import hashlib
     import ssl  # its 6 ms are not for every probe
 
     try:
         decoded = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]  # what Python has for it without more
-        return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(file.read(LARGEST)).hexdigest()
+        return {
+            "hash": digest,
+            "expires": float(ssl.cert_time_to_seconds(decoded["notAfter"])),
+            "names": [
+                value.strip() for kind, value in decoded.get("subjectAltName", ()) if kind in ("DNS", "IP Address")
+            ],
+            "self_signed": decoded["issuer"] == decoded["subject"],
+        }
     except (AttributeError, KeyError, OSError, ValueError):  # ssl.SSLError is an OSError
-        return None
+        return {}

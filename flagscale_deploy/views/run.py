@@ -32,13 +32,14 @@ def show_run(console: Console, result: RunResult) -> None:
         console.print(f"{took}   in all {result.elapsed:.1f} s")
     for endpoint, served in result.endpoints:
         console.print(f"\nendpoint {endpoint}")
-        console.print(curl(endpoint, served, result.secured))
+        console.print(curl(endpoint, served, result.secured, result.authority))
     if result.folder is not None:
         console.print(f"\nplan, scripts and events: {result.folder.path}")
 
 
-def curl(endpoint: str, served_name: str, secured: bool) -> str:
-    """A request to paste, in the form of FlagScale's README; of a program only where it is."""
+def curl(endpoint: str, served_name: str, secured: bool, authority: str | None = None) -> str:
+    """A request to paste, in the form of FlagScale's README; of a program only where it is. `authority` is the file
+    that a server with TLS is trusted by."""
     if not served_name:
         return f"curl {shell.quote(endpoint)}"
     body = {
@@ -49,9 +50,10 @@ def curl(endpoint: str, served_name: str, secured: bool) -> str:
         ],
         "max_tokens": 128,
     }
+    trust = f" --cacert {shell.quote(authority)}" if authority and endpoint.startswith("https:") else ""
     key = ' \\\n  -H "Authorization: Bearer $VLLM_API_KEY"' if secured else ""
     return (
-        f"curl {shell.quote(endpoint + '/chat/completions')} \\\n"
+        f"curl {shell.quote(endpoint + '/chat/completions')}{trust} \\\n"
         f'  -H "Content-Type: application/json"{key} \\\n'
         f"  -d {shell.quote(json.dumps(body, ensure_ascii=False))}"
     )

@@ -17,7 +17,7 @@ from tests.lab.product.breaking.stage import BROKEN, MODEL, NAME
 from tests.lab.product.operator import Result
 from tests.lab.product.stand_in import StandIn, make_environment
 
-NOT_LOOKED_AT = {"boot", "router-installed", "locked-memory", "bandwidth", "tls-files"}
+NOT_LOOKED_AT = {"boot", "router-installed", "locked-memory", "bandwidth", "tls-files", "router-tls"}
 """The plan has no router, the hosts no InfiniBand, the model no TLS, and nobody asked for measurements or reboots."""
 
 

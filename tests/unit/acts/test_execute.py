@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from flagscale_deploy.config.spec import TlsSpec
 from flagscale_deploy.errors import UnreachableError
-from flagscale_deploy.execute import Started, StepsFailedError, execute, secret_files
+from flagscale_deploy.execute import Started, StepsFailedError, execute, secret_files, tls_files
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
 from tests.fakes import FakeFleet, Handler, Said
@@ -175,6 +176,12 @@ def test_two_engines_on_one_host_start_one_after_another() -> None:
     assert [each.step.script for each in execute(made, fleet, RECORDS, {name: {} for name in made.hosts}, Heard())] == [
         "vllm_serve_a_0.sh", "vllm_serve_b_0.sh",
     ]  # fmt: skip
+
+
+def test_files_of_tls_travel_as_secrets_do() -> None:
+    sent = TlsSpec("tls.crt", "tls.key", sent={"tls.crt": "C", "tls.key": Secret("K")})
+    assert tls_files(sent) == {"secrets/tls.crt": "C", "secrets/tls.key": "K"}
+    assert tls_files(TlsSpec("/c.pem")) == tls_files(None) == {}
 
 
 def test_secrets_travel_in_files_that_shell_can_read() -> None:

@@ -514,7 +514,7 @@ def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length",
-                 "model-memory", "model-code", "open-server", "tls-files", "boot"}  # fmt: skip
+                 "model-memory", "model-code", "open-server", "tls-files", "router-tls", "boot"}  # fmt: skip
     assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -34,7 +34,8 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
         "router-installed": "the plan has no router",
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
-        "tls-files": "no model has ssl flags",
+        "tls-files": "no model has ssl flags, and there is no deploy.tls",
+        "router-tls": "no router stands before TLS",
         "boot": "deploy.restart.boot is not set",
     }
     assert all(each.found and each.expected for each in verdicts)

@@ -339,6 +339,8 @@ def test_a_curl_line_can_be_pasted_whatever_the_names() -> None:
     body = json.loads(words[words.index("-d") + 1])
     assert body["model"] == HOSTILE_NAME
     assert "Authorization" not in curl("http://h/v1", "q", secured=False)
+    assert "chat/completions --cacert 'my ca.pem' " in curl("https://h/v1", "q", False, "my ca.pem")
+    assert "--cacert" not in curl("http://h/v1", "q", False, "ca.pem"), "a router's"
 
 
 def test_a_run_as_json() -> None:
