@@ -24,3 +24,11 @@ def the_certificate_is_not_there(stage: Stage) -> None:
 def the_key_can_be_read_by_everybody(stage: Stage) -> None:
     stage.on(f"{CERTIFICATE} && chmod 644 /run/key.pem", "rm -f /run/key.pem /run/cert.pem", stage.lab.hosts[0])
     stage.flags(ssl_certfile="/run/cert.pem", ssl_keyfile="/run/key.pem")
+
+
+@caught_by("router-tls", "subjectAltName=IP:", host="node1", words=("--skip-check", "router-installed"))
+def the_router_would_not_take_the_certificate_of_its_replica(stage: Stage) -> None:
+    stage.on(f"{CERTIFICATE} && chmod 600 /run/key.pem", "rm -f /run/key.pem /run/cert.pem", stage.lab.hosts[0])
+    stage.deploy(
+        tls={"certfile": "/run/cert.pem", "keyfile": "/run/key.pem"}, router={"enabled": True, "host": "127.0.0.1"}
+    )
