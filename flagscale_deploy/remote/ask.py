@@ -4,6 +4,7 @@ main({deployment, host, server: its name, messages, parameters}) answers {"answe
 {"problem": text}.
 """
 
+import http.client
 import json
 from typing import Any, Dict, Optional, Tuple
 
@@ -38,11 +39,13 @@ def main(args: Dict[str, Any]) -> None:
         url, model = served_by(found[0], key)
         body = dict(args["parameters"], model=model, messages=args["messages"])
         status, text = openai.request(url + "/v1/chat/completions", body, key, ANSWER_SECONDS)
-        answer = json.loads(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         say(problem="no answer: %s" % error)
         return
-    if status == 200:
-        say(answer=answer)
-    else:
-        say(problem="HTTP %d: %s" % (status, text[:2000]))
+    if status != 200:
+        say(problem="HTTP %d: %s" % (status, text[:2000] or http.client.responses.get(status, "nothing more")))
+        return
+    try:
+        say(answer=json.loads(text))
+    except ValueError:
+        say(problem="HTTP 200, but no JSON: %s" % text[:2000])
