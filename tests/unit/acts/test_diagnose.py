@@ -20,7 +20,10 @@ QUOTED: dict[str, list[str | dict[str, str]]] = yaml.safe_load((LOGS / "samples.
 SAMPLES = {name: [each if isinstance(each, str) else each["line"] for each in lines] for name, lines in QUOTED.items()}
 FORMATTED = [each for lines in QUOTED.values() for each in lines if isinstance(each, dict)]
 MEASURED = sorted(path.name for path in (LOGS / "recorded").iterdir())
-"""Failures that were provoked with the real programs, by the table's entry: the logs as `logs -o` collects them."""
+"""Failures that were provoked with the real programs: the logs as `logs -o` collects them, in folders named like the
+table's entry, or `<entry>.<what else shows it>`."""
+UNRECORDED: dict[str, str] = yaml.safe_load((LOGS / "unrecorded.yaml").read_text())
+"""Entries that have no recorded log, and why."""
 ENGINE_LOGS = sorted((Path(__file__).parents[1] / "engine_logs").glob("*.log"))
 LEVELS = {each.name: each.level for each in signatures()}
 
@@ -86,19 +89,42 @@ def test_a_line_that_nobody_has_seen_is_its_format_with_values_put_in(each: dict
 def test_an_entry_says_where_it_is_from(each: Signature) -> None:
     """An issue or page, the source that writes it, a script of ours; or it was measured, and there is the log."""
     if each.source.startswith("measured with "):
-        assert each.name in MEASURED
+        assert each.name in recorded_entries()
         return
     source = r"(?:vLLM 0\.32|Ray 2\.60|transformers, as vLLM 0\.32 has it): [\w/.]+"
     assert re.match(rf"https://\S+|{source}|templates/\S+|Python's traceback module", each.source)
 
 
+def entry_of(folder: str) -> str:
+    return folder.partition(".")[0]
+
+
+def recorded_entries() -> set[str]:
+    """Entries that a line of any recorded log is, named or not."""
+    files = [path for path in (LOGS / "recorded").rglob("*") if path.is_file() and path.name != "told.yaml"]
+    lines = {clean(line) for path in files for line in path.read_text().splitlines()}
+    return {known.name for known in map(match, lines) if known is not None}
+
+
+def test_every_entry_has_a_recorded_log_or_a_reason_why_not() -> None:
+    """Of what is never named it is enough that it stands in a recorded log."""
+    silent = {name for name in recorded_entries() if LEVELS[name] == "never"}
+    recorded = {entry_of(name) for name in MEASURED} | silent
+    assert recorded & UNRECORDED.keys() == set(), "these have a log: take them out of unrecorded.yaml"
+    assert recorded | UNRECORDED.keys() == LEVELS.keys()
+    assert all(UNRECORDED.values())
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_failure_that_was_provoked_has_its_cause(name: str) -> None:
-    (entry,) = [each for each in signatures() if each.name == name]
     told = yaml.safe_load((LOGS / "recorded" / name / "told.yaml").read_text())
+    assert told["made"]
     found = diagnose_folder(LOGS / "recorded" / name / "logs")
+    if LEVELS[entry_of(name)] == "never":
+        assert found is None
+        return
     assert found is not None
-    assert (found.signature, found.host) == (entry.name, told["host"])
+    assert (found.signature, found.host) == (entry_of(name), told["host"])
     assert told["says"] in found.line
 
 
