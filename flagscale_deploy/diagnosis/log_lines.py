@@ -13,6 +13,10 @@ _PREFIX = re.compile(
     r"|(?:ERROR|INFO|WARNING|DEBUG|CRITICAL) [\d-]+ [\d:.]+ (?:\[[^\]]*\]|\S+:\d+\])) ?)+"
 )
 """What vLLM and Ray put before a line; one blank may follow each part, what follows that is the line's own indent."""
+_BARE = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)")
+"""An exception that says nothing: an assertion without words."""
+_MARKS = re.compile(r"[\s^~]+")
+"""What Python 3.11 draws below a line of a traceback."""
 _SPEAKER = re.compile(r"\([^()]*\bpid=[^)]*\)")
 _IP = re.compile(
     r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP(?: address)?: (\d+(?:\.\d+){3})\b"
@@ -55,7 +59,8 @@ class Stamp(NamedTuple):
 class LogLine:
     """A line that may be an error: INFO and the frames of tracebacks are left out.
 
-    `raw` is the whole line, `text` is without prefixes; `stamp` the time of the line itself or the nearest one before
+    `raw` is the whole line, `text` is without prefixes, and of an exception that says nothing with the line of the
+    program that raised it; `stamp` the time of the line itself or the nearest one before
     it; `ip` the address of the node that said it, if that is told.
     """
 
@@ -89,6 +94,8 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
     """The latest line of those that are nothing but a time: most of a log, so that it is not looked at more closely."""
     tracing: dict[str, str] = {}
     """Speakers that are in the middle of a traceback, with the address that it came from."""
+    code: dict[str, str] = {}
+    """The line of the program that each speaker's traceback shows last."""
     for number, line in enumerate(lines):
         if _QUIET.search(line):
             quiet = line
@@ -105,7 +112,12 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
             minor = body[0].isspace() or _WARNING.search(line) is not None
             yield LogLine(number, line, body.strip(), latest, _address(line), minor)
         elif not body[0].isspace():
-            yield LogLine(number, line, body.strip(), latest, tracing.pop(speaker) or _address(line), minor=False)
+            text, shown = body.strip(), code.pop(speaker, "")
+            if shown and _BARE.fullmatch(text):
+                text = f"{text}: {shown}"
+            yield LogLine(number, line, text, latest, tracing.pop(speaker) or _address(line), minor=False)
+        elif not _MARKS.fullmatch(body):
+            code[speaker] = body.strip()
 
 
 def clean(line: str) -> str:

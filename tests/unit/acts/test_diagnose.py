@@ -362,6 +362,21 @@ def test_nothing_wrong_is_nothing() -> None:
     assert diagnose([of(*HARMLESS)]) is None
 
 
+def test_an_exception_that_says_nothing_is_shown_with_the_line_that_raised_it() -> None:
+    prefix = "(Worker pid=7) ERROR 11-25 02:34:25 [multiproc_executor.py:953] "
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "linear.py", line 7, in __init__',
+        "    assert all(size % self.tp == 0 for size in sizes)",
+        "           ^^^^^^^^",
+        "AssertionError",
+    ]
+    said = "AssertionError: assert all(size % self.tp == 0 for size in sizes)"
+    for each in (lines, lines[:3] + lines[4:]):
+        assert line_of(diagnose([of(*(prefix + line for line in each))])) == said
+    assert line_of(diagnose([of(*lines[:4], "ValueError: x")])) == "ValueError: x"
+
+
 def test_error_lines_are_few_and_each_once() -> None:
     lines = [
         *HARMLESS,
