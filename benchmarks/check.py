@@ -23,7 +23,7 @@ FORGET = 'rm -rf "$HOME/.cache/flagscale-deploy/parsed"; '
 """What was remembered of flags that were read."""
 HOSTS = 8
 BARE, EXEC, CHECK = "Paramiko threads: true", "exec -- true", "check"
-CONFIGURED, COLD = "check -c", "check -c, cold"
+ENTERED, CONFIGURED, COLD = "check, hosts with a venv", "check -c", "check -c, cold"
 TARGETS = {CHECK: 1.5}
 
 
@@ -58,12 +58,14 @@ def _all(rounds: int) -> dict[str, Timing]:
         tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder,
         Lab(hosts=HOSTS, gpus=8, mounts=[*build.mounts(environment), model]) as lab,
     ):
+        plain = lab.inventory(Path(folder) / "plain.yaml")
         inventory = lab.inventory(Path(folder) / "hosts.yaml", venv=str(environment))
         config = Path(folder) / "tiny.yaml"
         config.write_text(yaml.safe_dump(_configuration(model)), encoding="utf-8")
         configured = [*PRODUCT, "check", "-q", "-i", str(inventory), "-c", str(config)]
         cold = ["sh", "-c", FORGET + 'exec "$@"', "sh", *configured]
-        return _time(_commands(inventory) | {CONFIGURED: configured, COLD: cold}, rounds, folder)
+        entered = _commands(inventory)[CHECK]
+        return _time(_commands(plain) | {ENTERED: entered, CONFIGURED: configured, COLD: cold}, rounds, folder)
 
 
 def _commands(inventory: Path) -> dict[str, list[str]]:

@@ -14,6 +14,8 @@ SENTINEL = "@environment "
 KINDS = ("python", "ray", "vllm", "torch", "router", "parser")
 DECISIVE = ("PATH", "PYTHON", "LD_", "BASH_", "ENV", "VIRTUAL_ENV")
 """How variables begin that change which programs run and what they find."""
+IGNORED = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE")
+"""What changes it for a Python, and not for the one that runs us (`-E`)."""
 
 ASK = r"""
 import os, sys
@@ -109,6 +111,9 @@ def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, 
     is made of vLLM's version and the modules that make its command line. Takes 20 s at most.
     """
     if _is_ours(venv, before_start, env):
+        import site  # which we were started without
+
+        site.main()
         names: Dict[str, Any] = {}
         exec(ASK, names)  # what a Python started for it would do
         return _answer(**names["found"]())
@@ -145,7 +150,9 @@ def read(ended: bounded.Ended) -> Dict[str, Any]:
 
 def _is_ours(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> bool:
     """Whether scripts meet the very Python that runs this, with the same paths: it need not be started again."""
-    if venv or (before_start or "").strip() or any(name.startswith(DECISIVE) for name in env):
+    decisive = [name for name in env if name.startswith(DECISIVE)]
+    decisive += [name for name in os.environ if name in IGNORED]
+    if venv or (before_start or "").strip() or decisive:
         return False
     places = (os.path.join(each, "python3") for each in os.get_exec_path())
     return next((each for each in places if os.access(each, os.X_OK)), None) == sys.executable

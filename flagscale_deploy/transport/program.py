@@ -21,11 +21,14 @@ from typing import Any
 from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.remote.wire import PREFIX
-from flagscale_deploy.shell import join, quote
+from flagscale_deploy.shell import join
 from flagscale_deploy.transport.base import Connection, Listening
 
 PACKAGE = "flagscale_deploy.remote"
-READER = "import sys;s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
+READER = "import sys;sys.path.remove('');s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
+PYTHON_WORDS = ("-SE", "-c", READER)
+"""What follows Python on the command line. Programs need nothing but the standard library: no site-packages with their
+hooks, no PYTHONPATH, and no json.py that lies in the home directory."""
 LONGEST_LINE = 16 << 20
 """An answer is a line of at most so many bytes; a host that sends a longer one is not listened to any more."""
 NOISE_KEPT = 200
@@ -131,7 +134,7 @@ def _packed(module: str) -> bytes:
 def command(connection: Connection) -> str:
     """What the login shell is asked to run: the host's Python, inside the host's container where it has one."""
     host = connection.host
-    python = f"{quote(host.python)} -c {quote(READER)}"
+    python = join([host.python, *PYTHON_WORDS])
     return f"{join(['docker', 'exec', '-i', host.container])} {python}" if host.container else python
 
 

@@ -31,7 +31,7 @@ from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.remote import state
 from flagscale_deploy.render import load_templates
 from flagscale_deploy.secrets import Secret
-from flagscale_deploy.transport.program import READER, command
+from flagscale_deploy.transport.program import PYTHON_WORDS, command
 from tests.fakes import FakeConnection, Said
 
 PWNED = "pwned"
@@ -181,7 +181,7 @@ def test_the_login_shell_reads_interpreter_and_container_as_single_words(python:
     for named in (container, None):
         words = shlex.split(command(FakeConnection(Host("h", "h", python=python, container=named), nothing, [])))
         asked = ["docker", "exec", "-i", container] if named else []
-        assert words == [*asked, python, "-c", READER]
+        assert words == [*asked, python, *PYTHON_WORDS]
 
 
 @quickly

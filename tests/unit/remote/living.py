@@ -18,7 +18,7 @@ import pytest
 from flagscale_deploy.remote.proc import alive, parse_stat, scan
 from flagscale_deploy.remote.state import MARKER
 from flagscale_deploy.remote.wire import PREFIX
-from flagscale_deploy.transport.program import READER, bundle
+from flagscale_deploy.transport.program import PYTHON_WORDS, bundle
 
 HOST_PYTHON = os.environ.get("FSD_HOST_PYTHON", sys.executable)
 """The Python that programs run under; set it to try another, say python3.8."""
@@ -111,7 +111,7 @@ class Home:
     def open(self, module: str, **args: Any) -> subprocess.Popen[bytes]:
         """Start a program; its standard input stays open."""
         program = subprocess.Popen(
-            [HOST_PYTHON, "-c", READER],
+            [HOST_PYTHON, *PYTHON_WORDS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"HOME": str(self.path)},

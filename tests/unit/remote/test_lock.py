@@ -130,11 +130,11 @@ def test_a_lock_that_no_process_here_holds_is_not_said_to_be_free(home: Home) ->
 def run_under(prefix: list[str], home: Home) -> bytes:
     import sys
 
-    from flagscale_deploy.transport.program import READER, bundle
+    from flagscale_deploy.transport.program import PYTHON_WORDS, bundle
 
     args = {"deployment": home.deployment, "host": home.host, "force": True, "gone": 0, "by": BY}
     return subprocess.run(
-        [*prefix, sys.executable, "-c", READER], input=bundle("unlock", args), stdout=subprocess.PIPE, check=True
+        [*prefix, sys.executable, *PYTHON_WORDS], input=bundle("unlock", args), stdout=subprocess.PIPE, check=True
     ).stdout
 
 
@@ -143,11 +143,11 @@ def test_where_nothing_can_be_written_it_is_said(home: Home) -> None:
     code = f"mount -t tmpfs -o ro none '{home.path}' && HOME='{home.path}' exec \"$@\""
     import sys
 
-    from flagscale_deploy.transport.program import READER, bundle
+    from flagscale_deploy.transport.program import PYTHON_WORDS, bundle
 
     args = {"deployment": home.deployment, "host": home.host, "wait": 5, "beat": 1, "lease": 60, "holder": HOLDER}
     ended = subprocess.run(
-        ["unshare", "-m", "sh", "-c", code, "sh", sys.executable, "-c", READER],
+        ["unshare", "-m", "sh", "-c", code, "sh", sys.executable, *PYTHON_WORDS],
         input=bundle("lock", args), stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     (answer,) = messages(ended.stdout)

@@ -28,7 +28,7 @@ from flagscale_deploy.remote import ray_temp
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport import program as programs
 from flagscale_deploy.transport.local import LocalConnection
-from flagscale_deploy.transport.program import READER, Program, bundle, call, closure, command
+from flagscale_deploy.transport.program import PYTHON_WORDS, Program, bundle, call, closure, command
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 
 ROOM = Path(next(iter(remote.__path__)))
@@ -258,7 +258,7 @@ def test_nothing_is_started_for_an_operator_who_has_gone(tmp_path: Path) -> None
         "files": {"scripts/s.sh": [f"touch {tmp_path}/started\n", "700"]},
     }  # fmt: skip
     sent = bundle("launch", args)
-    here = subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE, env={"HOME": str(tmp_path)})
+    here = subprocess.Popen([sys.executable, *PYTHON_WORDS], stdin=subprocess.PIPE, env={"HOME": str(tmp_path)})
     here.communicate(sent, timeout=20)  # and the input ends
     state = tmp_path / ".flagscale-deploy/qwen/gpu01"
     assert json.loads((state / "record.json").read_text())["processes"] == []
@@ -280,7 +280,7 @@ def test_of_earlier_runs_the_last_ones_temporary_directory_is_kept(tmp_path: Pat
     }  # fmt: skip
     try:
         subprocess.run(
-            [sys.executable, "-c", READER],
+            [sys.executable, *PYTHON_WORDS],
             input=bundle("reserve", args),
             env={"HOME": str(tmp_path)},
             check=True,
@@ -373,8 +373,8 @@ def main(args):
 def test_the_command_is_one_shell_line(container: str | None) -> None:
     host = Host("h", "h", python="/opt/my python/bin/python3", container=container)
     words = shlex.split(command(LocalConnection(host)))
-    assert words[-3:] == ["/opt/my python/bin/python3", "-c", programs.READER]
-    assert words[:-3] == (["docker", "exec", "-i", "it's a box"] if container else [])
+    assert words[-4:] == ["/opt/my python/bin/python3", *PYTHON_WORDS]
+    assert words[:-4] == (["docker", "exec", "-i", "it's a box"] if container else [])
 
 
 def test_of_many_threads_one_puts_a_library_together(monkeypatch: pytest.MonkeyPatch) -> None:
