@@ -224,18 +224,22 @@ def test_ray_head_starts_as_planned(bench: Bench) -> None:
 CAT = r"""#!/bin/bash
 printf '%s\0' "$@" >>"$RECORD/read"
 """
-"""Stands in for cat: tells what would be read ahead."""
+"""Stands in for cat: tells what would be read ahead. (The stand-in for fincore tells what is in memory.)"""
 
 
-@pytest.mark.parametrize(("warm", "size", "read"), [(True, 3, True), (True, 1 << 43, False), (False, 3, False)],
-                         ids=["fits", "larger than memory", "switched off"])  # fmt: skip
-def test_weights_are_read_ahead_where_they_fit(bench: Bench, warm: bool, size: int, read: bool) -> None:
-    (bench.folder / "bin" / "cat").write_text(CAT)
-    (bench.folder / "bin" / "cat").chmod(0o755)
+@pytest.mark.parametrize(
+    ("warm", "size", "resident", "read"),
+    [(True, 3, "    0", True), (True, 3, "3", False), (True, 1 << 43, "0", False), (False, 3, "0", False)],
+    ids=["fits", "in memory already", "larger than memory", "switched off"],
+)
+def test_weights_are_read_ahead_where_they_fit(bench: Bench, warm: bool, size: int, resident: str, read: bool) -> None:
+    for name, content in (("cat", CAT), ("fincore", f"#!/bin/sh\necho '{resident}'\n")):
+        (bench.folder / "bin" / name).write_text(content)
+        (bench.folder / "bin" / name).chmod(0o755)
     weights = bench.folder / "it's $(a model)"
     weights.mkdir()
     for name in ("a.safetensors", "b c.bin", "config.json"):
-        (weights / name).touch()
+        (weights / name).write_text("xyz")
     os.truncate(weights / "a.safetensors", size)
     made = planned(inventory("gpu01"), spec(model(model=str(weights)), ray="on", warm=warm), run_id=RUN)
     bench.called(made.scripts["gpu01"]["ray_head.sh"].replace("exec ray", "ray") + "\nwait\n")
