@@ -158,8 +158,8 @@ STANDARD_LIBRARY_38 = frozenset(
     """
     __future__ argparse array ast base64 bisect collections concurrent contextlib ctypes datetime errno fcntl functools
     glob grp hashlib hmac http importlib io ipaddress itertools json logging math mmap os pathlib platform pwd queue re
-    resource select selectors shlex shutil signal socket ssl stat string struct subprocess sys tarfile tempfile textwrap
-    threading time traceback types typing urllib uuid zlib
+    resource select selectors shlex shutil signal site socket ssl stat string struct subprocess sys tarfile tempfile
+    textwrap threading time traceback types typing urllib uuid zlib
     """.split()  # noqa: SIM905 (one name a line would fill a page)
 )
 BROUGHT = {"remote": set[str](), "serve": {"ray", "yaml"}}
