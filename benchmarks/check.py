@@ -29,7 +29,7 @@ TARGETS = {CHECK: 1.5}
 
 def measure(quick: bool) -> list[Figure]:
     """The reduced run has no configuration, and needs no vLLM."""
-    found = _without_configuration() if quick else _all(9)
+    found = _without_configuration() if quick else _all(5)
     bare = found[EXEC].median
     return [
         Figure("check", f"{name} / {EXEC}, {HOSTS} hosts", each.median / bare, "×", TARGETS.get(name),

@@ -32,7 +32,7 @@ SCRIPTS = Path(__file__).parent / "peers"
 def measure(quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
-        return [*_ray_on_four(place / "four", 1 if quick else 2), *_token_of_two(place / "two", 1 if quick else 2)]
+        return [*_ray_on_four(place / "four", 1 if quick else 2), *_token_of_two(place / "two", 1)]
 
 
 def _ray_on_four(place: Path, rounds: int) -> list[Figure]:
