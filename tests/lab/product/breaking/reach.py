@@ -137,9 +137,9 @@ def log_in_as_another(stage: Stage, bashrc: str = "") -> None:
 
 
 def use_python(stage: Stage, program: str) -> None:
-    """Have a Python that runs this program, which runs the one it is given (`-c PROGRAM`)."""
+    """Have a Python that runs this program, which runs the one it is given (`… -c PROGRAM`)."""
     python = stage.host.directory / "sbin/python-stand-in"
-    python.write_text(f'#!/bin/sh\nshift\nexec python3 -c "{program}" "$@"\n')
+    python.write_text(f'#!/bin/sh\nwhile [ "$1" != -c ]; do shift; done; shift\nexec python3 -c "{program}" "$@"\n')
     python.chmod(0o755)
     stage.undo.callback(python.unlink)
     stage.inventory(ansible_python_interpreter="/usr/local/sbin/python-stand-in")
