@@ -104,6 +104,10 @@ class ForeignRay:
     command: str = ""
 
 
+TLS_FLAGS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
+"""vLLM's flags that name a file."""
+
+
 @dataclass(frozen=True)
 class TlsFile:
     """A certificate or key that was asked after: why it cannot be read ("" where it can), its mode, and in Unix time

@@ -9,12 +9,9 @@ from dataclasses import replace
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, HostsUnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.observation import TLS_FLAGS, Facts, Observation
 from flagscale_deploy.transport.fleet import Fleet, failures
 from flagscale_deploy.transport.program import Program
-
-TLS_FLAGS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
-"""vLLM's flags that name a file."""
 
 
 def observe(

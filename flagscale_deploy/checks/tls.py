@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.ground import engines, no_plan, on
 from flagscale_deploy.checks.model import Finding, Scene
-from flagscale_deploy.observation import TlsFile
+from flagscale_deploy.observation import TLS_FLAGS, TlsFile
 from flagscale_deploy.plan.model import InstancePlan, RouterPlan, flag_of
 from flagscale_deploy.plan.network import is_address, is_loopback
 from flagscale_deploy.plan.tls import file_on
 
-FLAGS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
 TRUST = "SSL_CERT_FILE"
 
 
@@ -21,7 +20,7 @@ def tls_files(scene: Scene) -> Iterator[Finding]:
     """Whether certificate, key and CA file of an engine are on its driver's host, readable, and not out of date."""
     for instance in engines(scene):
         facts = scene.facts.get(instance.driver)
-        paths = {flag: path for flag in FLAGS if (path := flag_of(instance.argv, flag))}
+        paths = {flag: path for flag in TLS_FLAGS if (path := flag_of(instance.argv, flag))}
         if facts is None or not paths:
             continue
         yield from _handshake(instance)
@@ -57,7 +56,7 @@ def router_tls(scene: Scene) -> Iterator[Finding]:
 
 def no_tls(scene: Scene) -> str:
     """Why there is no TLS to look at."""
-    asked = any(flag_of(each.argv, flag) for each in engines(scene) for flag in FLAGS)
+    asked = any(flag_of(each.argv, flag) for each in engines(scene) for flag in TLS_FLAGS)
     return no_plan(scene) or ("" if asked else "no model has ssl flags, and there is no deploy.tls")
 
 

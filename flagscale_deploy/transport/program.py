@@ -134,8 +134,8 @@ def _packed(module: str) -> bytes:
 def command(connection: Connection) -> str:
     """What the login shell is asked to run: the host's Python, inside the host's container where it has one."""
     host = connection.host
-    python = join([host.python, *PYTHON_WORDS])
-    return f"{join(['docker', 'exec', '-i', host.container])} {python}" if host.container else python
+    inside = ["docker", "exec", "-i", host.container] if host.container else []
+    return join([*inside, host.python, *PYTHON_WORDS])
 
 
 class Program:

@@ -366,7 +366,7 @@ def show_processes(scene: Scene) -> None:
     use_port(scene, None)
 
 
-UNREACHED = r"node\d: .*(connection was lost|no answer|cannot connect|SSH to|not answer)"
+UNREACHED = r"node\d: .*(connection was lost|no answer|cannot connect|SSH to|(did|has) not answer)"
 
 FAULTS = (
     Fault("operator killed", kill_operator, (*RUNS, *STOPS), always(-9), why_not=NO_COMMAND),
