@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.lab.network import links, remove_links
 from tests.lab.slots import Slot, known_slots, lock
-from tests.lab.state import LabState, pid_namespace
+from tests.lab.state import LabState, is_zombie, pid_namespace
 
 
 def reap() -> list[Slot]:
@@ -53,15 +53,7 @@ def processes_in(namespaces: Iterable[int]) -> list[int]:
     """Pids, as the machine counts, of the living processes in these pid namespaces (inodes)."""
     wanted = set(namespaces)
     pids = (int(each) for each in os.listdir("/proc") if each.isdigit())
-    return [pid for pid in pids if pid_namespace(pid) in wanted and not _is_zombie(pid)]
-
-
-def _is_zombie(pid: int) -> bool:
-    """A machine whose first process doesn't wait for its children (a bare container) keeps them as zombies."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    return [pid for pid in pids if pid_namespace(pid) in wanted and not is_zombie(pid)]
 
 
 def _mounts(slot: Slot) -> list[str]:

@@ -24,7 +24,7 @@ class HostState:
     @property
     def alive(self) -> bool:
         """Whether its first process lives; the namespace tells it from a later process with the same pid."""
-        return pid_namespace(self.pid) == self.namespace
+        return pid_namespace(self.pid) == self.namespace and not is_zombie(self.pid)
 
     def power_off(self) -> None:
         """End every process of the host at once: the kernel ends a pid namespace with its first process."""
@@ -66,3 +66,14 @@ def pid_namespace(pid: int) -> int | None:
         return Path(f"/proc/{pid}/ns/pid").stat().st_ino
     except OSError:
         return None
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and nobody has waited for it yet (or it is gone): it still has its namespaces.
+
+    A machine whose first process doesn't wait for its children (a bare container) keeps them so for good.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

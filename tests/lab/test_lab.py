@@ -19,7 +19,7 @@ from tests.lab.demolition import processes_in, reap
 from tests.lab.keepers import REPOSITORY
 from tests.lab.network import links
 from tests.lab.slots import Slot, registry
-from tests.lab.state import LabState
+from tests.lab.state import HostState, LabState, is_zombie, pid_namespace
 
 pytestmark = pytest.mark.lab
 
@@ -199,6 +199,19 @@ def test_a_killed_host_is_gone_with_all_it_ran() -> None:
         assert eventually(lambda: processes_in([lab.hosts[0].state.namespace]) == [])
         assert not lab.hosts[0].alive
         assert lab.hosts[1].ssh("hostname").stdout == "node2\n"
+
+
+def test_a_host_whose_first_process_has_ended_is_not_alive_before_somebody_has_waited_for_it() -> None:
+    first = subprocess.Popen(["sleep", "604"])
+    namespace = pid_namespace(first.pid)
+    assert namespace is not None
+    host = HostState(name="node1", address="10.77.1.11", pid=first.pid, namespace=namespace)
+    assert host.alive
+    first.kill()
+    assert eventually(lambda: is_zombie(first.pid))
+    assert pid_namespace(first.pid) == namespace
+    assert not host.alive
+    first.wait()
 
 
 def test_eight_hosts_are_up_in_a_moment() -> None:
