@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.lab.network import links, remove_links
 from tests.lab.slots import Slot, known_slots, lock
-from tests.lab.state import LabState, is_zombie, pid_namespace
+from tests.lab.state import LabState, lives_in
 
 
 def reap() -> list[Slot]:
@@ -53,7 +53,7 @@ def processes_in(namespaces: Iterable[int]) -> list[int]:
     """Pids, as the machine counts, of the living processes in these pid namespaces (inodes)."""
     wanted = set(namespaces)
     pids = (int(each) for each in os.listdir("/proc") if each.isdigit())
-    return [pid for pid in pids if pid_namespace(pid) in wanted and not is_zombie(pid)]
+    return [pid for pid in pids if lives_in(pid, wanted)]
 
 
 def _mounts(slot: Slot) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class HostState:
     @property
     def alive(self) -> bool:
         """Whether its first process lives; the namespace tells it from a later process with the same pid."""
-        return pid_namespace(self.pid) == self.namespace and not is_zombie(self.pid)
+        return lives_in(self.pid, (self.namespace,))
 
     def power_off(self) -> None:
         """End every process of the host at once: the kernel ends a pid namespace with its first process."""
@@ -68,8 +69,13 @@ def pid_namespace(pid: int) -> int | None:
         return None
 
 
+def lives_in(pid: int, namespaces: Container[int]) -> bool:
+    """Whether this is a living process of one of these pid namespaces (inodes); a zombie still has its namespaces."""
+    return pid_namespace(pid) in namespaces and not is_zombie(pid)
+
+
 def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and nobody has waited for it yet (or it is gone): it still has its namespaces.
+    """Whether a process has ended and nobody has waited for it yet, or it is gone.
 
     A machine whose first process doesn't wait for its children (a bare container) keeps them so for good.
     """

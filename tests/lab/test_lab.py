@@ -203,15 +203,18 @@ def test_a_killed_host_is_gone_with_all_it_ran() -> None:
 
 def test_a_host_whose_first_process_has_ended_is_not_alive_before_somebody_has_waited_for_it() -> None:
     first = subprocess.Popen(["sleep", "604"])
-    namespace = pid_namespace(first.pid)
-    assert namespace is not None
-    host = HostState(name="node1", address="10.77.1.11", pid=first.pid, namespace=namespace)
-    assert host.alive
-    first.kill()
-    assert eventually(lambda: is_zombie(first.pid))
-    assert pid_namespace(first.pid) == namespace
-    assert not host.alive
-    first.wait()
+    try:
+        namespace = pid_namespace(first.pid)
+        assert namespace is not None
+        host = HostState(name="node1", address="10.77.1.11", pid=first.pid, namespace=namespace)
+        assert host.alive
+        first.kill()
+        assert eventually(lambda: is_zombie(first.pid))
+        assert pid_namespace(first.pid) == namespace
+        assert not host.alive
+    finally:
+        first.kill()
+        first.wait()
 
 
 def test_eight_hosts_are_up_in_a_moment() -> None:
