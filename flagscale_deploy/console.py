@@ -34,6 +34,7 @@ GAP = "  "
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
 """Colours, which logs are full of."""
+_JSON_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _UNUSUAL = re.compile(r"[^ -~\n]")
 
 
@@ -58,11 +59,24 @@ class Console:
         """A line of the result, as it is: no markup, no wrapping."""
         self.out.print(Text(self.clean(text)))
 
-    def json(self, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
-        """The result as JSON; `indent` None for one line. What is not printable in it is escaped."""
-        text = self.redactor.redact(json.dumps(content, indent=indent, ensure_ascii=False, default=str))
-        sys.stdout.write(_UNUSUAL.sub(_escaped, text) + "\n")
-        sys.stdout.flush()
+    def json(self, content: Mapping[str, Any]) -> None:
+        """The result as JSON. What is not printable in it is escaped."""
+        self.write(self._printable(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"))
+
+    def json_lines(self, contents: Iterable[Mapping[str, Any]]) -> str:
+        """Each as a line of JSON that may be written."""
+        return self._printable("".join(_JSON_LINE(each) + "\n" for each in contents))
+
+    def write(self, text: str) -> None:
+        """Lines of the result that may be written as they are: of `clean_lines`, `styled` or `json_lines`."""
+        self.out.file.write(text)
+        self.out.file.flush()
+
+    def styled(self, text: Text) -> str:
+        """A text with the codes by which this output shows its colours, where it shows any."""
+        with self.out.capture() as shown:
+            self.out.print(text, end="")
+        return shown.get()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table that folds long cells where the terminal is narrow."""
@@ -100,6 +114,16 @@ class Console:
         if hidden.isprintable():
             return hidden
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
+
+    def _printable(self, text: str) -> str:
+        return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
+
+    def clean_lines(self, lines: Sequence[str]) -> list[str]:
+        """Each as `clean` shows it, in one piece: what could end it is shown. Fast where they are plain text."""
+        hidden = _SGR.sub("", self.redactor.redact("\n".join(lines)))
+        if hidden.count("\n") == len(lines) - 1 and not _UNUSUAL.search(hidden):
+            return hidden.split("\n")
+        return [self.clean(line).replace("\n", "\\n") for line in lines]
 
 
 def _escaped(char: re.Match[str]) -> str:

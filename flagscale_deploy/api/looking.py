@@ -63,7 +63,7 @@ def collect(
 
 def follow(
     request: Request,
-    show: log_files.Line,
+    show: log_files.Lines,
     *,
     tail: int | None,
     follow: bool,

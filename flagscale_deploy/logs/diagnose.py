@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -31,10 +31,10 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
     ends: dict[tuple[str, str], deque[str]] = {}
     keeping = threading.Lock()
 
-    def keep(host: str, file: str, line: str) -> None:
+    def keep(host: str, file: str, lines: Sequence[str]) -> None:
         with keeping:
             if _is_evidence(PurePosixPath(file)):
-                ends.setdefault((host, PurePosixPath(file).name), deque(maxlen=DIAGNOSED_LINES)).append(line)
+                ends.setdefault((host, PurePosixPath(file).name), deque(maxlen=DIAGNOSED_LINES)).extend(lines)
 
     told: dict[str, clocks.Clock] = {}
     kinds = ("engine", "script", "ray-worker")

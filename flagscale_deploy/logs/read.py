@@ -26,15 +26,17 @@ PATIENCE_SECONDS = 300.0
 """How long a host that is followed may be away (`logs -f`)."""
 LEFT_KEPT = 256
 CUT = " … [line cut]"
+LONGEST_SAID = LONGEST + 40
+"""A line that was cut on its host, with the mark that says so."""
 
-Line = Callable[[str, str, str], None]
-"""Takes host, file and one line."""
+Lines = Callable[[str, str, Sequence[str]], None]
+"""Takes host, file, and lines of it that came together."""
 
 
 def read_logs(
     fleet: Fleet,
     deployment: str,
-    show: Line,
+    show: Lines,
     *,
     tail: int | None,
     follow: bool,
@@ -77,7 +79,7 @@ class _Reading:
     fleet: Fleet
     host: str
     args: Mapping[str, Any]
-    show: Line
+    show: Lines
     timeout: float
     max_bytes: int | None
     clocks: dict[str, Clock]
@@ -111,10 +113,10 @@ class _Reading:
             return
         file = str(message.get("file", ""))
         self.files.add(file[:LONGEST])
-        for line in lines:
-            text = str(line)
-            self.size += len(text) + 1
-            self.show(self.host, file, text if len(text) <= LONGEST + len(CUT) + 20 else text[:LONGEST] + CUT)
+        if lines:
+            texts = [line if isinstance(line, str) else str(line) for line in lines]
+            self.size += sum(map(len, texts)) + len(texts)
+            self.show(self.host, file, [text if len(text) <= LONGEST_SAID else text[:LONGEST] + CUT for text in texts])
         at = message.get("at")
         if at is not None:
             self._note(file, at)

@@ -61,8 +61,7 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
         show = line_printer(console, list(results), as_json=False)
         for name, each in found.items():
             for source, data in (("", each.stdout), ("stderr", each.stderr)):
-                for line in data.decode(errors="replace").splitlines():
-                    show(name, source, line)
+                show(name, source, data.decode(errors="replace").splitlines())
             if each.exit_code:
                 console.error(f"{name}: exit status {each.exit_code}")
     for name, each in found.items():

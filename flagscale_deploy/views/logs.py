@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from flagscale_deploy.console import Console
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
-from flagscale_deploy.logs import Collected
+from flagscale_deploy.logs import Collected, Lines
 from flagscale_deploy.transport.fleet import answers, failures
 
 SHOWN = 20
@@ -114,20 +114,21 @@ def show_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
             console.print(f"  {name:<6}  {text}")
 
 
-def line_printer(console: Console, hosts: Sequence[str], as_json: bool) -> Callable[[str, str, str], None]:
+def line_printer(console: Console, hosts: Sequence[str], as_json: bool) -> Lines:
     """Prints log lines as they come: behind host and file on a terminal and where there are several hosts."""
     width = max(len(host) for host in hosts)
     writing = threading.Lock()
     colors = {host: ("cyan", "magenta", "green", "blue", "yellow", "red")[at % 6] for at, host in enumerate(hosts)}
 
-    def show(host: str, file: str, line: str) -> None:
+    def show(host: str, file: str, lines: Sequence[str]) -> None:
+        if as_json:
+            text = console.json_lines({"host": host, "file": file, "line": line} for line in lines)
+        else:
+            name = console.clean_lines([PurePosixPath(file).name])[0]  # a host may call a file anything
+            prefix = console.styled(Text(f"{host:<{width}} ", style=colors[host]).append(f"{name} ", style="dim"))
+            text = "".join(f"{prefix}{line}\n" for line in console.clean_lines(lines))
         with writing:
-            if as_json:
-                console.json({"host": host, "file": file, "line": line}, indent=None)
-                return
-            name = console.clean(PurePosixPath(file).name).replace("\n", "\\n")  # a host may call a file anything
-            prefix = Text(f"{host:<{width}} ", style=colors[host]).append(f"{name} ", style="dim")
-            console.out.print(prefix.append(console.clean(line), style=""))
+            console.write(text)
 
     return show
 

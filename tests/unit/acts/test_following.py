@@ -78,7 +78,7 @@ class Follower:
         with self._fleet as fleet:
             try:
                 read_logs(
-                    fleet, "qwen", lambda _host, _file, line: self.lines.append(line),
+                    fleet, "qwen", lambda _host, _file, lines: self.lines.extend(lines),
                     tail=None, follow=True, kinds=None, tell=lambda _host, text: self.told.append(text), **settings,
                 )  # fmt: skip
             except InterruptedByUser:
@@ -182,7 +182,9 @@ def test_a_host_that_does_not_come_back_is_lost_and_the_others_are_followed_mean
 
     seen: list[str] = []
     fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
-    found = read_logs(fleet, "qwen", lambda *line: seen.append(line[2]), tail=1, follow=True, kinds=None, patience=1.0)
+    found = read_logs(
+        fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), tail=1, follow=True, kinds=None, patience=1.0
+    )
     lost = found["gpu01"]
     assert isinstance(lost, UnreachableError)
     assert "not back after 1 s" in lost.problem
@@ -202,7 +204,7 @@ def test_lines_that_are_none_break_nothing(lines: object) -> None:
     seen: list[str] = []
     said: list[Said] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
     fleet = FakeFleet(answering(follow=lambda _host, _args: said))
-    read_logs(fleet, "qwen", lambda *line: seen.append(line[2]), tail=1, follow=True, kinds=None)
+    read_logs(fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), tail=1, follow=True, kinds=None)
     assert seen[-1] == "next"
     assert max(map(len, seen)) < 70_000
 

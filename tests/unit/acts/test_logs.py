@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ def test_lines_are_handed_on_with_host_and_file() -> None:
     seen: list[tuple[str, str, str]] = []
     adding = threading.Lock()
 
-    def show(host: str, file: str, line: str) -> None:
+    def show(host: str, file: str, lines: Sequence[str]) -> None:
         with adding:
-            seen.append((host, file, line))
+            seen.extend((host, file, line) for line in lines)
 
     fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
     assert read_logs(fleet, "qwen", show, tail=10, follow=False, kinds=["engine"]) == {"gpu01": 2, "gpu02": 2}

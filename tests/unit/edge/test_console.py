@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import re
@@ -110,14 +109,35 @@ def test_json_is_json_whatever_it_holds_and_redacted(capsys: pytest.CaptureFixtu
 
 
 @settings(deadline=None)
-@given(st.text(), st.booleans())
-def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str, one_line: bool) -> None:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        Console().json({"a": [text], text: 1}, indent=None if one_line else 2)
-    assert json.loads(out.getvalue()) == {"a": [text], text: 1}
-    assert all(char == "\n" or char.isprintable() for char in out.getvalue())
-    assert out.getvalue().count("\n") == 1 or not one_line
+@given(st.text())
+def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str) -> None:
+    terminal = Terminal()
+    terminal.console.json({"a": [text], text: 1})
+    assert json.loads(terminal.out.getvalue()) == {"a": [text], text: 1}
+    assert all(char == "\n" or char.isprintable() for char in terminal.out.getvalue())
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(), min_size=1))
+def test_lines_of_json_are_what_they_were_one_a_line(texts: list[str]) -> None:
+    lines = Console().json_lines([{"a": [text], text: 1} for text in texts]).split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == [{"a": [text], text: 1} for text in texts]
+    assert lines[-1] == ""
+    assert all(line.isprintable() for line in lines)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab \n\t\r\x1b[0mü█") | st.characters()), min_size=1))
+def test_lines_are_cleaned_together_as_one_by_one(lines: list[str]) -> None:
+    console = Console()
+    assert console.clean_lines(lines) == [console.clean(line).replace("\n", "\\n") for line in lines]
+
+
+def test_a_secret_is_hidden_in_lines_that_are_cleaned_together_also_one_of_several_lines() -> None:
+    console = Console(redactor=Redactor(["s3cret", "first line\nsecond line"]))
+    assert console.clean_lines(["a s3cret b", "c"]) == ["a [REDACTED] b", "c"]
+    assert console.clean_lines(["first line", "second line", "c"]) == ["[REDACTED]", "[REDACTED]", "c"]
+    assert "s3cret" not in console.json_lines([{"line": "a s3cret b"}])
 
 
 @settings(deadline=None)
@@ -234,7 +254,7 @@ VIEWS: dict[str, Callable[[Console], object]] = {
     "check": checked,
     "exec": lambda console: show_outcomes(console, OUTCOMES, False),
     "hosts": lambda console: show_inventory(console, HOSTS),
-    "logs": lambda console: line_printer(console, ["gpu01"], False)("gpu01", f"logs/{EVIL}", EVIL),
+    "logs": lambda console: line_printer(console, ["gpu01"], False)("gpu01", f"logs/{EVIL}", ["plain", EVIL]),
     "logs -o": lambda console: show_collected(console, COLLECTED, False),
     "smoke": lambda console: show_smoke(console, SMOKE),
 }
@@ -297,16 +317,17 @@ def test_exec_as_json_keeps_every_host(capsys: pytest.CaptureFixture[str]) -> No
     assert list(said["failed"]) == ["gpu03"]
 
 
-def test_exec_says_what_was_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exec_says_what_was_cut() -> None:
     cut: dict[str, Outcome | HostError] = {"gpu01": Outcome(0, b"ab", b"", 0.1, cut=12345)}
     terminal = Terminal()
     assert show_outcomes(terminal.console, cut, False) == 1
     assert "gpu01: 12,345 bytes of its output were cut (--max-output)" in terminal.text
-    assert show_outcomes(Terminal().console, cut, True) == 1
-    assert json.loads(capsys.readouterr().out)["hosts"]["gpu01"]["cut"] == 12345
+    told = Terminal()
+    assert show_outcomes(told.console, cut, True) == 1
+    assert json.loads(told.out.getvalue())["hosts"]["gpu01"]["cut"] == 12345
 
 
-def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit() -> None:
     cut = Collected("gpu01", Path("/o"), (("e", 9),), cut=(("e", 12345),), received=5, older=3)
     terminal = Terminal()
     assert show_collected(terminal.console, {"gpu01": cut}, False) == 0
@@ -315,17 +336,35 @@ def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit(capsys: pytes
     reached = replace(cut, limit="more than 7 bytes: collecting ended there")
     assert show_collected(terminal.console, {"gpu01": reached}, False) == 1
     assert "gpu01: more than 7 bytes" in terminal.err.getvalue()
-    assert show_collected(Terminal().console, {"gpu01": reached}, True) == 1
-    said_json = json.loads(capsys.readouterr().out)["hosts"]["gpu01"]
+    told = Terminal()
+    assert show_collected(told.console, {"gpu01": reached}, True) == 1
+    said_json = json.loads(told.out.getvalue())["hosts"]["gpu01"]
     assert (said_json["cut"], said_json["older"], said_json["received"]) == ({"e": 12345}, 3, 5)
     assert said_json["limit"].startswith("more than 7 bytes")
 
 
 def test_log_lines_as_json_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     show = line_printer(Console(), ["gpu01"], True)
-    show("gpu01", "logs/e.log", "two\nlines \x1b")
+    show("gpu01", "logs/e.log", ["two\nlines \x1b"])
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line) == {"host": "gpu01", "file": "logs/e.log", "line": "two\nlines \x1b"}
+
+
+def test_log_lines_have_their_colours_on_a_terminal_only() -> None:
+    for shown in (False, True):
+        terminal = Terminal()
+        if shown:
+            terminal.console.out = RichConsole(file=terminal.out, force_terminal=True, color_system="standard")
+        line_printer(terminal.console, ["gpu01", "gpu002"], False)("gpu01", "logs/e.log", ["one \x1b[31mred", "two"])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.out.getvalue())
+        assert plain == "gpu01  e.log one red\ngpu01  e.log two\n"
+        assert ("\x1b" in terminal.out.getvalue()) == shown
+
+
+def test_a_host_cannot_end_a_line_of_its_own_and_begin_one_of_another() -> None:
+    terminal = Terminal()
+    line_printer(terminal.console, ["gpu01", "gpu02"], False)("gpu01", "e\nf", ["x\ngpu02 e.log all is well"])
+    assert terminal.out.getvalue() == "gpu01 e\\nf x\\ngpu02 e.log all is well\n"
 
 
 def test_a_curl_line_can_be_pasted_whatever_the_names() -> None:
