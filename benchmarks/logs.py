@@ -51,7 +51,7 @@ def _one_host(place: Path, size: int, rounds: int) -> list[Figure]:
         operator = Operator(place, lab.inventory(place / "hosts.yaml"), place / "none")
         plain = _side_by_side(operator, lab, rounds)
         lab.hosts[0].rate(1000)
-        shaped = _side_by_side(operator, lab, max(1, rounds - 2))
+        shaped = _side_by_side(operator, lab, max(1, rounds - 1))
     what = f"logs -o / ssh tar c | tar x, {size // MEGABYTE} MB"
     return [
         Figure("logs", what, plain[0] / plain[1], "×", 1.25, _rates(size, plain), reached=2.0),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flagscale_deploy.clocks import Clock, heard
 from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.logs.packed import UNPACK
 from flagscale_deploy.logs.store import Member, RefusedError, Store, refused, shown
 from flagscale_deploy.remote.extents import BLOCK
 from flagscale_deploy.transport.program import Program
@@ -115,18 +115,17 @@ class Coming:
             self._put(chunk)
 
     def _unpacked(self, program: Program, message: Mapping[str, Any]) -> bytes:
-        """A piece that comes in zlib's form; never more than a piece can be, whatever it says and holds."""
+        """A piece that comes compressed; never more than a piece can be, whatever it says and holds."""
         size, packed = self._number(message, "data"), self._number(message, "packed")
         if not 0 < size <= BLOCK or packed > size:
             raise self._broken("a packed piece is too large")
-        opened = zlib.decompressobj()
+        unpack = UNPACK.get(str(message.get("by")))
+        if unpack is None:
+            raise self._broken("a piece is packed in an unknown way")
         try:
-            content = opened.decompress(b"".join(program.take(packed)), size)
-        except zlib.error as error:
+            return unpack(b"".join(program.take(packed)), size)
+        except ValueError as error:
             raise self._broken(f"a packed piece cannot be opened: {error}") from error
-        if len(content) != size or not opened.eof or opened.unused_data:
-            raise self._broken("a packed piece is not as large as it says")
-        return content
 
     def _put(self, chunk: bytes) -> None:
         if self._member is not None:

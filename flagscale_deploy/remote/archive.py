@@ -7,9 +7,9 @@ other:
 - {"file": name, "size": bytes, "at": offset, "mtime": Unix seconds}: it begins. `at` is what the operator has of it
   already, as `have` told: its digest (`extents.digest`) is that of the file's own beginning. A name that is no UTF-8
   comes in hex, too, as `bytes`. `again`: it comes a second time, from its beginning, because it was truncated.
-- {"data": n} and then n bytes, or {"data": n, "packed": m} and then m bytes, of which zlib makes n, at most 1 MiB;
-  {"zeros": n}; {"cut": n} where n bytes are left out: a file of more than `max_size`
-  bytes comes with that many, half of them its first, half its last.
+- {"data": n} and then n bytes, or {"data": n, "packed": m, "by": "zstd" | "zlib"} and then m bytes, of which that makes
+  n, at most 1 MiB; {"zeros": n}; {"cut": n} where n bytes are left out: a file of more than `max_size` bytes comes with
+  that many, half of them its first, half its last.
 - {"end": true, "why": text}: what of it did not come, "" where all did.
 
 {"problem": text, "name": name} is a file that does not come at all. The last message is {"done": true, "older":
@@ -130,8 +130,8 @@ def _send_range(descriptor: int, start: int, end: int, squeeze: Squeeze) -> bool
 def _send_piece(content: bytes, squeeze: Squeeze) -> None:
     out, packed = sys.stdout.buffer, squeeze.packed(content)
     began = time.monotonic()
-    say(data=len(content), **({} if packed is None else {"packed": len(packed)}))
-    out.write(content if packed is None else packed)
+    say(data=len(content), **({} if packed is None else {"packed": len(packed.content), "by": packed.by}))
+    out.write(content if packed is None else packed.content)
     out.flush()
     if packed is None:
         squeeze.wrote(len(content), time.monotonic() - began)

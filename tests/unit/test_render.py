@@ -52,25 +52,48 @@ env -0 >> "$RECORD/env"
 """
 
 RAY_MODULE = '''
-"""Stands in for Ray: two nodes, as RAY_NODES says."""
+"""Stands in for Ray: two nodes, as RAY_NODES says. A driver may ask once it is one."""
 import json, os
+
+drivers = []
 
 
 def init(**settings):
-    pass
+    drivers.append(settings)
 
 
 def nodes():
+    assert drivers
     return json.loads(os.environ["RAY_NODES"])
 
 
 def available_resources():
-    return {"GPU": 1.0}
+    return {"GPU": float(len(drivers))}
 '''
 RAY_UTIL = """
 def placement_group_table():
     waits = {"state": "PENDING", "bundles": {0: {"GPU": 1.0, "node:10.0.0.1": 0.001}, 1: {"GPU": 1.0}}}
     return {"a": waits, "b": {**waits, "state": "CREATED"}}
+"""
+RAY_INTERNAL = """
+import json, os
+from ray.util import placement_group_table
+
+
+class State:
+    def node_table(self):
+        return json.loads(os.environ["RAY_NODES"])
+
+    def available_resources(self):
+        return {"GPU": 7.0}
+
+    def placement_group_table(self):
+        return placement_group_table()
+
+
+def get_state_from_address(address):
+    assert address == "10.0.0.1:6379", address
+    return State()
 """
 
 
@@ -281,13 +304,27 @@ NODE = {"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"GPU": 8.
     ],
     ids=["complete", "a node missing", "a node dead", "gpus missing"],
 )
-def test_ray_nodes_counts_nodes_and_gpus(bench: Bench, nodes: Any, code: int, missing: list[str]) -> None:
+@pytest.mark.parametrize("driver", [False, True])
+def test_ray_nodes_counts_nodes_and_gpus(
+    bench: Bench, nodes: Any, code: int, missing: list[str], driver: bool
+) -> None:
+    if not driver:
+        internal = bench.folder / "modules" / "ray" / "_private"
+        internal.mkdir()
+        (internal / "internal_api.py").write_text(RAY_INTERNAL)
     ended = bench.run(scripts_of()["ray_nodes.sh"], "0", RAY_NODES=json.dumps(nodes))
     assert ended.returncode == code, ended.stderr
     answer = json.loads(ended.stdout.splitlines()[-1])
     assert answer["missing"] == missing
-    assert answer["available"] == {"GPU": 1.0}
+    assert answer["available"] == {"GPU": 1.0 if driver else 7.0}
     assert answer["pending"] == 2.0
+
+
+def test_ray_starts_no_worker_before_one_is_wanted_unless_the_user_wants_it(bench: Bench) -> None:
+    name = "RAY_prestart_worker_first_driver"
+    for script in ("ray_head.sh", "ray_worker.sh"):
+        assert bench.called(scripts_of()[script]).env[name] == "0"
+        assert bench.called(scripts_of(before_start=f"export {name}=1")[script]).env[name] == "1"
 
 
 def test_secrets_are_read_from_their_file_and_are_in_no_script(bench: Bench) -> None:
@@ -498,7 +535,7 @@ def test_every_template_was_rendered_above() -> None:
     rendered |= {"router.sh.j2"}  # below
     rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py
     rendered |= {"boot.sh.j2", "_supervise.sh.j2"}  # above
-    assert rendered | {"_environment.sh.j2", "_warm.sh.j2"} == set(TEMPLATES.sources)
+    assert rendered | {"_environment.sh.j2", "_raylet.sh.j2", "_warm.sh.j2"} == set(TEMPLATES.sources)
 
 
 def test_the_router_gets_hostile_options_as_they_are(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,8 @@ END: Said = {"end": True, "why": ""}
 DONE: Said = {"done": True, "older": 0}
 
 
-BOMB = zlib.compress(bytes(1000))
+PACK: dict[str, Callable[[bytes], bytes]] = {"zlib": zlib.compress, "zstd": zstandard.ZstdCompressor().compress}
+BOMBS = {by: pack(bytes(1000)) for by, pack in PACK.items()}
 
 
 def file(name: str, content: bytes = b"x", **more: Any) -> list[Said]:
@@ -80,12 +82,13 @@ def test_files_come_as_they_are_in_one_folder_a_host(tmp_path: Path, at_once: in
 
 
 @pytest.mark.parametrize("at_once", [1, 100_000])
-def test_pieces_that_came_packed_are_what_they_were(tmp_path: Path, at_once: int) -> None:
+@pytest.mark.parametrize("by", PACK)
+def test_pieces_that_came_packed_are_what_they_were(tmp_path: Path, by: str, at_once: int) -> None:
     content = b"a line of a log\n" * 500
-    packed = zlib.compress(content)
+    packed = PACK[by](content)
     begin = {"file": "logs/e.log", "size": len(content) + 1, "at": 0, "mtime": 1.0}
-    found = whole(tmp_path, begin, {"data": len(content), "packed": len(packed)}, packed, {"data": 1}, b"z", END,
-                  at_once=at_once)  # fmt: skip
+    found = whole(tmp_path, begin, {"data": len(content), "packed": len(packed), "by": by}, packed, {"data": 1}, b"z",
+                  END, at_once=at_once)  # fmt: skip
     assert lies_in(tmp_path) == {"gpu01/logs/e.log": content + b"z"}
     assert (found.received, found.problems) == (len(content) + 1, ())
 
@@ -264,6 +267,7 @@ def test_a_stream_that_breaks_off_is_an_error_and_what_came_is_kept(tmp_path: Pa
     assert lies_in(tmp_path / "gpu01") == {"logs/a": b"1" * 600, "logs/b": b"2" * 700}
 
 
+SOME: Said = {"file": "a", "size": 1000, "at": 0}
 NONSENSE: dict[str, list[Said]] = {
     "bytes of no file": [{"data": 1}, b"x"],
     "zeros of no file": [{"zeros": 1}],
@@ -271,18 +275,26 @@ NONSENSE: dict[str, list[Said]] = {
     "no size": [{"file": "a", "size": "1", "at": 0}],
     "a size below nothing": [{"file": "a", "size": 1, "at": -1}],
     "a size beyond everything": [{"file": "a", "size": 1 << 62, "at": 0}],
-    "too large a packed piece": [{"file": "a", "size": 9, "at": 0}, {"data": 2 << 20, "packed": 9}, b"123456789"],
-    "a packed piece larger than itself": [{"file": "a", "size": 9, "at": 0}, {"data": 3, "packed": 4}, b"nope"],
-    "what zlib did not pack": [{"file": "a", "size": 9, "at": 0}, {"data": 9, "packed": 4}, b"nope"],
-    "a bomb": [{"file": "a", "size": 99, "at": 0}, {"data": 99, "packed": len(BOMB)}, BOMB],
-    "a packed piece with something behind it": [
-        {"file": "a", "size": 1000, "at": 0},
-        {"data": 1000, "packed": len(BOMB) + 1},
-        BOMB + b"x",
-    ],
+    "too large a packed piece": [SOME, {"data": 2 << 20, "packed": 9, "by": "zlib"}, b"123456789"],
+    "a packed piece larger than itself": [SOME, {"data": 3, "packed": 4, "by": "zlib"}, b"nope"],
+    "packed in an unknown way": [SOME, {"data": 9, "packed": 4, "by": "xz"}, b"nope"],
+    "packed in no way": [SOME, {"data": 9, "packed": 4}, b"nope"],
     "no number": [{"file": "a", "size": 1, "at": 0}, {"data": True}],
     "no end": [*file("a")],
 }
+
+
+for by, bomb in BOMBS.items():
+    NONSENSE |= {
+        f"what {by} did not pack": [SOME, {"data": 9, "packed": 4, "by": by}, b"nope"],
+        f"nothing that {by} packed": [SOME, {"data": 9, "packed": 0, "by": by}, b""],
+        f"a bomb of {by}": [SOME, {"data": 99, "packed": len(bomb), "by": by}, bomb],
+        f"less than {by} says": [SOME, {"data": 1001, "packed": len(bomb), "by": by}, bomb],
+        f"half of what {by} packed": [SOME, {"data": 1000, "packed": len(bomb) - 5, "by": by}, bomb[:-5]],
+        f"something behind what {by} packed": [
+            SOME, {"data": 1000, "packed": len(bomb) + 1, "by": by}, bomb + b"x"
+        ],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE.keys())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
+import sys
 
 import pytest
 
-from flagscale_deploy.remote.squeeze import SETTLED, Squeeze
+from flagscale_deploy.logs.packed import UNPACK
+from flagscale_deploy.remote import zstd
+from flagscale_deploy.remote.squeeze import SETTLED, Squeeze, packer
 
 LINES = b"INFO [loggers.py:123] Engine 000: Avg prompt throughput: 12.3 tokens/s\n" * 5000
 PIECE = len(LINES)
@@ -33,7 +35,7 @@ def sent(squeeze: Squeeze, content: bytes, seconds: float, pieces: int) -> list[
         if packed is None:
             squeeze.wrote(len(content), seconds)
         else:
-            assert zlib.decompress(packed) == content
+            assert UNPACK[packed.by](packed.content, len(content)) == content
     return found
 
 
@@ -45,6 +47,24 @@ def test_it_compresses_where_the_link_is_slower_than_it(link: float, expected: b
     found = sent(Squeeze(Watch(0.001)), LINES, link, 3 * SOME)
     assert not any(found[: SETTLED // PIECE])
     assert found[-1] is expected
+
+
+@pytest.mark.parametrize("named", ["zstd", "zlib"])
+def test_it_packs_by_what_the_host_has(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if named == "zlib":
+        monkeypatch.setattr(zstd, "LIBRARY", "libnosuch.so.1")
+    found = packer()
+    assert found is not None
+    assert found.name == named
+    for content in (b"", b"x", LINES, os.urandom(1 << 20), b"y"):
+        assert UNPACK[named](found.compress(content), len(content)) == content
+
+
+def test_a_python_without_either_sends_all_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zstd, "LIBRARY", "libnosuch.so.1")
+    monkeypatch.setitem(sys.modules, "zlib", None)
+    assert packer() is None
+    assert not any(sent(Squeeze(Watch(0.001)), LINES, 0.01, 3 * SOME))
 
 
 def test_what_does_not_become_smaller_is_sent_as_it_is() -> None:
