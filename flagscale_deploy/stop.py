@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
-from flagscale_deploy.deadline import Deadline
-from flagscale_deploy.errors import ConnectError, HostError, RemoteError
+from flagscale_deploy.errors import ConnectError, HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.base import POLL_SECONDS
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.program import Program
 
-ENGINES, RAY = "engines", "ray"
+ADDED = ("ended", "seconds", "segments")
+"""What each program counts by itself."""
 RAY_GRACE_SECONDS = 5.0
 SLACK_SECONDS = 120.0
 """What stopping may take beyond its graces: SIGKILL that waits for a GPU driver, and after_stop's own minute."""
@@ -63,10 +65,9 @@ def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_
     With `run_id`, that run of it and no other. `grace` is the time in seconds between SIGTERM and SIGKILL of an engine.
     Nothing else on the hosts is touched.
     """
-    watch = Deadline(grace + RAY_GRACE_SECONDS + SLACK_SECONDS)
-    first = fleet.map(_stopping(fleet, deployment, run_id, grace, ENGINES, say, watch))
-    second = fleet.map(_stopping(fleet, deployment, run_id, grace, RAY, say, watch))
-    report = StopReport(tuple(_host_stop(name, first[name], second[name]) for name in fleet.hosts))
+    stopping = _Stopping(fleet, deployment, grace, say, run_id)
+    ended = fleet.gather({host.name: partial(stopping.stop, host) for host in fleet.hosts.values()}, together=True)
+    report = StopReport(tuple(_host_stop(name, ended[name]) for name in fleet.hosts))
     for host in report.hosts:
         state: Literal["done", "failed"] = "done" if host.state in ("stopped", "nothing") else "failed"
         say(Event("stop", state, host.host, describe(host), elapsed=host.seconds))
@@ -102,57 +103,105 @@ def describe(host: HostStop) -> str:
     return (f"{host.ended} processes ended, none left" if host.ended else "nothing was running") + memory + ports
 
 
-def _stopping(
-    fleet: Fleet, deployment: str, run_id: str | None, grace: float, stage: str, say: Sink, watch: Deadline
-) -> Callable[[Host], dict[str, Any]]:
-    def work(host: Host) -> dict[str, Any]:
-        """A connection that breaks is made again, once: the program goes on without it, and may be run twice."""
-        connection = fleet.connection(host.name)
+class _Gate:
+    """Where hosts wait for each other: it opens when all have come, or can't."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        self._missing, self._lock, self._open = set(hosts), threading.Lock(), threading.Event()
+
+    def come(self, host: str, cancelled: threading.Event) -> None:
+        """Return when it is open. Raises InterruptedByUser when `cancelled` is set."""
+        with self._lock:
+            self._missing.discard(host)
+            if not self._missing:
+                self._open.set()
+        while not self._open.wait(POLL_SECONDS):
+            if cancelled.is_set():
+                raise InterruptedByUser("interrupted")
+
+
+@dataclass
+class _Stopping:
+    """Stops hosts, each in a thread of its own."""
+
+    fleet: Fleet
+    deployment: str
+    grace: float
+    say: Sink
+    run_id: str | None
+
+    def __post_init__(self) -> None:
+        self._gate = _Gate(self.fleet.hosts)
+        self._before: dict[str, dict[str, float]] = {name: dict.fromkeys(ADDED, 0) for name in self.fleet.hosts}
+
+    def stop(self, host: Host) -> dict[str, Any]:
+        """What the program said last. A connection that breaks is made again; whatever became of a host's engines, the
+        rest is ended there, too. The program may be run again any time."""
         try:
-            return stop_on(host, connection)
-        except ConnectError:
-            return stop_on(host, fleet.connection(host.name))
+            try:
+                done = self._stop_on(host, waiting=True)
+            except ConnectError:
+                done = self._stop_on(host, waiting=True)
+        except HostError:
+            self._gate.come(host.name, self.fleet.cancelled)
+            done = self._stop_on(host, waiting=False)
+        return {**done, **{name: done[name] + before for name, before in self._before[host.name].items()}}
 
-    def stop_on(host: Host, connection: Connection) -> dict[str, Any]:
+    def _stop_on(self, host: Host, *, waiting: bool) -> dict[str, Any]:
+        connection = self.fleet.connection(host.name)
+        limit = self.grace + RAY_GRACE_SECONDS + SLACK_SECONDS
         args = {
-            "deployment": deployment,
+            "deployment": self.deployment,
             "host": host.name,
-            "run_id": run_id,
-            "grace": grace,
+            "run_id": self.run_id,
+            "grace": self.grace,
             "ray_grace": RAY_GRACE_SECONDS,
-            "only": stage if stage == ENGINES else None,
+            "wait": 2 * limit if waiting else None,
         }
-        with Program(
-            connection, "stop", args, timeout=watch.seconds, cancelled=fleet.cancelled, bounded=False
-        ) as program:
-            for message in program.messages():
-                if message["event"] == "stage":
-                    said = f"{message['stage']}: SIGTERM to {message['signalled']} processes"
-                    say(Event("stop", "progress", host.name, said))
-                elif message["event"] == "killed":
-                    say(Event("stop", "progress", host.name, f"SIGKILL to {message['count']} that did not end"))
-                elif message["event"] == "done":
-                    return message
-        raise RemoteError(host.name, "the program that stops ended without an answer")
+        told: Mapping[str, Any] = {}
+        try:
+            with Program(
+                connection, "stop", args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
+            ) as program:
+                for message in program.messages():
+                    if message["event"] == "waiting":
+                        told = message
+                        self._gate.come(host.name, self.fleet.cancelled)
+                        self.fleet.fence()
+                        program.allow(limit)
+                        program.send({"go": "on"})
+                    elif message["event"] == "done":
+                        return message
+                    else:
+                        self._tell(host.name, message)
+            raise RemoteError(host.name, "the program that stops ended without an answer")
+        except HostError:  # the next one does not count what has ended already
+            for name in ADDED:
+                self._before[host.name][name] += told.get(name, 0)
+            raise
 
-    return work
+    def _tell(self, host: str, message: Mapping[str, Any]) -> None:
+        if message["event"] == "stage":
+            self.say(
+                Event("stop", "progress", host, f"{message['stage']}: SIGTERM to {message['signalled']} processes")
+            )
+        elif message["event"] == "killed":
+            self.say(Event("stop", "progress", host, f"SIGKILL to {message['count']} that did not end"))
 
 
-def _host_stop(name: str, engines: dict[str, Any] | HostError, ray: dict[str, Any] | HostError) -> HostStop:
-    if isinstance(ray, HostError):
-        state: State = "UNKNOWN" if isinstance(ray, ConnectError) else "failed"
-        return HostStop(name, state, problem=ray.problem)
-    before = engines if isinstance(engines, dict) else {"ended": 0, "seconds": 0.0, "segments": 0}
-    ended = before["ended"] + ray["ended"]
-    unclosed = ray.get("unclosed", "")
-    state = "survivors" if ray["survivors"] else "failed" if unclosed else "stopped" if ended else "nothing"
+def _host_stop(name: str, done: dict[str, Any] | HostError) -> HostStop:
+    if isinstance(done, HostError):
+        state: State = "UNKNOWN" if isinstance(done, ConnectError) else "failed"
+        return HostStop(name, state, problem=done.problem)
+    ended, unclosed = done["ended"], done.get("unclosed", "")
+    state = "survivors" if done["survivors"] else "failed" if unclosed else "stopped" if ended else "nothing"
     return HostStop(
         host=name,
         state=state,
         problem=unclosed and f"{ended} processes ended, none left, but its secrets or record stay: {unclosed}",
         ended=ended,
-        survivors=tuple(ray["survivors"]),
-        ports_left=tuple(ray["ports_left"]),
-        seconds=before["seconds"] + ray["seconds"],
-        segments=before["segments"] + ray["segments"],
+        survivors=tuple(done["survivors"]),
+        ports_left=tuple(done["ports_left"]),
+        seconds=done["seconds"],
+        segments=done["segments"],
     )

@@ -56,8 +56,10 @@ class FakeRunning:
         self._said: Iterator[Said] | None = None
         self._code = 0
         self.closed = False
+        self.last_sent = b""
 
     def send(self, data: bytes) -> None:
+        self.last_sent = data
         self._sent += data
         length, _, program = bytes(self._sent).partition(b"\n")
         if self._said is None and length.isdigit() and len(program) >= int(length):

@@ -1,9 +1,10 @@
 """Ends what a deployment runs on this host, engines before Ray, and proves that it is gone.
 
-main({deployment, host, run_id: None | text, grace, ray_grace, only: None | "engines"}), the graces being seconds
-between SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event":
-"stage", "stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not
-do; last {"event": "done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
+main({deployment, host, run_id: None | text, grace, ray_grace, wait: None | seconds}), the graces being seconds between
+SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event": "stage",
+"stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not do; with
+`wait`, {"event": "waiting", "ended": n, "seconds": s, "segments": n} when the engines have ended; last {"event":
+"done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
 pid, command}], "segments": n, "after_stop": None | {exit_code, log}, "unclosed": ""}, where `segments` counts what was
 removed from /dev/shm, `unclosed` is why secrets or the record could not be changed, and the exit code is None if the
 script did not end in time.
@@ -11,14 +12,16 @@ script did not end in time.
 Before it looks for anything it forbids restarts (`restarts.py`) and takes the entry for a reboot away (`boot.py`): what
 dies now stays dead.
 
-It goes on when the operator has gone. Logs and scripts stay; secrets don't. With `only`, Ray and what comes after it is
-left to a second stop: the engines of every host end before the Ray of any.
+Logs and scripts stay; secrets don't. With `wait`, Ray and what comes after it ends when a line says so, for the engines
+of every host end before the Ray of any: if none comes in that time, or the operator has gone, they are left to another
+stop. Otherwise it goes on when the operator has gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import time
 from pathlib import Path
@@ -63,15 +66,24 @@ def main(args: Dict[str, Any]) -> None:
     segments.note(found)
     _tell(event="found", count=len(found))
     act.end(ending.Stage("engines", engines, args["grace"]))
-    done: Dict[str, Any] = {"ports_left": [], "after_stop": None, "unclosed": ""}
-    if args.get("only") == "engines":
-        done["survivors"] = act.survivors(engines)
-    else:
-        grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
-        act.end(ending.Stage("ray", ours, grace, hasty=lambda each: not ranks.of_engine(each)))
-        done.update(_finish(deployment, host, act, ours, known), ports_left=ports_left(known))
-    done["segments"] = segments.remove()
-    _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began, 3), **done)
+    removed, waited = 0, 0.0
+    if args.get("wait") is not None:
+        removed, waiting = segments.remove(), time.monotonic()
+        _tell(event="waiting", ended=act.ended(), seconds=round(waiting - began, 3), segments=removed)
+        if not _told_to_go_on(args["wait"]):
+            return
+        waited = time.monotonic() - waiting
+    grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
+    act.end(ending.Stage("ray", ours, grace, hasty=lambda each: not ranks.of_engine(each)))
+    done = _finish(deployment, host, act, ours, known)
+    done.update(ports_left=ports_left(known), segments=removed + segments.remove())
+    _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began - waited, 3), **done)
+
+
+def _told_to_go_on(seconds: float) -> bool:
+    """Whether a line came before standard input ended."""
+    ready, _, _ = select.select([0], [], [], seconds)
+    return bool(ready) and os.read(0, 4096) != b""
 
 
 def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:

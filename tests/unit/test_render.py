@@ -305,9 +305,7 @@ NODE = {"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"GPU": 8.
     ids=["complete", "a node missing", "a node dead", "gpus missing"],
 )
 @pytest.mark.parametrize("driver", [False, True])
-def test_ray_nodes_counts_nodes_and_gpus(
-    bench: Bench, nodes: Any, code: int, missing: list[str], driver: bool
-) -> None:
+def test_ray_nodes_counts_nodes_and_gpus(bench: Bench, nodes: Any, code: int, missing: list[str], driver: bool) -> None:
     if not driver:
         internal = bench.folder / "modules" / "ray" / "_private"
         internal.mkdir()

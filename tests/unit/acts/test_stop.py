@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.errors import ConnectError, UnreachableError
+from flagscale_deploy.errors import ConnectError, LockLostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.stop import (
     HostStop,
@@ -27,75 +27,132 @@ def done(ended: int = 0, **found: Any) -> dict[str, Any]:
     return {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5, **found}
 
 
-def stopping(
-    engines: dict[str, Any], ray: dict[str, Any], **refused: ConnectError
-) -> tuple[FakeFleet, StopReport, Heard]:
-    def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
-        if args["only"] == "engines":
-            yield {"event": "stage", "stage": "engines", "signalled": 3}
-            yield {"event": "killed", "count": 1}
-            yield engines
-        else:
-            yield ray
+def waiting(ended: int) -> dict[str, Any]:
+    return {"event": "waiting", "ended": ended, "seconds": 0.25, "segments": 1}
+
+
+def stopping(done: dict[str, Any], **refused: ConnectError) -> tuple[FakeFleet, StopReport, Heard]:
+    def stop(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"event": "stage", "stage": "engines", "signalled": 3}
+        yield {"event": "killed", "count": 1}
+        yield waiting(2)
+        yield done
 
     fleet, heard = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"], refused=refused), Heard()
     return fleet, stop_deployment(fleet, "qwen", 30.0, heard), heard
 
 
 def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
-    fleet, report, _ = stopping(done(2), done(14))
-    assert [call.args["only"] for call in fleet.sent("stop")] == ["engines", "engines", None, None]
+    order: list[str] = []
+
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        assert args["wait"] > 30
+        while host.name == "gpu03" and order.count("engines") < 2:
+            yield None
+        order.append("engines")
+        yield waiting(2)
+        order.append("ray")
+        yield done(16)
+
+    fleet = FakeFleet(answering(stop=stop), ["gpu01", "gpu02", "gpu03"], forks=1)
+    report = stop_deployment(fleet, "qwen", 30.0, Heard())
+    assert order == ["engines"] * 3 + ["ray"] * 3
     assert {call.args["grace"] for call in fleet.sent("stop")} == {30.0}
     assert [(host.host, host.state, host.ended, host.seconds) for host in report.hosts] == [
-        ("gpu01", "stopped", 16, 1.0), ("gpu02", "stopped", 16, 1.0),
+        ("gpu01", "stopped", 16, 0.5), ("gpu02", "stopped", 16, 0.5), ("gpu03", "stopped", 16, 0.5),
     ]  # fmt: skip
-    assert (report.exit_code, report.ended) == (0, 32)
+    assert (report.exit_code, report.ended) == (0, 48)
+    assert len(fleet.calls) == 3
+
+
+def test_a_host_goes_on_only_when_it_is_told_to() -> None:
+    told: list[bytes] = []
+
+    def stop(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield waiting(2)
+        (running,) = fleet.connections["gpu01"].running
+        told.append(running.last_sent)
+        yield done(2)
+
+    fleet = FakeFleet(answering(stop=stop))
+    stop_deployment(fleet, "qwen", 1.0, Heard())
+    assert told == [b'{"go": "on"}\n']
+
+
+def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
+    went_on: list[str] = []
+
+    def lost() -> None:
+        if waits:
+            raise LockLostError("the lock is somebody else's")
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        waits.append(host.name)
+        yield waiting(2)
+        went_on.append(host.name)
+        yield done(2)
+
+    waits: list[str] = []
+    fleet = FakeFleet(answering(stop=stop))
+    fleet.fence = lost
+    with pytest.raises(LockLostError):
+        stop_deployment(fleet, "qwen", 1.0, Heard())
+    assert (waits, went_on) == (["gpu01"], [])
 
 
 def test_nothing_to_stop_is_well() -> None:
-    _, report, heard = stopping(done(), done())
+    _, report, heard = stopping(done())
     assert {host.state for host in report.hosts} == {"nothing"}
     assert report.exit_code == 0
-    assert heard.texts("stop", "done") == ["nothing was running; 2 segments of shared memory removed"] * 2
+    assert heard.texts("stop", "done") == ["nothing was running; 1 segments of shared memory removed"] * 2
 
 
 def test_signals_are_told() -> None:
-    _, _, heard = stopping(done(2), done(0))
+    _, _, heard = stopping(done(2))
     assert "engines: SIGTERM to 3 processes" in heard.texts("stop", "progress")
     assert "SIGKILL to 1 that did not end" in heard.texts("stop", "progress")
 
 
 def test_survivors_are_named_and_are_a_failure() -> None:
-    _, report, heard = stopping(done(2), done(1, survivors=[SURVIVOR]))
+    _, report, heard = stopping(done(3, survivors=[SURVIVOR]))
     assert report.exit_code == 1
     assert heard.texts("stop", "failed") == ["1 processes survive: pid 7 vllm serve: it does not end"] * 2
 
 
 def test_a_host_that_cannot_be_reached_is_unknown_and_never_stopped() -> None:
-    _, report, heard = stopping(done(2), done(), gpu02=UnreachableError("gpu02", "no answer"))
+    _, report, heard = stopping(done(2), gpu02=UnreachableError("gpu02", "no answer"))
     assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "stopped"), ("gpu02", "UNKNOWN")]
     assert report.exit_code == 3
     assert heard.texts("stop", "failed") == ["UNKNOWN: no answer"]
 
 
-def test_a_connection_that_breaks_is_made_again_once() -> None:
-    broken: list[str] = []
+LOST = UnreachableError("gpu01", "the SSH connection was lost")
 
-    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
-        if host.name == "gpu01" and not broken:
-            broken.append(host.name)
-            yield UnreachableError("gpu01", "the SSH connection was lost")
-        yield done(2 if args["only"] else 1)
 
-    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
-    assert [(host.host, host.state, host.ended) for host in report.hosts] == [
-        ("gpu01", "stopped", 3), ("gpu02", "stopped", 3),
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_connection_that_breaks_is_made_again_once_and_what_had_ended_counts(waited: bool) -> None:
+    order: list[str] = []
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        order.append(host.name)
+        if host.name == "gpu01" and order.count("gpu01") == 1:
+            if waited:
+                yield waiting(2)
+            yield LOST
+        yield waiting(1)
+        yield done(1)
+
+    fleet = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"])
+    report = stop_deployment(fleet, "qwen", 1.0, Heard())
+    assert [(host.host, host.state, host.ended, host.seconds) for host in report.hosts] == [
+        ("gpu01", "stopped", 3 if waited else 1, 0.75 if waited else 0.5), ("gpu02", "stopped", 1, 0.5),
     ]  # fmt: skip
+    assert [call.args["wait"] is not None for call in fleet.calls] == [True, True, True]
 
 
 def test_secrets_that_cannot_be_removed_are_a_failure_and_what_ended_is_told() -> None:
     unclosed = "[Errno 30] Read-only file system: '/root/.flagscale-deploy/qwen/gpu01/secrets/env'"
-    _, report, heard = stopping(done(2), done(1, unclosed=unclosed))
+    _, report, heard = stopping(done(3, unclosed=unclosed))
     assert {host.state for host in report.hosts} == {"failed"}
     assert report.exit_code == 1
     told = f"failed: 3 processes ended, none left, but its secrets or record stay: {unclosed}"
@@ -115,12 +172,24 @@ def test_a_program_that_ends_without_an_answer_is_a_failure() -> None:
     assert "without an answer" in report.hosts[0].problem
 
 
-def test_a_first_round_that_failed_does_not_hide_the_second() -> None:
-    def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
-        yield Exit(1) if args["only"] else done(5)
+@pytest.mark.parametrize("wrong", [Exit(1), LOST], ids=["failed", "lost"])
+def test_a_program_that_failed_before_ray_ended_anywhere_is_run_again(wrong: Said) -> None:
+    order: list[tuple[str, bool]] = []
 
-    report = stop_deployment(FakeFleet(answering(stop=stop)), "qwen", 1.0, Heard())
-    assert [(host.state, host.ended) for host in report.hosts] == [("stopped", 5)]
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        order.append((host.name, args["wait"] is not None))
+        if args["wait"] is not None and host.name == "gpu01":
+            yield wrong
+            return
+        while host.name == "gpu02" and ("gpu01", True) not in order:
+            yield None
+        if args["wait"] is not None:
+            yield waiting(1)
+        yield done(5)
+
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
+    assert [(host.state, host.ended) for host in report.hosts] == [("stopped", 5)] * 2
+    assert order[-1] == ("gpu01", False)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from flagscale_deploy.remote import launch, proc, record
 from flagscale_deploy.remote.shared_memory import Mapping, Segments, mappings, remember
-from tests.unit.remote.living import Home, Household, as_nobody, birth, needs_root, runs
+from tests.unit.remote.living import Home, Household, as_nobody, birth, messages, needs_root, runs
 
 HOLD = """
 import mmap, os, sys, time
@@ -51,12 +51,14 @@ def test_a_segment_of_ended_processes_is_removed_and_counted(people: Household, 
     assert not segment.exists()
 
 
-def test_a_segment_of_an_engine_is_removed_when_engines_are_stopped_by_themselves(
-    people: Household, home: Home, segment: Path
-) -> None:
+def test_a_segment_of_an_engine_is_removed_before_ray_ends(people: Household, home: Home, segment: Path) -> None:
     home.record({"engine": hold(people, segment, f"{home.deployment}/r1")})
-    first = home.run("stop", run_id=None, grace=5.0, only="engines")[-1]
-    assert (first["segments"], segment.exists(), stop(home)["segments"]) == (1, False, 0)
+    with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=0.0) as program:
+        assert program.stdout is not None
+        first = messages(program.stdout.read())[-1]
+        program.wait(30)
+    assert (first["event"], first["segments"], segment.exists()) == ("waiting", 1, False)
+    assert stop(home)["segments"] == 0
 
 
 def test_a_segment_noted_while_the_deployment_lived_is_removed_after_a_crash(

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flagscale_deploy.remote import ending, processes
 from tests.unit.remote.living import (
     LOSE_ENVIRONMENT,
@@ -68,20 +70,45 @@ def test_engines_end_before_ray_and_others_live_on(people: Household, home: Home
     assert runs(foreign)
 
 
-def test_engines_may_be_stopped_by_themselves_and_the_rest_later(people: Household, home: Home) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Home, told: bool) -> None:
     (engine,) = people.python(SLEEP, f"{home.deployment}/r1")
     (ray,) = people.python(SLEEP, f"{home.deployment}/r1")
     (home.state / "scripts/after_stop.sh").write_text("exit 0")
     home.record({"engine": engine, "ray-head": ray})
-    first = stop(home, only="engines")
-    assert stages(first) == [("engines", 1)]
-    assert (first[-1]["ended"], first[-1]["survivors"], first[-1]["after_stop"]) == (1, [], None)
-    assert runs(ray)
-    assert "stopped_at" not in home.read_record()
-    second = stop(home)
-    assert stages(second) == [("ray", 1)]
-    assert (second[-1]["ended"], second[-1]["after_stop"]["exit_code"]) == (1, 0)
+    with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=30.0) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        first = [messages(program.stdout.readline())[0] for _ in range(3)]
+        assert [each["event"] for each in first] == ["found", "stage", "waiting"]
+        assert first[-1]["ended"] == 1
+        assert not runs(engine)
+        assert runs(ray)
+        assert "stopped_at" not in home.read_record()
+        time.sleep(0.5)
+        if told:
+            program.stdin.write(b'{"go": "on"}\n')
+        program.stdin.close()
+        rest = messages(program.stdout.read())
+        program.wait(30)
+    if not told:  # the operator has gone
+        assert rest == []
+        assert runs(ray)
+        return
+    assert stages(rest) == [("ray", 1)]
+    assert (rest[-1]["ended"], rest[-1]["survivors"], rest[-1]["after_stop"]["exit_code"]) == (2, [], 0)
+    assert rest[-1]["seconds"] < 0.5 + first[-1]["seconds"]
     assert not runs(ray)
+
+
+def test_it_waits_no_longer_than_it_was_asked_to(people: Household, home: Home) -> None:
+    (ray,) = people.python(SLEEP, f"{home.deployment}/r1")
+    home.record({"ray-head": ray})
+    with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=0.2) as program:
+        assert program.stdout is not None
+        assert [each["event"] for each in messages(program.stdout.read())] == ["found", "waiting"]
+        program.wait(30)
+    assert runs(ray)
 
 
 def test_what_ignores_sigterm_is_killed_after_the_grace(people: Household, home: Home) -> None:
