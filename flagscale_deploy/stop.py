@@ -109,12 +109,15 @@ class _Gate:
     def __init__(self, hosts: Iterable[str]) -> None:
         self._missing, self._lock, self._open = set(hosts), threading.Lock(), threading.Event()
 
-    def come(self, host: str, cancelled: threading.Event) -> None:
-        """Return when it is open. Raises InterruptedByUser when `cancelled` is set."""
+    def come(self, host: str) -> None:
+        """Nobody needs to wait for this one any more."""
         with self._lock:
             self._missing.discard(host)
             if not self._missing:
                 self._open.set()
+
+    def wait(self, cancelled: threading.Event) -> None:
+        """Return when it is open. Raises InterruptedByUser when `cancelled` is set."""
         while not self._open.wait(POLL_SECONDS):
             if cancelled.is_set():
                 raise InterruptedByUser("interrupted")
@@ -143,8 +146,11 @@ class _Stopping:
             except ConnectError:
                 done = self._stop_on(host, waiting=True)
         except HostError:
-            self._gate.come(host.name, self.fleet.cancelled)
+            self._gate.come(host.name)
+            self._gate.wait(self.fleet.cancelled)
             done = self._stop_on(host, waiting=False)
+        finally:
+            self._gate.come(host.name)
         return {**done, **{name: done[name] + before for name, before in self._before[host.name].items()}}
 
     def _stop_on(self, host: Host, *, waiting: bool) -> dict[str, Any]:
@@ -166,7 +172,8 @@ class _Stopping:
                 for message in program.messages():
                     if message["event"] == "waiting":
                         told = message
-                        self._gate.come(host.name, self.fleet.cancelled)
+                        self._gate.come(host.name)
+                        self._gate.wait(self.fleet.cancelled)
                         self.fleet.fence()
                         program.allow(limit)
                         program.send({"go": "on"})

@@ -18,7 +18,7 @@ KILL_SECONDS = 20.0
 
 
 HASTE_SECONDS = 0.5
-"""The grace of what has nothing to tidy up. Of Ray's daemons those that SIGTERM ends are gone after 0.1 s; a raylet takes
+"""The grace of what has nothing to tidy up. Of Ray's daemons, those that SIGTERM ends are gone in 0.1 s; a raylet takes
 10 s over it, and the GCS and the autoscaler's monitor never end (measured with Ray 2.60)."""
 
 

@@ -65,6 +65,18 @@ def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
     assert len(fleet.calls) == 3
 
 
+@pytest.mark.parametrize("odd", [{"event": "done"}, {"no": "event"}, {"event": "stage"}])
+def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, Any]) -> None:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu01":
+            yield odd
+        yield waiting(2)
+        yield done(2)
+
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
+
+
 def test_a_host_goes_on_only_when_it_is_told_to() -> None:
     told: list[bytes] = []
 
