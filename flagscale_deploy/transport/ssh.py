@@ -8,7 +8,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import fabric
 import paramiko
@@ -148,8 +148,10 @@ class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric is untyped
 
 def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
     config = _fabric_config()
-    settings = {"banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout}
-    keys = {"key_filename": host.identity_file} if host.identity_file else {}
+    settings = {
+        "banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout, "transport_factory": _transport,
+    }  # fmt: skip
+    keys = _keys(host.identity_file) if host.identity_file else {}
     gateway: fabric.Connection | Literal[False] | None = False if host.proxy_jump == "none" else None
     for jump in (host.proxy_jump or "").split(","):
         if jump and jump != "none":  # as OpenSSH has it, `none` overrides the ProxyJump of ~/.ssh/config
@@ -170,6 +172,29 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
         of_hop = cast("Mapping[str, object]", hop.ssh_config)
         hostkeys.install(hop.client, host, of_hop, known_as, jump=hop is not connection)
     return connection
+
+
+def _transport(sock: Any, **settings: Any) -> paramiko.Transport:
+    """AES-GCM first, which Paramiko offers last: with the others it compares each packet's MAC in Python, byte by byte,
+    0.5 ms of the CPU that a login takes and a tenth of a megabyte's."""
+    transport = paramiko.Transport(sock, **settings)
+    options = transport.get_security_options()
+    options.ciphers = tuple(sorted(options.ciphers, key=lambda cipher: "-gcm@" not in cipher))
+    return transport
+
+
+def _keys(path: str) -> dict[str, Any]:
+    """How Paramiko is told of an identity file: by its key, which it would else read three times for each host. What
+    needs a passphrase, or is none, it shall find out itself."""
+    try:
+        return {"pkey": _key(path)}
+    except Exception:  # noqa: BLE001 (whatever it is)
+        return {"key_filename": path}
+
+
+@functools.cache
+def _key(path: str) -> paramiko.PKey:
+    return paramiko.PKey.from_path(path)
 
 
 def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -413,3 +414,38 @@ def test_who_decides_about_host_keys(
 def test_connections_leave_the_configuration_that_they_share_alone() -> None:
     ssh._fabric_connection(Host("gpu01", "127.0.0.1", port=22, user="root", known_hosts="/dev/null"), 5.0)
     assert ssh._fabric_config()._modifications == {}
+
+
+def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        plain, made = paramiko.Transport(ours), ssh._transport(theirs)
+        first = made.get_security_options().ciphers
+        assert "-gcm@" in first[0]
+        assert sorted(first) == sorted(plain.get_security_options().ciphers)
+        assert [each for each in first if "-gcm@" not in each] == [
+            each for each in plain.get_security_options().ciphers if "-gcm@" not in each
+        ]
+
+
+def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_an_identity_file_is_read_once_with_its_certificate(tmp_path: Path, kind: str) -> None:
+    key, authority = make_key(tmp_path / "key", kind), make_key(tmp_path / "ca", "ed25519")
+    subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", "root", f"{key}.pub"], check=True)
+    told = ssh._keys(str(key))
+    assert list(told) == ["pkey"]
+    assert told["pkey"].public_blob is not None
+    key.unlink()
+    assert ssh._keys(str(key)) == told
+
+
+def test_an_identity_file_that_cannot_be_read_is_left_to_paramiko(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.write_text("no key")
+    for path in (garbage, tmp_path / "nothing", make_key(tmp_path / "locked", "ed25519", "a passphrase")):
+        assert ssh._keys(str(path)) == {"key_filename": str(path)}
