@@ -54,8 +54,8 @@ def _one_host(place: Path, size: int, rounds: int) -> list[Figure]:
         shaped = _side_by_side(operator, lab, max(1, rounds - 1))
     what = f"logs -o / ssh tar c | tar x, {size // MEGABYTE} MB"
     return [
-        Figure("logs", what, plain[0] / plain[1], "×", 1.25, _rates(size, plain), reached=2.0),
-        Figure("logs", f"{what}, 1 Gbit/s", shaped[0] / shaped[1], "×", 0.34, _rates(size, shaped), reached=1.2),
+        Figure("logs", what, plain[0] / plain[1], "×", 1.25, _rates(size, plain)),
+        Figure("logs", f"{what}, 1 Gbit/s", shaped[0] / shaped[1], "×", 0.34, _rates(size, shaped), reached=0.5),
     ]
 
 

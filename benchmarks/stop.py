@@ -34,7 +34,7 @@ def measure(quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
         standing = stand_in.build(place / "environment")
-        found = {hosts: _without_ray(place / str(hosts), hosts, standing, 2 if quick else 5) for hosts in (2, 8)}
+        found = {hosts: _without_ray(place / str(hosts), hosts, standing, 2 if quick else 3) for hosts in (2, 8)}
         figures = [
             Figure("stop", "stop, 2 hosts serving without Ray", found[2], "s", 3.0),
             Figure("stop", "stop, 8 hosts / 2 hosts", found[8] / found[2], "×", 1.5, f"{found[8]:.2f} s"),
