@@ -68,7 +68,7 @@ class Console:
         return self._printable("".join(_JSON_LINE(each) + "\n" for each in contents))
 
     def write(self, text: str) -> None:
-        """Lines of the result that may be written as they are: of `clean_lines`, `styled` or `json_lines`."""
+        """Lines of the result that may be written as they are: redacted, and all that is in them is printable."""
         self.out.file.write(text)
         self.out.file.flush()
 
@@ -115,15 +115,15 @@ class Console:
             return hidden
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
-    def _printable(self, text: str) -> str:
-        return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
-
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
         """Each as `clean` shows it, in one piece: what could end it is shown. Fast where they are plain text."""
         hidden = _SGR.sub("", self.redactor.redact("\n".join(lines)))
         if hidden.count("\n") == len(lines) - 1 and not _UNUSUAL.search(hidden):
             return hidden.split("\n")
         return [self.clean(line).replace("\n", "\\n") for line in lines]
+
+    def _printable(self, text: str) -> str:
+        return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
 
 
 def _escaped(char: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from flagscale_deploy.errors import ConnectError, HostError, InterruptedByUser, 
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import POLL_SECONDS
-from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.fleet import ODD_ANSWER, Fleet
 from flagscale_deploy.transport.program import Program
 
 ADDED = ("ended", "seconds", "segments")
@@ -117,10 +117,11 @@ class _Gate:
                 self._open.set()
 
     def wait(self, cancelled: threading.Event) -> None:
-        """Return when it is open. Raises InterruptedByUser when `cancelled` is set."""
-        while not self._open.wait(POLL_SECONDS):
-            if cancelled.is_set():
-                raise InterruptedByUser("interrupted")
+        """Return when it is open. InterruptedByUser when `cancelled` is set: who comes then may have been cut short."""
+        while not self._open.wait(POLL_SECONDS) and not cancelled.is_set():
+            pass
+        if cancelled.is_set():
+            raise InterruptedByUser("interrupted")
 
 
 @dataclass
@@ -145,7 +146,7 @@ class _Stopping:
                 done = self._stop_on(host, waiting=True)
             except ConnectError:
                 done = self._stop_on(host, waiting=True)
-        except HostError:
+        except (HostError, *ODD_ANSWER):
             self._gate.come(host.name)
             self._gate.wait(self.fleet.cancelled)
             done = self._stop_on(host, waiting=False)

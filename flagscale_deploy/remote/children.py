@@ -7,7 +7,7 @@ import ctypes
 import os
 from typing import Dict, Iterable, List, Optional
 
-from flagscale_deploy.remote.proc import Process, parse_stat
+from flagscale_deploy.remote.proc import Process
 from flagscale_deploy.remote.processes import Family
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -51,12 +51,3 @@ def reap(child: int) -> Optional[int]:
             if pid == child:
                 status = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
     return status
-
-
-def start_ticks(pid: int) -> Optional[int]:
-    """When a process started; None if it is gone already."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            return parse_stat(file.read()).start_ticks
-    except OSError:
-        return None

@@ -15,9 +15,7 @@ from typing import Any, Dict, List, Optional
 
 from flagscale_deploy.remote import metrics, oom, openai, processes, program, ranks, ray_nodes, record, restarts
 from flagscale_deploy.remote.beside import Beside
-from flagscale_deploy.remote.launch import start_ticks
-from flagscale_deploy.remote.proc import Process
-from flagscale_deploy.remote.watch import zombie
+from flagscale_deploy.remote.proc import Process, lives
 from flagscale_deploy.remote.wire import say
 
 HEALTH_SECONDS = 5
@@ -44,9 +42,7 @@ def main(args: Dict[str, Any]) -> None:
 
 def alive(process: Dict[str, Any]) -> bool:
     """Whether a recorded process is still that process."""
-    if process.get("boot_id") != record.boot_id() or process.get("start_ticks") is None:
-        return False
-    return start_ticks(process["pid"]) == process["start_ticks"] and not zombie(process["pid"])
+    return process.get("boot_id") == record.boot_id() and lives(process["pid"], process.get("start_ticks"))
 
 
 def live(deployment: str, known: Optional[Dict[str, Any]]) -> List[Process]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
 from flagscale_deploy.remote import oom, ray_temp, record, shared_memory, state
+from flagscale_deploy.remote.proc import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.05
@@ -54,7 +55,8 @@ def put(path: Path, text: str, mode: int) -> None:
 def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
     """A new run's record starts empty (what only the old one knew of goes with it); the steps of one run add to it."""
     if known.get("run_id") != args["run_id"]:
-        shared_memory.Segments(known).remove()
+        if known.get("segments"):
+            shared_memory.Segments(known).remove()
         known.clear()
         known.update(
             args["record"],
@@ -131,15 +133,6 @@ def wait(process: "subprocess.Popen[bytes]", args: Dict[str, Any]) -> Optional[i
         process.wait()
         raise RuntimeError("%s did not end within %g s; it was ended" % (args["script"], args["timeout"]))
     return process.returncode
-
-
-def start_ticks(pid: int) -> Optional[int]:
-    """Clock ticks between boot and the start of a process (field 22 of /proc/PID/stat); None if it is gone."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            return int(file.read().rsplit(b")", 1)[1].split()[19])
-    except OSError:
-        return None
 
 
 def tail(log: Path) -> List[str]:

@@ -58,13 +58,26 @@ def find(pid: int) -> Optional[Process]:
     return _look(pid, _namespace("self"))
 
 
-def alive(process: Process) -> bool:
+def start_ticks(pid: int) -> Optional[int]:
+    """Clock ticks between boot and the start of a process; None if it is gone."""
+    try:
+        return parse_stat(_read(pid, "stat")).start_ticks
+    except OSError:
+        return None
+
+
+def lives(pid: int, start_ticks: Optional[int]) -> bool:
     """Whether this very process (not one that got its pid later) still runs."""
     try:
-        stat = parse_stat(_read(process.pid, "stat"))
+        stat = parse_stat(_read(pid, "stat"))
     except OSError:
         return False
-    return not stat.ended and stat.start_ticks == process.start_ticks
+    return not stat.ended and stat.start_ticks == start_ticks
+
+
+def alive(process: Process) -> bool:
+    """The same, of a process that was seen."""
+    return lives(*process.identity)
 
 
 def send(process: Process, signum: int) -> str:

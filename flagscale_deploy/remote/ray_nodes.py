@@ -23,7 +23,7 @@ def main(args: Dict[str, Any]) -> None:
 
 
 def look(deployment: str, host: str) -> Dict[str, Any]:
-    """Ask once; about two seconds, for Ray has to be imported."""
+    """Ask once; half a second, for Ray has to be imported."""
     return ask(state.directory(deployment, host) / "scripts" / "ray_nodes.sh")
 
 

@@ -30,7 +30,7 @@ from flagscale_deploy.remote import (
     shared_memory,
     state,
 )
-from flagscale_deploy.remote.children import Descendants, adopt_orphans, reap, start_ticks
+from flagscale_deploy.remote.children import Descendants, adopt_orphans, reap
 from flagscale_deploy.remote.life import Life
 from flagscale_deploy.remote.signals import Signals
 
@@ -125,7 +125,8 @@ class Supervisor:
         except OSError as error:
             self._tell("%s: %s" % (self._asked.command[0], error.strerror))
             return 127
-        self._say(state="running", healthy=False, pid=child, start_ticks=start_ticks(child), boot_id=record.boot_id())
+        since = proc.start_ticks(child)
+        self._say(state="running", healthy=False, pid=child, start_ticks=since, boot_id=record.boot_id())
         passed_on = False
         while True:
             status = reap(child)

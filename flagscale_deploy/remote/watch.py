@@ -18,7 +18,7 @@ import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from flagscale_deploy.remote import oom, openai, program, record, restarts, shared_memory
-from flagscale_deploy.remote.launch import start_ticks
+from flagscale_deploy.remote.proc import lives
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
 POLL_SECONDS = 0.1
@@ -33,7 +33,7 @@ def main(args: Dict[str, Any]) -> None:
     with open(args["log"], "rb") as log:
         reader = Lines(log)
         while not lifeline_lost():
-            alive = start_ticks(args["pid"]) == args["start_ticks"] and not zombie(args["pid"])
+            alive = lives(args["pid"], args["start_ticks"])
             reader.say_new()
             if not alive:
                 reader.say_new(last=True)
@@ -127,12 +127,3 @@ def split(data: bytes, keep_rest: bool) -> Tuple[List[str], bytes]:
     parts = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     rest = parts.pop() if keep_rest else b""
     return [part.decode("utf-8", "replace") for part in parts if part.strip()], rest
-
-
-def zombie(pid: int) -> bool:
-    """Whether a process has ended and waits for its parent."""
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as file:
-            return file.read().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
-    except OSError:
-        return True

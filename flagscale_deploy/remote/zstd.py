@@ -12,7 +12,7 @@ LEVEL = 1
 
 
 def compressor() -> Optional[Callable[[bytes], bytes]]:
-    """What makes one frame of bytes, which says how long they are; None where this host has no such library."""
+    """What makes one frame of bytes, which says how long they are, or raises ValueError; None without the library."""
     try:
         import ctypes
 
@@ -25,6 +25,8 @@ def compressor() -> Optional[Callable[[bytes], bytes]]:
     except (ImportError, OSError, AttributeError):
         return None
     context, room = context_of(), ctypes.create_string_buffer(0)
+    if not context:  # no memory
+        return None
 
     def packed(content: bytes) -> bytes:
         nonlocal room

@@ -25,6 +25,8 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 """Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 
 
+ODD_ANSWER = (ValueError, LookupError, TypeError, AttributeError)
+"""What comes of an answer that has another shape than ours."""
 ODD = "look at what answers there in Python's name; if it is Python, this is an error of this tool"
 
 
@@ -71,6 +73,8 @@ class Fleet:
         self._forks = forks
         self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
         self._opening = {name: threading.Lock() for name in self.hosts}
+        self._logins = threading.BoundedSemaphore(forks)
+        self._opened: set[str] = set()
         self._failed: dict[str, HostError] = {}
 
     def __enter__(self) -> Fleet:
@@ -86,11 +90,20 @@ class Fleet:
             if host in self._failed:
                 raise self._failed[host]
             try:
-                self._connections[host].open()
+                self._open(host)
             except HostError as error:
                 self._failed[host] = error
                 raise
             return self._connections[host]
+
+    def _open(self, host: str) -> None:
+        """At most `forks` log in at a time, however many act: the first hop of them all may be one and the same."""
+        if host in self._opened:
+            self._connections[host].open()
+            return
+        with self._logins:
+            self._connections[host].open()
+        self._opened.add(host)
 
     def fresh_connection(self, host: str) -> Connection:
         """A new connection to a host in place of one that was lost; commands that run on the old one end.
@@ -127,8 +140,10 @@ class Fleet:
 
     def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fleet") as pool:
-            futures = {name: pool.submit(self._kept, name, task, fail_fast) for name, task in tasks.items()}
+            futures: dict[str, Future[T | HostError]] = {}
             try:
+                for name, task in tasks.items():
+                    futures[name] = pool.submit(self._kept, name, task, fail_fast)
                 _wait_interruptibly(futures.values())
                 return {name: future.result() for name, future in futures.items()}
             except BaseException:

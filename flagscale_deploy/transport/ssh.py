@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import select
 import socket
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal, cast
 
 import fabric
 import paramiko
+from cryptography.exceptions import InvalidTag
 
 from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -187,14 +189,21 @@ def _keys(path: str) -> dict[str, Any]:
     """How Paramiko is told of an identity file: by its key, which it would else read three times for each host. What
     needs a passphrase, or is none, it shall find out itself."""
     try:
-        return {"pkey": _key(path)}
+        return {"pkey": _key(path, _changed(path), _changed(f"{path}-cert.pub"))}
     except Exception:  # noqa: BLE001 (whatever it is)
         return {"key_filename": path}
 
 
 @functools.cache
-def _key(path: str) -> paramiko.PKey:
+def _key(path: str, *_changed: int | None) -> paramiko.PKey:
+    """Read anew where it, or its certificate, has changed: those may be good for minutes."""
     return paramiko.PKey.from_path(path)
+
+
+def _changed(path: str) -> int | None:
+    with suppress(OSError):
+        return os.stat(path).st_mtime_ns
+    return None
 
 
 def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
@@ -243,7 +252,7 @@ def _errors_of(host: Host) -> Iterator[None]:
     """Everything that Paramiko, Fabric and sockets raise while connecting, as a ConnectError."""
     try:
         yield
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except (paramiko.SSHException, OSError, EOFError, InvalidTag) as error:
         raise connect_error(host, error) from error
 
 

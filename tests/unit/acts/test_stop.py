@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from flagscale_deploy.errors import ConnectError, LockLostError, UnreachableError
+from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockLostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.stop import (
     HostStop,
@@ -20,6 +21,7 @@ from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.acts.given import Heard, answering
 
 SURVIVOR = {"pid": 7, "command": "vllm serve", "why": "it does not end"}
+GO = b'{"go": "on"}\n'
 PORT = {"port": 4567, "command": "nginx"}
 
 
@@ -65,9 +67,12 @@ def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
     assert len(fleet.calls) == 3
 
 
-@pytest.mark.parametrize("odd", [{"event": "done"}, {"no": "event"}, {"event": "stage"}])
+@pytest.mark.parametrize("odd", [{"event": "killed"}, {"no": "event"}, {"event": "stage"}])
 def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, Any]) -> None:
-    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    asked: list[tuple[str, bool]] = []
+
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        asked.append((host.name, args["wait"] is not None))
         if host.name == "gpu01":
             yield odd
         yield waiting(2)
@@ -75,25 +80,31 @@ def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, 
 
     report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
     assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
+    assert sorted(asked) == [("gpu01", False), ("gpu01", True), ("gpu02", True)]
 
 
-def test_a_host_goes_on_only_when_it_is_told_to() -> None:
-    told: list[bytes] = []
+def last_sent(fleet: FakeFleet, host: str) -> bytes:
+    return fleet.connections[host].running[-1].last_sent
 
-    def stop(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+
+def test_a_host_goes_on_only_when_it_is_told_to_and_it_is_told_when_the_last_one_waits() -> None:
+    told: list[bool] = []
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu02":
+            for _ in range(20):
+                yield None
+            told.append(last_sent(fleet, "gpu01") == GO)
         yield waiting(2)
-        (running,) = fleet.connections["gpu01"].running
-        told.append(running.last_sent)
+        told.append(last_sent(fleet, host.name) == GO)
         yield done(2)
 
-    fleet = FakeFleet(answering(stop=stop))
+    fleet = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"])
     stop_deployment(fleet, "qwen", 1.0, Heard())
-    assert told == [b'{"go": "on"}\n']
+    assert told == [False, True, True]
 
 
 def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
-    went_on: list[str] = []
-
     def lost() -> None:
         if waits:
             raise LockLostError("the lock is somebody else's")
@@ -101,7 +112,6 @@ def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
     def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         waits.append(host.name)
         yield waiting(2)
-        went_on.append(host.name)
         yield done(2)
 
     waits: list[str] = []
@@ -109,7 +119,26 @@ def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
     fleet.fence = lost
     with pytest.raises(LockLostError):
         stop_deployment(fleet, "qwen", 1.0, Heard())
-    assert (waits, went_on) == (["gpu01"], [])
+    assert waits == ["gpu01"]
+    assert last_sent(fleet, "gpu01") != GO
+
+
+@pytest.mark.parametrize("_again", range(5))
+def test_an_interruption_lets_no_host_go_on_that_waits_for_others(_again: int) -> None:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu01":
+            yield waiting(2)
+            yield done(2)
+        for turn in itertools.count():
+            if turn == 10:
+                fleet.cancelled.set()
+            yield None
+
+    fleet = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"])
+    with pytest.raises(InterruptedByUser):
+        stop_deployment(fleet, "qwen", 1.0, Heard())
+    assert last_sent(fleet, "gpu01") != GO
+    assert len(fleet.calls) == 2
 
 
 def test_nothing_to_stop_is_well() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote import inspect, openai, watch
-from flagscale_deploy.remote.launch import start_ticks
+from flagscale_deploy.remote.proc import start_ticks
 from tests.unit.remote.living import SLEEP, Home, Household, birth, wait_until
 
 HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

@@ -4,6 +4,8 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, conne
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.program import Program
 from flagscale_deploy.transport.ssh import SshConnection
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeConnection, FakeFleet, Said
 
 NAMES = [f"gpu{at:02}" for at in range(1, 9)]
 
@@ -74,6 +76,50 @@ def test_tasks_that_last_are_done_together_whatever_the_forks() -> None:
     meeting = threading.Barrier(8)
     tasks = {name: lambda: meeting.wait(10) for name in NAMES}
     assert len(answers(fleet(forks=2).gather(tasks, together=True))) == 8
+
+
+def test_no_more_than_forks_log_in_at_a_time_however_many_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = threading.Lock()
+    now = most = 0
+
+    def slow(self: FakeConnection) -> None:
+        nonlocal now, most
+        self.opened += 1
+        if self.opened > 1:
+            return
+        with counting:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with counting:
+            now -= 1
+
+    monkeypatch.setattr(FakeConnection, "open", slow)
+    running, meeting = fleet(forks=3), threading.Barrier(8)
+
+    def work(name: str) -> None:
+        running.connection(name)
+        meeting.wait(10)
+        running.connection(name)
+
+    results = running.gather({name: partial(work, name) for name in NAMES}, together=True)
+    assert not failures(results)
+    assert most == 3
+    assert {each.opened for each in running.connections.values()} == {2}
+
+
+def test_where_no_more_threads_can_be_started_those_that_run_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = fleet()
+    submit = ThreadPoolExecutor.submit
+
+    def limited(self: ThreadPoolExecutor, act: Any, name: str, *more: Any) -> Any:
+        if name == NAMES[2]:
+            raise RuntimeError("can't start new thread")
+        return submit(self, act, name, *more)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", limited)
+    with pytest.raises(RuntimeError, match="new thread"):
+        running.map(lambda host: waits_for_cancel(running, host))
 
 
 def waits_for_cancel(running: FakeFleet, host: Host) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 from paramiko import ssh_exception
 
 from flagscale_deploy.errors import (
@@ -70,6 +71,7 @@ TABLE: dict[type[Exception], tuple[Exception, type[ConnectError], str]] = {
     FileNotFoundError: (FileNotFoundError(2, "No such file", "/k"), UnreachableError, "No such file"),
     OSError: (OSError(113, "No route to host"), UnreachableError, "No route to host"),
     EOFError: (EOFError(), UnreachableError, "EOFError"),
+    InvalidTag: (InvalidTag(), UnreachableError, "InvalidTag"),
 }  # fmt: skip
 
 
@@ -434,14 +436,16 @@ def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_an_identity_file_is_read_once_with_its_certificate(tmp_path: Path, kind: str) -> None:
+def test_an_identity_file_is_read_once_with_its_certificate_until_that_is_renewed(tmp_path: Path, kind: str) -> None:
     key, authority = make_key(tmp_path / "key", kind), make_key(tmp_path / "ca", "ed25519")
     subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", "root", f"{key}.pub"], check=True)
     told = ssh._keys(str(key))
     assert list(told) == ["pkey"]
     assert told["pkey"].public_blob is not None
-    key.unlink()
-    assert ssh._keys(str(key)) == told
+    assert ssh._keys(str(key))["pkey"] is told["pkey"]
+    renewed = Path(f"{key}-cert.pub")
+    os.utime(renewed, ns=(0, renewed.stat().st_mtime_ns + 1))
+    assert ssh._keys(str(key))["pkey"] is not told["pkey"]
 
 
 def test_an_identity_file_that_cannot_be_read_is_left_to_paramiko(tmp_path: Path) -> None:
