@@ -202,7 +202,7 @@ def _key(path: str, *_changed: int | None) -> paramiko.PKey:
 
 def _changed(path: str) -> int | None:
     with suppress(OSError):
-        return os.stat(path).st_mtime_ns
+        return os.stat(path).st_ctime_ns
     return None
 
 
