@@ -110,17 +110,20 @@ class Console:
 
     def clean(self, text: str) -> str:
         """Redacted, and without control characters that a host may have sent to play with the terminal."""
-        hidden = _SGR.sub("", self.redactor.redact(text))
+        hidden = self._hidden(text)
         if hidden.isprintable():
             return hidden
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
         """Each as `clean` shows it, in one piece: what could end it is shown. Fast where they are plain text."""
-        hidden = _SGR.sub("", self.redactor.redact("\n".join(lines)))
+        hidden = self._hidden("\n".join(lines))
         if hidden.count("\n") == len(lines) - 1 and not _UNUSUAL.search(hidden):
             return hidden.split("\n")
         return [self.clean(line).replace("\n", "\\n") for line in lines]
+
+    def _hidden(self, text: str) -> str:
+        return _SGR.sub("", self.redactor.redact(text))
 
     def _printable(self, text: str) -> str:
         return _UNUSUAL.sub(_escaped, self.redactor.redact(text))

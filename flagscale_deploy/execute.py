@@ -16,7 +16,6 @@ from flagscale_deploy.errors import (
     ConnectError,
     DeployError,
     HostError,
-    InterruptedByUser,
     NotReadyError,
     RemoteError,
 )
@@ -24,7 +23,6 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
 from flagscale_deploy.secrets import Secret
-from flagscale_deploy.transport.base import POLL_SECONDS
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.program import Program, library
 
@@ -97,7 +95,7 @@ def execute(
 
     def work(host: Host) -> None:
         for stage, step in by_host[host.name]:
-            order.wait_for(stage.after, fleet.cancelled)
+            order.wait_for(stage.after, fleet)
             result = _timed(stage.name, step, say, partial(_launch, step, plan, fleet, records, private))
             order.end_step(stage.name)
             started.append(result)
@@ -124,12 +122,10 @@ class _Order:
             if self._left[stage] == 0:
                 self._done[stage].set()
 
-    def wait_for(self, stages: Iterable[str], cancelled: threading.Event) -> None:
-        """Raises InterruptedByUser when `cancelled` is set."""
+    def wait_for(self, stages: Iterable[str], fleet: Fleet) -> None:
+        """Raises InterruptedByUser where the fleet's work is cancelled."""
         for stage in stages:
-            while not self._done[stage].wait(POLL_SECONDS):
-                if cancelled.is_set():
-                    raise InterruptedByUser("interrupted")
+            fleet.wait_for(self._done[stage])
 
 
 def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Started:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from flagscale_deploy.errors import ConnectError, HostError, InterruptedByUser, RemoteError
+from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport.base import POLL_SECONDS
 from flagscale_deploy.transport.fleet import ODD_ANSWER, Fleet
 from flagscale_deploy.transport.program import Program
 
@@ -107,21 +106,14 @@ class _Gate:
     """Where hosts wait for each other: it opens when all have come, or can't."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        self._missing, self._lock, self._open = set(hosts), threading.Lock(), threading.Event()
+        self._missing, self._lock, self.open = set(hosts), threading.Lock(), threading.Event()
 
     def come(self, host: str) -> None:
         """Nobody needs to wait for this one any more."""
         with self._lock:
             self._missing.discard(host)
             if not self._missing:
-                self._open.set()
-
-    def wait(self, cancelled: threading.Event) -> None:
-        """Return when it is open. InterruptedByUser when `cancelled` is set: who comes then may have been cut short."""
-        while not self._open.wait(POLL_SECONDS) and not cancelled.is_set():
-            pass
-        if cancelled.is_set():
-            raise InterruptedByUser("interrupted")
+                self.open.set()
 
 
 @dataclass
@@ -146,9 +138,9 @@ class _Stopping:
                 done = self._stop_on(host, waiting=True)
             except ConnectError:
                 done = self._stop_on(host, waiting=True)
-        except (HostError, *ODD_ANSWER):
+        except (HostError, ValueError, *ODD_ANSWER):
             self._gate.come(host.name)
-            self._gate.wait(self.fleet.cancelled)
+            self.fleet.wait_for(self._gate.open)
             done = self._stop_on(host, waiting=False)
         finally:
             self._gate.come(host.name)
@@ -174,7 +166,7 @@ class _Stopping:
                     if message["event"] == "waiting":
                         told = message
                         self._gate.come(host.name)
-                        self._gate.wait(self.fleet.cancelled)
+                        self.fleet.wait_for(self._gate.open)
                         self.fleet.fence()
                         program.allow(limit)
                         program.send({"go": "on"})

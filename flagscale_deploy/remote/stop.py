@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shutil
 import time
 from pathlib import Path
@@ -41,7 +40,7 @@ from flagscale_deploy.remote import (
     shared_memory,
     state,
 )
-from flagscale_deploy.remote.wire import say
+from flagscale_deploy.remote.wire import heard, say
 
 AFTER_STOP_SECONDS = 60.0
 RAY_GRACE_SECONDS = 5.0
@@ -70,7 +69,7 @@ def main(args: Dict[str, Any]) -> None:
     if args.get("wait") is not None:
         removed, waiting = segments.remove(), time.monotonic()
         _tell(event="waiting", ended=act.ended(), seconds=round(waiting - began, 3), segments=removed)
-        if not _told_to_go_on(args["wait"]):
+        if not heard(args["wait"]):
             return
         waited = time.monotonic() - waiting
     grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
@@ -78,12 +77,6 @@ def main(args: Dict[str, Any]) -> None:
     done = _finish(deployment, host, act, ours, known)
     done.update(ports_left=ports_left(known), segments=removed + segments.remove())
     _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began - waited, 3), **done)
-
-
-def _told_to_go_on(seconds: float) -> bool:
-    """Whether a line came before standard input ended."""
-    ready, _, _ = select.select([0], [], [], seconds)
-    return bool(ready) and os.read(0, 4096) != b""
 
 
 def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:

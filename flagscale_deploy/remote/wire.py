@@ -4,7 +4,7 @@ import json
 import os
 import select
 import sys
-from typing import Any
+from typing import Any, Optional
 
 PREFIX = "@fsd1 "
 
@@ -15,13 +15,18 @@ def say(**message: Any) -> None:
     sys.stdout.flush()
 
 
+def heard(wait: float = 0.0) -> Optional[bytes]:
+    """What comes on standard input within `wait` seconds, at once when it comes: None for nothing, b"" for its end."""
+    try:
+        ready, _, _ = select.select([0], [], [], wait)
+        return os.read(0, 65536) if ready else None
+    except OSError:
+        return b""
+
+
 def lifeline_lost(wait: float = 0.0) -> bool:
     """Whether standard input has ended, which tells a program that nobody listens any more.
 
     Returns within `wait` seconds, at once if the end comes sooner. What arrives on standard input is dropped.
     """
-    try:
-        ready, _, _ = select.select([0], [], [], wait)
-        return bool(ready) and os.read(0, 65536) == b""
-    except OSError:
-        return True
+    return heard(wait) == b""

@@ -25,7 +25,7 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 """Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 
 
-ODD_ANSWER = (ValueError, LookupError, TypeError, AttributeError)
+ODD_ANSWER = (LookupError, TypeError, AttributeError)
 """What comes of an answer that has another shape than ours."""
 ODD = "look at what answers there in Python's name; if it is Python, this is an error of this tool"
 
@@ -152,6 +152,13 @@ class Fleet:
                     future.cancel()
                 raise
 
+    def wait_for(self, event: threading.Event) -> None:
+        """Return when it is set. InterruptedByUser where all is cancelled: then it may have been set too soon."""
+        while not event.wait(POLL_SECONDS) and not self.cancelled.is_set():
+            pass
+        if self.cancelled.is_set():
+            raise InterruptedByUser("interrupted")
+
     def call(
         self,
         module: str,
@@ -177,7 +184,7 @@ class Fleet:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
             error = RemoteError(name, str(wrong))
-        except (LookupError, TypeError, AttributeError) as wrong:
+        except ODD_ANSWER as wrong:
             error = RemoteError(name, f"its answer has another shape than ours ({_told(wrong)})", ODD)
         except InterruptedByUser:
             if not fail_fast:

@@ -54,22 +54,27 @@ def test_all_at_the_same_time() -> None:
     assert len(answers(fleet().map(lambda _host: meeting.wait(10)))) == 8
 
 
+class Crowd:
+    """How many are in it at the same time, at most."""
+
+    def __init__(self) -> None:
+        self._counting = threading.Lock()
+        self._now = self.most = 0
+
+    def stay(self, seconds: float) -> None:
+        with self._counting:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(seconds)
+        with self._counting:
+            self._now -= 1
+
+
 @pytest.mark.parametrize("forks", [1, 3])
 def test_no_more_than_forks_at_a_time(forks: int) -> None:
-    counting = threading.Lock()
-    now = most = 0
-
-    def work(_host: Host) -> None:
-        nonlocal now, most
-        with counting:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.01)
-        with counting:
-            now -= 1
-
-    fleet(forks=forks).map(work)
-    assert most == forks
+    crowd = Crowd()
+    fleet(forks=forks).map(lambda _host: crowd.stay(0.01))
+    assert crowd.most == forks
 
 
 def test_tasks_that_last_are_done_together_whatever_the_forks() -> None:
@@ -79,20 +84,12 @@ def test_tasks_that_last_are_done_together_whatever_the_forks() -> None:
 
 
 def test_no_more_than_forks_log_in_at_a_time_however_many_act(monkeypatch: pytest.MonkeyPatch) -> None:
-    counting = threading.Lock()
-    now = most = 0
+    crowd = Crowd()
 
     def slow(self: FakeConnection) -> None:
-        nonlocal now, most
         self.opened += 1
-        if self.opened > 1:
-            return
-        with counting:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.02)
-        with counting:
-            now -= 1
+        if self.opened == 1:
+            crowd.stay(0.02)
 
     monkeypatch.setattr(FakeConnection, "open", slow)
     running, meeting = fleet(forks=3), threading.Barrier(8)
@@ -104,7 +101,7 @@ def test_no_more_than_forks_log_in_at_a_time_however_many_act(monkeypatch: pytes
 
     results = running.gather({name: partial(work, name) for name in NAMES}, together=True)
     assert not failures(results)
-    assert most == 3
+    assert crowd.most == 3
     assert {each.opened for each in running.connections.values()} == {2}
 
 
