@@ -9,9 +9,13 @@ from tests.lab.slots import Slot
 
 
 def make_bridge(slot: Slot) -> None:
-    """The switch that all hosts of a lab are plugged into; the machine itself has the gateway's address on it."""
+    """The switch that all hosts of a lab are plugged into; the machine itself has the gateway's address on it.
+
+    Its card is ours, not the lowest of those plugged in: with that one's host it would change, and the answers of the
+    others would be lost for ten seconds, until they ask for the gateway again.
+    """
     _ip(
-        f"link add name {slot.bridge} type bridge",
+        f"link add name {slot.bridge} address {card(slot, 0)} type bridge",
         f"addr add {slot.gateway}/24 dev {slot.bridge}",
         f"link set {slot.bridge} up",
     )
@@ -22,12 +26,17 @@ def plug_in(slot: Slot, index: int, pid: int) -> None:
 
     A host that boots again has the same network card: its neighbours know its address for half a minute.
     """
-    cable, card = slot.cable(index), f"02:77:00:{slot.number:02x}:00:{index + 1:02x}"
+    cable = slot.cable(index)
     subprocess.run(["ip", "link", "del", cable], capture_output=True, check=False)  # that of an earlier boot
     _ip(
-        f"link add {cable} type veth peer name eth0 address {card} netns {pid}",
+        f"link add {cable} type veth peer name eth0 address {card(slot, index + 1)} netns {pid}",
         f"link set {cable} master {slot.bridge} up",
     )
+
+
+def card(slot: Slot, number: int) -> str:
+    """The address of a network card: the machine's own is number 0, the hosts' follow."""
+    return f"02:77:00:{slot.number:02x}:00:{number:02x}"
 
 
 def set_cable(cable: str, *, up: bool) -> None:

@@ -201,6 +201,15 @@ def test_a_killed_host_is_gone_with_all_it_ran() -> None:
         assert lab.hosts[1].ssh("hostname").stdout == "node2\n"
 
 
+def test_the_machine_keeps_its_card_when_the_cable_with_the_lowest_is_gone() -> None:
+    with Lab(hosts=2) as lab:
+        lowest, card = lab.slot.cable(0), Path(f"/sys/class/net/{lab.slot.bridge}/address")
+        subprocess.run(["ip", "link", "set", lowest, "address", "02:00:00:00:00:01"], check=True)
+        before = card.read_text()
+        subprocess.run(["ip", "link", "del", lowest], check=True)
+        assert card.read_text() == before
+
+
 def test_a_host_whose_first_process_has_ended_is_not_alive_before_somebody_has_waited_for_it() -> None:
     first = subprocess.Popen(["sleep", "604"])
     try:
