@@ -6,7 +6,7 @@ STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check bench bench-quick format clean system node
+.PHONY: help demo test faults check lint bench bench-quick format clean system node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,16 +15,18 @@ demo: $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or
 	@$(STEP) "demo" tests/demo/demo.sh
 
 test: $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
-	@$(STEP) "all tests" $(VENV)/bin/python -m pytest
+	@$(STEP) "all tests" $(VENV)/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 faults: $(VENV)/.installed node ## every fault at every stage, and 50 starts and stops in a row (root); writes faults.md
 	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
 
-check: $(VENV)/.installed ## format, lint, types and unit tests, warnings as errors
+check: lint ## format, lint, types and unit tests, warnings as errors
+	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit
+
+lint: $(VENV)/.installed ## format, lint and types only
 	@$(STEP) "format: ruff format --check" $(VENV)/bin/ruff format --check
 	@$(STEP) "lint: ruff check" $(VENV)/bin/ruff check
 	@$(STEP) "types: mypy --strict" $(VENV)/bin/mypy
-	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit
 
 bench: $(VENV)/.bench node ## product and peers side by side (root, 15 minutes): a table, and outputs/bench with JSON and a plot
 	@$(STEP) "benchmarks" $(VENV)/bin/python -m benchmarks --output outputs/bench

@@ -14,7 +14,7 @@ import pytest
 from tests.lab.permission import obstacle
 
 pytest.register_assert_rewrite("tests.lab.faults.matrix", "tests.lab.faults.soak")
-pytest_plugins = ("tests.lab.fixtures", "tests.environments.fixtures")
+pytest_plugins = ("tests.lab.fixtures", "tests.lab.faults.report", "tests.environments.fixtures", "tests.parallel")
 
 
 def pytest_configure() -> None:

@@ -22,11 +22,13 @@ def test_is_skipped():
 """
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(("ci", "status"), [("true", 1), ("1", 1), ("false", 0), ("", 0)])
-def test_a_skip_fails_the_session_in_ci_only(tmp_path: Path, ci: str, status: int) -> None:
+def test_a_skip_fails_the_session_in_ci_only(tmp_path: Path, ci: str, status: int, processes: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
+    options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.conftest", "-n", processes]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, "-p", "tests.conftest", tmp_path],
+        [sys.executable, "-m", "pytest", *options, tmp_path],
         cwd=REPOSITORY,
         env={**os.environ, "CI": ci},
         capture_output=True,

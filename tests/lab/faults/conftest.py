@@ -1,8 +1,7 @@
-"""A lab for the fault matrix, and its table at the end of the session."""
+"""A lab for the fault matrix."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab
-from tests.lab.faults.matrix import MATRIX, reasons, table
 from tests.lab.faults.scene import Innocents, Scene, configuration
 from tests.lab.product import stand_in as stand_ins
 from tests.lab.product.operator import Operator
@@ -28,20 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.lab)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if MATRIX.soak:
-        terminalreporter.line(MATRIX.soak)
-    if not MATRIX.outcomes:
-        return
-    terminalreporter.section("fault matrix: exit status and seconds until the command had ended")
-    for line in table(MATRIX.outcomes):
-        terminalreporter.line(line)
-    passed = sum(each.passed for each in MATRIX.outcomes)
-    terminalreporter.line(f"{passed} of {len(MATRIX.outcomes)} cells passed; {MATRIX.chosen_by}")
-    if target := os.environ.get("FSD_FAULTS_TABLE"):
-        Path(target).write_text("\n".join([*table(MATRIX.outcomes), "", *reasons()]) + "\n")
 
 
 @pytest.fixture(scope="session")

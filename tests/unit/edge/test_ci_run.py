@@ -32,6 +32,4 @@ def test_files_of_flagscale_beside_the_clone_are_planned(
     known |= {"PATH": f"{tools}:{os.environ['PATH']}"} | ({"FSD_FLAGSCALE_CONFIGS": given} if given else {})
     done = subprocess.run([script], env=known, capture_output=True, text=True, check=True)
     folder = told.format(place=tmp_path.resolve())
-    assert done.stdout.splitlines() == [
-        f"{target} with {folder}" for target in ("check", "demo", "bench-quick", "test")
-    ]
+    assert done.stdout.splitlines() == [f"{target} with {folder}" for target in ("lint", "demo", "bench-quick", "test")]
