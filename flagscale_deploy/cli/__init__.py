@@ -5,6 +5,8 @@ Commands import what they need when they run: `--help` has to be quick.
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from flagscale_deploy import __version__
@@ -14,6 +16,10 @@ from flagscale_deploy.cli.hosts import exec_, hosts
 from flagscale_deploy.cli.looking import call, logs, status
 from flagscale_deploy.cli.pushing import push
 from flagscale_deploy.cli.smoking import smoke
+
+GARBAGE = 50_000
+"""So many new objects are there before cycles among them are looked for. With Python's own 700, a plan for 1000 hosts
+takes a tenth longer: hardly any of its objects is garbage."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -35,4 +41,5 @@ for _command in (run, plan, check, status, logs, call, stop, cleanup, unlock, sm
 
 def main() -> None:
     """The console script."""
+    gc.set_threshold(GARBAGE)
     cli(prog_name="flagscale-deploy")
