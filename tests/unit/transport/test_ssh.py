@@ -421,7 +421,7 @@ def test_connections_leave_the_configuration_that_they_share_alone() -> None:
 def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        plain, made = paramiko.Transport(ours), ssh._transport(theirs)
+        plain, made = paramiko.Transport(ours), ssh._Transport(theirs)
         first = made.get_security_options().ciphers
         assert "-gcm@" in first[0]
         assert sorted(first) == sorted(plain.get_security_options().ciphers)
