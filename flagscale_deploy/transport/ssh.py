@@ -231,9 +231,14 @@ def _changed_key(host: Host, connection: fabric.Connection, error: paramiko.BadH
 
 @functools.cache
 def _fabric_config() -> fabric.Config:
-    """`~/.ssh/config` and the system's, read once; Fabric's own configuration files are not for us."""
+    """`~/.ssh/config` and the system's, read once; Fabric's own configuration files are not for us.
+
+    What Fabric asks it for each connection are plain attributes here: Invoke looks for them in all of its levels.
+    """
     config = fabric.Config(lazy=True)
     config.load_ssh_config()
+    for name in ("user", "port", "gateway", "forward_agent", "inline_ssh_env", "connect_kwargs"):
+        object.__setattr__(config, name, getattr(config, name))
     return config
 
 
