@@ -1,4 +1,4 @@
-"""How `make test` shares modules out (`tests/parallel.py`), tried on a suite that tells which process ran what."""
+"""How `make test PROCESSES=2` shares modules out (`tests/parallel.py`), tried on a suite that tells which process ran what."""
 
 from __future__ import annotations
 
