@@ -6,7 +6,7 @@ STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
 # `make test PROCESSES=2` takes 23 minutes for 38 on two cores that have nothing else to do.
 PROCESSES ?= 1
-TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope --no-loadscope-reorder)
+TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults check lint bench bench-quick format clean system node

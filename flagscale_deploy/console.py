@@ -83,7 +83,8 @@ class Console:
         if title:
             self.out.print(Text(self.clean(title), style="bold"))
         listed = [list(row) for row in rows]
-        clean = iter(self._clean_each([str(cell) for row in listed for cell in row if not isinstance(cell, Text)]))
+        texts = [str(cell) for row in listed for cell in row if not isinstance(cell, Text)]
+        clean = iter(self._all_plain(texts) or map(self.clean, texts))
         cells = [[cell if isinstance(cell, Text) else next(clean) for cell in row] for row in listed]
         table = _aligned(columns, cells, self.out.width) or _folding(columns, cells)
         self.out.print(table, soft_wrap=isinstance(table, Text))
@@ -118,15 +119,14 @@ class Console:
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
-        """Each as `clean` shows it, in one piece: what could end it is shown."""
-        return [line.replace("\n", "\\n") for line in self._clean_each(lines)]
+        """Each as `clean` shows it, in one piece: what could end it is shown. Fast where they are plain text."""
+        return self._all_plain(lines) or [self.clean(line).replace("\n", "\\n") for line in lines]
 
-    def _clean_each(self, texts: Sequence[str]) -> list[str]:
-        """Each as `clean` shows it. Fast where they are plain text."""
+    def _all_plain(self, texts: Sequence[str]) -> list[str] | None:
+        """Each as `clean` shows it, all at once, where they are plain text without line ends; else None."""
         hidden = self._hidden("\n".join(texts))
-        if hidden.count("\n") == len(texts) - 1 and not _UNUSUAL.search(hidden):
-            return hidden.split("\n")
-        return [self.clean(text) for text in texts]
+        plain = hidden.count("\n") == len(texts) - 1 and not _UNUSUAL.search(hidden)
+        return hidden.split("\n") if plain else None
 
     def _hidden(self, text: str) -> str:
         return _SGR.sub("", self.redactor.redact(text))
@@ -159,7 +159,7 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width
     texts = [[cell if isinstance(cell, str) else cell.plain for cell in line] for line in lines]
     if not all(_is_plain(text) for line in texts for text in line):
         return None
-    lengths = [[len(text) if text.isascii() else cell_len(text) for text in line] for line in texts]
+    lengths = [[cell_len(text) for text in line] for line in texts]
     widths = [max(column) for column in zip(*lengths, strict=True)]
     if sum(widths) + len(GAP) * (len(widths) - 1) > width:
         return None

@@ -18,9 +18,10 @@ HEAVY = ("tests/docs/", "tests/e2e/")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """For `--dist loadscope`: modules in their order, since their labs are theirs, and the heavy ones as one."""
+    """For `--dist loadscope`: modules, since their labs are theirs, in their order, and the heavy ones as one."""
     if config.getvalue("dist") != "loadscope":
         return None
+    config.option.loadscopereorder = False  # else those with many tests come first: the heavy ones have few
     from xdist.scheduler import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):  # type: ignore[misc]

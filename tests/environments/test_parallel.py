@@ -1,4 +1,4 @@
-"""How `make test PROCESSES=2` shares modules out (`tests/parallel.py`), tried on a suite that tells which process ran what."""
+"""How `tests/parallel.py` shares modules out, tried on a suite that tells which process ran what."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.environments.test_skips import REPOSITORY
+from tests.lab.keepers import REPOSITORY
 
 MODULE = """
-import os, pathlib, pytest
+import os, pytest
 
 @pytest.mark.parametrize("at", range(4))
 def test_is_told(at):
@@ -20,16 +20,13 @@ def test_is_told(at):
 
 
 def test_a_module_stays_in_one_process_and_the_heavy_ones_follow_each_other(tmp_path: Path) -> None:
-    told, names = (
-        tmp_path / "told",
-        ["tests/docs/test_a.py", "tests/e2e/test_b.py", "tests/lab/test_c.py", "tests/lab/test_d.py"],
-    )
+    told = tmp_path / "told"
+    names = ["tests/docs/test_a.py", "tests/e2e/test_b.py", "tests/lab/test_c.py", "tests/lab/test_d.py"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(MODULE.format(told=str(told), name=name))
-    options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.parallel"]
-    parallel = ["-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]
-    subprocess.run([sys.executable, "-m", "pytest", *options, *parallel, tmp_path], cwd=REPOSITORY, check=True)
+    options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.parallel", "-n", "2", "--dist", "loadscope"]
+    subprocess.run([sys.executable, "-m", "pytest", *options, tmp_path], cwd=REPOSITORY, check=True)
     ran = [line.split() for line in told.read_text().splitlines()]
     where = {name: {worker for each, worker in ran if each == name} for name in names}
     assert len(ran) == 16

@@ -1,7 +1,8 @@
-"""A lab for the fault matrix."""
+"""A lab for the fault matrix, and what is told of it at the end of the session."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab
+from tests.lab.faults.matrix import MATRIX, reasons, table
+from tests.lab.faults.report import tell
 from tests.lab.faults.scene import Innocents, Scene, configuration
 from tests.lab.product import stand_in as stand_ins
 from tests.lab.product.operator import Operator
@@ -26,6 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.lab)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if MATRIX.soak:
+        tell(session.config, [MATRIX.soak])
+    if not MATRIX.outcomes:
+        return
+    rows = table(MATRIX.outcomes)
+    passed = sum(each.passed for each in MATRIX.outcomes)
+    tell(session.config, [*rows, f"{passed} of {len(MATRIX.outcomes)} cells passed; {MATRIX.chosen_by}"])
+    if target := os.environ.get("FSD_FAULTS_TABLE"):
+        Path(target).write_text("\n".join([*rows, "", *reasons()]) + "\n")
 
 
 @pytest.fixture(scope="session")
