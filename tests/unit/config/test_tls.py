@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
+import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from flagscale_deploy.config.spec import TlsSpec
 from flagscale_deploy.secrets import HIDDEN, Secret
 from tests.tls import certificate
 from tests.unit.config.files import SEED, faults, load
+
+PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 
 
 def tls(settings: str) -> str:
@@ -73,9 +76,10 @@ def test_a_certificate_and_a_key_that_are_no_pair(tmp_path: Path) -> None:
     (fault,) = faults(tls(f"certfile: '{cert}', send: true"), folder=tmp_path)
     assert fault.startswith(f"qwen.yaml: deploy.tls.certfile: {cert.name} and itself are no certificate with its key")
     locked, binary = tmp_path / "locked.key", tmp_path / "binary.crt"
-    subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:sesame", "-out", locked], check=True)
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(private.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"sesame")))
     (fault,) = faults(tls(f"certfile: '{cert}', keyfile: '{locked}', send: true"), folder=tmp_path)
     assert "without a passphrase" in fault
-    subprocess.run(["openssl", "x509", "-in", cert, "-outform", "der", "-out", binary], check=True)
+    binary.write_bytes(ssl.PEM_cert_to_DER_cert(cert.read_text()))
     (fault,) = faults(tls(f"certfile: '{binary}', keyfile: '{key}', send: true"), folder=tmp_path)
     assert "is not in PEM" in fault

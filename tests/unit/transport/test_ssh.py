@@ -3,17 +3,20 @@ from __future__ import annotations
 import inspect
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import paramiko
 import pytest
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, SSHCertificateType
 from paramiko import ssh_exception
 
 from flagscale_deploy.errors import (
@@ -430,20 +433,45 @@ def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> N
         ]
 
 
-def make_key(path: Path, kind: str, passphrase: str = "") -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", path], check=True)
+Key = Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+NEW_KEYS: dict[str, Callable[[], Key]] = {
+    "ed25519": Ed25519PrivateKey.generate,
+    "ecdsa": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "rsa": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
+}
+
+
+def write_key(path: Path, key: Key, passphrase: bytes = b"") -> Path:
+    """Write a private key as `ssh-keygen` does."""
+    locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, locked))
     return path
 
 
-@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def write_certificate(path: Path, key: Key) -> None:
+    """Write a user certificate for the key, signed by a new authority, as `ssh-keygen -s` does."""
+    builder = (
+        SSHCertificateBuilder()
+        .public_key(key.public_key())
+        .type(SSHCertificateType.USER)
+        .key_id(b"x")
+        .valid_principals([b"root"])
+        .valid_after(0)
+        .valid_before(1 << 62)
+    )
+    path.write_bytes(builder.sign(Ed25519PrivateKey.generate()).public_bytes())
+
+
+@pytest.mark.parametrize("kind", sorted(NEW_KEYS))
 def test_an_identity_file_is_read_once_with_its_certificate_until_that_is_renewed(tmp_path: Path, kind: str) -> None:
-    key, authority = make_key(tmp_path / "key", kind), make_key(tmp_path / "ca", "ed25519")
-    subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "x", "-n", "root", f"{key}.pub"], check=True)
+    private = NEW_KEYS[kind]()
+    key = write_key(tmp_path / "key", private)
+    renewed = Path(f"{key}-cert.pub")
+    write_certificate(renewed, private)
     told = ssh._keys(str(key))
     assert list(told) == ["pkey"]
     assert told["pkey"].public_blob is not None
     assert ssh._keys(str(key))["pkey"] is told["pkey"]
-    renewed = Path(f"{key}-cert.pub")
     os.utime(renewed, ns=(0, renewed.stat().st_mtime_ns + 1))
     assert ssh._keys(str(key))["pkey"] is not told["pkey"]
 
@@ -451,5 +479,6 @@ def test_an_identity_file_is_read_once_with_its_certificate_until_that_is_renewe
 def test_an_identity_file_that_cannot_be_read_is_left_to_paramiko(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage"
     garbage.write_text("no key")
-    for path in (garbage, tmp_path / "nothing", make_key(tmp_path / "locked", "ed25519", "a passphrase")):
+    locked = write_key(tmp_path / "locked", Ed25519PrivateKey.generate(), b"a passphrase")
+    for path in (garbage, tmp_path / "nothing", locked):
         assert ssh._keys(str(path)) == {"key_filename": str(path)}
