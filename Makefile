@@ -1,4 +1,5 @@
-# `make` lists the targets; CONTRIBUTING.md says more. PYTHON=/path/to/python3.12 picks another Python (3.11 or later).
+# `make` lists the targets; CONTRIBUTING.md says more. PYTHON=/path/to/python3.12 picks another Python: 3.10 or later
+# for lint and unit, 3.11 or later where real vLLM is installed.
 PYTHON ?= python3
 export PYTHON
 VENV := .venv
@@ -9,33 +10,41 @@ PROCESSES ?= 1
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check lint bench bench-quick format clean system node
+.PHONY: help demo test faults check lint unit unit-all bench bench-quick dist format clean system node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or on this machine, with the README's commands
+demo: system $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (root) or on this machine, with the README's commands
 	@$(STEP) "demo" tests/demo/demo.sh
 
-test: $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
+test: system $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
 	@$(STEP) "all tests" $(VENV)/bin/python -m pytest $(TOGETHER)
 
-faults: $(VENV)/.installed node ## every fault at every stage, and 50 starts and stops in a row (root); writes faults.md
+faults: system $(VENV)/.installed node ## every fault at every stage, and 50 starts and stops in a row (root); writes faults.md
 	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
 
-check: lint ## format, lint, types and unit tests, warnings as errors
+check: lint unit ## format, lint, types and unit tests, warnings as errors
+
+unit: $(VENV)/.installed ## unit tests only
 	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit
+
+unit-all: $(VENV)/.installed ## unit tests under the other Pythons of this machine: 3.10 to 3.13, and remote/ under 3.8
+	@$(STEP) "unit tests under other Pythons" $(VENV)/bin/python tests/environments/pythons.py
 
 lint: $(VENV)/.installed ## format, lint and types only
 	@$(STEP) "format: ruff format --check" $(VENV)/bin/ruff format --check
 	@$(STEP) "lint: ruff check" $(VENV)/bin/ruff check
 	@$(STEP) "types: mypy --strict" $(VENV)/bin/mypy
 
-bench: $(VENV)/.bench node ## product and peers side by side (root, 15 minutes): a table, and outputs/bench with JSON and a plot
+bench: system $(VENV)/.bench node ## product and peers side by side (root, 15 minutes): a table, and outputs/bench with JSON and a plot
 	@$(STEP) "benchmarks" $(VENV)/bin/python -m benchmarks --output outputs/bench
 
-bench-quick: $(VENV)/.installed ## the same, reduced (root, 2 minutes): fails at twice a target only
+bench-quick: system $(VENV)/.installed ## the same, reduced (root, 2 minutes): fails at twice a target only
 	@$(STEP) "benchmarks, reduced" $(VENV)/bin/python -m benchmarks --quick --output outputs/bench
+
+dist: $(VENV)/.installed ## wheel and source distribution, in dist/
+	@$(STEP) "dist" $(VENV)/bin/python -m build --outdir dist
 
 format: $(VENV)/.installed ## format the code and mend what the linter can mend
 	@$(VENV)/bin/ruff format
@@ -53,7 +62,7 @@ node: | system
 	@$(STEP) "model: a tiny Qwen2" $(BUILD) model
 
 # From nothing whenever the requirements change, so that what is no longer asked for is gone.
-$(VENV)/.installed: setup.cfg pyproject.toml | system
+$(VENV)/.installed: setup.cfg pyproject.toml
 	@$(STEP) "operator environment: $(VENV)" $(PYTHON) -m venv --clear $(VENV)
 	@$(STEP) "pip install -e .[dev]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@

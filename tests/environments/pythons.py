@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Run the unit tests under every Python of this machine that is supported and is not the one that runs this.
+
+    pythons.py              all of them
+    pythons.py 3.8 3.13     these
+
+The operator's side supports 3.10 to 3.13. What runs on hosts (`remote/`) supports 3.8 as well, with its own tests.
+Each Python gets a virtual environment in the cache, without the package: the tests import this clone's.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.environments.cache import entry, recipe, say  # noqa: E402 (run as a file)
+
+OPERATOR = ("3.10", "3.11", "3.12", "3.13")
+HOST = "3.8"
+NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
+FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
+EVERYTHING = ("tests/unit",)
+OF_THE_HOSTS = ("--confcutdir=tests/unit/remote", "tests/unit/remote")
+"""`tests/conftest.py` needs the operator's Python."""
+
+
+def find(version: str) -> Path | None:
+    """Return a Python of this version that can make virtual environments: on PATH, or of pyenv."""
+    return next((path for path in _candidates(version) if _is(path, version)), None)
+
+
+def environment(python: Path, version: str) -> Path:
+    """Return a virtual environment with what the tests of this version import; it is built if need be."""
+    wanted = requirements(version)
+
+    def build(path: Path) -> None:
+        say(f"building {path}: what the unit tests need, for Python {version}")
+        subprocess.run([python, "-m", "venv", path], check=True, stdout=sys.stderr)
+        pip = ("-m", "pip", "install", "-qq", "--disable-pip-version-check")
+        subprocess.run([path / "bin/python", *pip, *wanted], check=True, stdout=sys.stderr)
+
+    return entry(f"python-{version}-{recipe([Path(__file__)], str(python), *wanted)}", build)
+
+
+def requirements(version: str) -> list[str]:
+    """Return the lines of setup.cfg that the tests of this version need."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    tools = setup["options.extras_require"]["dev"].split("\n")
+    if version == HOST:
+        return ["cryptography", *filter(FOR_HOST_TESTS.match, tools)]
+    lines = setup["options"]["install_requires"].split("\n") + [each for each in tools if not NOT_FOR_TESTS.match(each)]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def run_tests(python: Path, version: str) -> int:
+    """Run the tests with that Python; return pytest's exit status."""
+    chosen = OF_THE_HOSTS if version == HOST else EVERYTHING
+    command = [python, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *chosen]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode
+
+
+def _candidates(version: str) -> Iterator[Path]:
+    if on_path := shutil.which(f"python{version}"):
+        yield Path(on_path)
+    yield from sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"), reverse=True)
+
+
+def _is(path: Path, version: str) -> bool:
+    """Whether it runs, as this version; a shim of pyenv may not."""
+    code = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
+    done = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def main(words: list[str]) -> int:
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    failed = []
+    for version in words or [version for version in (HOST, *OPERATOR) if version != own]:
+        python = find(version)
+        if python is None:
+            say(f"── Python {version}: not on this machine; skipped")
+            continue
+        began = time.monotonic()
+        status = run_tests(environment(python, version) / "bin/python", version)
+        say(f"── Python {version} ({python}): exit status {status} after {time.monotonic() - began:.1f} s")
+        failed += [version] if status else []
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
