@@ -146,6 +146,8 @@ def test_a_package_that_only_importlib_knows_has_its_version(venv: Path) -> None
 def test_the_python_that_asks_answers_itself_where_scripts_meet_no_other(
     venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in environment.IGNORED:  # as programs on hosts are started
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{venv / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin")
     started = environment.observe(None, "true", {"LD_LIBRARY_PATH": ""})
     (venv / "bin" / "python3").unlink()
