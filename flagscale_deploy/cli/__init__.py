@@ -12,9 +12,11 @@ import click
 from flagscale_deploy import __version__
 from flagscale_deploy.cli.deploying import check, plan, run
 from flagscale_deploy.cli.ending import cleanup, stop, unlock
+from flagscale_deploy.cli.help import Commands
 from flagscale_deploy.cli.hosts import exec_, hosts
 from flagscale_deploy.cli.looking import call, logs, status
 from flagscale_deploy.cli.pushing import push
+from flagscale_deploy.cli.shell import PROGRAM, completion
 from flagscale_deploy.cli.smoking import smoke
 
 GARBAGE = 50_000
@@ -22,24 +24,43 @@ GARBAGE = 50_000
 takes a tenth longer: hardly any of its objects is garbage."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="flagscale-deploy")
-def cli() -> None:
-    """Serve large models with vLLM over Ray on machines that SSH reaches: one inventory, one serve YAML, one command.
+COMMANDS = (
+    *(run, stop, cleanup, smoke),
+    *(plan, check, status, logs, call),
+    *(hosts, exec_, push, unlock),
+    *(completion,),
+)
+"""In the order in which they are listed."""
 
-    KEY=VALUE words after the options override the configuration, as in: run -i hosts.yaml -c qwen.yaml deploy.port=9000
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name=PROGRAM)
+def cli() -> None:
+    """Serve large models with vLLM over Ray on hosts that SSH reaches: one inventory, one serve YAML, one command.
+
+    KEY=VALUE words after the options override the configuration:
 
     \b
-    Exit status: 0 done, 1 failed on a host, 2 bad input, 3 a host cannot be reached or trusted, 4 the check says no,
-    5 started but never ready (rolled back), 6 locked by another run, 130 interrupted.
+      flagscale-deploy run -i hosts.yaml -c qwen.yaml deploy.port=9000
+
+    \b
+    Exit status:
+      0  done
+      1  failed on a host
+      2  bad input, no host was contacted
+      3  a host cannot be reached, logged into or trusted
+      4  the check found a problem, nothing was started
+      5  started but never ready, rolled back
+      6  locked by another command
+      130  interrupted
     """
 
 
-for _command in (run, plan, check, status, logs, call, stop, cleanup, unlock, smoke, push, exec_, hosts):
+for _command in COMMANDS:
     cli.add_command(_command)
 
 
 def main() -> None:
     """The console script."""
     gc.set_threshold(GARBAGE)
-    cli(prog_name="flagscale-deploy")
+    cli(prog_name=PROGRAM)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.ending import end
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import (
     DEPLOYMENT,
     FORCE,
@@ -29,12 +30,12 @@ _ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy stat
 """Actions of FlagScale's run.py that are commands of their own here."""
 
 
-@click.command()
+@click.command(cls=Command, section="deploy", example="flagscale-deploy run -i hosts.yaml -c qwen.yaml")
+@click.option("--keep-on-failure", is_flag=True, help="If the run fails, leave running what was started.")
 @options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JSON)
-@click.option("--keep-on-failure", is_flag=True, help="Leave what was started as it is when the run fails.")
 @command
 def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
-    """Check, plan, start, and wait until a completion has come back."""
+    """Check the hosts, plan, start the deployment, and wait until it has answered a completion."""
     from flagscale_deploy import api
     from flagscale_deploy.views import run as view
 
@@ -62,16 +63,16 @@ def _refuse_action(console: Console, spec: ServeSpec) -> None:
         console.note("action: auto_tune is not done here; this serves with the values as they stand in the file")
 
 
-@click.command()
-@options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
-@click.option("--offline", is_flag=True, help="Contact no host; GPU counts come from the inventory.")
+@click.command(cls=Command, section="look", example="flagscale-deploy plan --offline -i hosts.yaml -c qwen.yaml")
+@click.option("--offline", is_flag=True, help="Contact no host. GPU counts come from the inventory.")
 @click.option(
     "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Write the scripts to DIR/<host>/."
 )
-@click.option("--scripts", is_flag=True, help="Print the scripts, too.")
+@click.option("--scripts", is_flag=True, help="Print the scripts as well.")
+@options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
 @command
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
-    """Show what `run` would do, and write the very scripts it would send."""
+    """Show exactly what `run` will do; write the scripts that it will send."""
     from flagscale_deploy import api
     from flagscale_deploy.folder import make_directory, write_scripts
     from flagscale_deploy.plan.contract import plan_json
@@ -92,12 +93,12 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     return 0
 
 
-@click.command()
+@click.command(cls=Command, section="look", example="flagscale-deploy check -i hosts.yaml -c qwen.yaml --network")
+@click.option("--network", is_flag=True, help="Also measure bandwidth and latency between hosts.")
 @options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, JUNIT, JSON)
-@click.option("--network", is_flag=True, help="Measure bandwidth and latency between hosts, too.")
 @command
 def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) -> int:
-    """Look at every host and report every problem at once; start nothing."""
+    """Check every host and report all problems at once; start nothing."""
     from flagscale_deploy import api
     from flagscale_deploy.views import check as view
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, options, request_of
 
 if TYPE_CHECKING:
@@ -13,32 +14,32 @@ if TYPE_CHECKING:
     from flagscale_deploy.request import Request
 
 
-@click.command()
+@click.command(cls=Command, section="deploy", example="flagscale-deploy stop -i hosts.yaml --name qwen")
 @options(*DEPLOYMENT, LOCK, JSON)
 @command
 def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
-    """End what the deployment started, verify that it is gone, keep its logs."""
+    """Stop everything that the deployment started, verify that it is gone, and keep its logs."""
     from flagscale_deploy import api
 
     return end(console, api.stop, request_of(console, words), "stop", lock_timeout, as_json)
 
 
-@click.command()
+@click.command(cls=Command, section="deploy", example="flagscale-deploy cleanup -i hosts.yaml --name qwen")
 @options(*DEPLOYMENT, LOCK, JSON)
 @command
 def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
-    """Stop, then remove what was left on the hosts: state, logs, Ray's temporary directories."""
+    """Stop, then remove what is left on the hosts: state, logs, Ray's temporary directories."""
     from flagscale_deploy import api
 
     return end(console, api.cleanup, request_of(console, words), "cleanup", lock_timeout, as_json)
 
 
-@click.command()
+@click.command(cls=Command, section="hosts", example="flagscale-deploy unlock -i hosts.yaml --name qwen")
+@click.option("--force", is_flag=True, help="Release the lock anyway. The other command stops at its current step.")
 @options(*DEPLOYMENT, JSON)
-@click.option("--force", is_flag=True, help="End a living holder, too; its command stops where it is.")
 @command
 def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int:
-    """Say who holds the deployment's lock on its head, and end it if its operator is gone."""
+    """Show who holds the deployment's lock; release it if the command that took it no longer runs."""
     from flagscale_deploy import api
     from flagscale_deploy.views import unlock as view
 

@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.amounts import SIZE
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
 
 
-@click.command(name="exec", context_settings={"ignore_unknown_options": True})
-@options(*HOSTS, JSON)
+@click.command(
+    name="exec",
+    cls=Command,
+    section="hosts",
+    example="flagscale-deploy exec -i hosts.yaml -- nvidia-smi -L",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the command may take on a host.",
+    help="Time limit of the command on each host.",
 )
 @click.option(
     "--max-output",
@@ -29,14 +35,15 @@ if TYPE_CHECKING:
     default="8M",
     show_default=True,
     metavar="SIZE",
-    help="What is kept of each output of a host: its beginning and its end.",
+    help="Keep at most this much of each output of a host: its beginning and its end.",
 )
+@options(*HOSTS, JSON)
 @click.argument("command", nargs=-1, required=True)
 @command
 def exec_(
     console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, max_output: int, **words: Any
 ) -> int:
-    """Run a command on all hosts in parallel: exec -i hosts.yaml -- uptime"""
+    """Run a command on all hosts in parallel."""
     from flagscale_deploy import api
     from flagscale_deploy.views import hosts as view
 
@@ -44,11 +51,11 @@ def exec_(
     return view.show_outcomes(console, results, as_json)
 
 
-@click.command()
+@click.command(cls=Command, section="hosts", example="flagscale-deploy hosts -i hosts.yaml --limit rack1")
 @options(*HOSTS, JSON)
 @command
 def hosts(console: Console, *, as_json: bool, **words: Any) -> int:
-    """The inventory, as it was understood; contacts no host."""
+    """Show how the inventory was understood; contact no host."""
     from flagscale_deploy.inventory.listing import hosts_json
     from flagscale_deploy.views import hosts as view
 

@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.amounts import SIZE, TIME, When
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
 
 
-@click.command()
-@options(*DEPLOYMENT, JSON)
-@click.option("-w", "--watch", is_flag=True, help="Look again every few seconds until interrupted.")
+@click.command(cls=Command, section="look", example="flagscale-deploy status -i hosts.yaml --name qwen --watch")
+@click.option("-w", "--watch", is_flag=True, help="Repeat every few seconds until interrupted.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.5),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks of --watch.",
+    help="Time between two rounds of --watch.",
 )
+@options(*DEPLOYMENT, JSON)
 @command
 def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
-    """Hosts, Ray nodes, GPUs, instances and endpoints as they really are."""
+    """Show the real state of hosts, Ray nodes, GPUs, instances and endpoints."""
     import time
 
     from flagscale_deploy import api
@@ -47,41 +48,48 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
         time.sleep(interval)
 
 
-@click.command()
-@options(*DEPLOYMENT, JSON)
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines of all hosts.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Last lines of each file. Default: 50, all with -o.")
+@click.command(cls=Command, section="look", example="flagscale-deploy logs -i hosts.yaml --name qwen -f")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines of all hosts as they come.")
+@click.option(
+    "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each file. Default: 50; with -o all."
+)
 @click.option(
     "--kind",
     "kinds",
     multiple=True,
     type=click.Choice(["engine", "script", "ray", "ray-worker"]),
-    help="Default: engine and script; all with -o.",
+    help="Only these logs (may be given often). Default: engine and script; with -o all.",
 )
-@click.option("--all", "every", is_flag=True, help="Ray's own logs, too.")
+@click.option("--all", "every", is_flag=True, help="Include Ray's own logs.")
 @click.option(
     "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Collect all logs into DIR/<host>/."
 )
 @click.option(
-    "--since", type=TIME, metavar="WHEN", help="Only files written to since: 30m, 2h, 1d ago, or 2026-11-24T10:00."
+    "--since",
+    type=TIME,
+    metavar="WHEN",
+    help="Only files written to since then: 30m, 2h, 1d (ago), or 2026-11-24T10:00.",
 )
-@click.option("--max-size", type=SIZE, metavar="SIZE", help="With -o: of a longer file its beginning and end (20M).")
+@click.option(
+    "--max-size", type=SIZE, metavar="SIZE", help="With -o: of a longer file keep the beginning and the end (20M)."
+)
 @click.option(
     "--max-total",
     type=SIZE,
     default="64G",
     show_default=True,
     metavar="SIZE",
-    help="With -o: no more is taken from a host.",
+    help="With -o: take at most this much from a host.",
 )
-@click.option("--diagnose", is_flag=True, help="Say the first cause in the logs of all hosts, and what to do.")
+@click.option("--diagnose", is_flag=True, help="Find the first cause in the logs of all hosts, and say what to do.")
 @click.option(
     "--from",
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True),
-    help="With --diagnose: logs on this disk (of -o, a run's folder, a file); no host is contacted.",
+    help="With --diagnose: read logs on this disk (of -o, of a run's folder, a file); contact no host.",
 )
+@options(*DEPLOYMENT, JSON)
 @command
 def logs(
     console: Console,
@@ -130,15 +138,27 @@ def logs(
     return view.show_unread(console, shown)
 
 
-@click.command()
+@click.command(cls=Command, section="look", example='flagscale-deploy call -i hosts.yaml --name qwen "Who are you?"')
 @click.argument("text")
+@click.option(
+    "--max-tokens",
+    metavar="N",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Longest answer, in tokens.",
+)
+@click.option(
+    "--temperature",
+    metavar="NUMBER",
+    type=click.FloatRange(0),
+    help="0 gives the same answer each time. Default: the server's.",
+)
+@click.option("--system", metavar="TEXT", help="A system message before TEXT.")
 @options(*DEPLOYMENT, JSON)
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Where it is cut off.")
-@click.option("--temperature", type=click.FloatRange(0), help="0 for the same answer each time. Default: the server's.")
-@click.option("--system", metavar="TEXT", help="A system message before it.")
 @command
 def call(console: Console, *, text: str, as_json: bool, system: str | None, **words: Any) -> int:
-    """Send a chat completion to the deployment, through SSH."""
+    """Send a chat completion to the deployment, through SSH, and print the answer."""
     from flagscale_deploy import api
 
     request = request_of(console, words)

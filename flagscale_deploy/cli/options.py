@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from flagscale_deploy.cli import complete
 from flagscale_deploy.private import kept_private
 
 if TYPE_CHECKING:
@@ -25,32 +26,60 @@ INVENTORY = click.option(
     "-i",
     "--inventory",
     metavar="FILE",
+    type=click.Path(),
     help="Hosts: Ansible YAML or INI, short YAML, FlagScale hostfile. Default: runner.hostfile, else this machine.",
 )
-CONFIG = click.option("-c", "--config", metavar="FILE", help="Serve YAML, or a Hydra experiment file.")
+CONFIG = click.option(
+    "-c", "--config", metavar="FILE", type=click.Path(), help="Serve YAML, or a Hydra experiment file."
+)
 CONFIG_PATH = click.option(
-    "--config-path", metavar="DIR", help="The folder of --config-name, as FlagScale's run.py takes it."
+    "--config-path",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The folder of --config-name, as in FlagScale's run.py.",
 )
-CONFIG_NAME = click.option("--config-name", metavar="NAME", help="An experiment file in it, with or without .yaml.")
+CONFIG_NAME = click.option(
+    "--config-name", metavar="NAME", help="An experiment file in --config-path, with or without .yaml."
+)
 NAME = click.option(
-    "--name", help="The deployment's name. Default: experiment.exp_name, else the configuration's file name."
+    "--name",
+    metavar="NAME",
+    shell_complete=complete.deployments,
+    help="The deployment's name. Default: experiment.exp_name, else the configuration's file name.",
 )
-LIMIT = click.option("--limit", metavar="PATTERN", help="Only these hosts: an Ansible host pattern.")
-FORKS = click.option("--forks", type=click.IntRange(1), default=64, show_default=True, help="Hosts at the same time.")
+LIMIT = click.option(
+    "--limit",
+    metavar="PATTERN",
+    shell_complete=complete.hosts_and_groups,
+    help="Only these hosts: an Ansible host pattern.",
+)
+FORKS = click.option(
+    "--forks",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="How many hosts to contact at the same time.",
+)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 TEMPLATES = click.option(
     "--templates",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Script templates that take the place of the packaged ones.",
+    help="Folder of script templates that replace the packaged ones of the same name.",
 )
-FORCE = click.option("--force", is_flag=True, help="Hand out GPUs that are in use, too.")
+FORCE = click.option("--force", is_flag=True, help="Also use GPUs that other processes use.")
 SKIP = click.option(
-    "--skip-check", "skip", multiple=True, metavar="NAME", help="Leave this check out (may be given often)."
+    "--skip-check",
+    "skip",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete.checks,
+    help="Leave this check out (may be given often).",
 )
 JUNIT = click.option(
-    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML, as CI systems read it."
+    "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write the results as JUnit XML, for CI systems."
 )
 LOCK = click.option(
     "--lock-timeout",
@@ -60,9 +89,9 @@ LOCK = click.option(
     metavar="SECONDS",
     help="How long to wait for another command on the same deployment.",
 )
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
 VERBOSE = click.option(
-    "-v", "--verbose", is_flag=True, help="Progress as plain lines, tracebacks of this tool's own errors."
+    "-v", "--verbose", is_flag=True, help="Print progress as plain lines, and tracebacks of internal errors."
 )
 COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
 HOSTS = (INVENTORY, LIMIT, FORKS)

@@ -6,26 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.console import Console
 
 
-@click.command()
+@click.command(
+    cls=Command, section="hosts", example="flagscale-deploy push gpu01:/models/qwen /models/qwen -i hosts.yaml"
+)
 @click.argument("source", metavar="SRC")
 @click.argument("dest")
+@click.option("--check", is_flag=True, help="Only compare: list what is missing or different on which host.")
+@click.option(
+    "--checksum", is_flag=True, help="Hash all files again, also those unchanged since they were last hashed."
+)
+@click.option("--copy-links", is_flag=True, help="Send the targets of symbolic links in place of the links.")
 @options(*HOSTS, JSON)
-@click.option("--check", is_flag=True, help="Only compare: say what is missing or different on which host.")
-@click.option("--checksum", is_flag=True, help="Hash again what was hashed before and has not changed since.")
-@click.option("--copy-links", is_flag=True, help="Send what symbolic links lead to in their place.")
 @command
 def push(console: Console, *, as_json: bool, source: str, dest: str, **words: Any) -> int:
-    """Copy a directory or file, here or HOST:PATH, to DEST on all hosts, which pass it on to each other.
+    """Copy a file or directory to DEST on all hosts, which pass it on to each other.
 
-    \b
-    push /models/qwen /models/qwen -i hosts.yaml
-    push gpu01:/models/qwen /models/qwen -i hosts.yaml
+    SRC is a path on this machine, or HOST:PATH.
     """
     from flagscale_deploy import api
     from flagscale_deploy.views import push as view

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import (
     DEPLOYMENT,
     FORCE,
@@ -24,33 +25,54 @@ if TYPE_CHECKING:
     from flagscale_deploy.console import Console
 
 
-@click.command()
-@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JUNIT, JSON)
+@click.command(
+    cls=Command, section="deploy", example="flagscale-deploy smoke -i hosts.yaml -c qwen.yaml --junit smoke.xml"
+)
 @click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT", help="Ask this (may be given often). Default: one question."
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Send this prompt (may be given often). Default: one question.",
 )
 @click.option(
     "--expect",
     "expectations",
     multiple=True,
     metavar="REGEX",
-    help="What the answer to the prompt of the same position has to match.",
+    help="Pattern that the answer to the prompt of the same position must match.",
 )
 @click.option(
-    "--min-tokens", type=click.IntRange(1), default=1, show_default=True, help="Fewer in an answer are a failure."
+    "--min-tokens",
+    metavar="N",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="A shorter answer is a failure.",
 )
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Where an answer is cut off.")
+@click.option(
+    "--max-tokens",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Longest answer, in tokens.",
+)
 @click.option(
     "--artifacts",
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=Path("smoke-artifacts"),
     show_default=True,
-    help="Where answers, plan, scripts, events and logs go.",
+    help="Folder for answers, plan, scripts, events and logs.",
 )
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JUNIT, JSON)
 @command
 def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
-    """For CI on bare metal: check, run, prompts, status, logs, stop, proof that nothing is left. Always takes down."""
+    """Test a deployment in CI: check, run, send prompts, stop, and verify that nothing is left.
+
+    The deployment is always stopped at the end, also after a failure.
+    """
     from flagscale_deploy import smoke as smokes
     from flagscale_deploy.errors import InputError
     from flagscale_deploy.junit import Case, write_junit

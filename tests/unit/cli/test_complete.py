@@ -1,0 +1,100 @@
+"""What a shell is offered, by the protocol between Click and the shells' scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flagscale_deploy.checks.table import CHECKS
+from flagscale_deploy.cli import cli
+from flagscale_deploy.cli.shell import PROGRAM, VARIABLE
+
+HOSTS = "hosts: ['gpu[01:02]', tools01]\ngroups: {rack1: ['gpu[01:02]']}\n"
+QWEN = "model_args: {m: {model: /m}}\nexperiment: {runner: {hostfile: hostfile.txt}}\n"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "hosts.yaml").write_text(HOSTS)
+    (tmp_path / "qwen.yaml").write_text(QWEN)
+    (tmp_path / "hostfile.txt").write_text("10.0.0.1 slots=8\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def offered(line: str, shell: str = "bash") -> list[str]:
+    """What is offered at the end of a command line, as the script of that shell asks for it."""
+    words = [PROGRAM, *line.split(" ")]
+    at = words[-1] if shell == "fish" else str(len(words) - 1)
+    asked = {VARIABLE: f"{shell}_complete", "COMP_WORDS": "\n".join(words), "COMP_CWORD": at}
+    result = CliRunner().invoke(cli, [], env=asked, prog_name=PROGRAM)
+    assert result.exit_code == 0
+    assert not result.stderr
+    return [line for line in result.stdout.splitlines() if line]
+
+
+def test_commands_and_options() -> None:
+    assert offered("st") == ["plain,status", "plain,stop"]
+    assert "plain,--skip-check" in offered("run --")
+
+
+def test_files_and_folders_are_left_to_the_shell() -> None:
+    for option in ("-i", "-c", "--junit"):
+        assert offered(f"check {option} ho") == ["file,ho"]
+    assert offered("run --config-path con") == ["dir,con"]
+
+
+def test_hosts_and_groups_of_the_inventory() -> None:
+    assert offered("status -i hosts.yaml --limit ") == [
+        f"plain,{name}" for name in ("all", "ungrouped", "rack1", "gpu01", "gpu02", "tools01")
+    ]
+    assert offered("status -i hosts.yaml --limit g") == ["plain,gpu01", "plain,gpu02"]
+    assert offered("status -i hosts.yaml --limit rack1,!g") == ["plain,rack1,!gpu01", "plain,rack1,!gpu02"]
+
+
+def test_hosts_that_the_configuration_names() -> None:
+    assert offered("run -c qwen.yaml --limit 1") == ["plain,10.0.0.1"]
+
+
+@pytest.mark.parametrize("line", ["-i nosuch.yaml", "-i qwen.yaml", "-c hosts.yaml", "-c qwen.yaml nosuch"])
+def test_where_files_are_wrong_nothing_is_offered_and_nothing_said(line: str) -> None:
+    assert offered(f"run {line} --limit x") == []
+
+
+def test_checks_that_can_be_left_out() -> None:
+    names = [check.name for check in CHECKS if check.skippable]
+    assert offered("check --skip-check ") == [f"plain,{name}" for name in names]
+    assert len(names) < len(CHECKS)
+    described = offered("check --skip-check same-", "fish")
+    assert [line.partition("\t")[0] for line in described] == [
+        f"plain,{name}" for name in names if name.startswith("same-")
+    ]
+    assert all(line.partition("\t")[2] for line in described)
+
+
+def test_deployments_that_ran_from_here(place: Path) -> None:
+    for folder, name in (("qwen", "qwen"), ("deepseek-r1", "r1"), ("broken", None)):
+        for run in ("20260101T000000Z-aaaaaa", "20260201T000000Z-bbbbbb"):
+            path = place / "outputs" / folder / "runs" / run
+            path.mkdir(parents=True)
+            (path / "plan.json").write_text(json.dumps({"deployment": name}) if name else "{")
+    assert offered("status --name ") == ["plain,broken", "plain,qwen", "plain,r1"]
+    assert offered("status --name q") == ["plain,qwen"]
+
+
+def test_without_runs_no_deployment() -> None:
+    assert offered("status --name ") == []
+
+
+def test_zsh_is_told_a_value_and_what_it_is() -> None:
+    assert offered("status -i hosts.yaml --limit too", "zsh") == ["plain", "tools01", "host"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell(shell: str) -> None:
+    script = CliRunner().invoke(cli, ["completion", shell], prog_name=PROGRAM).stdout
+    assert f"{VARIABLE}={shell}_complete" in script
+    assert f"complete -o nosort -F _flagscale_deploy_completion {PROGRAM}" in script or shell != "bash"
