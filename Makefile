@@ -27,7 +27,7 @@ faults: system $(VENV)/.installed node ## every fault at every stage, and 50 sta
 check: lint unit ## format, lint, types and unit tests, warnings as errors
 
 unit: $(VENV)/.installed ## unit tests only
-	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit
+	@$(STEP) "unit tests" $(VENV)/bin/python -m pytest -n 2 tests/unit tests/component
 
 unit-all: $(VENV)/.installed ## unit tests under the other Pythons of this machine: 3.10 to 3.13, and remote/ under 3.8
 	@$(STEP) "unit tests under other Pythons" $(VENV)/bin/python tests/environments/pythons.py

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.support.deadline import Deadline
 
 SSHD = "/usr/sbin/sshd"
 ISOLATED = "FSD_BENCH_ISOLATED"

@@ -15,13 +15,13 @@ import time
 import zlib
 from pathlib import Path
 
-from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.render import Templates
+from flagscale_deploy.rendering.render import Templates
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.program import Program
+from flagscale_deploy.transport.remote_program import Program
 
 DEPLOYMENT, RUN = "bench", "run-1"
 TEMPLATE = Path(__file__).parent / "peers" / "hello.sh.j2"
@@ -44,7 +44,7 @@ def main(path: str, *, more: bool, leaks: bool) -> int:
 
 
 def _launch(fleet: Fleet, host: Host, script: str, more: bool) -> list[str]:
-    """As `execute.py` does it, but for Ray's temporary directory: these hosts share their /tmp."""
+    """As `deploy/launch.py` does it, but for Ray's temporary directory: these hosts share their /tmp."""
     args = {
         "deployment": DEPLOYMENT,
         "host": host.name,

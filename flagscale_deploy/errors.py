@@ -27,7 +27,7 @@ class Fault:
     """One thing that is wrong, where it is, and what to do about it.
 
     `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name
-    of the check of `checks/table.py` that it belongs to; faults of files have none. `host` is the host that it is
+    of the check of `checks/registry.py` that it belongs to; faults of files have none. `host` is the host that it is
     about, where `where` is a place in a file.
     """
 

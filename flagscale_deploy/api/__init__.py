@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flagscale_deploy.request import Options, Request, load_request
+from flagscale_deploy.api.request import Options, Request, load_request
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.checking import CheckReport, check

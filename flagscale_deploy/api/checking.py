@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
+from flagscale_deploy.api.request import Request
 from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
-from flagscale_deploy.checks.table import judge, refuse_unskippable
-from flagscale_deploy.deadline import Deadline
-from flagscale_deploy.engine_arguments import default_cache, parse_engine_arguments
+from flagscale_deploy.checks.registry import judge, refuse_unskippable
+from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
+from flagscale_deploy.deploy.network_test import try_links
+from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.errors import CheckError, ConnectError, Fault
 from flagscale_deploy.events import Event, Sink, silent
-from flagscale_deploy.folder import new_run_id
-from flagscale_deploy.links import try_links
-from flagscale_deploy.observation import Facts, Observation
+from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.partial import draft_in_part
 from flagscale_deploy.plan.planner import Draft
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.request import Request
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet
 
 LINK_SECONDS = 30.0

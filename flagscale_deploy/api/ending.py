@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from flagscale_deploy.api.request import Request
+from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
+from flagscale_deploy.deploy.lock import unlock as unlock_deployment
+from flagscale_deploy.deploy.probe import raise_failures
+from flagscale_deploy.deploy.stop import StopReport, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
-from flagscale_deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
-from flagscale_deploy.lock import unlock as unlock_deployment
-from flagscale_deploy.observe import raise_failures
-from flagscale_deploy.request import Request
-from flagscale_deploy.stop import StopReport, remove_leftovers, stop_deployment
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 

@@ -9,17 +9,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flagscale_deploy import logs as log_files
-from flagscale_deploy import shell
+from flagscale_deploy.api.request import Request
+from flagscale_deploy.deploy.probe import raise_failures
+from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
-from flagscale_deploy.observe import raise_failures
-from flagscale_deploy.request import Request
-from flagscale_deploy.status import Status, look
+from flagscale_deploy.support import shell
 from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
 from flagscale_deploy.transport.base import run as run_command
-from flagscale_deploy.transport.program import call as call_program
-from flagscale_deploy.transport.rejoin import Tell
+from flagscale_deploy.transport.reconnect import Tell
+from flagscale_deploy.transport.remote_program import call as call_program
 
 CALL_SECONDS = 600.0
 
@@ -97,7 +97,7 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
             try:
                 connection = fleet.connection(server.driver)
                 asked = {**args, "messages": list(messages), "parameters": parameters}
-                answer = call_program(connection, "ask", asked, timeout=CALL_SECONDS)
+                answer = call_program(connection, "chat", asked, timeout=CALL_SECONDS)
             except HostError as error:
                 problems.append(error)
                 continue

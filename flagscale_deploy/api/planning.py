@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.api.request import Request
+from flagscale_deploy.config.program_files import ProgramFiles, load_program
+from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.events import Event, Sink, silent
-from flagscale_deploy.folder import new_run_id
-from flagscale_deploy.observation import Facts, Observation
-from flagscale_deploy.observe import facts_of, observe
+from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.program import ProgramFiles, load_program
-from flagscale_deploy.render import Templates, load_templates
-from flagscale_deploy.request import Request
+from flagscale_deploy.rendering.render import Templates, load_templates
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet
 
 Sources = tuple[Templates, ProgramFiles | None]

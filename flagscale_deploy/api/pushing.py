@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from flagscale_deploy.api.hosts import hosts_of
+from flagscale_deploy.api.request import Request
 from flagscale_deploy.events import Sink, silent
-from flagscale_deploy.push import act
+from flagscale_deploy.push import push as act
+from flagscale_deploy.push.arguments import parse_words
 from flagscale_deploy.push.report import PushReport
-from flagscale_deploy.push.words import parse_words
-from flagscale_deploy.request import Request
-from flagscale_deploy.runner import hosts_of
 from flagscale_deploy.transport.fleet import Fleet
 
 

@@ -9,23 +9,23 @@ from typing import Any
 
 from flagscale_deploy.api.checking import examine, refuse_failed
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
-from flagscale_deploy.checks.table import refuse_unskippable
-from flagscale_deploy.deploy import BroughtUp, RunFailedError, bring_up, failure_json
+from flagscale_deploy.api.request import Request
+from flagscale_deploy.checks.registry import refuse_unskippable
+from flagscale_deploy.deploy.bring_up import BroughtUp, RunFailedError, bring_up, failure_json
+from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, lock
+from flagscale_deploy.deploy.probe import facts_of, raise_failures
+from flagscale_deploy.deploy.records import record_of
+from flagscale_deploy.deploy.reserve import lost, release, reserve
+from flagscale_deploy.deploy.run_folder import RunFolder, runs
+from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.errors import CheckError, InputError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
-from flagscale_deploy.folder import RunFolder, runs
-from flagscale_deploy.inventory.again import again
-from flagscale_deploy.lock import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.observation import Facts, Observation
-from flagscale_deploy.observe import facts_of, raise_failures
+from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.records import record_of
-from flagscale_deploy.request import Request
-from flagscale_deploy.reservation import lost, release, reserve
 from flagscale_deploy.secrets import Redactor
-from flagscale_deploy.status import Status, look
 from flagscale_deploy.transport.fleet import Fleet, failures
 
 PLANS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import no_spec, on
+from flagscale_deploy.checks.conditions import no_spec, on
 from flagscale_deploy.checks.model import Check, Finding, Scene
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.model import Check
-from flagscale_deploy.checks.table import CHECKS
+from flagscale_deploy.checks.registry import CHECKS
 
 HEADER = """# Checks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from flagscale_deploy.checks.ground import engines, model_of, no_plan, passed
+from flagscale_deploy.checks.conditions import engines, model_of, no_plan, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from datetime import timedelta
 
-from flagscale_deploy.checks.ground import at_worst, on
+from flagscale_deploy.checks.conditions import at_worst, on
 from flagscale_deploy.checks.model import Finding, Scene
-from flagscale_deploy.inventory.again import again
-from flagscale_deploy.observation import Facts, GpuProcess
+from flagscale_deploy.facts.model import Facts, GpuProcess
+from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.claims import held_gpus, others
 from flagscale_deploy.plan.placement import busy_gpus
-from flagscale_deploy.plan.recorded import held_gpus, others
 
 
 def gpu_busy(scene: Scene) -> Iterator[Finding]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from flagscale_deploy.checks.gpu_users import gpu_busy
-from flagscale_deploy.checks.ground import (
+from flagscale_deploy.checks.conditions import (
     at_worst,
     counted,
     engine_hosts,
@@ -17,8 +16,9 @@ from flagscale_deploy.checks.ground import (
     passed,
     summary,
 )
+from flagscale_deploy.checks.gpu_users import gpu_busy
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.observation import Gpu
+from flagscale_deploy.facts.model import Gpu
 from flagscale_deploy.plan.placement import miscounted
 from flagscale_deploy.plan.software import odd_ones
 

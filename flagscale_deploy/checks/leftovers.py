@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flagscale_deploy.checks.conditions import no_answer, no_spec, on
 from flagscale_deploy.checks.gpu_users import busy_with
-from flagscale_deploy.checks.ground import no_answer, no_spec, on
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.inventory.again import again
-from flagscale_deploy.plan.recorded import current, others
+from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.claims import current, others
 
 
 def other_deployments(scene: Scene) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from flagscale_deploy.checks.ground import on
+from flagscale_deploy.checks.conditions import on
 from flagscale_deploy.checks.model import Finding, Link, Scene
 
 ALL_PAIRS = 64

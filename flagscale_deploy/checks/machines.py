@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import counted, one_host, word
+from flagscale_deploy.checks.conditions import counted, one_host, word
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.observation import Facts
+from flagscale_deploy.facts.model import Facts
 
 
 def distinct_hosts(scene: Scene) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import (
+from flagscale_deploy.checks.conditions import (
     GIB,
     MIB,
     engine_hosts,

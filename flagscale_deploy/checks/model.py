@@ -8,8 +8,8 @@ from typing import Literal
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Inventory
-from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.model import Plan
 
 State = Literal["failed", "warning", "passed", "skipped"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flagscale_deploy.checks.ground import engines, model_of, no_plan, on, passed, size
+from flagscale_deploy.checks.conditions import engines, model_of, no_plan, on, passed, size
 from flagscale_deploy.checks.model import Finding, Scene
 from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.config.spec import ModelSpec
-from flagscale_deploy.observation import ModelFiles
+from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.software import odd_ones
 
 LOADED = (None, "auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "bitsandbytes", "gguf", "mistral")

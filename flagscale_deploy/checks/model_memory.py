@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscale_deploy.checks.ground import GIB, KIB, size
+from flagscale_deploy.checks.conditions import GIB, KIB, size
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, text_config, whole
 from flagscale_deploy.config.spec import ModelSpec
-from flagscale_deploy.observation import ModelFiles
+from flagscale_deploy.facts.model import ModelFiles
 
 UTILIZATION = 0.92
 OVERHEAD = GIB // 2

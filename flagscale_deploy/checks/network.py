@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import (
+from flagscale_deploy.checks.conditions import (
     at_worst,
     counted,
     environment,

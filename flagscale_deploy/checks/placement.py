@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.ground import counted, from_planner, passed, unplanned
+from flagscale_deploy.checks.conditions import counted, from_planner, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from flagscale_deploy.checks.ground import from_planner, on, passed, unplanned
+from flagscale_deploy.checks.conditions import from_planner, on, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.plan.ports import WORKER_PORTS
 

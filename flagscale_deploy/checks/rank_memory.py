@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from flagscale_deploy.checks.ground import GIB, engine_hosts, model_of, size
+from flagscale_deploy.checks.conditions import GIB, engine_hosts, model_of, size
 from flagscale_deploy.checks.model import Scene
 from flagscale_deploy.checks.model_files import loaded
 from flagscale_deploy.checks.model_memory import incomplete, need, number

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import isfinite
 from statistics import median
 
-from flagscale_deploy.checks.ground import counted, environment, no_answer, no_ray, on, passed
+from flagscale_deploy.checks.conditions import counted, environment, no_answer, no_ray, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
 from flagscale_deploy.plan.network import SLOW_SECONDS

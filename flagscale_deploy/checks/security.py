@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from flagscale_deploy.checks.ground import no_plan
+from flagscale_deploy.checks.conditions import no_plan
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
 from flagscale_deploy.plan.model import InstancePlan, Server

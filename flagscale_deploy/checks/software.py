@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from flagscale_deploy.checks.ground import (
+from flagscale_deploy.checks.conditions import (
     at_worst,
     engine_hosts,
     from_planner,
@@ -21,7 +21,7 @@ from flagscale_deploy.checks.ground import (
     unplanned,
 )
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.observation import Facts
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.software import odd_ones
 
 TOKENS_SINCE = (2, 52)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median, median_high
 
-from flagscale_deploy.checks.ground import counted, on, passed, spanning
+from flagscale_deploy.checks.conditions import counted, on, passed, spanning
 from flagscale_deploy.checks.links import TOURNAMENT
 from flagscale_deploy.checks.model import Finding, Link, Scene
 from flagscale_deploy.plan.network import plan_networks

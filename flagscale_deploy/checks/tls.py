@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flagscale_deploy.checks.ground import engines, no_plan, on
+from flagscale_deploy.checks.conditions import engines, no_plan, on
 from flagscale_deploy.checks.model import Finding, Scene
-from flagscale_deploy.observation import TLS_FLAGS, TlsFile
+from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
 from flagscale_deploy.plan.model import InstancePlan, RouterPlan, flag_of
 from flagscale_deploy.plan.network import is_address, is_loopback
 from flagscale_deploy.plan.tls import file_on

@@ -18,8 +18,8 @@ def deployments(_ctx: click.Context, _parameter: click.Parameter, incomplete: st
 
 def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the hosts and groups that `-i` and `-c`, given before, name; also behind `,`, `!` and `&`."""
+    from flagscale_deploy.api.request import Options, load_request
     from flagscale_deploy.errors import DeployError
-    from flagscale_deploy.request import Options, load_request
 
     before, word = re.fullmatch(r"(.*[,:!&])?(.*)", incomplete, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     try:
@@ -33,7 +33,7 @@ def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete
 
 def checks(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the checks that may be left out."""
-    from flagscale_deploy.checks.table import CHECKS
+    from flagscale_deploy.checks.registry import CHECKS
 
     return [
         CompletionItem(check.name, help=check.expected)

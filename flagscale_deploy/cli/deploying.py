@@ -24,7 +24,7 @@ from flagscale_deploy.cli.options import (
 
 if TYPE_CHECKING:
     from flagscale_deploy.config.spec import ServeSpec
-    from flagscale_deploy.console import Console
+    from flagscale_deploy.output.console import Console
 
 _ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy status", "test": "flagscale-deploy smoke"}
 """Actions of FlagScale's run.py that are commands of their own here."""
@@ -37,7 +37,7 @@ _ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy stat
 def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
     """Check the hosts, plan, start the deployment, and wait until it has answered a completion."""
     from flagscale_deploy import api
-    from flagscale_deploy.views import run as view
+    from flagscale_deploy.output import run as view
 
     request = request_of(console, words)
     if request.serve.action == "stop":
@@ -74,9 +74,10 @@ def _refuse_action(console: Console, spec: ServeSpec) -> None:
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
     """Show exactly what `run` will do; write the scripts that it will send."""
     from flagscale_deploy import api
-    from flagscale_deploy.folder import make_directory, write_scripts
-    from flagscale_deploy.plan.contract import plan_json
-    from flagscale_deploy.views import plan as view
+    from flagscale_deploy.deploy.run_folder import write_scripts
+    from flagscale_deploy.output import plan as view
+    from flagscale_deploy.plan.json_schema import plan_json
+    from flagscale_deploy.support.paths import make_directory
 
     request = request_of(console, words)
     if output is not None:
@@ -100,11 +101,11 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
 def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) -> int:
     """Check every host and report all problems at once; start nothing."""
     from flagscale_deploy import api
-    from flagscale_deploy.views import check as view
+    from flagscale_deploy.output import check as view
 
     request = request_of(console, words)
     if junit is not None:
-        from flagscale_deploy.junit import refuse_unwritable, write_junit
+        from flagscale_deploy.output.junit import refuse_unwritable, write_junit
 
         refuse_unwritable(junit)  # before any host is contacted
     with console.progress("check") as progress:

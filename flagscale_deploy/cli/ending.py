@@ -10,8 +10,8 @@ from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, options, request_of
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
-    from flagscale_deploy.request import Request
+    from flagscale_deploy.api.request import Request
+    from flagscale_deploy.output.console import Console
 
 
 @click.command(cls=Command, section="deploy", example="flagscale-deploy stop -i hosts.yaml --name qwen")
@@ -41,7 +41,7 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
 def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int:
     """Show who holds the deployment's lock; release it if the command that took it no longer runs."""
     from flagscale_deploy import api
-    from flagscale_deploy.views import unlock as view
+    from flagscale_deploy.output import unlock as view
 
     done = api.unlock(request_of(console, words), force=force)
     if as_json:
@@ -53,7 +53,7 @@ def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int
 
 def end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
     """Carry out `stop` or `cleanup`, show what became of each host, and return the exit status."""
-    from flagscale_deploy.views import stop as view
+    from flagscale_deploy.output import stop as view
 
     with console.progress(f"{title} {request.deployment}") as progress:
         report = act(request, lock_wait=lock_timeout, say=progress)

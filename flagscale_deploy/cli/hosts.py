@@ -11,7 +11,7 @@ from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
+    from flagscale_deploy.output.console import Console
 
 
 @click.command(
@@ -45,7 +45,7 @@ def exec_(
 ) -> int:
     """Run a command on all hosts in parallel."""
     from flagscale_deploy import api
-    from flagscale_deploy.views import hosts as view
+    from flagscale_deploy.output import hosts as view
 
     results = api.execute_everywhere(request_of(console, words), command, timeout=timeout, max_output=max_output)
     return view.show_outcomes(console, results, as_json)
@@ -57,7 +57,7 @@ def exec_(
 def hosts(console: Console, *, as_json: bool, **words: Any) -> int:
     """Show how the inventory was understood; contact no host."""
     from flagscale_deploy.inventory.listing import hosts_json
-    from flagscale_deploy.views import hosts as view
+    from flagscale_deploy.output import hosts as view
 
     inventory = request_of(console, words).inventory
     if as_json:

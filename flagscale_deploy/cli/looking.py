@@ -12,7 +12,7 @@ from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
+    from flagscale_deploy.output.console import Console
 
 
 @click.command(cls=Command, section="look", example="flagscale-deploy status -i hosts.yaml --name qwen --watch")
@@ -32,7 +32,7 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     import time
 
     from flagscale_deploy import api
-    from flagscale_deploy.views import status as view
+    from flagscale_deploy.output import status as view
 
     request = request_of(console, words)
     while True:
@@ -106,7 +106,7 @@ def logs(
     from flagscale_deploy import api
     from flagscale_deploy.errors import InputError
     from flagscale_deploy.logs import KINDS, Wanted
-    from flagscale_deploy.views import logs as view
+    from flagscale_deploy.output import logs as view
 
     diagnose, folder = words.pop("diagnose"), words.pop("folder")
     if folder is not None and (not diagnose or output is not None):

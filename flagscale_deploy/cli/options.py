@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from flagscale_deploy.cli import complete
-from flagscale_deploy.private import kept_private
+from flagscale_deploy.support.file_modes import kept_private
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
-    from flagscale_deploy.request import Request
+    from flagscale_deploy.api.request import Request
+    from flagscale_deploy.output.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 INVENTORY = click.option(
@@ -115,8 +115,8 @@ def command(function: F) -> F:
     @functools.wraps(function)
     @kept_private()
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
-        from flagscale_deploy.console import Console
         from flagscale_deploy.errors import DeployError
+        from flagscale_deploy.output.console import Console
 
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -161,9 +161,9 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 
 
 def _report(console: Console, error: Exception, as_json: bool) -> int:
-    from flagscale_deploy.deploy import RunFailedError, failure_json
+    from flagscale_deploy.deploy.bring_up import RunFailedError, failure_json
     from flagscale_deploy.errors import DeployError
-    from flagscale_deploy.views.run import show_run_failure
+    from flagscale_deploy.output.run import show_run_failure
 
     assert isinstance(error, DeployError)
     if isinstance(error, RunFailedError):
@@ -184,7 +184,7 @@ def _report(console: Console, error: Exception, as_json: bool) -> int:
 
 def request_of(console: Console, words: dict[str, Any]) -> Request:
     """Take what belongs to a request out of a command's words; its secrets are not printed from now on."""
-    from flagscale_deploy.request import Options, load_request
+    from flagscale_deploy.api.request import Options, load_request
 
     folder, name = words.pop("config_path", None), words.pop("config_name", None)
     if folder is not None or name is not None:
@@ -200,7 +200,7 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:
     """The file that Hydra's two options mean together. Raises InputError beside `-c`, and where it is not there."""
-    from flagscale_deploy.config.places import nearest
+    from flagscale_deploy.config.schema.places import nearest
     from flagscale_deploy.errors import InputError
 
     where = "--config-path" if name is None else "--config-name"

@@ -10,7 +10,7 @@ from flagscale_deploy.cli.help import Command
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
+    from flagscale_deploy.output.console import Console
 
 
 @click.command(
@@ -31,7 +31,7 @@ def push(console: Console, *, as_json: bool, source: str, dest: str, **words: An
     SRC is a path on this machine, or HOST:PATH.
     """
     from flagscale_deploy import api
-    from flagscale_deploy.views import push as view
+    from flagscale_deploy.output import push as view
 
     request = request_of(console, words)
     with console.progress("push") as progress:

@@ -22,7 +22,7 @@ from flagscale_deploy.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from flagscale_deploy.console import Console
+    from flagscale_deploy.output.console import Console
 
 
 @click.command(
@@ -73,10 +73,11 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
 
     The deployment is always stopped at the end, also after a failure.
     """
-    from flagscale_deploy import smoke as smokes
+    from flagscale_deploy.api import smoke as smokes
+    from flagscale_deploy.api.cases import Case
     from flagscale_deploy.errors import InputError
-    from flagscale_deploy.junit import Case, write_junit
-    from flagscale_deploy.views import smoke as view
+    from flagscale_deploy.output import smoke as view
+    from flagscale_deploy.output.junit import write_junit
 
     try:
         request = request_of(console, words)

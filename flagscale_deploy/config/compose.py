@@ -11,7 +11,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.config.places import Places, nearest
+from flagscale_deploy.config.schema.places import Places, nearest
 from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
 

@@ -8,11 +8,11 @@ from typing import Any
 from flagscale_deploy.config.dialects import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
-from flagscale_deploy.config.places import Findings, Path, nearest
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
-from flagscale_deploy.config.settings import BackoffSettings, Deploy, RouterSettings
+from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
+from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RestartSpec, RouterSpec
-from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.secrets import is_secret_name
 
 

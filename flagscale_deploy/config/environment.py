@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import Deploy
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.secrets import Secret, is_secret_name
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscale_deploy.config.settings import Settings
-from flagscale_deploy.config.values import Count, Ignored, Nodes, Port, PortOrAuto, Text
+from flagscale_deploy.config.schema.settings import Settings
+from flagscale_deploy.config.schema.values import Count, Ignored, Nodes, Port, PortOrAuto, Text
 
 
 class Task(Settings):

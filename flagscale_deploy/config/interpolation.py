@@ -12,7 +12,7 @@ import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
-from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.schema.places import Findings, Path
 
 _MISSING = "???"
 _PLAIN = r"[^'\"$\\\[\]{},\s]"

@@ -9,7 +9,7 @@ from pathlib import Path
 from flagscale_deploy.config.compose import compose
 from flagscale_deploy.config.interpolation import interpolate
 from flagscale_deploy.config.overrides import Override, apply_overrides, parse_overrides
-from flagscale_deploy.config.places import Findings
+from flagscale_deploy.config.schema.places import Findings
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry, read_flags, take_model, take_port, take_secrets
 from flagscale_deploy.config.experiment import CliArgs
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import Deploy, ModelOptions
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.settings import Deploy, ModelOptions
 from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, ModelSpec
 from flagscale_deploy.errors import InputError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscale_deploy.config.places import Findings, Path, nearest
-from flagscale_deploy.config.settings import Settings
+from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.settings import Settings
+from flagscale_deploy.config.schema.validate import read_settings
+from flagscale_deploy.config.schema.values import Port, Slots, Text
 from flagscale_deploy.config.spec import InlineNode
-from flagscale_deploy.config.validate import read_settings
-from flagscale_deploy.config.values import Port, Slots, Text
 
 _FORM = "expected nodes: [{master: {ip, slots, type}}, {node: {ip, slots, type}}]"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from flagscale_deploy.config.dialects import MODEL_ROOTS
 from flagscale_deploy.config.dialects.model import flag_name
-from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
 

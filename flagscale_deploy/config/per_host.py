@@ -8,7 +8,7 @@ from typing import Any
 from flagscale_deploy.config.dialects.model import SECRET_FLAGS, SIZES, flag_name, read_flags
 from flagscale_deploy.config.environment import read_variables
 from flagscale_deploy.config.experiment import NodeArgs
-from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.schema.places import Findings, Path
 
 _SHARED = ("model", "model-tag", "port", "action-args", *SIZES, *SECRET_FLAGS)
 

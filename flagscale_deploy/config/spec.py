@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from flagscale_deploy.observation import TlsFile
+from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
 
 RayMode = Literal["auto", "on", "off"]

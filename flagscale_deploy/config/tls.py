@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import Deploy, TlsSettings
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.settings import Deploy, TlsSettings
 from flagscale_deploy.config.spec import TlsSpec
-from flagscale_deploy.observation import TlsFile
-from flagscale_deploy.remote import tls_files
+from flagscale_deploy.facts.model import TlsFile
+from flagscale_deploy.remote.system import tls_files
 from flagscale_deploy.secrets import Secret
 
 SENT = {"certfile": "tls.crt", "keyfile": "tls.key", "cafile": "tls-ca.crt"}

@@ -20,12 +20,12 @@ from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Ru
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options
 from flagscale_deploy.config.nodes import read_nodes
 from flagscale_deploy.config.per_host import read_host_engine_args, read_host_env
-from flagscale_deploy.config.places import Findings, nearest
-from flagscale_deploy.config.places import Path as KeyPath
-from flagscale_deploy.config.settings import Deploy
+from flagscale_deploy.config.schema.places import Findings, nearest
+from flagscale_deploy.config.schema.places import Path as KeyPath
+from flagscale_deploy.config.schema.settings import Deploy
+from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RaySpec, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
-from flagscale_deploy.config.validate import read_settings
 from flagscale_deploy.errors import Fault
 
 ACTIONS = ("run", "stop", "auto_tune", "dryrun", "query", "test")

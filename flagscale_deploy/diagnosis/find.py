@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from flagscale_deploy.clocks import Clock
+from flagscale_deploy.diagnosis.clocks import Clock
 from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
 from flagscale_deploy.diagnosis.table import Signature, match
 

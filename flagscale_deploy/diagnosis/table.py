@@ -39,7 +39,7 @@ class Signature:
 @functools.cache
 def signatures() -> tuple[Signature, ...]:
     """The table, in its order."""
-    text = (importlib.resources.files("flagscale_deploy") / "signatures.yaml").read_text(encoding="utf-8")
+    text = (importlib.resources.files("flagscale_deploy.diagnosis") / "signatures.yaml").read_text(encoding="utf-8")
     return tuple(
         Signature(
             each["name"],

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flagscale_deploy import clocks
-from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.errors import HostError, RemoteError
-from flagscale_deploy.folder import safe_name
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs.coming import Coming, LimitError, Taken, broken
+from flagscale_deploy.logs.receive import Coming, LimitError, Taken, broken
 from flagscale_deploy.logs.store import Store, shown
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.program import Program
-from flagscale_deploy.transport.rejoin import Tell, through_losses
+from flagscale_deploy.transport.reconnect import Tell, through_losses
+from flagscale_deploy.transport.remote_program import Program
 
 COLLECT_SECONDS = 3600.0
 LOSSES = 5

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 
-from flagscale_deploy import clocks
+from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
 from flagscale_deploy.logs.read import read_logs
 from flagscale_deploy.logs.store import CUT_FILES

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flagscale_deploy.clocks import Clock
-from flagscale_deploy.clocks import heard as clock_heard
-from flagscale_deploy.deadline import Deadline
+from flagscale_deploy.diagnosis.clocks import Clock
+from flagscale_deploy.diagnosis.clocks import heard as clock_heard
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs.collect import COLLECT_SECONDS, Wanted, silent
-from flagscale_deploy.logs.coming import MAX_FILES
-from flagscale_deploy.remote.lines import LONGEST
+from flagscale_deploy.logs.receive import MAX_FILES
+from flagscale_deploy.remote.logs.lines import LONGEST
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.program import Program
-from flagscale_deploy.transport.rejoin import Tell, through_losses
+from flagscale_deploy.transport.reconnect import Tell, through_losses
+from flagscale_deploy.transport.remote_program import Program
 
 FOREVER_SECONDS = 10 * 365 * 86400.0
 PATIENCE_SECONDS = 300.0
@@ -138,7 +138,7 @@ def _was_truncated(before: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
 
 
 def _is_place(at: Any) -> bool:
-    """Whether it is what `remote/tails.py` calls a mark: it is kept, and sent back."""
+    """Whether it is what `remote/logs/tail.py` calls a mark: it is kept, and sent back."""
     return (
         isinstance(at, dict)
         and set(at) == {"device", "inode", "offset", "skipping", "head", "last"}

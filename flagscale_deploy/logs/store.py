@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flagscale_deploy.remote.extents import digest
+from flagscale_deploy.remote.logs.sparse import digest
 
 CUT_FILES = b".cut.json"
 """Which files here lack their middle (`max_size`), and behind which byte: they are no beginnings of the host's."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host, Inventory
-from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, flag_of, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address

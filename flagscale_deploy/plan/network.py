@@ -8,14 +8,14 @@ from ipaddress import ip_address
 from typing import Any
 
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network
 
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = ("0.0.0.0", "::")
 SLOW_SECONDS = 1.0
-"""A resolver that takes longer over a name outside is one that hangs (`remote/resolver.py` waits no longer)."""
+"""A resolver that takes longer over a name outside is one that hangs (`remote/system/resolver.py` waits no longer)."""
 CHECK = "node-ip"
 """What faults of this kind are known as to `check`."""
 

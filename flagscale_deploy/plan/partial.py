@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
-from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.planner import Draft, draft
-from flagscale_deploy.program import ProgramFiles
-from flagscale_deploy.render import Templates
+from flagscale_deploy.rendering.render import Templates
 
 
 def draft_in_part(

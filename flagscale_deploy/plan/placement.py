@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.facts.model import Facts, Gpu
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts, Gpu
+from flagscale_deploy.plan.claims import held_gpus, others, own
 from flagscale_deploy.plan.model import Executor, Placement
-from flagscale_deploy.plan.recorded import held_gpus, others, own
 
 BUSY_SHARE = 0.1
 """A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""

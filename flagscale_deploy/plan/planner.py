@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import CheckError, Fault, InputError
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
-from flagscale_deploy.observation import Facts
-from flagscale_deploy.plan.asked_ports import take_asked_ports
-from flagscale_deploy.plan.eligible import eligible_hosts
+from flagscale_deploy.plan.eligibility import eligible_hosts
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
@@ -21,12 +21,12 @@ from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray, ray_needed
+from flagscale_deploy.plan.requested_ports import take_asked_ports
 from flagscale_deploy.plan.router import plan_routers
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.program import ProgramFiles
-from flagscale_deploy.render import Templates
+from flagscale_deploy.rendering.render import Templates
 
 
 @dataclass(frozen=True)

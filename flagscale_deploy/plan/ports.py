@@ -6,9 +6,9 @@ from collections.abc import Container, Iterable, Mapping
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.observation import Facts
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.plan.claims import held_ports, others
 from flagscale_deploy.plan.model import Placement
-from flagscale_deploy.plan.recorded import held_ports, others
 
 HIGHEST = 65535
 WORKER_PORTS = range(10002, 20000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.environment import host_environment
@@ -13,7 +14,6 @@ from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_por
 from flagscale_deploy.plan.network import LOOPBACK, public_address
 from flagscale_deploy.plan.placement import Free
 from flagscale_deploy.plan.ports import Ports
-from flagscale_deploy.program import ProgramFiles
 
 PROGRAM = "program"
 """The engine of an instance that is a program."""

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
 from flagscale_deploy.plan.placement import Free
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports

@@ -8,8 +8,8 @@ from typing import Any
 
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port

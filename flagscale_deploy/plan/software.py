@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.observation import Facts
+from flagscale_deploy.facts.model import Facts
 
 _ACTIVATE = "set venv or before_start for the host, so that the environment with it is active"
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, RouterPlan, Stage, Step
 from flagscale_deploy.plan.program import is_program
-from flagscale_deploy.program import ProgramFiles
-from flagscale_deploy.remote.boot import STOPPED
-from flagscale_deploy.render import Templates
+from flagscale_deploy.remote.supervisor.boot import STOPPED
+from flagscale_deploy.rendering.render import Templates
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
 START_SECONDS = 60.0

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec, TlsSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.observation import Facts
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import InstancePlan
-from flagscale_deploy.remote.state import file_name
+from flagscale_deploy.remote.deployment.state import file_name
 
 CERTIFICATE, KEY = "ssl-certfile", "ssl-keyfile"
 

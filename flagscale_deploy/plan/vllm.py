@@ -8,7 +8,7 @@ from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.plan.json_text import json_text
+from flagscale_deploy.plan.json_numbers import json_text
 from flagscale_deploy.plan.vllm_flags import (
     BOOLEANS,
     COMMA_LISTS,

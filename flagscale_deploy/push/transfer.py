@@ -11,7 +11,7 @@ from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.events import Event
 from flagscale_deploy.push.report import size_text
 from flagscale_deploy.push.schedule import SOURCE, Order, Schedule
-from flagscale_deploy.push.talk import STAGE, Talk
+from flagscale_deploy.push.session import STAGE, Talk
 
 STALL_SECONDS = 60.0
 Place = tuple[str, int]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Literal, Protocol
 
-from flagscale_deploy.deadline import Deadline
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.support.deadline import Deadline
 
 Source = Literal["stdout", "stderr"]
 POLL_SECONDS = 0.25

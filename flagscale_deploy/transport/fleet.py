@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
-from flagscale_deploy.transport.program import call
+from flagscale_deploy.transport.remote_program import call
 
 T = TypeVar("T")
 Results = Mapping[str, "T | HostError"]

@@ -15,7 +15,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from flagscale_deploy.errors import HostKeyError
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
-from flagscale_deploy.shell import quote
+from flagscale_deploy.support.shell import quote
 
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 USER_KNOWN_HOSTS = "~/.ssh/known_hosts"

@@ -10,7 +10,7 @@ from typing import cast
 
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.private import users_umask
+from flagscale_deploy.support.file_modes import users_umask
 from flagscale_deploy.transport.base import Source
 
 CHUNK = 1 << 16

@@ -19,7 +19,7 @@ from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyEr
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
-from flagscale_deploy.transport.pulse import Pulse
+from flagscale_deploy.transport.keepalive import Pulse
 
 CHUNK = 1 << 16
 KEEPALIVE_SECONDS = 5

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.checks.model import Parsed
-from flagscale_deploy.engine_arguments import parse_engine_arguments
+from flagscale_deploy.deploy.engine_arguments import parse_engine_arguments
+from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import Facts
-from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.transport.fleet import Fleet
 from tests.unit.plan.given import facts as sound

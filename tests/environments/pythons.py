@@ -29,8 +29,10 @@ OPERATOR = ("3.10", "3.11", "3.12", "3.13")
 HOST = "3.8"
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
 FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
-EVERYTHING = ("tests/unit",)
-OF_THE_HOSTS = ("--confcutdir=tests/unit/remote", "tests/unit/remote")
+EVERYTHING = ("tests/unit", "tests/component")
+OF_THE_HOSTS = (
+    "--noconftest", "-p", "tests.component.remote.conftest", "tests/unit/remote", "tests/component/remote",
+)  # fmt: skip
 """`tests/conftest.py` needs the operator's Python."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flagscale_deploy.config.dialects import list_form, llm_form, seed
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path, nearest
 
 MODEL_ROOTS = ("model_args", *llm_form.ROOTS)
 BODY_KEYS = (*MODEL_ROOTS, "deploy", "hostfile", "command_line_mode", "use_native_serve", "logging")

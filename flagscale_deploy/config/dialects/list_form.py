@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry, flag_name, read_flags, take_model, take_port, take_secrets
-from flagscale_deploy.config.places import Findings, Path, nearest
-from flagscale_deploy.config.settings import ModelOptions
-from flagscale_deploy.config.validate import read_settings
+from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.settings import ModelOptions
+from flagscale_deploy.config.schema.validate import read_settings
 
 _KEYS = ("serve_id", "engine", "engine_args", "engine_args_specific", "resources", "profile")
 

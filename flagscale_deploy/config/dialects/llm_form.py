@@ -7,9 +7,9 @@ from typing import Any
 
 from flagscale_deploy.config.dialects import seed
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import ModelOptions
-from flagscale_deploy.config.validate import read_settings
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.settings import ModelOptions
+from flagscale_deploy.config.schema.validate import read_settings
 
 ROOTS = ("llm", "vllm")
 

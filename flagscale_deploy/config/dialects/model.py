@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flagscale_deploy.config.dialects.short_names import SHORT_NAMES
-from flagscale_deploy.config.places import Findings, Path
-from flagscale_deploy.config.settings import ModelOptions
-from flagscale_deploy.config.values import port_or_auto, whole_number
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.settings import ModelOptions
+from flagscale_deploy.config.schema.values import port_or_auto, whole_number
 from flagscale_deploy.secrets import Secret
 
 SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}

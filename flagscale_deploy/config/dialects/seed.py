@@ -14,7 +14,7 @@ from flagscale_deploy.config.dialects.model import (
     take_port,
     take_secrets,
 )
-from flagscale_deploy.config.places import Findings, Path
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.secrets import is_secret_name
 
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from flagscale_deploy import api
-from flagscale_deploy.request import Options, load_request
+from flagscale_deploy.api.request import Options, load_request
 
 
 def main(inventory: str, config: str, rounds: int, look_at: set[int]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from flagscale_deploy.lock import lock
-from flagscale_deploy.request import Options, load_request
+from flagscale_deploy.api.request import Options, load_request
+from flagscale_deploy.deploy.lock import lock
 from tests.lab import Host
 from tests.lab.faults.scene import NAME, PORT, STATE, Scene
 from tests.lab.product.operator import eventually

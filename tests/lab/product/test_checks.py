@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from flagscale_deploy.checks.table import NAMES
+from flagscale_deploy.checks.registry import NAMES
 from tests.lab import Lab
 from tests.lab.product.breaking import FAULTS, Fault, Stage, devices, network, reach
 from tests.lab.product.breaking.software import ODD

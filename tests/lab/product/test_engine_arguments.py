@@ -10,9 +10,9 @@ import pytest
 
 from flagscale_deploy.checks.model import Parsed
 from flagscale_deploy.config.spec import ModelSpec
-from flagscale_deploy.engine_arguments import parse_engine_arguments
+from flagscale_deploy.deploy.engine_arguments import parse_engine_arguments
+from flagscale_deploy.deploy.probe import facts_of, observe
 from flagscale_deploy.inventory.load import load_inventory
-from flagscale_deploy.observe import facts_of, observe
 from flagscale_deploy.transport.fleet import Fleet
 from tests.lab import Lab
 from tests.lab.product.stand_in import StandIn

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from flagscale_deploy import api
-from flagscale_deploy.deploy import RunFailedError
+from flagscale_deploy.api.request import Options, Request, load_request
+from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.errors import DeployError, HostsUnreachableError
-from flagscale_deploy.request import Options, Request, load_request
 from tests.lab import Lab
 from tests.lab.product.conftest import Serve
 from tests.lab.product.operator import Operator, eventually

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
-from flagscale_deploy.checks.table import judge
+from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.facts.model import Facts, Gpu, Interface, ModelFiles, Observation
 from flagscale_deploy.inventory.model import Inventory
-from flagscale_deploy.observation import Facts, Gpu, Interface, ModelFiles, Observation
 from flagscale_deploy.plan.partial import draft_in_part
 from flagscale_deploy.plan.planner import Draft
 from tests.unit.plan.given import RUN, TEMPLATES, inventory, model, spec

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.checks.model import Link, Parsed
-from flagscale_deploy.checks.table import NAMES, judge
+from flagscale_deploy.checks.registry import NAMES, judge
 from flagscale_deploy.errors import RemoteError, UnreachableError
-from flagscale_deploy.observation import (
+from flagscale_deploy.facts.model import (
     Facts,
     ForeignRay,
     Gpu,

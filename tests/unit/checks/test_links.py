@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from flagscale_deploy.checks.model import Link, Scene
-from flagscale_deploy.checks.table import judge
-from flagscale_deploy.observation import Interface
+from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.facts.model import Interface
 from tests.unit.checks.given import HOSTS, complaints, links, only, scene
 from tests.unit.plan.given import host, inventory, model, spec
 

@@ -11,8 +11,8 @@ import pytest
 from flagscale_deploy.checks.model import Scene
 from flagscale_deploy.checks.model_memory import need
 from flagscale_deploy.checks.model_numbers import longest, tokens
-from flagscale_deploy.checks.table import judge
-from flagscale_deploy.observation import ModelFiles
+from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.facts.model import ModelFiles
 from tests.unit.checks.given import CONFIG, FILES, GIB, HOSTS, complaints, only, scene
 from tests.unit.plan.given import model, spec
 

@@ -10,11 +10,10 @@ import paramiko
 import pytest
 
 from flagscale_deploy.checks.model import Parsed, Verdict
-from flagscale_deploy.checks.table import NAMES
+from flagscale_deploy.checks.registry import NAMES
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.errors import HostError, HostKeyError, RemoteError, UnreachableError
-from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.observation import (
+from flagscale_deploy.facts.model import (
     ForeignRay,
     GpuProcess,
     HeldLock,
@@ -23,6 +22,7 @@ from flagscale_deploy.observation import (
     ModelFiles,
     TlsFile,
 )
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.ssh import connect_error
 from tests.unit.checks.given import (

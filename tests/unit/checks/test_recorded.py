@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.checks.model import Scene
-from flagscale_deploy.checks.table import judge
+from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host, Inventory
-from flagscale_deploy.observation import Facts, Observation
 from flagscale_deploy.plan.planner import draft
 from tests.unit.plan.given import RUN, TEMPLATES, model, spec
 

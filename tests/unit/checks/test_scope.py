@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.checks.model import Verdict
-from flagscale_deploy.checks.table import judge
+from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.errors import UnreachableError
-from flagscale_deploy.observation import Interface, ModelFiles
+from flagscale_deploy.facts.model import Interface, ModelFiles
 from flagscale_deploy.plan.planner import draft
 from tests.unit.checks.given import ASKED, FILES, HOSTS, PATH, complaints, facts, links, scene
 from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, model, planned, spec

@@ -10,7 +10,7 @@ import pytest
 
 from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec, TlsSpec
-from flagscale_deploy.observation import TlsFile
+from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
 from tests.unit.checks.given import HOSTS, NOW, complaints, scene
 from tests.unit.plan.given import model, spec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flagscale_deploy.checks.table import CHECKS
+from flagscale_deploy.checks.registry import CHECKS
 from flagscale_deploy.cli import cli
 from flagscale_deploy.cli.shell import PROGRAM, VARIABLE
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.vllm import serve_argv
-from flagscale_deploy.render import load_templates
-from flagscale_deploy.runner import hosts_of
+from flagscale_deploy.rendering.render import load_templates
 from tests.unit.config.files import EXPERIMENT, LISTED, SEED
 
 FULL = """\

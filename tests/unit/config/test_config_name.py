@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.cli.options import request_of
-from flagscale_deploy.console import Console
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.output.console import Console
 from tests.unit.config.files import EXPERIMENT, LISTED, write
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flagscale_deploy.api.request import Options, load_request
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
-from flagscale_deploy.render import load_templates
-from flagscale_deploy.request import Options, load_request
+from flagscale_deploy.rendering.render import load_templates
 from tests.unit.config import rules
 from tests.unit.config.files import write
 

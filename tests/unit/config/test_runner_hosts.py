@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.config.spec import InlineNode, ServeSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.runner import hosts_of
 from tests.unit.config.files import write
 
 NODES = (

@@ -10,11 +10,11 @@ import pytest
 
 from flagscale_deploy.config.spec import ModelSpec, RaySpec, ServeSpec
 from flagscale_deploy.errors import Fault, FaultsError
+from flagscale_deploy.facts.model import Facts, Gpu, GpuProcess, Interface, ListeningPort
 from flagscale_deploy.inventory.model import Group, Host, Inventory
-from flagscale_deploy.observation import Facts, Gpu, GpuProcess, Interface, ListeningPort
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
-from flagscale_deploy.render import Templates, load_templates
+from flagscale_deploy.rendering.render import Templates, load_templates
 
 RUN = "20261101T120000Z-abc123"
 TEMPLATES = load_templates()

@@ -9,7 +9,7 @@ import pytest
 from flagscale_deploy.config.spec import RaySpec, ServeSpec, Timeouts
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.planner import digest
-from flagscale_deploy.render import Templates
+from flagscale_deploy.rendering.render import Templates
 from flagscale_deploy.secrets import Secret
 from tests.unit.plan.given import RUN, TEMPLATES, facts, host, inventory, model, planned, spec
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.observation import Facts, Interface
+from flagscale_deploy.facts.model import Facts, Interface
 from flagscale_deploy.plan.model import Plan, join_port
 from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, model, planned, spec
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.errors import CheckError, Fault, InputError
-from flagscale_deploy.observation import Gpu, GpuProcess
+from flagscale_deploy.facts.model import Gpu, GpuProcess
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, model, planned, seen, spec
 

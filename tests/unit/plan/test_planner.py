@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flagscale_deploy.config.spec import RaySpec
 from flagscale_deploy.errors import CheckError, InputError
-from flagscale_deploy.plan.contract import plan_json
+from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.validate import refuse_wrong
 from tests.unit.plan.given import facts, faults_of, host, inventory, model, planned, seen, spec, taken
 
@@ -84,7 +84,7 @@ def test_hash_seeds_change_nothing(tmp_path: Path) -> None:
     """Sets and dictionaries are iterated in an order that PYTHONHASHSEED changes."""
     program = textwrap.dedent("""
         import json
-        from flagscale_deploy.plan.contract import plan_json
+        from flagscale_deploy.plan.json_schema import plan_json
         from tests.unit.plan.given import facts, inventory, model, planned, spec
         hosts = inventory(*(f"gpu{at:02}" for at in range(1, 9)), head="gpu05")
         known = {name: facts(name, 8, busy=[1]) for name in hosts.names}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from flagscale_deploy.config.spec import RaySpec, RouterSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.observation import ListeningPort
+from flagscale_deploy.facts.model import ListeningPort
 from flagscale_deploy.plan.ports import Ports
 from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, model, planned, seen, spec, taken
 

@@ -6,7 +6,7 @@ import shlex
 
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.remote import supervise
+from flagscale_deploy.remote.supervisor import supervise
 from tests.unit.plan.given import host, inventory, model, planned, spec
 
 ON = RestartSpec(policy="on-failure")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flagscale_deploy.config.spec import RouterSpec
-from flagscale_deploy.plan.contract import plan_json
+from flagscale_deploy.plan.json_schema import plan_json
 from tests.unit.plan.given import facts, faults_of, inventory, model, planned, seen, spec
 
 TWO = inventory("gpu01", "gpu02")

@@ -15,7 +15,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import fleet as module
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, connect, failures
 from flagscale_deploy.transport.local import LocalConnection
-from flagscale_deploy.transport.program import Program
+from flagscale_deploy.transport.remote_program import Program
 from flagscale_deploy.transport.ssh import SshConnection
 from tests.fakes import FakeConnection, FakeFleet, Said
 
@@ -214,7 +214,7 @@ def test_an_answer_of_another_shape_is_that_hosts_error(answer: dict[str, Any]) 
     running = FakeFleet(lambda host, *_: [answer if host.name == "gpu01" else {"listening": []}], NAMES[:2])
 
     def work(host: Host) -> list[int]:
-        with Program(running.connection(host.name), "reach", {}, timeout=5) as program:
+        with Program(running.connection(host.name), "network_test", {}, timeout=5) as program:
             return [door["port"] for door in program.hear()["listening"]]
 
     results = running.map(work)

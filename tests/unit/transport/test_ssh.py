@@ -29,7 +29,7 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.transport import hostkeys, ssh
 from flagscale_deploy.transport.base import run
-from flagscale_deploy.transport.program import call
+from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection, connect_error
 from tests.unit.transport.loopback import Server, load_key, new_key
 

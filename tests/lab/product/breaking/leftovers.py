@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
+from flagscale_deploy.deploy.lock import lock
 from flagscale_deploy.inventory.load import load_inventory
-from flagscale_deploy.lock import lock
 from flagscale_deploy.transport.fleet import Fleet
 from tests.lab import Gpu, GpuProcess
 from tests.lab.product import cron

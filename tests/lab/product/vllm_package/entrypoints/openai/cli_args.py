@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = Path(__file__).parents[2] / "flags.txt"
-"""Read out of the real parser (`known` of `flagscale_deploy.remote.vllm_parser`)."""
+"""Read out of the real parser (`known` of `flagscale_deploy.remote.engine.vllm_parser`)."""
 
 
 def length(text: str) -> int:

@@ -1,0 +1,164 @@
+"""Asks the vLLM of each driver host whether it knows the command lines it will get."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy.checks.model import Parsed
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.stages import before_start
+from flagscale_deploy.remote import engine
+from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.remote_program import call
+
+PARSE_SECONDS = 60.0
+"""`import vllm` takes 5 s here, 10 s and more from a slow disk."""
+SLACK_SECONDS = 10.0
+KEPT_SECONDS = 30 * 86400
+READS_FILES = ("--config", "--chat-template")
+"""Flags whose files vLLM looks at while it parses: what it said of them need not be true the next time."""
+OF_ONE_INSTANCE = ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS")
+Line = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Remembers which command lines were found to be good, by vLLM's parser and a hash; None remembers nothing.
+
+    A line that something is wrong with is asked about again: it will be changed. A directory that can't be read or
+    written is the same as none. What was not asked for during 30 days is dropped.
+    """
+
+    directory: Path | None
+
+    def has(self, key: str) -> bool:
+        """Whether this was remembered; if so, it is for another 30 days."""
+        if self.directory is None:
+            return False
+        try:
+            path = self.directory / f"{key}.json"
+            fresh = time.time() - path.stat().st_mtime < KEPT_SECONDS
+            good = fresh and json.loads(path.read_text(encoding="utf-8")) == {"good": key}
+            if good:
+                os.utime(path)
+        except (OSError, ValueError):
+            return False
+        return good
+
+    def add(self, keys: Sequence[str]) -> None:
+        """Remember; drop what is old."""
+        if self.directory is None or not keys:
+            return
+        with contextlib.suppress(OSError):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for key in keys:
+                _write(self.directory / f"{key}.json", json.dumps({"good": key}))
+            for path in self.directory.iterdir():
+                if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                    path.unlink()
+
+
+def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where results are kept: below $XDG_CACHE_HOME if that is an absolute path, else below ~/.cache."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flagscale-deploy" / "parsed"
+
+
+def parse_engine_arguments(
+    fleet: Fleet, spec: ServeSpec, plan: Plan, facts: Mapping[str, Facts], cache: Path | None
+) -> dict[str, Parsed]:
+    """What the vLLM of each driver host says of the command line of each instance, by the instance's name.
+
+    Hosts are asked at the same time, each once for all its instances; nothing is started there, and 60 s are not
+    exceeded. Left out: programs of the user's own, and hosts without facts, without vLLM, or whose environment can't
+    be entered, which other checks tell. `cache` is a directory.
+    """
+    known = Cache(cache)
+    lines = {each.name: _line(each) for each in plan.instances if _is_asked(each, facts)}
+    keys = {each.name: _key(each, facts[each.driver].parser) for each in plan.instances if each.name in lines}
+    good = {name for name, key in keys.items() if key and known.has(key)}
+    wanted: dict[str, list[InstancePlan]] = {}
+    for each in plan.instances:
+        if each.name in lines and each.name not in good:
+            wanted.setdefault(each.driver, []).append(each)
+    found = {name: Parsed() for name in good}
+    results = fleet.map(lambda host: _ask(fleet, spec, host, wanted[host.name]), wanted)
+    for host, result in results.items():
+        for each in wanted[host]:
+            if isinstance(result, HostError):
+                found[each.name] = Parsed(broken=result.problem)
+            else:
+                found[each.name] = result[_line(each)]
+    known.add([key for name, key in keys.items() if key and name not in good and _is_good(found[name])])
+    return {name: found[name] for name in lines}
+
+
+def _is_asked(instance: InstancePlan, facts: Mapping[str, Facts]) -> bool:
+    seen = facts.get(instance.driver)
+    usable = seen is not None and seen.vllm is not None and seen.environment_error is None
+    return usable and instance.argv[:2] == ("vllm", "serve")
+
+
+def _is_good(parsed: Parsed) -> bool:
+    return not (parsed.broken or parsed.error or parsed.unknown)
+
+
+def _line(instance: InstancePlan) -> Line:
+    """The command line from `serve` on, without the port, which differs between replicas and is our own."""
+    return tuple(word for word in instance.argv[1:] if not word.startswith("--port="))
+
+
+def _key(instance: InstancePlan, parser: str | None) -> str | None:
+    """A name for a command line, the parser that reads it and what vLLM's environment says; None if it has none."""
+    if parser is None or any(word.startswith(READS_FILES) for word in instance.argv):
+        return None
+    env = sorted(each for each in instance.env.items() if each[0].startswith("VLLM_") and each[0] != "VLLM_HOST_IP")
+    return hashlib.sha256(json.dumps([parser, _line(instance), env]).encode()).hexdigest()
+
+
+def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:
+    """Ask one host; each different line once. Raises HostError."""
+    lines = list(dict.fromkeys(_line(each) for each in instances))
+    args = {
+        "venv": host.venv,
+        "before_start": before_start(spec, host),
+        "env": {name: value for name, value in instances[0].env.items() if name not in OF_ONE_INSTANCE},
+        "program": _program(),
+        "lines": lines,
+        "seconds": PARSE_SECONDS,
+    }
+    limit = PARSE_SECONDS + SLACK_SECONDS
+    result = call(fleet.connection(host.name), "parse_flags", args, timeout=limit, cancelled=fleet.cancelled)
+    if "broken" in result:
+        return dict.fromkeys(lines, Parsed(broken=result["broken"]))
+    known = tuple(result["known"])
+    return {line: _parsed(each, known) for line, each in zip(lines, result["parsed"], strict=True)}
+
+
+def _parsed(answer: Mapping[str, Any], known: tuple[str, ...]) -> Parsed:
+    return Parsed(error=answer["error"], unknown=tuple(answer["unknown"]), known=known)
+
+
+def _program() -> str:
+    return Path(engine.__file__).with_name("vllm_parser.py").read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that appears whole, for its owner alone."""
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(fresh, path)

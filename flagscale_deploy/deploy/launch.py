@@ -1,0 +1,186 @@
+"""Carries out a plan: all hosts at once, the steps of each one after another, as soon as what they need is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flagscale_deploy.config.spec import TlsSpec
+from flagscale_deploy.diagnosis.find import error_lines
+from flagscale_deploy.errors import (
+    ConnectError,
+    DeployError,
+    HostError,
+    NotReadyError,
+    RemoteError,
+)
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan, Stage, Step
+from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support import shell
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.transport.bundle import library
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
+from flagscale_deploy.transport.remote_program import Program
+
+CONNECTION_SLACK_SECONDS = 15
+ANSWERED = {"pid", "start_ticks", "log", "exit_code", "tail"}
+"""What `launch` tells; whatever else comes, however much, is not kept."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A script that was started on a host and goes on running."""
+
+    step: Step
+    pid: int
+    start_ticks: int | None
+    log: str
+
+
+class EndedAtOnceError(RemoteError):
+    """A script that was to go on running, an engine's, ended as soon as it had started."""
+
+    exit_code = NotReadyError.exit_code
+
+
+class StepsFailedError(DeployError):
+    """One or more steps failed; every host's own error is kept.
+
+    Exit status: 3 when a host was lost, 5 when only engines ended, 1 otherwise.
+    """
+
+    def __init__(self, errors: Mapping[str, HostError]) -> None:
+        self.errors = dict(errors)
+        codes = {error.exit_code for error in self.errors.values()}
+        self.exit_code = next((code for code in (ConnectError.exit_code, DeployError.exit_code) if code in codes),
+                              NotReadyError.exit_code)  # fmt: skip
+        super().__init__("\n".join(str(error) for error in self.errors.values()))
+
+
+def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[str, str]:
+    """The files of a run's secrets: Ray's token, and the environment that scripts read."""
+    revealed = [(name, value.reveal()) for name, value in secret_env.items()]
+    return {"secrets/ray_token": ray_token.reveal(), "secrets/env": shell.assignments(revealed)}
+
+
+def tls_files(tls: TlsSpec | None) -> dict[str, str]:
+    """The files of `deploy.tls` that are sent. No redactor looks for the key: it stands in no variable, and a
+    redactor with its many lines takes a thousand times as long over a log."""
+    sent = tls.sent if tls is not None else {}
+    return {f"secrets/{name}": each.reveal() if isinstance(each, Secret) else each for name, each in sent.items()}
+
+
+def execute(
+    plan: Plan,
+    fleet: Fleet,
+    records: Mapping[str, Mapping[str, Any]],
+    private: Mapping[str, Mapping[str, str]],
+    say: Sink,
+) -> list[Started]:
+    """Start everything and return the detached steps. Raises StepsFailedError: the caller undoes what was started.
+
+    A plan's stages stand in an order in which they can be done. `records` is each host's record, `private` its files
+    with secrets, by name: both are sent with every script.
+    """
+    by_host: dict[str, list[tuple[Stage, Step]]] = {}
+    for stage in plan.stages:
+        for step in stage.steps:
+            by_host.setdefault(step.host, []).append((stage, step))
+    started: list[Started] = []
+    order = _Order(plan.stages)
+
+    def work(host: Host) -> None:
+        for stage, step in by_host[host.name]:
+            order.wait_for(stage.after, fleet)
+            result = _timed(stage.name, step, say, partial(_launch, step, plan, fleet, records, private))
+            order.end_step(stage.name)
+            started.append(result)
+
+    results = fleet.gather({name: partial(work, fleet.hosts[name]) for name in by_host}, fail_fast=True, together=True)
+    failed = failures(results)
+    if failed:
+        causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
+        raise StepsFailedError(causes or failed)
+    return [each for each in started if each.step.detached]
+
+
+class _Order:
+    """Which stages are done: those whose steps are."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._changing = threading.Lock()
+        self._left = {stage.name: len(stage.steps) for stage in stages}
+        self._done = {stage.name: threading.Event() for stage in stages}
+
+    def end_step(self, stage: str) -> None:
+        with self._changing:
+            self._left[stage] -= 1
+            if self._left[stage] == 0:
+                self._done[stage].set()
+
+    def wait_for(self, stages: Iterable[str], fleet: Fleet) -> None:
+        """Raises InterruptedByUser where the fleet's work is cancelled."""
+        for stage in stages:
+            fleet.wait_for(self._done[stage])
+
+
+def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Started:
+    watch = Deadline(step.timeout)
+    say(Event(stage, "running", step.host, step.script))
+    try:
+        result = act()
+    except HostError as error:
+        say(Event(stage, "failed", step.host, error.problem, elapsed=watch.elapsed))
+        raise
+    if not step.detached:
+        say(Event(stage, "done", step.host, step.script, elapsed=watch.elapsed))
+    return result
+
+
+def _launch(
+    step: Step,
+    plan: Plan,
+    fleet: Fleet,
+    records: Mapping[str, Mapping[str, Any]],
+    private: Mapping[str, Mapping[str, str]],
+) -> Started:
+    files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
+    files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
+    if plan.restart.supervised or plan.restart.boot:
+        files |= {f"supervisor/{name}": (text, "600") for name, text in library("supervise", "boot").items()}
+    files |= {name: (text, "600") for name, text in private[step.host].items()}
+    args = {
+        "deployment": plan.deployment,
+        "host": step.host,
+        "run_id": plan.run_id,
+        "record": records[step.host],
+        "files": files,
+        "script": step.script,
+        "role": step.role,
+        "detached": step.detached,
+        "timeout": step.timeout,
+        "session": plan.ray.session,
+    }
+    connection = fleet.connection(step.host)
+    timeout = step.timeout + CONNECTION_SLACK_SECONDS
+    with Program(connection, "launch", args, timeout=timeout, cancelled=fleet.cancelled) as program:
+        answer: dict[str, Any] = {}
+        for message in program.messages():
+            answer |= {name: message[name] for name in ANSWERED & message.keys()}
+    if "exit_code" not in answer:
+        raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
+    code = answer["exit_code"]
+    if code not in (0, None) or (step.detached and code == 0 and not step.may_end):
+        kind = EndedAtOnceError if step.detached else RemoteError
+        raise kind(step.host, _failure(step, code, answer.get("tail", [])))
+    return Started(step, answer["pid"], answer["start_ticks"], answer["log"])
+
+
+def _failure(step: Step, code: int, tail: list[str]) -> str:
+    lines = error_lines(tail) or tail[-3:]
+    return f"{step.script} ended with exit status {code}" + "".join(f"\n    {line}" for line in lines)

@@ -1,0 +1,79 @@
+"""A deployment's record on its hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flagscale_deploy.deploy.lock import operator
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
+from flagscale_deploy.plan.program import is_program
+
+SCHEMA = 1
+
+
+def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
+    """What a host is told: enough to look at the deployment and end it from any machine, and nothing secret."""
+    seen = facts.get(host)
+    return {
+        "schema": SCHEMA,
+        "deployment": plan.deployment,
+        "host": host,
+        "digest": plan.digest,
+        "head": plan.head,
+        "hosts": list(plan.hosts),
+        "operator": operator(),
+        "roles": [role for role in _roles(plan, host) if role != "ray-nodes"],  # that one counts nodes, and is over
+        "gpus": sorted({index for each in plan.instances for index in each.gpus.get(host, ())}),
+        "ports": _ports(plan, host),
+        "versions": {"python": seen.python, "ray": seen.ray, "vllm": seen.vllm} if seen else {},
+        "ray": {"enabled": plan.ray.enabled, "address": plan.ray.address},
+        "secrets": list(secret_names),
+        "instances": [
+            {
+                **_server(each),
+                "engine": each.engine,
+                "addresses": dict(each.addresses),
+                "replica": each.replica,
+                "hosts": list(each.hosts),
+                "gpus": {name: list(held) for name, held in each.gpus.items()},
+            }
+            for each in plan.instances
+        ],
+        "routers": [{**_server(each), "hosts": [each.driver], "gpus": {}} for each in plan.routers],
+    }
+
+
+def _server(server: Server) -> dict[str, Any]:
+    """What `remote/programs/inspect.py` and `remote/programs/chat.py` have to know of a server to find and ask it."""
+    return {
+        "name": server.name,
+        "model": server.model,
+        "driver": server.driver,
+        "port": server.port,
+        "endpoint": server.endpoint,
+        "local_url": server.local_url,
+        "served_name": server.served_name,
+        "script": server.script,
+        "certificate": server.certificate,
+    }
+
+
+def _roles(plan: Plan, host: str) -> list[Role]:
+    return [step.role for stage in plan.stages for step in stage.steps if step.host == host]
+
+
+def _ports(plan: Plan, host: str) -> dict[str, int]:
+    ports = {each.name: each.port for each in plan.servers if each.port is not None and host in _listeners(each)}
+    ports |= {f"{each.name} metrics": each.metrics_port for each in plan.routers if each.driver == host}
+    if plan.ray.enabled:
+        ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
+        if host == plan.head:
+            ports |= {"ray": plan.ray.port, "dashboard": plan.ray.dashboard_port, "ray-client": plan.ray.client_port}
+    return ports
+
+
+def _listeners(server: Server) -> tuple[str, ...]:
+    """The hosts that a server's port is taken on: a program's tasks may listen on any node."""
+    return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (server.driver,)

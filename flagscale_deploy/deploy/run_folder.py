@@ -1,0 +1,86 @@
+"""What a run leaves on the operator's disk: `<exp_dir>/runs/<run_id>/`, for its owner's eyes only."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.plan.json_schema import plan_json
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.support.paths import make_directory, safe_name
+
+REMEDY = "set experiment.exp_dir, or free the disk"
+
+
+def new_run_id() -> str:
+    """A name for a run: sorts by time, and no other run has it."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def runs(exp_dir: str) -> Path:
+    """Where runs are kept, made if it is not there. Raises InputError where that is not possible."""
+    path = Path(exp_dir) / "runs"
+    make_directory(path, REMEDY)
+    return path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run. What we write into it goes through `redact` first."""
+
+    path: Path
+    redact: Callable[[str], str] = str
+
+    @classmethod
+    def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
+        """Make it, mode 0700. Raises InputError where that is not possible."""
+        path = runs(exp_dir) / run_id
+        make_directory(path, REMEDY, fresh=True)
+        return cls(path, redact)
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def write_plan(self, plan: Plan) -> None:
+        """plan.json and, by host, the very scripts that are sent. Raises InputError where that is not possible."""
+        self.write_json("plan.json", plan_json(plan))
+        write_scripts(self.path / "scripts", plan.scripts)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Raises InputError where that is not possible."""
+        text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
+        try:
+            (self.path / name).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError.at(str(self.path / name), f"cannot be written: {error.strerror}", REMEDY) from error
+
+
+def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:
+    """Write `{host: {name: text}}` as `<directory>/<host>/<name>`, executable. Returns the files.
+
+    Raises InputError where that is not possible.
+    """
+    written = []
+    for host, files in scripts.items():
+        place = directory / safe_name(host)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                path = place / name
+                path.write_text(text, encoding="utf-8")
+                path.chmod(0o700)
+                written.append(path)
+        except OSError as error:
+            raise InputError.at(str(place), f"scripts cannot be written there: {error.strerror}") from error
+    return written

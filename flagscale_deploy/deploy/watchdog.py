@@ -1,0 +1,221 @@
+"""Watches every host of a run while engines start: ranks that die, a load that stands still, GPUs that Ray lacks."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flagscale_deploy.deploy.stall import Stalls
+from flagscale_deploy.diagnosis.find import diagnose, error_lines
+from flagscale_deploy.errors import HostError, InterruptedByUser, NotReadyError, RemoteError
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.remote_program import Program, call
+
+GRACE_SECONDS = 2.0
+"""How long an engine gets to say why, after a process of its own has died."""
+PATIENCE_SECONDS = 2.0
+"""How long Ray may take to hand out GPUs before it is asked what it waits for; it takes two more to answer."""
+ASK_AGAIN_SECONDS = 3.0
+ASK_SECONDS = 60.0
+KEPT_LINES = 400
+_ASKS = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
+_NEEDS = re.compile(r"'GPU': ([\d.]+)")
+
+
+class RankLostError(RemoteError):
+    """A process that an engine cannot do without has ended, on any host of the run."""
+
+    exit_code = NotReadyError.exit_code
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A process of the run that has ended before it was ready."""
+
+    host: str
+    title: str
+    pid: int
+    oom: str = ""
+    """What the host's kernel has to do with it, as far as is known."""
+
+    def __str__(self) -> str:
+        return f"{self.host} lost {self.title} (process {self.pid})"
+
+
+def look_at_kernel(host: str) -> str:
+    """Where to look for the end of a process that said nothing itself."""
+    return f"`journalctl -k` or `dmesg` on {host} says whether the kernel ended it (for want of memory, or a fault)"
+
+
+def _because(loss: Loss) -> str:
+    return f"; {loss.oom}" if loss.oom else ""
+
+
+class _Over(threading.Event):
+    """Set when there is nothing to wait for any more, for one reason or the other."""
+
+    def __init__(self, cancelled: threading.Event) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._cancelled.is_set()
+
+
+class Vigil:
+    """What all watches of a run share. `tasks` go on until `end`, and raise RankLostError; what they see is said.
+
+    A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with programs of the user's
+    own, which may end what they like, only the first two are. A host that cannot be watched is said, and no failure.
+    """
+
+    def __init__(self, plan: Plan, fleet: Fleet, stall: float, say: Sink) -> None:
+        self._plan, self._fleet, self._say = plan, fleet, say
+        self._over = _Over(fleet.cancelled)
+        self._asked = threading.Event()
+        self._lock = threading.Lock()
+        self._programs: list[Program] = []
+        self._stalls = Stalls(plan.instances, stall, say)
+        self._kept: deque[str] = deque(maxlen=KEPT_LINES)
+        self._needs = 0.0
+        self.losses: list[Loss] = []
+
+    @property
+    def tasks(self) -> dict[str, Callable[[], None]]:
+        """What to do beside waiting for the instances, by a name that no instance has."""
+        hosts = sorted({host for each in self._plan.instances for host in each.hosts} | {*self._ray_hosts})
+        tasks: dict[str, Callable[[], None]] = {f"ranks of {host}": partial(self._watch, host) for host in hosts}
+        if any(isinstance(each, InstancePlan) and each.executor == "ray" for each in self._plan.instances):
+            tasks["placement"] = self._watch_placement
+        return tasks
+
+    def heard(self, name: str, lines: Iterable[str]) -> None:
+        """Lines of the log of the instance of that name: it gets on."""
+        self._stalls.heard(name)
+        with self._lock:
+            for line in lines:
+                self._kept.append(line)
+                if _ASKS.search(line):
+                    self._needs = max(self._needs, sum(map(float, _NEEDS.findall(line))))
+                    self._asked.set()
+
+    def ready(self, name: str) -> None:
+        """An instance is ready."""
+        self._stalls.ready(name)
+
+    def end(self) -> None:
+        """All instances are ready."""
+        self._over.set()
+        with self._lock:
+            programs = list(self._programs)
+        for program in programs:
+            program.end_input()
+
+    def blames(self, lines: Iterable[str]) -> str:
+        """The process whose end is why an engine ended, in words; "" where its log tells a cause of its own."""
+        found = diagnose([("", "", lines)])
+        known = found is not None and found.level not in ("consequence", "echo")
+        return "" if known or not self.losses else f", after {self.losses[0]}"
+
+    @property
+    def _ray_hosts(self) -> tuple[str, ...]:
+        return tuple(node.host for node in self._plan.ray.nodes)
+
+    def _watch(self, host: str) -> None:
+        args = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
+        try:
+            connection = self._fleet.connection(host)
+            with Program(
+                connection, "watch_ranks", args, timeout=10 * 86400.0, cancelled=self._over, bounded=False
+            ) as program:
+                with self._lock:
+                    self._programs.append(program)
+                for message in program.messages():
+                    self._read(host, message)
+                    if self._over.is_set():
+                        return
+        except InterruptedByUser:
+            if self._fleet.cancelled.is_set():
+                raise
+        except RankLostError:
+            raise
+        except HostError as error:
+            self._say(Event(SERVE, "note", host, f"its processes cannot be watched: {error.problem}"))
+
+    def _read(self, host: str, message: Mapping[str, Any]) -> None:
+        if "still" in message:
+            self._stalls.seen(host, message["still"])
+        for each in message.get("gone", ()):
+            loss = Loss(host, each["title"], each["pid"], message.get("oom", ""))
+            self.losses.append(loss)
+            self._say(Event(SERVE, "note", host, f"{loss.title} (process {loss.pid}) is gone{_because(loss)}"))
+            if self._needed(each["part"]):
+                self._fail(loss)
+
+    def _needed(self, part: str) -> bool:
+        programs = any(is_program(each) for each in self._plan.instances)
+        return part in ("raylet", "gcs_server") or not programs
+
+    def _fail(self, loss: Loss) -> None:
+        """After a moment in which the engine's own log may tell more, or its watch may end the wait itself."""
+        grace = Deadline(GRACE_SECONDS)
+        while not grace.expired:
+            if self._over.wait(min(0.1, grace.remaining)) or self._fleet.cancelled.is_set():
+                return
+        with self._lock:
+            lines = error_lines(self._kept)
+        problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready{_because(loss)}"
+        remedy = look_at_kernel(loss.host) if loss.oom or not lines else ""
+        error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines), remedy)
+        self._say(Event(SERVE, "failed", loss.host, error.problem))
+        raise error
+
+    def _watch_placement(self) -> None:
+        """Once an engine has asked Ray for GPUs: say what Ray has, for as long as it cannot give them."""
+        said = ""
+        wait = PATIENCE_SECONDS
+        while not self._over.is_set():
+            if not self._asked.wait(0.25) or self._pause(wait):
+                continue
+            try:
+                args = {"deployment": self._plan.deployment, "host": self._plan.head}
+                head = self._fleet.connection(self._plan.head)
+                answer = call(head, "ray_nodes", args, timeout=ASK_SECONDS, cancelled=self._over)
+            except (HostError, InterruptedByUser):
+                return
+            text = self._placement(answer)
+            if text != said and (text or said):
+                self._say(Event(SERVE, "note", self._plan.head, text or "Ray has given the GPUs"))
+            if not text:
+                return
+            said, wait = text, ASK_AGAIN_SECONDS
+
+    def _placement(self, answer: Mapping[str, Any]) -> str:
+        needed = answer.get("pending") or (0.0 if "pending" in answer else self._needs)
+        if not needed:
+            return ""
+        counted = answer.get("nodes", {})
+        free = answer.get("available", {}).get("GPU", 0)
+        nodes = ", ".join(f"{address}: {gpus:g}" for address, gpus in counted.items())
+        return (
+            f"the engine waits for its placement group: it needs {needed:g} GPUs, Ray has {sum(counted.values()):g} "
+            f"({nodes}), {free:g} of them free"
+        )
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; whether it is over meanwhile."""
+        pause = Deadline(seconds)
+        while not pause.expired:
+            if self._over.wait(min(0.1, pause.remaining)) or self._over.is_set():
+                return True
+        return False

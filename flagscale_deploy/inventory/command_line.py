@@ -1,0 +1,13 @@
+"""Command lines of this tool, to paste, about the hosts that a command is about already."""
+
+from __future__ import annotations
+
+from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.support.shell import join
+
+
+def again(inventory: Inventory, act: str, deployment: str) -> str:
+    """`flagscale-deploy ACT -i hosts.yaml --name DEPLOYMENT`: without the hosts it would look at this machine only."""
+    options = ("-i", inventory.source) if inventory.options is None else inventory.options
+    words = ["flagscale-deploy", act, *options, "--name", deployment]
+    return join(word.replace("\0", "?") for word in words)

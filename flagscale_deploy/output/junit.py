@@ -1,0 +1,65 @@
+"""Test cases as JUnit XML, the form CI systems read: one for each phase of a smoke deploy, or check, and host."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flagscale_deploy.api.cases import Case
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.file_modes import hand_on
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError where no file can be written there, before the work that it is to tell of; leaves none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
+
+
+def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
+    """Write it; characters that XML can't carry become `?`. Raises InputError where that is not possible."""
+    failed = sum(case.state == "failed" for case in cases)
+    skipped = sum(case.state == "skipped" for case in cases)
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    took = f"{sum(case.seconds for case in cases):.3f}"
+
+    def clean(text: str) -> str:
+        return _xml_text(redact(text))
+
+    deployment = clean(deployment)
+    suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
+    suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
+    for case in cases:
+        _add(suite, deployment, case, clean)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
+        hand_on(path)  # CI may read it as another user
+    except OSError as error:
+        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
+
+
+def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:
+    name = f"{case.title} [{case.host}]" if case.host else case.title
+    attributes = {"classname": f"{deployment}.{case.phase}", "name": clean(name), "time": f"{case.seconds:.3f}"}
+    element = ET.SubElement(suite, "testcase", attributes)
+    if case.state == "failed":
+        failure = ET.SubElement(element, "failure", {"message": clean(case.message), "type": case.phase})
+        failure.text = clean("\n".join(case.lines) or case.message)
+    elif case.state == "skipped":
+        ET.SubElement(element, "skipped", {"message": clean(case.message)})
+    elif case.message:
+        ET.SubElement(element, "system-out").text = clean(case.message)
+
+
+def _xml_text(text: str) -> str:
+    return re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\x7f", "?", text)

@@ -1,0 +1,90 @@
+"""A plan, as a person reads it."""
+
+from __future__ import annotations
+
+import json
+import string
+
+from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.output.console import Console
+from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.support import shell
+
+
+def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
+    """`plan`."""
+    console.print(f"deployment {plan.deployment}   digest {plan.digest[:19]}   run {plan.run_id}")
+    if plan.ray.enabled:
+        rows = [
+            (
+                node.host,
+                node.role,
+                node.node_ip,
+                node.num_gpus,
+                json.dumps(dict(node.resources)) if node.resources else "",
+            )
+            for node in plan.ray.nodes
+        ]
+        console.print()
+        console.table(f"Ray cluster at {plan.ray.address}", ("HOST", "ROLE", "NODE IP", "GPUS", "RESOURCES"), rows)
+    for instance in plan.instances:
+        _show_instance(console, instance)
+    for router in plan.routers:
+        console.print(f"\n{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
+        console.print(f"    {shell.join(router.argv)}")
+    _show_restart(console, plan.restart)
+    _show_gpus(console, plan)
+    console.print()
+    steps = [
+        (number, stage.name, ", ".join(stage.after), step.host, step.script)
+        for number, stage in enumerate(plan.stages, 1)
+        for step in stage.steps
+    ]
+    console.table("Steps", ("", "STAGE", "AFTER", "HOST", "SCRIPT"), steps)
+    if show_scripts:
+        for host, scripts in plan.scripts.items():
+            for name, text in scripts.items():
+                console.print(f"\n──── {host}: {name}")
+                console.print(text.rstrip())
+
+
+def _show_restart(console: Console, restart: RestartSpec) -> None:
+    """What becomes of servers that die, where that was said."""
+    said = []
+    if restart.supervised:
+        said.append(
+            f"servers that die after they were ready: {restart.maximum} times in a row, {restart.first:g} s later"
+            + (f" (x {restart.factor:g}, {restart.ceiling:g} s at most)" if restart.factor > 1 else "")
+        )
+    if restart.boot:
+        said.append("hosts that reboot: their part of it")
+    if said:
+        console.print(f"\nrestart   {'; '.join(said)}")
+
+
+def _show_gpus(console: Console, plan: Plan) -> None:
+    """The map of hosts and GPUs: a letter for each instance, `x` for somebody else's, a dot for nobody's."""
+    indexes = sorted({index for gpus in plan.gpus.values() for index in gpus})
+    if not indexes:
+        return
+    letters = {each.name: string.ascii_letters[at % 52] for at, each in enumerate(plan.instances)}
+    rows = [
+        (name, *(("." if gpus[at] == "" else letters.get(gpus[at], "x")) if at in gpus else "" for at in indexes))
+        for name, gpus in plan.gpus.items()
+    ]
+    console.print()
+    console.table("GPUs", ("HOST", *map(str, indexes)), rows)
+    legend = [f"{letter} {name}" for name, letter in letters.items()]
+    others = sorted({who for gpus in plan.gpus.values() for who in gpus.values() if who and who not in letters})
+    console.print(
+        "   ".join([*legend, *(f"x {who}" for who in others), ". free" + (" to Ray" if plan.ray.enabled else "")])
+    )
+
+
+def _show_instance(console: Console, instance: InstancePlan) -> None:
+    gpus = ", ".join(f"{host} [{','.join(map(str, indexes))}]" if indexes else f"{host} (no GPU)"
+                     for host, indexes in instance.gpus.items())  # fmt: skip
+    console.print(f"\n{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
+    console.print(f"    {shell.join(instance.argv)}")
+    for name, value in instance.env.items():
+        console.print(f"    {name}={shell.quote(value)}")

@@ -1,0 +1,59 @@
+"""How a push ended, host by host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.hosts import counted
+from flagscale_deploy.push.report import Differences, PushReport, size_text
+
+NAMED = 5
+"""So many paths of a kind are named for each host; `--json` has all."""
+
+
+def show_push(console: Console, report: PushReport) -> None:
+    """`push`: what came to each host, or of a check how each differs."""
+    for note in report.notes:
+        console.note(f"· {note}")
+    rows = []
+    for name, host in report.hosts.items():
+        if report.check:
+            rows.append((name, console.state("ok" if not host.before else "differs"), _differs(host.before)))
+        else:
+            said = f"{size_text(host.bytes)} came" if host.bytes else "nothing to send"
+            rows.append((name, console.state("ok"), said))
+    rows += [(name or report.source, console.state("failed"), error.problem) for name, error in report.failed.items()]
+    what = f"{counted(report.files, 'file')}, {size_text(report.bytes)}: {report.source} → {report.dest}"
+    console.table(what, ("HOST", "STATE", ""), rows)
+    for error in report.failed.values():
+        console.error(f"✗ {error}")
+    if not report.check and report.sent:
+        console.print(f"\n{size_text(report.sent)} left the source, in {report.elapsed:.1f} s")
+
+
+def _differs(found: Differences) -> str:
+    said = []
+    for paths, what in ((found.missing, "missing"), (found.different, "different"), (found.modes, "other mode")):
+        if paths:
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            said.append(f"{what}: {', '.join(path.replace(chr(10), '⏎') for path in paths[:NAMED])}{more}")
+    return "\n".join(said)
+
+
+def push_json(report: PushReport) -> dict[str, Any]:
+    """`push --json`."""
+    return {
+        "schema": 1,
+        "ok": report.exit_code == 0,
+        "source": report.source,
+        "dest": report.dest,
+        "files": report.files,
+        "bytes": report.bytes,
+        "sent": report.sent,
+        "elapsed": report.elapsed,
+        "hosts": {name: {"bytes": each.bytes, **asdict(each.before)} for name, each in report.hosts.items()},
+        "failed": {name or report.source: error.problem for name, error in report.failed.items()},
+        "notes": report.notes,
+    }

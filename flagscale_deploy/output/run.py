@@ -1,0 +1,92 @@
+"""How a run ended."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flagscale_deploy.api import RunResult
+from flagscale_deploy.deploy.bring_up import RunFailedError
+from flagscale_deploy.errors import LockLostError
+from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.stop import show_stop
+from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.support import shell
+
+
+def show_run(console: Console, result: RunResult) -> None:
+    """`run` that ended well: the endpoints, and a curl line to paste."""
+    if result.up is None:
+        assert result.status is not None
+        console.print(
+            f"{result.status.deployment} runs already with this very configuration (run {result.status.run_id})."
+        )
+    else:
+        programs = {each.name for each in result.plan.instances if is_program(each)} if result.plan else set()
+        for name, seconds in result.up.ready_after.items():
+            what = "is ready: its first token came"
+            if name in programs:
+                what = "has finished" if name in result.up.finished else "is ready"
+            console.print(f"{name} {what} {seconds:.1f} s after its start")
+        took = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.stages.items() if seconds)
+        console.print(f"{took}   in all {result.elapsed:.1f} s")
+    for endpoint, served in result.endpoints:
+        console.print(f"\nendpoint {endpoint}")
+        console.print(curl(endpoint, served, result.secured, result.authority))
+    if result.folder is not None:
+        console.print(f"\nplan, scripts and events: {result.folder.path}")
+
+
+def curl(endpoint: str, served_name: str, secured: bool, authority: str | None = None) -> str:
+    """A request to paste, in the form of FlagScale's README; of a program only where it is. `authority` is the file
+    that a server with TLS is trusted by."""
+    if not served_name:
+        return f"curl {shell.quote(endpoint)}"
+    body = {
+        "model": served_name,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Introduce Bruce Lee in details."},
+        ],
+        "max_tokens": 128,
+    }
+    trust = f" --cacert {shell.quote(authority)}" if authority and endpoint.startswith("https:") else ""
+    key = ' \\\n  -H "Authorization: Bearer $VLLM_API_KEY"' if secured else ""
+    return (
+        f"curl {shell.quote(endpoint + '/chat/completions')}{trust} \\\n"
+        f'  -H "Content-Type: application/json"{key} \\\n'
+        f"  -d {shell.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def run_json(result: RunResult) -> dict[str, Any]:
+    """`run --json`, when it ended well."""
+    return {
+        "schema": 1,
+        "verdict": "ready" if result.up else "already running",
+        "run_id": result.plan.run_id if result.plan else result.status.run_id if result.status else None,
+        "endpoints": [{"endpoint": endpoint, "model": served} for endpoint, served in result.endpoints],
+        "ready_after": dict(result.up.ready_after) if result.up else {},
+        "stages": dict(result.stages),
+        "elapsed": result.elapsed,
+        "folder": str(result.folder.path) if result.folder else None,
+    }
+
+
+def show_run_failure(console: Console, error: RunFailedError) -> None:
+    """`run` that did not: what, where, why, and what was done about it."""
+    failure = error.failure
+    console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was said when it happened
+    if failure.diagnosis is not None:
+        console.error(f"\nfirst cause in the logs:\n  {failure.diagnosis}")
+    if failure.logs:
+        console.note(f"\nlogs: {sum(failure.logs.values())} files of {len(failure.logs)} hosts in {error.folder.logs}")
+    for host, why in failure.unread.items():
+        console.error(f"logs of {host} could not be collected: {why}")
+    if isinstance(failure.error, LockLostError):
+        console.note("what was started is left as it is: it is no longer this command's to change")
+    elif failure.stopped is None:
+        console.note(f"left as it is (--keep-on-failure); take it down with: {error.take_down}")
+    else:
+        console.note("what was started has been taken down:")
+        show_stop(console, failure.stopped, to_error=True)

@@ -1,0 +1,25 @@
+"""What became of a lock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flagscale_deploy.deploy.lock import Unlocked, said_of
+from flagscale_deploy.output.console import Console
+
+
+def show_unlock(console: Console, done: Unlocked) -> None:
+    """`unlock`."""
+    if done.state == "free":
+        console.print(f"{done.host}: nobody holds the lock of {done.deployment}")
+        if done.holder:
+            console.print(f"  its last holder is gone: {said_of(done.holder)}")
+    else:
+        heard = f", last heard {done.silent:.0f} s ago" if done.silent is not None else ""
+        console.print(f"{done.host}: the lock of {done.deployment} is free; ended: {said_of(done.holder)}{heard}")
+
+
+def unlock_json(done: Unlocked) -> dict[str, Any]:
+    """`unlock --json`."""
+    return {"schema": 1, **asdict(done), "holder": dict(done.holder)}

@@ -1,0 +1,124 @@
+"""The lock file of a deployment: who holds it, since when, and where it lies."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from flagscale_deploy.remote.deployment import record, state
+from flagscale_deploy.remote.system import proc
+
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+class UnusableError(Exception):
+    """Where no lock can be had at all."""
+
+
+def identity() -> Dict[str, Any]:
+    """Who holds a lock, as the kernel of this host knows it, and where the command comes from."""
+    me = proc.find(os.getpid())
+    return {
+        "from": os.environ.get("SSH_CLIENT", "").partition(" ")[0],
+        "pid": os.getpid(),
+        "start_ticks": me.start_ticks if me else None,
+        "boot_id": record.boot_id(),
+    }
+
+
+def write(descriptor: int, known: Dict[str, Any]) -> None:
+    """Say in the lock file who holds it, and that he was heard just now, by the clock that nobody sets."""
+    # The time has a fixed width: who reads while it is written anew reads one of the two.
+    text = json.dumps({**known, "heard": "%015.3f" % time.monotonic()}).encode()
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
+
+
+def take(path: Path) -> Optional[int]:
+    """A descriptor that holds the lock, or None where somebody has it. A file that was removed meanwhile locks nothing.
+
+    Raises UnusableError where no file can be made or locked there.
+    """
+    try:
+        state.make(path.parent)
+        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UnusableError("%s: %s" % (error.filename or path, error.strerror)) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(str(path))):
+            return descriptor
+    except FileNotFoundError:
+        pass  # its holder has just removed it
+    except OSError as error:
+        if error.errno not in HELD:
+            os.close(descriptor)
+            kind = filesystem(path)
+            raise UnusableError("%s, on %s, cannot be locked: %s" % (path, kind, error.strerror)) from None
+    os.close(descriptor)
+    return None
+
+
+def leave(directory: Path, descriptor: int) -> None:
+    """Let go of the lock. Where nothing was recorded under it, nothing of it stays."""
+    ours = _is_at(descriptor, directory / "lock")
+    os.ftruncate(descriptor, 0)
+    if ours and not (directory / "record.json").exists():
+        with contextlib.suppress(OSError):
+            os.unlink(str(directory / "lock"))
+            for each in (directory, directory.parent, directory.parent.parent):
+                os.rmdir(str(each))
+    os.close(descriptor)
+
+
+def holder(path: Path) -> Dict[str, Any]:
+    """Who wrote the lock file; empty while they have not yet."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def displacer(directory: Path) -> Dict[str, Any]:
+    """Who has ended this with `unlock`, as he left it beside the lock; empty where somebody just sent SIGTERM."""
+    path = directory / "unlocked.json"
+    found = holder(path)
+    with contextlib.suppress(OSError):
+        os.unlink(str(path))
+    return found
+
+
+def silent_for(found: Dict[str, Any]) -> Optional[float]:
+    """For how many seconds the holder's operator has not been heard; None where the file does not say."""
+    try:
+        return max(0.0, time.monotonic() - float(found["heard"])) if found["boot_id"] == record.boot_id() else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def filesystem(path: Path) -> str:
+    """The type of the file system that a path lies on, "" where it cannot be told."""
+    try:
+        real = os.path.realpath(str(path))
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return ""
+    found = ("", "")
+    for words in mounts:
+        point = words[4].encode().decode("unicode_escape")
+        if (real + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+            found = (point, words[words.index("-") + 1])
+    return found[1]
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(str(path)))
+    except OSError:
+        return False

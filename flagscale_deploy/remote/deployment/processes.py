@@ -1,0 +1,135 @@
+"""Which processes of a host are a deployment's.
+
+Ours are, by falling strength of evidence:
+
+- a process that the record names: pid, start time and boot id agree;
+- a process of our own user and pid namespace with our marker in `/proc/PID/environ`. Not a process of another user (his
+  deployment may bear the same name), nor of a container (which shows among the processes of its host);
+- everything in a session whose leader is ours: every member of a session descends from its leader;
+- everything that descends from a process of ours.
+
+The last two are there because programs that rename themselves overwrite their environment (`VLLM::EngineCore`,
+`ray::DashboardAgent`). The launcher starts every script with setsid, so a deployment's sessions have leaders of ours. A
+marked process in somebody else's session (an operator sourced a script, or exported the marker by accident) makes
+nothing of that session ours: its leader lives and isn't. Where the leader has ended, members older than the oldest one
+known to be ours stay foreign, for what is ours came after the marker. Never ours: the program that asks, its ancestors
+(the sshd session that runs it), its session as a whole, pid 1, and zombies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
+
+from flagscale_deploy.remote.deployment import record
+from flagscale_deploy.remote.system.proc import Identity, Process
+from flagscale_deploy.remote.system.proc import scan as scan
+
+
+class Recorded(NamedTuple):
+    """A process that the record names: the leader of the session that a script was started in."""
+
+    role: str
+    pid: int
+    start_ticks: int
+
+    @property
+    def identity(self) -> Identity:
+        return self.pid, self.start_ticks
+
+
+class Family:
+    """Processes that belong together. It remembers those it has seen: once its parent has ended, an orphan no longer
+    shows whose child it was.
+
+    `recorded` are processes known from a record; `belongs` says of a process by itself whether it is one of the family.
+    """
+
+    def __init__(self, recorded: Iterable[Identity], belongs: Callable[[Process], bool] = lambda _: False) -> None:
+        self._members: Set[Identity] = set(recorded)
+        self._sessions: Dict[int, int] = dict(self._members)
+        self._belongs = belongs
+
+    def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:
+        """The members of the family among all processes of the host, by pid; `asking` is the pid never to be found."""
+        everyone = {process.pid: process for process in processes}
+        me = os.getpid() if asking is None else asking
+        spared = _ancestry(me, everyone)
+        candidates = {pid: each for pid, each in everyone.items() if pid not in spared}
+        own_session = everyone[me].sid if me in everyone else 0
+        sessions = {sid: start for sid, start in self._sessions.items() if sid not in (0, own_session)}
+        found = {p.pid for p in candidates.values() if p.identity in self._members or self._belongs(p)}
+        while True:
+            _add_sessions(sessions, found, everyone, own_session)
+            more = {p.pid for p in candidates.values() if p.pid not in found and _related(p, found, sessions, everyone)}
+            if not more:
+                break
+            found |= more
+        self._members |= {everyone[pid].identity for pid in found}
+        self._sessions.update(sessions)
+        return [everyone[pid] for pid in sorted(found)]
+
+
+def ours(processes: Iterable[Process], marker: str, known: Iterable[Recorded] = ()) -> List[Process]:
+    """What is a deployment's among all processes of the host, at one look: by marker, record, session and descent.
+
+    `marker` is `<deployment>/` or, for one run, `<deployment>/<run_id>`.
+    """
+    return Family((each.identity for each in known), marked(marker)).among(processes)
+
+
+def marked(marker: str) -> Callable[[Process], bool]:
+    """Whether a process of our own user carries the marker of a deployment (`<deployment>/`), or of one run of it."""
+    uid = os.getuid()
+    deployment, _, run_id = marker.rpartition("/")
+
+    def belongs(process: Process) -> bool:
+        name, _, run = process.marker.rpartition("/")
+        return bool(run) and name == deployment and run_id in ("", run) and process.uid == uid
+
+    return belongs
+
+
+def recorded(content: Mapping[str, Any]) -> List[Recorded]:
+    """The processes of a record that may still run: none after a stop that left nothing, or from an earlier boot.
+
+    A record outlives its processes, and pids come round again: what is known to be gone is not looked for.
+    """
+    if content.get("stopped_at"):
+        return []
+    boot_id = record.boot_id()
+    entries = (each for each in content.get("processes") or () if each.get("boot_id") == boot_id)
+    found = (Recorded(str(each.get("role")), each.get("pid"), each.get("start_ticks")) for each in entries)
+    return [each for each in found if isinstance(each.pid, int) and isinstance(each.start_ticks, int)]
+
+
+def _ancestry(pid: int, everyone: Dict[int, Process]) -> Set[int]:
+    ancestry = {1, pid}
+    while pid in everyone and everyone[pid].ppid not in ancestry:
+        pid = everyone[pid].ppid
+        ancestry.add(pid)
+    return ancestry
+
+
+def _add_sessions(sessions: Dict[int, int], found: Set[int], everyone: Dict[int, Process], own_session: int) -> None:
+    """Adds to `sessions` (session id to the start time its members count from) those that `found` shows to be ours.
+
+    Session 0 stands for every session whose leader lives outside our pid namespace: it says nothing.
+    """
+    for pid in found:
+        process = everyone[pid]
+        leader = everyone.get(process.sid)
+        if process.sid in (0, own_session) or (leader is not None and leader.pid not in found):
+            continue
+        start = process.start_ticks if leader is None else leader.start_ticks
+        sessions[process.sid] = min(start, sessions.get(process.sid, start))
+
+
+def _related(process: Process, found: Set[int], sessions: Dict[int, int], everyone: Dict[int, Process]) -> bool:
+    """Whether a process is in a session of ours or a child of ours. Both are older than it: one that isn't got its pid
+    from the kernel after this one had read it."""
+    if process.ppid in found and everyone[process.ppid].start_ticks <= process.start_ticks:
+        return True
+    leader_is_foreign = process.sid in everyone and process.sid not in found
+    return not leader_is_foreign and sessions.get(process.sid, sys.maxsize) <= process.start_ticks

@@ -1,0 +1,41 @@
+"""An engine's own figures, from vLLM's GET /metrics (Prometheus text; names of vLLM 0.6 to 0.32)."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Dict, Iterable, List, Optional, Tuple
+
+from flagscale_deploy.remote.engine import openai
+
+SECONDS = 5.0
+_LINE = re.compile(r"(vllm:\w+)(?:\{.*\})? ([-+.\deE]+)$")
+_FIGURES: Dict[str, Tuple[str, Callable[[Iterable[float]], float]]] = {
+    "vllm:num_requests_running": ("running", sum),
+    "vllm:num_requests_waiting": ("waiting", sum),
+    "vllm:kv_cache_usage_perc": ("kv_cache", max),
+    "vllm:gpu_cache_usage_perc": ("kv_cache", max),
+    "vllm:prompt_tokens_total": ("prompt_tokens", sum),
+    "vllm:generation_tokens_total": ("generation_tokens", sum),
+    "vllm:num_preemptions_total": ("preemptions", sum),
+    "vllm:request_success_total": ("finished", sum),
+}
+"""By vLLM's name: ours, and what several engines of a server come to. `kv_cache` is the part that is used, 0 to 1."""
+
+
+def ask(url: str, key: Optional[str]) -> Optional[Dict[str, float]]:
+    """The figures of a server; None where it has none, or does not answer."""
+    try:
+        status, text = openai.request(url + "/metrics", key=key, timeout=SECONDS)
+    except OSError:
+        return None
+    return parse(text) if status == 200 else None
+
+
+def parse(text: str) -> Optional[Dict[str, float]]:
+    """The figures in a page of metrics; None where none of them is vLLM's."""
+    found: Dict[str, List[float]] = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is not None and match.group(1) in _FIGURES:
+            found.setdefault(match.group(1), []).append(float(match.group(2)))
+    return {_FIGURES[name][0]: _FIGURES[name][1](values) for name, values in found.items()} or None

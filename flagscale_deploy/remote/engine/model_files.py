@@ -1,0 +1,151 @@
+"""What of a model lies on this host: its configuration, the hashes of its small files, the sizes of its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, Dict, Iterable, List, Mapping
+
+from flagscale_deploy.remote.engine.weights import PART, siblings, sizes, torn, total, wanted
+from flagscale_deploy.remote.system.background import Beside
+
+SECONDS = 15.0
+"""How long to wait for a file system: one of a server that is gone never answers."""
+
+CONFIG_BYTES = 1 << 20
+HASHED_BYTES, HASHED_BYTES_IN_ALL = 32 << 20, 64 << 20
+HEADER_BYTES = 16 << 20
+
+SMALL = re.compile(
+    r"(?:config|generation_config|params|tekken|special_tokens_map|added_tokens|preprocessor_config|processor_config)"
+    r"\.json|(?:tokenizer|vocab|merges|chat_template).*|.*\.(?:py|jinja|index\.json)"
+)
+WEIGHTS = re.compile(r".*\.(?:safetensors|bin|pt|gguf)")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+Found = Dict[str, Any]
+
+
+def observe(paths: Iterable[str]) -> List[Found]:
+    """Every path in the shape of `observation.ModelFiles`, all at once. SECONDS at most."""
+    asked = [(path, Beside(look, path)) for path in paths]
+    found = []
+    for path, looking in asked:
+        try:
+            found.append(looking.result(SECONDS))
+        except TimeoutError:
+            found.append(_problem(path, f"its file system did not answer within {SECONDS:.0f} s"))
+    return found
+
+
+def look(path: str) -> Found:
+    """A model's directory or file; a relative path counts from the home directory, where engines are started."""
+    place = os.path.join(os.path.expanduser("~"), path)
+    if path.startswith("~"):
+        return _problem(path, f"vLLM does not read ~: write {os.path.expanduser(path)}")
+    try:
+        return {**_nothing(path), **(_directory(place) if os.path.isdir(place) else _file(place))}
+    except FileNotFoundError as error:
+        return _problem(path, "no such file or directory" if _is(error, place) else f"{_name(error)} is missing")
+    except PermissionError as error:
+        return _problem(path, "permission denied" + ("" if _is(error, place) else f": {_name(error)}"))
+    except (OSError, ValueError) as error:
+        return _problem(path, str(error))
+
+
+def _directory(place: str) -> Found:
+    names = sorted(os.listdir(place))
+    if "config.json" not in names and "params.json" not in names:  # the latter is Mistral's own format
+        return {"problem": "it has no config.json"}
+    config = _read_json(place, "config.json") if "config.json" in names else {}
+    index = next((_read_json(place, name) for name in INDEXES if name in names), {})
+    weights = sizes(place, [name for name in names if WEIGHTS.fullmatch(name)])
+    return {
+        "config": config,
+        "hashes": _hashes(place, [name for name in names if SMALL.fullmatch(name)]),
+        "weights": weights,
+        "indexed": wanted(index, names),
+        "total": total(index),
+        "torn": torn(place, weights),
+        "chat_template": _has_template(place, names),
+    }
+
+
+def _file(place: str) -> Found:
+    """A model in a file, or in several (`-00001-of-00003.gguf`): every one counts as indexed."""
+    directory, name = os.path.split(place)
+    part = PART.fullmatch(name)
+    parts = siblings(part) if part and part[4] == "gguf" else [name]
+    with open(place, "rb") as file:
+        template = b"tokenizer.chat_template" in file.read(HEADER_BYTES)
+    there = [each for each in parts if os.path.exists(os.path.join(directory, each))]
+    weights = sizes(directory, there)
+    return {"weights": weights, "indexed": parts, "torn": torn(directory, weights), "chat_template": template}
+
+
+def _read_json(place: str, name: str) -> Mapping[str, Any]:
+    limit = CONFIG_BYTES if name == "config.json" else HASHED_BYTES
+    with open(os.path.join(place, name), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{name} is larger than {limit >> 20} MiB")
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} holds no object")
+    return found
+
+
+def _hashes(place: str, names: Iterable[str]) -> Dict[str, str]:
+    """SHA-256 by name; of what would take too long to read, the size."""
+    import hashlib  # not where no model is asked after: it loads OpenSSL
+
+    found, left = {}, HASHED_BYTES_IN_ALL
+    for name in names:
+        path = os.path.join(place, name)
+        if not os.path.isfile(path):
+            continue
+        size = os.stat(path).st_size
+        if size > min(HASHED_BYTES, left):
+            found[name] = f"{size} bytes"
+            continue
+        left -= size
+        with open(path, "rb") as file:
+            found[name] = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
+    return found
+
+
+def _has_template(place: str, names: List[str]) -> bool:
+    if any(name.endswith(".jinja") or name == "chat_template.json" for name in names):
+        return True
+    tokenizer = _read_json(place, "tokenizer_config.json") if "tokenizer_config.json" in names else {}
+    return bool(tokenizer.get("chat_template"))
+
+
+def _nothing(path: str) -> Found:
+    return {
+        "path": path,
+        "problem": "",
+        "config": {},
+        "hashes": {},
+        "weights": {},
+        "indexed": [],
+        "total": None,
+        "torn": {},
+        "chat_template": False,
+    }
+
+
+def _problem(path: str, problem: str) -> Found:
+    return {**_nothing(path), "problem": problem}
+
+
+def _is(error: OSError, place: str) -> bool:
+    return str(error.filename) == place
+
+
+def _name(error: OSError) -> str:
+    return os.path.basename(str(error.filename))

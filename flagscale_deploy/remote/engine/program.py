@@ -1,0 +1,100 @@
+"""A program of the user's own on this host: whether it has joined Ray, where it answers, how it ended."""
+
+import glob
+import http.client
+import os
+import re
+import socket
+import threading
+import time
+from typing import Any, Dict, Iterable, Optional, Tuple
+from urllib.parse import urlsplit
+
+from flagscale_deploy.remote.deployment import ray_temp, state
+from flagscale_deploy.remote.engine import openai
+from flagscale_deploy.remote.system import proc
+
+POLL_SECONDS = 0.1
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+STAY_SECONDS = 5.0
+"""How long a program without a port has to live after it joined Ray: most mistakes of a start show by then."""
+
+_DRIVER = re.compile(r"python-core-driver-[0-9a-f]+_(\d+)\.log")
+"""The log that Ray opens for every driver that connects (measured with Ray 2.60)."""
+
+
+class Waiting(threading.Thread):
+    """Waits until a program serves, beside the loop that reads its log.
+
+    With addresses, it serves when one of them is reached (`answers`). Without, when it has joined Ray and has lived for
+    STAY_SECONDS since. `answered` is then the address, or "".
+    """
+
+    def __init__(self, args: Dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.answered = None  # type: Optional[str]
+        self.why = "it has not been asked yet"
+        self._args = args
+        self._joined = None  # type: Optional[float]
+        self.start()
+
+    def run(self) -> None:
+        while self.answered is None:
+            addresses = self._args["program"]["addresses"]
+            if addresses:
+                self.answered, self.why = answers(
+                    addresses, openai.api_key(self._args["deployment"], self._args["host"])
+                )
+            else:
+                self._look()
+            time.sleep(POLL_SECONDS)
+
+    def _look(self) -> None:
+        if self._joined is None and joined(self._args["deployment"], self._args["host"], self._args["pid"]):
+            self._joined = time.monotonic()
+        self.why = "it has not joined Ray; set deploy.port if it serves without"
+        if self._joined is not None and time.monotonic() - self._joined >= STAY_SECONDS:
+            self.answered = ""
+
+
+def answers(addresses: Iterable[str], key: Optional[str]) -> Tuple[Optional[str], str]:
+    """The first address where something serves, and why the others don't count.
+
+    Something serves where a connection is accepted, unless it speaks HTTP and answers GET /health with a 5xx status.
+    """
+    why = ""
+    for address in addresses:
+        place = urlsplit(address)
+        try:
+            socket.create_connection((str(place.hostname), int(place.port or 0)), CONNECT_SECONDS).close()
+        except OSError as error:
+            why = why or "%s: %s" % (address, error)
+            continue
+        try:
+            status, _ = openai.request(address + "/health", key=key, timeout=ANSWER_SECONDS)
+        except (OSError, ValueError, http.client.HTTPException):
+            return address, ""
+        if status < 500:
+            return address, ""
+        why = "%s/health answers %d" % (address, status)
+    return None, why
+
+
+def joined(deployment: str, host: str, leader: int) -> bool:
+    """Whether a process of the session that `leader` leads has connected to the deployment's Ray as a driver."""
+    pids = {process.pid for process in proc.scan() if process.sid == leader}
+    for directory in ray_temp.directories(deployment, host, {}):
+        for path in glob.glob(os.path.join(directory, "session_*", "logs", "python-core-driver-*.log")):
+            found = _DRIVER.fullmatch(os.path.basename(path))
+            if found and int(found.group(1)) in pids:
+                return True
+    return False
+
+
+def exit_status(deployment: str, host: str) -> Optional[int]:
+    """How it ended: its exit status as its script noted it; None where it runs, or was killed with its script."""
+    try:
+        return int((state.directory(deployment, host) / "app" / "exit").read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Log files of a deployment on this host, read, followed and packed."""

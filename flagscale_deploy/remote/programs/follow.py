@@ -1,0 +1,151 @@
+"""Says the lines of a deployment's log files, and new ones as they are written.
+
+main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind], since: None | Unix seconds, within: None
+| seconds, clock: bool}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all
+of it if None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file
+has no lines. `at` is where the line that comes next begins (`tails.Mark`). {"alive": true} comes every 30 s; with
+`clock`, this host's clock (`clock.look`) comes before all else. Names and kinds are those of `logfiles`; scripts as
+they were sent are no logs and are left out, and so are files that rotation compressed, and those that nobody wrote to
+`since`, or `within`.
+
+With {places: [{file, at}], left: [{file, at}]} it goes on where another one ended whose connection was lost: `places`
+are the last ones of each file, `left` those where files were when they were truncated. What is new then is said from
+its beginning.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Dict, List, Optional, Set
+
+from flagscale_deploy.remote.logs import logfiles
+from flagscale_deploy.remote.logs.lines import start_of_last
+from flagscale_deploy.remote.logs.open_files import FLAGS, Key, allow_many_files
+from flagscale_deploy.remote.logs.tail import Held, Left, Mark, Tail
+from flagscale_deploy.remote.system import clock
+from flagscale_deploy.remote.wire import lifeline_lost, say
+
+POLL_SECONDS = 0.15
+LIST_EVERY = 4
+"""New files are looked for every fourth time: a Ray session has hundreds, in a tree."""
+ALIVE_SECONDS = 30.0
+"""A sign of life is sent so often: what nobody acknowledges ends a lost connection, and this program."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
+LEFT_KEPT = 256
+
+
+class Following:
+    """All files that are followed. They are kept open: an inode number can't be given to another file meanwhile."""
+
+    def __init__(self, args: Dict[str, Any]) -> None:
+        kinds = args.get("kinds")
+        self._deployment, self._host = args["deployment"], args["host"]
+        self._kinds: Optional[Set[str]] = None if kinds is None else set(kinds)
+        self._since = args.get("since") if args.get("within") is None else time.time() - args["within"]
+        self._tails: Dict[Key, Tail] = {}
+        self._held: Dict[Key, Held] = {}
+        self._left: List[Left] = [Left.heard(each) for each in args.get("left") or ()]
+        known = [Left.heard(each) for each in args.get("places") or ()]
+        self._known: Dict[Key, Left] = {each.mark.key: each for each in known}
+        self._new = bool(known)
+
+    def find(self, tail: Optional[int]) -> None:
+        """Begin to follow what is not followed yet: where it was left, or with its last `tail` lines.
+
+        Not so what comes later: that is new, if it is no copy that rotation makes of what is followed.
+        """
+        for file in logfiles.listing(self._deployment, self._host):
+            if file.name.startswith("scripts/") or (self._kinds is not None and file.kind not in self._kinds):
+                continue
+            if file.name.endswith(COMPRESSED) or (self._since is not None and file.mtime < self._since):
+                continue
+            try:
+                self._open(file, tail)
+            except OSError:  # rotated away, or no more files may be open: it is tried again
+                continue
+        self._left = (self._left + list(self._known.values()))[-LEFT_KEPT:]  # those of files that are gone
+        self._known, self._new = {}, True
+
+    def say_new(self) -> None:
+        """Say what is new in each file; of files that are gone, the last of it."""
+        for key, tail in list(self._tails.items()):
+            removed = tail.removed
+            for lines in tail.new():
+                say(file=tail.name, lines=lines, at=tail.mark.said())
+            if tail.truncated is not None:
+                self._leave(tail.name, tail.truncated)
+                tail.truncated = None
+            if removed:
+                self._leave(tail.name, tail.mark)
+                self._say_rest(tail)
+                self._tails.pop(key).close()
+        for key, held in list(self._held.items()):
+            sources = [each for each in self._tails.values() if logfiles.is_rotation(held.name, each.name)]
+            offset = held.judged(sources, [each for each in self._left if logfiles.is_rotation(held.name, each.name)])
+            if offset is not None:
+                self._follow(key, self._held.pop(key).tail(offset))
+
+    def say_rest(self) -> None:
+        """Say the last line of each file, where it has no end."""
+        for tail in self._tails.values():
+            self._say_rest(tail)
+
+    def _say_rest(self, tail: Tail) -> None:
+        rest = tail.rest()
+        if rest:
+            say(file=tail.name, lines=rest)
+
+    def _leave(self, name: str, mark: Mark) -> None:
+        self._left = [*self._left, Left(name, mark)][-LEFT_KEPT:]
+
+    def _open(self, file: logfiles.LogFile, tail: Optional[int]) -> None:
+        found = os.lstat(file.path)
+        if (found.st_dev, found.st_ino) in self._tails or (found.st_dev, found.st_ino) in self._held:
+            return
+        descriptor = os.open(file.path, FLAGS)
+        opened = os.fstat(descriptor)
+        key = (opened.st_dev, opened.st_ino)
+        known = self._known.pop(key, None)
+        if known is not None and known.mark.is_in(descriptor):
+            self._follow(key, Tail(known.name, descriptor, known.mark.offset, known.mark.skipping))
+        elif known is not None:
+            self._leave(known.name, known.mark)
+            self._follow(key, Tail(known.name, descriptor, 0))
+        elif self._new and self._may_be_a_copy(file.name):
+            self._held[key] = Held(file.name, descriptor)
+        else:
+            at = 0 if tail is None or self._new else start_of_last(descriptor, tail)
+            self._follow(key, Tail(file.name, descriptor, at))
+
+    def _may_be_a_copy(self, name: str) -> bool:
+        """Whether rotation may have made it of what is followed, or was."""
+        names = [each.name for each in self._tails.values()]
+        names += [each.name for each in (*self._left, *self._known.values())]
+        return any(logfiles.is_rotation(name, each) for each in names)
+
+    def _follow(self, key: Key, tail: Tail) -> None:
+        self._tails[key] = tail
+        say(file=tail.name, lines=[], at=tail.mark.said())
+
+
+def main(args: Dict[str, Any]) -> None:
+    """Say the lines; see the module."""
+    allow_many_files()
+    if args.get("clock"):
+        say(**clock.look())
+    following = Following(args)
+    following.find(args.get("tail"))
+    following.say_new()
+    if not args.get("follow"):
+        following.say_rest()
+        return
+    turn, heard = 0, time.monotonic()
+    while not lifeline_lost(POLL_SECONDS):
+        turn += 1
+        if time.monotonic() > heard + ALIVE_SECONDS:
+            heard = time.monotonic()
+            say(alive=True)
+        if turn % LIST_EVERY == 0:
+            following.find(None)
+        following.say_new()

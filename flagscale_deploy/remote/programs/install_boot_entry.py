@@ -1,0 +1,29 @@
+"""Install the entry that brings this host's part of a deployment back after a reboot (`deploy.restart.boot`).
+
+main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up; it answers {"by":
+"systemd" | "crontab"}, or {"why": text} where the host has neither.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from flagscale_deploy.remote.deployment import scripts, state
+from flagscale_deploy.remote.deployment.boot_entry import edit_crontab, enable, line, way
+from flagscale_deploy.remote.wire import say
+
+
+def main(args: Dict[str, Any]) -> None:
+    deployment, host = args["deployment"], args["host"]
+    by, why = way(args["container"])
+    if by == "systemd":
+        enable(deployment, host)
+    elif by == "crontab":
+        edit_crontab(add=line(deployment, host))
+    else:
+        say(why=why)
+        return
+    path = os.environ.get("PATH", os.defpath)  # this login's, for cron's own is short
+    scripts.put(state.directory(deployment, host) / "path", path, 0o600)
+    say(by=by)

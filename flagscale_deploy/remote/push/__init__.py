@@ -1,0 +1,1 @@
+"""Copy a tree from host to host."""

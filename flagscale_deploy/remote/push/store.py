@@ -1,0 +1,264 @@
+"""The tree as it is on this host: what of it is there, where the rest is written, and how files become whole.
+
+A file is written below DEST/.flagscale-push and gets its name when the hashes of all its blocks are right. What a push
+that was interrupted has written stays there: the next one hashes it again, and asks only for what is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import threading
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from flagscale_deploy.remote.push import hashes
+from flagscale_deploy.remote.push.hashes import SIZE, Memory, Told
+from flagscale_deploy.remote.push.place import (
+    DIRECTORY,
+    free_bytes,
+    make_directories,
+    make_directory,
+    open_below,
+    parent_of,
+)
+from flagscale_deploy.remote.push.shape import difference, is_blocked, look_at, put_link, set_mode
+from flagscale_deploy.remote.push.tree import STAGING, Piece, block_size, blocks, bytes_of, checked, from_wire, pieces
+
+
+class Store:
+    """A tree below `root`. Paths of entries are checked: none leads out of it. Raises ValueError for one that would."""
+
+    def __init__(self, root: bytes, tree: Mapping[str, Any], host: str) -> None:
+        self.root, self._mode = root, int(tree["mode"])
+        entries = tree["entries"]
+        for entry in entries:
+            checked(from_wire(entry["path"]))
+        self.files: List[Dict[str, Any]] = [entry for entry in entries if entry["kind"] == "file"]
+        self._others = [entry for entry in entries if entry["kind"] != "file"]
+        self.pieces = pieces([file["size"] for file in self.files])
+        self.have: Set[int] = set()
+        self._digests: List[bytes] = []
+        self._whole: Set[int] = set()
+        """Files that stand under their names, with the right content."""
+        self._blocks_left: Dict[int, int] = {}
+        alone = self.files[0]["path"] if tree["single"] else ""
+        self._memory = Memory("%s:%s:%s" % (host, os.fsdecode(root), alone))
+        self._found: Dict[int, Tuple[os.stat_result, bytes]] = {}
+        self._lock = threading.Lock()
+        self._root, self._staging = -1, -1
+        self._made: List[bytes] = []
+
+    def look(self, checksum: bool, told: Told) -> None:
+        """Hash the files that are there and as long as they should be; with `checksum`, also those hashed before."""
+        if not os.path.isdir(self.root):
+            return
+        self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        unknown: Dict[int, os.stat_result] = {}
+        for number, file in enumerate(self.files):
+            found = self._stat(number)
+            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != file["size"]:
+                continue
+            known = None if checksum else self._memory.get(file["path"], found)
+            if known is None:
+                unknown[number] = found
+            else:
+                self._found[number] = found, known
+        hashed = hashes.of_files(self._open_named, [(each, unknown[each].st_size) for each in unknown], told)
+        for number, digests in hashed.items():
+            found = unknown[number]
+            self._found[number] = found, digests
+            self._memory.put(self.files[number]["path"], found, digests)
+        self._remember()
+
+    def compare(self, digests: Sequence[bytes]) -> Dict[str, Any]:
+        """What differs from the tree whose files have these hashes: {"missing", "different", "modes"}, paths each.
+
+        "blocked": where something stands that is not replaced: a directory in the place of a file, or the reverse.
+        """
+        self._digests = list(digests)
+        differs: Dict[str, List[str]] = {"missing": [], "different": [], "modes": []}
+        for number, file in enumerate(self.files):
+            found, mine = self._found.get(number, (None, b""))
+            if found is not None and mine == self._digests[number]:
+                self._whole.add(number)
+                if stat.S_IMODE(found.st_mode) != file["mode"]:
+                    differs["modes"].append(file["path"])
+            else:
+                differs["missing" if self._stat(number) is None else "different"].append(file["path"])
+        for entry in self._others:
+            how = difference(self._root, entry)
+            if how:
+                differs[how].append(entry["path"])
+        self.have = {number for number, piece in enumerate(self.pieces) if self._has(piece)}
+        return {
+            **differs,
+            "blocked": [entry["path"] for entry in self.files + self._others if is_blocked(self._root, entry)],
+        }
+
+    def prepare(self, told: Told) -> None:
+        """Make room for what is missing, and find what an earlier push has left of it. Raises OSError.
+
+        BlockingIOError where another push writes there.
+        """
+        self._made = make_directories(self.root, self._mode | 0o700)
+        if self._root < 0:
+            self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(STAGING, 0o700, dir_fd=self._root)
+        self._staging = os.open(STAGING, DIRECTORY, dir_fd=self._root)
+        fcntl.flock(self._staging, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        wanted = [number for number in range(len(self.files)) if number not in self._whole]
+        names = {self._staged(number) for number in wanted}
+        for name in os.listdir(self._staging):
+            if os.fsencode(name) not in names:  # of another content
+                os.unlink(name, dir_fd=self._staging)
+        for number in wanted:
+            descriptor = self._open_staged(number, os.O_RDWR | os.O_CREAT)
+            try:
+                os.ftruncate(descriptor, self.files[number]["size"])
+            finally:
+                os.close(descriptor)
+        self._resume(wanted, told)
+
+    def needed(self) -> int:
+        """Bytes that the missing pieces will take."""
+        return sum(bytes_of(piece) for number, piece in enumerate(self.pieces) if number not in self.have)
+
+    def free(self) -> int:
+        """Bytes that there is room for."""
+        return free_bytes(self.root)
+
+    def piece(self, number: int) -> Optional[Piece]:
+        """A piece that is there, for others."""
+        return self.pieces[number] if number in self.have else None
+
+    def digest(self, file: int, offset: int) -> bytes:
+        """The hash that the block of a file at this offset has to have."""
+        return self._part(self._digests[file], file, offset)
+
+    def open_to_read(self, file: int) -> int:
+        """A descriptor of a file of which blocks are there. Raises OSError."""
+        with self._lock:
+            return self._open_named(file) if file in self._whole else self._open_staged(file, os.O_RDONLY)
+
+    def open_to_write(self, file: int) -> int:
+        """A descriptor to write a file's blocks to; -1 where the file stands there already. Raises OSError."""
+        with self._lock:
+            return -1 if file in self._whole else self._open_staged(file, os.O_WRONLY)
+
+    def got(self, number: int) -> None:
+        """A piece has been written, and is right: files that are whole with it get their names. Raises OSError."""
+        with self._lock:
+            if number in self.have:
+                return
+            for span in self.pieces[number]:
+                if span.file in self._blocks_left:
+                    self._blocks_left[span.file] -= 1
+                    if not self._blocks_left[span.file]:
+                        self._name(span.file)
+            self.have.add(number)
+
+    def finish(self) -> Dict[str, Any]:
+        """Put the rest in order: directories, links, modes. Says what is still missing: nothing, if all is well."""
+        for number, left in self._blocks_left.items():
+            if not left and number not in self._whole:  # empty, or left whole by an earlier push
+                self._name(number)
+        for entry in self._others:
+            path = from_wire(entry["path"])
+            if entry["kind"] == "link":
+                put_link(self._root, self._staging, path, from_wire(entry["target"]))
+            else:
+                make_directory(self._root, path)
+        for number, file in enumerate(self.files):
+            if number in self._whole:
+                set_mode(self._root, from_wire(file["path"]), file["mode"])
+        for entry in reversed(self._others):  # what is inside comes first: its directory may become read-only
+            if entry["kind"] == "dir":
+                set_mode(self._root, from_wire(entry["path"]), entry["mode"])
+        if self.root in self._made:
+            os.chmod(self.root, self._mode)
+        missing = [file["path"] for number, file in enumerate(self.files) if number not in self._whole]
+        self._remember()
+        self.leave()
+        return {"missing": missing}
+
+    def leave(self) -> None:
+        """Take away what holds nothing: empty files and directories of ours. What was received stays."""
+        if self._staging < 0:
+            return
+        for name in os.listdir(self._staging):
+            if os.stat(name, dir_fd=self._staging).st_blocks == 0:
+                os.unlink(name, dir_fd=self._staging)
+        with contextlib.suppress(OSError):
+            os.rmdir(STAGING, dir_fd=self._root)
+            for each in reversed(self._made):
+                os.rmdir(each)
+
+    def _resume(self, wanted: Sequence[int], told: Told) -> None:
+        """Which blocks are in the files that are not whole; one that was never written is a hole, and not read."""
+        sizes = [(number, self.files[number]["size"]) for number in wanted]
+        there = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, told)
+        right: Set[Tuple[int, int]] = set()
+        for number, mine in there.items():
+            spans = blocks(number, self.files[number]["size"])
+            good = {span.offset for span in spans if self._is_right(mine, number, span.offset)}
+            right |= {(number, offset) for offset in good}
+            self._blocks_left[number] = len(spans) - len(good)
+        for number, piece in enumerate(self.pieces):
+            if all(span.file in self._whole or (span.file, span.offset) in right for span in piece):
+                self.have.add(number)
+            else:  # it comes whole, whatever of it is there
+                for span in piece:
+                    if (span.file, span.offset) in right:
+                        self._blocks_left[span.file] += 1
+
+    def _is_right(self, mine: bytes, file: int, offset: int) -> bool:
+        return self._part(mine, file, offset) == self.digest(file, offset)
+
+    def _part(self, digests: bytes, file: int, offset: int) -> bytes:
+        at = offset // block_size(self.files[file]["size"]) * SIZE
+        return digests[at : at + SIZE]
+
+    def _has(self, piece: Piece) -> bool:
+        return all(span.file in self._whole for span in piece)
+
+    def _stat(self, number: int) -> Optional[os.stat_result]:
+        return look_at(self._root, from_wire(self.files[number]["path"]))
+
+    def _open_named(self, number: int) -> int:
+        return open_below(self._root, from_wire(self.files[number]["path"]))
+
+    def _staged(self, number: int) -> bytes:
+        path = hashlib.sha256(from_wire(self.files[number]["path"])).hexdigest()[:24]
+        return ("%s-%s" % (path, hashlib.sha256(self._digests[number]).hexdigest()[:24])).encode()
+
+    def _open_staged(self, number: int, flags: int) -> int:
+        return os.open(self._staged(number), flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._staging)
+
+    def _name(self, number: int) -> None:
+        """A file that is whole gets its name, in the place of what had it."""
+        file, staged = self.files[number], self._staged(number)
+        descriptor = self._open_staged(number, os.O_RDWR)
+        try:
+            os.fchmod(descriptor, file["mode"])
+            os.utime(descriptor, ns=(file["mtime_ns"], file["mtime_ns"]))
+        finally:
+            os.close(descriptor)
+        path = from_wire(file["path"])
+        with parent_of(self._root, path, make=True) as (at, name):
+            os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=at)
+        self._whole.add(number)
+        found = self._stat(number)
+        if found is not None:
+            self._memory.put(file["path"], found, self._digests[number])
+
+    def _remember(self) -> None:
+        """Keep hashes, with the times that files have now: a new mode is a change, too."""
+        for number in self._whole:
+            found = self._stat(number)
+            if found is not None:
+                self._memory.put(self.files[number]["path"], found, self._digests[number])
+        self._memory.save([file["path"] for file in self.files])

@@ -1,0 +1,61 @@
+"""Start the scripts of this host's part of a deployment after a reboot (`deploy.restart.boot`).
+
+`python3 STATE/supervisor boot OPTIONS` is what `boot.sh` starts each script with: recorded as the launcher does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+from flagscale_deploy.remote.deployment import record, restart_state, scripts, state
+
+STOPPED = 3
+"""The exit status of `command` where the run was stopped: nothing of it is started any more."""
+
+
+def command(words: Sequence[str]) -> None:
+    """Start one script of the run; exits with its status, 0 for a detached one that goes on, STOPPED if it may not."""
+    parser = argparse.ArgumentParser(prog="boot", allow_abbrev=False)
+    for name in ("--deployment", "--host", "--run", "--session", "--script", "--role"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--detached", action="store_true")
+    asked = parser.parse_args(list(words))
+    args = dict(vars(asked), run_id=asked.run)
+    known = record.read(asked.deployment, asked.host) or {}
+    over = known.get("stopped_at") or restart_state.is_forbidden(asked.deployment, asked.host, asked.run)
+    if over or known.get("run_id") != asked.run:
+        print("this run was stopped: nothing is started")
+        sys.exit(STOPPED)
+    record.update(asked.deployment, asked.host, forget_earlier_boots)
+    scripts.make_temporary_directory(args)
+    sys.exit(start(args))
+
+
+def start(args: Dict[str, Any]) -> int:
+    """Start a script; its log goes on."""
+    directory = state.directory(args["deployment"], args["host"])
+    log = directory / "logs" / (Path(args["script"]).stem + ".log")
+    print("starts %s" % args["script"], flush=True)
+    process = scripts.start(directory, args, log, os.environ)
+    try:
+        return process.wait(scripts.SETTLE_SECONDS if args["detached"] else args["timeout"])
+    except subprocess.TimeoutExpired:
+        if args["detached"]:
+            return 0
+        os.killpg(process.pid, 9)
+        process.wait()
+        print("%s did not end within %g s; it was ended" % (args["script"], args["timeout"]))
+        return 1
+
+
+def forget_earlier_boots(known: Dict[str, Any]) -> None:
+    """Processes of another boot are gone, and their pids others' by now."""
+    boot_id = record.boot_id()
+    known["processes"] = [each for each in known.get("processes", []) if each.get("boot_id") == boot_id]
+    known["boot_id"] = boot_id

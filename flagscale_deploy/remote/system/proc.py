@@ -1,0 +1,188 @@
+"""The processes of a host as /proc shows them, and signals to exactly one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import List, NamedTuple, Optional, Tuple
+
+MARKER = "FLAGSCALE_DEPLOY_RUN"
+"""The environment variable every process of a deployment is started with: `<deployment>/<run_id>`."""
+
+
+Identity = Tuple[int, int]
+"""A pid and the start time of its process, in ticks since boot: together they never come again before a reboot."""
+
+EXEC_LOOKS, EXEC_SECONDS = 10, 0.001
+"""How often and at what distance to look again at a process that executes another program just then."""
+
+
+class Stat(NamedTuple):
+    """What `/proc/PID/stat` says (proc(5)); `start_ticks` in clock ticks since boot."""
+
+    name: str
+    state: str
+    ppid: int
+    sid: int
+    start_ticks: int
+    ended: bool
+    """A zombie; one whose other threads still run has not ended."""
+
+
+class Process(NamedTuple):
+    """A live process. `marker` is FLAGSCALE_DEPLOY_RUN of its environment, empty where that isn't readable."""
+
+    pid: int
+    ppid: int
+    sid: int
+    start_ticks: int
+    state: str
+    uid: int
+    command: str
+    marker: str
+
+    @property
+    def identity(self) -> Identity:
+        return self.pid, self.start_ticks
+
+
+def scan() -> List[Process]:
+    """Every live process that can be seen, zombies left out. About 50 µs a process."""
+    namespace = _namespace("self")
+    found = (_look(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
+    return [process for process in found if process is not None]
+
+
+def find(pid: int) -> Optional[Process]:
+    """The live process with this pid, None where there is none."""
+    return _look(pid, _namespace("self"))
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """Clock ticks between boot and the start of a process; None if it is gone."""
+    try:
+        return parse_stat(_read(pid, "stat")).start_ticks
+    except OSError:
+        return None
+
+
+def lives(pid: int, start_ticks: Optional[int]) -> bool:
+    """Whether this very process (not one that got its pid later) still runs."""
+    try:
+        stat = parse_stat(_read(pid, "stat"))
+    except OSError:
+        return False
+    return not stat.ended and stat.start_ticks == start_ticks
+
+
+def alive(process: Process) -> bool:
+    """The same, of a process that was seen."""
+    return lives(*process.identity)
+
+
+def send(process: Process, signum: int) -> str:
+    """Signal this very process; `sent`, `gone`, or `refused` (it belongs to another user).
+
+    A pidfd names the process itself; without one (Python 3.8, Linux before 5.3, seccomp) microseconds remain between
+    the look at its start time and the signal.
+    """
+    try:
+        if sys.version_info >= (3, 9) and hasattr(os, "pidfd_open"):
+            return _send_by_pidfd(process, signum)
+    except ProcessLookupError:
+        return "gone"
+    except OSError:
+        pass
+    try:
+        if not alive(process):
+            return "gone"
+        os.kill(process.pid, signum)
+    except ProcessLookupError:
+        return "gone"
+    except PermissionError:
+        return "refused"
+    return "sent"
+
+
+def parse_stat(content: bytes) -> Stat:
+    """Reads `/proc/PID/stat`, whose second field is a name that may hold blanks and parentheses."""
+    head, _, tail = content.rpartition(b")")
+    fields = tail.split()
+    state = fields[0].decode()
+    return Stat(
+        name=head.partition(b"(")[2].decode(errors="replace"),
+        state=state,
+        ppid=int(fields[1]),
+        sid=int(fields[3]),
+        start_ticks=int(fields[19]),
+        ended=state in "Xx" or (state == "Z" and int(fields[17]) <= 1),
+    )
+
+
+def parse_marker(environ: bytes) -> str:
+    """The value of our marker in the content of `/proc/PID/environ`, or an empty string."""
+    prefix = MARKER.encode() + b"="
+    values = (entry[len(prefix) :] for entry in environ.split(b"\0") if entry.startswith(prefix))
+    return next(values, b"").decode(errors="replace")
+
+
+def parse_command(cmdline: bytes, name: str) -> str:
+    """A command line to show, at most 300 characters; a process without one (a kernel thread) shows its `[name]`."""
+    return cmdline.replace(b"\0", b" ").decode(errors="replace").strip()[:300] or f"[{name}]"
+
+
+def _look(pid: int, namespace: str) -> Optional[Process]:
+    try:
+        stat = parse_stat(_read(pid, "stat"))
+        if stat.ended:
+            return None
+        cmdline = _cmdline(pid, stat)
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    command = parse_command(cmdline, stat.name)
+    return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, namespace))
+
+
+def _cmdline(pid: int, stat: Stat) -> bytes:
+    """A process's arguments. Both they and its environment are empty for a moment while it executes another program:
+    that is waited for, since it would seem to be nobody's. Kernel threads (children of 2) never have any."""
+    for _ in range(EXEC_LOOKS):
+        content = _read(pid, "cmdline")
+        if content or stat.ppid in (0, 2) or stat.state == "Z":
+            break
+        time.sleep(EXEC_SECONDS)
+    return content
+
+
+def _marker(pid: int, namespace: str) -> str:
+    try:
+        marker = parse_marker(_read(pid, "environ"))
+    except OSError:
+        return ""
+    return marker if marker and _namespace(str(pid)) == namespace else ""
+
+
+def _namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def _read(pid: int, name: str) -> bytes:
+    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+        return file.read()
+
+
+def _send_by_pidfd(process: Process, signum: int) -> str:
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        if not alive(process):
+            return "gone"
+        signal.pidfd_send_signal(descriptor, signum)
+        return "sent"
+    finally:
+        os.close(descriptor)

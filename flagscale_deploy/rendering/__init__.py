@@ -1,0 +1,1 @@
+"""Render the scripts that run on hosts from the Jinja templates."""

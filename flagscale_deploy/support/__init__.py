@@ -1,0 +1,1 @@
+"""What every folder may use: quoting, deadlines, paths, file modes."""

@@ -1,0 +1,197 @@
+"""Sends a program of `remote/` to a host's own Python and reads what it says.
+
+The bundle (sources, compressed, and arguments) travels over standard input behind its lengths, so that no argument
+stands in a process table and standard input stays open afterwards: its end tells the program that nobody listens any
+more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from threading import Event
+from types import TracebackType
+from typing import Any
+
+from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.remote.wire import PREFIX
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.shell import join
+from flagscale_deploy.transport.base import Connection, Listening
+from flagscale_deploy.transport.bundle import bundle
+
+READER = "import sys;sys.path.remove('');s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
+PYTHON_WORDS = ("-SE", "-c", READER)
+"""What follows Python on the command line. Programs need nothing but the standard library: no site-packages with their
+hooks, no PYTHONPATH, and no json.py that lies in the home directory."""
+LONGEST_LINE = 16 << 20
+"""An answer is a line of at most so many bytes; a host that sends a longer one is not listened to any more."""
+NOISE_KEPT = 200
+
+
+def command(connection: Connection) -> str:
+    """What the login shell is asked to run: the host's Python, inside the host's container where it has one."""
+    host = connection.host
+    inside = ["docker", "exec", "-i", host.container] if host.container else []
+    return join([*inside, host.python, *PYTHON_WORDS])
+
+
+class Program:
+    """A program running on a host: iterate over its messages, or take raw bytes after one of them.
+
+    Raises RemoteError when it fails, says nothing in time, or ends without a word.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        module: str,
+        args: Mapping[str, Any],
+        *,
+        timeout: float,
+        cancelled: Event | None = None,
+        bounded: bool = True,
+    ) -> None:
+        self._host, self._module = connection.host.name, module
+        self._deadline = Deadline(timeout)
+        self._buffer = bytearray()
+        self._searched = 0
+        self._stderr = bytearray()
+        self._noise = bytearray()
+        self._heard = False
+        self._running = connection.start(command(connection))
+        self._listening = Listening(self._running, self._host, self._deadline, cancelled)
+        self._running.send(bundle(module, args, timeout if bounded else None))
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._running.close()
+
+    def end_input(self) -> None:
+        """Tell the program that nobody listens any more."""
+        self._running.close_stdin()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Say something to the running program: a line of JSON on its standard input."""
+        self._running.send(json.dumps(message).encode() + b"\n")
+
+    def allow(self, seconds: float) -> None:
+        """From now on it has so long to say the next thing."""
+        self._deadline = Deadline(seconds)
+        self._listening.allow(self._deadline)
+
+    def send_with(self, message: Mapping[str, Any], data: bytes) -> None:
+        """As `send`, with bytes behind the line that the message tells of."""
+        self._running.send(json.dumps(message).encode() + b"\n" + data)
+
+    def hear(self) -> dict[str, Any]:
+        """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
+        for message in self.messages():
+            return message
+        raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+
+    @property
+    def noise(self) -> str:
+        """The first 200 characters of standard output before the first message: a login that prints something."""
+        return bytes(self._noise).decode(errors="replace").strip()[:NOISE_KEPT]
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Every message as it comes, until the program ends or the caller stops asking."""
+        while True:
+            end = self._buffer.find(b"\n", self._searched)
+            if end < 0:
+                self._searched = len(self._buffer)  # a long line is not searched again with every piece of it
+                if not self._fill():
+                    break
+                continue
+            self._searched = 0
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._listen(line)
+            if (message := _message(line)) is not None:
+                if "error" in message and "traceback" in message:
+                    raise RemoteError(self._host, f"{self._module}: {message['error']}")
+                yield message
+        self._ended()
+
+    def last(self) -> dict[str, Any]:
+        """The last message, when it has ended."""
+        last = None
+        for message in self.messages():
+            last = message
+        if last is None:
+            raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+        return last
+
+    def take(self, count: int) -> Iterator[bytes]:
+        """The next `count` bytes behind the last message, as they are. RemoteError if there are fewer."""
+        self._searched = 0
+        while count:
+            if not self._buffer:
+                if not self._fill():
+                    self._ended()
+                    raise RemoteError(self._host, f"{self._module}: the program ended in the middle of what it sent")
+                continue
+            chunk = bytes(self._buffer[:count])
+            del self._buffer[:count]
+            count -= len(chunk)
+            yield chunk
+
+    def _listen(self, line: bytes) -> None:
+        before, prefix, _ = line.partition(PREFIX.encode())
+        if not self._heard and len(self._noise) < 4 * NOISE_KEPT:  # of UTF-8's longest characters
+            self._noise += before if prefix else line + b"\n"
+        self._heard = self._heard or bool(prefix)
+
+    def _fill(self) -> bool:
+        chunk = self._listening.next()
+        if chunk is None:
+            return False
+        source, data = chunk
+        if source == "stderr":
+            self._stderr = (self._stderr + data)[-8192:]
+        else:
+            self._buffer += data
+            if len(self._buffer) > LONGEST_LINE and b"\n" not in data:
+                raise RemoteError(self._host, f"{self._module}: a line of more than {LONGEST_LINE >> 20} MiB")
+        return True
+
+    def _ended(self) -> None:
+        code = self._running.exit_code(self._deadline.remaining + 1)
+        if code:
+            raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr or self._noise)))
+
+
+def call(
+    connection: Connection, module: str, args: Mapping[str, Any], *, timeout: float, cancelled: Event | None = None
+) -> dict[str, Any]:
+    """Run a program to its end and return its last message. Raises RemoteError, ConnectError."""
+    with Program(connection, module, args, timeout=timeout, cancelled=cancelled) as program:
+        return program.last()
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    at = line.find(PREFIX.encode())
+    if at < 0:
+        return None
+    try:
+        message = json.loads(line[at + len(PREFIX) :])
+        if b"\\ud" in line:  # a file name that is no UTF-8, say: half a surrogate pair cannot be printed or written
+            message = json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _why(module: str, code: int, stderr: bytes) -> tuple[str, str]:
+    said = stderr.decode(errors="replace").strip().splitlines()
+    last = said[-1] if said else ""
+    if code in (126, 127):
+        return f"no Python to run our programs with ({last or f'exit status {code}'})", (
+            "install python3 (3.8 or later) on the host, or name it with `python:` (ansible_python_interpreter)"
+        )
+    if code == -14 or code == 142:
+        return f"{module}: it did not end in time", "look at the host's load and disks"
+    return f"{module}: exit status {code}" + (f": {last}" if last else ""), ""

@@ -1,0 +1,253 @@
+"""Connections between hosts, with the real programs on addresses of this machine's loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from flagscale_deploy.checks.model import Link
+from flagscale_deploy.deploy.network_test import DATA, RAY, peers, rounds, try_links
+from flagscale_deploy.errors import UnreachableError
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.local import LocalConnection
+from flagscale_deploy.transport.remote_program import Program
+from tests.unit.plan.given import facts, inventory, model, planned, spec
+
+NAMES = ("gpu01", "gpu02", "gpu03")
+ADDRESSES = {name: f"127.0.0.{10 + at}" for at, name in enumerate(NAMES)}
+HOSTS = tuple(
+    Host(name, name, connection="local", python=sys.executable, node_ip=ADDRESSES[name], gpus=8) for name in NAMES
+)
+FACTS = {name: facts(name) for name in NAMES}
+PLAN = planned(inventory(*NAMES), spec(model(tp=24, port=4567)))
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that is free on every address."""
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def plan(free_port: int) -> Plan:
+    return replace(PLAN, ray=replace(PLAN.ray, port=free_port, head_ip=ADDRESSES["gpu01"]))
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    with Fleet(HOSTS) as found:
+        yield found
+
+
+def seen(links: Sequence[Link], use: str) -> set[tuple[str, str, str]]:
+    return {(link.source, link.target, link.problem) for link in links if link.use == use}
+
+
+EVERY_PAIR = {(one, other, "") for one in NAMES for other in NAMES if one != other}
+
+
+def test_every_host_reaches_every_other_and_the_heads_ray_port(fleet: Fleet, plan: Plan) -> None:
+    links = try_links(fleet, plan, FACTS)
+    assert seen(links, DATA) == EVERY_PAIR
+    assert seen(links, RAY) == {("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
+    assert {(link.address, link.port) for link in links if link.use == RAY} == {(plan.ray.head_ip, plan.ray.port)}
+    assert all(0 < link.seconds < 1 for link in links)
+
+
+def test_without_a_plan_all_hosts_are_tried_and_measured(fleet: Fleet) -> None:
+    links = try_links(fleet, None, FACTS, measure=True)
+    assert seen(links, DATA) == EVERY_PAIR
+    assert len(links) == len(EVERY_PAIR)
+    assert all(link.bandwidth and link.latency for link in links)
+
+
+def test_hosts_that_nothing_runs_on_are_not_tried(fleet: Fleet) -> None:
+    two = planned(inventory(*NAMES), spec(model(tp=8, replicas=2, port=4567), ray="off"), FACTS)
+    assert seen(try_links(fleet, replace(two, routers=()), FACTS), DATA) == {
+        ("gpu01", "gpu02", ""),
+        ("gpu02", "gpu01", ""),
+    }
+    one = planned(inventory(*NAMES), spec(model(tp=8, port=4567), ray="off"), FACTS)
+    assert try_links(fleet, one, FACTS) == ()
+
+
+def test_nothing_listens_afterwards(fleet: Fleet, plan: Plan) -> None:
+    for link in try_links(fleet, plan, FACTS):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((link.address, link.port), timeout=5)
+
+
+def test_a_port_that_is_taken_is_left_to_the_check_of_ports(fleet: Fleet, plan: Plan) -> None:
+    with socket.create_server((plan.ray.head_ip, plan.ray.port)):
+        links = try_links(fleet, plan, FACTS)
+    assert seen(links, RAY) == set()
+    assert seen(links, DATA) == EVERY_PAIR
+
+
+def test_a_router_reaches_its_engines_and_nobody_else_is_asked_to(fleet: Fleet, plan: Plan, free_port: int) -> None:
+    routed = planned(inventory(*NAMES), spec(model(tp=8, port=free_port, replicas=3)))
+    instances = tuple(
+        replace(each, worker_url=f"http://{ADDRESSES[each.driver]}:{free_port}") for each in routed.instances
+    )
+    links = try_links(fleet, replace(routed, instances=instances), FACTS)
+    assert {(link.source, link.target, link.port, link.use) for link in links if link.use != DATA} == {
+        ("gpu01", "gpu02", free_port, "qwen/1's port"),
+        ("gpu01", "gpu03", free_port, "qwen/2's port"),
+    }
+
+
+def test_hosts_without_facts_are_left_out_and_one_alone_has_no_links(fleet: Fleet, plan: Plan) -> None:
+    links = try_links(fleet, plan, {name: FACTS[name] for name in ("gpu01", "gpu02")})
+    assert {name for link in links for name in (link.source, link.target)} == {"gpu01", "gpu02"}
+    assert try_links(fleet, plan, {"gpu01": FACTS["gpu01"]}) == ()
+
+
+def test_an_address_that_is_not_the_hosts_is_told_and_the_others_are_tried(plan: Plan) -> None:
+    foreign = replace(HOSTS[2], node_ip="192.0.2.1")
+    with Fleet([*HOSTS[:2], foreign]) as fleet:
+        links = try_links(fleet, plan, FACTS)
+    problems = {link.source: link.problem for link in links if link.problem}
+    assert problems == {"gpu03": "not tried: cannot listen on 192.0.2.1: Cannot assign requested address"}
+    assert seen(links, DATA) >= {("gpu01", "gpu02", ""), ("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
+
+
+def test_a_host_that_is_lost_meanwhile_is_a_link_with_a_problem(plan: Plan) -> None:
+    class Lost(LocalConnection):
+        def open(self) -> None:
+            raise UnreachableError(self.host.name, "no answer in time")
+
+    def connect(host: Host, timeout: float) -> Connection:
+        return Lost(host) if host.name == "gpu02" else LocalConnection(host)
+
+    with Fleet(HOSTS, connect=connect) as fleet:
+        links = try_links(fleet, plan, FACTS)
+    assert [(link.source, link.problem) for link in links if link.problem] == [
+        ("gpu02", "not tried: no answer in time")
+    ]
+    assert seen(links, DATA) - {("gpu02", "gpu01", "not tried: no answer in time")} == {
+        ("gpu01", "gpu03", ""),
+        ("gpu03", "gpu01", ""),
+    }
+
+
+def test_bandwidth_and_latency_are_measured_where_asked_for(fleet: Fleet, plan: Plan) -> None:
+    links = try_links(fleet, plan, FACTS, measure=True)
+    for link in links:
+        if link.use == DATA:
+            assert link.bandwidth is not None
+            assert link.bandwidth > 1e6
+            assert link.latency is not None
+            assert 0 < link.latency < 0.5
+        else:
+            assert link.bandwidth is None
+
+
+def test_each_host_meets_each_other_once_in_rounds_of_disjoint_pairs() -> None:
+    for count in range(2, 9):
+        names = [f"n{at}" for at in range(count)]
+        played = rounds(names)
+        met = [frozenset(pair) for pairs in played for pair in pairs]
+        assert len(met) == len(set(met)) == count * (count - 1) // 2
+        assert all(len({name for pair in pairs for name in pair}) == 2 * len(pairs) for pairs in played)
+        assert len(played) == count - 1 + count % 2
+
+
+@pytest.mark.parametrize("count", [9, 10, 65])
+def test_many_hosts_are_measured_around_a_ring_in_few_rounds(count: int) -> None:
+    names = [f"n{at}" for at in range(count)]
+    played = rounds(names)
+    assert sorted(pair for pairs in played for pair in pairs) == sorted(
+        (names[at], names[(at + 1) % count]) for at in range(count)
+    )
+    assert len(played) <= 3
+    assert all(len({name for pair in pairs for name in pair}) == 2 * len(pairs) for pairs in played)
+
+
+def test_very_many_hosts_try_the_head_their_neighbours_and_a_few_others() -> None:
+    names = [f"n{at:03}" for at in range(300)]
+    found = peers(names, "n007")
+    assert found == peers(names, "n007")
+    assert found["n007"] == set(names) - {"n007"}
+    for at, name in enumerate(names):
+        assert name not in found[name]
+        assert {names[at - 1], names[(at + 1) % 300], "n007"} - {name} <= found[name]
+        assert name == "n007" or len(found[name]) <= 7
+    assert peers(names[:64], "n007")["n001"] == set(names[:64]) - {"n001"}
+
+
+@pytest.fixture
+def reach() -> Iterator[Program]:
+    """The program on one host, which listens on one port."""
+    args = {"password": "p" * 32, "answer": "a" * 32, "ports": [{"address": "127.0.0.1", "port": 0}]}
+    with Program(LocalConnection(HOSTS[0]), "network_test", args, timeout=30) as program:
+        yield program
+
+
+def port_of(program: Program) -> int:
+    return int(program.hear()["listening"][0]["port"])
+
+
+@pytest.mark.parametrize("said", [b"t" + b"x" * 32, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", b"z" + b"p" * 32])
+def test_who_does_not_know_the_password_gets_no_byte(reach: Program, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port_of(reach)), timeout=10) as stranger:
+        stranger.sendall(said)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(100) == b""
+
+
+def test_who_knows_it_is_answered_even_in_pieces(reach: Program) -> None:
+    with socket.create_connection(("127.0.0.1", port_of(reach)), timeout=10) as guest:
+        for piece in (b"t", b"p" * 31, b"p"):
+            guest.sendall(piece)
+        assert guest.recv(100) == b"a" * 32
+
+
+def test_refused_and_foreign_listeners_are_told_apart(reach: Program, free_port: int) -> None:
+    port_of(reach)
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        ports = (free_port, foreign.getsockname()[1])
+        reach.send({"try": [{"address": "127.0.0.1", "port": port} for port in ports]})
+        taken, _ = foreign.accept()
+        with taken:
+            taken.recv(100)
+            taken.sendall(b"HTTP/1.1 400 Bad Request\r\n")
+            tried = reach.hear()["tried"]
+    assert [each["problem"] for each in tried] == ["refused", "something else answers there"]
+
+
+def test_the_program_ends_with_its_standard_input(reach: Program) -> None:
+    port = port_of(reach)
+    began = time.monotonic()
+    reach.end_input()
+    assert list(reach.messages()) == []
+    assert time.monotonic() - began < 5
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_an_order_may_come_in_pieces(reach: Program) -> None:
+    port = port_of(reach)
+    line = json.dumps({"try": [{"address": "127.0.0.1", "port": port}]}).encode() + b"\n"
+    for at in range(0, len(line), 7):
+        reach._running.send(line[at : at + 7])
+    assert [each["problem"] for each in reach.hear()["tried"]] == [""]
+
+
+def test_facts_are_not_needed_for_anything_but_the_address() -> None:
+    with Fleet(HOSTS) as fleet:
+        assert (
+            len(try_links(fleet, replace(PLAN, ray=replace(PLAN.ray, enabled=False)), dict.fromkeys(NAMES, Facts())))
+            == 6
+        )

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.component.remote.living import Home, Household, household
+
+
+@pytest.fixture
+def people() -> Iterator[Household]:
+    """Starts processes; ends them with the test."""
+    with household() as found:
+        yield found
+
+
+@pytest.fixture
+def deployment() -> str:
+    """A name that no other test, and no deployment on this machine, has."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def home(tmp_path: Path, deployment: str) -> Home:
+    return Home(tmp_path, deployment)

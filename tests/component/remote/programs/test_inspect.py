@@ -1,0 +1,128 @@
+"""What `status` hears of a server that does not answer as it should, from a real process and a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.engine import openai
+from flagscale_deploy.remote.programs import inspect, watch
+from flagscale_deploy.remote.system.proc import start_ticks
+from tests.component.remote.living import SLEEP, Home, Household, birth, wait_until
+
+HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+Reply = Callable[[socket.socket, bytes, threading.Event], None]
+
+
+@contextmanager
+def server(reply: Reply) -> Iterator[str]:
+    """A server on a free port: `reply` gets each connection, what was asked, and an event that is set at the end."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                visitor, _ = listener.accept()
+                if over.is_set():
+                    visitor.close()
+                    return
+                threading.Thread(target=answer, args=(visitor,), daemon=True).start()
+
+        def answer(visitor: socket.socket) -> None:
+            with visitor:
+                try:
+                    reply(visitor, visitor.recv(65536), over)
+                except OSError:
+                    """Nobody waits for it any more."""
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+        socket.create_connection(listener.getsockname()).close()
+        thread.join()
+
+
+def silent(_visitor: socket.socket, _asked: bytes, over: threading.Event) -> None:
+    over.wait(30)
+
+
+def no_http(visitor: socket.socket, _asked: bytes, _over: threading.Event) -> None:
+    visitor.sendall(b"220 mail ready\r\n")
+
+
+def never_a_token(visitor: socket.socket, asked: bytes, over: threading.Event) -> None:
+    """Healthy; a completion begins, and another byte of it comes before any socket's deadline."""
+    if b"/v1/" not in asked.partition(b"\r\n")[0]:
+        visitor.sendall(HEALTHY)
+        return
+    visitor.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+    while not over.wait(0.05):
+        visitor.sendall(b" ")
+
+
+def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[dict[str, Any], float]:
+    """What is said of the one server of a record, and the seconds that took."""
+    instance = {"name": "q/0", "driver": home.host, "script": "serve.sh", "local_url": url, "served_name": "q"}
+    listed = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False, **birth(pid), **process}]
+    began = time.monotonic()
+    asked = inspect.Questions({"deployment": home.deployment, "host": home.host}, {"instances": [instance]}, listed, {})
+    return asked.instances["q/0"], time.monotonic() - began
+
+
+def test_an_answer_that_is_no_http_is_told(home: Home, people: Household) -> None:
+    with server(no_http) as url:
+        said, _ = ask(home, url, people.python(SLEEP)[0])
+        with pytest.raises(OSError, match="no answer in HTTP"):
+            openai.request(url + "/health")
+    assert (said["health"], said["token"]) == (None, None)
+    assert said["why"].startswith("it does not answer: no answer in HTTP: ")
+
+
+def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
+    home: Home, people: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "HEALTH_SECONDS", 0.2)
+    pid = people.python(SLEEP)[0]
+    with server(silent) as url:
+        said, seconds = ask(home, url, pid, ready_at=1000.0, stopped=True)
+        starting, _ = ask(home, url, pid)
+    assert (said["alive"], said["health"], said["ready_at"]) == (True, None, 1000.0)
+    assert said["why"] == (f"it does not answer: timed out; process {pid} is stopped (kill -CONT {pid} lets it go on)")
+    assert (starting["ready_at"], starting["why"]) == (None, "it does not answer: timed out")
+    assert seconds < 2
+
+
+def test_a_token_that_never_comes_to_its_end_is_not_waited_for(
+    home: Home, people: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "ANSWER_SECONDS", 1.0)
+    with server(never_a_token) as url:
+        said, seconds = ask(home, url, people.python(SLEEP)[0])
+    assert (said["health"], said["token"], said["why"]) == (200, None, "it does not answer within 1 s")
+    assert seconds < 3
+
+
+def test_a_stopped_process_is_seen(home: Home, people: Household) -> None:
+    pid = people.python(SLEEP, f"{home.deployment}/r1")[0]
+    home.record({"engine": pid})
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: home.run("inspect", ask=False)[0]["processes"][0]["stopped"])
+
+
+def test_readiness_is_noted_of_the_very_process(home: Home, people: Household) -> None:
+    first, other = (people.python(SLEEP)[0] for _ in range(2))
+    known = home.record({"engine": first, "router": other})
+    began = time.time()
+    watch.note_ready(known, {"pid": first, "start_ticks": start_ticks(first)})
+    watch.note_ready(known, {"pid": other, "start_ticks": 1})
+    assert began <= known["processes"][0]["ready_at"] <= time.time()
+    assert "ready_at" not in known["processes"][1]

@@ -1,0 +1,121 @@
+"""What a run takes on a host before it starts anything, and what it finds taken."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.deployment import record
+from tests.component.remote.living import SLEEP, Home, Household
+
+GATE = Path(f"/tmp/fsd-{os.getuid()}.lock")
+
+
+def reserve(home: Home, run_id: str = "r2", **changed: Any) -> list[dict[str, str]]:
+    (answer,) = home.run("reserve", **asking(home, run_id, **changed))
+    return list(answer["taken"])
+
+
+def asking(home: Home, run_id: str, **changed: Any) -> dict[str, Any]:
+    wanted: dict[str, Any] = {"deployment": home.deployment, "host": home.host, "operator": "bob@ops", "gpus": [0, 1]}
+    wanted["ports"] = {"m/0": changed.pop("port", 1)}
+    return {"run_id": run_id, "record": wanted, "exclusive": ["gpus", "ports"], **changed}
+
+
+def neighbour(home: Home, host: str = "gpu01", **more: Any) -> Home:
+    """Another deployment in the same home, of a run that goes on."""
+    other = Home(home.path, f"{home.deployment}-neighbour", host)
+    known = {"boot_id": record.boot_id(), "machine": os.uname().nodename, "operator": "eve@desk", **more}
+    other.record(**known)
+    return other
+
+
+def test_what_nobody_has_is_taken_and_recorded(home: Home) -> None:
+    assert reserve(home) == []
+    found = home.read_record()
+    assert (found["run_id"], found["gpus"], found["processes"]) == ("r2", [0, 1], [])
+    assert (found["boot_id"], found["machine"]) == (record.boot_id(), os.uname().nodename)
+    assert not GATE.exists()
+
+
+def test_what_another_deployment_recorded_is_its_own_also_before_it_has_started(home: Home) -> None:
+    neighbour(home, gpus=[1, 2], ports={"ray": 6379})
+    (first, second) = reserve(home, port=6379)
+    assert (first["what"], second["what"]) == ("GPU 1", "port 6379")
+    assert f"deployment {home.deployment}-neighbour (run r1 of eve@desk" in first["by"]
+    assert not (home.state / "record.json").exists()
+    assert reserve(home, port=6379, exclusive=[]) == []
+
+
+@pytest.mark.parametrize("over", [{"stopped_at": 1.0}, {"boot_id": "another"}])
+def test_a_run_that_is_over_holds_nothing(home: Home, over: dict[str, Any]) -> None:
+    neighbour(home, gpus=[0], **over)
+    assert reserve(home) == []
+
+
+def test_a_machine_that_another_inventory_calls_otherwise_is_the_same(home: Home) -> None:
+    neighbour(home, host="10.0.0.1", gpus=[0])
+    assert [each["what"] for each in reserve(home)] == ["GPU 0"]
+
+
+def test_another_machine_that_shares_the_home_is_not(home: Home) -> None:
+    neighbour(home, host="gpu02", gpus=[0], machine="gpu02")
+    assert reserve(home) == []
+
+
+def test_a_port_on_which_somebody_listens_by_now_is_taken(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (taken,) = reserve(home, port=port)
+    assert taken["what"] == f"port {port}"
+    assert f"(pid {os.getpid()})" in taken["by"]
+
+
+def test_a_run_of_the_deployment_that_lives_here_keeps_its_place(home: Home, people: Household) -> None:
+    (pid,) = people.python(SLEEP, f"{home.deployment}/r1")
+    home.record({"engine": pid}, boot_id=record.boot_id())
+    (taken,) = reserve(home)
+    assert taken["what"] == f"deployment {home.deployment}"
+    assert home.read_record()["run_id"] == "r1"
+
+
+def test_a_release_leaves_the_host_as_it_was(home: Home, tmp_path: Path) -> None:
+    before = home.record(stopped_at=1.0, gpus=[7])
+    reserve(home)
+    home.run("reserve", run_id="another", release=True)
+    assert home.read_record()["run_id"] == "r2"
+    home.run("reserve", run_id="r2", release=True)
+    assert home.read_record() == before
+
+    fresh = Home(tmp_path / "fresh", home.deployment)
+    for name in ("scripts", "logs", "secrets"):
+        (fresh.state / name).rmdir()
+    fresh.state.rmdir()
+    reserve(fresh)
+    fresh.run("reserve", run_id="r2", release=True)
+    assert not fresh.state.exists()
+
+
+def test_of_many_that_come_at_once_one_gets_it(tmp_path: Path) -> None:
+    """Different deployments, the same GPUs, planned from the same look at the host."""
+    homes = [Home(tmp_path, f"race-{at}") for at in range(6)]
+    started: list[subprocess.Popen[bytes]] = [home.open("reserve", **asking(home, "r2")) for home in homes]
+    said = [program.communicate(timeout=60)[0] for program in started]
+    assert sum(b'"taken": []' in each for each in said) == 1
+    assert sum(b"GPU 0" in each for each in said) == 5
+    assert not GATE.exists()
+
+
+def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:
+    reserve(home, "r1")
+    reserve(home, "r2")
+    args: dict[str, Any] = {"record": {}, "files": {}, "script": None, "role": "engine", "detached": True}
+    with home.open("launch", run_id="r1", timeout=5, session="0" * 8, **args) as program:
+        said = program.communicate(timeout=30)[0]
+    assert program.returncode == 1
+    assert f"run r2 of {home.deployment} has taken this one's place".encode() in said

@@ -1,0 +1,172 @@
+"""Watching a run's processes on a host: real ones, with the names that Ray and vLLM give theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.engine import ranks
+from flagscale_deploy.remote.engine.activity import Activity
+from flagscale_deploy.remote.system.proc import Process, scan
+from tests.component.remote.living import Home, Household, messages, wait_until
+
+COMMANDS = {
+    "/opt/v/lib/python3.11/site-packages/ray/core/src/ray/raylet/raylet --raylet_socket_name=/tmp/x": "raylet",
+    "/opt/v/lib/python3.11/site-packages/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp/x": "gcs_server",
+    "ray::RayWorkerProc": "rank",
+    "ray::RayWorkerWrapper.execute_method": "rank",
+    "VLLM::Worker_TP1": "rank",
+    "VLLM::EngineCore_DP0": "engine-core",
+    "ray::IDLE": None,
+    "ray::DashboardAgent": None,
+    "python3 -m raylet_notes": None,
+    "/opt/v/bin/python3 /opt/v/bin/vllm serve /models/raylet": None,
+}
+
+
+def process(command: str) -> Process:
+    return Process(7, 1, 7, 1, "S", 0, command, "")
+
+
+@pytest.mark.parametrize(("command", "part"), COMMANDS.items())
+def test_a_process_is_known_by_its_name(command: str, part: str | None) -> None:
+    assert ranks.part(process(command)) == part
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [("ray::RayWorkerWrapper.execute_method", "ray::RayWorkerWrapper"), ("/opt/x/raylet --a=/b.c", "raylet")],
+)
+def test_a_process_is_called_by_its_name_alone(command: str, title: str) -> None:
+    assert ranks.title(process(command)) == title
+
+
+class Watching:
+    """A running `watch_ranks`, and what it has said."""
+
+    def __init__(self, program: subprocess.Popen[bytes]) -> None:
+        self.program, self.said = program, list[dict[str, Any]]()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.program.stdout is not None
+        for line in self.program.stdout:
+            self.said += messages(line)
+
+    def latest(self, key: str) -> Any:
+        return next((each[key] for each in reversed(self.said) if key in each), None)
+
+
+@contextmanager
+def watching(home: Home) -> Iterator[Watching]:
+    with home.open("watch_ranks", run_id="r1") as program:
+        yield Watching(program)
+        assert program.stdin is not None
+        program.stdin.close()
+        assert program.wait(5) == 0
+
+
+def start(people: Household, home: Home, name: str) -> int:
+    return people.start(["bash", "-c", f"echo up; exec -a {name} sleep 600"], f"{home.deployment}/r1")[0]
+
+
+def test_a_rank_that_dies_is_told_at_once(home: Home, people: Household) -> None:
+    home.record()
+    rank, raylet = start(people, home, "VLLM::Worker_TP1"), start(people, home, "/x/raylet")
+    with watching(home) as watch:
+        wait_until(lambda: watch.latest("ranks") == {"rank": 1, "raylet": 1})
+        os.kill(rank, signal.SIGKILL)
+        died = time.monotonic()
+        wait_until(lambda: watch.latest("gone") is not None, 5)
+        assert time.monotonic() - died < 2
+        assert watch.latest("gone") == [{"pid": rank, "part": "rank", "title": "VLLM::Worker_TP1"}]
+        wait_until(lambda: watch.latest("ranks") == {"raylet": 1})
+    assert raylet
+
+
+def test_another_runs_processes_are_not_watched(home: Home, people: Household) -> None:
+    home.record()
+    people.start(["bash", "-c", "echo up; exec -a VLLM::Worker_TP1 sleep 600"], f"{home.deployment}/r2")
+    ours = start(people, home, "VLLM::EngineCore")
+    with watching(home) as watch:
+        wait_until(lambda: watch.latest("ranks") is not None)
+        assert watch.latest("ranks") == {"engine-core": 1}
+    assert ours
+
+
+def test_how_long_nothing_moves_is_told_and_who_is_stopped(home: Home, people: Household) -> None:
+    home.record()
+    rank = start(people, home, "ray::RayWorkerProc")
+    with watching(home) as watch:
+        wait_until(lambda: of_ray(watch)["read"] > 1.5)
+        assert of_ray(watch)["used"] > 1.5
+        assert of_ray(watch)["stopped"] == []
+        os.kill(rank, signal.SIGSTOP)
+        wait_until(lambda: of_ray(watch)["stopped"] == ["ray::RayWorkerProc"])
+
+
+def of_ray(watch: Watching) -> dict[str, Any]:
+    nothing = {"read": 0.0, "used": 0.0, "stopped": []}
+    return dict((watch.latest("still") or {}).get("", nothing))
+
+
+SPINS = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'while True: pass'], \
+start_new_session=True)\nprint(child.pid, flush=True)\nchild.wait()"
+
+
+def test_every_engine_is_watched_by_itself_with_what_it_started(home: Home, people: Household) -> None:
+    """One spins in a child of its own; what the other one does is its own."""
+    marker = f"{home.deployment}/r1"
+    spinning, _child = people.python(SPINS, marker)
+    waiting = people.python("print('up', flush=True)\n" + WAITS, marker)[0]
+    scripts = {"engine": "one.sh", "engine ": "two.sh"}
+    record = home.record({"engine": spinning, "engine ": waiting})
+    for process in record["processes"]:
+        process.update(role="engine", script=scripts[process["role"]])
+    home.record(processes=record["processes"])
+    with watching(home) as watch:
+        wait_until(lambda: ((watch.latest("still") or {}).get("two.sh") or {"used": 0.0})["used"] > 1.2)
+        still = watch.latest("still")
+    assert set(still) == {"one.sh", "two.sh"}
+    assert still["one.sh"]["used"] < 1.2
+    assert still["one.sh"]["read"] > 1.0
+
+
+READS = """
+import time
+file = open("/dev/zero", "rb", buffering=0)
+while True:
+    file.read(1 << 20)
+    time.sleep(0.05)
+"""
+WAITS = "import time; time.sleep(99)"
+
+
+@pytest.mark.parametrize(
+    ("work", "which"),
+    [("while True: pass", 1), (READS, 0)],
+    ids=["computes", "reads"],
+)
+def test_who_computes_or_reads_is_not_still(people: Household, work: str, which: int) -> None:
+    busy, idle = (people.python(f"print('up', flush=True)\n{code}")[0] for code in (work, WAITS))
+    found = {each.pid: each for each in scan()}
+    working, waiting = Activity(), Activity()
+    working.look([found[busy]])
+    waiting.look([found[idle]])
+    began = time.monotonic()
+    stillest = 0.0
+    while min(waiting.look([found[idle]])) < 1.2:
+        stillest = max(stillest, working.look([found[busy], found[idle]])[which])
+        assert time.monotonic() - began < 20
+        time.sleep(0.3)
+    assert stillest < 0.7
+    assert (working.look([found[busy]])[0] > 1.0) == (which == 1)

@@ -1,0 +1,363 @@
+"""The supervisor of a server, as its launch script starts it: real processes, which die in every way there is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.deployment import processes, restart_state
+from flagscale_deploy.remote.supervisor.supervise import delay, how_it_ended, what_ray_lacks
+from flagscale_deploy.remote.system import proc
+from flagscale_deploy.remote.system.proc import MARKER
+from flagscale_deploy.transport.bundle import library
+from tests.component.remote.living import HOST_PYTHON, Home, birth, messages, runs, wait_until
+from tests.tls import certificate, serving
+
+SCRIPT = "vllm_serve_m_0.sh"
+ENGINE = """
+import os, signal, sys, time
+lives, terms = sys.argv[1:3]
+def asked(*_):
+    open(terms, "a").write("T")
+    time.sleep(float(os.environ.get("SLOW", "0")))
+    print("a graceful end", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, asked)
+open(lives, "a").write("%d\\n" % os.getpid())
+print("half a line", end="", flush=True)
+if len(open(lives).readlines()) > int(os.environ.get("LIVES", "1000")):
+    sys.exit(3)
+time.sleep(600)
+"""
+"""An engine that notes each of its lives by its pid, and each SIGTERM; after LIVES lives it ends while it loads."""
+
+
+class Supervised:
+    """An engine with its supervisor, in a session of its own, recorded as the launcher does it."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.files = restart_state.Files(home.state, "r1", SCRIPT)
+        self.log = home.state / "logs/vllm_serve_m_0.log"
+        for name, text in library("supervise").items():
+            path = home.state / "supervisor" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str, ready: bool = True, engine: str = ENGINE, **env: str) -> Supervised:
+        places = [str(self.folder / "lives"), str(self.folder / "terms")]
+        numbers = {"max": "5", "first": "0.05", "factor": "1", "ceiling": "0.05", "reset-after": "600"}
+        for word in options:
+            name, _, value = word.removeprefix("--").partition("=")
+            numbers[name] = value
+        words = [f"--{name}={value}" for name, value in numbers.items() if name != "may-end"]
+        words += ["--may-end"] if "may-end" in numbers else []
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [HOST_PYTHON, str(self.home.state / "supervisor"), "supervise", f"--state={self.home.state}",
+                 "--run=r1", f"--script={SCRIPT}", "--name=m/0", *words, "--", sys.executable, "-c", engine, *places],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                env=os.environ | {MARKER: f"{self.home.deployment}/r1", "HOME": str(self.home.path)} | env,
+            )  # fmt: skip
+        self.home.record({"engine": self.process.pid})
+        wait_until(lambda: bool(self.lives) or self.ended)
+        if ready:
+            self.files.permit()
+            wait_until(lambda: bool(self.said.get("healthy")))
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def lives(self) -> list[int]:
+        """The pids that the engine has had."""
+        path = self.folder / "lives"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    @property
+    def terms(self) -> str:
+        path = self.folder / "terms"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The state file."""
+        return self.files.read() or {}
+
+    def lived(self, times: int) -> bool:
+        return len(self.lives) == times
+
+    @property
+    def told(self) -> str:
+        return self.log.read_text()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.lives[-1], number)
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(20)
+
+    def left(self) -> list[proc.Process]:
+        return processes.ours(proc.scan(), f"{self.home.deployment}/")
+
+    def stop(self, grace: float = 5.0) -> dict[str, Any]:
+        said = self.home.run("stop", run_id=None, grace=grace, ray_grace=5.0)[-1]
+        self.wait()
+        return said
+
+
+@pytest.fixture
+def supervised(home: Home, tmp_path: Path) -> Iterator[Supervised]:
+    found = Supervised(home, tmp_path)
+    yield found
+    found.home.record({"engine": found.pid} if found.process and not found.ended else {})
+    for each in found.left():
+        os.kill(each.pid, signal.SIGKILL)
+    if found.process is not None:
+        found.process.wait(10)
+
+
+def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised: Supervised) -> None:
+    supervised.start()
+    for life in (1, 2):
+        supervised.kill()
+        wait_until(partial(supervised.lived, life + 1))
+    wait_until(lambda: supervised.said["state"] == "running")
+    said = supervised.said
+    assert (said["restarts"], said["in_a_row"], said["max"]) == (2, 2, 5)
+    assert said["pid"] == supervised.lives[-1]
+    assert abs(said["last_restart"] - time.time()) < 20
+    lines = supervised.told.splitlines()
+    assert lines.count("half a line") >= 2, "the supervisor's words stand on lines of their own"
+    second = next(line for line in lines if "restart 2" in line)
+    pattern = r"flagscale-deploy [-\d]+ [:\d]+: m/0 was ended by SIGKILL after \d+ s; restart 2 of 5 in 0.05 s"
+    assert re.fullmatch(pattern, second)
+
+
+def test_after_so_many_restarts_in_a_row_it_is_given_up(supervised: Supervised) -> None:
+    supervised.start("--max=3", LIVES="1")
+    supervised.kill()
+    assert supervised.wait() == 1
+    assert len(supervised.lives) == 4
+    said = supervised.said
+    assert (said["state"], said["restarts"]) == ("gave up", 3)
+    assert said["why"] == "ended with exit status 3 after 0 s; gave up after 3 restarts"
+    assert said["why"] in supervised.told
+
+
+def is_past(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
+def test_a_time_of_health_begins_the_count_anew(supervised: Supervised) -> None:
+    supervised.start("--max=1", "--reset-after=0.1")
+    for life in (1, 2, 3):
+        wait_until(lambda: bool(supervised.said["healthy"]))
+        wait_until(partial(is_past, time.monotonic() + 0.15))
+        supervised.kill()
+        wait_until(partial(supervised.lived, life + 1))
+        wait_until(lambda: supervised.said["state"] == "running")
+    assert (supervised.said["restarts"], supervised.said["in_a_row"]) == (3, 1)
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_health_is_asked_over_tls_with_the_servers_own_certificate(supervised: Supervised, tmp_path: Path) -> None:
+    pair = certificate(tmp_path, "model.example.com")
+    with serving(pair, Healthy) as port:
+        supervised.start(f"--health=https://127.0.0.1:{port}/health", f"--certificate={pair[0]}")
+        supervised.kill()
+        wait_until(lambda: supervised.lived(2) and bool(supervised.said["healthy"]))
+    assert supervised.said["restarts"] == 1
+
+
+def test_what_was_never_ready_ends_its_supervisor_with_its_own_status(supervised: Supervised) -> None:
+    supervised.start(ready=False, LIVES="0")
+    assert supervised.wait() == 3
+    assert "restart" not in supervised.told
+
+
+def test_a_command_that_is_not_there_is_said(supervised: Supervised, home: Home) -> None:
+    supervised.start(ready=False, LIVES="0").wait()
+    command = [HOST_PYTHON, str(home.state / "supervisor"), "supervise", f"--state={home.state}", "--run=r1",
+               f"--script={SCRIPT}", "--name=m/0", "--max=5", "--first=1", "--factor=1", "--ceiling=1",
+               "--reset-after=1", "--", "no-such-command"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 127
+    assert "no-such-command: No such file or directory" in done.stdout
+
+
+def test_a_program_that_has_done_its_work_is_not_started_again(supervised: Supervised) -> None:
+    supervised.start("--may-end=1", engine=ENGINE.replace("time.sleep(600)", "time.sleep(1)"))
+    assert supervised.wait() == 0
+    assert len(supervised.lives) == 1
+
+
+def test_what_a_dead_engine_leaves_is_gone_before_the_next_one_starts(supervised: Supervised, tmp_path: Path) -> None:
+    """A child in a session of its own, with neither environment nor parent: nothing tells whose it was."""
+    orphan = "exec env -i bash -c 'exec -a VLLM::EngineCore sleep 600'"
+    leave = f"""
+import subprocess
+out = subprocess.check_output(["setsid", "bash", "-c", "({orphan}) >/dev/null 2>&1 & echo $!"], text=True)
+open({str(tmp_path / "orphans")!r}, "a").write(out)
+"""
+    supervised.start(engine=leave + ENGINE)
+    first = int((tmp_path / "orphans").read_text())
+    assert runs(first)
+    supervised.kill()
+    wait_until(lambda: len(supervised.lives) == 2)
+    assert not runs(first)
+    assert "ended 1 processes that it left" in supervised.told
+    (_, second) = (int(line) for line in (tmp_path / "orphans").read_text().split())
+    assert runs(second)
+    os.kill(second, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("by", ["stop", "hand"])
+def test_the_engine_is_asked_to_end_once_and_has_its_time(supervised: Supervised, by: str) -> None:
+    supervised.start(SLOW="0.3")
+    if by == "stop":
+        assert supervised.stop()["survivors"] == []
+    else:
+        os.kill(supervised.pid, signal.SIGTERM)
+        assert supervised.wait() == 0
+    assert supervised.terms == "T"
+    assert "a graceful end" in supervised.told
+    assert len(supervised.lives) == 1
+
+
+def test_a_killed_supervisor_does_not_take_its_engine_along(supervised: Supervised) -> None:
+    supervised.start()
+    os.kill(supervised.pid, signal.SIGKILL)
+    supervised.wait()
+    assert runs(supervised.lives[0])
+    assert supervised.terms == ""
+    said = supervised.stop()
+    assert said["survivors"] == []
+    assert not runs(supervised.lives[0])
+
+
+def test_stop_ends_the_wait_for_a_restart(supervised: Supervised) -> None:
+    supervised.start("--first=600", "--ceiling=600")
+    supervised.kill()
+    wait_until(lambda: "restart 1 of 5 in 600 s" in supervised.told)
+    assert supervised.stop()["survivors"] == []
+    assert len(supervised.lives) == 1
+
+
+def test_a_stop_that_can_only_forbid_is_enough(supervised: Supervised) -> None:
+    """Whatever becomes of its SIGTERM."""
+    supervised.start("--first=600", "--ceiling=600")
+    supervised.kill()
+    wait_until(lambda: "restart 1 of 5 in 600 s" in supervised.told)
+    os.environ["HOME"], before = str(supervised.home.path), os.environ["HOME"]
+    try:
+        restart_state.forbid(supervised.home.deployment, supervised.home.host, ["r1"])
+    finally:
+        os.environ["HOME"] = before
+    assert supervised.wait() == 0
+    assert len(supervised.lives) == 1
+
+
+def test_a_licence_is_not_given_after_a_stop_and_a_lost_directory_is_none(supervised: Supervised) -> None:
+    supervised.start()
+    supervised.stop()
+    supervised.files.permit()
+    assert not supervised.files.permitted
+    other = restart_state.Files(supervised.home.state, "r2", SCRIPT)
+    assert not other.permitted
+    other.permit()
+    assert other.permitted, "a run's stop says nothing of the next run"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stop_wins_at_whatever_moment_the_engine_dies(supervised: Supervised, seed: int) -> None:
+    """It dies before, while, or after the stop begins: nothing survives, nothing comes back."""
+    chance = random.Random(seed)
+    supervised.start("--first=0.02", "--ceiling=0.02", "--max=1000", SLOW=str(chance.choice([0, 0.1])))
+    kills, began = chance.uniform(0, 0.4), chance.uniform(0, 0.4)
+    stopping = None
+    start = time.monotonic()
+    while stopping is None or time.monotonic() < start + kills:
+        if time.monotonic() >= start + kills - 0.05:
+            with contextlib.suppress(ProcessLookupError):
+                supervised.kill()
+        if stopping is None and time.monotonic() >= start + began:
+            stopping = supervised.home.open("stop", run_id=None, grace=5.0, ray_grace=5.0)
+    said = messages(stopping.communicate(timeout=30)[0])
+    assert said[-1]["survivors"] == []
+    supervised.wait()
+    lives = len(supervised.lives)
+    assert supervised.left() == []
+    assert not any(runs(pid) for pid in supervised.lives)
+    assert len(supervised.lives) == lives
+
+
+def test_the_state_is_written_whole(supervised: Supervised) -> None:
+    """Somebody who reads it all the time never sees half of it."""
+    supervised.start("--max=1000", "--first=0.01", "--ceiling=0.01")
+    path = supervised.home.state / "restart/r1/vllm_serve_m_0.json"
+    seen = set()
+    for _ in range(5):
+        before = len(supervised.lives)
+        supervised.kill()
+        while len(supervised.lives) == before:
+            seen.add(json.loads(path.read_text())["state"])
+    assert "restarting" in seen
+
+
+def test_waits_grow_up_to_a_ceiling() -> None:
+    assert [delay(number, 1.0, 2.0, 60.0) for number in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert delay(5, 10.0, 1.0, 10.0) == 10
+    assert delay(100000, 1.0, 2.0, 60.0) == 60
+
+
+@pytest.mark.parametrize(
+    ("answer", "lacks"),
+    [
+        ({"nodes": {}, "missing": [], "available": {"GPU": 4.0}}, ""),
+        ({"nodes": {}, "missing": [], "available": {"GPU": 2.0}}, "Ray has 2 of 4 GPUs free"),
+        ({"nodes": {}, "missing": [], "available": {}}, "Ray has 0 of 4 GPUs free"),
+        ({"missing": ["10.0.0.2: no node"], "available": {"GPU": 4.0}}, "Ray misses 10.0.0.2: no node"),
+        ({"why": "Ray does not answer within 30 s"}, "Ray does not answer: Ray does not answer within 30 s"),
+    ],
+)
+def test_what_ray_lacks_is_said(answer: dict[str, Any], lacks: str) -> None:
+    assert what_ray_lacks(answer, 4) == lacks
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert how_it_ended(0) == "ended with exit status 0"
+    assert how_it_ended(-9) == "was ended by SIGKILL"
+    assert birth(os.getpid())["pid"] == os.getpid()

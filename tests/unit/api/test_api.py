@@ -1,0 +1,469 @@
+"""One function per command, over hosts that are functions: what each asks of them, in which order, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy import api
+from flagscale_deploy.api.checking import fault_of
+from flagscale_deploy.api.request import Options, Request
+from flagscale_deploy.deploy.bring_up import RunFailedError
+from flagscale_deploy.errors import (
+    CheckError,
+    ConnectError,
+    DeployError,
+    FaultsError,
+    HostError,
+    HostsUnreachableError,
+    InputError,
+    LockedError,
+    RemoteError,
+    UnreachableError,
+)
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.base import Outcome
+from tests.fakes import Call, Exit, Said, Stderr, connecting, silence_until
+from tests.unit.deploy.given import Heard, answering, archived, held, reserved
+from tests.unit.plan.given import facts, host, inventory, model, spec
+
+HOSTS = ("gpu01", "gpu02")
+Act = Callable[[Host, dict[str, Any]], Iterable[Said]]
+
+
+class World:
+    """Two hosts and what runs on them. Launching an engine makes it run; stopping ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spec = spec(model(tp=16, port=4567), exp_dir=str(folder))
+        self.facts: dict[str, Facts] = {name: facts(name) for name in HOSTS}
+        self.refused: dict[str, ConnectError] = {}
+        self.records: dict[str, dict[str, Any]] = {}
+        self.running = False
+        self.token = True
+        self.complaint = ""
+        self.holder: dict[str, Any] | None = None
+        self.answers: dict[str, Any] = {"qwen/0": {"answer": {"choices": []}}}
+        self.calls: list[Call] = []
+        self.watched: list[dict[str, Any]] = [{"ready": True, "token": "x"}]
+        self.watch: Act = lambda _host, _args: list(self.watched)
+        self.reserve: Act = reserved
+        self.unlock: Act = lambda _host, _args: []
+
+    def request(self, **changed: Any) -> Request:
+        handler = answering(
+            probe=self.probe, lock=self.lock, launch=self.launch, watch=self.watch, stop=self.stop,
+            inspect=self.inspect, chat=self.ask, network_test=self.reach, parse_flags=self.parse_flags,
+            reserve=self.reserve, unlock=self.unlock,
+            cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
+        )  # fmt: skip
+        options = Options(connect=connecting(handler, self.calls, self.refused))
+        return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
+
+    def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {**asdict(self.facts[host.name]), "deployments": [self.records[host.name]] if self.records else []}
+
+    def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        """It tries the other host's data port, and the head's port of Ray."""
+        yield {"listening": [{"port": each["port"] or 40000 + at} for at, each in enumerate(args["ports"])]}
+        yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
+
+    def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"file": "logs/vllm_serve_qwen_0.log", "lines": [f"OSError: of {host.name}: No space left on device"]}
+
+    def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
+
+    def lock(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if self.holder is not None:
+            return [{"locked": False, "holder": self.holder}]
+        return held(host, args)
+
+    def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}
+        self.running = True
+        yield {"log": "/l", "pid": 5, "start_ticks": 1}
+        yield {"exit_code": None if args["detached"] else 0, "tail": []}
+
+    def stop(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        ended, self.running = 3 * self.running, False
+        yield {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1}
+
+    def inspect(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        well = {"alive": self.running, "health": 200, "token": self.token, "why": ""}
+        yield {
+            "record": self.records.get(host.name), "processes": [], "live": 3 * self.running,
+            "instances": {"qwen/0": well}, "ray": None,
+        }  # fmt: skip
+
+    def ask(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield self.answers[args["server"]]
+
+    def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        self.records.pop(host.name, None)
+        yield {"removed": ["/state"], "kept": []}
+
+    def archive(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield from archived({})
+
+    def shell(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield args["command"].encode()
+        yield Stderr(b"err")
+        yield Exit(HOSTS.index(host.name))
+
+    @property
+    def modules(self) -> list[str]:
+        return list(dict.fromkeys(call.module for call in self.calls))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def refused_run(world: World, **settings: Any) -> DeployError:
+    with pytest.raises(DeployError) as raised:
+        api.run(world.request(), **settings)
+    return raised.value
+
+
+def test_a_run_probes_locks_looks_plans_starts_and_waits(world: World) -> None:
+    heard = Heard()
+    result = api.run(world.request(), say=heard)
+    assert world.modules[:6] == ["probe", "lock", "inspect", "network_test", "parse_flags", "reserve"]
+    assert set(world.modules[6:]) == {"launch", "watch", "watch_ranks"}
+    assert result.endpoints == (("http://10.0.0.1:4567/v1", "/models/qwen"),)
+    assert result.plan is not None
+    assert result.folder is not None
+    assert result.folder.path == world.folder / "runs" / result.plan.run_id
+    assert not result.secured
+    report = json.loads((result.folder.path / "report.json").read_text())
+    assert (report["verdict"], report["run_id"]) == ("ready", result.plan.run_id)
+    assert json.loads((result.folder.path / "plan.json").read_text())["digest"] == result.plan.digest
+    events = [json.loads(line) for line in result.folder.events.read_text().splitlines()]
+    stages = [event["stage"] for event in events]
+    assert list(dict.fromkeys(stages)) == list(dict.fromkeys(event.stage for event in heard.events))
+    assert stages[0] == "probe"
+    assert set(result.stages) >= {"probe", "ray-head", "serve"}
+
+
+def test_the_same_again_is_found_and_not_started_twice(world: World) -> None:
+    first = api.run(world.request())
+    world.calls.clear()
+    again = api.run(world.request())
+    assert again.up is None
+    assert again.plan is None
+    assert again.endpoints == first.endpoints
+    assert world.modules == ["probe", "lock", "inspect"]
+
+
+def test_another_configuration_of_what_runs_is_refused(world: World) -> None:
+    api.run(world.request())
+    world.calls.clear()
+    world.spec = spec(model(tp=16, port=4568), exp_dir=str(world.folder))
+    error = refused_run(world)
+    assert isinstance(error, CheckError)
+    assert "it runs already, with another configuration" in str(error)
+    assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in str(error)
+    assert "launch" not in world.modules
+
+
+def test_what_runs_but_is_not_well_is_not_started_again(world: World) -> None:
+    api.run(world.request())
+    world.token = False
+    assert "it runs already, but is unwell" in str(refused_run(world))
+
+
+def test_after_a_stop_it_is_started_afresh(world: World) -> None:
+    request = world.request()
+    first = api.run(request)
+    assert api.stop(request).exit_code == 0
+    again = api.run(request)
+    assert again.up is not None
+    assert again.plan is not None
+    assert first.plan is not None
+    assert again.plan.run_id != first.plan.run_id
+
+
+def test_one_host_down_and_nothing_is_touched_anywhere(world: World) -> None:
+    world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    error = refused_run(world)
+    assert isinstance(error, HostsUnreachableError)
+    assert world.modules == ["probe"]
+
+
+def test_a_lock_is_respected_before_anything_is_planned(world: World) -> None:
+    world.holder = {"who": "bob@ops", "what": "run", "since": "now"}
+    assert isinstance(refused_run(world), LockedError)
+    assert world.modules == ["probe", "lock"]
+
+
+def test_a_check_that_says_no_starts_nothing(world: World) -> None:
+    world.facts["gpu02"] = facts("gpu02", 4)
+    assert isinstance(refused_run(world), CheckError)
+    assert world.modules == ["probe", "lock", "inspect"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "check"])
+def test_what_is_wrong_by_itself_contacts_no_host(world: World, command: str) -> None:
+    world.spec = spec(model(tp=2, num_gpus=3))
+    with pytest.raises(InputError):
+        getattr(api, command)(world.request())
+    assert world.calls == []
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "check"])
+def test_templates_that_are_no_good_contact_no_host(world: World, command: str) -> None:
+    with pytest.raises(InputError):
+        getattr(api, command)(world.request(), templates=world.folder / "nosuch")
+    assert world.calls == []
+
+
+def test_a_failed_run_leaves_a_report_and_nothing_else(world: World) -> None:
+    world.watched = [{"lines": ["KeyError: 'x'"]}, {"dead": True}]
+    with pytest.raises(RunFailedError) as raised:
+        api.run(world.request())
+    assert world.modules == [
+        "probe", "lock", "inspect", "network_test", "parse_flags", "reserve", "launch", "watch_ranks", "watch",
+        "archive", "stop",
+    ]  # fmt: skip
+    report = json.loads((raised.value.folder.path / "report.json").read_text())
+    assert (report["verdict"], report["exit_code"]) == ("failed", 5)
+    assert "KeyError: 'x'" in report["error"]
+    assert raised.value.folder.events.is_file()
+    assert not world.running
+
+
+def test_the_lock_is_held_until_what_failed_is_taken_down(world: World) -> None:
+    """Otherwise somebody else's run could start between the failure and the stop, and be ended by it."""
+    world.watched = [{"dead": True}]
+    with pytest.raises(RunFailedError):
+        api.run(world.request())
+    assert [call.module for call in world.calls].count("lock") == 1
+
+
+def test_plan_and_check_start_nothing(world: World) -> None:
+    made = api.plan(world.request())
+    report = api.check(world.request())
+    assert world.modules == ["probe", "network_test", "parse_flags"]
+    assert report.exit_code == 0
+    assert report.plan is not None
+    assert report.plan.digest == made.digest
+    api.plan(world.request(inventory=inventory(host("gpu01", gpus=8), host("gpu02", gpus=8))), offline=True)
+    assert [call.module for call in world.calls].count("probe") == 4
+
+
+def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
+    world.facts["gpu01"] = facts("gpu01", 8, ray=None)
+    world.facts["gpu02"] = facts("gpu02", 8, vllm=None, python="3.12.0", gpu_error="NVML: mismatch")
+    report = api.check(world.request())
+    said = "\n".join(str(fault_of(each)) for each in report.failed)
+    for each in ("gpu01: Ray is not installed", "3.12.0", "gpu02: nvidia-smi fails: NVML: mismatch"):
+        assert each in said
+    assert report.exit_code == 4
+    world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    world.spec = spec(model(tp=16), ray="on")
+    report = api.check(world.request())
+    assert report.exit_code == 3
+    said = "\n".join(str(fault_of(each)) for each in report.failed)
+    assert "gpu02: no answer" in said
+    assert "gpu01: Ray is not installed" in said  # the others' problems are said, too
+    assert report.observations["gpu01"].facts is not None
+
+
+def test_check_without_a_configuration_looks_at_hosts_only(world: World) -> None:
+    report = api.check(world.request(spec=None))
+    assert (report.exit_code, report.plan) == (0, None)
+
+
+def test_stop_without_a_head_frees_the_other_hosts(world: World) -> None:
+    api.run(world.request())
+    world.refused["gpu01"] = UnreachableError("gpu01", "no answer")
+    heard = Heard()
+    report = api.stop(world.request(), say=heard)
+    assert [(each.host, each.state) for each in report.hosts] == [("gpu01", "UNKNOWN"), ("gpu02", "stopped")]
+    assert report.exit_code == 3
+    assert "no lock, because the head cannot be reached: no answer" in heard.texts("stop", "note")
+
+
+def test_stop_respects_the_lock(world: World) -> None:
+    world.holder = {"who": "bob@ops"}
+    with pytest.raises(LockedError):
+        api.stop(world.request(), lock_wait=0)
+    assert "stop" not in world.modules
+
+
+def test_stop_and_status_need_but_a_name(world: World) -> None:
+    api.run(world.request())
+    request = world.request(spec=None)
+    assert api.status(request).state == "ready"
+    assert api.stop(request).exit_code == 0
+    assert api.status(request).state in ("stopped", "dead")
+
+
+def test_status_of_what_is_not_well_says_why_as_far_as_logs_do(world: World) -> None:
+    api.run(world.request())
+    assert api.status(world.request()).diagnosis is None
+    world.token = False
+    found = api.status(world.request())
+    assert found.diagnosis is not None
+    assert (found.state, found.diagnosis.host, found.diagnosis.signature) == ("unwell", "gpu01", "disk-full")
+    assert found.json()["diagnosis"]["remedy"] == found.diagnosis.remedy
+    assert api.status(world.request(), ask=False).diagnosis is None
+
+
+def test_cleanup_stops_first_and_removes_only_where_nothing_runs(world: World) -> None:
+    api.run(world.request())
+    world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    world.calls.clear()
+    report = api.cleanup(world.request())
+    assert world.modules == ["lock", "stop", "cleanup"]
+    assert {call.host for call in world.calls if call.module == "cleanup"} == {"gpu01"}
+    assert report.removed == {"gpu01": ("/state",)}
+    assert report.exit_code == 3
+
+
+def test_a_call_goes_to_the_first_server_that_answers(world: World) -> None:
+    api.run(world.request())
+    assert api.call(world.request(), [{"role": "user", "content": "hi"}], max_tokens=5) == {"choices": []}
+    (asked,) = (call for call in world.calls if call.module == "chat")
+    assert asked.host == "gpu01"
+    assert asked.args["parameters"] == {"max_tokens": 5}
+    assert asked.args["messages"] == [{"role": "user", "content": "hi"}]
+
+
+def test_a_call_that_nobody_answers_says_why(world: World) -> None:
+    api.run(world.request())
+    world.answers["qwen/0"] = {"problem": "HTTP 500: boom"}
+    with pytest.raises(RemoteError, match="gpu01: qwen/0: HTTP 500: boom"):
+        api.call(world.request(), [])
+
+
+def test_a_call_to_what_is_not_there(world: World) -> None:
+    with pytest.raises(FaultsError, match="no such deployment"):
+        api.call(world.request(), [])
+    world.refused = {name: UnreachableError(name, "no answer") for name in HOSTS}
+    with pytest.raises(HostsUnreachableError):
+        api.call(world.request(), [])
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (("echo $HOME | cat",), b"echo $HOME | cat"),
+        (("echo", "a b", "$(x)"), b"echo 'a b' '$(x)'"),
+    ],
+)
+def test_exec_sends_shell_or_words_and_keeps_every_hosts_outcome(
+    world: World, words: tuple[str, ...], sent: bytes
+) -> None:
+    results = api.execute_everywhere(world.request(), words, timeout=5)
+    one, two = results["gpu01"], results["gpu02"]
+    assert isinstance(one, Outcome)
+    assert isinstance(two, Outcome)
+    assert (one.exit_code, one.stdout, one.stderr) == (0, sent, b"err")
+    assert two.exit_code == 1
+
+
+def test_exec_goes_into_the_hosts_container(world: World) -> None:
+    request = world.request(inventory=inventory(host("gpu01", container="a box")))
+    outcome = api.execute_everywhere(request, ["echo 'x'"], timeout=5)["gpu01"]
+    assert isinstance(outcome, Outcome)
+    assert outcome.stdout.decode() == """docker exec -i 'a box' sh -c 'echo '"'"'x'"'"''"""
+
+
+def test_logs_of_every_host(world: World, tmp_path: Path) -> None:
+    found = api.collect(world.request(), tmp_path / "logs")
+    assert not any(isinstance(each, HostError) for each in found.values())
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["gpu01", "gpu02"]
+
+
+def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> None:
+    """It gives back what it got elsewhere, says who was quicker, and takes what is free then."""
+    beaten = [[{"what": "GPU 0", "by": "deployment llama (run r9 of eve@desk)"}], []]
+
+    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield {"taken": beaten.pop(0) if host.name == "gpu02" and not args.get("release") else []}
+
+    world.reserve = reserve
+    heard = Heard()
+    result = api.run(world.request(), say=heard)
+    assert result.up is not None
+    asked = [(call.module, call.host) for call in world.calls if call.module in ("probe", "reserve", "launch")]
+    assert [module for module, _ in asked][:8] == ["probe", "probe", *["reserve"] * 4, "probe", "probe"]
+    given_back = [call.host for call in world.calls if call.module == "reserve" and call.args.get("release")]
+    assert sorted(given_back) == ["gpu01", "gpu02"]
+    (note,) = heard.texts("plan", "note")
+    assert note == "GPU 0 has been taken meanwhile by deployment llama (run r9 of eve@desk): looking again"
+
+
+def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(world: World) -> None:
+    world.reserve = lambda _host, _args: [{"taken": [{"what": "port 4567", "by": "deployment llama"}]}]
+    error = refused_run(world)
+    assert isinstance(error, CheckError)
+    assert "gpu01: port 4567 has been taken meanwhile by deployment llama" in str(error)
+    assert "launch" not in world.modules
+    assert sum(call.module == "reserve" and not call.args.get("release") for call in world.calls) == 6
+
+
+def test_what_was_taken_is_given_back_where_the_run_s_folder_cannot_be_made(world: World) -> None:
+    (world.folder / "runs").mkdir(mode=0o700)
+    world.spec = replace(world.spec, exp_dir=str(world.folder))
+    blocked = world.folder / "runs"
+
+    def reserve(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if not args.get("release"):
+            (blocked / args["run_id"]).mkdir(exist_ok=True)  # somebody has this very folder
+        yield {"taken": []}
+
+    world.reserve = reserve
+    with pytest.raises(InputError, match="cannot be made"):
+        api.run(world.request())
+    assert {call.host for call in world.calls if call.args.get("release")} == set(HOSTS)
+
+
+def test_a_run_that_loses_its_lock_leaves_everything_as_it_is(world: World) -> None:
+    displaced = threading.Event()
+
+    def lock(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"locked": True}
+        yield from silence_until(displaced)
+        yield {"displaced": {"who": "eve@desk", "since": "now"}}
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        displaced.set()
+        while True:
+            yield None
+
+    world.lock = lock  # type: ignore[method-assign,assignment]
+    world.watch = watch
+    error = refused_run(world)
+    assert error.exit_code == 6
+    assert isinstance(error, RunFailedError)
+    assert "eve@desk ended it with unlock" in str(error)
+    assert error.failure.stopped is None
+    assert {"stop", "archive"}.isdisjoint(world.modules)
+
+
+def test_a_run_that_fails_takes_down_itself_and_no_other_run(world: World) -> None:
+    world.watched = [{"dead": True}]
+    error = refused_run(world)
+    assert isinstance(error, RunFailedError)
+    made = json.loads((error.folder.path / "plan.json").read_text())
+    assert {call.args["run_id"] for call in world.calls if call.module == "stop"} == {made["run_id"]}
+
+
+def test_unlock_asks_the_head_alone(world: World) -> None:
+    holder = {"who": "bob@ops", "what": "run", "since": "then"}
+    world.unlock = lambda _host, _args: [{"state": "free", "holder": holder, "pid": None, "silent": None}]
+    done = api.unlock(world.request())
+    assert (done.state, done.host, done.deployment) == ("free", "gpu01", "qwen")
+    assert [(call.module, call.host) for call in world.calls] == [("unlock", "gpu01")]

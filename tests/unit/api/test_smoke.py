@@ -1,0 +1,321 @@
+"""A smoke deploy over functions in the place of the api: what it makes of their answers, and what it takes down."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy import api
+from flagscale_deploy.api import smoke as module
+from flagscale_deploy.api.cases import Case
+from flagscale_deploy.api.request import Options, Request
+from flagscale_deploy.api.smoke import PHASES, Prompt, Smoke, smoke
+from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
+from flagscale_deploy.deploy.run_folder import RunFolder
+from flagscale_deploy.deploy.status import HostStatus, Status
+from flagscale_deploy.deploy.stop import HostStop, StopReport
+from flagscale_deploy.diagnosis.find import Diagnosis
+from flagscale_deploy.errors import (
+    CheckError,
+    DeployError,
+    Fault,
+    InterruptedByUser,
+    LockedError,
+    RemoteError,
+    UnreachableError,
+)
+from flagscale_deploy.events import Event, silent
+from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.logs import Collected
+from flagscale_deploy.output.junit import write_junit
+from tests.unit.deploy.given import PLAN
+from tests.unit.plan.given import inventory, spec
+
+REQUEST = Request(inventory("gpu01", "gpu02"), spec(), "qwen", Options())
+
+
+def status_of(state: str, *hosts: HostStatus) -> Status:
+    return Status("qwen", state, "run-1", "sha256:1", "gpu01", "bob@ops", 1.0, None, hosts, ())
+
+
+class Stage:
+    """The api, as one test wants it; `calls` has what was called in order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.calls: list[str] = []
+        self.folder = folder
+        self.before = status_of("absent", HostStatus("gpu01", "absent"), HostStatus("gpu02", "absent"))
+        self.during = status_of(
+            "ready", HostStatus("gpu01", "running", ("engine",), 14), HostStatus("gpu02", "running", ("ray-worker",), 6)
+        )
+        self.after = self.before
+        self.report = api.CheckReport({name: Observation(name, Facts()) for name in ("gpu01", "gpu02")})
+        self.run: Callable[[Any], api.RunResult] = self.well
+        self.answer: Callable[[], dict[str, Any]] = lambda: {
+            "choices": [{"message": {"content": "I am Qwen."}}], "usage": {"completion_tokens": 5},
+        }  # fmt: skip
+        self.stopped = StopReport((HostStop("gpu01", "stopped", 14), HostStop("gpu02", "stopped", 6)))
+
+    def well(self, say: Any) -> api.RunResult:
+        say(Event("plan", "done"))
+        return api.RunResult(PLAN, None, BroughtUp({"qwen/0": 1.5}), RunFolder(self.folder, str), (), False)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def status(_request: Request, *, ask: bool = True) -> Status:
+            self.calls.append("status")
+            return self.during if ask else self.after if "cleanup" in self.calls else self.before
+
+        def noted(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+            def called(*_words: Any, **settings: Any) -> Any:
+                self.calls.append(name)
+                return act(settings)
+
+            return called
+
+        collected = {name: Collected(name, self.folder, (("logs/e", 7),)) for name in ("gpu01", "gpu02")}
+        monkeypatch.setattr(api, "status", status)
+        monkeypatch.setattr(api, "check", noted("check", lambda _: self.report))
+        monkeypatch.setattr(api, "run", noted("run", lambda settings: self.run(settings["say"])))
+        monkeypatch.setattr(api, "call", noted("call", lambda _: self.answer()))
+        monkeypatch.setattr(api, "collect", noted("collect", lambda _: collected))
+        monkeypatch.setattr(api, "stop", noted("stop", lambda _: self.stopped))
+        monkeypatch.setattr(api, "cleanup", noted("cleanup", lambda _: self.stopped))
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage(tmp_path)
+    made.install(monkeypatch)
+    return made
+
+
+def go(stage: Stage, *prompts: Prompt) -> Smoke:
+    return smoke(REQUEST, prompts or (Prompt("Who are you?"),), stage.folder / "artifacts", say=silent)
+
+
+def states(result: Smoke) -> dict[str, str]:
+    """The worst state of each phase."""
+    worst = ("passed", "skipped", "failed")
+    return {
+        phase: max((case.state for case in result.cases if case.phase == phase), key=worst.index) for phase in PHASES
+    }
+
+
+TAKEN_DOWN = ["collect", "stop", "cleanup", "status"]
+
+
+def test_all_phases_pass_in_their_order(stage: Stage) -> None:
+    result = go(stage)
+    assert (result.passed, result.exit_code) == (True, 0)
+    assert states(result) == dict.fromkeys(PHASES, "passed")
+    assert stage.calls == ["status", "check", "run", "call", "status", *TAKEN_DOWN]
+    assert [(case.phase, case.host) for case in result.cases] == [
+        ("check", "gpu01"), ("check", "gpu02"), ("run", "gpu01"), ("prompt", ""), ("status", "gpu01"),
+        ("status", "gpu02"), ("logs", "gpu01"), ("logs", "gpu02"), ("stop", "gpu01"), ("stop", "gpu02"),
+        ("clean", "gpu01"), ("clean", "gpu02"),
+    ]  # fmt: skip
+    assert "I am Qwen." in (stage.folder / "artifacts" / "prompts.txt").read_text()
+    assert json.loads(json.dumps(result.json()))["passed"] is True
+
+
+def test_the_time_of_a_run_is_all_of_it_and_not_the_engine_s_alone(stage: Stage) -> None:
+    (case,) = (case for case in go(stage).cases if case.phase == "run")
+    assert 0 < case.seconds < 1.5
+    assert case.message.endswith("ready 1.5 s after its start")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        (Prompt("?", expect="Qwen"), ""),
+        (Prompt("?", expect=r"^Llama"), "the answer does not match '^Llama'"),
+        (Prompt("?", min_tokens=6), "5 tokens came, expected at least 6"),
+    ],
+)
+def test_an_answer_has_to_be_what_was_expected(stage: Stage, prompt: Prompt, problem: str) -> None:
+    result = go(stage, prompt)
+    (case,) = (case for case in result.cases if case.phase == "prompt")
+    assert case.state == ("failed" if problem else "passed")
+    assert case.message.startswith(problem)
+    assert "I am Qwen." in case.message
+    assert result.exit_code == (1 if problem else 0)
+    assert stage.calls[-4:] == TAKEN_DOWN
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"choices": []}, {"choices": [{"message": None}], "usage": None}, {"error": "no"}]
+)
+def test_an_answer_that_is_no_completion_fails_the_prompt_and_takes_down(stage: Stage, answer: dict[str, Any]) -> None:
+    stage.answer = lambda: answer
+    result = go(stage)
+    assert states(result)["prompt"] == "failed"
+    assert stage.calls[-4:] == TAKEN_DOWN
+
+
+def failed_run(stage: Stage, error: DeployError) -> Callable[[Any], api.RunResult]:
+    def run(say: Any) -> api.RunResult:
+        say(Event("plan", "done"))
+        diagnosis = Diagnosis("gpu02", "e.log", "CUDA out of memory", "does not fit", "buy more")
+        raise RunFailedError(Failure(error, diagnosis), RunFolder(stage.folder, str), "qwen")
+
+    return run
+
+
+def test_a_run_that_fails_skips_prompts_keeps_logs_and_takes_down(stage: Stage) -> None:
+    stage.run = failed_run(stage, RemoteError("gpu01", "qwen/0 ended\n    CUDA out of memory"))
+    result = go(stage)
+    assert result.exit_code == 1
+    assert states(result) == {
+        "check": "passed", "run": "failed", "prompt": "skipped", "status": "skipped", "logs": "passed",
+        "stop": "passed", "clean": "passed",
+    }  # fmt: skip
+    (case,) = (case for case in result.cases if case.phase == "run")
+    assert case.host == "gpu01"
+    assert any("CUDA out of memory" in line for line in case.lines)
+    assert any("buy more" in line for line in case.lines)
+    assert stage.calls[-4:] == TAKEN_DOWN
+
+
+def test_what_ran_before_is_left_alone(stage: Stage) -> None:
+    stage.before = status_of("ready", HostStatus("gpu01", "running", ("engine",), 14))
+    result = go(stage)
+    assert result.exit_code == 4
+    assert stage.calls == ["status"]
+    assert "run run-1 of bob@ops" in result.cases[0].message
+
+
+def refused(error: Exception) -> Callable[[Any], api.RunResult]:
+    def run(_say: Any) -> api.RunResult:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LockedError("gpu01", "qwen is locked: bob@ops is doing run"), 6),
+        (CheckError([Fault("qwen", "it runs already, but is starting")]), 4),
+        (UnreachableError("gpu01", "no answer"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=["locked", "started meanwhile", "unreachable", "interrupted before its start"],
+)
+def test_nothing_is_taken_down_where_nothing_of_ours_was_started(stage: Stage, error: Exception, code: int) -> None:
+    stage.run = refused(error)
+    result = go(stage)
+    assert result.exit_code == code
+    assert stage.calls == ["status", "check", "run"]
+    assert states(result)["stop"] == "skipped"
+
+
+def test_what_somebody_else_has_just_started_is_left_alone(stage: Stage) -> None:
+    stage.run = lambda _say: api.RunResult(None, stage.during, None, None, (), False)
+    result = go(stage)
+    assert result.exit_code == 4
+    assert stage.calls == ["status", "check", "run"]
+
+
+def test_a_check_that_says_no_ends_it(stage: Stage) -> None:
+    stage.report = api.CheckReport(
+        stage.report.observations,
+        (Verdict("gpu-count", "failed", "gpu02", "no GPU"), Verdict("same-ray", "failed", "", "differs")),
+    )
+    result = go(stage)
+    assert result.exit_code == 4
+    assert stage.calls == ["status", "check"]
+    assert [(case.host, case.state) for case in result.cases if case.phase == "check"] == [
+        ("gpu01", "passed"), ("gpu02", "failed"), ("same-ray", "failed"),
+    ]  # fmt: skip
+
+
+def test_an_interruption_during_a_prompt_asks_no_more_and_takes_down(stage: Stage) -> None:
+    def interrupted() -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    stage.answer = interrupted
+    result = go(stage, Prompt("one"), Prompt("two"))
+    assert result.exit_code == InterruptedByUser.exit_code
+    assert stage.calls == ["status", "check", "run", "call", *TAKEN_DOWN]
+
+
+def test_an_interruption_of_the_start_takes_down(stage: Stage) -> None:
+    stage.run = failed_run(stage, InterruptedByUser("interrupted"))
+    result = go(stage)
+    assert result.exit_code == 130
+    assert stage.calls[-4:] == TAKEN_DOWN
+
+
+def test_a_bug_of_ours_takes_down_too(stage: Stage) -> None:
+    def bug() -> dict[str, Any]:
+        raise RecursionError
+
+    stage.answer = bug
+    with pytest.raises(RecursionError):
+        go(stage)
+    assert stage.calls[-3:] == ["stop", "cleanup", "status"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [HostStatus("gpu02", "running", processes=2), HostStatus("gpu02", "UNKNOWN"), HostStatus("gpu02", "stopped")],
+    ids=["processes", "unknown", "state"],
+)
+def test_what_is_left_fails_the_proof(stage: Stage, left: HostStatus) -> None:
+    stage.after = status_of("leftovers", HostStatus("gpu01", "absent"), left)
+    result = go(stage)
+    assert states(result)["clean"] == "failed"
+    assert result.exit_code != 0
+
+
+def test_survivors_and_held_ports_fail_the_stop(stage: Stage) -> None:
+    stage.stopped = StopReport((
+        HostStop("gpu01", "survivors", survivors=({"pid": 1, "command": "x", "why": "y"},)),
+        HostStop("gpu02", "stopped", 1, ports_left=({"port": 1, "command": "nginx"},)),
+    ))  # fmt: skip
+    result = go(stage)
+    assert [case.state for case in result.cases if case.phase == "stop"] == ["failed", "failed"]
+
+
+def test_not_ready_fails_the_status(stage: Stage) -> None:
+    stage.during = status_of("unwell", HostStatus("gpu01", "running", ("engine",), 14))
+    assert states(go(stage))["status"] == "failed"
+
+
+HOSTILE = "a <b> & \"c\" 'd' \x00\x1b[31m\x0b\ufffe\ud800 ü \U0001f600 ]]> key-s3cret"
+
+
+def test_junit_is_xml_whatever_the_texts_and_hides_secrets(tmp_path: Path) -> None:
+    cases = [
+        Case("check", "gpu01", "passed", 0.5, "ok"),
+        Case("run", HOSTILE, "failed", 1.25, HOSTILE, (HOSTILE, "second")),
+        Case("prompt", "", "skipped", message=HOSTILE),
+    ]
+    path = tmp_path / "deep" / "junit.xml"
+    write_junit(f"qwen {HOSTILE}", cases, path, lambda text: text.replace("key-s3cret", "[REDACTED]"))
+    suites = ET.parse(path).getroot()
+    (suite,) = suites
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped", "time")} == {
+        "tests": "3", "failures": "1", "errors": "0", "skipped": "1", "time": "1.750",
+    }  # fmt: skip
+    passed, failed, skipped = suite
+    assert (passed.get("name"), passed.get("classname"), passed.get("time")) == (
+        "check [gpu01]", suite.get("name", "") + ".check", "0.500",
+    )  # fmt: skip
+    failure = failed.find("failure")
+    assert failure is not None
+    assert failure.get("message", "").startswith("a <b> & \"c\" 'd' ")
+    assert (failure.text or "").endswith("\nsecond")
+    assert skipped.find("skipped") is not None
+    assert "s3cret" not in path.read_text()
+    assert "\U0001f600" in path.read_text()
+
+
+def test_the_phases_are_those_of_the_design() -> None:
+    assert module.PHASES == ("check", "run", "prompt", "status", "logs", "stop", "clean")

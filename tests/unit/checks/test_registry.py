@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+
+from flagscale_deploy.checks.docs import page
+from flagscale_deploy.checks.registry import CHECKS, NAMES, judge, refuse_unskippable
+from flagscale_deploy.errors import InputError, UnreachableError
+from tests.unit.checks.given import HOSTS, complaints, facts, scene
+from tests.unit.plan.given import host, inventory, model, spec
+from tests.unit.sources import ROOT
+
+PAGE = ROOT / "docs" / "checks.md"
+REGENERATE = (
+    "python -c 'import pathlib; from flagscale_deploy.checks.docs import page;"
+    ' pathlib.Path("docs/checks.md").write_text(page(), encoding="utf-8")\''
+)
+
+
+def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    assert [each.name for each in CHECKS if not each.description.startswith("Whether")] == []
+    assert [each.name for each in CHECKS if not each.expected] == []
+
+
+def test_the_page_about_checks_is_made_from_them() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), f"make it anew: {REGENERATE}"
+
+
+def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> None:
+    verdicts = judge(scene())
+    assert complaints(scene()) == []
+    assert [each.check for each in verdicts] == list(NAMES)
+    assert {each.check: each.found for each in verdicts if each.state == "skipped"} == {
+        "router-installed": "the plan has no router",
+        "locked-memory": "no host has InfiniBand",
+        "bandwidth": "measured with --network only",
+        "tls-files": "no model has ssl flags, and there is no deploy.tls",
+        "router-tls": "no router stands before TLS",
+        "boot": "deploy.restart.boot is not set",
+    }
+    assert all(each.found and each.expected for each in verdicts)
+
+
+def test_what_passed_says_what_was_found() -> None:
+    found = {each.check: each.found for each in judge(scene())}
+    assert found["same-ray"] == "2.60.0 on 4 hosts"
+    assert found["gpu-count"] == "8 GPUs on 4 hosts"
+    assert found["model-path"] == "/models/qwen on gpu01, gpu02, gpu03, gpu04"
+    assert found["placement"] == "1 instance on 4 hosts"
+    assert found["mtu"] == "1500 on 4 hosts"
+
+
+def test_without_a_configuration_hosts_are_compared_and_nothing_is_asked_of_them() -> None:
+    given = scene(asked=None)
+    assert complaints(given) == []
+    skipped = {each.check: each.found for each in judge(given) if each.state == "skipped"}
+    assert skipped["placement"] == skipped["model-path"] == "needs a configuration: -c"
+    assert "same-ray" not in skipped
+    (odd,) = complaints(scene({"gpu03": {"ray": "2.60.1"}}, asked=None))
+    assert (odd.check, odd.host, odd.state) == ("same-ray", "gpu03", "warning")
+
+
+def test_one_host_without_gpus_is_no_reason_to_complain() -> None:
+    lone = {"gpus": (), "driver_version": None, "hostname_addresses": ("127.0.1.1",)}
+    given = scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=spec(model(num_gpus=0), ray="on"))
+    assert complaints(given) == []
+    skipped = {each.check for each in judge(given) if each.state == "skipped"}
+    assert {"gpu-busy", "same-vllm", "data-network", "model-memory", "mtu"} <= skipped
+
+
+def test_where_nobody_answers_everything_else_is_skipped() -> None:
+    silent = {name: UnreachableError(name, "no answer from 10.0.0.1 in time", "is it up?") for name in HOSTS}
+    verdicts = judge(scene(silent))
+    assert {each.check for each in verdicts if each.state == "failed"} == {"tcp"}
+    assert {each.check for each in verdicts if each.state == "passed"} == set()
+
+
+def test_a_check_that_is_left_out_says_so() -> None:
+    given = scene({"gpu02": {"open_files": 1024}})
+    assert [each.check for each in complaints(given)] == ["open-files"]
+    assert complaints(given, ("open-files",)) == []
+    (left,) = [each for each in judge(given, ("open-files",)) if each.check == "open-files"]
+    assert (left.state, left.found) == ("skipped", "left out: --skip-check")
+
+
+def test_a_name_that_is_no_check_gets_the_nearest() -> None:
+    with pytest.raises(InputError) as raised:
+        refuse_unskippable(["open-file", "xyz", "memory"])
+    near, far = raised.value.faults
+    assert (near.where, near.problem, near.remedy) == (
+        "--skip-check open-file", "there is no such check", "did you mean open-files?",
+    )  # fmt: skip
+    assert far.remedy.startswith("checks are: tcp, ssh, ")
+
+
+@pytest.mark.parametrize("name", ["tcp", "ssh", "host-key", "login", "python", "ray-version", "placement"])
+def test_what_nothing_works_without_can_not_be_left_out(name: str) -> None:
+    with pytest.raises(InputError, match="can't be left out"):
+        judge(scene(), [name])
+
+
+def test_a_fault_that_was_left_out_is_no_fault_of_the_plan() -> None:
+    given = scene({"gpu02": {"python": "3.12.1"}}, skip=("same-python",))
+    assert given.plan is not None
+    assert given.faults == ()
+
+
+def test_a_fault_beside_a_plan_hides_nothing_else() -> None:
+    given = scene({"gpu02": {"python": "3.12.1"}, "gpu03": {"models": ()}, "gpu04": {"open_files": 1}})
+    assert {each.check for each in complaints(given)} == {"same-python", "open-files"}
+
+
+def test_commands_are_for_the_host_as_the_inventory_reaches_it() -> None:
+    hosts = inventory(host("gpu01", port=2222, user="ops", identity_file="/k e y"), host("gpu02", connection="local"))
+    bad = {name: {"gpus": tuple(gpu.__class__(**{**vars(gpu), "mig": True}) for gpu in facts(name).gpus)}
+           for name in hosts.names}  # fmt: skip
+    remedies = [each.remedy for each in complaints(scene(bad, hosts=hosts, asked=None))]
+    assert remedies == [
+        "ssh -t -p 2222 -i '/k e y' ops@10.0.0.1 sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",
+        "sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",
+    ]

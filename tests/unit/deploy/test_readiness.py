@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.config.program_files import load_program
+from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
+from flagscale_deploy.errors import DeployError, HostError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.planner import plan as make_plan
+from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, started
+from tests.unit.plan.given import TEMPLATES, inventory, model, planned, seen, spec
+
+LIMITS = Timeouts(ready=60.0, stall=0.3)
+LOG = [
+    "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
+    "(EngineCore pid=7) INFO 11-22 11:05:10 [core.py:9] Initializing a V1 LLM engine (v0.32.0) with config: x",
+    "(EngineCore pid=7) Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:05<00:05,  2.5s/it]",
+    "(EngineCore pid=7) INFO 11-22 11:05:11 [gpu_model_runner.py:1] Model loading took 14.2 GiB",
+    "(EngineCore pid=7) INFO 11-22 11:05:12 [kv_cache_utils.py:1] GPU KV cache size: 100,000 tokens",
+    "INFO:     Application startup complete.",
+]
+DEAD = [
+    "INFO 11-22 11:05:09 [api_server.py:1] vLLM API server version 0.32.0",
+    "(EngineCore pid=7) ERROR 11-22 11:05:09 [core.py:100] KeyError: 'layers.0.mlp.weight'",
+    "RuntimeError: Engine core initialization failed. See root cause above.",
+]
+
+
+def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str, float]:
+    fleet = FakeFleet(answering(watch=watch), HOSTS)
+    found = wait_ready(plan, fleet, started(plan), LIMITS, heard or Heard())
+    return {name: each.seconds for name, each in found.items()}
+
+
+def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    yield {"lines": LOG[:3]}
+    yield {"lines": LOG[3:]}
+    yield {"healthy": True}
+    yield {"ready": True, "token": " Hello"}
+
+
+def test_ready_is_a_token_and_its_stages_are_told_on_the_way() -> None:
+    heard = Heard()
+    took = wait(becomes_ready, heard=heard)
+    assert list(took) == ["qwen/0"]
+    assert 0 <= took["qwen/0"] < 30
+    texts = heard.texts("serve", "progress")
+    assert "loading weights" in texts
+    assert "weights loaded" in texts
+    assert texts[-1] == "answers /health; asking for a token"
+    assert [event.percent for event in heard.of("serve", "progress") if event.text == "loading weights"] == [50.0]
+    assert [(event.text, event.host) for event in heard.of("serve", "done")] == [("ready", "gpu01")]
+
+
+def test_progress_never_goes_back() -> None:
+    """Ray hands on lines of other hosts late."""
+    heard = Heard()
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": [LOG[4], LOG[2], LOG[3], LOG[4], LOG[0]]}
+        yield {"ready": True, "token": "x"}
+
+    wait(watch, heard=heard)
+    assert heard.texts("serve", "progress") == ["allocating the KV cache"]
+
+
+def test_the_watch_is_told_what_to_watch() -> None:
+    fleet = FakeFleet(answering(watch=becomes_ready), HOSTS)
+    wait_ready(PLAN, fleet, started(), LIMITS, Heard())
+    (call,) = fleet.sent("watch")
+    assert call.host == "gpu01"
+    assert call.args == {
+        "deployment": "qwen", "host": "gpu01", "pid": 100, "start_ticks": 7,
+        "log": "/state/logs/vllm_serve_qwen_0.sh.log", "url": "http://127.0.0.1:4567", "model": "/models/qwen",
+        "timeout": 60.0,
+    }  # fmt: skip
+
+
+def fails(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> DeployError:
+    with pytest.raises(DeployError) as raised:
+        wait(watch, plan, heard)
+    return raised.value
+
+
+def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": DEAD}
+        yield {"dead": True}
+
+    heard = Heard()
+    error = fails(watch, heard=heard)
+    assert isinstance(error, InstanceFailedError)
+    assert error.host == "gpu01"
+    assert error.lines == ("KeyError: 'layers.0.mlp.weight'",)
+    assert "qwen/0 ended" in str(error)
+    assert "KeyError: 'layers.0.mlp.weight'" in str(error)
+    assert "Engine core initialization failed" not in str(error)
+    assert [event.host for event in heard.of("serve", "failed")] == ["gpu01"]
+
+
+def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": ["one", "two", "three", "four"]}
+        yield {"dead": True}
+
+    error = fails(watch)
+    assert isinstance(error, InstanceFailedError)
+    assert error.lines == ("two", "three", "four")
+
+
+def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"timed_out": True, "why": "/health is 200, but a one-token completion fails: HTTP 500"}
+
+    error = fails(watch)
+    assert isinstance(error, InstanceFailedError)
+    assert "is not ready after 60 s (/health is 200, but a one-token completion fails: HTTP 500)" in error.problem
+
+
+KERNEL = "→ `journalctl -k` or `dmesg` on gpu01 says whether the kernel ended it"
+OOM = "the kernel has ended a process of this host for want of memory since the run began"
+
+
+@pytest.mark.parametrize(
+    ("line", "oom", "told", "points"),
+    [
+        ("INFO loading", "", "and left no error in its log: most likely it was killed", True),
+        ("INFO loading", OOM, f"s after its start; {OOM}", True),
+        ("ValueError: no weights", "", "s after its start", False),
+    ],
+    ids=["kill -9", "out of memory", "an error of its own"],
+)
+def test_an_end_without_a_word_says_what_it_may_be_and_where_to_look(
+    line: str, oom: str, told: str, points: bool
+) -> None:
+    error = fails(lambda *_: [{"lines": [line]}, {"dead": True, "oom": oom}])
+    assert told in str(error)
+    assert (KERNEL in str(error)) == points
+    assert ("most likely" in str(error)) == (points and not oom)
+
+
+def test_a_time_that_runs_out_names_the_setting_and_what_came_last() -> None:
+    loading = {"lines": ["Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:10<00:30, 10s/it]"]}
+    late = {"timed_out": True, "why": "refused"}
+    error = fails(lambda *_: [loading, late])
+    assert "is not ready after" in str(error)
+    assert "→ the last step of its log was: loading weights; raise deploy.timeouts.ready" in str(error)
+    assert "its log tells of no step of its start; raise deploy.timeouts.ready" in str(fails(lambda *_: [late]))
+
+
+def test_a_watch_that_ends_without_a_word_is_a_failure() -> None:
+    assert "cannot be watched any more" in str(fails(lambda _host, _args: [{"lines": ["x"]}]))
+
+
+def test_a_watch_that_fails_itself_is_its_hosts_error() -> None:
+    error = fails(lambda _host, _args: [Stderr(b"No space left on device\n"), Exit(1)])
+    assert isinstance(error, HostError)
+    assert "watch: exit status 1: No space left on device" in str(error)
+
+
+def test_a_lost_host_is_unreachable() -> None:
+    error = fails(lambda _host, _args: [UnreachableError("gpu01", "the SSH connection was lost")])
+    assert isinstance(error, UnreachableError)
+
+
+TWO = planned(inventory(*HOSTS), spec(model("a", tp=8, port=1), model("b", tp=8, port=2)))
+BESIDE = planned(inventory(*HOSTS), spec(model("a", tp=4, port=1), model("b", tp=4, port=2)))
+
+
+@pytest.mark.parametrize("plan", [TWO, BESIDE], ids=["on two hosts", "on one host"])
+def test_instances_are_awaited_at_the_same_time(plan: Plan) -> None:
+    meeting = threading.Barrier(2)
+
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        meeting.wait(10)
+        return becomes_ready(host, args)
+
+    heard = Heard()
+    assert sorted(wait(watch, plan, heard)) == ["a/0", "b/0"]
+    assert sorted(heard.texts("serve", "done")) == ["a/0: ready", "b/0: ready"]
+
+
+@pytest.mark.parametrize("plan", [TWO, BESIDE], ids=["on two hosts", "on one host"])
+def test_the_death_of_one_ends_the_wait_for_all(plan: Plan) -> None:
+    def watch(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        if "_b_" in args["log"]:
+            yield {"lines": DEAD}
+            yield {"dead": True}
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            yield None
+
+    began = time.monotonic()
+    error = fails(watch, plan)
+    assert time.monotonic() - began < 5
+    assert "b/0 ended" in str(error)
+
+
+def test_when_two_die_both_are_named() -> None:
+    meeting = threading.Barrier(2)
+
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        meeting.wait(10)
+        yield {"lines": [f"ValueError: {args['host']} is bad"]}
+        yield {"dead": True}
+
+    said = str(fails(watch, TWO))
+    assert "a/0 ended" in said
+    assert "b/0 ended" in said
+
+
+def program(folder: Path, port: int | None) -> Plan:
+    (folder / "app.py").write_text("")
+    asked = ServeSpec("app", (), entrypoint="app.py", source=str(folder / "app.yaml"), program_port=port)
+    return make_plan(inventory(*HOSTS), asked, seen(*HOSTS), "run", TEMPLATES, load_program(asked))
+
+
+def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
+    made, heard = program(tmp_path, 8123), Heard()
+    fleet = FakeFleet(answering(watch=lambda _host, _args: [{"ready": True, "at": "http://10.0.0.2:8123"}]), HOSTS)
+    assert wait_ready(made, fleet, started(made), LIMITS, heard)["app/0"].endpoint == "http://10.0.0.2:8123"
+    assert heard.texts("serve", "done") == ["ready at http://10.0.0.2:8123"]
+    (call,) = fleet.sent("watch")
+    assert call.args["program"] == {
+        "addresses": ["http://127.0.0.1:8123", "http://10.0.0.1:8123", "http://10.0.0.2:8123"]
+    }
+
+
+def test_a_program_that_has_done_its_work_is_no_failure(tmp_path: Path) -> None:
+    made, heard = program(tmp_path, None), Heard()
+    fleet = FakeFleet(answering(watch=lambda _host, _args: [{"finished": True}]), HOSTS)
+    assert wait_ready(made, fleet, started(made), LIMITS, heard)["app/0"].finished
+    assert heard.texts("serve", "done") == ["finished"]
+    assert [step.may_end for stage in made.stages for step in stage.steps if step.detached] == [True]
+
+
+def test_a_program_that_died_says_with_which_status(tmp_path: Path) -> None:
+    error = fails(lambda _host, _args: [{"dead": True, "exit_status": 7}], program(tmp_path, 8123))
+    assert re.search(r"app/0 ended \S+ s after its start with exit status 7", str(error))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id, write_scripts
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.paths import safe_name
+from tests.unit.plan.given import inventory, planned, spec
+
+
+def test_what_a_full_disk_does_not_take_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "report.json").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"report\.json: cannot be written: No space left on device\n.*exp_dir"):
+        RunFolder(tmp_path).write_json("report.json", {"verdict": "ready"})
+
+
+def test_run_ids_are_unique_and_their_names_sort_by_time() -> None:
+    made = [new_run_id() for _ in range(50)]
+    assert len(set(made)) == 50
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", each) for each in made)
+
+
+def test_a_run_has_a_folder_of_its_own_that_nobody_else_reads(tmp_path: Path) -> None:
+    folder = RunFolder.make(str(tmp_path / "outputs" / "qwen"), "run-1", str)
+    assert folder.path == tmp_path / "outputs" / "qwen" / "runs" / "run-1"
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert (folder.events, folder.logs) == (folder.path / "events.jsonl", folder.path / "logs")
+
+
+@pytest.mark.parametrize("in_the_way", ["", "outputs", "outputs/runs"])
+def test_a_place_that_cannot_be_is_bad_input(tmp_path: Path, in_the_way: str) -> None:
+    path = tmp_path / in_the_way
+    if in_the_way:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a file")
+    else:
+        RunFolder.make(str(tmp_path / "outputs"), "run-1", str)
+    with pytest.raises(InputError) as raised:
+        RunFolder.make(str(tmp_path / "outputs"), "run-1", str)
+    (fault,) = raised.value.faults
+    assert fault.where == str(tmp_path / "outputs/runs" / ("" if in_the_way else "run-1"))
+    assert fault.problem.startswith("cannot be made: ")
+    assert "experiment.exp_dir" in fault.remedy
+
+
+def test_the_plan_and_the_very_scripts_are_kept(tmp_path: Path) -> None:
+    folder = RunFolder.make(str(tmp_path), "run-1", lambda text: text.replace("s3cret", "[REDACTED]"))
+    made = planned(inventory("gpu01", "gpu02"), spec(ray="on", env={"A": "s3cret"}))
+    folder.write_plan(made)
+    text = (folder.path / "plan.json").read_text()
+    assert json.loads(text)["digest"] == made.digest
+    assert "s3cret" not in text
+    script = folder.path / "scripts" / "gpu01" / "ray_head.sh"
+    assert script.read_text() == made.scripts["gpu01"]["ray_head.sh"]
+    assert script.stat().st_mode & 0o100
+    assert (folder.path / "scripts" / "gpu02" / "ray_worker.sh").is_file()
+
+
+def test_scripts_are_written_over_those_of_before(tmp_path: Path) -> None:
+    for text in ("one, and longer\n", "two ünï\n"):
+        assert write_scripts(tmp_path, {"gpu01": {"a.sh": text}}) == [tmp_path / "gpu01" / "a.sh"]
+    assert (tmp_path / "gpu01" / "a.sh").read_text() == "two ünï\n"
+
+
+@pytest.mark.parametrize("host", ["../../etc", "..", ".", "/", "a/b", ".hidden", "-rf", "ünï code", "10.0.0.1"])
+def test_a_hosts_name_never_leads_out_of_the_folder(tmp_path: Path, host: str) -> None:
+    (written,) = write_scripts(tmp_path / "in", {host: {"a.sh": "x"}})
+    assert written.resolve().parent.parent == (tmp_path / "in").resolve()
+
+
+def test_two_hosts_never_share_a_folder() -> None:
+    names = ["a/b", "a_b", ".a", "a", "..", "_", "%2F", "a%2Fb", "A"]
+    assert len({safe_name(name) for name in names}) == len(names)

@@ -1,0 +1,315 @@
+"""What of a deployment is there, from answers as `remote/programs/inspect.py` gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.deploy.status import Status, look, summarize
+from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from tests.fakes import FakeFleet, Said
+from tests.unit.deploy.given import answering
+
+NOW = 2000.0
+INSTANCE = {
+    "name": "qwen/0", "model": "qwen", "replica": 0, "driver": "gpu01", "hosts": ["gpu01", "gpu02"],
+    "gpus": {"gpu01": [0], "gpu02": [0]},
+    "port": 4567, "endpoint": "http://10.0.0.1:4567/v1", "local_url": "http://127.0.0.1:4567", "served_name": "tiny",
+    "script": "vllm_serve_qwen_0.sh",
+}  # fmt: skip
+RAY = {"nodes": {"10.0.0.1": 1, "10.0.0.2": 1}, "missing": [], "available": {}}
+WELL = {"alive": True, "health": 200, "token": True, "why": ""}
+
+
+def record(*roles: str, **changed: Any) -> dict[str, Any]:
+    return {
+        "deployment": "qwen", "run_id": "run-1", "digest": "sha256:1", "head": "gpu01", "operator": "me@here",
+        "started_at": 1000.0, "roles": list(roles), "gpus": [0], "versions": {"ray": "2.60.0"}, "instances": [INSTANCE],
+        **changed,
+    }  # fmt: skip
+
+
+def head(**changed: Any) -> dict[str, Any]:
+    alive = changed.pop("alive", True)
+    processes = [{"role": "ray-head", "pid": 1, "alive": alive}, {"role": "engine", "pid": 2, "alive": alive}]
+    return {
+        "record": record("ray-head", "ray-nodes", "engine"), "processes": processes, "live": 14,
+        "instances": {"qwen/0": WELL}, "ray": RAY, **changed,
+    }  # fmt: skip
+
+
+def worker(**changed: Any) -> dict[str, Any]:
+    processes = [{"role": "ray-worker", "pid": 1, "alive": True}]
+    return {"record": record("ray-worker"), "processes": processes, "live": 6, "instances": {}, "ray": None, **changed}
+
+
+NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instances": {}, "ray": None}
+LOST = UnreachableError("gpu02", "no answer")
+
+
+def status(one: dict[str, Any] | HostError, two: dict[str, Any] | HostError) -> Status:
+    return summarize("qwen", {"gpu01": one, "gpu02": two}, NOW)
+
+
+def test_ready_is_what_answers_with_every_node_there() -> None:
+    found = status(head(), worker())
+    assert (found.state, found.exit_code, found.live_processes) == ("ready", 0, 20)
+    assert (found.run_id, found.digest, found.head, found.operator) == ("run-1", "sha256:1", "gpu01", "me@here")
+    (instance,) = found.instances
+    assert (instance.state, instance.endpoint, instance.served_name) == ("ready", "http://10.0.0.1:4567/v1", "tiny")
+    assert [(host.host, host.state, host.processes, host.uptime) for host in found.hosts] == [
+        ("gpu01", "running", 14, 1000.0), ("gpu02", "running", 6, 1000.0),
+    ]  # fmt: skip
+
+
+ON_HEAD = {"gcs_server": 1, "raylet": 1, "rank": 1}
+HANGS = {**WELL, "health": None, "token": None, "why": "it does not answer: timed out"}
+UNANSWERED = {"qwen/0": {**WELL, "token": None, "why": "it does not answer: timed out"}}
+
+
+def gone(record_: dict[str, Any]) -> dict[str, Any]:
+    return {**NOTHING, "record": {**record_, "stopped_at": 1500.0}}
+
+
+STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, str, str, int]] = {
+    "a node is missing": (
+        head(ray={"nodes": {"10.0.0.1": 1}, "missing": ["10.0.0.2: no node"]}), worker(), "unwell", "ready", 1),
+    "the server does not answer yet": (
+        head(instances={"qwen/0": {**WELL, "health": None, "token": None, "why": "refused"}}), worker(),
+        "starting", "starting", 1),
+    "health without a token": (
+        head(instances={"qwen/0": {**WELL, "token": False, "why": "HTTP 500"}}), worker(), "unwell", "unwell", 1),
+    "the engine is gone": (
+        head(alive=False, instances={"qwen/0": {**WELL, "alive": False, "why": "its process is gone"}}), worker(),
+        "dead", "dead", 1),
+    "everything on the worker is gone": (head(), worker(live=0), "unwell", "ready", 1),
+    "the worker cannot be reached": (head(), LOST, "UNKNOWN", "ready", 3),
+    "the driver cannot be reached": (LOST, worker(), "UNKNOWN", "UNKNOWN", 3),
+    "the worker's raylet is gone, /health is 200": (
+        head(ranks=ON_HEAD), worker(ranks={"rank": 1}), "unwell", "unwell", 1),
+    "the head of Ray is gone, /health is 200": (
+        head(ranks={"raylet": 1, "rank": 1}, ray={"why": "gcs_server is gone"}), worker(ranks={"raylet": 1, "rank": 1}),
+        "unwell", "unwell", 1),
+    "the engine has died behind its server": (
+        head(instances={"qwen/0": {**WELL, "health": 503, "token": None, "why": "/health answers 503"}}), worker(),
+        "unwell", "unwell", 1),
+    "no token comes": (head(instances=UNANSWERED), worker(), "unwell", "unwell", 1),
+    "it was ready, and hangs": (
+        head(instances={"qwen/0": {**HANGS, "ready_at": 1500.0}}), worker(), "unwell", "unwell", 1),
+    "it loads, and listens late": (head(instances={"qwen/0": HANGS}), worker(), "starting", "starting", 1),
+    "stopped": (gone(record("engine")), gone(record("ray-worker")), "stopped", "stopped", 0),
+    "stopped, but one host has survivors": (
+        gone(record("engine")), {**gone(record("ray-worker")), "live": 2}, "leftovers", "stopped", 1),
+    "stopped, one host UNKNOWN": (gone(record("engine")), LOST, "UNKNOWN", "stopped", 3),
+    "the driver's record is lost": ({**NOTHING, "live": 3}, worker(), "UNKNOWN", "UNKNOWN", 3),
+    "the head was restarted": (
+        {**head(alive=False, live=0, ray=None), "instances": {}}, worker(), "dead", "UNKNOWN", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two", "state", "instance", "code"), STATES.values(), ids=STATES.keys())
+def test_states(
+    one: dict[str, Any] | HostError, two: dict[str, Any] | HostError, state: str, instance: str, code: int
+) -> None:
+    found = status(one, two)
+    assert (found.state, found.exit_code) == (state, code)
+    assert [each.state for each in found.instances] == [instance]
+
+
+def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it() -> None:
+    found = status(head(ranks=ON_HEAD), worker(ranks={"rank": 1}))
+    assert found.instances[0].problem == "Ray's raylet is gone on gpu02"
+    assert [host.problem for host in found.hosts] == ["", "Ray's raylet is gone"]
+    assert not found.well
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "problem"),
+    [
+        ({"rank": 1}, {}, "gpu02 has 0 of 1 ranks; it does not answer: timed out"),
+        ({"rank": 1}, {"rank": 1}, "it does not answer: timed out"),
+        ({}, {}, "it does not answer: timed out"),
+    ],
+    ids=["one is gone", "all are there", "names that are not known"],
+)
+def test_a_host_that_lacks_ranks_is_named_where_no_token_comes(
+    one: dict[str, int], two: dict[str, int], problem: str
+) -> None:
+    raylet = {"raylet": 1}
+    found = status(
+        head(ranks={"gcs_server": 1, **raylet, **one}, instances=UNANSWERED), worker(ranks={**raylet, **two})
+    )
+    assert (found.instances[0].state, found.instances[0].problem) == ("unwell", problem)
+
+
+def test_an_engines_figures_are_shown_and_a_full_cache_with_requests_that_wait_is_said() -> None:
+    for used, waiting, problem in ((0.995, 3, "its KV cache is full (100%), and 3 requests wait"), (0.995, 0, ""),
+                                   (0.5, 3, "")):  # fmt: skip
+        metrics = {"running": 8.0, "waiting": waiting, "kv_cache": used}
+        found = status(head(instances={"qwen/0": {**WELL, "metrics": metrics}}), worker())
+        assert (found.state, found.instances[0].problem) == ("ready", problem)
+        assert found.json()["instances"][0]["metrics"] == metrics
+
+
+def test_a_router_counts_like_an_instance_and_is_the_entrance() -> None:
+    router = {
+        **INSTANCE,
+        "name": "qwen/router",
+        "replica": None,
+        "gpus": {},
+        "hosts": ["gpu01"],
+        "endpoint": "http://r",
+    }
+    known = record("ray-head", "engine", routers=[router])
+    well = {"qwen/0": WELL, "qwen/router": WELL}
+    found = status(head(record=known, instances=well), worker())
+    assert found.state == "ready"
+    assert [(each.name, each.replica, each.endpoint) for each in found.entrances] == [("qwen/router", None, "http://r")]
+    late = {**WELL, "health": None, "token": None, "why": "refused"}
+    assert status(head(record=known, instances={**well, "qwen/router": late}), worker()).state == "starting"
+
+
+def test_nothing_recorded_is_absent() -> None:
+    found = status(NOTHING, NOTHING)
+    assert (found.state, found.exit_code, found.instances, found.run_id) == ("absent", 0, (), None)
+
+
+def test_processes_without_any_record_are_leftovers() -> None:
+    found = status({**NOTHING, "live": 3}, NOTHING)
+    assert (found.state, found.exit_code, found.live_processes) == ("leftovers", 1, 3)
+    assert [host.state for host in found.hosts] == ["running", "absent"]
+
+
+def test_nobody_reached_is_unknown_and_not_absent() -> None:
+    found = status(UnreachableError("gpu01", "no answer"), LOST)
+    assert (found.state, found.exit_code) == ("UNKNOWN", 3)
+    assert [host.problem for host in found.hosts] == ["no answer", "no answer"]
+
+
+def test_a_failing_program_is_unknown_too() -> None:
+    assert status(RemoteError("gpu01", "inspect: exit status 1"), worker()).state == "UNKNOWN"
+
+
+def test_the_newest_record_tells_what_the_deployment_is() -> None:
+    old = {**NOTHING, "record": record("engine", run_id="run-0", started_at=1.0, instances=[], stopped_at=5.0)}
+    found = status(head(), old)
+    assert found.run_id == "run-1"
+    assert len(found.instances) == 1
+
+
+def test_a_lost_host_of_an_instance_is_named() -> None:
+    assert status(head(), LOST).instances[0].problem == "gpu02 cannot be reached"
+
+
+def test_engine_processes_that_are_gone_are_counted() -> None:
+    found = status(
+        head(alive=False, instances={"qwen/0": {**WELL, "alive": False, "why": "its process is gone"}}), worker()
+    )
+    assert found.hosts[0].problem == "1 engine processes are gone"
+    assert found.instances[0].problem == "its process is gone"
+
+
+def test_a_clock_that_was_set_back_makes_no_crash() -> None:
+    assert summarize("qwen", {"gpu01": head()}, now=1.0).hosts[0].uptime is not None
+
+
+def test_it_is_json() -> None:
+    said = json.loads(json.dumps(status(head(), LOST).json()))
+    assert said["schema"] == 1
+    assert said["state"] == "UNKNOWN"
+    assert said["hosts"][1] == {
+        "host": "gpu02", "state": "UNKNOWN", "roles": [], "processes": 0, "gpus": [], "uptime": None, "versions": None,
+        "problem": "no answer",
+    }  # fmt: skip
+    assert said["instances"][0]["gpus"] == {"gpu01": [0], "gpu02": [0]}
+
+
+def test_all_hosts_are_asked() -> None:
+    def inspect(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield head() if host.name == "gpu01" else worker()
+
+    fleet = FakeFleet(answering(inspect=inspect), ["gpu01", "gpu02"])
+    assert look(fleet, "qwen", now=NOW) == status(head(), worker())
+    assert {(call.args["host"], call.args["ask"]) for call in fleet.calls} == {("gpu01", True), ("gpu02", True)}
+    look(fleet, "qwen", ask=False)
+    assert fleet.calls[-1].args["ask"] is False
+
+
+PROGRAM = {
+    **INSTANCE, "name": "app/0", "engine": "program", "endpoint": "http://10.0.0.1:8123",
+    "addresses": {"http://127.0.0.1:8123": "http://10.0.0.1:8123", "http://10.0.0.2:8123": "http://far"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "overall", "endpoint", "code"),
+    [
+        ({"alive": True, "token": True, "at": "http://10.0.0.2:8123"}, "ready", "ready", "http://far", 0),
+        ({"alive": True, "token": False, "at": None, "why": "refused"}, "starting", "starting", PROGRAM["endpoint"], 1),
+        ({"alive": False, "finished": True}, "finished", "finished", PROGRAM["endpoint"], 0),
+        ({"alive": False, "why": "it ended with exit status 7"}, "dead", "dead", PROGRAM["endpoint"], 1),
+    ],
+)
+def test_a_program_serves_finishes_or_dies(
+    said: dict[str, Any], state: str, overall: str, endpoint: str, code: int
+) -> None:
+    answer = {"health": None, "token": None, "why": "", **said}
+    recorded = record("ray-head", "engine", instances=[PROGRAM])
+    processes = [{"role": "engine", "pid": 2, "alive": said["alive"]}]
+    found = status(head(record=recorded, instances={"app/0": answer}, processes=processes), worker())
+    (instance,) = found.instances
+    assert (instance.state, instance.problem, instance.endpoint) == (state, answer["why"], endpoint)
+    assert (found.state, found.exit_code) == (overall, code)
+    assert ("gone" in found.hosts[0].problem) == (state == "dead")
+
+
+SUPERVISED: dict[str, Any] = {
+    "state": "running", "restarts": 0, "in_a_row": 0, "max": 5, "last_restart": None, "last_exit": "", "healthy": True,
+    "why": "", "supervised": True, "alive": True,
+}  # fmt: skip
+DIED = "was ended by SIGKILL after 9 s; restart 2 of 5 in 2 s"
+RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
+    "it never died": ({}, {}, "ready", "ready", ""),
+    "it came back": ({"restarts": 2, "in_a_row": 2, "last_restart": 1500.0}, {}, "ready", "ready", ""),
+    "it waits": (
+        {"state": "restarting", "in_a_row": 2, "healthy": False, "why": DIED, "alive": False},
+        {"alive": False, "token": None, "health": None, "why": "gone"}, "restarting", "restarting", DIED),
+    "it loads again": (
+        {"in_a_row": 2, "restarts": 2, "healthy": False, "last_exit": "was ended by SIGKILL"},
+        {"token": None, "health": None, "why": "it does not answer"}, "restarting", "restarting",
+        "loading: restart 2 of 5, it was ended by SIGKILL"),
+    "it was given up": (
+        {"state": "gave up", "restarts": 5, "alive": False, "supervised": False, "why": "gave up after 5 restarts"},
+        {"alive": False, "token": None, "health": None, "why": "its process is gone"}, "dead", "gave up",
+        "gave up after 5 restarts"),
+    "its supervisor is gone, and it is not": (
+        {"supervised": False}, {}, "ready", "ready", "its supervisor is gone: it will not be started again"),
+    "both are gone": (
+        {"supervised": False, "alive": False}, {"alive": False, "token": None, "health": None, "why": "gone"},
+        "dead", "dead", "gone"),
+    "it has hung since": (
+        {"in_a_row": 1, "restarts": 1}, {"token": None, "health": 503, "why": "/health answers 503"},
+        "unwell", "unwell", "/health answers 503"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RESTARTS)
+def test_restarts_are_told_as_they_are(case: str) -> None:
+    supervised, said, overall, state, problem = RESTARTS[case]
+    answer = head(instances={"qwen/0": {**WELL, **said, "restarts": {**SUPERVISED, **supervised}}})
+    found = status(answer, worker())
+    (instance,) = found.instances
+    assert (found.state, instance.state, instance.problem) == (overall, state, problem)
+    assert instance.restarts == supervised.get("restarts", 0)
+    assert instance.last_restart == supervised.get("last_restart")
+    assert found.well == (state == "ready")
+    assert found.exit_code == (0 if state == "ready" else 1)
+
+
+def test_without_a_supervisor_nothing_is_counted() -> None:
+    (instance,) = status(head(), worker()).instances
+    assert (instance.restarts, instance.last_restart) == (None, None)

@@ -1,0 +1,252 @@
+"""What is seen on hosts while engines start, from answers as `watch_ranks` and `ray_nodes` give them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.config.program_files import load_program
+from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.deploy import watchdog
+from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
+from flagscale_deploy.deploy.watchdog import RankLostError
+from flagscale_deploy.errors import DeployError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.planner import plan as make_plan
+from tests.fakes import FakeFleet, Said, silence_until
+from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, started
+from tests.unit.plan.given import TEMPLATES, inventory, seen
+
+LOST = {"gone": [{"pid": 267, "part": "rank", "title": "ray::RayWorkerProc"}]}
+READY = {"ready": True, "token": "x"}
+Answer = Callable[[Host, dict[str, Any]], Iterable[Said]]
+
+
+def wait(
+    heard: Heard, *, watch: Answer, watch_ranks: Answer, stall: float = 0.2, plan: Plan = PLAN, **modules: Answer
+) -> list[str]:
+    fleet = FakeFleet(answering(watch=watch, watch_ranks=watch_ranks, **modules), HOSTS)
+    wait_ready(plan, fleet, started(plan), Timeouts(ready=60.0, stall=stall), heard)
+    return [call.module for call in fleet.calls]
+
+
+def notes(heard: Heard) -> list[tuple[str, str]]:
+    return [(event.host, event.text) for event in heard.of("serve", "note")]
+
+
+def until(heard: Heard, text: str, then: Said) -> Iterator[Said]:
+    """Silence until something has been said."""
+    end = time.monotonic() + 10
+    while not any(text in said for _, said in notes(heard)):
+        assert time.monotonic() < end, notes(heard)
+        yield None
+    yield then
+
+
+def forever(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    return silence_until(threading.Event(), 30)
+
+
+def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.2)
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu02":
+            yield LOST
+        yield from silence_until(threading.Event(), 30)
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": ["ERROR 11-22 10:26:00 [core.py:1] KeyError: 'x'"]}
+        yield from silence_until(threading.Event(), 30)
+
+    began = time.monotonic()
+    with pytest.raises(RankLostError) as raised:
+        wait(heard, watch=watch, watch_ranks=ranks)
+    assert time.monotonic() - began < 5
+    assert (raised.value.host, raised.value.exit_code) == ("gpu02", 5)
+    assert "ray::RayWorkerProc (process 267) ended before the deployment was ready" in str(raised.value)
+    assert "KeyError: 'x'" in str(raised.value)
+    assert ("gpu02", "ray::RayWorkerProc (process 267) is gone") in notes(heard)
+
+
+def test_a_rank_that_the_kernel_ended_for_want_of_memory_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.2)
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        if host.name == "gpu02":
+            yield {**LOST, "oom": "the kernel has ended a process"}
+        yield from silence_until(threading.Event(), 30)
+
+    with pytest.raises(RankLostError) as raised:
+        wait(heard, watch=forever, watch_ranks=ranks)
+    assert "ended before the deployment was ready; the kernel has ended a process" in str(raised.value)
+    assert "→ `journalctl -k` or `dmesg` on gpu02" in str(raised.value)
+    assert ("gpu02", "ray::RayWorkerProc (process 267) is gone; the kernel has ended a process") in notes(heard)
+
+
+@pytest.mark.parametrize(
+    ("line", "blamed"),
+    [("ray.exceptions.ActorDiedError: The actor died unexpectedly before", True), ("KeyError: 'x'", False)],
+)
+def test_an_engine_that_ends_because_of_it_says_so_itself(line: str, blamed: bool) -> None:
+    heard = Heard()
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": [f"ERROR 11-22 10:26:00 [core.py:1] {line}"]}
+        yield from until(heard, "is gone", {"dead": True})
+
+    with pytest.raises(DeployError) as raised:
+        wait(heard, watch=watch, watch_ranks=lambda *_: [LOST, *[None] * 1000])
+    error = raised.value
+    assert isinstance(error, InstanceFailedError)
+    assert ("after gpu0" in str(error)) == blamed
+    assert line in str(error)
+
+
+def test_a_program_of_the_users_own_may_end_what_it_likes_but_not_ray(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("")
+    asked = ServeSpec("app", (), entrypoint="app.py", source=str(tmp_path / "app.yaml"), program_port=8123)
+    plan = make_plan(inventory(*HOSTS), asked, seen(*HOSTS), "run", TEMPLATES, load_program(asked))
+    heard = Heard()
+    wait(
+        heard,
+        watch=lambda *_: until(heard, "is gone", {"ready": True, "at": ""}),
+        watch_ranks=lambda *_: [LOST],
+        plan=plan,
+    )
+    raylet = {"gone": [{"pid": 7, "part": "raylet", "title": "raylet"}]}
+    with pytest.raises(RankLostError):
+        wait(Heard(), watch=forever, watch_ranks=lambda *_: [raylet], plan=plan)
+
+
+def test_hosts_are_watched_until_the_last_instance_is_ready() -> None:
+    heard = Heard()
+    modules = wait(heard, watch=lambda *_: [READY], watch_ranks=forever)
+    assert sorted(modules) == ["watch", "watch_ranks", "watch_ranks"]
+    assert notes(heard) == []
+
+
+def test_a_host_that_cannot_be_watched_is_said_and_ends_nothing() -> None:
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield UnreachableError(host.name, "the connection was lost") if host.name == "gpu02" else {}
+
+    wait(heard, watch=lambda *_: until(heard, "connection was lost", READY), watch_ranks=ranks)
+    assert notes(heard) == [("gpu02", "its processes cannot be watched: the connection was lost")]
+
+
+def still(seconds: float, *stopped: str, used: float | None = None) -> dict[str, Any]:
+    group = {"read": seconds, "used": seconds if used is None else used, "stopped": list(stopped)}
+    return {"still": {"": group}, "ranks": {}}
+
+
+def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield still(0.0)
+        while not any("nothing moves" in text for _, text in notes(heard)):
+            yield still(31.0, *(["ray::RayWorkerProc"] if host.name == "gpu02" else []))
+            yield None
+        yield from silence_until(threading.Event(), 30)
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield from until(heard, "nothing moves", {"lines": ["INFO loading"]})
+        yield from until(heard, "moves again", READY)
+
+    wait(heard, watch=watch, watch_ranks=ranks)
+    texts = [text for _, text in notes(heard)]
+    assert texts[0].startswith("nothing moves on gpu0")
+    assert "no log line, no byte read, no CPU time used for" in texts[0]
+    assert texts[1:] == ["it moves again"]
+
+
+def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
+    heard = Heard()
+    told = {name: threading.Event() for name in HOSTS}
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        for _ in range(100):
+            yield still(0.1 if host.name == "gpu02" else 60.0)
+            yield None
+        told[host.name].set()
+        yield from silence_until(threading.Event(), 30)
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield from silence_until(told["gpu01"])
+        yield from silence_until(told["gpu02"])
+        yield READY
+
+    wait(heard, watch=watch, watch_ranks=ranks)
+    assert notes(heard) == []
+
+
+def test_cpu_time_that_is_used_is_said_more_softly() -> None:
+    """Capturing graphs and compiling log nothing for minutes, and compute; a rank that waits for another one spins."""
+    heard = Heard()
+
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        while True:
+            yield still(31.0, used=0.0 if host.name == "gpu02" else None)
+            yield None
+
+    wait(heard, watch=lambda *_: until(heard, "no byte read", READY), watch_ranks=ranks)
+    ((_, text),) = [each for each in notes(heard) if "gpu01, gpu02" in each[1]] or notes(heard)[-1:]
+    assert text.startswith("no log line, no byte read on ")
+    assert text.endswith("; CPU is used on gpu02: compiling, or spinning while it waits")
+
+
+ASKS = "INFO 11-22 10:58:53 [ray_utils.py:607] No current placement group found. Creating a new placement group."
+WAITS = "INFO 11-22 10:59:03 [ray_utils.py:468] Waiting for creating a placement group of specs for 10 seconds. \
+specs=[{'node:10.0.0.1': 0.001, 'GPU': 1.0}, {'GPU': 1.0}]. Check `ray status`"
+COUNT = {"nodes": {"10.0.0.1": 1, "10.0.0.2": 0}, "missing": [], "available": {"GPU": 1.0}}
+
+
+@pytest.mark.parametrize(("line", "more"), [(ASKS, {"pending": 2.0}), (WAITS, {})], ids=["Ray says so", "vLLM says so"])
+def test_gpus_that_ray_cannot_give_are_said_with_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, line: str, more: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    heard = Heard()
+    modules = wait(
+        heard,
+        watch=lambda *_: chain({"lines": [line]}, until(heard, "placement group", READY)),
+        watch_ranks=forever,
+        ray_nodes=lambda *_: [{**COUNT, **more}],
+    )
+    assert "ray_nodes" in modules
+    assert notes(heard) == [
+        ("gpu01", "the engine waits for its placement group: it needs 2 GPUs, Ray has 1 (10.0.0.1: 1, 10.0.0.2: 0), "
+                  "1 of them free"),
+    ]  # fmt: skip
+
+
+def chain(first: Said, rest: Iterable[Said]) -> Iterator[Said]:
+    yield first
+    yield from rest
+
+
+def test_gpus_that_ray_gives_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    heard, asked = Heard(), threading.Event()
+
+    def nodes(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        asked.set()
+        yield {**COUNT, "pending": 0}
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        yield {"lines": [ASKS]}
+        yield from silence_until(asked)
+        yield READY
+
+    wait(heard, watch=watch, watch_ranks=forever, ray_nodes=nodes)
+    assert notes(heard) == []

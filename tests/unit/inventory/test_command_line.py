@@ -1,0 +1,71 @@
+"""Command lines that a user is told to paste: they name the hosts that the command before them was about."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flagscale_deploy import api
+from flagscale_deploy.api.request import Options, load_request
+from flagscale_deploy.cli import cli
+from flagscale_deploy.deploy.status import Status
+from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.inventory.load import local_inventory
+from tests.unit.plan.given import inventory
+
+HOSTS = "hosts: [{name: gpu01, address: 10.0.0.1, gpus: 8}]\n"
+SERVE = "model_args: {q: {model-tag: /m, port: 4567}}\ndeploy: {command-line-mode: true, models: {q: {num_gpus: 1}}}\n"
+RUNNER = SERVE + "experiment: {exp_name: q, runner: {hostfile: hosts.txt%s}}\n"
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my hosts.yaml").write_text(HOSTS)
+    (tmp_path / "hosts.txt").write_text("10.0.0.1 slots=8\n")
+    (tmp_path / "qwen.yaml").write_text(SERVE)
+    (tmp_path / "named.yaml").write_text(RUNNER % "")
+    (tmp_path / "port.yaml").write_text(RUNNER % ", ssh_port: 2222")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options("my hosts.yaml", name="q"), ["-i", "my hosts.yaml"]),
+        (Options("my hosts.yaml", "qwen.yaml"), ["-i", "my hosts.yaml"]),
+        (Options("my hosts.yaml", "port.yaml"), ["-i", "my hosts.yaml", "-c", "port.yaml"]),
+        (Options(None, "named.yaml"), ["-c", "named.yaml"]),
+        (Options(None, "qwen.yaml", ("experiment.runner.hostfile=hosts.txt", "deploy.timeouts.ready=9")),
+         ["-c", "qwen.yaml", "experiment.runner.hostfile=hosts.txt"]),
+        (Options(name="q"), []),
+    ],
+)  # fmt: skip
+def test_the_hosts_of_a_command_are_named_to_the_next_one(options: Options, words: list[str]) -> None:
+    hosts = load_request(options).inventory
+    told = shlex.split(again(hosts, "stop", "other"))
+    assert told == ["flagscale-deploy", "stop", *words, "--name", "other"]
+    overrides = tuple(word for word in words if "=" in word)
+    chosen = dict(zip(told[2::2], told[3::2], strict=False))
+    assert load_request(Options(chosen.get("-i"), chosen.get("-c"), overrides, "other")).inventory.hosts == hosts.hosts
+
+
+def test_an_inventory_that_was_made_elsewhere_is_named_by_its_source() -> None:
+    assert again(inventory("gpu01"), "cleanup", "q").startswith("flagscale-deploy cleanup -i ")
+    assert again(local_inventory(), "stop", "q") == "flagscale-deploy stop --name q"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], True), (["-i", "my hosts.yaml"], False), (["-c", "qwen.yaml"], False)]
+)
+def test_a_command_that_looks_at_this_machine_only_says_so(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], said: bool
+) -> None:
+    empty = Status("q", "absent", None, None, None, None, None, None, (), ())
+    monkeypatch.setattr(api, "status", lambda *_words, **_settings: empty)
+    result = CliRunner().invoke(cli, ["status", "--name", "q", *words])
+    assert result.exit_code == 0
+    assert ("neither -i nor -c: this is about this machine only" in result.stderr) == said

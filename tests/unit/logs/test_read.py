@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.logs import diagnose, diagnose_folder, read_logs
+from tests.fakes import FakeFleet, Said
+from tests.unit.deploy.given import answering
+
+
+def test_lines_are_handed_on_with_host_and_file() -> None:
+    def follow(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+        yield {"file": "logs/e.log", "lines": [f"{host.name} one", "two"]}
+        yield {"file": "logs/r.log", "lines": ["three"]}
+        yield {"file": "logs/e.log", "lines": ["four"]}
+
+    seen: list[tuple[str, str, str]] = []
+    adding = threading.Lock()
+
+    def show(host: str, file: str, lines: Sequence[str]) -> None:
+        with adding:
+            seen.extend((host, file, line) for line in lines)
+
+    fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
+    assert read_logs(fleet, "qwen", show, tail=10, follow=False, kinds=["engine"]) == {"gpu01": 2, "gpu02": 2}
+    assert [each for each in seen if each[0] == "gpu02"] == [
+        ("gpu02", "logs/e.log", "gpu02 one"), ("gpu02", "logs/e.log", "two"), ("gpu02", "logs/r.log", "three"),
+        ("gpu02", "logs/e.log", "four"),
+    ]  # fmt: skip
+    assert {tuple(sorted(call.args)) for call in fleet.calls} == {("deployment", "follow", "host", "kinds", "tail")}
+
+
+def test_all_hosts_are_followed_at_once_however_many() -> None:
+    meeting = threading.Barrier(5)
+
+    def follow(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+        meeting.wait(10)
+        yield {"file": "e", "lines": ["x"]}
+
+    fleet = FakeFleet(answering(follow=follow), [f"gpu0{at}" for at in range(5)], forks=2)
+    found = read_logs(fleet, "qwen", lambda *_: None, tail=None, follow=True, kinds=None)
+    assert set(found.values()) == {1}
+
+
+def write(folder: Path, name: str, *lines: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_the_cause_is_found_in_collected_logs_of_any_host(tmp_path: Path) -> None:
+    write(tmp_path, "gpu01/logs/vllm_serve_qwen_0.log", "RuntimeError: Engine core initialization failed.")
+    write(
+        tmp_path, "gpu02/ray/session_1/logs/worker-1-2-3.err", "INFO x", "torch.OutOfMemoryError: CUDA out of memory."
+    )
+    found = diagnose_folder(tmp_path)
+    assert found is not None
+    assert (found.host, found.file) == ("gpu02", "worker-1-2-3.err")
+    assert found.cause == "the model with its KV cache does not fit"
+
+
+def test_what_scripts_and_engines_say_comes_before_rays_own_logs(tmp_path: Path) -> None:
+    write(tmp_path, "gpu01/ray/session_1/logs/raylet.err", "ValueError: of the raylet")
+    write(tmp_path, "gpu02/logs/vllm_serve_qwen_0.log", "ValueError: of the engine")
+    found = diagnose_folder(tmp_path)
+    assert found is not None
+    assert found.line == "ValueError: of the engine"
+
+
+def test_scripts_and_earlier_runs_are_no_evidence(tmp_path: Path) -> None:
+    write(tmp_path, "gpu01/scripts/ray_head.sh", "echo 'ERROR: No space left on device'")
+    write(tmp_path, "gpu01/logs/vllm_serve_qwen_0.previous.log", "OSError: No space left on device")
+    write(tmp_path, "gpu01/ray/previous-session_1/logs/raylet.out", "OSError: No space left on device")
+    assert diagnose_folder(tmp_path) is None
+
+
+def test_only_the_end_of_a_huge_log_is_read_and_bytes_that_are_no_text_are_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnose, "DIAGNOSED_BYTES", 1000)
+    path = tmp_path / "gpu01" / "logs" / "e.log"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"ValueError: long ago\n" + b"\xff" * 2000 + b"\nKeyError: 'now'\n")
+    found = diagnose_folder(tmp_path)
+    assert found is not None
+    assert found.line == "KeyError: 'now'"
+
+
+def test_an_empty_folder_has_no_cause(tmp_path: Path) -> None:
+    assert diagnose_folder(tmp_path) is None

@@ -1,0 +1,428 @@
+"""The only writer to the terminal: what it lets through, and how it fits."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console as RichConsole
+from rich.table import Table
+from rich.text import Text
+
+from flagscale_deploy import api
+from flagscale_deploy.api.cases import Case
+from flagscale_deploy.api.smoke import Smoke
+from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
+from flagscale_deploy.deploy.run_folder import RunFolder
+from flagscale_deploy.deploy.status import HostStatus, InstanceStatus, Status
+from flagscale_deploy.deploy.stop import HostStop, StopReport
+from flagscale_deploy.diagnosis.find import Diagnosis
+from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
+from flagscale_deploy.events import Event
+from flagscale_deploy.facts.model import Observation
+from flagscale_deploy.logs import Collected
+from flagscale_deploy.output.check import show_check
+from flagscale_deploy.output.console import Console, _aligned, _folding
+from flagscale_deploy.output.hosts import show_inventory, show_outcomes
+from flagscale_deploy.output.logs import line_printer, show_collected
+from flagscale_deploy.output.plan import show_plan
+from flagscale_deploy.output.run import curl, run_json, show_run, show_run_failure
+from flagscale_deploy.output.smoke import show_smoke
+from flagscale_deploy.output.status import show_status
+from flagscale_deploy.output.stop import show_stop
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.transport.base import Outcome
+from tests.unit.deploy.given import PLAN
+from tests.unit.plan.given import facts, host, inventory
+
+EVIL = "[/evil][red]x[/red] \x1b]0;title\x07\x1b[2J\x9b31m\rover\x08\u202e\ud800 :smile: s3cret"
+"""Markup, a window's title, a cleared screen, a C1 sequence, text over text, and a secret."""
+
+FORBIDDEN = ("\x1b", "\x07", "\x9b", "\r", "\x08", "\u202e", "s3cret")
+
+
+HOSTILE_NAME = 'it\'s $(x) "q" ü'
+
+
+class Terminal:
+    """A console that writes to memory, as wide as a test wants it."""
+
+    def __init__(self, width: int = 200, **settings: bool) -> None:
+        self.console = Console(redactor=Redactor(["s3cret"]), **settings)
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.console.out.file, self.console.err.file = self.out, self.err
+        self.console.out.width = self.console.err.width = width
+
+    @property
+    def text(self) -> str:
+        return self.out.getvalue() + self.err.getvalue()
+
+
+def harmless(text: str) -> None:
+    for each in FORBIDDEN:
+        assert each not in text
+    text.encode()
+
+
+@pytest.mark.parametrize("method", ["print", "error", "note"])
+def test_a_line_is_what_it_is_without_what_plays_with_the_terminal(method: str) -> None:
+    terminal = Terminal()
+    getattr(terminal.console, method)(f"a\tb {EVIL}")
+    harmless(terminal.text)
+    assert "[/evil][red]x[/red] \\x1b]0;title\\x07" in terminal.text
+    assert ":smile:" in terminal.text
+    assert "[REDACTED]" in terminal.text
+
+
+def test_colours_of_logs_are_dropped_and_words_stay() -> None:
+    terminal = Terminal()
+    terminal.console.print("\x1b[36m(EngineCore pid=1)\x1b[0m ready ünï 模型")
+    assert terminal.text == "(EngineCore pid=1) ready ünï 模型\n"
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_line_is_never_wrapped_and_a_table_folds(width: int) -> None:
+    long = "word " * 60
+    terminal = Terminal(width)
+    terminal.console.print(long)
+    assert terminal.text == long + "\n"
+    terminal = Terminal(width)
+    terminal.console.table("title", ("A", "B"), [("x", long), (7, None)])
+    assert all(len(line) <= width for line in terminal.text.splitlines())
+    assert terminal.text.split() == ["title", "A", "B", "x", *long.split(), "7", "None"]
+
+
+def test_json_is_json_whatever_it_holds_and_redacted(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(redactor=Redactor(["s3cret"])).json({"a": "ünï \x1b \n s3cret", "path": Path("/x")})
+    assert json.loads(capsys.readouterr().out) == {"a": "ünï \x1b \n [REDACTED]", "path": "/x"}
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str) -> None:
+    terminal = Terminal()
+    terminal.console.json({"a": [text], text: 1})
+    assert json.loads(terminal.out.getvalue()) == {"a": [text], text: 1}
+    assert all(char == "\n" or char.isprintable() for char in terminal.out.getvalue())
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(), min_size=1))
+def test_lines_of_json_are_what_they_were_one_a_line(texts: list[str]) -> None:
+    lines = Console().json_lines([{"a": [text], text: 1} for text in texts]).split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == [{"a": [text], text: 1} for text in texts]
+    assert lines[-1] == ""
+    assert all(line.isprintable() for line in lines)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab \n\t\r\x1b[0mü█") | st.characters()), min_size=1))
+def test_lines_are_cleaned_together_as_one_by_one(lines: list[str]) -> None:
+    console = Console()
+    assert console.clean_lines(lines) == [console.clean(line).replace("\n", "\\n") for line in lines]
+
+
+def test_a_secret_is_hidden_in_lines_that_are_cleaned_together_also_one_of_several_lines() -> None:
+    console = Console(redactor=Redactor(["s3cret", "first line\nsecond line"]))
+    assert console.clean_lines(["a s3cret b", "c"]) == ["a [REDACTED] b", "c"]
+    assert console.clean_lines(["first line", "second line", "c"]) == ["[REDACTED]", "[REDACTED]", "c"]
+    assert "s3cret" not in console.json_lines([{"line": "a s3cret b"}])
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_no_control_character_reaches_a_terminal(text: str) -> None:
+    assert all(char in "\n\t" or char.isprintable() for char in Console().clean(text))
+
+
+def test_quiet_keeps_results_and_errors() -> None:
+    terminal = Terminal(quiet=True)
+    terminal.console.note("note")
+    with terminal.console.progress("run") as progress:
+        progress(Event("s", "running", "gpu01", "going"))
+        progress(Event("s", "failed", "gpu01", "broken"))
+    terminal.console.print("result")
+    terminal.console.error("error")
+    assert terminal.out.getvalue() == "result\n"
+    assert "note" not in terminal.text
+    assert "going" not in terminal.text
+    assert "broken" in terminal.err.getvalue()
+    assert "error" in terminal.err.getvalue()
+
+
+def test_progress_in_plain_lines() -> None:
+    terminal = Terminal()
+    with terminal.console.progress("run") as progress:
+        progress(Event("ray-head", "done", "gpu01", "ray_head.sh", elapsed=2.94))
+        progress(Event("serve", "progress", "gpu01", "loading weights", 50.0))
+        progress(Event("collect", "running"))
+        progress(Event("serve", "failed", "gpu01", EVIL))
+    harmless(terminal.text)
+    lines = terminal.err.getvalue().splitlines()
+    assert lines[0].endswith("s ✓ [gpu01] ray-head: ray_head.sh (2.9 s)")
+    assert lines[1].endswith("s … [gpu01] serve: loading weights 50%")
+    assert lines[2].endswith("s … collect: running")
+
+
+def test_live_progress_draws_what_is_going_on_and_keeps_what_is_done() -> None:
+    terminal = Terminal(100)
+    terminal.console.err._force_terminal = True
+    with terminal.console.progress(EVIL) as progress:
+        assert type(progress).__name__ == "LiveProgress"
+        for at in range(40):
+            progress(Event("probe", "running", f"gpu{at}", EVIL))
+        progress(Event("probe", "done", "gpu1", "8 × H100"))
+        progress(Event("probe", "failed", "gpu2", EVIL))
+        progress(Event("probe", "note", "", "a note"))
+        progress(Event("probe", "done"))
+    assert "8 × H100" in terminal.text
+    assert "a note" in terminal.text
+    for each in ("\x07", "\x9b", "\x08", "\u202e", "s3cret", "]0;title\x07"):
+        assert each not in terminal.text
+
+
+STATUS = Status(
+    "qwen", "unwell", "run-1", "sha256:1", "gpu01", EVIL, 1.0e9, {"nodes": {"10.0.0.1": 8.0}, "missing": [EVIL]},
+    (
+        HostStatus("gpu01", "running", ("ray-head", "engine"), 14, (0,), 3700.0),
+        HostStatus("gpu02", "UNKNOWN", problem=EVIL),
+    ),
+    (InstanceStatus("qwen/0", EVIL, 0, "ready", "gpu01", ("gpu01",), {"gpu01": (0, 1)}, "http://e/v1", "q", EVIL),),
+)  # fmt: skip
+
+STOPPED = StopReport(
+    (
+        HostStop("gpu01", "survivors", 2, ({"pid": 7, "command": EVIL, "why": EVIL},)),
+        HostStop("gpu02", "UNKNOWN", problem=EVIL),
+        HostStop("gpu03", "stopped", 3, ports_left=({"port": 1, "command": EVIL},)),
+    ),
+    {"gpu03": (EVIL,)},
+)
+
+OUTCOMES: dict[str, Outcome | HostError] = {
+    "gpu01": Outcome(0, EVIL.encode(errors="replace") + b"\xff", b"err", 0.1),
+    "gpu02": Outcome(3, b"", b"", 0.1),
+    "gpu03": UnreachableError("gpu03", EVIL),
+}
+
+
+def failure(console: Console) -> None:
+    diagnosis = Diagnosis("gpu02", "e.log", EVIL, "cause", "remedy")
+    failed = Failure(RemoteError("gpu01", EVIL), diagnosis, {"gpu01": 3}, {"gpu02": EVIL}, STOPPED)
+    show_run_failure(console, RunFailedError(failed, RunFolder(Path("/out"), str), "qwen"))
+
+
+def well(console: Console) -> None:
+    up = BroughtUp({"qwen/0": 12.3})
+    show_run(
+        console, api.RunResult(PLAN, None, up, RunFolder(Path("/out"), str), (("http://h/v1", EVIL),), True, {}, 20.0)
+    )
+
+
+def checked(console: Console) -> None:
+    known = {
+        "gpu01": Observation("gpu01", facts("gpu01")),
+        "gpu02": Observation("gpu02", error=UnreachableError("gpu02", EVIL)),
+    }
+    show_check(console, api.CheckReport(known, (Verdict("tcp", "failed", "gpu02", EVIL, EVIL, EVIL),)))
+
+
+HOSTS = inventory(host("gpu01", user="u", port=22), host("gpu02", type=EVIL))
+COLLECTED: dict[str, Collected | HostError] = {
+    "gpu01": Collected("gpu01", Path("/o"), (("a", 1234567),), (EVIL,)),
+    "gpu02": RemoteError("gpu02", EVIL),
+}
+SMOKE = Smoke("qwen", Path("/a"), [Case("run", "gpu01", "failed", 1.0, EVIL, (EVIL,))], 5)
+
+VIEWS: dict[str, Callable[[Console], object]] = {
+    "status": lambda console: show_status(console, STATUS),
+    "stop": lambda console: show_stop(console, STOPPED),
+    "plan": lambda console: show_plan(console, replace(PLAN, deployment=EVIL), True),
+    "run": well,
+    "run that failed": failure,
+    "check": checked,
+    "exec": lambda console: show_outcomes(console, OUTCOMES, False),
+    "hosts": lambda console: show_inventory(console, HOSTS),
+    "logs": lambda console: line_printer(console, ["gpu01"], False)("gpu01", f"logs/{EVIL}", ["plain", EVIL]),
+    "logs -o": lambda console: show_collected(console, COLLECTED, False),
+    "smoke": lambda console: show_smoke(console, SMOKE),
+}
+
+
+@pytest.mark.parametrize("width", [60, 200])
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
+def test_every_view_is_harmless_at_any_width(view: Callable[[Console], object], width: int) -> None:
+    terminal = Terminal(width)
+    view(terminal.console)
+    assert terminal.text.strip()
+    harmless(terminal.text)
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_status_says_what_counts(width: int) -> None:
+    terminal = Terminal(width)
+    show_status(terminal.console, STATUS)
+    said = " ".join(terminal.text.split())
+    for expected in ("qwen: unwell", "run run-1", "ray-head", "UNKNOWN", "gpu01[0,1]", "1h01m"):
+        assert expected in said, said
+
+
+def test_status_counts_restarts_where_somebody_counts_them() -> None:
+    terminal = Terminal()
+    (first, *_) = STATUS.instances
+    again = [replace(first, restarts=2, last_restart=1.7e9), replace(first, restarts=0), replace(first, restarts=None)]
+    show_status(terminal.console, replace(STATUS, instances=tuple(again)))
+    assert "RESTARTS" in terminal.text
+    assert re.search(r" 2, 11-1\d \d\d:\d\d:\d\d ", terminal.text)
+    plain = Terminal()
+    show_status(plain.console, STATUS)
+    assert "RESTARTS" not in plain.text
+
+
+def test_a_plan_tells_a_restart_policy_where_there_is_one() -> None:
+    terminal, plain = Terminal(), Terminal()
+    show_plan(terminal.console, replace(PLAN, restart=RestartSpec("on-failure", boot=True)), False)
+    show_plan(plain.console, PLAN, False)
+    told = [line for line in terminal.text.splitlines() if line.startswith("restart ")]
+    assert told == [
+        "restart   servers that die after they were ready: 5 times in a row, 1 s later (x 2, 60 s at most); "
+        "hosts that reboot: their part of it"
+    ]
+    assert "restart " not in plain.text
+
+
+def test_exec_ends_with_the_worst_status() -> None:
+    terminal = Terminal()
+    assert show_outcomes(terminal.console, OUTCOMES, False) == 3
+    assert "gpu02: exit status 3" in terminal.text
+    assert show_outcomes(terminal.console, {"gpu02": OUTCOMES["gpu02"]}, False) == 1
+    assert show_outcomes(terminal.console, {"gpu01": OUTCOMES["gpu01"]}, False) == 0
+
+
+def test_exec_as_json_keeps_every_host(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_outcomes(Console(), OUTCOMES, True) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["hosts"]["gpu02"]["exit_code"] == 3
+    assert list(said["failed"]) == ["gpu03"]
+
+
+def test_exec_says_what_was_cut() -> None:
+    cut: dict[str, Outcome | HostError] = {"gpu01": Outcome(0, b"ab", b"", 0.1, cut=12345)}
+    terminal = Terminal()
+    assert show_outcomes(terminal.console, cut, False) == 1
+    assert "gpu01: 12,345 bytes of its output were cut (--max-output)" in terminal.text
+    told = Terminal()
+    assert show_outcomes(told.console, cut, True) == 1
+    assert json.loads(told.out.getvalue())["hosts"]["gpu01"]["cut"] == 12345
+
+
+def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit() -> None:
+    cut = Collected("gpu01", Path("/o"), (("e", 9),), cut=(("e", 12345),), received=5, older=3)
+    terminal = Terminal()
+    assert show_collected(terminal.console, {"gpu01": cut}, False) == 0
+    for said in ("cut: 12,345 bytes of e", "3 older left out", "5 bytes came now"):
+        assert said in terminal.text
+    reached = replace(cut, limit="more than 7 bytes: collecting ended there")
+    assert show_collected(terminal.console, {"gpu01": reached}, False) == 1
+    assert "gpu01: more than 7 bytes" in terminal.err.getvalue()
+    told = Terminal()
+    assert show_collected(told.console, {"gpu01": reached}, True) == 1
+    said_json = json.loads(told.out.getvalue())["hosts"]["gpu01"]
+    assert (said_json["cut"], said_json["older"], said_json["received"]) == ({"e": 12345}, 3, 5)
+    assert said_json["limit"].startswith("more than 7 bytes")
+
+
+def test_log_lines_as_json_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show = line_printer(Console(), ["gpu01"], True)
+    show("gpu01", "logs/e.log", ["two\nlines \x1b"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"host": "gpu01", "file": "logs/e.log", "line": "two\nlines \x1b"}
+
+
+def test_log_lines_have_their_colours_on_a_terminal_only() -> None:
+    for shown in (False, True):
+        terminal = Terminal()
+        if shown:
+            terminal.console.out = RichConsole(file=terminal.out, force_terminal=True, color_system="standard")
+        line_printer(terminal.console, ["gpu01", "gpu002"], False)("gpu01", "logs/e.log", ["one \x1b[31mred", "two"])
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.out.getvalue())
+        assert plain == "gpu01  e.log one red\ngpu01  e.log two\n"
+        assert ("\x1b" in terminal.out.getvalue()) == shown
+
+
+def test_a_host_cannot_end_a_line_of_its_own_and_begin_one_of_another() -> None:
+    terminal = Terminal()
+    line_printer(terminal.console, ["gpu01", "gpu02"], False)("gpu01", "e\nf", ["x\ngpu02 e.log all is well"])
+    assert terminal.out.getvalue() == "gpu01 e\\nf x\\ngpu02 e.log all is well\n"
+
+
+def test_a_curl_line_can_be_pasted_whatever_the_names() -> None:
+    pasted = curl("http://[fd00::1]:4567/v1", HOSTILE_NAME, secured=True)
+    words = subprocess.run(
+        ["bash", "-c", f"curl() {{ printf '%s\\0' \"$@\"; }}; VLLM_API_KEY=k\n{pasted}"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    assert words[0] == "http://[fd00::1]:4567/v1/chat/completions"
+    assert words[words.index("-d") - 1] == "Authorization: Bearer k"
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == HOSTILE_NAME
+    assert "Authorization" not in curl("http://h/v1", "q", secured=False)
+    assert "chat/completions --cacert 'my ca.pem' " in curl("https://h/v1", "q", False, "my ca.pem")
+    assert "--cacert" not in curl("http://h/v1", "q", False, "ca.pem"), "a router's"
+
+
+def test_a_run_as_json() -> None:
+    up = BroughtUp({"qwen/0": 12.3})
+    said = run_json(
+        api.RunResult(
+            PLAN, None, up, RunFolder(Path("/out"), str), (("http://h/v1", "q"),), False, {"serve": 3.0}, 20.0
+        )
+    )
+    assert json.loads(json.dumps(said))["endpoints"] == [{"endpoint": "http://h/v1", "model": "q"}]
+    assert said["verdict"] == "ready"
+    again = run_json(api.RunResult(None, STATUS, None, None, (("http://h/v1", "q"),), False))
+    assert (again["verdict"], again["run_id"]) == ("already running", "run-1")
+
+
+def test_an_output_that_is_no_utf_8_does_not_break_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    console = Console()
+    console.print("ünï ✓ → 模型")
+    console.error("✗ →")
+    console.json({"a": "ü\ud800"})
+    narrow.flush()
+    assert b"\\xfcn\\xef" in narrow.buffer.getvalue()
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.text(st.sampled_from("ab é模🙂\u0301\t\n"), max_size=9)] * 3), max_size=4),
+    width=st.integers(8, 40),
+)
+def test_a_table_that_fits_looks_as_rich_would_draw_it(rows: list[tuple[str, str, str]], width: int) -> None:
+    columns, cells = ("A", "HÉ", ""), [[Text(a), Text(b, style="green"), Text(c)] for a, b, c in rows]
+    aligned = _aligned(columns, cells, width)
+    if aligned is not None:
+        assert drawn(aligned, width) == drawn(_folding(columns, cells), width)
+
+
+def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:
+    """Every character as it comes to a terminal, with its style where it can be seen."""
+    file = io.StringIO()
+    console = RichConsole(file=file, width=width, force_terminal=True, highlight=False, emoji=False)
+    console.print(table, soft_wrap=isinstance(table, Text))
+    seen = Text.from_ansi(file.getvalue().rstrip("\n"))
+    return [(char, "" if char in " \n" else str(seen.get_style_at_offset(console, at)))
+            for at, char in enumerate(seen.plain)]  # fmt: skip

@@ -1,0 +1,223 @@
+"""A model as it lies on a host: whole, incomplete, unreadable, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.facts.model import ModelFiles
+from flagscale_deploy.remote.engine import model_files
+from tests.component.remote.living import as_nobody, needs_root
+
+CONFIG = {"architectures": ["Qwen2ForCausalLM"], "num_attention_heads": 4}
+WEIGHT_MAP = {
+    "a": "model-00001-of-00002.safetensors",
+    "b": "model-00002-of-00002.safetensors",
+    "c": "model-00001-of-00002.safetensors",
+}
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3930000000\n"
+
+
+def safetensors(size: int, name: str = "w") -> bytes:
+    """A file of so many bytes with one tensor of bytes."""
+    room = size - 8 - len(json.dumps({name: {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]}}))
+    for data in range(max(room - 8, 0), size):
+        header = json.dumps({name: {"dtype": "U8", "shape": [data], "data_offsets": [0, data]}}).encode()
+        if 8 + len(header) + data == size:
+            return len(header).to_bytes(8, "little") + header + bytes(data)
+    raise ValueError(size)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "tokenizer.json").write_text("{}")
+    (path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (path / "modeling_qwen.py").write_text("x = 1\n")
+    (path / "README.md").write_text("about it")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": WEIGHT_MAP}))
+    for number in (1, 2):
+        (path / f"model-0000{number}-of-00002.safetensors").write_bytes(safetensors(100 * number))
+    (path / "training_args.bin").write_bytes(b"w")
+    return path
+
+
+def look(path: Path | str) -> ModelFiles:
+    return ModelFiles(**model_files.look(str(path)))
+
+
+def test_a_whole_model(model: Path) -> None:
+    found = look(model)
+    assert (found.path, found.problem, found.config) == (str(model), "", CONFIG)
+    assert set(found.hashes) == {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "modeling_qwen.py", "model.safetensors.index.json",
+    }  # fmt: skip
+    assert found.hashes["modeling_qwen.py"] == hashlib.sha256(b"x = 1\n").hexdigest()
+    assert found.weights == {"model-00001-of-00002.safetensors": 100, "model-00002-of-00002.safetensors": 200}
+    assert list(found.indexed) == sorted(set(WEIGHT_MAP.values()))
+    assert (found.torn, found.total) == ({}, None)
+    assert found.chat_template
+
+
+def test_weights_that_an_index_names_and_that_are_not_there(model: Path) -> None:
+    (model / "model-00002-of-00002.safetensors").unlink()
+    (model / "model-00002-of-00002.safetensors").symlink_to("../blobs/gone")
+    found = look(model)
+    assert set(found.indexed) - set(found.weights) == {"model-00002-of-00002.safetensors"}
+    assert found.problem == ""
+
+
+def test_what_an_index_says_of_the_size_is_told(model: Path) -> None:
+    said = {"metadata": {"total_size": 145412407296}, "weight_map": WEIGHT_MAP}
+    (model / "model.safetensors.index.json").write_text(json.dumps(said))
+    assert look(model).total == 145412407296
+
+
+def test_parts_say_how_many_there_are_where_there_is_no_index(model: Path) -> None:
+    (model / "model.safetensors.index.json").unlink()
+    (model / "consolidated-00001-of-00008.safetensors").write_bytes(safetensors(100))
+    (model / "pytorch_model-00001-of-00003.bin").write_bytes(b"w")
+    assert list(look(model).indexed) == sorted(set(WEIGHT_MAP.values()))
+    for name in set(WEIGHT_MAP.values()):
+        (model / name).unlink()
+    assert list(look(model).indexed) == [f"pytorch_model-0000{part}-of-00003.bin" for part in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (POINTER, f"is a Git LFS pointer of {len(POINTER)} bytes"),
+        (safetensors(200)[:-1], "is cut off: 199 of 200 bytes"),
+        (safetensors(200)[:40], "is cut off after 40 bytes, in its header"),
+        (safetensors(200) + b"x", "has 201 bytes, 200 by its header"),
+        (b"<html><body>Please log in</body></html>", "is no safetensors file"),
+        (b"w" * 4, "is no safetensors file"),
+        (b"", None),
+    ],
+)
+def test_weights_that_are_not_whole(model: Path, content: bytes, problem: str | None) -> None:
+    (model / "model-00002-of-00002.safetensors").write_bytes(content)
+    assert look(model).torn == ({"model-00002-of-00002.safetensors": problem} if problem else {})
+
+
+def test_a_pointer_in_place_of_another_format_is_told_as_well(model: Path) -> None:
+    (model / "pytorch_model.bin").write_bytes(POINTER)
+    (model / "tf.bin").write_bytes(b"w" * 100)
+    assert list(look(model).torn) == ["pytorch_model.bin"]
+
+
+def test_a_template_in_a_file_of_its_own_or_none(model: Path) -> None:
+    (model / "tokenizer_config.json").write_text("{}")
+    assert not look(model).chat_template
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    assert look(model).chat_template
+    assert "chat_template.jinja" in look(model).hashes
+
+
+def test_a_small_file_that_is_large_is_told_by_its_size(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_files, "HASHED_BYTES", 1000)
+    (model / "vocab.txt").write_bytes(b"v" * 1001)
+    assert look(model).hashes["vocab.txt"] == "1001 bytes"
+
+
+def break_json(model: Path) -> None:
+    (model / "config.json").write_text("{'a': 1}")
+
+
+def hold_a_list(model: Path) -> None:
+    (model / "config.json").write_text("[]")
+
+
+def grow(model: Path) -> None:
+    (model / "config.json").write_text(json.dumps("x" * (1 << 20)))
+
+
+def remove(model: Path) -> None:
+    (model / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("breaking", "problem"),
+    [
+        (remove, "it has no config.json"),
+        (break_json, "config.json is no JSON"),
+        (hold_a_list, "config.json holds no object"),
+        (grow, "config.json is larger than 1 MiB"),
+    ],
+)
+def test_what_is_wrong_is_told_and_nothing_else(model: Path, breaking: Callable[[Path], None], problem: str) -> None:
+    breaking(model)
+    found = look(model)
+    assert found.problem.startswith(problem)
+    assert found == ModelFiles(str(model), found.problem, indexed=found.indexed)
+    assert list(found.indexed) == []
+
+
+def test_a_format_that_has_no_config_json_is_no_problem(model: Path) -> None:
+    (model / "config.json").rename(model / "params.json")
+    assert (look(model).problem, look(model).config) == ("", {})
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    assert look(tmp_path / "missing").problem == "no such file or directory"
+
+
+def test_a_tilde_is_nothing_that_vllm_reads(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    monkeypatch.setenv("HOME", str(model.parent))
+    assert look("~/model").problem == f"vLLM does not read ~: write {model}"
+
+
+def test_a_relative_path_counts_from_the_home_directory(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    monkeypatch.setenv("HOME", str(model.parent))
+    assert (look("./model").path, look("./model").problem) == ("./model", "")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("closed", "problem"),
+    [
+        ("", "permission denied"),
+        ("config.json", "permission denied: config.json"),
+        ("model-00002-of-00002.safetensors", "permission denied: model-00002-of-00002.safetensors"),
+    ],
+)
+def test_what_we_may_not_read_is_told(model: Path, closed: str, problem: str) -> None:
+    for each in (model, *model.parents):
+        if each.stat().st_uid == os.getuid() and each != Path("/"):
+            each.chmod(each.stat().st_mode | 0o055)
+        if each == Path("/tmp"):
+            break
+    (model / closed).chmod(0)
+    found: dict[str, Any] = as_nobody(lambda: model_files.look(str(model)))
+    assert found["problem"] == problem
+
+
+def test_a_model_in_one_file_and_in_several(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF...tokenizer.chat_template...")
+    (tmp_path / "b-00001-of-00003.gguf").write_bytes(b"GGUF" * 10)
+    (tmp_path / "b-00003-of-00003.gguf").write_bytes(b"GGUF")
+    whole, parts = look(tmp_path / "a.gguf"), look(tmp_path / "b-00001-of-00003.gguf")
+    assert (whole.problem, whole.weights, list(whole.indexed), whole.chat_template) == (
+        "", {"a.gguf": 33}, ["a.gguf"], True,
+    )  # fmt: skip
+    assert parts.weights == {"b-00001-of-00003.gguf": 40, "b-00003-of-00003.gguf": 4}
+    assert len(parts.indexed) == 3
+    assert not parts.chat_template
+
+
+def test_a_file_system_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pipe that nobody writes to, opened as config.json, waits like a server that is gone."""
+    monkeypatch.setattr(model_files, "SECONDS", 0.2)
+    os.mkfifo(tmp_path / "config.json")
+    (found,) = model_files.observe([str(tmp_path)])
+    assert found["problem"].startswith("its file system did not answer")
