@@ -15,8 +15,8 @@ connection that closes) is often written down before anybody knows whose it was:
 of the end itself. Some texts **say nothing** of a cause and are never named. A line that came from another host
 (`ip=10.0.0.2` in front of it) belongs to that host.
 
-Made from [`signatures.yaml`](../flagscale_deploy/diagnosis/signatures.yaml), where the patterns are; `make check` fails where the
-two differ, and prints the command that makes it anew.
+Made from [`signatures.yaml`](../flagscale_deploy/diagnosis/signatures.yaml), where the patterns are; `make check` fails
+where the two differ, and prints the command that makes it anew.
 """
 _TITLES: tuple[tuple[Level, str], ...] = (
     ("cause", "Causes"),
