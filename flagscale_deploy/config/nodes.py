@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flagscale_deploy.config.schema.places import Findings, Path, nearest
-from flagscale_deploy.config.schema.settings import Settings
+from flagscale_deploy.config.schema.settings import Settings, setting
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.schema.values import Port, Slots, Text
 from flagscale_deploy.config.spec import InlineNode
@@ -16,11 +16,11 @@ _FORM = "expected nodes: [{master: {ip, slots, type}}, {node: {ip, slots, type}}
 class Node(Settings):
     """A node; of the master `port` is Ray's, of the others SSH's."""
 
-    ip: Text | None = None
-    slots: Slots | None = None
-    type: Text | None = None
-    port: Port | None = None
-    docker: Text | None = None
+    ip: Text | None = setting("the address that SSH reaches the host by")
+    slots: Slots | None = setting("GPUs; of `type: cpu` CPUs for Ray. Default: what the probe finds")
+    type: Text | None = setting("`gpu`, `cpu`, or the name of a Ray resource. Default: gpu")
+    port: Port | None = setting("of the master Ray's port, of another node SSH's")
+    docker: Text | None = setting("container. Default: none")
 
 
 def read_nodes(hostfile: Any, path: Path, findings: Findings) -> tuple[tuple[InlineNode, ...], int | None]:

@@ -58,45 +58,70 @@ _EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
+def _key(expected: str, meaning: str, **limits: Any) -> Any:
+    """Return an optional key: its title completes "expected …", its description is for the documentation."""
+    return Field(None, title=expected, description=meaning, **limits)
+
+
 class HostKeys(BaseModel):
-    """What an inventory may say of a host beside its name. Each description completes "expected …"."""
+    """What an inventory may say of a host beside its name."""
 
     model_config = ConfigDict(extra="forbid")
 
-    address: _Word | None = Field(None, description="a host name or an IP address")
-    port: Annotated[int, BeforeValidator(_no_boolean)] | None = Field(
-        None, ge=1, le=65535, description="a port number from 1 to 65535"
+    address: _Word | None = _key("a host name or an IP address", "What SSH connects to. Default: the host's name")
+    port: Annotated[int, BeforeValidator(_no_boolean)] | None = _key(
+        "a port number from 1 to 65535", "SSH's port. Default: `~/.ssh/config`, else 22", ge=1, le=65535
     )
-    user: _Word | None = Field(None, description="a login name")
-    identity_file: _Path | None = Field(None, description="the path of a private key")
-    proxy_jump: _Word | None = Field(None, description="[user@]host[:port], several separated by commas")
-    host_key_checking: Annotated[HostKeyChecking, BeforeValidator(_host_key_checking)] | None = Field(
-        None, description="strict, accept-new or off"
+    user: _Word | None = _key("a login name", "Who logs in. Default: `~/.ssh/config`, else your own name")
+    identity_file: _Path | None = _key(
+        "the path of a private key", "On your machine. Default: `~/.ssh/config`, SSH agent, default keys"
     )
-    known_hosts: _Path | None = Field(None, description="the path of a known_hosts file")
-    connection: ConnectionKind | None = Field(None, description="ssh or local")
-    python: _Path | None = Field(None, description="a Python interpreter of the host, such as /usr/bin/python3")
-    gpus: Annotated[int, BeforeValidator(_no_boolean)] | None = Field(
-        None, ge=0, description="a whole number of GPUs, 0 or more"
+    proxy_jump: _Word | None = _key(
+        "[user@]host[:port], several separated by commas", "Jump hosts on the way. Default: `~/.ssh/config`"
     )
-    type: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.:/-]*$")] | None = Field(
-        None, description="gpu, cpu, or the name of a Ray resource such as A100"
+    host_key_checking: Annotated[HostKeyChecking, BeforeValidator(_host_key_checking)] | None = _key(
+        "strict, accept-new or off",
+        "`strict`: known keys only; `accept-new`: learns new hosts, refuses changed keys. "
+        "Default: `~/.ssh/config`, else `strict`",
     )
-    node_ip: Annotated[str, AfterValidator(_ip_address)] | None = Field(None, description="an IP address of the host")
-    interface: Annotated[str, Field(pattern=r"^[^\s/:]{1,15}$")] | None = Field(
-        None, description="the name of one network interface, such as eth0"
+    known_hosts: _Path | None = _key(
+        "the path of a known_hosts file", "On your machine. Default: `~/.ssh/config`, else `~/.ssh/known_hosts`"
     )
-    env: Annotated[dict[_EnvName, _EnvValue], BeforeValidator(_as_written)] | None = Field(
-        None, description="a mapping of variable names to text or numbers"
+    connection: ConnectionKind | None = _key("ssh or local", "`local`: this machine, without SSH. Default: `ssh`")
+    python: _Path | None = _key(
+        "a Python interpreter of the host, such as /usr/bin/python3",
+        "Python 3.8 or later, for our own small programs. Default: `python3`",
     )
-    before_start: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = Field(
-        None, description="shell commands as text"
+    gpus: Annotated[int, BeforeValidator(_no_boolean)] | None = _key(
+        "a whole number of GPUs, 0 or more",
+        "GPUs that one deployment may use on this host. Default: what the probe finds",
+        ge=0,
     )
-    venv: _Path | None = Field(None, description="the path of a Python environment on the host")
-    container: _Word | None = Field(None, description="the name of a container on the host")
+    type: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.:/-]*$")] | None = _key(
+        "gpu, cpu, or the name of a Ray resource such as A100", "The kind of host. Default: `gpu`"
+    )
+    node_ip: Annotated[str, AfterValidator(_ip_address)] | None = _key(
+        "an IP address of the host", "Its address in the data network. Default: the address that the probe finds"
+    )
+    interface: Annotated[str, Field(pattern=r"^[^\s/:]{1,15}$")] | None = _key(
+        "the name of one network interface, such as eth0",
+        "The data network's interface, for Ray, NCCL and Gloo. Default: the interface of `node_ip`",
+    )
+    env: Annotated[dict[_EnvName, _EnvValue], BeforeValidator(_as_written)] | None = _key(
+        "a mapping of variable names to text or numbers",
+        "Environment variables; values arrive as written (`on`, `010`, `1.50`). Default: none",
+    )
+    before_start: Annotated[str, Field(pattern=r"^[^\x00]*$")] | None = _key(
+        "shell commands as text", "Run before Ray and vLLM start: `module load …`, `ulimit …`. Default: none"
+    )
+    venv: _Path | None = _key(
+        "the path of a Python environment on the host",
+        "Has Ray and vLLM; activated first. Default: the environment of the login",
+    )
+    container: _Word | None = _key("the name of a container on the host", "Ray and vLLM run in it. Default: none")
 
 
-HOST_KEYS: Mapping[str, str] = {name: field.description or "" for name, field in HostKeys.model_fields.items()}
+HOST_KEYS: Mapping[str, str] = {name: field.title or "" for name, field in HostKeys.model_fields.items()}
 """Every key with what is expected of it."""
 
 

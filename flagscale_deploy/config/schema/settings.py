@@ -6,9 +6,9 @@ and ignored (`Ignored`); every other unknown key is a fault.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from flagscale_deploy.config.schema.values import (
     Amount,
@@ -22,75 +22,22 @@ from flagscale_deploy.config.schema.values import (
     PortOrAuto,
     Seconds,
     Text,
-    UnfitError,
     VariableName,
 )
-
-_RAY_WORDS = {
-    **dict.fromkeys(("on", "true", "yes", "always"), "on"),
-    **dict.fromkeys(("off", "false", "no", "never"), "off"),
-    "auto": "auto",
-}
-_ROUTER_WORDS = {
-    **dict.fromkeys(("on", "true", "yes", "always"), True),
-    **dict.fromkeys(("none", "off", "false", "no", "never"), False),
-    "auto": None,
-}
+from flagscale_deploy.config.schema.words import (
+    RayMode,
+    RestartPolicy,
+    RouterPolicy,
+    backoff_keys,
+    ray_keys,
+    restart_keys,
+    router_keys,
+)
 
 
-Policy = Literal[
-    "random", "round_robin", "cache_aware", "kv_aware", "power_of_two", "consistent_hash", "sticky_least_loaded"
-]
-"""Those of vllm-router 0.1.17."""
-
-
-def _ray_mode(value: Any) -> Any:
-    mode = None if value is None else _RAY_WORDS.get(str(value).lower())
-    if mode is None and value is not None:
-        raise UnfitError("expected always, auto or never", "as in ray: auto, or ray: {mode: auto, port: 6379}")
-    return mode
-
-
-def _ray(value: Any) -> Any:
-    return value if isinstance(value, dict) else {"mode": value}
-
-
-def _router(value: Any) -> Any:
-    """`none`, `always`, `auto`, the name of a policy, or a mapping."""
-    if isinstance(value, (dict, list)):
-        return value
-    word = str(value).lower()
-    return {"enabled": _ROUTER_WORDS[word]} if word in _ROUTER_WORDS else {"policy": value}
-
-
-def _policy(value: Any) -> Any:
-    if value is None:
-        return None
-    word = str(value).replace("-", "_").lower()
-    if word not in get_args(Policy):
-        raise UnfitError("is no policy of vllm-router", f"one of {', '.join(get_args(Policy))}; or none, auto, always")
-    return word
-
-
-def _restart(value: Any) -> Any:
-    """A policy by itself, or a mapping, which asks for restarts unless it says otherwise."""
-    return {"policy": "on-failure", **value} if isinstance(value, dict) else {"policy": value}
-
-
-def _restart_policy(value: Any) -> Any:
-    """YAML 1.1 reads a bare `no` as false."""
-    word = str(value).replace("_", "-").lower()
-    word = "no" if word in ("false", "off", "never") else word
-    if word not in ("no", "on-failure"):
-        raise UnfitError(
-            "expected no or on-failure", "on-failure restarts a server that ends, whatever its exit status"
-        )
-    return word
-
-
-def _backoff(value: Any) -> Any:
-    """Always the same seconds, or a mapping."""
-    return value if isinstance(value, dict) else {"first": value, "factor": 1, "max": value}
+def setting(description: str) -> Any:
+    """Return a key that may be absent; `description` is printed in the documentation and in the JSON Schema."""
+    return Field(None, description=description)
 
 
 class Settings(BaseModel):
@@ -107,9 +54,11 @@ class Settings(BaseModel):
 class RaySettings(Settings):
     """`deploy.ray`: a mode by itself, or this mapping."""
 
-    mode: Annotated[Literal["auto", "on", "off"] | None, BeforeValidator(_ray_mode)] = None
-    port: Port | None = None
-    dashboard: Flag | None = None
+    mode: RayMode = setting(
+        "`always` (or `on`); `never` (or `off`); `auto`: only where an instance needs Ray. Default: always"
+    )
+    port: Port | None = setting("the port of Ray's head. Default: 6379, or the next free one")
+    dashboard: Flag | None = setting("Ray's dashboard, on 127.0.0.1 of the head. Default: true")
 
 
 class RouterSettings(Settings):
@@ -117,55 +66,82 @@ class RouterSettings(Settings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    enabled: Flag | None = None
-    port: PortOrAuto | None = None
-    host: Text | None = None
-    prometheus_port: Port | None = None
-    policy: Annotated[Policy | None, BeforeValidator(_policy)] = None
+    enabled: Flag | None = setting("`true`: a router also in front of a single replica; `false`: none. Default: auto")
+    port: PortOrAuto | None = setting("the router's port, on the head. Default: 30000, or the next free one")
+    host: Text | None = setting("the address that the router listens on. Default: all addresses of the head")
+    prometheus_port: Port | None = setting(
+        "the port of the router's metrics, on 127.0.0.1 of the head. Default: 29000, or the next free one"
+    )
+    policy: RouterPolicy = setting(
+        "`cache_aware`, `round_robin`, `random`, `power_of_two`, `consistent_hash`, `kv_aware` or "
+        "`sticky_least_loaded`. Default: `cache_aware`"
+    )
 
 
 class TimeoutSettings(Settings):
     """`deploy.timeouts`, in seconds or as `30m`."""
 
-    connect: Seconds | None = None
-    probe: Seconds | None = None
-    ray: Seconds | None = None
-    ready: Seconds | None = None
-    stop: Seconds | None = None
-    stall: Seconds | None = None
+    connect: Seconds | None = setting(
+        "to reach a host. Seconds, or `90s`, `30m`, `1h30m`, as for all timeouts. Default: 15"
+    )
+    probe: Seconds | None = setting("to probe a host. Default: 60")
+    ray: Seconds | None = setting("until Ray counts every node and GPU. Default: 180")
+    ready: Seconds | None = setting("until the first token. Default: 1800")
+    stop: Seconds | None = setting("how long an engine may take to end before it is killed. Default: 30")
+    stall: Seconds | None = setting(
+        "how long an engine that starts may log nothing and read nothing on any host, before that is reported. "
+        "Default: 30"
+    )
 
 
 class BackoffSettings(Settings):
     """`deploy.restart.backoff`: seconds by themselves, or this mapping."""
 
-    first: Seconds | None = None
-    factor: Factor | None = None
-    max: Seconds | None = None
+    first: Seconds | None = setting("seconds before the first restart in a row. Default: 1")
+    factor: Factor | None = setting("each further wait is this many times longer. Default: 2")
+    max: Seconds | None = setting("the longest wait, in seconds. Default: 60")
 
 
 class RestartSettings(Settings):
     """`deploy.restart`: a policy by itself, or this mapping."""
 
-    policy: Annotated[Literal["no", "on-failure"] | None, BeforeValidator(_restart_policy)] = None
-    max: Count | None = None
-    backoff: Annotated[BackoffSettings, BeforeValidator(_backoff)] | None = None
-    reset_after: Seconds | None = None
-    boot: Flag | None = None
+    policy: RestartPolicy = setting(
+        "`on-failure`: restart a server that ends after it was ready, whatever its exit status; `no`. Default: "
+        "on-failure"
+    )
+    max: Count | None = setting("restarts in a row before the server is given up. Default: 5")
+    backoff: Annotated[BackoffSettings, BeforeValidator(backoff_keys)] | None = setting(
+        "the wait before a restart: always the same (`10`, `10s`), or the three keys below"
+    )
+    reset_after: Seconds | None = setting(
+        "after this long in good health the count of restarts begins at 0 again. Default: 10m"
+    )
+    boot: Flag | None = setting("`true`: a host that reboots starts its part again. Default: false")
 
 
 class TlsSettings(Settings):
     """`deploy.tls`: files on every host or, with `send`, on the operator's machine."""
 
-    certfile: Text | None = None
-    keyfile: Text | None = None
-    cafile: Text | None = None
-    send: Flag | None = None
+    certfile: Text | None = setting(
+        "engines speak TLS with this certificate, a path on every host. A model's own `ssl-certfile` wins; "
+        "`ssl-certfile: false` leaves that model without TLS. Default: none, plain HTTP"
+    )
+    keyfile: Text | None = setting("the key of the certificate, a path on every host. Default: in `certfile`")
+    cafile: Text | None = setting(
+        "what a router trusts its replicas by, a path on the head; with `send` also what the printed `curl` line "
+        "uses. Default: `certfile`, if it is self-signed; else the system's authorities"
+    )
+    send: Flag | None = setting(
+        "`true`: the three are files on your machine; they travel to the hosts as secrets do. Default: false"
+    )
 
 
 class ServiceSettings(Settings):
     """`deploy.service`, where the first form kept the port that many copies share."""
 
-    port: PortOrAuto | None = None
+    port: PortOrAuto | None = setting(
+        "the same as `deploy.port`, where the first form had it; `deploy.port` wins. Default: 8000"
+    )
     name: Ignored = None
     request: Ignored = None
 
@@ -177,12 +153,15 @@ class ModelOptions(Settings):
     go to a program of the user's own and mean nothing to `vllm serve`.
     """
 
-    hosts: HostPattern | None = None
-    num_gpus: Amount | None = None
-    num_cpus: Amount | None = None
-    num_replicas: CountOrAuto | None = None
-    replicas: CountOrAuto | None = None
-    accelerator_type: Any = None
+    hosts: HostPattern | None = setting("the hosts it may run on, a pattern as for `--limit`. Default: all")
+    num_gpus: Amount | None = setting(
+        "GPUs of one replica; must agree with tensor × pipeline × data parallel size. 0 serves on CPU. Default: one "
+        "for each rank"
+    )
+    num_cpus: Amount | None = setting("CPUs of a task of a program of your own; `vllm serve` takes the CPUs it needs")
+    num_replicas: CountOrAuto | None = setting("replicas, or `auto`: as many as the free GPUs allow. Default: 1")
+    replicas: CountOrAuto | None = setting("another name of `num_replicas`. Default: 1")
+    accelerator_type: Any = setting("`A100`: the same as `resources: {A100: 1}`. Default: all")
     allow_out_of_order_execution: Any = None
     concurrency_groups: Any = None
     enable_task_events: Any = None
@@ -205,7 +184,9 @@ class ModelOptions(Settings):
     placement_group: Any = None
     placement_group_bundle_index: Any = None
     placement_group_capture_child_tasks: Any = None
-    resources: Any = None
+    resources: Any = setting(
+        "`{A100: 1}`: only hosts of `type: A100`; amounts matter for tasks of a program only. Default: all"
+    )
     retry_exceptions: Any = None
     runtime_env: Any = None
     scheduling_strategy: Any = None
@@ -214,22 +195,44 @@ class ModelOptions(Settings):
 class Deploy(Settings):
     """`deploy`, wherever it stands."""
 
-    port: PortOrAuto | None = None
-    name: Text | None = None
-    ray: Annotated[RaySettings, BeforeValidator(_ray)] | None = None
-    router: Annotated[RouterSettings, BeforeValidator(_router)] | None = None
-    restart: Annotated[RestartSettings, BeforeValidator(_restart)] | None = None
-    timeouts: TimeoutSettings | None = None
-    warm: Flag | None = None
-    tls: TlsSettings | None = None
-    secrets: list[VariableName] | None = None
-    secret_files: dict[VariableName, Text] | None = None
-    models: dict[str, ModelOptions | None] | None = None
-    service: ServiceSettings | None = None
-    command_line_mode: Flag | None = None
-    prefill_decode_disaggregation: Flag | None = None
-    enable_composition: Flag | None = None
-    instance: Ignored = None  # read with `llm`, which it belongs to
+    port: PortOrAuto | None = setting("the servers' port, in every form; a number or `auto`. Default: 8000")
+    name: Text | None = setting(
+        "the deployment's name: letters, digits, `.`, `_`, `-`, 63 at most. `--name` wins over it. Default: "
+        "`experiment.exp_name`, else the file's name"
+    )
+    ray: Annotated[RaySettings, BeforeValidator(ray_keys)] | None = setting(
+        "the mode by itself (`always`, `auto`, `never`), or the three keys below. Default: always"
+    )
+    router: Annotated[RouterSettings, BeforeValidator(router_keys)] | None = setting(
+        "`none`; `auto`: where a model has several replicas; `always`; a policy by itself; or the keys below. Other "
+        "keys are flags of `vllm-router` 0.1.17; an unknown one is an error. Default: auto"
+    )
+    restart: Annotated[RestartSettings, BeforeValidator(restart_keys)] | None = setting(
+        "what happens to servers that die: a policy by itself (`no`, `on-failure`), or the keys below. Default: no"
+    )
+    timeouts: TimeoutSettings | None = setting("how long each stage may take")
+    warm: Flag | None = setting(
+        "read packages and weights into memory while Ray starts, at the lowest priority; weights only where they "
+        "fit. Default: true"
+    )
+    tls: TlsSettings | None = setting("certificates for the engines")
+    secrets: list[VariableName] | None = setting(
+        "list of variables taken from your environment and given to the hosts in 0600 files; one that is not set is "
+        "an error. Default: none"
+    )
+    secret_files: dict[VariableName, Text] | None = setting(
+        "`{VARIABLE: FILE}`: the same, from files on your machine, as in `{HF_TOKEN: ~/.hf-token}`; a final line "
+        "end is not part of the secret. Default: none"
+    )
+    models: dict[str, ModelOptions | None] | None = setting("options of each model")
+    service: ServiceSettings | None = setting("the first form's place of `port`")
+    command_line_mode: Flag | None = setting(
+        "`true`: `vllm serve` runs, whatever `task.entrypoint` says. The oldest files have it beside `deploy`. "
+        "Default: true, where there is no entrypoint"
+    )
+    prefill_decode_disaggregation: Flag | None = setting("`true` is refused. Default: false")
+    enable_composition: Flag | None = setting("`true` is refused. Default: false")
+    instance: Ignored = setting("with `llm`: list of `{name: …, num-replicas: …}`")
     use_fs_serve: Ignored = None
     use_native_serve: Ignored = None
     decode_address: Ignored = None
