@@ -10,7 +10,7 @@ PROCESSES ?= 1
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check lint unit unit-all bench bench-quick dist format clean system node
+.PHONY: help demo test faults check lint unit unit-all bench bench-quick docs picture dist format clean system node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,13 @@ bench: system $(VENV)/.bench node ## product and peers side by side (root, 15 mi
 bench-quick: system $(VENV)/.installed ## the same, reduced (root, 2 minutes): fails at twice a target only
 	@$(STEP) "benchmarks, reduced" $(VENV)/bin/python -m benchmarks --quick --output outputs/bench
 
+docs: $(VENV)/.docs ## the documentation as a site, in build/site; writes its generated parts anew
+	@$(STEP) "generated parts of the pages" $(VENV)/bin/python -m docs.generate
+	@$(STEP) "site: mkdocs build --strict" env NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+picture: demo ## the README's picture, docs/run.svg, from what the demo's `run` printed
+	@$(STEP) "docs/run.svg" $(VENV)/bin/python tests/demo/picture.py outputs/demo/run.txt docs/run.svg
+
 dist: $(VENV)/.installed ## wheel and source distribution, in dist/
 	@$(STEP) "dist" $(VENV)/bin/python -m build --outdir dist
 
@@ -65,6 +72,11 @@ node: | system
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@$(STEP) "operator environment: $(VENV)" $(PYTHON) -m venv --clear $(VENV)
 	@$(STEP) "pip install -e .[dev]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# What builds the site.
+$(VENV)/.docs: $(VENV)/.installed
+	@$(STEP) "pip install -e .[docs]" $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 # What the product is compared with, beside what the tests need.

@@ -1,1 +1,1 @@
-"""The README as tests read it, and the tests that do what it says."""
+"""README and documentation as tests read them, and the tests that do what they say with hosts or an installation."""

@@ -1,4 +1,4 @@
-"""Where the README's commands are typed: a clone, a home, the README's files, `flagscale-deploy` on PATH."""
+"""Where the commands of the pages are typed: a clone, a home, the pages' files, `flagscale-deploy` on PATH."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.docs import readme
-from tests.docs.readme import REPOSITORY
+from tests.docs.pages import REPOSITORY, files
 
 SECONDS = 240
 
 
 class Workplace:
-    """A directory with the clone's samples, the README's files, and a home of its own."""
+    """A directory with the clone's samples, the pages' files, and a home of its own."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.home = directory, directory / "home"
         for name in ("examples", "inventories", "templates"):
             shutil.copytree(REPOSITORY / name, directory / name)
-        self.write(readme.files())
+        self.write(files())
         command = directory / "bin/flagscale-deploy"
         python = f"PYTHONPATH={REPOSITORY} exec {sys.executable} -W error::ResourceWarning"
         self.write({"bin/flagscale-deploy": f'#!/bin/sh\n{python} -m flagscale_deploy "$@"\n'})
@@ -31,9 +30,9 @@ class Workplace:
         self.home.mkdir()
         self.env = {"HOME": str(self.home), "PATH": f"{command.parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
 
-    def write(self, files: dict[str, str]) -> None:
+    def write(self, texts: dict[str, str]) -> None:
         """Write files, by their path in the directory."""
-        for name, text in files.items():
+        for name, text in texts.items():
             path = self.directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -2,28 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from flagscale_deploy.checks.docs import page
 from flagscale_deploy.checks.registry import CHECKS, NAMES, judge, refuse_unskippable
 from flagscale_deploy.errors import InputError, UnreachableError
 from tests.unit.checks.given import HOSTS, complaints, facts, scene
 from tests.unit.plan.given import host, inventory, model, spec
-from tests.unit.sources import ROOT
-
-PAGE = ROOT / "docs" / "checks.md"
-REGENERATE = (
-    "python -c 'import pathlib; from flagscale_deploy.checks.docs import page;"
-    ' pathlib.Path("docs/checks.md").write_text(page(), encoding="utf-8")\''
-)
 
 
 def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
     assert len(NAMES) == len(set(NAMES))
     assert [each.name for each in CHECKS if not each.description.startswith("Whether")] == []
     assert [each.name for each in CHECKS if not each.expected] == []
-
-
-def test_the_page_about_checks_is_made_from_them() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), f"make it anew: {REGENERATE}"
 
 
 def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> None:

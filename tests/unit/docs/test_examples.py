@@ -10,7 +10,7 @@ import yaml
 from flagscale_deploy import api
 from flagscale_deploy.api import Options, load_request
 from flagscale_deploy.errors import InputError
-from tests.docs.readme import REPOSITORY
+from tests.docs.pages import REPOSITORY
 
 INVENTORIES = sorted((REPOSITORY / "inventories").iterdir())
 CONFIGURATIONS = [

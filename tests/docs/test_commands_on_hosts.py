@@ -1,6 +1,6 @@
-"""The README's commands that need hosts, typed as they stand there, with its own files, on two real hosts.
+"""The commands of README and docs that need hosts, typed as they stand there, with the files shown, on two real hosts.
 
-The hosts are what the README says of gpu01 and gpu02: eight GPUs (those of a stand-in for nvidia-smi), an environment
+The hosts are what the pages say of gpu01 and gpu02: eight GPUs (those of a stand-in for nvidia-smi), an environment
 in /opt/vllm with real Ray and a stand-in for vLLM, reached by the names that `~/.ssh/config` knows.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.readme import REPOSITORY, console_blocks
+from tests.docs.pages import REPOSITORY, host_commands
 from tests.docs.workplace import Workplace
 from tests.environments.build import mounts
 from tests.lab import Lab
@@ -58,7 +58,7 @@ deploy: {ray: off}
 
 @pytest.fixture(scope="module")
 def lab(make_lab: Callable[..., Lab], node_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """gpu01 and gpu02 of the README."""
+    """gpu01 and gpu02 of the pages."""
     stand_in = stand_ins.build(tmp_path_factory.mktemp("stand-in"))
     lab = make_lab(hosts=2, gpus=8, mounts=[*mounts(node_env), stand_in.command])
     for host in lab.hosts:
@@ -82,19 +82,19 @@ def work(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return work
 
 
-def test_the_commands_do_and_print_what_the_readme_shows(lab: Lab, work: Workplace) -> None:
-    known = []
-    for command in (command for block in console_blocks("hosts") for command in block.commands):
-        follows = command.line.endswith(" -f")
-        printed = work.type_until_line(command.line) if follows else work.type(command.line)
-        shown = as_in_the_readme(lab, printed)
-        assert command.prints(shown), f"$ {command.line}\n{shown}\nthe README shows\n{command.output}"
-        if " run " in command.line:
-            known = lab.processes(DEPLOYMENT)
+def test_the_commands_do_and_print_what_the_pages_show(lab: Lab, work: Workplace) -> None:
+    processes = []
+    for line, commands in host_commands().items():
+        printed = work.type_until_line(line) if line.endswith(" -f") else work.type(line)
+        shown = as_in_the_pages(lab, printed)
+        for command in commands:
+            assert command.prints(shown), f"$ {line}\n{shown}\n{command.page} shows\n{command.output}"
+        if " run " in line:
+            processes = lab.processes(DEPLOYMENT)
             paste_curl(printed, work)
-            assert "runs already with this very configuration" in work.type(command.line)
-    assert len(known) > 2
-    assert lab.leftovers(DEPLOYMENT, known) == []
+            assert "runs already with this very configuration" in work.type(line)
+    assert len(processes) > 2
+    assert lab.leftovers(DEPLOYMENT, processes) == []
     assert lab.leftovers("smoke-1") == []
     check_what_is_on_the_operator_s_disk(work)
 
@@ -114,8 +114,8 @@ def test_the_job_for_gitlab_smoke_deploys(lab: Lab, work: Workplace) -> None:
     assert lab.leftovers(name) == []
 
 
-def as_in_the_readme(lab: Lab, printed: str) -> str:
-    """With the README's addresses in the place of the lab's."""
+def as_in_the_pages(lab: Lab, printed: str) -> str:
+    """With the pages' addresses in the place of the lab's."""
     for at, host in enumerate(lab.hosts, 1):
         printed = printed.replace(host.address, f"10.0.0.1{at}")
     return printed
@@ -128,7 +128,7 @@ def paste_curl(printed: str, work: Workplace) -> None:
 
 
 def check_what_is_on_the_operator_s_disk(work: Workplace) -> None:
-    """What the README says that `-o`, `run` and `smoke` write."""
+    """What the pages say that `-o`, `run` and `smoke` write."""
     (run,) = (work.directory / "outputs" / DEPLOYMENT / "runs").iterdir()
     assert {path.name for path in run.iterdir()} == {"plan.json", "events.jsonl", "report.json", "scripts"}
     assert run.stat().st_mode & 0o777 == 0o700

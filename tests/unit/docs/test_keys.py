@@ -1,4 +1,4 @@
-"""Every key that the code takes is in the README, with the code's own default; and no other is."""
+"""Every key that the code takes is in the pages, with the code's own default; and no other is."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from flagscale_deploy.config.schema.settings import Deploy, RouterSettings, Sett
 from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, RestartSpec, Timeouts
 from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.plan.vllm import serve_argv
-from tests.docs.readme import code, tables
+from tests.docs.pages import code, tables
 
+PAGE = "docs/serve-yaml.md"
 OTHER_PLACES = {("experiment", "deploy"), ("experiment.runner", "deploy")}
-"""All places of `deploy` are read as one. The README says so in words."""
+"""All places of `deploy` are read as one. The page says so in words."""
 
 ANYTHING = {
     ("deploy", "instance"),
@@ -37,8 +38,7 @@ BY_ITSELF = {"ray", "router", "restart", "backoff"}
 
 def key_tables() -> dict[str, list[str]]:
     """The rows of the serve YAML's tables by their key, as the code spells it."""
-    _hosts, *serve = tables("key")
-    return {code(row[0])[0].replace("-", "_"): row for table in serve for row in table}
+    return {code(row[0])[0].replace("-", "_"): row for table in tables("key", PAGE) for row in table}
 
 
 def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
@@ -71,7 +71,7 @@ def all_keys() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
 
 
 def test_every_key_of_a_host_is_documented_and_no_other() -> None:
-    hosts, *_serve = tables("key")
+    (hosts,) = tables("key", "docs/inventory.md")
     assert [code(row[0]) for row in hosts] == [[key] for key in HOST_KEYS]
 
 
@@ -86,9 +86,11 @@ def test_every_key_of_the_serve_yaml_is_documented_and_no_other() -> None:
 def test_every_key_at_the_top_and_of_a_node_is_documented_and_no_other() -> None:
     assert set(translate._ROOT_KEYS) - {"hydra"} == {"action", "deploy", "experiment", "model_args", "serve"}
     beside = {"deploy", "model_args", "hostfile", "command_line_mode", *llm_form.ROOTS}
-    assert set(BODY_KEYS) - beside == {key for place, key in ignored_in_the_readme() if place == "beside deploy"}
+    assert set(BODY_KEYS) - beside == {key for place, key in ignored_in_the_page() if place == "beside deploy"}
     assert {code(key_tables()["llm"][0])[0], *code(key_tables()["llm"][1])} >= {*llm_form.ROOTS}
-    assert {*code(key_tables()["hostfile.nodes"][1])} == {"master:", "node:", *Node.model_fields}
+    assert {*code(key_tables()["hostfile.nodes"][1])} == {"master:", "node:"}
+    (nodes,) = tables("key of a node", PAGE)
+    assert [code(row[0]) for row in nodes] == [[key] for key in Node.model_fields]
 
 
 def test_every_ignored_key_is_named_and_no_other() -> None:
@@ -98,7 +100,7 @@ def test_every_ignored_key_is_named_and_no_other() -> None:
         ("beside deploy", "logging"),
         ("beside deploy", "use_native_serve"),
     }
-    assert ignored_in_the_readme() == all_keys()[1] | elsewhere
+    assert ignored_in_the_page() == all_keys()[1] | elsewhere
 
 
 def test_every_policy_of_the_router_is_named_and_no_other() -> None:
@@ -110,10 +112,10 @@ def test_every_policy_of_the_router_is_named_and_no_other() -> None:
     assert sorted(named) == sorted(word for each in schema["anyOf"] for word in each.get("enum", ()))
 
 
-def ignored_in_the_readme() -> set[tuple[str, str]]:
-    (rows,) = tables("at")
+def ignored_in_the_page() -> set[tuple[str, str]]:
+    (rows,) = tables("at", PAGE)
     words = {"the top": "top", "an entry of the list form": "list", "beside `deploy`": "beside deploy"}
-    return {(words.get(row[0]) or code(row[0])[0], key) for row in rows for key in code(row[1]) if key != "ray.remote"}
+    return {(words.get(row[0]) or code(row[0])[0], key) for row in rows for key in code(row[1])}
 
 
 def test_the_defaults_in_the_tables_are_the_code_s() -> None:
@@ -136,8 +138,8 @@ def test_the_defaults_in_the_tables_are_the_code_s() -> None:
     assert documented["model_args.<model>.port"][2] == str(DEFAULT_ENGINE_PORT)
 
 
-@pytest.mark.parametrize("row", tables("you write")[0], ids=lambda row: code(row[0])[0])
-def test_a_flag_becomes_what_the_readme_says(row: list[str], tmp_path: Any) -> None:
+@pytest.mark.parametrize("row", tables("you write", "docs/flags.md")[0], ids=lambda row: code(row[0])[0])
+def test_a_flag_becomes_what_the_page_says(row: list[str], tmp_path: Any) -> None:
     path = tmp_path / "serve.yaml"
     path.write_text(f"model_args:\n  m:\n    model: /m\n    {code(row[0])[0]}\n")
     (model,) = load_spec(path).models

@@ -1,0 +1,91 @@
+"""Commands, options, exit statuses, templates and links of the pages are those of the tool."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+import click
+import pytest
+
+from flagscale_deploy import errors
+from flagscale_deploy.cli import cli
+from flagscale_deploy.errors import DeployError
+from tests.docs.pages import PAGES, REPOSITORY, code, tables
+
+PAGE = "docs/commands.md"
+COMMON = {
+    *("--inventory", "--config", "--config-path", "--config-name", "--name", "--limit", "--forks"),
+    *("--json", "--quiet", "--verbose", "--no-color"),
+}
+"""Options of most commands, which the page describes once."""
+LINKS = sorted({(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)})
+
+
+def options(command: click.Command) -> set[str]:
+    return {
+        word
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for word in parameter.opts
+        if word.startswith("--")
+    }
+
+
+def long_options(cell: str) -> set[str]:
+    return {word for word in code(cell) if word.startswith("--")}
+
+
+def described(command: str) -> set[str]:
+    """The options in the section of a command."""
+    section = re.search(rf"^### {command}\n(.*?)(?=^##|^<!-- end|\Z)", PAGES[PAGE], re.MULTILINE | re.DOTALL)
+    assert section is not None
+    return {
+        option
+        for row in re.findall(r"^\|(.*)\|$", section[1], re.MULTILINE)
+        for option in long_options(row.split(" | ")[0])
+    }
+
+
+def test_every_command_is_in_the_table() -> None:
+    (rows,) = tables("command", PAGE)
+    assert sorted(code(row[0])[0].split()[0] for row in rows) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize("name", cli.commands)
+def test_every_option_of_a_command_is_in_its_section(name: str) -> None:
+    assert described(name) == options(cli.commands[name]) - COMMON
+
+
+def test_the_options_of_most_commands_are_described() -> None:
+    (rows,) = tables("option", PAGE)
+    assert {option for row in rows for option in long_options(row[0])} == COMMON
+
+
+def test_every_exit_status_is_in_the_table() -> None:
+    (rows,) = tables("exit status", PAGE)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DeployError)]
+    assert [int(row[0]) for row in rows] == sorted({0} | {kind.exit_code for kind in kinds})
+
+
+def test_every_template_is_in_the_table() -> None:
+    (rows,) = tables("template", "docs/templates.md")
+    assert sorted(code(row[0])[0] for row in rows) == sorted(
+        path.name for path in (REPOSITORY / "templates").glob("*.j2")
+    )
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_somewhere(page: str, link: str) -> None:
+    if link.startswith("https://"):
+        return
+    path, _, anchor = link.partition("#")
+    target = (REPOSITORY / PurePosixPath(page).parent / path).resolve() if path else REPOSITORY / page
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(PAGES[target.relative_to(REPOSITORY).as_posix()])
+
+
+def anchors(text: str) -> list[str]:
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
