@@ -25,6 +25,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "checks": checks.table,
     "diagnosis": diagnosis.tables,
     "folders": folders.table,
+    "floors": folders.floors,
 }
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

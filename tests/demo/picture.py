@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 COMMAND = "flagscale-deploy run -i hosts.yaml -c qwen.yaml"
-WIDTH = 110
+WIDTH = 120
 
 
 def picture(printed: str) -> str:
