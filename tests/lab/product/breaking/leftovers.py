@@ -15,39 +15,39 @@ from tests.lab.product.breaking.stage import MODEL, NAME, Stage, caught_by
 LOST = "exec env FLAGSCALE_DEPLOY_RUN=lost/20260101-000000-abcdef sleep 3600"
 
 
-@caught_by("other-deployments", "flagscale-deploy stop -i ", state="warning")
+@caught_by("other-deployments", "flagscale-deploy stop -i ", state="warning", round="left there", at="node2")
 def another_deployment_runs_there(stage: Stage) -> None:
     run_another(stage, gpus=0)
 
 
-@caught_by("gpu-busy", "flagscale-deploy stop -i ")
+@caught_by("gpu-busy", "flagscale-deploy stop -i ", round="GPUs, taken", at="node2")
 def another_deployment_has_its_gpu(stage: Stage) -> None:
     run_another(stage, gpus=1)
 
 
-@caught_by("gpu-busy", "flagscale-deploy cleanup")
+@caught_by("gpu-busy", "flagscale-deploy cleanup", round="GPUs, taken", at="node3")
 def a_process_of_a_crashed_run_has_its_gpu(stage: Stage) -> None:
     pid = stage.start(LOST)
     equip(stage, Gpu(used_mib=40000), processes=(GpuProcess(0, pid, 40000, "python3"),))
 
 
-@caught_by("lock", "flagscale-deploy unlock -i", state="warning")
+@caught_by("lock", "flagscale-deploy unlock -i", state="warning", round="left there", at="node4")
 def somebody_is_at_work_on_it(stage: Stage) -> None:
     fleet = stage.undo.enter_context(Fleet(load_inventory(stage.operator.inventory).hosts))
     stage.undo.enter_context(lock(fleet, stage.host.name, NAME, "run"))
 
 
-@caught_by("crashed-runs", "flagscale-deploy cleanup -i", state="warning")
+@caught_by("crashed-runs", "flagscale-deploy cleanup -i", state="warning", round="left there", at="node3")
 def a_process_is_left_of_a_run_that_no_record_knows(stage: Stage) -> None:
     stage.start(LOST)
 
 
-@caught_by("foreign-ray", "if nobody needs it", state="warning")
+@caught_by("foreign-ray", "if nobody needs it", state="warning", round="left there", at="node4")
 def somebodys_ray_runs_there(stage: Stage) -> None:
     stage.start("exec -a /opt/ray/core/src/ray/raylet/raylet python3 -c 'import time; time.sleep(3600)'")
 
 
-@caught_by("boot", "loginctl enable-linger root", state="warning")
+@caught_by("boot", "loginctl enable-linger root", state="warning", round="GPUs, taken", at="node4")
 def nothing_starts_it_after_a_reboot(stage: Stage) -> None:
     stage.deploy(restart={"boot": True})
     for host in stage.lab.hosts:

@@ -32,7 +32,7 @@ def give_infiniband(stage: Stage, broken: str = "4: ACTIVE") -> None:
         stage.on(INFINIBAND.format(state=state), "umount /sys/class", host)
 
 
-@caught_by("memory", "ps -eo pid,user,rss,args --sort=-rss | head")
+@caught_by("memory", "ps -eo pid,user,rss,args --sort=-rss | head", round="room", at="node2")
 def its_memory_is_in_use(stage: Stage) -> None:
     stage.on(
         "sed 's/^MemAvailable:.*/MemAvailable:     100000 kB/' /proc/meminfo >/run/meminfo\n"
@@ -41,12 +41,12 @@ def its_memory_is_in_use(stage: Stage) -> None:
     )
 
 
-@caught_by("shared-memory", "mount -o remount,size=1024M /dev/shm")
+@caught_by("shared-memory", "mount -o remount,size=1024M /dev/shm", round="room", at="node3")
 def its_shared_memory_is_a_containers(stage: Stage) -> None:
     stage.on("mount -o remount,size=64M /dev/shm", "mount -o remount,size=50% /dev/shm")
 
 
-@caught_by("open-files", "nofile 65536")
+@caught_by("open-files", "nofile 65536", round="room", at="node4")
 def it_lets_processes_open_few_files(stage: Stage) -> None:
     """Its own limit is not to be touched: no right of ours would raise it again."""
     stage.on("echo 'ulimit -n 4096' > ~/.bashrc", "rm ~/.bashrc")
@@ -64,11 +64,11 @@ def its_infiniband_port_is_down(stage: Stage) -> None:
     give_infiniband(stage, "1: DOWN")
 
 
-@caught_by("disk", "du -xh --max-depth=2 ~")
+@caught_by("disk", "du -xh --max-depth=2 ~", round="room", at="node2")
 def its_home_is_nearly_full(stage: Stage) -> None:
     stage.on(SMALL_HOME, "umount /etc/passwd; rm /run/passwd; umount -l /run/home; rmdir /run/home")
 
 
-@caught_by("tmp", "du -xh --max-depth=1 /tmp")
+@caught_by("tmp", "du -xh --max-depth=1 /tmp", round="room", at="node3")
 def its_tmp_is_nearly_full(stage: Stage) -> None:
     stage.on(SMALL_TMP, "umount -lR /tmp; umount -lR /run/small; rmdir /run/small")

@@ -23,17 +23,17 @@ with open(path, "wb") as file:
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:5f2c\nsize 988097824\n"
 
 
-@caught_by("model-path", "rsync -a")
+@caught_by("model-path", "rsync -a", round="model, not there", at="node2")
 def its_model_is_not_there(stage: Stage) -> None:
     stage.on(f"mv {MODEL} {MODEL}-gone", f"mv {MODEL}-gone {MODEL}")
 
 
-@caught_by("model-path", "rsync -a")
+@caught_by("model-path", "rsync -a", round="model, not there", at="node3")
 def its_model_is_a_git_lfs_pointer_of_a_model(stage: Stage) -> None:
     edit(stage, "config.json", "version https://git-lfs.github.com/spec/v1\n")
 
 
-@caught_by("model-same", "rsync -a --delete")
+@caught_by("model-same", "rsync -a --delete", round="model, cut off", at="node2")
 def its_configuration_is_another(stage: Stage) -> None:
     edit(stage, "generation_config.json", "{}")
 
@@ -44,45 +44,45 @@ def its_weights_have_another_size(stage: Stage) -> None:
     stage.host.run(["python3", "-c", EMPTY_TENSOR, WEIGHTS, "1000"])
 
 
-@caught_by("model-weights", "rsync -a --delete")
+@caught_by("model-weights", "rsync -a --delete", round="model, cut off", at="node3")
 def its_weights_are_cut_off(stage: Stage) -> None:
     """As a copy that was interrupted leaves them."""
     with_copy(stage)
     stage.on(f"truncate -s -1000 {WEIGHTS}")
 
 
-@caught_by("model-weights", "rsync -a --delete")
+@caught_by("model-weights", "rsync -a --delete", round="model, cut off", at="node4")
 def its_weights_are_a_pointer_of_git_lfs(stage: Stage) -> None:
     with_copy(stage)
     stage.host.run(["tee", WEIGHTS], stdin=POINTER)
 
 
-@caught_by("model-weights", "rsync -a --delete")
+@caught_by("model-weights", "rsync -a --delete", round="model, in part", at="node3")
 def its_weights_are_the_first_of_several_parts(stage: Stage) -> None:
     """A download that was ended early, before the index came."""
     with_copy(stage)
     stage.on(f"mv {WEIGHTS} {MODEL}/model-00001-of-00004.safetensors")
 
 
-@caught_by("model-weights", "rsync -a --delete")
+@caught_by("model-weights", "rsync -a --delete", round="model, in part", at="node4")
 def its_weights_are_empty(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"truncate -s 0 {WEIGHTS}")
 
 
-@caught_by("model-weights", "rsync -a --delete")
+@caught_by("model-weights", "rsync -a --delete", round="model, missing", at="node2")
 def its_weights_are_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {WEIGHTS}")
 
 
-@caught_by("model-tokenizer", "rsync -a")
+@caught_by("model-tokenizer", "rsync -a", round="model, not there", at="node4")
 def its_tokenizer_is_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {MODEL}/tokenizer.json")
 
 
-@caught_by("model-tokenizer", "rsync -a", state="warning")
+@caught_by("model-tokenizer", "rsync -a", state="warning", round="model, missing", at="node3")
 def its_chat_template_is_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {MODEL}/chat_template.jinja")
@@ -103,17 +103,17 @@ def heads_can_not_be_divided(stage: Stage) -> None:
     stage.flags(tensor_parallel_size=3)
 
 
-@caught_by("model-parallel", "lower pipeline-parallel-size", host="node1")
+@caught_by("model-parallel", "lower pipeline-parallel-size", host="node1", round="sizes", at="node2")
 def there_are_fewer_layers_than_stages(stage: Stage) -> None:
     stage.flags(tensor_parallel_size=1, pipeline_parallel_size=4)
 
 
-@caught_by("model-length", "set max-model-len: 1024", host="node1")
+@caught_by("model-length", "set max-model-len: 1024", host="node1", round="flags", at="node2")
 def longer_sequences_are_asked_for_than_the_model_knows(stage: Stage) -> None:
     stage.flags(max_model_len=4096)
 
 
-@caught_by("model-code", "set trust-remote-code: true", host="node1")
+@caught_by("model-code", "set trust-remote-code: true", host="node1", round="values", at="node2")
 def the_model_wants_its_own_code_to_run(stage: Stage) -> None:
     for host in stage.lab.hosts:
         config: dict[str, Any] = json.loads(stage.on(f"cat {MODEL}/config.json", host=host))
@@ -121,18 +121,18 @@ def the_model_wants_its_own_code_to_run(stage: Stage) -> None:
         edit(stage, "config.json", json.dumps(config), host)
 
 
-@caught_by("engine-arguments", "did you mean --max-num-seqs?", host="node1")
+@caught_by("engine-arguments", "did you mean --max-num-seqs?", host="node1", round="flags", at="node2")
 def a_flag_is_misspelt(stage: Stage) -> None:
     """vLLM on the driver's host reads the command line."""
     stage.flags(max_nun_seqs=4)
 
 
-@caught_by("engine-arguments", "correct the value", host="node1")
+@caught_by("engine-arguments", "correct the value", host="node1", round="values", at="node2")
 def a_value_is_none_that_vllm_takes(stage: Stage) -> None:
     stage.flags(max_num_seqs="many")
 
 
-@caught_by("engine-arguments", "install vLLM anew", host="node1")
+@caught_by("engine-arguments", "install vLLM anew", host="node1", round="sizes", at="node2")
 def vllm_can_not_be_imported(stage: Stage) -> None:
     driver = stage.lab.hosts[0]
     place = (

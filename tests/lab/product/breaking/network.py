@@ -7,7 +7,7 @@ from tests.lab.product.breaking.stage import EVERYWHERE, PORT, Stage, caught_by
 SYN = "match ip protocol 6 0xff match u8 0x02 0x12 at 33"
 
 
-@caught_by("node-ip", "correct node_ip in the inventory")
+@caught_by("node-ip", "correct node_ip in the inventory", round="addresses", at="node2")
 def its_node_ip_is_not_its_own(stage: Stage) -> None:
     stage.inventory(node_ip="192.0.2.33")
 
@@ -17,13 +17,13 @@ def its_interface_is_not_there(stage: Stage) -> None:
     stage.inventory(interface="ib7")
 
 
-@caught_by("hostname", "in /etc/hosts of node3: 10.", state="warning")
+@caught_by("hostname", "in /etc/hosts of {host}: 10.", state="warning", round="names", at="node4")
 def its_name_is_a_loopback_address(stage: Stage) -> None:
     """As Debian's installer writes it."""
-    stage.write(stage.host.directory / "hosts", "127.0.0.1 localhost\n127.0.1.1 node3\n")
+    stage.write(stage.host.directory / "hosts", f"127.0.0.1 localhost\n127.0.1.1 {stage.host.name}\n")
 
 
-@caught_by("hostname", "in /etc/hosts of node3: 10.", state="warning")
+@caught_by("hostname", "in /etc/hosts of {host}: 10.", state="warning", round="addresses", at="node4")
 def its_name_is_nowhere(stage: Stage) -> None:
     stage.write(stage.host.directory / "hosts", "127.0.0.1 localhost\n")
 
@@ -52,7 +52,7 @@ def it_has_no_route_to_any_host(stage: Stage) -> None:
             stage.on(f"ip route add {route}", f"ip route del {route}")
 
 
-@caught_by("mtu", "ip link set eth0 mtu 1500")
+@caught_by("mtu", "ip link set eth0 mtu 1500", round="addresses", at="node3")
 def its_packets_are_smaller(stage: Stage) -> None:
     stage.on("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")
 
@@ -63,13 +63,13 @@ def its_cable_is_slow(stage: Stage) -> None:
     stage.host.rate(50)
 
 
-@caught_by("ports", f"ss -ltnp sport = :{PORT}", host="node1")
+@caught_by("ports", f"ss -ltnp sport = :{PORT}", host="node1", round="flags", at="node2")
 def the_engines_port_is_taken(stage: Stage) -> None:
     """On the driver's host: no other needs it."""
     listen(stage, PORT)
 
 
-@caught_by("ports", "ss -ltnp sport = :6399", host="node1")
+@caught_by("ports", "ss -ltnp sport = :6399", host="node1", round="values", at="node2")
 def rays_port_is_taken(stage: Stage) -> None:
     """On the head. Without a port in the configuration another one would be chosen."""
     stage.deploy(ray={"port": 6399})

@@ -12,19 +12,19 @@ OLD = "import sys; sys.version = '3.7.3 (a stand-in)'; exec(sys.argv.pop(1))"
 USER = "lab:*:64001:64001::/run/lab:/bin/bash"
 
 
-@caught_by("tcp", "is the host up", exits=3)
+@caught_by("tcp", "is the host up", exits=3, round="unreachable", at="node2")
 def a_cable_is_pulled(stage: Stage) -> None:
     stage.configuration["deploy"]["timeouts"]["connect"] = 1
     stage.host.cut()
     stage.undo.callback(stage.host.join)
 
 
-@caught_by("tcp", "is sshd running there?", exits=3)
+@caught_by("tcp", "is sshd running there?", exits=3, round="unreachable", at="node4")
 def nothing_listens_on_its_port(stage: Stage) -> None:
     stage.inventory(ansible_port=2299)
 
 
-@caught_by("ssh", "try: ssh 10.", exits=3)
+@caught_by("ssh", "try: ssh 10.", exits=3, round="refused", at="node2")
 def something_else_listens_on_its_port(stage: Stage) -> None:
     stage.configuration["deploy"]["timeouts"]["connect"] = 1
     stage.start("exec python3 -m http.server 2299")
@@ -32,7 +32,7 @@ def something_else_listens_on_its_port(stage: Stage) -> None:
     stage.inventory(ansible_port=2299)
 
 
-@caught_by("ssh", "try: ssh 10.", exits=3)
+@caught_by("ssh", "try: ssh 10.", exits=3, round="silent", at="node2")
 def sshd_hangs(stage: Stage) -> None:
     """The kernel takes connections for it."""
     stage.configuration["deploy"]["timeouts"]["connect"] = 1
@@ -40,7 +40,7 @@ def sshd_hangs(stage: Stage) -> None:
     stage.undo.callback(os.kill, stage.host.state.pid, signal.SIGCONT)
 
 
-@caught_by("host-key", "ssh-keygen", exits=3)
+@caught_by("host-key", "ssh-keygen", exits=3, round="unreachable", at="node3")
 def its_key_is_another(stage: Stage) -> None:
     address, other = stage.host.address, stage.lab.hosts[3].address
     lines = stage.lab.known_hosts.read_text().splitlines()
@@ -52,7 +52,7 @@ def its_key_is_another(stage: Stage) -> None:
     stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
 
 
-@caught_by("host-key", "compare the fingerprint on the host", exits=3)
+@caught_by("host-key", "compare the fingerprint on the host", exits=3, round="refused", at="node3")
 def its_key_is_not_known(stage: Stage) -> None:
     lines = stage.lab.known_hosts.read_text().splitlines(keepends=True)
     known = stage.directory / "known_hosts"
@@ -60,32 +60,32 @@ def its_key_is_not_known(stage: Stage) -> None:
     stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
 
 
-@caught_by("login", "ssh-copy-id", exits=3)
+@caught_by("login", "ssh-copy-id", exits=3, round="refused", at="node4")
 def it_does_not_know_the_operators_key(stage: Stage) -> None:
     stage.on("mv ~/.ssh/authorized_keys ~/.ssh/gone", "mv ~/.ssh/gone ~/.ssh/authorized_keys")
 
 
-@caught_by("clean-shell", "[[ $- == *i* ]] || return", state="warning")
+@caught_by("clean-shell", "[[ $- == *i* ]] || return", state="warning", round="interpreters", at="node4")
 def a_login_prints_something(stage: Stage) -> None:
     stage.on("echo 'echo Welcome to the cluster' > ~/.bashrc", "rm ~/.bashrc")
 
 
-@caught_by("clean-shell", "~/.bashrc")
+@caught_by("clean-shell", "~/.bashrc", round="silent", at="node3")
 def a_login_ends_before_our_program_runs(stage: Stage) -> None:
     stage.on("echo 'exit 0' > ~/.bashrc", "rm ~/.bashrc")
 
 
-@caught_by("python", "install python3 (3.8 or later)")
+@caught_by("python", "install python3 (3.8 or later)", round="silent", at="node4")
 def its_python_is_not_there(stage: Stage) -> None:
     stage.inventory(ansible_python_interpreter="/usr/bin/python3.99")
 
 
-@caught_by("python", "name it with `python:`")
+@caught_by("python", "name it with `python:`", round="interpreters", at="node2")
 def its_python_is_too_old(stage: Stage) -> None:
     use_python(stage, OLD)
 
 
-@caught_by("python", "docker ps -a --filter name=serving")
+@caught_by("python", "docker ps -a --filter name=serving", round="interpreters", at="node3")
 def its_container_does_not_run(stage: Stage) -> None:
     """As Docker answers for a container that is not there."""
     docker = stage.host.directory / "sbin/docker"
@@ -95,29 +95,29 @@ def its_container_does_not_run(stage: Stage) -> None:
     stage.inventory(container="serving")
 
 
-@caught_by("writable", "chmod 1777 /dev/shm")
+@caught_by("writable", "chmod 1777 /dev/shm", round="accounts", at="node2")
 def shared_memory_is_read_only(stage: Stage) -> None:
     stage.on("mount -o remount,ro /dev/shm", "mount -o remount,rw /dev/shm")
 
 
-@caught_by("processes-visible", "remount,hidepid=0", state="warning")
+@caught_by("processes-visible", "remount,hidepid=0", state="warning", round="accounts", at="node3")
 def processes_of_others_are_hidden(stage: Stage) -> None:
     log_in_as_another(stage)
     stage.on("mount -o remount,hidepid=2 /proc", "mount -o remount,hidepid=0 /proc")
 
 
-@caught_by("distinct-hosts", "take one of them out of")
+@caught_by("distinct-hosts", "take one of them out of", round="names", at="node3")
 def it_is_another_name_of_a_machine(stage: Stage) -> None:
     stage.inventory(ansible_host=stage.lab.hosts[1].address)
 
 
-@caught_by("clock", "timedatectl set-ntp true", state="warning")
+@caught_by("clock", "timedatectl set-ntp true", state="warning", round="accounts", at="node4")
 def its_clock_is_an_hour_ahead(stage: Stage) -> None:
     """All hosts of a lab share the machine's clock: a Python with another one stands in for it."""
     use_python(stage, AHEAD)
 
 
-@caught_by("resolver", 'RES_OPTIONS: "timeout:1 attempts:1"', state="warning")
+@caught_by("resolver", 'RES_OPTIONS: "timeout:1 attempts:1"', state="warning", round="names", at="node4")
 def its_name_server_never_answers(stage: Stage) -> None:
     port = "import socket, time; s = socket.socket(2, 2); s.bind(('127.0.0.1', 53)); time.sleep(3600)"
     stage.start(f'python3 -c "{port}"')

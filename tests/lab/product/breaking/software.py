@@ -18,7 +18,7 @@ ODD: dict[str, dict[str, str | None]] = {
 """Environments by what is odd about them, for `stand_in.make_environment`."""
 
 
-@caught_by("environment", "correct venv or before_start")
+@caught_by("environment", "correct venv or before_start", round="environments", at="node2")
 def its_environment_is_not_there(stage: Stage) -> None:
     stage.inventory(venv="/nowhere")
 
@@ -38,18 +38,18 @@ def with_environment(odd: str) -> Callable[[Stage], None]:
     return it_has
 
 
-for _odd, _check, _remedy in (
-    ("no ray", "ray-installed", "pip install 'ray[default]'"),
-    ("no vllm", "vllm-installed", "pip install vllm"),
-    ("old ray", "ray-version", "pip install 'ray[default]==2.60.0'"),
-    ("other ray", "same-ray", "pip install 'ray[default]==2.60.0'"),
-    ("other vllm", "same-vllm", "pip install vllm=="),
-    ("other torch", "same-torch", "pip install torch==2.13.0"),
-    ("other python", "same-python", "make its environment with Python 3."),
+for _odd, _check, _remedy, _round, _at in (
+    ("no ray", "ray-installed", "pip install 'ray[default]'", "environments", "node4"),
+    ("no vllm", "vllm-installed", "pip install vllm", "versions", "node2"),
+    ("old ray", "ray-version", "pip install 'ray[default]==2.60.0'", "versions", "node3"),
+    ("other ray", "same-ray", "pip install 'ray[default]==2.60.0'", "versions", "node4"),
+    ("other vllm", "same-vllm", "pip install vllm==", "other versions", "node2"),
+    ("other torch", "same-torch", "pip install torch==2.13.0", "other versions", "node3"),
+    ("other python", "same-python", "make its environment with Python 3.", "other versions", "node4"),
 ):
-    caught_by(_check, _remedy)(with_environment(_odd))
+    caught_by(_check, _remedy, round=_round, at=_at)(with_environment(_odd))
 
 
-@caught_by("environment", "correct venv or before_start")
+@caught_by("environment", "correct venv or before_start", round="environments", at="node3")
 def its_hook_fails(stage: Stage) -> None:
     stage.inventory(before_start="module load cuda/13")

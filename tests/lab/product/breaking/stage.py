@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from flagscale_deploy.checks.model import State
 from tests.lab import Host, Lab
 from tests.lab.product.operator import Operator, Result
 
-BROKEN = "node3"
 EVERYWHERE = ""
 MODEL = "/run/models/tiny"
 """On every host a copy of its own."""
@@ -32,7 +31,7 @@ CONFIGURATION: Mapping[str, Any] = {
 
 @dataclass
 class Stage:
-    """The lab with one thing broken, for the length of a `with` block."""
+    """The lab with something broken, for the length of a `with` block; `host` is where."""
 
     lab: Lab
     directory: Path
@@ -49,6 +48,10 @@ class Stage:
 
     def __exit__(self, *error: Any) -> None:
         self.undo.close()
+
+    def at(self, name: str) -> Stage:
+        """Return the same stage with another host to break."""
+        return replace(self, host=next(host for host in self.lab.hosts if host.name == name))
 
     def on(self, do: str, undo: str = "", host: Host | None = None) -> str:
         """Do something at a host's console, by default the broken one's, and undo it later; what it printed."""
@@ -68,9 +71,9 @@ class Stage:
         self.undo.callback(path.write_text, path.read_text())
         path.write_text(text)
 
-    def inventory(self, host: str = BROKEN, **variables: Any) -> None:
-        """Set variables of a host."""
-        self.variables.setdefault(host, {}).update(variables)
+    def inventory(self, host: str = "", **variables: Any) -> None:
+        """Set variables of a host, by default the broken one's."""
+        self.variables.setdefault(host or self.host.name, {}).update(variables)
 
     def flags(self, **flags: Any) -> None:
         """Give the model these flags."""
@@ -106,28 +109,49 @@ class Stage:
 class Fault:
     """Something that breaks, the check that has to notice it, and what its remedy has to say.
 
-    `host` is the broken host, another one where only that can have the fault, and `EVERYWHERE` ("") where it is one of
-    the whole configuration. `words` are for the command line.
+    `at` is the broken host; `host` is the one that the check names: None for the broken one, and `EVERYWHERE` ("") for
+    a fault of the whole configuration. `remedy` may name the broken host as `{host}`. `words` are for the command line.
+    Faults of one `round` are injected together, since none hides another; without a round a fault is alone.
     """
 
     check: str
     inject: Callable[[Stage], None]
     remedy: str
     state: State = "failed"
-    host: str = BROKEN
+    host: str | None = None
     words: tuple[str, ...] = ()
     exits: int = 4
+    round: str = ""
+    at: str = "node3"
 
     @property
     def name(self) -> str:
         return f"{self.check}: {self.inject.__name__.replace('_', ' ')}"
 
+    @property
+    def named(self) -> str:
+        """The host that the check names."""
+        return self.at if self.host is None else self.host
+
+    @property
+    def cure(self) -> str:
+        """What the remedy has to say where the fault is."""
+        return self.remedy.replace("{host}", self.at)
+
 
 FAULTS: list[Fault] = []
 
 
+def rounds() -> dict[str, list[Fault]]:
+    """Return the faults that are injected together, by the name of their round."""
+    together: dict[str, list[Fault]] = {}
+    for fault in FAULTS:
+        together.setdefault(fault.round or fault.name, []).append(fault)
+    return together
+
+
 def caught_by(check: str, remedy: str, **more: Any) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    """Enters what injects a fault in the table."""
+    """Enter what injects a fault in the table."""
 
     def enter(inject: Callable[[Stage], None]) -> Callable[[Stage], None]:
         exits = 0 if more.get("state") == "warning" else 4
