@@ -5,8 +5,8 @@ export PYTHON
 VENV := .venv
 STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
-# `make test PROCESSES=2` takes 23 minutes for 38 on two cores that have nothing else to do.
-PROCESSES ?= 1
+# `make test PROCESSES=1` runs the tests one after the other; tests/parallel.py says which never run at the same time.
+PROCESSES ?= 2
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help

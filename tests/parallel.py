@@ -1,6 +1,6 @@
-"""Which tests run at the same time: whole modules, and never two of those that keep both cores busy.
+"""Which tests run at the same time: whole modules, and never two of those that start real Ray.
 
-A plugin for sessions with several processes (pytest-xdist).
+A plugin for sessions with several processes (pytest-xdist, `--dist loadscope`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,28 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-HEAVY = ("tests/docs/", "tests/e2e/")
-"""Real vLLM and real Ray are started over and over here: these modules follow each other in one process."""
+RAY = (
+    "tests/docs/test_readme_on_hosts.py",
+    "tests/e2e/test_diagnoses.py",
+    "tests/e2e/test_serve_remote.py",
+    "tests/e2e/test_smoke_local.py",
+    "tests/e2e/test_two_hosts.py",
+    "tests/lab/product/test_ray.py",
+)
+"""These follow each other in one process: `ray start` gives up after 30 s, and two at a time may take that long."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """For `--dist loadscope`: modules, since their labs are theirs, in their order, and the heavy ones as one."""
+    """For `--dist loadscope`: modules, since their labs are theirs, in their order, and those with Ray as one."""
     if config.getvalue("dist") != "loadscope":
         return None
-    config.option.loadscopereorder = False  # else those with many tests come first: the heavy ones have few
+    config.option.loadscopereorder = False  # else those with many tests come first: the long ones have few
     from xdist.scheduler import LoadScopeScheduling
 
     class Modules(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "heavy" if nodeid.startswith(HEAVY) else nodeid.partition("::")[0]
+            module = nodeid.partition("::")[0]
+            return "with Ray" if module in RAY else module
 
     return Modules(config, log)

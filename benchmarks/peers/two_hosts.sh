@@ -6,7 +6,8 @@ set -euo pipefail
 head=$1 worker=$2 venv=$3 model=$4 port=$5
 shift 5
 environment="set -e; . $venv/bin/activate; export RAY_AUTH_MODE=disabled HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1
-export VLLM_CPU_OMP_THREADS_BIND=nobind GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0"
+export VLLM_CPU_OMP_THREADS_BIND=nobind GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0
+export VLLM_CACHE_ROOT=$model/.start PYTHONPATH=$model/.start"
 start="ray start --num-gpus=1 --disable-usage-stats --temp-dir=/tmp/peer"
 
 "$@" "root@$worker" "$environment VLLM_HOST_IP=$worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,4 +33,6 @@ def test_files_of_flagscale_beside_the_clone_are_planned(
     known |= {"PATH": f"{tools}:{os.environ['PATH']}"} | ({"FSD_FLAGSCALE_CONFIGS": given} if given else {})
     done = subprocess.run([script], env=known, capture_output=True, text=True, check=True)
     folder = told.format(place=tmp_path.resolve())
-    assert done.stdout.splitlines() == [f"{target} with {folder}" for target in ("lint", "demo", "bench-quick", "test")]
+    *targets, times = done.stdout.splitlines()
+    assert targets == [f"{target} with {folder}" for target in ("lint", "demo", "bench-quick", "test")]
+    assert re.fullmatch(r"── .ci/run: make lint \d+ s, .*, make test \d+ s, \d+ s in all", times)

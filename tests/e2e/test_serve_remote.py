@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import tiny
 from tests.environments import build
 from tests.lab import Lab
 from tests.lab.keepers import REPOSITORY
@@ -185,7 +186,7 @@ def test_one_that_fails_is_taken_down_with_its_error(lab: Lab, operator: Operato
 @pytest.fixture(scope="module")
 def words(tiny_model: Path) -> list[str]:
     flags = {"model-tag": tiny_model, "served-model-name": "tiny", "max-model-len": 512, "max-num-seqs": 4}
-    env = {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": 1}
+    env = tiny.environment(tiny_model)
     return [
         *(f"++model_args.vllm_model.{name}={value}" for name, value in flags.items()),
         *(f"++experiment.envs.{name}={value}" for name, value in env.items()),

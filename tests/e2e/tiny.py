@@ -8,12 +8,23 @@ from typing import Any
 import yaml
 
 
+def environment(model: Path) -> dict[str, Any]:
+    """Return the variables that vLLM is started with; tests/environments/tiny_qwen2.py says what `.start` is."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": 1,
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": 1,
+        "VLLM_CACHE_ROOT": str(model / ".start"),
+        "PYTHONPATH": str(model / ".start"),
+    }
+
+
 def write(path: Path, model: Path, *, port: int, gpus: int, flags: dict[str, Any] | None = None) -> Path:
     """Write a configuration whose deployment is named like the file; returns its path. `flags` go to vLLM as well."""
     content = {
         "experiment": {
             "exp_name": path.stem,
-            "envs": {"VLLM_CPU_KVCACHE_SPACE": 1, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": 1},
+            "envs": environment(model),
         },
         "model_args": {
             "vllm_model": {

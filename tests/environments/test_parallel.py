@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.lab.keepers import REPOSITORY
+from tests.parallel import RAY
 
 MODULE = """
 import os, pytest
@@ -19,9 +20,9 @@ def test_is_told(at):
 """
 
 
-def test_a_module_stays_in_one_process_and_the_heavy_ones_follow_each_other(tmp_path: Path) -> None:
+def test_a_module_stays_in_one_process_and_those_with_ray_follow_each_other(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    names = ["tests/docs/test_a.py", "tests/e2e/test_b.py", "tests/lab/test_c.py", "tests/lab/test_d.py"]
+    names = [RAY[0], RAY[-1], "tests/lab/test_c.py", "tests/lab/test_d.py"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(MODULE.format(told=str(told), name=name))
@@ -32,3 +33,7 @@ def test_a_module_stays_in_one_process_and_the_heavy_ones_follow_each_other(tmp_
     assert len(ran) == 16
     assert all(len(workers) == 1 for workers in where.values()), where
     assert where[names[0]] == where[names[1]] != where[names[2]]
+
+
+def test_the_modules_with_ray_are_there() -> None:
+    assert [name for name in RAY if not (REPOSITORY / name).is_file()] == []

@@ -1,13 +1,17 @@
 """Write a tiny random Qwen2 (bf16, 1.3 M parameters) with tokenizer and chat template: `tiny_qwen2.py DIR`.
 
-Runs under the node environment (torch, transformers, tokenizers). The same bytes every time: the weights are seeded.
+Runs under the node environment (torch, transformers, tokenizers, vLLM). The same bytes every time: the weights are
+seeded. DIR/.start makes vLLM start sooner, in a third less CPU time: for VLLM_CACHE_ROOT there is what vLLM asks of the
+model's class, in a process that imports vLLM once more, in every new home; for PYTHONPATH, a rarer garbage collector.
 The sizes are small, but not too small for vLLM's CPU attention: a head dimension of 16 passes /health and dies at the
 first token.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -56,8 +60,19 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).to(torch.bfloat16)
 
 
+def shorten_starts(place: Path) -> None:
+    """Have vLLM keep what it asks of the model's class, and Python look for garbage less often while it imports."""
+    place.mkdir()
+    (place / "sitecustomize.py").write_text("import gc\n\ngc.set_threshold(100_000, 50, 50)\n")
+    os.environ["VLLM_CACHE_ROOT"] = str(place)
+    from vllm.model_executor.models import ModelRegistry
+
+    ModelRegistry.models["Qwen2ForCausalLM"].inspect_model_cls()
+
+
 if __name__ == "__main__":
     logging.disable_progress_bar()
     trained = train_tokenizer()
     trained.save_pretrained(sys.argv[1])
     make_model(trained).save_pretrained(sys.argv[1])
+    shorten_starts(Path(sys.argv[1], ".start"))
