@@ -95,7 +95,7 @@ def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator
         status = operator("status", "--name", NAME, "--json", exits=None).json
         return [(each["state"], each["restarts"]) for each in status["instances"]] == [("ready", 0), ("ready", 1)]
 
-    assert eventually(back, within=180)
+    assert eventually(back, within=180, every=2.0)
     (restarted,) = [each for each in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in each.command]
     assert restarted.pid != core.pid
 

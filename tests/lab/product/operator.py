@@ -36,13 +36,15 @@ class Result:
         return self.out + self.err
 
 
-def eventually(true: Callable[[], object], within: float = 20.0) -> bool:
-    """Whether it becomes true in time."""
+def eventually(true: Callable[[], object], within: float = 20.0, every: float = 0.02) -> bool:
+    """Whether it becomes true in time. It is asked again after `every` seconds, or as many as the asking took."""
     deadline = time.monotonic() + within
+    asked = time.monotonic()
     while not true():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(max(every, time.monotonic() - asked))
+        asked = time.monotonic()
     return True
 
 

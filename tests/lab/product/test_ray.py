@@ -131,14 +131,14 @@ def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_withou
     def instance() -> Any:
         return operator("status", "--name", served.name, "--json", exits=None).json["instances"][0]
 
-    assert eventually(lambda: (instance()["state"], instance()["restarts"]) == ("ready", 1), within=60)
+    assert eventually(lambda: (instance()["state"], instance()["restarts"]) == ("ready", 1), within=60, every=1.0)
     second = given(host, served.port)["pid"]
     assert second != first
     (raylet,) = [
         each for each in lab.processes(served.name) if each.host == "node1" and "raylet/raylet" in each.command
     ]
     host.run(["kill", "-9", str(raylet.pid), str(second)])
-    assert eventually(lambda: instance()["state"] == "gave up", within=60)
+    assert eventually(lambda: instance()["state"] == "gave up", within=60, every=1.0)
     assert "Ray itself is gone on this host" in instance()["problem"]
     known = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
