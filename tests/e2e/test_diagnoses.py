@@ -118,7 +118,7 @@ def test_node_ip_of_nobody(bench: Bench) -> None:
     """Ray itself would give up after 30 s."""
     unseen = ("--skip-check", "node-ip", "--skip-check", "data-network")
     wrong = {"node2": {"node_ip": bench.nobody}}
-    failed = bench.fails("node-ip", *unseen, exits=1, hosts=wrong, timeouts={"ray": 15})
+    failed = bench.fails("node-ip", *unseen, exits=1, hosts=wrong, timeouts={"ray": 25})
     failed.blames("node2", "address-not-here")
 
 
