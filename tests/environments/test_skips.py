@@ -22,8 +22,10 @@ def test_is_skipped():
 """
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
-@pytest.mark.parametrize(("ci", "status"), [("true", 1), ("1", 1), ("false", 0), ("", 0)])
+@pytest.mark.parametrize(
+    ("ci", "status", "processes"),
+    [("true", 1, "0"), ("true", 1, "2"), ("1", 1, "0"), ("false", 0, "0"), ("", 0, "0"), ("", 0, "2")],
+)
 def test_a_skip_fails_the_session_in_ci_only(tmp_path: Path, ci: str, status: int, processes: str) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE)
     options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.conftest", "-n", processes]

@@ -8,6 +8,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from flagscale_deploy.checks.model import Parsed, Verdict
 from flagscale_deploy.checks.registry import NAMES
@@ -69,6 +70,13 @@ def connecting(error: Exception) -> HostError:
 FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
     ("tcp", "failed", connecting(TimeoutError()), "no answer from 10.0.0.3 in time", "is the host up"),
     ("tcp", "failed", connecting(OSError(101, "Network is unreachable")), "Network is unreachable", "try: ssh"),
+    (
+        "tcp",
+        "failed",
+        connecting(NoValidConnectionsError({("10.0.0.3", 22): ConnectionRefusedError(111, "Connection refused")})),
+        "cannot connect to 10.0.0.3",
+        "is sshd running there?",
+    ),
     ("tcp", "failed", connecting(paramiko.ChannelException(2, "Connect failed")), "Connect failed", "try: ssh"),
     (
         "tcp",
@@ -151,6 +159,13 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "ssh -t 10.0.0.3 sudo kill 4711",
     ),
     ("gpu-busy", "failed", on_gpu(2, memory_used_mib=40000), "GPU 2: 40000 MiB in use", "fuser -v /dev/nvidia*"),
+    (
+        "gpu-busy",
+        "failed",
+        on_gpu(2, memory_used_mib=40000, processes=(replace(TRAINING, run="lost/20260101-000000-abcdef"),)),
+        "GPU 2: ",
+        "flagscale-deploy cleanup",
+    ),
     (
         "gpu-ecc",
         "failed",
