@@ -23,11 +23,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = obstacle()
-    if reason is None:
-        return
-    for item in items:
-        if item.get_closest_marker("lab"):
+    of_the_lab = [item for item in items if item.get_closest_marker("lab")]
+    reason = obstacle() if of_the_lab else None
+    if reason is not None:
+        for item in of_the_lab:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 

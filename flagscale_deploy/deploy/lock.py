@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockedError, LockLostError, RemoteError
+from flagscale_deploy.support.platform import uptime
 from flagscale_deploy.transport.fleet import Fleet, unfenced
 from flagscale_deploy.transport.remote_program import Program, call
 
@@ -102,7 +103,7 @@ class _Lease:
         self._program, self._leaving = program, leaving
         self._lost: LockLostError | None = None
         self._cut = False
-        self._heard = _now()
+        self._heard = uptime()
 
     def keep(self) -> None:
         """Answer every beat, until the block ends or the lock is lost."""
@@ -112,7 +113,7 @@ class _Lease:
                 if "displaced" in message:
                     self._lose(_displacement(message["displaced"]))
                     return
-                self._heard = _now()
+                self._heard = uptime()
                 self._program.send({"beat": message.get("beat")})
                 self._program.allow(SILENCE_SECONDS)
             self._lose("the program that held it there has ended")
@@ -125,7 +126,7 @@ class _Lease:
 
     def check(self) -> None:
         """Raise LockLostError if the lock is lost. A command that slept as long as a lease has lost it, too."""
-        if self._lost is None and not self._cut and _now() - self._heard > SILENCE_SECONDS:
+        if self._lost is None and not self._cut and uptime() - self._heard > SILENCE_SECONDS:
             self._lose(f"nothing was heard of it for {SILENCE_SECONDS:g} s")
         if self._lost is not None:
             raise self._lost
@@ -146,11 +147,6 @@ def _displacement(by: Mapping[str, Any]) -> str:
     if by.get("silent"):
         return f"the head has heard nothing from here for {by['silent']:g} s"
     return "somebody ended the program that held it (SIGTERM)"
-
-
-def _now() -> float:
-    """Seconds by a clock that goes on while the machine sleeps, and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 
 from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.support.platform import limit_silence
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
 from flagscale_deploy.transport.keepalive import Pulse
@@ -246,7 +247,7 @@ def _notice_silence(transport: paramiko.Transport) -> None:
     transport.set_keepalive(KEEPALIVE_SECONDS)
     if isinstance(transport.sock, socket.socket):
         transport.sock.settimeout(IDLE_SECONDS)
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MILLISECONDS)
+        limit_silence(transport.sock, SILENCE_MILLISECONDS)
 
 
 def _wake(transport: paramiko.Transport | None) -> None:

@@ -1,26 +1,66 @@
-"""The wheel carries what the tool reads at run time."""
+"""What `make dist` builds, and the wheel in an environment that has nothing else."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+
+from flagscale_deploy import __version__
+from tests.unit.sources import ROOT
+
+pytestmark = pytest.mark.timeout(600)
 
 
-def test_the_wheel_holds_every_package_template_and_table(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
-    for name in files.stdout.decode().splitlines():
-        if name.startswith(("flagscale_deploy/", "templates/")) or "/" not in name:
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    subprocess.run([*pip, str(source)], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheel and source distribution of what git would commit; the wheel is built from the source distribution."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True)
+    for name in listed.stdout.decode().splitlines():
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of an environment into which only the wheel was installed."""
+    environment = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    (wheel,) = dist.glob("*.whl")
+    pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    return environment / "bin"
+
+
+def test_the_version_stands_in_one_place(dist: Path, installed: Path) -> None:
+    names = {path.name for path in dist.iterdir()}
+    assert names == {f"flagscale_deploy-{__version__}-py3-none-any.whl", f"flagscale_deploy-{__version__}.tar.gz"}
+    assert run(installed, dist, "--version") == f"flagscale-deploy, version {__version__}\n"
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == __version__
+
+
+def test_the_wheel_plans_without_a_host(installed: Path, tmp_path: Path) -> None:
+    inventory, config = ROOT / "inventories/hostfile.txt", ROOT / "examples/qwen2.5-72b-two-hosts.yaml"
+    words = ["plan", "--offline", "-i", str(inventory), "-c", str(config), "-o", "scripts"]
+    assert "ray_head.sh" in run(installed, tmp_path, *words)
+    scripts = {path.name for path in (tmp_path / "scripts").rglob("*.sh")}
+    assert {"ray_head.sh", "ray_worker.sh", "vllm_serve_vllm_model_0.sh"} <= scripts
+
+
+def test_the_wheel_holds_every_package_template_and_table(dist: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {
         *(str(path.relative_to(ROOT)) for path in (ROOT / "flagscale_deploy").rglob("*.py")),
@@ -29,3 +69,18 @@ def test_the_wheel_holds_every_package_template_and_table(tmp_path: Path) -> Non
         "flagscale_deploy/py.typed",
     }
     assert wanted <= held
+
+
+def test_the_source_distribution_has_what_the_wheel_is_built_from(dist: Path) -> None:
+    (archive,) = dist.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    templates = {f"templates/{path.name}" for path in (ROOT / "templates").glob("*.j2")}
+    assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", *templates} <= held
+
+
+def run(programs: Path, place: Path, *words: str) -> str:
+    """What the installed program prints; nothing of this clone or of the environment of the tests is in its reach."""
+    env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(place), "LANG": os.environ.get("LANG", "C.UTF-8")}
+    command = [str(programs / "flagscale-deploy"), *words]
+    return subprocess.run(command, cwd=place, env=env, check=True, capture_output=True, text=True, timeout=60).stdout

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
+from tests.only_linux import ONLY_LINUX
 from tests.unit.sources import ROOT, Module, imported, read_package
 
 LONGEST_MODULE = 300
@@ -132,6 +134,15 @@ def test_the_environment_is_an_argument() -> None:
         or module.imports & {"os.environ", "os.environb", "os.getenv"}
     ]
     assert set(asking) <= {"config.load", "config.interpolation"}
+
+
+def test_what_only_linux_has_is_behind_one_module() -> None:
+    """The operator's machine may be another POSIX system. Hosts run Linux."""
+    names = {name for listed in ONLY_LINUX.values() for name in listed.split()}
+    operator = [module for module in MODULES.values() if module not in ON_HOSTS]
+    using = {module.name for module in operator if module.attributes & names}
+    reading = {module.name for module in operator if re.search(r"""["'](/proc|/sys)/""", module.text)}
+    assert using | reading <= {"support.platform"}
 
 
 STANDARD_LIBRARY_38 = frozenset(

@@ -91,10 +91,15 @@ def of_files(open_file: Open, sizes: Sequence[Tuple[int, int]], told: Told = sil
             found[file] += b"".join(of_zeros(span.length) for span in blocks(file, size))
         else:
             spans += blocks(file, size)
-    with ThreadPoolExecutor(max(1, min(THREADS, len(os.sched_getaffinity(0))))) as pool:
+    with ThreadPoolExecutor(max(1, min(THREADS, _usable_cpus()))) as pool:
         for span, digest in zip(spans, pool.map(work, spans)):
             found[span.file] += digest
     return {file: bytes(digests) for file, digests in found.items()}
+
+
+def _usable_cpus() -> int:
+    """Return how many CPUs this process may use; of the operator's machine, which may be no Linux, how many it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_empty(descriptor: int, size: int) -> bool:

@@ -1,0 +1,24 @@
+"""What only Linux offers the operator's side, and what takes its place elsewhere. Not tested on macOS."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+
+def uptime() -> float:
+    """Return seconds by a clock that nobody sets and that includes suspend.
+
+    That is CLOCK_BOOTTIME on Linux (clock_gettime(2)) and CLOCK_MONOTONIC on macOS.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def limit_silence(connection: socket.socket, milliseconds: int) -> None:
+    """Let a TCP connection fail when what was sent is not acknowledged for this long.
+
+    Elsewhere than on Linux nothing is set: the keepalive notices a lost host some seconds later.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, option, milliseconds)
