@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from flagscale_deploy.remote.system.proc import MARKER, alive, parse_stat, scan
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport.bundle import bundle
@@ -34,9 +32,6 @@ for number in range(10000):
 """What a program that renames itself does to its own environment (setproctitle writes its title there)."""
 
 SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(600)"
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user or makes a pid namespace: needs root")
 
 
 class Household:
@@ -149,25 +144,6 @@ def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
     while not what():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
-
-
-def as_nobody(act: Callable[[], object]) -> Any:
-    """What `act` returns (as JSON) in a child that is the user nobody."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os.write(writing, json.dumps(act()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        content = answer.read()
-    os.waitpid(child, 0)
-    return json.loads(content)
 
 
 @contextlib.contextmanager

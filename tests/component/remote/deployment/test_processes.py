@@ -12,7 +12,8 @@ from flagscale_deploy.remote.deployment import processes
 from flagscale_deploy.remote.deployment.processes import Recorded
 from flagscale_deploy.remote.system import proc
 from flagscale_deploy.remote.system.proc import MARKER
-from tests.component.remote.living import LOSE_ENVIRONMENT, SLEEP, Household, birth, needs_root, runs, wait_until
+from tests.component.remote.living import LOSE_ENVIRONMENT, SLEEP, Household, birth, runs, wait_until
+from tests.other_user import needs_root
 
 FORK = "import os, time, sys\n"
 TELL_AND_SLEEP = "print(os.getpid(), flush=True)\ntime.sleep(600)"

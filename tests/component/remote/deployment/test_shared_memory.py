@@ -13,7 +13,8 @@ import pytest
 from flagscale_deploy.remote.deployment import record, scripts
 from flagscale_deploy.remote.deployment.shared_memory import Mapping, Segments, mappings, remember
 from flagscale_deploy.remote.system import proc
-from tests.component.remote.living import Home, Household, as_nobody, birth, messages, needs_root, runs
+from tests.component.remote.living import Home, Household, birth, messages, runs
+from tests.other_user import as_nobody, needs_root
 
 HOLD = """
 import mmap, os, sys, time

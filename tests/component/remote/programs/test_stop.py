@@ -12,17 +12,8 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.deployment import processes, terminate
-from tests.component.remote.living import (
-    LOSE_ENVIRONMENT,
-    SLEEP,
-    Home,
-    Household,
-    as_nobody,
-    birth,
-    messages,
-    needs_root,
-    runs,
-)
+from tests.component.remote.living import LOSE_ENVIRONMENT, SLEEP, Home, Household, birth, messages, runs
+from tests.other_user import as_nobody, needs_root
 
 
 def on_term(act: str) -> str:

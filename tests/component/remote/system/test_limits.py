@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.remote.system import limits
-from tests.component.remote.living import as_nobody, needs_root
+from tests.other_user import as_nobody, needs_root
 
 PROC = "proc /proc proc rw,nosuid,nodev,noexec,relatime{} 0 0\n"
 OTHERS = "/dev/sda1 / ext4 rw,relatime 0 0\ntmpfs /proc/acpi tmpfs ro,relatime 0 0\n"

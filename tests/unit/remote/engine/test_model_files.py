@@ -13,7 +13,7 @@ import pytest
 
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.remote.engine import model_files
-from tests.component.remote.living import as_nobody, needs_root
+from tests.other_user import as_nobody, needs_root
 
 CONFIG = {"architectures": ["Qwen2ForCausalLM"], "num_attention_heads": 4}
 WEIGHT_MAP = {

@@ -35,7 +35,8 @@ def test_a_place_is_that_of_what_was_read_also_where_the_file_was_truncated_mean
     place = held.judged([tail], [Left("engine.log", tail.mark)])
     assert place is not None
     rest = held.tail(place)
-    assert [*rest.new(), rest.rest()] == [["thr"]]
+    rest_of_it = list(rest.new())
+    assert [*rest_of_it, rest.rest()] == [["thr"]]
     assert list(tail.new()) == [["four", "five", "six", "seven"]]
     assert tail.truncated is not None
     tail.close()

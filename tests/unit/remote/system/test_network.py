@@ -73,11 +73,9 @@ def test_a_port_of_this_process_is_found_with_its_holder(family: socket.AddressF
 
 
 def test_the_kernel_and_proc_tell_the_same_sockets() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("::", 0), family=socket.AF_INET6) as other,
-    ):
-        mine = {os.fstat(each.fileno()).st_ino for each in (one, other)}
+    four = socket.create_server(("127.0.0.1", 0))
+    with four, socket.create_server(("::", 0), family=socket.AF_INET6) as six:
+        mine = {os.fstat(each.fileno()).st_ino for each in (four, six)}
         told = {each for each in sock_diag.listening() if each.inode in mine}
         written = [each for name in ("tcp", "tcp6") for each in ports.parse_tcp(Path("/proc/net", name).read_text())]
         assert told == {each for each in written if each.inode in mine}

@@ -1,0 +1,31 @@
+"""Tests that become another user."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user or makes a pid namespace: needs root")
+
+
+def as_nobody(act: Callable[[], object]) -> Any:
+    """What `act` returns (as JSON) in a child that is the user nobody."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(writing, json.dumps(act()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        content = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(content)
