@@ -16,7 +16,7 @@ from flagscale_deploy.cli.help import Commands
 from flagscale_deploy.cli.hosts import exec_, hosts
 from flagscale_deploy.cli.looking import call, logs, status
 from flagscale_deploy.cli.pushing import push
-from flagscale_deploy.cli.shell import PROGRAM, completion
+from flagscale_deploy.cli.shell import PROGRAM, completion, schema
 from flagscale_deploy.cli.smoking import smoke
 
 GARBAGE = 50_000
@@ -28,7 +28,7 @@ COMMANDS = (
     *(run, stop, cleanup, smoke),
     *(plan, check, status, logs, call),
     *(hosts, exec_, push, unlock),
-    *(completion,),
+    *(completion, schema),
 )
 """In the order in which they are listed."""
 

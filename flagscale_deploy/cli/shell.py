@@ -1,4 +1,4 @@
-"""`completion`: what the operator's shell is told."""
+"""`completion` and `schema`: what the operator's shell and editor are told."""
 
 from __future__ import annotations
 
@@ -29,3 +29,22 @@ def completion(ctx: click.Context, shell: str) -> None:
     script = kind(ctx.find_root().command, {}, PROGRAM, VARIABLE).source()
     # Click's script for fish cuts a value at its first comma (8.5); a host pattern has commas.
     click.echo(script.replace('string split ","', 'string split -m 1 ","'), nl=False)
+
+
+@click.command(cls=Command, section="shell", example="flagscale-deploy schema serve > serve.schema.json")
+@click.argument("kind", type=click.Choice(["serve", "inventory"]))
+def schema(kind: str) -> None:
+    """Print the JSON Schema of a serve YAML or of an inventory, for editors.
+
+    An editor with a YAML language server checks and completes a file that begins with:
+
+    \b
+      # yaml-language-server: $schema=serve.schema.json
+    """
+    import json
+
+    if kind == "serve":
+        from flagscale_deploy.config.json_schema import serve_schema as made
+    else:
+        from flagscale_deploy.inventory.json_schema import inventory_schema as made
+    click.echo(json.dumps(made(), indent=2, ensure_ascii=False))

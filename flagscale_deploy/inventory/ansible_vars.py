@@ -11,7 +11,7 @@ from flagscale_deploy.inventory.references import ReferenceProblem, References
 from flagscale_deploy.inventory.ssh_options import read_ssh_options
 from flagscale_deploy.inventory.tree import Located, Variables
 
-_NAMES = {
+NAMES = {
     "ansible_ssh_host": "address",
     "ansible_host": "address",
     "ansible_ssh_port": "port",
@@ -42,7 +42,7 @@ def read_keys(variables: Variables, references: References, encrypted: list[str]
     """
     faults: list[Fault] = []
     known: Variables = {}
-    for name in (*_ARGUMENTS_BEFORE, *_NAMES, *_ARGUMENTS_AFTER, *HOST_KEYS):
+    for name in (*_ARGUMENTS_BEFORE, *NAMES, *_ARGUMENTS_AFTER, *HOST_KEYS):
         if name in variables and variables[name].value is not None:
             try:
                 known[name] = Located(references.resolve(variables[name].value), variables[name].where)
@@ -51,7 +51,7 @@ def read_keys(variables: Variables, references: References, encrypted: list[str]
                 faults.append(Fault(variables[name].where, f"found {problem}{unread}", problem.remedy))
     keys: Variables = {}
     _take_arguments(keys, known, _ARGUMENTS_BEFORE, faults)
-    for name, key in _NAMES.items():
+    for name, key in NAMES.items():
         if name in known and key not in keys:
             _take(keys, key, known[name], faults)
     _take_arguments(keys, known, _ARGUMENTS_AFTER, faults)

@@ -57,6 +57,11 @@ _Path = Annotated[str, Field(pattern=_LINE)]
 _EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _EnvValue = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
+_Env = Annotated[
+    dict[_EnvName, _EnvValue],
+    BeforeValidator(_as_written, json_schema_input_type=dict[_EnvName, _EnvValue | float | bool]),
+]
+
 
 def _key(expected: str, meaning: str, **limits: Any) -> Any:
     """Return an optional key: its title completes "expected …", its description is for the documentation."""
@@ -79,7 +84,10 @@ class HostKeys(BaseModel):
     proxy_jump: _Word | None = _key(
         "[user@]host[:port], several separated by commas", "Jump hosts on the way. Default: `~/.ssh/config`"
     )
-    host_key_checking: Annotated[HostKeyChecking, BeforeValidator(_host_key_checking)] | None = _key(
+    host_key_checking: (
+        Annotated[HostKeyChecking, BeforeValidator(_host_key_checking, json_schema_input_type=HostKeyChecking | bool)]
+        | None
+    ) = _key(
         "strict, accept-new or off",
         "`strict`: known keys only; `accept-new`: learns new hosts, refuses changed keys. "
         "Default: `~/.ssh/config`, else `strict`",
@@ -107,7 +115,7 @@ class HostKeys(BaseModel):
         "the name of one network interface, such as eth0",
         "The data network's interface, for Ray, NCCL and Gloo. Default: the interface of `node_ip`",
     )
-    env: Annotated[dict[_EnvName, _EnvValue], BeforeValidator(_as_written)] | None = _key(
+    env: _Env | None = _key(
         "a mapping of variable names to text or numbers",
         "Environment variables; values arrive as written (`on`, `010`, `1.50`). Default: none",
     )

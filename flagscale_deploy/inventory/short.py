@@ -15,7 +15,7 @@ from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Located, Tree, Variables, plain_values
 
 _TOP = ("hosts", "defaults", "groups")
-_PER_HOST = ("address", "node_ip")
+PER_HOST = ("address", "node_ip")
 """Keys that no two hosts share; in an entry with a range of hosts they may have a range of the same length."""
 
 
@@ -73,7 +73,7 @@ def _defaults(reading: _Reading, document: Section) -> Variables:
         reading.fault(line, "defaults", f"found {_kind(section)}, expected keys with values")
         return {}
     given = _located(reading, section, "defaults")
-    for key in [key for key in given if key in ("name", *_PER_HOST)]:
+    for key in [key for key in given if key in ("name", *PER_HOST)]:
         place = given.pop(key)
         reading.faults.append(Fault(place.where, f"{key!r} belongs to one host", "write it in the entry of that host"))
     # Validated as if they were a host, so that a fault is found where every host overrides the default too.
@@ -86,7 +86,7 @@ def _read_entry(reading: _Reading, entry: Any, line: int, path: str, defaults: V
     given = _located(reading, section, path)
     name = given.pop("name", Located(None, reading.where(line, path))).value
     # Here and not per host, so that an entry whose name is wrong has its other faults reported with it.
-    reading.faults += make_host("entry", {key: each for key, each in given.items() if key not in _PER_HOST}, {})[1]
+    reading.faults += make_host("entry", {key: each for key, each in given.items() if key not in PER_HOST}, {})[1]
     if not isinstance(name, str):
         what = "no name" if name is None else f"the name {name!r}"
         reading.fault(line, path, f"found {what}, expected a host name as text", "write `name: gpu01`")
@@ -104,8 +104,8 @@ def _add_hosts(reading: _Reading, login: str, defaults: Variables, given: Variab
     except ValueError as error:
         reading.fault(line, path, str(error))
         return
-    shared = {key: each for key, each in keys.items() if key not in _PER_HOST}
-    per_host = {key: _spread(reading, given[key], names) for key in _PER_HOST if key in given}
+    shared = {key: each for key, each in keys.items() if key not in PER_HOST}
+    per_host = {key: _spread(reading, given[key], names) for key in PER_HOST if key in given}
     for index, each in enumerate(names):
         own = {key: values[index] for key, values in per_host.items()}
         _add_host(reading, each, shared | own, line, path)

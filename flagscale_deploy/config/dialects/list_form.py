@@ -9,7 +9,7 @@ from flagscale_deploy.config.schema.places import Findings, Path, nearest
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.validate import read_settings
 
-_KEYS = ("serve_id", "engine", "engine_args", "engine_args_specific", "resources", "profile")
+KEYS = ("serve_id", "engine", "engine_args", "engine_args_specific", "resources", "profile")
 
 
 def read(entries: list[Any], path: Path, findings: Findings) -> list[Entry]:
@@ -34,11 +34,11 @@ def read(entries: list[Any], path: Path, findings: Findings) -> list[Entry]:
 
 def _read_entry(item: Any, path: Path, findings: Findings) -> Entry | None:
     if not isinstance(item, dict):
-        findings.add(path, "is no mapping", f"expected {', '.join(_KEYS)}")
+        findings.add(path, "is no mapping", f"expected {', '.join(KEYS)}")
         return None
     item = {key.replace("-", "_"): value for key, value in item.items()}
-    for key in item.keys() - set(_KEYS):
-        findings.add((*path, key), "unknown key", nearest(key, _KEYS))
+    for key in item.keys() - set(KEYS):
+        findings.add((*path, key), "unknown key", nearest(key, KEYS))
     engine = item.get("engine") or "vllm"
     if engine != "vllm":
         findings.add(

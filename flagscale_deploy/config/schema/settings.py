@@ -26,8 +26,11 @@ from flagscale_deploy.config.schema.values import (
 )
 from flagscale_deploy.config.schema.words import (
     RayMode,
+    RayWord,
     RestartPolicy,
+    RestartWord,
     RouterPolicy,
+    RouterWord,
     backoff_keys,
     ray_keys,
     restart_keys,
@@ -110,9 +113,10 @@ class RestartSettings(Settings):
         "on-failure"
     )
     max: Count | None = setting("restarts in a row before the server is given up. Default: 5")
-    backoff: Annotated[BackoffSettings, BeforeValidator(backoff_keys)] | None = setting(
-        "the wait before a restart: always the same (`10`, `10s`), or the three keys below"
-    )
+    backoff: (
+        Annotated[BackoffSettings, BeforeValidator(backoff_keys, json_schema_input_type=BackoffSettings | float | str)]
+        | None
+    ) = setting("the wait before a restart: always the same (`10`, `10s`), or the three keys below")
     reset_after: Seconds | None = setting(
         "after this long in good health the count of restarts begins at 0 again. Default: 10m"
     )
@@ -200,14 +204,20 @@ class Deploy(Settings):
         "the deployment's name: letters, digits, `.`, `_`, `-`, 63 at most. `--name` wins over it. Default: "
         "`experiment.exp_name`, else the file's name"
     )
-    ray: Annotated[RaySettings, BeforeValidator(ray_keys)] | None = setting(
-        "the mode by itself (`always`, `auto`, `never`), or the three keys below. Default: always"
+    ray: Annotated[RaySettings, BeforeValidator(ray_keys, json_schema_input_type=RaySettings | RayWord)] | None = (
+        setting("the mode by itself (`always`, `auto`, `never`), or the three keys below. Default: always")
     )
-    router: Annotated[RouterSettings, BeforeValidator(router_keys)] | None = setting(
+    router: (
+        Annotated[RouterSettings, BeforeValidator(router_keys, json_schema_input_type=RouterSettings | RouterWord)]
+        | None
+    ) = setting(
         "`none`; `auto`: where a model has several replicas; `always`; a policy by itself; or the keys below. Other "
         "keys are flags of `vllm-router` 0.1.17; an unknown one is an error. Default: auto"
     )
-    restart: Annotated[RestartSettings, BeforeValidator(restart_keys)] | None = setting(
+    restart: (
+        Annotated[RestartSettings, BeforeValidator(restart_keys, json_schema_input_type=RestartSettings | RestartWord)]
+        | None
+    ) = setting(
         "what happens to servers that die: a policy by itself (`no`, `on-failure`), or the keys below. Default: no"
     )
     timeouts: TimeoutSettings | None = setting("how long each stage may take")

@@ -86,16 +86,22 @@ def _least_nodes(value: Any) -> int:
 
 
 Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65535)]
-PortOrAuto = Annotated[int | Literal["auto"], PlainValidator(_port_or_auto)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+PortOrAuto = Annotated[
+    int | Literal["auto"], PlainValidator(_port_or_auto, json_schema_input_type=int | Literal["auto"])
+]
+Seconds = Annotated[
+    float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0, allow_inf_nan=False)
+]
 Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_inf_nan=False)]
 Factor = Annotated[float, BeforeValidator(_no_boolean), Field(ge=1, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
-CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+CountOrAuto = Annotated[
+    int | Literal["auto"], PlainValidator(_count_or_auto, json_schema_input_type=int | Literal["auto"])
+]
 Slots = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
-Nodes = Annotated[int, PlainValidator(_least_nodes)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Text = Annotated[str, BeforeValidator(_text)]
-HostPattern = Annotated[str, BeforeValidator(_host_pattern)]
+Nodes = Annotated[int, PlainValidator(_least_nodes, json_schema_input_type=int | str)]
+Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool | Literal["yes", "no", "on", "off"])]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | float)]
+HostPattern = Annotated[str, BeforeValidator(_host_pattern, json_schema_input_type=str | float)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Ignored = Any

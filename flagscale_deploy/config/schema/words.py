@@ -74,6 +74,13 @@ def _restart_policy(value: Any) -> Any:
     return word
 
 
-RayMode = Annotated[Literal["auto", "on", "off"] | None, BeforeValidator(_ray_mode)]
+RayWord = Literal["auto", "always", "on", "yes", "never", "off", "no"] | bool
+RouterWord = Literal["auto", "always", "on", "yes", "none", "never", "off", "no"] | _Policy | bool
+RestartWord = Literal["no", "never", "off", "on-failure"] | bool
+RayMode = Annotated[
+    Literal["auto", "on", "off"] | None, BeforeValidator(_ray_mode, json_schema_input_type=RayWord | None)
+]
 RouterPolicy = Annotated[_Policy | None, BeforeValidator(_policy)]
-RestartPolicy = Annotated[Literal["no", "on-failure"] | None, BeforeValidator(_restart_policy)]
+RestartPolicy = Annotated[
+    Literal["no", "on-failure"] | None, BeforeValidator(_restart_policy, json_schema_input_type=RestartWord | None)
+]

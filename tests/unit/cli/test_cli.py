@@ -40,7 +40,7 @@ deploy:
   models: {vllm_model: {num_gpus: 16}}
 """
 COMMANDS = sorted(cli.commands)
-ABOUT_HOSTS = [command for command in COMMANDS if command != "completion"]
+ABOUT_HOSTS = [command for command in COMMANDS if command not in ("completion", "schema")]
 ABOUT_A_DEPLOYMENT = [command for command in ABOUT_HOSTS if command not in ("check", "exec", "hosts", "push")]
 
 
@@ -96,6 +96,7 @@ def test_the_commands_are_those_of_the_design() -> None:
                 "exec",
                 "hosts",
                 "completion",
+                "schema",
             ]
         )
         == COMMANDS

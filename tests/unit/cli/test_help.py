@@ -66,7 +66,7 @@ def test_a_commands_own_options_come_first(name: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
 def test_the_example_is_understood(command: Command) -> None:
     assert f"Example:\n  {command.example}\n" in shown(str(command.name))
-    words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", command.example))
+    words = shlex.split(re.sub(r' > .*|^eval "\$\((.*)\)"$', r"\1", command.example))
     assert words[:2] == [PROGRAM, command.name]
     with command.make_context(str(command.name), words[2:]) as context:  # raises UsageError for a word that is wrong
         assert not context.args

@@ -78,7 +78,7 @@ def test_every_key_of_a_host_is_documented_and_no_other() -> None:
 def test_every_key_of_the_serve_yaml_is_documented_and_no_other() -> None:
     read = {f"{path}.{name}" for path, name in all_keys()[0]}
     model = {f"model_args.<model>.{key}" for key in ("model_tag", "<flag>", "port", "action_args", *SECRET_FLAGS)}
-    listed = {"engine_args_specific.vllm" if key == "engine_args_specific" else key for key in list_form._KEYS}
+    listed = {"engine_args_specific.vllm" if key == "engine_args_specific" else key for key in list_form.KEYS}
     others = {"action", "experiment.envs.nodes_envs.<host>", "hostfile.nodes", "llm"}
     assert set(key_tables()) == read | {key.replace("-", "_") for key in model} | listed - {"profile"} | others
 

@@ -1,0 +1,73 @@
+"""The JSON Schema of an inventory in YAML: the short form and Ansible's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flagscale_deploy.inventory.ansible_vars import NAMES
+from flagscale_deploy.inventory.keys import HostKeys
+from flagscale_deploy.inventory.short import PER_HOST
+from flagscale_deploy.support.json_schema import DIALECT, as_written, nothing_or
+
+TEMPLATE = r"\{\{"
+_NAMES = {"type": "array", "items": {"type": "string"}}
+
+
+def inventory_schema() -> dict[str, Any]:
+    """Return the schema; variables of Ansible that are not ours may be anything."""
+    keys = as_written(HostKeys.model_json_schema(), TEMPLATE)["properties"]
+    return {
+        "$schema": DIALECT,
+        "title": "flagscale-deploy: inventory",
+        "if": _short_form(),
+        "then": _short(keys),
+        "else": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Group"}},
+        "$defs": {"Group": nothing_or(_group()), "Variables": nothing_or(_variables(keys))},
+    }
+
+
+def _short_form() -> dict[str, Any]:
+    """What tells the short form from a group of Ansible's that is called `hosts`."""
+    named = [{"required": ["hosts"]}, {"required": ["defaults"]}]
+    return {"type": "object", "anyOf": named, "not": {"required": ["all"]}}
+
+
+def _short(keys: dict[str, Any]) -> dict[str, Any]:
+    host = {"type": "object", "properties": {"name": {"type": "string"}, **keys}, "required": ["name"]}
+    shared = {key: value for key, value in keys.items() if key not in PER_HOST}
+    properties = {
+        "hosts": {
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, {**host, "additionalProperties": False}]},
+            "description": "`gpu01`, `user@gpu02:2222`, `gpu[01:16]`, or a mapping with `name` and keys",
+        },
+        "defaults": {
+            **nothing_or({"type": "object", "properties": shared, "additionalProperties": False}),
+            "description": "keys of every host that does not set them",
+        },
+        "groups": {
+            **nothing_or({"type": "object", "additionalProperties": {"anyOf": [{"type": "string"}, _NAMES]}}),
+            "description": "hosts by group, for `--limit`; the first host of `head` runs Ray's head",
+        },
+    }
+    return {"properties": properties, "required": ["hosts"], "additionalProperties": False}
+
+
+def _group() -> dict[str, Any]:
+    """A group of Ansible's."""
+    named = {"type": ["object", "string", "null"]}
+    return {
+        "type": "object",
+        "properties": {
+            "hosts": {**named, "additionalProperties": {"$ref": "#/$defs/Variables"}},
+            "children": {**named, "additionalProperties": {"$ref": "#/$defs/Group"}},
+            "vars": {"$ref": "#/$defs/Variables"},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _variables(keys: dict[str, Any]) -> dict[str, Any]:
+    """Our keys under their own names and under Ansible's."""
+    ansible = {name: {"description": f"the same as `{key}`"} for name, key in NAMES.items()}
+    return {"type": "object", "properties": {**keys, **ansible}}
