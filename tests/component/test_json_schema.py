@@ -57,7 +57,8 @@ def test_inventories_fit(inventory: Any, path: Path) -> None:
 
 SERVE = {
     "deploy: {ray: auto, router: round_robin, restart: on-failure, warm: off}": True,
-    "deploy: {ray: {mode: never, port: 6379}, router: {policy: random, retry-max-retries: 3}, restart: {backoff: 10s}}": True,
+    "deploy: {ray: {mode: never, port: 6379}, router: {policy: random}}": True,
+    "deploy: {restart: {backoff: 10s, max: 3}, router: {retry-max-retries: 3}}": True,
     "deploy: {timeouts: {ready: 45m, stop: 30}, port: auto, command-line-mode: true}": True,
     "deploy: {models: {m: {num_gpus: '${oc.env:GPUS}', num-replicas: auto}}}": True,
     "experiment: {exp_dir: 'outputs/${experiment.exp_name}', exp_name: q}": True,
