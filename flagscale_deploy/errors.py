@@ -1,18 +1,18 @@
-"""The errors of the tool, with the exit status each one ends the command with.
+"""The errors of the tool, with the exit status of each.
 
 DeployError                 1
-├── InputError              2  bad input; no host was contacted
-├── ConnectError            3  one host could not be reached, logged into or trusted
+├── InputError              2  wrong files or options; no host was contacted
+├── ConnectError            3  a host could not be reached, logged into or trusted
 │   ├── UnreachableError
 │   ├── AuthenticationError
 │   └── HostKeyError
-├── HostsFailedError        1  several hosts failed, every one named
-│   └── HostsUnreachableError 3  and one or more of them could not be reached
-├── RemoteError             1  a host was reached and something failed on it
-├── CheckError              4  the check or the planner says no; nothing was started
-├── NotReadyError           5  started, never became ready
-├── LockedError             6  another run holds the deployment
-├── LockLostError           6  ours was taken from us while we were at work
+├── HostsFailedError        1  several hosts failed; each is named
+│   └── HostsUnreachableError 3  at least one of them could not be reached
+├── RemoteError             1  something failed on a host that was reached
+├── CheckError              4  a check or the planner refused; nothing was started
+├── NotReadyError           5  started, but never became ready
+├── LockedError             6  another command holds the deployment's lock
+├── LockLostError           6  our lock was lost during the command
 └── InterruptedByUser     130
 """
 
@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong, where it is, and what to do about it.
+    """A problem: where it is, what is wrong, and what to do.
 
-    `where` is a place that the user can go to: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name
-    of the check of `checks/registry.py` that it belongs to; faults of files have none. `host` is the host that it is
-    about, where `where` is a place in a file.
+    `where` is a place that the user can find: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name of
+    its check in `checks/registry.py`; faults of files have none. `host` is the host concerned, where `where` is a
+    place in a file.
     """
 
     where: str
@@ -42,13 +42,13 @@ class Fault:
 
 
 class DeployError(Exception):
-    """Anything the tool reports and exits for; `str()` of it is fit for the terminal."""
+    """Any error that the tool reports before it exits; `str()` of it is the text for the terminal."""
 
     exit_code = 1
 
 
 class FaultsError(DeployError):
-    """An error made of one or more faults, which are reported together."""
+    """One or more faults, which are reported together."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -56,7 +56,7 @@ class FaultsError(DeployError):
 
     @classmethod
     def at(cls, where: str, problem: str, remedy: str = "") -> FaultsError:
-        """The error of one fault."""
+        """Return the error of one fault."""
         return cls([Fault(where, problem, remedy)])
 
 
@@ -67,13 +67,13 @@ class InputError(FaultsError):
 
 
 class CheckError(FaultsError):
-    """The hosts as they are cannot carry what is asked for; nothing was started."""
+    """The hosts cannot run what is configured; nothing was started."""
 
     exit_code = 4
 
 
 class HostError(DeployError):
-    """Something about one host. `host` is its inventory name."""
+    """An error on one host. `host` is its inventory name."""
 
     def __init__(self, host: str, problem: str, remedy: str = "") -> None:
         self.host, self.problem, self.remedy = host, problem, remedy
@@ -81,17 +81,17 @@ class HostError(DeployError):
 
 
 class ConnectError(HostError):
-    """The host could not be talked to."""
+    """No connection to the host was possible."""
 
     exit_code = 3
 
 
 class UnreachableError(ConnectError):
-    """No answer: name resolution, routing, refused, or too slow."""
+    """The host did not answer: name resolution, routing, connection refused, or timeout."""
 
 
 class AuthenticationError(ConnectError):
-    """The host answered and did not let us in."""
+    """The host refused the login."""
 
 
 class HostKeyError(ConnectError):
@@ -99,11 +99,11 @@ class HostKeyError(ConnectError):
 
 
 class RemoteError(HostError):
-    """The host was reached and a program on it failed."""
+    """A program failed on a host that was reached."""
 
 
 class HostsFailedError(DeployError):
-    """Something failed on several hosts; all of them are named."""
+    """Several hosts failed; all of them are named."""
 
     def __init__(self, errors: Sequence[HostError]) -> None:
         self.errors = tuple(errors)
@@ -111,13 +111,13 @@ class HostsFailedError(DeployError):
 
 
 class HostsUnreachableError(HostsFailedError):
-    """One or more hosts could not be talked to; all that failed are named."""
+    """Several hosts failed, and at least one could not be reached; all of them are named."""
 
     exit_code = 3
 
 
 class NotReadyError(DeployError):
-    """What was started never answered a completion."""
+    """The deployment was started, but never answered a completion."""
 
     exit_code = 5
 
@@ -129,12 +129,12 @@ class LockedError(HostError):
 
 
 class LockLostError(DeployError):
-    """The deployment's lock is not ours any more: nothing further may be done to its hosts."""
+    """The deployment's lock was lost: nothing further may be changed on its hosts."""
 
     exit_code = 6
 
 
 class InterruptedByUser(DeployError):
-    """Ctrl-C or SIGTERM."""
+    """The command was interrupted by Ctrl-C or SIGTERM."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Progress as values: whoever acts says what happens, whoever listens draws or writes it."""
+"""Progress events: actions emit them, and sinks show or record them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ State = Literal["running", "progress", "done", "failed", "note"]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a stage, on a host ("" is the operator's side).
+    """Progress of a stage on a host ("" on the operator's side).
 
-    `percent` is 0 to 100, `elapsed` in seconds, `at` is Unix time.
+    `percent` is 0 to 100, `elapsed` is in seconds, `at` is Unix time.
     """
 
     stage: str
@@ -35,28 +35,30 @@ Sink = Callable[[Event], None]
 
 
 def silent(_event: Event) -> None:
-    """The sink for those who don't listen."""
+    """Ignore an event."""
 
 
 class Journal:
-    """Hands each event to its sinks, one at a time, whatever thread it comes from."""
+    """Passes each event to its sinks, one at a time, from any thread."""
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self._sinks = list(sinks)
         self._lock = threading.Lock()
 
     def add(self, sink: Sink) -> None:
+        """Pass later events to this sink, too."""
         with self._lock:
             self._sinks.append(sink)
 
     def __call__(self, event: Event) -> None:
+        """Pass an event to all sinks."""
         with self._lock:
             for sink in self._sinks:
                 sink(event)
 
 
 def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
-    """Seconds from the first event of each stage to its last, in the order in which stages began."""
+    """Return the seconds from the first event of each stage to its last, in the order of their first events."""
     spans: dict[str, tuple[float, float]] = {}
     for event in events:
         spans[event.stage] = spans.get(event.stage, (event.at, event.at))[0], event.at
@@ -64,9 +66,9 @@ def stage_seconds(events: Iterable[Event]) -> dict[str, float]:
 
 
 class JsonLines:
-    """A sink that writes one JSON object a line, each passed through `redact` first.
+    """A sink that writes one JSON object per line, passed through `redact` first.
 
-    A file that can't be written any more (a disk that is full) ends nothing: `problem` says why, and that is all.
+    Where the file cannot be written any more (a full disk), writing stops without an error; `problem` says why.
     """
 
     def __init__(self, path: Path, redact: Callable[[str], str]) -> None:
@@ -79,10 +81,11 @@ class JsonLines:
             self.problem = error.strerror or str(error)
 
     def __call__(self, event: Event) -> None:
+        """Write an event."""
         if self._file is None or self.problem:
             return
-        said = {key: value for key, value in asdict(event).items() if value is not None}
-        line = self._redact(json.dumps(said, ensure_ascii=False)) + "\n"
+        content = {key: value for key, value in asdict(event).items() if value is not None}
+        line = self._redact(json.dumps(content, ensure_ascii=False)) + "\n"
         try:
             self._file.write(line.encode(errors="replace"))
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Secrets: which names are secret, a wrapper that does not print, and a redactor for text from elsewhere."""
+"""Secrets: names that mark them, a wrapper that hides its value, and a redactor for foreign text."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ HIDDEN = "[REDACTED]"
 
 _SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET)$")
 _SHORTEST = 4
-"""Shorter values are not hidden: they protect nothing, and `DISABLE_TOKEN: 1` must not blank every 1 of a log."""
+"""Shorter values are not hidden: they protect nothing, and `DISABLE_TOKEN: 1` must not hide every 1 in a log."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable or flag of this name holds a secret: `HF_TOKEN`, `api-key`, `db_password`; not `tokenizer`."""
+    """Return whether a variable or flag of this name is secret, like `HF_TOKEN` and `api-key`, but not `tokenizer`."""
     return _SECRET_NAME.search(name.lstrip("-").replace("-", "_").upper()) is not None
 
 
 class Secret:
-    """A value that shows itself only to who calls `reveal()`.
+    """A value that only `reveal()` shows.
 
-    It is not a `str`, so that neither `json.dumps` nor `"".join` can write it by accident, and it cannot be pickled.
+    It is not a `str`, so neither `json.dumps` nor `"".join` can write it by accident, and it cannot be pickled.
     """
 
     __slots__ = ("_value",)
@@ -36,7 +36,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself: for the file it is sent in and for `Redactor.add`, nothing else."""
+        """Return the value, for the file it is sent in and for `Redactor.add` only."""
         return self._value
 
     def __repr__(self) -> str:
@@ -62,15 +62,15 @@ class Secret:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not written anywhere")
+        raise TypeError("a secret must not be written anywhere")
 
 
 class Redactor:
-    """Hides the values it was given in any text: as they are, and in every form that tools on the way make of them.
+    """Hides secret values in any text, also in the forms that tools make of them.
 
-    Forms: shell-quoted, URL-encoded, JSON-escaped, base64 (at any alignment, so inside `user:secret` too), and each of
-    these inside another. Safe to use from several threads. Text has to come in whole lines: a secret cut in two by a
-    chunk's end is not seen.
+    These forms are shell-quoted, URL-encoded, JSON-escaped, base64 (at any alignment, so inside `user:secret` too), and
+    each of them inside another. It may be used from several threads. Text has to come in whole lines: a secret cut in
+    two by a chunk's end is not found.
     """
 
     def __init__(self, values: Iterable[str | Secret] = ()) -> None:
@@ -81,7 +81,7 @@ class Redactor:
             self.add(value)
 
     def add(self, value: str | Secret) -> None:
-        """Hide a value from now on, if it has 4 characters or more; each line of a longer one counts by itself."""
+        """Hide a value of at least 4 characters from now on; of several lines, each is also hidden by itself."""
         text = value.reveal() if isinstance(value, Secret) else value
         parts = {text, *map(str.strip, text.splitlines())}
         with self._lock:
@@ -92,13 +92,13 @@ class Redactor:
             self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def redact(self, text: str) -> str:
-        """The text with `[REDACTED]` for each value in any of its forms."""
+        """Return the text with `[REDACTED]` in place of each value in any of its forms."""
         pattern = self._pattern
         return text if pattern is None else pattern.sub(HIDDEN, text)
 
 
 def _forms(value: str) -> set[str]:
-    """The value and its encodings, two deep; shell quoting one deeper (ssh, `bash -c` and `export` each quote)."""
+    """Return the value and its encodings, two deep; shell quoting one deeper (ssh, `bash -c` and `export` quote)."""
     once = {form for encode in _ENCODERS for form in encode(value)}
     twice = {form for inner in once for encode in _ENCODERS for form in encode(inner)}
     thrice = {form for inner in twice for form in _shell(inner)}
@@ -107,7 +107,7 @@ def _forms(value: str) -> set[str]:
 
 def _shell(value: str) -> Iterator[str]:
     yield shlex.quote(value)
-    # Without the outer quotes, for a value quoted together with what stands before it: '--api-key=it'"'"'s'.
+    # Without the outer quotes, for a value that is quoted together with a prefix: '--api-key=it'"'"'s'.
     yield value.replace("'", "'\"'\"'")
     # bash's own `printf %q` and `set -x` escape with backslashes.
     yield re.sub(r"([^A-Za-z0-9_@%+=:,./\n-])", r"\\\1", value)
@@ -123,7 +123,7 @@ def _escaped(value: str) -> Iterator[str]:
 
 
 def _base64(value: str) -> Iterator[str]:
-    """What base64 shows of a value whatever stands before and after it: one form for each alignment modulo 3."""
+    """Yield the part of its base64 form that does not depend on the text around it, for each alignment modulo 3."""
     data = value.encode()
     for before in range(3):
         shown = base64.b64encode(b"\0" * before + data).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""The result of one phase or check on one host, as reports count it."""
+"""The result of one phase or check on one host, as JUnit reports count them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Case:
-    """One phase (or check) on one host ("" where it is about all of them). `lines` are the log lines that tell why it
-    failed; `number` tells the prompts apart, from 1 on."""
+    """One phase or check on one host (`host` is "" where it concerns all hosts).
+
+    `lines` are the log lines that show why it failed; `number` counts prompts, from 1 on.
+    """
 
     phase: str
     host: str
@@ -21,5 +23,5 @@ class Case:
 
     @property
     def title(self) -> str:
-        """The phase, and which prompt."""
+        """Return the phase, with the number of its prompt."""
         return self.phase if self.number is None else f"{self.phase} {self.number}"

@@ -1,13 +1,12 @@
-"""Everything that stands in the way of a deployment, found before anything is started."""
+"""Find every problem of a deployment before anything is started."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
-from flagscale_deploy.api.request import Request
+from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
 from flagscale_deploy.checks.registry import judge, refuse_unskippable
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
@@ -28,7 +27,7 @@ LINK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What every host was found to be, and what each check says of it. `plan` is None where none can be carried out."""
+    """Every host's facts and every check's verdicts; `plan` is None where no plan can be carried out."""
 
     observations: Mapping[str, Observation]
     verdicts: tuple[Verdict, ...] = ()
@@ -36,38 +35,32 @@ class CheckReport:
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
-        """The verdicts that stand in the way."""
-        return tuple(each for each in self.verdicts if each.state == "failed")
+        """Return the verdicts that prevent a run."""
+        return tuple(verdict for verdict in self.verdicts if verdict.state == "failed")
 
     @property
     def exit_code(self) -> int:
-        """0, 3 when a host could not be reached, 4 when something stands in the way."""
-        if any(isinstance(each.error, ConnectError) for each in self.observations.values()):
+        """Return 3 when a host could not be reached, 4 when a check failed, else 0."""
+        if any(isinstance(observation.error, ConnectError) for observation in self.observations.values()):
             return ConnectError.exit_code
         return CheckError.exit_code if self.failed else 0
 
 
 def check(
-    request: Request,
-    *,
-    force: bool = False,
-    network: bool = False,
-    skip: Collection[str] = (),
-    templates: Path | None = None,
-    say: Sink = silent,
+    request: Request, options: PlanOptions = PlanOptions(), *, network: bool = False, say: Sink = silent
 ) -> CheckReport:
-    """Look at every host and judge what was seen; starts nothing and keeps every problem.
+    """Probe every host and judge the facts; start nothing, and report every problem.
 
-    With `network`, bandwidth and latency between hosts are measured. `skip` names checks to leave out. Raises
-    InputError where the configuration is wrong by itself, or a check in `skip` is unknown or can't be left out.
+    With `network`, bandwidth and latency between hosts are measured. Raises InputError where the configuration itself
+    is wrong, or where a check in `options.skip` is unknown or must not be left out.
     """
-    refuse_unskippable(skip)
+    refuse_unskippable(options.skip)
     if request.spec is not None:
         refuse_wrong(request.spec)
-    sources = load_sources(request, templates)
+    sources = load_sources(request, options)
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, say)
-        return examine(request, fleet, observations, sources, force=force, network=network, skip=skip, say=say)
+        return examine(request, fleet, observations, sources, options, network=network, say=say)
 
 
 def examine(
@@ -75,60 +68,57 @@ def examine(
     fleet: Fleet,
     observations: Mapping[str, Observation],
     sources: Sources,
+    options: PlanOptions,
     *,
-    force: bool = False,
     network: bool = False,
-    skip: Collection[str] = (),
     say: Sink = silent,
 ) -> CheckReport:
-    """Judge observations: plan, try what the plan needs of the hosts, and ask every check. Raises InputError."""
-    facts = {name: each.facts for name, each in observations.items() if each.facts is not None}
-    found = _try_plan(request, facts, sources, force, skip)
-    made, faults = found.plan, (*found.faults, *found.idle)
-    links, parsed = _try_out(request, fleet, made, facts, network, say)
-    scene = Scene(request.inventory, request.spec, observations, made, faults, links, parsed)
-    return CheckReport(observations, judge(scene, skip), None if found.faults or scene.silent else made)
+    """Judge observations: plan, test what the plan needs of the hosts, and run every check. Raises InputError."""
+    facts = {name: observation.facts for name, observation in observations.items() if observation.facts is not None}
+    draft = _draft(request, facts, sources, options)
+    plan, faults = draft.plan, (*draft.faults, *draft.idle)
+    links, parsed = _test_hosts(request, fleet, plan, facts, network, say)
+    scene = Scene(request.inventory, request.spec, observations, plan, faults, links, parsed)
+    return CheckReport(observations, judge(scene, options.skip), None if draft.faults or scene.silent else plan)
 
 
 def refuse_failed(report: CheckReport) -> Plan:
-    """The plan that checks let through. Raises CheckError with everything that stands in its way."""
+    """Return the plan if no check failed. Raises CheckError with every failed check."""
     if report.failed or report.plan is None:
-        raise CheckError([fault_of(each) for each in report.failed])
+        raise CheckError([fault_of(verdict) for verdict in report.failed])
     return report.plan
 
 
 def fault_of(verdict: Verdict) -> Fault:
-    """A verdict as the error that it is for `run`."""
+    """Return the fault that a failed verdict is for `run`."""
     expected = f"; expected {verdict.expected}" if verdict.expected else ""
     return Fault(verdict.host or verdict.check, verdict.found + expected, verdict.remedy, verdict.check)
 
 
-def _try_plan(
-    request: Request,
-    facts: Mapping[str, Facts],
-    sources: Sources,
-    force: bool,
-    skip: Collection[str],
-) -> Draft:
-    """The plan, and what is wrong with it."""
+def _draft(request: Request, facts: Mapping[str, Facts], sources: Sources, options: PlanOptions) -> Draft:
+    """Return the plan as far as it can be made, and its faults."""
     if request.spec is None:
         return Draft(None)
+    force, skip = options.force, options.skip
     return draft_in_part(request.inventory, request.spec, facts, new_run_id(), *sources, force=force, skip=skip)
 
 
-def _try_out(
-    request: Request, fleet: Fleet, made: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
+def _test_hosts(
+    request: Request, fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
 ) -> tuple[tuple[Link, ...] | None, Mapping[str, Parsed] | None]:
-    """Try connections between hosts, and have vLLM read its command lines; without a plan what was asked for only."""
-    if made is None and not network:
+    """Test connections between hosts, and have vLLM parse the plan's command lines.
+
+    Without a plan only `network` tests connections.
+    """
+    if plan is None and not network:
         return None, None
     watch = Deadline(LINK_SECONDS)
     say(Event("check", "running", text="connections between hosts"))
-    links = try_links(fleet, made, facts, measure=network, timeout=LINK_SECONDS)
-    if made is None or request.spec is None:
+    links = try_links(fleet, plan, facts, measure=network, timeout=LINK_SECONDS)
+    if plan is None or request.spec is None:
         say(Event("check", "done", text="connections", elapsed=watch.elapsed))
         return links, None
     say(Event("check", "running", text="engine arguments"))
-    parsed = parse_engine_arguments(fleet, request.spec, made, facts, default_cache())
+    parsed = parse_engine_arguments(fleet, request.spec, plan, facts, default_cache())
     say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))
     return links, parsed

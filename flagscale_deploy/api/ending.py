@@ -1,4 +1,4 @@
-"""Ending a deployment, and removing what is left of it."""
+"""Stop a deployment, remove what is left of it, and release its lock."""
 
 from __future__ import annotations
 
@@ -17,31 +17,37 @@ from flagscale_deploy.transport.fleet import Fleet, answers
 
 
 def stop(
-    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, what: str = "stop"
+    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, command: str = "stop"
 ) -> StopReport:
-    """End the deployment on every host that can be reached, and verify it. Raises LockedError."""
+    """Stop the deployment on every host that can be reached, and verify it.
+
+    `command` is what the lock shows to other commands. Raises LockedError.
+    """
     with request.fleet() as fleet:
-        with _lock_if_possible(request, fleet, what, lock_wait, say):
+        with _lock_if_possible(request, fleet, command, lock_wait, say):
             return stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
 
 
 def cleanup(
-    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, what: str = "cleanup"
+    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, command: str = "cleanup"
 ) -> StopReport:
-    """Stop, then remove what is left on the hosts where nothing runs any more. Raises LockedError."""
+    """Stop the deployment, then remove its files from the hosts where nothing runs any more.
+
+    Raises LockedError, and RemoteError or HostsFailedError where files cannot be removed.
+    """
     with request.fleet() as fleet:
-        with _lock_if_possible(request, fleet, what, lock_wait, say):
+        with _lock_if_possible(request, fleet, command, lock_wait, say):
             report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
             clean = [host.host for host in report.hosts if host.state in ("stopped", "nothing")]
             results = _remove(request, fleet, clean, say)
         raise_failures(results)
-        found = answers(results)
-        removed = {name: tuple(each["removed"]) for name, each in found.items()}
-        return StopReport(report.hosts, removed, {name: tuple(each["kept"]) for name, each in found.items()})
+        replies = answers(results)
+        removed = {name: tuple(reply["removed"]) for name, reply in replies.items()}
+        return StopReport(report.hosts, removed, {name: tuple(reply["kept"]) for name, reply in replies.items()})
 
 
 def _remove(request: Request, fleet: Fleet, hosts: list[str], say: Sink) -> dict[str, HostError | dict[str, Any]]:
-    """Remove what is left on hosts; on the head last, where the lock itself goes with it."""
+    """Remove what is left on hosts; on the head last, because the lock is removed with it."""
     head = request.inventory.head.name
     results = remove_leftovers(fleet, request.deployment, [name for name in hosts if name != head], say)
     results |= remove_leftovers(fleet, request.deployment, [name for name in hosts if name == head], say)
@@ -49,24 +55,27 @@ def _remove(request: Request, fleet: Fleet, hosts: list[str], say: Sink) -> dict
 
 
 def unlock(request: Request, *, force: bool = False) -> Unlocked:
-    """Say who holds the deployment's lock and end him if he is gone; with `force` also a living one.
+    """Report the lock's holder; release the lock if the holder is gone, or terminate a live holder with `force`.
 
-    Raises LockedError where the lock stays his, ConnectError.
+    Raises LockedError where the lock stays held, ConnectError.
     """
     with request.fleet() as fleet:
         return unlock_deployment(fleet, request.inventory.head.name, request.deployment, force=force)
 
 
 @contextmanager
-def _lock_if_possible(request: Request, fleet: Fleet, what: str, wait: float, say: Sink) -> Iterator[None]:
-    """The lock; none where the head can't be reached, or can't keep one (a disk that is full, or read-only): what runs
-    has to end all the same. Raises LockedError where somebody else holds it."""
+def _lock_if_possible(request: Request, fleet: Fleet, command: str, wait: float, say: Sink) -> Iterator[None]:
+    """Hold the lock; go on without one where the head cannot be reached or cannot keep one.
+
+    A deployment has to end also where the head's disk is full or read-only. Raises LockedError where another command
+    holds the lock.
+    """
     head = request.inventory.head.name
     with ExitStack() as held:
         try:
             fleet.connection(head)
-            held.enter_context(lock(fleet, head, request.deployment, what, wait))
+            held.enter_context(lock(fleet, head, request.deployment, command, wait))
         except (ConnectError, RemoteError) as error:
             why = "be reached" if isinstance(error, ConnectError) else "keep one"
-            say(Event(what, "note", head, f"no lock, because the head cannot {why}: {error.problem}"))
+            say(Event(command, "note", head, f"no lock, because the head cannot {why}: {error.problem}"))
         yield

@@ -1,4 +1,4 @@
-"""Looking at what runs, and talking to it."""
+"""Look at a deployment, read its logs, and send requests to it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flagscale_deploy.deploy.probe import raise_failures
 from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
+from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
 from flagscale_deploy.support import shell
 from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
@@ -25,94 +26,98 @@ CALL_SECONDS = 600.0
 
 
 def status(request: Request, *, ask: bool = True) -> Status:
-    """What of the deployment is really there; hosts that can't be reached are UNKNOWN in it.
+    """Return the deployment's real state; hosts that cannot be reached are UNKNOWN.
 
-    Where something is dead or unwell and `ask` is set, the ends of its logs are read for the cause.
+    With `ask`, servers are asked for a token. Where something is dead or unwell then, the ends of its logs are read
+    for the cause.
     """
     with request.fleet() as fleet:
-        found = look(fleet, request.deployment, ask=ask)
-        if found.well or not ask:
-            return found
-        return replace(found, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
+        current = look(fleet, request.deployment, ask=ask)
+        if current.well or not ask:
+            return current
+        return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
 
 
 def diagnose(
-    request: Request, into: Path | None, *, wanted: log_files.Wanted | None = None, tell: Tell = silent
+    request: Request, into: Path | None, *, selection: FileSelection = FileSelection(), tell: Tell = silent
 ) -> tuple[Diagnosis | None, dict[str, log_files.Collected | HostError]]:
-    """Collect every log of the deployment (into a folder that goes, if none is given), and find the cause in them."""
-    with TemporaryDirectory(prefix="flagscale-deploy-") as passing:
-        folder = into or Path(passing)
-        collected = collect(request, folder, wanted=wanted, tell=tell)
+    """Collect every log of the deployment and find the cause in them; without `into`, the logs are not kept."""
+    with TemporaryDirectory(prefix="flagscale-deploy-") as temporary:
+        folder = into or Path(temporary)
+        collected = collect(request, folder, selection=selection, tell=tell)
         return log_files.diagnose_folder(folder), collected
 
 
 def diagnose_offline(folder: Path) -> Diagnosis | None:
-    """Find the cause in logs on this disk: collected ones, a run's folder, a host's, or one file."""
+    """Find the cause in logs on this disk: a folder of collected logs, of a run or of a host, or one file."""
     return log_files.diagnose_folder(folder)
 
 
 def collect(
-    request: Request, into: Path, *, wanted: log_files.Wanted | None = None, tell: Tell = silent
+    request: Request, into: Path, *, selection: FileSelection = FileSelection(), tell: Tell = silent
 ) -> dict[str, log_files.Collected | HostError]:
-    """Every log of the deployment into `<into>/<host>/`, on from what lies there; `tell` hears of lost connections."""
+    """Copy every log of the deployment into `<into>/<host>/`, continuing files that are there already.
+
+    `tell` is called when a connection is lost and when it is back.
+    """
     with request.fleet() as fleet:
         return log_files.collect_logs(
-            fleet, request.deployment, into, wanted=wanted, patience=PATIENCE_SECONDS, tell=tell
+            fleet, request.deployment, into, selection=selection, patience=PATIENCE_SECONDS, tell=tell
         )
 
 
 def follow(
     request: Request,
     show: log_files.Lines,
+    selection: LineSelection = LineSelection(),
     *,
-    tail: int | None,
-    follow: bool,
-    kinds: Sequence[str] | None,
-    wanted: log_files.Wanted | None = None,
+    follow: bool = False,
     tell: Tell = silent,
 ) -> dict[str, int | HostError]:
-    """Hand the last lines of the deployment's logs to `show`, then new ones; `tell` hears of lost connections."""
+    """Pass the selected lines of the deployment's logs to `show` and, with `follow`, new ones as they are written.
+
+    Returns how many files each host had. `tell` is called when a connection is lost and when it is back.
+    """
     with request.fleet() as fleet:
-        return log_files.read_logs(
-            fleet, request.deployment, show, tail=tail, follow=follow, kinds=kinds, wanted=wanted, tell=tell
-        )
+        return log_files.read_logs(fleet, request.deployment, show, selection, follow=follow, tell=tell).files
 
 
 def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: Any) -> dict[str, Any]:
-    """Send a chat completion to the deployment's router, or first instance that answers; the server's answer.
+    """Send a chat completion to the deployment's router, else to its instances in turn; return the first answer.
 
-    It is sent from the server's own host: that works where the port is not reachable from here, and the API key
-    stays on the host.
+    The request is sent from the server's own host. So the port need not be reachable from here, and the API key stays
+    on the host. Raises HostError where no server answers.
     """
     with request.fleet() as fleet:
-        found = look(fleet, request.deployment, ask=False)
-        raise_unknown(found)
-        if not found.instances:
+        current = look(fleet, request.deployment, ask=False)
+        raise_unknown(current)
+        if not current.instances:
             raise FaultsError.at(
-                request.deployment, "no such deployment on these hosts", "see `status`; start it with `run`"
+                request.deployment, "there is no such deployment on these hosts", "start it with `run`, or check --name"
             )
         problems: list[HostError] = []
-        for server in found.entrances:
-            args = {"deployment": request.deployment, "host": server.driver, "server": server.name}
+        for server in current.entrances:
+            args: dict[str, Any] = {"deployment": request.deployment, "host": server.driver, "server": server.name}
+            args |= {"messages": list(messages), "parameters": parameters}
             try:
-                connection = fleet.connection(server.driver)
-                asked = {**args, "messages": list(messages), "parameters": parameters}
-                answer = call_program(connection, "chat", asked, timeout=CALL_SECONDS)
+                reply = call_program(fleet.connection(server.driver), "chat", args, timeout=CALL_SECONDS)
             except HostError as error:
                 problems.append(error)
                 continue
-            if "answer" in answer:
-                return dict(answer["answer"])
-            problem = f"{server.name}: {answer['problem']}"
-            problems.append(RemoteError(server.driver, problem, "see `status` and `logs`"))
+            if "answer" in reply:
+                return dict(reply["answer"])
+            problem = f"{server.name}: {reply['problem']}"
+            problems.append(RemoteError(server.driver, problem, "look at `status` and `logs`"))
         raise problems[0]
 
 
 def execute_everywhere(
     request: Request, words: Sequence[str], *, timeout: float, max_output: int = MAX_OUTPUT
 ) -> dict[str, Outcome | HostError]:
-    """Run a command on every host; one word is shell, several are a program and its arguments. Of each output of each
-    host at most `max_output` bytes are kept."""
+    """Run a command on every host: one word is a shell command, several are a program and its arguments.
+
+    At most `max_output` bytes of each output of each host are kept. `timeout` is in seconds.
+    """
     text = words[0] if len(words) == 1 else shell.join(words)
     with request.fleet() as fleet:
         return fleet.map(
@@ -126,10 +131,10 @@ def execute_everywhere(
         )
 
 
-def raise_unknown(found: Status) -> None:
-    """Raise what kept hosts from answering, if nothing at all is known of the deployment."""
-    unknown = [ConnectError(host.host, host.problem) for host in found.hosts if host.state == "UNKNOWN"]
-    if unknown and not found.instances:
+def raise_unknown(current: Status) -> None:
+    """Raise the errors of unreachable hosts if no instance of the deployment is known."""
+    unknown = [ConnectError(host.host, host.problem) for host in current.hosts if host.state == "UNKNOWN"]
+    if unknown and not current.instances:
         raise_failures({error.host: error for error in unknown})
 
 

@@ -1,11 +1,10 @@
-"""What would be done; starts nothing."""
+"""Plan a deployment; start nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from flagscale_deploy.api.request import Request
+from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.config.program_files import ProgramFiles, load_program
 from flagscale_deploy.deploy.probe import facts_of, observe
 from flagscale_deploy.deploy.run_folder import new_run_id
@@ -16,46 +15,50 @@ from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.rendering.render import Templates, load_templates
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet
 
 Sources = tuple[Templates, ProgramFiles | None]
-"""Script templates, and the files of a program of the user's own."""
+"""Script templates, and the files of a user's own program."""
 
 
-def load_sources(request: Request, templates: Path | None) -> Sources:
-    """Read what a plan is made from beside the configuration. Raises InputError."""
-    return load_templates(templates), load_program(request.spec) if request.spec is not None else None
+def load_sources(request: Request, options: PlanOptions) -> Sources:
+    """Read the templates and program files that a plan is made from. Raises InputError."""
+    return load_templates(options.templates), load_program(request.spec) if request.spec is not None else None
 
 
-def plan(
-    request: Request, *, offline: bool = False, force: bool = False, templates: Path | None = None, say: Sink = silent
-) -> Plan:
-    """What `run` would do. Raises InputError (offline), CheckError, HostsUnreachableError."""
+def plan(request: Request, options: PlanOptions = PlanOptions(), *, offline: bool = False, say: Sink = silent) -> Plan:
+    """Return what `run` would do; `offline` contacts no host and skips the checks of hosts.
+
+    Raises InputError, CheckError, HostsUnreachableError.
+    """
     refuse_wrong(request.serve)
-    sources, program = load_sources(request, templates)
+    templates, program = load_sources(request, options)
     facts: Mapping[str, Facts] = {}
     if not offline:
         with request.fleet() as fleet:
             facts = facts_of(observe_hosts(request, fleet, say))
-    return make_plan(request.inventory, request.serve, facts, new_run_id(), sources, program, force=force)
+    return make_plan(request.inventory, request.serve, facts, new_run_id(), templates, program, force=options.force)
 
 
 def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observation]:
-    """Probe every host, and say what was found."""
+    """Probe every host and report its GPUs and versions, or why it cannot be probed."""
     watch = Deadline(request.timeouts.probe)
-    say(Event("probe", "running", text=f"{len(fleet.hosts)} hosts"))
+    say(Event("probe", "running", text=counted(len(fleet.hosts), "host")))
     observations = observe(fleet, request.spec, timeout=request.timeouts.probe)
-    for name, each in observations.items():
-        if each.error is not None:
-            say(Event("probe", "failed", name, each.error.problem))
-        elif each.facts is not None:
-            say(Event("probe", "done", name, describe(each.facts)))
-    say(Event("probe", "done", text=f"{len(fleet.hosts)} hosts", elapsed=watch.elapsed))
+    for name, observation in observations.items():
+        if observation.error is not None:
+            say(Event("probe", "failed", name, observation.error.problem))
+        elif observation.facts is not None:
+            say(Event("probe", "done", name, describe(observation.facts)))
+    say(Event("probe", "done", text=counted(len(fleet.hosts), "host"), elapsed=watch.elapsed))
     return observations
 
 
 def describe(facts: Facts) -> str:
-    """A host in a line."""
+    """Describe a host in one line."""
     gpus = f"{len(facts.gpus)} × {facts.gpus[0].name}" if facts.gpus else "no GPU"
-    versions = ", ".join(f"{name} {found or 'missing'}" for name, found in (("Ray", facts.ray), ("vLLM", facts.vllm)))
+    versions = ", ".join(
+        f"{name} {version or 'missing'}" for name, version in (("Ray", facts.ray), ("vLLM", facts.vllm))
+    )
     return f"{gpus}, Python {facts.python or facts.probe_python}, {versions}"

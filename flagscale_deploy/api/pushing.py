@@ -1,4 +1,4 @@
-"""Files to all hosts."""
+"""Copy files to all hosts."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def push(
     copy_links: bool = False,
     say: Sink = silent,
 ) -> PushReport:
-    """Make DEST on every host of the request what `source` is: a path here, or HOST:PATH of any host of the inventory.
+    """Make `dest` on every host of the request equal to `source`: a local path, or HOST:PATH of the inventory.
 
-    With `check` nothing is sent. Raises InputError, CheckError with nothing sent, HostsUnreachableError where no host
-    can be reached; of other failures the report tells, by host.
+    With `check` nothing is sent. Raises InputError and CheckError with nothing sent, and HostsUnreachableError where
+    no host can be reached; the report holds all other failures, by host.
     """
-    everyone = {host.name: host for host in hosts_of(request.options.inventory, request.spec).hosts}
+    inventory = {host.name: host for host in hosts_of(request.options.inventory, request.spec).hosts}
     targets = {host.name: host for host in request.inventory.hosts}
-    words = parse_words(source, dest, list(everyone))
+    words = parse_words(source, dest, list(inventory))
     hosts = dict(targets)
     if words.host:
-        hosts.setdefault(words.host, everyone[words.host])
+        hosts.setdefault(words.host, inventory[words.host])
     options = request.options
     timeout = request.timeouts.connect
     with Fleet(hosts.values(), forks=options.forks, connect_timeout=timeout, connect=options.connect) as fleet:

@@ -1,9 +1,9 @@
-"""What a command is about: files and options become hosts and, where a configuration is given, a specification."""
+"""Turn files and options into hosts and, where a configuration is given, a specification."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 @dataclass(frozen=True)
 class Options:
-    """Where things are and how to go about them, as every command takes it."""
+    """Files, hosts and names, as every command takes them."""
 
     inventory: str | None = None
     config: str | None = None
@@ -30,8 +30,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class PlanOptions:
+    """How `plan`, `check`, `run` and `smoke` plan.
+
+    `templates` is a folder of script templates that replace the packaged ones. `force` also uses GPUs that other
+    processes use. `skip` names checks to leave out; `plan` makes none.
+    """
+
+    templates: Path | None = None
+    force: bool = False
+    skip: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class Request:
-    """Hosts, and what is to be served on them."""
+    """Hosts, and what to serve on them."""
 
     inventory: Inventory
     spec: ServeSpec | None
@@ -40,30 +53,31 @@ class Request:
 
     @property
     def deployment(self) -> str:
-        """The deployment's name. Raises InputError where none was given."""
+        """Return the deployment's name. Raises InputError where none was given."""
         if self.name is None:
-            raise InputError.at("--name", "which deployment?", "give -c/--config, or --name")
+            raise InputError.at("--name", "no deployment is named", "give -c/--config, or --name")
         return self.name
 
     @property
     def serve(self) -> ServeSpec:
-        """The specification. Raises InputError where none was given."""
+        """Return the specification. Raises InputError where none was given."""
         if self.spec is None:
-            raise InputError.at("-c/--config", "what is to be served?", "give a serve YAML with -c/--config")
+            raise InputError.at("-c/--config", "no configuration is given", "name a serve YAML with -c/--config")
         return self.spec
 
     @property
     def timeouts(self) -> Timeouts:
+        """Return the timeouts of the specification, or the defaults."""
         return self.spec.timeouts if self.spec else Timeouts()
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every value that nobody may see."""
+        """Return every value that must not be printed."""
         hosts = (secret for host in self.inventory.hosts for secret in host.secret_env.values())
         return (*(self.spec.secret_env.values() if self.spec else ()), *hosts)
 
     def fleet(self) -> Fleet:
-        """Connections to all hosts, none of them open yet."""
+        """Return connections to all hosts; none is open yet."""
         return Fleet(
             self.inventory.hosts,
             forks=self.options.forks,
@@ -72,17 +86,20 @@ class Request:
         )
 
 
-def _hosts_again(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
-    """The options that name the same hosts to another command: the inventory, and the configuration where it names
-    hosts, or says how to reach them."""
-    words = ("-i", options.inventory) if options.inventory is not None else ()
-    if spec is None or options.config is None or (words and spec.ssh_port is None and spec.docker is None):
-        return words
-    return (*words, "-c", options.config, *(each for each in options.overrides if "runner" in each.partition("=")[0]))
+def _host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
+    """Return the options that name the same hosts to another command.
+
+    These are the inventory, and the configuration where it names hosts or tells how to reach them.
+    """
+    inventory = ("-i", options.inventory) if options.inventory is not None else ()
+    if spec is None or options.config is None or (inventory and spec.ssh_port is None and spec.docker is None):
+        return inventory
+    overrides = (override for override in options.overrides if "runner" in override.partition("=")[0])
+    return (*inventory, "-c", options.config, *overrides)
 
 
 def load_request(options: Options, environ: Mapping[str, str] | None = None) -> Request:
-    """Read the files that options name. Raises InputError with the faults of all of them; contacts no host."""
+    """Read the files that options name; contact no host. Raises InputError with the faults of all files."""
     environ = os.environ if environ is None else environ
     faults: list[Fault] = []
     spec = inventory = None
@@ -92,11 +109,13 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
 
             spec = load_spec(Path(options.config), options.overrides, options.name, environ)
         elif options.overrides:
-            faults += InputError.at(options.overrides[0], "overrides change a configuration", "give it with -c").faults
+            faults += InputError.at(
+                options.overrides[0], "an override needs a configuration", "name it with -c/--config"
+            ).faults
     except InputError as error:
         faults += error.faults
     try:
-        inventory = replace(hosts_of(options.inventory, spec), options=_hosts_again(options, spec))
+        inventory = replace(hosts_of(options.inventory, spec), options=_host_options(options, spec))
         inventory = limit_to(inventory, options.limit) if options.limit else inventory
     except InputError as error:
         faults += error.faults

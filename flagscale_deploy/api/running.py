@@ -1,17 +1,17 @@
-"""Bringing a deployment up."""
+"""Bring a deployment up."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.api.checking import examine, refuse_failed
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
-from flagscale_deploy.api.request import Request
+from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.checks.registry import refuse_unskippable
-from flagscale_deploy.deploy.bring_up import BroughtUp, RunFailedError, bring_up, failure_json
+from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, lock
 from flagscale_deploy.deploy.probe import facts_of, raise_failures
 from flagscale_deploy.deploy.records import record_of
@@ -26,15 +26,19 @@ from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, failures
 
 PLANS = 3
-"""How often a plan is made anew because another run took GPUs or ports meanwhile."""
+"""How many plans are tried where other runs take GPUs or ports meanwhile."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A deployment that answers. `up` is None where the same one ran already."""
+    """A deployment that answers requests.
+
+    `plan`, `up` and `folder` are None, and `status` is not, where the same deployment ran already.
+    """
 
     plan: Plan | None
     status: Status | None
@@ -45,93 +49,114 @@ class RunResult:
     secured: bool
     """Whether clients need an API key."""
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that each stage took; some ran at the same time."""
+    """Seconds that each stage took; stages overlap."""
     elapsed: float = 0.0
     authority: str | None = None
-    """A file here that clients of an `https` endpoint may trust its certificate by, where one is known."""
+    """A local CA file with which clients can verify an `https` endpoint, where one is known."""
 
 
 def run(
     request: Request,
+    options: PlanOptions = PlanOptions(),
     *,
-    force: bool = False,
-    templates: Path | None = None,
     keep_on_failure: bool = False,
     lock_wait: float = LOCK_WAIT_SECONDS,
-    skip: Collection[str] = (),
     redactor: Redactor | None = None,
     say: Sink = silent,
-    what: str = "run",
+    command: str = "run",
 ) -> RunResult:
-    """Bring the deployment up, or find that the very same one runs already. `skip` names checks to leave out; `what`
-    is told to whom the lock keeps out.
+    """Bring the deployment up, or find that the very same one runs already.
 
-    Raises InputError, HostsUnreachableError, CheckError, LockedError with nothing started; RunFailedError afterwards.
+    `lock_wait` is in seconds; `command` is what the lock shows to other commands. Raises InputError,
+    HostsUnreachableError, CheckError and LockedError with nothing started, and RunFailedError afterwards.
     """
     spec, redactor = request.serve, redactor or Redactor()
     for secret in request.secrets:
         redactor.add(secret)
-    refuse_unskippable(skip)
+    refuse_unskippable(options.skip)
     refuse_wrong(spec)
-    sources = load_sources(request, templates)
-    authority = spec.tls.authority if spec.tls else None
+    sources = load_sources(request, options)
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
-        with lock(fleet, request.inventory.head.name, spec.name, what, lock_wait):
-            present = _present(request, fleet, digest(request.inventory, spec, *sources))
-            if present is not None:
-                entrances = _endpoints(present.entrances)
-                return RunResult(None, present, None, None, entrances, _secured(request), authority=authority)
-            how: dict[str, Any] = {"force": force, "skip": skip}
-            made = _plan_and_reserve(request, fleet, observations, sources, how, journal)
-            try:
-                folder = RunFolder.make(spec.exp_dir, made.run_id, redactor.redact)
-                folder.write_plan(made)
-                with JsonLines(folder.events, redactor.redact) as lines:
-                    for event in history:
-                        lines(event)
-                    journal.add(lines)
-                    try:
-                        up = _bring_up(request, made, fleet, facts, folder, redactor, journal, keep_on_failure)
-                    finally:
-                        if lines.problem:
-                            journal(Event("run", "note", text=f"{folder.events} is not complete: {lines.problem}"))
-            except RunFailedError:
-                raise
-            except BaseException:
-                release(fleet, made)
-                raise
+        with lock(fleet, request.inventory.head.name, spec.name, command, lock_wait):
+            status = _find_running(request, fleet, digest(request.inventory, spec, *sources))
+            if status is not None:
+                endpoints = _endpoints(status.entrances)
+                return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
+            plan = _plan_and_reserve(request, fleet, observations, sources, options, journal)
+            with _released_before_start(fleet, plan):
+                folder = RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)
+                folder.write_plan(plan)
+                with _events_written(folder, history, journal):
+                    up = _bring_up(request, Run(plan, spec, fleet, folder, redactor, journal), facts, keep_on_failure)
+    return _result(request, plan, up, folder, history, journal)
+
+
+@contextmanager
+def _released_before_start(fleet: Fleet, plan: Plan) -> Iterator[None]:
+    """Release what was reserved for the plan if the block fails before it starts anything."""
+    try:
+        yield
+    except RunFailedError:
+        raise  # what was started has been stopped, or is kept
+    except BaseException:
+        release(fleet, plan)
+        raise
+
+
+@contextmanager
+def _events_written(folder: RunFolder, history: Sequence[Event], journal: Journal) -> Iterator[None]:
+    """Write the events so far, and those of the block, to the run's events.jsonl."""
+    with JsonLines(folder.events, folder.redact) as lines:
+        for event in history:
+            lines(event)
+        journal.add(lines)
+        try:
+            yield
+        finally:
+            if lines.problem:
+                journal(Event("run", "note", text=f"{folder.events} is not complete: {lines.problem}"))
+
+
+def _result(
+    request: Request, plan: Plan, up: BroughtUp, folder: RunFolder, history: Sequence[Event], say: Sink
+) -> RunResult:
+    """Write the report of a run that is ready, and return its result."""
     stages, elapsed = stage_seconds(history), history[-1].at - history[0].at
-    ended = {
+    report = {
         "verdict": "ready",
-        "run_id": made.run_id,
+        "run_id": plan.run_id,
         "ready_after": dict(up.ready_after),
         "stages": stages,
         "elapsed": elapsed,
     }
-    _write_report(folder, ended, journal)
-    found = [replace(each, endpoint=up.endpoints.get(each.name, each.endpoint)) for each in made.entrances]
-    return RunResult(made, None, up, folder, _endpoints(found), _secured(request), stages, elapsed, authority)
+    _write_report(folder, report, say)
+    entrances = [replace(server, endpoint=up.endpoints.get(server.name, server.endpoint)) for server in plan.entrances]
+    endpoints, authority = _endpoints(entrances), _authority(request)
+    return RunResult(plan, None, up, folder, endpoints, _secured(request), stages, elapsed, authority)
 
 
-def _present(request: Request, fleet: Fleet, wanted: str) -> Status | None:
-    """The deployment if the very same one answers already, None where nothing of it runs; else CheckError."""
+def _find_running(request: Request, fleet: Fleet, digest: str) -> Status | None:
+    """Return the deployment if the same one is ready already, None where nothing of it runs. Raises CheckError else."""
     spec = request.serve
-    found = look(fleet, spec.name)  # under the lock: it may have come up since the probe
-    if found.live_processes == 0:
+    current = look(fleet, spec.name)  # under the lock: it may have come up since the probe
+    if current.live_processes == 0:
         return None
-    if found.digest == wanted and found.state == "ready":
-        return found
-    how = "with another configuration" if found.digest != wanted else f"but is {found.state}"
-    raise CheckError.at(
-        spec.name,
-        f"it runs already, {how} (run {found.run_id} of {found.operator}, {found.live_processes} processes)",
-        f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name",
-    )
+    if current.digest == digest and current.state == "ready":
+        return current
+    earlier = f"run {current.run_id} of {current.operator}, {counted(current.live_processes, 'process')}"
+    if current.digest != digest:
+        problem = f"it runs already, with another configuration ({earlier})"
+    elif current.state == "dead":
+        problem = f"an earlier run is still there and dead ({earlier} left)"
+    else:
+        problem = f"it runs already, but is {current.state} ({earlier})"
+    remedy = f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name"
+    raise CheckError.at(spec.name, problem, remedy)
 
 
 def _plan_and_reserve(
@@ -139,66 +164,60 @@ def _plan_and_reserve(
     fleet: Fleet,
     observations: Mapping[str, Observation],
     sources: Sources,
-    how: Mapping[str, Any],
+    options: PlanOptions,
     say: Sink,
 ) -> Plan:
-    """The plan that checks let through, with its GPUs and ports taken. Where another run was quicker: look, plan again.
+    """Return a plan that passed the checks and whose GPUs and ports are reserved.
 
-    Raises CheckError with what stands in the way, HostsFailedError.
+    Where another run took some of them meanwhile, the hosts are probed and planned again. Raises CheckError with what
+    prevents the run, HostsFailedError.
     """
     for attempt in range(PLANS):
         if attempt:
             observations = observe_hosts(request, fleet, say)
             facts_of(observations)
-        report = examine(request, fleet, observations, sources, **how, say=say)
-        made = refuse_failed(report)
-        for each in report.verdicts:
-            if each.state == "warning" and not attempt:
-                say(Event("check", "note", each.host, f"{each.check}: {each.found} → {each.remedy}"))
-        taken = _reserve(request, fleet, made, facts_of(observations))
-        faults = lost(taken)
-        if not faults and not failures(taken):
-            say(Event("plan", "done", text=f"{len(made.instances)} instances on {len(made.hosts)} hosts"))
-            return made
-        release(fleet, made)
-        raise_failures(taken)
+        report = examine(request, fleet, observations, sources, options, say=say)
+        plan = refuse_failed(report)
+        for verdict in report.verdicts:
+            if verdict.state == "warning" and not attempt:
+                say(Event("check", "note", verdict.host, f"{verdict.check}: {verdict.found} → {verdict.remedy}"))
+        replies = _reserve(request, fleet, plan, facts_of(observations))
+        faults = lost(replies)
+        if not faults and not failures(replies):
+            text = f"{counted(len(plan.instances), 'instance')} on {counted(len(plan.hosts), 'host')}"
+            say(Event("plan", "done", text=text))
+            return plan
+        release(fleet, plan)
+        raise_failures(replies)
         for fault in faults:
-            say(Event("plan", "note", fault.host, f"{fault.problem}: looking again"))
+            say(Event("plan", "note", fault.host, f"{fault.problem}; planning again"))
     raise CheckError(faults)
 
 
-def _reserve(request: Request, fleet: Fleet, made: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
-    """What hosts say to the plan's claims. Whoever interrupts it leaves none behind."""
+def _reserve(request: Request, fleet: Fleet, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """Reserve the plan's GPUs and ports and return the hosts' replies; release them all where that is interrupted."""
     secret = request.serve.secret_env
-    names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in made.hosts}
+    names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in plan.hosts}
     try:
-        return reserve(fleet, made, {name: record_of(made, name, facts, names[name]) for name in made.hosts})
+        return reserve(fleet, plan, {name: record_of(plan, name, facts, names[name]) for name in plan.hosts})
     except BaseException:
-        release(fleet, made)
+        release(fleet, plan)
         raise
 
 
-def _bring_up(
-    request: Request,
-    made: Plan,
-    fleet: Fleet,
-    facts: Mapping[str, Facts],
-    folder: RunFolder,
-    redactor: Redactor,
-    say: Sink,
-    keep: bool,
-) -> BroughtUp:
-    """`bring_up`, with a report in the run's folder also where it fails, and the command that ends what was kept."""
+def _bring_up(request: Request, run: Run, facts: Mapping[str, Facts], keep: bool) -> BroughtUp:
+    """Call `bring_up`; if it fails, write the run's report and add the command that stops what was kept."""
     try:
-        return bring_up(made, request.serve, fleet, facts, folder, redactor, say, keep_on_failure=keep)
+        return bring_up(run, facts, keep_on_failure=keep)
     except RunFailedError as error:
-        error.take_down = again(request.inventory, "stop", made.deployment)
-        _write_report(folder, {"verdict": "failed", "run_id": made.run_id, **failure_json(error.failure)}, say)
+        error.take_down = again(request.inventory, "stop", run.plan.deployment)
+        report = {"verdict": "failed", "run_id": run.plan.run_id, **failure_json(error.failure)}
+        _write_report(run.folder, report, run.say)
         raise
 
 
 def _write_report(folder: RunFolder, content: Mapping[str, Any], say: Sink) -> None:
-    """How the run ended stays true where it can't be written down, on a disk that is full, say."""
+    """Write report.json; only note a failure (a full disk, for instance), which does not change the run's result."""
     try:
         folder.write_json("report.json", content)
     except InputError as error:
@@ -210,5 +229,9 @@ def _secured(request: Request) -> bool:
     return hosts or "VLLM_API_KEY" in request.serve.secret_env
 
 
+def _authority(request: Request) -> str | None:
+    return request.serve.tls.authority if request.serve.tls else None
+
+
 def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((each.endpoint, each.served_name) for each in instances if each.endpoint)
+    return tuple((instance.endpoint, instance.served_name) for instance in instances if instance.endpoint)

@@ -19,6 +19,7 @@ from flagscale_deploy.cli.options import (
     TEMPLATES,
     command,
     options,
+    plan_options,
     request_of,
 )
 
@@ -44,7 +45,14 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
         return end(console, api.stop, request, "stop", lock_timeout, as_json)
     _refuse_action(console, request.serve)
     with console.progress(f"run {request.serve.name}") as progress:
-        result = api.run(request, lock_wait=lock_timeout, redactor=console.redactor, say=progress, **words)
+        result = api.run(
+            request,
+            plan_options(words),
+            keep_on_failure=words["keep_on_failure"],
+            lock_wait=lock_timeout,
+            redactor=console.redactor,
+            say=progress,
+        )
     if as_json:
         console.json(view.run_json(result))
     else:
@@ -83,7 +91,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     if output is not None:
         make_directory(output)  # before any host is contacted
     with console.progress("plan") as progress:
-        made = api.plan(request, say=progress, **words)
+        made = api.plan(request, plan_options(words), offline=words["offline"], say=progress)
     written = write_scripts(output, made.scripts) if output is not None else []
     if as_json:
         console.json(plan_json(made))
@@ -109,7 +117,7 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
 
         refuse_unwritable(junit)  # before any host is contacted
     with console.progress("check") as progress:
-        report = api.check(request, say=progress, **words)
+        report = api.check(request, plan_options(words), network=words["network"], say=progress)
     if as_json:
         console.json(view.check_json(report))
     else:

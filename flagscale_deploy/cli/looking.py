@@ -105,7 +105,7 @@ def logs(
     """Show, follow, collect or diagnose engine, script and Ray logs of all hosts."""
     from flagscale_deploy import api
     from flagscale_deploy.errors import InputError
-    from flagscale_deploy.logs import KINDS, Wanted
+    from flagscale_deploy.logs import KINDS, FileSelection, LineSelection
     from flagscale_deploy.output import logs as view
 
     diagnose, folder = words.pop("diagnose"), words.pop("folder")
@@ -120,21 +120,22 @@ def logs(
             "--max-size", "is for logs that are collected", "give -o, or --tail for lines that are shown"
         )
     when = since or When()
-    wanted = Wanted(when.since, when.within, max_size, max_total)
+    files = FileSelection(when.since, when.within, max_size, max_total)
     request = request_of(console, words)
 
     def tell(host: str, text: str) -> None:
         console.note(f"{host}: {text}")
 
     if diagnose:
-        found, collected = api.diagnose(request, output, wanted=wanted, tell=tell)
+        found, collected = api.diagnose(request, output, selection=files, tell=tell)
         return view.show_diagnosed(console, found, collected, output, as_json)
     if output is not None:
-        return view.show_collected(console, api.collect(request, output, wanted=wanted, tell=tell), as_json)
+        return view.show_collected(console, api.collect(request, output, selection=files, tell=tell), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
     tail = 50 if words["tail"] is None else words["tail"]
     show = view.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
-    shown = api.follow(request, show, tail=tail, follow=words["follow"], kinds=kinds, wanted=wanted, tell=tell)
+    lines = LineSelection(tail, kinds, when.since, when.within)
+    shown = api.follow(request, show, lines, follow=words["follow"], tell=tell)
     return view.show_unread(console, shown)
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,7 +18,7 @@ from flagscale_deploy.cli import complete
 from flagscale_deploy.support.file_modes import kept_private
 
 if TYPE_CHECKING:
-    from flagscale_deploy.api.request import Request
+    from flagscale_deploy.api.request import PlanOptions, Request
     from flagscale_deploy.output.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -196,6 +196,13 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
     if request.name is not None and request.options.inventory is None and request.spec is None:
         console.note("neither -i nor -c: this is about this machine only")
     return request
+
+
+def plan_options(words: Mapping[str, Any]) -> PlanOptions:
+    """Return the options of a command that plans: --templates, --force and --skip-check."""
+    from flagscale_deploy.api.request import PlanOptions
+
+    return PlanOptions(words["templates"], words["force"], words.get("skip", ()))
 
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:

@@ -18,6 +18,7 @@ from flagscale_deploy.cli.options import (
     TEMPLATES,
     command,
     options,
+    plan_options,
     request_of,
 )
 
@@ -94,9 +95,7 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
             request,
             prompts,
             artifacts,
-            templates=words["templates"],
-            force=words["force"],
-            skip=words["skip"],
+            plan_options(words),
             lock_wait=words["lock_timeout"],
             redactor=console.redactor,
             say=progress,

@@ -1,4 +1,4 @@
-"""Brings a deployment up, and takes it down again where that does not work out."""
+"""Bring a deployment up, and take it down again if that fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.config.program_files import program_config
@@ -23,38 +24,39 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.secrets import Redactor, Secret
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 
 
 @dataclass(frozen=True)
 class BroughtUp:
-    """A deployment that has answered: seconds from each instance's start to its first token."""
+    """A deployment that has answered; `ready_after` are seconds from start to first token, by instance."""
 
     ready_after: Mapping[str, float]
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    """Where each instance was found to serve, by its name; "" for a program that has no port."""
+    """Where each instance serves, by its name; "" for a program that has no port."""
     finished: tuple[str, ...] = ()
-    """Programs that have done their work already."""
+    """Programs that have ended with status 0."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not work out: what went wrong, why as far as logs say, and what was done about it."""
+    """A failed run: its error, the cause found in the logs, and what was cleaned up."""
 
     error: DeployError
     diagnosis: Diagnosis | None = None
     logs: Mapping[str, int] = field(default_factory=dict)
     """Log files collected, by host."""
     unread: Mapping[str, str] = field(default_factory=dict)
-    """Hosts whose logs did not come, with the reason."""
+    """Hosts whose logs could not be collected, with the reason."""
     stopped: StopReport | None = None
-    """None: nothing was taken down, because the user wanted it kept."""
+    """None where nothing was stopped (`--keep-on-failure`)."""
 
 
 class RunFailedError(DeployError):
-    """`run` did not end ready. Exit status: 1 a host failed, 3 one was lost, 5 never ready, 130 interrupted.
+    """`run` failed after its start. Exit status: 1 a host failed, 3 one was lost, 5 never ready, 130 interrupted.
 
-    `take_down` is the command line that ends what `--keep-on-failure` left.
+    `take_down` is the command line that stops what `--keep-on-failure` left running.
     """
 
     take_down = ""
@@ -65,53 +67,59 @@ class RunFailedError(DeployError):
         super().__init__(str(failure.error) or type(failure.error).__name__)
 
 
-def bring_up(
-    plan: Plan,
-    spec: ServeSpec,
-    fleet: Fleet,
-    facts: Mapping[str, Facts],
-    folder: RunFolder,
-    redactor: Redactor,
-    say: Sink,
-    *,
-    keep_on_failure: bool,
-) -> BroughtUp:
-    """Carry out a plan and wait for a token of every instance.
+@dataclass(frozen=True)
+class Run:
+    """A run under way: its plan, its hosts, and where its files and its progress go."""
 
-    Raises RunFailedError after logs were collected and, unless they are to be kept, processes were ended.
+    plan: Plan
+    spec: ServeSpec
+    fleet: Fleet
+    folder: RunFolder
+    redactor: Redactor
+    say: Sink
+
+
+def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = False) -> BroughtUp:
+    """Carry out the plan and wait for a token from every instance.
+
+    Raises RunFailedError after logs were collected and, without `keep_on_failure`, what was started was stopped.
     """
+    plan, spec, fleet = run.plan, run.spec, run.fleet
     token = Secret(secrets.token_hex(32))
     secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
-    for secret in (token, *(each for known in secret_env.values() for each in known.values())):
-        redactor.add(secret)
+    for secret in (token, *(secret for env in secret_env.values() for secret in env.values())):
+        run.redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host])) for host in plan.hosts}
-    drivers = {each.driver for each in plan.servers}
-    private = {host: _private(spec, secret_env[host], token, host in drivers) for host in plan.hosts}
+    drivers = {server.driver for server in plan.servers}
+    private = {host: _private_files(spec, secret_env[host], token, host in drivers) for host in plan.hosts}
     try:
-        started = execute(plan, fleet, records, private, say)
-        took = wait_ready(plan, fleet, started, spec.timeouts, say)
+        started = execute(plan, fleet, records, private, run.say)
+        instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)
         if plan.restart.boot:
-            outlive_reboots(plan, fleet, say)
+            install_boot_entries(plan, fleet, run.say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
-        failure = give_up(cause, plan, spec, fleet, folder, say, keep=keep_on_failure)
-        raise RunFailedError(failure, folder, plan.deployment) from error
+        raise RunFailedError(_give_up(run, cause, keep_on_failure), run.folder, plan.deployment) from error
     except Exception as error:
-        with suppress(OSError):  # what was started is taken down, also where nothing can be written here
-            (folder.path / "error.txt").write_text(redactor.redact(traceback.format_exc()), encoding="utf-8")
-        bug = DeployError(f"an error of this tool: {type(error).__name__}: {error} ({folder.path / 'error.txt'})")
-        raise RunFailedError(
-            give_up(bug, plan, spec, fleet, folder, say, keep=keep_on_failure), folder, plan.deployment
-        ) from error
+        bug = DeployError(f"internal error: {type(error).__name__}: {error}; please report it with {_traceback(run)}")
+        raise RunFailedError(_give_up(run, bug, keep_on_failure), run.folder, plan.deployment) from error
     return BroughtUp(
-        {name: each.seconds for name, each in took.items()},
-        {name: each.endpoint for name, each in took.items()},
-        tuple(name for name, each in took.items() if each.finished),
+        {name: instance.seconds for name, instance in instances.items()},
+        {name: instance.endpoint for name, instance in instances.items()},
+        tuple(name for name, instance in instances.items() if instance.finished),
     )
 
 
-def outlive_reboots(plan: Plan, fleet: Fleet, say: Sink) -> None:
-    """Have every host start its part again when it comes up; where that can't be had, it is said."""
+def _traceback(run: Run) -> Path:
+    """Write the traceback of the error being handled, without secrets; return its file."""
+    path = run.folder.path / "error.txt"
+    with suppress(OSError):  # what was started is stopped all the same
+        path.write_text(run.redactor.redact(traceback.format_exc()), encoding="utf-8")
+    return path
+
+
+def install_boot_entries(plan: Plan, fleet: Fleet, say: Sink) -> None:
+    """Make every host start its part again after a reboot; note the hosts where that is not possible."""
     hosts = [name for name in plan.hosts if "boot.sh" in plan.scripts.get(name, {})]
     args = {"deployment": plan.deployment}
     results = fleet.call(
@@ -121,60 +129,65 @@ def outlive_reboots(plan: Plan, fleet: Fleet, say: Sink) -> None:
         hosts=hosts,
     )
     for name, result in results.items():
-        answer = {"why": result.problem} if isinstance(result, HostError) else result
-        if "by" in answer:
-            say(Event("boot", "done", name, f"comes back after a reboot, by its {answer['by']}"))
+        reply = {"why": result.problem} if isinstance(result, HostError) else result
+        if "by" in reply:
+            say(Event("boot", "done", name, f"starts again after a reboot ({reply['by']})"))
         else:
-            say(Event("boot", "note", name, f"does not come back after a reboot: {answer['why']}"))
+            say(Event("boot", "note", name, f"does not start again after a reboot: {reply['why']}"))
 
 
-def _private(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret, serves: bool) -> dict[str, str]:
-    """A host's files that only their owner may read: secrets, those of TLS where it `serves`, a program's
-    configuration."""
+def _private_files(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret, serves: bool) -> dict[str, str]:
+    """Return a host's files that only their owner may read, by name.
+
+    These are secrets, TLS files where the host `serves`, and the configuration of a user's own program.
+    """
     config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
     return secret_files(secret_env, token) | tls_files(spec.tls if serves else None) | config
 
 
-def give_up(
-    error: DeployError, plan: Plan, spec: ServeSpec, fleet: Fleet, folder: RunFolder, say: Sink, *, keep: bool
-) -> Failure:
-    """Collect logs first, find the cause in them, then end what was started.
+def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
+    """Collect logs, find the cause in them, then stop what was started unless `keep` is set.
 
-    A second Ctrl-C is for the logs: what was started is ended all the same.
+    A second Ctrl-C only interrupts the collection: what was started is stopped all the same.
     """
     failure = Failure(error)
     if isinstance(error, LockLostError):
-        return failure  # the hosts are somebody else's now
+        return failure  # another command changes the hosts now
     try:
-        failure = _collect_evidence(error, plan, fleet, folder, say)
+        failure = _collect_evidence(run, error)
     except KeyboardInterrupt:
-        say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
+        run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
     finally:
-        stopped = None if keep else stop_deployment(fleet, plan.deployment, spec.timeouts.stop, say, plan.run_id)
+        stopped = None
+        if not keep:
+            plan, grace = run.plan, run.spec.timeouts.stop
+            stopped = stop_deployment(run.fleet, plan.deployment, grace, run.say, plan.run_id)
     return replace(failure, stopped=stopped)
 
 
-def _collect_evidence(error: DeployError, plan: Plan, fleet: Fleet, folder: RunFolder, say: Sink) -> Failure:
-    say(Event("collect", "running", text="collecting logs of all hosts"))
-    collected = collect_logs(fleet, plan.deployment, folder.logs)
-    logs = {name: len(each.files) for name, each in answers(collected).items()}
-    unread = {name: each.problem for name, each in failures(collected).items()}
-    for name, each in answers(collected).items():
-        if each.limit:
-            say(Event("collect", "note", name, each.limit))
-    say(Event("collect", "done", text=f"{sum(logs.values())} log files in {folder.logs}"))
-    return Failure(error, _diagnosis(error, folder), logs, unread)
+def _collect_evidence(run: Run, error: DeployError) -> Failure:
+    run.say(Event("collect", "running", text="collecting logs of all hosts"))
+    results = collect_logs(run.fleet, run.plan.deployment, run.folder.logs)
+    collected = answers(results)
+    for host, logs in collected.items():
+        if logs.limit:
+            run.say(Event("collect", "note", host, logs.limit))
+    files = {host: len(logs.files) for host, logs in collected.items()}
+    text = f"{counted(sum(files.values()), 'log file')} in {run.folder.logs}"
+    run.say(Event("collect", "done", text=text))
+    unread = {host: fault.problem for host, fault in failures(results).items()}
+    return Failure(error, _diagnosis(error, run.folder), files, unread)
 
 
 def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:
-    """What the logs say, unless nothing went wrong on a host."""
+    """Return the cause found in the collected logs; None for an error that no host caused."""
     if isinstance(error, HostError | StepsFailedError):
         return diagnose_folder(folder.logs) if folder.logs.is_dir() else None
     return None
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:
-    """A failure for report.json and `--json`."""
+    """Return a failure as report.json and `--json` show it."""
     diagnosis = failure.diagnosis
     return {
         "error": str(failure.error),
@@ -191,5 +204,5 @@ def failure_json(failure: Failure) -> dict[str, Any]:
         },
         "logs": dict(failure.logs),
         "unread": dict(failure.unread),
-        "stopped": failure.stopped and {each.host: each.state for each in failure.stopped.hosts},
+        "stopped": failure.stopped and {host.host: host.state for host in failure.stopped.hosts},
     }

@@ -1,4 +1,4 @@
-"""Brings every log of a deployment to this disk: byte for byte, on from where an earlier collection ended."""
+"""Copy every log of a deployment to this disk, continuing where an earlier collection ended."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs.receive import Coming, LimitError, Taken, broken
-from flagscale_deploy.logs.store import Store, shown
+from flagscale_deploy.logs.receive import ByteLimit, LimitError, Receiver, malformed
+from flagscale_deploy.logs.store import Store, display_name
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.base import Connection
@@ -24,18 +24,18 @@ COLLECT_SECONDS = 3600.0
 LOSSES = 5
 """How often the connection to a host may be lost in one collection."""
 PATIENCE_SECONDS = 120.0
-"""How long `logs -o` lets a connection take to come back."""
+"""How long `logs -o` waits for a lost connection to come back."""
 MAX_TOTAL = 64 << 30
-"""Bytes that are taken from one host in one collection (`max_total`)."""
+"""How many bytes are taken from one host in one collection (`max_total`)."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What of the logs is collected, and how much. Sizes in bytes.
+class FileSelection:
+    """Which log files to collect, and how much of them. Sizes in bytes.
 
-    `since`: only files that were written to after this time (Unix seconds). `within`: in so many seconds before now,
-    by the clock of each host. `max_size`: of a longer file so many bytes come, half from its beginning and half from
-    its end. `max_total`: no more is taken from a host.
+    Only files written to after `since` (Unix seconds), or `within` so many seconds before now by each host's clock. Of
+    a file longer than `max_size`, half of that size is taken from its beginning and half from its end. At most
+    `max_total` is taken from a host.
     """
 
     since: float | None = None
@@ -46,10 +46,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Collected:
-    """What came from a host: files (relative paths) with their sizes in bytes, and what is wrong with some of them.
+    """The logs of a host: files (relative paths) with their sizes in bytes, and problems of single files.
 
-    `cut`: how many bytes of a file were left out. `received`: how many bytes came this time. `older`: files left out by
-    `since`. `limit`: the limit that ended the collection early, "" if none did.
+    `cut`: how many bytes of a file were left out. `received`: bytes received this time. `older`: number of files left
+    out because of `since`. `limit`: the limit that ended the collection early, "" if none did.
     """
 
     host: str
@@ -63,11 +63,12 @@ class Collected:
 
     @property
     def bytes(self) -> int:
+        """Return the size of all files together."""
         return sum(size for _, size in self.files)
 
 
 def silent(_host: str, _text: str) -> None:
-    """Tells nobody."""
+    """Ignore what happens to a connection."""
 
 
 def collect_logs(
@@ -76,47 +77,45 @@ def collect_logs(
     into: Path,
     hosts: Iterable[str] | None = None,
     *,
-    wanted: Wanted | None = None,
+    selection: FileSelection = FileSelection(),
     patience: float = 0.0,
     tell: Tell = silent,
 ) -> dict[str, Collected | HostError]:
-    """Every log of a deployment into `<into>/<host>/`, all hosts at once, and hosts' clocks into `<into>/clocks.json`.
+    """Copy every log of a deployment into `<into>/<host>/`, and the hosts' clocks into `<into>/clocks.json`.
 
-    Where files lie there already that are the beginnings of those on the host, only the rest is sent. A connection
-    that is lost is made anew where it comes back within `patience` seconds, and the collection goes on; `tell` hears
-    of it.
+    Of files whose beginning is there already, only the rest is sent. The collection survives a lost connection that
+    comes back within `patience` seconds; `tell` is called for both.
     """
-
-    asked = wanted or Wanted()
-    told: dict[str, clocks.Clock] = {}
+    host_clocks: dict[str, clocks.Clock] = {}
 
     def work(host: Host) -> Collected:
-        collection = _Collection(fleet, deployment, host, into / safe_name(host.name), asked, Taken(asked.max_total))
+        limit = ByteLimit(selection.max_total)
+        collection = _Collection(fleet, deployment, host, into / safe_name(host.name), selection, limit)
         try:
             return through_losses(
                 fleet, host.name, collection.attempt,
-                heard=lambda: collection.taken.bytes, patience=patience, losses=LOSSES, tell=tell,
+                heard=lambda: collection.received.bytes, patience=patience, losses=LOSSES, tell=tell,
             )  # fmt: skip
         finally:
             if collection.clock is not None:
-                told[safe_name(host.name)] = collection.clock
+                host_clocks[safe_name(host.name)] = collection.clock
 
     collected = fleet.map(work, hosts)
-    with contextlib.suppress(OSError):  # a diagnosis says then that clocks are not known
-        clocks.write(into, told)
+    with contextlib.suppress(OSError):  # a diagnosis notes that clocks are unknown then
+        clocks.write(into, host_clocks)
     return collected
 
 
 @dataclass
 class _Collection:
-    """The collection of one host's logs, in as many attempts as it takes."""
+    """The collection of one host's logs, which may take several attempts."""
 
     fleet: Fleet
     deployment: str
     host: Host
     folder: Path
-    wanted: Wanted
-    taken: Taken
+    selection: FileSelection
+    received: ByteLimit
     deadline: Deadline = field(default_factory=lambda: Deadline(COLLECT_SECONDS))
     clock: clocks.Clock | None = None
 
@@ -132,37 +131,42 @@ class _Collection:
             "deployment": self.deployment,
             "host": self.host.name,
             "have": store.have(),
-            "since": self.wanted.since,
-            "within": self.wanted.within,
-            "max_size": self.wanted.max_size,
+            "since": self.selection.since,
+            "within": self.selection.within,
+            "max_size": self.selection.max_size,
         }
-        coming = Coming(self.host.name, store, self.taken)
+        receiver = Receiver(self.host.name, store, self.received)
         limit = ""
         with Program(
             connection, "archive", args, timeout=self.deadline.remaining, cancelled=self.fleet.cancelled
         ) as program:
             try:
-                coming.take(program)
+                receiver.receive(program)
             except LimitError as reached:
                 limit = str(reached)
-                coming.stop()
+                receiver.stop()
             finally:
-                coming.close()
-                self.clock = coming.clock or self.clock
-        if not (limit or coming.begun):
+                receiver.close()
+                self.clock = receiver.clock or self.clock
+        if not (limit or receiver.begun):
             raise RemoteError(self.host.name, "logs could not be read: the program that sends them ended early")
-        if not (limit or coming.done):
-            raise broken(self.host.name, "they end early")
-        coming.problems += [f"{name}: what was here of it is not on the host any more, and is now {kept}"
-                            for name, kept in store.forget_kept()]  # fmt: skip
-        files = tuple((shown(name), size) for name, size in coming.files.items())
-        cut = tuple((shown(name), size) for name, size in coming.cut.items())
+        if not (limit or receiver.done):
+            raise malformed(self.host.name, "they end early")
+        for name, kept in store.forget_kept():
+            receiver.problems.append(f"{name}: an earlier copy is not on the host any more; it is now {kept}")
         return Collected(
-            self.host.name, self.folder, files, tuple(coming.problems), cut, self.taken.bytes, coming.older, limit
+            host=self.host.name,
+            folder=self.folder,
+            files=tuple((display_name(name), size) for name, size in receiver.files.items()),
+            problems=tuple(receiver.problems),
+            cut=tuple((display_name(name), size) for name, size in receiver.cut.items()),
+            received=self.received.bytes,
+            older=receiver.older,
+            limit=limit,
         )
 
     def _disk_failed(self, error: OSError) -> RemoteError:
-        remedy = "look at the folder, or give another one (-o)"
+        remedy = "check the folder, or give another one with -o"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "free space there and repeat: it goes on where it ended; --max-size and --since make it less"
+            remedy = "free space and repeat, which continues where it ended; --max-size and --since collect less"
         return RemoteError(self.host.name, f"logs cannot be written to {self.folder}: {error.strerror}", remedy)

@@ -1,4 +1,4 @@
-"""Lines of all hosts' logs, as they are and as they come; a connection that is lost costs none and doubles none."""
+"""Read and follow log lines of all hosts; a lost connection neither loses nor repeats lines."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 from flagscale_deploy.diagnosis.clocks import Clock
 from flagscale_deploy.diagnosis.clocks import heard as clock_heard
 from flagscale_deploy.errors import HostError, RemoteError
-from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs.collect import COLLECT_SECONDS, Wanted, silent
+from flagscale_deploy.logs.collect import COLLECT_SECONDS, silent
 from flagscale_deploy.logs.receive import MAX_FILES
 from flagscale_deploy.remote.logs.lines import LONGEST
 from flagscale_deploy.support.deadline import Deadline
@@ -23,58 +22,85 @@ from flagscale_deploy.transport.remote_program import Program
 
 FOREVER_SECONDS = 10 * 365 * 86400.0
 PATIENCE_SECONDS = 300.0
-"""How long a host that is followed may be away (`logs -f`)."""
-LEFT_KEPT = 256
+"""How long the connection to a host may be away while its logs are followed (`logs -f`)."""
+REMEMBERED_MARKS = 256
 CUT = " … [line cut]"
-LONGEST_SAID = LONGEST + 40
+LONGEST_LINE = LONGEST + 40
 """A line that was cut on its host, with the mark that says so."""
 
 Lines = Callable[[str, str, Sequence[str]], None]
-"""Takes host, file, and lines of it that came together."""
+"""Takes a host, a file, and lines of it that came together."""
+
+
+@dataclass(frozen=True)
+class LineSelection:
+    """Which lines of the logs to read.
+
+    `tail`: the last lines of each file, None for all. `kinds`: only files of these kinds, None for all. Of files, only
+    those written to after `since` (Unix seconds), or `within` so many seconds before now by each host's clock.
+    """
+
+    tail: int | None = None
+    kinds: Sequence[str] | None = None
+    since: float | None = None
+    within: float | None = None
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """How much is read: `timeout` seconds and about `max_bytes` of each host.
+
+    Following ends when the caller is interrupted, or a connection is lost for longer than `patience` seconds; it has
+    no timeout.
+    """
+
+    timeout: float = COLLECT_SECONDS
+    max_bytes: int | None = None
+    patience: float = PATIENCE_SECONDS
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """How many files each host had, or why it could not be read; and the clocks of the hosts that sent theirs."""
+
+    files: dict[str, int | HostError]
+    clocks: dict[str, Clock]
 
 
 def read_logs(
     fleet: Fleet,
     deployment: str,
     show: Lines,
+    selection: LineSelection = LineSelection(),
     *,
-    tail: int | None,
-    follow: bool,
-    kinds: Sequence[str] | None,
-    wanted: Wanted | None = None,
-    timeout: float = COLLECT_SECONDS,
-    max_bytes: int | None = None,
-    patience: float = PATIENCE_SECONDS,
+    follow: bool = False,
+    limits: ReadLimits = ReadLimits(),
     tell: Tell = silent,
-    clocks: dict[str, Clock] | None = None,
-) -> dict[str, int | HostError]:
-    """Hand over the last `tail` lines (None: all) of each file of these kinds, then new ones as they come.
+) -> ReadResult:
+    """Pass the selected lines of each file to `show` and, with `follow`, new lines as they are written.
 
-    Returns how many files each host had. With `follow` it ends when the caller is interrupted, or all hosts are lost: a
-    host whose connection is lost for longer than `patience` seconds. One that comes back goes on where it was; `tell`
-    hears of both. Without, it takes `timeout` seconds at most, and no more is read of a host than about `max_bytes`.
-    Of `wanted` only the times count. `clocks` gets the clock of each host that tells it.
+    Where a connection is lost and comes back, reading continues where it was. `tell` is called for both.
     """
-    args: dict[str, Any] = {"deployment": deployment, "tail": tail, "follow": follow, "kinds": kinds}
-    if wanted is not None and (wanted.since is not None or wanted.within is not None):
-        args |= {"since": wanted.since, "within": wanted.within}
-    if clocks is not None:
-        args["clock"] = True
+    args: dict[str, Any] = {"deployment": deployment, "tail": selection.tail, "follow": follow}
+    args |= {"kinds": selection.kinds, "clock": True}
+    if selection.since is not None or selection.within is not None:
+        args |= {"since": selection.since, "within": selection.within}
+    timeout, patience = (FOREVER_SECONDS, limits.patience) if follow else (limits.timeout, 0.0)
+    readings = {name: _Reading(fleet, name, args, show, timeout, limits.max_bytes) for name in fleet.hosts}
 
-    def work(host: Host) -> int:
-        limit = FOREVER_SECONDS if follow else timeout
-        reading = _Reading(fleet, host.name, args, show, limit, max_bytes, {} if clocks is None else clocks)
+    def work(reading: _Reading) -> int:
         return through_losses(
-            fleet, host.name, reading.attempt,
-            heard=lambda: reading.heard, patience=patience if follow else 0.0, tell=tell,
-        )  # fmt: skip
+            fleet, reading.host, reading.attempt, heard=lambda: reading.messages, patience=patience, tell=tell
+        )
 
-    return fleet.gather({host.name: partial(work, host) for host in fleet.hosts.values()}, together=True)
+    files = fleet.gather({name: partial(work, reading) for name, reading in readings.items()}, together=True)
+    clocks = {name: reading.clock for name, reading in readings.items() if reading.clock is not None}
+    return ReadResult(files, clocks)
 
 
 @dataclass
 class _Reading:
-    """What is known of the files of one host: where the next line of each begins."""
+    """The state of reading one host's files: where the next line of each begins."""
 
     fleet: Fleet
     host: str
@@ -82,54 +108,55 @@ class _Reading:
     show: Lines
     timeout: float
     max_bytes: int | None
-    clocks: dict[str, Clock]
-    heard: int = 0
+    clock: Clock | None = None
+    messages: int = 0
     places: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
-    left: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=LEFT_KEPT))
+    truncated: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MARKS))
     files: set[str] = field(default_factory=set)
-    size: int = 0
+    bytes: int = 0
 
     def attempt(self, connection: Connection) -> int:
         args = {**self.args, "host": self.host}
         if self.places:
-            args |= {"places": list(self.places.values()), "left": list(self.left)}
+            args |= {"places": list(self.places.values()), "left": list(self.truncated)}
         limit = Deadline(self.timeout).remaining
         with Program(
             connection, "follow", args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
         ) as program:
             for message in program.messages():
                 self._take(message)
-                if self.max_bytes is not None and self.size > self.max_bytes:
+                if self.max_bytes is not None and self.bytes > self.max_bytes:
                     break
         return len(self.files)
 
     def _take(self, message: Mapping[str, Any]) -> None:
-        """Lines are shown before their place is noted, and both or neither: a cut comes before a message or after."""
-        self.heard += 1
+        """Show lines, then note their place; a connection breaks between messages, so both or neither happens."""
+        self.messages += 1
         lines = message.get("lines")
-        if not isinstance(lines, list):  # a sign of life, or its clock
-            if (clock := clock_heard(message)) is not None:
-                self.clocks[self.host] = clock
+        if not isinstance(lines, list):  # a keepalive, or the host's clock
+            self.clock = clock_heard(message) or self.clock
             return
         file = str(message.get("file", ""))
         self.files.add(file[:LONGEST])
         if lines:
             texts = [line if isinstance(line, str) else str(line) for line in lines]
-            self.size += sum(map(len, texts)) + len(texts)
-            self.show(self.host, file, [text if len(text) <= LONGEST_SAID else text[:LONGEST] + CUT for text in texts])
+            self.bytes += sum(map(len, texts)) + len(texts)
+            self.show(self.host, file, [text if len(text) <= LONGEST_LINE else text[:LONGEST] + CUT for text in texts])
         at = message.get("at")
         if at is not None:
             self._note(file, at)
         if len(self.files) > MAX_FILES or len(self.places) > MAX_FILES:
-            raise RemoteError(self.host, f"it tells of more than {MAX_FILES:,} log files", "--kind, --since")
+            raise RemoteError(
+                self.host, f"it has more than {MAX_FILES:,} log files", "read fewer with --kind or --since"
+            )
 
     def _note(self, file: str, at: Any) -> None:
         if not _is_place(at):
-            raise RemoteError(self.host, "follow: it tells a place in a file that is none")
+            raise RemoteError(self.host, "follow: malformed place in a log file")
         key = at["device"], at["inode"]
         before = self.places.get(key)
-        if before is not None and _was_truncated(before["at"], at):  # a copy of what it was may come
-            self.left.append(before)
+        if before is not None and _was_truncated(before["at"], at):  # rotation may still make a copy of it
+            self.truncated.append(before)
         self.places[key] = {"file": file, "at": at}
 
 
@@ -138,7 +165,7 @@ def _was_truncated(before: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
 
 
 def _is_place(at: Any) -> bool:
-    """Whether it is what `remote/logs/tail.py` calls a mark: it is kept, and sent back."""
+    """Return whether it is a mark of `remote/logs/tail.py`, which is kept and sent back."""
     return (
         isinstance(at, dict)
         and set(at) == {"device", "inode", "offset", "skipping", "head", "last"}

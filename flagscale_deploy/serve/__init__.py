@@ -1,11 +1,11 @@
-"""What a program of the user's own imports: `from flagscale_deploy import serve`.
+"""The library for a user's own program: `from flagscale_deploy import serve`.
 
-It travels to the hosts with the program, and needs Python 3.8, PyYAML and Ray there, but nothing else of ours. Where a
-host has no `flagscale` of its own, `from flagscale import serve` means this, too.
+It is sent to the hosts with the program, and needs Python 3.8, PyYAML and Ray there. On hosts without the package
+`flagscale`, `from flagscale import serve` imports it, too.
 
     from flagscale_deploy import serve
 
-    @serve.remote(name="vllm_model", num_gpus=1)    # deploy.models.vllm_model wins over what stands here
+    @serve.remote(name="vllm_model", num_gpus=1)    # deploy.models.vllm_model overrides these
     def model(config): ...
 
     serve.init()
@@ -18,7 +18,7 @@ from flagscale_deploy.serve.config import Config, TaskConfig, prepare
 from flagscale_deploy.serve.tasks import init, remote, run, stop
 
 load_args = prepare
-"""The name that FlagScale gave it from 2025 on."""
+"""FlagScale's name for it since 2025."""
 
 __all__ = ["Config", "TaskConfig", "init", "load_args", "prepare", "remote", "run", "stop", "task_config"]
 
@@ -26,7 +26,7 @@ task_config: Config
 
 
 def __getattr__(name: str) -> Any:
-    """`task_config` is read when somebody asks for it: a program may import this before it is told where it is."""
+    """Read `task_config` on first use: a program may import this module before it knows its configuration file."""
     if name == "task_config":
         return prepare()
     raise AttributeError("module %r has no attribute %r" % (__name__, name))

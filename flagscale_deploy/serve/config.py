@@ -1,4 +1,4 @@
-"""The configuration of the program that runs: the whole YAML, resolved, read once."""
+"""The configuration of the running program: the whole YAML, resolved, read once."""
 
 import argparse
 import functools
@@ -8,11 +8,11 @@ from typing import Any, Tuple
 import yaml
 
 CONFIG_VARIABLE, LOGS_VARIABLE = "FLAGSCALE_DEPLOY_CONFIG", "FLAGSCALE_DEPLOY_LOGS"
-"""What tells tasks on other hosts, which have no command line of the program's, where these are there."""
+"""Environment variables with the paths for tasks on other hosts, which have no command line of the program."""
 
 
 class Config(dict):  # type: ignore[type-arg]  # Python 3.8 has no dict[str, Any] to derive from
-    """A mapping whose keys are attributes, too: `config.serve.model_args["vllm_model"]`. It travels to Ray tasks."""
+    """A mapping whose keys are attributes, too: `config.serve.model_args["vllm_model"]`. Ray can pickle it."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -26,13 +26,13 @@ class Config(dict):  # type: ignore[type-arg]  # Python 3.8 has no dict[str, Any
 
 @functools.lru_cache(maxsize=None)
 def prepare() -> Config:
-    """The configuration that `--config-path FILE` names, with `log_dir` from `--log-dir DIR`; the same one every time.
+    """Return the configuration named by `--config-path FILE`, with `log_dir` from `--log-dir DIR`; always the same one.
 
-    Other words on the command line are the program's own. Raises RuntimeError where nothing says which file it is.
+    Other arguments on the command line are the program's own. Raises RuntimeError where no file is named.
     """
     path, log_dir = _places()
     if not path:
-        raise RuntimeError("which configuration? Give --config-path FILE (flagscale-deploy run does)")
+        raise RuntimeError("no configuration file: give --config-path FILE (flagscale-deploy run does)")
     with open(path, encoding="utf-8") as file:
         content = yaml.safe_load(file)
     if not isinstance(content, dict):
@@ -43,10 +43,11 @@ def prepare() -> Config:
 
 
 class TaskConfig:
-    """The same configuration by the name that FlagScale's first examples ask for it: `serve.TaskConfig.get()`."""
+    """The same configuration under the name that FlagScale's first examples use: `serve.TaskConfig.get()`."""
 
     @staticmethod
     def get() -> Config:
+        """Return the configuration."""
         return prepare()
 
 
@@ -54,8 +55,8 @@ def _places() -> Tuple[str, str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-path", default=os.environ.get(CONFIG_VARIABLE, ""))
     parser.add_argument("--log-dir", default=os.environ.get(LOGS_VARIABLE, "outputs"))
-    given, _ = parser.parse_known_args()
-    return given.config_path, given.log_dir
+    arguments, _ = parser.parse_known_args()
+    return arguments.config_path, arguments.log_dir
 
 
 def _attributed(value: Any) -> Any:

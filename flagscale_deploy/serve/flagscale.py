@@ -1,4 +1,4 @@
-"""Stands in for the package `flagscale` on hosts that have none, so that `from flagscale import serve` works there."""
+"""A substitute for the package `flagscale` on hosts without it, so that `from flagscale import serve` works there."""
 
 import sys
 

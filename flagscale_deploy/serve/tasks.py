@@ -1,4 +1,4 @@
-"""Functions and classes as Ray tasks and actors, with the options that the configuration has for them."""
+"""Functions and classes as Ray tasks and actors, with their options from the configuration."""
 
 import threading
 from typing import Any, Callable, Dict, Optional
@@ -6,13 +6,14 @@ from typing import Any, Callable, Dict, Optional
 from flagscale_deploy.serve.config import Config, prepare
 
 OURS = ("hosts", "model_name", "num_replicas", "replicas")
-"""Keys of `deploy.models.<name>` that are no options of `ray.remote`."""
+"""Keys of `deploy.models.<name>` that are not options of `ray.remote`."""
 
 
 def remote(target: Optional[Callable[..., Any]] = None, *, name: Optional[str] = None, **options: Any) -> Any:
-    """`ray.remote`, with `deploy.models.<name>` over the options given here; `name` is its name in Ray, too.
+    """Call `ray.remote` with these options, overridden by those of `deploy.models.<name>`.
 
-    Without a name, the function's or class's own is looked up. Returns what `ray.remote` returns.
+    `name` is its name in Ray, too; without it, the options are those for the name of the function or class.
+    Returns what `ray.remote` returns.
     """
 
     def decorate(target: Callable[..., Any]) -> Any:
@@ -26,7 +27,7 @@ def remote(target: Optional[Callable[..., Any]] = None, *, name: Optional[str] =
 
 
 def configured(config: Config, name: str) -> Dict[str, Any]:
-    """The options of `ray.remote` that `deploy.models.<name>` has: under `serve`, or `experiment` for a list form."""
+    """Return the options of `ray.remote` in `deploy.models.<name>`, under `serve`, or `experiment` for a list form."""
     for root in ("serve", "experiment"):
         place = config.get(root)
         for key in ("deploy", "models", name):
@@ -45,9 +46,9 @@ def init(**settings: Any) -> None:
 
 
 def run(*work: Any) -> Any:
-    """Wait for what tasks return: of one its result, of several a list; without any, stay until the program is stopped.
+    """Wait for tasks and return their results: of one its result, of several a list.
 
-    What a task raised is raised here.
+    Without any, wait until the program is stopped. Raises what a task raised.
     """
     import ray
 
@@ -60,7 +61,7 @@ def run(*work: Any) -> Any:
 
 
 def stop() -> None:
-    """Leave the cluster; tasks and actors of this program end."""
+    """Leave the cluster; this program's tasks and actors end."""
     import ray
 
     ray.shutdown()

@@ -16,7 +16,7 @@ import pytest
 
 from flagscale_deploy.errors import AuthenticationError, InterruptedByUser, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs import Collected, collect_logs, read_logs
+from flagscale_deploy.logs import Collected, LineSelection, ReadLimits, collect_logs, read_logs
 from flagscale_deploy.transport.base import Running, Source
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.local import LocalConnection
@@ -79,7 +79,7 @@ class Follower:
             try:
                 read_logs(
                     fleet, "qwen", lambda _host, _file, lines: self.lines.extend(lines),
-                    tail=None, follow=True, kinds=None, tell=lambda _host, text: self.told.append(text), **settings,
+                    follow=True, tell=lambda _host, text: self.told.append(text), **settings,
                 )  # fmt: skip
             except InterruptedByUser:
                 return
@@ -135,7 +135,7 @@ def test_every_line_is_told_once(home: Home, rotate: Callable[[Path, int], None]
     log = home.state / "logs" / "vllm_serve_qwen_0.log"
     log.write_text("")
     after = iter([chance.randrange(2000, 40_000) for _ in range(6)] if cuts else [])
-    follower = Follower(each for source in (after, iter(lambda: 1 << 40, 0)) for each in source)
+    follower = Follower(size for source in (after, iter(lambda: 1 << 40, 0)) for size in source)
     try:
         written = write(log, 2000, rotate, chance)
         wait_until(lambda: len(follower.lines) >= len(written), 30)
@@ -182,29 +182,34 @@ def test_a_host_that_does_not_come_back_is_lost_and_the_others_are_followed_mean
 
     seen: list[str] = []
     fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
-    found = read_logs(
-        fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), tail=1, follow=True, kinds=None, patience=1.0
-    )
-    lost = found["gpu01"]
+    results = read_logs(
+        fleet,
+        "qwen",
+        lambda _host, _file, lines: seen.extend(lines),
+        LineSelection(tail=1),
+        follow=True,
+        limits=ReadLimits(patience=1.0),
+    ).files
+    lost = results["gpu01"]
     assert isinstance(lost, UnreachableError)
     assert "not back after 1 s" in lost.problem
     assert seen == ["still here"]
-    assert found["gpu02"] == 1
+    assert results["gpu02"] == 1
 
 
 @pytest.mark.parametrize("error", [RemoteError("gpu01", "no Python"), AuthenticationError("gpu01", "refused")])
 def test_what_is_no_lost_connection_is_not_tried_again(error: Exception) -> None:
     fleet = FakeFleet(answering(follow=lambda _host, _args: [error]))
-    assert read_logs(fleet, "qwen", lambda *_: None, tail=1, follow=True, kinds=None)["gpu01"] is error
+    assert read_logs(fleet, "qwen", lambda *_: None, LineSelection(tail=1), follow=True).files["gpu01"] is error
     assert len(fleet.calls) == 1
 
 
 @pytest.mark.parametrize("lines", [None, 7, "text", {"a": 1}, [[1], None, {"x": "y"}], ["x" * (1 << 20)]])
 def test_lines_that_are_none_break_nothing(lines: object) -> None:
     seen: list[str] = []
-    said: list[Said] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
-    fleet = FakeFleet(answering(follow=lambda _host, _args: said))
-    read_logs(fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), tail=1, follow=True, kinds=None)
+    outputs: list[Said] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
+    fleet = FakeFleet(answering(follow=lambda _host, _args: outputs))
+    read_logs(fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), LineSelection(tail=1), follow=True)
     assert seen[-1] == "next"
     assert max(map(len, seen)) < 70_000
 
@@ -212,8 +217,8 @@ def test_lines_that_are_none_break_nothing(lines: object) -> None:
 @pytest.mark.parametrize("at", [{"device": 1}, {"offset": "x" * 10_000}, 7, {"device": [], "inode": 1}])
 def test_a_place_that_is_none_is_not_kept(at: object) -> None:
     fleet = FakeFleet(answering(follow=lambda _host, _args: [{"file": "e", "lines": [], "at": at}]))
-    found = read_logs(fleet, "qwen", lambda *_: None, tail=1, follow=True, kinds=None)["gpu01"]
-    assert isinstance(found, RemoteError)
+    error = read_logs(fleet, "qwen", lambda *_: None, LineSelection(tail=1), follow=True).files["gpu01"]
+    assert isinstance(error, RemoteError)
 
 
 def test_a_collection_is_exact_and_goes_on_over_any_cut(home: Home, tmp_path: Path) -> None:
@@ -228,8 +233,8 @@ def test_a_collection_is_exact_and_goes_on_over_any_cut(home: Home, tmp_path: Pa
     (log.parent / os.fsdecode(b"a\xff\n.log")).write_bytes(b"odd")
     cuts = iter([1000, 900_000, 2_000_000, 1 << 40, 1 << 40])
     with Fleet([HERE], connect=lambda _host, _timeout: CutConnection(cuts)) as fleet:
-        found = collect_logs(fleet, "qwen", tmp_path / "here", patience=20)["gpu01"]
-        assert isinstance(found, Collected), found
+        collected = collect_logs(fleet, "qwen", tmp_path / "here", patience=20)["gpu01"]
+        assert isinstance(collected, Collected), collected
         there = {path.name: path for path in log.parent.iterdir() if not path.is_symlink()}
         here = {path.name: path for path in (tmp_path / "here/gpu01/logs").iterdir()}
         assert set(here) == set(there)

@@ -64,7 +64,7 @@ def test_a_deployment_from_its_plan_to_its_cleanup(
     assert api.status(request).state == "ready"
     assert api.call(request, [{"role": "user", "content": "hi"}])
     lines: list[str] = []
-    api.follow(request, lambda *line: lines.append(line[2]), tail=10, follow=False, kinds=None)
+    api.follow(request, lambda *line: lines.append(line[2]), api.LineSelection(tail=10))
     assert lines
     api.collect(request, operator.directory / "logs")
     assert api.stop(request).exit_code == 0

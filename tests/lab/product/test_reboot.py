@@ -68,7 +68,7 @@ def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
 ) -> None:
     served, host = serve(deploy=BOOT), lab.hosts[0]
     ran = operator("run", "-c", served.config)
-    assert "[node1] boot: comes back after a reboot, by its crontab" in ran.err
+    assert "[node1] boot: starts again after a reboot (crontab)" in ran.err
     assert not kept(lab.hosts[1]).exists(), "nothing runs there"
     before = given(host, served.port)
     reboot(lab, host, served)
@@ -119,5 +119,5 @@ def test_a_host_with_neither_is_warned_of(operator: Operator, serve: Write) -> N
     assert "loginctl enable-linger root" in checked.out
     assert checked.out.count("lingering") == 1, "nothing runs on the other host"
     ran = operator("run", "-c", served.config)
-    assert "does not come back after a reboot" in ran.err
+    assert "does not start again after a reboot" in ran.err
     operator("stop", "--name", served.name)

@@ -73,7 +73,7 @@ class World:
 
     def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
         """It tries the other host's data port, and the head's port of Ray."""
-        yield {"listening": [{"port": each["port"] or 40000 + at} for at, each in enumerate(args["ports"])]}
+        yield {"listening": [{"port": port["port"] or 40000 + at} for at, port in enumerate(args["ports"])]}
         yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
 
     def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
@@ -223,7 +223,7 @@ def test_what_is_wrong_by_itself_contacts_no_host(world: World, command: str) ->
 @pytest.mark.parametrize("command", ["run", "plan", "check"])
 def test_templates_that_are_no_good_contact_no_host(world: World, command: str) -> None:
     with pytest.raises(InputError):
-        getattr(api, command)(world.request(), templates=world.folder / "nosuch")
+        getattr(api, command)(world.request(), api.PlanOptions(templates=world.folder / "nosuch"))
     assert world.calls == []
 
 
@@ -265,17 +265,17 @@ def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
     world.facts["gpu01"] = facts("gpu01", 8, ray=None)
     world.facts["gpu02"] = facts("gpu02", 8, vllm=None, python="3.12.0", gpu_error="NVML: mismatch")
     report = api.check(world.request())
-    said = "\n".join(str(fault_of(each)) for each in report.failed)
-    for each in ("gpu01: Ray is not installed", "3.12.0", "gpu02: nvidia-smi fails: NVML: mismatch"):
-        assert each in said
+    text = "\n".join(str(fault_of(verdict)) for verdict in report.failed)
+    for problem in ("gpu01: Ray is not installed", "3.12.0", "gpu02: nvidia-smi fails: NVML: mismatch"):
+        assert problem in text
     assert report.exit_code == 4
     world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
     world.spec = spec(model(tp=16), ray="on")
     report = api.check(world.request())
     assert report.exit_code == 3
-    said = "\n".join(str(fault_of(each)) for each in report.failed)
-    assert "gpu02: no answer" in said
-    assert "gpu01: Ray is not installed" in said  # the others' problems are said, too
+    text = "\n".join(str(fault_of(verdict)) for verdict in report.failed)
+    assert "gpu02: no answer" in text
+    assert "gpu01: Ray is not installed" in text  # problems of the other hosts are reported, too
     assert report.observations["gpu01"].facts is not None
 
 
@@ -289,7 +289,7 @@ def test_stop_without_a_head_frees_the_other_hosts(world: World) -> None:
     world.refused["gpu01"] = UnreachableError("gpu01", "no answer")
     heard = Heard()
     report = api.stop(world.request(), say=heard)
-    assert [(each.host, each.state) for each in report.hosts] == [("gpu01", "UNKNOWN"), ("gpu02", "stopped")]
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "UNKNOWN"), ("gpu02", "stopped")]
     assert report.exit_code == 3
     assert "no lock, because the head cannot be reached: no answer" in heard.texts("stop", "note")
 
@@ -313,10 +313,10 @@ def test_status_of_what_is_not_well_says_why_as_far_as_logs_do(world: World) -> 
     api.run(world.request())
     assert api.status(world.request()).diagnosis is None
     world.token = False
-    found = api.status(world.request())
-    assert found.diagnosis is not None
-    assert (found.state, found.diagnosis.host, found.diagnosis.signature) == ("unwell", "gpu01", "disk-full")
-    assert found.json()["diagnosis"]["remedy"] == found.diagnosis.remedy
+    status = api.status(world.request())
+    assert status.diagnosis is not None
+    assert (status.state, status.diagnosis.host, status.diagnosis.signature) == ("unwell", "gpu01", "disk-full")
+    assert status.json()["diagnosis"]["remedy"] == status.diagnosis.remedy
     assert api.status(world.request(), ask=False).diagnosis is None
 
 
@@ -334,10 +334,10 @@ def test_cleanup_stops_first_and_removes_only_where_nothing_runs(world: World) -
 def test_a_call_goes_to_the_first_server_that_answers(world: World) -> None:
     api.run(world.request())
     assert api.call(world.request(), [{"role": "user", "content": "hi"}], max_tokens=5) == {"choices": []}
-    (asked,) = (call for call in world.calls if call.module == "chat")
-    assert asked.host == "gpu01"
-    assert asked.args["parameters"] == {"max_tokens": 5}
-    assert asked.args["messages"] == [{"role": "user", "content": "hi"}]
+    (call,) = (call for call in world.calls if call.module == "chat")
+    assert call.host == "gpu01"
+    assert call.args["parameters"] == {"max_tokens": 5}
+    assert call.args["messages"] == [{"role": "user", "content": "hi"}]
 
 
 def test_a_call_that_nobody_answers_says_why(world: World) -> None:
@@ -348,7 +348,7 @@ def test_a_call_that_nobody_answers_says_why(world: World) -> None:
 
 
 def test_a_call_to_what_is_not_there(world: World) -> None:
-    with pytest.raises(FaultsError, match="no such deployment"):
+    with pytest.raises(FaultsError, match="there is no such deployment"):
         api.call(world.request(), [])
     world.refused = {name: UnreachableError(name, "no answer") for name in HOSTS}
     with pytest.raises(HostsUnreachableError):
@@ -366,11 +366,11 @@ def test_exec_sends_shell_or_words_and_keeps_every_hosts_outcome(
     world: World, words: tuple[str, ...], sent: bytes
 ) -> None:
     results = api.execute_everywhere(world.request(), words, timeout=5)
-    one, two = results["gpu01"], results["gpu02"]
-    assert isinstance(one, Outcome)
-    assert isinstance(two, Outcome)
-    assert (one.exit_code, one.stdout, one.stderr) == (0, sent, b"err")
-    assert two.exit_code == 1
+    first, second = results["gpu01"], results["gpu02"]
+    assert isinstance(first, Outcome)
+    assert isinstance(second, Outcome)
+    assert (first.exit_code, first.stdout, first.stderr) == (0, sent, b"err")
+    assert second.exit_code == 1
 
 
 def test_exec_goes_into_the_hosts_container(world: World) -> None:
@@ -381,8 +381,8 @@ def test_exec_goes_into_the_hosts_container(world: World) -> None:
 
 
 def test_logs_of_every_host(world: World, tmp_path: Path) -> None:
-    found = api.collect(world.request(), tmp_path / "logs")
-    assert not any(isinstance(each, HostError) for each in found.values())
+    collected = api.collect(world.request(), tmp_path / "logs")
+    assert not any(isinstance(logs, HostError) for logs in collected.values())
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["gpu01", "gpu02"]
 
 
@@ -397,12 +397,12 @@ def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> N
     heard = Heard()
     result = api.run(world.request(), say=heard)
     assert result.up is not None
-    asked = [(call.module, call.host) for call in world.calls if call.module in ("probe", "reserve", "launch")]
-    assert [module for module, _ in asked][:8] == ["probe", "probe", *["reserve"] * 4, "probe", "probe"]
+    calls = [(call.module, call.host) for call in world.calls if call.module in ("probe", "reserve", "launch")]
+    assert [module for module, _ in calls][:8] == ["probe", "probe", *["reserve"] * 4, "probe", "probe"]
     given_back = [call.host for call in world.calls if call.module == "reserve" and call.args.get("release")]
     assert sorted(given_back) == ["gpu01", "gpu02"]
     (note,) = heard.texts("plan", "note")
-    assert note == "GPU 0 has been taken meanwhile by deployment llama (run r9 of eve@desk): looking again"
+    assert note == "GPU 0 has been taken meanwhile by deployment llama (run r9 of eve@desk); planning again"
 
 
 def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(world: World) -> None:

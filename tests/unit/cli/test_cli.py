@@ -126,7 +126,7 @@ def test_wrong_words_are_bad_input(words: list[str]) -> None:
     [
         (["-i", "nosuch.yaml", "-c", "qwen.yaml"], ["nosuch.yaml"]),
         (["-i", "hosts.yaml", "-c", "nosuch.yaml"], ["nosuch.yaml"]),
-        (["-i", "hosts.yaml"], ["-c/--config: what is to be served?"]),
+        (["-i", "hosts.yaml"], ["-c/--config: no configuration is given"]),
         (["-i", "hosts.yaml", "-c", "bad.yaml"], ["bad.yaml: deploy.models.vllm_modle", "vllm_model"]),
         (["-i", "hosts.yaml", "-c", "broken.yaml"], ["broken.yaml:3:1"]),
         (["-i", "hosts.yaml", "-c", "qwen.yaml", "nosuch.key=1"], ["nosuch"]),
@@ -298,7 +298,7 @@ def test_verbose_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_traceback_shows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(request: Request, **_settings: object) -> None:
+    def fail(request: Request, *_options: object, **_settings: object) -> None:
         raise RuntimeError(f"a bug that knows {request.inventory.hosts[0].secret_env['MY_TOKEN'].reveal()}")
 
     monkeypatch.setattr(api, "check", fail)

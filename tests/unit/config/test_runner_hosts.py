@@ -75,7 +75,7 @@ def test_nnodes_and_nproc_per_node_are_upper_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nodes", [NODES[:1], ()], ids=["in the file", "this machine"])
 def test_more_nodes_than_there_are_hosts_are_refused(nodes: tuple[InlineNode, ...]) -> None:
     text = said(spec(nodes=nodes, nnodes=2))
-    assert text.startswith("qwen.yaml: experiment.runner.nnodes: 2 hosts are wanted, and there is 1: ")
+    assert text.startswith("qwen.yaml: experiment.runner.nnodes: 2 hosts are wanted, but only 1 given: ")
     assert "lower nnodes" in text
 
 
@@ -120,15 +120,15 @@ def test_variables_of_one_host_reach_it_by_name_or_address(tmp_path: Path) -> No
 def test_a_host_that_is_none_is_named_with_those_that_are(tmp_path: Path) -> None:
     asked = spec(hostfile=file(tmp_path), host_env={"gpu01": {}, "gpu9": {}}, host_engine_args={"10.0.0.9": {}})
     assert said(asked).splitlines()[::2] == [
-        f"qwen.yaml: experiment.envs.nodes_envs.gpu9: is no host of {tmp_path}/hosts.txt",
-        f"qwen.yaml: experiment.node_args.10.0.0.9: is no host of {tmp_path}/hosts.txt",
+        f"qwen.yaml: experiment.envs.nodes_envs.gpu9: unknown host; it is not in {tmp_path}/hosts.txt",
+        f"qwen.yaml: experiment.node_args.10.0.0.9: unknown host; it is not in {tmp_path}/hosts.txt",
     ]
 
 
 def test_a_hostfile_that_is_not_there_is_named_with_its_key() -> None:
     text = said(spec(hostfile="/path/to/hostfile"))
     assert text.startswith(
-        "qwen.yaml: experiment.runner.hostfile: there is no file /path/to/hostfile\n    → correct it"
+        "qwen.yaml: experiment.runner.hostfile: there is no file /path/to/hostfile\n    → correct the path"
     )
 
 

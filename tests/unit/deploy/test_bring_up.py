@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.deploy import bring_up as module
-from flagscale_deploy.deploy.bring_up import BroughtUp, RunFailedError, bring_up, failure_json
+from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.errors import InterruptedByUser, UnreachableError
 from flagscale_deploy.events import Event, Sink
@@ -49,9 +49,8 @@ class Bench:
         self.heard = Heard()
 
     def run(self, *, keep: bool = False, say: Sink | None = None) -> BroughtUp:
-        return bring_up(
-            PLAN, SPEC, self.fleet, seen(*HOSTS), self.folder, self.redactor, say or self.heard, keep_on_failure=keep
-        )
+        run = Run(PLAN, SPEC, self.fleet, self.folder, self.redactor, say or self.heard)
+        return bring_up(run, seen(*HOSTS), keep_on_failure=keep)
 
     def fails(self, *, keep: bool = False, say: Sink | None = None) -> RunFailedError:
         with pytest.raises(RunFailedError) as raised:
@@ -202,7 +201,7 @@ def test_an_error_of_ours_is_told_as_one_with_its_traceback_on_disk_and_takes_do
     bench = Bench(tmp_path, watch=watch)
     error = bench.fails()
     assert error.exit_code == 1
-    assert "an error of this tool: ZeroDivisionError" in str(error)
+    assert "internal error: ZeroDivisionError" in str(error)
     assert str(bench.folder.path / "error.txt") in str(error)
     written = (bench.folder.path / "error.txt").read_text()
     assert "Traceback" in written

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs import Collected, Wanted, collect_logs, receive
+from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.deploy.given import answering, archived
 
@@ -37,34 +37,34 @@ def file(name: str, content: bytes = b"x", **more: Any) -> list[Said]:
     return [begin, {"data": len(content)}, content, END]
 
 
-def sending(*said: Said, at_once: int = 1000) -> Any:
+def sending(*outputs: Said, at_once: int = 1000) -> Any:
     """A host that sends this, whatever it is asked for."""
 
     def send(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        for each in said:
-            if isinstance(each, bytes) and not isinstance(each, Stderr):
-                yield from (each[at : at + at_once] for at in range(0, len(each), at_once))
+        for output in outputs:
+            if isinstance(output, bytes) and not isinstance(output, Stderr):
+                yield from (output[at : at + at_once] for at in range(0, len(output), at_once))
             else:
-                yield each
+                yield output
 
     return send
 
 
-def collect(into: Path, *said: Said, at_once: int = 1000, **wanted: Any) -> Collected | HostError:
-    fleet = FakeFleet(answering(archive=sending(*said, at_once=at_once)))
-    return collect_logs(fleet, "qwen", into, wanted=Wanted(**wanted))["gpu01"]
+def collect(into: Path, *outputs: Said, at_once: int = 1000, **wanted: Any) -> Collected | HostError:
+    fleet = FakeFleet(answering(archive=sending(*outputs, at_once=at_once)))
+    return collect_logs(fleet, "qwen", into, selection=FileSelection(**wanted))["gpu01"]
 
 
-def whole(into: Path, *said: Said, **settings: Any) -> Collected:
+def whole(into: Path, *outputs: Said, **settings: Any) -> Collected:
     """What is collected where the host begins and ends as it should."""
-    found = collect(into, BEGIN, *said, DONE, **settings)
-    assert isinstance(found, Collected), found
-    return found
+    collected = collect(into, BEGIN, *outputs, DONE, **settings)
+    assert isinstance(collected, Collected), collected
+    return collected
 
 
-def problem(found: Collected | HostError) -> str:
-    assert isinstance(found, HostError)
-    return found.problem
+def problem(result: Collected | HostError) -> str:
+    assert isinstance(result, HostError)
+    return result.problem
 
 
 def lies_in(folder: Path) -> dict[str, bytes]:
@@ -74,11 +74,11 @@ def lies_in(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("at_once", [1, 511, 100_000])
 def test_files_come_as_they_are_in_one_folder_a_host(tmp_path: Path, at_once: int) -> None:
     content = bytes(range(256)) * 7
-    found = whole(tmp_path, *file("logs/e.log", content), *file("ray/s/logs/raylet.out"), at_once=at_once)
+    collected = whole(tmp_path, *file("logs/e.log", content), *file("ray/s/logs/raylet.out"), at_once=at_once)
     assert lies_in(tmp_path) == {"gpu01/logs/e.log": content, "gpu01/ray/s/logs/raylet.out": b"x"}
-    assert found.folder == tmp_path / "gpu01"
-    assert found.files == (("logs/e.log", 1792), ("ray/s/logs/raylet.out", 1))
-    assert (found.bytes, found.received, found.problems, found.limit) == (1793, 1793, (), "")
+    assert collected.folder == tmp_path / "gpu01"
+    assert collected.files == (("logs/e.log", 1792), ("ray/s/logs/raylet.out", 1))
+    assert (collected.bytes, collected.received, collected.problems, collected.limit) == (1793, 1793, (), "")
 
 
 @pytest.mark.parametrize("at_once", [1, 100_000])
@@ -87,10 +87,10 @@ def test_pieces_that_came_packed_are_what_they_were(tmp_path: Path, by: str, at_
     content = b"a line of a log\n" * 500
     packed = PACK[by](content)
     begin = {"file": "logs/e.log", "size": len(content) + 1, "at": 0, "mtime": 1.0}
-    found = whole(tmp_path, begin, {"data": len(content), "packed": len(packed), "by": by}, packed, {"data": 1}, b"z",
-                  END, at_once=at_once)  # fmt: skip
+    piece = {"data": len(content), "packed": len(packed), "by": by}
+    collected = whole(tmp_path, begin, piece, packed, {"data": 1}, b"z", END, at_once=at_once)
     assert lies_in(tmp_path) == {"gpu01/logs/e.log": content + b"z"}
-    assert (found.received, found.problems) == (len(content) + 1, ())
+    assert (collected.received, collected.problems) == (len(content) + 1, ())
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 def test_names_that_no_log_has_are_left_out_and_told(tmp_path: Path, name: str) -> None:
     before, behind = [*file("logs/a", b"1"), *file("ray/s/r", b"2")], file("logs/b", b"3")
-    found = whole(tmp_path / "in", *before, *file(name, b"evil"), *behind)
-    assert [file for file, _ in found.files] == ["logs/a", "ray/s/r", "logs/b"]
-    assert len(found.problems) == 1
-    assert found.problems[0].endswith("; left out")
+    collected = whole(tmp_path / "in", *before, *file(name, b"evil"), *behind)
+    assert [file for file, _ in collected.files] == ["logs/a", "ray/s/r", "logs/b"]
+    assert len(collected.problems) == 1
+    assert collected.problems[0].endswith("; left out")
     assert lies_in(tmp_path) == {"in/gpu01/logs/a": b"1", "in/gpu01/ray/s/r": b"2", "in/gpu01/logs/b": b"3"}
 
 
@@ -140,10 +140,10 @@ def test_whatever_names_come_nothing_is_written_outside(
 ) -> None:
     place = tmp_path_factory.mktemp("any")
     sent = itertools.chain.from_iterable(file("", b"evil", bytes=name.hex()) for name in names)
-    found = whole(place / "in", *sent)
+    collected = whole(place / "in", *sent)
     outside = [path for path in place.rglob("*") if path.is_file() and place / "in" / "gpu01" not in path.parents]
     assert outside == []
-    assert len(found.files) + len(found.problems) == len(names)
+    assert len(collected.files) + len(collected.problems) == len(names)
 
 
 @pytest.mark.parametrize("name", [b"logs/a\xff\xfe.log", b"logs/a\nb", b"logs/\\xff", "logs/ü☃".encode(), b"-rf"])
@@ -169,10 +169,10 @@ def test_what_an_earlier_run_left_in_the_folder_leads_nowhere_else(tmp_path: Pat
     outside = tmp_path / "outside"
     outside.write_bytes(b"precious")
     lay(tmp_path / "in" / "gpu01" / "logs" / "a", kind, outside)
-    found = whole(tmp_path / "in", *file("logs/a", b"evil"), *file("logs/b", b"1"))
+    collected = whole(tmp_path / "in", *file("logs/a", b"evil"), *file("logs/b", b"1"))
     assert outside.read_bytes() == b"precious"
     assert (tmp_path / "in/gpu01/logs/b").read_bytes() == b"1"
-    assert found.problems, "it is said that something lay there"
+    assert collected.problems, "it is said that something lay there"
 
 
 @pytest.mark.parametrize("where", ["in/gpu01/logs", "in/gpu01"])
@@ -187,18 +187,18 @@ def test_a_linked_folder_leads_nowhere_else(tmp_path: Path, where: str) -> None:
 def test_zeros_are_holes_and_count_for_what_they_are(tmp_path: Path) -> None:
     size = 10 << 30
     begin = {"file": "logs/core", "size": size + 2, "at": 0, "mtime": 1.0}
-    found = whole(tmp_path, begin, {"data": 1}, b"a", {"zeros": size}, {"data": 1}, b"z", END, max_total=100)
+    collected = whole(tmp_path, begin, {"data": 1}, b"a", {"zeros": size}, {"data": 1}, b"z", END, max_total=100)
     status = (tmp_path / "gpu01/logs/core").stat()
     assert status.st_size == size + 2
     assert status.st_blocks * 512 < 1 << 20
-    assert found.files == (("logs/core", size + 2),)
+    assert collected.files == (("logs/core", size + 2),)
 
 
 def test_a_middle_that_was_cut_is_told_in_the_file_and_beside_it(tmp_path: Path) -> None:
     begin = {"file": "logs/e.log", "size": 1006, "at": 0, "mtime": 1.0}
-    found = whole(tmp_path, begin, {"data": 3}, b"abc", {"cut": 1000}, {"data": 3}, b"xyz", END)
+    collected = whole(tmp_path, begin, {"data": 3}, b"abc", {"cut": 1000}, {"data": 3}, b"xyz", END)
     assert (tmp_path / "gpu01/logs/e.log").read_bytes() == b"abc\n[flagscale-deploy: 1000 bytes cut]\nxyz"
-    assert found.cut == (("logs/e.log", 1000),)
+    assert collected.cut == (("logs/e.log", 1000),)
 
 
 def asked(fleet: FakeFleet) -> dict[str, Any]:
@@ -209,28 +209,28 @@ def test_what_is_here_is_told_and_the_rest_of_it_is_written_behind_it(tmp_path: 
     whole(tmp_path, *file("logs/e.log", b"one\n"))
     more: list[Said] = [{"file": "logs/e.log", "size": 8, "at": 4, "mtime": 1.0}, {"data": 4}, b"two\n", END]
     fleet = FakeFleet(answering(archive=sending(BEGIN, *more, DONE)))
-    found = collect_logs(fleet, "qwen", tmp_path)["gpu01"]
-    assert isinstance(found, Collected)
+    collected = collect_logs(fleet, "qwen", tmp_path)["gpu01"]
+    assert isinstance(collected, Collected)
     assert [bytes.fromhex(name) for name in asked(fleet)] == [b"logs/e.log"]
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": b"one\ntwo\n"}
-    assert (found.received, found.bytes) == (4, 8)
+    assert (collected.received, collected.bytes) == (4, 8)
 
 
 def test_what_is_no_beginning_of_the_hosts_file_is_kept_beside_it(tmp_path: Path) -> None:
     whole(tmp_path, *file("logs/e.log", b"old\n"))
-    found = whole(tmp_path, *file("logs/e.log", b"new\n"))
+    collected = whole(tmp_path, *file("logs/e.log", b"new\n"))
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": b"new\n", "logs/e.log.kept-1": b"old\n"}
-    assert "is not on the host any more, and is now logs/e.log.kept-1" in found.problems[0]
-    found = whole(tmp_path, *file("logs/e.log", b"newer\n"))
+    assert "is not on the host any more; it is now logs/e.log.kept-1" in collected.problems[0]
+    collected = whole(tmp_path, *file("logs/e.log", b"newer\n"))
     assert len(lies_in(tmp_path / "gpu01")) == 3
-    assert len(found.problems) == 1
+    assert len(collected.problems) == 1
 
 
 def test_what_was_rotated_is_not_kept_twice(tmp_path: Path) -> None:
     whole(tmp_path, *file("logs/e.log", b"old\n"))
-    found = whole(tmp_path, *file("logs/e.log", b"new\n"), *file("logs/e.log.1", b"old\nlast\n"))
+    collected = whole(tmp_path, *file("logs/e.log", b"new\n"), *file("logs/e.log.1", b"old\nlast\n"))
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": b"new\n", "logs/e.log.1": b"old\nlast\n"}
-    assert found.problems == ()
+    assert collected.problems == ()
 
 
 def test_what_was_cut_is_no_beginning_and_is_replaced(tmp_path: Path) -> None:
@@ -250,20 +250,27 @@ def test_a_file_that_was_truncated_meanwhile_comes_again_and_its_rotated_copy_on
     half: list[Said] = [{"file": "logs/e.log", "size": 9, "at": 0, "mtime": 1.0}, {"data": 4}, b"one\n"]
     cut: Said = {"end": True, "why": "it was truncated while it was read"}
     copy, again = file("logs/e.log.1", b"one\ntwo\n"), file("logs/e.log", b"three\n", again=True)
-    found = whole(tmp_path, *half, cut, *copy, *again)
+    collected = whole(tmp_path, *half, cut, *copy, *again)
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": b"three\n", "logs/e.log.1": b"one\ntwo\n"}
-    assert dict(found.files) == {"logs/e.log": 6, "logs/e.log.1": 8}
+    assert dict(collected.files) == {"logs/e.log": 6, "logs/e.log.1": 8}
 
 
 def test_what_did_not_come_whole_is_told(tmp_path: Path) -> None:
-    found = whole(tmp_path, {"problem": "it could not be opened: Permission denied", "file": "logs/p"}, *file("logs/a"))
-    assert found.problems == ("logs/p: it could not be opened: Permission denied",)
-    assert found.files == (("logs/a", 1),)
+    collected = whole(
+        tmp_path, {"problem": "it could not be opened: Permission denied", "file": "logs/p"}, *file("logs/a")
+    )
+    assert collected.problems == ("logs/p: it could not be opened: Permission denied",)
+    assert collected.files == (("logs/a", 1),)
 
 
 def test_a_stream_that_breaks_off_is_an_error_and_what_came_is_kept(tmp_path: Path) -> None:
-    said: list[Said] = [BEGIN, *file("logs/a", b"1" * 600), {"file": "logs/b", "size": 9000, "at": 0}, {"data": 9000}]
-    assert "ended in the middle" in problem(collect(tmp_path, *said, b"2" * 700))
+    outputs: list[Said] = [
+        BEGIN,
+        *file("logs/a", b"1" * 600),
+        {"file": "logs/b", "size": 9000, "at": 0},
+        {"data": 9000},
+    ]
+    assert "ended in the middle" in problem(collect(tmp_path, *outputs, b"2" * 700))
     assert lies_in(tmp_path / "gpu01") == {"logs/a": b"1" * 600, "logs/b": b"2" * 700}
 
 
@@ -297,33 +304,33 @@ for by, bomb in BOMBS.items():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE.keys())
-def test_nonsense_is_an_error(tmp_path: Path, said: list[Said]) -> None:
-    assert "logs came broken" in problem(collect(tmp_path, BEGIN, *said))
+@pytest.mark.parametrize("outputs", NONSENSE.values(), ids=NONSENSE.keys())
+def test_nonsense_is_an_error(tmp_path: Path, outputs: list[Said]) -> None:
+    assert "malformed log data" in problem(collect(tmp_path, BEGIN, *outputs))
 
 
 def test_a_file_that_is_longer_than_it_said_is_not_written_further(tmp_path: Path) -> None:
-    found = whole(tmp_path, {"file": "logs/a", "size": 3, "at": 0}, {"data": 9}, b"123456789", END, *file("logs/b"))
-    assert "longer than it was said to be" in found.problems[0]
+    collected = whole(tmp_path, {"file": "logs/a", "size": 3, "at": 0}, {"data": 9}, b"123456789", END, *file("logs/b"))
+    assert "longer than announced" in collected.problems[0]
     assert (tmp_path / "gpu01/logs/a").stat().st_size <= 3
     assert (tmp_path / "gpu01/logs/b").read_bytes() == b"x"
 
 
 def test_a_program_that_fails_behind_a_whole_stream_is_still_an_error(tmp_path: Path) -> None:
-    said = problem(collect(tmp_path, BEGIN, *file("logs/a", b"1"), Stderr(b"disk gone\n"), Exit(1)))
-    assert said == "archive: exit status 1: disk gone"
+    error = problem(collect(tmp_path, BEGIN, *file("logs/a", b"1"), Stderr(b"disk gone\n"), Exit(1)))
+    assert error == "archive: exit status 1: disk gone"
 
 
 def test_a_program_that_sends_nothing_is_an_error(tmp_path: Path) -> None:
     assert "ended early" in problem(collect(tmp_path))
 
 
-def endless(*said: Said) -> Callable[[Host, dict[str, Any]], Iterator[Said]]:
+def endless(*outputs: Said) -> Callable[[Host, dict[str, Any]], Iterator[Said]]:
     def send(_host: Host, _args: dict[str, Any]) -> Iterator[Said]:
         yield BEGIN
         for at in itertools.count():
-            for each in said:
-                yield {**each, "file": f"logs/{at}"} if isinstance(each, dict) and "file" in each else each
+            for output in outputs:
+                yield {**output, "file": f"logs/{at}"} if isinstance(output, dict) and "file" in output else output
 
     return send
 
@@ -338,29 +345,29 @@ ENDLESS: dict[str, tuple[list[Said], str]] = {
 }
 
 
-@pytest.mark.parametrize(("said", "limit"), ENDLESS.values(), ids=ENDLESS.keys())
+@pytest.mark.parametrize(("outputs", "limit"), ENDLESS.values(), ids=ENDLESS.keys())
 def test_an_archive_that_never_ends_is_ended_and_what_came_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[Said], limit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: list[Said], limit: str
 ) -> None:
     monkeypatch.setattr(receive, "MAX_FILES", 2000)
-    fleet = FakeFleet(answering(archive=endless(*said)))
+    fleet = FakeFleet(answering(archive=endless(*outputs)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = collect_logs(fleet, "qwen", tmp_path, wanted=Wanted(max_total=20 << 20))["gpu01"]
+    collected = collect_logs(fleet, "qwen", tmp_path, selection=FileSelection(max_total=20 << 20))["gpu01"]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert isinstance(found, Collected)
-    assert found.limit.startswith("more than")
-    assert limit in found.limit
+    assert isinstance(collected, Collected)
+    assert collected.limit.startswith("collecting stopped after")
+    assert limit in collected.limit
     assert sum(len(content) for content in lies_in(tmp_path).values()) <= 21 << 20
-    assert len(found.problems) <= receive.MAX_PROBLEMS + 1
+    assert len(collected.problems) <= receive.MAX_PROBLEMS + 1
     assert grown < 64 << 10, "kilobytes of memory"
     assert fleet.connections["gpu01"].running[-1].closed
 
 
 def test_a_disk_of_ours_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said = problem(collect(tmp_path / "file", BEGIN, *file("logs/a"), DONE))
-    assert "logs cannot be written to" in said
-    assert str(tmp_path / "file") in said
+    error = problem(collect(tmp_path / "file", BEGIN, *file("logs/a"), DONE))
+    assert "logs cannot be written to" in error
+    assert str(tmp_path / "file") in error
 
 
 def test_a_full_disk_is_told_with_a_remedy_and_what_is_whole_is_kept(
@@ -375,10 +382,10 @@ def test_a_full_disk_is_told_with_a_remedy_and_what_is_whole_is_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        found = collect(tmp_path, BEGIN, *file("logs/a", b"1" * 600), *file("logs/b", b"2" * 9000), DONE)
-    assert problem(found) == f"logs cannot be written to {tmp_path}/gpu01: No space left on device"
-    assert isinstance(found, RemoteError)
-    assert "free space there and repeat" in found.remedy
+        result = collect(tmp_path, BEGIN, *file("logs/a", b"1" * 600), *file("logs/b", b"2" * 9000), DONE)
+    assert problem(result) == f"logs cannot be written to {tmp_path}/gpu01: No space left on device"
+    assert isinstance(result, RemoteError)
+    assert "free space and repeat" in result.remedy
     assert lies_in(tmp_path / "gpu01") == {"logs/a": b"1" * 600, "logs/b": b"2" * 2000}
 
 
@@ -386,9 +393,9 @@ def test_a_lost_host_does_not_keep_the_others_logs_away(tmp_path: Path) -> None:
     refused = {"gpu02": UnreachableError("gpu02", "no answer")}
     archive = sending(*archived({"logs/a": b"1"}))
     fleet = FakeFleet(answering(archive=archive), ["gpu01", "gpu02"], refused=refused)
-    found = collect_logs(fleet, "qwen", tmp_path)
-    assert isinstance(found["gpu01"], Collected)
-    assert found["gpu02"] is refused["gpu02"]
+    results = collect_logs(fleet, "qwen", tmp_path)
+    assert isinstance(results["gpu01"], Collected)
+    assert results["gpu02"] is refused["gpu02"]
 
 
 class LosingHost:
@@ -413,15 +420,15 @@ class LosingHost:
 
 
 def test_a_collection_goes_on_after_a_cut_and_says_so(tmp_path: Path) -> None:
-    told: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     fleet = FakeFleet(answering(archive=LosingHost()))
-    found = collect_logs(fleet, "qwen", tmp_path, patience=10, tell=lambda *said: told.append(said))["gpu01"]
-    assert isinstance(found, Collected)
+    collected = collect_logs(fleet, "qwen", tmp_path, patience=10, tell=lambda *note: notes.append(note))["gpu01"]
+    assert isinstance(collected, Collected)
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": LosingHost.content}
-    assert found.received == len(LosingHost.content)
-    assert [host for host, _ in told] == ["gpu01"] * 6
-    assert told[0][1].startswith("the SSH connection was lost; it is tried again for up to 10 s")
-    assert told[1][1] == "the connection is back"
+    assert collected.received == len(LosingHost.content)
+    assert [host for host, _ in notes] == ["gpu01"] * 6
+    assert notes[0][1].startswith("the SSH connection was lost; it is tried again for up to 10 s")
+    assert notes[1][1] == "the connection is back"
 
 
 def test_a_host_that_is_lost_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,9 +436,9 @@ def test_a_host_that_is_lost_again_and_again_is_given_up(tmp_path: Path, monkeyp
     losing.losses = 100
     monkeypatch.setattr("flagscale_deploy.logs.collect.LOSSES", 2)
     fleet = FakeFleet(answering(archive=losing))
-    found = collect_logs(fleet, "qwen", tmp_path, patience=10)["gpu01"]
-    assert "lost, 3 times" in problem(found)
-    assert not isinstance(found, RemoteError)
+    result = collect_logs(fleet, "qwen", tmp_path, patience=10)["gpu01"]
+    assert "lost, 3 times" in problem(result)
+    assert not isinstance(result, RemoteError)
 
 
 def test_no_descriptor_is_left_whatever_comes(tmp_path: Path) -> None:
@@ -439,9 +446,9 @@ def test_no_descriptor_is_left_whatever_comes(tmp_path: Path) -> None:
     (tmp_path / "gpu01" / "link").symlink_to(tmp_path)
     (tmp_path / "gpu01" / "pipe").mkdir()
     names = [*HOSTILE.values(), "link", "link/a", "pipe", "logs/a", "ray/s/r"]
-    said = [each for name in names for each in file(name, b"1")]
+    outputs = [output for name in names for output in file(name, b"1")]
     before = len(os.listdir("/proc/self/fd"))
-    collect(tmp_path, BEGIN, *said, DONE)
-    collect(tmp_path, BEGIN, *said, {"file": "logs/z", "size": 9, "at": 0}, {"data": 9}, b"1")
-    collect(tmp_path, BEGIN, *said, max_total=10)
+    collect(tmp_path, BEGIN, *outputs, DONE)
+    collect(tmp_path, BEGIN, *outputs, {"file": "logs/z", "size": 9, "at": 0}, {"data": 9}, b"1")
+    collect(tmp_path, BEGIN, *outputs, max_total=10)
     assert len(os.listdir("/proc/self/fd")) == before

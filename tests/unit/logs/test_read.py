@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs import diagnose, diagnose_folder, read_logs
+from flagscale_deploy.logs import LineSelection, diagnose, diagnose_folder, read_logs
 from tests.fakes import FakeFleet, Said
 from tests.unit.deploy.given import answering
 
@@ -27,12 +27,13 @@ def test_lines_are_handed_on_with_host_and_file() -> None:
             seen.extend((host, file, line) for line in lines)
 
     fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
-    assert read_logs(fleet, "qwen", show, tail=10, follow=False, kinds=["engine"]) == {"gpu01": 2, "gpu02": 2}
-    assert [each for each in seen if each[0] == "gpu02"] == [
+    assert read_logs(fleet, "qwen", show, LineSelection(10, ["engine"])).files == {"gpu01": 2, "gpu02": 2}
+    assert [line for line in seen if line[0] == "gpu02"] == [
         ("gpu02", "logs/e.log", "gpu02 one"), ("gpu02", "logs/e.log", "two"), ("gpu02", "logs/r.log", "three"),
         ("gpu02", "logs/e.log", "four"),
     ]  # fmt: skip
-    assert {tuple(sorted(call.args)) for call in fleet.calls} == {("deployment", "follow", "host", "kinds", "tail")}
+    sent = {tuple(sorted(call.args)) for call in fleet.calls}
+    assert sent == {("clock", "deployment", "follow", "host", "kinds", "tail")}
 
 
 def test_all_hosts_are_followed_at_once_however_many() -> None:
@@ -43,8 +44,8 @@ def test_all_hosts_are_followed_at_once_however_many() -> None:
         yield {"file": "e", "lines": ["x"]}
 
     fleet = FakeFleet(answering(follow=follow), [f"gpu0{at}" for at in range(5)], forks=2)
-    found = read_logs(fleet, "qwen", lambda *_: None, tail=None, follow=True, kinds=None)
-    assert set(found.values()) == {1}
+    files = read_logs(fleet, "qwen", lambda *_: None, follow=True).files
+    assert set(files.values()) == {1}
 
 
 def write(folder: Path, name: str, *lines: str) -> None:
@@ -58,18 +59,18 @@ def test_the_cause_is_found_in_collected_logs_of_any_host(tmp_path: Path) -> Non
     write(
         tmp_path, "gpu02/ray/session_1/logs/worker-1-2-3.err", "INFO x", "torch.OutOfMemoryError: CUDA out of memory."
     )
-    found = diagnose_folder(tmp_path)
-    assert found is not None
-    assert (found.host, found.file) == ("gpu02", "worker-1-2-3.err")
-    assert found.cause == "the model with its KV cache does not fit"
+    diagnosis = diagnose_folder(tmp_path)
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.file) == ("gpu02", "worker-1-2-3.err")
+    assert diagnosis.cause == "the model with its KV cache does not fit"
 
 
 def test_what_scripts_and_engines_say_comes_before_rays_own_logs(tmp_path: Path) -> None:
     write(tmp_path, "gpu01/ray/session_1/logs/raylet.err", "ValueError: of the raylet")
     write(tmp_path, "gpu02/logs/vllm_serve_qwen_0.log", "ValueError: of the engine")
-    found = diagnose_folder(tmp_path)
-    assert found is not None
-    assert found.line == "ValueError: of the engine"
+    diagnosis = diagnose_folder(tmp_path)
+    assert diagnosis is not None
+    assert diagnosis.line == "ValueError: of the engine"
 
 
 def test_scripts_and_earlier_runs_are_no_evidence(tmp_path: Path) -> None:
@@ -86,9 +87,9 @@ def test_only_the_end_of_a_huge_log_is_read_and_bytes_that_are_no_text_are_survi
     path = tmp_path / "gpu01" / "logs" / "e.log"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"ValueError: long ago\n" + b"\xff" * 2000 + b"\nKeyError: 'now'\n")
-    found = diagnose_folder(tmp_path)
-    assert found is not None
-    assert found.line == "KeyError: 'now'"
+    diagnosis = diagnose_folder(tmp_path)
+    assert diagnosis is not None
+    assert diagnosis.line == "KeyError: 'now'"
 
 
 def test_an_empty_folder_has_no_cause(tmp_path: Path) -> None:

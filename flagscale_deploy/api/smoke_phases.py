@@ -1,0 +1,240 @@
+"""The phases of a smoke test, and its result."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flagscale_deploy import api
+from flagscale_deploy.api.cases import Case
+from flagscale_deploy.api.checking import fault_of
+from flagscale_deploy.api.request import PlanOptions, Request
+from flagscale_deploy.deploy.bring_up import RunFailedError
+from flagscale_deploy.deploy.stop import StopReport
+from flagscale_deploy.deploy.stop import describe as describe_stop
+from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InterruptedByUser
+from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.support.units import counted
+from flagscale_deploy.transport.fleet import answers, failures
+
+PHASES = ("check", "run", "prompt", "status", "logs", "stop", "clean")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what its answer must be: `expect` is a regular expression that is searched in the text."""
+
+    text: str
+    expect: str | None = None
+    min_tokens: int = 1
+    max_tokens: int = 128
+
+
+@dataclass
+class Smoke:
+    """The result of a smoke test, by phase; `exit_code` is that of the first phase that failed, 0 if none did."""
+
+    deployment: str
+    artifacts: Path
+    cases: list[Case] = field(default_factory=list)
+    exit_code: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Return whether no phase failed."""
+        return self.exit_code == 0
+
+    def json(self) -> dict[str, Any]:
+        """Return what `smoke --json` prints."""
+        return {
+            "schema": 1,
+            "deployment": self.deployment,
+            "passed": self.passed,
+            "exit_code": self.exit_code,
+            "artifacts": str(self.artifacts),
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+@dataclass
+class Phases:
+    """The phases of a smoke test, each a method that returns its cases."""
+
+    request: Request
+    result: Smoke
+    options: PlanOptions
+    lock_wait: float
+    redactor: Redactor
+    say: Sink
+    started: bool = False
+    """Whether a start was tried; a run refused by another command's lock or deployment leaves nothing to stop."""
+    interrupted: bool = False
+
+    def phase(self, name: str, act: Callable[[], list[Case]], number: int | None = None) -> bool:
+        """Run a phase and record its cases; return whether it passed."""
+        began = time.monotonic()
+        self.say(Event("smoke", "note", text=f"── {name}"))
+        code = 0
+        try:
+            cases = act()
+        except RunFailedError as error:
+            cases, code = _run_cases(error), error.exit_code
+        except KeyboardInterrupt:
+            cases, code = [Case(name, "", "failed", message="interrupted")], InterruptedByUser.exit_code
+        except FaultsError as error:
+            cases = [
+                Case(name, fault.where, "failed", message=f"{fault.problem} → {fault.remedy}") for fault in error.faults
+            ]
+            code = error.exit_code
+        except DeployError as error:
+            host = error.host if isinstance(error, HostError) else ""
+            cases, code = [Case(name, host, "failed", message=str(error))], error.exit_code
+        took = time.monotonic() - began
+        self.result.cases += [replace(case, seconds=case.seconds or took, number=number) for case in cases]
+        failed = [case for case in cases if case.state == "failed"]
+        self.interrupted |= code == InterruptedByUser.exit_code
+        if failed and not self.result.exit_code:
+            self.result.exit_code = code or 1
+        return not failed
+
+    def check(self) -> list[Case]:
+        """Check the hosts; refuse a deployment that runs already."""
+        running = api.status(self.request, ask=False)
+        if running.live_processes:
+            raise CheckError.at(
+                self.request.deployment,
+                f"it runs already (run {running.run_id} of {running.operator}); `smoke` leaves it alone",
+                "stop it, or choose another --name",
+            )
+        report = api.check(self.request, self.options, say=self.say)
+        problems: dict[str, list[str]] = {}
+        for fault in map(fault_of, report.failed):
+            problems.setdefault(fault.where, []).append(str(fault))
+        cases = [
+            Case("check", name, "failed" if name in problems else "passed", message="\n".join(problems.pop(name, ())))
+            for name in report.observations
+        ]
+        cases += [Case("check", where, "failed", message="\n".join(texts)) for where, texts in problems.items()]
+        self.result.exit_code = report.exit_code
+        return cases
+
+    def start(self) -> list[Case]:
+        """Bring the deployment up."""
+        result = api.run(
+            self.request,
+            self.options,
+            lock_wait=self.lock_wait,
+            redactor=self.redactor,
+            say=self._note_start,
+            command="smoke: run",
+        )
+        if result.up is None or result.plan is None:
+            raise CheckError.at(self.request.deployment, "it runs already: another command has just started it")
+        ready_after = result.up.ready_after
+        return [
+            Case(
+                "run",
+                instance.driver,
+                "passed",
+                message=f"{instance.name} at {instance.endpoint}, "
+                f"ready {ready_after[instance.name]:.1f} s after its start",
+            )
+            for instance in result.plan.instances
+        ]
+
+    def _note_start(self, event: Event) -> None:
+        """Note that a start is tried: a finished plan is the last event before the first change on a host."""
+        self.started |= (event.stage, event.state) == ("plan", "done")
+        self.say(event)
+
+    def ask(self, prompt: Prompt) -> list[Case]:
+        """Send a prompt, keep the answer in prompts.txt, and compare it with what is expected."""
+        answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
+        text, tokens = _completion(answer)
+        with (self.result.artifacts / "prompts.txt").open("a", encoding="utf-8") as file:
+            file.write(f"> {prompt.text}\n{text}\n({counted(tokens, 'token')})\n\n")
+        problem = ""
+        if tokens < prompt.min_tokens:
+            problem = f"{counted(tokens, 'token')} came, expected at least {prompt.min_tokens}"
+        elif prompt.expect is not None and re.search(prompt.expect, text) is None:
+            problem = f"the answer does not match {prompt.expect!r}"
+        reply = f"{counted(tokens, 'token')}: {text[:200]!r}"
+        return [
+            Case("prompt", "", "failed" if problem else "passed", message=f"{problem}: {reply}" if problem else reply)
+        ]
+
+    def status(self) -> list[Case]:
+        """Require every host to run its part."""
+        current = api.status(self.request)
+        return [
+            Case(
+                "status",
+                host.host,
+                "passed" if current.state in ("ready", "finished") and host.state == "running" else "failed",
+                message=f"deployment {current.state}, host {host.state} {host.problem}".strip(),
+            )
+            for host in current.hosts
+            if host.roles or host.state == "UNKNOWN"
+        ]
+
+    def logs(self) -> list[Case]:
+        """Collect all logs into the artifacts."""
+        collected = api.collect(self.request, self.result.artifacts / "logs")
+        cases = [
+            Case("logs", name, "passed", message=f"{counted(len(logs.files), 'file')}, {counted(logs.bytes, 'byte')}")
+            for name, logs in answers(collected).items()
+        ]
+        return cases + [Case("logs", name, "failed", message=str(error)) for name, error in failures(collected).items()]
+
+    def stop(self) -> list[Case]:
+        """Stop the deployment on all hosts."""
+        return _stop_cases("stop", api.stop(self.request, say=self.say, command="smoke: stop"))
+
+    def clean(self) -> list[Case]:
+        """Remove what is left, and require every host to be clean."""
+        cases = _stop_cases("clean", api.cleanup(self.request, say=self.say, command="smoke: cleanup"))
+        left = api.status(self.request, ask=False)
+        cases += [
+            Case("clean", host.host, "failed", message=f"{host.state}: {counted(host.processes, 'process')} left")
+            for host in left.hosts
+            if host.state != "absent"
+        ]
+        return cases
+
+
+def _completion(answer: Mapping[str, Any]) -> tuple[str, int]:
+    """Return text and number of tokens of a chat completion. Raises DeployError for anything else."""
+    try:
+        return str(answer["choices"][0]["message"]["content"] or ""), int(answer["usage"]["completion_tokens"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise DeployError(f"the server's answer is not a chat completion: {str(answer)[:500]}") from error
+
+
+def _stop_cases(phase: str, report: StopReport) -> list[Case]:
+    return [
+        Case(
+            phase,
+            host.host,
+            "passed" if host.state in ("stopped", "nothing") and not host.ports_left else "failed",
+            host.seconds,
+            describe_stop(host),
+        )
+        for host in report.hosts
+    ]
+
+
+def _run_cases(error: RunFailedError) -> list[Case]:
+    failure = error.failure
+    diagnosis = failure.diagnosis
+    host = failure.error.host if isinstance(failure.error, HostError) else ""
+    lines = [str(failure.error), *([str(diagnosis)] if diagnosis else [])]
+    first = str(failure.error).splitlines()
+    message = first[0] if first else type(failure.error).__name__
+    return [
+        Case("run", diagnosis.host if diagnosis and not host else host, "failed", message=message, lines=tuple(lines))
+    ]
