@@ -21,6 +21,16 @@ COMMON = {
 """Options of most commands, which the page describes once."""
 LINKS = sorted({(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)})
 
+MENTIONED = sorted(
+    {
+        (page, words)
+        for page, text in PAGES.items()
+        for words in re.findall(r"`([^`\n]+)`", text)
+        if re.match(rf"(?:flagscale-deploy )?(?:{'|'.join(cli.commands)}) .*-", words)
+    }
+)
+"""Commands with options in the midst of a text."""
+
 
 def options(command: click.Command) -> set[str]:
     return {
@@ -73,6 +83,15 @@ def test_every_template_is_in_the_table() -> None:
     assert sorted(code(row[0])[0] for row in rows) == sorted(
         path.name for path in (REPOSITORY / "templates").glob("*.j2")
     )
+
+
+@pytest.mark.parametrize(("page", "words"), MENTIONED)
+def test_a_command_that_a_text_mentions_has_the_options_that_it_names(page: str, words: str) -> None:
+    _, name, *rest = ["", *words.removeprefix("flagscale-deploy ").split()]
+    command = cli.commands[name]
+    known = {word for option in command.params if isinstance(option, click.Option) for word in option.opts}
+    given = [word.partition("=")[0] for word in rest[: (*rest, "--").index("--")] if word.startswith("-")]
+    assert set(given) <= known | {"--help"}, page
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)
