@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import click
@@ -64,9 +65,10 @@ def _value(option: click.Option) -> str:
 
 
 def _help(command: click.Command) -> str:
-    """Return the help text without the paragraphs that click leaves as they are: examples."""
+    """Return the help text without the paragraphs that click leaves as they are, and the sentence before one."""
     paragraphs = (command.help or "").split("\n\n")
-    return _escaped(" ".join(" ".join(part.split()) for part in paragraphs if "\b" not in part))
+    text = " ".join(" ".join(part.split()) for part in paragraphs if "\b" not in part)
+    return _escaped(re.sub(r" [^.]*:$", "", text))
 
 
 def _escaped(text: str) -> str:
