@@ -1,1 +1,1 @@
-"""What the tool costs, measured beside what it is compared with, in one run."""
+"""Benchmarks: the time and resources of the tool, measured side by side with its peers in one run."""

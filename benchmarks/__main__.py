@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: a table, and with --output JSON and a plot.
+"""Run all benchmarks, one after the other: a table, and with --output JSON and a plot.
 
 python -m benchmarks [--quick] [--only NAME] [--output DIR]
 """
@@ -28,38 +28,40 @@ PARTS = {
     "stop": ["benchmarks.stop"],
     "ready": ["benchmarks.ready"],
 }
-"""The modules to run; `loopback` runs the second one in a network of its own."""
+"""The modules to run; `loopback` runs the module after it in a network of its own."""
 SLOW = ("ready",)
-"""They need real vLLM, and are no part of the reduced run."""
+"""These need real vLLM; --quick leaves them out."""
 
 
 def main(arguments: list[str]) -> int:
     options = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="in two minutes; fail at twice the target only")
+    options.add_argument(
+        "--quick", action="store_true", help="a short run of two minutes; fail only at twice the target"
+    )
     options.add_argument("--only", choices=PARTS, action="append")
     options.add_argument("--output", type=Path)
-    asked = options.parse_args(arguments)
-    chosen = asked.only or [name for name in PARTS if not (asked.quick and name in SLOW)]
-    figures = [figure for name in chosen for figure in _run(name, asked.quick)]
+    parsed = options.parse_args(arguments)
+    chosen = parsed.only or [name for name in PARTS if not (parsed.quick and name in SLOW)]
+    figures = [figure for name in chosen for figure in _run(name, parsed.quick)]
     sys.stdout.write(table(figures) + "\n")
-    if asked.output:
-        asked.output.mkdir(parents=True, exist_ok=True)
-        content = {"machine": _machine(), "figures": [asdict(each) for each in figures]}
-        (asked.output / "bench.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        (asked.output / "bench.svg").write_text(plot(figures))
-    return int(any(each.gross if asked.quick else not each.met for each in figures))
+    if parsed.output:
+        parsed.output.mkdir(parents=True, exist_ok=True)
+        content = {"machine": _machine(), "figures": [asdict(figure) for figure in figures]}
+        (parsed.output / "bench.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        (parsed.output / "bench.svg").write_text(plot(figures))
+    return int(any(figure.gross if parsed.quick else not figure.met for figure in figures))
 
 
 def _run(name: str, quick: bool) -> list[Figure]:
-    """One benchmark in a process of its own. Raises RuntimeError where it takes no figures."""
+    """Run one benchmark in a process of its own. Raises RuntimeError where it gives no figures."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "figures.json"
-        argv = [PYTHON, "-m", *PARTS[name], *(["--quick"] if quick else []), "--json", str(found)]
+        path = Path(folder) / "figures.json"
+        argv = [PYTHON, "-m", *PARTS[name], *(["--quick"] if quick else []), "--json", str(path)]
         done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if not found.exists():
+        if not path.exists():
             raise RuntimeError(f"{name}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
-        figures = [Figure(**each) for each in json.loads(found.read_text())]
+        figures = [Figure(**values) for values in json.loads(path.read_text())]
     sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
     return figures
 

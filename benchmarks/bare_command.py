@@ -1,4 +1,4 @@
-"""The bare command that others are compared with: `true` on every host of an inventory, by Paramiko threads, no more.
+"""Run `true` on every host of an inventory with Paramiko threads: the bare command that others are compared with.
 
 python -m benchmarks.bare_command HOSTS_YAML
 """

@@ -1,4 +1,4 @@
-"""`check` on lab hosts, beside one bare command on each; with a configuration, too, where real vLLM reads the flags.
+"""Time `check` on lab hosts beside one bare command on each; with a configuration, real vLLM parses the flags.
 
 python -m benchmarks.check [--quick] [--json FILE]
 """
@@ -20,7 +20,7 @@ from tests.environments import build
 from tests.lab import Lab
 
 FORGET = 'rm -rf "$HOME/.cache/flagscale-deploy/parsed"; '
-"""What was remembered of flags that were read."""
+"""Delete the cache of parsed flags."""
 HOSTS = 8
 BARE, EXEC, CHECK = "Paramiko threads: true", "exec -- true", "check"
 ENTERED, CONFIGURED, COLD = "check, hosts with a venv", "check -c", "check -c, cold"
@@ -28,18 +28,18 @@ TARGETS = {CHECK: 1.5}
 
 
 def measure(quick: bool) -> list[Figure]:
-    """The reduced run has no configuration, and needs no vLLM."""
-    found = _without_configuration() if quick else _all(5)
-    bare = found[EXEC].median
+    """Take all figures; the quick run has no configuration and needs no vLLM."""
+    timings = _without_configuration() if quick else _all(5)
+    bare = timings[EXEC].median
     return [
-        Figure("check", f"{name} / {EXEC}, {HOSTS} hosts", each.median / bare, "×", TARGETS.get(name),
-               f"{each.median:.2f} s, {min(each.seconds):.2f} to {max(each.seconds):.2f}")
-        for name, each in found.items() if name != EXEC
+        Figure("check", f"{name} / {EXEC}, {HOSTS} hosts", timing.median / bare, "×", TARGETS.get(name),
+               f"{timing.median:.2f} s, {min(timing.seconds):.2f} to {max(timing.seconds):.2f}")
+        for name, timing in timings.items() if name != EXEC
     ]  # fmt: skip
 
 
 def _configuration(model: Path) -> dict[str, Any]:
-    """An instance on one host, and Ray, whose connections are tried, on all of them."""
+    """Return a configuration with an instance on one host, and Ray, whose connections are tested, on all hosts."""
     return {
         "experiment": {"exp_name": "checked"},
         "model_args": {"tiny": {"model-tag": str(model), "tensor-parallel-size": 4, "max-model-len": 512}},
@@ -52,7 +52,7 @@ def _without_configuration() -> dict[str, Timing]:
 
 
 def _all(rounds: int) -> dict[str, Timing]:
-    """The commands on fresh lab hosts with eight stand-in GPUs each."""
+    """Time the commands on fresh lab hosts with eight stand-in GPUs each."""
     environment, model = build.node_environment(), build.tiny_model()
     with (
         tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder,
@@ -69,11 +69,11 @@ def _all(rounds: int) -> dict[str, Timing]:
 
 
 def _commands(inventory: Path) -> dict[str, list[str]]:
-    given = ["-q", "-i", str(inventory)]
+    options = ["-q", "-i", str(inventory)]
     return {
         BARE: [PYTHON, "-m", "benchmarks.bare_command", str(inventory)],
-        EXEC: [*PRODUCT, "exec", *given, "--", "true"],
-        CHECK: [*PRODUCT, "check", *given],
+        EXEC: [*PRODUCT, "exec", *options, "--", "true"],
+        CHECK: [*PRODUCT, "check", *options],
     }
 
 

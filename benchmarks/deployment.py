@@ -1,4 +1,4 @@
-"""Deployments that benchmarks bring up on lab hosts: a stand-in for vLLM, or the real one, over real Ray or none."""
+"""Deployments on lab hosts for benchmarks: with a stand-in for vLLM or the real one, with real Ray or without."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.lab import Lab
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody with an inventory and one configuration, and a home of their own."""
+    """An operator with an inventory, a configuration, and a home directory of their own."""
 
     place: Path
     inventory: Path
     config: Path
 
     def __call__(self, command: str, *words: str | Path) -> float:
-        """Type a command of the product; the seconds it took. Raises RuntimeError with what it said where it fails."""
+        """Run a command of the product; return its seconds. Raises RuntimeError with its output where it fails."""
         argv: list[str | Path] = [*PRODUCT, command, "-i", self.inventory, "-c", self.config, *words]
         began = time.monotonic()
         done = subprocess.run(argv, cwd=self.place, env=self.environment, capture_output=True, text=True, check=False)
@@ -36,13 +36,14 @@ class Operator:
 
     @property
     def environment(self) -> dict[str, str]:
+        """Return the environment of the operator's commands."""
         return {"PATH": os.environ["PATH"], "HOME": str(self.place), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
 
 
 def stood_in(
     place: Path, lab: Lab, venv: Path, models: int, ray: str = "off", words: str = "", **host: Any
 ) -> Operator:
-    """A configuration for the stand-in: a model for each host, or one over all of them through Ray."""
+    """Return an operator with a configuration for the stand-in: a model for each host, or one over all through Ray."""
     flags: dict[str, Any] = {"model-tag": "lab/tiny", "served-model-name": "tiny"}
     if ray == "on":
         flags |= {"tensor-parallel-size": len(lab.hosts)}
@@ -57,16 +58,16 @@ def stood_in(
 
 
 def everywhere(lab: Lab, script: str) -> float:
-    """Run a script on every host over ssh, all at the same time; the seconds it took."""
+    """Run a script on every host over ssh, all at the same time; return the seconds."""
     began = time.monotonic()
     shell = "bash -s >/dev/null 2>&1"
-    running = [subprocess.Popen([*host.ssh_argv(), shell], stdin=subprocess.PIPE, text=True) for host in lab.hosts]
-    for each in running:
-        each.communicate(script)
+    processes = [subprocess.Popen([*host.ssh_argv(), shell], stdin=subprocess.PIPE, text=True) for host in lab.hosts]
+    for process in processes:
+        process.communicate(script)
     return time.monotonic() - began
 
 
-def gone(left: Sequence[Any]) -> None:
+def require_gone(left: Sequence[Any]) -> None:
     """Raise RuntimeError where something of the deployment still runs."""
     if left:
         raise RuntimeError(f"left on the hosts: {left}")

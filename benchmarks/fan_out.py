@@ -1,4 +1,4 @@
-"""Fan-out: the same work on N hosts at once, by the product and by its peers. The hosts share this machine's cores.
+"""Time the same work on N hosts at once, by the product and by its peers. The hosts share this machine's cores.
 
 python -m benchmarks.loopback benchmarks.fan_out [--quick] [--json FILE]
 """
@@ -21,13 +21,13 @@ SIZES = {8: 7, 32: 4, 128: 2}
 """Hosts, and rounds."""
 MANY = 1000
 REACHED = 2.6
-"""CPython on a host that shares our cores; see README.md."""
+"""The ratio that is reached with CPython on hosts that share our cores; see docs/internals/benchmarks.md."""
 BARE, LAUNCH, EXEC, STATUS = "Paramiko threads: true", "scripts sent and run", "exec -- true", "status"
 MORE, PYINFRA, ANSIBLE = "scripts sent and run, and a command", "pyinfra", "ansible-playbook"
 
 
 def measure(quick: bool) -> list[Figure]:
-    """All figures."""
+    """Take all figures."""
     sizes = {8: 3, 32: 2} if quick else SIZES
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="fsd-bench-", dir=loopback.PLACES) as folder:
@@ -49,38 +49,38 @@ def _beside_bare(place: Path, hosts: int, rounds: int) -> list[Figure]:
         LAUNCH: [PYTHON, "-m", "benchmarks.product_fan_out", inventory],
         STATUS: [*PRODUCT, "status", "-q", "-i", inventory, "--name", "nothing"],
     }
-    found = _timed(commands, rounds, place)
-    bare = found[BARE].median
-    figures = [Figure("fan-out", f"{BARE}, {hosts} hosts", bare, "s", detail=_spread(found[BARE]))]
+    timings = _timed(commands, rounds, place)
+    bare = timings[BARE].median
+    figures = [Figure("fan-out", f"{BARE}, {hosts} hosts", bare, "s", detail=_spread(timings[BARE]))]
     for name, target in ((EXEC, None), (LAUNCH, 1.25), (STATUS, 1.25 if hosts == 32 else None)):
         against = f"{name} / {BARE}, {hosts} hosts"
-        ratio = found[name].median / bare
-        figures.append(Figure("fan-out", against, ratio, "×", target, _spread(found[name]), REACHED))
+        ratio = timings[name].median / bare
+        figures.append(Figure("fan-out", against, ratio, "×", target, _spread(timings[name]), REACHED))
     return figures
 
 
 def _beside_peers(place: Path, hosts: int, rounds: int) -> list[Figure]:
-    """The work of `peers/`: render a template, send it, run it, run one more command."""
+    """Compare with `peers/`: render a template, send it, run it, run one more command."""
     inventory, peers = str(loopback.inventory(place, hosts)), ROOT / "benchmarks" / "peers"
-    listed = place / "pyinfra_hosts.py"
+    pyinfra_hosts = place / "pyinfra_hosts.py"
     settings = {"ssh_user": "root", "ssh_key": str(place / "key"), "ssh_known_hosts_file": str(place / "known_hosts")}
     entries = [(f"h{index:04d}", {"ssh_hostname": loopback.address(index), **settings}) for index in range(hosts)]
-    listed.write_text(f"hosts = {entries!r}\n")
+    pyinfra_hosts.write_text(f"hosts = {entries!r}\n")
     commands: dict[str, Sequence[str | Path]] = {
         MORE: [PYTHON, "-m", "benchmarks.product_fan_out", inventory, "--more"],
-        PYINFRA: [_beside(PYTHON, "pyinfra"), "-y", listed, peers / "pyinfra_deploy.py"],
+        PYINFRA: [_beside(PYTHON, "pyinfra"), "-y", pyinfra_hosts, peers / "pyinfra_deploy.py"],
         ANSIBLE: [_beside(PYTHON, "ansible-playbook"), "-f", str(hosts), "-i", inventory, peers / "playbook.yaml"],
     }
-    found = _timed(commands, rounds, place)
+    timings = _timed(commands, rounds, place)
     return [
-        Figure("fan-out", f"{MORE} / {name}, {hosts} hosts", found[MORE].median / found[name].median, "×", target,
-               f"{_spread(found[MORE])} / {_spread(found[name])}")
+        Figure("fan-out", f"{MORE} / {name}, {hosts} hosts", timings[MORE].median / timings[name].median, "×", target,
+               f"{_spread(timings[MORE])} / {_spread(timings[name])}")
         for name, target in ((PYINFRA, 0.4), (ANSIBLE, 0.1))
     ]  # fmt: skip
 
 
 def _many(place: Path) -> list[Figure]:
-    """A thousand hosts, once: it fails where a thread or a descriptor is left."""
+    """Measure a thousand hosts, once. Raises RuntimeError where a thread or a descriptor is left."""
     inventory = str(loopback.inventory(place, MANY))
     argv = [PYTHON, "-m", "benchmarks.product_fan_out", inventory, "--leaks"]
     seconds, cpu, memory = run_timed(argv, cwd=ROOT, env=_environment(place))
@@ -97,12 +97,12 @@ def _timed(commands: Mapping[str, Sequence[str | Path]], rounds: int, place: Pat
 
 
 def _environment(place: Path) -> dict[str, str]:
-    """Nothing of the person's who runs it; Ansible's modules keep their files where we remove them."""
+    """Return a fresh environment; Ansible's modules keep their files in a home that is removed."""
     home = place / "operator"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
-    given = {"ANSIBLE_HOST_KEY_CHECKING": "True", "ANSIBLE_HOME": str(home), "ANSIBLE_LOCALHOST_WARNING": "False"}
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **given}
+    settings = {"ANSIBLE_HOST_KEY_CHECKING": "True", "ANSIBLE_HOME": str(home), "ANSIBLE_LOCALHOST_WARNING": "False"}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **settings}
 
 
 def _beside(python: str, program: str) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark found, beside what is wanted of it."""
+"""The figures of a benchmark and their targets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GROSS = 2.0
-"""In CI, on a machine that others use, only twice the target is a failure."""
+"""In CI, on a shared machine, only twice the target is a failure."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """One measured number; less is better. `unit` is × where it is a ratio of medians.
 
-    `target` None: it is shown for comparison, and nothing is wanted of it.
+    `target` None: it is shown for comparison only.
     """
 
     benchmark: str
@@ -23,31 +23,32 @@ class Figure:
     target: float | None = None
     detail: str = ""
     reached: float | None = None
-    """What is reached where the target is not (README.md says why): the reduced run compares with that."""
+    """What is reached where the target is not (docs/internals/benchmarks.md says why); --quick compares with it."""
 
     @property
     def met(self) -> bool:
+        """Return whether the target is met."""
         return self.target is None or self.value <= self.target
 
     @property
     def gross(self) -> bool:
-        """Whether it is so far off that no busy machine explains it."""
+        """Return whether it is so far off that a busy machine does not explain it."""
         return self.target is not None and self.value > GROSS * max(self.target, self.reached or 0.0)
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as a table in Markdown."""
+    """Return the figures as a table in Markdown."""
     rows = ["| benchmark | what | found | wanted | |", "|---|---|---|---|---|"]
-    for each in figures:
-        wanted = "" if each.target is None else f"≤ {number(each.target)} {each.unit}"
-        mark = "" if each.target is None else "✓" if each.met else "✗"
-        detail = f" ({each.detail})" if each.detail else ""
+    for figure in figures:
+        wanted = "" if figure.target is None else f"≤ {number(figure.target)} {figure.unit}"
+        mark = "" if figure.target is None else "✓" if figure.met else "✗"
+        detail = f" ({figure.detail})" if figure.detail else ""
         rows.append(
-            f"| {each.benchmark} | {each.what} | {number(each.value)} {each.unit}{detail} | {wanted} | {mark} |"
+            f"| {figure.benchmark} | {figure.what} | {number(figure.value)} {figure.unit}{detail} | {wanted} | {mark} |"
         )
     return "\n".join(rows)
 
 
 def number(value: float) -> str:
-    """Three digits, of which none is noise: 0.123, 1.23, 12.3, 123."""
+    """Format a number with three digits: 0.123, 1.23, 12.3, 123."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

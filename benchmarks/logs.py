@@ -1,4 +1,4 @@
-"""Logs: brought to the operator's disk beside `ssh host tar c | tar x`, and followed while they grow.
+"""Time collecting logs beside `ssh host tar c | tar x`, and following them while they grow.
 
 python -m benchmarks.logs [--quick] [--json FILE]                       collecting
 python -m benchmarks.loopback benchmarks.logs [--quick] [--json FILE]   following
@@ -60,7 +60,7 @@ def _one_host(place: Path, size: int, rounds: int) -> list[Figure]:
 
 
 def _side_by_side(operator: Operator, lab: Lab, rounds: int) -> tuple[float, float]:
-    """Medians of ours and of tar's, in turn; what comes is the same."""
+    """Return the medians of our command and of tar, run in turn. Raises RuntimeError where the copies differ."""
     ours, theirs = [], []
     for _ in range(rounds):
         shutil.rmtree(operator.place / "ours", ignore_errors=True)
@@ -69,12 +69,12 @@ def _side_by_side(operator: Operator, lab: Lab, rounds: int) -> tuple[float, flo
         theirs.append(_tar(lab, operator.place / "theirs"))
         mine = next((operator.place / "ours").rglob("engine.log"))
         if subprocess.run(["cmp", mine, operator.place / "theirs/engine.log"], check=False).returncode:
-            raise RuntimeError("what was collected is not what is there")
+            raise RuntimeError("the collected log differs from the one on the host")
     return statistics.median(ours), statistics.median(theirs)
 
 
 def _rates(size: int, seconds: tuple[float, float]) -> str:
-    return " / ".join(f"{size / MEGABYTE / each:.0f} MB/s" for each in seconds)
+    return " / ".join(f"{size / MEGABYTE / median:.0f} MB/s" for median in seconds)
 
 
 def _collect(operator: Operator) -> tuple[float, float, int]:
@@ -124,21 +124,21 @@ def _write_logs(lab: Lab, size: int) -> None:
 
 
 def _lines(numbers: Iterable[int]) -> Iterable[str]:
-    """Lines as vLLM logs them; no two are alike."""
+    """Yield lines as vLLM logs them; no two are alike."""
     for at in numbers:
         yield LINE.format(pid=1000 + at * 7919 % 9000, minute=at // 60 % 60, second=at % 60, at=at)
 
 
 def measure_following(quick: bool) -> list[Figure]:
-    """In the network of `loopback`: every line has to come, in its order, while as many are written."""
+    """Measure the client's CPU while it follows all hosts of `loopback`'s network; every line has to come, in order."""
     seconds = 3 if quick else SECONDS
     with tempfile.TemporaryDirectory(prefix="fsd-bench-", dir=loopback.PLACES) as folder:
         place = Path(folder)
         with loopback.hosts(place, FOLLOWED) as inventory:
             folders = [place / "home" / LOGS.format(f"h{at:04d}") for at in range(FOLLOWED)]
-            for each in folders:
-                each.mkdir(parents=True)
-                (each / "engine.log").touch()
+            for log_folder in folders:
+                log_folder.mkdir(parents=True)
+                (log_folder / "engine.log").touch()
             cpu = _follow(place, inventory, folders, seconds)
     what = f"logs -f of {FOLLOWED} hosts, {LINES_A_SECOND} lines/s each: client's CPU"
     detail = f"{FOLLOWED * LINES_A_SECOND * seconds:,} lines, none lost"
@@ -146,47 +146,46 @@ def measure_following(quick: bool) -> list[Figure]:
 
 
 def _follow(place: Path, inventory: Path, folders: list[Path], seconds: int) -> float:
-    """Seconds of CPU that the client takes for the lines of so many seconds. RuntimeError where one is missing."""
+    """Return the client's CPU seconds for the lines of so many seconds. Raises RuntimeError where one is missing."""
     expected = LINES_A_SECOND * seconds
     argv: list[str | Path] = [*PRODUCT, "logs", "-f", "--json", "--tail", "0", "-i", inventory, "--name", "bench"]
     env = {"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(ROOT)}
-    heard = place / "heard.jsonl"
+    received = place / "received.jsonl"
     with (
-        heard.open("wb") as file,
+        received.open("wb") as file,
         subprocess.Popen(argv, stdout=file, stderr=subprocess.DEVNULL, env=env, cwd=place) as following,
     ):
-        _first_lines(folders, heard)
+        _first_lines(folders, received)
         before = _cpu(following.pid)
         _write_in_time(folders, seconds)
         deadline = time.monotonic() + 30
-        while heard.read_bytes().count(b"\n") < FOLLOWED * expected and time.monotonic() < deadline:
+        while received.read_bytes().count(b"\n") < FOLLOWED * expected and time.monotonic() < deadline:
             time.sleep(0.5)
         cpu = _cpu(following.pid) - before
         following.send_signal(signal.SIGINT)
         following.wait(30)
     for at in range(FOLLOWED):
-        found = subprocess.run(
-            ["grep", "-c", f'"h{at:04d}".*Avg', heard], capture_output=True, text=True, check=False
-        ).stdout
-        if int(found) != expected:
-            raise RuntimeError(f"h{at:04d}: {found} of {expected} lines came")
+        argv = ["grep", "-c", f'"h{at:04d}".*Avg', received]
+        count = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        if int(count) != expected:
+            raise RuntimeError(f"h{at:04d}: {count} of {expected} lines came")
     return cpu
 
 
-def _first_lines(folders: list[Path], heard: Path) -> None:
-    """Write a line at a time until all hosts are heard: from then on every line counts."""
+def _first_lines(folders: list[Path], received: Path) -> None:
+    """Write a line at a time until lines of all hosts have come: from then on every line counts."""
     deadline = time.monotonic() + 60
-    while len({line.split(b'"')[3] for line in heard.read_bytes().splitlines()}) < len(folders):
+    while len({line.split(b'"')[3] for line in received.read_bytes().splitlines()}) < len(folders):
         if time.monotonic() > deadline:
             raise TimeoutError("not every host is followed")
-        for each in folders:
-            with (each / "engine.log").open("a") as file:
+        for folder in folders:
+            with (folder / "engine.log").open("a") as file:
                 file.write("a first line\n")
         time.sleep(0.5)
 
 
 def _write_in_time(folders: list[Path], seconds: int) -> None:
-    files = [(each / "engine.log").open("a", buffering=1 << 20) for each in folders]
+    files = [(folder / "engine.log").open("a", buffering=1 << 20) for folder in folders]
     began, step = time.monotonic(), LINES_A_SECOND // 10
     for tick in range(seconds * 10):
         text = "".join(_lines(range(tick * step, (tick + 1) * step)))

@@ -1,4 +1,4 @@
-"""As many hosts as wanted behind one sshd: every address of 127.0.0.0/8, in a network of its own.
+"""Hosts behind one sshd: any number of addresses of 127.0.0.0/8, in a network of its own.
 
 `python -m benchmarks.loopback MODULE ARGUMENTS…` runs a module where that network is the only one.
 """
@@ -37,22 +37,22 @@ Subsystem sftp internal-sftp
 
 
 def isolated(module: str, arguments: list[str]) -> int:
-    """Run `python -m module` in a network namespace of its own, whose loopback is up; its exit status. Needs root."""
+    """Run `python -m module` in a network namespace of its own; return its exit status. Needs root."""
     words = shlex.join([sys.executable, "-m", module, *arguments])
     argv = ["unshare", "--net", "sh", "-c", f"ip link set lo up && exec {words}"]
     return subprocess.run(argv, env={**os.environ, ISOLATED: "1"}, check=False).returncode
 
 
 def is_isolated() -> bool:
-    """Whether this process is in such a network."""
+    """Return whether this process runs in such a network."""
     return os.environ.get(ISOLATED) == "1"
 
 
 @contextmanager
 def hosts(folder: Path, count: int) -> Iterator[Path]:
-    """An sshd that is `count` hosts, for the length of the block; yields an inventory in Ansible's form.
+    """Run an sshd that serves `count` hosts during the block; yield an inventory in Ansible's form.
 
-    They have processes and a /tmp of their own, so `folder` has to lie elsewhere (PLACES).
+    The hosts have processes and a /tmp of their own, so `folder` has to lie elsewhere (PLACES).
     """
     for name in ("key", "host_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
@@ -74,17 +74,17 @@ def hosts(folder: Path, count: int) -> Iterator[Path]:
 
 
 def inventory(folder: Path, count: int) -> Path:
-    """An inventory of the first `count` hosts, and a known_hosts file with them."""
+    """Write an inventory of the first `count` hosts, and a known_hosts file with them; return the inventory."""
     public = (folder / "host_key.pub").read_text().split()
     known_hosts = folder / "known_hosts"
     addresses = [address(index) for index in range(count)]
-    known_hosts.write_text("".join(f"{each} {public[0]} {public[1]}\n" for each in addresses))
+    known_hosts.write_text("".join(f"{host} {public[0]} {public[1]}\n" for host in addresses))
     path = folder / f"hosts-{count}.yaml"
-    listed = "".join(f"    h{index:04d}: {{ansible_host: {each}}}\n" for index, each in enumerate(addresses))
+    entries = "".join(f"    h{index:04d}: {{ansible_host: {host}}}\n" for index, host in enumerate(addresses))
     path.write_text(
         "all:\n  vars:\n    ansible_user: root\n    ansible_python_interpreter: /usr/bin/python3\n"
         f"    ansible_ssh_private_key_file: {folder}/key\n"
-        f"    ansible_ssh_common_args: -o UserKnownHostsFile={known_hosts}\n  hosts:\n{listed}"
+        f"    ansible_ssh_common_args: -o UserKnownHostsFile={known_hosts}\n  hosts:\n{entries}"
     )
     return path
 

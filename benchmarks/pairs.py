@@ -1,4 +1,4 @@
-"""Times commands side by side: one round runs each of them once, so that what else the machine does hits all alike."""
+"""Time commands side by side: a round runs each of them once, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Timing:
-    """What a command took, a figure for each round: seconds of wall time, seconds of CPU time, and the most memory in
-    bytes. CPU and memory are those of the command and what it started and waited for."""
+    """The cost of a command in each round: seconds of wall time, seconds of CPU time, and peak memory in bytes.
+
+    CPU time and memory include what the command started and waited for.
+    """
 
     name: str
     seconds: tuple[float, ...]
@@ -25,6 +27,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Return the median of the wall times in seconds."""
         return statistics.median(self.seconds)
 
     def __str__(self) -> str:
@@ -40,24 +43,28 @@ def time_side_by_side(
 
     Raises RuntimeError when one fails.
     """
-    taken: dict[str, list[tuple[float, float, int]]] = {name: [] for name in commands}
+    costs: dict[str, list[tuple[float, float, int]]] = {name: [] for name in commands}
     for number in range(rounds + warm):
         for name, argv in commands.items():
-            found = run_timed(argv, cwd=cwd, env=env)
+            cost = run_timed(argv, cwd=cwd, env=env)
             if number or not warm:
-                taken[name].append(found)
-    return {name: Timing(name, *map(tuple, zip(*each, strict=True))) for name, each in taken.items()}
+                costs[name].append(cost)
+    return {name: Timing(name, *map(tuple, zip(*measured, strict=True))) for name, measured in costs.items()}
 
 
 def run_timed(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> tuple[float, float, int]:
-    """Seconds, seconds of CPU, and the most bytes of memory of one command. Raises RuntimeError with what it said."""
-    with tempfile.TemporaryFile("w+") as said:
+    """Run a command; return its seconds, CPU seconds and peak memory in bytes. Raises RuntimeError with its output."""
+    with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
-        with subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:
+        with subprocess.Popen(
+            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as process:
             _, status, usage = os.wait4(process.pid, 0)
             took = time.monotonic() - began
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(f"exit status {process.returncode}: {shlex.join(map(str, argv))}\n{said.read()[-4000:]}")
+            output.seek(0)
+            raise RuntimeError(
+                f"exit status {process.returncode}: {shlex.join(map(str, argv))}\n{output.read()[-4000:]}"
+            )
     return took, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10

@@ -1,4 +1,4 @@
-"""The figures that have a target, as a picture: a bar for each, and a line where the target is."""
+"""Draw the figures that have a target: a bar for each, and a line at the target."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from xml.sax.saxutils import escape
 from benchmarks.figures import Figure, number
 
 ROW, LABELS, UNIT, LONGEST = 22, 470, 160, 3.0
-"""Pixels of a row and of its label; pixels of the target; a bar ends at so many times the target."""
+"""Pixels of a row, of its label and of the target; how many times the target the longest bar is."""
 
 
 def plot(figures: Sequence[Figure]) -> str:
-    """An SVG document."""
-    shown = [each for each in figures if each.target]
+    """Return an SVG document."""
+    shown = [figure for figure in figures if figure.target]
     width, height = int(LABELS + UNIT * LONGEST + 140), ROW * (len(shown) + 2)
-    rows = [_row(each, ROW * (at + 1)) for at, each in enumerate(shown)]
+    rows = [_row(figure, ROW * (at + 1)) for at, figure in enumerate(shown)]
     line = LABELS + UNIT
     return "\n".join(
         [

@@ -1,9 +1,8 @@
-"""What `run` does with a stage of its plan, on every host of an inventory: connect, send the scripts, run them, read
-the results.
+"""Do what `run` does for a stage of its plan: connect to every host, send the scripts, run them, read the results.
 
 python -m benchmarks.product_fan_out HOSTS_YAML [--more] [--leaks]
 
-`--more` runs one more command on each; `--leaks` fails where a thread or a file descriptor is left afterwards.
+`--more` runs one more command on each; `--leaks` fails where a thread or a file descriptor is left at the end.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ def main(path: str, *, more: bool, leaks: bool) -> int:
         def work(host: Host) -> list[str]:
             return _launch(fleet, host, templates.render("hello.sh.j2", host=host.name, now=time.time), more)
 
-        answers = fleet.map(work)
-    for name, said in answers.items():
-        if said != [f"hello from {name}"]:
-            sys.stderr.write(f"{name}: {said}\n")
+        results = fleet.map(work)
+    for name, lines in results.items():
+        if lines != [f"hello from {name}"]:
+            sys.stderr.write(f"{name}: {lines}\n")
             return 1
     return _left(before) if leaks else 0
 
 
 def _launch(fleet: Fleet, host: Host, script: str, more: bool) -> list[str]:
-    """As `deploy/launch.py` does it, but for Ray's temporary directory: these hosts share their /tmp."""
+    """Launch as `deploy/launch.py` does, except for Ray's temporary directory: these hosts share their /tmp."""
     args = {
         "deployment": DEPLOYMENT,
         "host": host.name,
@@ -69,7 +68,7 @@ def _launch(fleet: Fleet, host: Host, script: str, more: bool) -> list[str]:
 
 
 def _left(before: tuple[int, int]) -> int:
-    """Threads and descriptors that were not there before; Paramiko's threads see within 0.1 s that they are closed."""
+    """Return how many threads and descriptors are new; wait for Paramiko's threads, which end within 0.1 s."""
     deadline = Deadline(5)
     while True:
         left = threading.active_count() - before[0] + len(os.listdir("/proc/self/fd")) - before[1]

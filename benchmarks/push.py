@@ -1,4 +1,4 @@
-"""`push` to lab hosts whose links are shaped, beside rsync to one after another, and to all at the same time.
+"""Time `push` to lab hosts with shaped links beside rsync, one after another and to all at the same time.
 
 The operator is a lab host, too: its uplink is as narrow as theirs. As root, with rsync.
 
@@ -21,13 +21,13 @@ from tests.lab import Host, Lab
 
 REPOSITORY = Path(__file__).parent.parent
 TARGET = 1.5
-"""To all hosts in no more than so many times what one takes (issue 6)."""
+"""The time for all hosts may be so many times that for one host."""
 PLACE = "/srv/pushed"
 MODEL = "/dev/shm/model"
 
 
 class Bench:
-    """A lab, the operator's place in it, and what is typed there."""
+    """A lab, and the commands that are run on its operator's host."""
 
     def __init__(self, lab: Lab, size: int) -> None:
         *self.hosts, self.operator = lab.hosts
@@ -40,7 +40,7 @@ class Bench:
         self.operator.run(f"echo '{{}}' > {MODEL}/config.json")
 
     def push(self, hosts: list[Host]) -> float:
-        """Seconds of `push` to one or to all."""
+        """Return the seconds of `push` to one host or to all."""
         inventory = self._one if len(hosts) == 1 else self._all
         python = REPOSITORY / ".venv/bin/python"
         return self._time(
@@ -48,13 +48,13 @@ class Bench:
         )
 
     def rsync(self, hosts: list[Host], *, together: bool) -> float:
-        """Seconds of rsync from the operator to each."""
+        """Return the seconds of rsync from the operator to each host."""
         ssh = f"ssh -F none -o IdentityFile={self._lab.identity_file} -o UserKnownHostsFile={self._lab.known_hosts}"
         lines = [f"rsync -a -e '{ssh}' {MODEL}/ root@{host.address}:{PLACE}/" for host in hosts]
         return self._time((" & " if together else " && ").join(lines) + (" & wait" if together else ""), hosts)
 
     def _time(self, command: str, hosts: list[Host]) -> float:
-        """Run it on the operator's host, with nothing on the others; see that everything came."""
+        """Run a command on the operator's host, with nothing on the others; require that everything came."""
         for host in self.hosts:
             host.run(f"rm -rf {PLACE}")
         began = time.monotonic()
@@ -63,12 +63,12 @@ class Bench:
         wanted = self.operator.run(f"sha256sum < {MODEL}/model.safetensors").stdout
         for host in hosts:
             assert host.run(f"sha256sum < {PLACE}/model.safetensors").stdout == wanted, (
-                f"{host.name} has something else"
+                f"{host.name} has a different file"
             )
         return took
 
     def push_again(self) -> float:
-        """Seconds of a push where everything is there."""
+        """Return the seconds of a push where everything is there already."""
         python = REPOSITORY / ".venv/bin/python"
         began = time.monotonic()
         self.operator.run(f"cd {REPOSITORY} && {python} -m flagscale_deploy push -q {MODEL} {PLACE} -i {self._all}")
@@ -76,7 +76,7 @@ class Bench:
 
 
 def measure(hosts: int, mbit: float, size: int, rounds: int, rsync: bool) -> dict[str, list[float]]:
-    """Seconds of each, in rounds; rsync to many takes long, and is measured once."""
+    """Return the seconds of each way, in rounds; rsync to many takes long and is measured once."""
     with Lab(hosts=hosts + 1, mounts=[REPOSITORY, *mounts(REPOSITORY / ".venv")]) as lab:
         bench = Bench(lab, size)
         for host in lab.hosts:
@@ -86,15 +86,15 @@ def measure(hosts: int, mbit: float, size: int, rounds: int, rsync: bool) -> dic
             f"push to {hosts} hosts": lambda: bench.push(bench.hosts),
             "the same again": bench.push_again,
         }
-        taken: dict[str, list[float]] = {name: [] for name in ways}
+        seconds_of: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
-                taken[name].append(way())
+                seconds_of[name].append(way())
         if rsync:
-            taken["rsync to one host"] = [bench.rsync(bench.hosts[:1], together=False) for _ in range(rounds)]
-            taken[f"rsync to {hosts}, in parallel"] = [bench.rsync(bench.hosts, together=True)]
-            taken[f"rsync to {hosts}, one after another"] = [bench.rsync(bench.hosts, together=False)]
-        return taken
+            seconds_of["rsync to one host"] = [bench.rsync(bench.hosts[:1], together=False) for _ in range(rounds)]
+            seconds_of[f"rsync to {hosts}, in parallel"] = [bench.rsync(bench.hosts, together=True)]
+            seconds_of[f"rsync to {hosts}, one after another"] = [bench.rsync(bench.hosts, together=False)]
+        return seconds_of
 
 
 def main(argv: list[str]) -> int:
@@ -105,17 +105,17 @@ def main(argv: list[str]) -> int:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--no-rsync", action="store_true")
     options.add_argument("--json", type=Path)
-    asked = options.parse_args(argv)
-    taken = measure(asked.hosts, asked.mbit, asked.size, asked.rounds, not asked.no_rsync)
-    one = statistics.median(taken["push to one host"])
-    sys.stdout.write(f"{asked.size} MiB, links of {asked.mbit:g} Mbit/s, load {os.getloadavg()[0]:.1f}\n")
-    for name, seconds in taken.items():
+    arguments = options.parse_args(argv)
+    seconds_of = measure(arguments.hosts, arguments.mbit, arguments.size, arguments.rounds, not arguments.no_rsync)
+    single = statistics.median(seconds_of["push to one host"])
+    sys.stdout.write(f"{arguments.size} MiB, links of {arguments.mbit:g} Mbit/s, load {os.getloadavg()[0]:.1f}\n")
+    for name, seconds in seconds_of.items():
         median = statistics.median(seconds)
         spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
-        sys.stdout.write(f"{name:32} {median:7.2f} s  ({spread})  {median / one:5.2f} ×\n")
-    if asked.json:
-        asked.json.write_text(json.dumps(taken, indent=2) + "\n")
-    return 0 if statistics.median(taken[f"push to {asked.hosts} hosts"]) <= TARGET * one else 1
+        sys.stdout.write(f"{name:32} {median:7.2f} s  ({spread})  {median / single:5.2f} ×\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(seconds_of, indent=2) + "\n")
+    return 0 if statistics.median(seconds_of[f"push to {arguments.hosts} hosts"]) <= TARGET * single else 1
 
 
 if __name__ == "__main__":

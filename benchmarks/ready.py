@@ -1,4 +1,4 @@
-"""Time to ready: from `run` until Ray is complete on four hosts, and until a first token came from vLLM over two.
+"""Time `run` until Ray is complete on four hosts, and until the first token of vLLM over two.
 
 python -m benchmarks.ready [--json FILE]
 """
@@ -27,7 +27,7 @@ TOLERATED_SECONDS = 1.0
 """What checking, planning and counting may add to the slowest `ray start`."""
 PORT = 4567
 ROUNDS = 1
-"""A minute and two of them; those of a day were alike (README.md)."""
+"""Each takes a minute or two, and varies little (docs/internals/benchmarks.md)."""
 SCRIPTS = Path(__file__).parent / "peers"
 
 
@@ -43,7 +43,7 @@ def _ray_on_four(place: Path, rounds: int) -> list[Figure]:
     with Lab(hosts=4, gpus=1, mounts=[*mounts(venv), *standing.mounts]) as lab:
         path = f'export PATH={standing.command}:"$PATH"'
         operator = stood_in(place, lab, venv, 1, "on", before_start=path)
-        operator("check", "-q")  # vLLM's own parser is asked once for a command line, and remembered
+        operator("check", "-q")  # vLLM's own parser reads a command line once; the result is cached
         whole, sequential, slowest = [], [], []
         for _ in range(rounds):
             whole.append(_until_ray_is_complete(operator))
@@ -52,11 +52,11 @@ def _ray_on_four(place: Path, rounds: int) -> list[Figure]:
             sequential.append(sum(starts))
             slowest.append(max(starts))
             everywhere(lab, RAY_STOP.format(venv=venv))
-    ours, one, others = map(statistics.median, (whole, slowest, sequential))
+    ours, single, others = map(statistics.median, (whole, slowest, sequential))
     what = "run until Ray is complete"
     return [
-        Figure("ready", f"{what}, 4 hosts / (slowest ray start + 1 s)", ours / (one + TOLERATED_SECONDS), "×", 1.3,
-               f"{ours:.1f} s; {one:.1f} s"),
+        Figure("ready", f"{what}, 4 hosts / (slowest ray start + 1 s)", ours / (single + TOLERATED_SECONDS), "×", 1.3,
+               f"{ours:.1f} s; {single:.1f} s"),
         Figure("ready", f"{what} / the same starts one after another", ours / others, "×", 0.5, f"{others:.1f} s"),
     ]  # fmt: skip
 
@@ -65,12 +65,12 @@ def _until_ray_is_complete(operator: Operator) -> float:
     began = time.time()
     operator("run", "-q")
     events = max(operator.place.glob("outputs/*/runs/*/events.jsonl"), key=lambda path: path.parent.name)
-    said = [json.loads(line) for line in events.read_text().splitlines()]
-    return float(max(each["at"] for each in said if each["stage"] == "ray-nodes") - began)
+    records = [json.loads(line) for line in events.read_text().splitlines()]
+    return float(max(record["at"] for record in records if record["stage"] == "ray-nodes") - began)
 
 
 def _ray_start(host: Host, head: Host, venv: Path) -> float:
-    """One host's `ray start` over ssh, by itself."""
+    """Return the seconds of one host's `ray start` over ssh, by itself."""
     role = "--head --port=6379" if host is head else f"--address={head.address}:6379"
     began = time.monotonic()
     host.ssh(
@@ -99,14 +99,14 @@ def _token_of_two(place: Path, rounds: int) -> list[Figure]:
             everywhere(lab, RAY_STOP.format(venv=venv))
             return took
 
-        product()  # vLLM looks at a model's class once, 10 s, and remembers it; so does our check of its flags
+        product()  # vLLM inspects a model's class once, 10 s, and caches it; so does our check of its flags
         ours, theirs = _in_turn(rounds, product, script)
     what = "run until the first token, 2 hosts with vLLM / a shell script"
     return [Figure("ready", what, ours / theirs, "×", 1.15, f"{ours:.1f} s / {theirs:.1f} s")]
 
 
 def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
-    """Medians of acts that are done in turn."""
+    """Return the medians of the times of functions that are called in turn."""
     taken: list[list[float]] = [[] for _ in acts]
     for _ in range(rounds):
         for act, seconds in zip(acts, taken, strict=True):
@@ -115,10 +115,10 @@ def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
 
 
 def _by_hand(lab: Lab, venv: Path, model: Path) -> float:
-    """`peers/two_hosts.sh`; the seconds until it has its token."""
+    """Run `peers/two_hosts.sh`; return the seconds until it has its token."""
     head, worker = lab.hosts
-    given = [head.address, worker.address, str(venv), str(model), str(PORT)]
-    argv = ["bash", str(SCRIPTS / "two_hosts.sh"), *given, *head.ssh_argv()[:-1]]
+    arguments = [head.address, worker.address, str(venv), str(model), str(PORT)]
+    argv = ["bash", str(SCRIPTS / "two_hosts.sh"), *arguments, *head.ssh_argv()[:-1]]
     began = time.monotonic()
     done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     took = time.monotonic() - began

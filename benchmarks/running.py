@@ -1,4 +1,4 @@
-"""What benchmarks have in common: where they are, and what becomes of their figures."""
+"""The common part of all benchmarks: paths, options, and the output of figures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PYTHON = sys.executable
 PRODUCT = [PYTHON, "-m", "flagscale_deploy"]
 
 Measure = Callable[[bool], list[Figure]]
-"""Takes its figures; with True those of a reduced run, in seconds."""
+"""Takes figures; with True, those of a quick run."""
 
 
 def bench(measure: Measure, arguments: list[str]) -> int:
-    """Measure, print the table, write JSON where it is asked for. 1 where a target is missed (`--quick`: by far)."""
+    """Measure, print the table, and write JSON with `--json`; return 1 if a target is missed (`--quick`: by far)."""
     options = argparse.ArgumentParser()
-    options.add_argument("--quick", action="store_true", help="fewer rounds and hosts; fail at twice the target only")
+    options.add_argument("--quick", action="store_true", help="fewer rounds and hosts; fail only at twice the target")
     options.add_argument("--json", type=Path)
-    asked = options.parse_args(arguments)
-    figures = measure(asked.quick)
+    parsed = options.parse_args(arguments)
+    figures = measure(parsed.quick)
     sys.stdout.write(table(figures) + "\n")
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
-    return int(any(each.gross if asked.quick else not each.met for each in figures))
+    if parsed.json:
+        parsed.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    return int(any(figure.gross if parsed.quick else not figure.met for figure in figures))

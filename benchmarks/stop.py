@@ -1,4 +1,4 @@
-"""Stop: from the command to the proof that everything is gone, with an engine that honours SIGTERM at once.
+"""Time `stop`, from the command to the proof that everything is gone, with an engine that ends at SIGTERM at once.
 
 python -m benchmarks.stop [--quick] [--json FILE]
 """
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.deployment import Operator, everywhere, gone, stood_in
+from benchmarks.deployment import Operator, everywhere, require_gone, stood_in
 from benchmarks.figures import Figure
 from benchmarks.running import bench
 from tests.environments.build import mounts, node_environment
@@ -27,17 +27,17 @@ for i in $(seq 50); do
   sleep 0.1
 done
 """
-"""What people do: end the engine, `ray stop`, look, and SIGKILL what is still there."""
+"""The usual way by hand: end the engine, `ray stop`, look, and SIGKILL what is still there."""
 
 
 def measure(quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
         standing = stand_in.build(place / "environment")
-        found = {hosts: _without_ray(place / str(hosts), hosts, standing, 2 if quick else 3) for hosts in (2, 8)}
+        medians = {hosts: _without_ray(place / str(hosts), hosts, standing, 2 if quick else 3) for hosts in (2, 8)}
         figures = [
-            Figure("stop", "stop, 2 hosts serving without Ray", found[2], "s", 3.0),
-            Figure("stop", "stop, 8 hosts / 2 hosts", found[8] / found[2], "×", 1.5, f"{found[8]:.2f} s"),
+            Figure("stop", "stop, 2 hosts serving without Ray", medians[2], "s", 3.0),
+            Figure("stop", "stop, 8 hosts / 2 hosts", medians[8] / medians[2], "×", 1.5, f"{medians[8]:.2f} s"),
         ]
         if not quick:
             ours, theirs = _with_ray(place / "ray", standing, 2)
@@ -56,7 +56,7 @@ def _without_ray(place: Path, hosts: int, standing: stand_in.StandIn, rounds: in
 
 
 def _with_ray(place: Path, standing: stand_in.StandIn, rounds: int) -> tuple[float, float]:
-    """Ours, and that of `ray stop` plus kill, in turn."""
+    """Return the median times of our `stop` and of `ray stop` plus kill, run in turn."""
     place.mkdir()
     venv = node_environment()
     with Lab(hosts=2, gpus=1, mounts=[*mounts(venv), *standing.mounts]) as lab:
@@ -73,9 +73,9 @@ def _with_ray(place: Path, standing: stand_in.StandIn, rounds: int) -> tuple[flo
 
 def _stop(operator: Operator, lab: Lab) -> float:
     operator("run", "-q")
-    known = lab.processes("bench")
+    before = lab.processes("bench")
     took = operator("stop", "-q")
-    gone([left for left in lab.leftovers("bench", known) if left.kind != "directory"])
+    require_gone([left for left in lab.leftovers("bench", before) if left.kind != "directory"])
     return took
 
 

@@ -1,4 +1,4 @@
-"""The tool itself: how long it takes where no host is slow.
+"""Time the tool itself, without any host.
 
 python -m benchmarks.tool [--quick] [--json FILE]
 """
@@ -26,14 +26,14 @@ LIMITS = {"--help": 0.15, "plan --offline, 1000 hosts": 1.0}
 
 
 def measure(quick: bool) -> list[Figure]:
-    """Wall time; in the reduced run CPU time, in which other work of the machine counts little."""
+    """Measure wall time; in the quick run CPU time, on which other load of the machine has little influence."""
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
         inventory, config = place / "hosts.yaml", place / "qwen.yaml"
-        listed = (
+        entries = (
             f"- {{name: gpu{at:04d}, address: 10.0.{at // 250}.{at % 250 + 1}, gpus: 8}}\n" for at in range(HOSTS)
         )
-        inventory.write_text("hosts:\n" + "".join(listed))
+        inventory.write_text("hosts:\n" + "".join(entries))
         config.write_text(CONFIG)
         commands = {
             "python -c pass": [PYTHON, "-c", "pass"],
@@ -41,8 +41,8 @@ def measure(quick: bool) -> list[Figure]:
             "plan --offline, 1000 hosts": [*PRODUCT, "plan", "--offline", "-i", str(inventory), "-c", str(config)],
         }
         env = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
-        found = time_side_by_side(commands, 3 if quick else 9, cwd=place, env=env)
-    return [_figure(each, quick) for each in found.values()]
+        timings = time_side_by_side(commands, 3 if quick else 9, cwd=place, env=env)
+    return [_figure(timing, quick) for timing in timings.values()]
 
 
 def _figure(timing: Timing, quick: bool) -> Figure:

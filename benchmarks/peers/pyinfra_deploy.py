@@ -1,4 +1,4 @@
-"""The same work for pyinfra: render a template, send it, run it, run one more command."""
+"""Do the same work with pyinfra: render a template, send it, run it, run one more command."""
 
 import time
 from pathlib import Path
