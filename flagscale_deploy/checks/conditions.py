@@ -10,11 +10,10 @@ from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support.shell import join, quote
+from flagscale_deploy.support.units import counted
 
 Why = Callable[[Scene], str]
 """Why a check has nothing to look at, "" where it has."""
-
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def no_answer(scene: Scene) -> str:
@@ -134,11 +133,6 @@ def word(text: str) -> str:
     return quote(_printable(text))
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 host`, `4 hosts`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def passed(found: str) -> Finding:
     """What was found where nothing is wrong."""
     return Finding("", found, state="passed")
@@ -148,14 +142,6 @@ def summary(values: Iterable[object]) -> str:
     """`2.60.0 on 4 hosts`, or each value with the number of hosts that have it."""
     ranked = Counter(map(str, values)).most_common()
     return ", ".join(f"{value} on {counted(number, 'host')}" for value, number in ranked)
-
-
-def size(number: float) -> str:
-    """Bytes as people read them."""
-    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if number >= factor:
-            return f"{number / factor:.1f} {unit}"
-    return f"{int(number)} bytes"
 
 
 def at_worst(failing: bool) -> State:

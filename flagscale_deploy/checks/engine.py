@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from flagscale_deploy.checks.conditions import engines, model_of, no_plan, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.support.suggest import nearest
 
 
 def engine_arguments(scene: Scene) -> Iterator[Finding]:
@@ -18,12 +18,12 @@ def engine_arguments(scene: Scene) -> Iterator[Finding]:
         model = model_of(scene, instance)
         where = f"{model.where}: " if model and model.where else ""
         for flag in parsed.unknown:
-            near = get_close_matches(flag, parsed.known, 1, 0.6)
+            near = nearest(flag, parsed.known)
             yield Finding(
                 instance.driver,
                 f"{where}--{flag} is no flag of the vLLM there",
                 "flags that it knows",
-                f"did you mean --{near[0]}?" if near else "leave it out, or install the vLLM that has it",
+                f"did you mean --{near}?" if near else "leave it out, or install the vLLM that has it",
             )
         if parsed.broken:
             yield Finding(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import timedelta
 
 from flagscale_deploy.checks.conditions import at_worst, on
 from flagscale_deploy.checks.model import Finding, Scene
@@ -11,6 +10,7 @@ from flagscale_deploy.facts.model import Facts, GpuProcess
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.claims import held_gpus, others
 from flagscale_deploy.plan.placement import busy_gpus
+from flagscale_deploy.support.units import format_duration
 
 
 def gpu_busy(scene: Scene) -> Iterator[Finding]:
@@ -76,5 +76,5 @@ def _who(facts: Facts, index: int) -> str:
 def _describe(user: GpuProcess, clock: float) -> str:
     words = [f"pid {user.pid}", f"of {user.user}" if user.user else "", user.command[:80]]
     age = clock - user.since if user.since else 0.0
-    details = [f"{user.memory_mib} MiB", f"for {timedelta(seconds=int(age))}" if 0 < age < 1e9 else ""]
+    details = [f"{user.memory_mib} MiB", f"for {format_duration(age)}" if 0 < age < 1e9 else ""]
     return " ".join(filter(None, words)) + f" ({', '.join(filter(None, details))})"

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from flagscale_deploy.checks.conditions import (
-    at_worst,
-    counted,
-    engine_hosts,
-    engines,
-    no_answer,
-    no_plan,
-    on,
-    passed,
-    summary,
-)
+from flagscale_deploy.checks.conditions import at_worst, engine_hosts, engines, no_answer, no_plan, on, passed, summary
 from flagscale_deploy.checks.gpu_users import gpu_busy
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.facts.model import Gpu
 from flagscale_deploy.plan.placement import miscounted
 from flagscale_deploy.plan.software import odd_ones
+from flagscale_deploy.support.units import counted
 
 ALIKE_SHARE = 0.02
 """GPUs of one model tell memory sizes that differ by what firmware and ECC reserve, less than this."""

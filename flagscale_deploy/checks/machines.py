@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.conditions import counted, one_host, word
+from flagscale_deploy.checks.conditions import one_host, word
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.support.units import counted
 
 
 def distinct_hosts(scene: Scene) -> Iterator[Finding]:

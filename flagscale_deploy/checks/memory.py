@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import (
-    GIB,
-    MIB,
     engine_hosts,
     environment,
     no_answer,
@@ -22,12 +20,12 @@ from flagscale_deploy.checks.conditions import (
     on,
     passed,
     ray_hosts,
-    size,
     spanning,
 )
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.checks.rank_memory import ranks_of, ranks_on
 from flagscale_deploy.plan.model import InstancePlan
+from flagscale_deploy.support.units import GIB, MIB, format_size
 
 KILL_SHARE = 0.05
 RAY_SHM, QUEUE_SHM, RANK_SHM = 96 * MIB, 160 * MIB, 8 * MIB
@@ -50,8 +48,8 @@ def memory(scene: Scene) -> Iterator[Finding]:
             look = on(scene, name, "ps -eo pid,user,rss,args --sort=-rss | head")
             yield Finding(
                 name,
-                f"{size(facts.memory_available)} of {size(facts.memory_total)} available",
-                f"{size(need)}: {why}",
+                f"{format_size(facts.memory_available)} of {format_size(facts.memory_total)} available",
+                f"{format_size(need)}: {why}",
                 f"end what takes it: {look}" if facts.memory_total >= need else "choose a host that has as much",
             )
     yield from _least([facts.memory_available for facts in scene.facts.values()], "available")
@@ -75,8 +73,8 @@ def shared_memory(scene: Scene) -> Iterator[Finding]:
                 cure = on(scene, name, "ls -lS /dev/shm | head") + "   (and remove what is left over there)"
             yield Finding(
                 name,
-                f"{size(facts.shm_free)} of {size(facts.shm_total)} free in /dev/shm",
-                f"{size(need)} for {', '.join(why)}",
+                f"{format_size(facts.shm_free)} of {format_size(facts.shm_total)} free in /dev/shm",
+                f"{format_size(need)} for {', '.join(why)}",
                 cure,
             )
     yield from _least([facts.shm_free for facts in scene.facts.values()], "free")
@@ -98,7 +96,7 @@ def locked_memory(scene: Scene) -> Iterator[Finding]:
         facts = scene.facts[name]
         may_anyway = facts.uid == 0 and facts.user == "root"  # CAP_IPC_LOCK
         if not may_anyway and 0 <= facts.locked_memory < LOCKED:
-            found = f"ulimit -Hl is {size(facts.locked_memory)}, with InfiniBand"
+            found = f"ulimit -Hl is {format_size(facts.locked_memory)}, with InfiniBand"
             yield Finding(name, found, "unlimited", _raise_limit(scene, name, "memlock unlimited"))
 
 
@@ -109,8 +107,8 @@ def disk(scene: Scene) -> Iterator[Finding]:
             home = facts.home or "~"
             yield Finding(
                 name,
-                f"{size(facts.disk_free)} free in {home}",
-                size(DISK),
+                f"{format_size(facts.disk_free)} free in {home}",
+                format_size(DISK),
                 f"free some: {on(scene, name, 'du -xh --max-depth=2 ~ | sort -h | tail')}",
             )
     yield from _least([facts.disk_free for facts in scene.facts.values()], "free")
@@ -123,8 +121,8 @@ def tmp(scene: Scene) -> Iterator[Finding]:
         if facts.tmp_free < TMP_ROOMY and not told:
             yield Finding(
                 name,
-                f"{size(facts.tmp_free)} free in /tmp",
-                size(TMP_ROOMY),
+                f"{format_size(facts.tmp_free)} free in /tmp",
+                format_size(TMP_ROOMY),
                 f"free some: {on(scene, name, 'du -xh --max-depth=1 /tmp | sort -h | tail')}",
                 "failed" if facts.tmp_free < TMP else "warning",
             )
@@ -152,7 +150,7 @@ def _uses_infiniband(scene: Scene, instance: InstancePlan) -> bool:
 def _least(amounts: list[int], word: str) -> Iterator[Finding]:
     if amounts:
         least = min(amounts)
-        yield passed(f"{size(least)} or more {word}" if len(amounts) > 1 else f"{size(least)} {word}")
+        yield passed(f"{format_size(least)} or more {word}" if len(amounts) > 1 else f"{format_size(least)} {word}")
 
 
 def _no_infiniband(scene: Scene) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flagscale_deploy.checks.conditions import engines, model_of, no_plan, on, passed, size
+from flagscale_deploy.checks.conditions import engines, model_of, no_plan, on, passed
 from flagscale_deploy.checks.model import Finding, Scene
 from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.software import odd_ones
+from flagscale_deploy.support.units import format_size
 
 LOADED = (None, "auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "bitsandbytes", "gguf", "mistral")
 """Values of `load-format` that read the files that are looked at."""
@@ -94,7 +95,7 @@ def model_weights(scene: Scene) -> Iterator[Finding]:
                               "warning")  # fmt: skip
         whole = [weight_bytes(files) for files in each.sound.values() if not incomplete(files)]
         if any(whole):
-            yield passed(f"{size(max(whole))} in {each.model.model}")
+            yield passed(f"{format_size(max(whole))} in {each.model.model}")
 
 
 def model_same(scene: Scene) -> Iterator[Finding]:

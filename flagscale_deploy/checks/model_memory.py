@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscale_deploy.checks.conditions import GIB, KIB, size
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, text_config, whole
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
+from flagscale_deploy.support.units import GIB, KIB, format_size
 
 UTILIZATION = 0.92
 OVERHEAD = GIB // 2
@@ -45,9 +45,10 @@ class Need:
         """The arithmetic, for a GPU of so many bytes."""
         cache = self.token * self.length
         return (
-            f"weights {size(self.files)} / {self.ranks} = {size(self.weights)}, KV cache {self.length} tokens × "
-            f"{self.token / KIB:.1f} KiB = {size(cache)}, {size(OVERHEAD)} for CUDA: {size(self.total)} of "
-            f"{size(memory)} × {utilization:g} = {size(memory * utilization)}"
+            f"weights {format_size(self.files)} / {self.ranks} = {format_size(self.weights)}, "
+            f"KV cache {self.length} tokens × {self.token / KIB:.1f} KiB = {format_size(cache)}, "
+            f"{format_size(OVERHEAD)} for CUDA: {format_size(self.total)} of "
+            f"{format_size(memory)} × {utilization:g} = {format_size(memory * utilization)}"
         )
 
     def longest(self, memory: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flagscale_deploy.checks.conditions import MIB, engines, model_of, on, passed
+from flagscale_deploy.checks.conditions import engines, model_of, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.checks.model_files import (
     UNREAD,
@@ -24,6 +24,7 @@ from flagscale_deploy.checks.model_types import KNOWN
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.model import InstancePlan
+from flagscale_deploy.support.units import MIB
 
 ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import (
     at_worst,
-    counted,
     environment,
     no_answer,
     no_plan,
@@ -23,6 +22,7 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.network import CHECK as NODE_IP
 from flagscale_deploy.plan.network import SLOW_SECONDS, plan_networks
 from flagscale_deploy.plan.software import odd_ones
+from flagscale_deploy.support.units import counted
 
 UNKNOWN = "no address of a data network is known"
 
@@ -40,7 +40,7 @@ def hostname(scene: Scene) -> Iterator[Finding]:
         nowhere = not facts.hostname_addresses and facts.resolver_seconds < SLOW_SECONDS  # else that is why
         if facts.hostname and (looped or nowhere):
             to = f"to {', '.join(looped)}" if looped else "to nothing"
-            network = plan_networks([scene.inventory[name]], {name: facts}, [])[name]
+            network = plan_networks([scene.inventory[name]], {name: facts})[0][name]
             yield Finding(
                 name,
                 f"{facts.hostname} resolves {to}",
@@ -66,7 +66,7 @@ def data_network(scene: Scene) -> Iterator[Finding]:
 def mtu(scene: Scene) -> Iterator[Finding]:
     """Whether the interfaces of the data network have one MTU: larger packets vanish where it is smaller."""
     hosts = [host for host in scene.inventory.hosts if host.name in scene.working]
-    networks = plan_networks(hosts, scene.facts, [])
+    networks, _ = plan_networks(hosts, scene.facts)
     sizes, interfaces = {}, {}
     for name, network in networks.items():
         for each in scene.facts[name].interfaces:
@@ -101,9 +101,7 @@ def _misaddressed(scene: Scene) -> list[Fault]:
     """What is wrong with addresses: by the planner, or where nothing is asked of the hosts by themselves."""
     if scene.spec is not None:
         return [fault for fault in scene.faults if fault.check == NODE_IP]
-    faults: list[Fault] = []
-    plan_networks([scene.inventory[name] for name in scene.facts], scene.facts, faults)
-    return faults
+    return plan_networks([scene.inventory[name] for name in scene.facts], scene.facts)[1]
 
 
 def _one_data_host(scene: Scene) -> str:

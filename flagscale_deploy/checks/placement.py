@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.conditions import counted, from_planner, passed, unplanned
+from flagscale_deploy.checks.conditions import from_planner, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.support.units import counted
 
 
 def placement(scene: Scene) -> Iterator[Finding]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from flagscale_deploy.checks.conditions import GIB, engine_hosts, model_of, size
+from flagscale_deploy.checks.conditions import engine_hosts, model_of
 from flagscale_deploy.checks.model import Scene
 from flagscale_deploy.checks.model_files import loaded
 from flagscale_deploy.checks.model_memory import incomplete, need, number
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan.model import InstancePlan
+from flagscale_deploy.support.units import GIB, format_size
 
 RANK_BYTES = GIB
 """What a rank takes before it has loaded anything: Python, PyTorch and CUDA's libraries."""
@@ -39,8 +40,8 @@ class Ranks:
     def words(self) -> str:
         """The arithmetic."""
         parts = [("weights", self.weights), ("KV cache", self.cache), (OFFLOAD, self.offloaded)]
-        held = [f"{name} {size(amount)}" for name, amount in parts if amount]
-        each = " + ".join([size(RANK_BYTES), *held])
+        held = [f"{name} {format_size(amount)}" for name, amount in parts if amount]
+        each = " + ".join([format_size(RANK_BYTES), *held])
         return f"{self.number} {'rank' if self.number == 1 else 'ranks'} × {f'({each})' if held else each}"
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from math import isfinite
 from statistics import median
 
-from flagscale_deploy.checks.conditions import counted, environment, no_answer, no_ray, on, passed
+from flagscale_deploy.checks.conditions import environment, no_answer, no_ray, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
 from flagscale_deploy.plan.network import SLOW_SECONDS
+from flagscale_deploy.support.units import counted
 
 QUIET = "put first into ~/.bashrc there: [[ $- == *i* ]] || return  "
 SKEW_SECONDS = 5.0

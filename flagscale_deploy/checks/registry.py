@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 from flagscale_deploy.checks.boot import BOOT
-from flagscale_deploy.checks.conditions import counted
 from flagscale_deploy.checks.engine import ENGINE
 from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.leftovers import LEFTOVERS
@@ -22,6 +20,8 @@ from flagscale_deploy.checks.reach import REACH
 from flagscale_deploy.checks.security import SECURITY
 from flagscale_deploy.checks.software import SOFTWARE
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.units import counted
 
 CHECKS: tuple[Check, ...] = (
     *REACH,
@@ -63,8 +63,7 @@ def refuse_unskippable(skip: Collection[str]) -> None:
 def _fault(name: str) -> Fault | None:
     check = next((each for each in CHECKS if each.name == name), None)
     if check is None:
-        near = get_close_matches(name, NAMES, 1, 0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"checks are: {', '.join(NAMES)}"
+        remedy = suggest(name, NAMES, f"checks are: {', '.join(NAMES)}")
         return Fault(f"--skip-check {name}", "there is no such check", remedy)
     if not check.skippable:
         return Fault(

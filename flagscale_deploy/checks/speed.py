@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median, median_high
 
-from flagscale_deploy.checks.conditions import counted, on, passed, spanning
+from flagscale_deploy.checks.conditions import on, passed, spanning
 from flagscale_deploy.checks.links import TOURNAMENT
 from flagscale_deploy.checks.model import Finding, Link, Scene
 from flagscale_deploy.plan.network import plan_networks
+from flagscale_deploy.support.units import counted
 
 SLOW_SHARE = 1 / 3
 GBIT = 1e9 / 8
@@ -96,7 +97,7 @@ def _interface_speed(scene: Scene, name: str) -> float | None:
     facts = scene.facts.get(name)
     if facts is None:
         return None
-    network = plan_networks([scene.inventory[name]], {name: facts}, [])[name]
+    network = plan_networks([scene.inventory[name]], {name: facts})[0][name]
     speed = next((each.speed for each in facts.interfaces if each.name == network.interface), None)
     return speed * 1e6 / 8 if speed is not None and speed > 0 else None
 

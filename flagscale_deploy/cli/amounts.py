@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 
 import click
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE | re.ASCII)
-_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from flagscale_deploy.support.units import parse_duration, parse_size
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = _SIZE.fullmatch(str(value).strip())
-        size = int(float(found[1]) * _FACTORS[found[2].upper()]) if found else 0
+        size = parse_size(str(value)) or 0
         if not 0 < size < 1 << 62:
             self.fail(f"{value} is no size: give a number of bytes, or one with K, M, G or T (20M)", param, ctx)
         return size
@@ -46,8 +41,8 @@ class Time(click.ParamType[When]):
         if isinstance(value, When):
             return value
         text = str(value).strip()
-        if found := _DURATION.fullmatch(text):
-            return When(within=float(found[1]) * _SECONDS[found[2].lower()])
+        if (seconds := parse_duration(text)) is not None:
+            return When(within=seconds)
         try:
             iso = f"{text[:-1]}+00:00" if text.endswith(("Z", "z")) else text  # Python 3.10 does not know Z
             return When(since=datetime.fromisoformat(iso).timestamp())

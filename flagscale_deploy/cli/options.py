@@ -207,8 +207,8 @@ def plan_options(words: Mapping[str, Any]) -> PlanOptions:
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:
     """The file that Hydra's two options mean together. Raises InputError beside `-c`, and where it is not there."""
-    from flagscale_deploy.config.schema.places import nearest
     from flagscale_deploy.errors import InputError
+    from flagscale_deploy.support.suggest import suggest
 
     where = "--config-path" if name is None else "--config-name"
     if config is not None:
@@ -219,5 +219,5 @@ def _config_in(folder: str | None, name: str | None, config: str | None) -> str:
         raise InputError.at("--config-path", f"there is no folder {place}", "a relative one starts where you are")
     if not os.path.isfile(path):  # False, where Path.is_file would raise, for a name that no file can have
         there = [each.stem for each in place.glob("*.y*ml")]
-        raise InputError.at(where, f"there is no file {path}", nearest(Path(name).name, there))
+        raise InputError.at(where, f"there is no file {path}", suggest(Path(name).name, there))
     return str(path)

@@ -11,9 +11,10 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.config.schema.places import Places, nearest
+from flagscale_deploy.config.schema.places import Places
 from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.suggest import suggest
 
 SELF = "_self_"
 
@@ -98,7 +99,7 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
             "make that folder, or take the entry off defaults",
         )
     there = [each.stem for each in folder.glob("*.yaml") if each != path]
-    remedy = f"{nearest(name, there)} (in {folder})" if there else f"{folder} holds no YAML file"
+    remedy = f"{suggest(name, there)} (in {folder})" if there else f"{folder} holds no YAML file"
     raise InputError.at(place, f"{file} is not there", remedy)
 
 

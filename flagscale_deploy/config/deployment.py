@@ -9,11 +9,12 @@ from flagscale_deploy.config.dialects import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
-from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RestartSpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
+from flagscale_deploy.support.suggest import suggest
 
 
 def read_deploy(tree: dict[str, Any], findings: Findings) -> tuple[Deploy, dict[str, Path]]:
@@ -48,7 +49,7 @@ def read_router(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> 
             findings.add((*set_in["router"], key), "would be seen in the list of processes", "set the model's api-key")
         elif flag not in FLAGS:
             known = (*RouterSettings.model_fields, *(each.replace("-", "_") for each in FLAGS))
-            findings.add((*set_in["router"], key), "is no flag of vllm-router", nearest(key, known))
+            findings.add((*set_in["router"], key), "is no flag of vllm-router", suggest(key, known))
         elif value is not None:
             flags[flag] = value
     given = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)

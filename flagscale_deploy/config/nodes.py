@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.config.schema.settings import Settings, setting
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.schema.values import Port, Slots, Text
 from flagscale_deploy.config.spec import InlineNode
+from flagscale_deploy.support.suggest import suggest
 
 _FORM = "expected nodes: [{master: {ip, slots, type}}, {node: {ip, slots, type}}]"
 
@@ -32,7 +33,7 @@ def read_nodes(hostfile: Any, path: Path, findings: Findings) -> tuple[tuple[Inl
         findings.add(path, "names no nodes", _FORM)
         return (), None
     for key in hostfile.keys() - {"nodes"}:
-        findings.add((*path, key), "unknown key", nearest(key, ("nodes",)))
+        findings.add((*path, key), "unknown key", suggest(key, ("nodes",)))
     where = (*path, "nodes")
     read = [each for at, node in enumerate(nodes) if (each := _read_node(node, (*where, str(at)), findings))]
     masters = [each for role, each in read if role == "master"]

@@ -20,13 +20,14 @@ from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Ru
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options
 from flagscale_deploy.config.nodes import read_nodes
 from flagscale_deploy.config.per_host import read_host_engine_args, read_host_env
-from flagscale_deploy.config.schema.places import Findings, nearest
+from flagscale_deploy.config.schema.places import Findings
 from flagscale_deploy.config.schema.places import Path as KeyPath
 from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RaySpec, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.support.suggest import suggest
 
 ACTIONS = ("run", "stop", "auto_tune", "dryrun", "query", "test")
 """What FlagScale's run.py does (its `action`)."""
@@ -41,7 +42,7 @@ def translate(
     """The specification; `tree` is composed, overridden and interpolated. What is wrong goes to `findings`."""
     for key in tree.keys() - {*_ROOT_KEYS}:
         if key.replace("-", "_") not in BODY_KEYS:
-            findings.add((key,), "unknown key", nearest(key, _ROOT_KEYS))
+            findings.add((key,), "unknown key", suggest(key, _ROOT_KEYS))
     experiment = read_settings(Experiment, tree.get("experiment"), ("experiment",), findings)
     runner, cmds = experiment.runner or Runner(), experiment.cmds or Commands()
     cli, task, envs = runner.cli_args or CliArgs(), experiment.task or Task(), experiment.envs or {}
@@ -125,7 +126,7 @@ def _action(tree: dict[str, Any], findings: Findings) -> str:
     if action is None:
         return "run"
     if not isinstance(action, str) or action not in ACTIONS:
-        findings.add(("action",), f"{action!r} is no action", nearest(str(action), ACTIONS))
+        findings.add(("action",), f"{action!r} is no action", suggest(str(action), ACTIONS))
     return str(action)
 
 

@@ -70,7 +70,7 @@ def try_links(
 
 
 def _doors(fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]) -> Iterator[Door]:
-    networks = plan_networks([fleet.hosts[name] for name in hosts], facts, [])
+    networks, _ = plan_networks([fleet.hosts[name] for name in hosts], facts)
     for name in hosts:
         yield Door(name, networks[name].node_ip, 0, DATA)
     if plan is None:

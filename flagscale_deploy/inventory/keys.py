@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecki
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.tree import Located
 from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.support.suggest import suggest
 
 _WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
 _LINE = r"^[^\x00-\x1f]+$"
@@ -171,17 +171,15 @@ _OTHER_NAMES = {
 """What others call our keys, where the letters don't tell."""
 
 
-def nearest(word: str, known: Iterable[str], fallback: str = "") -> str:
+def nearest(word: str, known: Iterable[str], fallback: str | None = None) -> str:
     """A remedy for an unknown word: the known one that looks like it, else the fallback."""
     names, bare = list(known), word.removeprefix("ansible_").removeprefix("ssh_")
     other = _OTHER_NAMES.get(bare)
-    close = [other] if other in names else difflib.get_close_matches(bare, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else fallback
+    return suggest(other if other in names else bare, names, fallback)
 
 
 def unknown_key(key: Any, known: Iterable[str], where: str, what: str) -> Fault:
-    names = sorted(known)
-    return Fault(where, f"found the unknown {what} {key!r}", nearest(str(key), names, f"known are: {', '.join(names)}"))
+    return Fault(where, f"found the unknown {what} {key!r}", nearest(str(key), known))
 
 
 def _fault(error: ErrorDetails, given: Mapping[str, Located]) -> Fault:

@@ -12,7 +12,8 @@ from flagscale_deploy.api import CheckReport
 from flagscale_deploy.checks.model import State, Verdict
 from flagscale_deploy.checks.registry import CHECKS
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.output.hosts import counted, describe_facts
+from flagscale_deploy.output.hosts import describe_facts
+from flagscale_deploy.support.units import counted
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.cases import Case

@@ -10,6 +10,7 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import line_printer, unread
+from flagscale_deploy.support.units import GIB, counted
 from flagscale_deploy.transport.base import Outcome
 from flagscale_deploy.transport.fleet import answers, failures
 
@@ -40,11 +41,10 @@ def show_inventory(console: Console, inventory: Inventory) -> None:
 
 def describe_facts(facts: Facts) -> str:
     """A host's facts in a line, with memory and disk."""
-    gib = 1 << 30
     return (
         f"{describe(facts)}; {facts.cpus} CPUs, "
-        f"{facts.memory_available / gib:.0f} of {facts.memory_total / gib:.0f} GiB free, "
-        f"disk {facts.disk_free / gib:.0f} GiB free, /dev/shm {facts.shm_free / gib:.1f} GiB"
+        f"{facts.memory_available / GIB:.0f} of {facts.memory_total / GIB:.0f} GiB free, "
+        f"disk {facts.disk_free / GIB:.0f} GiB free, /dev/shm {facts.shm_free / GIB:.1f} GiB"
     )
 
 
@@ -69,8 +69,3 @@ def show_outcomes(console: Console, results: Mapping[str, Outcome | HostError], 
             console.error(f"✗ {name}: {each.cut:,} bytes of its output were cut (--max-output)")
     code = unread(console, failed)
     return code or (1 if any(each.exit_code or each.cut for each in found.values()) else 0)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 host`, `2 hosts`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

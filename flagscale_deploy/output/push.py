@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.output.hosts import counted
-from flagscale_deploy.push.report import Differences, PushReport, size_text
+from flagscale_deploy.push.report import Differences, PushReport
+from flagscale_deploy.support.units import counted, format_size
 
 NAMED = 5
 """So many paths of a kind are named for each host; `--json` has all."""
@@ -22,15 +22,15 @@ def show_push(console: Console, report: PushReport) -> None:
         if report.check:
             rows.append((name, console.state("ok" if not host.before else "differs"), _differs(host.before)))
         else:
-            said = f"{size_text(host.bytes)} came" if host.bytes else "nothing to send"
+            said = f"{format_size(host.bytes)} came" if host.bytes else "nothing to send"
             rows.append((name, console.state("ok"), said))
     rows += [(name or report.source, console.state("failed"), error.problem) for name, error in report.failed.items()]
-    what = f"{counted(report.files, 'file')}, {size_text(report.bytes)}: {report.source} → {report.dest}"
+    what = f"{counted(report.files, 'file')}, {format_size(report.bytes)}: {report.source} → {report.dest}"
     console.table(what, ("HOST", "STATE", ""), rows)
     for error in report.failed.values():
         console.error(f"✗ {error}")
     if not report.check and report.sent:
-        console.print(f"\n{size_text(report.sent)} left the source, in {report.elapsed:.1f} s")
+        console.print(f"\n{format_size(report.sent)} left the source, in {report.elapsed:.1f} s")
 
 
 def _differs(found: Differences) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 from flagscale_deploy.deploy.status import InstanceStatus, Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
+from flagscale_deploy.support.units import format_duration
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -48,7 +49,7 @@ def show_status(console: Console, status: Status) -> None:
             console.state(host.state),
             ", ".join(host.roles),
             host.processes,
-            _duration(host.uptime),
+            "" if host.uptime is None else format_duration(host.uptime),
             host.problem,
         )
         for host in status.hosts
@@ -85,11 +86,3 @@ def _load(metrics: Mapping[str, float] | None) -> str:
 
 def _gpus(gpus: Mapping[str, tuple[int, ...]]) -> str:
     return " ".join(f"{host}[{','.join(map(str, indexes))}]" for host, indexes in gpus.items() if indexes) or "none"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

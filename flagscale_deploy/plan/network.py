@@ -20,12 +20,14 @@ CHECK = "node-ip"
 """What faults of this kind are known as to `check`."""
 
 
-def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: list[Fault]) -> dict[str, Network]:
-    """The data network of each host; what doesn't fit is added to `faults`."""
-    networks = {
-        host.name: replace(_network(host, facts.get(host.name), faults), resolver_hangs=_hangs(facts.get(host.name)))
-        for host in hosts
-    }
+def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts]) -> tuple[dict[str, Network], list[Fault]]:
+    """Return the data network of each host, and what does not fit."""
+    networks: dict[str, Network] = {}
+    faults: list[Fault] = []
+    for host in hosts:
+        network, wrong = _network(host, facts.get(host.name))
+        networks[host.name] = replace(network, resolver_hangs=_hangs(facts.get(host.name)))
+        faults += wrong
     looped = [name for name, network in networks.items() if is_loopback(network.node_ip)]
     if looped and len(networks) > 1:
         faults.extend(
@@ -33,7 +35,7 @@ def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts], faults: lis
                   "set node_ip or interface for it in the inventory", CHECK)
             for name in looped
         )  # fmt: skip
-    return networks
+    return networks, faults
 
 
 def _hangs(facts: Facts | None) -> bool:
@@ -58,35 +60,39 @@ def public_address(host: Host, network: Network, bound: Any = None) -> str:
     return network.node_ip
 
 
-def _network(host: Host, facts: Facts | None, faults: list[Fault]) -> Network:
+def _network(host: Host, facts: Facts | None) -> tuple[Network, list[Fault]]:
     if facts is None:
-        return Network(host.node_ip or (LOOPBACK if host.connection == "local" else host.address), host.interface)
-    held = [address for each in facts.interfaces for address in each.addresses]
+        return Network(host.node_ip or (LOOPBACK if host.connection == "local" else host.address), host.interface), []
     if host.interface is not None:
-        return _by_interface(host, host.interface, facts, faults)
+        return _by_interface(host, host.interface, facts)
+    addresses = [address for interface in facts.interfaces for address in interface.addresses]
     if host.node_ip is not None:
-        if host.node_ip not in held:
-            faults.append(Fault(host.name, f"node_ip {host.node_ip} is not an address of it; it has {', '.join(held)}",
-                                "correct node_ip in the inventory, or leave it out", CHECK))  # fmt: skip
-        return Network(host.node_ip, facts.interface_of(host.node_ip))
-    if host.connection == "ssh" and host.address in held and not is_loopback(host.address):
-        return Network(host.address, facts.interface_of(host.address))
-    address = facts.default_address or next((each for each in held if not is_loopback(each)), LOOPBACK)
+        problem = f"node_ip {host.node_ip} is not an address of it; it has {', '.join(addresses)}"
+        fault = Fault(host.name, problem, "correct node_ip in the inventory, or leave it out", CHECK)
+        return _on(facts, host.node_ip), [] if host.node_ip in addresses else [fault]
+    if host.connection == "ssh" and host.address in addresses and not is_loopback(host.address):
+        return _on(facts, host.address), []
+    outside = (address for address in addresses if not is_loopback(address))
+    return _on(facts, facts.default_address or next(outside, LOOPBACK)), []
+
+
+def _on(facts: Facts, address: str) -> Network:
     return Network(address, facts.interface_of(address))
 
 
-def _by_interface(host: Host, interface: str, facts: Facts, faults: list[Fault]) -> Network:
-    found = next((each for each in facts.interfaces if each.name == interface), None)
-    if found is None or not found.addresses:
-        names = ", ".join(each.name for each in facts.interfaces if each.addresses)
-        faults.append(Fault(host.name, f"interface {interface} has no address there; {names} have",
-                            "correct interface in the inventory", CHECK))  # fmt: skip
-        return Network(host.node_ip or host.address, interface)
-    address = host.node_ip or next((each for each in found.addresses if "." in each), found.addresses[0])
-    if address not in found.addresses:
-        faults.append(Fault(host.name, f"node_ip {address} is not on interface {interface}, which has "
-                                       f"{', '.join(found.addresses)}", "correct one of the two", CHECK))  # fmt: skip
-    return Network(address, interface)
+def _by_interface(host: Host, name: str, facts: Facts) -> tuple[Network, list[Fault]]:
+    interface = next((interface for interface in facts.interfaces if interface.name == name), None)
+    if interface is None or not interface.addresses:
+        names = ", ".join(interface.name for interface in facts.interfaces if interface.addresses)
+        problem = f"interface {name} has no address there; {names} have"
+        fault = Fault(host.name, problem, "correct interface in the inventory", CHECK)
+        return Network(host.node_ip or host.address, name), [fault]
+    ipv4 = (address for address in interface.addresses if "." in address)
+    address = host.node_ip or next(ipv4, interface.addresses[0])
+    if address in interface.addresses:
+        return Network(address, name), []
+    problem = f"node_ip {address} is not on interface {name}, which has {', '.join(interface.addresses)}"
+    return Network(address, name), [Fault(host.name, problem, "correct one of the two", CHECK)]
 
 
 def is_loopback(text: str) -> bool:

@@ -84,9 +84,8 @@ def draft(
     if spec.runs_program and program is None:
         raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "is planned with the program's files only",
                             "read them first: program.load_program")  # fmt: skip
-    faults: list[Fault] = []
     hosts, head = inventory.hosts, inventory.head
-    networks = plan_networks(hosts, facts, faults)
+    networks, faults = plan_networks(hosts, facts)
     ports = Ports(facts, spec.name, faults)
     forced = force or "gpu-busy" in skip
     busy = {} if forced else {name: busy_gpus(each, spec.name) for name, each in facts.items()}

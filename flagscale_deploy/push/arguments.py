@@ -6,10 +6,10 @@ import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.remote.push.place import refused
+from flagscale_deploy.support.suggest import suggest
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def parse_words(source: str, dest: str, hosts: Sequence[str]) -> Words:
     if host and not os.path.exists(source):
         path = source[len(host) + 1 :]
     elif colon and "/" not in name and not os.path.exists(source):
-        near = get_close_matches(name, hosts, 1)
-        remedy = f"do you mean {near[0]}?" if near else "`hosts` lists them; write ./ before a path with a colon"
+        remedy = suggest(name, hosts, "`hosts` lists them; write ./ before a path with a colon")
         raise InputError.at("SRC", f"there is no host {name!r} in the inventory", remedy)
     else:
         host, path = "", source

@@ -18,12 +18,13 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.push.arguments import Words, dest_of_file
 from flagscale_deploy.push.members import Inbox, Member, Read
-from flagscale_deploy.push.report import Differences, HostReport, PushReport, size_text
+from flagscale_deploy.push.report import Differences, HostReport, PushReport
 from flagscale_deploy.push.schedule import SOURCE
 from flagscale_deploy.push.session import STAGE, Talk
 from flagscale_deploy.push.source import Here, There
 from flagscale_deploy.push.transfer import Place, Transfer
 from flagscale_deploy.remote.push.tree import bytes_of, from_wire, pieces, to_wire
+from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.remote_program import Program
 
@@ -165,7 +166,7 @@ class _Push:
             [
                 Fault(
                     name,
-                    f"{self._dest} needs {size_text(each['needed'])}, and {size_text(each['free'])} are free",
+                    f"{self._dest} needs {format_size(each['needed'])}, and {format_size(each['free'])} are free",
                     "free some, or leave the host out with --limit",
                 )
                 for name, each in prepared.items()
@@ -191,7 +192,7 @@ class _Push:
         """Have every host listen on its data network; where it can be called."""
         hosts = {name or self._words.host: name for name in self._talk.members if name not in self._talk.failed}
         facts = {host: Facts.parse(self._networks[name]) for host, name in hosts.items()}
-        networks = plan_networks([self._fleet.hosts[host] for host in hosts], facts, [])
+        networks, _ = plan_networks([self._fleet.hosts[host] for host in hosts], facts)
         called = {name: networks[host].node_ip for host, name in hosts.items()}
         if SOURCE in self._talk.members and self._words.host in self._talk.members:
             called[SOURCE] = called[self._words.host] = networks[self._words.host].node_ip

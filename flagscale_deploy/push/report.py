@@ -50,12 +50,3 @@ class PushReport:
         worst = max((error.exit_code for error in self.failed.values()), default=0)
         differs = self.check and any(each.before for each in self.hosts.values())
         return worst or int(differs)
-
-
-def size_text(size: float) -> str:
-    """`999 B`, `1.2 GB`: bytes for people, in powers of ten, as networks and disks are sold."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 999.5 or unit == "TB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError("the last unit takes everything")

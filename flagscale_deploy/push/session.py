@@ -10,7 +10,7 @@ from typing import Any
 from flagscale_deploy.errors import DeployError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.push.members import Inbox, Member
-from flagscale_deploy.push.report import size_text
+from flagscale_deploy.support.units import format_size
 
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 120.0
@@ -63,7 +63,7 @@ class Talk:
                 heard[name] = time.monotonic()
                 if "hashed" in message and heard[name] - shown.get(name, 0.0) > SHOW_SECONDS:
                     shown[name] = heard[name]
-                    self.say(Event(STAGE, "progress", name, f"{size_text(message['hashed'])} hashed"))
+                    self.say(Event(STAGE, "progress", name, f"{format_size(message['hashed'])} hashed"))
                 if name in wanted and (wanted[name] in message or "refused" in message):
                     found.setdefault(name, message)
             for name in self.ended.intersection(wanted) - found.keys():

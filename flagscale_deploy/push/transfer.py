@@ -9,9 +9,9 @@ from typing import Any
 
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.events import Event
-from flagscale_deploy.push.report import size_text
 from flagscale_deploy.push.schedule import SOURCE, Order, Schedule
 from flagscale_deploy.push.session import STAGE, Talk
+from flagscale_deploy.support.units import format_duration, format_size
 
 STALL_SECONDS = 60.0
 Place = tuple[str, int]
@@ -94,7 +94,7 @@ class Transfer:
             progress.moved_at = now
             self._schedule.got(name, int(message["got"]), now)
             if self._schedule.has_all(name):
-                text, took = size_text(progress.wanted), now - self._began
+                text, took = format_size(progress.wanted), now - self._began
                 self._talk.say(Event(STAGE, "done", name, text, elapsed=took))
         elif "failed" in message:
             cut_off = self._schedule.failed(name, int(message["failed"]), str(message["kind"]))
@@ -151,12 +151,11 @@ def percent(progress: Progress) -> float:
 
 
 def describe(progress: Progress) -> str:
-    """`1.2 GB of 15.3 GB, 240 MB/s, 0:59 left`, the rate over the last few looks."""
-    said = f"{size_text(min(progress.received, progress.wanted))} of {size_text(progress.wanted)}"
+    """`1.2 GiB of 15.3 GiB, 240.0 MiB/s, 59s left`, the rate over the last few looks."""
+    said = f"{format_size(min(progress.received, progress.wanted))} of {format_size(progress.wanted)}"
     (first, before), (last, after) = (progress.rates[0], progress.rates[-1]) if progress.rates else ((0.0, 0), (0.0, 0))
     if last <= first or after <= before:
         return said
     rate = (after - before) / (last - first)
-    left = int(max(0, progress.wanted - after) / rate)
-    clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}" if left >= 3600 else f"{left // 60}:{left % 60:02}"
-    return f"{said}, {size_text(rate)}/s, {clock} left"
+    left = max(0, progress.wanted - after) / rate
+    return f"{said}, {format_size(rate)}/s, {format_duration(left)} left"

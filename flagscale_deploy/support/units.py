@@ -10,7 +10,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.AS
 _FACTORS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _PARTS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(
-    "".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _PARTS), re.IGNORECASE | re.ASCII
+    "".join(rf"(?:\s*(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _PARTS), re.IGNORECASE | re.ASCII
 )
 
 

@@ -14,10 +14,11 @@ LONGEST_MODULE = 300
 
 FLOORS = (
     ("diagnosis", "errors", "events", "remote", "remote.network_test", "remote.system", "secrets", "serve"),
-    ("config.schema", "facts", "remote.deployment", "remote.push", "support"),
-    ("config.dialects", "inventory", "remote.engine", "remote.logs", "rendering"),
-    ("config", "remote.programs", "remote.supervisor", "transport"),
-    ("logs", "plan"),
+    ("facts", "remote.deployment", "remote.push", "support"),
+    ("config.schema", "inventory", "remote.engine", "remote.logs", "rendering"),
+    ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
+    ("config", "logs"),
+    ("plan",),
     ("checks", "push"),
     ("deploy",),
     ("api",),

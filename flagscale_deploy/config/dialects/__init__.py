@@ -6,7 +6,8 @@ from typing import Any
 
 from flagscale_deploy.config.dialects import list_form, llm_form, seed
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.support.suggest import suggest
 
 MODEL_ROOTS = ("model_args", *llm_form.ROOTS)
 BODY_KEYS = (*MODEL_ROOTS, "deploy", "hostfile", "command_line_mode", "use_native_serve", "logging")
@@ -38,7 +39,7 @@ def read_entries(tree: dict[str, Any], findings: Findings) -> list[Entry]:
         _refuse_composition(body, path, findings)
         return []
     for key in body.keys() - {*BODY_KEYS}:
-        findings.add((*path, key), "unknown key", nearest(key, _PROPOSED))
+        findings.add((*path, key), "unknown key", suggest(key, _PROPOSED))
     return _read_models(body, path, findings)
 
 

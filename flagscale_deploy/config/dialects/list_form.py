@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry, flag_name, read_flags, take_model, take_port, take_secrets
-from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.validate import read_settings
+from flagscale_deploy.support.suggest import suggest
 
 KEYS = ("serve_id", "engine", "engine_args", "engine_args_specific", "resources", "profile")
 
@@ -37,8 +38,8 @@ def _read_entry(item: Any, path: Path, findings: Findings) -> Entry | None:
         findings.add(path, "is no mapping", f"expected {', '.join(KEYS)}")
         return None
     item = {key.replace("-", "_"): value for key, value in item.items()}
-    for key in item.keys() - set(KEYS):
-        findings.add((*path, key), "unknown key", nearest(key, KEYS))
+    for key in item.keys() - set(_KEYS):
+        findings.add((*path, key), "unknown key", suggest(key, _KEYS))
     engine = item.get("engine") or "vllm"
     if engine != "vllm":
         findings.add(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flagscale_deploy.errors import Fault, InputError
@@ -50,15 +48,6 @@ class Findings:
         """InputError of all faults so far, if there are any."""
         if self.faults:
             raise InputError(self.faults)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean X?` for the nearest known word, else a list of the known ones."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(word.replace("-", "_"), names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"known: {', '.join(names)}" if names else "take it out"
 
 
 def _joined(file: str, path: Path) -> str:

@@ -6,9 +6,10 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from flagscale_deploy.config.schema.places import Findings, Path, nearest
+from flagscale_deploy.config.schema.places import Findings, Path
 from flagscale_deploy.config.schema.settings import Settings
 from flagscale_deploy.config.schema.values import UnfitError
+from flagscale_deploy.support.suggest import suggest
 
 S = TypeVar("S", bound=Settings)
 
@@ -44,7 +45,7 @@ def read_settings(kind: type[S], value: Any, path: Path, findings: Findings) -> 
 def _report(kind: type[Settings], error: Any, path: Path, value: Any, findings: Findings) -> None:
     keys = _spelling(value, tuple(str(part) for part in error["loc"]))
     if error["type"] == "extra_forbidden":
-        findings.add((*path, *keys), "unknown key", nearest(keys[-1], _known(kind, keys[:-1])))
+        findings.add((*path, *keys), "unknown key", suggest(keys[-1], _known(kind, keys[:-1])))
     else:
         expected, remedy = _expected(error)
         findings.add((*path, *keys), f"{_found(error['input'])}: {expected}", remedy)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+from flagscale_deploy.support.units import parse_duration
+
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
@@ -41,11 +41,8 @@ def _flag(value: Any) -> Any:
 
 def _seconds(value: Any) -> Any:
     """Seconds from a number or from `90s`, `30m`, `1h30m`."""
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or not any(match.groups()):
-        return _no_boolean(value)
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    seconds = parse_duration(value) if isinstance(value, str) else None
+    return _no_boolean(value) if seconds is None else seconds
 
 
 def whole_number(value: Any, low: int, high: int) -> int | None:

@@ -138,7 +138,7 @@ def test_no_room_on_one_host_is_said_before_anything_is_sent(lab: Lab, operator:
     small.run("mkdir -p /srv/models && mount -t tmpfs -o size=8m tmpfs /srv/models")
     try:
         said = operator("push", model, DEST, exits=4)
-        assert "node3: /srv/models/tiny needs 25.2 MB, and 8.4 MB are free" in said.err
+        assert "node3: /srv/models/tiny needs 24.0 MiB, and 8.0 MiB are free" in said.err
         assert [host.run("ls -A /srv").stdout for host in lab.hosts[:2]] == ["", ""]
         assert small.run("ls -A /srv/models").stdout == ""
         operator("push", model, DEST, "--limit", "!node3")

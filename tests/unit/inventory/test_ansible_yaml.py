@@ -176,7 +176,7 @@ def test_every_fault_of_the_structure_is_reported() -> None:
         "hosts.yaml:13: all.children.p.vars.ansible_group_priority",
         "hosts.yaml:14: 3",
     ]
-    assert remedies_of("all: {host: {x: }}")[0] == "did you mean 'hosts'?"
+    assert remedies_of("all: {host: {x: }}")[0] == "did you mean hosts?"
 
 
 def test_the_head_is_the_first_host_or_the_one_in_group_head() -> None:

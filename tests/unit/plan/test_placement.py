@@ -116,7 +116,7 @@ def test_a_pattern_that_names_no_host_is_told_of_every_model_with_its_own_key() 
     one, two = faults_of(TWO, asked)
     assert one.where == "qwen.yaml: deploy.models.a.hosts"
     assert "gpu9" in one.problem
-    assert one.remedy == "did you mean 'gpu02'?"
+    assert one.remedy == "did you mean gpu02?"
     assert "gpu8" in two.problem
 
 

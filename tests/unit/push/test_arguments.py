@@ -31,7 +31,7 @@ def test_a_path_here_may_hold_colons(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_host_is_named_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"no host 'gpu1'.*\n.*do you mean gpu01"):
+    with pytest.raises(InputError, match=r"no host 'gpu1'.*\n.*did you mean gpu01"):
         parse_words("gpu1:/models/x", "/models/x", HOSTS)
 
 
