@@ -146,7 +146,8 @@ def _mounted(
         places.groups[keys] = str(file)
     for key in reversed(keys):
         value = {key: value}
-    return dict(value)
+    assert isinstance(value, dict), "a list is mounted below a key"
+    return value
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:

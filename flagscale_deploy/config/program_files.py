@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.yaml import dump
 
 LIBRARY = "flagscale_deploy.serve"
 ALIAS = "flagscale.py"
@@ -78,7 +77,7 @@ def program_config(spec: ServeSpec) -> str:
             place = place[key]
         for name, options in spec.remote_options.items():
             place[name] = _plain(options)
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return dump(document)
 
 
 def _find(entrypoint: str, source: str, where: str) -> Path:

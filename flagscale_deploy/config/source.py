@@ -14,14 +14,15 @@ Keys are always text. FlagScale reads the same files with OmegaConf's loader, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import yaml
 
+from flagscale_deploy.config.schema.value import Value
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load
 
 
 class WrittenFloat(float):
@@ -41,9 +42,10 @@ class WrittenFloat(float):
         return (WrittenFloat, (self.text,))
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's scanner with our own words; a tag that none of the constructors below takes is an error."""
+class _Loader(Loader):
+    """A loader with the words above; a tag that none of the constructors below takes is an error."""
 
+    deepest = 32
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own design)
     yaml_constructors = {None: yaml.SafeLoader.construct_undefined}  # noqa: RUF012
 
@@ -57,68 +59,12 @@ _WORDS = (
     ("float", _FLOAT, "-.0123456789"),
     ("merge", r"<<", "<"),
 )
-_YAML = "tag:yaml.org,2002:"
-_DEEPEST = 32
-_UTF8 = "save it as text in UTF-8"
 for _name, _pattern, _first in _WORDS:
-    _Loader.add_implicit_resolver(_YAML + _name, re.compile(f"(?:{_pattern})\\Z"), list(_first))
+    _Loader.add_implicit_resolver(TAG + _name, re.compile(f"(?:{_pattern})\\Z"), list(_first))
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    loader.flatten_mapping(node)
-    return {_key(key): loader.construct_object(value, deep=True) for key, value in node.value}
-
-
-def _key(node: yaml.Node) -> str:
-    if not isinstance(node, yaml.ScalarNode):
-        raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", node.start_mark)
-    return _text(node)
-
-
-def _text(node: yaml.ScalarNode) -> str:
-    """A scalar's text, if a program can be given it; `"\\ud83d\\ude00"`, as JSON writes 😀, is one character."""
-    try:
-        text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        raise yaml.constructor.ConstructorError(None, None, "half a character (a surrogate)", node.start_mark) from None
-    if "\0" in text:
-        raise yaml.constructor.ConstructorError(None, None, "a NUL byte cannot be given to a program", node.start_mark)
-    return text
-
-
-def _string(_loader: _Loader, node: yaml.ScalarNode) -> str:
-    return _text(node)
-
-
-def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[Any]:
-    return [loader.construct_object(each, deep=True) for each in node.value]
-
-
-def _word(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    text = str(node.value)
-    if _tag(loader, text) != node.tag:
-        kind = node.tag.removeprefix(_YAML)
-        raise yaml.constructor.ConstructorError(None, None, f"{text!r} is no {kind}", node.start_mark)
-    return _MEANINGS[node.tag.removeprefix(_YAML)](text)
-
-
-_MEANINGS: dict[str, Callable[[str], Any]] = {
-    "bool": lambda text: text.lower() == "true",
-    "null": lambda _text: None,
-    "int": int,
-    "float": WrittenFloat,
-}
-
-# Plain functions and not PyYAML's generators: an anchor that contains itself is then an error and not an endless value.
-_Loader.add_constructor(f"{_YAML}map", _mapping)
-_Loader.add_constructor(f"{_YAML}seq", _sequence)
-_Loader.add_constructor(f"{_YAML}str", _string)
-for _name in _MEANINGS:
-    _Loader.add_constructor(_YAML + _name, _word)
-
-
-def read_yaml(path: Path) -> Any:
-    """The value of a YAML file. InputError with file, line and column for what is not one YAML document."""
+def read_yaml(path: Path) -> Value:
+    """Return the value of a YAML file. Raises InputError with file, line and column if it is not one document."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -128,97 +74,90 @@ def read_yaml(path: Path) -> Any:
     except IsADirectoryError:
         raise InputError.at(str(path), "is a folder", "name the YAML file in it") from None
     except UnicodeDecodeError as error:
-        raise InputError.at(str(path), f"is not text in UTF-8: {error.reason} at byte {error.start}", _UTF8) from error
+        problem = f"is not text in UTF-8: {error.reason} at byte {error.start}"
+        raise InputError.at(str(path), problem, "save it as text in UTF-8") from error
     except OSError as error:
         raise InputError.at(str(path), f"cannot be read: {error.strerror}", "make it readable for you") from error
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text; `source` is its name in errors."""
-    with _placed(source):
-        return _load(text)
+def parse_yaml(text: str, source: str) -> Value:
+    """Return the value of a YAML text; `source` is its name in errors.
+
+    Raises InputError with every duplicate key, or with what keeps the text from being read.
+    """
+    value, faults = load(_Loader, text, source)
+    if faults:
+        raise InputError(faults)
+    return cast(Value, value)
 
 
-def parse_word(text: str, source: str = "value") -> Any:
-    """The value of one bare word by the rules above, whatever characters it has."""
-    loader = _Loader("")
+def parse_word(text: str, source: str = "value") -> Value:
+    """Return the value of one bare word by the rules above, whatever characters it has."""
+    loader = _Loader("", source)
     try:
-        with _placed(source):
-            tag = _tag(loader, text)
-            return text if tag == f"{_YAML}merge" else loader.construct_object(yaml.ScalarNode(tag, text))
+        tag = _tag(loader, text)
+        if tag == f"{TAG}merge":
+            return text
+        return cast(Value, loader.construct_object(yaml.ScalarNode(tag, text)))
+    except ContentError as error:
+        raise InputError.at(source, str(error.problem), error.remedy) from error
     finally:
         loader.dispose()
 
 
-@contextmanager
-def _placed(source: str) -> Iterator[None]:
-    """PyYAML's errors as ours, with `source:line:column`."""
-    try:
-        yield
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        said = " ".join(part for part in (error.problem, error.context) if part)
-        raise InputError.at(place, said, _remedy(error)) from error
-    except yaml.YAMLError as error:
-        raise InputError.at(source, str(error).splitlines()[0], _UTF8) from error
-    except RecursionError:
-        raise InputError.at(source, "is nested too deeply", "lift it up: nothing of ours is that deep") from None
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
+    loader.flatten_mapping(node)
+    return {_key(key): loader.construct_object(value, deep=True) for key, value in node.value}
 
 
-def _load(text: str) -> Any:
-    loader = _Loader(text)
+def _key(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ContentError(node, "a key has to be a word", "put {{ … }} in quotes; a key is one word")
+    return _text(node)
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    """Return a scalar's text, if a program can be given it; `"\\ud83d\\ude00"`, JSON's 😀, is one character."""
     try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _check(node, set())
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
+        text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ContentError(node, "half a character (a surrogate)", "write the whole character") from None
+    if "\0" in text:
+        raise ContentError(node, "a NUL byte cannot be given to a program", "take it out")
+    return text
+
+
+def _string(_loader: _Loader, node: yaml.ScalarNode) -> str:
+    return _text(node)
+
+
+def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[object]:
+    return [loader.construct_object(item, deep=True) for item in node.value]
+
+
+def _word(loader: _Loader, node: yaml.ScalarNode) -> Value:
+    text, kind = str(node.value), node.tag.removeprefix(TAG)
+    if _tag(loader, text) != node.tag:
+        raise ContentError(node, f"{text!r} is no {kind}", "correct the value, or take the tag out")
+    return _MEANINGS[kind](text)
 
 
 def _tag(loader: _Loader, text: str) -> str:
-    """The tag of a bare word."""
+    """Return the tag of a bare word."""
     return str(loader.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]
 
 
-def _check(node: yaml.Node, seen: set[int], depth: int = 0) -> None:
-    """Refuse duplicate keys, and nesting that later recursions could not follow."""
-    if depth > _DEEPEST:
-        raise yaml.constructor.ConstructorError(None, None, f"is nested more than {_DEEPEST} deep", node.start_mark)
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        _refuse_duplicates(node)
-        for _, value in node.value:
-            _check(value, seen, depth + 1)
-    elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _check(each, seen, depth + 1)
+_MEANINGS: dict[str, Callable[[str], Value]] = {
+    "bool": lambda text: text.lower() == "true",
+    "null": lambda _text: None,
+    "int": int,
+    "float": WrittenFloat,
+}
 
-
-def _refuse_duplicates(node: yaml.MappingNode) -> None:
-    first: dict[str, yaml.Node] = {}
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_YAML}merge":
-            continue
-        earlier = first.setdefault(key.value, key)
-        if earlier is not key:
-            said = f"the key {key.value!r} is here a second time; the first is on line {earlier.start_mark.line + 1}"
-            raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
-
-
-def _remedy(error: yaml.MarkedYAMLError) -> str:
-    said = error.problem or ""
-    if "second time" in said:
-        return "keep one of them"
-    if "mapping values are not allowed" in said:
-        return "check the indentation, and put a value that contains ': ' in quotes"
-    if r"\t" in said:
-        return "indent with spaces, not tabs"
-    if "nested" in said:
-        return "lift it up: nothing of ours is that deep"
-    return "correct the YAML there, or put the value in quotes"
+# Plain functions and not PyYAML's generators: an anchor that contains itself is then an error and not an endless value.
+_Loader.add_constructor(f"{TAG}map", _mapping)
+_Loader.add_constructor(f"{TAG}seq", _sequence)
+_Loader.add_constructor(f"{TAG}str", _string)
+for _name in _MEANINGS:
+    _Loader.add_constructor(TAG + _name, _word)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import yaml
+from flagscale_deploy.support.yaml import load_packaged
 
 Level = Literal["cause", "consequence", "echo", "never"]
 
@@ -51,7 +51,7 @@ def signatures() -> tuple[Signature, ...]:
             rank,
             each.get("hopeless", False),
         )
-        for rank, each in enumerate(yaml.safe_load(text))
+        for rank, each in enumerate(load_packaged(text))
     )
 
 

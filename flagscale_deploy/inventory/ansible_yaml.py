@@ -61,7 +61,7 @@ class _Reader:
         for key, each in section.items():
             at = section.lines.get(key, line)
             if kind == "vars":
-                self._set_group_variable(group, key, Located(each, self._where(at, f"{path}.{key}")))
+                self._set_group_variable(group, str(key), Located(each, self._where(at, f"{path}.{key}")))
             elif kind == "hosts":
                 self._read_host(group, key, each, at, f"{path}.{key}")
             else:
@@ -76,7 +76,7 @@ class _Reader:
         except ValueError as error:
             self._fault(line, path, str(error))
 
-    def _set_group_variable(self, group: str, name: Any, value: Located) -> None:
+    def _set_group_variable(self, group: str, name: str, value: Located) -> None:
         node = self.tree.groups[group]
         if name != PRIORITY:
             node.variables[name] = value
@@ -103,7 +103,7 @@ class _Reader:
             self._fault(line, path, str(error))
             return
         variables = {
-            key: Located(each, self._where(section.lines.get(key, line), f"{path}.{key}"))
+            str(key): Located(each, self._where(section.lines.get(key, line), f"{path}.{key}"))
             for key, each in section.items()
         }
         for name in names:
@@ -122,7 +122,7 @@ def _named(value: Any, line: int) -> Section | None:
     if value is None:
         return Section(line=line)
     if isinstance(value, str):
-        return Section({value: None}, line)
+        return Section([(value, None)], line)
     return value if isinstance(value, Section) else None
 
 

@@ -115,6 +115,6 @@ def _defined(value: Any) -> Any:
 
 
 def _resolved_section(section: Section, resolve: Callable[[Any], Any]) -> Section:
-    resolved = Section({key: resolve(value) for key, value in section.items()}, section.line)
+    resolved = Section(((key, resolve(value)) for key, value in section.items()), section.line)
     resolved.lines, resolved.written = section.lines, section.written
     return resolved

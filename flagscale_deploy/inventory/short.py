@@ -82,7 +82,7 @@ def _defaults(reading: _Reading, document: Section) -> Variables:
 
 
 def _read_entry(reading: _Reading, entry: Any, line: int, path: str, defaults: Variables) -> None:
-    section = entry if isinstance(entry, Section) else Section({"name": entry}, line)
+    section = entry if isinstance(entry, Section) else Section([("name", entry)], line)
     given = _located(reading, section, path)
     name = given.pop("name", Located(None, reading.where(line, path))).value
     # Here and not per host, so that an entry whose name is wrong has its other faults reported with it.

@@ -58,7 +58,7 @@ class VariableFiles:
         if not isinstance(value, Section):
             self.faults.append(Fault(str(file), "found no mapping, expected variables with values"))
             return {}
-        return {key: Located(each, _place(file, value.lines.get(key), key)) for key, each in value.items()}
+        return {str(key): Located(each, _place(file, value.lines.get(key), key)) for key, each in value.items()}
 
 
 def _place(file: Path, line: int | None, key: object) -> str:

@@ -13,9 +13,9 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("diagnosis", "errors", "events", "remote", "remote.network_test", "remote.system", "secrets", "serve"),
+    ("errors", "events", "remote", "remote.network_test", "remote.system", "secrets", "serve"),
     ("facts", "remote.deployment", "remote.push", "support"),
-    ("config.schema", "inventory", "remote.engine", "remote.logs", "rendering"),
+    ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
     ("config", "logs"),
     ("plan",),
@@ -98,7 +98,7 @@ def test_the_root_holds_few_files() -> None:
         ("omegaconf", ("config",)),
         ("pydantic", ("config", "inventory.keys")),
         ("subprocess", ("transport.local", "remote")),
-        ("yaml", ("config", "inventory", "diagnosis", "serve")),
+        ("yaml", ("support.yaml", "config.source", "inventory.document", "serve")),
         ("asyncio", ()),
         ("ray", ("serve",)),
         ("vllm", ()),

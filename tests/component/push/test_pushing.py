@@ -245,7 +245,7 @@ def test_no_room_on_one_host_stops_the_push_and_leaves_nothing(
     with (huge / "model.bin").open("wb") as file:
         file.truncate(2 * shutil.disk_usage(tmp_path).free)
     monkeypatch.setattr("flagscale_deploy.remote.push.hashes.of_files", pretend_hashes)
-    with pytest.raises(CheckError, match=r"gpu01: ~/models/m needs .* [GT]B, and .* are free"):
+    with pytest.raises(CheckError, match=r"gpu01: ~/models/m needs .* [GT]iB, and .* are free"):
         homes.push(huge)
     assert not (homes / "gpu01/models").exists()
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.api.hosts import hosts_of
+from flagscale_deploy.config import source
 from flagscale_deploy.config.load import load_spec
-from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.vllm import serve_argv
@@ -60,6 +60,12 @@ serve:
   deploy: {command_line_mode: false, models: {m: {num_gpus: 0.5, runtime_env: {}}}}
 """
 TEMPLATES = load_templates()
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    return source.parse_yaml(text, name)
+
+
 BASES: list[Any] = [
     {**parse_yaml(EXPERIMENT, "x"), **parse_yaml(SEED, "x"), "defaults": []},
     {**parse_yaml(EXPERIMENT, "x"), "serve": parse_yaml(LISTED, "x"), "defaults": ["_self_"]},

@@ -53,7 +53,7 @@ def test_faults_of_a_group_file_are_placed_in_it(tmp_path: Path) -> None:
     write(tmp_path / "conf", {"config.yaml": EXPERIMENT, "serve/qwen2.5_7b.yaml": f"{SEED}  prot: 1"})
     assert error_of(tmp_path).startswith("conf/serve/qwen2.5_7b.yaml: deploy.prot: unknown key")
     write(tmp_path / "conf", {"serve/qwen2.5_7b.yaml": "a: 1\na: 2"})
-    assert error_of(tmp_path).startswith("conf/serve/qwen2.5_7b.yaml:2:1: the key 'a' is here a second time")
+    assert error_of(tmp_path).startswith("conf/serve/qwen2.5_7b.yaml:2:1: found the key 'a' twice in one mapping")
 
 
 @pytest.mark.parametrize(

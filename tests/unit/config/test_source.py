@@ -90,11 +90,16 @@ def test_quoted_numbers_are_text() -> None:
 FAULTY = {
     "duplicate key": (
         "a: 1\nb:\n  c: 1\n  d: 1\n  c: 2\n",
-        "f.yaml:5:3: the key 'c' is here a second time; the first is on line 3",
+        "f.yaml:5:3: found the key 'c' twice in one mapping; the first is on line 3",
+    ),
+    "two duplicate keys": (
+        "a: 1\n1: 2\na: 3\n'1': 4\n",
+        "f.yaml:3:1: found the key 'a' twice in one mapping; the first is on line 1\n    → keep one of the two\n"
+        "f.yaml:4:1: found the key '1' twice in one mapping; the first is on line 2",
     ),
     "open bracket": ("a: [1,\nb: 2", "f.yaml:2:"),
-    "colon in a value": ("a: b: c", "f.yaml:1:5: mapping values are not allowed here"),
-    "tab": ("a:\n\tb: 1", "f.yaml:2:1: found character '\\t'"),
+    "colon in a value": ("a: b: c", "f.yaml:1:5: this is not YAML: mapping values are not allowed here"),
+    "tab": ("a:\n\tb: 1", "f.yaml:2:1: this is not YAML: found character '\\t'"),
     "itself in itself": ("a: &x [*x]", "f.yaml:1:4: "),
     "Python object": ("a: !!python/object:os.system x", "f.yaml:1:4: could not determine"),
     "wrong tag": ("a: !!int x", "f.yaml:1:4: 'x' is no int"),
@@ -102,7 +107,7 @@ FAULTY = {
     "list as key": ("? [a]\n: 1", "f.yaml:1:3: a key has to be a word"),
     "NUL": ('a: ["\\0"]', "f.yaml:1:5: a NUL byte"),
     "half a character": ('a: "\\ud83d"', "f.yaml:1:4: half a character"),
-    "control character": ("a: \x01", "f.yaml: "),
+    "control character": ("a: \x01", "f.yaml:1:4: this is not YAML: special characters"),
     "far too deep": ("[" * 3000, "f.yaml: is nested too deeply"),
     "too deep": ("[" * 100 + "]" * 100, "f.yaml:1:34: is nested more than 32 deep"),
 }

@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 import yaml
 
-from flagscale_deploy.errors import InputError
-from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe, parse_json, parse_yaml
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory import document
+from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
+
+
+def parse_yaml(text: str, source: str) -> tuple[Any, list[Fault]]:
+    return document.parse_yaml(text, source)
+
+
+def parse_json(text: str, source: str) -> tuple[Any, list[Fault]]:
+    return document.parse_json(text, source)
 
 
 def test_a_section_knows_the_line_of_each_key_and_the_text_of_each_scalar() -> None:
@@ -21,8 +30,8 @@ def test_a_section_knows_the_line_of_each_key_and_the_text_of_each_scalar() -> N
 def test_every_duplicate_key_is_a_fault_with_both_lines() -> None:
     _, faults = parse_yaml("a: 1\nb: {c: 1, c: 2}\na: 3\n", "x.yaml")
     assert {(fault.where, fault.problem[-len("is on line 0") :]) for fault in faults} == {
-        ("x.yaml:2", "is on line 2"),
-        ("x.yaml:3", "is on line 1"),
+        ("x.yaml:2:11", "is on line 2"),
+        ("x.yaml:3:1", "is on line 1"),
     }
 
 
@@ -58,7 +67,7 @@ def test_a_syntax_error_has_line_and_column(text: str, where: str, problem: str)
 
 def test_an_unquoted_template_is_explained() -> None:
     _, faults = parse_yaml("a:\n  b: {{ name }}\n", "x.yaml")
-    assert [(fault.where, fault.remedy) for fault in faults] == [("x.yaml:2", 'put "{{ … }}" in quotes')]
+    assert [(fault.where, fault.remedy) for fault in faults] == [("x.yaml:2:7", 'put "{{ … }}" in quotes')]
 
 
 def test_the_tags_of_ansible_are_kept() -> None:

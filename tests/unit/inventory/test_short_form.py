@@ -105,4 +105,4 @@ def test_hosts_must_be_a_list_of_at_least_one() -> None:
 
 def test_faults_of_the_yaml_are_reported_with_the_others() -> None:
     places = [where for where, _ in faults_of("hosts:\n  - {name: a, gpus: 1, gpus: x}\n")]
-    assert places == ["hosts.yaml:2", "hosts.yaml:2: hosts[0].gpus"]
+    assert places == ["hosts.yaml:2:24", "hosts.yaml:2: hosts[0].gpus"]
