@@ -35,7 +35,9 @@ def common_options() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    # With the group's settings: click remembers a command's help option from its first context.
+    context = click.Context(command, parent=click.Context(cli, **cli.context_settings))
+    usage = " ".join(command.collect_usage_pieces(context))
     own = [_row(option) for option in _options(command) if option.opts[-1] not in COMMON]
     options = table(("its own option", "means", "default"), own) if own else "No options of its own.\n"
     return f"### {name}\n\n`flagscale-deploy {name} {usage}`\n\n{_help(command)}\n\n{options}"

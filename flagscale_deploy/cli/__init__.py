@@ -1,6 +1,6 @@
-"""The command line: words in, one function of `api` called, pictures out, an exit status.
+"""The command line: parse options, call one function of `api`, print its result, return an exit status.
 
-Commands import what they need when they run: `--help` has to be quick.
+Commands import what they need when they run, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from flagscale_deploy.cli.shell import PROGRAM, completion, schema
 from flagscale_deploy.cli.smoking import smoke
 
 GARBAGE = 50_000
-"""So many new objects are there before cycles among them are looked for. With Python's own 700, a plan for 1000 hosts
-takes a tenth longer: hardly any of its objects is garbage."""
+"""New objects before Python looks for cycles among them. With Python's own 700, a plan for 1000 hosts takes 10 %
+longer: hardly any of its objects is garbage."""
 
 
 COMMANDS = (
@@ -61,6 +61,6 @@ for _command in COMMANDS:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     gc.set_threshold(GARBAGE)
     cli(prog_name=PROGRAM)

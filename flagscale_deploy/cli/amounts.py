@@ -1,4 +1,4 @@
-"""Sizes and times as one types them: `20M`, `2h`, `2026-11-24T10:00`."""
+"""Sizes and times on the command line: `20M`, `2h`, `2026-11-24T10:00`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return a size as a number of bytes."""
         if isinstance(value, int):
             return value
         size = parse_size(str(value)) or 0
@@ -38,6 +39,7 @@ class Time(click.ParamType[When]):
     name = "when"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> When:
+        """Return a time."""
         if isinstance(value, When):
             return value
         text = str(value).strip()

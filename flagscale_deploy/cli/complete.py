@@ -17,14 +17,14 @@ def deployments(_ctx: click.Context, _parameter: click.Parameter, incomplete: st
 
 
 def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the hosts and groups that `-i` and `-c`, given before, name; also behind `,`, `!` and `&`."""
+    """Return the hosts and groups of the `-i` and `-c` before the word; also behind `,`, `!` and `&`."""
     from flagscale_deploy.api.request import Options, load_request
     from flagscale_deploy.errors import DeployError
 
     before, word = re.fullmatch(r"(.*[,:!&])?(.*)", incomplete, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     try:
-        given = Options(inventory=ctx.params.get("inventory"), config=ctx.params.get("config"))
-        inventory = load_request(given).inventory
+        options = Options(inventory=ctx.params.get("inventory"), config=ctx.params.get("config"))
+        inventory = load_request(options).inventory
     except DeployError:
         return []
     kinds = {**dict.fromkeys(inventory.groups, "group"), **dict.fromkeys(inventory.names, "host")}

@@ -1,4 +1,4 @@
-"""`run`, and what tells beforehand: `plan`, `check`."""
+"""`run`, and what shows beforehand whether it will work: `plan`, `check`."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, option
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.request import Request
+    from flagscale_deploy.deploy.stop import StopReport
     from flagscale_deploy.output.console import Console
 
 
@@ -51,7 +53,9 @@ def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int
     return 0
 
 
-def end(console: Console, act: Any, request: Request, title: str, lock_timeout: float, as_json: bool) -> int:
+def end(
+    console: Console, act: Callable[..., StopReport], request: Request, title: str, lock_timeout: float, as_json: bool
+) -> int:
     """Carry out `stop` or `cleanup`, show what became of each host, and return the exit status."""
     from flagscale_deploy.output import stop as view
 
@@ -61,4 +65,4 @@ def end(console: Console, act: Any, request: Request, title: str, lock_timeout: 
         console.json(view.stop_json(report))
     else:
         view.show_stop(console, report)
-    return int(report.exit_code)
+    return report.exit_code

@@ -1,4 +1,4 @@
-"""How `--help` looks: commands by what they are for, a command's own options first, one example each."""
+"""Format `--help`: commands by section, a command's own options first, one example each."""
 
 from __future__ import annotations
 

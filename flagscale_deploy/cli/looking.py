@@ -36,15 +36,15 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
 
     request = request_of(console, words)
     while True:
-        found = api.status(request)
+        report = api.status(request)
         if as_json:
-            console.json(found.json())
+            console.json(report.json())
         else:
             if watch and console.out.is_terminal:
                 console.out.clear()
-            view.show_status(console, found)
+            view.show_status(console, report)
         if not watch:
-            return found.exit_code
+            return report.exit_code
         time.sleep(interval)
 
 
@@ -127,8 +127,8 @@ def logs(
         console.note(f"{host}: {text}")
 
     if diagnose:
-        found, collected = api.diagnose(request, output, selection=files, tell=tell)
-        return view.show_diagnosed(console, found, collected, output, as_json)
+        diagnosis, collected = api.diagnose(request, output, selection=files, tell=tell)
+        return view.show_diagnosed(console, diagnosis, collected, output, as_json)
     if output is not None:
         return view.show_collected(console, api.collect(request, output, selection=files, tell=tell), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])

@@ -110,7 +110,7 @@ def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
 
 
 def command(function: F) -> F:
-    """Errors become messages and exit statuses; SIGTERM interrupts as Ctrl-C does."""
+    """Turn errors into messages and exit statuses; SIGTERM interrupts as Ctrl-C does."""
 
     @functools.wraps(function)
     @kept_private()
@@ -137,8 +137,8 @@ def command(function: F) -> F:
         except Exception as error:  # noqa: BLE001 (the command line: nothing is above it)
             if verbose:  # not left to the interpreter: what it prints is not looked through for secrets
                 console.error(traceback.format_exc())
-            again = "" if verbose else "\n    → again with -v for the traceback"
-            console.error(f"✗ an error of this tool: {type(error).__name__}: {error}{again}")
+            remedy = "please report it" if verbose else "run again with -v for the traceback, and report it"
+            console.error(f"✗ internal error: {type(error).__name__}: {error}\n    → {remedy}")
             code = 1
         sys.exit(code or 0)
 
@@ -146,9 +146,9 @@ def command(function: F) -> F:
 
 
 def _end_on_interrupt(code: int) -> None:
-    """Whoever interrupts once more while a command says how it ended gets this exit status, and no traceback.
+    """Exit with this status, without a traceback, on a second interrupt while a command reports how it ended.
 
-    At its very end the interpreter takes handlers away, and the default would be to die of the signal.
+    At its very end the interpreter removes handlers; by default the process would then end by the signal.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -174,16 +174,16 @@ def _report(console: Console, error: Exception, as_json: bool) -> int:
         show_run_failure(console, error)
         return error.exit_code
     if as_json:
-        faults = [{"where": each.where, "problem": each.problem, "remedy": each.remedy}
-                  for each in getattr(error, "faults", ())]  # fmt: skip
+        faults = [{"where": fault.where, "problem": fault.problem, "remedy": fault.remedy}
+                  for fault in getattr(error, "faults", ())]  # fmt: skip
         console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code, "faults": faults})
-    for each in getattr(error, "faults", None) or getattr(error, "errors", None) or [error]:
-        console.error(f"✗ {each}")
+    for line in getattr(error, "faults", None) or getattr(error, "errors", None) or [error]:
+        console.error(f"✗ {line}")
     return error.exit_code
 
 
 def request_of(console: Console, words: dict[str, Any]) -> Request:
-    """Take what belongs to a request out of a command's words; its secrets are not printed from now on."""
+    """Take the options of a request out of a command's words; its secrets are not printed from now on."""
     from flagscale_deploy.api.request import Options, load_request
 
     folder, name = words.pop("config_path", None), words.pop("config_name", None)
@@ -194,7 +194,7 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
     for secret in request.secrets:
         console.redactor.add(secret)
     if request.name is not None and request.options.inventory is None and request.spec is None:
-        console.note("neither -i nor -c: this is about this machine only")
+        console.note("neither -i nor -c was given: this command acts on this machine only")
     return request
 
 
@@ -206,18 +206,18 @@ def plan_options(words: Mapping[str, Any]) -> PlanOptions:
 
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:
-    """The file that Hydra's two options mean together. Raises InputError beside `-c`, and where it is not there."""
+    """Return the file that Hydra's two options mean. Raises InputError beside `-c`, and where it is not there."""
     from flagscale_deploy.errors import InputError
     from flagscale_deploy.support.suggest import suggest
 
     where = "--config-path" if name is None else "--config-name"
     if config is not None:
-        raise InputError.at(where, f"says another configuration than -c {config}", "give one of the two")
+        raise InputError.at(where, f"names another configuration than -c {config}", "give one of the two")
     place, name = Path(folder or "."), name or "config"
     path = place / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if not os.path.isdir(place):
         raise InputError.at("--config-path", f"there is no folder {place}", "a relative one starts where you are")
     if not os.path.isfile(path):  # False, where Path.is_file would raise, for a name that no file can have
-        there = [each.stem for each in place.glob("*.y*ml")]
-        raise InputError.at(where, f"there is no file {path}", suggest(Path(name).name, there))
+        names = [file.stem for file in place.glob("*.y*ml")]
+        raise InputError.at(where, f"there is no file {path}", suggest(Path(name).name, names))
     return str(path)

@@ -1,4 +1,4 @@
-"""`completion` and `schema`: what the operator's shell and editor are told."""
+"""`completion` and `schema`: for the operator's shell and editor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flagscale_deploy.cli.help import Command
 
 PROGRAM = "flagscale-deploy"
 VARIABLE = "_FLAGSCALE_DEPLOY_COMPLETE"
-"""The variable by which Click is asked for completions; it follows from the program's name."""
+"""The variable by which the shell asks Click for completions; its name follows from the program's."""
 
 
 @click.command(cls=Command, section="shell", example='eval "$(flagscale-deploy completion bash)"')
@@ -44,7 +44,7 @@ def schema(kind: str) -> None:
     import json
 
     if kind == "serve":
-        from flagscale_deploy.config.json_schema import serve_schema as made
+        from flagscale_deploy.config.json_schema import serve_schema as schema_of
     else:
-        from flagscale_deploy.inventory.json_schema import inventory_schema as made
-    click.echo(json.dumps(made(), indent=2, ensure_ascii=False))
+        from flagscale_deploy.inventory.json_schema import inventory_schema as schema_of
+    click.echo(json.dumps(schema_of(), indent=2, ensure_ascii=False))

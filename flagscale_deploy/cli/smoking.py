@@ -84,10 +84,11 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
         request = request_of(console, words)
     except InputError as error:
         if junit is not None:  # CI shows what the JUnit file says
-            found = [
-                Case("check", each.where, "failed", message=f"{each.problem} → {each.remedy}") for each in error.faults
+            cases = [
+                Case("check", fault.where, "failed", message=f"{fault.problem} → {fault.remedy}")
+                for fault in error.faults
             ]
-            write_junit(words["name"] or "smoke", found, junit, console.redactor.redact)
+            write_junit(words["name"] or "smoke", cases, junit, console.redactor.redact)
         raise
     prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
     with console.progress(f"smoke {request.serve.name}") as progress:

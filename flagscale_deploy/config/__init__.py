@@ -1,1 +1,1 @@
-"""Serve configurations of every dialect become one `ServeSpec`. Reads files and nothing else."""
+"""Read serve configurations of every dialect into one `ServeSpec`; contact nothing."""

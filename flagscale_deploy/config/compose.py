@@ -1,4 +1,4 @@
-"""Hydra's composition, as far as FlagScale's configurations use it: a `defaults:` list that mounts group files.
+"""Compose a configuration as Hydra does, as far as FlagScale uses it: a `defaults:` list that mounts group files.
 
 `defaults: [_self_, {serve: NAME}]` puts `serve/NAME.yaml`, found beside the file, under the key `serve`.
 Later entries win; without `_self_` the file's own values come last (measured with hydra-core 1.3).
@@ -9,21 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy.config.schema.places import Places
+from flagscale_deploy.config.schema.validate import kind_of
 from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.value import Tree, Value
 
 SELF = "_self_"
 
 
-def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tuple[dict[str, Any], Places]:
-    """The file with its groups, nothing resolved yet, and where each part came from.
+def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tuple[Tree, Places]:
+    """Return the file with its groups, nothing resolved yet, and where each part came from.
 
-    `choices` are groups picked on the command line (`serve=NAME`); what the defaults list has is taken out of it.
-    A file that is a list by itself is the group `serve`. InputError for a file or group that is not there.
+    `choices` are groups picked on the command line (`serve=NAME`); those that are used are removed from it.
+    A file that is a list by itself is the group `serve`. Raises InputError for a file or group that is not there.
     """
     places = Places(str(path))
     own = read_yaml(path)
@@ -31,43 +32,43 @@ def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tupl
         places.groups["serve",] = str(path)
         return {"serve": own}, places
     if not isinstance(own, dict):
-        found = "is empty" if own is None else f"holds {_kind(own)}"
-        raise InputError.at(str(path), found, "expected model_args: and deploy:, or a list of - serve_id: …")
+        problem = "is empty" if own is None else f"holds {kind_of(own)}"
+        raise InputError.at(str(path), problem, "expected model_args: and deploy:, or a list of - serve_id: …")
     choices = {} if choices is None else choices
     composed = _compose_groups(path, own, places, choices, (path.resolve(),))
     # As Hydra's +serve=NAME: a group that the defaults list does not have, and that has a folder.
-    for group in [each for each in choices if _is_group(path, each)]:
+    for group in [choice for choice in choices if _is_group(path, choice)]:
         file = _find(path, group, choices.pop(group), optional=False)
         if file is not None:
-            _merge(composed, _mounted(file, group, places, choices, (path.resolve(),)))
+            merge(composed, _mounted(file, group, places, choices, (path.resolve(),)))
     return composed, places
 
 
 def _compose_groups(
-    path: Path, own: dict[str, Any], places: Places, choices: MutableMapping[str, str], above: tuple[Path, ...]
-) -> dict[str, Any]:
+    path: Path, own: Tree, places: Places, choices: MutableMapping[str, str], above: tuple[Path, ...]
+) -> Tree:
     if "defaults" not in own:
         return own
     entries = list(_entries(path, own.pop("defaults")))
     if (None, SELF, False) not in entries:
         entries.append((None, SELF, False))
-    result: dict[str, Any] = {}
+    result: Tree = {}
     for group, name, optional in entries:
         if (group, name) == (None, SELF):
-            _merge(result, own)
+            merge(result, own)
             continue
         if group is not None and len(above) > 1 and (group.startswith("/") or "@" in group):
             remedy = "write it in the file that is named on the command line"
-            raise InputError.at(f"{path}: defaults.{group}", "is understood at the top only", remedy)
+            raise InputError.at(f"{path}: defaults.{group}", "is supported at the top only", remedy)
         name = choices.pop(_folder(group), name) if group is not None else name
         file = _find(path, group, name, optional)
         if file is not None:
-            _merge(result, _mounted(file, group, places, choices, above))
+            merge(result, _mounted(file, group, places, choices, above))
     return result
 
 
-def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]]:
-    """Group (None: the root), name and whether it may be missing, for each entry that means anything to us."""
+def _entries(path: Path, defaults: Value) -> Iterator[tuple[str | None, str, bool]]:
+    """Yield group (None: the root), name and whether it may be missing, of each entry that composes something."""
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         if isinstance(entry, str):
             group, _, name = entry.strip("/").rpartition("/")
@@ -77,11 +78,11 @@ def _entries(path: Path, defaults: Any) -> Iterator[tuple[str | None, str, bool]
             *signs, group = key.split() or [""]
             if "override" in signs or group.split("/")[0] == "hydra":
                 continue
-            for name in names if isinstance(names, list) else [names]:
-                if name is not None:
-                    yield group, str(name), "optional" in signs
+            for file in names if isinstance(names, list) else [names]:
+                if file is not None:
+                    yield group, str(file), "optional" in signs
         elif entry is not None:
-            raise InputError.at(f"{path}: defaults", f"holds {_kind(entry)}", "expected _self_ or GROUP: NAME")
+            raise InputError.at(f"{path}: defaults", f"holds {kind_of(entry)}", "expected _self_ or GROUP: NAME")
 
 
 def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | None:
@@ -95,21 +96,21 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
     if not folder.is_dir():
         raise InputError.at(
             place,
-            f"{file} is not there, nor is its folder {folder}",
+            f"neither {file} nor its folder {folder} is there",
             "make that folder, or take the entry off defaults",
         )
-    there = [each.stem for each in folder.glob("*.yaml") if each != path]
-    remedy = f"{suggest(name, there)} (in {folder})" if there else f"{folder} holds no YAML file"
+    names = [other.stem for other in folder.glob("*.yaml") if other != path]
+    remedy = f"{suggest(name, names)} (in {folder})" if names else f"{folder} holds no YAML file"
     raise InputError.at(place, f"{file} is not there", remedy)
 
 
 def _folder(group: str) -> str:
-    """A group's folder: `/serve@pkg` lies in `serve`."""
+    """Return a group's folder: `/serve@pkg` lies in `serve`."""
     return group.partition("@")[0].strip("/")
 
 
 def _package(group: str) -> tuple[str, ...]:
-    """Where a group is mounted: at the keys of its folder, or at the package behind `@`."""
+    """Return where a group is mounted: at the keys of its folder, or at the package behind `@`."""
     _, at, package = group.partition("@")
     if at:
         return () if package in ("_global_", "") else tuple(package.split("."))
@@ -132,8 +133,8 @@ def _is_file(path: Path) -> bool:
 
 def _mounted(
     file: Path, group: str | None, places: Places, choices: MutableMapping[str, str], above: tuple[Path, ...]
-) -> dict[str, Any]:
-    """A group file's values under the keys of its group."""
+) -> Tree:
+    """Return a group file's values under the keys of its group."""
     if file.resolve() in above:
         raise InputError.at(f"{file}: defaults", "includes itself", "take the entry off this list")
     value = read_yaml(file)
@@ -141,7 +142,7 @@ def _mounted(
     if isinstance(value, dict):
         value = _compose_groups(file, value, Places(str(file)), choices, (*above, file.resolve()))
     elif not (isinstance(value, list) and keys):
-        raise InputError.at(str(file), "is empty" if value is None else f"holds {_kind(value)}", "expected settings")
+        raise InputError.at(str(file), "is empty" if value is None else f"holds {kind_of(value)}", "expected settings")
     if keys:
         places.groups[keys] = str(file)
     for key in reversed(keys):
@@ -150,14 +151,11 @@ def _mounted(
     return value
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:
-    """Lay one mapping over another: mappings merge, everything else replaces."""
+def merge(below: Tree, above: Tree) -> None:
+    """Lay one mapping over another, in place: mappings merge, everything else is replaced."""
     for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _merge(below[key], value)
+        lower = below.get(key)
+        if isinstance(value, dict) and isinstance(lower, dict):
+            merge(lower, value)
         else:
             below[key] = value
-
-
-def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else repr(value)

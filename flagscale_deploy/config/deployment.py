@@ -1,139 +1,124 @@
-"""`deploy` settings from wherever they stand, and the modes among them that we do not run."""
+"""`deploy` settings from wherever they stand, and the modes among them that this tool does not run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
+from flagscale_deploy.config.compose import merge
 from flagscale_deploy.config.dialects import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RestartSpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.value import Tree, Value
 
 
-def read_deploy(tree: dict[str, Any], findings: Findings) -> tuple[Deploy, dict[str, Path]]:
-    """All `deploy` settings as one, and for each of its keys the path of the mapping that it was last set in."""
+def read_deploy(tree: Tree) -> Checked[tuple[Deploy, dict[str, Path]]]:
+    """Return all `deploy` settings as one, and for each of its keys the path of the mapping that it was last set in."""
+    faults = KeyFaults()
     body, place = read_body(tree)
     if is_composition(body):
-        return Deploy(), {}
-    # The oldest files have the mode beside `deploy`, and not in it.
-    beside = {"command_line_mode": body["command_line_mode"]} if _beside(body) else {}
-    merged: dict[str, Any] = {}
+        return (Deploy(), {}), faults
+    merged: Tree = {}
     set_in: dict[str, Path] = {}
-    for path, value in [(place, beside), *((each, _at(tree, each)) for each in DEPLOY_PLACES)]:
+    # The oldest files have the mode beside `deploy`, and not in it.
+    mode = body.get("command_line_mode") if isinstance(body, dict) else None
+    beside: Tree = {} if mode is None else {"command_line_mode": mode}
+    for path, value in [(place, beside), *((path, _at(tree, path)) for path in DEPLOY_PLACES)]:
         if value is not None:
-            given = read_settings(Deploy, value, path, findings).model_dump(exclude_none=True)
-            _merge(merged, given)
-            set_in.update({key: (*path, key) for key in given})
-    return Deploy.model_validate(merged), set_in
+            settings = faults.take(read_settings(Deploy, value, path)).model_dump(exclude_none=True)
+            merge(merged, settings)
+            set_in.update({key: (*path, key) for key in settings})
+    return (Deploy.model_validate(merged), set_in), faults
 
 
-def read_router(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> RouterSpec:
-    """`deploy.router`; its keys that are not ours are flags of vllm-router."""
+def read_router(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RouterSpec]:
+    """Return `deploy.router`; keys that it does not define are flags of vllm-router."""
+    faults = KeyFaults()
     if deploy.router is None:
-        return RouterSpec()
-    flags = {}
+        return RouterSpec(), faults
+    flags: Tree = {}
     for key, value in (deploy.router.model_extra or {}).items():
         flag = key.replace("_", "-")
+        where = (*set_in["router"], key)
         if flag in SET_BY_US:
-            findings.add((*set_in["router"], key), "is set by this tool", "take it out")
+            faults.add(where, "is set by this tool", "take it out")
         elif flag in OF_OTHER_MODES:
-            findings.add((*set_in["router"], key), "belongs to a mode that is not run here", "take it out")
+            faults.add(where, "belongs to a mode that is not run here", "take it out")
         elif is_secret_name(key):
-            findings.add((*set_in["router"], key), "would be seen in the list of processes", "set the model's api-key")
+            faults.add(where, "would be seen in the list of processes", "set the model's api-key")
         elif flag not in FLAGS:
-            known = (*RouterSettings.model_fields, *(each.replace("-", "_") for each in FLAGS))
-            findings.add((*set_in["router"], key), "is no flag of vllm-router", suggest(key, known))
+            names = (*RouterSettings.model_fields, *(name.replace("-", "_") for name in FLAGS))
+            faults.add(where, "is no flag of vllm-router", suggest(key, names))
         elif value is not None:
             flags[flag] = value
-    given = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)
+    settings = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)
     port = None if deploy.router.port == "auto" else deploy.router.port
-    return RouterSpec(**given, port=port, metrics_port=deploy.router.prometheus_port, options=flags)
+    return RouterSpec(**settings, port=port, metrics_port=deploy.router.prometheus_port, options=flags), faults
 
 
-def read_restart(deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> RestartSpec:
-    """`deploy.restart`."""
-    given = deploy.restart
-    if given is None:
-        return RestartSpec()
-    backoff = given.backoff or BackoffSettings()
-    asked: dict[str, Any] = {
-        "policy": given.policy,
-        "maximum": given.max,
-        "first": backoff.first,
-        "factor": backoff.factor,
-        "ceiling": backoff.max,
-        "reset_after": given.reset_after,
-        "boot": given.boot,
-    }
-    spec = RestartSpec(**{name: value for name, value in asked.items() if value is not None})
+def read_restart(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RestartSpec]:
+    """Return `deploy.restart`."""
+    faults = KeyFaults()
+    restart = deploy.restart
+    if restart is None:
+        return RestartSpec(), faults
+    backoff = restart.backoff or BackoffSettings()
+    settings = restart.model_dump(exclude={"backoff", "max"}, exclude_none=True)
+    waits = backoff.model_dump(exclude={"max"}, exclude_none=True)
+    spec = RestartSpec(**settings, **waits)
+    spec = spec if restart.max is None else replace(spec, maximum=restart.max)
+    spec = spec if backoff.max is None else replace(spec, ceiling=backoff.max)
     if spec.first > spec.ceiling:
         if backoff.max is not None:
             problem = f"{spec.first:g} s is more than the longest wait, {spec.ceiling:g} s"
-            findings.add((*set_in["restart"], "backoff", "first"), problem, "make max the larger one")
-        return replace(spec, ceiling=spec.first)
-    return spec
+            faults.add((*set_in["restart"], "backoff", "first"), problem, "make max the larger one")
+        spec = replace(spec, ceiling=spec.first)
+    return spec, faults
 
 
-def refuse_other_modes(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:
-    """Name what FlagScale has and this tool does not run, so that nothing is half deployed."""
+def other_modes(experiment: Experiment, deploy: Deploy, set_in: Mapping[str, Path]) -> Iterator[KeyFault]:
+    """Yield a fault for each mode that FlagScale has and this tool does not run, so that nothing is half deployed."""
     task = experiment.task
     where = ("experiment", "task")
+    itself = "or run it with FlagScale itself"
     if task and task.type not in (None, "serve"):
-        findings.add((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
+        yield KeyFault((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
     if task and (task.backend or "").strip().lower() not in ("", "vllm"):
-        findings.add(
-            (*where, "backend"),
-            f"{task.backend!r} is not run here",
-            "set backend: vllm, or run it with FlagScale itself",
-        )
+        yield KeyFault((*where, "backend"), f"{task.backend!r} is not run here", f"set backend: vllm, {itself}")
     if deploy.prefill_decode_disaggregation:
         path = set_in["prefill_decode_disaggregation"]
-        remedy = "set it to false to have one engine do both, or run it with FlagScale itself"
-        findings.add(path, "prefill and decode apart are not run here", remedy)
+        remedy = f"set it to false to have one engine do both, {itself}"
+        yield KeyFault(path, "separate prefill and decode engines are not run here", remedy)
     if deploy.enable_composition:
-        remedy = "set it to false, and name a model to serve with vLLM; run a composition with FlagScale itself"
-        findings.add(set_in["enable_composition"], "composition graphs are not run here", remedy)
+        remedy = f"set it to false and name a model to serve with vLLM, {itself}"
+        yield KeyFault(set_in["enable_composition"], "composition graphs are not run here", remedy)
 
 
-def refuse_beside_program(experiment: Experiment, deploy: Deploy, set_in: dict[str, Path], findings: Findings) -> None:
-    """What is said of engines, where a program of the user's own runs instead: it would be read and do nothing."""
+def ignored_by_programs(experiment: Experiment, deploy: Deploy, set_in: Mapping[str, Path]) -> Iterator[KeyFault]:
+    """Yield a fault for each setting of engines that a program of the user's own would not get."""
+    nothing = "has no effect on a program of your own"
     for name, options in (deploy.models or {}).items():
         if options is not None and options.hosts is not None:
             remedy = "Ray places the tasks of a program: use resources: {TYPE: 1}, with type: TYPE of the hosts"
-            findings.add((*set_in["models"], name, "hosts"), "does nothing for a program of your own", remedy)
+            yield KeyFault((*set_in["models"], name, "hosts"), nothing, remedy)
     for host, node in (experiment.node_args or {}).items():
         if node is not None and node.engine_args:
             path = ("experiment", "node_args", host, "engine_args")
-            findings.add(
-                path, "does nothing for a program of your own", "the program starts its engines: tell it there"
-            )
+            yield KeyFault(path, nothing, "the program starts its engines: set it there")
     if deploy.router is not None and deploy.router.model_dump(exclude_none=True).keys() - {"enabled"}:
-        findings.add(set_in["router"], "no router stands before a program of your own", "set deploy.router: none")
+        yield KeyFault(set_in["router"], nothing, "set deploy.router: none; no router is started before it")
     if deploy.tls is not None:
-        remedy = "take it out; the program starts its servers: tell it there"
-        findings.add(set_in["tls"], "does nothing for a program of your own", remedy)
+        yield KeyFault(set_in["tls"], nothing, "take it out; the program starts its servers: set it there")
 
 
-def _beside(body: Any) -> bool:
-    return isinstance(body, dict) and body.get("command_line_mode") is not None
-
-
-def _at(tree: Any, path: Path) -> Any:
+def _at(tree: Value, path: Path) -> Value:
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _merge(below[key], value)
-        else:
-            below[key] = value

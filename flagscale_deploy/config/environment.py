@@ -5,88 +5,92 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any
 
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.support.value import Value
+
+Variables = tuple[dict[str, str], dict[str, Secret]]
+"""Variables, and those whose values nobody may see."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_variables(envs: Mapping[str, Any], path: Path, findings: Findings) -> tuple[dict[str, str], dict[str, Secret]]:
-    """Variables and secret variables: `true` is "true", a number is as it was written, nothing (null) is left out."""
+def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
+    """Return variables as text: `true` is "true", a number is as it was written, null is left out."""
+    faults = KeyFaults()
     public: dict[str, str] = {}
     secret: dict[str, Secret] = {}
     for name, value in envs.items():
         where = (*path, name)
         if not _NAME.fullmatch(name):
-            findings.add(where, "is not the name of a variable", "letters, digits and _, no digit first")
+            faults.add(where, "is not the name of a variable", "letters, digits and _, no digit first")
         elif isinstance(value, (dict, list)):
             kind = "a list" if isinstance(value, list) else "a mapping"
-            findings.add(where, f"is {kind}", "write the text that the variable shall hold, such as 0,1,2,3")
+            faults.add(where, f"is {kind}", "write the text that the variable shall hold, such as 0,1,2,3")
         elif value is not None and is_secret_name(name) and not isinstance(value, bool):
             secret[name] = Secret(str(value))
         elif value is not None:
             public[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return public, secret
+    return (public, secret), faults
 
 
-def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str], findings: Findings) -> dict[str, Secret]:
-    """The variables of `deploy.secrets` from the operator's environment."""
-    taken = {}
+def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str]) -> Checked[dict[str, Secret]]:
+    """Return the variables of `deploy.secrets` from the operator's environment."""
+    faults = KeyFaults()
     for name in names:
-        if environ.get(name):
-            taken[name] = Secret(environ[name])
-        else:
-            findings.add(path, f"{name} is not set in your environment", f"export {name}=…, or take it off the list")
-    return taken
+        if not environ.get(name):
+            faults.add(path, f"{name} is not set in your environment", f"export {name}=…, or take it off the list")
+    return {name: Secret(environ[name]) for name in names if environ.get(name)}, faults
 
 
-def read_secret_files(files: Mapping[str, str], path: Path, findings: Findings) -> dict[str, Secret]:
-    """The variables of `deploy.secret_files`: what a file on this machine holds, without its last line end."""
-    read = {}
-    for name, written in files.items():
+def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str, Secret]]:
+    """Return the variables of `deploy.secret_files`: what a file on this machine holds, without its last line end."""
+    faults = KeyFaults()
+    secrets: dict[str, Secret] = {}
+    for name, file in files.items():
         where = (*path, name)
         try:
-            text = FilePath(written).expanduser().read_text(encoding="utf-8").removesuffix("\n")
+            text = FilePath(file).expanduser().read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            findings.add(where, f"{written} cannot be read: {why}", "a relative path starts where you are")
+            faults.add(where, f"{file} cannot be read: {why}", "a relative path starts where you are")
+            continue
         except ValueError:
-            findings.add(where, f"{written} holds no text", "write the secret alone into it, as UTF-8")
+            text = ""
+        if not text or "\0" in text:
+            faults.add(where, f"{file} holds no text", "write the secret alone into it, as UTF-8")
         else:
-            if not text or "\0" in text:
-                findings.add(where, f"{written} holds no text", "write the secret alone into it, as UTF-8")
-            else:
-                read[name] = Secret(text)
-    return read
+            secrets[name] = Secret(text)
+    return secrets, faults
 
 
 def read_environment(
     entries: Sequence[Entry],
-    envs: Mapping[str, Any],
+    envs: Mapping[str, Value],
     deploy: Deploy,
     set_in: Mapping[str, Path],
     environ: Mapping[str, str],
-    findings: Findings,
-) -> tuple[dict[str, str], dict[str, Secret]]:
-    """The variables of the whole deployment, from `experiment.envs`, `deploy.secrets`, `deploy.secret_files` and secret
-    flags of models.
+) -> Checked[Variables]:
+    """Return the variables of the whole deployment.
 
-    A secret that two places set differently is a fault. `nodes_envs` among the variables is for single hosts: see
-    `per_host.py`.
+    They come from `experiment.envs`, `deploy.secrets`, `deploy.secret_files` and secret flags of models; a secret that
+    two places set differently is a fault. `nodes_envs` is for single hosts: see `per_host.py`.
     """
+    faults = KeyFaults()
     shared = {name: value for name, value in envs.items() if name != "nodes_envs"}
-    env, secret_env = read_variables(shared, ("experiment", "envs"), findings)
-    names = deploy.secrets or ()
-    taken = take_secrets(names, set_in["secrets"], environ, findings) if names else {}
-    files = deploy.secret_files or {}
-    filed = read_secret_files(files, set_in["secret_files"], findings) if files else {}
-    ours = [(taken, set_in.get("secrets", ())), (filed, set_in.get("secret_files", ()))]
-    for variables, path in ours + [(entry.secret_env, entry.path) for entry in entries]:
+    env, secret_env = faults.take(read_variables(shared, ("experiment", "envs")))
+    sources: list[tuple[Mapping[str, Secret], Path]] = []
+    if deploy.secrets:
+        path = set_in["secrets"]
+        sources.append((faults.take(take_secrets(deploy.secrets, path, environ)), path))
+    if deploy.secret_files:
+        path = set_in["secret_files"]
+        sources.append((faults.take(read_secret_files(deploy.secret_files, path)), path))
+    for variables, path in [*sources, *((entry.secret_env, entry.path) for entry in entries)]:
         for variable, secret in variables.items():
             if secret_env.setdefault(variable, secret) != secret or variable in env:
-                findings.add(path, f"sets {variable} to another value than a place before", "set it in one place")
-    return env, secret_env
+                faults.add(path, f"sets {variable} to another value than a place before", "set it in one place")
+    return (env, secret_env), faults

@@ -1,4 +1,4 @@
-"""`${…}` in values, by OmegaConf: `${experiment.exp_name}`, `${oc.env:VAR,default}`; `\\${X}` stays `${X}`."""
+r"""Resolve `${…}` in values, by OmegaConf: `${experiment.exp_name}`, `${oc.env:VAR,default}`; `\${X}` stays `${X}`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
+from flagscale_deploy.support.value import Tree, Value
 
 _MISSING = "???"
 _PLAIN = r"[^'\"$\\\[\]{},\s]"
@@ -24,11 +25,11 @@ _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
 
-def _environment_variable(name: str, default: Any = _UNSET) -> str | None:
-    """OmegaConf's own `oc.env`, over the environment that `interpolate` was given."""
-    found = _environ.get().get(name)
-    if found is not None:
-        return found
+def _environment_variable(name: str, default: object = _UNSET) -> str | None:
+    """Do what OmegaConf's own `oc.env` does, over the environment that `interpolate` was called with."""
+    value = _environ.get().get(name)
+    if value is not None:
+        return value
     if default is _UNSET:
         raise KeyError(f"the environment variable {name} is not set")
     return None if default is None else str(default)
@@ -40,69 +41,76 @@ _register = OmegaConf.register_resolver if _RENAMED else OmegaConf.register_new_
 _register("oc.env", _environment_variable, replace=True)
 
 
-def interpolate(tree: dict[str, Any], environ: Mapping[str, str], findings: Findings) -> dict[str, Any]:
-    """The tree with every `${…}` replaced; what cannot be is a finding, and stays.
+def interpolate(tree: Tree, environ: Mapping[str, str]) -> Checked[Tree]:
+    """Return the tree with every `${…}` replaced; each that cannot be is a fault.
 
     `hydra` is left out of the result: its `${now:…}` mean something to Hydra only.
     """
-    tree = _readable(tree, (), findings)
+    faults = KeyFaults()
+    tree = {key: faults.take(_readable(value, (key,))) for key, value in tree.items()}
     token = _environ.set(environ)
     try:
         # Values of other types than OmegaConf's own are allowed so that a WrittenFloat comes back as the one it was.
         config = OmegaConf.create(tree, flags={"allow_objects": True})
         ours = {key: value for key, value in tree.items() if key != "hydra"}
-        return {key: _resolved(value, config, key, (key,), findings) for key, value in ours.items()}
+        return {key: faults.take(_resolved(value, config, key, (key,))) for key, value in ours.items()}, faults
     finally:
         _environ.reset(token)
 
 
-def _readable(value: Any, path: Path, findings: Findings) -> Any:
-    """The value less those `${…}` that OmegaConf cannot parse: it would refuse the whole tree for one of them."""
+def _readable(value: Value, path: Path) -> Checked[Value]:
+    """Return the value less those `${…}` that OmegaConf cannot parse: it would refuse the whole tree for one."""
+    faults = KeyFaults()
     if isinstance(value, dict):
-        return {key: _readable(item, (*path, key), findings) for key, item in value.items()}
+        return {key: faults.take(_readable(item, (*path, key))) for key, item in value.items()}, faults
     if isinstance(value, list):
-        return [_readable(item, (*path, str(index)), findings) for index, item in enumerate(value)]
+        return [faults.take(_readable(item, (*path, str(index)))) for index, item in enumerate(value)], faults
     if isinstance(value, str) and "${" in value:
         value = _quoted_defaults(value)
         try:
             OmegaConf.create([value])
         except OmegaConfBaseException:
-            findings.add(
-                path, "holds a ${…} that cannot be read", "as in ${experiment.exp_name}, ${oc.env:VAR,default}"
-            )
-            return None
-    return value
+            remedy = "as in ${experiment.exp_name}, ${oc.env:VAR,default}"
+            faults.add(path, "holds a ${…} that cannot be read", remedy)
+            return None, faults
+    return value, faults
 
 
 def _quoted_defaults(text: str) -> str:
-    """The text with bare defaults of `oc.env` in quotes, so that they stay as written: OmegaConf makes 1e-05 of `1e-5`.
+    """Return the text with bare defaults of `oc.env` in quotes: without, OmegaConf makes 1e-05 of `1e-5`.
 
     `null` is left bare: it means nothing. So is what has quotes around it already, of both kinds.
     """
-    quote = next((each for each in "'\"" if each not in text), None)
+    quote = next((mark for mark in "'\"" if mark not in text), None)
     if quote is None:
         return text
     return _BARE_DEFAULT.sub(
-        lambda found: found[0] if found[2].lower() == "null" else f"{found[1]}{quote}{found[2]}{quote}}}", text
+        lambda match: match[0] if match[2].lower() == "null" else f"{match[1]}{quote}{match[2]}{quote}}}", text
     )
 
 
-def _resolved(value: Any, parent: DictConfig | ListConfig, key: Any, path: Path, findings: Findings) -> Any:
+def _resolved(value: Value, parent: DictConfig | ListConfig, key: Any, path: Path) -> Checked[Value]:
+    faults = KeyFaults()
     if isinstance(value, dict):
-        return {each: _resolved(item, parent[key], each, (*path, each), findings) for each, item in value.items()}
+        return {
+            name: faults.take(_resolved(item, parent[key], name, (*path, name))) for name, item in value.items()
+        }, faults
     if isinstance(value, list):
-        return [_resolved(item, parent[key], i, (*path, str(i)), findings) for i, item in enumerate(value)]
+        return [
+            faults.take(_resolved(item, parent[key], index, (*path, str(index)))) for index, item in enumerate(value)
+        ], faults
     if value == _MISSING:
-        findings.add(path, "has to be given (???)", f"add {'.'.join(path)}=… to the command line")
+        faults.add(path, "has to be given (???)", f"add {'.'.join(path)}=… to the command line")
     elif isinstance(value, str) and "${" in value:
         try:
-            found = parent[key]
-            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+            node = parent[key]
+            resolved = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            return cast(Value, resolved), faults
         except OmegaConfBaseException as error:
-            findings.add(path, _problem(error), _remedy(error))
+            faults.add(path, _problem(error), _remedy(error))
         except RecursionError:
-            findings.add(path, "refers to itself", "name a value that stands elsewhere")
-    return value
+            faults.add(path, "refers to itself", "name a value that stands elsewhere")
+    return value, faults
 
 
 def _problem(error: OmegaConfBaseException) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic.json_schema import models_json_schema
 
 from flagscale_deploy.config.dialects import MODEL_ROOTS, list_form
@@ -12,33 +10,34 @@ from flagscale_deploy.config.nodes import Node
 from flagscale_deploy.config.schema.settings import Deploy, ModelOptions
 from flagscale_deploy.config.translate import ACTIONS
 from flagscale_deploy.support.json_schema import DIALECT, as_written, mapping, nothing_or
+from flagscale_deploy.support.value import Tree
 
 INTERPOLATION = r"\$\{"
 _MODELS = (Deploy, Experiment, ModelOptions, Node)
-_ANYTHING: dict[str, Any] = {}
-_FLAGS = {"type": "object", "description": "flags of vLLM, with `-` or `_`"}
+_ANYTHING: Tree = {}
+_FLAGS: Tree = {"type": "object", "description": "flags of vLLM, with `-` or `_`"}
 
 
-def serve_schema() -> dict[str, Any]:
+def serve_schema() -> Tree:
     """Return the schema of a serve YAML of any form, of an experiment file, and of a group file of Hydra."""
-    schema = as_written(models_json_schema([(model, "validation") for model in _MODELS])[1], INTERPOLATION)
-    own = {"Model": _model(), "Entry": _entry(), "Hostfile": _hostfile(), "Models": _models()}
+    models = as_written(models_json_schema([(model, "validation") for model in _MODELS])[1]["$defs"], INTERPOLATION)
+    own: Tree = {"Model": _model(), "Entry": _entry(), "Hostfile": _hostfile(), "Models": _models()}
     return {
         "$schema": DIALECT,
         "title": "flagscale-deploy: serve YAML",
         "anyOf": [_root(), {"type": "array", "items": _ref("Entry"), "minItems": 1}],
-        "$defs": schema["$defs"] | own,
+        "$defs": {**models, **own},
     }
 
 
-def _ref(name: str) -> dict[str, Any]:
+def _ref(name: str) -> Tree:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _root() -> dict[str, Any]:
-    """What stands at the top: the keys of `serve` by themselves, or beside where and how."""
+def _root() -> Tree:
+    """Return the keys at the top: those of `serve` by themselves, or beside `experiment`."""
     body = _body()
-    listed = {"type": "array", "items": _ref("Entry"), "minItems": 1}
+    listed: Tree = {"type": "array", "items": _ref("Entry"), "minItems": 1}
     return _closed(
         {
             **body,
@@ -51,8 +50,8 @@ def _root() -> dict[str, Any]:
     )
 
 
-def _body() -> dict[str, Any]:
-    """The keys that say what is served."""
+def _body() -> Tree:
+    """Return the keys of what is served."""
     return {
         **{root: _ref("Models") if root == "model_args" else _ref("Model") for root in MODEL_ROOTS},
         "deploy": nothing_or(_ref("Deploy")),
@@ -63,18 +62,18 @@ def _body() -> dict[str, Any]:
     }
 
 
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
-    """A mapping of these keys alone."""
+def _closed(properties: Tree) -> Tree:
+    """Return the schema of a mapping that has these keys alone."""
     return mapping(properties, INTERPOLATION)
 
 
-def _models() -> dict[str, Any]:
+def _models() -> Tree:
     return {"type": "object", "minProperties": 1, "additionalProperties": _ref("Model")}
 
 
-def _model() -> dict[str, Any]:
-    """A model of `model_args`: its own keys, and any flag of vLLM."""
-    actions = {"type": "array", "items": {"type": "string"}}
+def _model() -> Tree:
+    """Return the schema of a model of `model_args`: its own keys, and any flag of vLLM."""
+    actions: Tree = {"type": "array", "items": {"type": "string"}}
     return {
         **_FLAGS,
         "properties": {
@@ -85,21 +84,21 @@ def _model() -> dict[str, Any]:
     }
 
 
-def _entry() -> dict[str, Any]:
-    """An entry of the list form."""
-    known = {
+def _entry() -> Tree:
+    """Return the schema of an entry of the list form."""
+    described: Tree = {
         "serve_id": {"type": ["string", "number"], "description": "the model's name"},
         "engine": {"enum": ["vllm", None], "description": "`vllm`; every other engine is refused. Default: vllm"},
         "engine_args": nothing_or(_FLAGS),
         "engine_args_specific": {"type": ["object", "null"], "description": "flags of one engine, as in `vllm: …`"},
         "resources": nothing_or(_ref("ModelOptions")),
     }
-    properties = {key: known.get(key, _ANYTHING) for key in list_form.KEYS}
+    properties = {key: described.get(key, _ANYTHING) for key in list_form.KEYS}
     return {**_closed(properties), "anyOf": [{"required": [name]} for name in ("serve_id", "serve-id")]}
 
 
-def _hostfile() -> dict[str, Any]:
-    """`hostfile.nodes`."""
+def _hostfile() -> Tree:
+    """Return the schema of `hostfile.nodes`."""
     roles = [{**_closed({role: _ref("Node")}), "minProperties": 1} for role in ("master", "node")]
-    nodes = {"type": "array", "items": {"anyOf": roles}, "minItems": 1}
+    nodes: Tree = {"type": "array", "items": {"anyOf": roles}, "minItems": 1}
     return {**_closed({"nodes": nodes}), "required": ["nodes"]}

@@ -1,4 +1,4 @@
-"""A serve configuration, of whatever dialect, as one `ServeSpec`: read, compose, override, interpolate, translate."""
+"""Load a serve configuration of any dialect as one `ServeSpec`: read, compose, override, interpolate, translate."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from flagscale_deploy.config.compose import compose
 from flagscale_deploy.config.interpolation import interpolate
 from flagscale_deploy.config.overrides import Override, apply_overrides, parse_overrides
-from flagscale_deploy.config.schema.places import Findings
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
+from flagscale_deploy.errors import Fault, InputError
 
 
 def load_spec(
@@ -20,26 +20,29 @@ def load_spec(
     name: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ServeSpec:
-    """The specification that a file and the `key=value` words of the command line ask for.
+    """Return the specification that a file and the `key=value` words of the command line ask for.
 
     `name` is the deployment's (else deploy.name, experiment.exp_name, the file's stem); `environ` is what `${oc.env:…}`
-    and `deploy.secrets` see (else the process's). InputError with every fault of the file, each with its place.
+    and `deploy.secrets` see (else the process's). Raises InputError with every fault of the file, each with its place.
     """
     words = parse_overrides(overrides)
     # A name of a file may read as a number: serve=2, serve=2.5.
     choices = {word.key: str(word.value) for word in words if _names_a_file(word)}
     picked = dict(choices)
     tree, places = compose(Path(path), picked)
-    findings = Findings(places)
     taken = choices.keys() - picked.keys()
-    apply_overrides(tree, [word for word in words if word.key not in taken], findings)
-    findings.raise_any()
+    _refuse(apply_overrides(tree, [word for word in words if word.key not in taken], places))
     environment = os.environ if environ is None else environ
-    resolved = interpolate(tree, environment, findings)
-    findings.raise_any()
-    spec = translate(resolved, Path(path), name, environment, findings)
-    findings.raise_any()
+    resolved, faults = interpolate(tree, environment)
+    _refuse(places.locate(faults))
+    spec, wrong = translate(resolved, Path(path), name, environment, places)
+    _refuse(wrong)
     return spec
+
+
+def _refuse(faults: Sequence[Fault]) -> None:
+    if faults:
+        raise InputError(faults)
 
 
 def _names_a_file(word: Override) -> bool:

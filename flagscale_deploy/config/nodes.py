@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Settings, setting
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.schema.values import Port, Slots, Text
 from flagscale_deploy.config.spec import InlineNode
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.value import Value
 
 _FORM = "expected nodes: [{master: {ip, slots, type}}, {node: {ip, slots, type}}]"
 
@@ -24,35 +23,39 @@ class Node(Settings):
     docker: Text | None = setting("container. Default: none")
 
 
-def read_nodes(hostfile: Any, path: Path, findings: Findings) -> tuple[tuple[InlineNode, ...], int | None]:
-    """The nodes, the master first, and Ray's port where the master has one; faults go to `findings`."""
-    nodes = hostfile.get("nodes") if isinstance(hostfile, dict) else None
+def read_nodes(hostfile: Value, path: Path) -> Checked[tuple[tuple[InlineNode, ...], int | None]]:
+    """Return the nodes, the master first, and Ray's port where the master has one."""
+    faults = KeyFaults()
     if hostfile is None:
-        return (), None
-    if not isinstance(nodes, list) or not nodes:
-        findings.add(path, "names no nodes", _FORM)
-        return (), None
+        return ((), None), faults
+    items = hostfile.get("nodes") if isinstance(hostfile, dict) else None
+    if not isinstance(hostfile, dict) or not isinstance(items, list) or not items:
+        faults.add(path, "names no nodes", _FORM)
+        return ((), None), faults
     for key in hostfile.keys() - {"nodes"}:
-        findings.add((*path, key), "unknown key", suggest(key, ("nodes",)))
+        faults.add((*path, key), "unknown key", suggest(key, ("nodes",)))
     where = (*path, "nodes")
-    read = [each for at, node in enumerate(nodes) if (each := _read_node(node, (*where, str(at)), findings))]
-    masters = [each for role, each in read if role == "master"]
-    if len(read) == len(nodes) and len(masters) != 1:
-        findings.add(where, f"holds {len(masters) or 'no'} master", "one node is - master: {ip: …}: the head")
-    ordered = [("master", each) for each in masters] + [each for each in read if each[0] != "master"]
-    _refuse_twins([each for _, each in ordered], where, findings)
-    return tuple(_inline(role, each) for role, each in ordered), masters[0].port if masters else None
+    read = [faults.take(_read_node(item, (*where, str(index)))) for index, item in enumerate(items)]
+    nodes = [entry for entry in read if entry is not None]
+    masters = [node for role, node in nodes if role == "master"]
+    if len(nodes) == len(items) and len(masters) != 1:
+        problem = f"holds {len(masters) or 'no'} master{'s' if len(masters) > 1 else ''}"
+        faults.add(where, problem, "one node is - master: {ip: …}: the head")
+    ordered = [("master", node) for node in masters] + [(role, node) for role, node in nodes if role != "master"]
+    faults += _twins([node for _, node in ordered], where)
+    return (tuple(_inline(role, node) for role, node in ordered), masters[0].port if masters else None), faults
 
 
-def _read_node(item: Any, path: Path, findings: Findings) -> tuple[str, Node] | None:
-    role = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else None
+def _read_node(item: Value, path: Path) -> Checked[tuple[str, Node] | None]:
+    faults = KeyFaults()
+    ((role, keys),) = item.items() if isinstance(item, dict) and len(item) == 1 else (("", None),)
     if role not in ("master", "node"):
-        findings.add(path, "is neither a master nor a node", _FORM)
-        return None
-    node = read_settings(Node, item[role], (*path, role), findings)
+        faults.add(path, "is neither a master nor a node", _FORM)
+        return None, faults
+    node = faults.take(read_settings(Node, keys, (*path, role)))
     if not (node.ip or "").strip():
-        findings.add((*path, role), "has no ip", "add ip: the address that SSH reaches it by")
-    return role, node
+        faults.add((*path, role), "has no ip", "add ip: the address that SSH reaches it by")
+    return (role, node), faults
 
 
 def _inline(role: str, node: Node) -> InlineNode:
@@ -60,9 +63,11 @@ def _inline(role: str, node: Node) -> InlineNode:
     return InlineNode((node.ip or "").strip(), node.slots, node.type or "gpu", ssh_port, node.docker)
 
 
-def _refuse_twins(nodes: list[Node], path: Path, findings: Findings) -> None:
+def _twins(nodes: list[Node], path: Path) -> KeyFaults:
+    faults = KeyFaults()
     seen: set[str] = set()
     for node in nodes:
         if node.ip in seen:
-            findings.add(path, f"holds {node.ip} twice", "name each host once")
+            faults.add(path, f"holds {node.ip} twice", "name each host once")
         seen.add(node.ip or "")
+    return faults

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 from flagscale_deploy.config.dialects import MODEL_ROOTS
 from flagscale_deploy.config.dialects.model import flag_name
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Path, Places
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.value import Tree, Value
 
 DEPLOY_PLACES: tuple[Path, ...] = (
     ("experiment", "runner", "deploy"),
@@ -33,17 +34,17 @@ _SEGMENT = re.compile(r"""\[\s*(?P<quote>['"]?)(?P<bracket>[^\]]*?)(?P=quote)\s*
 
 @dataclass(frozen=True)
 class Override:
-    """One word, taken apart. `value` is undefined where a `~key` has none (`bare`)."""
+    """One word of the command line. `value` is undefined where a `~key` has none (`bare`)."""
 
     key: str
     path: Path
-    value: Any
+    value: Value
     sign: Literal["", "+", "++", "~"] = ""
     bare: bool = False
 
 
 class _NotApplicableError(Exception):
-    """Why an override does not fit the configuration, and what would."""
+    """An override does not fit the configuration; `remedy` says what would."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         self.problem, self.remedy = problem, remedy
@@ -51,7 +52,7 @@ class _NotApplicableError(Exception):
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """The words taken apart; InputError names every one that is not `key=value`."""
+    """Return the words as overrides. Raises InputError with every one that is not `key=value`."""
     faults, overrides = [], []
     for word in words:
         match = _WORD.fullmatch(word)
@@ -60,52 +61,53 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             faults.append(Fault(f"override {word}", "is not key=value", "as in deploy.port=9000; ~key removes a key"))
             continue
         value = _value(match["value"] or "", f"override {match['key']}")
-        sign: Any = match["sign"] or ""
+        sign = cast(Literal["", "+", "++", "~"], match["sign"] or "")
         overrides.append(Override(match["key"].strip(), path, value, sign, bare=match["value"] is None))
     if faults:
         raise InputError(faults)
     return overrides
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[Override], findings: Findings) -> None:
-    """Write the overrides into a composed configuration, in their order."""
+def apply_overrides(tree: Tree, overrides: Sequence[Override], places: Places) -> list[Fault]:
+    """Write the overrides into a composed configuration, in their order; return those that do not fit."""
+    faults = []
     for override in overrides:
         try:
             if override.sign == "~":
                 _remove(tree, override)
             else:
-                _set(tree, override, findings)
+                for path in _targets(tree, override.path):
+                    places.overrides[_write(tree, path, override)] = override.key
         except _NotApplicableError as error:
-            findings.faults.append(Fault(f"override {override.key}", error.problem, error.remedy))
+            faults.append(Fault(f"override {override.key}", error.problem, error.remedy))
+    return faults
 
 
 def _segments(key: str) -> Path:
-    found = list(_SEGMENT.finditer(key))
+    segments = list(_SEGMENT.finditer(key))
     rest = _SEGMENT.sub("", key)
     if rest.strip("."):
         return ()
-    return tuple(re.sub(r"\\(.)", r"\1", each["plain"]) if each["plain"] else each["bracket"] for each in found)
+    return tuple(
+        re.sub(r"\\(.)", r"\1", segment["plain"]) if segment["plain"] else segment["bracket"] for segment in segments
+    )
 
 
-def _value(text: str, source: str) -> Any:
-    """What stands after `=`: a YAML list, mapping or quoted string, else one word, which may hold any character."""
+def _value(text: str, source: str) -> Value:
+    """Return what stands after `=`: a YAML list, mapping or quoted string, else one word of any characters."""
     if text[:1] in ("[", "{", "'", '"'):
         return parse_yaml(text, source)
     return parse_word(text.strip(), source) if text else ""
 
 
-def _set(tree: dict[str, Any], override: Override, findings: Findings) -> None:
-    for path in _targets(tree, override.path):
-        findings.places.overrides[_write(tree, path, override)] = override.key
-
-
-def _targets(tree: dict[str, Any], path: Path) -> list[Path]:
-    """The paths in this tree that a key of the command line means: of `deploy`, the winning place comes first."""
+def _targets(tree: Tree, path: Path) -> list[Path]:
+    """Return the paths in this tree that a key of the command line means; of `deploy`, the winning place first."""
     serve = tree.get("serve")
     for place in DEPLOY_PLACES:
         if path[: len(place)] == place:
             rest = path[len(place) :]
-            return [("deploy", *rest)] + [(*each, *rest) for each in DEPLOY_PLACES[:-1] if _exists(tree, each)]
+            others = [other for other in DEPLOY_PLACES[:-1] if _exists(tree, other)]
+            return [("deploy", *rest)] + [(*other, *rest) for other in others]
     if path[0] in _BODY and path[0] not in tree and isinstance(serve, dict):
         return [("serve", *path)]
     if path[0] == "serve" and serve is None and path[1:2] and path[1] in _BODY:
@@ -113,67 +115,84 @@ def _targets(tree: dict[str, Any], path: Path) -> list[Path]:
     return [path]
 
 
-def _exists(tree: dict[str, Any], path: Path) -> bool:
-    node: Any = tree
+def _exists(tree: Tree, path: Path) -> bool:
+    node: Value = tree
     for key in path:
         node = node.get(key) if isinstance(node, dict) else None
     return isinstance(node, dict)
 
 
-def _write(tree: dict[str, Any], path: Path, override: Override) -> Path:
-    """Set the value; returns the first key that is new, or the whole path where all of it was there."""
-    node: Any = tree
+def _write(tree: Tree, path: Path, override: Override) -> Path:
+    """Set the value; return the path to the first key that is new, or the whole path if all of it was there."""
+    node: Tree | list[Value] = tree
     written: Path = ()
     fresh: Path = ()
     while True:
         key, used = _match(node, path, written)
         if key is None:
             if written[-1:] == ("model_args",) and len(path) > 1 and not override.sign:
-                raise _NotApplicableError(f"unknown model {path[0]}", f"model_args has: {', '.join(node)}")
+                raise _NotApplicableError(f"unknown model {path[0]}", f"model_args has: {', '.join(map(str, node))}")
             key = path[0]
             fresh = fresh or (*written, key)
         written, path = (*written, str(key)), path[used:]
         if not path:
-            node[key] = override.value
+            _put(node, key, override.value)
             return fresh or written
-        if fresh or node[key] is None:
-            node[key] = {}
-        if not isinstance(node[key], (dict, list)):
+        if fresh or _get(node, key) is None:
+            _put(node, key, {})
+        child = _get(node, key)
+        if not isinstance(child, (dict, list)):
             raise _NotApplicableError(
                 f"{'.'.join(written)} is one value, not a mapping", "replace it as a whole: KEY={…}"
             )
-        node = node[key]
+        node = child
 
 
-def _remove(tree: dict[str, Any], override: Override) -> None:
+def _remove(tree: Tree, override: Override) -> None:
     removed = False
-    node, key = _find(tree, override.path)
     # A place that is named by its own path, and is there, is meant alone; `deploy` at the top means all of them.
-    alone = override.path[0] != "deploy" and key is not None
+    alone = override.path[0] != "deploy" and _find(tree, override.path) is not None
     for path in [override.path] if alone else _targets(tree, override.path):
-        node, key = _find(tree, path)
-        if key is not None and (override.bare or node[key] == override.value):
-            del node[key]
+        place = _find(tree, path)
+        if place is not None and (override.bare or _get(*place) == override.value):
+            node, key = place
+            if isinstance(node, dict):
+                del node[str(key)]
+            else:
+                del node[int(key)]
             removed = True
     if not removed:
         raise _NotApplicableError("there is nothing to remove", "take it off the command line")
 
 
-def _find(tree: dict[str, Any], path: Path) -> tuple[Any, Any]:
-    """The container and the key in it that a path ends at; no key where the path leads nowhere."""
-    node: Any = tree
+def _find(tree: Tree, path: Path) -> tuple[Tree | list[Value], str | int] | None:
+    """Return the container and the key in it that a path ends at; None where the path leads nowhere."""
+    node: Value = tree
     above: Path = ()
     while isinstance(node, (dict, list)):
         key, used = _match(node, path, above)
+        if key is None:
+            return None
         above, path = (*above, str(key)), path[used:]
-        if key is None or not path:
+        if not path:
             return node, key
-        node = node[key]
-    return node, None
+        node = _get(node, key)
+    return None
 
 
-def _match(node: dict[str, Any] | list[Any], path: Path, above: Path) -> tuple[Any, int]:
-    """The key or index that a path starts with (None: a key that is not there yet), and how many segments it takes."""
+def _get(node: Tree | list[Value], key: str | int) -> Value:
+    return node.get(str(key)) if isinstance(node, dict) else node[int(key)]
+
+
+def _put(node: Tree | list[Value], key: str | int, value: Value) -> None:
+    if isinstance(node, dict):
+        node[str(key)] = value
+    else:
+        node[int(key)] = value
+
+
+def _match(node: Tree | list[Value], path: Path, above: Path) -> tuple[str | int | None, int]:
+    """Return the key or index that a path starts with (None: a key that is not there), and its number of segments."""
     if isinstance(node, list):
         return _match_entry(node, path)
     spelled = flag_name if _HOLD_FLAGS.intersection(map(_plain, above)) else _plain
@@ -185,7 +204,7 @@ def _match(node: dict[str, Any] | list[Any], path: Path, above: Path) -> tuple[A
     return None, 1
 
 
-def _match_entry(entries: list[Any], path: Path) -> tuple[int, int]:
+def _match_entry(entries: list[Value], path: Path) -> tuple[int, int]:
     if path[0].isdecimal() and int(path[0]) < len(entries):
         return int(path[0]), 1
     names = [str(entry.get("serve_id")) if isinstance(entry, dict) else "" for entry in entries]
@@ -193,8 +212,8 @@ def _match_entry(entries: list[Any], path: Path) -> tuple[int, int]:
         name = ".".join(path[:used])
         if name in names:
             return names.index(name), used
-    known = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    raise _NotApplicableError(f"the list has no entry {path[0]}", f"it has: {known or 'none'}")
+    listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+    raise _NotApplicableError(f"the list has no entry {path[0]}", f"it has: {listed or 'none'}")
 
 
 def _plain(key: str) -> str:

@@ -1,4 +1,4 @@
-"""A program of the user's own, as it goes to the hosts: its files, the library it imports, its configuration."""
+"""A program of the user's own: its files, the library that it imports, and its configuration, for the hosts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.value import Tree, Value
 from flagscale_deploy.support.yaml import dump
 
 LIBRARY = "flagscale_deploy.serve"
 ALIAS = "flagscale.py"
 WITH_FOLDER = re.compile(r"^#\s*flagscale-deploy:\s*with-folder\s*$", re.MULTILINE)
-"""A program with this comment wants the folder it lies in beside it."""
+"""A program with this comment is sent with the folder that it lies in."""
 MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class ProgramFiles:
-    """What is put into `app/` of a host's state directory.
+    """The files that are put into `app/` of a host's state directory.
 
     `files` are contents by path: `program/…` the user's, `lib/…` the library, `alias/…` the package `flagscale` for
     hosts without one. Bytes that are no UTF-8 stand in them as surrogates (PEP 383). `entrypoint` is a path below
@@ -36,12 +36,12 @@ class ProgramFiles:
 
     @property
     def digest(self) -> str:
-        """Changes with any file's name or content."""
+        """Return a hash of all names and contents."""
         return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
 def load_program(spec: ServeSpec) -> ProgramFiles | None:
-    """The files of the program that a specification runs; None where it runs none.
+    """Return the files of the program that a specification runs; None where it runs none.
 
     `entrypoint` is relative to the working directory, as in FlagScale, or else to the configuration's folder. Raises
     InputError where there is no such file, or more than can be sent.
@@ -62,21 +62,22 @@ def load_program(spec: ServeSpec) -> ProgramFiles | None:
 
 
 def program_config(spec: ServeSpec) -> str:
-    """The configuration that a program gets with `--config-path`, in YAML. It may hold secrets.
+    """Return the configuration that a program gets with `--config-path`, in YAML. It may hold secrets.
 
     The options of `ray.remote`, wherever they were set, stand where FlagScale's programs look for them:
     `serve.deploy.models`, or `experiment.deploy.models` where `serve` is a list.
     """
-    document = _plain(spec.document)
+    document = _plain_tree(spec.document)
     root = "serve" if isinstance(document.get("serve"), dict) else "experiment"
     if spec.remote_options:
         place = document
         for key in (root, "deploy", "models"):
             below = place.get(key)
-            place[key] = dict(below) if isinstance(below, dict) else {}
-            place = place[key]
+            inner: Tree = dict(below) if isinstance(below, dict) else {}
+            place[key] = inner
+            place = inner
         for name, options in spec.remote_options.items():
-            place[name] = _plain(options)
+            place[name] = _plain_tree(options)
     return dump(document)
 
 
@@ -86,13 +87,12 @@ def _find(entrypoint: str, source: str, where: str) -> Path:
         if path.is_file():
             return path
     tried = " and ".join(dict.fromkeys(str(path) for path in places))
-    raise InputError.at(
-        where, f"there is no file {tried}", "a relative path starts where you are, or at the configuration's folder"
-    )
+    remedy = "a relative path starts where you are, or at the configuration's folder"
+    raise InputError.at(where, f"there is no file {tried}", remedy)
 
 
 def _beside(folder: Path) -> Iterator[Path]:
-    """The files of a folder, at any depth, in order; hidden ones, caches and links stay here."""
+    """Yield the files of a folder, at any depth, in order, without hidden ones, caches and links."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == "__pycache__" or path.is_symlink():
             continue
@@ -115,7 +115,7 @@ def _read(path: Path, where: str) -> str:
             raise InputError.at(where, problem, "models and data do not travel: put them on the hosts")
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise InputError.at(where, f"{path} cannot be read: {error.strerror}") from error
+        raise InputError.at(where, f"{path} cannot be read: {error.strerror}", "make it readable for you") from error
 
 
 def _library() -> dict[str, str]:
@@ -133,11 +133,14 @@ def _library() -> dict[str, str]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Types that YAML has words for: a number that remembers how it was written is a number."""
+def _plain_tree(tree: Mapping[str, Value]) -> Tree:
+    return {str(key): _plain(value) for key, value in tree.items()}
+
+
+def _plain(value: Value) -> Value:
+    """Return a value of types that YAML has words for: a `WrittenFloat` is a number."""
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return _plain_tree(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    kinds = (bool, int, float, str)
-    return next((kind(value) for kind in kinds if isinstance(value, kind)), value)
+    return float(value) if isinstance(value, float) else value

@@ -18,7 +18,7 @@ OF_OTHER_MODES: Final = frozenset(
     vllm-discovery-address vllm-pd-disaggregation
     """.split()  # noqa: SIM905 (one name a line would hide the other tables)
 )
-"""Flags of prefill and decode apart, of Kubernetes and of other gateways: no router of ours is one of these."""
+"""Flags of separate prefill and decode, of Kubernetes and of other gateways: modes that are not run here."""
 
 FLAGS: Final = frozenset(
     """
@@ -35,4 +35,4 @@ FLAGS: Final = frozenset(
     worker-startup-timeout-secs
     """.split()  # noqa: SIM905
 )
-"""Flags that go through as they are. `api-key` is not among them: it is the model's, and travels in a file."""
+"""Flags that are passed on unchanged. `api-key` is not among them: it is the model's, and is sent in a file."""

@@ -1,4 +1,4 @@
-"""YAML text into plain values that stay as the user wrote them.
+"""Read YAML text into plain values that keep the user's spelling.
 
 What a bare word means (YAML 1.2's core schema, narrowed to what cannot surprise):
 
@@ -20,8 +20,8 @@ from typing import cast
 
 import yaml
 
-from flagscale_deploy.config.schema.value import Value
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.value import Value
 from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load
 
 
@@ -31,6 +31,7 @@ class WrittenFloat(float):
     text: str
 
     def __new__(cls, text: str) -> WrittenFloat:
+        """Return the number that a text is."""
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -118,7 +119,7 @@ def _key(node: yaml.Node) -> str:
 
 
 def _text(node: yaml.ScalarNode) -> str:
-    """Return a scalar's text, if a program can be given it; `"\\ud83d\\ude00"`, JSON's 😀, is one character."""
+    r"""Return a scalar's text, if a program can be given it; `"\ud83d\ude00"`, JSON's 😀, is one character."""
     try:
         text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:

@@ -1,15 +1,16 @@
-"""What is to be served, once the dialect of the file no longer matters."""
+"""The specification of a deployment, whatever dialect it was read from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support.value import Value
 
 RayMode = Literal["auto", "on", "off"]
 RestartPolicy = Literal["no", "on-failure"]
@@ -28,7 +29,7 @@ class Timeouts:
     stop: float = 30.0
     """How long an engine may take to end after SIGTERM before it is killed."""
     stall: float = 30.0
-    """How long nothing may move while an engine starts before that is said."""
+    """How long an engine that starts may show no progress before that is reported."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class RaySpec:
 
 @dataclass(frozen=True)
 class RouterSpec:
-    """`deploy.router`: what stands in front of a model's replicas.
+    """`deploy.router`: the router in front of a model's replicas.
 
     `enabled` None: a router where there is more than one replica. `port`, `metrics_port` None: the planner's choice.
     `host` is the address it listens on, None all of them. `options` are
@@ -54,15 +55,15 @@ class RouterSpec:
     port: int | None = None
     host: str | None = None
     metrics_port: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RestartSpec:
-    """`deploy.restart`: what becomes of a server that ends after it was ready, and of hosts that reboot.
+    """`deploy.restart`: restarts of servers that end after they were ready, and of hosts that reboot.
 
-    The nth restart in a row waits first × factor^(n-1) seconds, `ceiling` at most; after `maximum` in a row it is given
-    up. `reset_after` seconds of health begin the count anew, as Kubernetes does after ten minutes. With `boot` a host
+    The nth restart in a row waits first × factor^(n-1) seconds, `ceiling` at most; after `maximum` in a row there are
+    no more. `reset_after` seconds of health reset the count, as Kubernetes does after ten minutes. With `boot` a host
     that reboots starts its part again.
     """
 
@@ -76,18 +77,18 @@ class RestartSpec:
 
     @property
     def supervised(self) -> bool:
-        """Whether servers that die are restarted."""
+        """Return whether servers that die are restarted."""
         return self.policy == "on-failure"
 
 
 @dataclass(frozen=True)
 class TlsSpec:
-    """`deploy.tls`: what engines serve TLS with.
+    """`deploy.tls`: the files that engines serve TLS with.
 
     `certfile`, `keyfile` (None: the key is in `certfile`) and `cafile` are absolute paths on the hosts, or names in
-    `sent`: files that travel with a run, by their names below `secrets/`, with their content. `cafile` is what a router
-    trusts its replicas by. `certificate` is what is known of one that is sent; `authority` is the file on the
-    operator's machine that clients may trust it by, None where the world's authorities do.
+    `sent`: files that travel with a run, by their names below `secrets/`, with their content. A router trusts
+    its replicas by `cafile`. `certificate` describes one that is sent. `authority` is the file on the operator's
+    machine by which clients may trust it, None for public authorities.
     """
 
     certfile: str
@@ -124,7 +125,7 @@ class ModelSpec:
     name: str
     model: str
     engine: str = "vllm"
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_args: Mapping[str, Value] = field(default_factory=dict)
     action_args: tuple[str, ...] = ()
     port: int = DEFAULT_ENGINE_PORT
     num_gpus: int | None = None
@@ -137,30 +138,30 @@ class ModelSpec:
     places: Mapping[str, str] = field(default_factory=dict)
 
     def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
-        """The parallel size of a kind; 1 where the configuration is silent."""
-        asked = self.engine_args.get(f"{kind}-parallel-size")
-        return 1 if asked is None else int(asked)
+        """Return the parallel size of a kind; 1 where the configuration does not set it."""
+        size = self.engine_args.get(f"{kind}-parallel-size")
+        return 1 if size is None else int(str(size))
 
     @property
     def world_size(self) -> int:
-        """Ranks of one instance: tensor × pipeline × data parallel size."""
+        """Return the ranks of one instance: tensor × pipeline × data parallel size."""
         return self.parallel("tensor") * self.parallel("pipeline") * self.parallel("data")
 
     @property
     def gpus_needed(self) -> int:
-        """GPUs of one instance: what the user wrote, else one for each rank."""
+        """Return the GPUs of one instance: what the user wrote, else one for each rank."""
         return self.world_size if self.num_gpus is None else self.num_gpus
 
 
 @dataclass(frozen=True)
 class ServeSpec:
-    """A whole deployment as asked for.
+    """A whole deployment as its configuration describes it.
 
-    `secret_env` are the variables whose values nobody may see (secret by name in `experiment.envs`, `api-key`,
-    `deploy.secrets`), and are in no other field; `secrets` are the names of those from the operator's environment.
-    `before_start` and `after_stop` are shell the user wrote, run on each host as it is. `hostfile`, `ssh_port`,
+    `secret_env` are the variables whose values are never shown (secret by name in `experiment.envs`, `api-key`,
+    `deploy.secrets`); they are in no other field; `secrets` are the names of those from the operator's environment.
+    `before_start` and `after_stop` are shell of the user's, run on each host as it is. `hostfile`, `ssh_port`,
     `docker`, `nnodes`, `nproc_per_node` and `device_type` are `experiment.runner`'s, `nodes` (the head first) those of
-    an inline hostfile: they serve where no inventory says otherwise.
+    an inline hostfile: they apply where no inventory says otherwise.
 
     `host_env` and `host_engine_args` hold what is set for one host only, by its name or address. With `runs_program`,
     `entrypoint` runs as a Ray driver instead of `vllm serve`; then there are no `models`, `remote_options` are the
@@ -189,11 +190,11 @@ class ServeSpec:
     nproc_per_node: int | None = None
     device_type: str | None = None
     host_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    host_engine_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    host_engine_args: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     entrypoint: str | None = None
     command_line_mode: bool | None = None
-    remote_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    remote_options: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    document: Mapping[str, Value] = field(default_factory=dict, repr=False)
     program_port: int | None = None
     action: str = "run"
     restart: RestartSpec = RestartSpec()
@@ -203,19 +204,20 @@ class ServeSpec:
 
     @property
     def runs_program(self) -> bool:
-        """Whether a program of the user's own is served, and not `vllm serve`."""
+        """Return whether a program of the user's own is served, and not `vllm serve`."""
         return self.entrypoint is not None and not self.command_line_mode
 
     def public(self) -> dict[str, Any]:
-        """The specification as JSON types, for digests and for people: of secrets the names, never the values."""
+        """Return the specification as JSON types, of secrets the names only: for digests and for people."""
         document = json.dumps(_plain(self.document), sort_keys=True, default=str)
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
-        return {**_plain(self), **hidden}
+        return {**plain, **hidden}
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

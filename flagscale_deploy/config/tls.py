@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy, TlsSettings
 from flagscale_deploy.config.spec import TlsSpec
 from flagscale_deploy.facts.model import TlsFile
@@ -13,38 +13,44 @@ from flagscale_deploy.remote.system import tls_files
 from flagscale_deploy.secrets import Secret
 
 SENT = {"certfile": "tls.crt", "keyfile": "tls.key", "cafile": "tls-ca.crt"}
-"""What files that are sent are called below `secrets/` of every host's state directory."""
+"""The names of files that are sent, below `secrets/` of every host's state directory."""
 
 
-def read_tls(deploy: Deploy, set_in: Mapping[str, Path], findings: Findings) -> TlsSpec | None:
-    """None where nothing was asked for, or where it is wrong."""
-    given = deploy.tls
-    if given is None:
-        return None
+def read_tls(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[TlsSpec | None]:
+    """Return None where TLS is not set, or where it is wrong."""
+    faults = KeyFaults()
+    settings = deploy.tls
+    if settings is None:
+        return None, faults
     where = set_in["tls"]
-    if given.certfile is None:
-        findings.add((*where, "certfile"), "is not set", "name the file of the certificate; or leave tls out")
-        return None
-    return _read_sent(given, where, findings) if given.send else _on_hosts(given, where, findings)
+    if settings.certfile is None:
+        faults.add((*where, "certfile"), "is not set", "name the file of the certificate; or leave tls out")
+        return None, faults
+    return _read_sent(settings, where) if settings.send else _on_hosts(settings, where)
 
 
-def _on_hosts(given: TlsSettings, where: Path, findings: Findings) -> TlsSpec:
-    for name, path in _files(given).items():
+def _on_hosts(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
+    faults = KeyFaults()
+    for name, path in _files(settings).items():
         if not path.startswith("/"):
             remedy = "write /… for a file on every host; or send: true for one of your own machine"
-            findings.add((*where, name), f"{path!r}: expected an absolute path on the hosts", remedy)
-    return TlsSpec(given.certfile or "", given.keyfile, given.cafile)
+            faults.add((*where, name), f"{path!r}: expected an absolute path on the hosts", remedy)
+    return TlsSpec(settings.certfile or "", settings.keyfile, settings.cafile), faults
 
 
-def _read_sent(given: TlsSettings, where: Path, findings: Findings) -> TlsSpec | None:
-    """The files as they are here. Whether certificate and key are a pair is found out here as well."""
-    paths = {name: FilePath(written).expanduser() for name, written in _files(given).items()}
-    read = {name: text for name, path in paths.items() if (text := _read(path, (*where, name), findings)) is not None}
-    if read.keys() != paths.keys() or not _are_pair(paths, where, findings):
-        return None
-    known = tls_files.certificate(str(paths["certfile"]))
-    seen = TlsFile(mode=0o600, **{**known, "names": tuple(known.get("names", ()))})
-    alone = "cafile" not in paths and seen.self_signed
+def _read_sent(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
+    """Read the files of this machine, and check that certificate and key are a pair."""
+    faults = KeyFaults()
+    paths = {name: FilePath(path).expanduser() for name, path in _files(settings).items()}
+    texts = {name: faults.take(_read(path, (*where, name))) for name, path in paths.items()}
+    read = {name: text for name, text in texts.items() if text is not None}
+    if read.keys() == paths.keys():
+        faults += _mismatch(paths, where)
+    if faults:
+        return None, faults
+    fields = tls_files.certificate(str(paths["certfile"]))
+    certificate = TlsFile(mode=0o600, **{**fields, "names": tuple(fields.get("names", ()))})
+    alone = "cafile" not in paths and certificate.self_signed
     names = {**SENT, "cafile": SENT["certfile"]} if alone else SENT
     authority = paths["certfile"] if alone else paths.get("cafile")
     return TlsSpec(
@@ -52,39 +58,39 @@ def _read_sent(given: TlsSettings, where: Path, findings: Findings) -> TlsSpec |
         keyfile=names["keyfile"] if "keyfile" in paths else None,
         cafile=names["cafile"] if authority else None,
         sent={SENT[name]: text if name == "cafile" else Secret(text) for name, text in read.items()},
-        certificate=seen,
+        certificate=certificate,
         authority=str(authority) if authority else None,
-    )
+    ), faults
 
 
-def _files(given: TlsSettings) -> dict[str, str]:
-    return {name: path for name in SENT if (path := getattr(given, name)) is not None}
+def _files(settings: TlsSettings) -> dict[str, str]:
+    return {name: path for name in SENT if (path := getattr(settings, name)) is not None}
 
 
-def _read(path: FilePath, where: Path, findings: Findings) -> str | None:
+def _read(path: FilePath, where: Path) -> Checked[str | None]:
+    faults = KeyFaults()
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii"), faults
     except OSError as error:
-        findings.add(where, f"{path} cannot be read: {error.strerror}", "a relative path starts where you are")
+        faults.add(where, f"{path} cannot be read: {error.strerror}", "a relative path starts where you are")
     except ValueError:
-        findings.add(
-            where, f"{path} is not in PEM", "turn it into PEM: openssl x509 -inform der, openssl pkcs12 -nodes"
-        )
-    return None
+        remedy = "turn it into PEM: openssl x509 -inform der, openssl pkcs12 -nodes"
+        faults.add(where, f"{path} is not in PEM", remedy)
+    return None, faults
 
 
-def _are_pair(paths: Mapping[str, FilePath], where: Path, findings: Findings) -> bool:
-    """Whether OpenSSL takes certificate and key for a server's; an encrypted key is none that vLLM could open."""
-    import ssl  # not where no TLS is asked for: it loads OpenSSL
+def _mismatch(paths: Mapping[str, FilePath], where: Path) -> KeyFaults:
+    """Return a fault if OpenSSL refuses certificate and key for a server; vLLM cannot open an encrypted key."""
+    import ssl  # not where TLS is not set: it loads OpenSSL
 
+    faults = KeyFaults()
     key = paths.get("keyfile")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(paths["certfile"], key, password=lambda: "")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         why = getattr(error, "reason", None) or str(error)
-        found = f"{paths['certfile']} and {key or 'itself'} are no certificate with its key: {why}"
+        problem = f"{paths['certfile']} and {key or 'itself'} are no certificate with its key: {why}"
         remedy = "give both in PEM, the key without a passphrase: openssl pkey -in KEY -out PLAIN"
-        findings.add((*where, "keyfile" if key else "certfile"), found, remedy)
-        return False
-    return True
+        faults.add((*where, "keyfile" if key else "certfile"), problem, remedy)
+    return faults

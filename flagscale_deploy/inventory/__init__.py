@@ -1,1 +1,1 @@
-"""Inventory files of three forms become one `Inventory`. Reads files and nothing else."""
+"""Read inventory files of three forms into one `Inventory`; contact nothing."""

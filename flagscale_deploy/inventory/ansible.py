@@ -1,9 +1,8 @@
-"""From the groups and hosts of an Ansible inventory to ours: precedence, references, keys."""
+"""Build an inventory from the groups and hosts of Ansible's forms: precedence, references, keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.ansible_vars import read_keys
@@ -18,23 +17,24 @@ from flagscale_deploy.inventory.variable_files import VariableFiles
 PRIORITY = "ansible_group_priority"
 
 
-def build(tree: Tree, files: VariableFiles, faults: list[Fault], source: str) -> Inventory:
-    """The inventory of a tree that was read. Raises InputError with every fault of the file and those beside it."""
+def build(tree: Tree, files: VariableFiles, faults: Sequence[Fault], source: str) -> Inventory:
+    """Return the inventory of a tree. Raises InputError with every fault of the file and of those beside it."""
     tree.settle()
     variables = _variables_by_host(tree, files)
     references = _references(tree, files, source, variables)
     hosts: list[Host | None] = []
+    all_faults = [*faults]
     for name, own in variables.items():
         keys, wrong = read_keys(own, references[name], files.encrypted)
         host, more = make_host(name, keys, plain_values(own))
         hosts.append(host)
-        faults += wrong + more
+        all_faults += wrong + more
     groups = {name: _group_variables(tree, files, name) for name in tree.groups}
-    return assemble(tree, hosts, [*faults, *files.faults], source, groups)
+    return assemble(tree, hosts, [*all_faults, *files.faults], source, groups)
 
 
 def _variables_by_host(tree: Tree, files: VariableFiles) -> dict[str, Variables]:
-    """Every host's variables after precedence (docs.ansible.com, "How variables are merged").
+    """Return every host's variables after precedence (docs.ansible.com, "How variables are merged").
 
     From the weakest: `all` and then the groups in the inventory, the same in group_vars/, the host in the inventory,
     the host in host_vars/. Groups go from parent to child, at one depth by priority and then by name.
@@ -51,7 +51,7 @@ def _variables_by_host(tree: Tree, files: VariableFiles) -> dict[str, Variables]
     return merged
 
 
-def _group_variables(tree: Tree, files: VariableFiles, name: str) -> dict[str, Any]:
+def _group_variables(tree: Tree, files: VariableFiles, name: str) -> dict[str, object]:
     group = tree.groups[name]
     priority = {PRIORITY: group.priority} if group.priority != 1 else {}
     return plain_values(group.variables | files.variables("group_vars", name)) | priority
@@ -60,7 +60,7 @@ def _group_variables(tree: Tree, files: VariableFiles, name: str) -> dict[str, A
 def _references(
     tree: Tree, files: VariableFiles, source: str, variables: Mapping[str, Variables]
 ) -> Mapping[str, References]:
-    """The scope of each host's templates: its variables and the names that Ansible adds."""
+    """Return the scope of each host's templates: its variables and the names that Ansible adds."""
     by_host = tree.groups_by_host()
     shared = {
         "groups": {name: [host for host in tree.hosts if name in by_host[host]] for name in tree.groups},

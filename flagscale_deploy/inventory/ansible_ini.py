@@ -6,7 +6,6 @@ import ast
 import re
 import shlex
 import warnings
-from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.ansible import PRIORITY, build
@@ -22,7 +21,7 @@ _KINDS = ("hosts", "vars", "children")
 
 
 def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory:
-    """The inventory. Raises InputError with every wrong line and every fault of the variable files beside it."""
+    """Return the inventory. Raises InputError with every wrong line and every fault of the variable files beside it."""
     reader = _Reader(source)
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
@@ -32,8 +31,8 @@ def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory
     return build(reader.tree, files, reader.faults, source)
 
 
-def literal(text: str) -> Any:
-    """A value as Ansible takes it from an INI file: a Python literal if it is one, else text.
+def literal(text: str) -> object:
+    """Return a value as Ansible takes it from an INI file: a Python literal if it is one, else text.
 
     So `8` is a number, `[1, 2]` a list, and `True` a boolean, while `true` and `yes` are text.
     """
@@ -52,11 +51,12 @@ class _Reader:
         self.tree = Tree()
         self.group, self.kind = UNGROUPED, "hosts"
         self.children_waiting: dict[str, list[tuple[str, int]]] = {}
-        """Children named before their section: the parents, and the line that names them."""
+        """Children named before their section: their parents, and the lines of the names."""
         self.only_vars: dict[str, int] = {}
         """Groups that so far have a `:vars` section alone, and its line."""
 
     def read_line(self, line: str, number: int) -> None:
+        """Read one line that is no comment."""
         section = _SECTION.fullmatch(line)
         if section is not None:
             self._open(section[1], section[2] or "hosts", number)
@@ -70,6 +70,7 @@ class _Reader:
             self._read_hosts(line, number)
 
     def report_undefined(self) -> None:
+        """Add a fault for each group that is named, and that no section defines."""
         for child, parents in self.children_waiting.items():
             for parent, number in parents:
                 remedy = f"add [{child}], or put the host into [{parent}]"
@@ -135,19 +136,19 @@ class _Reader:
                 self._fault(number, f"found {assignment!r} after host {pattern!r}, expected name=value")
             variables[name] = Located(literal(text), f"{self.source}:{number}: {name}")
         for host in names:
-            given = None if port is None else Located(port, f"{self.source}:{number}")
-            self.tree.add_host(host, self.group, given).update(variables)
+            own_port = None if port is None else Located(port, f"{self.source}:{number}")
+            self.tree.add_host(host, self.group, own_port).update(variables)
 
     def _fault(self, number: int, problem: str, remedy: str = "") -> None:
         self.faults.append(Fault(f"{self.source}:{number}", problem, remedy))
 
 
-def _data(value: Any) -> Any:
-    """A literal in the types that JSON has; bytes are text that is no template, as in Ansible."""
+def _data(value: object) -> object:
+    """Return a literal in the types that JSON has; bytes are text that is no template, as in Ansible."""
     if isinstance(value, dict):
-        return Section({key: _data(each) for key, each in value.items()})
+        return Section((key, _data(item)) for key, item in value.items())
     if isinstance(value, (list, tuple, set)):
-        return [_data(each) for each in value]
+        return [_data(item) for item in value]
     if isinstance(value, bytes):
         return Unsafe(value.decode())
     if value is ...:

@@ -1,9 +1,8 @@
-"""The variables of an Ansible host become our host keys."""
+"""Read our host keys from the variables of an Ansible host."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.keys import HOST_KEYS
@@ -35,61 +34,74 @@ _DISCOVERY = ("auto", "auto_silent", "auto_legacy", "auto_legacy_silent")
 
 
 def read_keys(variables: Variables, references: References, encrypted: list[str]) -> tuple[Variables, list[Fault]]:
-    """Our keys with the places of the variables that set them, and what is wrong with those variables.
+    """Return our keys with the places of the variables that set them, and what is wrong with those variables.
 
-    What Ansible would connect with wins; a key of ours counts where Ansible's variables are silent. `encrypted` are
+    What Ansible would connect with wins; a key of ours counts where Ansible's variables do not set it. `encrypted` are
     files that were not read, named where a reference leads nowhere.
     """
-    faults: list[Fault] = []
-    known: Variables = {}
-    for name in (*_ARGUMENTS_BEFORE, *NAMES, *_ARGUMENTS_AFTER, *HOST_KEYS):
-        if name in variables and variables[name].value is not None:
-            try:
-                known[name] = Located(references.resolve(variables[name].value), variables[name].where)
-            except ReferenceProblem as problem:
-                unread = f" (not read, encrypted: {', '.join(encrypted)})" if encrypted else ""
-                faults.append(Fault(variables[name].where, f"found {problem}{unread}", problem.remedy))
+    resolved, faults = _resolve(variables, references, encrypted)
     keys: Variables = {}
-    _take_arguments(keys, known, _ARGUMENTS_BEFORE, faults)
-    for name, key in NAMES.items():
-        if name in known and key not in keys:
-            _take(keys, key, known[name], faults)
-    _take_arguments(keys, known, _ARGUMENTS_AFTER, faults)
-    for key in HOST_KEYS:
-        if key in known:
-            keys.setdefault(key, known[key])
+    for read, wrong in (
+        _read_arguments(resolved, _ARGUMENTS_BEFORE),
+        _read_names(resolved),
+        _read_arguments(resolved, _ARGUMENTS_AFTER),
+        ({key: resolved[key] for key in HOST_KEYS if key in resolved}, []),
+    ):
+        keys = read | keys
+        faults += wrong
     return keys, faults
 
 
-def _take(keys: Variables, key: str, given: Located, faults: list[Fault]) -> None:
-    value = given.value
-    if key == "connection":
-        value = _CONNECTIONS.get(str(value).rpartition(".")[2])
-        if value is None:
-            expected = f"expected one of {', '.join(_CONNECTIONS)}"
-            faults.append(Fault(given.where, f"found the connection {given.value!r}, {expected}"))
-            return
-    elif key == "host_key_checking":
-        value = _boolean(value)
-    elif key == "python" and value in _DISCOVERY:
-        return
-    keys[key] = Located(value, given.where)
+def _resolve(variables: Variables, references: References, encrypted: list[str]) -> tuple[Variables, list[Fault]]:
+    resolved: Variables = {}
+    faults: list[Fault] = []
+    for name in (*_ARGUMENTS_BEFORE, *NAMES, *_ARGUMENTS_AFTER, *HOST_KEYS):
+        if name in variables and variables[name].value is not None:
+            try:
+                resolved[name] = Located(references.resolve(variables[name].value), variables[name].where)
+            except ReferenceProblem as problem:
+                unread = f" (not read, encrypted: {', '.join(encrypted)})" if encrypted else ""
+                faults.append(Fault(variables[name].where, f"found {problem}{unread}", problem.remedy))
+    return resolved, faults
 
 
-def _boolean(value: Any) -> Any:
+def _read_names(variables: Variables) -> tuple[Variables, list[Fault]]:
+    keys: Variables = {}
+    faults: list[Fault] = []
+    for name, key in NAMES.items():
+        if name not in variables or key in keys:
+            continue
+        variable = variables[name]
+        value = variable.value
+        if key == "connection":
+            value = _CONNECTIONS.get(str(value).rpartition(".")[2])
+            if value is None:
+                expected = f"expected one of {', '.join(_CONNECTIONS)}"
+                faults.append(Fault(variable.where, f"found the connection {variable.value!r}, {expected}"))
+                continue
+        elif key == "host_key_checking":
+            value = _boolean(value)
+        elif key == "python" and value in _DISCOVERY:
+            continue
+        keys[key] = Located(value, variable.where)
+    return keys, faults
+
+
+def _boolean(value: object) -> object:
     words = {"yes": True, "on": True, "1": True, "true": True, "no": False, "off": False, "0": False, "false": False}
     return words.get(str(value).lower(), value)
 
 
-def _take_arguments(keys: Variables, known: Mapping[str, Located], names: tuple[str, ...], faults: list[Fault]) -> None:
+def _read_arguments(variables: Mapping[str, Located], names: tuple[str, ...]) -> tuple[Variables, list[Fault]]:
+    keys: Variables = {}
+    faults: list[Fault] = []
     for name in names:
-        if name not in known:
-            continue
-        where = known[name].where
-        try:
-            found = read_ssh_options(str(known[name].value))
-        except ValueError as error:
-            faults.append(Fault(where, str(error)))
-            continue
-        for key, value in found.items():
-            keys.setdefault(key, Located(value, where))
+        if name in variables:
+            where = variables[name].where
+            try:
+                options = read_ssh_options(str(variables[name].value))
+            except ValueError as error:
+                faults.append(Fault(where, str(error)))
+                continue
+            keys = {key: Located(value, where) for key, value in options.items()} | keys
+    return keys, faults

@@ -1,9 +1,8 @@
-"""Ansible's YAML form: groups with `hosts`, `children` and `vars`, as deep as one likes."""
+"""Ansible's YAML form: groups with `hosts`, `children` and `vars`, nested to any depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.ansible import PRIORITY, build
@@ -18,7 +17,7 @@ _SECTIONS = ("vars", "children", "hosts")
 
 
 def parse_ansible_yaml(document: Section, source: str, files: VariableFiles, faults: Sequence[Fault] = ()) -> Inventory:
-    """The inventory of a document of this form; `faults` are those that its YAML already has.
+    """Return the inventory of a document of this form; `faults` are those that its YAML already has.
 
     Raises InputError with every fault of the file and of the variable files beside it.
     """
@@ -34,7 +33,8 @@ class _Reader:
         self.faults = list(faults)
         self.tree = Tree()
 
-    def read_group(self, name: Any, body: Any, line: int, path: str) -> None:
+    def read_group(self, name: object, body: object, line: int, path: str) -> None:
+        """Read a group, and those inside it."""
         if not isinstance(name, str) or not name:
             self._fault(line, path, f"found the group name {name!r}, expected text", "put it in quotes")
             return
@@ -53,21 +53,21 @@ class _Reader:
                 )
                 self._fault(at, f"{path}.{key}", f"found the unknown key {key!r} in group {name!r}", hint)
 
-    def _read_section(self, group: str, kind: str, value: Any, line: int, path: str) -> None:
+    def _read_section(self, group: str, kind: str, value: object, line: int, path: str) -> None:
         section = _named(value, line)
         if section is None:
             self._fault(line, path, f"found {shown(value)}, expected a mapping", "end each name with a colon: `gpu01:`")
             return
-        for key, each in section.items():
+        for key, item in section.items():
             at = section.lines.get(key, line)
             if kind == "vars":
-                self._set_group_variable(group, str(key), Located(each, self._where(at, f"{path}.{key}")))
+                self._set_group_variable(group, str(key), Located(item, self._where(at, f"{path}.{key}")))
             elif kind == "hosts":
-                self._read_host(group, key, each, at, f"{path}.{key}")
+                self._read_host(group, key, item, at, f"{path}.{key}")
             else:
-                self._read_child(group, key, each, at, f"{path}.{key}")
+                self._read_child(group, key, item, at, f"{path}.{key}")
 
-    def _read_child(self, group: str, name: Any, body: Any, line: int, path: str) -> None:
+    def _read_child(self, group: str, name: object, body: object, line: int, path: str) -> None:
         self.read_group(name, body, line, path)
         if name not in self.tree.groups:
             return
@@ -82,11 +82,11 @@ class _Reader:
             node.variables[name] = value
             return
         try:
-            node.priority = int(value.value)
+            node.priority = int(str(value.value))
         except (TypeError, ValueError):
             self.faults.append(Fault(value.where, f"found {value.value!r}, expected a whole number"))
 
-    def _read_host(self, group: str, pattern: Any, body: Any, line: int, path: str) -> None:
+    def _read_host(self, group: str, pattern: object, body: object, line: int, path: str) -> None:
         if not isinstance(pattern, str):
             self._fault(line, path, f"found the host name {pattern!r}, expected text", "put it in quotes")
             return
@@ -103,12 +103,12 @@ class _Reader:
             self._fault(line, path, str(error))
             return
         variables = {
-            str(key): Located(each, self._where(section.lines.get(key, line), f"{path}.{key}"))
-            for key, each in section.items()
+            str(key): Located(item, self._where(section.lines.get(key, line), f"{path}.{key}"))
+            for key, item in section.items()
         }
         for name in names:
-            given = None if port is None else Located(port, self._where(line, path))
-            self.tree.add_host(name, group, given).update(variables)
+            own_port = None if port is None else Located(port, self._where(line, path))
+            self.tree.add_host(name, group, own_port).update(variables)
 
     def _where(self, line: int, path: str) -> str:
         return f"{self.source}:{line}: {path}"
@@ -117,8 +117,8 @@ class _Reader:
         self.faults.append(Fault(self._where(line, path), problem, remedy))
 
 
-def _named(value: Any, line: int) -> Section | None:
-    """A section as a mapping: an empty one has no keys, and one word stands for a key without a value."""
+def _named(value: object, line: int) -> Section | None:
+    """Return a section as a mapping: an empty one has no keys, and one word stands for a key without a value."""
     if value is None:
         return Section(line=line)
     if isinstance(value, str):

@@ -18,14 +18,14 @@ _EXPECTED = "expected HOST slots=N [type=gpu|cpu|RESOURCE]"
 
 
 def looks_like_hostfile(text: str) -> bool:
-    """No INI section, and a line with `slots=` behind a first word that is no YAML key."""
+    """Return whether a text has no INI section, and a line with `slots=` behind a first word that is no YAML key."""
     lines = text.splitlines()
     sections = any(re.match(r"\s*\[[^\]]+\]\s*(#|$)", line) for line in lines)
     return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s+([^#]*\s)?slots=", line) for line in lines)
 
 
 def parse_hostfile(text: str, source: str) -> Inventory:
-    """The hosts in the order of the lines. Slots become `gpus`, those of type `cpu` become `cpus`.
+    """Return the hosts in the order of the lines. Slots become `gpus`, those of type `cpu` become `cpus`.
 
     Raises InputError with every wrong line.
     """
@@ -46,20 +46,20 @@ class _Reading:
 
 
 def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
-    found = _LINE.fullmatch(line)
-    if found is None:
+    match = _LINE.fullmatch(line)
+    if match is None:
         reading.faults.append(Fault(where, f"found {line!r}, {_EXPECTED}", "as in 10.0.0.1 slots=8 type=gpu"))
         return
-    user, pattern, port = split_login(found["host"])
+    user, pattern, port = split_login(match["host"])
     try:
         names = expand(pattern)
     except ValueError as error:
         reading.faults.append(Fault(where, str(error), "as in 10.0.0.1 slots=8, or gpu[01:04] slots=8"))
         return
-    slots = int(found["slots"]) if found["slots"].isdecimal() else found["slots"] or "nothing"
-    given = {"user": user, "port": port, "gpus": slots, "type": found["type"]}
+    slots = int(match["slots"]) if match["slots"].isdecimal() else match["slots"] or "nothing"
+    settings = {"user": user, "port": port, "gpus": slots, "type": match["type"]}
     keys = {
-        key: Located(value, f"{where}: {_WORDS.get(key, key)}") for key, value in given.items() if value is not None
+        key: Located(value, f"{where}: {_WORDS.get(key, key)}") for key, value in settings.items() if value is not None
     }
     for name in names:
         if name in reading.first_line:
@@ -75,7 +75,7 @@ def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
 
 
 def with_slots(host: Host) -> Host:
-    """A host whose `gpus` are slots: those of type `cpu` are CPUs, as FlagScale gives them to `ray start`."""
+    """Return a host whose `gpus` are slots: those of type `cpu` are CPUs, as FlagScale gives them to `ray start`."""
     return replace(host, gpus=0, cpus=host.gpus) if host.type == "cpu" and host.gpus else host
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.assembly import assemble
@@ -14,17 +13,17 @@ from flagscale_deploy.inventory.ranges import expand
 from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree, plain_values
 
 
-def inline_inventory(hosts: Iterable[Mapping[str, Any]], source: str) -> Inventory:
-    """The inventory of some hosts in their order, each given by its `name` and the keys of an inventory's host, with
-    `gpus` counted in slots.
+def inline_inventory(hosts: Iterable[Mapping[str, object]], source: str) -> Inventory:
+    """Return the inventory of some hosts in their order.
 
-    `source` is the place that they stand at, for messages. Raises InputError with every key that does not fit.
+    Each has its `name` and the keys of an inventory's host, with `gpus` counted in slots. `source` is the place that
+    they stand at, for messages. Raises InputError with every key that does not fit.
     """
     tree, made, faults = Tree(), list[Host | None](), list[Fault]()
-    for given in hosts:
-        name = str(given["name"])
+    for settings in hosts:
+        name = str(settings["name"])
         where = f"{source}: {name}"
-        keys = {key: Located(value, f"{where}: {key}") for key, value in given.items() if key != "name"}
+        keys = {key: Located(value, f"{where}: {key}") for key, value in settings.items() if key != "name"}
         faults += [
             Fault(where, problem, "give each host an entry of its own: its name or address")
             for problem in _name_problems(name)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flagscale_deploy.inventory.ansible_vars import NAMES
 from flagscale_deploy.inventory.keys import HostKeys
 from flagscale_deploy.inventory.short import PER_HOST
 from flagscale_deploy.support.json_schema import DIALECT, as_written, nothing_or
+from flagscale_deploy.support.value import Tree
 
 TEMPLATE = r"\{\{"
-_NAMES = {"type": "array", "items": {"type": "string"}}
+_NAMES: Tree = {"type": "array", "items": {"type": "string"}}
 
 
-def inventory_schema() -> dict[str, Any]:
+def inventory_schema() -> Tree:
     """Return the schema; variables of Ansible that are not ours may be anything."""
     keys = as_written(HostKeys.model_json_schema(), TEMPLATE)["properties"]
+    assert isinstance(keys, dict), "the keys of a model"
     return {
         "$schema": DIALECT,
         "title": "flagscale-deploy: inventory",
@@ -26,16 +26,16 @@ def inventory_schema() -> dict[str, Any]:
     }
 
 
-def _short_form() -> dict[str, Any]:
-    """What tells the short form from a group of Ansible's that is called `hosts`."""
+def _short_form() -> Tree:
+    """Return a schema that only the short form fits, and no group of Ansible's called `hosts`."""
     named = [{"required": ["hosts"]}, {"required": ["defaults"]}]
     return {"type": "object", "anyOf": named, "not": {"required": ["all"]}}
 
 
-def _short(keys: dict[str, Any]) -> dict[str, Any]:
-    host = {"type": "object", "properties": {"name": {"type": "string"}, **keys}, "required": ["name"]}
-    shared = {key: value for key, value in keys.items() if key not in PER_HOST}
-    properties = {
+def _short(keys: Tree) -> Tree:
+    host: Tree = {"type": "object", "properties": {"name": {"type": "string"}, **keys}, "required": ["name"]}
+    shared: Tree = {key: value for key, value in keys.items() if key not in PER_HOST}
+    properties: Tree = {
         "hosts": {
             "type": "array",
             "items": {"anyOf": [{"type": "string"}, {**host, "additionalProperties": False}]},
@@ -53,9 +53,9 @@ def _short(keys: dict[str, Any]) -> dict[str, Any]:
     return {"properties": properties, "required": ["hosts"], "additionalProperties": False}
 
 
-def _group() -> dict[str, Any]:
-    """A group of Ansible's."""
-    named = {"type": ["object", "string", "null"]}
+def _group() -> Tree:
+    """Return the schema of a group of Ansible's."""
+    named: Tree = {"type": ["object", "string", "null"]}
     return {
         "type": "object",
         "properties": {
@@ -67,7 +67,7 @@ def _group() -> dict[str, Any]:
     }
 
 
-def _variables(keys: dict[str, Any]) -> dict[str, Any]:
-    """Our keys under their own names and under Ansible's."""
+def _variables(keys: Tree) -> Tree:
+    """Return the schema of our keys, under their own names and under Ansible's."""
     ansible = {name: {"description": f"the same as `{key}`"} for name, key in NAMES.items()}
     return {"type": "object", "properties": {**keys, **ansible}}

@@ -1,8 +1,8 @@
-"""The keys of a host that we know, in every form of inventory, and what their values may be."""
+"""The keys of a host, the same in every form of inventory, and the types of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -20,14 +20,14 @@ _WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
 _LINE = r"^[^\x00-\x1f]+$"
 
 
-def _no_boolean(value: Any) -> Any:
+def _no_boolean(value: object) -> object:
     # Python counts True as 1; nobody who writes `gpus: yes` means one GPU.
     if isinstance(value, bool):
         raise ValueError("a boolean")
     return value
 
 
-def _host_key_checking(value: Any) -> Any:
+def _host_key_checking(value: object) -> object:
     # YAML 1.1 reads `off` and `no` as False before we see them.
     return ("strict" if value else "off") if isinstance(value, bool) else value
 
@@ -38,15 +38,15 @@ def _ip_address(value: str) -> str:
     return value
 
 
-def _as_written(value: Any) -> Any:
-    """Environment values as text: the way the file has them, where the file is YAML."""
+def _as_written(value: object) -> object:
+    """Return environment values as text: the way the file has them, where the file is YAML."""
     if not isinstance(value, Mapping):
         return value
     written = value.written if isinstance(value, Section) else {}
-    return {name: _text(each, written.get(name)) for name, each in value.items()}
+    return {name: _text(item, written.get(name)) for name, item in value.items()}
 
 
-def _text(value: Any, written: str | None) -> Any:
+def _text(value: object, written: str | None) -> object:
     if isinstance(value, bool):
         return written or str(value).lower()
     return (written or str(value)) if isinstance(value, (int, float)) else _bare(value)
@@ -69,7 +69,7 @@ def _key(expected: str, meaning: str, **limits: Any) -> Any:
 
 
 class HostKeys(BaseModel):
-    """What an inventory may say of a host beside its name."""
+    """The keys of a host beside its name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -133,25 +133,27 @@ HOST_KEYS: Mapping[str, str] = {name: field.title or "" for name, field in HostK
 """Every key with what is expected of it."""
 
 
-def make_host(name: str, keys: Mapping[str, Located], variables: Mapping[str, Any]) -> tuple[Host | None, list[Fault]]:
-    """The host, or what is wrong with its keys.
+def make_host(
+    name: str, keys: Mapping[str, Located], variables: Mapping[str, object]
+) -> tuple[Host | None, list[Fault]]:
+    """Return the host, or None and what is wrong with its keys.
 
     A key without a value (null or empty text) counts as absent, so that a host can undo what its group says.
     """
-    given = {key: each for key, each in keys.items() if key not in HOST_KEYS or each.value not in (None, "")}
-    faults = [_encrypted(each) for each in given.values() if _is_encrypted(each.value)]
+    filled = {key: setting for key, setting in keys.items() if key not in HOST_KEYS or setting.value not in (None, "")}
+    faults = [_encrypted(setting) for setting in filled.values() if _is_encrypted(setting.value)]
     try:
-        valid = HostKeys.model_validate({key: _bare(each.value) for key, each in given.items()})
+        valid = HostKeys.model_validate({key: _bare(setting.value) for key, setting in filled.items()})
     except ValidationError as error:
-        faults += [_fault(each, given) for each in error.errors(include_url=False)]
+        faults += [_fault(detail, filled) for detail in error.errors(include_url=False)]
     if faults:
         return None, faults
-    known = {key: getattr(valid, key) for key in given} | _apart(valid.env or {})
-    return Host(**{"name": name, "address": name, **known, "vars": variables}), []
+    fields = {key: getattr(valid, key) for key in filled} | _split(valid.env or {})
+    return Host(**{"name": name, "address": name, **fields, "vars": variables}), []
 
 
-def _apart(env: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Variables, and those that nobody may see."""
+def _split(env: Mapping[str, str]) -> dict[str, dict[str, str] | dict[str, Secret]]:
+    """Return the variables whose values may be seen, and the secret ones."""
     return {
         "env": {name: value for name, value in env.items() if not is_secret_name(name)},
         "secret_env": {name: Secret(value) for name, value in env.items() if is_secret_name(name)},
@@ -168,32 +170,33 @@ _OTHER_NAMES = {
     "jump": "proxy_jump",
     "common_args": "proxy_jump",
 }
-"""What others call our keys, where the letters don't tell."""
+"""Other tools' names of our keys that are not spelled alike."""
 
 
-def nearest(word: str, known: Iterable[str], fallback: str | None = None) -> str:
-    """A remedy for an unknown word: the known one that looks like it, else the fallback."""
-    names, bare = list(known), word.removeprefix("ansible_").removeprefix("ssh_")
+def nearest(word: str, names: Collection[str], fallback: str | None = None) -> str:
+    """Return a remedy for an unknown word: the name that looks like it, else the fallback."""
+    bare = word.removeprefix("ansible_").removeprefix("ssh_")
     other = _OTHER_NAMES.get(bare)
-    return suggest(other if other in names else bare, names, fallback)
+    return suggest(other if other is not None and other in names else bare, names, fallback)
 
 
-def unknown_key(key: Any, known: Iterable[str], where: str, what: str) -> Fault:
-    return Fault(where, f"found the unknown {what} {key!r}", nearest(str(key), known))
+def unknown_key(key: object, keys: Collection[str], where: str) -> Fault:
+    """Return the fault of a key that is none of the known ones."""
+    return Fault(where, f"found the unknown key {key!r}", nearest(str(key), keys))
 
 
-def _fault(error: ErrorDetails, given: Mapping[str, Located]) -> Fault:
-    key, *inside = (str(part) for part in error["loc"])
-    place = given[key]
-    if error["type"] == "extra_forbidden":
-        return unknown_key(key, HOST_KEYS, place.where, "key")
+def _fault(detail: ErrorDetails, keys: Mapping[str, Located]) -> Fault:
+    key, *inside = (str(part) for part in detail["loc"])
+    place = keys[key]
+    if detail["type"] == "extra_forbidden":
+        return unknown_key(key, HOST_KEYS, place.where)
     if not inside:
         return Fault(place.where, f"found {shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
     if inside[-1] == "[key]":
         expected = "the name of an environment variable: letters, digits and _, no digit first"
         return Fault(place.where, f"found {inside[0]!r}, expected {expected}", "rename the variable")
-    remedy = 'write "" for an empty value' if error["input"] is None else "write it as text, in quotes"
-    return Fault(f"{place.where}.{inside[0]}", f"found {shown(error['input'])}, expected text or a number", remedy)
+    remedy = 'write "" for an empty value' if detail["input"] is None else "write it as text, in quotes"
+    return Fault(f"{place.where}.{inside[0]}", f"found {shown(detail['input'])}, expected text or a number", remedy)
 
 
 def _remedy(key: str) -> str:
@@ -202,22 +205,21 @@ def _remedy(key: str) -> str:
     return "correct it there, or take it out"
 
 
-def _is_encrypted(value: Any) -> bool:
+def _is_encrypted(value: object) -> bool:
     return isinstance(value, Encrypted) or (isinstance(value, Mapping) and any(map(_is_encrypted, value.values())))
 
 
-def _encrypted(given: Located) -> Fault:
-    return Fault(
-        given.where, "found a value encrypted with ansible-vault", "write it in plain text; nothing is decrypted"
-    )
+def _encrypted(setting: Located) -> Fault:
+    problem = "found a value encrypted with ansible-vault"
+    return Fault(setting.where, problem, "write it in plain text; nothing is decrypted")
 
 
-def _bare(value: Any) -> Any:
-    """Text without the type that marks its YAML tag."""
+def _bare(value: object) -> object:
+    """Return text without the type that marks its YAML tag."""
     return str(value) if isinstance(value, str) else value
 
 
-def shown(value: Any) -> str:
-    """A value as a message quotes it, cut where it is long."""
+def shown(value: object) -> str:
+    """Return a value as a message quotes it, cut where it is long."""
     text = "no value" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

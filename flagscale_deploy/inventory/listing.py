@@ -1,11 +1,11 @@
-"""An inventory as JSON: in the shape of `ansible-inventory --list --export`, and as `hosts --json` prints it."""
+"""An inventory as `hosts --json` prints it, groups and variables in the shape of `ansible-inventory --list`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date, datetime
-from typing import Any
+from typing import TypedDict
 
 from flagscale_deploy.inventory.document import Encrypted, Unsafe
 from flagscale_deploy.inventory.model import Host, Inventory
@@ -15,62 +15,89 @@ from flagscale_deploy.secrets import HIDDEN, Secret, is_secret_name
 SCHEMA = 1
 
 
-def inventory_json(inventory: Inventory) -> dict[str, Any]:
-    """Groups with `hosts`, `children` and `vars`, and `_meta.hostvars` with each host's variables after precedence.
+class GroupJson(TypedDict, total=False):
+    """A group; what is empty is left out."""
 
-    What is empty is left out, `all` lists no hosts of its own, and variables are shown as written, templates
-    unresolved, as `ansible-inventory` does it, but for secrets: of a variable like `HF_TOKEN` the name alone is shown.
-    (It shows a group's `vars` with `--export` only, and then not what a host has from its groups.)
+    hosts: list[str]
+    children: list[str]
+    vars: dict[str, object]
+
+
+class MetaJson(TypedDict):
+    """Each host's variables after precedence."""
+
+    hostvars: dict[str, object]
+
+
+class HostsJson(TypedDict):
+    """What `hosts --json` prints; `hosts` are the fields of `Host`, in inventory order."""
+
+    schema: int
+    source: str
+    head: str
+    hosts: list[dict[str, object]]
+    groups: dict[str, GroupJson]
+    _meta: MetaJson
+
+
+def hosts_json(inventory: Inventory) -> HostsJson:
+    """Return what `hosts --json` prints, versioned by `schema`.
+
+    In groups what is empty is left out, and `all` lists no hosts of its own. Variables are shown as written, templates
+    unresolved, as `ansible-inventory` does it, but for secrets: of a variable like `HF_TOKEN` only the name is shown.
     """
-    hostvars = {host.name: _plain(host.vars) for host in inventory.hosts if host.vars}
-    return {"_meta": {"hostvars": hostvars}, **_groups(inventory)}
-
-
-def hosts_json(inventory: Inventory) -> dict[str, Any]:
-    """The contract of `hosts --json`, versioned by `schema`: `hosts` are the fields of `Host`, in inventory order."""
-    hosts = [_host(host) for host in inventory.hosts]
-    meta = inventory_json(inventory)["_meta"]
-    head = inventory.head.name
     return {
         "schema": SCHEMA,
         "source": inventory.source,
-        "head": head,
-        "hosts": hosts,
+        "head": inventory.head.name,
+        "hosts": [_host(host) for host in inventory.hosts],
         "groups": _groups(inventory),
-        "_meta": meta,
+        "_meta": _meta(inventory),
     }
 
 
-def _groups(inventory: Inventory) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _meta(inventory: Inventory) -> MetaJson:
+    return {"hostvars": {host.name: _plain(host.vars) for host in inventory.hosts if host.vars}}
+
+
+def _groups(inventory: Inventory) -> dict[str, GroupJson]:
+    groups: dict[str, GroupJson] = {}
     for name, group in inventory.groups.items():
-        hosts = [] if name == ALL else list(group.hosts)
-        shown = {"hosts": hosts, "children": list(group.children), "vars": _plain(group.vars)}
-        filled = {key: value for key, value in shown.items() if value}
-        if filled:
-            found[name] = filled
-    return found
+        shown: GroupJson = {}
+        if group.hosts and name != ALL:
+            shown["hosts"] = list(group.hosts)
+        if group.children:
+            shown["children"] = list(group.children)
+        if group.vars:
+            shown["vars"] = _variables(group.vars)
+        if shown:
+            groups[name] = shown
+    return groups
 
 
-def _host(host: Host) -> dict[str, Any]:
+def _host(host: Host) -> dict[str, object]:
     return {field.name: _plain(getattr(host, field.name)) for field in fields(host)}
 
 
-def _hidden(name: str, value: Any) -> Any:
-    """A variable's value, unless its name says that nobody may see it."""
+def _variables(variables: Mapping[object, object] | Mapping[str, object]) -> dict[str, object]:
+    return {str(name): _hidden(str(name), _plain(value)) for name, value in variables.items()}
+
+
+def _hidden(name: str, value: object) -> object:
+    """Return a variable's value, unless its name says that it is secret."""
     return HIDDEN if isinstance(value, (str, int, float)) and is_secret_name(name) else value
 
 
-def _plain(value: Any) -> Any:
-    """The value in JSON's types. What only Ansible can read is marked in its way."""
+def _plain(value: object) -> object:
+    """Return the value in JSON's types. What only Ansible can read is marked in its way."""
     if isinstance(value, Encrypted):
         return {"__ansible_vault": str(value)}
     if isinstance(value, Unsafe):
         return {"__ansible_unsafe": str(value)}
     if isinstance(value, Mapping):
-        return {str(key): _hidden(str(key), _plain(each)) for key, each in value.items()}
+        return _variables(value)
     if isinstance(value, (list, tuple, set)):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Secret):
         return HIDDEN
     if isinstance(value, (date, datetime)):

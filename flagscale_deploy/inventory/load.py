@@ -1,4 +1,4 @@
-"""The door of the room: an inventory file of any form becomes an `Inventory`."""
+"""Load an inventory file in any supported format."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _AS_FILE = "write its result to a file: ansible-inventory -i SOURCE --list --yam
 
 
 def load_inventory(path: str | Path | None) -> Inventory:
-    """Reads an inventory file, with `group_vars/` and `host_vars/` beside it where the form is Ansible's.
+    """Return the inventory of a file, with `group_vars/` and `host_vars/` beside it where the form is Ansible's.
 
     None is this machine alone. Raises InputError with every fault found, and where the path is no readable text file.
     """
     if path is None:
         return local_inventory()
-    return _parse(_read(path), str(path), VariableFiles(Path(path).parent))
+    return parse_inventory(_read(path), str(path), VariableFiles(Path(path).parent))
 
 
 def load_hostfile(path: str | Path) -> Inventory:
-    """Reads a file that is FlagScale's hostfile, whatever its content looks like. Raises InputError as above."""
+    """Return the inventory of FlagScale's hostfile, whatever its content looks like. Raises InputError as above."""
     return parse_hostfile(_read(path), str(path))
 
 
@@ -53,24 +53,14 @@ def _read(path: str | Path) -> str:
         raise InputError.at(source, f"cannot be read: {error.strerror}", "make it readable for you") from error
 
 
-def parse_inventory(text: str, source: str = "inventory") -> Inventory:
-    """The inventory of a text, whose form is told by its content; `source` is its name in messages. Reads no file.
+def parse_inventory(text: str, source: str = "inventory", files: VariableFiles | None = None) -> Inventory:
+    """Return the inventory of a text, whose form follows from its content; `source` is its name in messages.
 
-    Raises InputError with every fault of the text.
+    `files` are the variables beside it, none by default. Raises InputError with every fault found.
     """
-    return _parse(text, source, VariableFiles(None))
-
-
-def local_inventory() -> Inventory:
-    """This machine alone, reached without SSH; for a deployment that names no hosts."""
-    host = Host("localhost", "localhost", connection="local")
-    groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=("localhost",))}
-    return Inventory((host,), groups, "localhost", options=())
-
-
-def _parse(text: str, source: str, files: VariableFiles) -> Inventory:
+    files = VariableFiles(None) if files is None else files
     if text.startswith("#!"):
-        raise InputError.at(source, "found a program, expected an inventory; it is not run", _AS_FILE)
+        raise InputError.at(source, "found a program, expected an inventory; programs are not run", _AS_FILE)
     if text.startswith("$ANSIBLE_VAULT;"):
         raise InputError.at(
             source, "found a file encrypted with ansible-vault", "decrypt it; nothing is decrypted here"
@@ -92,13 +82,20 @@ def _parse(text: str, source: str, files: VariableFiles) -> Inventory:
     return parse_ansible_yaml(document, source, files, faults)
 
 
+def local_inventory() -> Inventory:
+    """Return this machine alone, reached without SSH; for a deployment that names no hosts."""
+    host = Host("localhost", "localhost", connection="local")
+    groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=("localhost",))}
+    return Inventory((host,), groups, "localhost", options=())
+
+
 def _looks_like_yaml(text: str, source: str) -> bool:
-    """Told by the first line that says something; a name alone could be either, and the suffix decides."""
+    """Decide by the first line that is no comment; a name alone could be either, and the suffix decides."""
     first = _first_line(text)
     return bool(_YAML_START.match(first)) or (not first.startswith("[") and source.endswith(_YAML_SUFFIXES))
 
 
 def _first_line(text: str) -> str:
-    """The first line that says something."""
+    """Return the first line that is neither empty nor a comment."""
     lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line and line[0] not in "#;"), "")

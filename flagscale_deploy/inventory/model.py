@@ -1,11 +1,11 @@
-"""What an inventory is once its form no longer matters."""
+"""Hosts and groups, whatever form of inventory they were read from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.secrets import Secret
 
@@ -19,7 +19,7 @@ HEAD_GROUP = "head"
 class Host:
     """One machine, as the inventory describes it.
 
-    `None` means that the inventory is silent: then `~/.ssh/config` (port, user, identity_file, proxy_jump,
+    `None` means that the inventory does not set it: then `~/.ssh/config` (port, user, identity_file, proxy_jump,
     host_key_checking, known_hosts) or the probe (gpus, node_ip, interface) decides.
     """
 
@@ -35,7 +35,7 @@ class Host:
     python: str = "python3"
     gpus: int | None = None
     cpus: int | None = None
-    """CPUs that Ray is told of; None lets Ray count them."""
+    """CPUs that Ray is started with; None lets Ray count them."""
     type: str = "gpu"
     node_ip: str | None = None
     interface: str | None = None
@@ -45,7 +45,7 @@ class Host:
     before_start: str | None = None
     venv: str | None = None
     container: str | None = None
-    vars: Mapping[str, Any] = field(default_factory=dict)
+    vars: Mapping[str, object] = field(default_factory=dict)
     """Every variable of the host after precedence, as Ansible would show it (`ansible-inventory --list`)."""
 
 
@@ -56,7 +56,7 @@ class Group:
     name: str
     hosts: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
-    vars: Mapping[str, Any] = field(default_factory=dict)
+    vars: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,23 +78,24 @@ class Inventory:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Return the names of the hosts, in the order of the file."""
         return tuple(host.name for host in self.hosts)
 
     @cached_property
     def head(self) -> Host:
-        """The first host of group `head`, else the first host."""
+        """Return the first host of group `head`, else the first host."""
         members = self.members(HEAD_GROUP)
         return next((host for host in self.hosts if host.name in members), self.hosts[0])
 
     def members(self, group: str) -> frozenset[str]:
-        """Names of the hosts in a group or any of its descendants; empty for an unknown group."""
-        found: set[str] = set()
+        """Return the names of the hosts in a group or any of its descendants; none for an unknown group."""
+        names: set[str] = set()
         waiting, seen = [group], set[str]()
         while waiting:
             name = waiting.pop()
             if name in seen or name not in self.groups:
                 continue
             seen.add(name)
-            found.update(self.groups[name].hosts)
+            names.update(self.groups[name].hosts)
             waiting.extend(self.groups[name].children)
-        return frozenset(found)
+        return frozenset(names)

@@ -12,6 +12,7 @@ from flagscale_deploy.inventory.keys import nearest
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.tree import ALL
+from flagscale_deploy.support.units import counted
 
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?\d+)|(\d+):(\d*))\]")
 _TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
@@ -19,7 +20,7 @@ _WHERE = "--limit"
 
 
 def limit(inventory: Inventory, pattern: str) -> Inventory:
-    """The inventory with only the hosts that a pattern matches, in their order; groups keep those of their hosts.
+    """Return the inventory with only the hosts that a pattern matches, in their order, also in groups.
 
     Terms are separated by commas or colons: a host, a group, `all`, a wildcard `gpu*`, `~regex`, `group[0]`,
     `group[0:2]` (both ends included), `!term` to exclude, `&term` to intersect. Raises InputError where no host is
@@ -52,11 +53,11 @@ def _restrict(inventory: Inventory, chosen: set[str]) -> Inventory:
 
 def _terms(pattern: str) -> list[str]:
     if "," in pattern:
-        found = pattern.split(",")
+        parts = pattern.split(",")
     else:
         # A colon separates too, but not inside an IPv6 address or a bracket.
-        found = [pattern] if is_ip_address(pattern.strip("!& ")) else _TERM.findall(pattern)
-    terms = [term.strip() for term in found if term.strip()]
+        parts = [pattern] if is_ip_address(pattern.strip("!& ")) else _TERM.findall(pattern)
+    terms = [part.strip() for part in parts if part.strip()]
     if any(not term.strip("!&") for term in terms):
         raise InputError.at(_WHERE, f"found {pattern!r}, expected a name after '!' and '&'", "as in 'all,!gpu03'")
     return terms
@@ -73,24 +74,25 @@ def _matches(inventory: Inventory, term: str) -> list[str]:
     if index is None:
         return hosts[int(begin) : int(end) + 1 if end else None]
     if not -len(hosts) <= int(index) < len(hosts):
-        raise InputError.at(_WHERE, f"found {term!r}, but {expression!r} has {len(hosts)} hosts", "the first is [0]")
+        problem = f"found {term!r}, but {expression!r} has {counted(len(hosts), 'host')}"
+        raise InputError.at(_WHERE, problem, "the first is [0]")
     return [hosts[int(index)]]
 
 
 def _named(inventory: Inventory, expression: str) -> list[str]:
     matcher = _compile(expression)
-    found: dict[str, None] = {}
+    hosts: dict[str, None] = {}
     groups = [name for name in inventory.groups if matcher.match(name)]
     for group in groups:
-        found.update(dict.fromkeys(_ordered_members(inventory, group)))
+        hosts.update(dict.fromkeys(_ordered_members(inventory, group)))
     # Ansible looks at the names of hosts only where no group matched or the expression is more than a plain name.
     if not groups or expression[0] == "~" or any(special in expression for special in ".?*["):
-        found.update(dict.fromkeys(name for name in inventory.names if matcher.match(name)))
-    if not found and not groups and not _is_wild(expression):
-        known = (*inventory.names, *inventory.groups)
+        hosts.update(dict.fromkeys(name for name in inventory.names if matcher.match(name)))
+    if not hosts and not groups and not _is_wild(expression):
+        names = (*inventory.names, *inventory.groups)
         problem = f"{expression!r} is no host or group of {inventory.source}"
-        raise InputError.at(_WHERE, problem, nearest(expression, known, "`hosts` lists them"))
-    return list(found)
+        raise InputError.at(_WHERE, problem, nearest(expression, names, "`hosts` lists them"))
+    return list(hosts)
 
 
 def _is_wild(expression: str) -> bool:
@@ -107,13 +109,13 @@ def _compile(expression: str) -> re.Pattern[str]:
 
 
 def _ordered_members(inventory: Inventory, group: str) -> Iterable[str]:
-    """The hosts of a group and then those of its children, level by level: the order that subscripts count in."""
-    found: dict[str, None] = {}
+    """Return the hosts of a group and then those of its children, level by level: the order of subscripts."""
+    members: dict[str, None] = {}
     level, seen = [group], {group}
     while level:
         for name in level:
-            found.update(dict.fromkeys(inventory.groups[name].hosts))
+            members.update(dict.fromkeys(inventory.groups[name].hosts))
         children = dict.fromkeys(child for name in level for child in inventory.groups[name].children)
         level = [child for child in children if child not in seen]
         seen.update(level)
-    return found
+    return members

@@ -17,7 +17,7 @@ _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]+)")
 
 
 def expand(pattern: str) -> list[str]:
-    """Every name that a pattern stands for, the leftmost range turning slowest.
+    """Return every name that a pattern stands for, the leftmost range turning slowest.
 
     Both ends are included; a leading zero fixes the width; an absent begin is 0. Raises ValueError with what is wrong
     and what was expected. The rules are Ansible's (docs.ansible.com, "Adding ranges of hosts"), save that a range
@@ -26,7 +26,7 @@ def expand(pattern: str) -> list[str]:
     if is_ip_address(pattern):
         return [pattern]
     parts = re.split(r"\[([^\[\]]*)\]", pattern)
-    texts, ranges = parts[::2], [_members(each) for each in parts[1::2]]
+    texts, ranges = parts[::2], [_members(bounds) for bounds in parts[1::2]]
     if any("[" in text or "]" in text for text in texts):
         raise ValueError(f"found {pattern!r} with a bracket that has no partner")
     _limit_size(pattern, ranges)
@@ -38,21 +38,22 @@ def expand(pattern: str) -> list[str]:
 
 
 def split_port(pattern: str) -> tuple[str, int | None]:
-    """`gpu01:22` → (`gpu01`, 22), `[fe80::1]:22` → (`fe80::1`, 22); ranges and bare IPv6 addresses are left alone."""
-    found = _BRACKETED.fullmatch(pattern) or _WITH_PORT.fullmatch(pattern)
-    if found is None or is_ip_address(pattern):
+    """Split `gpu01:22` → (`gpu01`, 22), `[fe80::1]:22` → (`fe80::1`, 22); leave ranges and bare IPv6 addresses."""
+    match = _BRACKETED.fullmatch(pattern) or _WITH_PORT.fullmatch(pattern)
+    if match is None or is_ip_address(pattern):
         return pattern, None
-    return found[1], int(found[2])
+    return match[1], int(match[2])
 
 
 def split_login(text: str) -> tuple[str | None, str, int | None]:
-    """`user@host:port` → (user, host, port); user and port may be absent."""
+    """Split `user@host:port` → (user, host, port); user and port may be absent."""
     user, at, rest = text.rpartition("@")
     host, port = split_port(rest)
     return (user if at else None), host, port
 
 
 def is_ip_address(text: str) -> bool:
+    """Return whether a text is an IP address rather than a name."""
     try:
         ip_address(text)
     except ValueError:
@@ -95,11 +96,11 @@ def _numbers(begin: str, end: str, step: int) -> Sequence[str]:
 
 def _limit_size(pattern: str, ranges: Sequence[Sequence[object]]) -> None:
     size = 1
-    for each in ranges:
-        size *= len(each)
+    for members in ranges:
+        size *= len(members)
     if size > MOST_HOSTS:
         raise ValueError(f"found {pattern!r}, which names {size} hosts; expected {MOST_HOSTS} at most")
 
 
 def _interleave(texts: Sequence[str], chosen: Sequence[str]) -> Sequence[str]:
-    return [each for pair in zip(texts, (*chosen, ""), strict=True) for each in pair]
+    return [part for pair in zip(texts, (*chosen, ""), strict=True) for part in pair]

@@ -1,7 +1,7 @@
 """Jinja references in the variables of an Ansible inventory, resolved for the keys that we read.
 
-Ansible resolves a variable when it is used, with the host's other variables in scope; so do we, with Jinja's own
-filters and without Ansible's (lookups, `ipaddr`, …), which would run programs and read files.
+As in Ansible, a variable is resolved when it is used, with the host's other variables in scope. Filters are Jinja's
+own; Ansible's (lookups, `ipaddr`, …) would run programs and read files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
 
 import jinja2
 from jinja2.runtime import Context, Undefined
@@ -29,17 +28,17 @@ class ReferenceProblem(Exception):
         super().__init__(problem)
 
 
-class References(Mapping[str, Any]):
+class References(Mapping[str, object]):
     """The variables of one host, each resolved when it is asked for.
 
     As a mapping it is what a template sees as `hostvars['gpu01']`.
     """
 
-    def __init__(self, variables: Mapping[str, Any]) -> None:
+    def __init__(self, variables: Mapping[str, object]) -> None:
         self._variables = {**variables, _OWNER: self}
         self._resolving: list[str] = []
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         return self.resolve(self._variables[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -48,8 +47,8 @@ class References(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._variables) - 1
 
-    def resolve(self, value: Any) -> Any:
-        """The value with its references followed, in lists and mappings as well.
+    def resolve(self, value: object) -> object:
+        """Return the value with its references followed, in lists and mappings as well.
 
         A text that is nothing but one `{{ expression }}` becomes that expression's value, of whatever type; any other
         becomes text. Raises ReferenceProblem where a name is unknown, encrypted, or refers to itself, and where a
@@ -62,12 +61,12 @@ class References(Mapping[str, Any]):
         if isinstance(value, Section):
             return _resolved_section(value, self.resolve)
         if isinstance(value, list):
-            return [self.resolve(each) for each in value]
+            return [self.resolve(item) for item in value]
         if isinstance(value, Unsafe):
             return str(value)
         return self._render(value) if isinstance(value, str) and ("{{" in value or "{%" in value) else value
 
-    def _render(self, text: str) -> Any:
+    def _render(self, text: str) -> object:
         if text in self._resolving:
             raise ReferenceProblem(f"{text!r}, which refers to itself")
         self._resolving.append(text)
@@ -85,9 +84,9 @@ class References(Mapping[str, Any]):
 
 
 class _Context(Context):
-    """Resolves a variable at the moment a template names it."""
+    """The scope of a template that resolves a variable at the moment the template names it."""
 
-    def resolve_or_missing(self, key: str) -> Any:
+    def resolve_or_missing(self, key: str) -> object:
         value = super().resolve_or_missing(key)
         owner = self.parent.get(_OWNER)
         return owner.resolve(value) if isinstance(owner, References) else value
@@ -98,7 +97,7 @@ _environment.context_class = _Context
 
 
 @lru_cache(maxsize=4096)
-def _compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
+def _compiled(text: str) -> Callable[[Mapping[str, object]], object]:
     # Compiled once for all hosts: a group variable is the same text on each of a thousand.
     expression = _EXPRESSION.fullmatch(text)
     if expression is None:
@@ -108,13 +107,13 @@ def _compiled(text: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda variables: _defined(evaluate(variables))
 
 
-def _defined(value: Any) -> Any:
+def _defined(value: object) -> object:
     if isinstance(value, Undefined):
         str(value)  # StrictUndefined raises here, with the name in its message.
     return value
 
 
-def _resolved_section(section: Section, resolve: Callable[[Any], Any]) -> Section:
+def _resolved_section(section: Section, resolve: Callable[[object], object]) -> Section:
     resolved = Section(((key, resolve(value)) for key, value in section.items()), section.line)
     resolved.lines, resolved.written = section.lines, section.written
     return resolved

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.assembly import assemble
@@ -19,8 +18,8 @@ PER_HOST = ("address", "node_ip")
 """Keys that no two hosts share; in an entry with a range of hosts they may have a range of the same length."""
 
 
-def looks_like_short(document: Mapping[Any, Any]) -> bool:
-    """A list of hosts at the top, which in Ansible's form would be a group called `hosts`."""
+def looks_like_short(document: Mapping[object, object]) -> bool:
+    """Return whether a document has a list of hosts at the top, which in Ansible's form would be a group `hosts`."""
     return "all" not in document and ("hosts" in document or "defaults" in document)
 
 
@@ -33,14 +32,16 @@ class _Reading:
     faults: list[Fault] = field(default_factory=list)
 
     def where(self, line: int, path: str) -> str:
+        """Return `hosts.yaml:12: hosts[0].gpus`."""
         return f"{self.source}:{line}: {path}"
 
     def fault(self, line: int, path: str, problem: str, remedy: str = "") -> None:
+        """Add a fault."""
         self.faults.append(Fault(self.where(line, path), problem, remedy))
 
 
 def parse_short(document: Section, source: str, faults: Sequence[Fault] = ()) -> Inventory:
-    """The inventory of a document of this form; `faults` are those that its YAML already has.
+    """Return the inventory of a document of this form; `faults` are those that its YAML already has.
 
     Raises InputError with every fault of the file.
     """
@@ -48,7 +49,7 @@ def parse_short(document: Section, source: str, faults: Sequence[Fault] = ()) ->
     for key in document:
         if key not in _TOP:
             where = reading.where(document.lines[key], str(key))
-            reading.faults.append(unknown_key(key, _TOP, where, "key"))
+            reading.faults.append(unknown_key(key, _TOP, where))
     defaults = _defaults(reading, document)
     entries = document.get("hosts")
     if isinstance(entries, Items):
@@ -72,60 +73,61 @@ def _defaults(reading: _Reading, document: Section) -> Variables:
     if not isinstance(section, Section):
         reading.fault(line, "defaults", f"found {_kind(section)}, expected keys with values")
         return {}
-    given = _located(reading, section, "defaults")
-    for key in [key for key in given if key in ("name", *PER_HOST)]:
-        place = given.pop(key)
-        reading.faults.append(Fault(place.where, f"{key!r} belongs to one host", "write it in the entry of that host"))
+    settings = _located(reading, section, "defaults")
+    for key in [key for key in settings if key in ("name", *PER_HOST)]:
+        setting = settings.pop(key)
+        problem = f"{key!r} belongs to one host"
+        reading.faults.append(Fault(setting.where, problem, "write it in the entry of that host"))
     # Validated as if they were a host, so that a fault is found where every host overrides the default too.
-    reading.faults += make_host("defaults", given, {})[1]
-    return {key: each for key, each in given.items() if key in HOST_KEYS}
+    reading.faults += make_host("defaults", settings, {})[1]
+    return {key: setting for key, setting in settings.items() if key in HOST_KEYS}
 
 
-def _read_entry(reading: _Reading, entry: Any, line: int, path: str, defaults: Variables) -> None:
+def _read_entry(reading: _Reading, entry: object, line: int, path: str, defaults: Variables) -> None:
     section = entry if isinstance(entry, Section) else Section([("name", entry)], line)
-    given = _located(reading, section, path)
-    name = given.pop("name", Located(None, reading.where(line, path))).value
+    settings = _located(reading, section, path)
+    name = settings.pop("name", Located(None, reading.where(line, path))).value
     # Here and not per host, so that an entry whose name is wrong has its other faults reported with it.
-    reading.faults += make_host("entry", {key: each for key, each in given.items() if key not in PER_HOST}, {})[1]
+    reading.faults += make_host("entry", _without(settings, PER_HOST), {})[1]
     if not isinstance(name, str):
         what = "no name" if name is None else f"the name {name!r}"
         reading.fault(line, path, f"found {what}, expected a host name as text", "write `name: gpu01`")
         return
-    _add_hosts(reading, name, defaults, given, line, path)
-
-
-def _add_hosts(reading: _Reading, login: str, defaults: Variables, given: Variables, line: int, path: str) -> None:
-    user, pattern, port = split_login(login)
+    user, pattern, port = split_login(name)
     from_login = {"user": user, "port": port}
-    implied = {key: Located(each, reading.where(line, path)) for key, each in from_login.items() if each is not None}
-    keys = {**defaults, **implied, **given}
+    where = reading.where(line, path)
+    implied = {key: Located(value, where) for key, value in from_login.items() if value is not None}
     try:
         names = expand(pattern)
     except ValueError as error:
         reading.fault(line, path, str(error))
         return
-    shared = {key: each for key, each in keys.items() if key not in PER_HOST}
-    per_host = {key: _spread(reading, given[key], names) for key in PER_HOST if key in given}
-    for index, each in enumerate(names):
+    shared = _without({**defaults, **implied, **settings}, PER_HOST)
+    per_host = {key: _spread(reading, settings[key], names) for key in PER_HOST if key in settings}
+    for index, host in enumerate(names):
         own = {key: values[index] for key, values in per_host.items()}
-        _add_host(reading, each, shared | own, line, path)
+        _add_host(reading, host, shared | own, line, path)
 
 
-def _spread(reading: _Reading, given: Located, names: Sequence[str]) -> Sequence[Located]:
-    """The value for each host: the same range as the name's, or the one value of one host."""
-    value = given.value
+def _without(settings: Variables, keys: Sequence[str]) -> Variables:
+    return {key: setting for key, setting in settings.items() if key not in keys}
+
+
+def _spread(reading: _Reading, setting: Located, names: Sequence[str]) -> Sequence[Located]:
+    """Return the value for each host: the same range as the name's, or the one value of one host."""
+    value = setting.value
     if not isinstance(value, str) or ("[" not in value and len(names) == 1):
-        return [given] * len(names)
+        return [setting] * len(names)
     try:
         values = expand(value)
     except ValueError as error:
-        reading.faults.append(Fault(given.where, str(error)))
-        return [Located(None, given.where)] * len(names)
+        reading.faults.append(Fault(setting.where, str(error)))
+        return [Located(None, setting.where)] * len(names)
     if len(values) != len(names):
         problem = f"found {value!r}, which stands for {len(values)}, expected one for each of the {len(names)} hosts"
-        reading.faults.append(Fault(given.where, problem, "write a range of the same length, such as 10.0.0.[1:4]"))
-        return [Located(None, given.where)] * len(names)
-    return [Located(each, given.where) for each in values]
+        reading.faults.append(Fault(setting.where, problem, "write a range of the same length, such as 10.0.0.[1:4]"))
+        return [Located(None, setting.where)] * len(names)
+    return [Located(address, setting.where) for address in values]
 
 
 def _add_host(reading: _Reading, name: str, keys: Variables, line: int, path: str) -> None:
@@ -182,6 +184,6 @@ def _located(reading: _Reading, section: Section, path: str) -> Variables:
     }
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     kinds = {type(None): "nothing", Section: "a mapping", Items: "a list"}
     return kinds.get(type(value), shown(value))

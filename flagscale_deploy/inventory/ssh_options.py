@@ -1,6 +1,6 @@
-"""What ssh options in an Ansible variable (`ansible_ssh_common_args` and its kin) mean for a connection.
+"""The meaning of ssh options in Ansible variables such as `ansible_ssh_common_args`.
 
-Options that only tune OpenSSH (ControlMaster, ServerAliveInterval, …) change nothing for us and are passed over.
+Options that only tune OpenSSH (ControlMaster, ServerAliveInterval, …) have no effect here and are ignored.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _OPTIONS = {
 
 
 def read_ssh_options(arguments: str) -> dict[str, str]:
-    """Our host keys as the arguments set them; the first mention of a key counts, as in OpenSSH.
+    """Return our host keys as the arguments set them; the first mention of a key counts, as in OpenSSH.
 
-    Raises ValueError for arguments that cannot be split, and for those that a connection depends on and that we cannot
-    follow.
+    Raises ValueError for arguments that cannot be split, and for those that a connection depends on and that cannot be
+    followed.
     """
     keys: dict[str, str] = {}
     for name, value in _options(shlex.split(arguments)):
@@ -77,7 +77,7 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _split_flag(word: str, next_word: Callable[[], str] | None) -> tuple[str, str]:
-    """The flag that takes a value and its value, joined (`-p22`) or apart (`-p 22`); empty for `-q`, `-4` and so on."""
+    """Return the flag that takes a value and its value, joined (`-p22`) or apart (`-p 22`); empty for `-q`, `-4`."""
     if not word.startswith("-"):
         return "", ""
     for index, flag in enumerate(word[1:], start=1):
@@ -90,7 +90,7 @@ def _split_flag(word: str, next_word: Callable[[], str] | None) -> tuple[str, st
 
 
 def _jump_of(command: str) -> str:
-    """The ProxyJump that a ProxyCommand of the form `ssh -W %h:%p [-p PORT] [-l USER] [USER@]HOST` stands for."""
+    """Return the ProxyJump that means the same as `ssh -W %h:%p [-p PORT] [-l USER] [USER@]HOST`."""
     refused = ValueError(
         f"found ProxyCommand={command!r}; expected ProxyJump=[user@]host[:port], or a ~/.ssh/config entry"
     )

@@ -1,4 +1,4 @@
-"""Groups and hosts while a file is being read, under the rules by which Ansible relates them.
+"""Groups and hosts while a file is being read, related by Ansible's rules.
 
 Every inventory has the groups `all` and `ungrouped`; a group without a parent is a child of `all`; a host in no other
 group is in `ungrouped` (docs.ansible.com, "How to build your inventory", default groups).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from flagscale_deploy.inventory.model import Group
 
@@ -19,16 +18,16 @@ ALL, UNGROUPED = "all", "ungrouped"
 class Located:
     """A value and the place it was written: `hosts.yaml:12: all.vars.gpus`."""
 
-    value: Any
+    value: object
     where: str
 
 
 Variables = dict[str, Located]
 
 
-def plain_values(variables: Mapping[str, Located]) -> dict[str, Any]:
-    """The variables without their places."""
-    return {name: each.value for name, each in variables.items()}
+def plain_values(variables: Mapping[str, Located]) -> dict[str, object]:
+    """Return the variables without their places."""
+    return {name: variable.value for name, variable in variables.items()}
 
 
 @dataclass
@@ -54,10 +53,11 @@ class Tree:
         self.add_child(ALL, UNGROUPED)
 
     def add_group(self, name: str) -> GroupNode:
+        """Return a group, made if it is new."""
         return self.groups.setdefault(name, GroupNode(name))
 
     def add_child(self, parent: str, child: str) -> None:
-        """Puts a group into another. Raises ValueError where that would close a circle."""
+        """Put a group into another. Raises ValueError where that would close a circle."""
         if child in self.groups[parent].children:
             return
         if child == ALL:
@@ -68,7 +68,7 @@ class Tree:
         self.groups[child].parents.append(parent)
 
     def add_host(self, name: str, group: str, port: Located | None = None) -> Variables:
-        """Puts a host into a group and returns its variables.
+        """Put a host into a group and return its variables.
 
         The port of `host:port` counts only where the host is named first, as in Ansible.
         """
@@ -78,18 +78,18 @@ class Tree:
         return self.hosts[name]
 
     def ancestors(self, group: str) -> set[str]:
-        """The groups above a group, `all` included once `settle` has run."""
-        found: set[str] = set()
+        """Return the groups above a group, `all` included once `settle` has run."""
+        above: set[str] = set()
         waiting = list(self.groups[group].parents)
         while waiting:
             name = waiting.pop()
-            if name not in found:
-                found.add(name)
+            if name not in above:
+                above.add(name)
                 waiting.extend(self.groups[name].parents)
-        return found
+        return above
 
     def settle(self) -> None:
-        """Applies the rules for `all` and `ungrouped`; called once, when everything was read."""
+        """Apply the rules for `all` and `ungrouped`; called once, when everything was read."""
         for name, group in self.groups.items():
             if name != ALL and not group.parents:
                 self.add_child(ALL, name)
@@ -103,28 +103,28 @@ class Tree:
                 ungrouped.setdefault(host)
 
     def groups_by_host(self) -> dict[str, set[str]]:
-        """For each host the groups it is in, directly or through a child group."""
-        found: dict[str, set[str]] = {host: set() for host in self.hosts}
+        """Return for each host the groups that it is in, directly or through a child group."""
+        by_host: dict[str, set[str]] = {host: set() for host in self.hosts}
         for name, group in self.groups.items():
             above = {name} | self.ancestors(name) if group.hosts else set()
             for host in group.hosts:
-                found[host] |= above
-        return found
+                by_host[host] |= above
+        return by_host
 
     def depths(self) -> dict[str, int]:
-        """For each group the length of its longest path from `all`."""
-        found: dict[str, int] = {}
+        """Return for each group the length of its longest path from `all`."""
+        depths: dict[str, int] = {}
 
         def depth(name: str) -> int:
-            if name not in found:
-                found[name] = max((depth(parent) + 1 for parent in self.groups[name].parents), default=0)
-            return found[name]
+            if name not in depths:
+                depths[name] = max((depth(parent) + 1 for parent in self.groups[name].parents), default=0)
+            return depths[name]
 
         for name in self.groups:
             depth(name)
-        return found
+        return depths
 
-    def freeze(self, own: Mapping[str, Mapping[str, Any]]) -> Iterator[Group]:
-        """The groups as the model has them; `own` are the variables of each."""
-        for name, each in self.groups.items():
-            yield Group(name, tuple(each.hosts), tuple(each.children), own.get(name, {}))
+    def freeze(self, own: Mapping[str, Mapping[str, object]]) -> Iterator[Group]:
+        """Yield the groups as the model has them; `own` are the variables of each."""
+        for name, node in self.groups.items():
+            yield Group(name, tuple(node.hosts), tuple(node.children), own.get(name, {}))

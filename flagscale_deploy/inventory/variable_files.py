@@ -17,7 +17,7 @@ _VAULT_HEADER = "$ANSIBLE_VAULT;"
 
 
 class VariableFiles:
-    """Reads the variables that lie beside an inventory; without a directory there are none.
+    """The variables that lie beside an inventory; without a directory there are none.
 
     For a name NAME the first of `NAME`, `NAME.yml`, `NAME.yaml`, `NAME.json` counts. A directory NAME stands for every
     such file below it, sorted by name, the later ones winning (ansible.builtin.host_group_vars). What is wrong with a
@@ -31,7 +31,7 @@ class VariableFiles:
         self._read = cache(self._read_file)
 
     def variables(self, kind: Kind, name: str) -> Variables:
-        """The variables of a group or a host; none where no file is there."""
+        """Return the variables of a group or a host; none where no file is there."""
         if self.directory is None or "/" in name or not (self.directory / kind).is_dir():
             return {}
         merged: Variables = {}
@@ -58,7 +58,7 @@ class VariableFiles:
         if not isinstance(value, Section):
             self.faults.append(Fault(str(file), "found no mapping, expected variables with values"))
             return {}
-        return {str(key): Located(each, _place(file, value.lines.get(key), key)) for key, each in value.items()}
+        return {str(key): Located(item, _place(file, value.lines.get(key), key)) for key, item in value.items()}
 
 
 def _place(file: Path, line: int | None, key: object) -> str:
@@ -67,21 +67,21 @@ def _place(file: Path, line: int | None, key: object) -> str:
 
 def _files_of(directory: Path, name: str) -> list[Path]:
     for suffix in _SUFFIXES:
-        found = directory / f"{name}{suffix}"
-        if found.is_dir():
-            return _files_below(found)
-        if found.exists():
-            return [found]
+        path = directory / f"{name}{suffix}"
+        if path.is_dir():
+            return _files_below(path)
+        if path.exists():
+            return [path]
     return []
 
 
 def _files_below(directory: Path) -> list[Path]:
     files: list[Path] = []
-    for each in sorted(directory.iterdir(), key=lambda path: path.name):
-        if each.name.startswith(".") or each.name.endswith("~"):
+    for path in sorted(directory.iterdir(), key=lambda path: path.name):
+        if path.name.startswith(".") or path.name.endswith("~"):
             continue
-        if each.is_dir() and not each.suffix:
-            files += _files_below(each)
-        elif each.is_file() and each.suffix in _SUFFIXES:
-            files.append(each)
+        if path.is_dir() and not path.suffix:
+            files += _files_below(path)
+        elif path.is_file() and path.suffix in _SUFFIXES:
+            files.append(path)
     return files

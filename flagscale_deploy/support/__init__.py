@@ -1,1 +1,1 @@
-"""What every folder may use: quoting, deadlines, paths, file modes."""
+"""What every folder may use: quoting, deadlines, paths, file modes, YAML, units, spelling suggestions."""

@@ -1,4 +1,4 @@
-"""Time budgets: one deadline is passed down and every wait below it takes what is left."""
+"""Time budgets: one deadline is passed down, and every wait below it is limited to what is left."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class Deadline:
 
     @property
     def elapsed(self) -> float:
+        """Return the seconds since its making."""
         return self.now() - self.started
 
     @property
     def remaining(self) -> float:
-        """Seconds left, never below 0."""
+        """Return the seconds left, never below 0."""
         return max(0.0, self.seconds - self.elapsed)
 
     @property
     def expired(self) -> bool:
+        """Return whether no time is left."""
         return self.remaining <= 0

@@ -1,53 +1,64 @@
-"""JSON Schemas of pydantic's models as editors need them: for YAML as people write it."""
+"""JSON Schemas of pydantic's models for editors, which check YAML as people write it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from flagscale_deploy.support.value import Tree, Value
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _LIMITS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum"}
-"""What pydantic leaves as it is where a validator of ours comes before the limit."""
+"""Limits that pydantic does not translate where a validator of ours comes before them."""
 
 
-def as_written(schema: Mapping[str, Any], template: str) -> dict[str, Any]:
-    """Return a model's schema that takes all that may stand in its place in a file.
+def as_written(schema: Mapping[str, Value], template: str) -> Tree:
+    """Return a model's schema that accepts every way in which a file may write it.
 
     Text that matches `template` stands for any value, and keys may be written with `-` for `_`.
     """
-    result: dict[str, Any] = {}
+    result: Tree = {}
     for key, value in schema.items():
-        if key == "properties":
-            result |= keys({name: as_written(each, template) for name, each in value.items()}, template)
-        elif isinstance(value, Mapping):
-            result[key] = as_written(value, template)
+        if isinstance(value, Mapping):
+            if key == "properties":
+                result |= keys({name: _part(item, template) for name, item in value.items()}, template)
+            else:
+                result[key] = as_written(value, template)
         elif isinstance(value, list):
-            result[key] = [as_written(each, template) if isinstance(each, Mapping) else each for each in value]
+            result[key] = [_part(item, template) for item in value]
         elif key not in ("title", "default"):
             result[_LIMITS.get(key, key)] = value
     return result
 
 
-def mapping(properties: Mapping[str, Any], template: str) -> dict[str, Any]:
+def _part(value: Value, template: str) -> Value:
+    return as_written(value, template) if isinstance(value, Mapping) else value
+
+
+def mapping(properties: Mapping[str, Value], template: str) -> Tree:
     """Return the schema of a mapping that has these keys alone."""
     return {"type": "object", **keys(properties, template), "additionalProperties": False}
 
 
-def keys(properties: Mapping[str, Any], template: str) -> dict[str, Any]:
+def keys(properties: Mapping[str, Value], template: str) -> Tree:
     """Return the part of a schema that names keys, in either spelling; each takes a template, too."""
-    named = {name: _or_template(schema, template) for name, schema in properties.items()}
-    dashed = {f"^{name.replace('_', '[-_]')}$": schema for name, schema in named.items() if "_" in name}
+    named: Tree = {
+        name: _or_template(schema, template) if isinstance(schema, Mapping) else schema
+        for name, schema in properties.items()
+    }
+    dashed: Tree = {f"^{name.replace('_', '[-_]')}$": schema for name, schema in named.items() if "_" in name}
     return {"properties": named, **({"patternProperties": dashed} if dashed else {})}
 
 
-def nothing_or(*schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema that one of these fits, or nothing at all (`KEY:`)."""
+def nothing_or(*schemas: Mapping[str, Value]) -> Tree:
+    """Return a schema for one of these, or for no value at all (`KEY:`)."""
     return {"anyOf": [*schemas, {"type": "null"}]}
 
 
-def _or_template(schema: Mapping[str, Any], template: str) -> dict[str, Any]:
+def _or_template(schema: Mapping[str, Value], template: str) -> Tree:
     """Return a key's schema that also takes a template; one that takes any text stays as it is."""
-    choices = schema.get("anyOf") or [{key: value for key, value in schema.items() if key != "description"}]
+    options = schema.get("anyOf")
+    alone = {key: value for key, value in schema.items() if key != "description"}
+    choices = options if isinstance(options, list) else [alone]
     if {} in choices or {"type": "string"} in choices:
         return dict(schema)
     described = {"description": schema["description"]} if "description" in schema else {}

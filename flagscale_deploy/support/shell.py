@@ -11,7 +11,7 @@ class Raw(str):
 
 
 def quote(value: object) -> str:
-    """One value as one shell word; `Raw` passes as it is. A NUL byte cannot be a shell word: ValueError."""
+    """Return a value as one shell word, `Raw` as it is. Raises ValueError for a NUL byte, which no word can hold."""
     if isinstance(value, Raw):
         return str(value)
     text = str(value)
@@ -21,10 +21,10 @@ def quote(value: object) -> str:
 
 
 def join(words: Iterable[object]) -> str:
-    """Words as one command line."""
+    """Return words as one command line."""
     return " ".join(quote(word) for word in words)
 
 
 def assignments(variables: Iterable[tuple[str, object]]) -> str:
-    """`NAME='value'` lines, for a file that a script reads with `.`"""
+    """Return lines `NAME='value'` for a file that a script sources."""
     return "".join(f"{name}={quote(value)}\n" for name, value in variables)

@@ -18,13 +18,13 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 def suggest(word: str, names: Iterable[str], otherwise: str | None = None) -> str:
     """Return `did you mean NAME?` for the nearest name; if none is close `otherwise`, by default the list of names."""
-    known = sorted(set(names))
-    near = nearest(word, known)
+    listed = sorted(set(names))
+    near = nearest(word, listed)
     if near is not None:
         return f"did you mean {near}?"
     if otherwise is not None:
         return otherwise
-    return f"known: {', '.join(known)}" if known else "take it out"
+    return f"known: {', '.join(listed)}" if listed else "take it out"
 
 
 def _fold(word: str) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.inventory.listing import hosts_json, inventory_json
+from flagscale_deploy.inventory.listing import hosts_json
 from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit
 from tests.parity.inventories import CASES
 
@@ -41,6 +42,12 @@ def ansible_inventory(inventory: Path, *options: str) -> dict[str, Any]:
     assert listing != {"_meta": {"hostvars": {}}}, answer.stderr
     listing["_meta"].pop("profile", None)
     return listing
+
+
+def inventory_json(inventory: Inventory) -> dict[str, Any]:
+    """`hosts --json` in the shape of `ansible-inventory --list --export`."""
+    listing = hosts_json(inventory)
+    return {"_meta": listing["_meta"], **listing["groups"]}
 
 
 def without_vars(listing: Mapping[str, Any]) -> dict[str, Any]:

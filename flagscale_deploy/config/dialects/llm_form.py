@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 from flagscale_deploy.config.dialects import seed
 from flagscale_deploy.config.dialects.model import Entry
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.validate import read_settings
+from flagscale_deploy.support.value import Value
 
 ROOTS = ("llm", "vllm")
 
 
-def read(root: str, args: Any, instances: Any, path: Path, findings: Findings) -> list[Entry]:
-    """The one model; `instances` is what `deploy.instance` holds, `path` the mapping that both stand in.
+def read(root: str, args: Value, instances: Value, path: Path) -> Checked[list[Entry]]:
+    """Return the one model; `instances` is what `deploy.instance` holds, `path` the mapping that both stand in.
 
     It has the name of the instance where there is one, else that of its root.
     """
-    options = _read_instances(instances, (*path, "deploy", "instance"), findings)
-    named = options[0].name if len(options) == 1 else None
-    entry = seed.read_model(named if isinstance(named, str) else root, args, (*path, root), findings)
+    faults = KeyFaults()
+    options = faults.take(_read_instances(instances, (*path, "deploy", "instance")))
+    name = options[0].name if len(options) == 1 else None
+    entry = faults.take(seed.read_model(name if isinstance(name, str) else root, args, (*path, root)))
     if entry is None:
-        return []
-    copies = [each.num_replicas or each.replicas or 1 for each in options] or [1]
-    total: Any = "auto" if "auto" in copies else sum(int(each) for each in copies)
+        return [], faults
+    counts = [option.num_replicas or option.replicas or 1 for option in options] or [1]
+    numbers = [count for count in counts if count != "auto"]
+    total: int | Literal["auto"] = sum(numbers) if len(numbers) == len(counts) else "auto"
     first = options[0] if options else ModelOptions()
-    return [replace(entry, options=first.model_copy(update={"num_replicas": total, "replicas": None}))]
+    return [replace(entry, options=first.model_copy(update={"num_replicas": total, "replicas": None}))], faults
 
 
-def _read_instances(instances: Any, path: Path, findings: Findings) -> list[ModelOptions]:
-    """`[{name: …, num-replicas: 2}]`, or that mapping by itself."""
+def _read_instances(instances: Value, path: Path) -> Checked[list[ModelOptions]]:
+    """Return the options of `[{name: …, num-replicas: 2}]`, or of that mapping by itself."""
+    faults = KeyFaults()
     if instances is None:
-        return []
+        return [], faults
     if isinstance(instances, dict):
-        return [read_settings(ModelOptions, instances, path, findings)]
+        return [faults.take(read_settings(ModelOptions, instances, path))], faults
     if not isinstance(instances, list):
-        findings.add(path, "is no list", "as in instance: [{name: qwen2.5-7b, num-replicas: 1}]")
-        return []
-    return [read_settings(ModelOptions, each, (*path, str(at)), findings) for at, each in enumerate(instances)]
+        faults.add(path, "is no list", "as in instance: [{name: qwen2.5-7b, num-replicas: 1}]")
+        return [], faults
+    settings = [read_settings(ModelOptions, item, (*path, str(index))) for index, item in enumerate(instances)]
+    return [faults.take(options) for options in settings], faults

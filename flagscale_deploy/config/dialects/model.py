@@ -1,17 +1,18 @@
-"""What the dialects share: an engine's flags under one spelling, and a model before `deploy` has had its say."""
+"""What the dialects share: an engine's flags under one spelling, and a model before `deploy` is applied to it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.config.dialects.short_names import SHORT_NAMES
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.values import port_or_auto, whole_number
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support.value import Tree, Value
 
 SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
 """Flags whose value vLLM 0.32 also takes from a variable, which no process list shows.
@@ -25,64 +26,66 @@ _PAIRS = re.compile(r"\s*\w+\s*=\s*\d+\s*(,\s*\w+\s*=\s*\d+\s*)*")
 
 @dataclass(frozen=True)
 class Entry:
-    """A model as its dialect gives it. `path` is where it stands, `port` what it asks for itself."""
+    """A model as its dialect has it. `path` is where it stands, `port` the one of its own."""
 
     name: str
     model: str
     path: Path
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_args: Mapping[str, Value] = field(default_factory=dict)
     action_args: tuple[str, ...] = ()
     port: int | Literal["auto"] | None = None
     secret_env: Mapping[str, Secret] = field(default_factory=dict)
     options: ModelOptions = field(default_factory=ModelOptions)
 
 
-def read_flags(args: Mapping[str, Any], path: Path, findings: Findings) -> dict[str, Any]:
-    """Flags under vLLM's long names: dashes (up to the first dot), no leading `--`; what is null is left out."""
-    flags: dict[str, Any] = {}
-    for written, value in args.items():
-        key = flag_name(written)
-        if key in flags:
-            findings.add((*path, written), f"--{key} is set twice", "keep one of the two spellings")
-        elif key in SIZES and value is not None and whole_number(value, 1, 999999) is None:
-            findings.add(
-                (*path, written), f"{value!r}: expected a whole number from 1", "as in tensor-parallel-size: 2"
-            )
+def read_flags(args: Mapping[str, Value], path: Path) -> Checked[Tree]:
+    """Return flags under vLLM's long names: dashes (up to the first dot), no leading `--`; null ones are left out."""
+    flags: Tree = {}
+    faults = KeyFaults()
+    for key, value in args.items():
+        flag = flag_name(key)
+        if flag in flags:
+            faults.add((*path, key), f"--{flag} is set twice", "keep one of the two spellings")
+        elif flag in SIZES and value is not None and whole_number(value, 1, 999999) is None:
+            faults.add((*path, key), f"{value!r}: expected a whole number from 1", "as in tensor-parallel-size: 2")
         elif value is not None:
-            flags[key] = _in_todays_words(key, value)
-    return flags
+            flags[flag] = _modernized(flag, value)
+    return flags, faults
 
 
-def flag_name(written: str) -> str:
-    """`--max_model_len` is `max-model-len`, `tp` is `tensor-parallel-size`; a field's name behind a dot stays."""
-    head, dot, field_name = written.strip().lstrip("-").partition(".")
+def flag_name(key: str) -> str:
+    """Return `--max_model_len` as `max-model-len`, `tp` as `tensor-parallel-size`; what follows a dot is kept."""
+    head, dot, field_name = key.strip().lstrip("-").partition(".")
     head = head.replace("_", "-")
     return SHORT_NAMES.get(head, head) + dot + field_name
 
 
-def take_port(flags: dict[str, Any], path: Path, findings: Findings) -> int | Literal["auto"] | None:
-    """The flag `port`, taken out of the others."""
-    port = flags.pop("port", None)
-    found = None if port is None else port_or_auto(port)
-    if port is not None and found is None:
-        findings.add((*path, "port"), f"{port!r}: expected a port from 1 to 65535, or auto", "as in port: 8000")
-    return found
+def take_port(flags: Tree, path: Path) -> Checked[int | Literal["auto"] | None]:
+    """Remove the flag `port` from the others and return it."""
+    faults = KeyFaults()
+    value = flags.pop("port", None)
+    port = None if value is None else port_or_auto(value)
+    if value is not None and port is None:
+        faults.add((*path, "port"), f"{value!r}: expected a port from 1 to 65535, or auto", "as in port: 8000")
+    return port, faults
 
 
-def take_model(flags: dict[str, Any], names: tuple[str, ...], path: Path, findings: Findings) -> str:
-    """The model's path or repository id, taken out of the flags under any of its names; "" where there is none."""
-    given = [flags.pop(name) for name in names if name in flags]
-    model = str(given[0]) if given and not isinstance(given[0], (dict, list, bool)) else ""
+def take_model(flags: Tree, names: tuple[str, ...], path: Path) -> Checked[str]:
+    """Remove the model's path or repository id from the flags, under any of its names, and return it, or ""."""
+    faults = KeyFaults()
+    values = [flags.pop(name) for name in names if name in flags]
+    model = str(values[0]) if values and not isinstance(values[0], (dict, list, bool)) else ""
     if not model.strip():
-        findings.add(path, f"has no {names[0]}", f"add {names[0]}: the model's path on the hosts, or its repository id")
+        faults.add(path, f"has no {names[0]}", f"add {names[0]}: the model's path on the hosts, or its repository id")
     elif model.startswith("-"):
-        findings.add((*path, names[0]), f"vLLM would read {model!r} as a flag", f"write ./{model} or the full path")
-    return model
+        faults.add((*path, names[0]), f"vLLM would read {model!r} as a flag", f"write ./{model} or the full path")
+    return model, faults
 
 
-def take_secrets(flags: dict[str, Any], path: Path, findings: Findings) -> dict[str, Secret]:
-    """Flags whose values are secret, taken out of the others, as the variables that do the same."""
-    taken = {}
+def take_secrets(flags: Tree, path: Path) -> Checked[dict[str, Secret]]:
+    """Remove secret flags from the others and return them as the variables that do the same."""
+    secrets: dict[str, Secret] = {}
+    faults = KeyFaults()
     for flag, variable in SECRET_FLAGS.items():
         value = flags.get(flag)
         if value is None or isinstance(value, bool):
@@ -90,20 +93,19 @@ def take_secrets(flags: dict[str, Any], path: Path, findings: Findings) -> dict[
         del flags[flag]
         values = value if isinstance(value, list) else [value]
         if len(values) == 1 and not isinstance(values[0], (dict, list, bool)):
-            taken[variable] = Secret(str(values[0]))
+            secrets[variable] = Secret(str(values[0]))
         else:
-            findings.add(
-                (*path, flag), f"holds {len(values)} values", f"give one: it travels as {variable}, not as a flag"
-            )
-    return taken
+            remedy = f"give one: it travels as {variable}, not as a flag"
+            faults.add((*path, flag), f"holds {len(values)} values", remedy)
+    return secrets, faults
 
 
-def _in_todays_words(key: str, value: Any) -> Any:
-    """`limit_mm_per_prompt: image=18,video=2`, which older vLLM took and published files have, as a mapping.
+def _modernized(flag: str, value: Value) -> Value:
+    """Return `limit_mm_per_prompt: image=18,video=2`, which older vLLM took, as a mapping.
 
     vLLM 0.32 refuses that text and takes the mapping in JSON (measured with its parser).
     """
-    if key == "limit-mm-per-prompt" and isinstance(value, str) and _PAIRS.fullmatch(value):
+    if flag == "limit-mm-per-prompt" and isinstance(value, str) and _PAIRS.fullmatch(value):
         pairs = (pair.split("=") for pair in value.split(","))
         return {name.strip(): int(number) for name, number in pairs}
     return value

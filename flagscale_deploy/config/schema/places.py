@@ -1,18 +1,21 @@
-"""Where in the user's files and words a setting stands, and the faults found there."""
+"""Places of settings in the user's files and words, and faults at them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import Fault
 
+T = TypeVar("T")
 Path = tuple[str, ...]
 """A key path from the root of the composed configuration; list indexes are text."""
 
 
 @dataclass
 class Places:
-    """Names the place of a key path: the override that wrote it, else the file that it came from.
+    """The places of key paths: the override that wrote it, else the file that it came from.
 
     `groups` maps the path where a group file is mounted to that file; `overrides` the paths that the command line set.
     """
@@ -22,7 +25,7 @@ class Places:
     overrides: dict[Path, str] = field(default_factory=dict)
 
     def where(self, path: Path) -> str:
-        """`qwen.yaml: deploy.port`; a path of a group file is given as that file has it."""
+        """Return `qwen.yaml: deploy.port`; the path is the one that the file itself has."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overrides:
                 return f"override {self.overrides[path[:length]]}"
@@ -31,23 +34,37 @@ class Places:
                 return _joined(self.groups[mount], path[len(mount) :])
         return _joined(self.file, path)
 
+    def locate(self, faults: Iterable[KeyFault]) -> list[Fault]:
+        """Return the faults with the places of their key paths, each once."""
+        located = (Fault(self.where(fault.path), fault.problem, fault.remedy) for fault in faults)
+        return list(dict.fromkeys(located))
 
-@dataclass
-class Findings:
-    """Collects faults, so that all of them are reported together."""
 
-    places: Places
-    faults: list[Fault] = field(default_factory=list)
+@dataclass(frozen=True)
+class KeyFault:
+    """One thing that is wrong at a key path, and what to do about it."""
+
+    path: Path
+    problem: str
+    remedy: str
+
+
+class KeyFaults(list[KeyFault]):
+    """What is wrong with one part of a configuration."""
 
     def add(self, path: Path, problem: str, remedy: str) -> None:
-        fault = Fault(self.places.where(path), problem, remedy)
-        if fault not in self.faults:
-            self.faults.append(fault)
+        """Add a fault."""
+        self.append(KeyFault(path, problem, remedy))
 
-    def raise_any(self) -> None:
-        """InputError of all faults so far, if there are any."""
-        if self.faults:
-            raise InputError(self.faults)
+    def take(self, checked: tuple[T, KeyFaults]) -> T:
+        """Return the value of a checked part; keep its faults."""
+        value, faults = checked
+        self += faults
+        return value
+
+
+Checked = tuple[T, KeyFaults]
+"""A value, and what is wrong with the settings that it was read from: those are left out of it."""
 
 
 def _joined(file: str, path: Path) -> str:

@@ -1,15 +1,17 @@
-"""A mapping of the user's against its class in `settings.py`: the settings, and a fault for all that does not fit."""
+"""Check a mapping of the user's against its class in `settings.py`."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from flagscale_deploy.config.schema.places import Findings, Path
+from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Settings
 from flagscale_deploy.config.schema.values import UnfitError
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.value import Value
 
 S = TypeVar("S", bound=Settings)
 
@@ -27,75 +29,73 @@ _EXPECTED = {
 }
 
 
-def read_settings(kind: type[S], value: Any, path: Path, findings: Findings) -> S:
-    """The settings of a mapping (nothing: none of them); faults go to `findings`, and what doesn't fit is left out."""
-    value = {} if value is None else value
+def read_settings(kind: type[S], value: Value, path: Path) -> Checked[S]:
+    """Return the settings of a mapping (of nothing: none of them), without those that do not fit."""
+    keys = {} if value is None else value
+    faults = KeyFaults()
+    bad = set()
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(keys), faults
     except ValidationError as error:
-        bad = set()
-        for each in error.errors(include_url=False):
-            _report(kind, each, path, value, findings)
-            bad.add(str(each["loc"][0]) if each["loc"] else "")
-    if not isinstance(value, dict):
-        return kind()
-    return kind.model_validate({key: item for key, item in value.items() if key.replace("-", "_") not in bad})
+        for detail in error.errors(include_url=False):
+            faults.append(_fault(kind, detail, path, keys))
+            bad.add(str(detail["loc"][0]) if detail["loc"] else "")
+    if not isinstance(keys, dict):
+        return kind(), faults
+    return kind.model_validate({key: item for key, item in keys.items() if key.replace("-", "_") not in bad}), faults
 
 
-def _report(kind: type[Settings], error: Any, path: Path, value: Any, findings: Findings) -> None:
-    keys = _spelling(value, tuple(str(part) for part in error["loc"]))
-    if error["type"] == "extra_forbidden":
-        findings.add((*path, *keys), "unknown key", suggest(keys[-1], _known(kind, keys[:-1])))
-    else:
-        expected, remedy = _expected(error)
-        findings.add((*path, *keys), f"{_found(error['input'])}: {expected}", remedy)
+def kind_of(value: object) -> str:
+    """Return how a message names a value: `a list`, `a mapping`, or the value itself."""
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
 
 
-def _spelling(value: Any, location: Path) -> Path:
-    """Pydantic's location as the user wrote it; parts that are no keys of the file (names of types) are left out."""
+def _fault(kind: type[Settings], detail: ErrorDetails, path: Path, value: Value) -> KeyFault:
+    keys = _spelling(value, tuple(str(part) for part in detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return KeyFault((*path, *keys), "unknown key", suggest(keys[-1], _keys_of(kind, keys[:-1])))
+    expected, remedy = _expected(detail)
+    return KeyFault((*path, *keys), f"{kind_of(detail['input'])}: {expected}", remedy)
+
+
+def _spelling(value: Value, location: Path) -> Path:
+    """Return pydantic's location as the user wrote it, without parts that are no keys of the file (names of types)."""
     keys: list[str] = []
     for part in location:
-        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            keys.append(part)
-            value = value[int(part)]
-            continue
-        key = (
-            next((each for each in value if part in (each, each.replace("-", "_"))), None)
-            if isinstance(value, dict)
-            else None
-        )
-        if key is not None:
-            keys.append(key)
-            value = value[key]
+        if isinstance(value, list):
+            if part.isdecimal() and int(part) < len(value):
+                keys.append(part)
+                value = value[int(part)]
+        elif isinstance(value, dict):
+            key = next((key for key in value if part in (key, key.replace("-", "_"))), None)
+            if key is not None:
+                keys.append(key)
+                value = value[key]
     return tuple(keys)
 
 
-def _known(kind: type[Settings], keys: Path) -> list[str]:
-    """The keys that may stand at a path below a class."""
-    for key in keys:
+def _keys_of(kind: type[Settings], path: Path) -> list[str]:
+    """Return the keys that may stand at a path below a class."""
+    for key in path:
         field = kind.model_fields.get(key.replace("-", "_"))
         kind = (_settings_in(field.annotation) if field else None) or kind
     return list(kind.model_fields)
 
 
-def _settings_in(annotation: Any) -> type[Settings] | None:
-    """The class of settings that a type contains, as `dict[str, ModelOptions | None]` contains ModelOptions."""
-    inside = get_args(annotation)
-    if not inside:
+def _settings_in(annotation: object) -> type[Settings] | None:
+    """Return the class of settings that a type contains, as `dict[str, ModelOptions | None]` contains ModelOptions."""
+    parts = get_args(annotation)
+    if not parts:
         return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
-    return next((found for each in inside if (found := _settings_in(each)) is not None), None)
+    return next((kind for part in parts if (kind := _settings_in(part)) is not None), None)
 
 
-def _found(value: Any) -> str:
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
-
-
-def _expected(error: Any) -> tuple[str, str]:
-    """What pydantic's error means to somebody who wrote YAML, and what to do."""
-    kind, cause = error["type"], error.get("ctx", {}).get("error")
+def _expected(detail: ErrorDetails) -> tuple[str, str]:
+    """Return what pydantic's error means to somebody who wrote YAML, and what to do."""
+    cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, UnfitError):
         return str(cause), cause.remedy
-    if kind in _EXPECTED:
-        return _EXPECTED[kind]
-    said = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected a number")
-    return said[:1].lower() + said[1:], "write one such, in digits"
+    if detail["type"] in _EXPECTED:
+        return _EXPECTED[detail["type"]]
+    expected = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected a number")
+    return expected[:1].lower() + expected[1:], "write it in digits"

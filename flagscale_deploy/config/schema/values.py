@@ -1,4 +1,4 @@
-"""What values of our own settings may be, and how they may be written."""
+"""The types of our own settings, and how their values may be written."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
 class UnfitError(ValueError):
-    """Why a value does not fit, and what would."""
+    """A value does not fit; `remedy` says what would."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
         self.remedy = remedy
 
 
-def _no_boolean(value: Any) -> Any:
+def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise UnfitError("expected a number", "write it in digits")
     return value
 
 
-def _text(value: Any) -> Any:
+def _text(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-def _host_pattern(value: Any) -> Any:
+def _host_pattern(value: object) -> object:
     if not isinstance(_text(value), str):
         raise UnfitError("expected a pattern of hosts", "in one text, as for --limit: gpu01,gpu02")
     return _text(value)
 
 
-def _flag(value: Any) -> Any:
+def _flag(value: object) -> object:
     return _WORDS.get(str(value).lower(), value)
 
 
-def _seconds(value: Any) -> Any:
-    """Seconds from a number or from `90s`, `30m`, `1h30m`."""
+def _seconds(value: object) -> object:
+    """Return the seconds of a number, or of `90s`, `30m`, `1h30m`."""
     seconds = parse_duration(value) if isinstance(value, str) else None
     return _no_boolean(value) if seconds is None else seconds
 
 
-def whole_number(value: Any, low: int, high: int) -> int | None:
-    """The whole number that a value of the user's is, also one written as text; None where it is none in the range."""
+def whole_number(value: object, low: int, high: int) -> int | None:
+    """Return a value of the user's as a whole number, also one written as text; None if it is none in the range."""
     text = str(value)
     if isinstance(value, bool) or not (text.isascii() and text.isdecimal()) or len(text) > len(str(high)):
         return None
     return int(text) if low <= int(text) <= high else None
 
 
-def port_or_auto(value: Any) -> int | Literal["auto"] | None:
-    """A port, "auto", or None for what is neither."""
+def port_or_auto(value: object) -> int | Literal["auto"] | None:
+    """Return a port, "auto", or None for what is neither."""
     return "auto" if str(value).lower() == "auto" else whole_number(value, 1, 65535)
 
 
-def _port_or_auto(value: Any) -> int | Literal["auto"]:
-    found = port_or_auto(value)
-    if found is None:
+def _port_or_auto(value: object) -> int | Literal["auto"]:
+    port = port_or_auto(value)
+    if port is None:
         raise UnfitError("expected a port from 1 to 65535, or auto", "as in port: 8000")
-    return found
+    return port
 
 
-def _count_or_auto(value: Any) -> int | Literal["auto"]:
+def _count_or_auto(value: object) -> int | Literal["auto"]:
     if str(value).lower() == "auto":
         return "auto"
-    found = whole_number(value, 1, 9999)
-    if found is None:
+    count = whole_number(value, 1, 9999)
+    if count is None:
         raise UnfitError("expected a whole number from 1, or auto", "as in num_replicas: 2")
-    return found
+    return count
 
 
-def _least_nodes(value: Any) -> int:
-    """`2`, or the lower end of torchrun's range `2:4`: nothing here grows while it runs."""
-    found = whole_number(str(value).partition(":")[0], 1, 9999)
-    if found is None:
+def _least_nodes(value: object) -> int:
+    """Return `2`, or the lower end of torchrun's range `2:4`: deployments do not grow while they run."""
+    nodes = whole_number(str(value).partition(":")[0], 1, 9999)
+    if nodes is None:
         raise UnfitError("expected a whole number from 1", "as in nnodes: 2")
-    return found
+    return nodes
 
 
 Port = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=65535)]

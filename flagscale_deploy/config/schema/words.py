@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator
 
@@ -24,12 +24,12 @@ _Policy = Literal[
 """Those of vllm-router 0.1.17."""
 
 
-def ray_keys(value: Any) -> Any:
+def ray_keys(value: object) -> object:
     """Return the mapping that `deploy.ray` means: a mode by itself, or a mapping."""
     return value if isinstance(value, dict) else {"mode": value}
 
 
-def router_keys(value: Any) -> Any:
+def router_keys(value: object) -> object:
     """Return the mapping that `deploy.router` means: `none`, `always`, `auto`, the name of a policy, or a mapping."""
     if isinstance(value, (dict, list)):
         return value
@@ -37,24 +37,24 @@ def router_keys(value: Any) -> Any:
     return {"enabled": _ROUTER_WORDS[word]} if word in _ROUTER_WORDS else {"policy": value}
 
 
-def restart_keys(value: Any) -> Any:
+def restart_keys(value: object) -> object:
     """Return the mapping that `deploy.restart` means; a mapping asks for restarts unless it has a policy."""
     return {"policy": "on-failure", **value} if isinstance(value, dict) else {"policy": value}
 
 
-def backoff_keys(value: Any) -> Any:
+def backoff_keys(value: object) -> object:
     """Return the mapping that `deploy.restart.backoff` means: always the same seconds, or a mapping."""
     return value if isinstance(value, dict) else {"first": value, "factor": 1, "max": value}
 
 
-def _ray_mode(value: Any) -> Any:
+def _ray_mode(value: object) -> object:
     mode = None if value is None else _RAY_WORDS.get(str(value).lower())
     if mode is None and value is not None:
         raise UnfitError("expected always, auto or never", "as in ray: auto, or ray: {mode: auto, port: 6379}")
     return mode
 
 
-def _policy(value: Any) -> Any:
+def _policy(value: object) -> object:
     if value is None:
         return None
     word = str(value).replace("-", "_").lower()
@@ -63,7 +63,7 @@ def _policy(value: Any) -> Any:
     return word
 
 
-def _restart_policy(value: Any) -> Any:
+def _restart_policy(value: object) -> object:
     """Return the policy; YAML 1.1 reads a bare `no` as false."""
     word = str(value).replace("_", "-").lower()
     word = "no" if word in ("false", "off", "never") else word

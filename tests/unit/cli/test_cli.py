@@ -149,7 +149,7 @@ def test_bad_input_is_status_2_with_file_and_key_path(
     assert not result.stdout
     for each in said:
         assert each in result.stderr, result.stderr
-    assert "an error of this tool" not in result.stderr
+    assert "internal error" not in result.stderr
 
 
 @pytest.mark.parametrize(("action", "instead"), [("dryrun", "plan"), ("query", "status"), ("test", "smoke")])
@@ -219,7 +219,7 @@ def test_a_place_that_cannot_be_written_is_told_and_no_bug_of_ours(words: list[s
     result = go("plan", "-i", "hosts.yaml", "-c", "qwen.yaml", "--offline", *words)
     assert result.exit_code == 2
     assert "qwen.yaml" in result.stderr
-    assert "an error of this tool" not in result.stderr
+    assert "internal error" not in result.stderr
 
 
 @pytest.mark.parametrize("words", [["--artifacts", "qwen.yaml"]])
@@ -267,7 +267,7 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
     "interrupted": (InterruptedByUser("interrupted"), 130, "interrupted"),
     "Ctrl-C": (KeyboardInterrupt(), 130, "interrupted"),
     "any other of ours": (DeployError("x"), 1, "x"),
-    "a bug": (KeyError("a bug"), 1, "an error of this tool: KeyError: 'a bug'"),
+    "a bug": (KeyError("a bug"), 1, "internal error: KeyError: 'a bug'"),
 }
 
 
@@ -292,7 +292,7 @@ def test_verbose_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(api, "check", fail)
     ended = CliRunner().invoke(cli, ["check", "-i", "hosts.yaml", "-v"])
-    assert (ended.exit_code, "again with -v" in ended.stderr) == (1, False)
+    assert (ended.exit_code, "run again with -v" in ended.stderr) == (1, False)
     assert "Traceback (most recent call last)" in ended.stderr
     assert "KeyError: 'a bug'" in ended.stderr
 

@@ -46,7 +46,7 @@ def test_a_group_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
 
 def test_a_group_without_a_folder_is_named(tmp_path: Path) -> None:
     write(tmp_path / "conf", {"config.yaml": EXPERIMENT})
-    assert "conf/serve/qwen2.5_7b.yaml is not there, nor is its folder conf/serve" in error_of(tmp_path)
+    assert "neither conf/serve/qwen2.5_7b.yaml nor its folder conf/serve is there" in error_of(tmp_path)
 
 
 def test_faults_of_a_group_file_are_placed_in_it(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_groups_are_named_as_in_hydra(tmp_path: Path, files: dict[str, str], wor
 def test_what_a_group_file_cannot_do_is_named(tmp_path: Path, entry: str) -> None:
     files = {"config.yaml": "defaults: [{serve: x}]", "serve/x.yaml": f"defaults: [{{{entry}: y}}]"}
     write(tmp_path, files)
-    with pytest.raises(InputError, match=f"defaults.{entry}: is understood at the top only"):
+    with pytest.raises(InputError, match=f"defaults.{entry}: is supported at the top only"):
         load_spec(tmp_path / "config.yaml", environ={})
 
 

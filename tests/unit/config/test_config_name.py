@@ -52,8 +52,8 @@ def test_the_folder_is_where_you_are_if_none_is_given(conf: str, monkeypatch: py
         ),
         ({"config_path": "conf", "config_name": "x" * 300}, "--config-name: there is no file conf/xxx"),
         ({"config_path": "cnf", "config_name": "config"}, "--config-path: there is no folder cnf"),
-        ({"config_path": "conf", "config": "x.yaml"}, "--config-path: says another configuration than -c x.yaml"),
-        ({"config_name": "a", "config": "x.yaml"}, "--config-name: says another configuration than -c x.yaml"),
+        ({"config_path": "conf", "config": "x.yaml"}, "--config-path: names another configuration than -c x.yaml"),
+        ({"config_name": "a", "config": "x.yaml"}, "--config-name: names another configuration than -c x.yaml"),
     ],
 )
 def test_what_does_not_fit_is_named(conf: str, words: dict[str, Any], said: str) -> None:

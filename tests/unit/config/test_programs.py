@@ -38,8 +38,9 @@ def test_a_program_is_carried_with_its_options_and_the_whole_configuration(tmp_p
         "llm": {"num_gpus": 2, "resources": {"A100": 1}, "max_retries": 2},
         "other": {"num_cpus": 3},
     }
-    assert spec.document["experiment"]["task"]["entrypoint"] == "examples/app.py"
-    assert spec.document["serve"]["model_args"]["llm"]["whatever"] == {"it": "needs"}
+    document: Any = spec.document
+    assert document["experiment"]["task"]["entrypoint"] == "examples/app.py"
+    assert document["serve"]["model_args"]["llm"]["whatever"] == {"it": "needs"}
 
 
 def test_it_needs_no_models_and_makes_of_them_what_it_likes(tmp_path: Path) -> None:
@@ -110,11 +111,11 @@ def test_nobody_can_choose_a_programs_port_for_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("+deploy.models.llm.hosts=gpu01", "override deploy.models.llm.hosts: does nothing for a program of your own"),
-        ("+deploy.router.policy=random", "override deploy.router.policy: no router stands before a program"),
+        ("+deploy.models.llm.hosts=gpu01", "override deploy.models.llm.hosts: has no effect on a program of your own"),
+        ("+deploy.router.policy=random", "override deploy.router.policy: has no effect on a program of your own"),
         (
             "+experiment.node_args.gpu01.engine_args.seed=1",
-            "override experiment.node_args.gpu01.engine_args.seed: does nothing for a program of your own",
+            "override experiment.node_args.gpu01.engine_args.seed: has no effect on a program of your own",
         ),
     ],
 )

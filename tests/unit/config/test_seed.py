@@ -275,7 +275,7 @@ FAULTS = {
     ),
     "prefill apart": (
         f"{SEED}  prefill_decode_disaggregation: true",
-        "qwen.yaml: deploy.prefill_decode_disaggregation: prefill and decode apart",
+        "qwen.yaml: deploy.prefill_decode_disaggregation: separate prefill and decode engines",
     ),
     "an action of nobody's": (f"{SEED}action: serve", "qwen.yaml: action: 'serve' is no action"),
 }

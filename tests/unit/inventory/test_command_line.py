@@ -68,4 +68,4 @@ def test_a_command_that_looks_at_this_machine_only_says_so(
     monkeypatch.setattr(api, "status", lambda *_words, **_settings: empty)
     result = CliRunner().invoke(cli, ["status", "--name", "q", *words])
     assert result.exit_code == 0
-    assert ("neither -i nor -c: this is about this machine only" in result.stderr) == said
+    assert ("neither -i nor -c was given: this command acts on this machine only" in result.stderr) == said
