@@ -60,3 +60,4 @@ def test_a_duration_is_printed(seconds: float, text: str) -> None:
 
 def test_counts_have_the_plural_that_belongs_to_them() -> None:
     assert [counted(number, "host") for number in (0, 1, 2)] == ["0 hosts", "1 host", "2 hosts"]
+    assert [counted(number, "process") for number in (1, 3)] == ["1 process", "3 processes"]
