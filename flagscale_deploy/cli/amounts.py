@@ -29,7 +29,7 @@ class Size(click.ParamType[int]):
             return value
         size = parse_size(str(value)) or 0
         if not 0 < size < 1 << 62:
-            self.fail(f"{value} is no size: give a number of bytes, or one with K, M, G or T (20M)", param, ctx)
+            self.fail(f"{value} is not a size: give a number of bytes, or one with K, M, G or T (20M)", param, ctx)
         return size
 
 
@@ -49,7 +49,7 @@ class Time(click.ParamType[When]):
             iso = f"{text[:-1]}+00:00" if text.endswith(("Z", "z")) else text  # Python 3.10 does not know Z
             return When(since=datetime.fromisoformat(iso).timestamp())
         except (ValueError, OverflowError, OSError):
-            self.fail(f"{value} is no time: give a duration (30m, 2h, 1d) or 2026-11-24T10:00", param, ctx)
+            self.fail(f"{value} is not a time: give a duration (30m, 2h, 1d) or 2026-11-24T10:00", param, ctx)
 
 
 SIZE, TIME = Size(), Time()

@@ -55,7 +55,7 @@ def read_router(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RouterSpe
             faults.add(where, "would be seen in the list of processes", "set the model's api-key")
         elif flag not in FLAGS:
             names = (*RouterSettings.model_fields, *(name.replace("-", "_") for name in FLAGS))
-            faults.add(where, "is no flag of vllm-router", suggest(key, names))
+            faults.add(where, "is not a flag of vllm-router", suggest(key, names))
         elif value is not None:
             flags[flag] = value
     settings = deploy.router.model_dump(include={"enabled", "policy", "host"}, exclude_none=True)

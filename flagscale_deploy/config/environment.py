@@ -61,7 +61,7 @@ def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str,
         except ValueError:
             text = ""
         if not text or "\0" in text:
-            faults.add(where, f"{file} holds no text", "write the secret alone into it, as UTF-8")
+            faults.add(where, f"{file} is empty or not text", "write the secret alone into it, as UTF-8")
         else:
             secrets[name] = Secret(text)
     return secrets, faults

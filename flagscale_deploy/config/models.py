@@ -124,11 +124,13 @@ def _host_types(resources: object, accelerator: object, paths: Mapping[str, Path
     if isinstance(resources, dict):
         types += [name for name, amount in resources.items() if amount]
     elif resources is not None:
-        faults.add(paths["resources"], "is no mapping", "as in resources: {A100: 1}, with type: A100 of a host")
+        faults.add(paths["resources"], "is not a mapping", "as in resources: {A100: 1}, with type: A100 of a host")
     if isinstance(accelerator, str):
         types += [accelerator] if accelerator else []
     elif accelerator is not None:
-        faults.add(paths["accelerator_type"], "is no name", "as in accelerator_type: A100, with type: A100 of a host")
+        faults.add(
+            paths["accelerator_type"], "is not a name", "as in accelerator_type: A100, with type: A100 of a host"
+        )
     return tuple(dict.fromkeys(types)), faults
 
 
@@ -147,13 +149,13 @@ def _mapping(value: Value, path: Path) -> Checked[Tree]:
         try:
             value = parse_yaml(value, "engine_args")
         except InputError as error:
-            problem = f"is no JSON: {error.faults[0].problem}"
+            problem = f"is not JSON: {error.faults[0].problem}"
             faults.add(path, problem, 'as in {"max_model_len": 4096}')
             return {}, faults
     if isinstance(value, dict):
         return value, faults
     if value not in (None, ""):
-        faults.add(path, "is no mapping of flags", 'as in {"max_model_len": 4096}')
+        faults.add(path, "is not a mapping of flags", 'as in {"max_model_len": 4096}')
     return {}, faults
 
 

@@ -30,7 +30,7 @@ def read_nodes(hostfile: Value, path: Path) -> Checked[tuple[tuple[InlineNode, .
         return ((), None), faults
     items = hostfile.get("nodes") if isinstance(hostfile, dict) else None
     if not isinstance(hostfile, dict) or not isinstance(items, list) or not items:
-        faults.add(path, "names no nodes", _FORM)
+        faults.add(path, "has no nodes", _FORM)
         return ((), None), faults
     for key in hostfile.keys() - {"nodes"}:
         faults.add((*path, key), "unknown key", suggest(key, ("nodes",)))

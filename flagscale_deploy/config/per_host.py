@@ -20,12 +20,12 @@ def read_host_env(envs: Mapping[str, Value], path: Path) -> Checked[dict[str, di
     if nodes is None:
         return {}, faults
     if not isinstance(nodes, dict):
-        faults.add(where, "is no mapping", "expected nodes_envs: {10.0.0.1: {NAME: value}}")
+        faults.add(where, "is not a mapping", "expected nodes_envs: {10.0.0.1: {NAME: value}}")
         return {}, faults
     env: dict[str, dict[str, str]] = {}
     for host, variables in nodes.items():
         if not isinstance(variables, dict | None):
-            faults.add((*where, host), "is no mapping", "expected variables: {NAME: value}")
+            faults.add((*where, host), "is not a mapping", "expected variables: {NAME: value}")
             continue
         public, secret = faults.take(read_variables(variables or {}, (*where, host)))
         for name in secret:

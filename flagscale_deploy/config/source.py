@@ -140,7 +140,7 @@ def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[object]:
 def _word(loader: _Loader, node: yaml.ScalarNode) -> Value:
     text, kind = str(node.value), node.tag.removeprefix(TAG)
     if _tag(loader, text) != node.tag:
-        raise ContentError(node, f"{text!r} is no {kind}", "correct the value, or take the tag out")
+        raise ContentError(node, f"{text!r} is not of type {kind}", "correct the value, or take the tag out")
     return _MEANINGS[kind](text)
 
 

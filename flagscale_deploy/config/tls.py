@@ -90,7 +90,8 @@ def _mismatch(paths: Mapping[str, FilePath], where: Path) -> KeyFaults:
         context.load_cert_chain(paths["certfile"], key, password=lambda: "")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         why = getattr(error, "reason", None) or str(error)
-        problem = f"{paths['certfile']} and {key or 'itself'} are no certificate with its key: {why}"
+        files = f"{paths['certfile']} and {key} are not" if key else f"{paths['certfile']} does not hold"
+        problem = f"{files} a certificate and its key: {why}"
         remedy = "give both in PEM, the key without a passphrase: openssl pkey -in KEY -out PLAIN"
         faults.add((*where, "keyfile" if key else "certfile"), problem, remedy)
     return faults

@@ -127,7 +127,7 @@ def _action(tree: Tree) -> Checked[str]:
     if action is None:
         return "run", faults
     if not isinstance(action, str) or action not in ACTIONS:
-        faults.add(("action",), f"{action!r} is no action", suggest(str(action), ACTIONS))
+        faults.add(("action",), f"{action!r} is not an action", suggest(str(action), ACTIONS))
     return str(action), faults
 
 

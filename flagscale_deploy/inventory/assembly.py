@@ -23,7 +23,7 @@ def assemble(
     """
     wrong = sorted(dict.fromkeys(faults), key=_place)
     if not wrong and not tree.hosts:
-        wrong = [Fault(source, "names no host", "list at least one host, or leave out --inventory to use this machine")]
+        wrong = [Fault(source, "has no hosts", "list at least one host, or leave out --inventory to use this machine")]
     if wrong:
         raise InputError(wrong)
     groups = {group.name: group for group in tree.freeze(group_vars)}

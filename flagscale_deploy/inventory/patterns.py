@@ -90,7 +90,7 @@ def _named(inventory: Inventory, expression: str) -> list[str]:
         hosts.update(dict.fromkeys(name for name in inventory.names if matcher.match(name)))
     if not hosts and not groups and not _is_wild(expression):
         names = (*inventory.names, *inventory.groups)
-        problem = f"{expression!r} is no host or group of {inventory.source}"
+        problem = f"{expression!r} is not a host or group of {inventory.source}"
         raise InputError.at(_WHERE, problem, nearest(expression, names, "`hosts` lists them"))
     return list(hosts)
 
@@ -104,7 +104,7 @@ def _compile(expression: str) -> re.Pattern[str]:
         return re.compile(expression[1:] if expression[0] == "~" else fnmatch.translate(expression))
     except re.error as error:
         raise InputError.at(
-            _WHERE, f"found {expression!r}, which is no regular expression: {error}", "as in '~gpu0[1-4]'"
+            _WHERE, f"found {expression!r}, which is not a regular expression: {error}", "as in '~gpu0[1-4]'"
         ) from error
 
 

@@ -15,13 +15,13 @@ _DURATION = re.compile(
 
 
 def parse_size(text: str) -> int | None:
-    """Return the bytes that `512`, `20M` or `2GiB` means, K to T being powers of 1024; None if it is no size."""
+    """Return the bytes that `512`, `20M` or `2GiB` means, K to T being powers of 1024; None if it is not a size."""
     match = _SIZE.fullmatch(text.strip())
     return int(float(match[1]) * _FACTORS[match[2].upper()]) if match else None
 
 
 def parse_duration(text: str) -> float | None:
-    """Return the seconds that `90s`, `30m`, `1h30m` or `2d` means; None if it is no duration with units."""
+    """Return the seconds that `90s`, `30m`, `1h30m` or `2d` means; None if it is not a duration with units."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         return None

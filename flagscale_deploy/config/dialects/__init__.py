@@ -33,7 +33,7 @@ def read_entries(tree: Tree) -> Checked[list[Entry]]:
     if isinstance(body, list):
         return faults.take(list_form.read(body, path)), faults
     if not isinstance(body, dict):
-        faults.add(path, "holds no models", "expected model_args: and deploy:, or a list of - serve_id: …")
+        faults.add(path, "has no models", "expected model_args: and deploy:, or a list of - serve_id: …")
         return [], faults
     if modules := _modules(body):
         remedy = "name a model to serve with vLLM under model_args; run a composition with FlagScale itself"

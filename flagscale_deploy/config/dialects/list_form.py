@@ -17,7 +17,7 @@ def read(items: list[Value], path: Path) -> Checked[list[Entry]]:
     faults = KeyFaults()
     if not items:
         remedy = "expected - {serve_id: vllm_model, engine: vllm, engine_args: {model: …}}"
-        faults.add(path, "holds no models", remedy)
+        faults.add(path, "has no models", remedy)
     entries: dict[str, Entry] = {}
     for index, item in enumerate(items):
         entry = faults.take(_read_entry(item, (*path, str(index))))
@@ -32,7 +32,7 @@ def read(items: list[Value], path: Path) -> Checked[list[Entry]]:
 def _read_entry(value: Value, path: Path) -> Checked[Entry | None]:
     faults = KeyFaults()
     if not isinstance(value, dict):
-        faults.add(path, "is no mapping", f"expected {', '.join(KEYS)}")
+        faults.add(path, "is not a mapping", f"expected {', '.join(KEYS)}")
         return None, faults
     item = {key.replace("-", "_"): setting for key, setting in value.items()}
     for key in item.keys() - set(KEYS):
@@ -67,5 +67,5 @@ def _mapping(item: Tree, key: str, path: Path) -> Checked[Tree]:
     faults = KeyFaults()
     value = item.get(key)
     if value is not None and not isinstance(value, dict):
-        faults.add((*path, key), "is no mapping", "expected flags of vLLM")
+        faults.add((*path, key), "is not a mapping", "expected flags of vLLM")
     return value if isinstance(value, dict) else {}, faults

@@ -41,7 +41,7 @@ def _read_instances(instances: Value, path: Path) -> Checked[list[ModelOptions]]
     if isinstance(instances, dict):
         return [faults.take(read_settings(ModelOptions, instances, path))], faults
     if not isinstance(instances, list):
-        faults.add(path, "is no list", "as in instance: [{name: qwen2.5-7b, num-replicas: 1}]")
+        faults.add(path, "is not a list", "as in instance: [{name: qwen2.5-7b, num-replicas: 1}]")
         return [], faults
     settings = [read_settings(ModelOptions, item, (*path, str(index))) for index, item in enumerate(instances)]
     return [faults.take(options) for options in settings], faults

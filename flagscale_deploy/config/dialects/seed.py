@@ -22,17 +22,17 @@ def read(model_args: Value, path: Path) -> Checked[list[Entry]]:
     """Return the models of `model_args`, in its order."""
     faults = KeyFaults()
     if not isinstance(model_args, dict) or not model_args:
-        faults.add(path, "holds no models", "expected model_args: {vllm_model: {model-tag: …}}")
+        faults.add(path, "has no models", "expected model_args: {vllm_model: {model-tag: …}}")
         return [], faults
     entries = [faults.take(read_model(name, args, (*path, name))) for name, args in model_args.items()]
     return [entry for entry in entries if entry is not None], faults
 
 
 def read_model(name: str, args: Value, path: Path) -> Checked[Entry | None]:
-    """Return one model; None where there is no mapping."""
+    """Return one model; None if it is not a mapping."""
     faults = KeyFaults()
     if not isinstance(args, dict):
-        faults.add(path, "is no mapping", "expected model-tag: and flags of vLLM")
+        faults.add(path, "is not a mapping", "expected model-tag: and flags of vLLM")
         return None, faults
     flags = faults.take(read_flags(args, path))
     where = (*path, "action-args")
@@ -55,7 +55,7 @@ def _read_actions(actions: Value, path: Path) -> Checked[tuple[str, ...]]:
         return (), faults
     words = [action for action in actions if isinstance(action, str)] if isinstance(actions, list) else []
     if not isinstance(actions, list) or len(words) < len(actions) or not all(map(_is_action, words)):
-        faults.add(path, "is no list of flags", "as in action-args: [trust-remote-code, enable-chunked-prefill]")
+        faults.add(path, "is not a list of flags", "as in action-args: [trust-remote-code, enable-chunked-prefill]")
         return (), faults
     flags = []
     for word in words:

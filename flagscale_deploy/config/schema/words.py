@@ -59,7 +59,9 @@ def _policy(value: object) -> object:
         return None
     word = str(value).replace("-", "_").lower()
     if word not in get_args(_Policy):
-        raise UnfitError("is no policy of vllm-router", f"one of {', '.join(get_args(_Policy))}; or none, auto, always")
+        raise UnfitError(
+            "is not a policy of vllm-router", f"one of {', '.join(get_args(_Policy))}; or none, auto, always"
+        )
     return word
 
 

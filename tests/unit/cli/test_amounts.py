@@ -20,7 +20,7 @@ def test_a_size(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "M", "1X", "1e9", "9999999T", "1 000", "\n", "１M"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no size"):
+    with pytest.raises(click.BadParameter, match="is not a size"):
         SIZE.convert(text, None, None)
 
 
@@ -41,5 +41,5 @@ def test_a_time_is_the_operators_own_where_it_has_no_zone() -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2h30", "-1h", "2026-13-01", "m"])
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no time"):
+    with pytest.raises(click.BadParameter, match="is not a time"):
         TIME.convert(text, None, None)

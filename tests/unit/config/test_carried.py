@@ -152,11 +152,11 @@ FAULTS = {
     "a router's workers": (deploy("router: {worker_urls: [a]}"), "deploy.router.worker_urls: is set by this tool"),
     "a flag that the router has not": (
         deploy("router: {retry_max_retrys: 3}"),
-        "deploy.router.retry_max_retrys: is no flag of vllm-router\n    → did you mean retry_max_retries?",
+        "deploy.router.retry_max_retrys: is not a flag of vllm-router\n    → did you mean retry_max_retries?",
     ),
     "a misspelt key of the router": (
         deploy("router: {polcy: random}"),
-        "deploy.router.polcy: is no flag of vllm-router\n    → did you mean policy?",
+        "deploy.router.polcy: is not a flag of vllm-router\n    → did you mean policy?",
     ),
     "a router of another mode": (
         deploy("router: {mini_lb: true}"),
@@ -164,8 +164,8 @@ FAULTS = {
     ),
     "a router's key": (deploy(f"router: {{api-key: {KEY}}}"), "deploy.router.api_key: would be seen"),
     "copies": (SEED.replace("num_gpus: 1", "num_replicas: many"), "deploy.models.vllm_model.num_replicas: 'many': "),
-    "nodes_envs": (experiment("envs: {nodes_envs: [1]}"), "experiment.envs.nodes_envs: is no mapping"),
-    "one host's": (experiment("envs: {nodes_envs: {h: x}}"), "experiment.envs.nodes_envs.h: is no mapping"),
+    "nodes_envs": (experiment("envs: {nodes_envs: [1]}"), "experiment.envs.nodes_envs: is not a mapping"),
+    "one host's": (experiment("envs: {nodes_envs: {h: x}}"), "experiment.envs.nodes_envs.h: is not a mapping"),
     "a name there": (experiment("envs: {nodes_envs: {h: {a-b: 1}}}"), "experiment.envs.nodes_envs.h.a-b: is not the"),
     "a secret there": (
         experiment(f"envs: {{nodes_envs: {{h: {{T_KEY: {KEY}}}}}}}"),
@@ -183,11 +183,11 @@ FAULTS = {
     ),
     "cli json": (
         experiment("runner: {cli_args: {engine_args: '{'}}"),
-        "experiment.runner.cli_args.engine_args: is no JSON",
+        "experiment.runner.cli_args.engine_args: is not JSON",
     ),
     "cli list": (
         experiment("runner: {cli_args: {engine_args: '[1]'}}"),
-        "experiment.runner.cli_args.engine_args: is no mapping",
+        "experiment.runner.cli_args.engine_args: is not a mapping",
     ),
     "one path for two": (
         "model_args: {a: {model: /a}, b: {model: /b}}\nexperiment: {runner: {cli_args: {model_path: /c}}}",

@@ -49,7 +49,7 @@ def test_none_are_no_nodes(tmp_path: Path) -> None:
 
 MASTER = "{master: {ip: 10.0.0.1, slots: 1}}"
 FAULTS = {
-    "nothing": ("[]", "hostfile: names no nodes"),
+    "nothing": ("[]", "hostfile: has no nodes"),
     "no master": ("[{node: {ip: a}}]", "hostfile.nodes: holds no master"),
     "two masters": (f"[{MASTER}, {{master: {{ip: b}}}}]", "hostfile.nodes: holds 2 master"),
     "a word": (f"[{MASTER}, b]", "hostfile.nodes.1: is neither a master nor a node"),

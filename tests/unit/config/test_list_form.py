@@ -55,11 +55,11 @@ FAULTS = {
     "no id": (LISTED.replace("serve_id: vllm_model\n  ", ""), "qwen.yaml: 0: has no serve_id"),
     "no model": (LISTED.replace("model:", "modl:"), "qwen.yaml: 0.engine_args: has no model"),
     "one id twice": (f"{LISTED}{LISTED}", "qwen.yaml: 1: the serve_id vllm_model is taken"),
-    "no entries": ("[]", "qwen.yaml: holds no models"),
-    "no mapping": ("- x", "qwen.yaml: 0: is no mapping"),
+    "no entries": ("[]", "qwen.yaml: has no models"),
+    "no mapping": ("- x", "qwen.yaml: 0: is not a mapping"),
     "arguments that are a list": (
         "- {serve_id: m, engine_args: [a], engine_args_specific: {vllm: {model: /m}}}",
-        "qwen.yaml: 0.engine_args: is no mapping",
+        "qwen.yaml: 0.engine_args: is not a mapping",
     ),
     "replicas": (
         f"{LISTED}  resources: {{num_replicas: 0}}",
@@ -73,7 +73,7 @@ FAULTS = {
         f"serve: [{{serve_id: m, engine_args: {{model: /m}}}}]\n{SEED.partition('deploy')[0]}",
         "qwen.yaml: model_args: the models are under serve",
     ),
-    "serve is a word": ("serve: x", "qwen.yaml: serve: holds no models"),
+    "serve is a word": ("serve: x", "qwen.yaml: serve: has no models"),
 }
 
 

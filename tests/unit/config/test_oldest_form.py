@@ -62,7 +62,7 @@ FAULTS = {
         "llm: {model-tag: /m}\nmodel_args: {m: {model: /m}}",
         "qwen.yaml: llm: the models are under model_args",
     ),
-    "no mapping": ("llm: /models/mine", "qwen.yaml: llm: is no mapping"),
+    "no mapping": ("llm: /models/mine", "qwen.yaml: llm: is not a mapping"),
     "no model": ("llm: {port: 1}", "qwen.yaml: llm: has no model-tag"),
     "an unknown key of an instance": (
         LLM.replace("num-replicas", "num-replica"),
@@ -70,7 +70,7 @@ FAULTS = {
     ),
     "instances that are a word": (
         "llm: {model-tag: /m}\ndeploy: {instance: 2}",
-        "qwen.yaml: deploy.instance: is no list",
+        "qwen.yaml: deploy.instance: is not a list",
     ),
     "instances elsewhere": (
         "model_args: {m: {model: /m}}\ndeploy: {instance: [{name: m}]}",

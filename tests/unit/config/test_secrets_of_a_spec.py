@@ -102,9 +102,9 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (None, "No such file or directory"),
-        (b"", "holds no text"),
-        (b"\xff\xfe", "holds no text"),
-        (b"a\0b", "holds no text"),
+        (b"", "is empty or not text"),
+        (b"\xff\xfe", "is empty or not text"),
+        (b"a\0b", "is empty or not text"),
     ],
 )
 def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes | None, said: str) -> None:

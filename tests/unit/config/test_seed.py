@@ -184,7 +184,7 @@ FAULTS = {
     ),
     "a name that is no policy": (
         f"{SEED}  router: fastest",
-        "qwen.yaml: deploy.router: 'fastest': is no policy of vllm-router\n    → one of random, round_robin,",
+        "qwen.yaml: deploy.router: 'fastest': is not a policy of vllm-router\n    → one of random, round_robin,",
     ),
     "a list of hosts": (
         SEED.replace("num_gpus: 1", "hosts: [a, b]"),
@@ -207,16 +207,16 @@ FAULTS = {
         "model_args: {m: {model-tag: -x}}",
         "qwen.yaml: model_args.m.model-tag: vLLM would read '-x' as a flag",
     ),
-    "no models": ("model_args: {}", "qwen.yaml: model_args: holds no models"),
-    "nothing to serve": ("experiment: {exp_name: x}", "qwen.yaml: model_args: holds no models"),
-    "a model that is a word": ("model_args: {m: /models/x}", "qwen.yaml: model_args.m: is no mapping"),
+    "no models": ("model_args: {}", "qwen.yaml: model_args: has no models"),
+    "nothing to serve": ("experiment: {exp_name: x}", "qwen.yaml: model_args: has no models"),
+    "a model that is a word": ("model_args: {m: /models/x}", "qwen.yaml: model_args.m: is not a mapping"),
     "actions that are a word": (
         "model_args: {m: {model: /m, action-args: x}}",
-        "qwen.yaml: model_args.m.action-args: is no list of flags",
+        "qwen.yaml: model_args.m.action-args: is not a list of flags",
     ),
     "an action without a name": (
         "model_args: {m: {model: /m, action-args: ['--=x']}}",
-        "qwen.yaml: model_args.m.action-args: is no list of flags",
+        "qwen.yaml: model_args.m.action-args: is not a list of flags",
     ),
     "an action with a value": (
         "model_args: {m: {model: /m, action-args: ['--seed 3']}}",
@@ -277,7 +277,7 @@ FAULTS = {
         f"{SEED}  prefill_decode_disaggregation: true",
         "qwen.yaml: deploy.prefill_decode_disaggregation: separate prefill and decode engines",
     ),
-    "an action of nobody's": (f"{SEED}action: serve", "qwen.yaml: action: 'serve' is no action"),
+    "an action of nobody's": (f"{SEED}action: serve", "qwen.yaml: action: 'serve' is not an action"),
 }
 
 

@@ -102,7 +102,7 @@ FAULTY = {
     "tab": ("a:\n\tb: 1", "f.yaml:2:1: this is not YAML: found character '\\t'"),
     "itself in itself": ("a: &x [*x]", "f.yaml:1:4: "),
     "Python object": ("a: !!python/object:os.system x", "f.yaml:1:4: could not determine"),
-    "wrong tag": ("a: !!int x", "f.yaml:1:4: 'x' is no int"),
+    "wrong tag": ("a: !!int x", "f.yaml:1:4: 'x' is not of type int"),
     "two documents": ("a: 1\n---\nb: 2\n", "f.yaml:2:1: "),
     "list as key": ("? [a]\n: 1", "f.yaml:1:3: a key has to be a word"),
     "NUL": ('a: ["\\0"]', "f.yaml:1:5: a NUL byte"),

@@ -71,10 +71,10 @@ def test_a_certificate_and_a_key_that_are_no_pair(tmp_path: Path) -> None:
     (cert, key), (_, other) = certificate(tmp_path, "model"), certificate(tmp_path, "other")
     (fault,) = faults(tls(f"certfile: '{cert}', keyfile: '{other}', send: true"), folder=tmp_path)
     assert fault.startswith(
-        f"qwen.yaml: deploy.tls.keyfile: {cert.name} and {other.name} are no certificate with its key"
+        f"qwen.yaml: deploy.tls.keyfile: {cert.name} and {other.name} are not a certificate and its key"
     )
     (fault,) = faults(tls(f"certfile: '{cert}', send: true"), folder=tmp_path)
-    assert fault.startswith(f"qwen.yaml: deploy.tls.certfile: {cert.name} and itself are no certificate with its key")
+    assert fault.startswith(f"qwen.yaml: deploy.tls.certfile: {cert.name} does not hold a certificate and its key")
     locked, binary = tmp_path / "locked.key", tmp_path / "binary.crt"
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     locked.write_bytes(private.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"sesame")))

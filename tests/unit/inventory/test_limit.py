@@ -46,15 +46,15 @@ def test_an_ipv6_address_is_one_term() -> None:
 @pytest.mark.parametrize(
     ("pattern", "problem"),
     [
-        ("gpu07", "'gpu07' is no host or group of inventory"),
-        ("all,!gpu3", "'gpu3' is no host or group"),
-        ("gpu01,gpuu", "'gpuu' is no host or group"),
-        ("gpu:&cpu", "'cpu' is no host or group"),
+        ("gpu07", "'gpu07' is not a host or group of inventory"),
+        ("all,!gpu3", "'gpu3' is not a host or group"),
+        ("gpu01,gpuu", "'gpuu' is not a host or group"),
+        ("gpu:&cpu", "'cpu' is not a host or group"),
         ("npu*", "'npu\\*' matches no host"),
         ("gpu:!gpu*", "matches no host"),
         ("gpu[6]", "has 6 hosts"),
         ("gpu[-7]", "has 6 hosts"),
-        ("~gpu(", "no regular expression"),
+        ("~gpu(", "not a regular expression"),
         ("gpu,!", "expected a name"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_pattern_that_cannot_be_meant_is_refused(pattern: str, problem: str) -
 
 
 def test_what_is_like_no_name_is_answered_with_where_names_are_told() -> None:
-    with pytest.raises(InputError, match=r"is no host or group of inventory\n.*`hosts` lists them"):
+    with pytest.raises(InputError, match=r"is not a host or group of inventory\n.*`hosts` lists them"):
         limit(INVENTORY, "zzz")
 
 

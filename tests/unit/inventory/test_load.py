@@ -38,7 +38,7 @@ def test_the_form_is_told_by_the_content(text: str, source: str) -> None:
     ("text", "source", "problem"),
     [
         ("", "x.yaml", "found nothing"),
-        ("# nothing\n", "x.ini", "names no host"),
+        ("# nothing\n", "x.ini", "has no hosts"),
         ("- a\n- b\n", "x", "found a list, expected `hosts:` or groups"),
         ("a\n", "x.yaml", "found 'a', expected `hosts:` or groups"),
         ("#!/bin/sh\necho {}", "x", "found a program"),
@@ -46,7 +46,7 @@ def test_the_form_is_told_by_the_content(text: str, source: str) -> None:
         ('{"_meta": {"hostvars": {}}}', "x.json", "inventory plugin"),
         ("$ANSIBLE_VAULT;1.1;AES256\n61", "x", "encrypted with ansible-vault"),
         ("all:\n  hosts: {a: ,\n", "x.yaml", "this is not YAML"),
-        ("all:\n", "x.yaml", "names no host"),
+        ("all:\n", "x.yaml", "has no hosts"),
     ],
 )
 def test_what_is_no_inventory_is_refused(text: str, source: str, problem: str) -> None:

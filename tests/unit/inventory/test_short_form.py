@@ -100,7 +100,7 @@ def test_unknown_keys_are_answered_with_the_nearest_known_one() -> None:
 def test_hosts_must_be_a_list_of_at_least_one() -> None:
     assert faults_of("hosts: {gpu01: }") == [("hosts.yaml:1: hosts", "found a mapping, expected a list of hosts")]
     assert faults_of("defaults: {gpus: 8}") == [("hosts.yaml:1: hosts", "found nothing, expected a list of hosts")]
-    assert faults_of("hosts: []") == [("hosts.yaml", "names no host")]
+    assert faults_of("hosts: []") == [("hosts.yaml", "has no hosts")]
 
 
 def test_faults_of_the_yaml_are_reported_with_the_others() -> None:
