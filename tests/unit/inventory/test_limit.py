@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.errors import InputError
@@ -78,6 +78,7 @@ terms = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(terms, min_size=1, max_size=3), st.lists(terms, max_size=2), st.lists(terms, max_size=2))
 def test_union_then_intersection_then_exclusion(plain: list[str], both: list[str], less: list[str]) -> None:
     def names(term: str) -> set[str]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.inventory.ranges import expand, split_login, split_port
@@ -54,6 +54,7 @@ def test_a_pattern_that_names_nothing_usable_is_refused(pattern: str, problem: s
         expand(pattern)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.integers(0, 200), st.integers(1, 9), st.integers(1, 6))
 def test_a_numeric_range_has_every_step_at_its_width(begin: int, length: int, step: int, width: int) -> None:
     end = begin + length
@@ -66,6 +67,7 @@ def test_a_numeric_range_has_every_step_at_its_width(begin: int, length: int, st
         assert {len(name) for name in names} == {len(low) + 2}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=4))
 def test_several_ranges_multiply_and_never_repeat_a_name(bounds: list[tuple[int, int]]) -> None:
     names = expand("x" + "-".join(f"[{begin}:{begin + length}]" for begin, length in bounds))
