@@ -36,10 +36,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 def schema(kind: str) -> None:
     """Print the JSON Schema of a serve YAML or of an inventory, for editors.
 
-    An editor with a YAML language server checks and completes a file that begins with:
-
-    \b
-      # yaml-language-server: $schema=serve.schema.json
+    Editors with a YAML language server then check and complete a file whose first line is
+    `# yaml-language-server: $schema=serve.schema.json`.
     """
     import json
 
