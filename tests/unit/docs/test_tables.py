@@ -85,6 +85,16 @@ def test_every_template_is_in_the_table() -> None:
     )
 
 
+def test_the_texts_in_the_table_of_symptoms_are_the_tool_s_own() -> None:
+    (rows,) = tables("you see", "docs/troubleshooting.md")
+    texts = [text for row in rows for text in code(row[0]) if text not in cli.commands]
+    sources = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "flagscale_deploy").rglob("*.py"))
+    source = re.sub(r'"\s*f?"', "", sources)  # a text over two lines
+    parts = [part.strip() for text in texts for part in re.split(r"…|\d+", text)]
+    assert len(texts) > 6
+    assert [part for part in parts if part not in source] == []
+
+
 @pytest.mark.parametrize(("page", "words"), MENTIONED)
 def test_a_command_that_a_text_mentions_has_the_options_that_it_names(page: str, words: str) -> None:
     _, name, *rest = ["", *words.removeprefix("flagscale-deploy ").split()]
