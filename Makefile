@@ -5,8 +5,8 @@ export PYTHON
 VENV := .venv
 STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
-# `make test PROCESSES=1` runs the tests one after the other; tests/parallel.py says which never run at the same time.
-PROCESSES ?= 2
+# One process more than CI has cores, for the tests that wait. PROCESSES=1: all tests one after the other.
+PROCESSES ?= 3
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""Which tests run at the same time: whole modules, and never two of those that start real Ray.
+"""Which tests run at the same time: whole modules, and never two of those that start Ray on several hosts.
 
 A plugin for sessions with several processes (pytest-xdist, `--dist loadscope`).
 """
@@ -16,11 +16,13 @@ RAY = (
     "tests/docs/test_readme_on_hosts.py",
     "tests/e2e/test_diagnoses.py",
     "tests/e2e/test_serve_remote.py",
-    "tests/e2e/test_smoke_local.py",
     "tests/e2e/test_two_hosts.py",
     "tests/lab/product/test_ray.py",
 )
-"""These follow each other in one process: `ray start` gives up after 30 s, and two at a time may take that long."""
+"""Ray over several hosts: these follow each other in one process, since `ray start` gives up after 30 s.
+
+The hosts share this machine's cores: two such modules at a time may take that long.
+"""
 
 
 @pytest.hookimpl(optionalhook=True)
