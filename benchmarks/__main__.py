@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--only", choices=PARTS, action="append")
     options.add_argument("--output", type=Path)
     parsed = options.parse_args(arguments)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell: what is measured inherits it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = parsed.only or [name for name in PARTS if not (parsed.quick and name in SLOW)]
     figures = [figure for name in chosen for figure in _run(name, parsed.quick)]
     sys.stdout.write(table(figures) + "\n")
