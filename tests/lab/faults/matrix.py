@@ -17,7 +17,7 @@ from tests.lab.keepers import REPOSITORY
 from tests.lab.product.operator import Result, eventually
 
 CELLS_A_DAY = 6
-FIGURES = REPOSITORY / "docs/reliability.md"
+FIGURES = REPOSITORY / "docs/internals/reliability.md"
 SETUP_ONLY = "how a host is set up does not change midway"
 
 
@@ -76,7 +76,7 @@ def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
 
 
 def proven() -> list[Cell]:
-    """The cells whose figures stand in docs/reliability.md: a day's part is taken from these."""
+    """The cells whose figures stand in docs/internals/reliability.md: a day's part is taken from these."""
     rows = [[word.strip() for word in line.strip("| ").split("|")] for line in FIGURES.read_text().splitlines()]
     shown = {(row[0], stage.name): said for row in rows for stage, said in zip(STAGES, row[1:], strict=False)}
     return [cell for cell in cells() if shown.get((cell.fault.name, cell.stage.name), "·") not in "·–"]

@@ -1,6 +1,6 @@
 """A deployment started and stopped again and again by one process: nothing piles up, on either side.
 
-FSD_SOAK=50 goes round 50 times, as the figures in docs/reliability.md have it; CI goes round fewer times.
+FSD_SOAK=50 goes round 50 times, as the figures in docs/internals/reliability.md have it; CI goes round fewer times.
 """
 
 from __future__ import annotations
