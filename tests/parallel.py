@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
 RAY = (
-    "tests/docs/test_readme_on_hosts.py",
+    "tests/docs/test_commands_on_hosts.py",
     "tests/e2e/test_diagnoses.py",
     "tests/e2e/test_serve_remote.py",
     "tests/e2e/test_two_hosts.py",
