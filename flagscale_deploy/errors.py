@@ -4,11 +4,13 @@ DeployError                 1
 ├── InputError              2  wrong files or options; no host was contacted
 ├── ConnectError            3  a host could not be reached, logged into or trusted
 │   ├── UnreachableError
+│   │   └── TcpError        3  its SSH port takes no connection
 │   ├── AuthenticationError
 │   └── HostKeyError
 ├── HostsFailedError        1  several hosts failed; each is named
 │   └── HostsUnreachableError 3  at least one of them could not be reached
 ├── RemoteError             1  something failed on a host that was reached
+│   └── NoReplyError        1  a command succeeded, but our program sent nothing
 ├── CheckError              4  a check or the planner refused; nothing was started
 ├── NotReadyError           5  started, but never became ready
 ├── LockedError             6  another command holds the deployment's lock
@@ -18,7 +20,7 @@ DeployError                 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 
@@ -28,7 +30,7 @@ class Fault:
 
     `where` is a place that the user can find: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name of
     its check in `checks/registry.py`; faults of files have none. `host` is the host concerned, where `where` is a
-    place in a file.
+    place in a file. `taken_port` is the port concerned, where another process of that host listens on it.
     """
 
     where: str
@@ -36,6 +38,7 @@ class Fault:
     remedy: str = ""
     check: str = field(default="", compare=False)
     host: str = field(default="", compare=False)
+    taken_port: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}" + (f"\n    → {self.remedy}" if self.remedy else "")
@@ -90,6 +93,10 @@ class UnreachableError(ConnectError):
     """The host did not answer: name resolution, routing, connection refused, or timeout."""
 
 
+class TcpError(UnreachableError):
+    """The host's SSH port takes no TCP connection: name resolution, routing, refused or dropped."""
+
+
 class AuthenticationError(ConnectError):
     """The host refused the login."""
 
@@ -100,6 +107,10 @@ class HostKeyError(ConnectError):
 
 class RemoteError(HostError):
     """A program failed on a host that was reached."""
+
+
+class NoReplyError(RemoteError):
+    """A command ended with exit status 0, and the program that it should have run sent no message."""
 
 
 class HostsFailedError(DeployError):
@@ -138,3 +149,10 @@ class InterruptedByUser(DeployError):
     """The command was interrupted by Ctrl-C or SIGTERM."""
 
     exit_code = 130
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised for, what that was raised for, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flagscale_deploy.checks.model import Finding, Scene, State
 from flagscale_deploy.config.spec import ModelSpec
+from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support.shell import join, quote
@@ -58,11 +59,14 @@ def one_host(scene: Scene) -> str:
 
 def from_planner(scene: Scene, check: str) -> Iterator[Finding]:
     """The planner's faults of a check; one in a file names its place there."""
-    for fault in scene.faults:
-        if fault.check == check:
-            in_file = fault.where not in scene.inventory.names
-            host = fault.host if in_file else fault.where
-            yield Finding(host, f"{fault.where}: {fault.problem}" if in_file else fault.problem, "", fault.remedy)
+    return (as_finding(scene, fault) for fault in scene.faults if fault.check == check)
+
+
+def as_finding(scene: Scene, fault: Fault) -> Finding:
+    """Return a fault of the planner as a finding of the host that it is about."""
+    if fault.where in scene.inventory.names:
+        return Finding(fault.where, fault.problem, "", fault.remedy)
+    return Finding(fault.host, f"{fault.where}: {fault.problem}", "", fault.remedy)
 
 
 def engines(scene: Scene) -> tuple[InstancePlan, ...]:

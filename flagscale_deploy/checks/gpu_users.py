@@ -9,7 +9,7 @@ from flagscale_deploy.checks.model import Finding, Scene
 from flagscale_deploy.facts.model import Facts, GpuProcess
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.claims import held_gpus, others
-from flagscale_deploy.plan.placement import busy_gpus
+from flagscale_deploy.plan.placement import GpuUse, busy_gpus
 from flagscale_deploy.support.units import format_duration
 
 
@@ -32,7 +32,7 @@ def busy_with(scene: Scene, host: str) -> frozenset[str]:
     return frozenset([str(each.get("deployment")) for each in holding] + [run.partition("/")[0] for run in runs if run])
 
 
-def _told(scene: Scene, facts: Facts) -> dict[int, str]:
+def _told(scene: Scene, facts: Facts) -> dict[int, GpuUse]:
     """The GPUs in use that are to be told of, with who uses them."""
     busy = busy_gpus(facts, _own(scene))
     return {index: who for index, who in busy.items() if _lacking(scene) or _is_foreign(facts, index, who)}
@@ -60,10 +60,10 @@ def _free(scene: Scene, name: str, facts: Facts, told: Collection[int]) -> str:
     return "; ".join(cures) or on(scene, name, "fuser -v /dev/nvidia*", root=True)
 
 
-def _is_foreign(facts: Facts, index: int, who: str) -> bool:
+def _is_foreign(facts: Facts, index: int, use: GpuUse) -> bool:
     """Whether a GPU's user is no run of ours: those are told as what was left over."""
     gpu = next((each for each in facts.gpus if each.index == index), None)
-    if gpu is None or who.startswith("deployment "):
+    if gpu is None or use.deployment:
         return False
     return not gpu.processes or any(not user.run for user in gpu.processes)
 

@@ -11,19 +11,16 @@ ALL_PAIRS = 64
 """On more hosts each one tries the head, its neighbours in the plan's order, and 4 others."""
 TOURNAMENT = 8
 """On more hosts bandwidth is measured around a ring only."""
-UNTRIED = "not tried: "
-NO_WAY = "no way there: "
-"""Said by the source's own kernel: nothing was sent. What a firewall on the way answers sounds alike, and is not."""
 
 
 def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
     """A finding for each host that could not try, that has no way, that nobody reaches, that reaches nobody; else for
     each target."""
-    untried = [each for each in links if each.problem.startswith(UNTRIED)]
+    untried = [each for each in links if each.failure == "not-tried"]
     for link in untried:
         yield Finding(
             link.source,
-            link.problem.removeprefix(UNTRIED),
+            link.problem,
             "it can listen and connect",
             f"look at {link.source}: {on(scene, link.source, 'ss', '-ltn')}",
         )
@@ -33,16 +30,16 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
         tried = [each for each in tried if not {(each.source, each.target)} & _both_ways(lost)]
         yield Finding(
             source,
-            f"it has {lost[0].problem.replace(NO_WAY, 'no way to ' + _places(lost) + ': ')}",
+            f"it has no way to {_places(lost)}: {lost[0].problem}",
             "TCP connections over the data network",
             f"a route is missing on {source}: {on(scene, source, 'ip', 'route')}",
         )
-    bad = [each for each in tried if each.problem]
+    bad = [each for each in tried if each.failure]
     for target in _dead(tried, scene):
         mine = [each for each in bad if each.target == target]
         bad = [each for each in bad if target not in (each.source, each.target)]
         if mine:
-            yield _blocked(scene, mine, "no host" if _sources(mine) > 1 else mine[0].source)
+            yield _blocked(scene, mine, by_all=_sources(mine) > 1)
     for source in _deaf(tried, bad):
         mine = [each for each in bad if each.source == source]
         bad = [each for each in bad if each.source != source]
@@ -55,15 +52,15 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
     for target in dict.fromkeys(each.target for each in bad):
         mine = [each for each in bad if each.target == target]
         to = {each.port for each in mine}
-        alone = _sources(mine) > 1 and all(each.problem for each in tried if each.target == target and each.port in to)
-        yield _blocked(scene, mine, "no host" if alone else ", ".join(dict.fromkeys(each.source for each in mine)))
+        alone = _sources(mine) > 1 and all(each.failure for each in tried if each.target == target and each.port in to)
+        yield _blocked(scene, mine, by_all=alone)
 
 
 def _wayless(tried: Sequence[Link]) -> dict[str, list[Link]]:
     """The connections that their source had no way for, by source."""
     found: dict[str, list[Link]] = {}
     for each in tried:
-        if each.problem.startswith(NO_WAY):
+        if each.failure == "no-route":
             found.setdefault(each.source, []).append(each)
     return found
 
@@ -80,7 +77,7 @@ def _places(links: Sequence[Link]) -> str:
 def _dead(tried: Sequence[Link], scene: Scene) -> list[str]:
     """Hosts that nobody reaches on any port. Of two that don't reach each other, the one that is not the head."""
     targets = dict.fromkeys(each.target for each in tried)
-    dead = [name for name in targets if all(each.problem for each in tried if each.target == name)]
+    dead = [name for name in targets if all(each.failure for each in tried if each.target == name)]
     alive = [name for name in targets if name not in dead]
     head = scene.inventory.head.name
     return dead if alive or len(dead) < 2 else [name for name in dead if name != head]
@@ -92,31 +89,30 @@ def _deaf(tried: Sequence[Link], bad: Sequence[Link]) -> list[str]:
     for source in dict.fromkeys(each.source for each in bad):
         targets = {each.target for each in tried if each.source == source}
         failed = {each.target for each in bad if each.source == source}
-        others = {each.source for each in tried if each.target in failed and not each.problem}
+        others = {each.source for each in tried if each.target in failed and not each.failure}
         if (
             len(failed) > 1
             and others
-            and all(each.problem for each in tried if each.source == source and each.target in targets)
+            and all(each.failure for each in tried if each.source == source and each.target in targets)
         ):
             found.append(source)
     return found
 
 
-def _blocked(scene: Scene, links: Sequence[Link], who: str) -> Finding:
+def _blocked(scene: Scene, links: Sequence[Link], *, by_all: bool) -> Finding:
     target = links[0].target
     ports = dict.fromkeys(f"{each.address}:{each.port} ({each.use})" for each in links)
     shown = ", ".join(list(ports)[:4])
-    fixed = [str(port) for port in dict.fromkeys(each.port for each in links if each.use != "data")]
-    every = len({each.use for each in links} & {"data"}) > 0
+    fixed = [str(port) for port in dict.fromkeys(each.port for each in links if not each.ephemeral)]
+    every = any(each.ephemeral for each in links)
     words = ["iptables", "-I", "INPUT", "-p", "tcp"]
     words += [] if every or not fixed else ["-m", "multiport", "--dports", ",".join(fixed[:15])]
     words += ["-s", ",".join(_addresses(scene, links)), "-j", "ACCEPT"]
     cure = on(scene, target, *words, root=True)
+    sources = "no host can" if by_all else ", ".join(dict.fromkeys(each.source for each in links)) + " can't"
     return Finding(
         target,
-        f"{who} can connect to {shown}: {links[0].problem}"
-        if who == "no host"
-        else f"{who} can't connect to {shown}: {links[0].problem}",
+        f"{sources} connect to {shown}: {links[0].problem}",
         "TCP connections over the data network",
         f"a firewall on {target}? {cure}   (or your firewall's own command)",
     )

@@ -11,18 +11,23 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.remote.network_test.connect import ConnectFailure
 
 State = Literal["failed", "warning", "passed", "skipped"]
 """failed: it would break the deployment. warning: it costs time or makes trouble later; it stops nothing."""
+
+LinkFailure = ConnectFailure | Literal["not-tried"]
+"""Why there is no connection; "not-tried" where the source could not listen, or could not be talked to."""
 
 
 @dataclass(frozen=True)
 class Link:
     """A TCP connection that was tried between two hosts over the data network.
 
-    `use` says in words what the port is for ("Ray's port", "data"). `problem` is "" where the connection was made and
-    the right listener answered; `seconds` is how long that took. `bandwidth` (bytes a second) and `latency` (seconds, a
-    round trip) where they were measured.
+    `use` says in words what the port is for ("Ray's port", "data"); an `ephemeral` one was chosen by the kernel.
+    `failure` is None where the connection was made and the right listener replied, and `seconds` how long that took;
+    `problem` is the failure in words. `bandwidth` (bytes a second) and `latency` (seconds, a round trip) where they
+    were measured.
     """
 
     source: str
@@ -30,6 +35,8 @@ class Link:
     address: str
     port: int
     use: str
+    ephemeral: bool = False
+    failure: LinkFailure | None = None
     problem: str = ""
     seconds: float = 0.0
     bandwidth: float | None = None

@@ -178,7 +178,7 @@ def _copy(scene: Scene, each: Loaded, host: str) -> str:
     source = next((name for name, files in each.sound.items() if name != host and not incomplete(files)), None)
     if source:
         return _sync(scene, each, host, source)
-    if any("Git LFS" in problem for problem in each.files[host].torn.values()):
+    if each.files[host].pointers:
         return on(scene, host, "git", "-C", each.model.model, "lfs", "pull") + "   (on every host)"
     return "download the model again, to all hosts"
 

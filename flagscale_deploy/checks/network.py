@@ -55,7 +55,7 @@ def data_network(scene: Scene) -> Iterator[Finding]:
     misaddressed = {fault.where for fault in _misaddressed(scene)}
     links = [each for each in scene.links or () if not misaddressed & {each.source, each.target}]
     yield from unreachable(scene, links)
-    good = [each for each in links if not each.problem]
+    good = [each for each in links if not each.failure]
     if good:
         slowest = max(each.seconds for each in good) * 1000
         many = len({each.source for each in links} | {each.target for each in links})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from flagscale_deploy.checks.conditions import from_planner, on, passed, unplanned
+from flagscale_deploy.checks.conditions import as_finding, on, passed, unplanned
 from flagscale_deploy.checks.model import Check, Finding, Scene
 from flagscale_deploy.plan.ports import WORKER_PORTS
 
@@ -14,13 +13,12 @@ from flagscale_deploy.plan.ports import WORKER_PORTS
 def ports(scene: Scene) -> Iterator[Finding]:
     """Whether the ports that the configuration names are free where they are needed: engines, router, Ray. One that
     Ray's workers may take first is a warning."""
-    for each in from_planner(scene, "ports"):
-        port = re.search(r"port (\d+)", each.found)
-        if each.host in scene.facts and port and " in use by " in each.found:
-            look = on(scene, each.host, f"ss -ltnp sport = :{port[1]}")
-            yield replace(each, expected="a free port", remedy=f"{each.remedy}: {look}")
-        else:
-            yield replace(each, expected="a free port")
+    for fault in (fault for fault in scene.faults if fault.check == "ports"):
+        finding = replace(as_finding(scene, fault), expected="a free port")
+        if finding.host in scene.facts and fault.taken_port is not None:
+            look = on(scene, finding.host, f"ss -ltnp sport = :{fault.taken_port}")
+            finding = replace(finding, remedy=f"{finding.remedy}: {look}")
+        yield finding
     yield from _among_workers(scene)
     if scene.plan:
         wanted = [

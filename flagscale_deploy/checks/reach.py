@@ -10,7 +10,15 @@ from statistics import median
 
 from flagscale_deploy.checks.conditions import environment, no_answer, no_ray, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
-from flagscale_deploy.errors import AuthenticationError, HostError, HostKeyError, UnreachableError
+from flagscale_deploy.errors import (
+    AuthenticationError,
+    ConnectError,
+    HostError,
+    HostKeyError,
+    NoReplyError,
+    TcpError,
+    UnreachableError,
+)
 from flagscale_deploy.plan.network import SLOW_SECONDS
 from flagscale_deploy.support.units import counted
 
@@ -20,12 +28,12 @@ SKEW_SECONDS = 5.0
 
 def tcp(scene: Scene) -> Iterator[Finding]:
     """Whether the SSH port of every host takes a connection: name, route, firewall."""
-    yield from _failing(scene, _is_tcp)
+    yield from _failing(scene, lambda error: isinstance(error, TcpError))
 
 
 def ssh(scene: Scene) -> Iterator[Finding]:
     """Whether what answers there speaks SSH, and goes on speaking."""
-    yield from _failing(scene, lambda error: isinstance(error, UnreachableError) and not _is_tcp(error))
+    yield from _failing(scene, lambda error: isinstance(error, UnreachableError) and not isinstance(error, TcpError))
 
 
 def host_key(scene: Scene) -> Iterator[Finding]:
@@ -40,7 +48,7 @@ def login(scene: Scene) -> Iterator[Finding]:
 
 def clean_shell(scene: Scene) -> Iterator[Finding]:
     """Whether a login runs what it is told and prints nothing of its own."""
-    for each in _failing(scene, _is_shell):
+    for each in _failing(scene, lambda error: isinstance(error, NoReplyError)):
         cure = f"{QUIET} ({on(scene, each.host, 'true')} shows what it does)" if each.host else ""
         yield replace(each, remedy=each.remedy or cure)
     for name, facts in scene.facts.items():
@@ -57,7 +65,7 @@ def clean_shell(scene: Scene) -> Iterator[Finding]:
 
 def python(scene: Scene) -> Iterator[Finding]:
     """Whether there is a Python that runs our programs, and it is 3.8 or later."""
-    for each in _failing(scene, lambda error: not _is_connect(error) and not _is_shell(error)):
+    for each in _failing(scene, lambda error: not isinstance(error, ConnectError | NoReplyError)):
         yield replace(each, remedy=each.remedy or _look_at_python(scene, each.host))
     for name, facts in scene.facts.items():
         version = [int(part) for part in re.findall(r"\d{1,4}", facts.probe_python)[:2]]
@@ -142,23 +150,6 @@ def _failing(scene: Scene, is_mine: Callable[[HostError], bool]) -> Iterator[Fin
             yield Finding(name, error.problem, "", error.remedy)
     if not any(map(is_mine, errors.values())) and scene.facts:
         yield passed(counted(len(scene.facts), "host"))
-
-
-def _is_connect(error: HostError) -> bool:
-    return isinstance(error, UnreachableError | HostKeyError | AuthenticationError)
-
-
-def _is_tcp(error: HostError) -> bool:
-    """No connection: what failed beneath SSH is an OSError (`transport.ssh.connect_error`), and a jump host says so."""
-    if not isinstance(error, UnreachableError):
-        return False
-    by_words = ("resolved", "no answer from", "cannot connect", "Connect failed", "[Errno")
-    return isinstance(error.__cause__, OSError) or any(words in error.problem for words in by_words)
-
-
-def _is_shell(error: HostError) -> bool:
-    """A login that ran to its end and never ran our program."""
-    return not _is_connect(error) and "ended without an answer" in error.problem
 
 
 def _res_needless(scene: Scene) -> str:

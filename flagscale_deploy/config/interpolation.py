@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
+from flagscale_deploy.errors import causes
 from flagscale_deploy.support.value import Tree, Value
 
 _MISSING = "???"
@@ -25,13 +26,17 @@ _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
 
+class UnsetVariableError(KeyError):
+    """A variable of the operator's environment is not set, and there is no default."""
+
+
 def _environment_variable(name: str, default: object = _UNSET) -> str | None:
     """Do what OmegaConf's own `oc.env` does, over the environment that `interpolate` was called with."""
     value = _environ.get().get(name)
     if value is not None:
         return value
     if default is _UNSET:
-        raise KeyError(f"the environment variable {name} is not set")
+        raise UnsetVariableError(f"the environment variable {name} is not set")
     return None if default is None else str(default)
 
 
@@ -121,6 +126,6 @@ def _problem(error: OmegaConfBaseException) -> str:
 def _remedy(error: OmegaConfBaseException) -> str:
     if isinstance(error, (InterpolationKeyError, UnsupportedInterpolationType)):
         return "for a shell variable write \\${NAME}; for the operator's environment ${oc.env:NAME}"
-    if "environment variable" in str(error):
+    if any(isinstance(cause, UnsetVariableError) for cause in causes(error)):
         return "export it, or give a default: ${oc.env:NAME,default}"
     return "as in ${experiment.exp_name}, ${oc.env:NAME,default}"

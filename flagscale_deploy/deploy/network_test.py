@@ -30,7 +30,7 @@ END_SECONDS = 5.0
 class Door:
     """A port to listen on; `port` 0 is one that the kernel chooses. `sources`: who tries it, None for every peer.
 
-    `problem`: why it could not be opened.
+    `problem`: why it could not be opened. An `ephemeral` port is for any connection of the data network.
     """
 
     host: str
@@ -38,6 +38,7 @@ class Door:
     port: int
     use: str
     sources: frozenset[str] | None = None
+    ephemeral: bool = False
     problem: str = ""
 
     def is_tried_by(self, name: str) -> bool:
@@ -72,7 +73,7 @@ def try_links(
 def _doors(fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]) -> Iterator[Door]:
     networks, _ = plan_networks([fleet.hosts[name] for name in hosts], facts)
     for name in hosts:
-        yield Door(name, networks[name].node_ip, 0, DATA)
+        yield Door(name, networks[name].node_ip, 0, DATA, ephemeral=True)
     if plan is None:
         return
     if plan.ray.enabled and plan.ray.head in hosts:
@@ -117,7 +118,7 @@ class Trial:
         untried |= {name: self._untried(name, str(error.problem)) for name, error in failures(opened).items()}
         wanted = {
             name: [
-                Link(name, door.host, door.address, door.port, door.use)
+                Link(name, door.host, door.address, door.port, door.use, door.ephemeral)
                 for door in doors
                 if door.host in pairs[name] and door.is_tried_by(name)
             ]
@@ -129,7 +130,7 @@ class Trial:
 
     def measure(self, links: Sequence[Link]) -> list[Link]:
         """The links with bandwidth and latency, where both directions of a pair work."""
-        good = {(link.source, link.target): link for link in links if link.use == DATA and not link.problem}
+        good = {(link.source, link.target): link for link in links if link.ephemeral and not link.failure}
         names = [name for name in self._hosts if any(name in pair for pair in good)]
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for pairs in rounds(names):
@@ -138,7 +139,7 @@ class Trial:
                 tasks = {one: partial(self._measure, good[one, other]) for one, other in way}
                 for one, answer in answers(self._fleet.gather(tasks, together=True)).items():
                     found[one, dict(way)[one]] = answer
-        return [_measured(link, found) if link.use == DATA else link for link in links]
+        return [_measured(link, found) if link.ephemeral else link for link in links]
 
     def end(self) -> None:
         """End all programs, then wait for one after another: their ports are free when they are gone."""
@@ -173,7 +174,7 @@ class Trial:
     def _untried(self, name: str, why: str) -> Link:
         other = next(each for each in self._hosts if each != name)
         address = next(door.address for door in self._doors if door.host == name)
-        return Link(name, other, address, 0, DATA, problem=f"not tried: {why}")
+        return Link(name, other, address, 0, DATA, ephemeral=True, failure="not-tried", problem=why)
 
 
 def _opened(door: Door, got: Mapping[str, Any]) -> Door:

@@ -71,7 +71,8 @@ class ModelFiles:
     `config` is `config.json`; `hashes` are by name the SHA-256 of the small files (configuration, tokenizer, code), or
     the size (`N bytes`) of one above 32 MiB; `weights` are the sizes in bytes of the weight files by name, `indexed`
     the weight files that there have to be: by an index, or by the names of the parts (`-00001-of-00004`). `total` is
-    what the index says the tensors take in bytes; `torn` what is wrong, by name, with files that are not whole.
+    what the index says the tensors take in bytes; `torn` what is wrong, by name, with files that are not whole;
+    `pointers` names those that are pointers of Git LFS.
     """
 
     path: str
@@ -82,6 +83,7 @@ class ModelFiles:
     indexed: tuple[str, ...] = ()
     total: int | None = None
     torn: Mapping[str, str] = field(default_factory=dict)
+    pointers: tuple[str, ...] = ()
     chat_template: bool = False
     """Whether the tokenizer's configuration, or a file beside it, brings one."""
 
@@ -208,7 +210,11 @@ class Facts:
         )
         known["ports"] = tuple(_make(ListeningPort, port) for port in answer.get("ports", ()))
         known["models"] = tuple(
-            replace(_make(ModelFiles, each), indexed=tuple(each.get("indexed", ())))
+            replace(
+                _make(ModelFiles, each),
+                indexed=tuple(each.get("indexed", ())),
+                pointers=tuple(each.get("pointers", ())),
+            )
             for each in answer.get("models", ())
         )
         known["locks"] = tuple(_make(HeldLock, each) for each in answer.get("locks", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
@@ -15,7 +16,20 @@ BUSY_SHARE = 0.1
 """A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""
 
 Free = dict[str, list[int]]
-Busy = Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """Who uses a GPU, in words; `deployment` where it is one that recorded a claim to it."""
+
+    holder: str
+    deployment: str = ""
+
+    def __str__(self) -> str:
+        return self.holder
+
+
+Busy = Mapping[str, Mapping[int, GpuUse]]
 
 
 def free_gpus(
@@ -28,8 +42,8 @@ def free_gpus(
     }
 
 
-def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
-    """GPUs in use, with who uses them in words; what `deployment` itself holds does not count."""
+def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
+    """GPUs in use, with who uses them; what `deployment` itself holds does not count."""
     held = {index for record in own(facts, deployment) for index in held_gpus(record)}
     busy = {}
     for gpu in facts.gpus:
@@ -37,12 +51,12 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, str]:
             continue
         holders = [f"{p.command or 'a process'} (pid {p.pid}{', ' + p.user if p.user else ''})" for p in gpu.processes]
         if holders:
-            busy[gpu.index] = ", ".join(holders)
+            busy[gpu.index] = GpuUse(", ".join(holders))
         elif _full(gpu):
-            busy[gpu.index] = f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen"
+            busy[gpu.index] = GpuUse(f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen")
     for record in others(facts, deployment):
         for index in held_gpus(record):
-            busy.setdefault(index, f"deployment {record['deployment']}")
+            busy.setdefault(index, GpuUse(f"deployment {record['deployment']}", str(record["deployment"])))
     return busy
 
 
@@ -184,7 +198,7 @@ def _fits_without(model: ModelSpec, hosts: Sequence[Host], free: Free, busy: Bus
 
 
 def _free_on(
-    host: Host, allowed: frozenset[int] | None, facts: Facts | None, busy: Mapping[int, str], faults: list[Fault]
+    host: Host, allowed: frozenset[int] | None, facts: Facts | None, busy: Mapping[int, GpuUse], faults: list[Fault]
 ) -> list[int]:
     if host.type == "cpu" and host.gpus is None:
         return []

@@ -92,7 +92,10 @@ def draft(
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
-    holders = {name: {**dict.fromkeys(free[name], ""), **busy.get(name, {})} for name in inventory.names}
+    holders = {
+        name: {**dict.fromkeys(free[name], ""), **{gpu: use.holder for gpu, use in busy.get(name, {}).items()}}
+        for name in inventory.names
+    }
     eligible = eligible_hosts(spec, inventory)
     placements = place(spec, eligible, free, busy, misplaced)
     miscounted = [fault for fault in miscounted if fault.check not in skip]

@@ -36,7 +36,8 @@ class Ports:
                                       "give one of them another port", "ports", host))  # fmt: skip
         elif (holder := self._holder(host, port)) is not None:
             self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {holder}",
-                                      "choose another port, or end what holds it", "ports", host))  # fmt: skip
+                                      "choose another port, or end what holds it", "ports", host,
+                                      taken_port=port))  # fmt: skip
         return port
 
     def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = ()) -> int:

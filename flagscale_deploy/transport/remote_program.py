@@ -13,7 +13,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any
 
-from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.errors import NoReplyError, RemoteError
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.shell import join
@@ -90,7 +90,7 @@ class Program:
         """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():
             return message
-        raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+        raise NoReplyError(self._host, f"{self._module}: the program ended without an answer")
 
     @property
     def noise(self) -> str:
@@ -122,7 +122,7 @@ class Program:
         for message in self.messages():
             last = message
         if last is None:
-            raise RemoteError(self._host, f"{self._module}: the program ended without an answer")
+            raise NoReplyError(self._host, f"{self._module}: the program ended without an answer")
         return last
 
     def take(self, count: int) -> Iterator[bytes]:

@@ -15,12 +15,13 @@ import fabric
 import paramiko
 from cryptography.exceptions import InvalidTag
 
-from flagscale_deploy.errors import AuthenticationError, ConnectError, HostKeyError, RemoteError, UnreachableError
+from flagscale_deploy.errors import HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.platform import limit_silence
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
 from flagscale_deploy.transport.keepalive import Pulse
+from flagscale_deploy.transport.ssh_errors import connect_error
 
 CHUNK = 1 << 16
 KEEPALIVE_SECONDS = 5
@@ -268,32 +269,3 @@ def _errors_of(host: Host) -> Iterator[None]:
         yield
     except (paramiko.SSHException, OSError, EOFError, InvalidTag) as error:
         raise connect_error(host, error) from error
-
-
-def connect_error(host: Host, error: Exception) -> ConnectError:
-    """The one place where foreign errors become ours."""
-    name, where = host.name, f"{host.address}" + (f":{host.port}" if host.port else "")
-    if isinstance(error, paramiko.BadHostKeyException):
-        known_as = hostkeys.known_name(error.hostname, host.port or 22)
-        return hostkeys.changed(host, error, hostkeys.known_hosts_files(host, {}), known_as)
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return AuthenticationError(name, "the private key has a passphrase", "add it to the SSH agent: ssh-add")
-    if isinstance(error, paramiko.AuthenticationException) or "authentication methods" in str(error):
-        return AuthenticationError(
-            name,
-            f"login refused for {host.user or 'the current user'} at {where}: {error}",
-            f"ssh-copy-id, or set user and identity_file for {name} in the inventory",
-        )
-    if isinstance(error, socket.gaierror):
-        return UnreachableError(
-            name, f"the name {host.address} cannot be resolved", "give its `address` in the inventory"
-        )
-    if isinstance(error, TimeoutError):
-        return UnreachableError(name, f"no answer from {where} in time", "is the host up, and its SSH port reachable?")
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
-        return UnreachableError(name, f"cannot connect to {where}: {error.strerror}", "is sshd running there?")
-    if isinstance(error, ConnectError | HostKeyError):
-        return error
-    return UnreachableError(
-        name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {host.address}"
-    )

@@ -92,7 +92,7 @@ def test_the_root_holds_few_files() -> None:
         ("click", ("cli",)),
         ("fabric", ("transport.ssh",)),
         ("invoke", ("transport.ssh",)),
-        ("paramiko", ("transport.ssh", "transport.hostkeys", "transport.keepalive")),
+        ("paramiko", ("transport.ssh", "transport.ssh_errors", "transport.hostkeys", "transport.keepalive")),
         ("rich", ("output",)),
         ("jinja2", ("rendering", "inventory.references")),
         ("omegaconf", ("config",)),

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Dict, Iterable, List, Mapping
 
-from flagscale_deploy.remote.engine.weights import PART, siblings, sizes, torn, total, wanted
+from flagscale_deploy.remote.engine.weights import PART, pointers, siblings, sizes, torn, total, wanted
 from flagscale_deploy.remote.system.background import Beside
 
 SECONDS = 15.0
@@ -68,6 +68,7 @@ def _directory(place: str) -> Found:
         "indexed": wanted(index, names),
         "total": total(index),
         "torn": torn(place, weights),
+        "pointers": pointers(place, weights),
         "chat_template": _has_template(place, names),
     }
 
@@ -81,7 +82,13 @@ def _file(place: str) -> Found:
         template = b"tokenizer.chat_template" in file.read(HEADER_BYTES)
     there = [each for each in parts if os.path.exists(os.path.join(directory, each))]
     weights = sizes(directory, there)
-    return {"weights": weights, "indexed": parts, "torn": torn(directory, weights), "chat_template": template}
+    return {
+        "weights": weights,
+        "indexed": parts,
+        "torn": torn(directory, weights),
+        "pointers": pointers(directory, weights),
+        "chat_template": template,
+    }
 
 
 def _read_json(place: str, name: str) -> Mapping[str, Any]:
@@ -135,6 +142,7 @@ def _nothing(path: str) -> Found:
         "indexed": [],
         "total": None,
         "torn": {},
+        "pointers": [],
         "chat_template": False,
     }
 

@@ -69,6 +69,16 @@ def torn(place: str, weights: Mapping[str, int]) -> Dict[str, str]:
     return found
 
 
+def pointers(place: str, weights: Mapping[str, int]) -> List[str]:
+    """Return the names of the files that are pointers of Git LFS: their content was not fetched."""
+    return [name for name, size in weights.items() if size <= POINTER_BYTES and _is_pointer(os.path.join(place, name))]
+
+
+def _is_pointer(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
 def _problem(path: str, size: int) -> str:
     with open(path, "rb", buffering=0) as file:
         beginning = file.read(len(POINTER))

@@ -7,7 +7,7 @@ import os
 import selectors
 import socket
 import time
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.network_test.listener import TRY, family, receive
 
@@ -16,10 +16,13 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 """What has connected may be slow to answer: the program on the other side shares a busy machine."""
 STRANGER = "something else answers there"
+ConnectFailure = Literal["no-route", "refused", "timed-out", "unreachable", "wrong-peer"]
+"""no-route: this host's own kernel sent nothing. unreachable: a router or a firewall on the way said so."""
 
 
 class Knock:
-    """One attempt. `problem` is "" once the right program has answered, None while it goes on."""
+    """One attempt. Once it has ended `failure` is its kind and `problem` the same in words; None and "" if the right
+    program has answered."""
 
     def __init__(self, selector: selectors.BaseSelector, address: str, port: int, password: str, answer: str) -> None:
         self._selector, self._password, self._answer = selector, password.encode(), answer.encode()
@@ -27,33 +30,37 @@ class Knock:
         self._connected = False
         self.began = time.monotonic()
         self.seconds = 0.0
-        self.problem: Any = None
+        self.ended = False
+        self.failure: Optional[ConnectFailure] = None
+        self.problem = ""
         self._socket = socket.socket(family(address))
         self._socket.setblocking(False)
         code = self._socket.connect_ex((address, port))
         if code not in (0, errno.EINPROGRESS):
             self._socket.close()
-            self.problem = f"no way there: {os.strerror(code)}"  # this host's kernel sent nothing
+            self.ended, self.failure, self.problem = True, "no-route", os.strerror(code)
         else:
             selector.register(self._socket, selectors.EVENT_WRITE, self._reached)
 
     def give_up_if_late(self) -> None:
         """End the attempt if its time is over."""
-        if self.problem is None and time.monotonic() - self.began > (
-            ANSWER_SECONDS if self._connected else CONNECT_SECONDS
-        ):
-            self._end(f"{STRANGER}, and says nothing" if self._connected else "timed out")
+        if self.ended or time.monotonic() - self.began <= (ANSWER_SECONDS if self._connected else CONNECT_SECONDS):
+            return
+        if self._connected:
+            self._end("wrong-peer", f"{STRANGER}, and says nothing")
+        else:
+            self._end("timed-out", "timed out")
 
     def _reached(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._end(words(code))
+            self._end(*classify(code))
             return
         self._connected, self.seconds = True, time.monotonic() - self.began
         try:
             self._socket.send(TRY + self._password)
         except OSError:
-            self._end(STRANGER)
+            self._end("wrong-peer", STRANGER)
             return
         self._selector.modify(self._socket, selectors.EVENT_READ, self._listen)
 
@@ -63,14 +70,14 @@ class Knock:
             return
         self._heard += heard
         if self._heard == self._answer:
-            self._end("")
+            self._end()
         elif not heard or not self._answer.startswith(self._heard):
-            self._end(STRANGER)
+            self._end("wrong-peer", STRANGER)
 
-    def _end(self, problem: str) -> None:
+    def _end(self, failure: Optional[ConnectFailure] = None, problem: str = "") -> None:
         self._selector.unregister(self._socket)
         self._socket.close()
-        self.problem = problem
+        self.ended, self.failure, self.problem = True, failure, problem
 
 
 class Round:
@@ -85,14 +92,17 @@ class Round:
         """Whether every attempt has come to an end."""
         for each in self._knocks:
             each.give_up_if_late()
-        return all(each.problem is not None for each in self._knocks)
+        return all(each.ended for each in self._knocks)
 
     def results(self) -> List[Dict[str, Any]]:
-        """Of each attempt, in their order, its seconds to the connection and its problem."""
-        return [{"seconds": each.seconds, "problem": each.problem} for each in self._knocks]
+        """Of each attempt, in their order, its seconds to the connection, its failure and that in words."""
+        return [{"seconds": each.seconds, "failure": each.failure, "problem": each.problem} for each in self._knocks]
 
 
-def words(code: int) -> str:
-    """An error of `connect` in words."""
-    known = {errno.ECONNREFUSED: "refused", errno.ETIMEDOUT: "timed out"}
-    return known.get(code, f"unreachable: {os.strerror(code)}")
+def classify(code: int) -> Tuple[ConnectFailure, str]:
+    """Return the kind of an error of `connect` on its way, and the same in words."""
+    if code == errno.ECONNREFUSED:
+        return "refused", "refused"
+    if code == errno.ETIMEDOUT:
+        return "timed-out", "timed out"
+    return "unreachable", f"unreachable: {os.strerror(code)}"

@@ -2,8 +2,8 @@
 
 main({"ports": [{"address", "port"}], "password", "answer"}) says {"listening": [{"port"} | {"port", "taken",
 "problem"}]}, in their order. Then it does what it is told on standard input, a line of JSON each: {"try": [{"address",
-"port"}]} → {"tried": [{"seconds", "problem"}]}; {"measure": {"address", "port"}} → {"latency", "bandwidth"}. It ends,
-and its listeners with it, when standard input does, or when its time is over (see the bundle's alarm).
+"port"}]} → {"tried": [{"seconds", "failure", "problem"}]}; {"measure": {"address", "port"}} → {"latency", "bandwidth"}.
+It ends, and its listeners with it, when standard input does, or when its time is over (see the bundle's alarm).
 
 `password` and `answer` are words that only programs of one check know: who doesn't say the one gets no byte, and who
 doesn't say the other is somebody else.

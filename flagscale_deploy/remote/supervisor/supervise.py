@@ -96,13 +96,14 @@ class Supervisor:
             if self._said["in_a_row"] >= self._asked.max:
                 self._end_remains()
                 times = "%d restart%s" % (self._asked.max, "" if self._asked.max == 1 else "s")
-                return self._give_up("%s; gave up after %s" % (ended, times))
+                problem = "%s; gave up after %s" % (ended, times)
+                return self._give_up(problem, line=problem)
             problem = self._prepare(ended)
             if not self._may_go_on:
                 self._say(state="ended")
                 return 0
             if problem:
-                return self._give_up(problem)
+                return self._give_up(problem, line="gave up: %s" % problem)
 
     def _live(self, life: Life) -> int:
         """Start it, and wait for its end: its exit status, or the negative number of the signal that ended it."""
@@ -203,9 +204,10 @@ class Supervisor:
         ours = processes.marked(os.environ.get(proc.MARKER, ""))
         return any(ours(each) and ranks.part(each) == "raylet" for each in proc.scan())
 
-    def _give_up(self, why: str) -> int:
+    def _give_up(self, why: str, line: str) -> int:
+        """Record that it is given up, with a line for the server's log; return the supervisor's exit status."""
         self._say(state="gave up", why=why)
-        self._tell(why if "gave up" in why else "gave up: " + why)
+        self._tell(line)
         return GAVE_UP
 
     def _say(self, **change: Any) -> None:

@@ -118,8 +118,9 @@ def test_an_address_that_is_not_the_hosts_is_told_and_the_others_are_tried(plan:
     foreign = replace(HOSTS[2], node_ip="192.0.2.1")
     with Fleet([*HOSTS[:2], foreign]) as fleet:
         links = try_links(fleet, plan, FACTS)
-    problems = {link.source: link.problem for link in links if link.problem}
-    assert problems == {"gpu03": "not tried: cannot listen on 192.0.2.1: Cannot assign requested address"}
+    problems = {link.source: link.problem for link in links if link.failure == "not-tried"}
+    assert {link.failure for link in links} == {None, "not-tried"}
+    assert problems == {"gpu03": "cannot listen on 192.0.2.1: Cannot assign requested address"}
     assert seen(links, DATA) >= {("gpu01", "gpu02", ""), ("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
 
 
@@ -133,10 +134,8 @@ def test_a_host_that_is_lost_meanwhile_is_a_link_with_a_problem(plan: Plan) -> N
 
     with Fleet(HOSTS, connect=connect) as fleet:
         links = try_links(fleet, plan, FACTS)
-    assert [(link.source, link.problem) for link in links if link.problem] == [
-        ("gpu02", "not tried: no answer in time")
-    ]
-    assert seen(links, DATA) - {("gpu02", "gpu01", "not tried: no answer in time")} == {
+    assert [(link.source, link.problem) for link in links if link.failure] == [("gpu02", "no answer in time")]
+    assert seen(links, DATA) - {("gpu02", "gpu01", "no answer in time")} == {
         ("gpu01", "gpu03", ""),
         ("gpu03", "gpu01", ""),
     }
@@ -224,6 +223,7 @@ def test_refused_and_foreign_listeners_are_told_apart(reach: Program, free_port:
             taken.recv(100)
             taken.sendall(b"HTTP/1.1 400 Bad Request\r\n")
             tried = reach.hear()["tried"]
+    assert [each["failure"] for each in tried] == ["refused", "wrong-peer"]
     assert [each["problem"] for each in tried] == ["refused", "something else answers there"]
 
 
@@ -242,7 +242,7 @@ def test_an_order_may_come_in_pieces(reach: Program) -> None:
     line = json.dumps({"try": [{"address": "127.0.0.1", "port": port}]}).encode() + b"\n"
     for at in range(0, len(line), 7):
         reach._running.send(line[at : at + 7])
-    assert [each["problem"] for each in reach.hear()["tried"]] == [""]
+    assert [each["problem"] for each in reach.hear()["tried"]] == [""]  # and no failure
 
 
 def test_facts_are_not_needed_for_anything_but_the_address() -> None:

@@ -80,7 +80,8 @@ def facts(name: str, **changed: Any) -> Facts:
 def links() -> tuple[Link, ...]:
     """Every host to every other on a port of chance, and all to Ray's on the head."""
     pairs = [(one, other) for one in HOSTS for other in HOSTS if one != other]
-    data = [Link(one, other, f"10.0.0.{int(other[-2:])}", 40000 + int(other[-2:]), "data", seconds=0.0003)
+    data = [Link(one, other, f"10.0.0.{int(other[-2:])}", 40000 + int(other[-2:]), "data",
+                 ephemeral=True, seconds=0.0003)
             for one, other in pairs]  # fmt: skip
     ray = [Link(one, "gpu01", "10.0.0.1", 6379, "Ray's port", seconds=0.0003) for one in HOSTS[1:]]
     return (*data, *ray)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.checks.model import Link, Parsed
 from flagscale_deploy.checks.registry import NAMES, judge
-from flagscale_deploy.errors import RemoteError, UnreachableError
+from flagscale_deploy.errors import NoReplyError, RemoteError, TcpError, UnreachableError
 from flagscale_deploy.facts.model import (
     Facts,
     ForeignRay,
@@ -22,6 +22,7 @@ from flagscale_deploy.facts.model import (
     ModelFiles,
     TlsFile,
 )
+from flagscale_deploy.remote.network_test.connect import ConnectFailure
 from tests.unit.checks.given import CONFIG, HOSTS, PATH, scene
 from tests.unit.plan.given import model, spec
 
@@ -90,7 +91,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("resolver_seconds", "clock", "asked_at"), st.floats()),
 }  # fmt: skip
 ANSWERS = st.fixed_dictionaries({}, optional=PARTS) | st.sampled_from(
-    [UnreachableError("gpu01", "no answer", ""), RemoteError("gpu01", "odd")]
+    [kind("gpu01", "odd") for kind in (UnreachableError, TcpError, RemoteError, NoReplyError)]
 )
 ARGUMENT = TEXT.filter(lambda text: "\0" not in text)  # the planner refuses what no command line can carry
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | ARGUMENT
@@ -98,11 +99,24 @@ FLAG_NAMES = ("max-model-len", "gpu-memory-utilization", "kv-cache-dtype", "quan
               "trust-remote-code", "cpu-offload-gb", "decode-context-parallel-size")  # fmt: skip
 FLAGS = st.fixed_dictionaries({}, optional=dict.fromkeys(FLAG_NAMES, SCALAR))
 NAME = st.sampled_from(HOSTS)
-USES, PROBLEMS = st.sampled_from(["data", "Ray's port"]), st.sampled_from(["", "timed out", "not tried: gone"])
+USES, FAILURES = (
+    st.sampled_from(["data", "Ray's port"]),
+    st.sampled_from([None, *get_args(ConnectFailure), "not-tried"]),
+)
 RATES = st.none() | st.floats(0, 1e10)
 LINKS = st.lists(
     st.builds(
-        Link, NAME, NAME, st.ip_addresses().map(str), st.integers(0, 65535), USES, PROBLEMS, st.floats(0, 9), RATES
+        Link,
+        NAME,
+        NAME,
+        st.ip_addresses().map(str),
+        st.integers(0, 65535),
+        USES,
+        st.booleans(),
+        FAILURES,
+        TEXT,
+        st.floats(0, 9),
+        RATES,
     ),
     max_size=9,
 )

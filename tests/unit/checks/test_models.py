@@ -175,7 +175,7 @@ POINTED = dict.fromkeys(FILES.weights, "is a Git LFS pointer of 134 bytes")
 def test_pointers_of_git_lfs_are_no_weights_and_count_as_what_the_index_says() -> None:
     """As `git clone` leaves a model of 145 GB where Git LFS is not installed."""
     pointers = dict.fromkeys(FILES.weights, 134)
-    given = serving({"tp": 1}, weights=pointers, torn=POINTED, total=145_412_407_296)
+    given = serving({"tp": 1}, weights=pointers, torn=POINTED, pointers=tuple(POINTED), total=145_412_407_296)
     found = complaints(given)
     assert [(each.check, each.host) for each in found] == [("model-weights", "gpu01"), ("model-memory", "gpu01")]
     assert "is a Git LFS pointer of 134 bytes and 34 more" in found[0].found

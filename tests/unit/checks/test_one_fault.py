@@ -13,7 +13,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from flagscale_deploy.checks.model import Parsed, Verdict
 from flagscale_deploy.checks.registry import NAMES
 from flagscale_deploy.config.spec import RestartSpec
-from flagscale_deploy.errors import HostError, HostKeyError, RemoteError, UnreachableError
+from flagscale_deploy.errors import HostError, HostKeyError, NoReplyError, RemoteError, TcpError, UnreachableError
 from flagscale_deploy.facts.model import (
     ForeignRay,
     GpuProcess,
@@ -25,7 +25,7 @@ from flagscale_deploy.facts.model import (
 )
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
-from flagscale_deploy.transport.ssh import connect_error
+from flagscale_deploy.transport.ssh_errors import connect_error
 from tests.unit.checks.given import (
     ASKED,
     FILES,
@@ -81,7 +81,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
     (
         "tcp",
         "failed",
-        UnreachableError("gpu03", "the name x cannot be resolved", "give its `address`"),
+        TcpError("gpu03", "the name x cannot be resolved", "give its `address`"),
         "resolved",
         "address",
     ),
@@ -92,7 +92,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
     (
         "clean-shell",
         "failed",
-        RemoteError("gpu03", "probe: the program ended without an answer"),
+        NoReplyError("gpu03", "probe: the program ended without an answer"),
         "without an answer",
         "",
     ),
@@ -348,7 +348,9 @@ def test_more_gpus_asked_for_than_there_are() -> None:
 
 def test_a_node_ip_that_the_host_does_not_have() -> None:
     hosts = inventory("gpu01", "gpu02", host("gpu03", node_ip="10.9.9.9"), "gpu04")
-    tried = tuple(replace(each, problem="timed out") if each.target == "gpu03" else each for each in links())
+    tried = tuple(
+        replace(each, failure="timed-out", problem="timed out") if each.target == "gpu03" else each for each in links()
+    )
     verdict = only(scene(hosts=hosts, tried=tried))
     assert (verdict.check, verdict.host) == ("node-ip", "gpu03")
     assert verdict.remedy == "correct node_ip in the inventory, or leave it out"

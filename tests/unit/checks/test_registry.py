@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from flagscale_deploy.checks.registry import CHECKS, NAMES, judge, refuse_unskippable
-from flagscale_deploy.errors import InputError, UnreachableError
+from flagscale_deploy.errors import InputError, TcpError
 from tests.unit.checks.given import HOSTS, complaints, facts, scene
 from tests.unit.plan.given import host, inventory, model, spec
 
@@ -57,7 +57,7 @@ def test_one_host_without_gpus_is_no_reason_to_complain() -> None:
 
 
 def test_where_nobody_answers_everything_else_is_skipped() -> None:
-    silent = {name: UnreachableError(name, "no answer from 10.0.0.1 in time", "is it up?") for name in HOSTS}
+    silent = {name: TcpError(name, "no answer from 10.0.0.1 in time", "is it up?") for name in HOSTS}
     verdicts = judge(scene(silent))
     assert {each.check for each in verdicts if each.state == "failed"} == {"tcp"}
     assert {each.check for each in verdicts if each.state == "passed"} == set()

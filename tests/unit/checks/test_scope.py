@@ -9,13 +9,13 @@ import pytest
 
 from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.checks.registry import judge
-from flagscale_deploy.errors import UnreachableError
+from flagscale_deploy.errors import TcpError
 from flagscale_deploy.facts.model import Interface, ModelFiles
 from flagscale_deploy.plan.planner import draft
 from tests.unit.checks.given import ASKED, FILES, HOSTS, PATH, complaints, facts, links, scene
 from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, model, planned, spec
 
-GONE = UnreachableError("gpu04", "no answer from 10.0.0.4 in time", "is the host up?")
+GONE = TcpError("gpu04", "no answer from 10.0.0.4 in time", "is the host up?")
 ON_ONE = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="off")
 """On gpu01 alone."""
 
@@ -153,7 +153,7 @@ def test_the_inventory_says_how_many_gpus_a_host_has_that_did_not_answer() -> No
 
 
 def test_a_head_that_did_not_answer_hides_nothing_of_the_others() -> None:
-    lost = UnreachableError("gpu01", "no answer from 10.0.0.1 in time", "is the host up?")
+    lost = TcpError("gpu01", "no answer from 10.0.0.1 in time", "is the host up?")
     tried = tuple(each for each in links() if "gpu01" not in (each.source, each.target))
     found = verdicts(scene({"gpu01": lost}, tried=tried, parsed={}))
     assert found["data-network"].state == "passed"

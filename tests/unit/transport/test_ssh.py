@@ -24,13 +24,15 @@ from flagscale_deploy.errors import (
     ConnectError,
     HostKeyError,
     RemoteError,
+    TcpError,
     UnreachableError,
 )
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.transport import hostkeys, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
-from flagscale_deploy.transport.ssh import SshConnection, connect_error
+from flagscale_deploy.transport.ssh import SshConnection
+from flagscale_deploy.transport.ssh_errors import connect_error
 from tests.unit.transport.loopback import Server, load_key, new_key
 
 HOST = Host("gpu01", "10.0.0.1", port=2222, user="ubuntu")
@@ -58,21 +60,21 @@ TABLE: dict[type[Exception], tuple[Exception, type[ConnectError], str]] = {
         paramiko.ProxyCommandFailure("ssh -W", "255"), UnreachableError, "255"),
     ssh_exception.NoValidConnectionsError: (
         ssh_exception.NoValidConnectionsError({("10.0.0.1", 2222): ConnectionRefusedError(111, "refused")}),
-        UnreachableError, "cannot connect to 10.0.0.1:2222"),
+        TcpError, "cannot connect to 10.0.0.1:2222"),
     ssh_exception.CouldNotCanonicalize: (
         ssh_exception.CouldNotCanonicalize("gpu01"), UnreachableError, "gpu01"),
     ssh_exception.ConfigParseError: (
         ssh_exception.ConfigParseError("Unparsable line Foo"), UnreachableError, "Unparsable line Foo"),
     ssh_exception.MessageOrderError: (
         ssh_exception.MessageOrderError("order"), UnreachableError, "order"),
-    socket.gaierror: (socket.gaierror(-2, "Name or service not known"), UnreachableError, "cannot be resolved"),
-    TimeoutError: (TimeoutError("timed out"), UnreachableError, "no answer from 10.0.0.1:2222 in time"),
-    ConnectionRefusedError: (ConnectionRefusedError(111, "Connection refused"), UnreachableError, "Connection refused"),
-    ConnectionResetError: (ConnectionResetError(104, "Connection reset by peer"), UnreachableError, "reset"),
-    BrokenPipeError: (BrokenPipeError(32, "Broken pipe"), UnreachableError, "Broken pipe"),
-    PermissionError: (PermissionError(13, "Permission denied", "/k"), UnreachableError, "Permission denied"),
-    FileNotFoundError: (FileNotFoundError(2, "No such file", "/k"), UnreachableError, "No such file"),
-    OSError: (OSError(113, "No route to host"), UnreachableError, "No route to host"),
+    socket.gaierror: (socket.gaierror(-2, "Name or service not known"), TcpError, "cannot be resolved"),
+    TimeoutError: (TimeoutError("timed out"), TcpError, "no answer from 10.0.0.1:2222 in time"),
+    ConnectionRefusedError: (ConnectionRefusedError(111, "Connection refused"), TcpError, "Connection refused"),
+    ConnectionResetError: (ConnectionResetError(104, "Connection reset by peer"), TcpError, "reset"),
+    BrokenPipeError: (BrokenPipeError(32, "Broken pipe"), TcpError, "Broken pipe"),
+    PermissionError: (PermissionError(13, "Permission denied", "/k"), TcpError, "Permission denied"),
+    FileNotFoundError: (FileNotFoundError(2, "No such file", "/k"), TcpError, "No such file"),
+    OSError: (OSError(113, "No route to host"), TcpError, "No route to host"),
     EOFError: (EOFError(), UnreachableError, "EOFError"),
     InvalidTag: (InvalidTag(), UnreachableError, "InvalidTag"),
 }  # fmt: skip
@@ -100,6 +102,21 @@ def test_every_foreign_error_becomes_one_of_ours(kind: type[Exception]) -> None:
     assert ours.exit_code == 3
     assert said in ours.problem
     assert ours.remedy
+
+
+def test_a_connection_that_fails_beneath_ssh_is_told_from_an_ssh_that_fails() -> None:
+    refused_by_a_jump_host = paramiko.ChannelException(2, "Connect failed")
+    assert isinstance(connect_error(HOST, refused_by_a_jump_host), TcpError)
+    kinds = {}
+    for beneath in (ConnectionResetError(104, "reset"), TimeoutError(), EOFError()):
+        try:
+            try:
+                raise beneath
+            except (OSError, EOFError):
+                raise paramiko.SSHException("Error reading SSH protocol banner")  # noqa: B904 (as Paramiko does)
+        except paramiko.SSHException as error:
+            kinds[type(beneath)] = type(connect_error(HOST, error))
+    assert kinds == {ConnectionResetError: TcpError, TimeoutError: UnreachableError, EOFError: UnreachableError}
 
 
 def test_every_one_of_them_is_caught_where_we_connect() -> None:

@@ -114,6 +114,7 @@ def test_a_pointer_in_place_of_another_format_is_told_as_well(model: Path) -> No
     (model / "pytorch_model.bin").write_bytes(POINTER)
     (model / "tf.bin").write_bytes(b"w" * 100)
     assert list(look(model).torn) == ["pytorch_model.bin"]
+    assert list(look(model).pointers) == ["pytorch_model.bin"]
 
 
 def test_a_template_in_a_file_of_its_own_or_none(model: Path) -> None:
@@ -159,8 +160,8 @@ def test_what_is_wrong_is_told_and_nothing_else(model: Path, breaking: Callable[
     breaking(model)
     found = look(model)
     assert found.problem.startswith(problem)
-    assert found == ModelFiles(str(model), found.problem, indexed=found.indexed)
-    assert list(found.indexed) == []
+    assert found == ModelFiles(str(model), found.problem, indexed=found.indexed, pointers=found.pointers)
+    assert list(found.indexed) == list(found.pointers) == []
 
 
 def test_a_format_that_has_no_config_json_is_no_problem(model: Path) -> None:
