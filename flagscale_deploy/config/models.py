@@ -54,8 +54,7 @@ def build_models(
     options = {name: model or ModelOptions() for name, model in (deploy.models or {}).items()}
     names = [entry.name for entry in entries]
     for unknown in options.keys() - set(names) if entries else ():
-        home = "serve" if entries[0].path[-1].isdecimal() else entries[0].path[-2]
-        faults.add((*set_in["models"], unknown), "unknown model", f"{home} has: {', '.join(names)}")
+        faults.add((*set_in["models"], unknown), "unknown model", f"{_home(entries[0])} has: {', '.join(names)}")
     ports = (cli.port, deploy.port, deploy.service.port if deploy.service else None)
     models = []
     for entry in entries:
@@ -69,6 +68,12 @@ def remote_options(deploy: Deploy) -> dict[str, Tree]:
     """Return the options of `ray.remote` by the name of the task or actor, as `deploy.models` has them."""
     models = {name: options for name, options in (deploy.models or {}).items() if options is not None}
     return {name: options.model_dump(exclude_none=True, exclude=_OURS) for name, options in models.items()}
+
+
+def _home(entry: Entry) -> str:
+    """Return the key that holds the models; that of the oldest form is the one model itself."""
+    *above, last = entry.path
+    return "serve" if last.isdecimal() else above[-1] if above else last
 
 
 def _build(entry: Entry, options: ModelOptions, paths: Mapping[str, Path], places: Places) -> Checked[ModelSpec]:

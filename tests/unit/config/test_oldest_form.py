@@ -76,6 +76,10 @@ FAULTS = {
         "model_args: {m: {model: /m}}\ndeploy: {instance: [{name: m}]}",
         "qwen.yaml: deploy.instance: belongs to the form with llm:",
     ),
+    "options of another model": (
+        "llm: {model-tag: /m}\ndeploy: {models: {other: {num_gpus: 1}}}",
+        "qwen.yaml: deploy.models.other: unknown model\n    → llm has: llm",
+    ),
     "under serve and not": (
         "serve: {model_args: {m: {model: /m}}}\nllm: {model-tag: /m}",
         "qwen.yaml: llm: the models are under serve",
