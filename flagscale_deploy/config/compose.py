@@ -97,7 +97,7 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
         raise InputError.at(
             place,
             f"neither {file} nor its folder {folder} is there",
-            "make that folder, or take the entry off defaults",
+            "make that folder, or remove the entry from defaults",
         )
     names = [other.stem for other in folder.glob("*.yaml") if other != path]
     remedy = f"{suggest(name, names)} (in {folder})" if names else f"{folder} holds no YAML file"
@@ -136,7 +136,7 @@ def _mounted(
 ) -> Tree:
     """Return a group file's values under the keys of its group."""
     if file.resolve() in above:
-        raise InputError.at(f"{file}: defaults", "includes itself", "take the entry off this list")
+        raise InputError.at(f"{file}: defaults", "includes itself", "remove the entry from this list")
     value = read_yaml(file)
     keys = _package(group) if group else ()
     if isinstance(value, dict):

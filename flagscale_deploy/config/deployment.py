@@ -78,7 +78,7 @@ def read_restart(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RestartS
     if spec.first > spec.ceiling:
         if backoff.max is not None:
             problem = f"{spec.first:g} s is more than the longest wait, {spec.ceiling:g} s"
-            faults.add((*set_in["restart"], "backoff", "first"), problem, "make max the larger one")
+            faults.add((*set_in["restart"], "backoff", "first"), problem, "set a larger max")
         spec = replace(spec, ceiling=spec.first)
     return spec, faults
 

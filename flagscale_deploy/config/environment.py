@@ -29,7 +29,7 @@ def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
             faults.add(where, "is not the name of a variable", "letters, digits and _, no digit first")
         elif isinstance(value, (dict, list)):
             kind = "a list" if isinstance(value, list) else "a mapping"
-            faults.add(where, f"is {kind}", "write the text that the variable shall hold, such as 0,1,2,3")
+            faults.add(where, f"is {kind}", "write the variable's value as text, such as 0,1,2,3")
         elif value is not None and is_secret_name(name) and not isinstance(value, bool):
             secret[name] = Secret(str(value))
         elif value is not None:
@@ -42,7 +42,7 @@ def take_secrets(names: Sequence[str], path: Path, environ: Mapping[str, str]) -
     faults = KeyFaults()
     for name in names:
         if not environ.get(name):
-            faults.add(path, f"{name} is not set in your environment", f"export {name}=…, or take it off the list")
+            faults.add(path, f"{name} is not set in your environment", f"export {name}=…, or remove it from the list")
     return {name: Secret(environ[name]) for name in names if environ.get(name)}, faults
 
 
@@ -92,5 +92,5 @@ def read_environment(
     for variables, path in [*sources, *((entry.secret_env, entry.path) for entry in entries)]:
         for variable, secret in variables.items():
             if secret_env.setdefault(variable, secret) != secret or variable in env:
-                faults.add(path, f"sets {variable} to another value than a place before", "set it in one place")
+                faults.add(path, f"sets {variable} to another value than an earlier place", "set it in one place")
     return (env, secret_env), faults

@@ -105,7 +105,7 @@ def _resolved(value: Value, parent: DictConfig | ListConfig, key: Any, path: Pat
             faults.take(_resolved(item, parent[key], index, (*path, str(index)))) for index, item in enumerate(value)
         ], faults
     if value == _MISSING:
-        faults.add(path, "has to be given (???)", f"add {'.'.join(path)}=… to the command line")
+        faults.add(path, "has no value (???)", f"add {'.'.join(path)}=… to the command line")
     elif isinstance(value, str) and "${" in value:
         try:
             node = parent[key]

@@ -28,7 +28,9 @@ def apply_cli_args(entries: Sequence[Entry], cli: CliArgs) -> Checked[list[Entry
     """
     faults = KeyFaults()
     if cli.model_path and len(entries) > 1:
-        faults.add((*CLI_ARGS, "model_path"), f"is one path for {len(entries)} models", "set it where each model is")
+        faults.add(
+            (*CLI_ARGS, "model_path"), f"is one path, but there are {len(entries)} models", "set it where each model is"
+        )
     path = (*CLI_ARGS, "engine_args")
     flags = faults.take(read_flags(faults.take(_mapping(cli.engine_args, path)), path))
     model = faults.take(take_model(flags, _MODEL, path)) if flags.keys() & {*_MODEL} else ""

@@ -162,7 +162,7 @@ def _remove(tree: Tree, override: Override) -> None:
                 del node[int(key)]
             removed = True
     if not removed:
-        raise _NotApplicableError("there is nothing to remove", "take it off the command line")
+        raise _NotApplicableError("there is nothing to remove", "remove it from the command line")
 
 
 def _find(tree: Tree, path: Path) -> tuple[Tree | list[Value], str | int] | None:

@@ -44,7 +44,7 @@ def read_host_engine_args(nodes: Mapping[str, NodeArgs | None], path: Path) -> C
         flags = faults.take(read_flags(args, where))
         for key in args:
             if flag_name(key) in _SHARED:
-                faults.add((*where, key), "is one for all hosts", "set it where the model is")
+                faults.add((*where, key), "must be the same on all hosts", "set it where the model is")
         if flags:
             by_host[host] = flags
     return by_host, faults

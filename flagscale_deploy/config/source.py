@@ -114,7 +114,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
 
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise ContentError(node, "a key has to be a word", "put {{ … }} in quotes; a key is one word")
+        raise ContentError(node, "a key must be a single word", "put {{ … }} in quotes; a key is one word")
     return _text(node)
 
 

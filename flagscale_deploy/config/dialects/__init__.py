@@ -29,7 +29,7 @@ def read_entries(tree: Tree) -> Checked[list[Entry]]:
     body, path = read_body(tree)
     if path:
         for key in tree.keys() & {*MODEL_ROOTS}:
-            faults.add((key,), "the models are under serve: already", "keep one of the two")
+            faults.add((key,), "the models are already under serve:", "keep one of the two")
     if isinstance(body, list):
         return faults.take(list_form.read(body, path)), faults
     if not isinstance(body, dict):
@@ -54,7 +54,7 @@ def _read_models(body: Tree, path: Path) -> Checked[list[Entry]]:
     faults = KeyFaults()
     roots = [root for root in MODEL_ROOTS if root in body]
     if len(roots) > 1:
-        faults.add((*path, roots[1]), f"the models are under {roots[0]}: already", "keep one of the two")
+        faults.add((*path, roots[1]), f"the models are already under {roots[0]}:", "keep one of the two")
     deploy = body.get("deploy")
     instances = deploy.get("instance") if isinstance(deploy, dict) else None
     root = roots[0] if roots else "model_args"

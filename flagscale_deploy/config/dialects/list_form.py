@@ -22,7 +22,7 @@ def read(items: list[Value], path: Path) -> Checked[list[Entry]]:
     for index, item in enumerate(items):
         entry = faults.take(_read_entry(item, (*path, str(index))))
         if entry is not None and entry.name in entries:
-            problem = f"the serve_id {entry.name} is taken by an entry before"
+            problem = f"the serve_id {entry.name} is already used by an earlier entry"
             faults.add(entry.path, problem, "give each entry a serve_id of its own")
         elif entry is not None:
             entries[entry.name] = entry

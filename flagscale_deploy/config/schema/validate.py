@@ -24,7 +24,7 @@ _EXPECTED = {
     **dict.fromkeys(("float_type", "float_parsing", "finite_number"), _NUMBER),
     **dict.fromkeys(("bool_type", "bool_parsing"), ("expected true or false", "write one of the two")),
     "list_type": ("expected a list", "as in [a, b]"),
-    "string_type": ("expected text", "put it in quotes, if it is one"),
+    "string_type": ("expected text", "put it in quotes if it is text"),
     "string_pattern_mismatch": ("expected the name of a variable", "letters, digits and _, no digit first"),
 }
 

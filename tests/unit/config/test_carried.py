@@ -173,7 +173,7 @@ FAULTS = {
     ),
     "a size there": (
         experiment("node_args: {h: {engine_args: {tp: 2}}}"),
-        "experiment.node_args.h.engine_args.tp: is one for",
+        "experiment.node_args.h.engine_args.tp: must be the same on all hosts",
     ),
     "a key there": (experiment("node_args: {h: {engine_arg: {}}}"), "experiment.node_args.h.engine_arg: unknown key"),
     "nnodes": (experiment("runner: {nnodes: x}"), "experiment.runner.nnodes: 'x': expected a whole number"),
@@ -191,7 +191,7 @@ FAULTS = {
     ),
     "one path for two": (
         "model_args: {a: {model: /a}, b: {model: /b}}\nexperiment: {runner: {cli_args: {model_path: /c}}}",
-        "experiment.runner.cli_args.model_path: is one path for 2 models",
+        "experiment.runner.cli_args.model_path: is one path, but there are 2 models",
     ),
     "service": (deploy("service: {prot: 1}"), "deploy.service.prot: unknown key\n    → did you mean port?"),
 }

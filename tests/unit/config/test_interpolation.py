@@ -60,7 +60,7 @@ FAULTS = {
     "exp_dir: ${experiment.exp_dir}": "Recursive interpolation detected",
     "exp_dir: ${now:%Y}": "Unsupported interpolation type now",
     "exp_dir: '${oc.env:'": "holds a ${…} that cannot be read",
-    "exp_dir: ???": "has to be given (???)\n    → add experiment.exp_dir=… to the command line",
+    "exp_dir: ???": "has no value (???)\n    → add experiment.exp_dir=… to the command line",
 }
 
 

@@ -54,7 +54,7 @@ FAULTS = {
     ),
     "no id": (LISTED.replace("serve_id: vllm_model\n  ", ""), "qwen.yaml: 0: has no serve_id"),
     "no model": (LISTED.replace("model:", "modl:"), "qwen.yaml: 0.engine_args: has no model"),
-    "one id twice": (f"{LISTED}{LISTED}", "qwen.yaml: 1: the serve_id vllm_model is taken"),
+    "one id twice": (f"{LISTED}{LISTED}", "qwen.yaml: 1: the serve_id vllm_model is already used by an earlier entry"),
     "no entries": ("[]", "qwen.yaml: has no models"),
     "no mapping": ("- x", "qwen.yaml: 0: is not a mapping"),
     "arguments that are a list": (
@@ -71,7 +71,7 @@ FAULTS = {
     ),
     "models in two places": (
         f"serve: [{{serve_id: m, engine_args: {{model: /m}}}}]\n{SEED.partition('deploy')[0]}",
-        "qwen.yaml: model_args: the models are under serve",
+        "qwen.yaml: model_args: the models are already under serve",
     ),
     "serve is a word": ("serve: x", "qwen.yaml: serve: has no models"),
 }

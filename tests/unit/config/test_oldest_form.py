@@ -60,7 +60,7 @@ def test_switches_of_that_time_are_known_wherever_they_stand(tmp_path: Path, swi
 FAULTS = {
     "two roots": (
         "llm: {model-tag: /m}\nmodel_args: {m: {model: /m}}",
-        "qwen.yaml: llm: the models are under model_args",
+        "qwen.yaml: llm: the models are already under model_args",
     ),
     "no mapping": ("llm: /models/mine", "qwen.yaml: llm: is not a mapping"),
     "no model": ("llm: {port: 1}", "qwen.yaml: llm: has no model-tag"),
@@ -82,7 +82,7 @@ FAULTS = {
     ),
     "under serve and not": (
         "serve: {model_args: {m: {model: /m}}}\nllm: {model-tag: /m}",
-        "qwen.yaml: llm: the models are under serve",
+        "qwen.yaml: llm: the models are already under serve",
     ),
 }
 

@@ -61,7 +61,7 @@ def test_a_secret_set_differently_in_two_places_is_a_fault(tmp_path: Path) -> No
     text = f"model_args: {{a: {{model: /a, api-key: {KEY}}}, b: {{model: /b, api-key: {KEY}}}}}"
     assert load(text, folder=tmp_path).secret_env == {"VLLM_API_KEY": Secret(KEY)}
     (fault,) = faults(text.replace(f"/b, api-key: {KEY}", "/b, api-key: other"), folder=tmp_path)
-    assert fault.startswith("qwen.yaml: model_args.b: sets VLLM_API_KEY to another value than a place before")
+    assert fault.startswith("qwen.yaml: model_args.b: sets VLLM_API_KEY to another value than an earlier place")
 
 
 def test_several_keys_at_once_are_a_fault_that_shows_none(tmp_path: Path) -> None:

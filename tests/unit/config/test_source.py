@@ -104,7 +104,7 @@ FAULTY = {
     "Python object": ("a: !!python/object:os.system x", "f.yaml:1:4: could not determine"),
     "wrong tag": ("a: !!int x", "f.yaml:1:4: 'x' is not of type int"),
     "two documents": ("a: 1\n---\nb: 2\n", "f.yaml:2:1: "),
-    "list as key": ("? [a]\n: 1", "f.yaml:1:3: a key has to be a word"),
+    "list as key": ("? [a]\n: 1", "f.yaml:1:3: a key must be a single word"),
     "NUL": ('a: ["\\0"]', "f.yaml:1:5: a NUL byte"),
     "half a character": ('a: "\\ud83d"', "f.yaml:1:4: half a character"),
     "control character": ("a: \x01", "f.yaml:1:4: this is not YAML: special characters"),
