@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.remote import engine
+from flagscale_deploy.remote.system.files import make_private_directory, write_atomically
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
 
@@ -63,9 +63,9 @@ class Cache:
         if self.directory is None or not keys:
             return
         with contextlib.suppress(OSError):
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_directory(self.directory)
             for key in keys:
-                _write(self.directory / f"{key}.json", json.dumps({"good": key}))
+                write_atomically(self.directory / f"{key}.json", json.dumps({"good": key}))
             for path in self.directory.iterdir():
                 if time.time() - path.stat().st_mtime > KEPT_SECONDS:
                     path.unlink()
@@ -154,11 +154,3 @@ def _parsed(answer: Mapping[str, Any], known: tuple[str, ...]) -> Parsed:
 
 def _program() -> str:
     return Path(engine.__file__).with_name("vllm_parser.py").read_text(encoding="utf-8")
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that appears whole, for its owner alone."""
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent)  # mode 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(fresh, path)

@@ -60,9 +60,8 @@ def try_links(
     hosts = [name for name in (plan.working if plan else fleet.hosts) if name in facts]
     if len(hosts) < 2:
         return ()
-    words = {"password": secrets.token_hex(16), "answer": secrets.token_hex(16)}
     with ExitStack() as stack:
-        trial = Trial(fleet, hosts, list(_doors(fleet, plan, facts, hosts)), words, timeout, stack)
+        trial = Trial(fleet, hosts, list(_doors(fleet, plan, facts, hosts)), timeout, stack)
         links = trial.connect(plan.head if plan else hosts[0])
         if measure:
             links = trial.measure(links)
@@ -101,11 +100,11 @@ class Trial:
         fleet: Fleet,
         hosts: Sequence[str],
         doors: Sequence[Door],
-        words: Mapping[str, str],
         timeout: float,
         stack: ExitStack,
     ) -> None:
-        self._fleet, self._hosts, self._doors, self._words = fleet, hosts, doors, words
+        self._fleet, self._hosts, self._doors = fleet, hosts, doors
+        self._token = secrets.token_hex(32)
         self._timeout, self._stack = timeout, stack
         self.programs: dict[str, Program] = {}
 
@@ -154,7 +153,7 @@ class Trial:
     def _listen(self, name: str) -> list[Door]:
         """Start the program on a host; its doors with the ports they have, without those of ports that are taken."""
         doors = [door for door in self._doors if door.host == name]
-        args = {**self._words, "ports": [{"address": door.address, "port": door.port} for door in doors]}
+        args = {"token": self._token, "ports": [{"address": door.address, "port": door.port} for door in doors]}
         connection = self._fleet.connection(name)
         program = Program(connection, "network_test", args, timeout=self._timeout, cancelled=self._fleet.cancelled)
         self.programs[name] = self._stack.enter_context(program)

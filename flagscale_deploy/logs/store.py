@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from flagscale_deploy.remote.logs.sparse import digest
+from flagscale_deploy.remote.system.files import make_private_directory
 
 CUT_FILES = b".cut.json"
 """Lists the files that lack their middle (`max_size`), and after which byte: collecting cannot continue them."""
@@ -36,9 +37,7 @@ class Store:
     """The folder of one host. Folders have mode 0700, files 0600. Raises OSError where the disk fails."""
 
     def __init__(self, folder: Path) -> None:
-        for path in (*reversed(folder.parents), folder):
-            if not path.exists():
-                path.mkdir(mode=0o700, exist_ok=True)
+        make_private_directory(folder)
         self._top = os.open(folder, FOLDER)
         self._cut: dict[str, int] = self._read_cut()
         self._kept: dict[bytes, bytes] = {}

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.remote.system.files import make_private_directory
 
 
 def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None:
@@ -14,10 +15,7 @@ def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None
     Raises InputError where that is not possible.
     """
     try:
-        for parent in reversed(path.parents):  # `mkdir(parents=True)` would ignore the mode
-            if not parent.is_dir():
-                parent.mkdir(mode=0o700, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=not fresh)
+        make_private_directory(path, fresh=fresh)
     except OSError as error:
         raise InputError.at(str(path), f"cannot be made: {error.strerror}", remedy) from error
 

@@ -15,6 +15,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from flagscale_deploy.errors import HostKeyError
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
+from flagscale_deploy.remote.system.files import make_private_directory
 from flagscale_deploy.support.shell import quote
 
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -194,7 +195,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 def _append(path: Path, line: str) -> None:
     with _writing:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_directory(path.parent)
         with path.open("a+", encoding="utf-8") as file:
             file.seek(0)
             known = file.read()

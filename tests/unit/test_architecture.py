@@ -13,8 +13,8 @@ from tests.unit.sources import ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 
 FLOORS = (
-    ("errors", "events", "remote", "remote.network_test", "remote.system", "secrets", "serve"),
-    ("facts", "remote.deployment", "remote.push", "support"),
+    ("errors", "events", "remote", "remote.system", "secrets", "serve"),
+    ("facts", "remote.deployment", "remote.network_test", "remote.push", "support"),
     ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
     ("config", "logs"),

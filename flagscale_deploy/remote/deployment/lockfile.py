@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from flagscale_deploy.remote.deployment import record, state
-from flagscale_deploy.remote.system import proc
+from flagscale_deploy.remote.deployment import record
+from flagscale_deploy.remote.system import files, proc
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -44,7 +44,7 @@ def take(path: Path) -> Optional[int]:
     Raises UnusableError where no file can be made or locked there.
     """
     try:
-        state.make(path.parent)
+        files.make_private_directory(path.parent)
         descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UnusableError("%s: %s" % (error.filename or path, error.strerror)) from None

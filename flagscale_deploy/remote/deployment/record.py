@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from flagscale_deploy.remote.deployment import state
+from flagscale_deploy.remote.system import files
 
 Record = Dict[str, Any]
 
@@ -54,8 +55,5 @@ def update(deployment: str, host: str, change: Callable[[Record], None]) -> Reco
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = read(deployment, host) or {}
         change(record)
-        fresh = directory / "record.json.new"
-        with os.fdopen(os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(json.dumps(record, indent=1))
-        os.replace(str(fresh), str(directory / "record.json"))
+        files.write_atomically(directory / "record.json", json.dumps(record, indent=1))
     return record

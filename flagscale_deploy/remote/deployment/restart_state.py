@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict, Iterable, Optional
 
 from flagscale_deploy.remote.deployment import state
+from flagscale_deploy.remote.system import files
 
 NAME = "restart"
 LICENCE, WORD = ".ready", "stop"
@@ -33,7 +33,7 @@ class Files:
     def permit(self) -> None:
         """The server was ready: from now on it may be restarted."""
         if not self.forbidden:
-            self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_private_directory(self._run)
             (self._run / (self._stem + LICENCE)).touch(0o600)
 
     @property
@@ -48,10 +48,8 @@ class Files:
 
     def write(self, content: Dict[str, Any]) -> None:
         """Say how it stands, whole or not at all. Raises OSError."""
-        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._said.with_suffix(".new")
-        fresh.write_text(json.dumps(content))
-        os.replace(str(fresh), str(self._said))
+        files.make_private_directory(self._run)
+        files.write_atomically(self._said, json.dumps(content))
 
     def read(self) -> Optional[Dict[str, Any]]:
         """How it stands; None where no supervisor has said anything."""
@@ -85,5 +83,5 @@ def forbid(deployment: str, host: str, run_ids: Iterable[str]) -> None:
             run = directory / NAME / state.file_name(run_id)
             for licence in run.glob("*" + LICENCE):
                 licence.unlink()
-            run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_private_directory(run)
             (run / WORD).touch(0o600)

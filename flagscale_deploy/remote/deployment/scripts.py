@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory, state
-from flagscale_deploy.remote.system import oom, proc
+from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory
+from flagscale_deploy.remote.system import files, oom, proc
 from flagscale_deploy.remote.system.proc import start_ticks
 
 SETTLE_SECONDS = 0.2
@@ -16,15 +16,9 @@ SETTLE_SECONDS = 0.2
 
 
 def put(path: Path, text: str, mode: int) -> None:
-    """Write a file that has its mode from the start, and appears whole. Surrogates are bytes that are no UTF-8."""
-    state.make(path.parent)
-    fresh = path.with_name(path.name + ".new")
-    if fresh.exists():
-        fresh.unlink()
-    descriptor = os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)
-    os.replace(str(fresh), str(path))
+    """Write a file, and make its directory where there is none."""
+    files.make_private_directory(path.parent)
+    files.write_atomically(path, text, mode)
 
 
 def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:

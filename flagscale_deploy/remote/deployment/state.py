@@ -19,13 +19,6 @@ def directory(deployment: str, host: str) -> Path:
     return root() / file_name(deployment) / file_name(host)
 
 
-def make(path: Path) -> None:
-    """Make a directory and those above it that are missing, for our own user alone whatever the umask is."""
-    for each in (*reversed(path.parents), path):
-        if not each.is_dir():
-            each.mkdir(mode=0o700, exist_ok=True)
-
-
 def every_record() -> List[Path]:
     """The record of every deployment under any name of a host: this machine's, or of others that share the home."""
     return sorted(root().glob("*/*/record.json"))

@@ -1,4 +1,4 @@
-"""Tries connections to many addresses at once, and says of each how long it took or what was wrong."""
+"""Connect to many addresses at once, and measure how long that takes or classify why it fails."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import socket
 import time
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
 
-from flagscale_deploy.remote.network_test.listener import TRY, family, receive
+from flagscale_deploy.remote.handshake import Handshake, family
+from flagscale_deploy.remote.network_test.listener import receive_available
 
 CONNECT_SECONDS = 2.0
 """A first packet that is lost is sent again after 1 s (RFC 6298): what takes longer is dropped on its way."""
-ANSWER_SECONDS = 5.0
-"""What has connected may be slow to answer: the program on the other side shares a busy machine."""
-STRANGER = "something else answers there"
+REPLY_SECONDS = 5.0
+"""A peer that was reached may be slow to reply: its program shares a busy machine."""
 ConnectFailure = Literal["no-route", "refused", "timed-out", "unreachable", "wrong-peer"]
 """no-route: this host's own kernel sent nothing. unreachable: a router or a firewall on the way said so."""
+WRONG_PEER = "something else answers there"
 
 
-class Knock:
-    """One attempt. Once it has ended `failure` is its kind and `problem` the same in words; None and "" if the right
-    program has answered."""
+class Attempt:
+    """One attempt. Once it has ended, `failure` is its kind and `problem` the same in words.
 
-    def __init__(self, selector: selectors.BaseSelector, address: str, port: int, password: str, answer: str) -> None:
-        self._selector, self._password, self._answer = selector, password.encode(), answer.encode()
-        self._heard = b""
+    They are None and "" where an authenticated peer has replied; `seconds` is then how long the connection took.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, address: str, port: int, token: bytes) -> None:
+        self._selector = selector
+        self._handshake = Handshake(token, is_client=True)
         self._connected = False
-        self.began = time.monotonic()
+        self._began = time.monotonic()
         self.seconds = 0.0
         self.ended = False
         self.failure: Optional[ConnectFailure] = None
@@ -40,39 +43,43 @@ class Knock:
             self._socket.close()
             self.ended, self.failure, self.problem = True, "no-route", os.strerror(code)
         else:
-            selector.register(self._socket, selectors.EVENT_WRITE, self._reached)
+            selector.register(self._socket, selectors.EVENT_WRITE, self._start)
 
-    def give_up_if_late(self) -> None:
+    def end_if_late(self) -> None:
         """End the attempt if its time is over."""
-        if self.ended or time.monotonic() - self.began <= (ANSWER_SECONDS if self._connected else CONNECT_SECONDS):
+        if self.ended or time.monotonic() - self._began <= (REPLY_SECONDS if self._connected else CONNECT_SECONDS):
             return
         if self._connected:
-            self._end("wrong-peer", f"{STRANGER}, and says nothing")
+            self._end("wrong-peer", f"{WRONG_PEER}, and sends nothing")
         else:
             self._end("timed-out", "timed out")
 
-    def _reached(self) -> None:
+    def _start(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._end(*classify(code))
             return
-        self._connected, self.seconds = True, time.monotonic() - self.began
+        self._connected, self.seconds = True, time.monotonic() - self._began
         try:
-            self._socket.send(TRY + self._password)
+            self._socket.send(self._handshake.start())
         except OSError:
-            self._end("wrong-peer", STRANGER)
+            self._end("wrong-peer", WRONG_PEER)
             return
-        self._selector.modify(self._socket, selectors.EVENT_READ, self._listen)
+        self._selector.modify(self._socket, selectors.EVENT_READ, self._receive)
 
-    def _listen(self) -> None:
-        heard = receive(self._socket, len(self._answer) - len(self._heard))
-        if heard is None:
+    def _receive(self) -> None:
+        data = receive_available(self._socket, self._handshake.missing)
+        if data is None:
             return
-        self._heard += heard
-        if self._heard == self._answer:
+        try:
+            if not data:
+                raise ConnectionError
+            self._socket.send(self._handshake.receive(data))
+        except OSError:
+            self._end("wrong-peer", WRONG_PEER)
+            return
+        if not self._handshake.missing:
             self._end()
-        elif not heard or not self._answer.startswith(self._heard):
-            self._end("wrong-peer", STRANGER)
 
     def _end(self, failure: Optional[ConnectFailure] = None, problem: str = "") -> None:
         self._selector.unregister(self._socket)
@@ -80,23 +87,24 @@ class Knock:
         self.ended, self.failure, self.problem = True, failure, problem
 
 
-class Round:
+class Attempts:
     """Attempts that are made together."""
 
-    def __init__(
-        self, selector: selectors.BaseSelector, peers: Sequence[Mapping[str, Any]], password: str, answer: str
-    ) -> None:
-        self._knocks = [Knock(selector, each["address"], each["port"], password, answer) for each in peers]
+    def __init__(self, selector: selectors.BaseSelector, peers: Sequence[Mapping[str, Any]], token: bytes) -> None:
+        self._attempts = [Attempt(selector, peer["address"], peer["port"], token) for peer in peers]
 
     def over(self) -> bool:
-        """Whether every attempt has come to an end."""
-        for each in self._knocks:
-            each.give_up_if_late()
-        return all(each.ended for each in self._knocks)
+        """Return whether every attempt has ended."""
+        for attempt in self._attempts:
+            attempt.end_if_late()
+        return all(attempt.ended for attempt in self._attempts)
 
     def results(self) -> List[Dict[str, Any]]:
-        """Of each attempt, in their order, its seconds to the connection, its failure and that in words."""
-        return [{"seconds": each.seconds, "failure": each.failure, "problem": each.problem} for each in self._knocks]
+        """Return, of each attempt in their order, its seconds to the connection, its failure, and that in words."""
+        return [
+            {"seconds": attempt.seconds, "failure": attempt.failure, "problem": attempt.problem}
+            for attempt in self._attempts
+        ]
 
 
 def classify(code: int) -> Tuple[ConnectFailure, str]:

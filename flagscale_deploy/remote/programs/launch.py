@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional
 
 from flagscale_deploy.remote.deployment import record, state
 from flagscale_deploy.remote.deployment.scripts import SETTLE_SECONDS, begin, make_temporary_directory, put, start
+from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.proc import start_ticks
 from flagscale_deploy.remote.wire import lifeline_lost, say
 
@@ -27,7 +28,7 @@ def main(args: Dict[str, Any]) -> None:
     if known.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
         raise RuntimeError("run %s of %s has taken this one's place" % (known["run_id"], args["deployment"]))
     for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-        state.make(each)
+        files.make_private_directory(each)
     for name, (text, mode) in args["files"].items():
         put(directory / name, text, int(mode, 8))
     record.update(args["deployment"], args["host"], lambda known: begin(known, args))

@@ -72,7 +72,7 @@ def keep(descriptor: int, known: Dict[str, Any], directory: Path, beat: float, l
             say(displaced=displacer(directory))
             return
         if ready:
-            if os.read(0, 65536) == b"":
+            if lifeline_lost():
                 return
             heard = time.monotonic()
             write(descriptor, known)

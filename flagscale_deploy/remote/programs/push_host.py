@@ -30,7 +30,7 @@ from flagscale_deploy.remote.push.fetch import Fetcher
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.orders import Counter, Orders, tell
 from flagscale_deploy.remote.push.place import root_of
-from flagscale_deploy.remote.push.serve import Listener
+from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.system import network
 
@@ -52,7 +52,7 @@ class Receiver:
     def __init__(self, args: Dict[str, Any]) -> None:
         self._args, self._token = args, bytes.fromhex(args["token"])
         self._store: Optional[Store] = None
-        self._listener: Optional[Listener] = None
+        self._listener: Optional[PieceServer] = None
         self._fetcher: Optional[Fetcher] = None
         self._feeding: Dict[int, Intake] = {}
         self._received = Counter("received")
@@ -107,7 +107,7 @@ class Receiver:
     def _listen(self, address: str) -> None:
         self._fetcher = Fetcher(self._tree, self._token, tell, self._broken, self._received)
         try:
-            self._listener = Listener(address, self._token, self._tree.piece, self._tree.open_to_read)
+            self._listener = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read)
         except OSError as error:
             tell(refused=str(error))
         else:

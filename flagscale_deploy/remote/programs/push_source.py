@@ -20,7 +20,7 @@ from typing import Any, Mapping, Optional
 
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.orders import Counter, Orders, tell
-from flagscale_deploy.remote.push.serve import Listener
+from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.system import network
 
@@ -37,7 +37,7 @@ class _Sender:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         self._args = args
-        self._listener: Optional[Listener] = None
+        self._listener: Optional[PieceServer] = None
         self._orders = Orders(self._close, lambda order: "alive" in order)
 
     def work(self) -> None:
@@ -66,7 +66,7 @@ class _Sender:
             tell(digests=[hashes.to_text(each) for each in digests])
         elif "listen" in order:
             token = bytes.fromhex(self._args["token"])
-            self._listener = Listener(order["listen"], token, source.piece, source.open)
+            self._listener = PieceServer(order["listen"], token, source.piece, source.open)
             tell(port=self._listener.port)
         elif "read" in order:
             data = source.read(order["file"], order["offset"], order["length"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 from flagscale_deploy.remote.deployment import lockfile, processes, ray_temp, record, restart_state, scripts, state
-from flagscale_deploy.remote.system import ports, proc
+from flagscale_deploy.remote.system import files, ports, proc
 from flagscale_deploy.remote.wire import say
 
 WAIT_SECONDS = 20.0
@@ -33,7 +33,7 @@ def main(args: Dict[str, Any]) -> None:
         found = list(conflicts(args))
         if not found:
             for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-                state.make(each)
+                files.make_private_directory(each)
             for name in ("app", restart_state.NAME):  # of an earlier run: a program's files, what was restarted
                 shutil.rmtree(str(directory / name), ignore_errors=True)
             forget_all_but_last(args)

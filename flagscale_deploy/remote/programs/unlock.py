@@ -12,14 +12,13 @@ A program is ended only while it is the very one that the kernel names as the ho
 
 import contextlib
 import json
-import os
 import signal
 import time
 from pathlib import Path
 from typing import Any, Dict
 
 from flagscale_deploy.remote.deployment import leftovers, lockfile, state
-from flagscale_deploy.remote.system import proc
+from flagscale_deploy.remote.system import files, proc
 from flagscale_deploy.remote.wire import say
 
 GRACE_SECONDS = 3.0
@@ -63,9 +62,7 @@ def free(directory: Path) -> bool:
 def end(process: proc.Process, directory: Path, by: Dict[str, Any]) -> None:
     """End this very process: asked first, so that it can say why, then forced."""
     note = directory / "unlocked.json"
-    descriptor = os.open(str(note), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(by, file)
+    files.write_atomically(note, json.dumps(by))
     for number in (signal.SIGTERM, signal.SIGKILL):
         if proc.send(process, number) == "refused":
             break

@@ -9,11 +9,11 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
-from flagscale_deploy.remote.network_test.listener import family
+from flagscale_deploy.remote.handshake import authenticate, family, receive
 from flagscale_deploy.remote.push.hashes import Told
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
-from flagscale_deploy.remote.push.wire import ANSWERED, ASKED, THERE, introduce, receive
+from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
@@ -81,9 +81,9 @@ class Fetcher:
         try:
             with Intake(self._store, number) as intake:
                 with _wire_errors():
-                    connection.sendall(ASKED.pack(number))
-                    answer, size = ANSWERED.unpack(receive(connection, ANSWERED.size))
-                if answer != THERE or size != intake.missing:
+                    connection.sendall(REQUEST.pack(number))
+                    answer, size = REPLY.unpack(receive(connection, REPLY.size))
+                if answer != PRESENT or size != intake.missing:
                     raise _WireError("it does not have the piece")
                 while intake.missing:
                     with _wire_errors():
@@ -131,7 +131,7 @@ def _call(place: Place, token: bytes) -> socket.socket:
         connection.settimeout(CONNECT_SECONDS)
         connection.connect(place)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        introduce(connection, token)
+        authenticate(connection, token, is_client=True)
         connection.settimeout(SILENCE_SECONDS)
     except OSError as error:
         connection.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.push.tree import Span, blocks
+from flagscale_deploy.remote.system import files
 
 READ = 1 << 20
 SIZE = 32
@@ -140,13 +141,9 @@ class Memory:
     def save(self, paths: Sequence[str]) -> None:
         """Keep what is known of these files, and of no others."""
         kept = {path: self._known[path] for path in paths if path in self._known}
-        beside = self._path.with_suffix(".%d" % os.getpid())
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(str(beside), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(kept, file)
-            os.replace(str(beside), str(self._path))
+            files.make_private_directory(self._path.parent)
+            files.write_atomically(self._path, json.dumps(kept))
 
 
 def _identity(found: os.stat_result) -> List[object]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import sys
 import threading
 import time
 from typing import Any, Callable, Dict
 
+from flagscale_deploy.remote.requests import Requests
 from flagscale_deploy.remote.wire import say
 
 SILENCE_SECONDS = 60.0
@@ -51,7 +50,7 @@ class Orders:
     def __init__(self, lost: Callable[[], None], urgent: Callable[[Dict[str, Any]], bool]) -> None:
         self._lost, self._urgent = lost, urgent
         self._waiting: queue.Queue[Dict[str, Any]] = queue.Queue()
-        self._heard = time.monotonic()
+        self._requests = Requests()
         self._ending = threading.Lock()
         for work in (self._listen, self._watch):
             threading.Thread(target=work, daemon=True).start()
@@ -62,25 +61,23 @@ class Orders:
 
     def read_into(self, buffer: memoryview) -> None:
         """The bytes that follow an order; for `urgent` to call."""
-        while buffer:
-            count = sys.stdin.buffer.readinto(buffer)  # type: ignore[union-attr]
-            self._heard = time.monotonic()
-            if not count:
-                self._leave()
-            buffer = buffer[count:]
+        try:
+            self._requests.read_into(buffer)
+        except EOFError:
+            self._leave()
 
     def _listen(self) -> None:
         while True:
-            line = sys.stdin.buffer.readline()
-            self._heard = time.monotonic()
-            if not line.endswith(b"\n"):
-                self._leave()
-            order = json.loads(line)
-            if not self._urgent(order):
+            order = self._requests.next()
+            if order is None:
+                self._requests.receive()
+                if self._requests.ended:
+                    self._leave()
+            elif not self._urgent(order):
                 self._waiting.put(order)
 
     def _watch(self) -> None:
-        while time.monotonic() - self._heard < SILENCE_SECONDS:
+        while time.monotonic() - self._requests.received_at < SILENCE_SECONDS:
             time.sleep(LOOK_SECONDS)
         self._leave()
 

@@ -1,0 +1,90 @@
+"""The handshake between hosts of one network test or one push: both sides prove that they know the same token.
+
+The client sends a nonce of 16 bytes, and the server replies with its own; the client sends an HMAC over both, and the
+server replies with another. A client without the token gets a nonce and nothing else. What follows is not encrypted.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import socket
+import time
+
+NONCE, TAG = 16, 32
+HANDSHAKE_SECONDS = 5.0
+
+
+class WrongPeerError(ConnectionError):
+    """The other side does not know the token."""
+
+
+class Handshake:
+    """One side of the handshake, without I/O: give what arrives to `receive`, and send what it returns."""
+
+    def __init__(self, token: bytes, *, is_client: bool) -> None:
+        self._token, self._is_client = token, is_client
+        self._nonce = os.urandom(NONCE)
+        self._received = b""
+
+    @property
+    def missing(self) -> int:
+        """The number of bytes that are still to come, 0 at the end."""
+        return NONCE + TAG - len(self._received)
+
+    def start(self) -> bytes:
+        """Return what is to be sent first."""
+        return self._nonce if self._is_client else b""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take at most `missing` bytes; return the reply. Raises WrongPeerError as soon as one of them is wrong."""
+        had_nonce = len(self._received) >= NONCE
+        self._received += data
+        if len(self._received) < NONCE:
+            return b""
+        tag = self._received[NONCE:]
+        if not hmac.compare_digest(tag, self._tag(of_client=not self._is_client)[: len(tag)]):
+            raise WrongPeerError("something else answers there" if self._is_client else "the token is wrong")
+        reply = b""
+        if not had_nonce:
+            reply += self._tag(of_client=True) if self._is_client else self._nonce
+        if not self.missing and not self._is_client:
+            reply += self._tag(of_client=False)
+        return reply
+
+    def _tag(self, *, of_client: bool) -> bytes:
+        nonces = (self._nonce, self._received[:NONCE])
+        client, server = nonces if self._is_client else nonces[::-1]
+        return hmac.new(self._token, (b"client" if of_client else b"server") + client + server, "sha256").digest()
+
+
+def authenticate(
+    connection: socket.socket, token: bytes, *, is_client: bool, seconds: float = HANDSHAKE_SECONDS
+) -> None:
+    """Shake hands on a connection. Raises WrongPeerError, and OSError where it ends or nothing comes in time."""
+    deadline = time.monotonic() + seconds
+    connection.settimeout(seconds)
+    handshake = Handshake(token, is_client=is_client)
+    connection.sendall(handshake.start())
+    while handshake.missing:
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        data = connection.recv(handshake.missing)
+        if not data:
+            raise ConnectionError("the connection ended")
+        connection.sendall(handshake.receive(data))
+
+
+def receive(connection: socket.socket, count: int) -> bytes:
+    """Return exactly so many bytes of a connection. Raises ConnectionError where they end before, OSError."""
+    received = b""
+    while len(received) < count:
+        data = connection.recv(count - len(received))
+        if not data:
+            raise ConnectionError("the connection ended")
+        received += data
+    return received
+
+
+def family(address: str) -> socket.AddressFamily:
+    """Return the kind of socket for an IP address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
