@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flagscale_deploy.deploy.server_state import InstanceState, server_state
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.plan.model import entrances
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
@@ -88,8 +89,7 @@ class Status:
     @property
     def entrances(self) -> tuple[InstanceStatus, ...]:
         """What clients talk to: a model's router, else its instances."""
-        routed = {router.model for router in self.routers}
-        return (*self.routers, *(each for each in self.instances if each.model not in routed))
+        return entrances(self.instances, self.routers)
 
     @property
     def live_processes(self) -> int:

@@ -227,10 +227,6 @@ class Facts:
         }
         return cls(**known)
 
-    @property
-    def ports_in_use(self) -> frozenset[int]:
-        return frozenset(port.port for port in self.ports)
-
     def interface_of(self, address: str) -> str | None:
         """The name of the interface that holds an address."""
         return next((each.name for each in self.interfaces if address in each.addresses), None)

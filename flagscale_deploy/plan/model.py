@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from flagscale_deploy.config.spec import RestartSpec
 
@@ -138,6 +138,15 @@ class RouterPlan:
         return f"{self.model}/router"
 
 
+class OfModel(Protocol):
+    """What serves a model."""
+
+    @property
+    def model(self) -> str: ...
+
+
+AnyInstance = TypeVar("AnyInstance", bound=OfModel)
+AnyRouter = TypeVar("AnyRouter", bound=OfModel)
 Server = InstancePlan | RouterPlan
 """What answers completions: it is started, waited for, watched, logged and stopped in the same way."""
 
@@ -153,8 +162,6 @@ class Step:
     detached: bool = False
     may_end: bool = False
     """Of a detached one: whether it has done its work when it ends with status 0."""
-    undo: str = "stop"
-    """What takes it back: `stop` ends every process of the run."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +209,13 @@ class Plan:
     @property
     def entrances(self) -> tuple[Server, ...]:
         """What clients talk to: a model's router, else its instances."""
-        routed = {router.model for router in self.routers}
-        return (*self.routers, *(each for each in self.instances if each.model not in routed))
+        return entrances(self.instances, self.routers)
+
+
+def entrances(instances: Iterable[AnyInstance], routers: Sequence[AnyRouter]) -> tuple[AnyInstance | AnyRouter, ...]:
+    """Return what clients talk to: a model's router, else its instances."""
+    routed = {router.model for router in routers}
+    return (*routers, *(instance for instance in instances if instance.model not in routed))
 
 
 def join_port(address: str, port: int) -> str:

@@ -18,9 +18,6 @@ from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.remote_program import call
 
 T = TypeVar("T")
-Results = Mapping[str, "T | HostError"]
-
-
 DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 """Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 from urllib.parse import unquote
 
 from flagscale_deploy.remote.deployment import lockfile, state
+from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.gpus import user_of
 from flagscale_deploy.remote.system.proc import Process
 
@@ -78,7 +79,7 @@ def locker(path: Path) -> Optional[int]:
     except OSError:
         return None
     device = "%02x:%02x" % (os.major(file.st_dev), os.minor(file.st_dev))
-    same = [each for each in parse_locks(_content("/proc/locks")) if each.inode == file.st_ino]
+    same = [each for each in parse_locks(files.read_text("/proc/locks")) if each.inode == file.st_ino]
     return next((each.pid for each in same if each.device == device or _has_open(each.pid, file)), None)
 
 
@@ -94,11 +95,3 @@ def _program(command: str) -> str:
     """The name of the program in a command line whose path may hold blanks."""
     path = command.partition(" -")[0].strip()
     return path.rpartition("/")[2] if path.startswith("/") or " " not in path else ""
-
-
-def _content(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional
 
+from flagscale_deploy.remote.system.files import read_text
+
 CGROUP = "/sys/fs/cgroup"
 UNLIMITED = 1 << 60
 """Version 1 writes "no limit" as the largest multiple of the page size; no host has this much memory."""
@@ -34,7 +36,7 @@ def observe(home: str) -> Dict[str, int]:
     """`cpus` and `memory_*`, `disk_free`, `tmp_free`, `shm_*` of `observation.Facts`, in bytes."""
     return {
         "cpus": len(os.sched_getaffinity(0)),
-        **memory(_content("/proc/meminfo"), limits(_content("/proc/self/cgroup"))),
+        **memory(read_text("/proc/meminfo"), limits(read_text("/proc/self/cgroup"))),
         "disk_free": _space(home)["free"],
         "tmp_free": _space("/tmp")["free"],
         **{f"shm_{name}": size for name, size in _space("/dev/shm").items()},
@@ -76,10 +78,10 @@ def _upwards(path: str) -> List[str]:
 
 def _limit(files: Files, group: str) -> Optional[Limit]:
     directory = os.path.join(files.base, group)
-    limit, used = (_content(os.path.join(directory, name)) for name in (files.limit, files.used))
+    limit, used = (read_text(os.path.join(directory, name)) for name in (files.limit, files.used))
     if not limit.strip().isdigit() or int(limit) >= UNLIMITED:
         return None
-    droppable = _fields(_content(os.path.join(directory, "memory.stat"))).get(files.droppable, 0)
+    droppable = _fields(read_text(os.path.join(directory, "memory.stat"))).get(files.droppable, 0)
     return Limit(int(limit), max(0, int(used or 0) - droppable))
 
 
@@ -95,11 +97,3 @@ def _space(path: str) -> Dict[str, int]:
     except OSError:
         return {"total": 0, "free": 0}
     return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize}
-
-
-def _content(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -27,3 +27,12 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def read_text(path: str) -> str:
+    """Return a file's text as ASCII, "" where it cannot be read: /proc and /sys have files that come and go."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -9,6 +9,7 @@ import time
 from typing import Any, Dict, Iterable, List, Optional, Set
 
 from flagscale_deploy.remote.system import sock_diag
+from flagscale_deploy.remote.system.files import read_text
 from flagscale_deploy.remote.system.proc import Process
 from flagscale_deploy.remote.system.sock_diag import Socket
 
@@ -46,15 +47,7 @@ def _sockets() -> List[Socket]:
     try:
         return list(sock_diag.listening())
     except OSError:  # a sandbox that has /proc and no sock_diag
-        return [each for name in ("tcp", "tcp6") for each in parse_tcp(_content(name))]
-
-
-def _content(name: str) -> str:
-    try:
-        with open(f"/proc/self/net/{name}", encoding="ascii") as file:
-            return file.read()
-    except OSError:  # IPv6 is switched off
-        return ""
+        return [each for name in ("tcp", "tcp6") for each in parse_tcp(read_text(f"/proc/self/net/{name}"))]
 
 
 def _holders(inodes: Set[int], pids: Iterable[int]) -> Dict[int, int]:
