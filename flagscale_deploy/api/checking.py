@@ -99,8 +99,8 @@ def _draft(request: Request, facts: Mapping[str, Facts], sources: Sources, optio
     """Return the plan as far as it can be made, and its faults."""
     if request.spec is None:
         return Draft(None)
-    force, skip = options.force, options.skip
-    return draft_in_part(request.inventory, request.spec, facts, new_run_id(), *sources, force=force, skip=skip)
+    skip = {*options.skip, *(["gpu-busy"] if options.force else [])}
+    return draft_in_part(request.inventory, request.spec, facts, new_run_id(), *sources, skip=skip)
 
 
 def _test_hosts(

@@ -38,7 +38,8 @@ def plan(request: Request, options: PlanOptions = PlanOptions(), *, offline: boo
     if not offline:
         with request.fleet() as fleet:
             facts = facts_of(observe_hosts(request, fleet, say))
-    return make_plan(request.inventory, request.serve, facts, new_run_id(), templates, program, force=options.force)
+    skip = ["gpu-busy"] if options.force else []
+    return make_plan(request.inventory, request.serve, facts, new_run_id(), templates, program, skip=skip)
 
 
 def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observation]:

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
-from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, flag_of, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
 from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
 
 
-def plan_instance(
-    spec: ServeSpec,
-    inventory: Inventory,
-    networks: Mapping[str, Network],
-    model: ModelSpec,
-    placement: Placement,
-    port: int,
-    ray: RayPlan,
-    facts: Facts | None = None,
-) -> InstancePlan:
+def plan_instance(inputs: Inputs, model: ModelSpec, placement: Placement, port: int, ray: RayPlan) -> InstancePlan:
     """The process that serves a placed replica: its command line, environment, and where to reach it."""
-    driver = inventory[placement.driver]
-    network = networks[driver.name]
+    spec, driver = inputs.spec, inputs.inventory[placement.driver]
+    network = inputs.networks[driver.name]
     own = _own_flags(spec, driver, network)
-    extra = own | tls_flags(spec, model, driver.name, facts, own)
+    extra = own | tls_flags(spec, model, driver.name, inputs.facts.get(driver.name), own)
     if placement.executor == "ray" and len(placement.hosts) > 1:
         extra["distributed-executor-backend"] = "ray"
     env = host_environment(spec, driver, network)

@@ -22,7 +22,6 @@ def draft_in_part(
     templates: Templates,
     program: ProgramFiles | None = None,
     *,
-    force: bool = False,
     skip: Collection[str] = (),
 ) -> Draft:
     """As `planner.draft` where all hosts have facts. One that has none is taken for what the inventory says, and where
@@ -33,7 +32,7 @@ def draft_in_part(
     if not facts:
         return Draft(None)
     completed = _completed(inventory, facts)
-    found = draft(completed, spec, facts, run_id, templates, program, force=force, skip=skip)
+    found = draft(completed, spec, facts, run_id, templates, program, skip=skip)
     silent = set(inventory.names) - facts.keys()
     return replace(
         found,

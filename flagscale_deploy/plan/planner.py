@@ -14,6 +14,7 @@ from flagscale_deploy.errors import CheckError, Fault, InputError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
@@ -49,17 +50,16 @@ def plan(
     templates: Templates,
     program: ProgramFiles | None = None,
     *,
-    force: bool = False,
     skip: Collection[str] = (),
 ) -> Plan:
     """The plan for bringing a deployment up.
 
     `facts` has every host of the inventory, or is empty when none was contacted; `program` are the files
-    of the program that the specification runs, if it runs one; `force` hands out busy GPUs too. Faults of the checks in
-    `skip` are none, where a plan can be made in spite of them.
+    of the program that the specification runs, if it runs one; faults of the checks in `skip` are none, where a plan
+    can be made in spite of them: without gpu-busy, busy GPUs are handed out too.
     Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted or could help.
     """
-    made = draft(inventory, spec, facts, run_id, templates, program, force=force, skip=skip)
+    made = draft(inventory, spec, facts, run_id, templates, program, skip=skip)
     if made.plan is None or made.faults:
         raise (CheckError if facts else InputError)(made.faults)
     return made.plan
@@ -73,12 +73,11 @@ def draft(
     templates: Templates,
     program: ProgramFiles | None = None,
     *,
-    force: bool = False,
     skip: Collection[str] = (),
 ) -> Draft:
     """As `plan`, with faults beside the plan where there can be one, so that the rest of it can be looked at as well.
 
-    Raises InputError where the specification is wrong by itself. To skip gpu-busy is to force.
+    Raises InputError where the specification is wrong by itself.
     """
     refuse_wrong(spec)
     if spec.runs_program and program is None:
@@ -87,7 +86,7 @@ def draft(
     hosts, head = inventory.hosts, inventory.head
     networks, faults = plan_networks(hosts, facts)
     ports = Ports(facts, spec.name, faults)
-    forced = force or "gpu-busy" in skip
+    forced = "gpu-busy" in skip
     busy = {} if forced else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
@@ -106,7 +105,8 @@ def draft(
     take_asked_ports(spec, hosts, head, placements, models, ports)
     workers = WORKER_PORTS if ray_needed(spec, placements) else ()
     engine_ports = plan_engine_ports(placements, models, ports, avoiding=workers)
-    ray = plan_ray(spec, hosts, head, networks, placements, free, facts, ports, run_id)
+    inputs = Inputs(spec, inventory, facts, networks)
+    ray = plan_ray(inputs, placements, free, ports, run_id)
     faults += [
         Fault(models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off",
               "set deploy.ray: auto", "placement")
@@ -114,16 +114,7 @@ def draft(
         if each.executor == "ray" and not ray.enabled
     ]  # fmt: skip
     instances = tuple(
-        plan_instance(
-            spec,
-            inventory,
-            networks,
-            models[each.model],
-            each,
-            engine_ports[each.model, each.replica],
-            ray,
-            facts.get(each.driver),
-        )
+        plan_instance(inputs, models[each.model], each, engine_ports[each.model, each.replica], ray)
         for each in placements
     )
     routers = plan_routers(spec, head, instances, networks, ports, facts.get(head.name), faults)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.model import Network, Placement, RayNode, RayPlan
+from flagscale_deploy.plan.inputs import Inputs
+from flagscale_deploy.plan.model import Placement, RayNode, RayPlan
 from flagscale_deploy.plan.placement import Free
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports
 
@@ -21,22 +21,13 @@ def ray_needed(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
     return asked.ray.mode == "on" or (asked.ray.mode == "auto" and on_ray)
 
 
-def plan_ray(
-    asked: ServeSpec,
-    hosts: Sequence[Host],
-    head: Host,
-    networks: Mapping[str, Network],
-    placements: Sequence[Placement],
-    free: Free,
-    facts: Mapping[str, Facts],
-    ports: Ports,
-    run_id: str,
-) -> RayPlan:
-    """The cluster over all hosts. Each node has the GPUs that no pinned instance holds, so Ray's count is true.
+def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports: Ports, run_id: str) -> RayPlan:
+    """Return the cluster over all hosts. Each node has the GPUs that no pinned instance holds, so Ray's count is true.
 
     `free` holds what `place` left over. Ray itself picks the nodes of an instance that it carries, so where such a
     model may have some hosts only, Ray is told of no more GPUs than the plan gives to those instances.
     """
+    asked, head, networks = inputs.spec, inputs.inventory.head, inputs.networks
     spec = asked.ray
     session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     if not ray_needed(asked, placements):
@@ -48,14 +39,14 @@ def plan_ray(
     )
     if _restricted(asked, placements):
         free = {name: [] for name in free}
-    order = [head, *(host for host in hosts if host is not head)]
+    order = [head, *(host for host in inputs.inventory.hosts if host is not head)]
     return RayPlan(
         enabled=True,
         head=head.name,
         head_ip=networks[head.name].node_ip,
         port=port,
         session=session,
-        nodes=tuple(_node(host, host is head, networks, placements, free, facts, ports) for host in order),
+        nodes=tuple(_node(inputs, host, placements, free, ports) for host in order),
         dashboard=spec.dashboard,
         dashboard_port=ports.next_free(head.name, DASHBOARD_PORT, "Ray's dashboard"),
         client_port=ports.next_free(head.name, CLIENT_PORT, "Ray's client server", avoiding=WORKER_PORTS),
@@ -67,23 +58,16 @@ def _restricted(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
     return any(model.name in on_ray and (model.hosts is not None or model.host_types) for model in asked.models)
 
 
-def _node(
-    host: Host,
-    is_head: bool,
-    networks: Mapping[str, Network],
-    placements: Sequence[Placement],
-    free: Free,
-    facts: Mapping[str, Facts],
-    ports: Ports,
-) -> RayNode:
+def _node(inputs: Inputs, host: Host, placements: Sequence[Placement], free: Free, ports: Ports) -> RayNode:
+    facts = inputs.facts.get(host.name)
     held = [index for each in placements if not each.pinned for index in each.gpus.get(host.name, ())]
     gpus = tuple(sorted([*free[host.name], *held]))
-    present = tuple(gpu.index for gpu in facts[host.name].gpus) if host.name in facts else gpus
+    present = tuple(gpu.index for gpu in facts.gpus) if facts is not None else gpus
     custom = host.type not in ("gpu", "cpu") and gpus
     return RayNode(
         host=host.name,
-        role="head" if is_head else "worker",
-        node_ip=networks[host.name].node_ip,
+        role="head" if host is inputs.inventory.head else "worker",
+        node_ip=inputs.networks[host.name].node_ip,
         num_gpus=len(gpus),
         num_cpus=host.cpus,
         resources={host.type: float(len(gpus))} if custom else {},

@@ -115,7 +115,7 @@ def planned(
 ) -> Plan:
     """The plan over these hosts, each of them with 8 free GPUs where `known` does not say otherwise."""
     known = seen(*hosts.names) if known is None else known
-    return plan(hosts, asked, known, run_id, templates, force=force)
+    return plan(hosts, asked, known, run_id, templates, skip=["gpu-busy"] if force else [])
 
 
 def faults_of(
