@@ -36,7 +36,7 @@ def test_a_host_that_lets_nobody_in_is_named_and_not_the_others() -> None:
 def test_a_host_that_reaches_nobody_is_named_and_not_the_others() -> None:
     verdict = only(scene(tried=where(lambda each: each.source == "gpu03")))
     assert verdict.host == "gpu03"
-    assert verdict.found.startswith("it connects to no other host: timed out to gpu01 (10.0.0.1:40001, data)")
+    assert verdict.found.startswith("cannot connect to any other host: gpu01 (10.0.0.1:40001, data)")
 
 
 def test_a_blocked_port_is_named_with_all_whom_it_keeps_out() -> None:
@@ -49,7 +49,7 @@ def test_a_blocked_port_is_named_with_all_whom_it_keeps_out() -> None:
 def test_a_pair_of_hosts_is_named_with_address_and_port() -> None:
     verdict = only(scene(tried=where(lambda each: (each.source, each.target) == ("gpu02", "gpu03"))))
     assert verdict.host == "gpu03"
-    assert verdict.found == "gpu02 can't connect to 10.0.0.3:40003 (data): timed out"
+    assert verdict.found == "gpu02 cannot connect to 10.0.0.3:40003 (data): timed out"
     assert "-s 10.0.0.2 -j ACCEPT" in verdict.remedy
 
 
@@ -175,7 +175,7 @@ def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() ->
     )
     verdict = only(scene(tried=tried))
     assert verdict.host == "gpu03"
-    assert verdict.found == "it has no way to gpu02 (10.0.0.2:40002, data): No route to host"
+    assert verdict.found == "no route to gpu02 (10.0.0.2:40002, data): No route to host"
     assert verdict.remedy == "a route is missing on gpu03: ssh 10.0.0.3 ip route"
 
 

@@ -105,7 +105,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "install",
     ),
     ("python", "failed", {"probe_python": "3.6.8"}, "Python 3.6.8", "`python:` for gpu03"),
-    ("writable", "failed", {"unwritable": ("/tmp",)}, "ubuntu can't write to /tmp", "sudo chmod 1777 /tmp"),
+    ("writable", "failed", {"unwritable": ("/tmp",)}, "ubuntu cannot write to /tmp", "sudo chmod 1777 /tmp"),
     ("writable", "failed", {"unwritable": ("/home/ubuntu",)}, "/home/ubuntu", "ls -ld /home/ubuntu"),
     ("processes-visible", "warning", {"sees_everyone": False}, "hidepid", "sudo mount -o remount,hidepid=0 /proc"),
     ("clock", "warning", {"clock": NOW + 61}, "61 s ahead of the other hosts", "sudo timedatectl set-ntp true"),

@@ -10,8 +10,9 @@ from tests.unit.plan.given import host, inventory, model, spec
 
 def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
     assert len(NAMES) == len(set(NAMES))
-    assert [each.name for each in CHECKS if not each.description.startswith("Whether")] == []
-    assert [each.name for each in CHECKS if not each.expected] == []
+    verbs = ("Check that ", "Let ", "Warn about ", "Whether ")
+    assert [check.name for check in CHECKS if not check.description.startswith(verbs)] == []
+    assert [check.name for check in CHECKS if not check.expected] == []
 
 
 def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> None:
