@@ -1,4 +1,4 @@
-"""Tries the data network: every host connects to every other, on the ports that will be used and on ports of chance."""
+"""Test TCP connectivity between all hosts on the planned ports and on ephemeral ports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ END_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Door:
-    """A port to listen on; `port` 0 is one that the kernel chooses. `sources`: who tries it, None for every peer.
+class ListenPort:
+    """A port that a host listens on for the test.
 
-    `problem`: why it could not be opened. An `ephemeral` port is for any connection of the data network.
+    `port` 0 lets the kernel choose one; such an `ephemeral` port stands for any connection of the data network.
+    `sources` are the hosts that try it, None for every peer. `problem` is why the host cannot listen on it.
     """
 
     host: str
@@ -42,123 +43,123 @@ class Door:
     problem: str = ""
 
     def is_tried_by(self, name: str) -> bool:
+        """Return whether a host is to connect to it."""
         return not self.problem and (self.sources is None or name in self.sources)
 
 
 def try_links(
     fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], *, measure: bool = False, timeout: float = 60.0
 ) -> tuple[Link, ...]:
-    """Connections between all hosts that something of a plan runs on and that have facts, in both directions; without
-    a plan between all that have facts. With `measure`, how fast they are.
+    """Test connections between hosts, in both directions; with `measure` also how fast they are.
 
-    A program on every host listens on the address of the data network: on a port of chance, on Ray's port on the head,
-    and where a router on another host has its engines, on theirs. Ports that are taken are left out. The listeners are
-    gone when this returns. It takes about 2 s where packets vanish, and no longer for many of them. With `measure`
-    0.6 s a round: of n hosts n - 1 rounds, in which each talks to one other; on more than 8 hosts 3 at most. A host
-    where the program does not run is a link with a problem.
+    The hosts are those with facts that a plan runs something on, without a plan all with facts. A program on each of
+    them listens on its address in the data network: on an ephemeral port, on Ray's port on the head, and on the ports
+    of engines that a router on another host uses. Ports in use are left out. All listeners are closed on return.
+
+    The test takes about 2 s where packets are dropped, however many are. Measurements take 0.6 s for each round: n - 1
+    rounds of disjoint pairs for n hosts, 3 at most for more than 8 hosts. A host where the program does not run is a
+    link that was not tried.
     """
     hosts = [name for name in (plan.working if plan else fleet.hosts) if name in facts]
     if len(hosts) < 2:
         return ()
     with ExitStack() as stack:
-        trial = Trial(fleet, hosts, list(_doors(fleet, plan, facts, hosts)), timeout, stack)
-        links = trial.connect(plan.head if plan else hosts[0])
+        test = NetworkTest(fleet, hosts, list(_listen_ports(fleet, plan, facts, hosts)), timeout, stack)
+        links = test.connect(plan.head if plan else hosts[0])
         if measure:
-            links = trial.measure(links)
-        trial.end()
+            links = test.measure(links)
+        test.end()
         return tuple(links)
 
 
-def _doors(fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]) -> Iterator[Door]:
+def _listen_ports(
+    fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]
+) -> Iterator[ListenPort]:
     networks, _ = plan_networks([fleet.hosts[name] for name in hosts], facts)
     for name in hosts:
-        yield Door(name, networks[name].node_ip, 0, DATA, ephemeral=True)
+        yield ListenPort(name, networks[name].node_ip, 0, DATA, ephemeral=True)
     if plan is None:
         return
     if plan.ray.enabled and plan.ray.head in hosts:
-        yield Door(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
+        yield ListenPort(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
     for router in plan.routers:
         for instance in plan.instances:
-            far = instance.driver != router.driver and {instance.driver, router.driver} <= set(hosts)
-            if instance.model == router.model and far:
-                yield from _engine_door(instance, router, networks[instance.driver].node_ip)
+            remote = instance.driver != router.driver and {instance.driver, router.driver} <= set(hosts)
+            if instance.model == router.model and remote:
+                yield from _engine_port(instance, router, networks[instance.driver].node_ip)
 
 
-def _engine_door(instance: InstancePlan, router: RouterPlan, node_ip: str) -> Iterator[Door]:
-    """Where the router expects the engine; not where that is a name, or an address that is only its own."""
+def _engine_port(instance: InstancePlan, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:
+    """Yield the port that the router expects the engine on, unless its host is a name or a loopback address."""
     url = urlsplit(instance.worker_url)
     address = url.hostname or ""
     if url.port and is_address(address) and (address == node_ip or not ip_address(address).is_loopback):
-        yield Door(instance.driver, address, url.port, f"{instance.name}'s port", frozenset({router.driver}))
+        yield ListenPort(instance.driver, address, url.port, f"{instance.name}'s port", frozenset({router.driver}))
 
 
-class Trial:
-    """The programs that run on the hosts, and what they are told."""
+class NetworkTest:
+    """The programs of a test on all hosts, and the requests to them."""
 
     def __init__(
-        self,
-        fleet: Fleet,
-        hosts: Sequence[str],
-        doors: Sequence[Door],
-        timeout: float,
-        stack: ExitStack,
+        self, fleet: Fleet, hosts: Sequence[str], ports: Sequence[ListenPort], timeout: float, stack: ExitStack
     ) -> None:
-        self._fleet, self._hosts, self._doors = fleet, hosts, doors
+        """Start nothing yet; `timeout` in seconds is for the whole test, and `stack` ends the programs."""
+        self._fleet, self._hosts, self._ports = fleet, hosts, ports
         self._token = secrets.token_hex(32)
         self._timeout, self._stack = timeout, stack
         self.programs: dict[str, Program] = {}
 
     def connect(self, head: str) -> list[Link]:
-        """Listen everywhere, then connect from everywhere."""
+        """Listen on all hosts, then connect from all hosts."""
         opened = self._fleet.gather({name: partial(self._listen, name) for name in self._hosts}, together=True)
-        doors = [door for found in answers(opened).values() for door in found]
-        pairs = peers(self._hosts, head)
-        untried = {door.host: self._untried(door.host, door.problem) for door in doors if door.problem}
-        untried |= {name: self._untried(name, str(error.problem)) for name, error in failures(opened).items()}
+        ports = [port for opened_ports in answers(opened).values() for port in opened_ports]
+        targets = peers(self._hosts, head)
+        untried = {port.host: self._untried(port.host, port.problem) for port in ports if port.problem}
+        untried |= {name: self._untried(name, error.problem) for name, error in failures(opened).items()}
         wanted = {
             name: [
-                Link(name, door.host, door.address, door.port, door.use, door.ephemeral)
-                for door in doors
-                if door.host in pairs[name] and door.is_tried_by(name)
+                Link(name, port.host, port.address, port.port, port.use, port.ephemeral)
+                for port in ports
+                if port.host in targets[name] and port.is_tried_by(name)
             ]
             for name in self.programs
         }
         tried = self._fleet.gather({name: partial(self._try, name, wanted[name]) for name in wanted}, together=True)
-        untried |= {name: self._untried(name, str(error.problem)) for name, error in failures(tried).items()}
+        untried |= {name: self._untried(name, error.problem) for name, error in failures(tried).items()}
         return [*untried.values(), *(link for links in answers(tried).values() for link in links)]
 
     def measure(self, links: Sequence[Link]) -> list[Link]:
-        """The links with bandwidth and latency, where both directions of a pair work."""
+        """Return the links with bandwidth and latency, where both directions of a pair work."""
         good = {(link.source, link.target): link for link in links if link.ephemeral and not link.failure}
         names = [name for name in self._hosts if any(name in pair for pair in good)]
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+        measured: dict[tuple[str, str], dict[str, Any]] = {}
         for pairs in rounds(names):
             both = [(one, other) for one, other in pairs if (one, other) in good and (other, one) in good]
-            for way in (both, [(other, one) for one, other in both]):
-                tasks = {one: partial(self._measure, good[one, other]) for one, other in way}
-                for one, answer in answers(self._fleet.gather(tasks, together=True)).items():
-                    found[one, dict(way)[one]] = answer
-        return [_measured(link, found) if link.ephemeral else link for link in links]
+            for direction in (both, [(other, one) for one, other in both]):
+                tasks = {one: partial(self._measure, good[one, other]) for one, other in direction}
+                for one, reply in answers(self._fleet.gather(tasks, together=True)).items():
+                    measured[one, dict(direction)[one]] = reply
+        return [_measured(link, measured) if link.ephemeral else link for link in links]
 
     def end(self) -> None:
-        """End all programs, then wait for one after another: their ports are free when they are gone."""
+        """End all programs, then wait for each: its ports are free once it has ended."""
         for program in self.programs.values():
             program.end_input()
         for program in self.programs.values():
             program.allow(END_SECONDS)
-            with suppress(HostError):  # what is wrong with it was said when it was asked
+            with suppress(HostError):  # its links have the error already
                 for _ in program.messages():
                     pass
 
-    def _listen(self, name: str) -> list[Door]:
-        """Start the program on a host; its doors with the ports they have, without those of ports that are taken."""
-        doors = [door for door in self._doors if door.host == name]
-        args = {"token": self._token, "ports": [{"address": door.address, "port": door.port} for door in doors]}
+    def _listen(self, name: str) -> list[ListenPort]:
+        """Start the program on a host; return its ports with their numbers, less those in use."""
+        ports = [port for port in self._ports if port.host == name]
+        args = {"token": self._token, "ports": [{"address": port.address, "port": port.port} for port in ports]}
         connection = self._fleet.connection(name)
         program = Program(connection, "network_test", args, timeout=self._timeout, cancelled=self._fleet.cancelled)
         self.programs[name] = self._stack.enter_context(program)
-        opened = zip(doors, program.hear()["listening"], strict=True)
-        return [_opened(door, got) for door, got in opened if not got.get("taken")]
+        replies = zip(ports, program.hear()["listening"], strict=True)
+        return [_opened(port, reply) for port, reply in replies if not reply.get("taken")]
 
     def _try(self, name: str, links: Sequence[Link]) -> list[Link]:
         program = self.programs[name]
@@ -170,38 +171,39 @@ class Trial:
         program.send({"measure": {"address": link.address, "port": link.port}})
         return program.hear()
 
-    def _untried(self, name: str, why: str) -> Link:
-        other = next(each for each in self._hosts if each != name)
-        address = next(door.address for door in self._doors if door.host == name)
-        return Link(name, other, address, 0, DATA, ephemeral=True, failure="not-tried", problem=why)
+    def _untried(self, name: str, problem: str) -> Link:
+        other = next(host for host in self._hosts if host != name)
+        address = next(port.address for port in self._ports if port.host == name)
+        return Link(name, other, address, 0, DATA, ephemeral=True, failure="not-tried", problem=problem)
 
 
-def _opened(door: Door, got: Mapping[str, Any]) -> Door:
-    if "problem" in got:
-        return replace(door, problem=f"cannot listen on {door.address}: {got['problem']}")
-    return replace(door, port=got["port"])
+def _opened(port: ListenPort, reply: Mapping[str, Any]) -> ListenPort:
+    if "problem" in reply:
+        return replace(port, problem=f"cannot listen on {port.address}: {reply['problem']}")
+    return replace(port, port=reply["port"])
 
 
-def _measured(link: Link, found: Mapping[tuple[str, str], Mapping[str, Any]]) -> Link:
-    """Who measures is sent the bytes, so the bandwidth from A to B is what B says."""
-    there, back = found.get((link.source, link.target), {}), found.get((link.target, link.source), {})
+def _measured(link: Link, measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> Link:
+    """Return a link with its measurements. A host measures the bytes that it receives: B measures from A to B."""
+    there, back = measured.get((link.source, link.target), {}), measured.get((link.target, link.source), {})
     return replace(link, bandwidth=back.get("bandwidth"), latency=there.get("latency"))
 
 
 def peers(hosts: Sequence[str], head: str) -> dict[str, set[str]]:
-    """Whom each host tries: everyone up to 64 hosts, then the head (and the head everyone), its neighbours, 4 others.
+    """Return the hosts that each host connects to: up to 64 hosts all others, else a sample.
 
-    The others are the same every time: a fault that was mended is looked at again.
+    The sample is the head (which connects to all), its neighbours, and 4 others, the same every time: a fault that was
+    repaired is tested again.
     """
     if len(hosts) <= ALL_PAIRS:
         return {name: set(hosts) - {name} for name in hosts}
-    found = {name: {head, *_others(name, hosts)} for name in hosts}
+    sample = {name: {head, *_others(name, hosts)} for name in hosts}
     for one, other in zip(hosts, [*hosts[1:], hosts[0]], strict=True):
-        found[one].add(other)
-        found[other].add(one)
-    if head in found:
-        found[head] = set(hosts)
-    return {name: targets - {name} for name, targets in found.items()}
+        sample[one].add(other)
+        sample[other].add(one)
+    if head in sample:
+        sample[head] = set(hosts)
+    return {name: targets - {name} for name, targets in sample.items()}
 
 
 def _others(name: str, hosts: Sequence[str]) -> list[str]:
@@ -209,7 +211,7 @@ def _others(name: str, hosts: Sequence[str]) -> list[str]:
 
 
 def rounds(names: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Rounds of disjoint pairs: of up to 8 hosts each meets each (the circle method), of more their ring's edges."""
+    """Return rounds of disjoint pairs: up to 8 hosts all pairs (by the circle method), else the edges of a ring."""
     if len(names) > TOURNAMENT:
         ring = list(zip(names, [*names[1:], names[0]], strict=True))
         odd_one = [ring.pop()] if len(names) % 2 else []
