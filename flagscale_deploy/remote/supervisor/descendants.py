@@ -1,4 +1,4 @@
-"""The children of a program that adopts what they leave behind."""
+"""Find and reap the descendants of this process, orphans included."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Whatever the server leaves when it dies becomes our child, also what has a session and a name of its own."""
+    """Become the parent of whatever a dead server leaves behind, also of processes in sessions of their own."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Descendants(Family):
-    """What descends from this process: with orphans adopted, all that a server has ever started here."""
+    """The descendants of this process: with orphans adopted, all that a server has ever started here."""
 
     def __init__(self) -> None:
         super().__init__(())
 
     def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:  # noqa: ARG002
-        """As of any family."""
+        """Return the descendants among all processes of the host."""
         children: Dict[int, List[Process]] = {}
-        for each in processes:
-            children.setdefault(each.ppid, []).append(each)
-        found: List[Process] = []
+        for process in processes:
+            children.setdefault(process.ppid, []).append(process)
+        descendants: List[Process] = []
         parents = [os.getpid()]
         while parents:
             born = children.pop(parents.pop(), [])
-            found += born
-            parents += [each.pid for each in born]
-        return found
+            descendants += born
+            parents += [process.pid for process in born]
+        return descendants
 
 
 def reap(child: int) -> Optional[int]:
-    """Take the exit statuses of all children that have ended: that of `child`, or None while it lives."""
+    """Reap all children that have ended; return the exit status of `child`, None while it lives."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while True:

@@ -1,4 +1,4 @@
-"""One life of a server: how long it lasts, and since when it is healthy."""
+"""Measure one run of a server: how long it lasts, and since when it is healthy."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ from typing import Optional
 
 from flagscale_deploy.remote.engine import openai
 
-ASK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 
 
-class Life:
-    """One life of a server, from its start; with `url`, it is healthy once that answers 200.
+class Lifetime:
+    """One run of a server, from its start. With `url`, it is healthy once that replies with 200.
 
-    Its first one has none: there `run` asks, and for a token.
+    The first one has no URL: `run` itself waits until the server completes a token.
     """
 
     def __init__(self, url: str) -> None:
-        self.asks = bool(url)
+        self.polls = bool(url)
         self._began = time.monotonic()
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self.healthy_at: Optional[float] = None
         if url:
-            threading.Thread(target=self._ask, args=(url,), daemon=True).start()
+            threading.Thread(target=self._poll, args=(url,), daemon=True).start()
 
     @property
     def seconds(self) -> float:
+        """Return the seconds since its start."""
         return time.monotonic() - self._began
 
     @property
     def healthy_for(self) -> float:
+        """Return the seconds since it became healthy, 0 if it never did."""
         return 0.0 if self.healthy_at is None else time.monotonic() - self.healthy_at
 
     def healthy(self) -> None:
+        """Note that it is healthy from now on."""
         self.healthy_at = time.monotonic()
 
     def end(self) -> None:
-        self._over.set()
+        """Stop polling."""
+        self._ended.set()
 
-    def _ask(self, url: str) -> None:
-        """Nobody is asked any more once it has answered: its log is for requests."""
-        while not self._over.wait(ASK_SECONDS):
+    def _poll(self, url: str) -> None:
+        """Poll until the first 200, and no longer, to keep the server's access log clean."""
+        while not self._ended.wait(POLL_SECONDS):
             with contextlib.suppress(OSError, ValueError):
                 if openai.request(url, timeout=5)[0] == 200:
                     self.healthy()

@@ -1,4 +1,4 @@
-"""Signals to a program that waits for its children, without a moment in which one could be missed."""
+"""Wait for signals and for the end of children, without missing one in between."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:
-    """From its making on, SIGTERM, SIGINT and SIGHUP end nothing: they are noted, and wake who waits, as the end of a
-    child does."""
+    """Once made, SIGTERM, SIGINT and SIGHUP do not end this process: they are noted, and end a wait.
+
+    The end of a child ends a wait as well.
+    """
 
     def __init__(self) -> None:
         self.ending = False
-        """Whether we were asked to end."""
-        self._woken, awake = os.pipe()
-        for end in (self._woken, awake):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(awake, warn_on_full_buffer=False)
+        """Whether one of these signals has come."""
+        self._wakeups, wakeup = os.pipe()
+        for descriptor in (self._wakeups, wakeup):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in ENDING:
             signal.signal(number, self._end)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def wait(self, seconds: float) -> None:
-        """Until a signal comes or has come since the last wait, for so many seconds at most."""
-        select.select([self._woken], [], [], seconds)
+        """Wait until a signal comes, or has come since the last wait, for so many seconds at most."""
+        select.select([self._wakeups], [], [], seconds)
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._woken, 4096):
+            while os.read(self._wakeups, 4096):
                 pass
 
     def _end(self, *_: Any) -> None:

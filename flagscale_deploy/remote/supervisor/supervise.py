@@ -21,7 +21,7 @@ from typing import Any, Dict, Sequence
 from flagscale_deploy.remote.deployment import processes, record, restart_state, shared_memory, terminate
 from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
-from flagscale_deploy.remote.supervisor.health import Life
+from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.signals import Signals
 from flagscale_deploy.remote.system import proc
 
@@ -85,7 +85,7 @@ class Supervisor:
     def run(self) -> int:
         """Its exit status: the server's own, or 1 when it is given up."""
         while True:
-            life = Life(self._asked.health if self._files.permitted else "")
+            life = Lifetime(self._asked.health if self._files.permitted else "")
             status = self._live(life)
             if self._over(status):
                 return status if status >= 0 else 128 - status
@@ -105,7 +105,7 @@ class Supervisor:
             if problem:
                 return self._give_up(problem, line="gave up: %s" % problem)
 
-    def _live(self, life: Life) -> int:
+    def _live(self, life: Lifetime) -> int:
         """Start it, and wait for its end: its exit status, or the negative number of the signal that ended it."""
         try:
             child = os.posix_spawnp(
@@ -133,15 +133,15 @@ class Supervisor:
             self._look_at(life)
             self._signals.wait(POLL_SECONDS)
 
-    def _look_at(self, life: Life) -> None:
+    def _look_at(self, life: Lifetime) -> None:
         if self._said["healthy"]:
             return
-        if not life.asks and self._files.permitted:
+        if not life.polls and self._files.permitted:
             life.healthy()
         if life.healthy_at is not None:
             self._say(healthy=True)
             self._segments.note(Descendants().among(proc.scan()))
-            if life.asks:
+            if life.polls:
                 self._tell("answers again, %s after its start" % duration(life.seconds))
 
     def _over(self, status: int) -> bool:
