@@ -1,1 +1,1 @@
-"""Jinja templates of the scripts that run on hosts; importable so that wheels and editable installs find them."""
+"""Jinja templates of the scripts that run on hosts; a package, so that wheels and editable installs find them."""
