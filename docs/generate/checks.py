@@ -8,7 +8,7 @@ from flagscale_deploy.checks.registry import CHECKS
 
 def table() -> str:
     """Return a row for each check."""
-    head = ("check", "group", "looks at", "expected", "at worst", "`--skip-check`")
+    head = ("check", "group", "what it does", "expected", "at worst", "`--skip-check`")
     rows = [
         (
             f"`{check.name}`",

@@ -1,1 +1,1 @@
-"""What can be known before it costs ten minutes: each check is a pure function of what was seen."""
+"""Find problems before a start costs ten minutes: each check is a pure function of facts, plan and measurements."""

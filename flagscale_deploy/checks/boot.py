@@ -1,4 +1,4 @@
-"""Whether hosts come back after a reboot, where that was asked for."""
+"""Check that hosts start the deployment again after a reboot, where that is configured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flagscale_deploy.checks.model import Check, Finding, Scene
 
 
 def boot(scene: Scene) -> Iterator[Finding]:
-    """Whether a host starts something of the user's when it comes up, where deploy.restart.boot asks for that."""
+    """Check that a host starts the deployment again after a reboot, where deploy.restart.boot asks for it."""
     idle = [name for name in scene.facts if scene.plan and "boot.sh" not in scene.plan.scripts.get(name, {})]
     for name, facts in scene.facts.items():
         if not facts.boot and name not in idle:
@@ -18,7 +18,7 @@ def boot(scene: Scene) -> Iterator[Finding]:
                 name,
                 facts.boot_problem,
                 "",
-                "leave deploy.restart.boot out"
+                "remove deploy.restart.boot"
                 if container
                 else f"{on(scene, name, 'loginctl', 'enable-linger', facts.user, root=True)}; or install cron",
                 "warning",
@@ -31,4 +31,4 @@ def _not_asked(scene: Scene) -> str:
     return "" if scene.spec and scene.spec.restart.boot else "deploy.restart.boot is not set"
 
 
-BOOT = (Check("boot", "reboot", boot, "a user's systemd that lingers, or crontab", _not_asked, "warning"),)
+BOOT = (Check("boot", "reboot", boot, "a user systemd with lingering, or crontab", _not_asked, "warning"),)

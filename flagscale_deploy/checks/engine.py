@@ -1,4 +1,4 @@
-"""What vLLM itself says of the command lines it will be started with."""
+"""Check the command lines of instances with the parser of vLLM itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flagscale_deploy.support.suggest import nearest
 
 
 def engine_arguments(scene: Scene) -> Iterator[Finding]:
-    """Whether the vLLM on each driver's host knows the flags and takes their values: its own parser is asked there."""
+    """Let the vLLM on each driver's host parse the flags and values of its instances."""
     for instance in engines(scene):
         parsed = (scene.parsed or {}).get(instance.name)
         if parsed is None:
@@ -21,29 +21,29 @@ def engine_arguments(scene: Scene) -> Iterator[Finding]:
             near = nearest(flag, parsed.known)
             yield Finding(
                 instance.driver,
-                f"{where}--{flag} is no flag of the vLLM there",
-                "flags that it knows",
-                f"did you mean --{near}?" if near else "leave it out, or install the vLLM that has it",
+                f"{where}--{flag} is unknown to the vLLM on this host",
+                "flags that vLLM knows",
+                f"did you mean --{near}?" if near else "remove it, or install a vLLM that has it",
             )
         if parsed.broken:
             yield Finding(
                 instance.driver,
                 f"vLLM can't be imported: {parsed.broken}",
-                "a vLLM that starts",
-                "correct venv or before_start, or install vLLM anew there",
+                "a vLLM that can be imported",
+                "correct venv or before_start, or reinstall vLLM on this host",
             )
         elif parsed.error and not parsed.unknown:
-            yield Finding(instance.driver, f"{where}{parsed.error}", "values that vLLM takes", "correct the value")
-    hosts = dict.fromkeys(each.driver for each in engines(scene) if each.name in (scene.parsed or {}))
+            yield Finding(instance.driver, f"{where}{parsed.error}", "values that vLLM accepts", "correct the value")
+    hosts = dict.fromkeys(instance.driver for instance in engines(scene) if instance.name in (scene.parsed or {}))
     if hosts:
-        yield passed(f"read by vLLM on {', '.join(hosts)}")
+        yield passed(f"accepted by vLLM on {', '.join(hosts)}")
 
 
 def _unread(scene: Scene) -> str:
     if (why := no_plan(scene)) or scene.parsed:
         return why
-    silent = dict.fromkeys(each.driver for each in engines(scene) if each.driver in scene.silent)
-    return f"{', '.join(silent)} did not answer" if silent else "vLLM was not asked"
+    silent = dict.fromkeys(instance.driver for instance in engines(scene) if instance.driver in scene.silent)
+    return f"{', '.join(silent)} did not answer" if silent else "vLLM did not parse them"
 
 
 ENGINE = (Check("engine-arguments", "engine", engine_arguments, "flags that vLLM knows", _unread),)

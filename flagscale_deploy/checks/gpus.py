@@ -1,4 +1,4 @@
-"""The GPUs of every host: that they are there, alike, sound and free."""
+"""Check the GPUs of every host: present, alike, sound and free."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from flagscale_deploy.plan.software import odd_ones
 from flagscale_deploy.support.units import counted
 
 ALIKE_SHARE = 0.02
-"""GPUs of one model tell memory sizes that differ by what firmware and ECC reserve, less than this."""
+"""GPUs of one model report memory sizes that differ by less than this: firmware and ECC reserve some."""
 
 
 def gpu_driver(scene: Scene) -> Iterator[Finding]:
-    """Whether nvidia-smi works where it is installed: driver loaded, library and module of one version."""
+    """Check that nvidia-smi works where it is installed: driver loaded, library and module of one version."""
     for name, facts in scene.facts.items():
         if facts.gpu_error:
             needs = scene.inventory[name].type != "cpu"
             yield Finding(
                 name,
                 f"nvidia-smi fails: {facts.gpu_error}",
-                "a driver that answers",
-                on(scene, name, "modprobe nvidia && nvidia-smi", root=True) + "   (or reboot it)",
+                "a working driver",
+                on(scene, name, "modprobe nvidia && nvidia-smi", root=True) + "   (or reboot the host)",
                 at_worst(needs),
             )
     versions = [facts.driver_version for facts in scene.facts.values() if facts.driver_version]
@@ -34,21 +34,21 @@ def gpu_driver(scene: Scene) -> Iterator[Finding]:
 
 
 def gpu_count(scene: Scene) -> Iterator[Finding]:
-    """Whether hosts have as many GPUs as the inventory says."""
+    """Check that hosts have as many GPUs as the inventory says."""
     for name, facts in scene.facts.items():
         fault = miscounted(scene.inventory[name], facts)
         if fault is not None and fault.check == "gpu-count":
             yield Finding(
                 name,
                 fault.problem,
-                f"{scene.inventory[name].gpus} GPUs",
+                counted(scene.inventory[name].gpus or 0, "GPU"),
                 f"{on(scene, name, 'nvidia-smi', '-L')}   (and correct gpus in the inventory)",
             )
     yield passed(summary(counted(len(facts.gpus), "GPU") for facts in scene.facts.values()))
 
 
 def gpu_alike(scene: Scene) -> Iterator[Finding]:
-    """Whether the GPUs of an instance are of one model and memory size."""
+    """Check that the GPUs of an instance have the same model and memory size."""
     for instance in engines(scene):
         used = {
             (host, gpu.index): gpu
@@ -60,35 +60,35 @@ def gpu_alike(scene: Scene) -> Iterator[Finding]:
             f"{host} {index}": f"{gpu.name} of {_memory(gpu, used.values())}" for (host, index), gpu in used.items()
         }
         odd, usual = odd_ones(kinds)
-        for host, found in dict.fromkeys((key.rpartition(" ")[0], found) for key, found in odd.items()):
+        for host, kind in dict.fromkeys((key.rpartition(" ")[0], kind) for key, kind in odd.items()):
             yield Finding(
                 host,
-                f"{found} for {instance.name}",
-                f"{usual}, as its others",
-                f"choose hosts with equal GPUs: hosts of deploy.models.{instance.model} in the configuration",
+                f"{kind} for {instance.name}",
+                f"{usual}, as its other GPUs",
+                f"choose hosts with equal GPUs: set hosts of deploy.models.{instance.model} in the configuration",
             )
 
 
 def gpu_ecc(scene: Scene) -> Iterator[Finding]:
-    """Whether GPUs had uncorrected memory errors since their driver was loaded."""
+    """Check that GPUs had no uncorrected memory errors since their driver was loaded."""
     for name, facts in scene.facts.items():
         bad = {gpu.index: gpu.ecc_uncorrected for gpu in facts.gpus if gpu.ecc_uncorrected}
         if bad:
-            said = ", ".join(
+            problem = ", ".join(
                 f"GPU {index}: {counted(errors, 'uncorrected ECC error')}" for index, errors in bad.items()
             )
             reset = on(scene, name, "nvidia-smi", "--gpu-reset", "-i", ",".join(map(str, bad)), root=True)
-            yield Finding(name, said, "none", f"{reset}   (where they come back, the GPU is broken)")
+            yield Finding(name, problem, "none", f"{reset}   (if errors come back, replace the GPU)")
 
 
 def gpu_persistence(scene: Scene) -> Iterator[Finding]:
-    """Whether the driver stays loaded while nobody uses a GPU: else each start waits for it for seconds."""
+    """Check that the driver stays loaded while no GPU is used; otherwise each start takes seconds longer."""
     for name, facts in scene.facts.items():
         off = [gpu.index for gpu in facts.gpus if gpu.persistence is False]
         if off:
             yield Finding(
                 name,
-                f"persistence mode is off on {_listed(off)}",
+                f"persistence mode is off for {_listed(off)}",
                 "on",
                 on(scene, name, "nvidia-smi", "-pm", "1", root=True),
                 "warning",
@@ -96,33 +96,33 @@ def gpu_persistence(scene: Scene) -> Iterator[Finding]:
 
 
 def gpu_mig(scene: Scene) -> Iterator[Finding]:
-    """Whether GPUs are whole: one in MIG mode can't be used by its index."""
+    """Check that no GPU is in MIG mode: such a GPU can't be used by its index."""
     for name, facts in scene.facts.items():
         split = [gpu.index for gpu in facts.gpus if gpu.mig]
         if split:
             which = ",".join(map(str, split))
             yield Finding(
                 name,
-                f"MIG is on, on {_listed(split)}",
+                f"MIG mode is on for {_listed(split)}",
                 "off",
                 on(scene, name, "nvidia-smi", "-mig", "0", "-i", which, root=True),
             )
 
 
 def _memory(gpu: Gpu, alike: Iterable[Gpu]) -> str:
-    """Its size, in the words of the first GPU that has about the same."""
-    sizes = [each.memory_total_mib for each in alike]
+    """Return the GPU's memory size, as the first GPU with about the same size reports it."""
+    sizes = [other.memory_total_mib for other in alike]
     near = [size for size in sizes if abs(size - gpu.memory_total_mib) <= ALIKE_SHARE * max(size, 1)]
     return f"{(near[0] if near else gpu.memory_total_mib) / 1024:.0f} GiB"
 
 
 def _listed(indexes: list[int]) -> str:
-    return f"GPU {', '.join(map(str, indexes))}"
+    return f"{'GPU' if len(indexes) == 1 else 'GPUs'} {', '.join(map(str, indexes))}"
 
 
-def _telling(tells: Callable[[Gpu], bool]) -> Callable[[Scene], list[str]]:
-    """The hosts that have a GPU which tells something."""
-    return lambda scene: [name for name, facts in scene.facts.items() if any(map(tells, facts.gpus))]
+def _with_gpu(condition: Callable[[Gpu], bool]) -> Callable[[Scene], list[str]]:
+    """Return a function that lists the hosts with a GPU that meets a condition."""
+    return lambda scene: [name for name, facts in scene.facts.items() if any(map(condition, facts.gpus))]
 
 
 def _no_gpu(scene: Scene) -> str:
@@ -130,7 +130,7 @@ def _no_gpu(scene: Scene) -> str:
 
 
 def _no_engine_on_gpus(scene: Scene) -> str:
-    used = Counter(bool(indexes) for each in engines(scene) for indexes in each.gpus.values())
+    used = Counter(bool(indexes) for instance in engines(scene) for indexes in instance.gpus.values())
     return no_plan(scene) or ("" if used[True] else "nothing is planned on GPUs")
 
 
@@ -145,14 +145,14 @@ GPUS = (
         _no_engine_on_gpus,
         looks_at=lambda scene: [name for name in engine_hosts(scene) if scene.facts[name].gpus],
     ),
-    Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu, looks_at=_telling(lambda _: True)),
+    Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu, looks_at=_with_gpu(lambda _: True)),
     Check(
         "gpu-ecc",
         "gpus",
         gpu_ecc,
         "no uncorrected errors",
         _no_gpu,
-        looks_at=_telling(lambda gpu: gpu.ecc_uncorrected is not None),
+        looks_at=_with_gpu(lambda gpu: gpu.ecc_uncorrected is not None),
     ),
     Check(
         "gpu-persistence",
@@ -161,7 +161,7 @@ GPUS = (
         "on",
         _no_gpu,
         "warning",
-        looks_at=_telling(lambda gpu: gpu.persistence is not None),
+        looks_at=_with_gpu(lambda gpu: gpu.persistence is not None),
     ),
-    Check("gpu-mig", "gpus", gpu_mig, "off", _no_gpu, looks_at=_telling(lambda gpu: gpu.mig is not None)),
+    Check("gpu-mig", "gpus", gpu_mig, "off", _no_gpu, looks_at=_with_gpu(lambda gpu: gpu.mig is not None)),
 )

@@ -1,4 +1,4 @@
-"""Whether every name of the inventory is a machine of its own: GPUs of one that has two would be handed out twice."""
+"""Check that every name in the inventory is a different machine, so that no GPU is used twice."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from flagscale_deploy.support.units import counted
 
 
 def distinct_hosts(scene: Scene) -> Iterator[Finding]:
-    """Whether each name of the inventory is another machine: one that has two names is told by its boot and own name,
-    or by its GPUs."""
+    """Check that each name in the inventory is a different machine, by boot ID and hostname, or by its GPUs."""
     first: list[str] = []
     for name, facts in scene.facts.items():
-        twin = next((each for each in first if _same(scene.facts[each], facts)), None)
+        twin = next((other for other in first if _same(scene.facts[other], facts)), None)
         if twin is None:
             first.append(name)
             continue
         yield Finding(
             name,
-            f"it is the machine that {twin} is: {_same(scene.facts[twin], facts)}",
-            "a machine for each name",
-            f"take one of them out of {word(scene.inventory.source)}, or: --limit {word(f'all,!{name}')}",
+            f"it is the same machine as {twin}: {_same(scene.facts[twin], facts)}",
+            "a different machine for each name",
+            f"remove one of the names from {word(scene.inventory.source)}, or use --limit {word(f'all,!{name}')}",
         )
 
 
 def _same(one: Facts, other: Facts) -> str:
-    """What shows that two hosts are one; containers on a machine share its boot, and may share its GPUs."""
+    """Return why two hosts are the same machine; containers on a machine share its boot, and may share its GPUs."""
     shared = {gpu.uuid for gpu in one.gpus if gpu.uuid} & {gpu.uuid for gpu in other.gpus}
     if shared:
         return f"the same {counted(len(shared), 'GPU')} ({min(shared)})"
-    known = bool(one.boot_id and one.hostname)
-    same = known and (one.boot_id, one.hostname) == (other.boot_id, other.hostname)
-    return f"the same boot of {one.hostname}" if same else ""
+    comparable = bool(one.boot_id and one.hostname)
+    same = comparable and (one.boot_id, one.hostname) == (other.boot_id, other.hostname)
+    return f"the same boot ID and hostname {one.hostname}" if same else ""
 
 
-MACHINES = (Check("distinct-hosts", "reach", distinct_hosts, "a machine for each name", one_host),)
+MACHINES = (Check("distinct-hosts", "reach", distinct_hosts, "a different machine for each name", one_host),)

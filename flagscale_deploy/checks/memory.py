@@ -1,4 +1,4 @@
-"""Memory, shared memory, limits and disks of every host against what runs there.
+"""Check memory, shared memory, limits and disks of every host against what runs there.
 
 Sources: Ray 2.60 asks for 8192 open files and raises the soft limit to 65536 by itself (`ray/_private/worker.py`,
 https://github.com/ray-project/ray/pull/11515), vLLM 0.32 to 65535 (`vllm/utils/system_utils.py`): what binds is the
@@ -35,13 +35,15 @@ DISK, TMP, TMP_ROOMY = GIB, GIB, 5 * GIB
 
 
 def memory(scene: Scene) -> Iterator[Finding]:
-    """Whether a host has memory for its ranks, with the weights and cache that they keep there without GPUs or beside
-    them, and as much left that Ray does not kill them."""
+    """Check that a host has memory for its ranks, with what they keep there, and 5 % more where Ray runs.
+
+    Without GPUs, ranks keep weights and cache there; with GPUs, what they offload. Above 95 % Ray kills workers.
+    """
     ray = ray_hosts(scene)
     for name, facts in scene.facts.items():
-        ranks = list(ranks_on(scene, name))
-        need = sum(each.bytes for each in ranks)
-        why = " + ".join(each.words for each in ranks) or "no rank"
+        groups = list(ranks_on(scene, name))
+        need = sum(ranks.bytes for ranks in groups)
+        why = " + ".join(ranks.description for ranks in groups) or "no rank"
         if name in ray:
             need, why = max(need, facts.memory_total * KILL_SHARE), f"{why}, and 5 % for Ray"
         if facts.memory_total and facts.memory_available < need:
@@ -50,13 +52,15 @@ def memory(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"{format_size(facts.memory_available)} of {format_size(facts.memory_total)} available",
                 f"{format_size(need)}: {why}",
-                f"end what takes it: {look}" if facts.memory_total >= need else "choose a host that has as much",
+                f"end processes that use it: {look}"
+                if facts.memory_total >= need
+                else "choose a host with more memory",
             )
     yield from _least([facts.memory_available for facts in scene.facts.values()], "available")
 
 
 def shared_memory(scene: Scene) -> Iterator[Finding]:
-    """Whether /dev/shm has room for Ray's object store, vLLM's queues and NCCL: containers often have 64 MiB."""
+    """Check that /dev/shm has room for Ray's object store, vLLM's queues and NCCL; containers often have 64 MiB."""
     ray = ray_hosts(scene)
     for name, facts in scene.facts.items():
         need, why = 0, []
@@ -70,7 +74,7 @@ def shared_memory(scene: Scene) -> Iterator[Finding]:
             if scene.inventory[name].container:
                 cure = "start the container with --shm-size=1g or --ipc=host"
             elif facts.shm_total >= need:
-                cure = on(scene, name, "ls -lS /dev/shm | head") + "   (and remove what is left over there)"
+                cure = on(scene, name, "ls -lS /dev/shm | head") + "   (and remove leftover files)"
             yield Finding(
                 name,
                 f"{format_size(facts.shm_free)} of {format_size(facts.shm_total)} free in /dev/shm",
@@ -81,27 +85,29 @@ def shared_memory(scene: Scene) -> Iterator[Finding]:
 
 
 def open_files(scene: Scene) -> Iterator[Finding]:
-    """Whether processes may open as many files as Ray needs; the soft limit is raised by Ray and vLLM themselves."""
+    """Check that processes may open as many files as Ray needs; Ray and vLLM raise the soft limit themselves."""
     for name, facts in scene.facts.items():
         if 0 <= facts.open_files < OPEN_FILES:
-            found = f"ulimit -Hn is {facts.open_files}"
-            yield Finding(name, found, f"{OPEN_FILES}, better 65536", _raise_limit(scene, name, "nofile 65536"))
+            problem = f"ulimit -Hn is {facts.open_files}"
+            yield Finding(
+                name, problem, f"at least {OPEN_FILES}, better 65536", _raise_limit(scene, name, "nofile 65536")
+            )
     limits = [facts.open_files for facts in scene.facts.values() if facts.open_files >= 0]
     yield passed(f"{min(limits)} or more" if limits else "no limit")
 
 
 def locked_memory(scene: Scene) -> Iterator[Finding]:
-    """Whether processes may lock memory for InfiniBand, on hosts of an instance over several hosts that all have it."""
+    """Check that processes may lock memory for InfiniBand, where all hosts of an instance have it."""
     for name in _on_infiniband(scene):
         facts = scene.facts[name]
         may_anyway = facts.uid == 0 and facts.user == "root"  # CAP_IPC_LOCK
         if not may_anyway and 0 <= facts.locked_memory < LOCKED:
-            found = f"ulimit -Hl is {format_size(facts.locked_memory)}, with InfiniBand"
-            yield Finding(name, found, "unlimited", _raise_limit(scene, name, "memlock unlimited"))
+            problem = f"ulimit -Hl is {format_size(facts.locked_memory)}, with InfiniBand"
+            yield Finding(name, problem, "unlimited", _raise_limit(scene, name, "memlock unlimited"))
 
 
 def disk(scene: Scene) -> Iterator[Finding]:
-    """Whether there is room for logs and state in the home directory."""
+    """Check that the home directory has room for logs and state."""
     for name, facts in scene.facts.items():
         if facts.disk_free < DISK:
             home = facts.home or "~"
@@ -109,21 +115,21 @@ def disk(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"{format_size(facts.disk_free)} free in {home}",
                 format_size(DISK),
-                f"free some: {on(scene, name, 'du -xh --max-depth=2 ~ | sort -h | tail')}",
+                f"free space: {on(scene, name, 'du -xh --max-depth=2 ~ | sort -h | tail')}",
             )
     yield from _least([facts.disk_free for facts in scene.facts.values()], "free")
 
 
 def tmp(scene: Scene) -> Iterator[Finding]:
-    """Whether there is room in /tmp, where Ray keeps its logs and spills objects: less than 5 GiB is a warning."""
+    """Check that /tmp has room, where Ray keeps logs and spills objects; less than 5 GiB is a warning."""
     for name, facts in scene.facts.items():
-        told = facts.disk_free < DISK and abs(facts.disk_free - facts.tmp_free) < 16 * MIB  # one file system
-        if facts.tmp_free < TMP_ROOMY and not told:
+        reported = facts.disk_free < DISK and abs(facts.disk_free - facts.tmp_free) < 16 * MIB  # one file system
+        if facts.tmp_free < TMP_ROOMY and not reported:
             yield Finding(
                 name,
                 f"{format_size(facts.tmp_free)} free in /tmp",
                 format_size(TMP_ROOMY),
-                f"free some: {on(scene, name, 'du -xh --max-depth=1 /tmp | sort -h | tail')}",
+                f"free space: {on(scene, name, 'du -xh --max-depth=1 /tmp | sort -h | tail')}",
                 "failed" if facts.tmp_free < TMP else "warning",
             )
     yield from _least([facts.tmp_free for facts in scene.facts.values()], "free")
@@ -133,18 +139,18 @@ def _raise_limit(scene: Scene, name: str, limit: str) -> str:
     user = scene.facts[name].user
     line = f"{user if user.isidentifier() else '*'} - {limit}"
     file = "/etc/security/limits.d/flagscale-deploy.conf"
-    return on(scene, name, f"echo '{line}' | {{sudo}}tee -a {file}", root=True) + "   (then log in anew)"
+    return on(scene, name, f"echo '{line}' | {{sudo}}tee -a {file}", root=True) + "   (then log in again)"
 
 
 def _on_infiniband(scene: Scene) -> list[str]:
-    """Hosts of instances that use it."""
-    using = [each for each in spanning(scene) if _uses_infiniband(scene, each)]
-    return list(dict.fromkeys(name for each in using for name in each.hosts))
+    """Return the hosts of instances that use InfiniBand."""
+    using = [instance for instance in spanning(scene) if _uses_infiniband(scene, instance)]
+    return list(dict.fromkeys(name for instance in using for name in instance.hosts))
 
 
 def _uses_infiniband(scene: Scene, instance: InstancePlan) -> bool:
-    known = all(name in scene.facts and scene.facts[name].infiniband for name in instance.hosts)
-    return known and not any(environment(scene, name).get("NCCL_IB_DISABLE") == "1" for name in instance.hosts)
+    present = all(name in scene.facts and scene.facts[name].infiniband for name in instance.hosts)
+    return present and not any(environment(scene, name).get("NCCL_IB_DISABLE") == "1" for name in instance.hosts)
 
 
 def _least(amounts: list[int], word: str) -> Iterator[Finding]:
@@ -157,13 +163,15 @@ def _no_infiniband(scene: Scene) -> str:
     if why := no_plan(scene):
         return why
     if not spanning(scene):
-        return "no instance is over several hosts"
+        return "no instance spans several hosts"
     return "" if any(facts.infiniband for facts in scene.facts.values()) else "no host has InfiniBand"
 
 
 MEMORY = (
-    Check("memory", "memory", memory, "1 GiB a rank and what it keeps there, and 5 % for Ray", no_answer),
-    Check("shared-memory", "memory", shared_memory, "96 MiB for Ray, 160 MiB and 8 MiB a rank for vLLM", no_plan),
+    Check("memory", "memory", memory, "1 GiB for each rank and what it keeps there, and 5 % for Ray", no_answer),
+    Check(
+        "shared-memory", "memory", shared_memory, "96 MiB for Ray, 160 MiB and 8 MiB for each rank for vLLM", no_plan
+    ),
     Check("open-files", "memory", open_files, "a hard limit of 8192", no_answer),
     Check("locked-memory", "memory", locked_memory, "1 GiB, better no limit", _no_infiniband, looks_at=_on_infiniband),
     Check("disk", "memory", disk, "1 GiB", no_answer),

@@ -1,4 +1,4 @@
-"""What checks are made of: what was seen, and what is said of it."""
+"""Define what checks take and return: the context of a check, findings and verdicts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.network_test.connect import ConnectFailure
 
 State = Literal["failed", "warning", "passed", "skipped"]
-"""failed: it would break the deployment. warning: it costs time or makes trouble later; it stops nothing."""
+"""failed: it would break the deployment. warning: it costs time or causes trouble later, but never prevents a run."""
 
 LinkFailure = ConnectFailure | Literal["not-tried"]
-"""Why there is no connection; "not-tried" where the source could not listen, or could not be talked to."""
+"""Why there is no connection; "not-tried" if the source could not listen, or could not be contacted."""
 
 
 @dataclass(frozen=True)
 class Link:
     """A TCP connection that was tried between two hosts over the data network.
 
-    `use` says in words what the port is for ("Ray's port", "data"); an `ephemeral` one was chosen by the kernel.
-    `failure` is None where the connection was made and the right listener replied, and `seconds` how long that took;
-    `problem` is the failure in words. `bandwidth` (bytes a second) and `latency` (seconds, a round trip) where they
-    were measured.
+    `use` says what the port is for ("Ray's port", "data"); an `ephemeral` one was chosen by the kernel. `failure` is
+    None if the right listener replied; `seconds` is how long that took. `problem` describes the failure. `bandwidth`
+    (bytes per second) and `latency` (seconds for a round trip) are set if measured.
     """
 
     source: str
@@ -45,10 +44,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What the vLLM of a driver host says of an instance's command line.
+    """The result of parsing an instance's command line with the vLLM of its driver's host.
 
-    `broken` is why its parser could not be asked (vLLM can't be imported, say); `error` what it complains of; `unknown`
-    the flags that it doesn't know, without dashes; `known` the ones it has.
+    `broken` says why the parser could not run (for example vLLM can't be imported); `error` is its complaint. `unknown`
+    are the flags that it doesn't know, `known` those it has, without dashes.
     """
 
     error: str = ""
@@ -59,11 +58,11 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that was seen. `plan` is None without a configuration, and where none could be made.
+    """Everything that checks look at. `plan` is None without a configuration, and where planning failed.
 
-    `faults` are the planner's, also beside a plan (`planner.draft`); `links` is None where the network was not tried
-    (with a plan it is, without one where measurements are asked for),
-    `parsed` (by instance name) likewise.
+    `faults` are the planner's; there may be some beside a plan (`planner.draft`). `links` is None if the network was
+    not tested; it is tested with a plan, or if measurements are asked for. `parsed` is by instance name, None if
+    nothing was parsed.
     """
 
     inventory: Inventory
@@ -76,25 +75,26 @@ class Scene:
 
     @property
     def facts(self) -> dict[str, Facts]:
-        """Of the hosts that answered, in the inventory's order."""
-        return {name: each.facts for name, each in self.observations.items() if each.facts is not None}
+        """Return the facts of the hosts that answered the probe, in the inventory's order."""
+        return {
+            name: observation.facts for name, observation in self.observations.items() if observation.facts is not None
+        }
 
     @property
     def working(self) -> dict[str, Facts]:
-        """Facts of the hosts that the plan has something to do for; without a plan, of all."""
+        """Return the facts of the hosts that run something in the plan; without a plan, of all hosts."""
         names = self.plan.working if self.plan is not None else self.observations
         return {name: facts for name, facts in self.facts.items() if name in names}
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """The hosts that did not answer. A plan beside them takes them for what the inventory says, or for like the
-        others."""
-        return tuple(name for name, each in self.observations.items() if each.facts is None)
+        """Return the hosts that did not answer; a plan assumes for them what the inventory says, or equal hosts."""
+        return tuple(name for name, observation in self.observations.items() if observation.facts is None)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of a host ("" where it is about all of them), with what it found and what it expected."""
+    """The result of a check on a host ("" if it is about all hosts), with what was found and what was expected."""
 
     check: str
     state: State
@@ -106,7 +106,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has to complain of, or to say: its verdict without the check's name. `host` "" is all hosts."""
+    """A problem, or a result worth showing: a verdict without the check's name. `host` "" means all hosts."""
 
     host: str
     found: str
@@ -117,11 +117,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: a pure function from what was seen to its findings. Where it looked, and has no complaint, it passed.
+    """A check: a pure function from what was seen to findings. Without a complaint, it passed.
 
-    `unless` says why there is nothing to look at, so that the check is skipped; "" where there is something. A check
-    that says what it found where all is well has `blind`: why it says nothing at all. Of others `looks_at` names the
-    hosts. `skippable` is False where there would be no plan without it. `state` is what it says at worst.
+    `unless` returns why the check is skipped, "" if it isn't. A check that yields a finding also when all is well has
+    `blind`: the reason to show if it yields none. For others, `looks_at` returns the hosts that were looked at.
+    `skippable` is False if there is no plan without the check. `state` is the worst state of its findings.
     """
 
     name: str
@@ -136,5 +136,5 @@ class Check:
 
     @property
     def description(self) -> str:
-        """The first paragraph of the function's docstring, on one line."""
+        """Return the first paragraph of the function's docstring, on one line."""
         return " ".join((self.look.__doc__ or "").split("\n\n")[0].split())

@@ -1,4 +1,4 @@
-"""The files of every model on the hosts that load it: there, complete and the same."""
+"""Check the files of every model on the hosts that load it: present, complete and the same."""
 
 from __future__ import annotations
 
@@ -11,113 +11,113 @@ from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.software import odd_ones
-from flagscale_deploy.support.units import format_size
+from flagscale_deploy.support.units import counted, format_size
 
 LOADED = (None, "auto", "hf", "safetensors", "pt", "npcache", "fastsafetensors", "bitsandbytes", "gguf", "mistral")
-"""Values of `load-format` that read the files that are looked at."""
+"""Values of `load-format` that read the files that checks look at."""
 
 
-UNREAD = "no host where it can be read"
+UNREAD = "it can be read on no host"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model, and its files on each host that loads it, drivers first."""
+class LoadedModel:
+    """A model and its files on each host that loads it, drivers first."""
 
-    model: ModelSpec
+    spec: ModelSpec
     files: dict[str, ModelFiles]
 
     @property
     def sound(self) -> dict[str, ModelFiles]:
-        return {host: each for host, each in self.files.items() if not each.problem}
+        """Return the files on the hosts where they can be read."""
+        return {host: files for host, files in self.files.items() if not files.problem}
 
 
-def loaded(scene: Scene) -> list[Loaded]:
-    """The models that were looked for, once each."""
+def loaded(scene: Scene) -> list[LoadedModel]:
+    """Return every model that the probe looked for, once each."""
     hosts: dict[str, dict[str, None]] = {}
     for instance in engines(scene):
         names = [instance.driver, *instance.hosts]
         hosts.setdefault(instance.model, {}).update(dict.fromkeys(name for name in names if name in scene.facts))
-    models = {each.model: found for each in engines(scene) if (found := model_of(scene, each)) is not None}
-    answered = [
-        Loaded(models[name], {host: each for host in names for each in scene.facts[host].models
-                              if each.path == models[name].model})
+    models = {instance.model: model for instance in engines(scene) if (model := model_of(scene, instance)) is not None}
+    probed = [
+        LoadedModel(models[name], {host: files for host in names for files in scene.facts[host].models
+                              if files.path == models[name].model})
         for name, names in hosts.items()
         if name in models
     ]  # fmt: skip
-    return [each for each in answered if each.files]
+    return [model for model in probed if model.files]
 
 
 def not_looked_for(scene: Scene) -> str:
-    """Why there are no files to look at."""
+    """Return why there are no files to look at; "" if there are."""
     if why := no_plan(scene):
         return why
     if not engines(scene):
         return "no engine is planned"
-    return "" if loaded(scene) else "models by name are fetched by vLLM: not looked at"
+    return "" if loaded(scene) else "vLLM downloads models given by name: not checked"
 
 
 def not_unread(scene: Scene) -> str:
-    """Why there are no files that could be read."""
-    return not_looked_for(scene) or ("" if any(each.sound for each in loaded(scene)) else UNREAD)
+    """Return why there are no files that can be read; "" if there are."""
+    return not_looked_for(scene) or ("" if any(model.sound for model in loaded(scene)) else UNREAD)
 
 
 def model_path(scene: Scene) -> Iterator[Finding]:
-    """Whether a model's directory is on every host that loads it, and can be read: Ray's workers load it too."""
-    for each in loaded(scene):
-        path = each.model.model
-        for host, files in each.files.items():
+    """Check that a model's directory can be read on every host that loads it: Ray's workers load it too."""
+    for model in loaded(scene):
+        path, where = model.spec.model, model.spec.where or "the model"
+        for host, files in model.files.items():
             if files.problem:
-                source = next((name for name in each.sound if name != host), None)
+                source = next((name for name in model.sound if name != host), None)
                 to = f"{scene.inventory[host].address}:{path.rstrip('/')}/"
                 cure = on(scene, source, "rsync", "-a", f"{path.rstrip('/')}/", to) if source else (
-                    f"put it there, or correct {each.model.where or 'the model'}: {on(scene, host, 'ls', '-ld', path)}"
+                    f"copy it there, or correct {where}: {on(scene, host, 'ls', '-ld', path)}"
                 )  # fmt: skip
                 yield Finding(host, f"{path}: {files.problem}", "a model that can be read", cure)
-        if each.sound:
-            yield passed(f"{path} on {', '.join(each.sound)}")
+        if model.sound:
+            yield passed(f"{path} on {', '.join(model.sound)}")
 
 
 def model_weights(scene: Scene) -> Iterator[Finding]:
-    """Whether the weights are complete: every file of the index is there, whole, and no pointer of Git LFS, and
-    together they have the size that the index says."""
-    for each in loaded(scene):
-        if not _reads_files(each.model):
+    """Check that every weight file of the index is present and whole, no Git LFS pointer, and of the stated size."""
+    for model in loaded(scene):
+        if not _reads_files(model.spec):
             continue
-        for host, files in each.sound.items():
+        for host, files in model.sound.items():
             if broken := incomplete(files):
                 what = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-                yield Finding(host, f"{files.path}: {what}", "every file of the index, and whole",
-                              _copy(scene, each, host))  # fmt: skip
-            elif found := _contradicted(files):
-                yield Finding(host, f"{files.path}: {found}", "the size that the index says",
-                              f"compare with where it comes from: {on(scene, host, 'ls', '-l', files.path)}",
+                yield Finding(host, f"{files.path}: {what}", "every file of the index, complete",
+                              _copy(scene, model, host))  # fmt: skip
+            elif contradiction := _contradicted(files):
+                yield Finding(host, f"{files.path}: {contradiction}", "the size in the index",
+                              f"compare with the original: {on(scene, host, 'ls', '-l', files.path)}",
                               "warning")  # fmt: skip
-        whole = [weight_bytes(files) for files in each.sound.values() if not incomplete(files)]
+        whole = [weight_bytes(files) for files in model.sound.values() if not incomplete(files)]
         if any(whole):
-            yield passed(f"{format_size(max(whole))} in {each.model.model}")
+            yield passed(f"{format_size(max(whole))} in {model.spec.model}")
 
 
 def model_same(scene: Scene) -> Iterator[Finding]:
-    """Whether configuration, tokenizer, code and index are the same on all hosts by hash, and weights by size."""
-    for each in loaded(scene):
-        contents = _comparable(each)
+    """Check that configuration, tokenizer, code and index are equal on all hosts by hash, and weights by size."""
+    for model in loaded(scene):
+        contents = _comparable(model)
         odd, _ = odd_ones({host: repr(sorted(content.items())) for host, content in contents.items()})
         usual = next((content for host, content in contents.items() if host not in odd), {})
         reference = next((host for host in contents if host not in odd), "")
         for host in odd:
             mine = contents[host]
             names = sorted(name for name in mine.keys() | usual.keys() if mine.get(name) != usual.get(name))
-            said = [_difference(name, mine, usual, reference) for name in names[:3]]
+            differences = [_difference(name, mine, usual, reference) for name in names[:3]]
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            yield Finding(host, f"{each.model.model}: {', '.join(said)}{more}", f"the same as on {reference}",
-                          _sync(scene, each, host, reference))  # fmt: skip
+            yield Finding(host, f"{model.spec.model}: {', '.join(differences)}{more}", f"the same as on {reference}",
+                          _sync(scene, model, host, reference))  # fmt: skip
         if len(contents) > 1:
-            yield passed(f"{len(usual)} files on {len(contents)} hosts")
+            yield passed(f"{counted(len(usual), 'file')} on {counted(len(contents), 'host')}")
 
 
 def has_tokenizer(files: ModelFiles) -> bool:
-    """Whether there is a file that a tokenizer can be made from."""
+    """Return whether there is a file from which a tokenizer can be made."""
     return any(_is_tokenizer(name) for name in files.hashes)
 
 
@@ -132,12 +132,12 @@ def _is_tokenizer(name: str) -> bool:
     return name.startswith(("tokenizer", "tokenization", "vocab", "tekken")) or name.endswith(".model")
 
 
-def _comparable(each: Loaded) -> dict[str, dict[str, str]]:
-    """What is compared of each host: what model-weights or model-tokenizer tells of one host is left out of all."""
-    sound = each.sound
-    told = {name for files in sound.values() for name in files.weights if files.weights[name] == 0}
-    told |= {name for files in sound.values() for name in files.torn}
-    told |= {name for files in sound.values() for name in files.indexed if name not in files.weights}
+def _comparable(model: LoadedModel) -> dict[str, dict[str, str]]:
+    """Return what is compared on each host, without what model-weights or model-tokenizer already reports."""
+    sound = model.sound
+    reported = {name for files in sound.values() for name in files.weights if files.weights[name] == 0}
+    reported |= {name for files in sound.values() for name in files.torn}
+    reported |= {name for files in sound.values() for name in files.indexed if name not in files.weights}
     named_alike = len({files.indexed for files in sound.values()}) == 1
     no_weights = any(not files.weights or (incomplete(files) and not named_alike) for files in sound.values())
     no_tokenizer = any(not has_tokenizer(files) for files in sound.values())
@@ -150,7 +150,7 @@ def _comparable(each: Loaded) -> dict[str, dict[str, str]]:
         if len(template) > 1:
             content = {name: hash_ for name, hash_ in content.items() if not _brings_template(name)}
         if not no_weights:
-            content |= {name: f"{bytes_} bytes" for name, bytes_ in files.weights.items() if name not in told}
+            content |= {name: f"{bytes_} bytes" for name, bytes_ in files.weights.items() if name not in reported}
         contents[host] = content
     return contents
 
@@ -169,22 +169,22 @@ def _difference(name: str, mine: dict[str, str], usual: dict[str, str], referenc
 
 
 def _contradicted(files: ModelFiles) -> str:
-    """What the index says otherwise of files that are whole by their own headers: it may be the one that is wrong."""
-    found = weight_bytes(files)
-    return f"{found} bytes, {files.total} by its index" if files.total is not None and found < files.total else ""
+    """Return how the files' size contradicts the index, although they are whole by their own headers."""
+    total = weight_bytes(files)
+    return f"{total} bytes, {files.total} in its index" if files.total is not None and total < files.total else ""
 
 
-def _copy(scene: Scene, each: Loaded, host: str) -> str:
-    source = next((name for name, files in each.sound.items() if name != host and not incomplete(files)), None)
+def _copy(scene: Scene, model: LoadedModel, host: str) -> str:
+    source = next((name for name, files in model.sound.items() if name != host and not incomplete(files)), None)
     if source:
-        return _sync(scene, each, host, source)
-    if each.files[host].pointers:
-        return on(scene, host, "git", "-C", each.model.model, "lfs", "pull") + "   (on every host)"
-    return "download the model again, to all hosts"
+        return _sync(scene, model, host, source)
+    if model.files[host].pointers:
+        return on(scene, host, "git", "-C", model.spec.model, "lfs", "pull") + "   (on every host)"
+    return "download the model again on all hosts"
 
 
-def _sync(scene: Scene, each: Loaded, host: str, source: str) -> str:
-    path = each.model.model.rstrip("/") + "/"
+def _sync(scene: Scene, model: LoadedModel, host: str, source: str) -> str:
+    path = model.spec.model.rstrip("/") + "/"
     return on(scene, source, "rsync", "-a", "--delete", path, f"{scene.inventory[host].address}:{path}")
 
 

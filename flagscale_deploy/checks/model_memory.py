@@ -1,9 +1,9 @@
-"""Whether weights and the KV cache of one sequence fit on a GPU: the arithmetic, at its least.
+"""Calculate whether weights and the KV cache of one sequence fit on a GPU, as a lower bound.
 
 vLLM 0.32 takes `gpu-memory-utilization` (0.92) of a GPU for everything, and refuses to start when what the weights
 leave can't hold one sequence of max-model-len (`kv_cache_utils.py`: "To serve at least one request …"). Activations
-and CUDA's own memory are counted low, layers that keep no cache for every token are left out, so that what is said not
-to fit does not.
+and CUDA's own memory are counted low, and layers that don't cache every token are left out: a model that is reported
+not to fit does not fit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, text_config, whole
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
-from flagscale_deploy.support.units import GIB, KIB, format_size
+from flagscale_deploy.support.units import GIB, KIB, counted, format_size
 
 UTILIZATION = 0.92
 OVERHEAD = GIB // 2
 PREFERRED = (".safetensors", ".bin", ".pt", ".gguf")
 QUANTIZED = {"fp8": 0.5, "experts_int8": 0.5, "bitsandbytes": 0.25}
-"""What of 16-bit weights is left when they are quantized while they are loaded."""
+"""The share of 16-bit weights that is left after quantization while loading."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,34 @@ class Need:
 
     @property
     def weights(self) -> float:
+        """Return the bytes of weights on one GPU."""
         return self.files / self.ranks
 
     @property
     def total(self) -> float:
+        """Return all bytes that one GPU has to hold."""
         return self.weights + self.token * self.length + OVERHEAD
 
-    def words(self, memory: int, utilization: float) -> str:
-        """The arithmetic, for a GPU of so many bytes."""
+    def calculation(self, memory: int, utilization: float) -> str:
+        """Return the calculation as text, for a GPU with so many bytes."""
         cache = self.token * self.length
         return (
             f"weights {format_size(self.files)} / {self.ranks} = {format_size(self.weights)}, "
-            f"KV cache {self.length} tokens × {self.token / KIB:.1f} KiB = {format_size(cache)}, "
+            f"KV cache {counted(self.length, 'token')} × {self.token / KIB:.1f} KiB = {format_size(cache)}, "
             f"{format_size(OVERHEAD)} for CUDA: {format_size(self.total)} of "
             f"{format_size(memory)} × {utilization:g} = {format_size(memory * utilization)}"
         )
 
     def longest(self, memory: float) -> int:
-        """The longest sequence that would fit."""
+        """Return the longest sequence that would fit, in tokens."""
         left = memory - self.weights - OVERHEAD
         return int(left / self.token) if left > 0 and self.token > 0 else 0
 
 
 def need(files: ModelFiles, model: ModelSpec, length: int | None) -> Need | None:
-    """What a GPU has to hold; `length` None counts one token. None where the files don't tell their sizes.
+    """Return what a GPU has to hold, None if the sizes of the files are unknown; `length` None means one token.
 
-    Of files that are not complete the size counts that their index says.
+    For incomplete files, the size in their index counts.
     """
     weights = (files.total or 0) if incomplete(files) else weight_bytes(files)
     if not weights:
@@ -73,17 +75,17 @@ def need(files: ModelFiles, model: ModelSpec, length: int | None) -> Need | None
 
 
 def incomplete(files: ModelFiles) -> list[str]:
-    """What is missing, empty or torn, in words, each beginning with the name of the file; [] where all is there.
+    """Return descriptions of missing, empty or torn files, each beginning with the file's name; [] if all are complete.
 
-    Files that can't be looked into have the size of an index as their only measure; safetensors tell their own, and an
-    index is known to be wrong where weights were converted.
+    Safetensors files state their own size. For other formats, the total size in the index is the only measure; an index
+    may be wrong if weights were converted.
     """
-    gone = [f"{name} is missing" for name in files.indexed if name not in files.weights]
+    missing = [f"{name} is missing" for name in files.indexed if name not in files.weights]
     empty = [f"{name} is empty" for name, bytes_ in files.weights.items() if bytes_ == 0]
     loaded = files.indexed or files.weights
     broken = [f"{name} {problem}" for name, problem in files.torn.items() if name in loaded]
-    if found := [*gone, *empty, *broken]:
-        return found
+    if problems := [*missing, *empty, *broken]:
+        return problems
     if not files.weights:
         return ["no weight files"]
     opaque = any(not name.endswith(".safetensors") for name in files.indexed)
@@ -94,50 +96,51 @@ def incomplete(files: ModelFiles) -> list[str]:
 
 
 def weight_bytes(files: ModelFiles) -> int:
-    """The size of the files that vLLM loads: those of the index, else of the first format that is there."""
-    sizes = {name: each for name, each in files.weights.items() if isinstance(each, int) and each >= 0}
+    """Return the size of the files that vLLM loads: those of the index, else of the first format that exists."""
+    sizes = {name: size for name, size in files.weights.items() if isinstance(size, int) and size >= 0}
     if indexed := [sizes[name] for name in files.indexed if name in sizes]:
         return sum(indexed)
     for suffix in PREFERRED:
-        found = [each for name, each in sizes.items() if name.endswith(suffix) and not name.startswith("consolidated")]
-        if found:
-            return sum(found)
+        of_format = [size for name, size in sizes.items()
+                     if name.endswith(suffix) and not name.startswith("consolidated")]  # fmt: skip
+        if of_format:
+            return sum(of_format)
     return sum(sizes.values())
 
 
 def utilization(model: ModelSpec) -> float:
-    """The part of a GPU's memory that vLLM may take."""
-    given = number(model.engine_args.get("gpu-memory-utilization"))
-    return given if given is not None and 0 < given <= 1 else UTILIZATION
+    """Return the share of a GPU's memory that vLLM may take."""
+    configured = number(model.engine_args.get("gpu-memory-utilization"))
+    return configured if configured is not None and 0 < configured <= 1 else UTILIZATION
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also one in text."""
+    """Return a finite number, also from text; None if it is none."""
     try:
-        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+        result = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         return None
-    return found if found is not None and abs(found) < 1e15 else None
+    return result if result is not None and abs(result) < 1e15 else None
 
 
 def switched_on(model: ModelSpec, flag: str) -> bool:
-    """Whether a flag without a value is given."""
-    given = str(model.engine_args.get(flag)).casefold()
-    return flag in model.action_args or given in ("true", "yes", "on")
+    """Return whether a flag without a value is set."""
+    value = str(model.engine_args.get(flag)).casefold()
+    return flag in model.action_args or value in ("true", "yes", "on")
 
 
 def _loaded_share(config: Mapping[str, Any], model: ModelSpec) -> float:
-    """What of the files' size arrives on GPUs: 32-bit weights become 16-bit ones, others are quantized on the way."""
-    asked = model.engine_args.get("quantization")
+    """Return the share of the files' size that arrives on GPUs: 32-bit weights become 16-bit, or are quantized."""
+    quantization = model.engine_args.get("quantization")
     if isinstance(config.get("quantization_config"), Mapping):
         return 1.0
     stored = str(config.get("dtype") or config.get("torch_dtype") or text_config(config).get("dtype"))
     share = 0.5 if "float32" in stored and model.engine_args.get("dtype") not in ("float32", "float") else 1.0
-    return share * (QUANTIZED.get(str(asked), 0.25) if asked else 1.0)
+    return share * (QUANTIZED.get(str(quantization), 0.25) if quantization else 1.0)
 
 
 def _token_bytes(config: Mapping[str, Any], model: ModelSpec) -> float:
-    """The KV cache of one token on one GPU; 0 where the configuration doesn't tell it."""
+    """Return the KV cache of one token on one GPU, in bytes; 0 if the configuration doesn't tell it."""
     text = text_config(config)
     depth, many, keys = _full_layers(config), heads(config), kv_heads(config)
     if depth is None:
@@ -156,7 +159,7 @@ def _token_bytes(config: Mapping[str, Any], model: ModelSpec) -> float:
 
 
 def _full_layers(config: Mapping[str, Any]) -> int | None:
-    """Layers that keep every token."""
+    """Return the number of layers that keep every token; None if unknown."""
     text = text_config(config)
     kinds = text.get("layer_types")
     if isinstance(kinds, list) and kinds:
@@ -168,9 +171,9 @@ def _full_layers(config: Mapping[str, Any]) -> int | None:
 
 
 def _cache_width(config: Mapping[str, Any], model: ModelSpec) -> int:
-    asked = str(model.engine_args.get("kv-cache-dtype") or "auto")
+    dtype = str(model.engine_args.get("kv-cache-dtype") or "auto")
     quantization = config.get("quantization_config")
     stored = isinstance(quantization, Mapping) and quantization.get("kv_cache_scheme")
-    if asked != "auto":
-        return 2 if asked in ("bfloat16", "float16") else 1
+    if dtype != "auto":
+        return 2 if dtype in ("bfloat16", "float16") else 1
     return 1 if stored else 4 if model.engine_args.get("dtype") in ("float32", "float") else 2

@@ -1,5 +1,7 @@
-"""Numbers of a model's `config.json`, read as vLLM 0.32 reads them (`model_arch_config_convertor.py`). Anything may
-stand there: what is no number of the expected kind is not there."""
+"""Read numbers in a model's `config.json` as vLLM 0.32 does (`model_arch_config_convertor.py`).
+
+The file may contain anything: values that are no number of the expected kind are ignored.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,18 @@ _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part about text of a model of several kinds, else the configuration itself."""
-    found: Mapping[str, Any] = config
+    """Return the text part of a multimodal model's configuration, else the configuration itself."""
+    part: Mapping[str, Any] = config
     for _ in range(3):
-        inner = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), None)
-        if inner is None or whole(found, "num_attention_heads") is not None:
+        inner = next((part[key] for key in _NESTED if isinstance(part.get(key), Mapping)), None)
+        if inner is None or whole(part, "num_attention_heads") is not None:
             break
-        found = inner
-    return found
+        part = inner
+    return part
 
 
 def whole(config: Mapping[str, Any], *keys: str) -> int | None:
-    """The first of some keys that holds a positive whole number."""
+    """Return the first positive whole number among some keys; None if there is none."""
     for key in keys:
         value = config.get(key)
         if isinstance(value, float) and value == value and abs(value) < LARGEST and value == int(value):
@@ -40,36 +42,36 @@ def whole(config: Mapping[str, Any], *keys: str) -> int | None:
 
 
 def heads(config: Mapping[str, Any]) -> int | None:
-    """Attention heads."""
+    """Return the number of attention heads."""
     return whole(text_config(config), "num_attention_heads", "n_head", "n_heads")
 
 
 def kv_heads(config: Mapping[str, Any]) -> int | None:
-    """Key-value heads; as many as attention heads where there is no word of them."""
+    """Return the number of key-value heads; without it, that of attention heads."""
     names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
     return whole(text_config(config), *names) or heads(config)
 
 
 def layers(config: Mapping[str, Any]) -> int | None:
-    """Hidden layers."""
+    """Return the number of hidden layers."""
     return whole(text_config(config), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def longest(config: Mapping[str, Any]) -> tuple[int, str] | None:
-    """The most tokens a model knows positions for, and the key that says so; None where no key does.
+    """Return the most tokens that a model has positions for, and the key that says so; None if no key does.
 
-    As vLLM derives it: the smallest of the keys, times the factor of a RoPE scaling that it multiplies by. A larger
-    `model_max_length` is allowed as well. YaRN is read either way, as versions differ: the larger counts.
+    As in vLLM, it is the smallest of the keys, times the factor of some kinds of RoPE scaling. A larger
+    `model_max_length` is allowed as well. For YaRN versions differ: the larger result counts.
     """
     text = text_config(config)
-    found = {key: value for key in _LENGTHS if (value := whole(text, key)) is not None}
-    if not found:
+    lengths = {key: value for key in _LENGTHS if (value := whole(text, key)) is not None}
+    if not lengths:
         return None
-    key = min(found, key=lambda name: found[name])
-    length, rope = found[key], _rope(text)
+    key = min(lengths, key=lambda name: lengths[name])
+    length, rope = lengths[key], _rope(text)
     kind = rope.get("rope_type") or rope.get("type")
-    given = rope.get("factor")
-    factor = float(given) if isinstance(given, int | float) and 1 < given < LARGEST else 1.0
+    scale = rope.get("factor")
+    factor = float(scale) if isinstance(scale, int | float) and 1 < scale < LARGEST else 1.0
     if factor > 1 and "gemma3" not in str(config.get("model_type")) + str(text.get("model_type")):
         if kind not in _UNSCALED:
             length, key = int(length * factor), f"{key} × factor"
@@ -80,7 +82,7 @@ def longest(config: Mapping[str, Any]) -> tuple[int, str] | None:
 
 
 def tokens(value: Any) -> int | None:
-    """A number of tokens as vLLM's command line takes it (4096, "32k", "1M"); None for none and for `auto`."""
+    """Return a number of tokens as vLLM's command line takes it (4096, "32k", "1M"); None for none and `auto`."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):
@@ -93,6 +95,6 @@ def tokens(value: Any) -> int | None:
 
 
 def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
-    """RoPE's parameters: `rope_parameters` since Transformers 5, `rope_scaling` before."""
-    given = [text.get(key) for key in ("rope_scaling", "rope_parameters")]
-    return next((each for each in given if isinstance(each, Mapping)), {})
+    """Return RoPE's parameters: `rope_parameters` since Transformers 5, `rope_scaling` before."""
+    candidates = [text.get(key) for key in ("rope_scaling", "rope_parameters")]
+    return next((parameters for parameters in candidates if isinstance(parameters, Mapping)), {})

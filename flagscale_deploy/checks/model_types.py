@@ -1,7 +1,7 @@
-"""Model types that Transformers 5.19 or vLLM 0.32 configure by themselves, also where a checkpoint brings code along.
+"""List model types that Transformers 5.19 or vLLM 0.32 know, also if a checkpoint contains code.
 
-Source: `CONFIG_MAPPING_NAMES` of transformers.models.auto and `_CONFIG_REGISTRY` of vllm.transformers_utils.config. Of
-a type that they know, `trust_remote_code=False` takes their own class and not the checkpoint's.
+Source: `CONFIG_MAPPING_NAMES` of transformers.models.auto and `_CONFIG_REGISTRY` of vllm.transformers_utils.config. For
+a type that they know, `trust_remote_code=False` uses their own class instead of the checkpoint's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data network: addresses, names, and whether every host reaches every other as fast as the others do."""
+"""Check the data network: addresses, names, and whether every host reaches every other fast enough."""
 
 from __future__ import annotations
 
@@ -24,115 +24,117 @@ from flagscale_deploy.plan.network import SLOW_SECONDS, plan_networks
 from flagscale_deploy.plan.software import odd_ones
 from flagscale_deploy.support.units import counted
 
-UNKNOWN = "no address of a data network is known"
+UNKNOWN = "no address on the data network is known"
 
 
 def node_ip(scene: Scene) -> Iterator[Finding]:
-    """Whether `node_ip` and `interface` of the inventory are the host's, and an address that others can reach."""
+    """Check that `node_ip` and `interface` of the inventory belong to the host and can be reached by others."""
     for fault in _misaddressed(scene):
         yield Finding(fault.where, fault.problem, "", fault.remedy, at_worst(scene.spec is not None))
 
 
 def hostname(scene: Scene) -> Iterator[Finding]:
-    """Whether a host's own name resolves there, and not to a loopback address: Gloo may offer it to the others."""
+    """Check that a host's own name resolves there to an address that others can use: Gloo may announce it."""
     for name, facts in scene.facts.items():
         looped = [address for address in facts.hostname_addresses if address.startswith("127.") or address == "::1"]
-        nowhere = not facts.hostname_addresses and facts.resolver_seconds < SLOW_SECONDS  # else that is why
+        nowhere = (
+            not facts.hostname_addresses and facts.resolver_seconds < SLOW_SECONDS
+        )  # else the resolver is the reason
         if facts.hostname and (looped or nowhere):
             to = f"to {', '.join(looped)}" if looped else "to nothing"
             network = plan_networks([scene.inventory[name]], {name: facts})[0][name]
             yield Finding(
                 name,
                 f"{facts.hostname} resolves {to}",
-                f"an address of its own, as {network.node_ip}",
+                f"an address of the host, such as {network.node_ip}",
                 f"in /etc/hosts of {name}: {network.node_ip} {facts.hostname}",
                 "warning",
             )
 
 
 def data_network(scene: Scene) -> Iterator[Finding]:
-    """Whether every host takes connections from every other, on the ports that will be used."""
+    """Check that every host accepts connections from every other one, on the planned ports."""
     misaddressed = {fault.where for fault in _misaddressed(scene)}
-    links = [each for each in scene.links or () if not misaddressed & {each.source, each.target}]
+    links = [link for link in scene.links or () if not misaddressed & {link.source, link.target}]
     yield from unreachable(scene, links)
-    good = [each for each in links if not each.failure]
+    good = [link for link in links if not link.failure]
     if good:
-        slowest = max(each.seconds for each in good) * 1000
-        many = len({each.source for each in links} | {each.target for each in links})
-        sampled = f"; each of {many} hosts tried the head, its neighbours and 4 others" if many > ALL_PAIRS else ""
-        yield passed(f"{counted(len(good), 'connection')}, the slowest took {slowest:.1f} ms{sampled}")
+        slowest = max(link.seconds for link in good) * 1000
+        many = len({link.source for link in links} | {link.target for link in links})
+        sampled = f"; each of {many} hosts tested the head, its neighbours and 4 others" if many > ALL_PAIRS else ""
+        yield passed(f"{counted(len(good), 'connection')}, at most {slowest:.1f} ms{sampled}")
 
 
 def mtu(scene: Scene) -> Iterator[Finding]:
-    """Whether the interfaces of the data network have one MTU: larger packets vanish where it is smaller."""
+    """Check that the data network's interfaces have the same MTU: larger packets are lost where it is smaller."""
     hosts = [host for host in scene.inventory.hosts if host.name in scene.working]
     networks, _ = plan_networks(hosts, scene.facts)
     sizes, interfaces = {}, {}
     for name, network in networks.items():
-        for each in scene.facts[name].interfaces:
-            if each.name == network.interface and each.mtu > 0 and not network.node_ip.startswith("127."):
-                sizes[name], interfaces[name] = str(each.mtu), each.name
+        for interface in scene.facts[name].interfaces:
+            if interface.name == network.interface and interface.mtu > 0 and not network.node_ip.startswith("127."):
+                sizes[name], interfaces[name] = str(interface.mtu), interface.name
     odd, usual = odd_ones(sizes)
-    for name, found in odd.items():
+    for name, size in odd.items():
         cure = on(scene, name, "ip", "link", "set", interfaces[name], "mtu", usual, root=True)
-        yield Finding(name, f"MTU {found} on {interfaces[name]}", f"{usual}, as on the others", cure)
+        yield Finding(name, f"MTU {size} on {interfaces[name]}", f"{usual}, as on the others", cure)
     if sizes:
         yield passed(summary(sizes.values()))
 
 
 def infiniband(scene: Scene) -> Iterator[Finding]:
-    """Whether all hosts of an instance have InfiniBand, or none: NCCL waits for those that have not."""
-    told: set[str] = set()
+    """Check that all hosts of an instance have InfiniBand, or none: NCCL waits for those without it."""
+    reported: set[str] = set()
     for instance in spanning(scene):
         names = [name for name in instance.hosts if name in _with_infiniband_allowed(scene)]
         odd, usual = odd_ones({name: "active" if scene.facts[name].infiniband else "none" for name in names})
-        for name in odd.keys() - told:
-            found = ", ".join(scene.facts[name].infiniband) or "no active port"
-            told.add(name)
+        for name in odd.keys() - reported:
+            devices = ", ".join(scene.facts[name].infiniband) or "no active port"
+            reported.add(name)
             yield Finding(
                 name,
-                f"InfiniBand: {found}",
-                f"{usual}, as on the others of {instance.name}",
-                "bring its port up (ibstat), or set env: {NCCL_IB_DISABLE: '1'} for all hosts",
+                f"InfiniBand: {devices}",
+                f"{usual}, as on the other hosts of {instance.name}",
+                "activate its port (see ibstat), or set env: {NCCL_IB_DISABLE: '1'} for all hosts",
             )
 
 
 def _misaddressed(scene: Scene) -> list[Fault]:
-    """What is wrong with addresses: by the planner, or where nothing is asked of the hosts by themselves."""
+    """Return what is wrong with addresses: the planner's faults, or without a configuration those of the hosts."""
     if scene.spec is not None:
         return [fault for fault in scene.faults if fault.check == NODE_IP]
     return plan_networks([scene.inventory[name] for name in scene.facts], scene.facts)[1]
 
 
 def _one_data_host(scene: Scene) -> str:
-    return one_host(scene) or ("the plan needs one host" if scene.plan and len(scene.plan.working) < 2 else "")
+    return one_host(scene) or ("the plan uses one host only" if scene.plan and len(scene.plan.working) < 2 else "")
 
 
 def _untried(scene: Scene) -> str:
     if (why := _one_data_host(scene)) or scene.links:
         return why
     return (
-        "tried with a configuration (-c), or with --network"
+        "tested with a configuration (-c), or with --network"
         if scene.spec is None
-        else (no_plan(scene) or "the network was not tried")
+        else (no_plan(scene) or "the network was not tested")
     )
 
 
 def _unmeasured(scene: Scene) -> str:
     if why := _one_data_host(scene):
         return why
-    measured = any(each.bandwidth is not None for each in scene.links or ())
+    measured = any(link.bandwidth is not None for link in scene.links or ())
     return "" if measured else "measured with --network only"
 
 
 def _with_infiniband_allowed(scene: Scene) -> list[str]:
-    """Hosts that would use it."""
-    names = dict.fromkeys(name for each in spanning(scene) for name in each.hosts if name in scene.facts)
+    """Return the hosts of spanning instances that may use InfiniBand."""
+    names = dict.fromkeys(name for instance in spanning(scene) for name in instance.hosts if name in scene.facts)
     return [name for name in names if environment(scene, name).get("NCCL_IB_DISABLE") != "1"]
 
 
 def _not_spanning(scene: Scene) -> str:
-    return no_plan(scene) or ("" if spanning(scene) else "no instance is over several hosts")
+    return no_plan(scene) or ("" if spanning(scene) else "no instance spans several hosts")
 
 
 NETWORK = (
@@ -147,7 +149,7 @@ NETWORK = (
         "bandwidth",
         "network",
         bandwidth,
-        "a third of what the others reach, and enough",
+        "at least a third of the other hosts' rate, and fast enough",
         _unmeasured,
         "warning",
         blind="nothing could be measured",

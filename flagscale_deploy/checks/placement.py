@@ -1,4 +1,4 @@
-"""Whether everything has a place."""
+"""Check that every replica can be placed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flagscale_deploy.support.units import counted
 
 
 def placement(scene: Scene) -> Iterator[Finding]:
-    """Whether every replica finds its GPUs, hosts and ports; GPUs that are only busy are told by gpu-busy."""
+    """Check that every replica gets GPUs, hosts and ports; GPUs that are only busy are reported by gpu-busy."""
     yield from from_planner(scene, "placement")
     if scene.plan:
         words = f"{counted(len(scene.plan.instances), 'instance')} on {counted(len(scene.plan.working), 'host')}"

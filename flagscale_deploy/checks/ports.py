@@ -1,4 +1,4 @@
-"""Ports that are wanted and taken."""
+"""Check that planned ports are free."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def ports(scene: Scene) -> Iterator[Finding]:
 
 
 def _among_workers(scene: Scene) -> Iterator[Finding]:
-    """Servers on Ray's nodes, which Ray starts before them."""
+    """Yield servers on Ray's nodes whose port Ray's workers may take first."""
     if scene.plan is None or not scene.plan.ray.enabled:
         return
-    for each in scene.plan.servers:
-        if each.port in WORKER_PORTS:
+    for server in scene.plan.servers:
+        if server.port in WORKER_PORTS:
             yield Finding(
-                each.driver,
-                f"port {each.port}, for {each.name}, is among those that Ray's workers take, and they start first",
+                server.driver,
+                f"port {server.port} of {server.name} is in the range of Ray's workers, which start first",
                 f"a port outside {WORKER_PORTS.start} to {WORKER_PORTS.stop - 1}",
                 "choose another port",
                 "warning",

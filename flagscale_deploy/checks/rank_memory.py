@@ -1,8 +1,8 @@
-"""What the ranks of an instance take of a host's own memory.
+"""Calculate how much of a host's own memory the ranks of an instance need.
 
-On GPUs little: a process, and what `cpu-offload-gb` leaves in memory, which is counted per GPU (vLLM 0.32,
-`config/offload.py`). Without GPUs all of it: each rank holds its share of the weights, and a KV cache of
-VLLM_CPU_KVCACHE_SPACE GiB or `kv-cache-memory-bytes`; where neither is set vLLM takes what is left (`cpu_worker.py`).
+With GPUs it is little: a process, and what `cpu-offload-gb` keeps in memory for each GPU (vLLM 0.32,
+`config/offload.py`). Without GPUs it is everything: each rank holds its share of the weights, and a KV cache of
+VLLM_CPU_KVCACHE_SPACE GiB or `kv-cache-memory-bytes`; if neither is set vLLM takes what is left (`cpu_worker.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.support.units import GIB, format_size
 
 RANK_BYTES = GIB
-"""What a rank takes before it has loaded anything: Python, PyTorch and CUDA's libraries."""
+"""Memory of a rank before it loads anything: Python, PyTorch and CUDA's libraries."""
 OFFLOAD, CACHE, CACHE_SPACE = "cpu-offload-gb", "kv-cache-memory-bytes", "VLLM_CPU_KVCACHE_SPACE"
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of an instance on a host, and what each of them takes, in bytes."""
+    """Ranks of an instance on a host, and the bytes that each of them needs."""
 
     number: int
     weights: float = 0.0
@@ -34,19 +34,20 @@ class Ranks:
 
     @property
     def bytes(self) -> float:
+        """Return the bytes that all ranks need together."""
         return self.number * (RANK_BYTES + self.weights + self.cache + self.offloaded)
 
     @property
-    def words(self) -> str:
-        """The arithmetic."""
+    def description(self) -> str:
+        """Return the calculation as text."""
         parts = [("weights", self.weights), ("KV cache", self.cache), (OFFLOAD, self.offloaded)]
         held = [f"{name} {format_size(amount)}" for name, amount in parts if amount]
-        each = " + ".join([format_size(RANK_BYTES), *held])
-        return f"{self.number} {'rank' if self.number == 1 else 'ranks'} × {f'({each})' if held else each}"
+        rank = " + ".join([format_size(RANK_BYTES), *held])
+        return f"{self.number} {'rank' if self.number == 1 else 'ranks'} × {f'({rank})' if held else rank}"
 
 
 def ranks_on(scene: Scene, host: str) -> Iterator[Ranks]:
-    """The ranks that a host gets, of each instance."""
+    """Yield the ranks of each instance on a host."""
     for instance in engine_hosts(scene).get(host, ()):
         many, model = ranks_of(scene, instance, host), model_of(scene, instance)
         if model is None:
@@ -58,24 +59,24 @@ def ranks_on(scene: Scene, host: str) -> Iterator[Ranks]:
 
 
 def ranks_of(scene: Scene, instance: InstancePlan, host: str) -> int:
-    """Ranks of an instance on a host: one for each GPU; without GPUs all of them on its only host, else one each."""
+    """Return the ranks of an instance on a host: one per GPU; without GPUs all on its only host, else one each."""
     if gpus := len(instance.gpus.get(host, ())):
         return gpus
     if len(instance.hosts) > 1 or scene.spec is None:
         return 1
-    return next((each.world_size for each in scene.spec.models if each.name == instance.model), 1)
+    return next((model.world_size for model in scene.spec.models if model.name == instance.model), 1)
 
 
 def _weights(scene: Scene, model: ModelSpec) -> float:
-    """What a rank holds of the weights; nothing where their size is not known."""
-    here = replace(model, engine_args={key: value for key, value in model.engine_args.items() if key != OFFLOAD})
-    files = [found for each in loaded(scene) if each.model.name == model.name for found in each.sound.values()]
-    found = next((each for each in files if not incomplete(each)), files[0] if files else None)
-    wanted = need(found, here, None) if found is not None else None
-    return wanted.weights if wanted is not None else 0.0
+    """Return the bytes of weights that a rank holds; 0 if their size is unknown."""
+    on_cpu = replace(model, engine_args={key: value for key, value in model.engine_args.items() if key != OFFLOAD})
+    copies = [files for probed in loaded(scene) if probed.spec.name == model.name for files in probed.sound.values()]
+    copy = next((files for files in copies if not incomplete(files)), copies[0] if copies else None)
+    needed = need(copy, on_cpu, None) if copy is not None else None
+    return needed.weights if needed is not None else 0.0
 
 
 def _cache(model: ModelSpec, instance: InstancePlan) -> float:
     space = number(instance.env.get(CACHE_SPACE)) or 0.0
-    given = number(model.engine_args.get(CACHE)) or 0.0
-    return max(0.0, space * GIB or given)
+    configured = number(model.engine_args.get(CACHE)) or 0.0
+    return max(0.0, space * GIB or configured)

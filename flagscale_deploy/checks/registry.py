@@ -1,4 +1,4 @@
-"""All checks, in the order in which a host is looked at, and what they say of a scene."""
+"""List all checks, in the order in which a host is looked at, and run them."""
 
 from __future__ import annotations
 
@@ -39,72 +39,72 @@ CHECKS: tuple[Check, ...] = (
     *BOOT,
 )
 REACHING = "reach"
-"""The group of checks about a host as such: nothing can be done with one that fails them."""
+"""The group of checks about the connection to a host: a host that fails them can't be used at all."""
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)
 
 
 def judge(scene: Scene, skip: Collection[str] = ()) -> tuple[Verdict, ...]:
-    """What every check says of a scene, in the table's order: one verdict for each finding, at least one for a check.
+    """Return the verdicts of all checks, in the table's order: one for each finding, at least one for each check.
 
-    A check in `skip`, and one that has nothing to look at, is `skipped` and says why. Raises InputError for a name in
-    `skip` that is none, or that can't be left out.
+    A check in `skip`, and one that has nothing to look at, is `skipped`, with the reason. Raises InputError for a name
+    in `skip` that is unknown, or that can't be skipped.
     """
     refuse_unskippable(skip)
     return tuple(verdict for check in CHECKS for verdict in _verdicts(check, scene, skip))
 
 
 def refuse_unskippable(skip: Collection[str]) -> None:
-    """Raise InputError for names of checks that are none, and of those that can't be left out."""
+    """Raise InputError for unknown names of checks, and for checks that can't be skipped."""
     faults = [fault for name in skip if (fault := _fault(name)) is not None]
     if faults:
         raise InputError(faults)
 
 
 def _fault(name: str) -> Fault | None:
-    check = next((each for each in CHECKS if each.name == name), None)
+    check = next((check for check in CHECKS if check.name == name), None)
     if check is None:
         remedy = suggest(name, NAMES, f"checks are: {', '.join(NAMES)}")
         return Fault(f"--skip-check {name}", "there is no such check", remedy)
     if not check.skippable:
         return Fault(
-            f"--skip-check {name}", "it can't be left out: nothing can be done without it", "correct its cause"
+            f"--skip-check {name}", "it can't be skipped: no plan can be made without it", "correct what it reports"
         )
     return None
 
 
 def _verdicts(check: Check, scene: Scene, skip: Collection[str]) -> Iterator[Verdict]:
     if check.name in skip:
-        yield Verdict(check.name, "skipped", found="left out: --skip-check", expected=check.expected)
+        yield Verdict(check.name, "skipped", found="skipped by --skip-check", expected=check.expected)
         return
     if why := check.unless(scene):
         yield Verdict(check.name, "skipped", found=why, expected=check.expected)
         return
-    findings = [_eased(check, scene, each) for each in check.look(scene)]
-    complaints = list(dict.fromkeys(each for each in findings if each.state not in ("passed", "skipped")))
+    findings = [_eased(check, scene, finding) for finding in check.look(scene)]
+    complaints = list(dict.fromkeys(finding for finding in findings if finding.state not in ("passed", "skipped")))
     if not complaints:
         yield _uncomplaining(check, scene, findings)
-    for each in complaints:
-        expected = each.expected or check.expected
-        yield Verdict(check.name, each.state, each.host, each.found, expected, each.remedy)
+    for finding in complaints:
+        expected = finding.expected or check.expected
+        yield Verdict(check.name, finding.state, finding.host, finding.found, expected, finding.remedy)
 
 
 def _uncomplaining(check: Check, scene: Scene, findings: Sequence[Finding]) -> Verdict:
-    """passed with what was found, or skipped where nothing was looked at: that is no good news."""
+    """Return passed with what was found, or skipped if nothing was looked at."""
     looked = len(check.looks_at(scene))
-    why = check.blind or ("" if looked else "no host where it can be looked at")
+    why = check.blind or ("" if looked else "no host has anything to look at")
     if not scene.facts:
         why = "no host answered"
     elif findings:
         why = findings[0].found if findings[0].state == "skipped" else ""
     if why:
         return Verdict(check.name, "skipped", found=why, expected=check.expected)
-    said = findings[0].found if findings else counted(looked, "host")
+    result = findings[0].found if findings else counted(looked, "host")
     partly = f"; {', '.join(scene.silent)} did not answer" if scene.silent and check.group != REACHING else ""
-    return Verdict(check.name, "passed", found=said + partly, expected=check.expected)
+    return Verdict(check.name, "passed", found=result + partly, expected=check.expected)
 
 
 def _eased(check: Check, scene: Scene, finding: Finding) -> Finding:
-    """What is wrong with a host that nothing runs on stops nothing, as long as it can be reached and worked on."""
+    """Return a failure on a host that the plan does not use as a warning, as long as the host can be reached."""
     idle = scene.plan is not None and finding.host in scene.facts and finding.host not in scene.working
     eased = idle and finding.state == "failed" and check.group != REACHING
     return replace(finding, state="warning") if eased else finding

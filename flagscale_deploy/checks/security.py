@@ -1,4 +1,4 @@
-"""Who can reach the servers, and how their TLS fares."""
+"""Check who can reach the servers, and whether TLS works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flagscale_deploy.plan.program import is_program
 
 
 def open_server(scene: Scene) -> Iterator[Finding]:
-    """Whether a server without a key listens on an address of the Internet: whoever finds it uses its GPUs."""
+    """Warn about servers without a key on a public address: anyone who finds one can use its GPUs."""
     assert scene.plan is not None, "there is a plan"
     assert scene.spec is not None, "there is a specification"
     routed = {router.model for router in scene.plan.routers}
@@ -24,30 +24,30 @@ def open_server(scene: Scene) -> Iterator[Finding]:
             continue
         for address in public_addresses(scene, server):
             beside = (
-                " (its router does not keep others from it)"
+                " (the router does not protect it)"
                 if isinstance(server, InstancePlan) and server.model in routed
                 else ""
             )
             yield Finding(
                 server.driver,
-                f"{server.name} listens on {address}, port {server.port}, and asks for no key{beside}",
-                "a key, or no address of the Internet",
+                f"{server.name} listens on {address}, port {server.port}, without a key{beside}",
+                "a key, or no public address",
                 "set api-key (deploy.secrets: [VLLM_API_KEY]), or host: 127.0.0.1 or a private address",
                 "warning",
             )
 
 
 def public_addresses(scene: Scene, server: Server) -> list[str]:
-    """The addresses of the Internet that a server listens on, of those that the probe saw on its host."""
+    """Return the public addresses that a server listens on, of those that the probe saw on its host."""
     facts = scene.facts.get(server.driver)
-    held = [address for each in facts.interfaces for address in each.addresses] if facts else []
+    held = [address for interface in facts.interfaces for address in interface.addresses] if facts else []
     bound = _bound(server)
     chosen = held if bound is None or bound in EVERY_ADDRESS else [bound]
-    return [each for each in dict.fromkeys(chosen) if is_address(each) and ip_address(each).is_global]
+    return [address for address in dict.fromkeys(chosen) if is_address(address) and ip_address(address).is_global]
 
 
 def _bound(server: Server) -> str | None:
-    """What a server was told to listen on; None is every address."""
+    """Return the address that a server listens on; None means every address."""
     for at, word in enumerate(server.argv):
         if word == "--host" and at + 1 < len(server.argv):
             return server.argv[at + 1]
@@ -57,7 +57,7 @@ def _bound(server: Server) -> str | None:
 
 
 SECURITY = (
-    Check("open-server", "security", open_server, "a key where the Internet can ask", no_plan, "warning"),
+    Check("open-server", "security", open_server, "a key on public addresses", no_plan, "warning"),
     Check("tls-files", "security", tls_files, "files that the engine can read", no_tls),
-    Check("router-tls", "security", router_tls, "certificates that the router takes", no_routed_tls),
+    Check("router-tls", "security", router_tls, "certificates that the router accepts", no_routed_tls),
 )

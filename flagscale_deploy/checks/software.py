@@ -1,4 +1,4 @@
-"""Whether hosts have the software that the plan needs, and the same of it."""
+"""Check that hosts have the software that the plan needs, in the same versions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.software import odd_ones
 
 TOKENS_SINCE = (2, 52)
-"""The first Ray with token authentication, which every cluster of ours uses (its 2.52 release notes)."""
+"""The first Ray with token authentication, which our clusters always use (release notes of Ray 2.52)."""
 
 Version = Callable[[Facts], str | None]
 
 
 def environment(scene: Scene) -> Iterator[Finding]:
-    """Whether the environment (`venv`, `before_start`) starts."""
+    """Check that the environment of a host (`venv`, `before_start`) starts."""
     for name, facts in scene.facts.items():
         if facts.environment_error:
             yield Finding(
@@ -40,22 +40,22 @@ def environment(scene: Scene) -> Iterator[Finding]:
 
 
 def ray_installed(scene: Scene) -> Iterator[Finding]:
-    """Whether every node of the cluster has Ray."""
+    """Check that every node of the Ray cluster has Ray."""
     yield from from_planner(scene, "ray-installed")
 
 
 def vllm_installed(scene: Scene) -> Iterator[Finding]:
-    """Whether every host with a rank of an engine has vLLM."""
+    """Check that every host with a rank of an engine has vLLM."""
     yield from from_planner(scene, "vllm-installed")
 
 
 def router_installed(scene: Scene) -> Iterator[Finding]:
-    """Whether a host that a router is planned on has vllm-router."""
+    """Check that every host with a router has vllm-router."""
     yield from from_planner(scene, "router-installed")
 
 
 def ray_version(scene: Scene) -> Iterator[Finding]:
-    """Whether Ray is new enough for token authentication."""
+    """Check that Ray supports token authentication."""
     names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
     versions = {name: version for name in names if (version := scene.facts[name].ray)}
     _, usual = odd_ones({name: version for name, version in versions.items() if not _is_older(version)})
@@ -74,65 +74,65 @@ def ray_version(scene: Scene) -> Iterator[Finding]:
 
 
 def same_python(scene: Scene) -> Iterator[Finding]:
-    """Whether all Ray nodes have the same Python, patch level included: Ray refuses a node with another."""
+    """Check that all Ray nodes have the same Python, with patch level: Ray refuses a node with another."""
     yield from _same_in_ray(scene, "same-python", "Python", lambda facts: facts.python)
 
 
 def same_ray(scene: Scene) -> Iterator[Finding]:
-    """Whether all Ray nodes have the same Ray, patch level included: it refuses a node with another."""
+    """Check that all Ray nodes have the same Ray, with patch level: it refuses a node with another."""
     old = {name for name, facts in scene.facts.items() if _is_older(facts.ray or "")}
-    for each in _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray):
-        if each.host not in old or len(old) == len(scene.facts):  # ray-version tells of those
-            yield each
+    for finding in _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray):
+        if finding.host not in old or len(old) == len(scene.facts):  # ray-version reports those
+            yield finding
 
 
 def same_vllm(scene: Scene) -> Iterator[Finding]:
-    """Whether all hosts have the same vLLM: the ranks of an instance speak to each other in its own objects."""
+    """Check that all hosts have the same vLLM: ranks of an instance exchange its internal objects."""
     yield from _same(scene, "vLLM", lambda facts: facts.vllm, "pip install vllm=={}")
 
 
 def same_torch(scene: Scene) -> Iterator[Finding]:
-    """Whether all hosts have the same PyTorch, which brings NCCL along."""
+    """Check that all hosts have the same PyTorch, which includes NCCL."""
     yield from _same(scene, "PyTorch", lambda facts: facts.torch, "pip install torch=={}")
 
 
 def same_driver(scene: Scene) -> Iterator[Finding]:
-    """Whether all hosts have the same NVIDIA driver."""
+    """Check that all hosts have the same NVIDIA driver."""
     versions = _versions(scene, lambda facts: facts.driver_version)
     odd, usual = odd_ones(versions)
-    for name, found in odd.items():
+    for name, version in odd.items():
         remedy = on(scene, name, f"apt-get install nvidia-driver-{usual.partition('.')[0]}", root=True)
-        yield Finding(name, f"driver {found}", f"{usual}, as on the others", remedy, "warning")
+        yield Finding(name, f"driver {version}", f"{usual}, as on the others", remedy, "warning")
     if versions:
         yield passed(summary(versions.values()))
 
 
 def _same_in_ray(scene: Scene, check: str, what: str, version: Version) -> Iterator[Finding]:
-    """What the planner says of Ray's nodes; of hosts that nobody planned for, a warning."""
+    """Yield the planner's findings about Ray's nodes; without a plan, warnings about hosts that differ."""
     names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
-    versions = {name: found for name in names if (found := version(scene.facts[name]))}
+    versions = {name: number for name in names if (number := version(scene.facts[name]))}
     if scene.spec is not None:
         yield from from_planner(scene, check)
     else:
         odd, usual = odd_ones(versions)
-        for name, found in odd.items():
-            yield Finding(name, f"{what} {found}", f"{usual}, as on the others", f"install {usual} there", "warning")
+        for name, number in odd.items():
+            yield Finding(name, f"{what} {number}", f"{usual}, as on the others", f"install {usual} there", "warning")
     if versions:
         yield passed(summary(versions.values()))
 
 
 def _same(scene: Scene, what: str, version: Version, command: str) -> Iterator[Finding]:
-    """The odd ones; failed where an instance has ranks on such a host and on another."""
+    """Yield hosts that differ; failed if an instance has ranks on such a host and on another."""
     versions = _versions(scene, version)
     odd, usual = odd_ones(versions)
-    for name, found in odd.items():
+    for name, number in odd.items():
         shared = any(
-            name in each.hosts and any(versions.get(host, found) != found for host in each.hosts)
-            for each in spanning(scene)
+            name in instance.hosts and any(versions.get(host, number) != number for host in instance.hosts)
+            for instance in spanning(scene)
         )
         yield Finding(
             name,
-            f"{what} {found}",
+            f"{what} {number}",
             f"{usual}, as on the others",
             f"on {name}, in its environment: {command.format(usual)}",
             at_worst(shared),
@@ -142,13 +142,13 @@ def _same(scene: Scene, what: str, version: Version, command: str) -> Iterator[F
 
 
 def _versions(scene: Scene, version: Version) -> dict[str, str]:
-    """Of the hosts that engines are planned on, or of all where nothing is planned."""
+    """Return the versions on the hosts that engines are planned on, or on all without such hosts."""
     names = engine_hosts(scene) or scene.facts
-    return {name: found for name in scene.facts if name in names and (found := version(scene.facts[name]))}
+    return {name: number for name in scene.facts if name in names and (number := version(scene.facts[name]))}
 
 
 def _started(scene: Scene, names: Iterable[str]) -> list[str]:
-    """Those whose environment starts: what is in one that does not is not known."""
+    """Return the hosts whose environment starts: the software in others is unknown."""
     facts = scene.facts
     return [name for name in names if name in facts and not facts[name].environment_error]
 
@@ -173,7 +173,7 @@ def _routers(scene: Scene) -> str:
 
 
 SOFTWARE = (
-    Check("environment", "software", environment, "it starts", no_answer),
+    Check("environment", "software", environment, "an environment that starts", no_answer),
     Check(
         "ray-installed",
         "software",
@@ -196,7 +196,7 @@ SOFTWARE = (
         router_installed,
         "vllm-router where it is planned",
         unplanned("router-installed", _routers),
-        looks_at=lambda scene: _started(scene, [each.driver for each in scene.plan.routers] if scene.plan else ()),
+        looks_at=lambda scene: _started(scene, [router.driver for router in scene.plan.routers] if scene.plan else ()),
     ),
     Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False, blind="no Ray was found"),
     Check("same-python", "software", same_python, "one version", _in_ray, blind="no environment starts"),

@@ -1,4 +1,4 @@
-"""Whether TLS can start, and whether a router takes what its replicas show."""
+"""Check that TLS can start, and that a router accepts the certificates of its replicas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRUST = "SSL_CERT_FILE"
 
 
 def tls_files(scene: Scene) -> Iterator[Finding]:
-    """Whether certificate, key and CA file of an engine are on its driver's host, readable, and not out of date."""
+    """Check that certificate, key and CA file of an engine are readable on its driver's host, and not expired."""
     for instance in engines(scene):
         facts = scene.facts.get(instance.driver)
         paths = {flag: path for flag in TLS_FLAGS if (path := flag_of(instance.argv, flag))}
@@ -25,107 +25,105 @@ def tls_files(scene: Scene) -> Iterator[Finding]:
             continue
         yield from _handshake(instance)
         for flag, path in paths.items():
-            if (seen := _seen(scene, instance.driver, path)) is not None:
-                yield from _file(scene, instance.driver, flag, path, seen, facts.clock)
+            if (file := _facts_of(scene, instance.driver, path)) is not None:
+                yield from _file(scene, instance.driver, flag, path, file, facts.clock)
 
 
 def router_tls(scene: Scene) -> Iterator[Finding]:
-    """Whether a router, which verifies the certificates of its replicas and speaks plain HTTP itself, would take them.
+    """Check that a router accepts its replicas' certificates; warn where it speaks plain HTTP to clients.
 
-    It goes by the address that it asks, and knows no option to leave that out (vllm-router 0.1.17).
+    It verifies the address that it connects to, and has no option to skip that (vllm-router 0.1.17).
     """
     for router, replicas in _routed(scene):
-        for each in replicas:
-            if each.certificate is not None and (seen := _seen(scene, each.driver, each.certificate)) is not None:
-                yield from _taken(scene, router, each, seen)
+        for replica in replicas:
+            if replica.certificate is not None and (file := _facts_of(scene, replica.driver, replica.certificate)):
+                yield from _verify(scene, router, replica, file)
         trusted = router.env.get(TRUST)
-        if trusted is not None and (seen := _seen(scene, router.driver, trusted)) is not None and seen.problem:
+        if trusted is not None and (file := _facts_of(scene, router.driver, trusted)) is not None and file.problem:
             look = on(scene, router.driver, "ls -l", trusted)
-            yield Finding(router.driver, f"{trusted}, which {router.name} trusts its replicas by: {seen.problem}",
+            yield Finding(router.driver, f"{trusted}, the CA file of {router.name}: {file.problem}",
                           remedy=f"put it there: {look}")  # fmt: skip
         if not is_loopback(flag_of(router.argv, "host") or ""):
             yield Finding(
                 router.driver,
-                f"{router.name} speaks plain HTTP to its clients: TLS is between it and its replicas only",
-                "TLS as far as clients",
-                "deploy.router: none, so that clients ask the replicas; or deploy.router.host: 127.0.0.1 behind a "
-                "proxy that speaks TLS",
+                f"{router.name} speaks plain HTTP to clients: only the connections to its replicas use TLS",
+                "TLS up to the clients",
+                "deploy.router: none, so that clients connect to the replicas; or deploy.router.host: 127.0.0.1 behind "
+                "a TLS proxy",
                 "warning",
             )
 
 
 def no_tls(scene: Scene) -> str:
-    """Why there is no TLS to look at."""
-    asked = any(flag_of(each.argv, flag) for each in engines(scene) for flag in TLS_FLAGS)
-    return no_plan(scene) or ("" if asked else "no model has ssl flags, and there is no deploy.tls")
+    """Return why there is no TLS to look at; "" if there is."""
+    configured = any(flag_of(instance.argv, flag) for instance in engines(scene) for flag in TLS_FLAGS)
+    return no_plan(scene) or ("" if configured else "no model has ssl flags, and deploy.tls is not set")
 
 
 def no_routed_tls(scene: Scene) -> str:
-    """Why no router has to do with TLS."""
-    return no_plan(scene) or ("" if any(_routed(scene)) else "no router stands before TLS")
+    """Return why no router uses TLS; "" if one does."""
+    return no_plan(scene) or ("" if any(_routed(scene)) else "no router has replicas with TLS")
 
 
 def _routed(scene: Scene) -> Iterator[tuple[RouterPlan, list[InstancePlan]]]:
-    """The routers in front of servers with TLS, and these."""
+    """Yield the routers in front of servers with TLS, and these servers."""
     for router in scene.plan.routers if scene.plan else ():
-        replicas = [each for each in engines(scene) if each.model == router.model and each.certificate]
+        replicas = [instance for instance in engines(scene) if instance.model == router.model and instance.certificate]
         if replicas:
             yield router, replicas
 
 
 def _handshake(instance: InstancePlan) -> Iterator[Finding]:
     if instance.certificate is None:
-        yield Finding(instance.driver, f"{instance.name} has no ssl-certfile: it would serve without TLS",
-                      remedy="give ssl-certfile and ssl-keyfile")  # fmt: skip
+        yield Finding(instance.driver, f"{instance.name} has no ssl-certfile, so it would serve without TLS",
+                      remedy="set ssl-certfile and ssl-keyfile")  # fmt: skip
     if flag_of(instance.argv, "ssl-cert-reqs") == "2":
-        found = f"{instance.name} refuses clients without a certificate (ssl-cert-reqs: 2): it would not be found ready"
-        remedy = "ssl-cert-reqs: 1; readiness, status, call and the router have none to show"
-        yield Finding(instance.driver, found, remedy=remedy)
+        problem = f"{instance.name} refuses clients without a certificate (ssl-cert-reqs: 2), also our readiness probe"
+        remedy = "set ssl-cert-reqs: 1; `run`, `status`, `call` and the router have no client certificate"
+        yield Finding(instance.driver, problem, remedy=remedy)
 
 
-def _file(scene: Scene, host: str, flag: str, path: str, seen: TlsFile, clock: float) -> Iterator[Finding]:
-    if seen.problem:
-        yield Finding(host, f"{flag} {path}: {seen.problem}", remedy=f"put it there: {on(scene, host, 'ls -l', path)}")
-    elif seen.expires is not None and seen.expires < clock:
-        yield Finding(host, f"{flag} {path} is out of date", remedy="renew it")
-    elif flag == "ssl-keyfile" and seen.mode & 0o077:
-        yield Finding(host, f"{flag} {path} can be read by others (mode {seen.mode:o})",
+def _file(scene: Scene, host: str, flag: str, path: str, file: TlsFile, clock: float) -> Iterator[Finding]:
+    if file.problem:
+        yield Finding(host, f"{flag} {path}: {file.problem}", remedy=f"put it there: {on(scene, host, 'ls -l', path)}")
+    elif file.expires is not None and file.expires < clock:
+        yield Finding(host, f"{flag} {path} has expired", remedy="renew it")
+    elif flag == "ssl-keyfile" and file.mode & 0o077:
+        yield Finding(host, f"{flag} {path} can be read by others (mode {file.mode:o})",
                       "mode 600", on(scene, host, "chmod", "600", path), "warning")  # fmt: skip
 
 
-def _taken(scene: Scene, router: RouterPlan, replica: InstancePlan, seen: TlsFile) -> Iterator[Finding]:
-    """Whether a router takes a replica's certificate, as far as that can be seen; one that can't be read is no matter
-    of its own."""
+def _verify(scene: Scene, router: RouterPlan, replica: InstancePlan, file: TlsFile) -> Iterator[Finding]:
+    """Yield reasons why a router rejects a replica's certificate; one that can't be read is reported by tls-files."""
     address = urlsplit(replica.worker_url).hostname or ""
-    if seen.problem or seen.expires is None:
+    if file.problem or file.expires is None:
         return
-    if not any(_is_for(name, address) for name in seen.names):
-        names = ", ".join(seen.names) or "no name (its CN does not count)"
+    if not any(_is_for(name, address) for name in file.names):
+        names = ", ".join(file.names) or "no name (its CN does not count)"
         kind = "IP" if is_address(address) else "DNS"
         yield Finding(
             replica.driver,
-            f"{router.name} asks {replica.name} at {address}, and its certificate is for {names}",
+            f"{router.name} connects to {replica.name} at {address}, but its certificate is for {names}",
             f"{address} among its names",
             f"a certificate with subjectAltName={kind}:{address}; or deploy.router: none",
         )
-    if seen.self_signed and (trusted := _trusted(scene, router)) is not None and trusted.hash != seen.hash:
+    if file.self_signed and (trusted := _trusted(scene, router)) is not None and trusted.hash != file.hash:
         yield Finding(
             replica.driver,
-            f"{replica.name} has a certificate that vouches for itself, and {router.name} does not know it",
+            f"{replica.name} has a self-signed certificate, which {router.name} does not trust",
             "a certificate that the router trusts",
-            f"deploy.tls.cafile: a file on {router.driver} that holds the certificates of all of them",
+            f"deploy.tls.cafile: a file on {router.driver} that contains the certificates of all replicas",
         )
 
 
 def _trusted(scene: Scene, router: RouterPlan) -> TlsFile | None:
-    """What a router trusts, where that can be compared: nothing (an empty file), or one certificate and no bundle that
-    the user named."""
+    """Return the one certificate that a router trusts, empty for none; None for a bundle, which can't be compared."""
     path = router.env.get(TRUST)
     if path is None:
         return TlsFile()
     named = scene.spec is not None and scene.spec.tls is not None and scene.spec.tls.cafile is not None
-    own = any(each.certificate == path for each in engines(scene))
-    return _seen(scene, router.driver, path) if own and not named else None
+    own = any(instance.certificate == path for instance in engines(scene))
+    return _facts_of(scene, router.driver, path) if own and not named else None
 
 
 def _is_for(name: str, address: str) -> bool:
@@ -135,8 +133,8 @@ def _is_for(name: str, address: str) -> bool:
     return name.lower() in (address.lower(), f"*.{rest}" if head and rest else address.lower())
 
 
-def _seen(scene: Scene, host: str, path: str) -> TlsFile | None:
-    """What is known of a file on a host; of one that is sent there, the certificate's, and nothing of the others."""
+def _facts_of(scene: Scene, host: str, path: str) -> TlsFile | None:
+    """Return what is known of a file on a host; of files that are sent there, only of the certificate."""
     facts, spec = scene.facts.get(host), scene.spec
     tls = spec.tls if spec is not None else None
     if spec and tls and tls.sent and path == file_on(spec, tls, tls.certfile, host, facts):

@@ -53,7 +53,7 @@ def test_token_missing_on_one_worker(bench: Bench) -> None:
 
 
 def test_version_mismatch(bench: Bench, tmp_path: Path) -> None:
-    """A stand-in for another Ray: on the second host its file with the version says so."""
+    """A stand-in for another Ray cluster: on the second host its file with the version says so."""
     (file,) = bench.node_env.glob("lib/python*/site-packages/ray/_version.py")
     worker = bench.hosts[1]
     worker.run(["bash", "-c", """sed 's/^version = .*/version = "2.59.1"/' "$0" >/tmp/version.py""", str(file)])

@@ -141,7 +141,7 @@ def test_run_starts_nothing_where_a_check_failed(lab: Lab, smaller: Stage) -> No
 def test_a_check_that_is_to_be_skipped_is_left_out_by_check_and_run(lab: Lab, smaller: Stage) -> None:
     report = answered(smaller.check("--skip-check", "mtu"), exits=0)
     assert complaints(report) == set(), told(report)
-    assert skipped(report)["mtu"] == "left out: --skip-check"
+    assert skipped(report)["mtu"] == "skipped by --skip-check"
     # The stand-in's Ray can't start: it was tried, so nothing else was in the way.
     result = smaller.operator("run", "-c", smaller.config, "--skip-check", "mtu", exits=None)
     assert result.code not in (0, 2, 3, 4), result.said
@@ -152,7 +152,7 @@ def test_a_check_that_is_to_be_skipped_is_left_out_by_check_and_run(lab: Lab, sm
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("mtv", "did you mean mtu?"), ("login", "it can't be left out"), ("xyz", "checks are: tcp, ssh")],
+    [("mtv", "did you mean mtu?"), ("login", "it can't be skipped"), ("xyz", "checks are: tcp, ssh")],
 )
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_what_can_not_be_skipped_is_refused(stage: Stage, command: str, name: str, said: str) -> None:
@@ -203,4 +203,4 @@ def test_what_is_wrong_where_nothing_runs_stops_nothing(smaller: Stage) -> None:
     smaller.on(f"ip route add unreachable {far}/32", f"ip route del unreachable {far}/32")
     report = answered(smaller.check(), exits=0)
     assert complaints(report) == set(), told(report)
-    assert skipped(report)["data-network"] == "the plan needs one host"
+    assert skipped(report)["data-network"] == "the plan uses one host only"

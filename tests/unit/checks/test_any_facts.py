@@ -140,5 +140,5 @@ def test_checks_never_raise(
 ) -> None:
     asked = spec(model(tp=tp, engine_args=flags), ray="on") if configured else None
     verdicts = judge(scene(answers, asked=asked, tried=tuple(tried), parsed={"qwen/0": parsed}))
-    assert {each.check for each in verdicts} == set(NAMES)
-    assert all(isinstance(each.found + each.expected + each.remedy, str) for each in verdicts)
+    assert {verdict.check for verdict in verdicts} == set(NAMES)
+    assert all(isinstance(verdict.found + verdict.expected + verdict.remedy, str) for verdict in verdicts)

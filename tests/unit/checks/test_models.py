@@ -84,7 +84,7 @@ def test_a_model_that_needs_more_positions_than_it_has() -> None:
     ],
 )  # fmt: skip
 def test_lengths_that_vllm_takes(flags: Any, config: Any) -> None:
-    assert [each for each in complaints(serving(flags, config)) if each.check == "model-length"] == []
+    assert [complaint for complaint in complaints(serving(flags, config)) if complaint.check == "model-length"] == []
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_pointers_of_git_lfs_are_no_weights_and_count_as_what_the_index_says() -
 def test_the_size_of_pointers_is_not_known_without_an_index() -> None:
     given = serving(weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
     (memory,) = [each for each in judge(given) if each.check == "model-memory"]
-    assert (memory.state, memory.found) == ("skipped", "the size of the weights is not known")
+    assert (memory.state, memory.found) == ("skipped", "the size of the weights is unknown")
 
 
 def test_weights_that_can_not_be_looked_into_are_measured_by_their_index() -> None:
@@ -207,7 +207,7 @@ def test_an_index_that_contradicts_whole_files_is_a_warning() -> None:
 def test_what_is_said_of_memory_is_said_of_complete_files() -> None:
     broken = replace(FILES, weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
     given = scene({"gpu01": {"models": (broken,)}}, asked=spec(model(tp=32, engine_args={"max-model-len": 32768})))
-    assert [each.host for each in complaints(given)] == ["gpu01"]
+    assert [complaint.host for complaint in complaints(given)] == ["gpu01"]
     (memory,) = [each for each in judge(given) if each.check == "model-memory"]
     assert "weights 135.4 GiB / 32" in memory.found
 

@@ -177,10 +177,10 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "gpu-persistence",
         "warning",
         on_gpu(5, persistence=False),
-        "off on GPU 5",
+        "off for GPU 5",
         "ssh -t 10.0.0.3 sudo nvidia-smi -pm 1",
     ),
-    ("gpu-mig", "failed", on_gpu(5, mig=True), "MIG is on, on GPU 5", "nvidia-smi -mig 0 -i 5"),
+    ("gpu-mig", "failed", on_gpu(5, mig=True), "MIG mode is on for GPU 5", "nvidia-smi -mig 0 -i 5"),
     ("memory", "failed", {"memory_available": 20 * GIB}, "20.0 GiB of 1.0 TiB available", "--sort=-rss"),
     ("memory", "failed", {"memory_total": 64 * GIB, "memory_available": 7 * GIB}, "7.0 GiB of 64.0 GiB", "--sort=-rss"),
     ("shared-memory", "failed", {"shm_total": 64 * MIB, "shm_free": 64 * MIB}, "64.0 MiB of 64.0 MiB", "remount,size="),
@@ -279,14 +279,14 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "other-deployments",
         "warning",
         {"deployments": ({"deployment": "llama", "boot_id": "boot-gpu03"},)},
-        "llama runs there",
+        "llama runs on this host",
         "flagscale-deploy stop -i hosts.yaml --name llama",
     ),
     (
         "lock",
         "warning",
         {"locks": (HeldLock("qwen", 99, {"who": "bob@desk", "what": "run"}),)},
-        "bob@desk is at it with run (pid 99)",
+        "bob@desk works on it with run (pid 99)",
         "flagscale-deploy unlock -i hosts.yaml --name qwen",
     ),
     (
@@ -349,7 +349,7 @@ def test_more_gpus_asked_for_than_there_are() -> None:
 def test_a_node_ip_that_the_host_does_not_have() -> None:
     hosts = inventory("gpu01", "gpu02", host("gpu03", node_ip="10.9.9.9"), "gpu04")
     tried = tuple(
-        replace(each, failure="timed-out", problem="timed out") if each.target == "gpu03" else each for each in links()
+        replace(link, failure="timed-out", problem="timed out") if link.target == "gpu03" else link for link in links()
     )
     verdict = only(scene(hosts=hosts, tried=tried))
     assert (verdict.check, verdict.host) == ("node-ip", "gpu03")
@@ -366,7 +366,7 @@ def test_a_port_that_somebody_holds() -> None:
 def test_a_port_that_rays_workers_may_take_first() -> None:
     verdict = only(scene(asked=spec(model(tp=32, port=12000, engine_args={"max-model-len": 32768}))))
     assert (verdict.check, verdict.state, verdict.host) == ("ports", "warning", "gpu01")
-    assert verdict.found == "port 12000, for qwen/0, is among those that Ray's workers take, and they start first"
+    assert verdict.found == "port 12000 of qwen/0 is in the range of Ray's workers, which start first"
     assert verdict.expected == "a port outside 10002 to 19999"
     alone = spec(model(tp=8, port=12000, engine_args={"max-model-len": 32768}), ray="off")
     assert complaints(scene(asked=alone)) == []
@@ -438,19 +438,19 @@ def test_more_memory_than_a_host_has_is_not_freed_by_ending_something() -> None:
     asked = spec(model(num_gpus=0, engine_args={"max-model-len": 512}), ray="off")
     lone = {**WITHOUT_GPUS, "memory_total": 64 * GIB, "memory_available": 60 * GIB}
     verdict = only(scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=asked))
-    assert verdict.remedy == "choose a host that has as much"
+    assert verdict.remedy == "choose a host with more memory"
 
 
 def test_one_machine_under_two_names() -> None:
     twin = facts("gpu02")
     verdict = only(scene({"gpu03": {"boot_id": twin.boot_id, "hostname": "gpu02"}}))
     assert (verdict.check, verdict.state, verdict.host) == ("distinct-hosts", "failed", "gpu03")
-    assert verdict.found == "it is the machine that gpu02 is: the same boot of gpu02"
-    assert verdict.remedy == "take one of them out of hosts.yaml, or: --limit 'all,!gpu03'"
+    assert verdict.found == "it is the same machine as gpu02: the same boot ID and hostname gpu02"
+    assert verdict.remedy == "remove one of the names from hosts.yaml, or use --limit 'all,!gpu03'"
     verdict = only(scene({"gpu03": {"gpus": twin.gpus}}))
     assert (verdict.check, verdict.found) == (
         "distinct-hosts",
-        "it is the machine that gpu02 is: the same 8 GPUs (GPU-2-0)",
+        "it is the same machine as gpu02: the same 8 GPUs (GPU-2-0)",
     )
 
 
@@ -463,7 +463,7 @@ def test_flags_that_vllm_does_not_know() -> None:
     parsed = {"qwen/0": Parsed(unknown=("max-model-lenn",), known=("max-model-len", "max-num-seqs"))}
     verdict = only(scene(parsed=parsed))
     assert (verdict.check, verdict.host) == ("engine-arguments", "gpu01")
-    assert verdict.found == "qwen.yaml: model_args.qwen: --max-model-lenn is no flag of the vLLM there"
+    assert verdict.found == "qwen.yaml: model_args.qwen: --max-model-lenn is unknown to the vLLM on this host"
     assert verdict.remedy == "did you mean --max-model-len?"
 
 
@@ -480,14 +480,14 @@ INTERNET = {"interfaces": (Interface("eth0", ("10.0.0.1", "8.8.4.4", "2606:4700:
 def test_a_server_without_a_key_on_an_address_of_the_internet() -> None:
     found = complaints(scene({"gpu01": INTERNET}))
     assert [(each.check, each.host, each.state) for each in found] == [("open-server", "gpu01", "warning")] * 2
-    assert found[0].found == "qwen/0 listens on 8.8.4.4, port 8000, and asks for no key"
+    assert found[0].found == "qwen/0 listens on 8.8.4.4, port 8000, without a key"
     assert "2606:4700::1111" in found[1].found
     kept = [
         spec(model(tp=32, engine_args={"max-model-len": 32768}), secret_env={"VLLM_API_KEY": Secret("sk-x")}),
         spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "127.0.0.1"})),
         spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "10.0.0.1"})),
     ]
-    assert [each for asked in kept for each in complaints(scene({"gpu01": INTERNET}, asked=asked))] == []
+    assert [complaint for asked in kept for complaint in complaints(scene({"gpu01": INTERNET}, asked=asked))] == []
     asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "8.8.4.4"}))
     assert only(scene({"gpu01": INTERNET}, asked=asked)).host == "gpu01"
 
@@ -496,7 +496,7 @@ def test_a_server_without_a_key_on_an_address_of_the_internet() -> None:
     ("files", "state", "said"),
     [
         ({"c.pem": TlsFile("No such file or directory")}, "failed", "ssl-certfile c.pem: No such file or directory"),
-        ({"c.pem": TlsFile(mode=0o644, expires=NOW - 1)}, "failed", "ssl-certfile c.pem is out of date"),
+        ({"c.pem": TlsFile(mode=0o644, expires=NOW - 1)}, "failed", "ssl-certfile c.pem has expired"),
         ({"k.pem": TlsFile(mode=0o640)}, "warning", "ssl-keyfile k.pem can be read by others (mode 640)"),
     ],
 )

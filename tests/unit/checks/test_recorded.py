@@ -29,7 +29,7 @@ def recorded(changed: Any) -> Scene:
     facts = {"gpu01": Facts.parse(RECORDED["host"] | changed)}
     hosts = Inventory((Host("gpu01", "10.0.0.1"),), {}, "hosts.yaml")
     found = draft(hosts, ASKED, facts, RUN, TEMPLATES)
-    seen = {name: Observation(name, each) for name, each in facts.items()}
+    seen = {name: Observation(name, host_facts) for name, host_facts in facts.items()}
     return Scene(hosts, ASKED, seen, found.plan, (*found.faults, *found.idle))
 
 
@@ -46,7 +46,7 @@ def test_nothing_is_wrong_with_a_healthy_host() -> None:
     assert "KV cache 512 tokens" in found["model-memory"]
 
 
-@pytest.mark.parametrize("fault", RECORDED["faults"], ids=[each["name"] for each in RECORDED["faults"]])
+@pytest.mark.parametrize("fault", RECORDED["faults"], ids=[fault["name"] for fault in RECORDED["faults"]])
 def test_a_recorded_fault_is_told_by_its_check(fault: Any) -> None:
     scene = recorded(fault["changed"])
     also = {"vllm-installed"} if fault["check"] == "ray-installed" else set()  # an environment that has neither

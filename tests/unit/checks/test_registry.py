@@ -18,16 +18,16 @@ def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
 def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> None:
     verdicts = judge(scene())
     assert complaints(scene()) == []
-    assert [each.check for each in verdicts] == list(NAMES)
-    assert {each.check: each.found for each in verdicts if each.state == "skipped"} == {
+    assert [verdict.check for verdict in verdicts] == list(NAMES)
+    assert {verdict.check: verdict.found for verdict in verdicts if verdict.state == "skipped"} == {
         "router-installed": "the plan has no router",
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
-        "tls-files": "no model has ssl flags, and there is no deploy.tls",
-        "router-tls": "no router stands before TLS",
+        "tls-files": "no model has ssl flags, and deploy.tls is not set",
+        "router-tls": "no router has replicas with TLS",
         "boot": "deploy.restart.boot is not set",
     }
-    assert all(each.found and each.expected for each in verdicts)
+    assert all(verdict.found and verdict.expected for verdict in verdicts)
 
 
 def test_what_passed_says_what_was_found() -> None:
@@ -60,16 +60,16 @@ def test_one_host_without_gpus_is_no_reason_to_complain() -> None:
 def test_where_nobody_answers_everything_else_is_skipped() -> None:
     silent = {name: TcpError(name, "no answer from 10.0.0.1 in time", "is it up?") for name in HOSTS}
     verdicts = judge(scene(silent))
-    assert {each.check for each in verdicts if each.state == "failed"} == {"tcp"}
-    assert {each.check for each in verdicts if each.state == "passed"} == set()
+    assert {verdict.check for verdict in verdicts if verdict.state == "failed"} == {"tcp"}
+    assert {verdict.check for verdict in verdicts if verdict.state == "passed"} == set()
 
 
 def test_a_check_that_is_left_out_says_so() -> None:
     given = scene({"gpu02": {"open_files": 1024}})
-    assert [each.check for each in complaints(given)] == ["open-files"]
+    assert [complaint.check for complaint in complaints(given)] == ["open-files"]
     assert complaints(given, ("open-files",)) == []
     (left,) = [each for each in judge(given, ("open-files",)) if each.check == "open-files"]
-    assert (left.state, left.found) == ("skipped", "left out: --skip-check")
+    assert (left.state, left.found) == ("skipped", "skipped by --skip-check")
 
 
 def test_a_name_that_is_no_check_gets_the_nearest() -> None:
@@ -84,7 +84,7 @@ def test_a_name_that_is_no_check_gets_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["tcp", "ssh", "host-key", "login", "python", "ray-version", "placement"])
 def test_what_nothing_works_without_can_not_be_left_out(name: str) -> None:
-    with pytest.raises(InputError, match="can't be left out"):
+    with pytest.raises(InputError, match="can't be skipped"):
         judge(scene(), [name])
 
 
@@ -96,14 +96,14 @@ def test_a_fault_that_was_left_out_is_no_fault_of_the_plan() -> None:
 
 def test_a_fault_beside_a_plan_hides_nothing_else() -> None:
     given = scene({"gpu02": {"python": "3.12.1"}, "gpu03": {"models": ()}, "gpu04": {"open_files": 1}})
-    assert {each.check for each in complaints(given)} == {"same-python", "open-files"}
+    assert {complaint.check for complaint in complaints(given)} == {"same-python", "open-files"}
 
 
 def test_commands_are_for_the_host_as_the_inventory_reaches_it() -> None:
     hosts = inventory(host("gpu01", port=2222, user="ops", identity_file="/k e y"), host("gpu02", connection="local"))
     bad = {name: {"gpus": tuple(gpu.__class__(**{**vars(gpu), "mig": True}) for gpu in facts(name).gpus)}
            for name in hosts.names}  # fmt: skip
-    remedies = [each.remedy for each in complaints(scene(bad, hosts=hosts, asked=None))]
+    remedies = [complaint.remedy for complaint in complaints(scene(bad, hosts=hosts, asked=None))]
     assert remedies == [
         "ssh -t -p 2222 -i '/k e y' ops@10.0.0.1 sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",
         "sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",

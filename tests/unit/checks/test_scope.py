@@ -29,10 +29,10 @@ def test_a_model_that_is_nowhere_was_not_looked_at() -> None:
     found = verdicts(scene(gone))
     assert found["model-path"].state == "failed"
     said = {name: (each.state, each.found) for name, each in found.items() if name.startswith("model-")}
-    unread = ("skipped", "no host where it can be read")
+    unread = ("skipped", "it can be read on no host")
     assert said == {
         "model-path": said["model-path"],
-        "model-same": ("skipped", "no two hosts where it can be read"),
+        "model-same": ("skipped", "it can be read on fewer than two hosts"),
         **dict.fromkeys(
             ("model-weights", "model-parallel", "model-length", "model-memory", "model-tokenizer", "model-code"), unread
         ),
@@ -42,7 +42,10 @@ def test_a_model_that_is_nowhere_was_not_looked_at() -> None:
 def test_a_model_on_one_of_its_hosts_was_not_compared() -> None:
     gone = {name: {"models": (ModelFiles(PATH, "no such file or directory"),)} for name in HOSTS[1:]}
     found = verdicts(scene(gone))
-    assert (found["model-same"].state, found["model-same"].found) == ("skipped", "no two hosts where it can be read")
+    assert (found["model-same"].state, found["model-same"].found) == (
+        "skipped",
+        "it can be read on fewer than two hosts",
+    )
     assert (found["model-weights"].state, found["model-tokenizer"].found) == ("passed", "1 host")
 
 
@@ -51,7 +54,7 @@ def test_what_a_model_does_not_tell_is_not_known() -> None:
     found = verdicts(scene({name: {"models": (bare,)} for name in HOSTS}))
     for name in ("model-parallel", "model-length"):
         assert found[name].state == "skipped"
-        assert found[name].found.startswith("its config.json tells no")
+        assert found[name].found.startswith("its config.json has no")
 
 
 def test_what_is_in_environments_that_do_not_start_is_not_known() -> None:
@@ -68,7 +71,7 @@ def test_what_is_in_environments_that_do_not_start_is_not_known() -> None:
         "same-torch",
     ):
         assert found[name].state == "skipped", found[name]
-    assert found["vllm-installed"].found == "no host where it can be looked at"
+    assert found["vllm-installed"].found == "no host has anything to look at"
 
 
 def test_versions_of_what_is_nowhere_installed_are_not_known() -> None:
@@ -102,12 +105,12 @@ IDLE: list[dict[str, Any]] = [
 def test_a_host_that_nothing_runs_on_stops_nothing(fault: dict[str, Any]) -> None:
     given = scene({"gpu03": fault}, asked=ON_ONE)
     assert given.plan is not None
-    assert [each for each in complaints(given) if each.state == "failed"] == []
+    assert [complaint for complaint in complaints(given) if complaint.state == "failed"] == []
 
 
 @pytest.mark.parametrize("fault", IDLE, ids=["mtu", "open-files", "environment", "driver", "disk", "ray"])
 def test_the_same_on_a_host_that_something_runs_on_does(fault: dict[str, Any]) -> None:
-    assert [each.host for each in complaints(scene({"gpu03": fault})) if each.state == "failed"]
+    assert [complaint.host for complaint in complaints(scene({"gpu03": fault})) if complaint.state == "failed"]
 
 
 def test_a_host_that_nothing_runs_on_does_not_keep_the_plan_from_being_carried_out() -> None:
@@ -123,7 +126,7 @@ def test_a_host_that_nothing_runs_on_does_not_keep_the_plan_from_being_carried_o
 def test_a_host_that_nothing_runs_on_has_to_be_one_that_can_be_worked_on() -> None:
     """`run` writes its record there, and takes it back."""
     given = scene({"gpu03": {"probe_python": "3.6.8"}}, asked=ON_ONE)
-    assert [(each.check, each.state) for each in complaints(given)] == [("python", "failed")]
+    assert [(complaint.check, complaint.state) for complaint in complaints(given)] == [("python", "failed")]
 
 
 def test_the_others_are_looked_at_although_a_host_did_not_answer() -> None:
@@ -154,7 +157,7 @@ def test_the_inventory_says_how_many_gpus_a_host_has_that_did_not_answer() -> No
 
 def test_a_head_that_did_not_answer_hides_nothing_of_the_others() -> None:
     lost = TcpError("gpu01", "no answer from 10.0.0.1 in time", "is the host up?")
-    tried = tuple(each for each in links() if "gpu01" not in (each.source, each.target))
+    tried = tuple(link for link in links() if "gpu01" not in (link.source, link.target))
     found = verdicts(scene({"gpu01": lost}, tried=tried, parsed={}))
     assert found["data-network"].state == "passed"
     assert (found["engine-arguments"].state, found["engine-arguments"].found) == ("skipped", "gpu01 did not answer")

@@ -48,7 +48,7 @@ def test_a_router_in_the_open_is_a_warning() -> None:
 def test_a_certificate_for_another_address_is_refused_by_the_router() -> None:
     (verdict,) = said({"gpu03": replace(CERTIFICATE, names=("gpu03.example.com", "10.0.0.1"))}, asked())
     assert (verdict.check, verdict.host, verdict.state) == ("router-tls", "gpu03", "failed")
-    assert verdict.found.endswith("at 10.0.0.3, and its certificate is for gpu03.example.com, 10.0.0.1")
+    assert verdict.found.endswith("at 10.0.0.3, but its certificate is for gpu03.example.com, 10.0.0.1")
     assert "subjectAltName=IP:10.0.0.3" in verdict.remedy
     (verdict,) = said({"gpu03": replace(CERTIFICATE, names=())}, asked())
     assert "its CN does not count" in verdict.found
@@ -74,7 +74,7 @@ def test_certificates_of_their_own_need_a_bundle_on_the_head() -> None:
     bundle = TlsSpec("/c.pem", "/k.pem", "/ca.pem")
     assert said(other, asked(flags={}, tls=bundle), **{"/ca.pem": TlsFile("", 0o644, NOW + 1)}) == []
     (verdict,) = said(other, asked(flags={}, tls=bundle), **{"/ca.pem": TlsFile("No such file or directory")})
-    assert verdict.found.startswith("/ca.pem, which qwen/router trusts its replicas by: No such file")
+    assert verdict.found.startswith("/ca.pem, the CA file of qwen/router: No such file")
 
 
 def test_certificates_of_an_authority_are_the_systems_affair() -> None:
@@ -87,7 +87,7 @@ def test_one_that_is_sent_is_known_before_it_is_there() -> None:
     assert said({}, asked(flags={}, tls=tls)) == []
     late = said({}, asked(flags={}, tls=replace(tls, certificate=replace(CERTIFICATE, expires=NOW - 1))))
     assert {each.check for each in late} == {"tls-files"}
-    assert "is out of date" in late[0].found
+    assert "has expired" in late[0].found
     (verdict,) = said({}, asked(flags={}, tls=replace(tls, certificate=replace(CERTIFICATE, names=ADDRESSES[:3]))))
     assert (verdict.check, verdict.host) == ("router-tls", "gpu04")
 

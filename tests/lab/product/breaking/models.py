@@ -132,7 +132,7 @@ def a_value_is_none_that_vllm_takes(stage: Stage) -> None:
     stage.flags(max_num_seqs="many")
 
 
-@caught_by("engine-arguments", "install vLLM anew", host="node1", round="sizes", at="node2")
+@caught_by("engine-arguments", "reinstall vLLM", host="node1", round="sizes", at="node2")
 def vllm_can_not_be_imported(stage: Stage) -> None:
     driver = stage.lab.hosts[0]
     place = (

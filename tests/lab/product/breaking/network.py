@@ -57,7 +57,7 @@ def its_packets_are_smaller(stage: Stage) -> None:
     stage.on("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500")
 
 
-@caught_by("bandwidth", "look at its cable, port and driver", state="warning", words=("--network",))
+@caught_by("bandwidth", "check its cable, port and driver", state="warning", words=("--network",))
 def its_cable_is_slow(stage: Stage) -> None:
     stage.undo.callback(stage.host.rate, None)
     stage.host.rate(50)

@@ -106,7 +106,7 @@ def processes_of_others_are_hidden(stage: Stage) -> None:
     stage.on("mount -o remount,hidepid=2 /proc", "mount -o remount,hidepid=0 /proc")
 
 
-@caught_by("distinct-hosts", "take one of them out of", round="names", at="node3")
+@caught_by("distinct-hosts", "remove one of the names from", round="names", at="node3")
 def it_is_another_name_of_a_machine(stage: Stage) -> None:
     stage.inventory(ansible_host=stage.lab.hosts[1].address)
 

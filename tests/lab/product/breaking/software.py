@@ -45,7 +45,7 @@ for _odd, _check, _remedy, _round, _at in (
     ("other ray", "same-ray", "pip install 'ray[default]==2.60.0'", "versions", "node4"),
     ("other vllm", "same-vllm", "pip install vllm==", "other versions", "node2"),
     ("other torch", "same-torch", "pip install torch==2.13.0", "other versions", "node3"),
-    ("other python", "same-python", "make its environment with Python 3.", "other versions", "node4"),
+    ("other python", "same-python", "create its environment with Python 3.", "other versions", "node4"),
 ):
     caught_by(_check, _remedy, round=_round, at=_at)(with_environment(_odd))
 
