@@ -1,1 +1,1 @@
-"""Inventory, specification and observations become a `Plan`. Pure: no clock, socket, environment or file is read."""
+"""Make a `Plan` from inventory, specification and facts. Pure: no clock, socket, environment or file is read."""

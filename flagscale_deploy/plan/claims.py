@@ -1,4 +1,4 @@
-"""What deployments recorded on a host have a claim to."""
+"""Read the GPUs and ports that recorded deployments claim on a host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flagscale_deploy.facts.model import Facts
 
 
 def current(facts: Facts) -> tuple[Mapping[str, Any], ...]:
-    """Records of deployments that were not stopped, on the boot that the host is in."""
+    """Return the records of deployments that were not stopped, since the host's last boot."""
     return tuple(
         record
         for record in facts.deployments
@@ -21,22 +21,22 @@ def current(facts: Facts) -> tuple[Mapping[str, Any], ...]:
 
 
 def own(facts: Facts, deployment: str) -> tuple[Mapping[str, Any], ...]:
-    """Current records of this deployment."""
+    """Return the current records of this deployment."""
     return tuple(record for record in current(facts) if record.get("deployment") == deployment)
 
 
 def others(facts: Facts, deployment: str) -> tuple[Mapping[str, Any], ...]:
-    """Current records of other deployments: what they hold is taken, also while they are still starting."""
+    """Return the current records of other deployments: what they claim is taken, also while they still start."""
     return tuple(record for record in current(facts) if record.get("deployment") != deployment)
 
 
 def held_gpus(record: Mapping[str, Any]) -> tuple[int, ...]:
-    """Indexes of the GPUs that a record claims."""
+    """Return the indexes of the GPUs that a record claims."""
     gpus = record.get("gpus")
-    return tuple(each for each in gpus if isinstance(each, int)) if isinstance(gpus, (list, tuple)) else ()
+    return tuple(index for index in gpus if isinstance(index, int)) if isinstance(gpus, (list, tuple)) else ()
 
 
 def held_ports(record: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ports that a record claims."""
+    """Return the ports that a record claims."""
     ports = record.get("ports")
-    return tuple(each for each in ports.values() if isinstance(each, int)) if isinstance(ports, Mapping) else ()
+    return tuple(port for port in ports.values() if isinstance(port, int)) if isinstance(ports, Mapping) else ()

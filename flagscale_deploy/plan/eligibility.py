@@ -1,4 +1,4 @@
-"""Which hosts each model may be placed on: `hosts`, and the custom resources that it asks for."""
+"""Find the hosts that each model may be placed on, by `hosts` and custom resources."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flagscale_deploy.inventory.patterns import limit
 
 
 def eligible_hosts(spec: ServeSpec, inventory: Inventory) -> dict[str, tuple[Host, ...]]:
-    """The hosts of each model by its name, the head first. Raises InputError with every model that may have none."""
+    """Return the hosts of each model by its name, the head first. Raises InputError with all models without any."""
     faults: list[Fault] = []
     eligible = {}
     for model in spec.models:
         allowed, wrong = _named(model, inventory)
         faults += wrong or _unmet(model, allowed)
-        fitting = [host for host in allowed.hosts if all(host.type == each for each in model.host_types)]
+        fitting = [host for host in allowed.hosts if all(host.type == host_type for host_type in model.host_types)]
         eligible[model.name] = tuple(sorted(fitting, key=lambda host: host.name != inventory.head.name))
     if faults:
         raise InputError(faults)
@@ -29,7 +29,7 @@ def _named(model: ModelSpec, inventory: Inventory) -> tuple[Inventory, list[Faul
     if model.hosts is None:
         return inventory, []
     where = model.places.get("hosts", model.where)
-    remedy = f"a pattern as for --limit; the hosts are: {', '.join(inventory.names)}"
+    remedy = f"use a pattern as for --limit; the hosts are: {', '.join(inventory.names)}"
     try:
         return limit(inventory, model.hosts), []
     except InputError as error:
@@ -37,13 +37,14 @@ def _named(model: ModelSpec, inventory: Inventory) -> tuple[Inventory, list[Faul
 
 
 def _unmet(model: ModelSpec, allowed: Inventory) -> Iterator[Fault]:
-    """A resource is a host's `type`, as a hostfile and Ray have it. Of several a host can have one only."""
+    """Yield resources that no host has: a resource is a host's `type`, and a host has only one."""
     types = dict.fromkeys(host.type for host in allowed.hosts)
-    wanted = [each for each in model.host_types if each not in types] or model.host_types[1:]
-    for each in wanted:
+    missing = [resource for resource in model.host_types if resource not in types] or model.host_types[1:]
+    for resource in missing:
         have = ", ".join(f"{host.name} is {host.type}" for host in allowed.hosts)
+        kinds = resource if resource not in types else f"{resource} and {model.host_types[0]}"
         yield Fault(
             model.places.get("resources", model.where),
-            f"asks for hosts that are {each}{'' if each not in types else ' and ' + model.host_types[0]}; {have}",
-            f"set type: {each} for the hosts that are, or take it out",
+            f"needs hosts of type {kinds}, but {have}",
+            f"set type: {resource} for such hosts, or remove the resource",
         )

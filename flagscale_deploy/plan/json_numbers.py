@@ -1,4 +1,4 @@
-"""JSON whose numbers stand as the user wrote them."""
+"""Write JSON with numbers as the user wrote them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"(-?)(\d*)(\.?)(\d*)(.*)", re.DOTALL)
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON in one line without blanks: `1e-5` and `0.90` stay, where Python's own would write 1e-05, 0.9."""
+    """Return a value as JSON on one line without blanks; `1e-5` and `0.90` stay (Python writes 1e-05, 0.9)."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{json_text(str(key))}:{json_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -24,6 +24,6 @@ def json_text(value: Any) -> str:
 
 
 def _number(text: str) -> str:
-    """YAML's `.5` and `5.` with the zero that JSON wants."""
+    """Add the zero to YAML's `.5` and `5.` that JSON requires."""
     sign, whole, point, fraction, exponent = _NUMBER.fullmatch(text).groups()  # type: ignore[union-attr]
     return f"{sign}{whole or '0'}{point}{fraction or ('0' if point else '')}{exponent}"

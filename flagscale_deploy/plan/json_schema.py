@@ -1,4 +1,4 @@
-"""`plan --json`: the plan as other programs read it. Its shape is versioned by `schema`."""
+"""Write the plan for other programs (`plan --json`); its shape is versioned by `schema`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMA = 1
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """The published shape of a plan; JSON types only, nothing secret."""
+    """Return the published shape of a plan: JSON types only, nothing secret."""
     return {
         "schema": SCHEMA,
         "deployment": plan.deployment,
@@ -39,7 +39,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def _restart(restart: RestartSpec) -> dict[str, Any]:
-    """In the words of the serve YAML."""
+    """Return the restart policy with the keys of the serve YAML."""
     return {
         "policy": restart.policy,
         "max": restart.maximum,
@@ -86,7 +86,7 @@ def _instance(instance: InstancePlan) -> dict[str, Any]:
 
 
 def _program(app: Mapping[str, str]) -> dict[str, str]:
-    """The user's files that go to every host, by name: the SHA-256 of each."""
+    """Return the SHA-256 of each of the user's files that go to every host, by name."""
     own = {name.partition("/")[2]: text for name, text in app.items() if name.startswith("program/")}
     return {name: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for name, text in own.items()}
 

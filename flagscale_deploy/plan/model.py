@@ -1,4 +1,4 @@
-"""A plan is a value: what `plan` prints is the very object that `run` carries out."""
+"""Define the plan: what `plan` prints is exactly the object that `run` carries out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Executor = Literal["uni", "mp", "ray", "external_launcher"]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one instance goes: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
+    """Where one instance runs: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
 
-    `pinned`: on GPUs of one host that Ray is not told about. Otherwise Ray hands out its GPUs.
+    `pinned`: on GPUs of one host that Ray does not manage. Otherwise Ray assigns its GPUs.
     """
 
     model: str
@@ -30,22 +30,23 @@ class Placement:
 
     @property
     def hosts(self) -> tuple[str, ...]:
+        """Return the hosts in rank order."""
         return tuple(self.gpus)
 
 
 @dataclass(frozen=True)
 class Network:
-    """The address other nodes know a host by, and the interface that holds it (None: not known before a probe)."""
+    """The address by which other nodes know a host, and its interface (None: unknown without a probe)."""
 
     node_ip: str
     interface: str | None = None
     resolver_hangs: bool = False
-    """Whether the probe saw that its DNS does not answer in time."""
+    """Whether its DNS did not answer the probe in time."""
 
 
 @dataclass(frozen=True)
 class RayNode:
-    """One `ray start`. `visible_gpus` is None where Ray may see all of the host's GPUs."""
+    """A `ray start` on a host. `visible_gpus` is None where Ray may see all of the host's GPUs."""
 
     host: str
     role: Literal["head", "worker"]
@@ -73,15 +74,16 @@ class RayPlan:
 
     @property
     def address(self) -> str:
+        """Return the address of Ray's head, with its port."""
         return join_port(self.head_ip, self.port)
 
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """One `vllm serve`: `argv` as the process will see it, `env` without secrets, `endpoint` for clients (`…/v1`).
+    """A `vllm serve` process: its `argv`, its `env` without secrets, and the `endpoint` for clients (`…/v1`).
 
-    Or, with the engine "program", a program of the user's own: its `argv` has paths below the state directory, `port`
-    is None and `endpoint` "" where it answers nowhere, and `served_name`, `local_url` and `worker_url` are "".
+    With the engine "program", it is a program of the user's own: its `argv` has paths below the state directory, `port`
+    is None and `endpoint` "" if it serves nothing, and `served_name`, `local_url` and `worker_url` are "".
     """
 
     model: str
@@ -98,25 +100,26 @@ class InstancePlan:
     served_name: str
     script: str
     local_url: str
-    """Where the driver host itself reaches the server, for readiness."""
+    """The server's address on the driver host itself, for the readiness probe."""
     worker_url: str
-    """Where a router reaches it, over the data network."""
+    """The server's address on the data network, for a router."""
     addresses: Mapping[str, str] = field(default_factory=dict)
-    """Of a program: where its driver's host may reach it, with the endpoint that clients know that place by."""
+    """For a program: addresses at which its driver's host may reach it, each with the endpoint for clients."""
 
     @property
     def name(self) -> str:
+        """Return the instance's name, `model/replica`."""
         return f"{self.model}/{self.replica}"
 
     @property
     def certificate(self) -> str | None:
-        """The file of the certificate that it serves TLS with, on its driver; None where it speaks plain HTTP."""
+        """Return the path of the server's TLS certificate on its driver; None for plain HTTP."""
         return flag_of(self.argv, "ssl-certfile")
 
 
 @dataclass(frozen=True)
 class RouterPlan:
-    """One vllm-router, in front of the replicas of a model; `workers` are their URLs."""
+    """A vllm-router in front of the replicas of a model; `workers` are their URLs."""
 
     model: str
     driver: str
@@ -131,29 +134,31 @@ class RouterPlan:
     script: str
     local_url: str
     certificate: None = None
-    """vllm-router 0.1.17 has no flag to serve TLS itself."""
+    """None: vllm-router 0.1.17 cannot serve TLS itself."""
 
     @property
     def name(self) -> str:
+        """Return the router's name, `model/router`."""
         return f"{self.model}/router"
 
 
 class OfModel(Protocol):
-    """What serves a model."""
+    """A server of a model."""
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """Return the model's name."""
 
 
 AnyInstance = TypeVar("AnyInstance", bound=OfModel)
 AnyRouter = TypeVar("AnyRouter", bound=OfModel)
 Server = InstancePlan | RouterPlan
-"""What answers completions: it is started, waited for, watched, logged and stopped in the same way."""
+"""A process that serves completions: started, waited for, watched, logged and stopped in the same way."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One script on one host; seconds until it counts as hung; `detached` ones go on running after it."""
+    """A script on a host, with seconds until it counts as hung; `detached` ones keep running after the step."""
 
     host: str
     script: str
@@ -161,7 +166,7 @@ class Step:
     timeout: float
     detached: bool = False
     may_end: bool = False
-    """Of a detached one: whether it has done its work when it ends with status 0."""
+    """For a detached script: whether it has done its work when it ends with status 0."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `run` will do. `digest` is the same for the same hosts, configuration and templates."""
+    """Everything that `run` will do. `digest` is the same for the same hosts, configuration and templates."""
 
     run_id: str
     deployment: str
@@ -188,42 +193,43 @@ class Plan:
     stages: tuple[Stage, ...]
     scripts: Mapping[str, Mapping[str, str]]
     gpus: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Who has each GPU of each host: an instance by name, somebody else in words, or "" for nobody."""
+    """Who uses each GPU of each host: an instance by name, a description of another user, or "" for nobody."""
     exclusive: tuple[Exclusive, ...] = EXCLUSIVE
-    """What of it nobody else may have when it starts; without GPUs where busy ones were handed out on purpose."""
+    """What nobody else may use when the deployment starts; without GPUs if busy ones were assigned on purpose."""
     restart: RestartSpec = field(default_factory=RestartSpec)
     app: Mapping[str, str] = field(default_factory=dict)
-    """Files of a program of the user's own, by path below `app/` of every host's state directory."""
+    """Files of the user's own program, by path below `app/` in every host's state directory."""
 
     @property
     def working(self) -> tuple[str, ...]:
-        """The hosts that something runs on, in the inventory's order."""
+        """Return the hosts that something runs on, in the inventory's order."""
         steps = {step.host for stage in self.stages for step in stage.steps}
-        ranks = {host for each in self.instances for host in each.hosts}
+        ranks = {host for instance in self.instances for host in instance.hosts}
         return tuple(name for name in self.hosts if name in steps | ranks)
 
     @property
     def servers(self) -> tuple[Server, ...]:
+        """Return all instances and routers."""
         return (*self.instances, *self.routers)
 
     @property
     def entrances(self) -> tuple[Server, ...]:
-        """What clients talk to: a model's router, else its instances."""
+        """Return the servers that clients connect to: a model's router, else its instances."""
         return entrances(self.instances, self.routers)
 
 
 def entrances(instances: Iterable[AnyInstance], routers: Sequence[AnyRouter]) -> tuple[AnyInstance | AnyRouter, ...]:
-    """Return what clients talk to: a model's router, else its instances."""
+    """Return the servers that clients connect to: a model's router, else its instances."""
     routed = {router.model for router in routers}
     return (*routers, *(instance for instance in instances if instance.model not in routed))
 
 
 def join_port(address: str, port: int) -> str:
-    """`host:port`, with brackets around an IPv6 address."""
+    """Return `host:port`, with brackets around an IPv6 address."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def flag_of(argv: Sequence[str], name: str) -> str | None:
-    """The value of a flag on a command line, `--name=value`: the last one counts."""
-    given = [word.partition("=")[2] for word in argv if word.startswith(f"--{name}=")]
-    return given[-1] if given else None
+    """Return the value of a flag in a command line, `--name=value`: the last one counts."""
+    values = [word.partition("=")[2] for word in argv if word.startswith(f"--{name}=")]
+    return values[-1] if values else None

@@ -1,4 +1,4 @@
-"""vllm-router in front of a model that has more than one replica."""
+"""Plan a vllm-router in front of a model with more than one replica."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PORT, PROMETHEUS_PORT = 30000, 29000
 """vllm-router's own defaults (`vllm-router --help`, 0.1.17)."""
 
 REPEATED = frozenset({"kv-event-source", "kv-event-replay-source", "wasm-middleware-route"})
-"""Its flags that are given once for each value (same source); of the others a list is one flag with many words."""
+"""Flags of vllm-router that are repeated for each value (same source); other lists are one flag with many words."""
 
 
 def plan_routers(
@@ -40,10 +40,10 @@ def plan_routers(
     """
     routers: list[RouterPlan] = []
     for model in routed_models(spec, instances):
-        replicas = [each for each in instances if each.model == model]
+        replicas = [instance for instance in instances if instance.model == model]
         faults += _unreachable(spec, head, replicas)
         port, metrics = _ports(spec, head, model, ports, first=not routers)
-        workers = tuple(each.worker_url for each in replicas)
+        workers = tuple(replica.worker_url for replica in replicas)
         network = networks[head.name]
         routers.append(
             RouterPlan(
@@ -65,75 +65,78 @@ def plan_routers(
 
 
 def routed_models(spec: ServeSpec, replicas: Sequence[InstancePlan | Placement]) -> list[str]:
-    """The models that get a router, in their order."""
-    count = Counter(each.model for each in replicas)
+    """Return the models that get a router, in their order."""
+    count = Counter(replica.model for replica in replicas)
     if spec.router.enabled is not None:
         return list(count) if spec.router.enabled else []
     return [model for model, copies in count.items() if copies > 1]
 
 
 def router_use(model: str) -> str:
-    """What a model's router is called where its port is spoken of."""
+    """Return the name of a model's router in messages about its port."""
     return f"the router of {model}"
 
 
 def _ports(spec: ServeSpec, head: Host, model: str, ports: Ports, *, first: bool) -> tuple[int, int]:
-    """Its port, and the one of its metrics."""
+    """Return the router's port, and the one for its metrics."""
     use, where = router_use(model), f"{spec.source}: deploy.router"
-    asked = (spec.router.port, spec.router.metrics_port) if first else (None, None)
+    configured = (spec.router.port, spec.router.metrics_port) if first else (None, None)
     port = (
         ports.next_free(head.name, PORT, use)
-        if asked[0] is None
-        else ports.fixed(head.name, asked[0], use, f"{where}.port")
+        if configured[0] is None
+        else ports.fixed(head.name, configured[0], use, f"{where}.port")
     )
     metrics = (
         ports.next_free(head.name, PROMETHEUS_PORT, f"{use} (metrics)")
-        if asked[1] is None
-        else ports.fixed(head.name, asked[1], f"{use} (metrics)", f"{where}.prometheus_port")
+        if configured[1] is None
+        else ports.fixed(head.name, configured[1], f"{use} (metrics)", f"{where}.prometheus_port")
     )
     return port, metrics
 
 
 def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) -> Iterator[Fault]:
-    """A replica that listens on its own host alone cannot be behind a router on another."""
+    """Yield replicas that listen on their own host only, which a router on another host cannot reach."""
     models = {model.name: model for model in spec.models}
-    for each in replicas:
-        model = models[each.model]
+    for replica in replicas:
+        model = models[replica.model]
         bound = str(model.engine_args.get("host") or "")
-        if each.driver != head.name and is_loopback(bound):
+        if replica.driver != head.name and is_loopback(bound):
             yield Fault(
                 f"{model.where}.host",
-                f"{each.name} on {each.driver} listens on {bound} only, where the router on {head.name} "
+                f"{replica.name} on {replica.driver} listens on {bound} only, so the router on {head.name} "
                 "cannot reach it",
-                "leave host out, or write 0.0.0.0; or leave the router out: deploy.router: none",
+                "remove host, or set it to 0.0.0.0; or use no router: deploy.router: none",
                 "ports",
-                each.driver,
+                replica.driver,
             )
 
 
 def _trusting(path: str | None) -> dict[str, str]:
-    """vllm-router 0.1.17 has no flag for it: it knows the system's authorities, or those of OpenSSL's variable instead.
-    A certificate that vouches for itself is taken there; one of an authority is not, only the authority (measured)."""
+    """Return the variables that make a router trust a CA file, by default the system's.
+
+    vllm-router 0.1.17 has no flag for it, but reads OpenSSL's variable. A self-signed certificate is accepted there; of
+    a certificate that a CA signed, only the CA's own (measured).
+    """
     return {} if path is None else {"SSL_CERT_FILE": path}
 
 
-def _argv(asked: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:
-    """`--worker-urls` takes all words up to the next flag, so it comes before the others."""
+def _argv(router: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:
+    """Yield the command line; `--worker-urls` takes all words up to the next flag, so it comes before the others."""
     yield from ("vllm-router", "--worker-urls", *workers)
     flags: dict[str, Any] = {
-        "host": asked.host or "0.0.0.0",
+        "host": router.host or "0.0.0.0",
         "port": port,
-        "policy": asked.policy,
+        "policy": router.policy,
         "prometheus-port": metrics,
         "worker-startup-timeout-secs": int(ready),
         "worker-startup-check-interval": 1,
-        **asked.options,
+        **router.options,
     }
     for key, value in flags.items():
         if value is True:
             yield f"--{key}"
         elif isinstance(value, list | tuple) and key in REPEATED:
-            yield from (f"--{key}={each}" for each in value)
+            yield from (f"--{key}={item}" for item in value)
         elif isinstance(value, list | tuple):
             yield from (f"--{key}", *map(str, value))
         elif value not in (None, False):

@@ -1,4 +1,4 @@
-"""Whether the hosts have what the plan needs, and the same of it."""
+"""Find hosts that lack the software that the plan needs, or have different versions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _ACTIVATE = "set venv or before_start for the host, so that the environment with
 def software_faults(
     facts: Mapping[str, Facts], ray_hosts: Iterable[str], engine_hosts: Iterable[str], routers: Iterable[str]
 ) -> list[Fault]:
-    """Environments that don't start, Ray or vLLM missing where they run, versions that differ within a Ray cluster.
+    """Return faults for environments that don't start, missing software, and versions that differ in a Ray cluster.
 
     vLLM is needed on every host of an instance: Ray's workers load it too. Ray refuses a node whose Ray or Python
     differs in the patch level (`RuntimeError: Version mismatch`); `ray_hosts` begin with the head.
     """
     faults = [
-        Fault(name, f"its environment does not start: {each.environment_error}", "correct venv or before_start",
+        Fault(name, f"its environment does not start: {host.environment_error}", "correct venv or before_start",
               "environment")
-        for name, each in facts.items()
-        if each.environment_error
+        for name, host in facts.items()
+        if host.environment_error
     ]  # fmt: skip
-    sound = {name: each for name, each in facts.items() if not each.environment_error}
+    sound = {name: host for name, host in facts.items() if not host.environment_error}
     ray_hosts = [name for name in ray_hosts if name in sound]
     faults += [Fault(name, "Ray is not installed in its environment", f"pip install 'ray[default]', or {_ACTIVATE}",
                      "ray-installed")
@@ -33,34 +33,34 @@ def software_faults(
     faults += [Fault(name, "vLLM is not installed in its environment", f"pip install vllm, or {_ACTIVATE}",
                      "vllm-installed")
                for name in dict.fromkeys(engine_hosts) if name in sound and sound[name].vllm is None]  # fmt: skip
-    without = f"pip install vllm-router, or {_ACTIVATE}; deploy.router: none does without it"
+    without = f"pip install vllm-router, or {_ACTIVATE}; or use no router: deploy.router: none"
     faults += [Fault(name, "vllm-router is not installed in its environment", without, "router-installed")
                for name in dict.fromkeys(routers) if name in sound and sound[name].router is None]  # fmt: skip
     faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray, "pip install 'ray[default]=={}'", "same-ray")
     faults += _differing("Python", ray_hosts, lambda name: sound[name].python,
-                         "make its environment with Python {}", "same-python")  # fmt: skip
+                         "create its environment with Python {}", "same-python")  # fmt: skip
     return faults
 
 
 def odd_ones(versions: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Those that differ from what most have, and what most have; where there is no most, from what the first has."""
+    """Return the hosts that differ from the usual version, and that version: the most common, else the first host's."""
     ranked = Counter(versions.values()).most_common()
     if len(ranked) < 2:
         return {}, ranked[0][0] if ranked else ""
     first = next(iter(versions.values()))
     usual = ranked[0][0] if ranked[0][1] > ranked[1][1] else first
-    return {name: found for name, found in versions.items() if found != usual}, usual
+    return {name: version for name, version in versions.items() if version != usual}, usual
 
 
 def _differing(
     what: str, hosts: Iterable[str], version: Callable[[str], str | None], remedy: str, check: str
 ) -> list[Fault]:
-    versions = {name: found for name in hosts if (found := version(name)) is not None}
+    versions = {name: number for name in hosts if (number := version(name)) is not None}
     odd, usual = odd_ones(versions)
-    most = [name for name, found in versions.items() if found == usual]
+    most = [name for name, number in versions.items() if number == usual]
     others = most[0] if len(most) == 1 else f"{most[0]} and {len(most) - 1} more" if most else ""
     return [
-        Fault(name, f"{what} {found}, but {usual} on {others}: it must be the same on all Ray nodes",
+        Fault(name, f"{what} {number}, but {usual} on {others}: it must be the same on all Ray nodes",
               f"on {name}: {remedy.format(usual)}", check)
-        for name, found in odd.items()
+        for name, number in odd.items()
     ]  # fmt: skip

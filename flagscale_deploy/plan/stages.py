@@ -1,4 +1,4 @@
-"""The order of things, and the scripts that do them."""
+"""Order the steps of a deployment, and render their scripts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flagscale_deploy.rendering.render import Templates
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
 START_SECONDS = 60.0
-"""How long starting a detached script may take; its own work has the stage's deadline."""
+"""Seconds that starting a detached script may take; its own work has the stage's deadline."""
 
 
 def plan_stages(
     ray: RayPlan, instances: Sequence[InstancePlan], routers: Sequence[RouterPlan], timeouts: Timeouts
 ) -> tuple[Stage, ...]:
-    """Head and workers start at the same time; engines follow when Ray counts everything; routers wait for engines.
+    """Return the stages: Ray's head and workers at the same time, engines when Ray is complete, routers after engines.
 
-    Counting begins when there is a head to ask: its own start takes as long as a worker's.
+    Counting Ray's nodes begins when the head has started, which takes as long as a worker's start.
     """
     stages = []
     if ray.enabled:
@@ -39,13 +39,18 @@ def plan_stages(
     complete = tuple(stage.name for stage in stages if stage.name != RAY_HEAD)
     engines = tuple(
         Step(
-            each.driver, each.script, "engine", START_SECONDS, detached=True, may_end=is_program(each) and not each.port
+            instance.driver,
+            instance.script,
+            "engine",
+            START_SECONDS,
+            detached=True,
+            may_end=is_program(instance) and not instance.port,
         )
-        for each in instances
+        for instance in instances
     )
     stages.append(Stage(SERVE, engines, after=complete))
     if routers:
-        steps = tuple(Step(each.driver, each.script, "router", START_SECONDS, detached=True) for each in routers)
+        steps = tuple(Step(router.driver, router.script, "router", START_SECONDS, detached=True) for router in routers)
         stages.append(Stage(ROUTE, steps, after=(SERVE,)))
     return tuple(stages)
 
@@ -58,7 +63,7 @@ def render_scripts(
     templates: Templates,
     program: ProgramFiles | None,
 ) -> Plan:
-    """The plan with every script that its steps name, by host."""
+    """Return the plan with every script that its steps name, by host."""
     scripts: dict[str, dict[str, str]] = {}
 
     def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
@@ -82,7 +87,7 @@ def render_scripts(
     if plan.ray.enabled:
         env = host_environment(spec, inventory[plan.head], networks[plan.head])
         add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
-    for name in sorted(_asking_ray(plan) - {plan.head}):
+    for name in sorted(_waiting_for_ray(plan) - {plan.head}):
         env = host_environment(spec, inventory[name], networks[name])
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
@@ -104,8 +109,8 @@ def render_scripts(
 
 
 def boot_steps(plan: Plan, host: str) -> list[Step]:
-    """What a host that reboots starts again, in this order: Ray, what needs none, then what waits for all of it."""
-    on_ray = {each.script for each in plan.instances if each.executor == "ray" and each.driver == host}
+    """Return what a rebooted host starts again, in order: Ray, what needs no Ray, then what waits for all of Ray."""
+    on_ray = {instance.script for instance in plan.instances if instance.executor == "ray" and instance.driver == host}
     steps = [step for stage in plan.stages for step in stage.steps if step.host == host and step.role != "ray-nodes"]
     later = [step for step in steps if step.script in on_ray]
     if later:
@@ -115,16 +120,17 @@ def boot_steps(plan: Plan, host: str) -> list[Step]:
     return [*(step for step in steps if step.script not in on_ray), *later]
 
 
-def _asking_ray(plan: Plan) -> set[str]:
-    """The hosts on which something waits for Ray when no operator is there: a supervisor, or a boot."""
-    wanted = plan.restart.supervised or plan.restart.boot
-    return {each.driver for each in plan.instances if wanted and each.executor == "ray"}
+def _waiting_for_ray(plan: Plan) -> set[str]:
+    """Return the hosts on which a supervisor or a boot script may wait for Ray without an operator."""
+    unattended = plan.restart.supervised or plan.restart.boot
+    return {instance.driver for instance in plan.instances if unattended and instance.executor == "ray"}
 
 
 def _weights(plan: Plan, spec: ServeSpec, host: str) -> list[str]:
-    """The directories that engines on a host load weights from; what has a name on Hugging Face is left to them."""
-    models = {each.name: each.model for each in spec.models}
-    used = [models[each.model] for each in plan.instances if host in each.hosts and each.model in models]
+    """Return the directories of weights that engines on a host load; models named on Hugging Face have none."""
+    paths = {model.name: model.model for model in spec.models}
+    instances = [instance for instance in plan.instances if host in instance.hosts]
+    used = [paths[instance.model] for instance in instances if instance.model in paths]
     return [path for path in dict.fromkeys(used) if path.startswith(("/", "~/"))]
 
 
@@ -145,5 +151,5 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
 
 
 def before_start(spec: ServeSpec, host: Host) -> str | None:
-    """The deployment's commands, then the host's own."""
+    """Return the deployment's commands, followed by the host's own."""
     return "\n".join(text for text in (spec.before_start, host.before_start) if text) or None

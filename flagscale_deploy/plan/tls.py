@@ -1,4 +1,4 @@
-"""`deploy.tls` on a host: the flags of its engines, and what its router trusts them by."""
+"""Apply `deploy.tls` on a host: the flags of its engines, and the CA file of its router."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ CERTIFICATE, KEY = "ssl-certfile", "ssl-keyfile"
 def tls_flags(
     spec: ServeSpec, model: ModelSpec, host: str, facts: Facts | None, own: Mapping[str, object]
 ) -> dict[str, str]:
-    """vLLM's flags for `deploy.tls` on a host; none for a model whose own flags (`own`: the host's) say what
-    certificate it has, or with `ssl-certfile: false` that it has none."""
+    """Return vLLM's flags for `deploy.tls` on a host; none for a model with its own `ssl-certfile`, false included.
+
+    `own` are flags of the host, which count as the model's.
+    """
     tls = spec.tls
     if tls is None or CERTIFICATE in {*_flags(model), *own}:
         return {}
@@ -26,24 +28,27 @@ def tls_flags(
 
 
 def router_trust(spec: ServeSpec, head: str, facts: Facts | None, replicas: Sequence[InstancePlan]) -> str | None:
-    """The file on the head that a router trusts its replicas by: what the user says, else their certificate where it
-    vouches for itself. None: they speak plain HTTP, or have certificates of authorities that the head knows."""
-    paths = {each.certificate for each in replicas if each.certificate}
+    """Return the CA file on the head by which a router trusts its replicas; None if it needs none.
+
+    It is the user's file, else the replicas' certificate if that is self-signed. Plain HTTP, and certificates of a CA
+    that the head knows, need none.
+    """
+    paths = {replica.certificate for replica in replicas if replica.certificate}
     path = next(iter(paths), None)
     if path is None:
         return None
     if spec.tls is not None and spec.tls.cafile is not None:
         return file_on(spec, spec.tls, spec.tls.cafile, head, facts)
-    seen = facts.tls_files.get(path) if facts is not None and len(paths) == 1 else None
-    return path if seen is not None and seen.self_signed else None
+    certificate = facts.tls_files.get(path) if facts is not None and len(paths) == 1 else None
+    return path if certificate is not None and certificate.self_signed else None
 
 
 def half_pairs(spec: ServeSpec) -> Iterator[Fault]:
-    """A key of one place would be taken with the certificate of another."""
+    """Yield models and hosts with a key but no certificate of their own: it would be used with another certificate."""
     if spec.tls is None:
         return
-    problem = f"{KEY} is set and {CERTIFICATE} is not, while deploy.tls has a certificate"
-    remedy = f"set {CERTIFICATE} beside it, which then wins over deploy.tls; or take it out"
+    problem = f"{KEY} is set without {CERTIFICATE}, but deploy.tls has a certificate"
+    remedy = f"set {CERTIFICATE} beside it, which overrides deploy.tls; or remove {KEY}"
     for model in spec.models:
         flags = _flags(model)
         if KEY in flags and CERTIFICATE not in flags:
@@ -54,7 +59,7 @@ def half_pairs(spec: ServeSpec) -> Iterator[Fault]:
 
 
 def file_on(spec: ServeSpec, tls: TlsSpec, name: str, host: str, facts: Facts | None) -> str:
-    """Where a file of `deploy.tls` is on a host; its home is known once it was contacted."""
+    """Return the path of a file of `deploy.tls` on a host; its home directory is known only after a probe."""
     if name not in tls.sent:
         return name
     home = (facts.home if facts is not None else "") or "~"

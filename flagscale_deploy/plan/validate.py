@@ -1,4 +1,4 @@
-"""What is wrong with a specification by itself, before any host is asked."""
+"""Find what is wrong with a specification on any hosts, before a host is contacted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flagscale_deploy.plan.vllm import serve_argv
 
 
 def refuse_wrong(spec: ServeSpec) -> None:
-    """Raise InputError with everything in a specification that no set of hosts could make right."""
+    """Raise InputError with everything in a specification that is wrong on any hosts."""
     faults = [fault for model in spec.models if (fault := _size_fault(model)) is not None]
     faults += [fault for model in spec.models for fault in _flag_faults(model)]
     faults += [
@@ -25,7 +25,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
 
 
 def _program_faults(spec: ServeSpec) -> list[Fault]:
-    """A program of the user's own is a Ray driver."""
+    """Return what conflicts with a program of the user's own, which is a Ray driver."""
     if not spec.runs_program:
         return []
     where = f"{spec.source}: experiment.task.entrypoint"
@@ -34,17 +34,17 @@ def _program_faults(spec: ServeSpec) -> list[Fault]:
         faults.append(Fault(where, f"{spec.entrypoint} runs on Ray, but deploy.ray is off", "set deploy.ray: auto"))
     if spec.router.enabled:
         faults.append(
-            Fault(where, f"{spec.entrypoint} is one program: no router stands before it", "set deploy.router: none")
+            Fault(where, f"{spec.entrypoint} is a program of your own, which has no router", "set deploy.router: none")
         )
     return faults
 
 
 def _host_flag_faults(spec: ServeSpec) -> list[Fault]:
-    """A host's own flags may not change how many ranks there are, or which server this is."""
+    """Return flags of single hosts that would change the number of ranks, or which server it is."""
     fixed = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
              "distributed-executor-backend", "model", "port")  # fmt: skip
     return [
-        Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{key}", "cannot differ from host to host",
+        Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{key}", "cannot differ between hosts",
               "set it for the model")
         for host, flags in spec.host_engine_args.items()
         for key in flags
@@ -53,7 +53,7 @@ def _host_flag_faults(spec: ServeSpec) -> list[Fault]:
 
 
 def _flag_faults(model: ModelSpec) -> tuple[Fault, ...]:
-    """Values that vLLM's command line cannot carry."""
+    """Return flag values that vLLM's command line cannot express."""
     try:
         serve_argv(model, port=model.port, extra={})
     except InputError as error:
@@ -68,5 +68,5 @@ def _size_fault(model: ModelSpec) -> Fault | None:
     return Fault(
         model.where,
         f"num_gpus is {model.num_gpus}, but tensor × pipeline × data parallel size is {sizes} = {model.world_size}",
-        "make the two agree, or leave num_gpus out",
+        "make the two equal, or remove num_gpus",
     )

@@ -1,4 +1,4 @@
-"""A model's settings as the command line of `vllm serve`, in the form that vLLM's own parser reads back. Pure."""
+"""Build the command line of `vllm serve` from a model's settings, so that vLLM's own parser reads them back."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, Any]) -> tuple[str, ...]:
-    """`vllm serve MODEL --key=value … --port=N --action …`, one string a word, not quoted for any shell.
+    """Return the words of `vllm serve MODEL --key=value … --port=N --action …`, not quoted for a shell.
 
-    The user's flags stand in the user's order; `extra` are the planner's, in the place of a flag of the same name or
-    after the others; action-args are bare and last. `None` is left out. InputError for a list that no command line can
-    carry.
+    The user's flags keep their order; `extra` are the planner's, which replace a flag of the same name or follow the
+    others; action-args are bare and last. `None` is left out. Raises InputError for a list that no command line can
+    express.
     """
     flags = {**model.engine_args, **extra}
     words = [word for key, value in flags.items() for word in _render(key, value, model.where)]
@@ -36,7 +36,7 @@ def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, Any]) -> tupl
 
 
 def _render(key: str, value: Any, where: str) -> Iterator[str]:
-    """The words of one flag; none for a value that means absence."""
+    """Yield the words of one flag; none for a value that means absence."""
     if key in BOOLEANS | SWITCHES and isinstance(value, str):
         value = _WORDS.get(value.casefold(), value)
     if value is None or (isinstance(value, (list, tuple)) and not value and key not in JSON_LISTS):
@@ -70,11 +70,11 @@ def _render_list(key: str, items: list[str], value: Any, where: str) -> Iterator
 
 
 def _refuse_dashes(key: str, items: list[str], where: str) -> None:
-    """A word of a list that starts with a dash would be read as a flag, and `--key=a b` takes one value only."""
+    """Raise InputError for an item that starts with a dash: it would be read as a flag."""
     dashed = next((item for item in items if item.startswith("-")), None)
     if dashed is not None:
         raise InputError.at(
-            f"{where}.{key}", f"vLLM would read {dashed!r} as a flag", "vLLM takes no list with such a value"
+            f"{where}.{key}", f"vLLM would read {dashed!r} as a flag", "remove the value: vLLM accepts no such list"
         )
 
 
@@ -85,9 +85,9 @@ def _text(value: Any) -> str:
 
 
 def _json_field(value: Any) -> str:
-    """The value of a dotted flag (`--limit-mm-per-prompt.image=8`), which vLLM reads as JSON if it can, else as text.
+    """Return the value of a dotted flag (`--limit-mm-per-prompt.image=8`), which vLLM reads as JSON, else as text.
 
-    A string that would be read as something else ("8", "true", "4k") is sent as a JSON string.
+    A string that would be read as something else ("8", "true", "4k") becomes a JSON string.
     """
     if isinstance(value, str):
         return json_text(value) if _reads_as_json(value) else value

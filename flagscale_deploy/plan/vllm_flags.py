@@ -1,7 +1,7 @@
-"""How vLLM 0.32 parses the flags that are not simply `--key=value`.
+"""Say how vLLM 0.32 parses the flags that are not simply `--key=value`.
 
-Source: the parser that `vllm serve` builds (`make_arg_parser`), read out by `tests/e2e/test_vllm_parser.py`, which
-fails and shows what differs when another version does. A flag that is in no table takes one value.
+Source: the parser that `vllm serve` builds (`make_arg_parser`), read by `tests/e2e/test_vllm_parser.py`, which fails
+and shows the differences for another version. A flag that is in no table takes one value.
 """
 
 from __future__ import annotations

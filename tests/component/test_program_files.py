@@ -157,7 +157,7 @@ def test_it_needs_ray_and_no_vllm_and_no_router(folder: Path) -> None:
     assert planned(asked, seen("gpu01", "gpu02", vllm=None)).ray.enabled
     off = replace(asked, ray=replace(asked.ray, mode="off"), router=replace(asked.router, enabled=True))
     assert [each.problem for each in faults_of(inventory("gpu01"), off)] == [
-        "app.py runs on Ray, but deploy.ray is off", "app.py is one program: no router stands before it",
+        "app.py runs on Ray, but deploy.ray is off", "app.py is a program of your own, which has no router",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Hosts, specifications and facts for tests of what is planned and done with them."""
+"""Build hosts, specifications and facts for tests of what is planned and done with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def host(name: str, **settings: Any) -> Host:
 
 
 def inventory(*hosts: Host | str, head: str | None = None) -> Inventory:
-    made = tuple(each if isinstance(each, Host) else host(each) for each in hosts)
+    made = tuple(entry if isinstance(entry, Host) else host(entry) for entry in hosts)
     groups = {"head": Group("head", (head,))} if head else {}
     return Inventory(made, groups, "hosts.yaml")
 
@@ -66,7 +66,7 @@ def gpus(count: int, busy: Iterable[int] = (), host: int = 1) -> tuple[Gpu, ...]
     )
 
 
-def facts(name: str, count: int = 8, **known: Any) -> Facts:
+def facts(name: str, count: int = 8, **changes: Any) -> Facts:
     """What a healthy host's probe finds."""
     number = int(name[-2:])
     sound = Facts(
@@ -77,7 +77,7 @@ def facts(name: str, count: int = 8, **known: Any) -> Facts:
         ray="2.60.0",
         vllm="0.32.0",
         router="0.1.17",
-        gpus=gpus(count, known.pop("busy", ()), number),
+        gpus=gpus(count, changes.pop("busy", ()), number),
         interfaces=(
             Interface("lo", ("127.0.0.1", "::1")),
             Interface("eth0", (f"10.0.0.{number}", f"fd00::{number}")),
@@ -93,35 +93,35 @@ def facts(name: str, count: int = 8, **known: Any) -> Facts:
         shm_free=256 << 30,
         hostname_addresses=(f"10.0.0.{number}",),
     )
-    return replace(sound, **known)
+    return replace(sound, **changes)
 
 
 def taken(port: int, command: str = "nginx", pid: int | None = 99) -> ListeningPort:
     return ListeningPort(port, "0.0.0.0", pid, command)
 
 
-def seen(*hosts: str, count: int = 8, **known: Any) -> dict[str, Facts]:
-    return {name: facts(name, count, **known) for name in hosts}
+def seen(*hosts: str, count: int = 8, **changes: Any) -> dict[str, Facts]:
+    return {name: facts(name, count, **changes) for name in hosts}
 
 
 def planned(
     hosts: Inventory,
-    asked: ServeSpec,
-    known: Mapping[str, Facts] | None = None,
+    serve_spec: ServeSpec,
+    host_facts: Mapping[str, Facts] | None = None,
     *,
     force: bool = False,
     run_id: str = RUN,
     templates: Templates = TEMPLATES,
 ) -> Plan:
-    """The plan over these hosts, each of them with 8 free GPUs where `known` does not say otherwise."""
-    known = seen(*hosts.names) if known is None else known
-    return plan(hosts, asked, known, run_id, templates, skip=["gpu-busy"] if force else [])
+    """Return the plan over these hosts, each of them with 8 free GPUs unless `host_facts` differ."""
+    host_facts = seen(*hosts.names) if host_facts is None else host_facts
+    return plan(hosts, serve_spec, host_facts, run_id, templates, skip=["gpu-busy"] if force else [])
 
 
 def faults_of(
-    hosts: Inventory, asked: ServeSpec, known: Mapping[str, Facts] | None = None, **words: Any
+    hosts: Inventory, serve_spec: ServeSpec, host_facts: Mapping[str, Facts] | None = None, **words: Any
 ) -> Sequence[Fault]:
     """The faults of a plan that can't be made."""
     with pytest.raises(FaultsError) as raised:
-        planned(hosts, asked, known, **words)
+        planned(hosts, serve_spec, host_facts, **words)
     return raised.value.faults

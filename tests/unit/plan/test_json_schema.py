@@ -12,13 +12,13 @@ HOSTS = inventory("gpu01", host("gpu02", type="A100"))
 
 
 def test_the_shape_of_the_design() -> None:
-    asked = model(
+    serve_spec = model(
         "vllm_model", model="/models/Qwen", tp=16, port=4567, engine_args={"served-model-name": ["qwen", "q"]}
     )
-    made = planned(HOSTS, spec(asked, env={"K": "v"}))
-    said = json.loads(json.dumps(plan_json(made)))
-    scripts = said.pop("scripts")
-    assert said == {
+    made = planned(HOSTS, spec(serve_spec, env={"K": "v"}))
+    content = json.loads(json.dumps(plan_json(made)))
+    scripts = content.pop("scripts")
+    assert content == {
         "schema": 1,
         "deployment": "qwen",
         "run_id": RUN,
@@ -95,7 +95,7 @@ def test_a_plan_without_ray_has_one_stage() -> None:
 
 def test_two_models_whose_names_differ_in_odd_letters_have_two_scripts() -> None:
     made = planned(HOSTS, spec(model("a/b", port=1), model("a_b", port=2)))
-    one, two = (each.script for each in made.instances)
+    one, two = (instance.script for instance in made.instances)
     assert one != two
     assert {one, two} <= set(made.scripts["gpu01"])
 

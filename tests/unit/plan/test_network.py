@@ -11,18 +11,18 @@ from tests.unit.plan.given import OFFLINE, facts, faults_of, host, inventory, mo
 FACTS = facts("gpu01")
 
 
-def network(given: Facts | None = FACTS, **settings: Any) -> tuple[str, str | None]:
+def network(host_facts: Facts | None = FACTS, **settings: Any) -> tuple[str, str | None]:
     """What gpu01 is told of its address and interface."""
-    made = one(given, **settings)
+    made = one(host_facts, **settings)
     env = made.instances[0].env
     assert env.get("GLOO_SOCKET_IFNAME") == env.get("NCCL_SOCKET_IFNAME")
     assert made.ray.nodes[0].node_ip == env["VLLM_HOST_IP"]
     return env["VLLM_HOST_IP"], env.get("GLOO_SOCKET_IFNAME")
 
 
-def one(given: Facts | None = FACTS, **settings: Any) -> Plan:
+def one(host_facts: Facts | None = FACTS, **settings: Any) -> Plan:
     hosts = inventory(host("gpu01", gpus=8, **settings))
-    return planned(hosts, spec(ray="on"), OFFLINE if given is None else {"gpu01": given})
+    return planned(hosts, spec(ray="on"), OFFLINE if host_facts is None else {"gpu01": host_facts})
 
 
 def faults(**settings: Any) -> list[str]:
@@ -50,8 +50,8 @@ def test_interface_brings_its_ipv4_address() -> None:
 
 
 def test_an_interface_with_ipv6_only() -> None:
-    known = facts("gpu01", interfaces=(Interface("eth9", ("fd00::9",)),))
-    assert network(known, interface="eth9") == ("fd00::9", "eth9")
+    changed = facts("gpu01", interfaces=(Interface("eth9", ("fd00::9",)),))
+    assert network(changed, interface="eth9") == ("fd00::9", "eth9")
 
 
 def test_ipv6_stands_in_brackets_before_a_port() -> None:
@@ -72,8 +72,8 @@ def test_what_the_host_does_not_have_is_a_fault() -> None:
 
 
 def test_an_interface_without_an_address_is_a_fault() -> None:
-    known = facts("gpu01", interfaces=(Interface("ib0"), Interface("eth0", ("10.0.0.1",))))
-    (fault,) = faults_of(inventory(host("gpu01", interface="ib0")), spec(), {"gpu01": known})
+    changed = facts("gpu01", interfaces=(Interface("ib0"), Interface("eth0", ("10.0.0.1",))))
+    (fault,) = faults_of(inventory(host("gpu01", interface="ib0")), spec(), {"gpu01": changed})
     assert fault.problem == "interface ib0 has no address there; eth0 have"
 
 
@@ -104,8 +104,8 @@ def test_without_a_probe_the_inventory_is_all_there_is() -> None:
 
 
 def test_without_a_default_route_any_address_but_loopback() -> None:
-    known = facts("gpu01", default_address=None)
-    assert network(known, address="gpu01") == ("10.0.0.1", "eth0")
+    changed = facts("gpu01", default_address=None)
+    assert network(changed, address="gpu01") == ("10.0.0.1", "eth0")
 
 
 def test_the_users_own_variables_win_the_hosts_last() -> None:

@@ -41,8 +41,8 @@ def test_an_instance_that_fits_on_no_host_spans_hosts_by_ray() -> None:
 
 
 def test_the_users_own_backend_is_left_alone() -> None:
-    asked = model(tp=16, engine_args={"distributed-executor-backend": "ray"})
-    assert [word for word in only(planned(TWO, spec(asked))).argv if "backend" in word] == [
+    serve_spec = model(tp=16, engine_args={"distributed-executor-backend": "ray"})
+    assert [word for word in only(planned(TWO, spec(serve_spec))).argv if "backend" in word] == [
         "--distributed-executor-backend=ray"
     ]
 
@@ -64,8 +64,8 @@ def test_ray_on_one_host_where_the_user_wants_it_is_not_pinned() -> None:
 
 def test_spanning_takes_the_fewest_hosts_in_the_order_of_the_inventory() -> None:
     hosts = inventory("gpu01", "gpu02", "gpu03", "gpu04")
-    known = {name: facts(name, count) for name, count in (("gpu01", 2), ("gpu02", 8), ("gpu03", 4), ("gpu04", 8))}
-    one = only(planned(hosts, spec(model(tp=12)), known))
+    host_facts = {name: facts(name, count) for name, count in (("gpu01", 2), ("gpu02", 8), ("gpu03", 4), ("gpu04", 8))}
+    one = only(planned(hosts, spec(model(tp=12)), host_facts))
     assert one.gpus == {"gpu02": tuple(range(8)), "gpu04": tuple(range(4))}
     assert one.driver == "gpu02"
 
@@ -79,11 +79,11 @@ def test_the_head_comes_first() -> None:
 
 
 def test_models_and_replicas_share_no_gpu() -> None:
-    asked = spec(model("a", tp=4, port=1001), model("b", tp=2, replicas=3, port=1002))
+    serve_spec = spec(model("a", tp=4, port=1001), model("b", tp=2, replicas=3, port=1002))
     hosts = inventory("gpu01", "gpu02", "gpu03")
-    known = {"gpu01": facts("gpu01", 4), "gpu02": facts("gpu02", 2), "gpu03": facts("gpu03", 4)}
-    made = planned(hosts, asked, known)
-    assert [(each.gpus, each.port) for each in made.instances] == [
+    host_facts = {"gpu01": facts("gpu01", 4), "gpu02": facts("gpu02", 2), "gpu03": facts("gpu03", 4)}
+    made = planned(hosts, serve_spec, host_facts)
+    assert [(instance.gpus, instance.port) for instance in made.instances] == [
         ({"gpu01": (0, 1, 2, 3)}, 1001),
         ({"gpu02": (0, 1)}, 1002),
         ({"gpu03": (0, 1)}, 1002),
@@ -92,10 +92,12 @@ def test_models_and_replicas_share_no_gpu() -> None:
 
 
 def test_as_many_replicas_as_the_free_gpus_carry_spread_over_hosts() -> None:
-    asked = spec(model("fixed", tp=4, port=1001), model("many", tp=2, replicas="auto", port=1002))
-    known = {"gpu01": facts("gpu01", 8), "gpu02": facts("gpu02", 5)}
-    made = planned(inventory("gpu01", "gpu02"), asked, known)
-    assert [(each.model, each.driver, each.gpus[each.driver], each.port) for each in made.instances] == [
+    serve_spec = spec(model("fixed", tp=4, port=1001), model("many", tp=2, replicas="auto", port=1002))
+    host_facts = {"gpu01": facts("gpu01", 8), "gpu02": facts("gpu02", 5)}
+    made = planned(inventory("gpu01", "gpu02"), serve_spec, host_facts)
+    assert [
+        (instance.model, instance.driver, instance.gpus[instance.driver], instance.port) for instance in made.instances
+    ] == [
         ("fixed", "gpu02", (0, 1, 2, 3), 1001),
         ("many", "gpu01", (0, 1), 1002),
         ("many", "gpu01", (2, 3), 1003),
@@ -105,15 +107,15 @@ def test_as_many_replicas_as_the_free_gpus_carry_spread_over_hosts() -> None:
 
 
 def test_a_model_stays_on_the_hosts_it_is_restricted_to() -> None:
-    asked = spec(model("a", tp=1, hosts="gpu02"))
-    made = planned(inventory("gpu01", "gpu02"), asked, seen("gpu01", "gpu02"))
+    serve_spec = spec(model("a", tp=1, hosts="gpu02"))
+    made = planned(inventory("gpu01", "gpu02"), serve_spec, seen("gpu01", "gpu02"))
     assert made.instances[0].driver == "gpu02"
 
 
 def test_a_pattern_that_names_no_host_is_told_of_every_model_with_its_own_key() -> None:
     places = {"hosts": "qwen.yaml: deploy.models.a.hosts"}
-    asked = spec(model("a", hosts="gpu9", places=places, port=1), model("b", hosts="gpu8", port=2))
-    one, two = faults_of(TWO, asked)
+    serve_spec = spec(model("a", hosts="gpu9", places=places, port=1), model("b", hosts="gpu8", port=2))
+    one, two = faults_of(TWO, serve_spec)
     assert one.where == "qwen.yaml: deploy.models.a.hosts"
     assert "gpu9" in one.problem
     assert one.remedy == "did you mean gpu02?"
@@ -123,15 +125,15 @@ def test_a_pattern_that_names_no_host_is_told_of_every_model_with_its_own_key() 
 def test_a_resource_that_a_model_asks_for_is_the_type_of_its_hosts() -> None:
     hosts = inventory("gpu01", host("gpu02", type="A100"))
     assert only(planned(hosts, spec(model(host_types=("A100",))))).driver == "gpu02"
-    asked = model(host_types=("H200",), places={"resources": "qwen.yaml: deploy.models.qwen.resources"})
-    (fault,) = faults_of(hosts, spec(asked))
+    serve_spec = model(host_types=("H200",), places={"resources": "qwen.yaml: deploy.models.qwen.resources"})
+    (fault,) = faults_of(hosts, spec(serve_spec))
     assert (fault.where, fault.problem) == (
         "qwen.yaml: deploy.models.qwen.resources",
-        "asks for hosts that are H200; gpu01 is gpu, gpu02 is A100",
+        "needs hosts of type H200, but gpu01 is gpu, gpu02 is A100",
     )
     assert fault.remedy
     (fault,) = faults_of(hosts, spec(model(host_types=("A100", "gpu"))))
-    assert "are gpu and A100" in fault.problem
+    assert "of type gpu and A100" in fault.problem
 
 
 def test_copies_that_find_no_room_are_told_with_what_there_was_and_how_many_fit() -> None:
@@ -149,14 +151,14 @@ def test_where_there_is_no_gpu_at_all_the_way_to_serve_on_cpu_is_named() -> None
 
 
 def test_the_next_free_port_is_taken_where_that_was_asked_for() -> None:
-    asked = spec(model("a", tp=1, port=1000), model("b", tp=1, port=1000, port_auto=True))
-    made = planned(inventory("gpu01"), asked, seen("gpu01"))
-    assert [each.port for each in made.instances] == [1000, 1001]
+    serve_spec = spec(model("a", tp=1, port=1000), model("b", tp=1, port=1000, port_auto=True))
+    made = planned(inventory("gpu01"), serve_spec, seen("gpu01"))
+    assert [instance.port for instance in made.instances] == [1000, 1001]
 
 
 def test_two_models_on_one_host_get_different_gpus() -> None:
     made = planned(inventory("gpu01"), spec(model("a", tp=2, port=1), model("b", tp=4, port=2)))
-    assert [each.gpus["gpu01"] for each in made.instances] == [(0, 1), (2, 3, 4, 5)]
+    assert [instance.gpus["gpu01"] for instance in made.instances] == [(0, 1), (2, 3, 4, 5)]
 
 
 def test_what_finds_no_room_names_what_is_free_and_who_holds_the_rest() -> None:
@@ -176,10 +178,10 @@ def test_busy_gpus_are_passed_over() -> None:
 
 
 def test_memory_that_nobody_can_be_seen_to_hold_makes_a_gpu_busy() -> None:
-    known = {"gpu01": facts("gpu01", gpus=(Gpu(0, memory_total_mib=1000, memory_used_mib=101), Gpu(1)))}
-    assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": (1,)}
-    known = {"gpu01": facts("gpu01", gpus=(Gpu(0, memory_total_mib=1000, memory_used_mib=100), Gpu(1)))}
-    assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": (0,)}
+    host_facts = {"gpu01": facts("gpu01", gpus=(Gpu(0, memory_total_mib=1000, memory_used_mib=101), Gpu(1)))}
+    assert only(planned(inventory("gpu01"), spec(), host_facts)).gpus == {"gpu01": (1,)}
+    host_facts = {"gpu01": facts("gpu01", gpus=(Gpu(0, memory_total_mib=1000, memory_used_mib=100), Gpu(1)))}
+    assert only(planned(inventory("gpu01"), spec(), host_facts)).gpus == {"gpu01": (0,)}
 
 
 def recorded(name: str, **changed: Any) -> dict[str, Any]:
@@ -197,8 +199,8 @@ def recorded(name: str, **changed: Any) -> dict[str, Any]:
     ids=["another deployment", "our own, from before", "stopped", "before the host was restarted"],
 )
 def test_gpus_recorded_for_another_deployment_are_taken(record: dict[str, Any], free: tuple[int, ...]) -> None:
-    known = {"gpu01": facts("gpu01", deployments=(record,))}
-    assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": free}
+    host_facts = {"gpu01": facts("gpu01", deployments=(record,))}
+    assert only(planned(inventory("gpu01"), spec(), host_facts)).gpus == {"gpu01": free}
 
 
 @pytest.mark.parametrize(
@@ -207,8 +209,8 @@ def test_gpus_recorded_for_another_deployment_are_taken(record: dict[str, Any], 
 def test_a_deployment_that_runs_is_planned_as_if_its_gpus_were_free(record: dict[str, Any], index: int) -> None:
     """Processes on a GPU can't tell whose they are: vLLM's engine renames itself, and its marker is lost."""
     at_work = Gpu(0, memory_total_mib=100, memory_used_mib=90, processes=(GpuProcess(7, 90, command="VLLM::Engine"),))
-    known = {"gpu01": facts("gpu01", gpus=(at_work, Gpu(1), Gpu(2)), deployments=(record,))}
-    assert only(planned(inventory("gpu01"), spec(), known)).gpus == {"gpu01": (index,)}
+    host_facts = {"gpu01": facts("gpu01", gpus=(at_work, Gpu(1), Gpu(2)), deployments=(record,))}
+    assert only(planned(inventory("gpu01"), spec(), host_facts)).gpus == {"gpu01": (index,)}
 
 
 def test_another_deployment_is_named_where_it_is_in_the_way() -> None:
@@ -239,8 +241,8 @@ def test_the_number_in_the_inventory_is_a_limit() -> None:
 
 
 def test_fewer_gpus_than_the_inventory_says_is_a_fault_with_the_drivers_words() -> None:
-    known = {"gpu01": facts("gpu01", 1, gpu_error="NVML: Driver/library version mismatch")}
-    (fault,) = faults_of(inventory(host("gpu01", gpus=2)), spec(), known)
+    host_facts = {"gpu01": facts("gpu01", 1, gpu_error="NVML: Driver/library version mismatch")}
+    (fault,) = faults_of(inventory(host("gpu01", gpus=2)), spec(), host_facts)
     assert (fault.where, fault.problem) == (
         "gpu01", "the inventory says 2 GPUs, the host has 1 (NVML: Driver/library version mismatch)",
     )  # fmt: skip
@@ -252,15 +254,15 @@ def test_accelerators_that_nvidia_smi_does_not_know_are_believed() -> None:
 
 
 def test_a_cpu_host_has_no_gpu() -> None:
-    known = {"gpu01": facts("gpu01", 8), "gpu02": facts("gpu02", 8)}
-    made = planned(inventory(host("gpu01", type="cpu"), "gpu02"), spec(model(tp=8), ray="on"), known)
+    host_facts = {"gpu01": facts("gpu01", 8), "gpu02": facts("gpu02", 8)}
+    made = planned(inventory(host("gpu01", type="cpu"), "gpu02"), spec(model(tp=8), ray="on"), host_facts)
     assert only(made).gpus == {"gpu02": tuple(range(8))}
     assert [node.num_gpus for node in made.ray.nodes] == [0, 0]
 
 
 def test_models_without_gpus_are_spread() -> None:
     made = planned(TWO, spec(*(model(name, num_gpus=0, port=at) for at, name in enumerate("abc", 1))))
-    assert [(each.driver, dict(each.gpus)) for each in made.instances] == [
+    assert [(instance.driver, dict(instance.gpus)) for instance in made.instances] == [
         ("gpu01", {"gpu01": ()}), ("gpu02", {"gpu02": ()}), ("gpu01", {"gpu01": ()}),
     ]  # fmt: skip
     assert made.instances[0].env["CUDA_VISIBLE_DEVICES"] == ""
@@ -281,8 +283,8 @@ def test_num_gpus_must_agree_with_the_parallel_sizes(num_gpus: int, engine_args:
 
 
 def test_the_world_size_counts_all_three_kinds() -> None:
-    asked = model(engine_args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2, "data-parallel-size": 2})
-    assert only(planned(TWO, spec(asked))).gpus == {"gpu01": tuple(range(8))}
+    serve_spec = model(engine_args={"tensor-parallel-size": 2, "pipeline-parallel-size": 2, "data-parallel-size": 2})
+    assert only(planned(TWO, spec(serve_spec))).gpus == {"gpu01": tuple(range(8))}
 
 
 def test_offline_needs_the_number_of_gpus_in_the_inventory() -> None:
@@ -310,31 +312,38 @@ def test_whatever_the_hosts_every_gpu_belongs_to_one_and_ray_counts_the_rest(
     counts: list[int], sizes: list[tuple[int, int]], busy: set[tuple[int, int]]
 ) -> None:
     names = [f"gpu{at:02}" for at in range(1, len(counts) + 1)]
-    known = {
+    host_facts = {
         name: facts(name, count, busy=[index for at, index in busy if at == number])
         for number, (name, count) in enumerate(zip(names, counts, strict=True))
     }
     models = [model(f"m{at}", tp=tp, replicas=replicas, port=9000 + at) for at, (tp, replicas) in enumerate(sizes)]
     faults: tuple[Fault, ...] = ()
     try:
-        made = planned(inventory(*names), spec(*models, ray="on"), known)
+        made = planned(inventory(*names), spec(*models, ray="on"), host_facts)
     except CheckError as error:
         faults = error.faults
     assert all("free are" in fault.problem or "taken twice" in fault.problem for fault in faults)
     if faults:
         return
-    held = [(name, index) for each in made.instances for name, indexes in each.gpus.items() for index in indexes]
+    held = [
+        (name, index) for instance in made.instances for name, indexes in instance.gpus.items() for index in indexes
+    ]
     assert len(held) == len(set(held))
     theirs = {(names[at], index) for at, index in busy if at < len(names)}
     assert not theirs & set(held)
-    for each in made.instances:
-        tp = sizes[int(each.model[1:])][0]
-        assert sum(map(len, each.gpus.values())) == tp
-        assert all(each.gpus.values())
-        assert each.driver == each.hosts[0]
-        assert (each.executor == "ray") == (len(each.hosts) > 1)
+    for instance in made.instances:
+        tp = sizes[int(instance.model[1:])][0]
+        assert sum(map(len, instance.gpus.values())) == tp
+        assert all(instance.gpus.values())
+        assert instance.driver == instance.hosts[0]
+        assert (instance.executor == "ray") == (len(instance.hosts) > 1)
     for node in made.ray.nodes:
-        pinned = {index for each in made.instances if each.executor != "ray" for index in each.gpus.get(node.host, ())}
-        mine = {gpu.index for gpu in known[node.host].gpus if not gpu.processes} - pinned
+        pinned = {
+            index
+            for instance in made.instances
+            if instance.executor != "ray"
+            for index in instance.gpus.get(node.host, ())
+        }
+        mine = {gpu.index for gpu in host_facts[node.host].gpus if not gpu.processes} - pinned
         assert node.num_gpus == len(mine)
         assert node.visible_gpus is None or set(node.visible_gpus) == mine

@@ -27,14 +27,14 @@ HOSTILE = """-it's "$(touch x)" `y` ünï\n*\\!"""
 
 def test_every_fault_of_every_kind_is_reported_at_once() -> None:
     hosts = inventory(host("gpu01", node_ip="10.9.9.9"), "gpu02", host("gpu03", interface="nope"))
-    asked = spec(model("b", tp=64, port=2), model("c", port=3), ray=RaySpec("on", 7000))
-    known = {
+    serve_spec = spec(model("b", tp=64, port=2), model("c", port=3), ray=RaySpec("on", 7000))
+    host_facts = {
         "gpu01": facts("gpu01", ports=(taken(3), taken(7000))),
         "gpu02": facts("gpu02", ray=None),
         "gpu03": facts("gpu03", python="3.12.1"),
     }
-    found = [(fault.where, fault.problem) for fault in faults_of(hosts, asked, known)]
-    said = "\n".join(f"{where}: {problem}" for where, problem in found)
+    faults = [(fault.where, fault.problem) for fault in faults_of(hosts, serve_spec, host_facts)]
+    text = "\n".join(f"{where}: {problem}" for where, problem in faults)
     for expected in (
         "gpu01: node_ip 10.9.9.9 is not an address of it",
         "gpu03: interface nope has no address there",
@@ -44,9 +44,9 @@ def test_every_fault_of_every_kind_is_reported_at_once() -> None:
         "gpu02: Ray is not installed",
         "gpu03: Python 3.12.1, but 3.11.7 on gpu01 and 1 more: it must be the same on all Ray nodes",
     ):
-        assert expected in said
-    assert len(found) == len(set(found)) == 7
-    assert all(fault.remedy for fault in faults_of(hosts, asked, known))
+        assert expected in text
+    assert len(faults) == len(set(faults)) == 7
+    assert all(fault.remedy for fault in faults_of(hosts, serve_spec, host_facts))
 
 
 def test_what_finds_no_place_on_gpus_that_were_counted_wrong_is_no_news() -> None:
@@ -55,29 +55,33 @@ def test_what_finds_no_place_on_gpus_that_were_counted_wrong_is_no_news() -> Non
 
 
 def test_what_is_wrong_by_itself_is_reported_at_once_and_without_the_hosts() -> None:
-    asked = spec(
+    serve_spec = spec(
         model("a", num_gpus=3, tp=2),
         model("b", engine_args={"served-model-name": ["x", "-y"]}),
         model("c", engine_args={"distributed-executor-backend": "ray"}),
         ray="off",
     )
     with pytest.raises(InputError) as raised:
-        refuse_wrong(asked)
+        refuse_wrong(serve_spec)
     assert [str(fault).splitlines()[0] for fault in raised.value.faults] == [
         "qwen.yaml: model_args.a: num_gpus is 3, but tensor × pipeline × data parallel size is 2 × 1 × 1 = 2",
         "qwen.yaml: model_args.b.served-model-name: vLLM would read '-y' as a flag",
         "qwen.yaml: model_args.c: distributed-executor-backend is ray, but deploy.ray is off",
     ]
     with pytest.raises(InputError):
-        planned(inventory("gpu01"), asked)
+        planned(inventory("gpu01"), serve_spec)
 
 
 def test_the_same_input_makes_the_same_bytes_and_is_left_as_it_was() -> None:
-    hosts, asked, known = inventory("gpu01", "gpu02"), spec(model(tp=16), env={"A": "1"}), seen("gpu01", "gpu02")
-    before = copy.deepcopy((hosts, asked, known))
-    first, second = (json.dumps(plan_json(planned(hosts, asked, known))) for _ in range(2))
+    hosts, serve_spec, host_facts = (
+        inventory("gpu01", "gpu02"),
+        spec(model(tp=16), env={"A": "1"}),
+        seen("gpu01", "gpu02"),
+    )
+    before = copy.deepcopy((hosts, serve_spec, host_facts))
+    first, second = (json.dumps(plan_json(planned(hosts, serve_spec, host_facts))) for _ in range(2))
     assert first == second
-    assert (hosts, asked, known) == before
+    assert (hosts, serve_spec, host_facts) == before
 
 
 def test_hash_seeds_change_nothing(tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_hash_seeds_change_nothing(tmp_path: Path) -> None:
         print(json.dumps(plan_json(planned(hosts, asked, known))))
     """)
     root = Path(__file__).parents[3]
-    said = {
+    text = {
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=root,
@@ -102,11 +106,11 @@ def test_hash_seeds_change_nothing(tmp_path: Path) -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(text) == 1
 
 
 def test_it_reads_no_clock_socket_file_or_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    hosts, asked, known = inventory("gpu01", "gpu02"), spec(model(tp=16)), seen("gpu01", "gpu02")
+    hosts, serve_spec, host_facts = inventory("gpu01", "gpu02"), spec(model(tp=16)), seen("gpu01", "gpu02")
 
     def refuse(*_words: object, **_settings: object) -> None:
         raise AssertionError("the planner asks the world")
@@ -117,7 +121,7 @@ def test_it_reads_no_clock_socket_file_or_chance(monkeypatch: pytest.MonkeyPatch
             (os, "urandom"), (os, "getenv"), (builtins, "open"), (subprocess, "Popen"),
         ):  # fmt: skip
             patch.setattr(module, name, refuse)
-        made = planned(hosts, asked, known)
+        made = planned(hosts, serve_spec, host_facts)
     assert made.instances
 
 
@@ -136,11 +140,11 @@ def test_whatever_the_values_the_plan_is_json_and_stable(
     env: dict[str, str], flags: dict[str, str], tp: int, replicas: int
 ) -> None:
     hosts = inventory("gpu01", "gpu02", "gpu03")
-    asked = spec(model(tp=tp, replicas=replicas, engine_args=flags), env=env)
+    serve_spec = spec(model(tp=tp, replicas=replicas, engine_args=flags), env=env)
 
     def once() -> str:
         try:
-            return json.dumps(plan_json(planned(hosts, asked)))
+            return json.dumps(plan_json(planned(hosts, serve_spec)))
         except CheckError as error:
             return str(error)
 
@@ -155,12 +159,12 @@ def test_a_hostile_value_is_one_word_of_argv() -> None:
 
 
 def test_a_hosts_own_flags_are_for_the_instances_it_drives() -> None:
-    asked = spec(
+    serve_spec = spec(
         model("a", tp=8, replicas=2, engine_args={"max-num-seqs": 8}),
         host_engine_args={"gpu02": {"max-num-seqs": 4, "enforce-eager": True}},
     )
-    made = planned(inventory("gpu01", "gpu02"), asked, seen("gpu01", "gpu02"))
-    by_driver = {each.driver: set(each.argv) for each in made.instances}
+    made = planned(inventory("gpu01", "gpu02"), serve_spec, seen("gpu01", "gpu02"))
+    by_driver = {instance.driver: set(instance.argv) for instance in made.instances}
     assert "--max-num-seqs=8" in by_driver["gpu01"]
     assert {"--max-num-seqs=4", "--enforce-eager"} <= by_driver["gpu02"]
     with pytest.raises(InputError, match=r"node_args\.gpu02\.engine_args\.tensor-parallel-size"):

@@ -22,8 +22,8 @@ def test_a_holder_that_cannot_be_seen_is_still_a_holder() -> None:
 
 
 def test_a_port_that_is_taken_elsewhere_does_not_matter() -> None:
-    known = {**seen("gpu01"), "gpu02": facts("gpu02", ports=(taken(4567),))}
-    (one,) = planned(inventory("gpu01", "gpu02"), spec(model(port=4567)), known).instances
+    host_facts = {**seen("gpu01"), "gpu02": facts("gpu02", ports=(taken(4567),))}
+    (one,) = planned(inventory("gpu01", "gpu02"), spec(model(port=4567)), host_facts).instances
     assert (one.driver, one.port) == ("gpu01", 4567)
 
 
@@ -37,15 +37,19 @@ def test_a_port_that_is_chosen_keeps_off_those_that_are_named_whatever_the_order
     auto, named = model("a", port=8000, port_auto=True), model("b", port=8000)
     for models in ((auto, named), (named, auto)):
         made = planned(ONE, spec(*models))
-        assert {each.model: each.port for each in made.instances} == {"a": 8001, "b": 8000}
+        assert {instance.model: instance.port for instance in made.instances} == {"a": 8001, "b": 8000}
     copies = planned(ONE, spec(model("a", port=8000, replicas=2), model("b", port=8001)))
-    assert [(each.name, each.port) for each in copies.instances] == [("a/0", 8000), ("a/1", 8002), ("b/0", 8001)]
+    assert [(instance.name, instance.port) for instance in copies.instances] == [
+        ("a/0", 8000),
+        ("a/1", 8002),
+        ("b/0", 8001),
+    ]
 
 
 def test_an_engine_that_chooses_keeps_off_the_named_ports_of_ray_and_the_router() -> None:
     router = RouterSpec(enabled=True, port=8001, metrics_port=8002)
-    asked = spec(model("a", port=8000, port_auto=True), ray=RaySpec("on", port=8000), router=router)
-    made = planned(ONE, asked)
+    serve_spec = spec(model("a", port=8000, port_auto=True), ray=RaySpec("on", port=8000), router=router)
+    made = planned(ONE, serve_spec)
     assert (made.instances[0].port, made.ray.port) == (8003, 8000)
     assert (made.routers[0].port, made.routers[0].metrics_port) == (8001, 8002)
 
@@ -58,11 +62,11 @@ def test_a_named_port_that_two_want_is_told_once_with_both() -> None:
 
 
 def test_rays_ports_are_the_next_free_ones() -> None:
-    known = {
+    host_facts = {
         "gpu01": facts("gpu01", ports=tuple(map(taken, (6379, 6380, 8265, 10001, 52365)))),
         "gpu02": facts("gpu02", ports=tuple(map(taken, (6379, 52365, 52366)))),
     }
-    made = planned(inventory("gpu01", "gpu02"), spec(model(port=6381), ray="on"), known)
+    made = planned(inventory("gpu01", "gpu02"), spec(model(port=6381), ray="on"), host_facts)
     assert (made.ray.port, made.ray.dashboard_port, made.ray.client_port) == (6382, 8266, 20000)
     assert [node.agent_port for node in made.ray.nodes] == [52366, 52367]
     assert made.ray.address == "10.0.0.1:6382"
@@ -86,18 +90,18 @@ def test_the_users_ray_port_is_not_moved() -> None:
 
 
 def test_there_is_no_port_above_the_highest() -> None:
-    known = {"gpu01": facts("gpu01", ports=tuple(taken(each) for each in range(65000, 65536)))}
+    host_facts = {"gpu01": facts("gpu01", ports=tuple(taken(number) for number in range(65000, 65536)))}
     faults: list[Fault] = []
-    Ports(known, "qwen", faults).next_free("gpu01", 65000, "Ray")
+    Ports(host_facts, "qwen", faults).next_free("gpu01", 65000, "Ray")
     assert [(fault.where, fault.problem) for fault in faults] == [("gpu01", "no port is free from 65000 on, for Ray")]
 
 
 def test_what_another_deployment_recorded_is_taken_also_while_it_starts() -> None:
     record = {"deployment": "other", "boot_id": "boot-gpu01", "ports": {"other/0": 8000, "ray": 6379}}
-    known = {"gpu01": facts("gpu01", deployments=(record,))}
-    (fault,) = faults_of(ONE, spec(), known)
+    host_facts = {"gpu01": facts("gpu01", deployments=(record,))}
+    (fault,) = faults_of(ONE, spec(), host_facts)
     assert "port 8000 on gpu01, for qwen/0, is in use by deployment other" in fault.problem
-    assert planned(ONE, spec(model(port=1), ray="on"), known).ray.port == 6380
+    assert planned(ONE, spec(model(port=1), ray="on"), host_facts).ray.port == 6380
 
 
 def test_a_deployment_that_runs_is_planned_as_if_it_did_not() -> None:
@@ -109,7 +113,7 @@ def test_a_deployment_that_runs_is_planned_as_if_it_did_not() -> None:
 
 
 def test_ports_that_are_chosen_are_none_of_those_that_rays_workers_take() -> None:
-    asked = spec(model(tp=1, replicas=2, port=10001), ray="on")
-    assert [each.port for each in planned(inventory("gpu01"), asked).instances] == [10001, 20000]
-    asked = spec(model(tp=1, replicas=2, port=10001), ray="off")
-    assert [each.port for each in planned(inventory("gpu01"), asked).instances] == [10001, 10002]
+    serve_spec = spec(model(tp=1, replicas=2, port=10001), ray="on")
+    assert [instance.port for instance in planned(inventory("gpu01"), serve_spec).instances] == [10001, 20000]
+    serve_spec = spec(model(tp=1, replicas=2, port=10001), ray="off")
+    assert [instance.port for instance in planned(inventory("gpu01"), serve_spec).instances] == [10001, 10002]

@@ -30,7 +30,7 @@ def test_off_is_a_fault_where_an_instance_needs_ray() -> None:
 
 def test_ray_counts_what_pinned_instances_leave() -> None:
     made = planned(TWO, spec(model("a", tp=2, port=1), model("b", tp=12, port=2)))
-    assert [(each.gpus, each.executor) for each in made.instances] == [
+    assert [(instance.gpus, instance.executor) for instance in made.instances] == [
         ({"gpu01": (0, 1)}, "mp"),
         ({"gpu01": (2, 3, 4, 5, 6, 7), "gpu02": (0, 1, 2, 3, 4, 5)}, "ray"),
     ]
@@ -55,8 +55,8 @@ def test_a_node_whose_gpus_are_all_pinned_sees_none() -> None:
 
 def test_the_nodes_have_roles_addresses_and_custom_resources() -> None:
     hosts = inventory(host("gpu01", type="A100"), host("gpu02", type="npu", gpus=4), host("gpu03", type="cpu"))
-    known = {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", 0), "gpu03": facts("gpu03", 0)}
-    made = planned(hosts, spec(ray="on"), known)
+    host_facts = {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", 0), "gpu03": facts("gpu03", 0)}
+    made = planned(hosts, spec(ray="on"), host_facts)
     assert [(node.role, node.node_ip, node.resources) for node in made.ray.nodes] == [
         ("head", "10.0.0.1", {"A100": 8.0}),
         ("worker", "10.0.0.2", {"npu": 3.0}),

@@ -20,7 +20,7 @@ def test_replicas_get_a_router_on_the_head_that_knows_them_by_the_data_network()
     )  # fmt: skip
     assert router.argv[:4] == ("vllm-router", "--worker-urls", *router.workers)
     assert {"--policy=cache_aware", "--port=30000", "--host=0.0.0.0"} <= set(router.argv)
-    assert [each.name for each in made.entrances] == ["qwen/router"]
+    assert [server.name for server in made.entrances] == ["qwen/router"]
     assert made.stages[-1].after == ("serve",)
     assert [(step.host, step.script, step.role) for step in made.stages[-1].steps] == [
         ("gpu01", "router_qwen.sh", "router")
@@ -32,10 +32,10 @@ def test_replicas_get_a_router_on_the_head_that_knows_them_by_the_data_network()
 def test_a_single_replica_has_none_unless_one_was_asked_for() -> None:
     one = model("qwen", tp=1)
     assert planned(TWO, spec(one), seen("gpu01", "gpu02")).routers == ()
-    asked = spec(
+    serve_spec = spec(
         one, router=RouterSpec(enabled=True, policy="round_robin", port=9999, options={"request-timeout-secs": 7})
     )
-    (router,) = planned(TWO, asked, seen("gpu01", "gpu02")).routers
+    (router,) = planned(TWO, serve_spec, seen("gpu01", "gpu02")).routers
     assert router.port == 9999
     assert {"--policy=round_robin", "--request-timeout-secs=7"} <= set(router.argv)
 
@@ -43,26 +43,26 @@ def test_a_single_replica_has_none_unless_one_was_asked_for() -> None:
 def test_none_leaves_it_out_and_clients_see_the_instances() -> None:
     made = planned(TWO, spec(TWINS, router=RouterSpec(enabled=False)), seen("gpu01", "gpu02"))
     assert made.routers == ()
-    assert [each.name for each in made.entrances] == ["qwen/0", "qwen/1"]
+    assert [server.name for server in made.entrances] == ["qwen/0", "qwen/1"]
 
 
 def test_each_replicated_model_has_its_own() -> None:
     models = (model("a", tp=1, replicas=2, port=1), model("b", tp=1, replicas=2, port=2))
     made = planned(TWO, spec(*models, router=RouterSpec(port=7000)), seen("gpu01", "gpu02"))
-    assert [(each.model, each.port) for each in made.routers] == [("a", 7000), ("b", 30000)]
-    assert len({each.metrics_port for each in made.routers}) == 2
+    assert [(router.model, router.port) for router in made.routers] == [("a", 7000), ("b", 30000)]
+    assert len({router.metrics_port for router in made.routers}) == 2
 
 
 def test_a_head_without_vllm_router_is_a_fault_that_names_the_way_out() -> None:
-    known = {"gpu01": facts("gpu01", router=None), "gpu02": facts("gpu02")}
-    (fault,) = faults_of(TWO, spec(TWINS), known)
+    host_facts = {"gpu01": facts("gpu01", router=None), "gpu02": facts("gpu02")}
+    (fault,) = faults_of(TWO, spec(TWINS), host_facts)
     assert fault.where == "gpu01"
     assert "deploy.router: none" in fault.remedy
 
 
 def test_it_is_reached_where_it_was_told_to_listen() -> None:
-    asked = spec(TWINS, router=RouterSpec(host="10.9.9.9", port=7000))
-    (router,) = planned(TWO, asked, seen("gpu01", "gpu02")).routers
+    serve_spec = spec(TWINS, router=RouterSpec(host="10.9.9.9", port=7000))
+    (router,) = planned(TWO, serve_spec, seen("gpu01", "gpu02")).routers
     assert "--host=10.9.9.9" in router.argv
     assert (router.endpoint, router.local_url) == ("http://10.9.9.9:7000/v1", "http://10.9.9.9:7000")
 

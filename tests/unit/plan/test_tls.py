@@ -21,24 +21,24 @@ SENT = TlsSpec("tls.crt", "tls.key", "tls.crt", {"tls.crt": "C", "tls.key": Secr
 TWINS = model("qwen", tp=8, replicas=2)
 
 
-def pair(asked: Any, known: Any = None) -> tuple[str | None, str | None]:
-    (instance,) = planned(inventory("gpu01"), asked, known).instances
+def pair(serve_spec: Any, host_facts: Any = None) -> tuple[str | None, str | None]:
+    (instance,) = planned(inventory("gpu01"), serve_spec, host_facts).instances
     return flag_of(instance.argv, "ssl-certfile"), flag_of(instance.argv, "ssl-keyfile")
 
 
 def test_every_engine_serves_with_it() -> None:
     made = planned(TWO, spec(TWINS, tls=THERE, router=RouterSpec(enabled=False)))
-    for each in made.instances:
-        assert {"--ssl-certfile=/etc/c.pem", "--ssl-keyfile=/etc/k.pem"} <= set(each.argv)
-        assert each.certificate == "/etc/c.pem"
-        assert {url[:8] for url in (each.endpoint, each.local_url, each.worker_url)} == {"https://"}
+    for instance in made.instances:
+        assert {"--ssl-certfile=/etc/c.pem", "--ssl-keyfile=/etc/k.pem"} <= set(instance.argv)
+        assert instance.certificate == "/etc/c.pem"
+        assert {url[:8] for url in (instance.endpoint, instance.local_url, instance.worker_url)} == {"https://"}
     assert pair(spec(model(), tls=TlsSpec("/both.pem"))) == ("/both.pem", None)
 
 
 def test_what_is_sent_is_below_the_state_directory() -> None:
-    known = {"gpu01": facts("gpu01", home="/home/me")}
+    host_facts = {"gpu01": facts("gpu01", home="/home/me")}
     there = "/home/me/.flagscale-deploy/a%2Fb/gpu01/secrets"
-    assert pair(spec(model(), tls=SENT, name="a/b"), known) == (f"{there}/tls.crt", f"{there}/tls.key")
+    assert pair(spec(model(), tls=SENT, name="a/b"), host_facts) == (f"{there}/tls.crt", f"{there}/tls.key")
     (offline,) = planned(inventory(host("gpu01", gpus=8)), spec(model(), tls=SENT), OFFLINE).instances
     assert offline.certificate == "~/.flagscale-deploy/qwen/gpu01/secrets/tls.crt"
 
@@ -53,22 +53,22 @@ def test_what_is_sent_is_below_the_state_directory() -> None:
     ],
 )
 def test_a_models_own_certificate_wins(own: dict[str, Any], actions: tuple[str, ...], got: object) -> None:
-    asked = spec(model(engine_args=own, action_args=actions), tls=THERE)
-    assert pair(asked) == got
-    (instance,) = planned(inventory("gpu01"), asked).instances
+    serve_spec = spec(model(engine_args=own, action_args=actions), tls=THERE)
+    assert pair(serve_spec) == got
+    (instance,) = planned(inventory("gpu01"), serve_spec).instances
     assert instance.endpoint.startswith("https:" if got != (None, None) else "http:")
 
 
 def test_a_hosts_own_certificate_wins_too() -> None:
-    asked = spec(model(), tls=THERE, host_engine_args={"gpu01": {"ssl-certfile": "/host.pem"}})
-    assert pair(asked) == ("/host.pem", None)
+    serve_spec = spec(model(), tls=THERE, host_engine_args={"gpu01": {"ssl-certfile": "/host.pem"}})
+    assert pair(serve_spec) == ("/host.pem", None)
 
 
 def test_a_key_alone_beside_deploy_tls_is_a_fault() -> None:
-    asked = spec(
+    serve_spec = spec(
         model(engine_args={"ssl-keyfile": "/k"}), tls=THERE, host_engine_args={"gpu01": {"ssl-keyfile": "/k"}}
     )  # fmt: skip
-    ours, hosts = faults_of(inventory("gpu01"), asked)
+    ours, hosts = faults_of(inventory("gpu01"), serve_spec)
     assert ours.where == "qwen.yaml: model_args.qwen.ssl-keyfile"
     assert hosts.where == "qwen.yaml: experiment.node_args.gpu01.engine_args.ssl-keyfile"
     assert "set ssl-certfile beside it" in ours.remedy
@@ -78,7 +78,7 @@ SELF = {"/etc/c.pem": TlsFile(mode=0o644, expires=9e9, names=("10.0.0.1",), self
 
 
 @pytest.mark.parametrize(
-    ("tls", "known", "trusted"),
+    ("tls", "host_facts", "trusted"),
     [
         (replace(THERE, cafile="/etc/ca.pem"), {}, "/etc/ca.pem"),
         (THERE, {"tls_files": SELF}, "/etc/c.pem"),
@@ -88,14 +88,14 @@ SELF = {"/etc/c.pem": TlsFile(mode=0o644, expires=9e9, names=("10.0.0.1",), self
     ],
 )
 def test_a_router_trusts_what_the_user_says_or_a_certificate_that_vouches_for_itself(
-    tls: TlsSpec | None, known: dict[str, Any], trusted: str | None
+    tls: TlsSpec | None, host_facts: dict[str, Any], trusted: str | None
 ) -> None:
-    made = planned(TWO, spec(TWINS, tls=tls), seen("gpu01", "gpu02", **known))
+    made = planned(TWO, spec(TWINS, tls=tls), seen("gpu01", "gpu02", **host_facts))
     (router,) = made.routers
     assert router.env.get("SSL_CERT_FILE") == trusted
     assert all(url.startswith("https" if tls else "http:") for url in router.workers)
     assert router.endpoint.startswith("http:"), "it can't speak TLS itself"
-    assert not any("SSL_CERT_FILE" in each.env for each in made.instances)
+    assert not any("SSL_CERT_FILE" in instance.env for instance in made.instances)
 
 
 def test_the_users_own_trust_wins() -> None:
@@ -104,8 +104,8 @@ def test_the_users_own_trust_wins() -> None:
 
 
 def test_a_supervisor_is_told_of_the_certificate() -> None:
-    asked = spec(TWINS, tls=THERE, restart=RestartSpec("on-failure"))
-    scripts = planned(TWO, asked).scripts["gpu01"]
+    serve_spec = spec(TWINS, tls=THERE, restart=RestartSpec("on-failure"))
+    scripts = planned(TWO, serve_spec).scripts["gpu01"]
     assert "--certificate=/etc/c.pem" in scripts["vllm_serve_qwen_0.sh"]
     assert "--certificate" not in scripts["router_qwen.sh"]
 
@@ -119,9 +119,9 @@ def test_where_files_are_here_is_no_part_of_the_digest_and_the_certificate_is() 
 
 def test_the_probe_is_asked_for_files_on_hosts_and_for_none_that_are_sent() -> None:
     assert tls_files(spec(model(), tls=SENT)) == []
-    asked = spec(
+    serve_spec = spec(
         model(engine_args={"ssl-certfile": "own.pem"}, action_args=("ssl-keyfile=k", "enforce-eager")),
         tls=replace(THERE, cafile="/ca"),
         host_engine_args={"gpu01": {"ssl-certfile": "/host.pem"}},
     )
-    assert tls_files(asked) == ["/etc/c.pem", "/etc/k.pem", "/ca", "own.pem", "/host.pem", "k"]
+    assert tls_files(serve_spec) == ["/etc/c.pem", "/etc/k.pem", "/ca", "own.pem", "/host.pem", "k"]
