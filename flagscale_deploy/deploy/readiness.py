@@ -134,7 +134,7 @@ class _Watch:
                 if self.hopeless is not None:
                     raise self._failed(f"will never be ready: {self.hopeless}", watch)
                 if message.get("healthy"):
-                    self._tell(self.start.reach(ASKING))
+                    self._tell(self.start.advance(ASKING))
                 if message.get("ready") or message.get("finished"):
                     return self._ready(message, watch)
                 if message.get("dead"):
@@ -169,7 +169,7 @@ class _Watch:
             self.kept.append(line)
             self._tell(self.start.read(line))
             known = match(line)
-            if known is not None and known.hopeless:
+            if known is not None and known.fatal:
                 self.hopeless = known.cause
 
     def _tell(self, progress: Progress | None) -> None:

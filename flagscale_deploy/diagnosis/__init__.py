@@ -1,1 +1,1 @@
-"""Why something failed: error texts that are known, and the earliest root cause among the logs of all hosts."""
+"""Find why something failed: known error texts, and the earliest root cause in the logs of all hosts."""

@@ -1,4 +1,4 @@
-"""The clocks of hosts, as they were when logs were read: log lines bear local time, and clocks go wrong."""
+"""The clocks of hosts at the time when logs were read: log lines bear local time, and clocks can be wrong."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from statistics import median
 from typing import Any
 
 FILE = "clocks.json"
-UNKNOWN = "hosts' clocks are taken as they are: of {hosts} neither time zone nor skew is known (" + FILE + ")"
+UNKNOWN = "times may be compared wrongly: time zone and clock skew of {hosts} are unknown (no entry in " + FILE + ")"
 NAMED = 8
 NOISE_SECONDS = 1.0
-"""Measuring is no better than this: clocks that differ by less are taken for equal, and whole seconds stay equal."""
+"""Precision of the measurement: clocks that differ by less count as equal, so that whole seconds stay equal."""
 LARGEST_SECONDS = 1e10
 
 
@@ -27,53 +27,49 @@ class Clock:
 
     @property
     def ahead(self) -> float:
-        """Seconds that local times in its logs are ahead of UTC by the operator's clock."""
+        """Return the seconds that local times in the host's logs are ahead of UTC by the operator's clock."""
         return self.utc_offset + self.skew
 
 
-def heard(said: Mapping[str, Any]) -> Clock | None:
-    """Return the clock that a host (`remote/system/clock.py`) has sent; None without one that makes sense."""
-    return _clock(said.get("utc_offset"), said.get("clock"), time.time())
+def parse_clock(message: Mapping[str, Any]) -> Clock | None:
+    """Return the clock in a host's message (`remote/system/clock.py`); None without one that makes sense."""
+    return _clock(message.get("utc_offset"), message.get("clock"), time.time())
 
 
 def write(folder: Path, clocks: Mapping[str, Clock]) -> None:
-    """Note clocks beside the folders of hosts' logs, by the folders' names; others that are noted stay.
-
-    Raises OSError.
-    """
+    """Write clocks beside the folders of hosts' logs, by the folders' names; other entries are kept. Raises OSError."""
     if clocks:
-        noted = {name: asdict(clock) for name, clock in sorted({**read(folder), **clocks}.items())}
+        entries = {name: asdict(clock) for name, clock in sorted({**read(folder), **clocks}.items())}
         path = folder / FILE
         path.touch(mode=0o600)
-        path.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Clock]:
-    """The clocks that lie beside the folders of hosts' logs, by the folders' names; none where there are none."""
+    """Return the clocks that lie beside the folders of hosts' logs, by the folders' names; {} where there are none."""
     try:
-        noted = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    entries = noted.items() if isinstance(noted, dict) else ()
-    clocks = {name: _clock(each.get("utc_offset"), each.get("skew"), 0.0) for name, each in entries
-              if isinstance(each, dict)}  # fmt: skip
+    entries = content.items() if isinstance(content, dict) else ()
+    clocks = {name: _clock(entry.get("utc_offset"), entry.get("skew"), 0.0) for name, entry in entries
+              if isinstance(entry, dict)}  # fmt: skip
     return {name: clock for name, clock in clocks.items() if clock is not None}
 
 
-def compared(clocks: Mapping[str, Clock | None]) -> dict[str, Clock]:
-    """Clocks to put the times of logs right by: what is noise is left out, and a clock that is not known is taken for
-    the first of those that are."""
-    known = [clock for clock in clocks.values() if clock is not None]
-    if not known:
+def comparable(clocks: Mapping[str, Clock | None]) -> dict[str, Clock]:
+    """Return clocks to convert log times by, without noise; an unknown clock counts as equal to the first known."""
+    measured = [clock for clock in clocks.values() if clock is not None]
+    if not measured:
         return {}
-    usual = median(clock.skew for clock in known)
-    chosen = {name: known[0] if clock is None else clock for name, clock in clocks.items()}
-    return {name: Clock(each.utc_offset, usual if abs(each.skew - usual) < NOISE_SECONDS else each.skew)
-            for name, each in chosen.items()}  # fmt: skip
+    usual = median(clock.skew for clock in measured)
+    chosen = {name: measured[0] if clock is None else clock for name, clock in clocks.items()}
+    return {name: Clock(clock.utc_offset, usual if abs(clock.skew - usual) < NOISE_SECONDS else clock.skew)
+            for name, clock in chosen.items()}  # fmt: skip
 
 
-def doubt(clocks: Mapping[str, Clock | None]) -> str:
-    """What to say where times of several hosts are compared, and not all clocks are known; "" elsewhere."""
+def unknown_clocks_note(clocks: Mapping[str, Clock | None]) -> str:
+    """Return a note naming hosts whose clocks are unknown; "" where there are none, or only one host."""
     unknown = sorted(name for name, clock in clocks.items() if clock is None)
     if len(clocks) < 2 or not unknown:
         return ""

@@ -1,5 +1,4 @@
-"""Reads logs for the cause of a failure: the earliest line that is a known cause, else the first error that follows
-from nothing else."""
+"""Search logs for the root cause of a failure: the earliest known cause, else the first other error."""
 
 from __future__ import annotations
 
@@ -13,17 +12,17 @@ from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
 from flagscale_deploy.diagnosis.table import Signature, match
 
 SAME_SECONDS = 1e-6
-"""Times that differ by less are the same: they are floats, put right by floats."""
-NOTHING: Mapping[str, str] = MappingProxyType({})
-IN_STEP: Mapping[str, Clock] = MappingProxyType({})
+"""Times that differ by less are equal: they are floats, corrected by floats."""
+NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
+NO_CLOCKS: Mapping[str, Clock] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The root cause in logs: the line, the host and file it stands in, and, if its text is known, cause and remedy.
+    """The root cause in logs: the line, its host and file, and, if its text is known, cause and remedy.
 
-    `signature` is its entry's name in the table, `source` where the table has it from,
-    `level` whether it is a cause, a consequence, or an echo of one.
+    `signature` is the name of its entry in the table, `source` where the entry's facts come from, `level` whether it is
+    a cause, a consequence, or an echo of one.
     """
 
     host: str
@@ -35,29 +34,33 @@ class Diagnosis:
     source: str = ""
     level: str = ""
     note: str = ""
-    """What makes it doubtful."""
+    """Why it may be wrong."""
 
     def __str__(self) -> str:
-        said = f"{self.host}: {self.file}: {self.line}"
-        said += f"\n    cause: {self.cause}" if self.cause else ""
-        return said + (f"\n    → {self.remedy}" if self.remedy else "")
+        """Return host, file and line, with cause and remedy below."""
+        text = f"{self.host}: {self.file}: {self.line}"
+        text += f"\n    cause: {self.cause}" if self.cause else ""
+        return text + (f"\n    → {self.remedy}" if self.remedy else "")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A line that may be the one. `weight`: 0 a known cause, 1 an exception or a known consequence, 2 something else
-    that calls itself an error, or a consequence in the logs of Ray's daemons (a closed socket, before anybody knows
-    whose), 3 what else those call an error: they have many that harm nobody."""
+    """A line that may be the root cause, with its `weight`; the lowest wins.
+
+    0: a known cause. 1: an exception or a known consequence. 2: another line that calls itself an error, or a
+    consequence in the logs of Ray's daemons (a closed socket whose owner is not known yet). 3: other errors in the logs
+    of Ray's daemons, which write many harmless ones.
+    """
 
     weight: int
     rank: int
     at: float | None
     number: int
-    found: Diagnosis
+    diagnosis: Diagnosis
 
     @property
     def order(self) -> tuple[int, str, str, int]:
-        return self.rank, self.found.host, self.found.file, self.number
+        return self.rank, self.diagnosis.host, self.diagnosis.file, self.number
 
 
 _EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): \S")
@@ -70,26 +73,24 @@ _DAEMON = re.compile(
 def diagnose(
     logs: Iterable[tuple[str, str, Iterable[str]]],
     *,
-    addresses: Mapping[str, str] = NOTHING,
-    clocks: Mapping[str, Clock] = IN_STEP,
+    addresses: Mapping[str, str] = NO_ADDRESSES,
+    clocks: Mapping[str, Clock] = NO_CLOCKS,
 ) -> Diagnosis | None:
-    """The root cause in logs given as (host, file, lines); None where nothing looks like an error.
+    """Return the root cause in logs given as (host, file, lines); None where no line looks like an error.
 
-    Known causes come before all else, the earliest of them first; then exceptions and known consequences, whichever is
-    earlier; then what else calls itself an error. What others see of an end (an echo: a connection that closes) may be
-    written down before anybody has told the end itself, and gives way to it whatever the times are. Where a time is not
-    known the earlier entry of the table wins.
-    `addresses` names the hosts behind addresses that lines speak of; `clocks` are those of hosts, by which times are
-    put right.
+    The earliest known cause wins; then the earliest of exceptions and known consequences; then of other lines that call
+    themselves errors. An echo (a connection that closes because a process ended) may be logged before the end itself:
+    the end wins whatever the times are. Where a time is not known, the earlier entry of the table wins.
+    `addresses` maps addresses in log lines to host names; `clocks` are those of the hosts, to correct times by.
     """
     best: dict[tuple[int, bool], _Candidate] = {}
     ends: dict[tuple[int, bool], _Candidate] = {}
     for host, file, lines in logs:
-        for found in _in_file(host, file, lines, addresses, clocks):
-            for among in (best, ends) if found.found.level == "consequence" else (best,):
-                key = found.weight, found.at is None
-                if key not in among or _before(found, among[key]):
-                    among[key] = found
+        for candidate in _candidates(host, file, lines, addresses, clocks):
+            for among in (best, ends) if candidate.diagnosis.level == "consequence" else (best,):
+                key = candidate.weight, candidate.at is None
+                if key not in among or _before(candidate, among[key]):
+                    among[key] = candidate
     first = _first(best)
     if first is not None and first.level == "echo":
         return _first(ends) or first
@@ -97,20 +98,20 @@ def diagnose(
 
 
 def _first(best: Mapping[tuple[int, bool], _Candidate]) -> Diagnosis | None:
-    """The best of the lowest weight, by time unless one without a time is nearer to the cause."""
+    """Return the best of the lowest weight, by time unless one without a time is nearer to the cause."""
     for weight in range(4):
         dated, undated = best.get((weight, False)), best.get((weight, True))
         if dated is not None:
-            return (undated if undated is not None and undated.rank < dated.rank else dated).found
+            return (undated if undated is not None and undated.rank < dated.rank else dated).diagnosis
         if undated is not None:
-            return undated.found
+            return undated.diagnosis
     return None
 
 
 def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
-    """The lines that carry an error, what says nothing of the cause left out, the first ones first; each only once.
+    """Return the lines that carry an error, each once and in order, except those that say nothing about the cause.
 
-    What an exception says comes before all else: vLLM logs each line of a traceback as an error.
+    Exceptions come first: vLLM logs each line of a traceback as an error.
     """
     exceptions: dict[str, None] = {}
     others: dict[str, None] = {}
@@ -122,26 +123,26 @@ def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """A line as it is shown."""
+    """Return a line as it is shown: cut after `LONGEST` characters."""
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
-def _in_file(
+def _candidates(
     host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], clocks: Mapping[str, Clock]
 ) -> Iterable[_Candidate]:
-    """The earliest candidate of each weight and entry: a file is written in the order of time."""
+    """Return the earliest candidate of each weight and table entry: a file is written in the order of time."""
     first: dict[tuple[int, int, bool], _Candidate] = {}
     daemon = _DAEMON.match(file.rpartition("/")[2]) is not None
     for line in read(lines):
-        weight, known = _weigh(line)
+        weight, entry = _weigh(line)
         if weight is None:
             continue
-        if daemon and (known is None or known.level in ("consequence", "echo")):
-            weight = 3 if known is None else 2
-        rank = -1 if known is None else known.rank
+        if daemon and (entry is None or entry.level in ("consequence", "echo")):
+            weight = 3 if entry is None else 2
+        rank = -1 if entry is None else entry.rank
         at = _time_of(line, host, addresses, clocks)
         where = addresses.get(line.ip, line.ip) or host
-        named = (known.cause, known.remedy, known.name, known.source, known.level) if known else ()
+        named = (entry.cause, entry.remedy, entry.name, entry.source, entry.level) if entry else ()
         candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, quoted(line.text), *named))
         key = weight, rank if at is None else 0, at is None
         if key not in first or (at is not None and _before(candidate, first[key], same_file=True)):
@@ -150,8 +151,10 @@ def _in_file(
 
 
 def _time_of(line: LogLine, host: str, addresses: Mapping[str, str], clocks: Mapping[str, Clock]) -> float | None:
-    """When a line in a log of `host` was written, in UTC by the operator's clock. What Ray forwards from another node
-    bears that node's time."""
+    """Return when a line in a log of `host` was written, in UTC by the operator's clock.
+
+    Lines that Ray forwards from another node bear that node's time.
+    """
     if line.stamp is None:
         return None
     clock = clocks.get(addresses.get(line.stamp.ip, host)) or clocks.get(host) or Clock()
@@ -159,9 +162,9 @@ def _time_of(line: LogLine, host: str, addresses: Mapping[str, str], clocks: Map
 
 
 def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool:
-    """Whether a candidate is nearer to the cause than another of its weight; both have a time, or neither.
+    """Return whether a candidate is nearer to the cause than another of its weight; both have a time, or neither.
 
-    Within a second the order of the lines decides in a file: vLLM's times are whole seconds, Ray's and torch's are not.
+    Within a file and a second the order of lines decides: vLLM's times are whole seconds, Ray's and torch's are not.
     """
     if one.at is None or other.at is None or abs(one.at - other.at) < (1.0 if same_file else SAME_SECONDS):
         return one.number < other.number if same_file else one.order < other.order
@@ -169,10 +172,10 @@ def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool
 
 
 def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:
-    """How near to a cause a line is (None: not an error at all), and its entry in the table."""
-    known = match(line.text)
-    if known is not None:
-        return {"cause": 0, "consequence": 1, "echo": 1, "never": None}[known.level], known
+    """Return the weight of a line (None: not an error at all), and its entry in the table."""
+    entry = match(line.text)
+    if entry is not None:
+        return {"cause": 0, "consequence": 1, "echo": 1, "never": None}[entry.level], entry
     if line.minor:
         return None, None
     return (1, None) if _EXCEPTION.search(line.text) else (2, None) if _ERROR.search(line.raw) else (None, None)

@@ -1,4 +1,4 @@
-"""How far an engine's start has come, by what vLLM logs."""
+"""Tell how far an engine's start has come from the lines that vLLM logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STAGES = tuple(
         (r"Application startup complete", "answering"),
     )
 )
-"""In the order of a start: a line, and what the engine does from then on. Texts of vLLM 0.6 to 0.32, measured with 0.32
+"""In the order of a start: a line, and what the engine does after it. Texts of vLLM 0.6 to 0.32, measured with 0.32
 on CPU over two hosts, else from vLLM's source."""
 
 _PERCENT = re.compile(r"(\d{1,3})%(?: Completed|\s?\|)")
@@ -34,7 +34,7 @@ LAST_RANK = len(_STAGES)
 
 @dataclass(frozen=True)
 class Progress:
-    """What an engine does now; `percent` where its log gives one. `rank` grows from stage to stage of its start."""
+    """What an engine does now; `percent` where its log has one. `rank` grows from stage to stage of its start."""
 
     stage: str
     percent: float | None = None
@@ -45,7 +45,7 @@ ASKING = Progress("answers /health; asking for a token", rank=LAST_RANK + 1)
 
 
 def engine_progress(line: str) -> Progress | None:
-    """What a line of vLLM's log says about its progress; None if nothing. The furthest stage counts."""
+    """Return the progress that a line of vLLM's log reports, None if none. The furthest stage counts."""
     for rank in range(LAST_RANK, 0, -1):
         pattern, stage = _STAGES[rank - 1]
         if pattern.search(line):
@@ -56,17 +56,19 @@ def engine_progress(line: str) -> Progress | None:
 
 @dataclass
 class Start:
-    """The start of one engine, as its log tells it line by line. It never goes back: every rank prints the same bar,
-    and Ray hands on lines of other hosts late."""
+    """The start of one engine, followed line by line in its log.
+
+    It never goes back: every rank prints the same progress bar, and Ray forwards lines of other hosts late.
+    """
 
     now: Progress | None = None
 
     def read(self, line: str) -> Progress | None:
-        """The progress that a line brings; None if it brings nothing new."""
-        return self.reach(engine_progress(line))
+        """Read a line; return the progress that it reports, None if it is no step ahead."""
+        return self.advance(engine_progress(line))
 
-    def reach(self, progress: Progress | None) -> Progress | None:
-        """Take a step that is known otherwise; None if it is no step ahead."""
+    def advance(self, progress: Progress | None) -> Progress | None:
+        """Take a step; return it, or None if it is no step ahead."""
         if progress is None or (self.now is not None and _place(progress) <= _place(self.now)):
             return None
         self.now = progress

@@ -1,4 +1,4 @@
-"""The table of known error texts, `signatures.yaml`."""
+"""Load the table of known error texts, `signatures.yaml`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _POSSIBLE = re.compile(r"(?:Possible reasons|Some common causes|common causes) i
 class Signature:
     """An error text that users meet, what causes it, and what to do. `source` is where the fact comes from.
 
-    A consequence follows from something else, and is named only where nothing better is known; an echo, what others
-    see of it, only where the consequence itself is not told either. What says nothing of
-    the cause at all is never named. `rank` is its place in the table: the earlier is nearer to the cause. `hopeless`:
-    the engine that says it lives on, and never gets further.
+    A consequence follows from something else, and is shown only where there is no cause. An echo is what other
+    processes see of a consequence, and is shown only where the consequence itself is not logged. A text of the level
+    `never` says nothing about the cause. `rank` is the position in the table: the earlier is nearer to the cause.
+    `fatal`: the engine that logs it stays alive but never becomes ready.
     """
 
     name: str
@@ -33,44 +33,45 @@ class Signature:
     source: str
     level: Level
     rank: int
-    hopeless: bool = False
+    fatal: bool = False
 
 
 @functools.cache
 def signatures() -> tuple[Signature, ...]:
-    """The table, in its order."""
+    """Return the entries of the table, in its order."""
     text = (importlib.resources.files("flagscale_deploy.diagnosis") / "signatures.yaml").read_text(encoding="utf-8")
     return tuple(
         Signature(
-            each["name"],
-            re.compile(each["pattern"]),
-            each["cause"],
-            each["remedy"],
-            each["source"],
-            each.get("level", "cause"),
+            entry["name"],
+            re.compile(entry["pattern"]),
+            entry["cause"],
+            entry["remedy"],
+            entry["source"],
+            entry.get("level", "cause"),
             rank,
-            each.get("hopeless", False),
+            entry.get("fatal", False),
         )
-        for rank, each in enumerate(load_packaged(text))
+        for rank, entry in enumerate(load_packaged(text))
     )
 
 
 def match(text: str) -> Signature | None:
-    """The first entry of the table that a line is; what says nothing of the cause goes before all others.
+    """Return the first entry of the table that matches a line, None if none; the level `never` is tried first.
 
-    What a line only thinks possible (Ray lists everything that kills a process) is not looked at.
+    Lists of possible reasons are ignored: Ray prints everything that can kill a process.
     """
     text = _POSSIBLE.split(text, maxsplit=1)[0]
-    found = [each for each in _order() if each.regex.search(text)] if _any().search(text) else []
-    return found[0] if found else None
+    if not _any().search(text):
+        return None
+    return next((signature for signature in _order() if signature.regex.search(text)), None)
 
 
 @functools.cache
 def _order() -> tuple[Signature, ...]:
-    return tuple(sorted(signatures(), key=lambda each: each.level != "never"))
+    return tuple(sorted(signatures(), key=lambda signature: signature.level != "never"))
 
 
 @functools.cache
 def _any() -> re.Pattern[str]:
-    """All patterns at once: most lines match none."""
-    return re.compile("|".join(f"(?:{each.regex.pattern})" for each in signatures()))
+    """Return all patterns as one: most lines match none."""
+    return re.compile("|".join(f"(?:{signature.regex.pattern})" for signature in signatures()))

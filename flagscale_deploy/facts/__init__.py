@@ -1,1 +1,1 @@
-"""What was seen of a host."""
+"""Facts about hosts: what the probe reads on each of them."""

@@ -1,4 +1,4 @@
-"""What was seen on a host. `Facts.parse` reads the probe's answer; the probe itself is `remote/programs/probe.py`."""
+"""Facts about a host. `Facts.parse` reads the reply of the probe, `remote/programs/probe.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A compute process on a GPU, as nvidia-smi lists it; `user` and `command` from /proc where it can be read."""
+    """A compute process on a GPU, as nvidia-smi lists it; `user` and `command` come from /proc where it can be read."""
 
     pid: int
     memory_mib: int = 0
@@ -27,7 +27,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as nvidia-smi reports it; memory in MiB. None: the driver doesn't say, or the GPU has no such thing."""
+    """A GPU as nvidia-smi reports it; memory in MiB. None: the driver doesn't report it, or the GPU doesn't have it."""
 
     index: int
     uuid: str = ""
@@ -50,12 +50,12 @@ class Interface:
     mtu: int = 0
     up: bool = True
     speed: int | None = None
-    """Mbit/s as its driver tells, None where it does not."""
+    """Mbit/s as the driver reports it, None where it does not."""
 
 
 @dataclass(frozen=True)
 class ListeningPort:
-    """A TCP port in use on the host. `run` is our marker if the holder is ours and could be read."""
+    """A TCP port in use on the host. `run` is our marker if the holder is ours and can be read."""
 
     port: int
     address: str = ""
@@ -66,12 +66,12 @@ class ListeningPort:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's directory as a host has it. `problem`: why it could not be read; then the rest is empty.
+    """A model's directory on a host. `problem` says why it could not be read; the other fields are then empty.
 
-    `config` is `config.json`; `hashes` are by name the SHA-256 of the small files (configuration, tokenizer, code), or
-    the size (`N bytes`) of one above 32 MiB; `weights` are the sizes in bytes of the weight files by name, `indexed`
-    the weight files that there have to be: by an index, or by the names of the parts (`-00001-of-00004`). `total` is
-    what the index says the tensors take in bytes; `torn` what is wrong, by name, with files that are not whole;
+    `config` is `config.json`. `hashes` maps the names of small files (configuration, tokenizer, code) to their SHA-256,
+    and names of those above 32 MiB to their size (`N bytes`). `weights` maps weight files to their sizes in bytes.
+    `indexed` are the weight files that must exist, by an index or by the names of the parts (`-00001-of-00004`).
+    `total` is the size of the tensors in bytes according to the index. `torn` maps incomplete files to what is wrong;
     `pointers` names those that are pointers of Git LFS.
     """
 
@@ -85,12 +85,12 @@ class ModelFiles:
     torn: Mapping[str, str] = field(default_factory=dict)
     pointers: tuple[str, ...] = ()
     chat_template: bool = False
-    """Whether the tokenizer's configuration, or a file beside it, brings one."""
+    """Whether the tokenizer's configuration, or a file beside it, contains one."""
 
 
 @dataclass(frozen=True)
 class HeldLock:
-    """A deployment's lock that a living process holds on the host; `holder` is what it wrote down of itself."""
+    """A deployment's lock that a living process holds on the host; `holder` is what the lock file says about it."""
 
     deployment: str
     pid: int
@@ -112,9 +112,11 @@ TLS_FLAGS = ("ssl-certfile", "ssl-keyfile", "ssl-ca-certs")
 
 @dataclass(frozen=True)
 class TlsFile:
-    """A certificate or key that was asked after: why it cannot be read ("" where it can), its mode, and in Unix time
-    when it ends to be good (None for what is no certificate). `names` are the DNS names and IP addresses that it is
-    for, `hash` tells certificates apart."""
+    """A certificate or key that the probe looked at.
+
+    `problem` says why it cannot be read ("" where it can). `expires` is a Unix time, None for what is no certificate.
+    `names` are the DNS names and IP addresses that the certificate is valid for; `hash` tells certificates apart.
+    """
 
     problem: str = ""
     mode: int = 0
@@ -126,10 +128,10 @@ class TlsFile:
 
 @dataclass(frozen=True)
 class Facts:
-    """The probe's answer. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
+    """The probe's reply. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
     `python`, `ray`, `vllm`, `torch` and `router` (vllm-router) are versions in the environment that scripts will run in
-    (venv, before_start), None where the thing is not there. `deployments` are the `record.json` of every deployment
+    (venv, before_start), None where it is not installed. `deployments` are the `record.json` of every deployment
     recorded for this host.
     """
 
@@ -145,7 +147,7 @@ class Facts:
     torch: str | None = None
     router: str | None = None
     parser: str | None = None
-    """A name for the code of vLLM's command line: the same name reads the same flags."""
+    """Identifies the code of vLLM's command line: where it is equal, the same flags are known."""
     environment_error: str | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_error: str | None = None
@@ -163,88 +165,90 @@ class Facts:
     shm_total: int = 0
     shm_free: int = 0
     open_files: int = -1
-    """The most files a process may open (RLIMIT_NOFILE, hard); -1 is no limit."""
+    """How many files a process may open (RLIMIT_NOFILE, hard); -1 is no limit."""
     locked_memory: int = -1
     """Bytes a process may lock in memory (RLIMIT_MEMLOCK, hard); -1 is no limit."""
     unwritable: tuple[str, ...] = ()
-    """Those of the home directory, /tmp and /dev/shm that the user can't write to."""
+    """Which of the home directory, /tmp and /dev/shm the user can't write to."""
     sees_everyone: bool = True
-    """Whether /proc shows the processes of other users (it does not where it is mounted with hidepid)."""
+    """Whether /proc shows the processes of other users (not where it is mounted with hidepid)."""
     infiniband: tuple[str, ...] = ()
     """InfiniBand and RoCE devices with an active port."""
     hostname_addresses: tuple[str, ...] = ()
-    """What the host's own name resolves to there; empty where it does not, or not in time."""
+    """What the host's own name resolves to on the host; empty where it does not, or not in time."""
     resolver_seconds: float = 0.0
-    """How long the resolver took over a name outside (the one Ray asks for); it is not waited for longer than 2 s."""
+    """How long the resolver took for an external name (the one Ray asks for), measured up to 2 s."""
     noise: str = ""
-    """The beginning of what the login printed before our program could answer."""
+    """The beginning of what the login shell printed before our program's reply."""
     models: tuple[ModelFiles, ...] = ()
-    """The directories that were asked after."""
+    """The directories that the probe was asked to look at."""
     locks: tuple[HeldLock, ...] = ()
     runs: Mapping[str, int] = field(default_factory=dict)
     """How many live processes carry each marker `<deployment>/<run_id>` of ours."""
     foreign_ray: tuple[ForeignRay, ...] = ()
     boot: str = ""
-    """By what the host starts something of the user's when it comes up: systemd, crontab; "": by nothing, or not asked
-    (only where `deploy.restart.boot` wants it)."""
+    """What starts the user's programs after a boot: systemd or crontab. "" where nothing does, or where the probe was
+    not asked (only `deploy.restart.boot` asks)."""
     boot_problem: str = ""
-    """Why by nothing."""
+    """Why nothing does."""
     clock: float = 0.0
     asked_at: float = 0.0
-    """The operator's Unix time when the answer came: what `clock` is compared with."""
+    """The operator's Unix time when the reply came: what `clock` is compared with."""
     deployments: tuple[Mapping[str, Any], ...] = ()
     tls_files: Mapping[str, TlsFile] = field(default_factory=dict)
-    """By path, as the configuration has it."""
+    """Files by path, as written in the configuration."""
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any]) -> Facts:
-        """Facts from the probe's JSON; keys we don't know are ignored (a newer probe may say more)."""
-        known = _known(cls, answer)
-        known["gpus"] = tuple(
-            Gpu(**{**_known(Gpu, gpu), "processes": tuple(_make(GpuProcess, p) for p in gpu.get("processes", ()))})
+        """Return the facts in the probe's JSON; unknown keys are ignored (a newer probe may send more)."""
+        values = _known_values(cls, answer)
+        values["gpus"] = tuple(
+            replace(
+                _make(Gpu, gpu), processes=tuple(_make(GpuProcess, process) for process in gpu.get("processes", ()))
+            )
             for gpu in answer.get("gpus", ())
         )
-        known["interfaces"] = tuple(
-            Interface(**{**_known(Interface, each), "addresses": tuple(each.get("addresses", ()))})
-            for each in answer.get("interfaces", ())
+        values["interfaces"] = tuple(
+            replace(_make(Interface, interface), addresses=tuple(interface.get("addresses", ())))
+            for interface in answer.get("interfaces", ())
         )
-        known["ports"] = tuple(_make(ListeningPort, port) for port in answer.get("ports", ()))
-        known["models"] = tuple(
+        values["ports"] = tuple(_make(ListeningPort, port) for port in answer.get("ports", ()))
+        values["models"] = tuple(
             replace(
-                _make(ModelFiles, each),
-                indexed=tuple(each.get("indexed", ())),
-                pointers=tuple(each.get("pointers", ())),
+                _make(ModelFiles, files),
+                indexed=tuple(files.get("indexed", ())),
+                pointers=tuple(files.get("pointers", ())),
             )
-            for each in answer.get("models", ())
+            for files in answer.get("models", ())
         )
-        known["locks"] = tuple(_make(HeldLock, each) for each in answer.get("locks", ()))
-        known["foreign_ray"] = tuple(_make(ForeignRay, each) for each in answer.get("foreign_ray", ()))
+        values["locks"] = tuple(_make(HeldLock, lock) for lock in answer.get("locks", ()))
+        values["foreign_ray"] = tuple(_make(ForeignRay, process) for process in answer.get("foreign_ray", ()))
         for listed in ("deployments", "unwritable", "infiniband", "hostname_addresses"):
-            known[listed] = tuple(answer.get(listed, ()))
-        known["tls_files"] = {
-            path: replace(_make(TlsFile, each), names=tuple(each.get("names", ())))
-            for path, each in answer.get("tls_files", {}).items()
+            values[listed] = tuple(answer.get(listed, ()))
+        values["tls_files"] = {
+            path: replace(_make(TlsFile, file), names=tuple(file.get("names", ())))
+            for path, file in answer.get("tls_files", {}).items()
         }
-        return cls(**known)
+        return cls(**values)
 
     def interface_of(self, address: str) -> str | None:
-        """The name of the interface that holds an address."""
-        return next((each.name for each in self.interfaces if address in each.addresses), None)
+        """Return the name of the interface that has an address, None if there is none."""
+        return next((interface.name for interface in self.interfaces if address in interface.addresses), None)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """Facts of a host, or the error that kept us from them; exactly one of the two is set."""
+    """The facts of a host, or the error that kept us from reading them; exactly one of the two is set."""
 
     host: str
     facts: Facts | None = None
     error: HostError | None = field(default=None, compare=False)
 
 
-def _known(cls: type[Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(cls)}
+def _known_values(cls: type[Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    names = {item.name for item in fields(cls)}
     return {key: value for key, value in answer.items() if key in names}
 
 
 def _make(cls: type[T], answer: Mapping[str, Any]) -> T:
-    return cls(**_known(cls, answer))
+    return cls(**_known_values(cls, answer))

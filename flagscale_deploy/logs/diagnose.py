@@ -72,8 +72,8 @@ def _diagnose(
     host_clocks: Mapping[str, clocks.Clock | None],
 ) -> Diagnosis | None:
     """Call `diagnose` with the hosts' clocks; note where one is unknown."""
-    diagnosis = diagnose(logs, addresses=addresses, clocks=clocks.compared(host_clocks))
-    return diagnosis and replace(diagnosis, note=clocks.doubt(host_clocks))
+    diagnosis = diagnose(logs, addresses=addresses, clocks=clocks.comparable(host_clocks))
+    return diagnosis and replace(diagnosis, note=clocks.unknown_clocks_note(host_clocks))
 
 
 def _is_evidence(path: PurePath) -> bool:

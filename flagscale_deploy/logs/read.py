@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flagscale_deploy.diagnosis.clocks import Clock
-from flagscale_deploy.diagnosis.clocks import heard as clock_heard
+from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.logs.collect import COLLECT_SECONDS, silent
 from flagscale_deploy.logs.receive import MAX_FILES
@@ -134,7 +133,7 @@ class _Reading:
         self.messages += 1
         lines = message.get("lines")
         if not isinstance(lines, list):  # a keepalive, or the host's clock
-            self.clock = clock_heard(message) or self.clock
+            self.clock = parse_clock(message) or self.clock
             return
         file = str(message.get("file", ""))
         self.files.add(file[:LONGEST])

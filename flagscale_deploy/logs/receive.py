@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flagscale_deploy.diagnosis.clocks import Clock, heard
+from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.logs.decompress import UNPACK
 from flagscale_deploy.logs.store import IncomingFile, RefusedError, Store, as_refusal, display_name
@@ -66,7 +66,7 @@ class Receiver:
         """
         for message in program.messages():
             if "archive" in message:
-                self.begun, self.clock = True, heard(message)
+                self.begun, self.clock = True, parse_clock(message)
             elif "file" in message and "problem" not in message:
                 self._begin(message)
             elif "packed" in message:

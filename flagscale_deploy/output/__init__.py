@@ -1,1 +1,1 @@
-"""What people and CI read: values in, tables and lines out through a `Console`. One file a command."""
+"""Show results to people and CI: tables and lines through a `Console`, JSON and JUnit files. One file per command."""

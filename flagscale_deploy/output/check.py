@@ -1,4 +1,4 @@
-"""What a check found: the worst first, a group at a time."""
+"""Show the results of checks: group by group, the worst first."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ if TYPE_CHECKING:
 
 WORST_FIRST: tuple[State, ...] = ("failed", "warning", "passed", "skipped")
 MARKS = {"failed": ("✗", "red"), "warning": ("!", "yellow"), "passed": ("✓", "green"), "skipped": ("·", "dim")}
-LONGEST = max(len(each.name) for each in CHECKS)
-GROUPS = {each.name: each.group for each in CHECKS}
+LONGEST = max(len(check.name) for check in CHECKS)
+GROUPS = {check.name: check.group for check in CHECKS}
 
 
 def show_check(console: Console, report: CheckReport) -> None:
-    """`check`: what every host is, one verdict for every check, and how many of them there are."""
+    """Show `check`: the facts of every host, one row per verdict, and a summary."""
     rows = [
         (
             name,
-            console.state("failed" if each.error else "ok"),
-            describe_facts(each.facts) if each.facts else str(each.error and each.error.problem),
+            console.state("failed" if observation.error else "ok"),
+            describe_facts(observation.facts)
+            if observation.facts
+            else str(observation.error and observation.error.problem),
         )
-        for name, each in report.observations.items()
+        for name, observation in report.observations.items()
     ]
     console.table(counted(len(rows), "host"), ("HOST", "STATE", "FOUND"), rows)
-    widest = max((len(each.host) for each in report.verdicts), default=0)
+    widest = max((len(verdict.host) for verdict in report.verdicts), default=0)
     for group, verdicts in _grouped(report.verdicts):
         console.print()
-        console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(each, widest) for each in verdicts])
+        console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(verdict, widest) for verdict in verdicts])
     console.print(f"\n{_summary(report)}")
 
 
 def _grouped(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
-    """Groups, those with the worst verdicts first; likewise the verdicts in each."""
+    """Return the groups, those with the worst verdicts first; likewise the verdicts in each."""
     groups: dict[str, list[Verdict]] = {}
-    for each in verdicts:
-        groups.setdefault(GROUPS[each.check], []).append(each)
-    for found in groups.values():
-        found.sort(key=_badness)
+    for verdict in verdicts:
+        groups.setdefault(GROUPS[verdict.check], []).append(verdict)
+    for members in groups.values():
+        members.sort(key=_badness)
     return sorted(groups.items(), key=lambda group: _badness(group[1][0]))
 
 
@@ -57,17 +59,17 @@ def _badness(verdict: Verdict) -> int:
 
 
 def _row(verdict: Verdict, widest: int) -> Sequence[object]:
-    """The same columns in every group's table."""
+    """Return a table row with the same columns in every group."""
     mark, style = MARKS[verdict.state]
-    said = verdict.found
+    text = verdict.found
     if verdict.state in ("failed", "warning"):
-        said += f"\nexpected: {verdict.expected}" if verdict.expected else ""
-        said += f"\n→ {verdict.remedy}" if verdict.remedy else ""
-    return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", said
+        text += f"\nexpected: {verdict.expected}" if verdict.expected else ""
+        text += f"\n→ {verdict.remedy}" if verdict.remedy else ""
+    return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", text
 
 
 def _summary(report: CheckReport) -> str:
-    failed, warned = len(report.failed), sum(each.state == "warning" for each in report.verdicts)
+    failed, warned = len(report.failed), sum(verdict.state == "warning" for verdict in report.verdicts)
     warnings = f", {counted(warned, 'warning')}" if warned else ""
     if failed:
         return f"{counted(failed, 'problem')}{warnings}"
@@ -75,29 +77,33 @@ def _summary(report: CheckReport) -> str:
 
 
 def check_json(report: CheckReport) -> dict[str, Any]:
-    """`check --json`: every verdict, and what every host was found to be."""
+    """Return `check --json`: every verdict, and the facts of every host."""
     return {
         "schema": 1,
         "ok": report.exit_code == 0,
-        "checks": [{"group": GROUPS[each.check], **asdict(each)} for each in report.verdicts],
+        "checks": [{"group": GROUPS[verdict.check], **asdict(verdict)} for verdict in report.verdicts],
         "hosts": {
-            name: {"error": each.error.problem} if each.error else {"facts": asdict(each.facts) if each.facts else None}
-            for name, each in report.observations.items()
+            name: {"error": observation.error.problem}
+            if observation.error
+            else {"facts": asdict(observation.facts) if observation.facts else None}
+            for name, observation in report.observations.items()
         },
     }
 
 
 def cases(report: CheckReport) -> list[Case]:
-    """A test case for every verdict, for JUnit: a warning has passed, and says what it warns of."""
-    from flagscale_deploy.api.cases import Case  # with an XML parser, which few ask for
+    """Return a JUnit test case for every verdict; a warning counts as passed, with the warning as its message."""
+    from flagscale_deploy.api.cases import Case  # imported late: only JUnit files need it
 
     return [
         Case(
-            each.check,
-            each.host,
-            "passed" if each.state == "warning" else each.state,
-            message=f"warning: {each.found} → {each.remedy}" if each.state == "warning" else each.found,
-            lines=tuple(filter(None, (each.found, each.expected and f"expected: {each.expected}", each.remedy))),
+            verdict.check,
+            verdict.host,
+            "passed" if verdict.state == "warning" else verdict.state,
+            message=f"warning: {verdict.found} → {verdict.remedy}" if verdict.state == "warning" else verdict.found,
+            lines=tuple(
+                filter(None, (verdict.found, verdict.expected and f"expected: {verdict.expected}", verdict.remedy))
+            ),
         )
-        for each in report.verdicts
+        for verdict in report.verdicts
     ]

@@ -1,4 +1,4 @@
-"""The only writer to the terminal: progress while things happen, tables and panels when they have."""
+"""Write to the terminal: progress while a command works, tables and lines of the result. Nothing else writes there."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "n
 STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red", "note": "yellow"}
 
 PIPE_WIDTH = 400
-"""Where no terminal folds lines, tables don't either."""
+"""Width of tables that go to a pipe or file: cells are not folded."""
 
 GAP = "  "
 """Between two columns of a table."""
 
 _SGR = re.compile(r"\x1b\[[0-9;]*m")
-"""Colours, which logs are full of."""
+"""Colour codes, which logs often contain."""
 _JSON_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _UNUSUAL = re.compile(r"[^ -~\n]")
 
 
 @dataclass
 class Console:
-    """Results go to standard output, progress and errors to standard error; every text is redacted on its way."""
+    """Results go to standard output, progress and errors to standard error; every text is redacted."""
 
     quiet: bool = False
     verbose: bool = False
@@ -50,36 +50,36 @@ class Console:
     def __post_init__(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 breaks no command
+                stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not break a command
         settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
         self.out = RichConsole(**settings, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.err = RichConsole(**settings, stderr=True)
 
     def print(self, text: str = "") -> None:
-        """A line of the result, as it is: no markup, no wrapping."""
+        """Print a line of the result literally: no markup, no wrapping."""
         self.out.print(Text(self.clean(text)))
 
     def json(self, content: Mapping[str, Any]) -> None:
-        """The result as JSON. What is not printable in it is escaped."""
+        """Print the result as JSON; characters that are not printable are escaped."""
         self.write(self._printable(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"))
 
     def json_lines(self, contents: Iterable[Mapping[str, Any]]) -> str:
-        """Each as a line of JSON that may be written."""
-        return self._printable("".join(_JSON_LINE(each) + "\n" for each in contents))
+        """Return every item as a line of JSON, redacted and printable."""
+        return self._printable("".join(_JSON_LINE(content) + "\n" for content in contents))
 
     def write(self, text: str) -> None:
-        """Lines of the result that may be written as they are: redacted, and all that is in them is printable."""
+        """Write text that is already redacted and printable."""
         self.out.file.write(text)
         self.out.file.flush()
 
     def styled(self, text: Text) -> str:
-        """A text with the codes by which this output shows its colours, where it shows any."""
+        """Return a text with the colour codes of this output, or none where it shows no colours."""
         with self.out.capture() as shown:
             self.out.print(text, end="")
         return shown.get()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table that folds long cells where the terminal is narrow."""
+        """Print a table that folds long cells where the terminal is narrow."""
         if title:
             self.out.print(Text(self.clean(title), style="bold"))
         listed = [list(row) for row in rows]
@@ -90,7 +90,7 @@ class Console:
         self.out.print(table, soft_wrap=isinstance(table, Text))
 
     def state(self, state: str) -> Text:
-        """A state in its colour."""
+        """Return a state in its colour."""
         good, bad = (
             ("ready", "finished", "running", "ok", "stopped", "nothing", "passed"),
             ("dead", "gave up", "failed", "UNKNOWN", "survivors"),
@@ -98,32 +98,32 @@ class Console:
         return Text(state, style="green" if state in good else "red" if state in bad else "yellow")
 
     def error(self, text: str) -> None:
-        """An error, or anything else that must be read."""
+        """Print an error, or other text that must be read."""
         self.err.print(Text(self.clean(text), style="red"))
 
     def note(self, text: str) -> None:
-        """Something worth knowing that is not the result."""
+        """Print additional information that is not the result."""
         if not self.quiet:
             self.err.print(Text(self.clean(text)))
 
     def progress(self, title: str) -> Progress:
-        """Shows events while a `with` block runs: a live view on a terminal, plain lines elsewhere."""
+        """Return a view that shows events while a `with` block runs: live on a terminal, else plain lines."""
         live = self.err.is_terminal and not self.quiet and not self.verbose
         return LiveProgress(self, title) if live else Progress(self, title)
 
     def clean(self, text: str) -> str:
-        """Redacted, and without control characters that a host may have sent to play with the terminal."""
+        """Return text redacted and without control characters, which a host may send to manipulate the terminal."""
         hidden = self._hidden(text)
         if hidden.isprintable():
             return hidden
         return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
-        """Each as `clean` shows it, in one piece: what could end it is shown. Fast where they are plain text."""
+        """Return lines as `clean` does, with line ends inside escaped; fast where all are plain text."""
         return self._all_plain(lines) or [self.clean(line).replace("\n", "\\n") for line in lines]
 
     def _all_plain(self, texts: Sequence[str]) -> list[str] | None:
-        """Each as `clean` shows it, all at once, where they are plain text without line ends; else None."""
+        """Return all texts as `clean` does, at once, if they are plain text without line ends; else None."""
         hidden = self._hidden("\n".join(texts))
         plain = hidden.count("\n") == len(texts) - 1 and not _UNUSUAL.search(hidden)
         return hidden.split("\n") if plain else None
@@ -136,12 +136,12 @@ class Console:
 
 
 def _escaped(char: re.Match[str]) -> str:
-    """A character of JSON text: outside of its strings, all are printable but the line end."""
+    """Escape a character of JSON text: outside of its strings, all but the line end are printable."""
     return char[0] if char[0].isprintable() else json.dumps(char[0])[1:-1]
 
 
 def _folding(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """A table whose long cells are folded."""
+    """Return a table whose long cells are folded."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", header_style="dim")
@@ -151,9 +151,9 @@ def _folding(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Ta
 
 
 def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> Text | None:
-    """What `_folding` looks like where every cell has its line; None where one has not.
+    """Return the same table as `_folding` if every cell fits on one line, else None.
 
-    Rich measures, folds and pads each cell: 1.7 s for the 19,000 of a plan for 1000 hosts, where this takes 0.1 s.
+    Rich measures, folds and pads every cell: 1.7 s for the 19,000 cells of a plan for 1000 hosts. This takes 0.1 s.
     """
     lines = [[Text(column, style="bold dim") for column in columns], *rows]
     texts = [[cell if isinstance(cell, str) else cell.plain for cell in line] for line in lines]
@@ -176,12 +176,12 @@ def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width
 
 
 def _is_plain(text: str) -> bool:
-    """Whether every character of a cell takes its own place: no line ends, tabs, or accents that join another."""
+    """Return whether every character of a cell has a width: no line ends, tabs, or combining accents."""
     return "\n" not in text and "\t" not in text and (text.isascii() or all(map(get_character_cell_size, text)))
 
 
 class Progress:
-    """Events as plain lines, each with its time since the start."""
+    """Show events as plain lines, each with its time since the start."""
 
     def __init__(self, console: Console, title: str) -> None:
         self.console, self.title = console, title
@@ -191,15 +191,20 @@ class Progress:
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        """Nothing is left to be drawn."""
+        """Do nothing: there is no live view to end."""
 
     def __call__(self, event: Event) -> None:
+        """Show an event."""
         if self.console.quiet and event.state != "failed":
             return
         host = f"[{event.host}] " if event.host else ""
         took = f" ({event.elapsed:.1f} s)" if event.elapsed is not None else ""
         self.console.err.print(
-            Text(self.console.clean(f"{self._clock()} {MARKS[event.state]} {host}{event.stage}: {_said(event)}{took}"))
+            Text(
+                self.console.clean(
+                    f"{self._clock()} {MARKS[event.state]} {host}{event.stage}: {_event_text(event)}{took}"
+                )
+            )
         )
 
     def _clock(self) -> str:
@@ -207,7 +212,7 @@ class Progress:
 
 
 class LiveProgress(Progress):
-    """A line for each host and stage at work, redrawn in place; what is done or failed stays above it."""
+    """Show a line per active host and stage, redrawn in place; finished and failed ones stay above."""
 
     def __init__(self, console: Console, title: str) -> None:
         super().__init__(console, title)
@@ -224,13 +229,14 @@ class LiveProgress(Progress):
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
+        """Show an event: update the live view, and print the line of what has ended above it."""
         with self._changing:
             took = self._note(event)
         if event.state not in ("running", "progress"):
             self._live.console.print(self._line(event, "" if took is None else f"{took:.1f} s"), soft_wrap=False)
 
     def _note(self, event: Event) -> float | None:
-        """Keep what is at work; the seconds that something took, once it is over and if they are known."""
+        """Remember active work; return the seconds that finished work took, None if not known."""
         key, now = (event.stage, event.host), time.monotonic()
         if event.state in ("running", "progress"):
             self._working[key] = event, self._working.get(key, (event, now))[1]
@@ -239,7 +245,7 @@ class LiveProgress(Progress):
             return event.elapsed
         began = self._working.pop(key, (event, None))[1]
         if not event.host:
-            self._working = {each: value for each, value in self._working.items() if each[0] != event.stage}
+            self._working = {other: value for other, value in self._working.items() if other[0] != event.stage}
         return event.elapsed if event.elapsed is not None or began is None else now - began
 
     def _draw(self) -> Table:
@@ -253,11 +259,11 @@ class LiveProgress(Progress):
 
     def _line(self, event: Event, took: str) -> Text:
         line = Text(MARKS[event.state] + " ", style=STYLES[event.state])
-        line.append(f"{event.host or 'here'} ", style="bold")
-        line.append(self.console.clean(f"{event.stage}: {_said(event)} "), style="")
+        line.append(f"{event.host or 'local'} ", style="bold")
+        line.append(self.console.clean(f"{event.stage}: {_event_text(event)} "), style="")
         return line.append(took, style="dim")
 
 
-def _said(event: Event) -> str:
+def _event_text(event: Event) -> str:
     percent = f" {event.percent:.0f}%" if event.percent is not None else ""
     return f"{event.text}{percent}" if event.text else event.state

@@ -1,4 +1,4 @@
-"""Test cases as JUnit XML, the form CI systems read: one for each phase of a smoke deploy, or check, and host."""
+"""Write test cases as JUnit XML for CI systems: one for each host and phase of `smoke`, or host and check."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flagscale_deploy.support.file_modes import hand_on
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise InputError where no file can be written there, before the work that it is to tell of; leaves none."""
+    """Raise InputError if no file can be written there, before any work is done; leave no file behind."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        there = path.exists()
+        existed = path.exists()
         with path.open("ab"):
             pass
-        if not there:
+        if not existed:
             path.unlink()
     except OSError as error:
         raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
 
 
 def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
-    """Write it; characters that XML can't carry become `?`. Raises InputError where that is not possible."""
+    """Write the file; characters that XML can't contain become `?`. Raises InputError if it cannot be written."""
     failed = sum(case.state == "failed" for case in cases)
     skipped = sum(case.state == "skipped" for case in cases)
     counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}

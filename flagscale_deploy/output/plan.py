@@ -1,4 +1,4 @@
-"""A plan, as a person reads it."""
+"""Show a plan as a person reads it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.support import shell
+from flagscale_deploy.support.units import counted
 
 
 def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
-    """`plan`."""
+    """Show `plan`: servers, routers, GPUs, steps and, if asked for, scripts."""
     console.print(f"deployment {plan.deployment}   digest {plan.digest[:19]}   run {plan.run_id}")
     if plan.ray.enabled:
         rows = [
@@ -49,25 +50,26 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
 
 
 def _show_restart(console: Console, restart: RestartSpec) -> None:
-    """What becomes of servers that die, where that was said."""
-    said = []
+    """Show the restart policy, if one is set."""
+    policies = []
     if restart.supervised:
-        said.append(
-            f"servers that die after they were ready: {restart.maximum} times in a row, {restart.first:g} s later"
-            + (f" (x {restart.factor:g}, {restart.ceiling:g} s at most)" if restart.factor > 1 else "")
+        times = counted(restart.maximum, "time")
+        policies.append(
+            f"servers that die after they were ready: {times} in a row, after {restart.first:g} s"
+            + (f" (x {restart.factor:g}, at most {restart.ceiling:g} s)" if restart.factor > 1 else "")
         )
     if restart.boot:
-        said.append("hosts that reboot: their part of it")
-    if said:
-        console.print(f"\nrestart   {'; '.join(said)}")
+        policies.append("hosts that reboot: their part of the deployment")
+    if policies:
+        console.print(f"\nrestart   {'; '.join(policies)}")
 
 
 def _show_gpus(console: Console, plan: Plan) -> None:
-    """The map of hosts and GPUs: a letter for each instance, `x` for somebody else's, a dot for nobody's."""
+    """Show a map of hosts and GPUs: a letter for each instance, `x` for other users, a dot where free."""
     indexes = sorted({index for gpus in plan.gpus.values() for index in gpus})
     if not indexes:
         return
-    letters = {each.name: string.ascii_letters[at % 52] for at, each in enumerate(plan.instances)}
+    letters = {instance.name: string.ascii_letters[at % 52] for at, instance in enumerate(plan.instances)}
     rows = [
         (name, *(("." if gpus[at] == "" else letters.get(gpus[at], "x")) if at in gpus else "" for at in indexes))
         for name, gpus in plan.gpus.items()

@@ -1,4 +1,4 @@
-"""How a push ended, host by host."""
+"""Show the result of a push for each host."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flagscale_deploy.push.report import Differences, PushReport
 from flagscale_deploy.support.units import counted, format_size
 
 NAMED = 5
-"""So many paths of a kind are named for each host; `--json` has all."""
+"""Paths of each kind that are shown for each host at most; `--json` has all."""
 
 
 def show_push(console: Console, report: PushReport) -> None:
-    """`push`: what came to each host, or of a check how each differs."""
+    """Show `push`: what each host received, or with `--check` how each differs."""
     for note in report.notes:
         console.note(f"· {note}")
     rows = []
@@ -22,28 +22,32 @@ def show_push(console: Console, report: PushReport) -> None:
         if report.check:
             rows.append((name, console.state("ok" if not host.before else "differs"), _differs(host.before)))
         else:
-            said = f"{format_size(host.bytes)} came" if host.bytes else "nothing to send"
-            rows.append((name, console.state("ok"), said))
+            received = f"{format_size(host.bytes)} received" if host.bytes else "up to date"
+            rows.append((name, console.state("ok"), received))
     rows += [(name or report.source, console.state("failed"), error.problem) for name, error in report.failed.items()]
     what = f"{counted(report.files, 'file')}, {format_size(report.bytes)}: {report.source} → {report.dest}"
     console.table(what, ("HOST", "STATE", ""), rows)
     for error in report.failed.values():
         console.error(f"✗ {error}")
     if not report.check and report.sent:
-        console.print(f"\n{format_size(report.sent)} left the source, in {report.elapsed:.1f} s")
+        console.print(f"\nthe source sent {format_size(report.sent)} in {report.elapsed:.1f} s")
 
 
-def _differs(found: Differences) -> str:
-    said = []
-    for paths, what in ((found.missing, "missing"), (found.different, "different"), (found.modes, "other mode")):
+def _differs(differences: Differences) -> str:
+    parts = []
+    for paths, what in (
+        (differences.missing, "missing"),
+        (differences.different, "different"),
+        (differences.modes, "other mode"),
+    ):
         if paths:
             more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-            said.append(f"{what}: {', '.join(path.replace(chr(10), '⏎') for path in paths[:NAMED])}{more}")
-    return "\n".join(said)
+            parts.append(f"{what}: {', '.join(path.replace(chr(10), '⏎') for path in paths[:NAMED])}{more}")
+    return "\n".join(parts)
 
 
 def push_json(report: PushReport) -> dict[str, Any]:
-    """`push --json`."""
+    """Return `push --json`."""
     return {
         "schema": 1,
         "ok": report.exit_code == 0,
@@ -53,7 +57,7 @@ def push_json(report: PushReport) -> dict[str, Any]:
         "bytes": report.bytes,
         "sent": report.sent,
         "elapsed": report.elapsed,
-        "hosts": {name: {"bytes": each.bytes, **asdict(each.before)} for name, each in report.hosts.items()},
+        "hosts": {name: {"bytes": host.bytes, **asdict(host.before)} for name, host in report.hosts.items()},
         "failed": {name or report.source: error.problem for name, error in report.failed.items()},
         "notes": report.notes,
     }

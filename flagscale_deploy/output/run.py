@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""Show how a run ended."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.stop import show_stop
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support import shell
+from flagscale_deploy.support.units import counted
 
 
 def show_run(console: Console, result: RunResult) -> None:
-    """`run` that ended well: the endpoints, and a curl line to paste."""
+    """Show a successful `run`: the endpoints, and a curl line to paste."""
     if result.up is None:
         assert result.status is not None
         console.print(
             f"{result.status.deployment} runs already with this very configuration (run {result.status.run_id})."
         )
     else:
-        programs = {each.name for each in result.plan.instances if is_program(each)} if result.plan else set()
+        programs = (
+            {instance.name for instance in result.plan.instances if is_program(instance)} if result.plan else set()
+        )
         for name, seconds in result.up.ready_after.items():
             what = "is ready: its first token came"
             if name in programs:
@@ -38,8 +41,10 @@ def show_run(console: Console, result: RunResult) -> None:
 
 
 def curl(endpoint: str, served_name: str, secured: bool, authority: str | None = None) -> str:
-    """A request to paste, in the form of FlagScale's README; of a program only where it is. `authority` is the file
-    that a server with TLS is trusted by."""
+    """Return a request to paste, in the form of FlagScale's README; for a program only its address.
+
+    `authority` is the CA file for a server with TLS.
+    """
     if not served_name:
         return f"curl {shell.quote(endpoint)}"
     body = {
@@ -60,7 +65,7 @@ def curl(endpoint: str, served_name: str, secured: bool, authority: str | None =
 
 
 def run_json(result: RunResult) -> dict[str, Any]:
-    """`run --json`, when it ended well."""
+    """Return `run --json` of a successful run."""
     return {
         "schema": 1,
         "verdict": "ready" if result.up else "already running",
@@ -74,19 +79,20 @@ def run_json(result: RunResult) -> dict[str, Any]:
 
 
 def show_run_failure(console: Console, error: RunFailedError) -> None:
-    """`run` that did not: what, where, why, and what was done about it."""
+    """Show a failed `run`: what failed, where and why, and what happened to the deployment."""
     failure = error.failure
-    console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was said when it happened
+    console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was shown when it happened
     if failure.diagnosis is not None:
         console.error(f"\nfirst cause in the logs:\n  {failure.diagnosis}")
     if failure.logs:
-        console.note(f"\nlogs: {sum(failure.logs.values())} files of {len(failure.logs)} hosts in {error.folder.logs}")
+        files, hosts = counted(sum(failure.logs.values()), "file"), counted(len(failure.logs), "host")
+        console.note(f"\nlogs: {files} of {hosts} in {error.folder.logs}")
     for host, why in failure.unread.items():
         console.error(f"logs of {host} could not be collected: {why}")
     if isinstance(failure.error, LockLostError):
-        console.note("what was started is left as it is: it is no longer this command's to change")
+        console.note("what was started is left as it is: another command may hold the lock now")
     elif failure.stopped is None:
-        console.note(f"left as it is (--keep-on-failure); take it down with: {error.take_down}")
+        console.note(f"left as it is (--keep-on-failure); stop it with: {error.take_down}")
     else:
-        console.note("what was started has been taken down:")
+        console.note("what was started has been stopped:")
         show_stop(console, failure.stopped, to_error=True)

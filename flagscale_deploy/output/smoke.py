@@ -1,4 +1,4 @@
-"""A smoke deploy: its prompts in, its table out."""
+"""Read the prompts of a smoke deploy, and show its results."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from collections.abc import Sequence
 from flagscale_deploy.api.smoke import Prompt, Smoke
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.output.console import Console
+from flagscale_deploy.support.units import counted
 
 
 def prompts(texts: Sequence[str], expectations: Sequence[str], min_tokens: int, max_tokens: int) -> list[Prompt]:
-    """Prompts with the expectation of the same position. Raises InputError for one too many, or a bad expression."""
-    asked = list(texts) or ["Introduce yourself in one sentence."]
-    if len(expectations) > len(asked):
+    """Return prompts, each with the expectation at its position. Raises InputError for bad or superfluous ones."""
+    questions = list(texts) or ["Introduce yourself in one sentence."]
+    if len(expectations) > len(questions):
         raise InputError.at(
-            "--expect", f"{len(expectations)} expectations for {len(asked)} prompts", "one for each --prompt"
+            "--expect",
+            f"{counted(len(expectations), 'expectation')} for {counted(len(questions), 'prompt')}",
+            "give at most one --expect for each --prompt",
         )
-    for each in expectations:
+    for pattern in expectations:
         try:
-            re.compile(each)
+            re.compile(pattern)
         except re.error as error:
-            raise InputError.at("--expect", f"{each!r} is not a regular expression: {error}") from error
-    wanted = [*expectations, *[None] * (len(asked) - len(expectations))]
-    return [Prompt(text, expect, min_tokens, max_tokens) for text, expect in zip(asked, wanted, strict=True)]
+            raise InputError.at("--expect", f"{pattern!r} is not a regular expression: {error}") from error
+    patterns = [*expectations, *[None] * (len(questions) - len(expectations))]
+    return [Prompt(text, expect, min_tokens, max_tokens) for text, expect in zip(questions, patterns, strict=True)]
 
 
 def show_smoke(console: Console, result: Smoke) -> None:
-    """`smoke`: a table with times."""
+    """Show `smoke`: a table of phases with times."""
     rows = [
         (
             case.title,

@@ -1,4 +1,4 @@
-"""A deployment as it is."""
+"""Show the status of a deployment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flagscale_deploy.support.units import format_duration
 
 
 def show_status(console: Console, status: Status) -> None:
-    """`status`."""
+    """Show `status`: instances, Ray nodes and hosts."""
     since = (
         f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.started_at))}" if status.started_at else ""
     )
@@ -22,26 +22,26 @@ def show_status(console: Console, status: Status) -> None:
     console.out.print(Text.assemble(console.clean(f"{status.deployment}: "), console.state(status.state), run))
     if status.instances:
         servers = (*status.instances, *status.routers)
-        counted = ("RESTARTS",) if any(each.restarts is not None for each in servers) else ()
+        restarts = ("RESTARTS",) if any(server.restarts is not None for server in servers) else ()
         rows = [
             (
-                each.name,
-                console.state(each.state),
-                each.driver,
-                _gpus(each.gpus),
-                *((_restarts(each),) if counted else ()),
-                each.endpoint,
-                each.problem or _load(each.metrics),
+                server.name,
+                console.state(server.state),
+                server.driver,
+                _gpus(server.gpus),
+                *((_restarts(server),) if restarts else ()),
+                server.endpoint,
+                server.problem or _load(server.metrics),
             )
-            for each in servers
+            for server in servers
         ]
         console.print()
-        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *counted, "ENDPOINT", ""), rows)
+        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *restarts, "ENDPOINT", ""), rows)
     if status.ray is not None:
         console.print()
         nodes = [(address, f"{gpus:g}") for address, gpus in status.ray.get("nodes", {}).items()]
         missing = status.ray.get("missing") or ([status.ray["why"]] if status.ray.get("why") else [])
-        console.table("Ray nodes" + "".join(f"; missing {each}" for each in missing), ("ADDRESS", "GPUS"), nodes)
+        console.table("Ray nodes" + "".join(f"; missing {node}" for node in missing), ("ADDRESS", "GPUS"), nodes)
     console.print()
     hosts = [
         (
@@ -61,17 +61,17 @@ def show_status(console: Console, status: Status) -> None:
 
 
 def _restarts(server: InstanceStatus) -> str:
-    """How often, and when last."""
+    """Return how often a server was restarted, and when last."""
     if server.restarts is None or server.last_restart is None:
         return "" if server.restarts is None else "0"
     return f"{server.restarts}, {time.strftime('%m-%d %H:%M:%S', time.localtime(server.last_restart))}"
 
 
 def _load(metrics: Mapping[str, float] | None) -> str:
-    """What an engine has to do, of its metrics as far as it has them."""
+    """Return an engine's load from those of its metrics that are known."""
     if not metrics:
         return ""
-    said = [
+    parts = [
         f"{metrics[name]:{form}} {text}" if text else f"KV cache {metrics[name]:{form}}"
         for name, form, text in (
             ("running", ".0f", "running"),
@@ -81,7 +81,7 @@ def _load(metrics: Mapping[str, float] | None) -> str:
         )
         if name in metrics
     ]
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _gpus(gpus: Mapping[str, tuple[int, ...]]) -> str:

@@ -1,4 +1,4 @@
-"""How stopping and cleaning up ended."""
+"""Show how `stop` and `cleanup` ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flagscale_deploy.output.console import Console
 
 
 def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -> None:
-    """`stop` and `cleanup`."""
+    """Show `stop` and `cleanup`: each host's result, and removed and kept files."""
     write = console.note if to_error else console.print
     for host in report.hosts:
         write(f"  {host.host}: {describe_stop(host)}")
@@ -19,18 +19,18 @@ def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -
         for path in paths:
             write(f"  {name}: removed {path}")
     for name, kept in report.kept.items():
-        for each in kept:
-            console.error(f"  {name}: kept {each['path']}: {each['why']}")
+        for item in kept:
+            console.error(f"  {name}: kept {item['path']}: {item['why']}")
     if any(host.state not in ("stopped", "nothing") for host in report.hosts):
-        console.error("not everything is verified gone; run the command again when the hosts can be reached")
+        console.error("some processes may be left; run the command again when all hosts can be reached")
 
 
 def stop_json(report: StopReport) -> dict[str, Any]:
-    """`stop --json`, `cleanup --json`."""
+    """Return `stop --json` or `cleanup --json`."""
     return {
         "schema": 1,
         "ok": report.exit_code == 0,
         "hosts": {host.host: asdict(host) for host in report.hosts},
-        "kept": {name: [dict(each) for each in kept] for name, kept in report.kept.items()},
+        "kept": {name: [dict(item) for item in kept] for name, kept in report.kept.items()},
         "removed": {name: list(paths) for name, paths in report.removed.items()},
     }

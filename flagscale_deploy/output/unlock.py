@@ -1,4 +1,4 @@
-"""What became of a lock."""
+"""Show what happened to a lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flagscale_deploy.output.console import Console
 
 
 def show_unlock(console: Console, done: Unlocked) -> None:
-    """`unlock`."""
+    """Show `unlock`: whose lock was released, or that nobody holds it."""
     if done.state == "free":
         console.print(f"{done.host}: nobody holds the lock of {done.deployment}")
         if done.holder:
@@ -21,5 +21,5 @@ def show_unlock(console: Console, done: Unlocked) -> None:
 
 
 def unlock_json(done: Unlocked) -> dict[str, Any]:
-    """`unlock --json`."""
+    """Return `unlock --json`."""
     return {"schema": 1, **asdict(done), "holder": dict(done.holder)}

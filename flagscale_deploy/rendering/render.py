@@ -1,4 +1,4 @@
-"""Jinja over `templates/`: scripts from values, every value quoted for the shell unless the template says otherwise."""
+"""Render `templates/` with Jinja; every value is quoted for the shell unless the template says otherwise."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from flagscale_deploy.support import shell
 SUFFIX = ".j2"
 
 _WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError)
-"""What a template can raise: Python's own errors come out of its expressions as they are."""
+"""What a template can raise: Python's own errors in its expressions are not wrapped."""
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Template sources by name (`ray_head.sh.j2`), so that rendering reads no file; `files` of those of the user."""
+    """Template sources by name (`ray_head.sh.j2`), so that rendering reads no file; `files` are the user's own."""
 
     sources: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """Changes with any template's text."""
+        """Return a hash that changes with any template's text."""
         return hashlib.sha256(repr(sorted(self.sources.items())).encode()).hexdigest()
 
     def render(self, name: str, **context: Any) -> str:
-        """One script. InputError for a template that is missing, broken, or asks for a value we don't have."""
+        """Return a rendered script. Raises InputError for a missing or broken template, or an unknown value."""
         try:
             return self._environment.get_template(name).render(**context)
         except _WRONG as error:
             raise InputError.at(
-                self._place(error, name), f"template: {_said(error)}", "compare with the packaged template"
+                self._place(error, name), f"template: {_error_text(error)}", "compare with the packaged template"
             ) from error
 
     @functools.cached_property
     def _environment(self) -> jinja2.Environment:
-        """It keeps what it has compiled: a plan renders two or three templates for each of its hosts."""
+        """Return the Jinja environment, which caches compiled templates for all hosts of a plan."""
         environment = jinja2.Environment(
             loader=jinja2.FunctionLoader(self._load),
             undefined=jinja2.StrictUndefined,
@@ -66,19 +66,19 @@ class Templates:
         return (self.sources[name], self.files.get(name, name), None) if name in self.sources else None
 
     def _place(self, error: Exception, name: str) -> str:
-        """File and line: a syntax error knows them, any other has them in its innermost template's frame."""
+        """Return file and line of an error: a syntax error has them, others are in the innermost template's frame."""
         if isinstance(error, jinja2.TemplateSyntaxError):
             return f"{error.filename or error.name}:{error.lineno}"
-        known = {self.files.get(each, each) for each in self.sources}
+        names = {self.files.get(source, source) for source in self.sources}
         place = self.files.get(name, name)
         for frame, line in traceback.walk_tb(error.__traceback__):
-            if frame.f_code.co_filename in known:
+            if frame.f_code.co_filename in names:
                 place = f"{frame.f_code.co_filename}:{line}"
         return place
 
 
 def load_templates(override: Path | None = None) -> Templates:
-    """The packaged templates, those of the directory `override` (`--templates DIR`) taking their place by name."""
+    """Load the packaged templates; those in the directory `override` (`--templates DIR`) replace them by name."""
     sources = {
         entry.name: entry.read_text(encoding="utf-8") for entry in _packaged().iterdir() if entry.name.endswith(SUFFIX)
     }
@@ -88,8 +88,8 @@ def load_templates(override: Path | None = None) -> Templates:
             raise InputError.at(str(override), "templates: no such directory")
         for path in sorted(override.glob(f"*{SUFFIX}")):
             if path.name not in sources:
-                known = ", ".join(sorted(sources))
-                raise InputError.at(str(path), "overrides no template", f"the templates are: {known}")
+                names = ", ".join(sorted(sources))
+                raise InputError.at(str(path), "overrides no template", f"the templates are: {names}")
             sources[path.name], files[path.name] = _read(path), str(path)
     return Templates(sources, files)
 
@@ -109,7 +109,7 @@ def _read(path: Path) -> str:
         raise InputError.at(str(path), f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, jinja2.TemplateNotFound):
         return f"there is no template {error.message}"
     if isinstance(error, jinja2.TemplateError):
@@ -126,12 +126,12 @@ def _quoted(value: Any) -> str:
 
 
 def _home(path: str) -> shell.Raw:
-    """A path whose leading `~/` means the home directory, as a shell user expects it."""
+    """Quote a path; a leading `~/` means the home directory, as in a shell."""
     if path.startswith("~/"):
         return shell.Raw(f'"$HOME"/{shell.quote(path[2:])}')
     return shell.Raw(shell.quote(path))
 
 
 def _comment(value: object) -> shell.Raw:
-    """Text that cannot end the comment it stands in."""
+    """Return text on one line, so that it cannot end the shell comment it stands in."""
     return shell.Raw(" ".join(str(value).split()))

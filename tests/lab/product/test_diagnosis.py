@@ -16,7 +16,7 @@ from tests.lab.product.stand_in import given, is_started
 
 Write = Callable[..., Serve]
 CAUSE = "OSError: [Errno 28] No space left on device"
-REMEDY = "df -h on the host"
+REMEDY = "run `df -h` on the host"
 
 
 def hanging(serve: Write, *words: str) -> Serve:

@@ -51,7 +51,8 @@ def test_an_engine_that_can_never_come_up_is_not_waited_for(lab: Lab, operator: 
     served = serve(stand_in="stuck", envs={"STAND_IN_ERROR": lost})
     command = operator.start("run", "-c", served.config)
     ended = command.end(exits=5, within=30.0)
-    assert "model0/0 will never be ready: VLLM_HOST_IP differs from the address Ray knows the node by" in ended.err
+    cause = "VLLM_HOST_IP differs from the address by which Ray knows the node"
+    assert f"model0/0 will never be ready: {cause}" in ended.err
     assert "remove VLLM_HOST_IP" in ended.err
     assert running(lab, served.name) == []
 
@@ -77,7 +78,7 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(lab: Lab, operator:
 def test_what_failed_can_be_kept_and_stopped_later(lab: Lab, operator: Operator, serve: Write) -> None:
     served = serve(stand_in="hangs", **UNREADY)
     ended = operator("run", "-c", served.config, "--keep-on-failure", exits=5)
-    (told,) = re.findall(r"take it down with: flagscale-deploy (.*)", ended.err)
+    (told,) = re.findall(r"stop it with: flagscale-deploy (.*)", ended.err)
     assert told == f"stop -i {operator.inventory} --name {served.name}"
     (kept,) = lab.processes(served.name)
     stopped = operator("stop", "--name", served.name, "--json").json

@@ -95,7 +95,8 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     assert bench.modules == ["launch", "watch", "archive", "stop"]
     failure = error.failure
     assert failure.diagnosis is not None
-    assert (failure.diagnosis.host, failure.diagnosis.cause) == ("gpu01", "the model with its KV cache does not fit")
+    cause = "the model and its KV cache do not fit into GPU memory"
+    assert (failure.diagnosis.host, failure.diagnosis.cause) == ("gpu01", cause)
     assert failure.logs == {"gpu01": 1, "gpu02": 1}
     assert (bench.folder.logs / "gpu02" / "logs" / "vllm_serve_qwen_0.log").is_file()
     assert failure.stopped is not None

@@ -1,4 +1,4 @@
-"""Hosts in other time zones, and with wrong clocks: whose error was first is told right, from a folder and live."""
+"""Hosts in other time zones, and with wrong clocks: the host that failed first is found, in a folder and live."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.diagnosis.clocks import FILE, Clock, compared, doubt, read
+from flagscale_deploy.diagnosis.clocks import FILE, Clock, comparable, read, unknown_clocks_note
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import Collected, collect_logs, diagnose_ends, diagnose_folder
@@ -34,66 +34,66 @@ DIFFERING = [
 
 
 def line(text: str, second: float, clock: Clock) -> str:
-    """An engine's error, so many seconds after some moment, as the host of this clock stamps it."""
-    there = time.gmtime(1_800_000_000 + second + clock.utc_offset + clock.skew)
-    return f"ERROR {time.strftime('%m-%d %H:%M:%S', there)} [core.py:1] {text}"
+    """Return an engine's error, so many seconds after some moment, as the host with this clock stamps it."""
+    local = time.gmtime(1_800_000_000 + second + clock.utc_offset + clock.skew)
+    return f"ERROR {time.strftime('%m-%d %H:%M:%S', local)} [core.py:1] {text}"
 
 
-def fleet_of(clocks: Mapping[str, Clock], logs: Mapping[str, str], **told: Any) -> FakeFleet:
-    """Hosts of which each has a log of one line, and tells its clock when it is asked."""
+def fleet_of(clocks: Mapping[str, Clock], logs: Mapping[str, str], **fields: Any) -> FakeFleet:
+    """Return hosts with a log of one line each, which send their clock on request."""
 
-    def says(host: Host) -> dict[str, Any]:
+    def clock_of(host: Host) -> dict[str, Any]:
         clock = clocks[host.name]
-        return {"clock": time.time() + clock.skew, "utc_offset": clock.utc_offset, **told}
+        return {"clock": time.time() + clock.skew, "utc_offset": clock.utc_offset, **fields}
 
     def archive(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         begin, *rest = archived({LOG: logs[host.name].encode() + b"\n"})
         assert isinstance(begin, dict)
-        yield from ({**begin, **says(host)}, *rest)
+        yield from ({**begin, **clock_of(host)}, *rest)
 
     def follow(host: Host, args: dict[str, Any]) -> Iterable[Said]:
         if args.get("clock"):
-            yield says(host)
+            yield clock_of(host)
         yield {"file": LOG, "lines": [logs[host.name]]}
 
     return FakeFleet(answering(archive=archive, follow=follow), list(clocks))
 
 
 def two(first: Clock, later: Clock) -> FakeFleet:
-    """gpu02 ran out of memory ten seconds before gpu01's disk was full."""
+    """Return two hosts: gpu02 ran out of memory ten seconds before gpu01's disk was full."""
     logs = {"gpu01": line(LATER, 10, later), "gpu02": line(FIRST, 0, first)}
     return fleet_of({"gpu01": later, "gpu02": first}, logs)
 
 
-def told(found: Diagnosis | None) -> tuple[str, str]:
-    assert found is not None
-    return found.host, found.note
+def host_and_note(diagnosis: Diagnosis | None) -> tuple[str, str]:
+    assert diagnosis is not None
+    return diagnosis.host, diagnosis.note
 
 
 @pytest.mark.parametrize(("first", "later"), DIFFERING)
 def test_the_host_that_failed_first_is_named_from_the_folder(tmp_path: Path, first: Clock, later: Clock) -> None:
     collected = collect_logs(two(first, later), "qwen", tmp_path)
-    assert told(diagnose_folder(tmp_path)) == ("gpu02", "")
-    assert [len(each.files) for each in collected.values() if isinstance(each, Collected)] == [1, 1]
+    assert host_and_note(diagnose_folder(tmp_path)) == ("gpu02", "")
+    assert [len(host.files) for host in collected.values() if isinstance(host, Collected)] == [1, 1]
 
 
 @pytest.mark.parametrize(("first", "later"), DIFFERING)
 def test_the_host_that_failed_first_is_named_live(first: Clock, later: Clock) -> None:
-    assert told(diagnose_ends(two(first, later), "qwen")) == ("gpu02", "")
+    assert host_and_note(diagnose_ends(two(first, later), "qwen")) == ("gpu02", "")
 
 
-def test_of_a_bare_folder_it_is_said_that_clocks_are_taken_as_they_are(
+def test_for_a_folder_without_clocks_a_note_says_that_times_may_be_compared_wrongly(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collect_logs(two(EAST, IN_STEP), "qwen", tmp_path)
     (tmp_path / FILE).unlink()
-    found = diagnose_folder(tmp_path)
-    assert found is not None
-    assert found.host == "gpu01"
-    show_diagnosis(Console(), found)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "note hosts' clocks are taken as they are: of gpu01, gpu02 neither time zone nor skew is known" in said
-    assert told(diagnose_folder(tmp_path / "gpu01")) == ("gpu01", "")
+    diagnosis = diagnose_folder(tmp_path)
+    assert diagnosis is not None
+    assert diagnosis.host == "gpu01"
+    show_diagnosis(Console(), diagnosis)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "note times may be compared wrongly: time zone and clock skew of gpu01, gpu02 are unknown" in text
+    assert host_and_note(diagnose_folder(tmp_path / "gpu01")) == ("gpu01", "")
 
 
 def test_clocks_lie_beside_the_hosts_folders_and_those_of_an_earlier_collection_stay(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_clocks_lie_beside_the_hosts_folders_and_those_of_an_earlier_collection_
     collect_logs(fleet_of({"gpu02": IN_STEP}, {"gpu02": line(FIRST, 0, IN_STEP)}), "qwen", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"gpu01", "gpu02", FILE}
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
-    found = read(tmp_path)
-    assert found["gpu02"].utc_offset == 0.0
-    assert found["gpu01"].skew == pytest.approx(600, abs=5)
+    clocks = read(tmp_path)
+    assert clocks["gpu02"].utc_offset == 0.0
+    assert clocks["gpu01"].skew == pytest.approx(600, abs=5)
 
 
 @pytest.mark.parametrize("sent", [None, "noon", float("nan"), float("inf"), 1e300, 10**400, [1], {"a": 1}])
@@ -112,7 +112,7 @@ def test_a_host_that_tells_nonsense_has_no_clock(tmp_path: Path, sent: object) -
     fleet = fleet_of({"gpu01": IN_STEP, "gpu02": IN_STEP}, logs, utc_offset=sent)
     collect_logs(fleet, "qwen", tmp_path)
     assert not (tmp_path / FILE).exists()
-    host, note = told(diagnose_folder(tmp_path))
+    host, note = host_and_note(diagnose_folder(tmp_path))
     assert host == "gpu01"
     assert "gpu01, gpu02" in note
 
@@ -132,38 +132,38 @@ def test_the_file_of_clocks_is_no_log(tmp_path: Path) -> None:
 
 def test_a_host_whose_clock_is_not_known_is_taken_for_the_others_and_that_is_said() -> None:
     clocks = {"gpu01": None, "gpu02": EAST}
-    assert compared(clocks) == {"gpu01": EAST, "gpu02": EAST}
-    assert "of gpu01 neither" in doubt(clocks)
-    assert doubt({"gpu01": None}) == ""
-    assert "h07 and 12 more neither" in doubt({f"h{number:02}": None for number in range(20)})
+    assert comparable(clocks) == {"gpu01": EAST, "gpu02": EAST}
+    assert "of gpu01 are unknown" in unknown_clocks_note(clocks)
+    assert unknown_clocks_note({"gpu01": None}) == ""
+    assert "h07 and 12 more are unknown" in unknown_clocks_note({f"h{number:02}": None for number in range(20)})
 
 
 def test_what_measuring_cannot_tell_apart_stays_in_step() -> None:
     """Engines stamp whole seconds: noise would decide between equal ones."""
-    found = compared({"gpu01": Clock(0.0, 0.2), "gpu02": Clock(28800.0, -0.1), "gpu03": Clock(0.0, 600.0)})
-    assert found["gpu01"].skew == found["gpu02"].skew
-    assert found["gpu03"].skew == 600.0
+    clocks = comparable({"gpu01": Clock(0.0, 0.2), "gpu02": Clock(28800.0, -0.1), "gpu03": Clock(0.0, 600.0)})
+    assert clocks["gpu01"].skew == clocks["gpu02"].skew
+    assert clocks["gpu03"].skew == 600.0
 
 
 def test_what_ray_forwards_bears_the_time_of_the_node_that_said_it() -> None:
-    """gpu01's log holds a line of a rank on gpu02, 8 h east of it, that was said before its own."""
+    """gpu01's log holds an earlier line of a rank on gpu02, 8 h east of it."""
     forwarded = "\x1b[36m(RayWorkerWrapper pid=7, ip=10.0.0.2)\x1b[0m " + line(FIRST, 0, EAST)
     logs = [("gpu01", "engine.log", [line(LATER, 10, IN_STEP), forwarded])]
-    found = diagnose(logs, addresses={"10.0.0.2": "gpu02"}, clocks={"gpu01": IN_STEP, "gpu02": EAST})
-    assert told(found) == ("gpu02", "")
+    diagnosis = diagnose(logs, addresses={"10.0.0.2": "gpu02"}, clocks={"gpu01": IN_STEP, "gpu02": EAST})
+    assert host_and_note(diagnosis) == ("gpu02", "")
     named = "[2027-01-15 08:00:20,000 E 7 7] (gcs_server) w.cc:70: worker exit, address = 10.0.0.2, " + LATER
-    found = diagnose([("gpu01", "engine.log", [named, line(FIRST, 30, IN_STEP)])],
+    diagnosis = diagnose([("gpu01", "engine.log", [named, line(FIRST, 30, IN_STEP)])],
                      addresses={"10.0.0.2": "gpu02"}, clocks={"gpu01": IN_STEP, "gpu02": EAST})  # fmt: skip
-    assert found is not None
-    assert LATER in found.line
+    assert diagnosis is not None
+    assert LATER in diagnosis.line
 
 
 def test_times_that_say_utc_are_not_the_time_zones() -> None:
-    said = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(1_800_000_000 + 600 + 10))
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(1_800_000_000 + 600 + 10))
     logs = [
-        ("gpu01", "router.log", [f"{said} ERROR router: {LATER}"]),
+        ("gpu01", "router.log", [f"{stamp} ERROR router: {LATER}"]),
         ("gpu01", "e.log", [line(FIRST, 0, Clock(28800, 600))]),
     ]
-    found = diagnose(logs, clocks={"gpu01": Clock(28800.0, 600.0)})
-    assert found is not None
-    assert FIRST in found.line
+    diagnosis = diagnose(logs, clocks={"gpu01": Clock(28800.0, 600.0)})
+    assert diagnosis is not None
+    assert FIRST in diagnosis.line

@@ -1,4 +1,4 @@
-"""Error texts that users meet, each as the program that writes it does, and what is said of them."""
+"""Error texts that users meet, each as the program that writes it does, and the diagnosis made of them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flagscale_deploy.logs import diagnose_folder
 
 LOGS = Path(__file__).parent
 QUOTED: dict[str, list[str | dict[str, str]]] = yaml.safe_load((LOGS / "samples.yaml").read_text())
-SAMPLES = {name: [each if isinstance(each, str) else each["line"] for each in lines] for name, lines in QUOTED.items()}
-FORMATTED = [each for lines in QUOTED.values() for each in lines if isinstance(each, dict)]
+SAMPLES = {name: [line if isinstance(line, str) else line["line"] for line in lines] for name, lines in QUOTED.items()}
+FORMATTED = [line for lines in QUOTED.values() for line in lines if isinstance(line, dict)]
 MEASURED = sorted(path.name for path in (LOGS / "recorded").iterdir())
 """Failures that were provoked with the real programs: the logs as `logs -o` collects them, in folders named like the
 table's entry, or `<entry>.<what else shows it>`."""
 UNRECORDED: dict[str, str] = yaml.safe_load((LOGS / "unrecorded.yaml").read_text())
 """Entries that have no recorded log, and why."""
 ENGINE_LOGS = sorted(Path(__file__).parent.glob("vllm-*.log"))
-LEVELS = {each.name: each.level for each in signatures()}
+LEVELS = {entry.name: entry.level for entry in signatures()}
 
 HARMLESS = """\
 (APIServer pid=1013) INFO 11-22 11:05:09 [api_utils.py:286] non-default args: {'trust_remote_code': True}
@@ -63,14 +63,14 @@ def test_a_sample_is_its_entrys_and_no_others(name: str, line: str) -> None:
     entry = match(clean(line))
     assert entry is not None
     assert entry.name == name
-    found = diagnose([of("INFO starting", line, *CONSEQUENCES)])
+    diagnosis = diagnose([of("INFO starting", line, *CONSEQUENCES)])
     if LEVELS[name] == "never":
-        assert found is None
+        assert diagnosis is None
     else:
-        assert found is not None
-        assert (found.signature, found.line, found.source) == (name, clean(line), entry.source)
-        assert found.cause
-        assert found.remedy
+        assert diagnosis is not None
+        assert (diagnosis.signature, diagnosis.line, diagnosis.source) == (name, clean(line), entry.source)
+        assert diagnosis.cause
+        assert diagnosis.remedy
 
 
 @pytest.mark.parametrize("path", ENGINE_LOGS, ids=lambda path: path.name)
@@ -78,21 +78,21 @@ def test_an_engine_that_started_well_has_no_cause(path: Path) -> None:
     assert diagnose([of(*path.read_text().splitlines())]) is None
 
 
-@pytest.mark.parametrize("each", FORMATTED, ids=lambda each: each["of"])
-def test_a_line_that_nobody_has_seen_is_its_format_with_values_put_in(each: dict[str, str]) -> None:
-    fixed = re.split(r"\{[^{}]*\}", each["format"])
-    assert re.fullmatch(".+".join(map(re.escape, fixed)), each["line"])
-    assert re.fullmatch(r"[\w/]+\.py:[\w.]+", each["of"])
+@pytest.mark.parametrize("sample", FORMATTED, ids=lambda sample: sample["of"])
+def test_a_line_that_nobody_has_seen_is_its_format_with_values_put_in(sample: dict[str, str]) -> None:
+    fixed = re.split(r"\{[^{}]*\}", sample["format"])
+    assert re.fullmatch(".+".join(map(re.escape, fixed)), sample["line"])
+    assert re.fullmatch(r"[\w/]+\.py:[\w.]+", sample["of"])
 
 
-@pytest.mark.parametrize("each", signatures(), ids=lambda each: each.name)
-def test_an_entry_says_where_it_is_from(each: Signature) -> None:
+@pytest.mark.parametrize("entry", signatures(), ids=lambda entry: entry.name)
+def test_an_entry_says_where_it_is_from(entry: Signature) -> None:
     """An issue or page, the source that writes it, a script of ours; or it was measured, and there is the log."""
-    if each.source.startswith("measured with "):
-        assert each.name in recorded_entries()
+    if entry.source.startswith("measured with "):
+        assert entry.name in recorded_entries()
         return
     source = r"(?:vLLM 0\.32|Ray 2\.60|transformers, as vLLM 0\.32 has it): [\w/.]+"
-    assert re.match(rf"https://\S+|{source}|templates/\S+|Python's traceback module", each.source)
+    assert re.match(rf"https://\S+|{source}|templates/\S+|Python's traceback module", entry.source)
 
 
 def entry_of(folder: str) -> str:
@@ -103,7 +103,7 @@ def recorded_entries() -> set[str]:
     """Entries that a line of any recorded log is, named or not."""
     files = [path for path in (LOGS / "recorded").rglob("*") if path.is_file() and path.name != "told.yaml"]
     lines = {clean(line) for path in files for line in path.read_text().splitlines()}
-    return {known.name for known in map(match, lines) if known is not None}
+    return {entry.name for entry in map(match, lines) if entry is not None}
 
 
 def test_every_entry_has_a_recorded_log_or_a_reason_why_not() -> None:
@@ -117,15 +117,15 @@ def test_every_entry_has_a_recorded_log_or_a_reason_why_not() -> None:
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_failure_that_was_provoked_has_its_cause(name: str) -> None:
-    told = yaml.safe_load((LOGS / "recorded" / name / "told.yaml").read_text())
-    assert told["made"]
-    found = diagnose_folder(LOGS / "recorded" / name / "logs")
+    expected = yaml.safe_load((LOGS / "recorded" / name / "told.yaml").read_text())
+    assert expected["made"]
+    diagnosis = diagnose_folder(LOGS / "recorded" / name / "logs")
     if LEVELS[entry_of(name)] == "never":
-        assert found is None
+        assert diagnosis is None
         return
-    assert found is not None
-    assert (found.signature, found.host) == (entry_of(name), told["host"])
-    assert told["says"] in found.line
+    assert diagnosis is not None
+    assert (diagnosis.signature, diagnosis.host) == (entry_of(name), expected["host"])
+    assert expected["says"] in diagnosis.line
 
 
 @pytest.mark.parametrize("line", HARMLESS, ids=lambda text: text[-30:])
@@ -141,26 +141,26 @@ def test_a_consequence_is_never_the_cause(line: str) -> None:
 
 
 def test_a_known_text_wins_over_any_other_error_on_any_host() -> None:
-    found = diagnose([
+    diagnosis = diagnose([
         of("ERROR something", CAUSE),
         of("KeyError: 'x'", "OSError: [Errno 28] No space left on device", host="gpu02", file="raylet.out"),
         of("RuntimeError: y", host="gpu03"),
     ])  # fmt: skip
-    assert found is not None
-    assert (found.host, found.file, found.cause) == ("gpu02", "raylet.out", "a disk is full")
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.file, diagnosis.cause) == ("gpu02", "raylet.out", "a disk is full")
 
 
 def test_without_times_what_is_nearer_to_the_cause_wins_whichever_comes_first() -> None:
     near, far = "bash: line 1: ray: command not found", "OSError: [Errno 28] No space left on device"
     for lines in ((near, far), (far, near)):
-        found = diagnose([of(*lines)])
-        assert found is not None
-        assert found.line == near
+        diagnosis = diagnose([of(*lines)])
+        assert diagnosis is not None
+        assert diagnosis.line == near
 
 
-def line_of(found: Diagnosis | None) -> str:
-    assert found is not None
-    return found.line
+def line_of(diagnosis: Diagnosis | None) -> str:
+    assert diagnosis is not None
+    return diagnosis.line
 
 
 FAR = "OSError: [Errno 28] No space left on device"
@@ -178,9 +178,9 @@ def test_the_earliest_cause_of_all_hosts_is_named_first(form: str) -> None:
     late = of(STAMPS["vLLM"].format(5, "ImportError: Failed to import Ray."), host="gpu01")
     soon = of(form.format(4, FAR), host="gpu02")
     for logs in ([late, soon], [soon, late]):
-        found = diagnose(logs)
-        assert found is not None
-        assert (found.host, found.signature) == ("gpu02", "disk-full")
+        diagnosis = diagnose(logs)
+        assert diagnosis is not None
+        assert (diagnosis.host, diagnosis.signature) == ("gpu02", "disk-full")
     later = diagnose([late, of(form.format(6, FAR), host="gpu02")])
     assert later is not None
     assert later.host == "gpu01"
@@ -190,19 +190,19 @@ def test_within_a_second_a_file_is_read_in_its_own_order() -> None:
     """vLLM's times are whole seconds, torch's and Ray's are not."""
     first = "[W1123 21:01:40.769759079 socket.cpp:207] Warning: the hostname cannot be resolved"
     later = CAUSE.replace("11-22 11:05:09", "11-23 21:01:40")
-    found = diagnose([of(first, "ray.exceptions.NodeDiedError: gone", later)])
-    assert found is not None
-    assert "NodeDiedError" in found.line
+    diagnosis = diagnose([of(first, "ray.exceptions.NodeDiedError: gone", later)])
+    assert diagnosis is not None
+    assert "NodeDiedError" in diagnosis.line
 
 
 def test_a_worker_that_ended_belongs_to_the_host_that_rays_head_names() -> None:
-    said = (
+    beginning = (
         "(gcs_server) gcs_worker_manager.cc:70: Reporting worker exit, address = 10.0.0.2, exit_type = SYSTEM_ERROR, "
     )
-    line = said + "exit_detail = Worker unexpectedly exits with a connection error code 2. End of file."
-    found = diagnose([of(line, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert (found.host, found.signature) == ("gpu02", "worker-died")
+    line = beginning + "exit_detail = Worker unexpectedly exits with a connection error code 2. End of file."
+    diagnosis = diagnose([of(line, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
 
 
 def test_a_socket_that_rays_driver_sees_closed_is_not_named_before_the_worker_that_died() -> None:
@@ -214,18 +214,18 @@ def test_a_socket_that_rays_driver_sees_closed_is_not_named_before_the_worker_th
         "(raylet) A worker died: Worker IP address: 10.0.0.2, Worker unexpectedly exits with a connection error code 2"
     )
     logs = [of("2026-11-23 21:22:09,000 INFO worker.py:1841", died), of(closed, file="python-core-driver-02_1962.log")]
-    found = diagnose(logs, addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert (found.host, found.signature) == ("gpu02", "worker-died")
+    diagnosis = diagnose(logs, addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
 
 
 def test_an_actor_that_died_belongs_to_the_host_that_stands_below_its_exception() -> None:
-    said = ["ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.",
+    lines = ["ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.",
             "\tclass_name: RayWorkerProc", "\tpid: 2653", "\tip: 10.0.0.2", "The actor is dead"]  # fmt: skip
     prefix = "(EngineCore pid=596) ERROR 11-23 21:01:40 [core.py:1510] "
-    found = diagnose([of(*(prefix + line for line in said))], addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert (found.host, found.signature) == ("gpu02", "worker-died")
+    diagnosis = diagnose([of(*(prefix + line for line in lines))], addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
 
 
 def test_a_line_without_a_time_is_as_old_as_the_one_before_it() -> None:
@@ -272,9 +272,9 @@ def test_a_cause_belongs_to_the_host_that_ray_says_it_came_from() -> None:
     line = (
         "\x1b[36m(RayWorkerProc pid=267, ip=10.0.0.2)\x1b[0m (Worker_TP1 pid=267) ERROR 11-22 10:26:00 [w.py:1] " + FAR
     )
-    found = diagnose([of(line)], addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert (found.host, found.line) == ("gpu02", FAR)
+    diagnosis = diagnose([of(line)], addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.line) == ("gpu02", FAR)
     unnamed = diagnose([of(line)])
     assert unnamed is not None
     assert unnamed.host == "10.0.0.2"
@@ -294,10 +294,10 @@ execute_method() (pid=880, ip=10.0.0.2, actor_id=9)
 
 
 def test_of_a_traceback_the_exceptions_line_is_quoted_and_its_frames_are_not_read() -> None:
-    found = diagnose([of(*REMOTE)], addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert found.line == "SafetensorError: Error while deserializing header: incomplete metadata"
-    assert (found.host, found.signature) == ("gpu02", "weights-broken")
+    diagnosis = diagnose([of(*REMOTE)], addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert diagnosis.line == "SafetensorError: Error while deserializing header: incomplete metadata"
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "weights-broken")
 
 
 RECORDED = {
@@ -308,13 +308,13 @@ RECORDED = {
 bears no address."""
 
 
-@pytest.mark.parametrize(("name", "told"), RECORDED.items())
-def test_recorded_failures_have_their_cause(name: str, told: tuple[str, str]) -> None:
+@pytest.mark.parametrize(("name", "expected"), RECORDED.items())
+def test_recorded_failures_have_their_cause(name: str, expected: tuple[str, str]) -> None:
     lines = (Path(__file__).parent / name).read_text().splitlines()
-    found = diagnose([of(*lines)], addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
-    assert found is not None
-    assert (found.host, found.signature) == told
-    assert len(found.line) < 600
+    diagnosis = diagnose([of(*lines)], addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.signature) == expected
+    assert len(diagnosis.line) < 600
     assert not [line for line in error_lines(lines, most=99) if line.startswith(("class_name", "actor_id", "File"))]
 
 
@@ -328,9 +328,9 @@ def test_what_another_host_sees_of_an_end_gives_way_to_who_ended_whatever_the_ti
     lines = (Path(__file__).parent / "raylet-killed-while-serving.log").read_text().splitlines()
     seen = of("INFO 11-23 20:48:05 [a.py:1] x", GLOO, host="gpu02", file="worker-5276.err")
     for logs in ([of(*lines), seen], [seen, of(*lines)]):
-        found = diagnose(logs, addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
-        assert found is not None
-        assert (found.host, found.signature) == ("gpu01", "raylet-died")
+        diagnosis = diagnose(logs, addresses={"10.77.0.11": "gpu01", "10.77.0.12": "gpu02"})
+        assert diagnosis is not None
+        assert (diagnosis.host, diagnosis.signature) == ("gpu01", "raylet-died")
     alone = diagnose([seen])
     assert alone is not None
     assert (alone.host, alone.signature, alone.level) == ("gpu02", "connection-lost", "echo")
@@ -338,11 +338,13 @@ def test_what_another_host_sees_of_an_end_gives_way_to_who_ended_whatever_the_ti
 
 def test_an_end_that_only_rays_daemons_tell_of_is_named_before_its_echo() -> None:
     exited = "Worker unexpectedly exits with a connection error code 2. End of file."
-    said = f"[2026-11-23 20:48:16,100 W 7 7] (gcs_server) w.cc:70: Reporting worker exit, address = 10.0.0.2, {exited}"
+    report = (
+        f"[2026-11-23 20:48:16,100 W 7 7] (gcs_server) w.cc:70: Reporting worker exit, address = 10.0.0.2, {exited}"
+    )
     seen = of("INFO 11-23 20:48:05 [core.py:1] x", GLOO, host="gpu01")
-    found = diagnose([seen, of(said, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
-    assert found is not None
-    assert (found.host, found.signature) == ("gpu02", "worker-died")
+    diagnosis = diagnose([seen, of(report, file="gcs_server.out")], addresses={"10.0.0.2": "gpu02"})
+    assert diagnosis is not None
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
 
 
 def test_rays_daemons_are_believed_last() -> None:
@@ -352,9 +354,11 @@ def test_rays_daemons_are_believed_last() -> None:
 
 
 def test_an_exceptions_own_line_wins_over_what_calls_itself_an_error() -> None:
-    found = diagnose([of("ERROR 11-22 11:05:09 [core.py:99] EngineCore failed to start.", CAUSE, "ValueError: later")])
-    assert found is not None
-    assert found.line == "KeyError: 'layers.0.mlp.weight'"
+    diagnosis = diagnose(
+        [of("ERROR 11-22 11:05:09 [core.py:99] EngineCore failed to start.", CAUSE, "ValueError: later")]
+    )
+    assert diagnosis is not None
+    assert diagnosis.line == "KeyError: 'layers.0.mlp.weight'"
 
 
 def test_nothing_wrong_is_nothing() -> None:
@@ -371,9 +375,9 @@ def test_an_exception_that_says_nothing_is_shown_with_the_line_that_raised_it() 
         "           ^^^^^^^^",
         "AssertionError",
     ]
-    said = "AssertionError: assert all(size % self.tp == 0 for size in sizes)"
-    for each in (lines, lines[:3] + lines[4:]):
-        assert line_of(diagnose([of(*(prefix + line for line in each))])) == said
+    expected = "AssertionError: assert all(size % self.tp == 0 for size in sizes)"
+    for traceback in (lines, lines[:3] + lines[4:]):
+        assert line_of(diagnose([of(*(prefix + line for line in traceback))])) == expected
     assert line_of(diagnose([of(*lines[:4], "ValueError: x")])) == "ValueError: x"
 
 
@@ -421,5 +425,5 @@ def test_what_an_exception_says_comes_before_the_traceback_that_vllm_logs_line_b
         '  File "worker.py", line 920, in main',
     ]
     cause = "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata"
-    found = error_lines(f"{prefix}{line}" for line in [*lines, cause])
-    assert found == [cause]
+    lines_with_errors = error_lines(f"{prefix}{line}" for line in [*lines, cause])
+    assert lines_with_errors == [cause]

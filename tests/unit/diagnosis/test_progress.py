@@ -1,4 +1,4 @@
-"""What vLLM's log says about a start: a recorded one as a whole, and lines of other ways to serve."""
+"""Progress in vLLM's log: a recorded one as a whole, and lines of other ways to serve."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LOG = Path(__file__).parent / "vllm-0.32-cpu-two-hosts.log"
 
 def steps(lines: list[str]) -> list[tuple[str, float | None]]:
     start = Start()
-    found = [start.read(line) for line in lines]
-    return [(each.stage, each.percent) for each in found if each is not None]
+    progress = [start.read(line) for line in lines]
+    return [(step.stage, step.percent) for step in progress if step is not None]
 
 
 def test_a_start_over_two_hosts_is_told_stage_by_stage() -> None:
@@ -87,8 +87,8 @@ def test_a_start_never_goes_back() -> None:
 
 def test_nothing_of_the_log_comes_after_health() -> None:
     start = Start()
-    assert start.reach(ASKING) == ASKING
-    assert start.reach(ASKING) is None
+    assert start.advance(ASKING) == ASKING
+    assert start.advance(ASKING) is None
     assert start.read("INFO:     Application startup complete.") is None
     assert start.now == ASKING
 

@@ -62,7 +62,7 @@ def test_the_cause_is_found_in_collected_logs_of_any_host(tmp_path: Path) -> Non
     diagnosis = diagnose_folder(tmp_path)
     assert diagnosis is not None
     assert (diagnosis.host, diagnosis.file) == ("gpu02", "worker-1-2-3.err")
-    assert diagnosis.cause == "the model with its KV cache does not fit"
+    assert diagnosis.cause == "the model and its KV cache do not fit into GPU memory"
 
 
 def test_what_scripts_and_engines_say_comes_before_rays_own_logs(tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ class Terminal:
 
 
 def harmless(text: str) -> None:
-    for each in FORBIDDEN:
-        assert each not in text
+    for sequence in FORBIDDEN:
+        assert sequence not in text
     text.encode()
 
 
@@ -188,8 +188,8 @@ def test_live_progress_draws_what_is_going_on_and_keeps_what_is_done() -> None:
         progress(Event("probe", "done"))
     assert "8 × H100" in terminal.text
     assert "a note" in terminal.text
-    for each in ("\x07", "\x9b", "\x08", "\u202e", "s3cret", "]0;title\x07"):
-        assert each not in terminal.text
+    for sequence in ("\x07", "\x9b", "\x08", "\u202e", "s3cret", "]0;title\x07"):
+        assert sequence not in terminal.text
 
 
 STATUS = Status(
@@ -231,11 +231,11 @@ def well(console: Console) -> None:
 
 
 def checked(console: Console) -> None:
-    known = {
+    observations = {
         "gpu01": Observation("gpu01", facts("gpu01")),
         "gpu02": Observation("gpu02", error=UnreachableError("gpu02", EVIL)),
     }
-    show_check(console, api.CheckReport(known, (Verdict("tcp", "failed", "gpu02", EVIL, EVIL, EVIL),)))
+    show_check(console, api.CheckReport(observations, (Verdict("tcp", "failed", "gpu02", EVIL, EVIL, EVIL),)))
 
 
 HOSTS = inventory(host("gpu01", user="u", port=22), host("gpu02", type=EVIL))
@@ -273,9 +273,9 @@ def test_every_view_is_harmless_at_any_width(view: Callable[[Console], object], 
 def test_status_says_what_counts(width: int) -> None:
     terminal = Terminal(width)
     show_status(terminal.console, STATUS)
-    said = " ".join(terminal.text.split())
+    text = " ".join(terminal.text.split())
     for expected in ("qwen: unwell", "run run-1", "ray-head", "UNKNOWN", "gpu01[0,1]", "1h01m"):
-        assert expected in said, said
+        assert expected in text, text
 
 
 def test_status_counts_restarts_where_somebody_counts_them() -> None:
@@ -294,10 +294,10 @@ def test_a_plan_tells_a_restart_policy_where_there_is_one() -> None:
     terminal, plain = Terminal(), Terminal()
     show_plan(terminal.console, replace(PLAN, restart=RestartSpec("on-failure", boot=True)), False)
     show_plan(plain.console, PLAN, False)
-    told = [line for line in terminal.text.splitlines() if line.startswith("restart ")]
-    assert told == [
-        "restart   servers that die after they were ready: 5 times in a row, 1 s later (x 2, 60 s at most); "
-        "hosts that reboot: their part of it"
+    lines = [line for line in terminal.text.splitlines() if line.startswith("restart ")]
+    assert lines == [
+        "restart   servers that die after they were ready: 5 times in a row, after 1 s (x 2, at most 60 s); "
+        "hosts that reboot: their part of the deployment"
     ]
     assert "restart " not in plain.text
 
@@ -312,9 +312,9 @@ def test_exec_ends_with_the_worst_status() -> None:
 
 def test_exec_as_json_keeps_every_host(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_outcomes(Console(), OUTCOMES, True) == 3
-    said = json.loads(capsys.readouterr().out)
-    assert said["hosts"]["gpu02"]["exit_code"] == 3
-    assert list(said["failed"]) == ["gpu03"]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["hosts"]["gpu02"]["exit_code"] == 3
+    assert list(answer["failed"]) == ["gpu03"]
 
 
 def test_exec_says_what_was_cut() -> None:
@@ -322,25 +322,25 @@ def test_exec_says_what_was_cut() -> None:
     terminal = Terminal()
     assert show_outcomes(terminal.console, cut, False) == 1
     assert "gpu01: 12,345 bytes of its output were cut (--max-output)" in terminal.text
-    told = Terminal()
-    assert show_outcomes(told.console, cut, True) == 1
-    assert json.loads(told.out.getvalue())["hosts"]["gpu01"]["cut"] == 12345
+    as_json = Terminal()
+    assert show_outcomes(as_json.console, cut, True) == 1
+    assert json.loads(as_json.out.getvalue())["hosts"]["gpu01"]["cut"] == 12345
 
 
 def test_a_collection_says_what_was_cut_and_ends_with_1_at_a_limit() -> None:
     cut = Collected("gpu01", Path("/o"), (("e", 9),), cut=(("e", 12345),), received=5, older=3)
     terminal = Terminal()
     assert show_collected(terminal.console, {"gpu01": cut}, False) == 0
-    for said in ("cut: 12,345 bytes of e", "3 older left out", "5 bytes came now"):
-        assert said in terminal.text
+    for remark in ("cut: 12,345 bytes of e", "3 older files left out", "5 bytes are new"):
+        assert remark in terminal.text
     reached = replace(cut, limit="more than 7 bytes: collecting ended there")
     assert show_collected(terminal.console, {"gpu01": reached}, False) == 1
     assert "gpu01: more than 7 bytes" in terminal.err.getvalue()
-    told = Terminal()
-    assert show_collected(told.console, {"gpu01": reached}, True) == 1
-    said_json = json.loads(told.out.getvalue())["hosts"]["gpu01"]
-    assert (said_json["cut"], said_json["older"], said_json["received"]) == ({"e": 12345}, 3, 5)
-    assert said_json["limit"].startswith("more than 7 bytes")
+    as_json = Terminal()
+    assert show_collected(as_json.console, {"gpu01": reached}, True) == 1
+    answer = json.loads(as_json.out.getvalue())["hosts"]["gpu01"]
+    assert (answer["cut"], answer["older"], answer["received"]) == ({"e": 12345}, 3, 5)
+    assert answer["limit"].startswith("more than 7 bytes")
 
 
 def test_log_lines_as_json_are_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,13 +384,13 @@ def test_a_curl_line_can_be_pasted_whatever_the_names() -> None:
 
 def test_a_run_as_json() -> None:
     up = BroughtUp({"qwen/0": 12.3})
-    said = run_json(
+    answer = run_json(
         api.RunResult(
             PLAN, None, up, RunFolder(Path("/out"), str), (("http://h/v1", "q"),), False, {"serve": 3.0}, 20.0
         )
     )
-    assert json.loads(json.dumps(said))["endpoints"] == [{"endpoint": "http://h/v1", "model": "q"}]
-    assert said["verdict"] == "ready"
+    assert json.loads(json.dumps(answer))["endpoints"] == [{"endpoint": "http://h/v1", "model": "q"}]
+    assert answer["verdict"] == "ready"
     again = run_json(api.RunResult(None, STATUS, None, None, (("http://h/v1", "q"),), False))
     assert (again["verdict"], again["run_id"]) == ("already running", "run-1")
 
