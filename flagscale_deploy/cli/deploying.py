@@ -98,7 +98,9 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     else:
         view.show_plan(console, made, scripts)
     if output is not None:
-        console.note(f"{len(written)} scripts written to {output}")
+        from flagscale_deploy.support.units import counted
+
+        console.note(f"{counted(len(written), 'script')} written to {output}")
     return 0
 
 

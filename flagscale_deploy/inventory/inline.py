@@ -11,6 +11,7 @@ from flagscale_deploy.inventory.keys import make_host
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand
 from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree, plain_values
+from flagscale_deploy.support.units import counted
 
 
 def inline_inventory(hosts: Iterable[Mapping[str, object]], source: str) -> Inventory:
@@ -41,4 +42,8 @@ def _name_problems(name: str) -> list[str]:
         names = expand(name)
     except ValueError as error:
         return [str(error)]
-    return [] if names == [name] else [f"found {name!r}, which stands for {len(names)} hosts, expected one"]
+    return (
+        []
+        if names == [name]
+        else [f"found {name!r}, which stands for {counted(len(names), 'host')}, expected its name alone"]
+    )

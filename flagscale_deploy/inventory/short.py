@@ -12,6 +12,7 @@ from flagscale_deploy.inventory.keys import HOST_KEYS, make_host, nearest, shown
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Located, Tree, Variables, plain_values
+from flagscale_deploy.support.units import counted
 
 _TOP = ("hosts", "defaults", "groups")
 PER_HOST = ("address", "node_ip")
@@ -124,7 +125,7 @@ def _spread(reading: _Reading, setting: Located, names: Sequence[str]) -> Sequen
         reading.faults.append(Fault(setting.where, str(error)))
         return [Located(None, setting.where)] * len(names)
     if len(values) != len(names):
-        problem = f"found {value!r}, which stands for {len(values)}, expected one for each of the {len(names)} hosts"
+        problem = f"found {value!r}, which is {counted(len(values), 'value')}, expected {len(names)}, one for each host"
         reading.faults.append(Fault(setting.where, problem, "write a range of the same length, such as 10.0.0.[1:4]"))
         return [Located(None, setting.where)] * len(names)
     return [Located(address, setting.where) for address in values]

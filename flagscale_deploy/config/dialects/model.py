@@ -96,7 +96,7 @@ def take_secrets(flags: Tree, path: Path) -> Checked[dict[str, Secret]]:
             secrets[variable] = Secret(str(values[0]))
         else:
             remedy = f"give one: it travels as {variable}, not as a flag"
-            faults.add((*path, flag), f"holds {len(values)} values", remedy)
+            faults.add((*path, flag), "is not text" if len(values) == 1 else f"holds {len(values)} values", remedy)
     return secrets, faults
 
 

@@ -75,7 +75,7 @@ groups:
         ("hosts.yaml:4: hosts[2].adress", "found the unknown key 'adress'"),
         (
             "hosts.yaml:5: hosts[3].address",
-            "found '10.0.0.1', which stands for 1, expected one for each of the 3 hosts",
+            "found '10.0.0.1', which is 1 value, expected 3, one for each host",
         ),
         ("hosts.yaml:6: hosts[4]", "found the name 17, expected a host name as text"),
         ("hosts.yaml:7: defaults.gpus", "found 'many', expected a whole number of GPUs, 0 or more"),
