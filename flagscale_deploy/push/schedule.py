@@ -1,9 +1,9 @@
-"""Who sends which piece to whom next. Reads no clock and no network: time is an argument.
+"""Schedule which host fetches which piece from which next. Reads no clock and no network: time is an argument.
 
-The source's uplink is what everything waits for, so each piece leaves it once; from then on hosts pass it on. A host
-asks for what the fewest have, of whoever has it and is the least busy, so that every link works from the first piece
-to the last. A transfer that takes too long is given up where somebody else has the piece. With equal links the last
-host is ready little later than one host alone would be (tests/unit/push/test_schedule.py simulates it).
+The source's uplink is the bottleneck, so each piece leaves it once; from then on hosts pass it on. A host fetches the
+piece that the fewest hosts have, from the least busy host that has it, so that every link is busy from the first piece
+to the last. A transfer that takes too long is cancelled if another host has the piece. With equal links, the last host
+is ready little later than a single host would be (tests/unit/push/test_schedule.py simulates it).
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from dataclasses import dataclass, field
 from statistics import median
 
 SOURCE = ""
-"""The name of whoever has all pieces from the start."""
-COMING, GOING, PAIR = 8, 12, 3
+"""The name of the source, which has all pieces from the start."""
+MOST_TO_HOST, MOST_FROM_HOST, MOST_OF_PAIR = 8, 12, 3
 """The most transfers to one host, from one host, and between two."""
-SENDING = 6
-"""The most from the source."""
+MOST_FROM_SOURCE = 6
 LATE_SECONDS, LATE_TIMES = 2.0, 3.0
-"""A transfer is late when it takes both longer than that, and so many times as long as they usually do."""
-UNKNOWN_SECONDS = 30.0
-"""While none has ended yet, that long."""
-SLOWLY = 2
-"""The most transfers to a host where they are late: each of them ends sooner then."""
-REMEMBERED = 64
-PATIENCE, NO_CONNECTION = 4, 2
-"""So many broken transfers make a pair of hosts one that does not work; a connection that is not made counts more."""
+"""A transfer is late when it takes longer than this, and so many times as long as the median of the last ones."""
+LATE_SECONDS_AT_FIRST = 30.0
+"""The same while no transfer has ended yet."""
+MOST_TO_SLOW_HOST = 2
+"""The most transfers to a host whose transfers are late: each of them ends sooner then."""
+DURATIONS_KEPT = 64
+MOST_FAILURES, FAILED_CONNECTION = 4, 2
+"""A pair of hosts with so many failed transfers is not used any more; a failed connection counts as two."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """`target` is to get `piece` from `origin`; with `cancel`, no longer."""
+    """Have `target` get `piece` from `origin`; with `cancel`, no longer."""
 
     target: str
     piece: int
@@ -41,15 +40,15 @@ class Order:
 
 @dataclass
 class _Host:
-    """What is known of a host; `have`, `coming` are sets of pieces as bits of a number."""
+    """The state of a host; `have` and `coming` are sets of pieces, as the bits of a number."""
 
     have: int = 0
     coming: int = 0
     orders: dict[int, tuple[str, float]] = field(default_factory=dict)
     """Where each piece comes from, and since when."""
-    given_up: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
     avoid: set[tuple[int, str]] = field(default_factory=set)
-    """Pieces that did not come from there in time."""
+    """Pieces that failed, with where they were to come from."""
 
 
 class Schedule:
@@ -58,35 +57,35 @@ class Schedule:
     def __init__(self, pieces: int, have: Mapping[str, Iterable[int]]) -> None:
         self._all = (1 << pieces) - 1
         self._pieces = pieces
-        self._hosts = {name: _Host(have=_bits(found)) for name, found in have.items()}
-        self._going: dict[str, int] = {SOURCE: 0, **dict.fromkeys(have, 0)}
-        self._broken: dict[tuple[str, str], int] = {}
-        self._took: dict[bool, list[float]] = {True: [], False: []}
-        """How long the last transfers took: from the source, and between hosts."""
-        self._late = {True: UNKNOWN_SECONDS, False: UNKNOWN_SECONDS}
+        self._hosts = {name: _Host(have=_bits(pieces_there)) for name, pieces_there in have.items()}
+        self._outgoing: dict[str, int] = {SOURCE: 0, **dict.fromkeys(have, 0)}
+        self._failures: dict[tuple[str, str], int] = {}
+        self._durations: dict[bool, list[float]] = {True: [], False: []}
+        """Seconds that the last transfers took: from the source (True), and between hosts."""
+        self._late = {True: LATE_SECONDS_AT_FIRST, False: LATE_SECONDS_AT_FIRST}
         self._cut_off: set[str] = set()
-        """Hosts that cannot get something from each of the others."""
+        """Hosts that at least one other cannot send to."""
         self._held = 0
-        """The pieces that one host or more has, or gets in time, at the moment that `next` is asked about."""
+        """The pieces that at least one host has, or gets in time, as of the last call of `next`."""
         self._turn = 0
         self._source_reaches = True
 
     @property
     def done(self) -> bool:
-        """Whether every host that is left has everything."""
+        """Return whether every host that is left has every piece."""
         return all(host.have == self._all for host in self._hosts.values())
 
     def has_all(self, name: str) -> bool:
-        """Whether a host has everything."""
+        """Return whether a host has every piece."""
         return self._hosts[name].have == self._all
 
     def waiting(self, name: str) -> bool:
-        """Whether something is on its way to a host."""
+        """Return whether a host waits for a piece."""
         return bool(self._hosts[name].orders)
 
     def next(self, now: float) -> list[Order]:
-        """What is to be begun, and given up, at this moment (seconds of a monotonic clock)."""
-        orders = self._give_up(now)
+        """Return the transfers to begin and to cancel now, in seconds of a monotonic clock."""
+        orders = self._cancel_late(now)
         self._held = 0
         for host in self._hosts.values():
             self._held |= host.have | self._in_time(host, now)
@@ -96,7 +95,7 @@ class Schedule:
         progress = True
         while progress:
             progress = False
-            for name in sorted(names, key=lambda each: len(self._hosts[each].orders)):
+            for name in sorted(names, key=lambda host: len(self._hosts[host].orders)):
                 order = self._choose(name, now)
                 if order is not None:
                     self._begin(order, now)
@@ -104,20 +103,20 @@ class Schedule:
                     progress = True
         return orders
 
-    def got(self, name: str, piece: int, now: float) -> None:
-        """A host has a piece that it was to get, and its hash is right."""
+    def mark_received(self, name: str, piece: int, now: float) -> None:
+        """Note that a host has received a piece, with the right hash."""
         if name not in self._hosts or piece not in self._hosts[name].orders:
             return
         origin, began = self._end(name, piece)
         self._hosts[name].have |= 1 << piece
-        kind = origin == SOURCE
-        self._took[kind] = [*self._took[kind][-REMEMBERED:], now - began]
-        self._late[kind] = max(LATE_SECONDS, LATE_TIMES * median(self._took[kind]))
+        from_source = origin == SOURCE
+        self._durations[from_source] = [*self._durations[from_source][-DURATIONS_KEPT:], now - began]
+        self._late[from_source] = max(LATE_SECONDS, LATE_TIMES * median(self._durations[from_source]))
 
-    def failed(self, name: str, piece: int, kind: str) -> str | None:
-        """A piece did not come: `kind` is "connect", "transfer", "corrupt" or "cancelled".
+    def mark_failed(self, name: str, piece: int, kind: str) -> str | None:
+        """Note that a piece did not come; `kind` is "connect", "transfer", "corrupt" or "cancelled".
 
-        Returns the name of the host that it cannot reach, where this is the first that is known of it.
+        Return the host that the piece was to come from if this pair of hosts is not used from now on, else None.
         """
         host = self._hosts.get(name)
         if host is None or piece not in host.orders:
@@ -127,33 +126,33 @@ class Schedule:
         host.avoid.add((piece, origin))
         if kind == "cancelled":
             return None
-        before = self._broken.get((origin, name), 0)
-        self._broken[origin, name] = before + (NO_CONNECTION if kind == "connect" else 1)
-        if not before < PATIENCE <= self._broken[origin, name]:
+        before = self._failures.get((origin, name), 0)
+        self._failures[origin, name] = before + (FAILED_CONNECTION if kind == "connect" else 1)
+        if not before < MOST_FAILURES <= self._failures[origin, name]:
             return None
         self._cut_off.add(name)
         return origin
 
-    def lost(self, name: str) -> None:
-        """A host is gone. What was on its way from it is asked for elsewhere, once it has failed or is late."""
+    def mark_lost(self, name: str) -> None:
+        """Remove a host. What it was sending is fetched elsewhere once it has failed or is late."""
         host = self._hosts.pop(name, None)
         if host is not None:
             for origin, _ in host.orders.values():
-                self._going[origin] = self._going.get(origin, 1) - 1
+                self._outgoing[origin] = self._outgoing.get(origin, 1) - 1
 
-    def mute(self, name: str) -> None:
-        """A host cannot be called; of the source: it is gone."""
+    def mark_unreachable(self, name: str) -> None:
+        """Note that a host accepts no connections (source: it is lost)."""
         if name == SOURCE:
             self._source_reaches = False
-        self._broken.update({(name, other): PATIENCE for other in self._hosts})
+        self._failures.update({(name, other): MOST_FAILURES for other in self._hosts})
         self._cut_off.update(self._hosts)
 
-    def mend(self, origin: str, name: str) -> None:
-        """A pair that did not work does now, by another way."""
-        self._broken.pop((origin, name), None)
+    def mark_reachable(self, origin: str, name: str) -> None:
+        """Note that pieces come from one host to another again, by another way."""
+        self._failures.pop((origin, name), None)
 
-    def stuck(self) -> list[str]:
-        """Hosts that miss pieces which nobody can send them, now or later."""
+    def unservable(self) -> list[str]:
+        """Return the hosts that lack pieces which no host can send them, now or later."""
         return [
             name
             for name, host in self._hosts.items()
@@ -161,34 +160,34 @@ class Schedule:
         ]
 
     def _sources_of(self, name: str, wanted: int) -> list[str]:
-        """Those who have, or will have, something that a host wants, and can send it."""
-        found = [SOURCE] if self._source_reaches and self._works(SOURCE, name) else []
-        return found + [
+        """Return the hosts that have, or will have, a piece that a host wants, and can send it."""
+        source = [SOURCE] if self._source_reaches and self._works(SOURCE, name) else []
+        return source + [
             other
             for other, host in self._hosts.items()
             if other != name and self._works(other, name) and (host.have | host.coming) & wanted
         ]
 
     def _works(self, origin: str, name: str) -> bool:
-        return self._broken.get((origin, name), 0) < PATIENCE
+        return self._failures.get((origin, name), 0) < MOST_FAILURES
 
     def _choose(self, name: str, now: float) -> Order | None:
-        """The next transfer to a host: from the source what nobody has yet, else from the least busy what is rare."""
+        """Return a host's next transfer: from the source what no host has, else a rare piece from the least busy."""
         host = self._hosts[name]
         wanted, slow = self._all & ~host.have & ~host.coming, self._is_slow(host, now)
-        if not wanted or len(host.orders) >= (SLOWLY if slow else COMING):
+        if not wanted or len(host.orders) >= (MOST_TO_SLOW_HOST if slow else MOST_TO_HOST):
             return None
         pairs = [origin for origin, _ in host.orders.values()]
-        may_send = self._source_reaches and self._may(SOURCE, name, pairs, SENDING)
-        if may_send and slow:  # what it got first, all others would have to wait for
-            may_send = all(self._is_slow(each, now) or each.have == self._all for each in self._hosts.values())
+        may_send = self._source_reaches and self._may(SOURCE, name, pairs, MOST_FROM_SOURCE)
+        if may_send and slow:  # else all others would have to wait for what it gets first
+            may_send = all(self._is_slow(other, now) or other.have == self._all for other in self._hosts.values())
         fresh = self._fresh(name, wanted, now) if may_send else 0
         if fresh:
             return Order(name, self._first(fresh, 0), SOURCE)
         ranks = [
-            (self._going[other], (position + self._turn) % len(self._hosts), other)
-            for position, (other, its) in enumerate(self._hosts.items())
-            if its.have & wanted and other != name and self._may(other, name, pairs, GOING)
+            (self._outgoing[other], (position + self._turn) % len(self._hosts), other)
+            for position, (other, state) in enumerate(self._hosts.items())
+            if state.have & wanted and other != name and self._may(other, name, pairs, MOST_FROM_HOST)
         ]
         for _, _, other in sorted(ranks):
             piece = self._rarest(self._hosts[other].have & wanted, name)
@@ -197,10 +196,10 @@ class Schedule:
         return None
 
     def _may(self, origin: str, name: str, pairs: Sequence[str], most: int) -> bool:
-        return self._going[origin] < most and pairs.count(origin) < PAIR and self._works(origin, name)
+        return self._outgoing[origin] < most and pairs.count(origin) < MOST_OF_PAIR and self._works(origin, name)
 
     def _fresh(self, name: str, wanted: int, now: float) -> int:
-        """Pieces that a host can only have from the source: no other has them or is getting them in time."""
+        """Return the pieces that only the source can send to a host: no other has them or gets them in time."""
         if name not in self._cut_off:
             return wanted & ~self._held
         elsewhere = 0
@@ -214,8 +213,8 @@ class Schedule:
         return host.coming & ~late
 
     def _rarest(self, among: int, name: str) -> int:
-        """A piece that the fewest have; different hosts look from different ends."""
-        twice = once = 0  # those that one or more, and two or more have or get
+        """Return a piece that the fewest hosts have; each host begins to search at another piece."""
+        twice = once = 0  # the pieces that two or more hosts, and one or more, have or get
         for other in self._hosts.values():
             held = (other.have | other.coming) & among
             twice |= once & held
@@ -224,30 +223,30 @@ class Schedule:
         return self._first(among & ~twice or among, start)
 
     def _first(self, among: int, start: int) -> int:
-        """The lowest of these pieces from `start` on, else the lowest of all."""
+        """Return the lowest of these pieces from `start` on, else the lowest of all."""
         after = among >> start
         if after:
             return start + (after & -after).bit_length() - 1
         return (among & -among).bit_length() - 1
 
-    def _others_have(self, piece: int, name: str, besides: str) -> bool:
+    def _others_have(self, piece: int, name: str, except_for: str) -> bool:
         return any(
-            host.have >> piece & 1 and other not in (name, besides) and self._works(other, name)
+            host.have >> piece & 1 and other not in (name, except_for) and self._works(other, name)
             for other, host in self._hosts.items()
         )
 
-    def _give_up(self, now: float) -> list[Order]:
-        """Transfers that are late, or whose origin is gone, where somebody else could do it."""
-        found = []
+    def _cancel_late(self, now: float) -> list[Order]:
+        """Return the cancellations of transfers that are late, or whose origin is lost, if another host can send."""
+        cancellations = []
         for name, host in self._hosts.items():
             for piece, (origin, began) in host.orders.items():
-                gone = origin != SOURCE and origin not in self._hosts
-                if piece in host.given_up or not (gone or self._is_late(origin, began, now)):
+                lost = origin != SOURCE and origin not in self._hosts
+                if piece in host.cancelled or not (lost or self._is_late(origin, began, now)):
                     continue
-                if gone or self._others_have(piece, name, origin):
-                    host.given_up.add(piece)
-                    found.append(Order(name, piece, origin, cancel=True))
-        return found
+                if lost or self._others_have(piece, name, origin):
+                    host.cancelled.add(piece)
+                    cancellations.append(Order(name, piece, origin, cancel=True))
+        return cancellations
 
     def _is_late(self, origin: str, began: float, now: float) -> bool:
         return now - began > self._late[origin == SOURCE]
@@ -260,20 +259,20 @@ class Schedule:
         host.coming |= 1 << order.piece
         self._held |= 1 << order.piece
         host.orders[order.piece] = order.origin, now
-        self._going[order.origin] += 1
+        self._outgoing[order.origin] += 1
 
     def _end(self, name: str, piece: int) -> tuple[str, float]:
-        """A transfer is over; where it came from, and when it began."""
+        """Remove a transfer that has ended; return where it came from, and when it began."""
         host = self._hosts[name]
         origin, began = host.orders.pop(piece)
         host.coming &= ~(1 << piece)
-        host.given_up.discard(piece)
-        self._going[origin] = self._going.get(origin, 1) - 1
+        host.cancelled.discard(piece)
+        self._outgoing[origin] = self._outgoing.get(origin, 1) - 1
         return origin, began
 
 
 def _bits(pieces: Iterable[int]) -> int:
-    found = 0
+    bits = 0
     for piece in pieces:
-        found |= 1 << piece
-    return found
+        bits |= 1 << piece
+    return bits

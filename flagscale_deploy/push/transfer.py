@@ -52,7 +52,7 @@ class Transfer:
         schedule = self._schedule
         for name in self.progress:
             if name not in self._places:
-                schedule.mute(name)
+                schedule.mark_unreachable(name)
         while not schedule.done:
             for order in schedule.next(time.monotonic()):
                 self._carry_out(order)
@@ -67,7 +67,7 @@ class Transfer:
             if not by_us:
                 member.order({"cancel": order.piece})
             elif member.unfeed(order.piece):
-                self._schedule.failed(order.target, order.piece, "cancelled")
+                self._schedule.mark_failed(order.target, order.piece, "cancelled")
             return
         if order.origin == SOURCE:
             self.sent += self._sizes[order.piece]
@@ -92,12 +92,12 @@ class Transfer:
             progress.received, progress.moved_at = int(message["received"]), now
         elif "got" in message:
             progress.moved_at = now
-            self._schedule.got(name, int(message["got"]), now)
+            self._schedule.mark_received(name, int(message["got"]), now)
             if self._schedule.has_all(name):
                 text, took = format_size(progress.wanted), now - self._began
                 self._talk.say(Event(STAGE, "done", name, text, elapsed=took))
         elif "failed" in message:
-            cut_off = self._schedule.failed(name, int(message["failed"]), str(message["kind"]))
+            cut_off = self._schedule.mark_failed(name, int(message["failed"]), str(message["kind"]))
             if cut_off is not None:
                 self._go_another_way(name, cut_off, str(message["why"]))
         elif "broken" in message:
@@ -109,7 +109,7 @@ class Transfer:
         whom = other or self._talk.source
         if other == SOURCE and name not in self._fed and SOURCE not in self._talk.failed:
             self._fed.add(name)
-            self._schedule.mend(SOURCE, name)
+            self._schedule.mark_reachable(SOURCE, name)
         text = f"cannot get anything from {whom} ({address}:{port}: {why}); what it needs goes another way"
         self._talk.say(Event(STAGE, "note", name, text))
 
@@ -117,21 +117,21 @@ class Transfer:
         """Go on without those that failed, that stand still, and that nobody can serve."""
         now = time.monotonic()
         if SOURCE in self._talk.failed:
-            self._schedule.mute(SOURCE)
+            self._schedule.mark_unreachable(SOURCE)
         for name, progress in self.progress.items():
             if name in self._talk.failed:
-                self._schedule.lost(name)
+                self._schedule.mark_lost(name)
             elif not self._schedule.waiting(name):
                 progress.moved_at = now
             elif now - progress.moved_at > STALL_SECONDS:
                 problem = f"nothing came there for {STALL_SECONDS:g} s"
                 self._talk.fail(name, RemoteError(name, problem, "look at its disk and network, then push again"))
-                self._schedule.lost(name)
-        for name in self._schedule.stuck():
+                self._schedule.mark_lost(name)
+        for name in self._schedule.unservable():
             problem = "nobody is left who could send it what it misses"
             remedy = "push again; `check` tries the data network"
             self._talk.fail(name, RemoteError(name, problem, remedy))
-            self._schedule.lost(name)
+            self._schedule.mark_lost(name)
 
     def _show(self) -> None:
         """Say how far each host is: every second at first, less often in a long push."""

@@ -47,16 +47,16 @@ def simulate(
             if order.cancel:
                 left.pop(key, None)
                 starting = [each for each in starting if each[1] != key]
-                schedule.failed(order.target, order.piece, "cancelled")
+                schedule.mark_failed(order.target, order.piece, "cancelled")
             elif (order.origin, order.target) in unreachable:
-                schedule.failed(order.target, order.piece, "connect")
+                schedule.mark_failed(order.target, order.piece, "connect")
             else:
                 starting.append((now + delay, key))
                 result.sent += order.origin == SOURCE
         for began, key in [each for each in starting if each[0] <= now]:
             starting.remove((began, key))
             left[key] = 1.0
-        result.stuck = schedule.stuck()
+        result.stuck = schedule.unservable()
         if result.stuck and not left and not starting:
             break
         rates = _rates(left, lambda name: speeds.get(name, 1.0))
@@ -69,15 +69,15 @@ def simulate(
             if left[key] <= 1e-9:
                 del left[key]
                 result.moved += 1
-                schedule.got(key[0], key[1], now)
+                schedule.mark_received(key[0], key[1], now)
                 if schedule_has(schedule, key[0]):
                     result.ready.setdefault(key[0], now)
         for name in [each for each, at in dead.items() if at <= now]:
             del dead[name]
-            schedule.lost(name)
+            schedule.mark_lost(name)
             for key in [each for each in left if name in (each[0], each[2])]:
                 del left[key]
-                schedule.failed(key[0], key[1], "transfer")
+                schedule.mark_failed(key[0], key[1], "transfer")
             starting = [each for each in starting if name not in (each[1][0], each[1][2])]
     return result
 

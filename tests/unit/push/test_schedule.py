@@ -83,10 +83,10 @@ def test_a_late_transfer_is_given_up_where_another_has_the_piece_and_not_asked_f
     assert schedule.next(29.0) == []
     (given_up,) = schedule.next(31.0)
     assert (given_up.cancel, given_up.origin) == (True, order.origin)
-    assert schedule.failed("c", 0, "cancelled") is None
+    assert schedule.mark_failed("c", 0, "cancelled") is None
     (again,) = schedule.next(31.0)
     assert again.origin not in (order.origin, SOURCE)
-    schedule.got("c", 0, 32.0)
+    schedule.mark_received("c", 0, 32.0)
     assert schedule.done
 
 
@@ -94,25 +94,25 @@ def test_a_pair_that_cannot_connect_is_named_once() -> None:
     schedule = Schedule(4, {"a": range(4), "b": []})
     orders = schedule.next(0.0)
     assert {order.origin for order in orders} == {"a"}
-    named = [schedule.failed("b", order.piece, "connect") for order in orders]
+    named = [schedule.mark_failed("b", order.piece, "connect") for order in orders]
     assert named == [None, "a"] + [None] * (len(orders) - 2)
     assert {order.origin for order in schedule.next(1.0)} == {SOURCE}
 
 
 def test_without_the_source_hosts_still_share_what_they_have() -> None:
     schedule = Schedule(2, {"a": [0], "b": [1]})
-    schedule.mute(SOURCE)
+    schedule.mark_unreachable(SOURCE)
     orders = schedule.next(0.0)
     assert {(order.target, order.piece, order.origin) for order in orders} == {("a", 1, "b"), ("b", 0, "a")}
-    schedule.lost("b")
-    assert schedule.failed("a", 1, "transfer") is None
+    schedule.mark_lost("b")
+    assert schedule.mark_failed("a", 1, "transfer") is None
     assert schedule.next(1.0) == []
-    assert schedule.stuck() == ["a"]
+    assert schedule.unservable() == ["a"]
 
 
 def test_a_host_that_claims_what_it_was_not_sent_is_not_believed() -> None:
     schedule = Schedule(2, {"a": [], "b": []})
-    schedule.got("a", 1 << 40, 0.0)
-    schedule.got("a", 1, 0.0)
+    schedule.mark_received("a", 1 << 40, 0.0)
+    schedule.mark_received("a", 1, 0.0)
     assert not schedule.has_all("a")
     assert {order.origin for order in schedule.next(0.0)} == {SOURCE}
