@@ -6,7 +6,7 @@ from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.push import push as act
-from flagscale_deploy.push.arguments import parse_words
+from flagscale_deploy.push.arguments import parse_arguments
 from flagscale_deploy.push.report import PushReport
 from flagscale_deploy.transport.fleet import Fleet
 
@@ -28,11 +28,11 @@ def push(
     """
     inventory = {host.name: host for host in hosts_of(request.options.inventory, request.spec).hosts}
     targets = {host.name: host for host in request.inventory.hosts}
-    words = parse_words(source, dest, list(inventory))
+    arguments = parse_arguments(source, dest, list(inventory))
     hosts = dict(targets)
-    if words.host:
-        hosts.setdefault(words.host, inventory[words.host])
+    if arguments.host:
+        hosts.setdefault(arguments.host, inventory[arguments.host])
     options = request.options
     timeout = request.timeouts.connect
     with Fleet(hosts.values(), forks=options.forks, connect_timeout=timeout, connect=options.connect) as fleet:
-        return act.push(fleet, words, list(targets), act.Choices(check, checksum, copy_links), say)
+        return act.push(fleet, arguments, list(targets), act.Choices(check, checksum, copy_links), say)

@@ -1,4 +1,4 @@
-"""SRC and DEST as a user writes them."""
+"""Parse SRC and DEST of `push`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flagscale_deploy.support.suggest import suggest
 
 
 @dataclass(frozen=True)
-class Words:
-    """From where to where: `host` is "" for this machine; `path` is there, `dest` on every host."""
+class PushArguments:
+    """Where to push from and to: `path` on `host` ("" is this machine), and `dest` on every host."""
 
     host: str
     path: str
@@ -23,16 +23,16 @@ class Words:
     def __str__(self) -> str:
         return f"{self.host}:{self.path}" if self.host else self.path
 
-    def is_where_it_is(self, host: str) -> bool:
-        """Whether a host has the source itself at DEST."""
+    def is_source(self, host: str) -> bool:
+        """Return whether DEST on a host is the source itself."""
         return self.host == host and posixpath.normpath(self.path) == posixpath.normpath(self.dest)
 
 
-def parse_words(source: str, dest: str, hosts: Sequence[str]) -> Words:
-    """Understand SRC, a path here or HOST:PATH, and DEST, a path on every host.
+def parse_arguments(source: str, dest: str, hosts: Sequence[str]) -> PushArguments:
+    """Parse SRC, a path here or HOST:PATH, and DEST, a path on every host.
 
-    What is there as a path counts as one, whatever it looks like; so does what has a slash before its first colon.
-    Raises InputError for a host that is not in the inventory, and for a DEST that must not be written to.
+    SRC is a path here if it exists, or has a slash before its first colon. Raises InputError for a host that is not in
+    the inventory, and for a DEST that must not be written to.
     """
     host = next((name for name in sorted(hosts, key=len, reverse=True) if source.startswith(f"{name}:")), "")
     name, colon, path = source.partition(":")
@@ -45,18 +45,18 @@ def parse_words(source: str, dest: str, hosts: Sequence[str]) -> Words:
         host, path = "", source
     if not path:
         raise InputError.at("SRC", f"{source!r} names no path", "as in gpu01:/models/qwen")
-    return Words(host, path, _checked(dest, source))
+    return PushArguments(host, path, _checked(dest, source))
 
 
 def _checked(dest: str, source: str) -> str:
-    """DEST, with the source's name where it ends in a slash and the source is a file; see `finished_dest`."""
+    """Return DEST if it may be written to. Raises InputError."""
     if "\0" in dest or not dest.startswith(("/", "~/")):
-        where = f"write {dest!r} from the root on, or from ~/" if dest not in ("", "~") else "as in /models/qwen"
-        raise InputError.at("DEST", f"{dest!r} is not a path that is the same on every host", where)
+        remedy = "use an absolute path, or one from ~/" if dest not in ("", "~") else "as in /models/qwen"
+        raise InputError.at("DEST", f"{dest!r} is not a path that is the same on every host", remedy)
     normal = posixpath.normpath(dest)
-    why = refused("/" + normal.lstrip("/") if normal.startswith("/") else normal)
-    if why or normal == "~":
-        raise InputError.at("DEST", why or "~ is not a directory for one model", f"as in /models/{_name(source)}")
+    problem = refused("/" + normal.lstrip("/") if normal.startswith("/") else normal)
+    if problem or normal == "~":
+        raise InputError.at("DEST", problem or "~ is not a directory for one model", f"as in /models/{_name(source)}")
     return dest
 
 
@@ -65,5 +65,5 @@ def _name(path: str) -> str:
 
 
 def dest_of_file(dest: str, name: str) -> str:
-    """Where a single file goes: into DEST where that ends in a slash, else DEST is its path."""
+    """Return the path of a single file: in DEST if that ends in a slash, else DEST itself."""
     return posixpath.join(dest, name) if dest.endswith("/") else dest

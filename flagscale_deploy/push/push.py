@@ -16,7 +16,7 @@ from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, Re
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.network import plan_networks
-from flagscale_deploy.push.arguments import Words, dest_of_file
+from flagscale_deploy.push.arguments import PushArguments, dest_of_file
 from flagscale_deploy.push.members import Inbox, Member, Read
 from flagscale_deploy.push.report import Differences, HostReport, PushReport
 from flagscale_deploy.push.schedule import SOURCE
@@ -42,7 +42,7 @@ class Choices:
 
 
 def push(
-    fleet: Fleet, words: Words, targets: Sequence[str], choices: Choices = Choices(), say: Sink = silent
+    fleet: Fleet, words: PushArguments, targets: Sequence[str], choices: Choices = Choices(), say: Sink = silent
 ) -> PushReport:
     """Make DEST on every target what the source is. `fleet` has them, and the source's host if it is on one.
 
@@ -54,9 +54,9 @@ def push(
 
 
 class _Push:
-    def __init__(self, fleet: Fleet, words: Words, targets: Sequence[str], choices: Choices, say: Sink) -> None:
+    def __init__(self, fleet: Fleet, words: PushArguments, targets: Sequence[str], choices: Choices, say: Sink) -> None:
         self._fleet, self._words, self._choices, self._say = fleet, words, choices, say
-        self._targets = [name for name in targets if not words.is_where_it_is(name)]
+        self._targets = [name for name in targets if not words.is_source(name)]
         self._dest = words.dest
         self._began = time.monotonic()
         self._inbox = Inbox()

@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
 
 from flagscale_deploy.remote.handshake import authenticate, family, receive
-from flagscale_deploy.remote.push.hashes import Told
+from flagscale_deploy.remote.push.hashes import Progress
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST
@@ -32,7 +32,7 @@ class Fetcher:
     "cancelled"}; what this host itself is at fault for is said by `broken`.
     """
 
-    def __init__(self, store: Store, token: bytes, say: Say, broken: Callable[[str], None], received: Told) -> None:
+    def __init__(self, store: Store, token: bytes, say: Say, broken: Callable[[str], None], received: Progress) -> None:
         self._store, self._token, self._say, self._broken, self._received = store, token, say, broken, received
         self._orders: queue.Queue[Dict[str, Any]] = queue.Queue()
         self._idle: Dict[Place, List[socket.socket]] = {}

@@ -1,4 +1,4 @@
-"""Hashes of blocks: read by several threads, holes not at all, and kept for as long as a file stays the same."""
+"""Compute hashes of blocks in several threads, holes unread, and cache them for as long as a file stays the same."""
 
 from __future__ import annotations
 
@@ -21,52 +21,53 @@ SIZE = 32
 """Bytes of a SHA-256."""
 THREADS = 8
 Open = Callable[[int], int]
-"""Opens the file of this number; whoever asks closes it. Raises OSError."""
-Told = Callable[[int], None]
+"""Return a descriptor of the file with this number, for the caller to close. Raises OSError."""
+Progress = Callable[[int], None]
+"""Take the number of bytes that have been read since the last call."""
 
 
 def silent(_count: int) -> None:
-    """For those who don't want to be told."""
+    """Ignore progress."""
 
 
 def to_text(digests: bytes) -> str:
-    """Hashes of a file, one after the other, as JSON can carry them."""
+    """Return the hashes of a file as text for JSON."""
     return base64.b64encode(digests).decode()
 
 
 def from_text(text: str) -> bytes:
-    """The hashes that such a text stands for."""
+    """Return the hashes that such a text stands for."""
     return base64.b64decode(text)
 
 
 @functools.lru_cache(maxsize=None)
 def of_zeros(length: int) -> bytes:
-    """The hash of so many zero bytes."""
-    found, zeros = hashlib.sha256(), bytes(READ)
+    """Return the hash of so many zero bytes."""
+    hasher, zeros = hashlib.sha256(), bytes(READ)
     for at in range(0, length, READ):
-        found.update(memoryview(zeros)[: min(READ, length - at)])
-    return found.digest()
+        hasher.update(memoryview(zeros)[: min(READ, length - at)])
+    return hasher.digest()
 
 
-def of_span(descriptor: int, offset: int, length: int, told: Told = silent) -> bytes:
-    """The hash of a part of a file; `told` hears of the bytes that were read. Raises EOFError where it ends before."""
+def of_span(descriptor: int, offset: int, length: int, progress: Progress = silent) -> bytes:
+    """Return the hash of a part of a file. Raises EOFError if the file ends before."""
     if is_hole(descriptor, offset, length):
-        told(length)
+        progress(length)
         return of_zeros(length)
-    found, buffer = hashlib.sha256(), memoryview(bytearray(min(READ, length)))
+    hasher, buffer = hashlib.sha256(), memoryview(bytearray(min(READ, length)))
     end = offset + length
     while offset < end:
         count = os.preadv(descriptor, [buffer[: end - offset]], offset)
         if not count:
             raise EOFError("it became shorter while it was read")
-        found.update(buffer[:count])
-        told(count)
+        hasher.update(buffer[:count])
+        progress(count)
         offset += count
-    return found.digest()
+    return hasher.digest()
 
 
 def is_hole(descriptor: int, offset: int, length: int) -> bool:
-    """Whether nothing was ever written to a part of a file: it reads as zeros, and takes no space."""
+    """Return whether a part of a file was never written: it reads as zeros, and takes no space."""
     if os.fstat(descriptor).st_size < offset + length:
         return False
     try:
@@ -75,27 +76,27 @@ def is_hole(descriptor: int, offset: int, length: int) -> bool:
         return error.errno == errno.ENXIO  # there is no data up to the end of the file
 
 
-def of_files(open_file: Open, sizes: Sequence[Tuple[int, int]], told: Told = silent) -> Dict[int, bytes]:
-    """The hashes of files (number, size), of all their blocks one after the other. Raises OSError, EOFError."""
+def of_files(open_file: Open, sizes: Sequence[Tuple[int, int]], progress: Progress = silent) -> Dict[int, bytes]:
+    """Return the hashes of all blocks of files (number, size), by the file's number. Raises OSError, EOFError."""
 
     def work(span: Span) -> bytes:
         descriptor = open_file(span.file)
         try:
-            return of_span(descriptor, span.offset, span.length, told)
+            return of_span(descriptor, span.offset, span.length, progress)
         finally:
             os.close(descriptor)
 
-    found = {file: bytearray() for file, _ in sizes}
+    digests = {file: bytearray() for file, _ in sizes}
     spans: List[Span] = []
     for file, size in sizes:
         if _is_empty(open_file(file), size):
-            found[file] += b"".join(of_zeros(span.length) for span in blocks(file, size))
+            digests[file] += b"".join(of_zeros(span.length) for span in blocks(file, size))
         else:
             spans += blocks(file, size)
     with ThreadPoolExecutor(max(1, min(THREADS, _usable_cpus()))) as pool:
         for span, digest in zip(spans, pool.map(work, spans)):
-            found[span.file] += digest
-    return {file: bytes(digests) for file, digests in found.items()}
+            digests[span.file] += digest
+    return {file: bytes(joined) for file, joined in digests.items()}
 
 
 def _usable_cpus() -> int:
@@ -104,47 +105,48 @@ def _usable_cpus() -> int:
 
 
 def _is_empty(descriptor: int, size: int) -> bool:
-    """Whether a file is one hole: one that was only just made, say, for what is to come."""
+    """Return whether a file is a single hole, such as one that was just made for what is to come."""
     try:
         return is_hole(descriptor, 0, size)
     finally:
         os.close(descriptor)
 
 
-class Memory:
-    """Hashes of the files of one tree, in ~/.cache/flagscale-deploy/push; `key` names host and directory.
+class HashCache:
+    """The hashes of the files of one tree, in ~/.cache/flagscale-deploy/push; `key` names host and directory.
 
-    A file is the same while size, times of change (both kinds) and inode are. What can't be kept is computed again.
+    A file is the same while its size, its times of change (both kinds) and its inode are. A hash that cannot be cached
+    is computed again.
     """
 
     def __init__(self, key: str) -> None:
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".json"
         self._path = Path(os.path.expanduser("~"), ".cache", "flagscale-deploy", "push", name)
-        self._known: Dict[str, List[object]] = {}
+        self._entries: Dict[str, List[object]] = {}
         with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self._path.read_text())
-            if isinstance(known, dict):
-                self._known = known
+            entries = json.loads(self._path.read_text())
+            if isinstance(entries, dict):
+                self._entries = entries
 
-    def get(self, path: str, found: os.stat_result) -> Optional[bytes]:
-        """The hashes of a file, if it is still the one that they were computed from."""
-        known = self._known.get(path)
-        if not isinstance(known, list) or known[:-1] != _identity(found):
+    def get(self, path: str, status: os.stat_result) -> Optional[bytes]:
+        """Return the hashes of a file, None if it has changed since."""
+        entry = self._entries.get(path)
+        if not isinstance(entry, list) or entry[:-1] != _identity(status):
             return None
-        digests = from_text(str(known[-1]))
-        return digests if len(digests) == SIZE * len(blocks(0, found.st_size)) else None
+        digests = from_text(str(entry[-1]))
+        return digests if len(digests) == SIZE * len(blocks(0, status.st_size)) else None
 
-    def put(self, path: str, found: os.stat_result, digests: bytes) -> None:
-        """Remember a file's hashes."""
-        self._known[path] = [*_identity(found), to_text(digests)]
+    def put(self, path: str, status: os.stat_result, digests: bytes) -> None:
+        """Add a file's hashes."""
+        self._entries[path] = [*_identity(status), to_text(digests)]
 
     def save(self, paths: Sequence[str]) -> None:
-        """Keep what is known of these files, and of no others."""
-        kept = {path: self._known[path] for path in paths if path in self._known}
+        """Write the cache to disk with the hashes of these files only."""
+        kept = {path: self._entries[path] for path in paths if path in self._entries}
         with contextlib.suppress(OSError):
             files.make_private_directory(self._path.parent)
             files.write_atomically(self._path, json.dumps(kept))
 
 
-def _identity(found: os.stat_result) -> List[object]:
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+def _identity(status: os.stat_result) -> List[object]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -1,4 +1,4 @@
-"""Pieces on their way in: written where they belong as they come, and believed when their hashes are right."""
+"""Receive pieces: write their bytes to disk as they come, and accept them if their hashes are right."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flagscale_deploy.remote.push.tree import bytes_of
 
 
 class CorruptError(Exception):
-    """What came is not what the push is about."""
+    """The bytes received are not those of the piece."""
 
 
 class Intake:
-    """One piece. Bytes are given to it in their order; memory does not grow with them."""
+    """One piece that is received. It takes bytes in their order, and does not keep them in memory."""
 
     def __init__(self, store: Store, number: int) -> None:
         self._store, self.number = store, number
@@ -33,10 +33,10 @@ class Intake:
         self.close()
 
     def take(self, data: memoryview) -> None:
-        """The next bytes. Raises CorruptError for wrong ones or too many, OSError where they can't be written."""
+        """Write the next bytes. Raises CorruptError for wrong ones or too many, OSError if they cannot be written."""
         while data:
             if not self._spans:
-                raise CorruptError("more came than the piece has")
+                raise CorruptError("the piece has more bytes than it should")
             part = data[: self._left]
             self._hash.update(part)
             self._write(part)
@@ -47,13 +47,13 @@ class Intake:
                 self._next()
 
     def end(self) -> None:
-        """All of it should have come. Raises CorruptError where it has not, OSError where it can't be kept."""
+        """Accept the piece. Raises CorruptError if bytes are missing, OSError if it cannot be stored."""
         if self._spans:
-            raise CorruptError("less came than the piece has")
+            raise CorruptError("the piece has fewer bytes than it should")
         self._store.got(self.number)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -69,7 +69,7 @@ class Intake:
         span = self._spans.pop(0)
         self.close()
         if self._hash.digest() != self._store.digest(span.file, span.offset):
-            raise CorruptError("a block has another hash than it should")
+            raise CorruptError("a block has the wrong hash")
         if self._spans:
             self._left = self._spans[0].length
             self._hash = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Where a tree may be put, and ways to its files that no symbolic link leads astray."""
+"""Decide where a tree may be put, and open its files without following symbolic links."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ SYSTEM = (
 )  # fmt: skip
 """Directories that belong to more than a model."""
 WITHIN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
-"""And those where nothing of a model has its place."""
+"""Directories with no place for a model anywhere below them, except for those in `EXCEPT`."""
 EXCEPT = ("/usr/local/", "/usr/share/", "/dev/shm/")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def refused(dest: str, home: str = "") -> str:
-    """Why a tree must not be put there, "" if it may; `dest` is absolute and normal."""
+    """Return why a tree must not be put there, "" if it may; `dest` is absolute and normal."""
     if dest in SYSTEM or dest == home:
         return "%s is not a directory for one model; give one below it" % dest
-    if dest.startswith(tuple(each + "/" for each in WITHIN)) and not dest.startswith(EXCEPT):
+    if dest.startswith(tuple(directory + "/" for directory in WITHIN)) and not dest.startswith(EXCEPT):
         return "%s belongs to the system" % dest
     return ""
 
 
 def root_of(dest: str, single: bool) -> Tuple[bytes, str]:
-    """The real directory that entries go below, and why they must not go there ("" if they may).
+    """Return the real directory for the entries, and why they must not go there ("" if they may).
 
-    `dest` is as the user wrote it; of a single file its parent is the directory.
+    `dest` is as the user wrote it; for a single file, the directory is its parent.
     """
     home = os.path.realpath(os.path.expanduser("~"))
     real = os.path.realpath(os.path.expanduser(dest))
@@ -42,30 +42,30 @@ def root_of(dest: str, single: bool) -> Tuple[bytes, str]:
 
 
 def make_directories(path: bytes, mode: int) -> List[bytes]:
-    """Make a directory and what is missing above it; those that were made, the outermost first. Raises OSError."""
+    """Make a directory and its missing parents; return those made, the outermost first. Raises OSError."""
     missing: List[bytes] = []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
-    for number, each in enumerate(reversed(missing), 1):
-        os.mkdir(each, mode if number == len(missing) else 0o755)
+    for number, directory in enumerate(reversed(missing), 1):
+        os.mkdir(directory, mode if number == len(missing) else 0o755)
     return missing[::-1]
 
 
 def free_bytes(path: bytes) -> int:
-    """The space that we may use in the file system of a path, which need not be there yet."""
+    """Return the space that we may use in the file system of a path, which need not exist yet."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 @contextlib.contextmanager
 def parent_of(root: int, path: bytes, make: bool = False) -> Iterator[Tuple[int, bytes]]:
-    """A descriptor of the directory that a path lies in, and its last part. No link below `root` is followed.
+    """Yield a descriptor of a path's directory, and the path's last part. No link below `root` is followed.
 
-    With `make`, directories that are missing are made; a link that stands where one belongs is replaced, as rsync
-    does. Raises OSError.
+    With `make`, missing directories are made; a link in the place of a directory is replaced, as rsync does. Raises
+    OSError.
     """
     *above, name = path.split(b"/")
     at = os.dup(root)
@@ -82,13 +82,13 @@ def parent_of(root: int, path: bytes, make: bool = False) -> Iterator[Tuple[int,
 
 
 def open_below(root: int, path: bytes, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a file. Raises OSError, also where a link stands in its way."""
+    """Return a descriptor of a file. Raises OSError, also if a link is in the way."""
     with parent_of(root, path) as (at, name):
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
 
 
 def make_directory(root: int, path: bytes) -> None:
-    """Have a directory there. Raises OSError."""
+    """Make a directory below `root` unless it exists. Raises OSError."""
     with parent_of(root, path, make=True) as (at, name):
         _make(at, name)
 

@@ -15,7 +15,7 @@ import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from flagscale_deploy.remote.push import hashes
-from flagscale_deploy.remote.push.hashes import SIZE, Memory, Told
+from flagscale_deploy.remote.push.hashes import SIZE, HashCache, Progress
 from flagscale_deploy.remote.push.place import (
     DIRECTORY,
     free_bytes,
@@ -45,13 +45,13 @@ class Store:
         """Files that stand under their names, with the right content."""
         self._blocks_left: Dict[int, int] = {}
         alone = self.files[0]["path"] if tree["single"] else ""
-        self._memory = Memory("%s:%s:%s" % (host, os.fsdecode(root), alone))
+        self._memory = HashCache("%s:%s:%s" % (host, os.fsdecode(root), alone))
         self._found: Dict[int, Tuple[os.stat_result, bytes]] = {}
         self._lock = threading.Lock()
         self._root, self._staging = -1, -1
         self._made: List[bytes] = []
 
-    def look(self, checksum: bool, told: Told) -> None:
+    def look(self, checksum: bool, progress: Progress) -> None:
         """Hash the files that are there and as long as they should be; with `checksum`, also those hashed before."""
         if not os.path.isdir(self.root):
             return
@@ -66,7 +66,7 @@ class Store:
                 unknown[number] = found
             else:
                 self._found[number] = found, known
-        hashed = hashes.of_files(self._open_named, [(each, unknown[each].st_size) for each in unknown], told)
+        hashed = hashes.of_files(self._open_named, [(each, unknown[each].st_size) for each in unknown], progress)
         for number, digests in hashed.items():
             found = unknown[number]
             self._found[number] = found, digests
@@ -98,7 +98,7 @@ class Store:
             "blocked": [entry["path"] for entry in self.files + self._others if is_blocked(self._root, entry)],
         }
 
-    def prepare(self, told: Told) -> None:
+    def prepare(self, progress: Progress) -> None:
         """Make room for what is missing, and find what an earlier push has left of it. Raises OSError.
 
         BlockingIOError where another push writes there.
@@ -121,7 +121,7 @@ class Store:
                 os.ftruncate(descriptor, self.files[number]["size"])
             finally:
                 os.close(descriptor)
-        self._resume(wanted, told)
+        self._resume(wanted, progress)
 
     def needed(self) -> int:
         """Bytes that the missing pieces will take."""
@@ -197,10 +197,10 @@ class Store:
             for each in reversed(self._made):
                 os.rmdir(each)
 
-    def _resume(self, wanted: Sequence[int], told: Told) -> None:
+    def _resume(self, wanted: Sequence[int], progress: Progress) -> None:
         """Which blocks are in the files that are not whole; one that was never written is a hole, and not read."""
         sizes = [(number, self.files[number]["size"]) for number in wanted]
-        there = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, told)
+        there = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, progress)
         right: Set[Tuple[int, int]] = set()
         for number, mine in there.items():
             spans = blocks(number, self.files[number]["size"])

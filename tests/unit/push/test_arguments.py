@@ -9,30 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.push.arguments import dest_of_file, parse_words
+from flagscale_deploy.push.arguments import dest_of_file, parse_arguments
 from flagscale_deploy.remote.push.place import refused, root_of
 
 HOSTS = ["gpu01", "gpu02", "10.0.0.1", "rack:gpu01"]
 
 
 def test_a_host_and_a_path() -> None:
-    words = parse_words("gpu01:/models/x", "/models/x", HOSTS)
+    words = parse_arguments("gpu01:/models/x", "/models/x", HOSTS)
     assert (words.host, words.path, words.dest) == ("gpu01", "/models/x", "/models/x")
-    assert words.is_where_it_is("gpu01")
-    assert not words.is_where_it_is("gpu02")
-    assert parse_words("rack:gpu01:~/x", "~/x", HOSTS).host == "rack:gpu01"
+    assert words.is_source("gpu01")
+    assert not words.is_source("gpu02")
+    assert parse_arguments("rack:gpu01:~/x", "~/x", HOSTS).host == "rack:gpu01"
 
 
 def test_a_path_here_may_hold_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpu01:x").touch()
     for path in ("gpu01:x", "./gpu09:y", "/models/a:b", "models"):
-        assert parse_words(path, "/models/x", HOSTS).host == ""
+        assert parse_arguments(path, "/models/x", HOSTS).host == ""
 
 
 def test_an_unknown_host_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no host 'gpu1'.*\n.*did you mean gpu01"):
-        parse_words("gpu1:/models/x", "/models/x", HOSTS)
+        parse_arguments("gpu1:/models/x", "/models/x", HOSTS)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_an_unknown_host_is_named_with_the_nearest() -> None:
 )  # fmt: skip
 def test_a_dest_that_is_no_place_for_a_model_is_refused_before_any_host_is_asked(dest: str) -> None:
     with pytest.raises(InputError, match="DEST"):
-        parse_words("models", dest, HOSTS)
+        parse_arguments("models", dest, HOSTS)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_dest_that_is_no_place_for_a_model_is_refused_before_any_host_is_asked
              "/dev/shm/x", "/var/lib/models", "/mnt/data"],
 )  # fmt: skip
 def test_a_dest_of_its_own_is_taken(dest: str) -> None:
-    assert parse_words("models", dest, HOSTS).dest == dest
+    assert parse_arguments("models", dest, HOSTS).dest == dest
 
 
 @given(st.sampled_from(["/etc", "/usr/lib", "/proc", "/boot"]), st.text("ab/.", max_size=8))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagscale_deploy.remote.push import hashes
-from flagscale_deploy.remote.push.hashes import Memory
+from flagscale_deploy.remote.push.hashes import HashCache
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.push.tree import (
     BLOCKS,
@@ -158,10 +158,10 @@ def test_hashes_are_kept_while_a_file_stays_the_same(tmp_path: Path, monkeypatch
 def test_a_memory_that_is_broken_is_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     found = os.stat(tmp_path)
-    memory = Memory("k")
+    memory = HashCache("k")
     memory.put("a", found, bytes(32))
     memory.save(["a"])
     (path,) = (tmp_path / ".cache/flagscale-deploy/push").iterdir()
     for text in ("", "[]", '{"a": 3}', '{"a": []}', '{"a": [1, 2, 3, 4, "!"]}'):
         path.write_text(text)
-        assert Memory("k").get("a", found) is None
+        assert HashCache("k").get("a", found) is None
