@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.run import LAUNCH, LaunchArguments, LaunchReply
 from flagscale_deploy.rendering.render import Templates
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import run
@@ -44,7 +45,7 @@ def main(path: str, *, more: bool, leaks: bool) -> int:
 
 def _launch(fleet: Fleet, host: Host, script: str, more: bool) -> list[str]:
     """Launch as `deploy/launch.py` does, except for Ray's temporary directory: these hosts share their /tmp."""
-    args = {
+    args: LaunchArguments = {
         "deployment": DEPLOYMENT,
         "host": host.name,
         "run_id": RUN,
@@ -56,11 +57,11 @@ def _launch(fleet: Fleet, host: Host, script: str, more: bool) -> list[str]:
         "timeout": 60,
         "session": f"{zlib.crc32(host.name.encode()):08x}",
     }
-    answer: dict[str, list[str]] = {}
+    answer: LaunchReply = {}
     connection = fleet.connection(host.name)
-    with Program(connection, "launch", args, timeout=300, cancelled=fleet.cancelled) as program:
+    with Program(connection, LAUNCH, args, timeout=300, cancelled=fleet.cancelled) as program:
         for message in program.messages():
-            answer |= message
+            answer = {**answer, **message}
     if more:
         log = f"~/.flagscale-deploy/{DEPLOYMENT}/{host.name}/logs/hello.log"
         return run(connection, f"cat {log}", timeout=60).stdout.decode().splitlines()

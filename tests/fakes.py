@@ -19,11 +19,17 @@ from typing import Any
 
 from flagscale_deploy.errors import ConnectError, RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.program import HostProgram
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport.base import Running, Source
 from flagscale_deploy.transport.fleet import Connect, Fleet
 
 SILENCE_SECONDS = 0.005
+
+
+def untyped(name: str) -> HostProgram[Any, Any, Any]:
+    """Return a host program by its name, to send it what the types of its messages don't allow."""
+    return HostProgram(name)
 
 
 class Stderr(bytes):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
@@ -13,6 +12,7 @@ from flagscale_deploy.deploy.probe import raise_failures
 from flagscale_deploy.deploy.stop import StopReport, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
+from flagscale_deploy.remote.messages.stop import CleanupReply
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 
@@ -46,7 +46,7 @@ def cleanup(
         return StopReport(report.hosts, removed, {name: tuple(reply["kept"]) for name, reply in replies.items()})
 
 
-def _remove(request: Request, fleet: Fleet, hosts: list[str], say: Sink) -> dict[str, HostError | dict[str, Any]]:
+def _remove(request: Request, fleet: Fleet, hosts: list[str], say: Sink) -> dict[str, CleanupReply | HostError]:
     """Remove what is left on hosts; on the head last, because the lock is removed with it."""
     head = request.inventory.head.name
     results = remove_leftovers(fleet, request.deployment, [name for name in hosts if name != head], say)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
@@ -16,6 +15,7 @@ from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
+from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCompletion
 from flagscale_deploy.support import shell
 from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
 from flagscale_deploy.transport.base import run as run_command
@@ -82,7 +82,7 @@ def follow(
         return log_files.read_logs(fleet, request.deployment, show, selection, follow=follow, tell=tell).files
 
 
-def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: Any) -> dict[str, Any]:
+def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: object) -> ChatCompletion:
     """Send a chat completion to the deployment's router, else to its instances in turn; return the first answer.
 
     The request is sent from the server's own host. So the port need not be reachable from here, and the API key stays
@@ -97,15 +97,20 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
             )
         problems: list[HostError] = []
         for server in current.entrances:
-            args: dict[str, Any] = {"deployment": request.deployment, "host": server.driver, "server": server.name}
-            args |= {"messages": list(messages), "parameters": parameters}
+            args: ChatArguments = {
+                "deployment": request.deployment,
+                "host": server.driver,
+                "server": server.name,
+                "messages": list(messages),
+                "parameters": parameters,
+            }
             try:
-                reply = call_program(fleet.connection(server.driver), "chat", args, timeout=CALL_SECONDS)
+                reply = call_program(fleet.connection(server.driver), CHAT, args, timeout=CALL_SECONDS)
             except HostError as error:
                 problems.append(error)
                 continue
             if "answer" in reply:
-                return dict(reply["answer"])
+                return reply["answer"]
             problem = f"{server.name}: {reply['problem']}"
             problems.append(RemoteError(server.driver, problem, "look at `status` and `logs`"))
         raise problems[0]

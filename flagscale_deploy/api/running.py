@@ -18,13 +18,14 @@ from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.reserve import lost, release, reserve
 from flagscale_deploy.deploy.run_folder import RunFolder, runs
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.errors import CheckError, InputError
+from flagscale_deploy.errors import CheckError, HostError, InputError
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.remote.messages.run import ReserveReply
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, failures
@@ -194,7 +195,9 @@ def _plan_and_reserve(
     raise CheckError(faults)
 
 
-def _reserve(request: Request, fleet: Fleet, plan: Plan, facts: Mapping[str, Facts]) -> dict[str, Any]:
+def _reserve(
+    request: Request, fleet: Fleet, plan: Plan, facts: Mapping[str, Facts]
+) -> dict[str, ReserveReply | HostError]:
     """Reserve the plan's GPUs and ports and return the hosts' replies; release them all where that is interrupted."""
     secret = request.serve.secret_env
     names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in plan.hosts}
@@ -216,7 +219,7 @@ def _bring_up(request: Request, run: Run, facts: Mapping[str, Facts], keep: bool
         raise
 
 
-def _write_report(folder: RunFolder, content: Mapping[str, Any], say: Sink) -> None:
+def _write_report(folder: RunFolder, content: Mapping[str, object], say: Sink) -> None:
     """Write report.json; only note a failure (a full disk, for instance), which does not change the run's result."""
     try:
         folder.write_json("report.json", content)

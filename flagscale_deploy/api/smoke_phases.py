@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy import api
 from flagscale_deploy.api.cases import Case
@@ -18,6 +17,7 @@ from flagscale_deploy.deploy.stop import StopReport
 from flagscale_deploy.deploy.stop import describe as describe_stop
 from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import answers, failures
@@ -49,7 +49,7 @@ class Smoke:
         """Return whether no phase failed."""
         return self.exit_code == 0
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Return what `smoke --json` prints."""
         return {
             "schema": 1,
@@ -207,7 +207,7 @@ class Phases:
         return cases
 
 
-def _completion(answer: Mapping[str, Any]) -> tuple[str, int]:
+def _completion(answer: ChatCompletion) -> tuple[str, int]:
     """Return text and number of tokens of a chat completion. Raises DeployError for anything else."""
     try:
         return str(answer["choices"][0]["message"]["content"] or ""), int(answer["usage"]["completion_tokens"])

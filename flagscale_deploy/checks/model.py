@@ -11,7 +11,7 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.remote.network_test.connect import ConnectFailure
+from flagscale_deploy.remote.messages.check import ConnectFailure
 
 State = Literal["failed", "warning", "passed", "skipped"]
 """failed: it would break the deployment. warning: it costs time or causes trouble later, but never prevents a run."""

@@ -129,7 +129,7 @@ def switched_on(model: ModelSpec, flag: str) -> bool:
     return flag in model.action_args or value in ("true", "yes", "on")
 
 
-def _loaded_share(config: Mapping[str, Any], model: ModelSpec) -> float:
+def _loaded_share(config: Mapping[str, object], model: ModelSpec) -> float:
     """Return the share of the files' size that arrives on GPUs: 32-bit weights become 16-bit, or are quantized."""
     quantization = model.engine_args.get("quantization")
     if isinstance(config.get("quantization_config"), Mapping):
@@ -139,7 +139,7 @@ def _loaded_share(config: Mapping[str, Any], model: ModelSpec) -> float:
     return share * (QUANTIZED.get(str(quantization), 0.25) if quantization else 1.0)
 
 
-def _token_bytes(config: Mapping[str, Any], model: ModelSpec) -> float:
+def _token_bytes(config: Mapping[str, object], model: ModelSpec) -> float:
     """Return the KV cache of one token on one GPU, in bytes; 0 if the configuration doesn't tell it."""
     text = text_config(config)
     depth, many, keys = _full_layers(config), heads(config), kv_heads(config)
@@ -158,7 +158,7 @@ def _token_bytes(config: Mapping[str, Any], model: ModelSpec) -> float:
     return 2 * per_stage * max(1, keys // tensor) * head * width / share
 
 
-def _full_layers(config: Mapping[str, Any]) -> int | None:
+def _full_layers(config: Mapping[str, object]) -> int | None:
     """Return the number of layers that keep every token; None if unknown."""
     text = text_config(config)
     kinds = text.get("layer_types")
@@ -170,7 +170,7 @@ def _full_layers(config: Mapping[str, Any]) -> int | None:
     return None if windowed or partly else layers(config)
 
 
-def _cache_width(config: Mapping[str, Any], model: ModelSpec) -> int:
+def _cache_width(config: Mapping[str, object], model: ModelSpec) -> int:
     dtype = str(model.engine_args.get("kv-cache-dtype") or "auto")
     quantization = config.get("quantization_config")
     stored = isinstance(quantization, Mapping) and quantization.get("kv_cache_scheme")

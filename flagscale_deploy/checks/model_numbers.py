@@ -19,18 +19,18 @@ _UNSCALED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "dee
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Mapping[str, object]) -> Mapping[str, object]:
     """Return the text part of a multimodal model's configuration, else the configuration itself."""
-    part: Mapping[str, Any] = config
+    part: Mapping[str, object] = config
     for _ in range(3):
-        inner = next((part[key] for key in _NESTED if isinstance(part.get(key), Mapping)), None)
+        inner = next((nested for key in _NESTED if isinstance(nested := part.get(key), Mapping)), None)
         if inner is None or whole(part, "num_attention_heads") is not None:
             break
         part = inner
     return part
 
 
-def whole(config: Mapping[str, Any], *keys: str) -> int | None:
+def whole(config: Mapping[str, object], *keys: str) -> int | None:
     """Return the first positive whole number among some keys; None if there is none."""
     for key in keys:
         value = config.get(key)
@@ -41,23 +41,23 @@ def whole(config: Mapping[str, Any], *keys: str) -> int | None:
     return None
 
 
-def heads(config: Mapping[str, Any]) -> int | None:
+def heads(config: Mapping[str, object]) -> int | None:
     """Return the number of attention heads."""
     return whole(text_config(config), "num_attention_heads", "n_head", "n_heads")
 
 
-def kv_heads(config: Mapping[str, Any]) -> int | None:
+def kv_heads(config: Mapping[str, object]) -> int | None:
     """Return the number of key-value heads; without it, that of attention heads."""
     names = ("n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups")
     return whole(text_config(config), *names) or heads(config)
 
 
-def layers(config: Mapping[str, Any]) -> int | None:
+def layers(config: Mapping[str, object]) -> int | None:
     """Return the number of hidden layers."""
     return whole(text_config(config), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
-def longest(config: Mapping[str, Any]) -> tuple[int, str] | None:
+def longest(config: Mapping[str, object]) -> tuple[int, str] | None:
     """Return the most tokens that a model has positions for, and the key that says so; None if no key does.
 
     As in vLLM, it is the smallest of the keys, times the factor of some kinds of RoPE scaling. A larger
@@ -94,7 +94,7 @@ def tokens(value: Any) -> int | None:
     return int(number) if 0 < number < LARGEST else None
 
 
-def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
+def _rope(text: Mapping[str, object]) -> Mapping[str, object]:
     """Return RoPE's parameters: `rope_parameters` since Transformers 5, `rope_scaling` before."""
     candidates = [text.get(key) for key in ("rope_scaling", "rope_parameters")]
     return next((parameters for parameters in candidates if isinstance(parameters, Mapping)), {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from flagscale_deploy.checks.conditions import engines, model_of, on, passed
 from flagscale_deploy.checks.model import Check, Finding, Scene
@@ -146,7 +145,7 @@ def _divides(size: int, many: int | None, keys: int | None) -> bool:
     return keys is None or keys % size == 0 or size % keys == 0
 
 
-def _length(model: ModelSpec, config: Mapping[str, Any]) -> int | None:
+def _length(model: ModelSpec, config: Mapping[str, object]) -> int | None:
     """Return the tokens of one sequence, at most those that the model has positions for."""
     value, limit = model.engine_args.get("max-model-len"), longest(config)
     length = tokens(value)
@@ -155,7 +154,7 @@ def _length(model: ModelSpec, config: Mapping[str, Any]) -> int | None:
     return min(length, limit[0]) if limit else length
 
 
-def _by_memory(config: Mapping[str, Any]) -> bool:
+def _by_memory(config: Mapping[str, object]) -> bool:
     """Return whether vLLM by default takes a shorter length than the longest (LongRoPE)."""
     return "longrope" in str(text_config(config).get("rope_scaling")) + str(text_config(config).get("rope_parameters"))
 

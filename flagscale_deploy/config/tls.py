@@ -49,7 +49,13 @@ def _read_sent(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
     if faults:
         return None, faults
     fields = tls_files.certificate(str(paths["certfile"]))
-    certificate = TlsFile(mode=0o600, **{**fields, "names": tuple(fields.get("names", ()))})
+    certificate = TlsFile(
+        mode=0o600,
+        expires=fields.get("expires"),
+        names=tuple(fields.get("names", ())),
+        self_signed=fields.get("self_signed", False),
+        hash=fields.get("hash", ""),
+    )
     alone = "cafile" not in paths and certificate.self_signed
     names = {**SENT, "cafile": SENT["certfile"]} if alone else SENT
     authority = paths["certfile"] if alone else paths.get("cafile")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy.config.program_files import program_config
 from flagscale_deploy.config.spec import ServeSpec
@@ -23,6 +22,7 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
@@ -121,15 +121,14 @@ def _traceback(run: Run) -> Path:
 def install_boot_entries(plan: Plan, fleet: Fleet, say: Sink) -> None:
     """Make every host start its part again after a reboot; note the hosts where that is not possible."""
     hosts = [name for name in plan.hosts if "boot.sh" in plan.scripts.get(name, {})]
-    args = {"deployment": plan.deployment}
     results = fleet.call(
-        "install_boot_entry",
-        lambda host: {**args, "host": host.name, "container": bool(host.container)},
+        INSTALL_BOOT_ENTRY,
+        lambda host: {"deployment": plan.deployment, "host": host.name, "container": bool(host.container)},
         timeout=60,
         hosts=hosts,
     )
     for name, result in results.items():
-        reply = {"why": result.problem} if isinstance(result, HostError) else result
+        reply: BootEntryReply = {"why": result.problem} if isinstance(result, HostError) else result
         if "by" in reply:
             say(Event("boot", "done", name, f"starts again after a reboot ({reply['by']})"))
         else:
@@ -186,7 +185,7 @@ def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:
     return None
 
 
-def failure_json(failure: Failure) -> dict[str, Any]:
+def failure_json(failure: Failure) -> dict[str, object]:
     """Return a failure as report.json and `--json` show it."""
     diagnosis = failure.diagnosis
     return {

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy.checks.model import Parsed
 from flagscale_deploy.config.spec import ServeSpec
@@ -20,6 +19,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.remote import engine
+from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParsedFlags, ParseFlagsArguments
 from flagscale_deploy.remote.system.files import make_private_directory, write_atomically
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
@@ -132,7 +132,7 @@ def _key(instance: InstancePlan, parser: str | None) -> str | None:
 def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:
     """Ask one host; each different line once. Raises HostError."""
     lines = list(dict.fromkeys(_line(each) for each in instances))
-    args = {
+    args: ParseFlagsArguments = {
         "venv": host.venv,
         "before_start": before_start(spec, host),
         "env": {name: value for name, value in instances[0].env.items() if name not in OF_ONE_INSTANCE},
@@ -141,14 +141,14 @@ def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[Instance
         "seconds": PARSE_SECONDS,
     }
     limit = PARSE_SECONDS + SLACK_SECONDS
-    result = call(fleet.connection(host.name), "parse_flags", args, timeout=limit, cancelled=fleet.cancelled)
+    result = call(fleet.connection(host.name), PARSE_FLAGS, args, timeout=limit, cancelled=fleet.cancelled)
     if "broken" in result:
         return dict.fromkeys(lines, Parsed(broken=result["broken"]))
     known = tuple(result["known"])
     return {line: _parsed(each, known) for line, each in zip(lines, result["parsed"], strict=True)}
 
 
-def _parsed(answer: Mapping[str, Any], known: tuple[str, ...]) -> Parsed:
+def _parsed(answer: ParsedFlags, known: tuple[str, ...]) -> Parsed:
     return Parsed(error=answer["error"], unknown=tuple(answer["unknown"]), known=known)
 
 

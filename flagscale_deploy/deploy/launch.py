@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from flagscale_deploy.config.spec import TlsSpec
 from flagscale_deploy.diagnosis.find import error_lines
@@ -20,6 +19,8 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
+from flagscale_deploy.remote.messages.record import Record
+from flagscale_deploy.remote.messages.run import LAUNCH, LaunchArguments, LaunchReply
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.deadline import Deadline
@@ -28,8 +29,6 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.remote_program import Program
 
 CONNECTION_SLACK_SECONDS = 15
-ANSWERED = {"pid", "start_ticks", "log", "exit_code", "tail"}
-"""What `launch` tells; whatever else comes, however much, is not kept."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def tls_files(tls: TlsSpec | None) -> dict[str, str]:
 def execute(
     plan: Plan,
     fleet: Fleet,
-    records: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, Record],
     private: Mapping[str, Mapping[str, str]],
     say: Sink,
 ) -> list[Started]:
@@ -146,7 +145,7 @@ def _launch(
     step: Step,
     plan: Plan,
     fleet: Fleet,
-    records: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, Record],
     private: Mapping[str, Mapping[str, str]],
 ) -> Started:
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
@@ -154,7 +153,7 @@ def _launch(
     if plan.restart.supervised or plan.restart.boot:
         files |= {f"supervisor/{name}": (text, "600") for name, text in library("supervise", "boot").items()}
     files |= {name: (text, "600") for name, text in private[step.host].items()}
-    args = {
+    args: LaunchArguments = {
         "deployment": plan.deployment,
         "host": step.host,
         "run_id": plan.run_id,
@@ -168,17 +167,19 @@ def _launch(
     }
     connection = fleet.connection(step.host)
     timeout = step.timeout + CONNECTION_SLACK_SECONDS
-    with Program(connection, "launch", args, timeout=timeout, cancelled=fleet.cancelled) as program:
-        answer: dict[str, Any] = {}
-        for message in program.messages():
-            answer |= {name: message[name] for name in ANSWERED & message.keys()}
-    if "exit_code" not in answer:
+    with Program(connection, LAUNCH, args, timeout=timeout, cancelled=fleet.cancelled) as program:
+        began: LaunchReply = {}
+        ended: LaunchReply = {}
+        for message in program.messages():  # whatever else comes, however much, is not kept
+            began = message if "pid" in message else began
+            ended = message if "exit_code" in message else ended
+    if "exit_code" not in ended:
         raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
-    code = answer["exit_code"]
-    if code not in (0, None) or (step.detached and code == 0 and not step.may_end):
+    code = ended["exit_code"]
+    if code is not None and (code != 0 or (step.detached and not step.may_end)):
         kind = EndedAtOnceError if step.detached else RemoteError
-        raise kind(step.host, _failure(step, code, answer.get("tail", [])))
-    return Started(step, answer["pid"], answer["start_ticks"], answer["log"])
+        raise kind(step.host, _failure(step, code, ended.get("tail", [])))
+    return Started(step, began["pid"], began["start_ticks"], began["log"])
 
 
 def _failure(step: Step, code: int, tail: list[str]) -> str:

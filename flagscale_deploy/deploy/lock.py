@@ -6,14 +6,24 @@ import getpass
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockedError, LockLostError, RemoteError
+from flagscale_deploy.remote.messages.stop import (
+    LOCK,
+    UNLOCK,
+    Displacement,
+    LockArguments,
+    LockHolder,
+    LockOrder,
+    LockReply,
+    UnlockArguments,
+)
 from flagscale_deploy.support.platform import uptime
-from flagscale_deploy.transport.fleet import Fleet, unfenced
+from flagscale_deploy.transport.fleet import Fleet, no_guard
 from flagscale_deploy.transport.remote_program import Program, call
 
 LOCK_WAIT_SECONDS = 3.0
@@ -29,7 +39,7 @@ def operator() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def said_of(holder: Mapping[str, Any]) -> str:
+def said_of(holder: LockHolder) -> str:
     """A holder in words: who is doing what, from where, since when."""
     come = f" (from {holder['from']})" if holder.get("from") else ""
     return (
@@ -44,18 +54,18 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
 
     Should it be lost meanwhile, every further act of the fleet raises LockLostError, and those under way end with it.
     """
-    args: dict[str, Any] = {
+    args: LockArguments = {
         "deployment": deployment,
         "host": head,
         "wait": wait,
         "beat": BEAT_SECONDS,
         "lease": LEASE_SECONDS,
+        "holder": _holder(what),
     }
-    args["holder"] = _holder(what)
     connection = fleet.connection(head)
     leaving = threading.Event()
     patience = wait + SLACK_SECONDS
-    with Program(connection, "lock", args, timeout=patience, cancelled=leaving, bounded=False) as program:
+    with Program(connection, LOCK, args, timeout=patience, cancelled=leaving, bounded=False) as program:
         answer = next(program.messages(), None)
         if answer is None:
             raise RemoteError(head, "the lock's program ended without an answer")
@@ -63,22 +73,22 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
             raise _refused(head, deployment, answer)
         lease = _Lease(fleet, head, deployment, program, leaving)
         keeper = threading.Thread(target=lease.keep, name="lock", daemon=True)
-        fleet.fence = lease.check
+        fleet.guard = lease.check
         keeper.start()
         try:
             yield
         finally:
-            fleet.fence = unfenced
+            fleet.guard = no_guard
             leaving.set()
             program.end_input()  # it lets go and ends, which is heard at once
             keeper.join()
 
 
-def _holder(what: str) -> dict[str, str]:
+def _holder(what: str) -> LockHolder:
     return {"who": operator(), "what": what, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
 
 
-def _refused(head: str, deployment: str, answer: Mapping[str, Any]) -> LockedError | RemoteError:
+def _refused(head: str, deployment: str, answer: LockReply) -> LockedError | RemoteError:
     if "problem" in answer:
         return RemoteError(
             head,
@@ -98,7 +108,14 @@ def _refused(head: str, deployment: str, answer: Mapping[str, Any]) -> LockedErr
 class _Lease:
     """A lock that is ours as long as the head and we hear each other."""
 
-    def __init__(self, fleet: Fleet, head: str, deployment: str, program: Program, leaving: threading.Event) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        head: str,
+        deployment: str,
+        program: Program[LockReply, LockOrder],
+        leaving: threading.Event,
+    ) -> None:
         self._fleet, self._head, self._deployment = fleet, head, deployment
         self._program, self._leaving = program, leaving
         self._lost: LockLostError | None = None
@@ -141,7 +158,7 @@ class _Lease:
         self._fleet.cancelled.set()
 
 
-def _displacement(by: Mapping[str, Any]) -> str:
+def _displacement(by: Displacement) -> str:
     if by.get("who"):
         return f"{by['who']} ended it with unlock, {by.get('since', 'just now')}"
     if by.get("silent"):
@@ -156,15 +173,20 @@ class Unlocked:
     deployment: str
     host: str
     state: Literal["free", "ended"]
-    holder: Mapping[str, Any]
+    holder: LockHolder
     silent: float | None = None
 
 
 def unlock(fleet: Fleet, head: str, deployment: str, *, force: bool) -> Unlocked:
     """End whoever holds the lock, if he is gone; with `force` also a living one. Raises LockedError where it stays."""
-    args: dict[str, Any] = {"deployment": deployment, "host": head, "force": force, "gone": SILENCE_SECONDS}
-    args["by"] = _holder("unlock")
-    answer = call(fleet.connection(head), "unlock", args, timeout=SLACK_SECONDS, cancelled=fleet.cancelled)
+    args: UnlockArguments = {
+        "deployment": deployment,
+        "host": head,
+        "force": force,
+        "gone": SILENCE_SECONDS,
+        "by": _holder("unlock"),
+    }
+    answer = call(fleet.connection(head), UNLOCK, args, timeout=SLACK_SECONDS, cancelled=fleet.cancelled)
     state, holder, silent = answer["state"], answer["holder"], answer.get("silent")
     if state in ("free", "ended"):
         return Unlocked(deployment, head, state, holder, silent)

@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.links import ALL_PAIRS, TOURNAMENT
@@ -18,6 +17,13 @@ from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
 from flagscale_deploy.plan.network import is_address, plan_networks
+from flagscale_deploy.remote.messages.check import (
+    NETWORK_TEST,
+    NetworkTestArguments,
+    NetworkTestOrder,
+    NetworkTestReply,
+    OpenedPort,
+)
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.remote_program import Program
 
@@ -107,7 +113,7 @@ class NetworkTest:
         self._fleet, self._hosts, self._ports = fleet, hosts, ports
         self._token = secrets.token_hex(32)
         self._timeout, self._stack = timeout, stack
-        self.programs: dict[str, Program] = {}
+        self.programs: dict[str, Program[NetworkTestReply, NetworkTestOrder]] = {}
 
     def connect(self, head: str) -> list[Link]:
         """Listen on all hosts, then connect from all hosts."""
@@ -132,7 +138,7 @@ class NetworkTest:
         """Return the links with bandwidth and latency, where both directions of a pair work."""
         good = {(link.source, link.target): link for link in links if link.ephemeral and not link.failure}
         names = [name for name in self._hosts if any(name in pair for pair in good)]
-        measured: dict[tuple[str, str], dict[str, Any]] = {}
+        measured: dict[tuple[str, str], NetworkTestReply] = {}
         for pairs in rounds(names):
             both = [(one, other) for one, other in pairs if (one, other) in good and (other, one) in good]
             for direction in (both, [(other, one) for one, other in both]):
@@ -154,9 +160,12 @@ class NetworkTest:
     def _listen(self, name: str) -> list[ListenPort]:
         """Start the program on a host; return its ports with their numbers, less those in use."""
         ports = [port for port in self._ports if port.host == name]
-        args = {"token": self._token, "ports": [{"address": port.address, "port": port.port} for port in ports]}
+        args: NetworkTestArguments = {
+            "token": self._token,
+            "ports": [{"address": port.address, "port": port.port} for port in ports],
+        }
         connection = self._fleet.connection(name)
-        program = Program(connection, "network_test", args, timeout=self._timeout, cancelled=self._fleet.cancelled)
+        program = Program(connection, NETWORK_TEST, args, timeout=self._timeout, cancelled=self._fleet.cancelled)
         self.programs[name] = self._stack.enter_context(program)
         replies = zip(ports, program.hear()["listening"], strict=True)
         return [_opened(port, reply) for port, reply in replies if not reply.get("taken")]
@@ -166,7 +175,7 @@ class NetworkTest:
         program.send({"try": [{"address": link.address, "port": link.port} for link in links]})
         return [replace(link, **tried) for link, tried in zip(links, program.hear()["tried"], strict=True)]
 
-    def _measure(self, link: Link) -> dict[str, Any]:
+    def _measure(self, link: Link) -> NetworkTestReply:
         program = self.programs[link.source]
         program.send({"measure": {"address": link.address, "port": link.port}})
         return program.hear()
@@ -177,15 +186,16 @@ class NetworkTest:
         return Link(name, other, address, 0, DATA, ephemeral=True, failure="not-tried", problem=problem)
 
 
-def _opened(port: ListenPort, reply: Mapping[str, Any]) -> ListenPort:
+def _opened(port: ListenPort, reply: OpenedPort) -> ListenPort:
     if "problem" in reply:
         return replace(port, problem=f"cannot listen on {port.address}: {reply['problem']}")
     return replace(port, port=reply["port"])
 
 
-def _measured(link: Link, measured: Mapping[tuple[str, str], Mapping[str, Any]]) -> Link:
+def _measured(link: Link, measured: Mapping[tuple[str, str], NetworkTestReply]) -> Link:
     """Return a link with its measurements. A host measures the bytes that it receives: B measures from A to B."""
-    there, back = measured.get((link.source, link.target), {}), measured.get((link.target, link.source), {})
+    none: NetworkTestReply = {}
+    there, back = measured.get((link.source, link.target), none), measured.get((link.target, link.source), none)
     return replace(link, bandwidth=back.get("bandwidth"), latency=there.get("latency"))
 
 

@@ -10,6 +10,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, HostsUnreachableError
 from flagscale_deploy.facts.model import TLS_FLAGS, Facts, Observation
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.probe import PROBE, ProbeArguments
 from flagscale_deploy.transport.fleet import Fleet, failures
 from flagscale_deploy.transport.remote_program import Program
 
@@ -28,7 +29,7 @@ def observe(
     def look(host: Host) -> Facts:
         env = {**(spec.env if spec else {}), **host.env}
         commands = before_start(spec, host) if spec else host.before_start
-        args = {
+        args: ProbeArguments = {
             "host": host.name,
             "venv": host.venv,
             "before_start": commands,
@@ -39,7 +40,7 @@ def observe(
         if spec is not None and spec.restart.boot:
             args["boot"] = "container" if host.container else "host"
         connection = fleet.connection(host.name)
-        with Program(connection, "probe", args, timeout=timeout, cancelled=fleet.cancelled) as program:
+        with Program(connection, PROBE, args, timeout=timeout, cancelled=fleet.cancelled) as program:
             facts = Facts.parse(program.last())
             return replace(facts, noise=program.noise, asked_at=clock())
 

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
@@ -20,6 +19,7 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import ROUTE, SERVE
+from flagscale_deploy.remote.messages.run import WATCH, WatchArguments, WatchReply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.remote_program import Program
@@ -112,7 +112,7 @@ class _Watch:
 
     def wait(self, fleet: Fleet) -> Ready:
         watch = Deadline(self.timeout)
-        args = {
+        args: WatchArguments = {
             "deployment": self.plan.deployment,
             "host": self.instance.driver,
             "pid": self.started.pid,
@@ -128,7 +128,7 @@ class _Watch:
             args["program"] = {"addresses": list(self._addresses)}
         connection = fleet.connection(self.instance.driver)
         limit = self.timeout + SLACK_SECONDS
-        with Program(connection, "watch", args, timeout=limit, cancelled=fleet.cancelled) as program:
+        with Program(connection, WATCH, args, timeout=limit, cancelled=fleet.cancelled) as program:
             for message in program.messages():
                 self._read([str(line)[:LONGEST_KEPT] for line in message.get("lines", ())])
                 if self.hopeless is not None:
@@ -153,7 +153,7 @@ class _Watch:
         program = isinstance(self.instance, InstancePlan) and is_program(self.instance)
         return self.instance.addresses if isinstance(self.instance, InstancePlan) and program else None
 
-    def _ready(self, message: Mapping[str, Any], watch: Deadline) -> Ready:
+    def _ready(self, message: WatchReply, watch: Deadline) -> Ready:
         """A program may answer on another host than its driver's."""
         endpoint, text = self.instance.endpoint, "ready"
         if self._addresses is not None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.remote.messages.record import Record, RecordedServer
 
 SCHEMA = 1
 
 
-def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> dict[str, Any]:
+def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> Record:
     """What a host is told: enough to look at the deployment and end it from any machine, and nothing secret."""
     seen = facts.get(host)
     return {
@@ -33,19 +33,19 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "instances": [
             {
                 **_server(each),
+                "hosts": list(each.hosts),
+                "gpus": {name: list(held) for name, held in each.gpus.items()},
                 "engine": each.engine,
                 "addresses": dict(each.addresses),
                 "replica": each.replica,
-                "hosts": list(each.hosts),
-                "gpus": {name: list(held) for name, held in each.gpus.items()},
             }
             for each in plan.instances
         ],
-        "routers": [{**_server(each), "hosts": [each.driver], "gpus": {}} for each in plan.routers],
+        "routers": [_server(each) for each in plan.routers],
     }
 
 
-def _server(server: Server) -> dict[str, Any]:
+def _server(server: Server) -> RecordedServer:
     """What `remote/programs/inspect.py` and `remote/programs/chat.py` have to know of a server to find and ask it."""
     return {
         "name": server.name,
@@ -57,6 +57,8 @@ def _server(server: Server) -> dict[str, Any]:
         "served_name": server.served_name,
         "script": server.script,
         "certificate": server.certificate,
+        "hosts": [server.driver],
+        "gpus": {},
     }
 
 

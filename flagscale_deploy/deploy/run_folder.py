@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.json_schema import plan_json
@@ -57,7 +56,7 @@ class RunFolder:
         self.write_json("plan.json", plan_json(plan))
         write_scripts(self.path / "scripts", plan.scripts)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Raises InputError where that is not possible."""
         text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
         try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
+
+from flagscale_deploy.remote.messages.record import RecordedServer
+from flagscale_deploy.remote.messages.status import InspectedRestarts, InspectReply
 
 InstanceState = Literal[
     "ready", "finished", "starting", "restarting", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
 ]
 
 
-def server_state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> tuple[InstanceState, str]:
+def server_state(instance: RecordedServer, answer: InspectReply | None) -> tuple[InstanceState, str]:
     """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
     before it has workers. Whoever was ready once (`ready_at`), and lives, hangs where no answer comes."""
     if answer is None:
@@ -39,7 +41,7 @@ def server_state(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) 
     return ("unwell" if has_been_ready else "starting"), said["why"]
 
 
-def _not_there(restarts: Mapping[str, Any]) -> tuple[InstanceState, str] | None:
+def _not_there(restarts: InspectedRestarts) -> tuple[InstanceState, str] | None:
     """A server that is not running, where its supervisor has something to say of it."""
     if restarts.get("state") == "gave up":
         return "gave up", str(restarts.get("why"))

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.remote.messages.run import Stillness
 
 Said = Literal["", "still", "dead still"]
 
@@ -63,7 +64,7 @@ class Stalls:
                 self._starts[name].line_at = self._clock()
         self._tell()
 
-    def seen(self, host: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    def seen(self, host: str, groups: Mapping[str, Stillness]) -> None:
         """What the processes of a host did, by script, as `remote/programs/watch_ranks.py` says it."""
         with self._lock:
             for name, start in self._starts.items():
@@ -78,7 +79,7 @@ class Stalls:
         with self._lock:
             self._starts.pop(name, None)
 
-    def _group(self, said: Mapping[str, Any]) -> Group:
+    def _group(self, said: Stillness) -> Group:
         now = self._clock()
         return Group(now - said["read"], now - said["used"], tuple(said["stopped"]))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.deploy.server_state import InstanceState, server_state
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.plan.model import entrances
+from flagscale_deploy.remote.messages.record import Record, RecordedServer, RecordedVersions
+from flagscale_deploy.remote.messages.run import RayNodesReply
+from flagscale_deploy.remote.messages.status import INSPECT, InspectedRestarts, InspectedServer, InspectReply
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
@@ -31,7 +34,7 @@ class HostStatus:
     processes: int = 0
     gpus: tuple[int, ...] = ()
     uptime: float | None = None
-    versions: Mapping[str, Any] | None = None
+    versions: RecordedVersions | None = None
     problem: str = ""
 
 
@@ -64,7 +67,7 @@ class InstanceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A deployment as it is. `ray` is what its head counts: {"nodes": {address: GPUs}, "missing": […]}, or None."""
+    """A deployment as it is. `ray` is what its head counts, or None."""
 
     deployment: str
     state: str
@@ -73,7 +76,7 @@ class Status:
     head: str | None
     operator: str | None
     started_at: float | None
-    ray: Mapping[str, Any] | None
+    ray: RayNodesReply | None
     hosts: tuple[HostStatus, ...]
     instances: tuple[InstanceStatus, ...]
     routers: tuple[InstanceStatus, ...] = ()
@@ -100,7 +103,7 @@ class Status:
         """0 when ready, finished or stopped, 3 when something is UNKNOWN, 1 otherwise."""
         return {"ready": 0, "finished": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """`status --json`."""
         return {"schema": SCHEMA, **asdict(self)}
 
@@ -108,30 +111,31 @@ class Status:
 def look(fleet: Fleet, deployment: str, *, ask: bool = True, now: float | None = None) -> Status:
     """Look at a deployment on all hosts. `ask` also asks every server for a token, and Ray for its nodes."""
     results = fleet.call(
-        "inspect", lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
+        INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
     )
     return summarize(deployment, results, time.time() if now is None else now)
 
 
-def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError], now: float) -> Status:
+def summarize(deployment: str, results: Mapping[str, InspectReply | HostError], now: float) -> Status:
     """The status that hosts' answers (of `remote/programs/inspect.py`) amount to."""
     found = answers(results)
     records = {name: answer["record"] for name, answer in found.items() if answer["record"]}
     newest = max(records.values(), key=_age, default=None)
     hosts = tuple(_host(name, result, now) for name, result in results.items())
+    record: Record = newest or {}
     instances, routers = (
-        tuple(_instance(each, found, results, newest or {}) for each in (newest or {}).get(kind, ()))
-        for kind in ("instances", "routers")
+        tuple(_instance(server, found, results, record) for server in servers)
+        for servers in (record.get("instances", ()), record.get("routers", ()))
     )
     ray = next((answer["ray"] for answer in found.values() if answer.get("ray")), None)
     return Status(
         deployment=deployment,
         state=_overall(hosts, instances + routers, newest, ray),
-        run_id=newest and newest.get("run_id"),
-        digest=newest and newest.get("digest"),
-        head=newest and newest.get("head"),
-        operator=newest and newest.get("operator"),
-        started_at=newest and newest.get("started_at"),
+        run_id=record.get("run_id"),
+        digest=record.get("digest"),
+        head=record.get("head"),
+        operator=record.get("operator"),
+        started_at=record.get("started_at"),
         ray=ray,
         hosts=hosts,
         instances=instances,
@@ -139,12 +143,12 @@ def summarize(deployment: str, results: Mapping[str, dict[str, Any] | HostError]
     )
 
 
-def _age(record: Mapping[str, Any]) -> tuple[bool, float]:
+def _age(record: Record) -> tuple[bool, float]:
     """Orders records by their time; hosts' clocks may be wrong, so what was stopped is older than what was not."""
     return not record.get("stopped_at"), record.get("started_at", 0)
 
 
-def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStatus:
+def _host(name: str, result: InspectReply | HostError, now: float) -> HostStatus:
     if isinstance(result, HostError):
         return HostStatus(name, "UNKNOWN", problem=result.problem)
     record = result["record"]
@@ -170,15 +174,16 @@ def _host(name: str, result: dict[str, Any] | HostError, now: float) -> HostStat
 
 
 def _instance(
-    instance: Mapping[str, Any],
-    found: Mapping[str, dict[str, Any]],
-    results: Mapping[str, dict[str, Any] | HostError],
-    record: Mapping[str, Any],
+    instance: RecordedServer,
+    found: Mapping[str, InspectReply],
+    results: Mapping[str, InspectReply | HostError],
+    record: Record,
 ) -> InstanceStatus:
     driver = instance["driver"]
     state, problem = server_state(instance, found.get(driver))
-    said = found.get(driver, {}).get("instances", {}).get(instance["name"], {})
-    metrics, restarts = said.get("metrics"), said.get("restarts") or {}
+    server = _server(instance, found.get(driver))
+    metrics: Mapping[str, float] | None = server.get("metrics") if server else None
+    restarts: InspectedRestarts = (server and server.get("restarts")) or {}
     if state == "ready":
         problem = problem or _pressed(metrics or {})
         hosts = [name for name in instance["hosts"] if name in found]
@@ -212,7 +217,7 @@ def _pressed(metrics: Mapping[str, float]) -> str:
     return f"its KV cache is full ({used:.0%}), and {waiting:.0f} requests wait" if used >= FULL and waiting else ""
 
 
-def _lost_daemon(answer: Mapping[str, Any]) -> str:
+def _lost_daemon(answer: InspectReply) -> str:
     """The daemon that a Ray node of ours runs without: the record has the node, other processes live still."""
     record = answer["record"] or {}
     roles = set(record.get("roles", ()))
@@ -223,7 +228,7 @@ def _lost_daemon(answer: Mapping[str, Any]) -> str:
     return next((name for name in needed if not answer["ranks"].get(name)), "")
 
 
-def _lacking(instance: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+def _lacking(instance: RecordedServer, found: Mapping[str, InspectReply], record: Record) -> str:
     """The hosts of an instance over several that have fewer of its ranks than GPUs, in words.
 
     Ranks are known by their names: where none is seen at all this says nothing, and where other instances share a host.
@@ -241,17 +246,22 @@ def _lacking(instance: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]
     )
 
 
-def _endpoint(instance: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
+def _endpoint(instance: RecordedServer, answer: InspectReply | None) -> str:
     """A program may answer on another host than its driver's; where it does, its driver's host has found out."""
-    said = (answer or {}).get("instances", {}).get(instance["name"], {})
-    return str(instance.get("addresses", {}).get(said.get("at"), instance["endpoint"]))
+    server = _server(instance, answer)
+    at = server.get("at") if server else None
+    return str(instance.get("addresses", {}).get(at or "", instance["endpoint"]))
+
+
+def _server(instance: RecordedServer, answer: InspectReply | None) -> InspectedServer | None:
+    return answer.get("instances", {}).get(instance["name"]) if answer else None
 
 
 def _overall(
     hosts: tuple[HostStatus, ...],
     instances: tuple[InstanceStatus, ...],
-    record: Mapping[str, Any] | None,
-    ray: Mapping[str, Any] | None,
+    record: Record | None,
+    ray: RayNodesReply | None,
 ) -> str:
     host_states, states = {host.state for host in hosts}, {each.state for each in instances}
     if states & {"dead", "gave up"} or (instances and "dead" in host_states and states != {"stopped"}):

@@ -6,21 +6,47 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport.fleet import ODD_ANSWER, Fleet
+from flagscale_deploy.remote.messages.stop import (
+    CLEANUP,
+    STOP,
+    CleanupReply,
+    KeptPath,
+    PortLeft,
+    StopArguments,
+    StopDone,
+    StopFound,
+    StopKilled,
+    StopStage,
+    StopWaiting,
+    Survivor,
+)
+from flagscale_deploy.transport.fleet import MALFORMED, Fleet
 from flagscale_deploy.transport.remote_program import Program
 
-ADDED = ("ended", "seconds", "segments")
-"""What each program counts by itself."""
 RAY_GRACE_SECONDS = 5.0
 SLACK_SECONDS = 120.0
 """What stopping may take beyond its graces: SIGKILL that waits for a GPU driver, and after_stop's own minute."""
 
 State = Literal["stopped", "nothing", "survivors", "failed", "UNKNOWN"]
+
+
+@dataclass
+class _Counted:
+    """What each program counts by itself."""
+
+    ended: int = 0
+    seconds: float = 0.0
+    segments: int = 0
+
+    def add(self, counted: StopWaiting) -> None:
+        self.ended += counted.get("ended", 0)
+        self.seconds += counted.get("seconds", 0.0)
+        self.segments += counted.get("segments", 0)
 
 
 @dataclass(frozen=True)
@@ -31,8 +57,8 @@ class HostStop:
     host: str
     state: State
     ended: int = 0
-    survivors: tuple[Mapping[str, Any], ...] = ()
-    ports_left: tuple[Mapping[str, Any], ...] = ()
+    survivors: tuple[Survivor, ...] = ()
+    ports_left: tuple[PortLeft, ...] = ()
     problem: str = ""
     seconds: float = 0.0
     segments: int = 0
@@ -44,8 +70,8 @@ class StopReport:
 
     hosts: tuple[HostStop, ...]
     removed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    kept: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)
-    """What `cleanup` could not remove, or was not ours to remove: {path, why}."""
+    kept: Mapping[str, tuple[KeptPath, ...]] = field(default_factory=dict)
+    """What `cleanup` could not remove, or was not ours to remove."""
 
     @property
     def ended(self) -> int:
@@ -75,11 +101,9 @@ def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_
 
 def remove_leftovers(
     fleet: Fleet, deployment: str, hosts: Iterable[str], say: Sink
-) -> dict[str, HostError | dict[str, Any]]:
-    """Remove a stopped deployment's files from hosts: {"removed": [path], "kept": [{path, why}]} for each."""
-    results = fleet.call(
-        "cleanup", lambda host: {"deployment": deployment, "host": host.name}, timeout=120, hosts=hosts
-    )
+) -> dict[str, CleanupReply | HostError]:
+    """Remove a stopped deployment's files from hosts."""
+    results = fleet.call(CLEANUP, lambda host: {"deployment": deployment, "host": host.name}, timeout=120, hosts=hosts)
     for name, result in results.items():
         if isinstance(result, HostError):
             say(Event("cleanup", "failed", name, result.problem))
@@ -128,9 +152,9 @@ class _Stopping:
 
     def __post_init__(self) -> None:
         self._gate = _Gate(self.fleet.hosts)
-        self._before: dict[str, dict[str, float]] = {name: dict.fromkeys(ADDED, 0) for name in self.fleet.hosts}
+        self._before = {name: _Counted() for name in self.fleet.hosts}
 
-    def stop(self, host: Host) -> dict[str, Any]:
+    def stop(self, host: Host) -> StopDone:
         """What the program said last. A connection that breaks is made again; whatever became of a host's engines, the
         rest is ended there, too. The program may be run again any time."""
         try:
@@ -138,18 +162,24 @@ class _Stopping:
                 done = self._stop_on(host, waiting=True)
             except ConnectError:
                 done = self._stop_on(host, waiting=True)
-        except (HostError, ValueError, *ODD_ANSWER):
+        except (HostError, ValueError, *MALFORMED):
             self._gate.come(host.name)
             self.fleet.wait_for(self._gate.open)
             done = self._stop_on(host, waiting=False)
         finally:
             self._gate.come(host.name)
-        return {**done, **{name: done[name] + before for name, before in self._before[host.name].items()}}
+        before = self._before[host.name]
+        return {
+            **done,
+            "ended": done["ended"] + before.ended,
+            "seconds": done["seconds"] + before.seconds,
+            "segments": done["segments"] + before.segments,
+        }
 
-    def _stop_on(self, host: Host, *, waiting: bool) -> dict[str, Any]:
+    def _stop_on(self, host: Host, *, waiting: bool) -> StopDone:
         connection = self.fleet.connection(host.name)
         limit = self.grace + RAY_GRACE_SECONDS + SLACK_SECONDS
-        args = {
+        args: StopArguments = {
             "deployment": self.deployment,
             "host": host.name,
             "run_id": self.run_id,
@@ -157,17 +187,17 @@ class _Stopping:
             "ray_grace": RAY_GRACE_SECONDS,
             "wait": 2 * limit if waiting else None,
         }
-        told: Mapping[str, Any] = {}
+        counted: StopWaiting | None = None
         try:
             with Program(
-                connection, "stop", args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
+                connection, STOP, args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
             ) as program:
                 for message in program.messages():
                     if message["event"] == "waiting":
-                        told = message
+                        counted = message
                         self._gate.come(host.name)
                         self.fleet.wait_for(self._gate.open)
-                        self.fleet.fence()
+                        self.fleet.guard()
                         program.allow(limit)
                         program.send({"go": "on"})
                     elif message["event"] == "done":
@@ -176,11 +206,11 @@ class _Stopping:
                         self._tell(host.name, message)
             raise RemoteError(host.name, "the program that stops ended without an answer")
         except HostError:  # the next one does not count what has ended already
-            for name in ADDED:
-                self._before[host.name][name] += told.get(name, 0)
+            if counted is not None:
+                self._before[host.name].add(counted)
             raise
 
-    def _tell(self, host: str, message: Mapping[str, Any]) -> None:
+    def _tell(self, host: str, message: StopFound | StopStage | StopKilled) -> None:
         if message["event"] == "stage":
             self.say(
                 Event("stop", "progress", host, f"{message['stage']}: SIGTERM to {message['signalled']} processes")
@@ -189,7 +219,7 @@ class _Stopping:
             self.say(Event("stop", "progress", host, f"SIGKILL to {message['count']} that did not end"))
 
 
-def _host_stop(name: str, done: dict[str, Any] | HostError) -> HostStop:
+def _host_stop(name: str, done: StopDone | HostError) -> HostStop:
     if isinstance(done, HostError):
         state: State = "UNKNOWN" if isinstance(done, ConnectError) else "failed"
         return HostStop(name, state, problem=done.problem)

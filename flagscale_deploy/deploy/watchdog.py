@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from flagscale_deploy.deploy.stall import Stalls
 from flagscale_deploy.diagnosis.find import diagnose, error_lines
@@ -17,6 +16,8 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
+from flagscale_deploy.remote.messages.program import NoOrder, RunTarget, Target
+from flagscale_deploy.remote.messages.run import RAY_NODES, WATCH_RANKS, RayNodesReply, WatchRanksReply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import Program, call
@@ -84,7 +85,7 @@ class Vigil:
         self._over = _Over(fleet.cancelled)
         self._asked = threading.Event()
         self._lock = threading.Lock()
-        self._programs: list[Program] = []
+        self._programs: list[Program[WatchRanksReply, NoOrder]] = []
         self._stalls = Stalls(plan.instances, stall, say)
         self._kept: deque[str] = deque(maxlen=KEPT_LINES)
         self._needs = 0.0
@@ -132,11 +133,11 @@ class Vigil:
         return tuple(node.host for node in self._plan.ray.nodes)
 
     def _watch(self, host: str) -> None:
-        args = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
+        args: RunTarget = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
         try:
             connection = self._fleet.connection(host)
             with Program(
-                connection, "watch_ranks", args, timeout=10 * 86400.0, cancelled=self._over, bounded=False
+                connection, WATCH_RANKS, args, timeout=10 * 86400.0, cancelled=self._over, bounded=False
             ) as program:
                 with self._lock:
                     self._programs.append(program)
@@ -152,7 +153,7 @@ class Vigil:
         except HostError as error:
             self._say(Event(SERVE, "note", host, f"its processes cannot be watched: {error.problem}"))
 
-    def _read(self, host: str, message: Mapping[str, Any]) -> None:
+    def _read(self, host: str, message: WatchRanksReply) -> None:
         if "still" in message:
             self._stalls.seen(host, message["still"])
         for each in message.get("gone", ()):
@@ -162,7 +163,7 @@ class Vigil:
             if self._needed(each["part"]):
                 self._fail(loss)
 
-    def _needed(self, part: str) -> bool:
+    def _needed(self, part: str | None) -> bool:
         programs = any(is_program(each) for each in self._plan.instances)
         return part in ("raylet", "gcs_server") or not programs
 
@@ -188,9 +189,9 @@ class Vigil:
             if not self._asked.wait(0.25) or self._pause(wait):
                 continue
             try:
-                args = {"deployment": self._plan.deployment, "host": self._plan.head}
+                args: Target = {"deployment": self._plan.deployment, "host": self._plan.head}
                 head = self._fleet.connection(self._plan.head)
-                answer = call(head, "ray_nodes", args, timeout=ASK_SECONDS, cancelled=self._over)
+                answer = call(head, RAY_NODES, args, timeout=ASK_SECONDS, cancelled=self._over)
             except (HostError, InterruptedByUser):
                 return
             text = self._placement(answer)
@@ -200,7 +201,7 @@ class Vigil:
                 return
             said, wait = text, ASK_AGAIN_SECONDS
 
-    def _placement(self, answer: Mapping[str, Any]) -> str:
+    def _placement(self, answer: RayNodesReply) -> str:
         needed = answer.get("pending") or (0.0 if "pending" in answer else self._needs)
         if not needed:
             return ""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 FILE = "clocks.json"
 UNKNOWN = "times may be compared wrongly: time zone and clock skew of {hosts} are unknown (no entry in " + FILE + ")"
@@ -31,7 +30,7 @@ class Clock:
         return self.utc_offset + self.skew
 
 
-def parse_clock(message: Mapping[str, Any]) -> Clock | None:
+def parse_clock(message: Mapping[str, object]) -> Clock | None:
     """Return the clock in a host's message (`remote/system/clock.py`); None without one that makes sense."""
     return _clock(message.get("utc_offset"), message.get("clock"), time.time())
 

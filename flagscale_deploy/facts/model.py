@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.remote.messages.probe import ProbedInterface, ProbedRecord, ProbeReply
+from flagscale_deploy.remote.messages.stop import LockHolder
 
 T = TypeVar("T")
 
@@ -77,7 +79,7 @@ class ModelFiles:
 
     path: str
     problem: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     indexed: tuple[str, ...] = ()
@@ -94,7 +96,7 @@ class HeldLock:
 
     deployment: str
     pid: int
-    holder: Mapping[str, Any] = field(default_factory=dict)
+    holder: LockHolder = field(default_factory=LockHolder)
 
 
 @dataclass(frozen=True)
@@ -194,13 +196,13 @@ class Facts:
     clock: float = 0.0
     asked_at: float = 0.0
     """The operator's Unix time when the reply came: what `clock` is compared with."""
-    deployments: tuple[Mapping[str, Any], ...] = ()
+    deployments: tuple[ProbedRecord, ...] = ()
     tls_files: Mapping[str, TlsFile] = field(default_factory=dict)
     """Files by path, as written in the configuration."""
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Facts:
-        """Return the facts in the probe's JSON; unknown keys are ignored (a newer probe may send more)."""
+    def parse(cls, answer: ProbeReply) -> Facts:
+        """Return the facts in a probe's reply; unknown keys are ignored (a newer probe may send more)."""
         values = _known_values(cls, answer)
         values["gpus"] = tuple(
             replace(
@@ -208,10 +210,7 @@ class Facts:
             )
             for gpu in answer.get("gpus", ())
         )
-        values["interfaces"] = tuple(
-            replace(_make(Interface, interface), addresses=tuple(interface.get("addresses", ())))
-            for interface in answer.get("interfaces", ())
-        )
+        values["interfaces"] = parse_interfaces(answer.get("interfaces", ()))
         values["ports"] = tuple(_make(ListeningPort, port) for port in answer.get("ports", ()))
         values["models"] = tuple(
             replace(
@@ -223,8 +222,10 @@ class Facts:
         )
         values["locks"] = tuple(_make(HeldLock, lock) for lock in answer.get("locks", ()))
         values["foreign_ray"] = tuple(_make(ForeignRay, process) for process in answer.get("foreign_ray", ()))
-        for listed in ("deployments", "unwritable", "infiniband", "hostname_addresses"):
-            values[listed] = tuple(answer.get(listed, ()))
+        values["deployments"] = tuple(answer.get("deployments", ()))
+        values["unwritable"] = tuple(answer.get("unwritable", ()))
+        values["infiniband"] = tuple(answer.get("infiniband", ()))
+        values["hostname_addresses"] = tuple(answer.get("hostname_addresses", ()))
         values["tls_files"] = {
             path: replace(_make(TlsFile, file), names=tuple(file.get("names", ())))
             for path, file in answer.get("tls_files", {}).items()
@@ -245,10 +246,17 @@ class Observation:
     error: HostError | None = field(default=None, compare=False)
 
 
-def _known_values(cls: type[Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+def parse_interfaces(answer: Iterable[ProbedInterface]) -> tuple[Interface, ...]:
+    """Return the interfaces that a host reports."""
+    return tuple(
+        replace(_make(Interface, interface), addresses=tuple(interface.get("addresses", ()))) for interface in answer
+    )
+
+
+def _known_values(cls: type[Any], answer: Mapping[str, object]) -> dict[str, Any]:
     names = {item.name for item in fields(cls)}
     return {key: value for key, value in answer.items() if key in names}
 
 
-def _make(cls: type[T], answer: Mapping[str, Any]) -> T:
+def _make(cls: type[T], answer: Mapping[str, object]) -> T:
     return cls(**_known_values(cls, answer))

@@ -13,6 +13,7 @@ from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs.receive import ByteLimit, LimitError, Receiver, malformed
 from flagscale_deploy.logs.store import Store, display_name
+from flagscale_deploy.remote.messages.logs import ARCHIVE, ArchiveArguments
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.base import Connection
@@ -127,7 +128,7 @@ class _Collection:
             raise self._disk_failed(error) from error
 
     def _attempt(self, connection: Connection, store: Store) -> Collected:
-        args = {
+        args: ArchiveArguments = {
             "deployment": self.deployment,
             "host": self.host.name,
             "have": store.have(),
@@ -138,7 +139,7 @@ class _Collection:
         receiver = Receiver(self.host.name, store, self.received)
         limit = ""
         with Program(
-            connection, "archive", args, timeout=self.deadline.remaining, cancelled=self.fleet.cancelled
+            connection, ARCHIVE, args, timeout=self.deadline.remaining, cancelled=self.fleet.cancelled
         ) as program:
             try:
                 receiver.receive(program)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypeGuard
 
 from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.logs.collect import COLLECT_SECONDS, silent
 from flagscale_deploy.logs.receive import MAX_FILES
 from flagscale_deploy.remote.logs.lines import LONGEST
+from flagscale_deploy.remote.messages.logs import FOLLOW, FollowArguments, FollowReply, LogMark, LogPlace
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
@@ -80,12 +81,11 @@ def read_logs(
 
     Where a connection is lost and comes back, reading continues where it was. `tell` is called for both.
     """
-    args: dict[str, Any] = {"deployment": deployment, "tail": selection.tail, "follow": follow}
-    args |= {"kinds": selection.kinds, "clock": True}
-    if selection.since is not None or selection.within is not None:
-        args |= {"since": selection.since, "within": selection.within}
     timeout, patience = (FOREVER_SECONDS, limits.patience) if follow else (limits.timeout, 0.0)
-    readings = {name: _Reading(fleet, name, args, show, timeout, limits.max_bytes) for name in fleet.hosts}
+    readings = {
+        name: _Reading(fleet, name, _arguments(deployment, name, selection, follow), show, timeout, limits.max_bytes)
+        for name in fleet.hosts
+    }
 
     def work(reading: _Reading) -> int:
         return through_losses(
@@ -97,41 +97,53 @@ def read_logs(
     return ReadResult(files, clocks)
 
 
+def _arguments(deployment: str, host: str, selection: LineSelection, follow: bool) -> FollowArguments:
+    args: FollowArguments = {
+        "deployment": deployment,
+        "host": host,
+        "tail": selection.tail,
+        "follow": follow,
+        "kinds": selection.kinds,
+        "clock": True,
+    }
+    if selection.since is not None or selection.within is not None:
+        args["since"], args["within"] = selection.since, selection.within
+    return args
+
+
 @dataclass
 class _Reading:
     """The state of reading one host's files: where the next line of each begins."""
 
     fleet: Fleet
     host: str
-    args: Mapping[str, Any]
+    args: FollowArguments
     show: Lines
     timeout: float
     max_bytes: int | None
     clock: Clock | None = None
     messages: int = 0
-    places: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
-    truncated: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MARKS))
+    places: dict[tuple[int, int], LogPlace] = field(default_factory=dict)
+    truncated: deque[LogPlace] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MARKS))
     files: set[str] = field(default_factory=set)
     bytes: int = 0
 
     def attempt(self, connection: Connection) -> int:
-        args = {**self.args, "host": self.host}
+        args: FollowArguments = {**self.args}
         if self.places:
-            args |= {"places": list(self.places.values()), "left": list(self.truncated)}
+            args["places"], args["left"] = list(self.places.values()), list(self.truncated)
         limit = Deadline(self.timeout).remaining
-        with Program(
-            connection, "follow", args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
-        ) as program:
+        with Program(connection, FOLLOW, args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False) as program:
             for message in program.messages():
                 self._take(message)
                 if self.max_bytes is not None and self.bytes > self.max_bytes:
                     break
         return len(self.files)
 
-    def _take(self, message: Mapping[str, Any]) -> None:
+    def _take(self, message: FollowReply) -> None:
         """Show lines, then note their place; a connection breaks between messages, so both or neither happens."""
         self.messages += 1
-        lines = message.get("lines")
+        lines: object = message.get("lines")
         if not isinstance(lines, list):  # a keepalive, or the host's clock
             self.clock = parse_clock(message) or self.clock
             return
@@ -149,7 +161,7 @@ class _Reading:
                 self.host, f"it has more than {MAX_FILES:,} log files", "read fewer with --kind or --since"
             )
 
-    def _note(self, file: str, at: Any) -> None:
+    def _note(self, file: str, at: object) -> None:
         if not _is_place(at):
             raise RemoteError(self.host, "follow: malformed place in a log file")
         key = at["device"], at["inode"]
@@ -159,11 +171,11 @@ class _Reading:
         self.places[key] = {"file": file, "at": at}
 
 
-def _was_truncated(before: Mapping[str, Any], at: Mapping[str, Any]) -> bool:
-    return bool(before["offset"] > at["offset"]) or not at["head"].startswith(before["head"])
+def _was_truncated(before: LogMark, at: LogMark) -> bool:
+    return before["offset"] > at["offset"] or not at["head"].startswith(before["head"])
 
 
-def _is_place(at: Any) -> bool:
+def _is_place(at: object) -> TypeGuard[LogMark]:
     """Return whether it is a mark of `remote/logs/tail.py`, which is kept and sent back."""
     return (
         isinstance(at, dict)

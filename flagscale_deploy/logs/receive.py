@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.logs.decompress import UNPACK
 from flagscale_deploy.logs.store import IncomingFile, RefusedError, Store, as_refusal, display_name
 from flagscale_deploy.remote.logs.sparse import BLOCK
+from flagscale_deploy.remote.messages.logs import ArchiveReply
+from flagscale_deploy.remote.messages.program import NoOrder
 from flagscale_deploy.transport.remote_program import Program
 
 MAX_FILES = 100_000
 MAX_PROBLEMS, LONGEST_PROBLEM = 1000, 500
 LARGEST = 1 << 50
 """The largest size that is believed: holes cost nothing to send."""
+
+
+Size = Literal["data", "packed", "size", "at", "zeros", "cut", "older"]
 
 
 class LimitError(Exception):
@@ -59,7 +64,7 @@ class Receiver:
         self.begun = self.done = False
         self.clock: Clock | None = None
 
-    def receive(self, program: Program) -> None:
+    def receive(self, program: Program[ArchiveReply, NoOrder]) -> None:
         """Write what the program sends.
 
         Raises LimitError, RemoteError for malformed data, OSError where the disk fails.
@@ -94,7 +99,7 @@ class Receiver:
             self._file.close()
             self._file = None
 
-    def _begin(self, message: Mapping[str, Any]) -> None:
+    def _begin(self, message: ArchiveReply) -> None:
         if not self._between_files:
             raise self._malformed("a file begins inside another")
         self._between_files = False
@@ -117,7 +122,7 @@ class Receiver:
             self._received.add(len(chunk))
             self._put(chunk)
 
-    def _decompressed(self, program: Program, message: Mapping[str, Any]) -> bytes:
+    def _decompressed(self, program: Program[ArchiveReply, NoOrder], message: ArchiveReply) -> bytes:
         """Return a compressed piece, decompressed; never more than a piece can have, whatever it announces."""
         size, packed_size = self._number(message, "data"), self._number(message, "packed")
         if not 0 < size <= BLOCK or packed_size > size:
@@ -134,8 +139,8 @@ class Receiver:
         if self._file is not None:
             self._with_file(lambda file: file.write(chunk))
 
-    def _leave_out(self, message: Mapping[str, Any]) -> None:
-        name = "zeros" if "zeros" in message else "cut"
+    def _leave_out(self, message: ArchiveReply) -> None:
+        name: Size = "zeros" if "zeros" in message else "cut"
         count = self._number(message, name)
         if self._between_files:
             raise self._malformed("data outside a file")
@@ -182,14 +187,14 @@ class Receiver:
         if self._seen > MAX_FILES:
             raise LimitError(f"collecting stopped after {MAX_FILES:,} files; leave out old ones with --since")
 
-    def _number(self, message: Mapping[str, Any], name: str) -> int:
-        value = message.get(name)
+    def _number(self, message: ArchiveReply, name: Size) -> int:
+        value: object = message.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST:
             raise self._malformed(f"{name} is not a size")
         return value
 
 
-def _name(message: Mapping[str, Any]) -> bytes:
+def _name(message: ArchiveReply) -> bytes:
     """Return the name of a file, which may be any bytes."""
     try:
         return bytes.fromhex(message["bytes"]) if "bytes" in message else str(message.get("file", "")).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -76,7 +76,7 @@ def _summary(report: CheckReport) -> str:
     return f"no problem found{warnings}" + (": this deployment can be run" if report.plan else "")
 
 
-def check_json(report: CheckReport) -> dict[str, Any]:
+def check_json(report: CheckReport) -> dict[str, object]:
     """Return `check --json`: every verdict, and the facts of every host."""
     return {
         "schema": 1,

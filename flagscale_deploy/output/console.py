@@ -59,11 +59,11 @@ class Console:
         """Print a line of the result literally: no markup, no wrapping."""
         self.out.print(Text(self.clean(text)))
 
-    def json(self, content: Mapping[str, Any]) -> None:
+    def json(self, content: Mapping[str, object]) -> None:
         """Print the result as JSON; characters that are not printable are escaped."""
         self.write(self._printable(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"))
 
-    def json_lines(self, contents: Iterable[Mapping[str, Any]]) -> str:
+    def json_lines(self, contents: Iterable[Mapping[str, object]]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
         return self._printable("".join(_JSON_LINE(content) + "\n" for content in contents))
 

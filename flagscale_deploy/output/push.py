@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.push.report import Differences, PushReport
@@ -46,7 +45,7 @@ def _differs(differences: Differences) -> str:
     return "\n".join(parts)
 
 
-def push_json(report: PushReport) -> dict[str, Any]:
+def push_json(report: PushReport) -> dict[str, object]:
     """Return `push --json`."""
     return {
         "schema": 1,

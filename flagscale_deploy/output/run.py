@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from flagscale_deploy.api import RunResult
 from flagscale_deploy.deploy.bring_up import RunFailedError
@@ -64,7 +63,7 @@ def curl(endpoint: str, served_name: str, secured: bool, authority: str | None =
     )
 
 
-def run_json(result: RunResult) -> dict[str, Any]:
+def run_json(result: RunResult) -> dict[str, object]:
     """Return `run --json` of a successful run."""
     return {
         "schema": 1,

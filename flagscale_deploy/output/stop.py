@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from flagscale_deploy.deploy.stop import StopReport
 from flagscale_deploy.deploy.stop import describe as describe_stop
@@ -25,7 +24,7 @@ def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -
         console.error("some processes may be left; run the command again when all hosts can be reached")
 
 
-def stop_json(report: StopReport) -> dict[str, Any]:
+def stop_json(report: StopReport) -> dict[str, object]:
     """Return `stop --json` or `cleanup --json`."""
     return {
         "schema": 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from flagscale_deploy.deploy.lock import Unlocked, said_of
 from flagscale_deploy.output.console import Console
@@ -20,6 +19,6 @@ def show_unlock(console: Console, done: Unlocked) -> None:
         console.print(f"{done.host}: the lock of {done.deployment} is free; ended: {said_of(done.holder)}{heard}")
 
 
-def unlock_json(done: Unlocked) -> dict[str, Any]:
+def unlock_json(done: Unlocked) -> dict[str, object]:
     """Return `unlock --json`."""
     return {"schema": 1, **asdict(done), "holder": dict(done.holder)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.remote.messages.record import Record
 
 
-def current(facts: Facts) -> tuple[Mapping[str, Any], ...]:
+def current(facts: Facts) -> tuple[Record, ...]:
     """Return the records of deployments that were not stopped, since the host's last boot."""
     return tuple(
         record
@@ -20,23 +20,23 @@ def current(facts: Facts) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def own(facts: Facts, deployment: str) -> tuple[Mapping[str, Any], ...]:
+def own(facts: Facts, deployment: str) -> tuple[Record, ...]:
     """Return the current records of this deployment."""
     return tuple(record for record in current(facts) if record.get("deployment") == deployment)
 
 
-def others(facts: Facts, deployment: str) -> tuple[Mapping[str, Any], ...]:
+def others(facts: Facts, deployment: str) -> tuple[Record, ...]:
     """Return the current records of other deployments: what they claim is taken, also while they still start."""
     return tuple(record for record in current(facts) if record.get("deployment") != deployment)
 
 
-def held_gpus(record: Mapping[str, Any]) -> tuple[int, ...]:
+def held_gpus(record: Record) -> tuple[int, ...]:
     """Return the indexes of the GPUs that a record claims."""
     gpus = record.get("gpus")
     return tuple(index for index in gpus if isinstance(index, int)) if isinstance(gpus, (list, tuple)) else ()
 
 
-def held_ports(record: Mapping[str, Any]) -> tuple[int, ...]:
+def held_ports(record: Record) -> tuple[int, ...]:
     """Return the ports that a record claims."""
     ports = record.get("ports")
     return tuple(port for port in ports.values() if isinstance(port, int)) if isinstance(ports, Mapping) else ()

@@ -49,9 +49,9 @@ def plan_instance(inputs: Inputs, model: ModelSpec, placement: Placement, port: 
     )
 
 
-def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, Any]:
+def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, object]:
     """`node_args`: flags for the instances that one host drives, by whichever of its names they are given."""
-    flags: dict[str, Any] = {}
+    flags: dict[str, object] = {}
     for name in (network.node_ip, host.address, host.name):
         flags |= spec.host_engine_args.get(name, {})
     return flags

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
@@ -12,7 +11,7 @@ from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
 SCHEMA = 1
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
+def plan_json(plan: Plan) -> dict[str, object]:
     """Return the published shape of a plan: JSON types only, nothing secret."""
     return {
         "schema": SCHEMA,
@@ -38,7 +37,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _restart(restart: RestartSpec) -> dict[str, Any]:
+def _restart(restart: RestartSpec) -> dict[str, object]:
     """Return the restart policy with the keys of the serve YAML."""
     return {
         "policy": restart.policy,
@@ -49,7 +48,7 @@ def _restart(restart: RestartSpec) -> dict[str, Any]:
     }
 
 
-def _ray(ray: RayPlan) -> dict[str, Any]:
+def _ray(ray: RayPlan) -> dict[str, object]:
     return {
         "enabled": ray.enabled,
         "head": ray.head,
@@ -68,7 +67,7 @@ def _ray(ray: RayPlan) -> dict[str, Any]:
     }
 
 
-def _instance(instance: InstancePlan) -> dict[str, Any]:
+def _instance(instance: InstancePlan) -> dict[str, object]:
     return {
         "model": instance.model,
         "replica": instance.replica,
@@ -91,7 +90,7 @@ def _program(app: Mapping[str, str]) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for name, text in own.items()}
 
 
-def _router(router: RouterPlan) -> dict[str, Any]:
+def _router(router: RouterPlan) -> dict[str, object]:
     return {
         "model": router.model,
         "host": router.driver,

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
@@ -184,5 +183,5 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program:
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _without(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def _without(content: Mapping[str, object], *keys: str) -> dict[str, object]:
     return {key: value for key, value in content.items() if key not in keys}

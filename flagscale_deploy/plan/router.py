@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec
 from flagscale_deploy.errors import Fault
@@ -123,7 +122,7 @@ def _trusting(path: str | None) -> dict[str, str]:
 def _argv(router: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:
     """Yield the command line; `--worker-urls` takes all words up to the next flag, so it comes before the others."""
     yield from ("vllm-router", "--worker-urls", *workers)
-    flags: dict[str, Any] = {
+    flags: dict[str, object] = {
         "host": router.host or "0.0.0.0",
         "port": port,
         "policy": router.policy,

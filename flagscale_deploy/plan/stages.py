@@ -134,7 +134,7 @@ def _weights(plan: Plan, spec: ServeSpec, host: str) -> list[str]:
     return [path for path in dict.fromkeys(used) if path.startswith(("/", "~/"))]
 
 
-def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, Any]:
+def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, object]:
     return {
         "run_id": plan.run_id,
         "deployment": plan.deployment,

@@ -21,7 +21,7 @@ from flagscale_deploy.plan.vllm_flags import (
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, Any]) -> tuple[str, ...]:
+def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, object]) -> tuple[str, ...]:
     """Return the words of `vllm serve MODEL --key=value … --port=N --action …`, not quoted for a shell.
 
     The user's flags keep their order; `extra` are the planner's, which replace a flag of the same name or follow the

@@ -5,21 +5,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, RemoteError
+from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 from flagscale_deploy.transport.remote_program import Program
 
 ALIVE_SECONDS = 5.0
 CHUNK = 256 << 10
 CREDIT = 6
 """Chunks that a host may have on its way: more would keep the orders behind them waiting."""
-Message = Mapping[str, Any] | DeployError | None
+Message = PushReply | DeployError | None
 """What a program says, what ended it, or that it has ended well."""
 Inbox = queue.Queue[tuple[str, Message]]
 Chunks = Iterator[bytes]
-Hear = Callable[[Mapping[str, Any]], bool]
+Hear = Callable[[PushReply], bool]
 """Whether a message was what it waited for."""
 Read = Callable[[int], Chunks]
 """The bytes of a piece, in chunks. Raises OSError, EOFError."""
@@ -29,11 +29,16 @@ class Member:
     """A program on a host, with a thread that listens and one that speaks. Nothing here waits for the host."""
 
     def __init__(
-        self, host: str, program: Program, inbox: Inbox, read: Read | None = None, hear: Hear | None = None
+        self,
+        host: str,
+        program: Program[PushReply, PushOrder],
+        inbox: Inbox,
+        read: Read | None = None,
+        hear: Hear | None = None,
     ) -> None:
         """`read` gives the pieces that are fed; `hear` takes messages before they come into the inbox."""
         self.host, self._program, self._inbox, self._read, self._hear = host, program, inbox, read, hear
-        self._orders: deque[Mapping[str, Any]] = deque()
+        self._orders: deque[PushOrder] = deque()
         self._pieces: deque[int] = deque()
         self._credit = CREDIT
         self._ended = False
@@ -42,7 +47,7 @@ class Member:
         for thread in self._threads:
             thread.start()
 
-    def order(self, order: Mapping[str, Any]) -> None:
+    def order(self, order: PushOrder) -> None:
         """Tell it something."""
         with self._changed:
             self._orders.append(order)
@@ -104,7 +109,7 @@ class Member:
         except Exception as error:  # noqa: BLE001 (as above)
             self._inbox.put((self.host, RemoteError(self.host, f"its program could not be told: {error}")))
 
-    def _next(self) -> Mapping[str, Any] | int | None:
+    def _next(self) -> PushOrder | int | None:
         """What to say next, orders before pieces; None at the end of it."""
         with self._changed:
             if not self._orders and not self._pieces and not self._ended:

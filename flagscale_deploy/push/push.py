@@ -10,19 +10,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event as Flag
-from typing import Any
 
 from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
-from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.facts.model import Facts, parse_interfaces
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.push.arguments import PushArguments, dest_of_file
 from flagscale_deploy.push.members import Inbox, Member, Read
-from flagscale_deploy.push.report import Differences, HostReport, PushReport
+from flagscale_deploy.push.report import Differences, HostReport, PushReport, shown
 from flagscale_deploy.push.schedule import SOURCE
 from flagscale_deploy.push.session import STAGE, Talk
 from flagscale_deploy.push.source import Here, There
 from flagscale_deploy.push.transfer import Place, Transfer
+from flagscale_deploy.remote.messages.program import Arguments, HostProgram
+from flagscale_deploy.remote.messages.push import (
+    PUSH_HOST,
+    PUSH_SOURCE,
+    PushFinish,
+    PushHostArguments,
+    PushNetwork,
+    PushOrder,
+    PushReply,
+    PushSourceArguments,
+    PushTree,
+)
 from flagscale_deploy.remote.push.tree import bytes_of, from_wire, pieces, to_wire
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
@@ -65,7 +76,7 @@ class _Push:
         self._token = secrets.token_hex(32)
         self._here: Here | None = None
         self._there = There()
-        self._networks: dict[str, Mapping[str, Any]] = {}
+        self._networks: dict[str, PushNetwork] = {}
 
     @contextmanager
     def begun(self) -> Iterator[_Push]:
@@ -102,12 +113,12 @@ class _Push:
             elapsed=time.monotonic() - self._began,
         )
 
-    def _open(self) -> Mapping[str, Any]:
+    def _open(self) -> PushTree:
         """Start the programs, and learn what there is to push."""
         self._say(Event(STAGE, "running", text=f"looking at {len(self._targets)} hosts"))
-        starts = {name: partial(self._start, name, "push_host", self._receiver(name)) for name in self._targets}
+        starts = {name: partial(self._start, name, PUSH_HOST, self._receiver(name)) for name in self._targets}
         if self._words.host:
-            starts[SOURCE] = partial(self._start, self._words.host, "push_source", self._sender())
+            starts[SOURCE] = partial(self._start, self._words.host, PUSH_SOURCE, self._sender())
         started = self._fleet.gather(starts)
         read: Read = self._here.read if self._here else self._there.read
         for name, program in answers(started).items():
@@ -125,7 +136,7 @@ class _Push:
             raise RemoteError(self._words.host, f"{self._words.path} cannot be read: {opened[SOURCE]['refused']}")
         return self._tree(self._here.tree if self._here is not None else opened[SOURCE]["tree"])
 
-    def _tree(self, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _tree(self, tree: PushTree) -> PushTree:
         """What there is, under the name that it gets."""
         if not tree["entries"]:
             raise RemoteError(self._words.host, f"there is nothing in {self._words.path}")
@@ -136,7 +147,7 @@ class _Push:
             return {**tree, "entries": [{**file, "path": to_wire(name)}]}
         return tree
 
-    def _compare(self, tree: Mapping[str, Any]) -> dict[str, Differences]:
+    def _compare(self, tree: PushTree) -> dict[str, Differences]:
         """Hash on both sides at the same time; how each host differs. Raises CheckError where DEST can't be used."""
         self._talk.tell({"look": {"dest": self._dest, "tree": tree, "checksum": self._choices.checksum}})
         if self._here is not None:
@@ -151,14 +162,14 @@ class _Push:
         self._talk.tell({"compare": found[SOURCE]["digests"]})
         compared = self._talk.collect(dict.fromkeys(self._talk.hosts, "missing"))
         blocked = [
-            Fault(name, f"{_shown(path)} is a directory there, or a file in the place of one", "move it away")
+            Fault(name, f"{shown(path)} is a directory there, or a file in the place of one", "move it away")
             for name, each in compared.items()
             for path in each["blocked"]
         ]
         self._stop_at(blocked)
-        return {name: _differences(each) for name, each in compared.items()}
+        return {name: Differences.parse(each) for name, each in compared.items()}
 
-    def _send(self, tree: Mapping[str, Any]) -> Transfer:
+    def _send(self, tree: PushTree) -> Transfer:
         self._talk.tell({"prepare": True})
         prepared = self._talk.collect(dict.fromkeys(self._talk.hosts, "have"))
         self._refuse(prepared)
@@ -191,7 +202,7 @@ class _Push:
     def _listen(self) -> dict[str, Place]:
         """Have every host listen on its data network; where it can be called."""
         hosts = {name or self._words.host: name for name in self._talk.members if name not in self._talk.failed}
-        facts = {host: Facts.parse(self._networks[name]) for host, name in hosts.items()}
+        facts = {host: _facts(self._networks[name]) for host, name in hosts.items()}
         networks, _ = plan_networks([self._fleet.hosts[host] for host in hosts], facts)
         called = {name: networks[host].node_ip for host, name in hosts.items()}
         if SOURCE in self._talk.members and self._words.host in self._talk.members:
@@ -209,9 +220,10 @@ class _Push:
         self._talk.ending = True
         self._talk.tell({"finish": True})
         for name, each in self._talk.collect(dict.fromkeys(self._talk.hosts, "finished")).items():
-            missing = each.get("finished", {}).get("missing", ())
+            finish: PushFinish = each.get("finished", {})
+            missing = finish.get("missing", [])
             if missing or "refused" in each:
-                what = each.get("refused") or f"{len(missing)} files are not there, as {_shown(missing[0])}"
+                what = each.get("refused") or f"{len(missing)} files are not there, as {shown(missing[0])}"
                 self._talk.fail(name, RemoteError(name, str(what), "push again"))
         self._wait_for_ends()
 
@@ -227,7 +239,7 @@ class _Push:
             self._talk.members[SOURCE].order({"finish": True})
         self._talk.wait_for_ends(END_SECONDS)
 
-    def _refuse(self, answered: Mapping[str, Mapping[str, Any]]) -> None:
+    def _refuse(self, answered: Mapping[str, PushReply]) -> None:
         faults = [
             Fault(name, f"{self._dest}: {each['refused']}", "mend it, or leave the host out with --limit")
             for name, each in answered.items()
@@ -244,11 +256,11 @@ class _Push:
         if SOURCE in self._talk.failed:
             raise self._talk.failed[SOURCE]
 
-    def _report(self, tree: Mapping[str, Any], before: Mapping[str, Differences]) -> PushReport:
+    def _report(self, tree: PushTree, before: Mapping[str, Differences]) -> PushReport:
         files = [each for each in tree["entries"] if each["kind"] == "file"]
-        notes = [f"left out, because it is no file: {_shown(path)}" for path in tree["left_out"]]
+        notes = [f"left out, because it is no file: {shown(path)}" for path in tree["left_out"]]
         if tree["outside"]:
-            some = ", ".join(map(_shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
+            some = ", ".join(map(shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
             notes.append(f"links that lead out of {self._words}: {some}; --copy-links sends what they lead to instead")
         return PushReport(
             source=str(self._words),
@@ -262,14 +274,16 @@ class _Push:
             notes=tuple(notes),
         )
 
-    def _start(self, host: str, module: str, args: Mapping[str, Any], *_: object) -> Program:
+    def _start(
+        self, host: str, program: HostProgram[Arguments, PushReply, PushOrder], args: Arguments, *_: object
+    ) -> Program[PushReply, PushOrder]:
         connection = self._fleet.connection(host)
-        return Program(connection, module, args, timeout=FOREVER_SECONDS, cancelled=self._cancelled, bounded=False)
+        return Program(connection, program, args, timeout=FOREVER_SECONDS, cancelled=self._cancelled, bounded=False)
 
-    def _receiver(self, name: str) -> dict[str, Any]:
+    def _receiver(self, name: str) -> PushHostArguments:
         return {"host": name, "token": self._token}
 
-    def _sender(self) -> dict[str, Any]:
+    def _sender(self) -> PushSourceArguments:
         return {
             "host": self._words.host,
             "source": self._words.path,
@@ -279,10 +293,5 @@ class _Push:
         }
 
 
-def _differences(answer: Mapping[str, Any]) -> Differences:
-    return Differences(*(tuple(map(_shown, answer[kind])) for kind in ("missing", "different", "modes")))
-
-
-def _shown(path: str) -> str:
-    """A path that travelled, for people."""
-    return from_wire(path).decode(errors="backslashreplace")
+def _facts(network: PushNetwork) -> Facts:
+    return Facts(interfaces=parse_interfaces(network["interfaces"]), default_address=network["default_address"])

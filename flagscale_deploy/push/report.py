@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.remote.messages.push import PushReply
+from flagscale_deploy.remote.push.tree import from_wire
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,11 @@ class Differences:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.different or self.modes)
+
+    @classmethod
+    def parse(cls, reply: PushReply) -> Differences:
+        """Return what a host replied to `compare`."""
+        return cls(*(tuple(map(shown, paths)) for paths in (reply["missing"], reply["different"], reply["modes"])))
 
 
 @dataclass(frozen=True)
@@ -50,3 +57,8 @@ class PushReport:
         worst = max((error.exit_code for error in self.failed.values()), default=0)
         differs = self.check and any(each.before for each in self.hosts.values())
         return worst or int(differs)
+
+
+def shown(path: str) -> str:
+    """Return a path that travelled as people read it."""
+    return from_wire(path).decode(errors="backslashreplace")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from flagscale_deploy.errors import DeployError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.push.members import Inbox, Member
+from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 from flagscale_deploy.support.units import format_size
 
 POLL_SECONDS = 0.25
@@ -39,7 +39,7 @@ class Talk:
             if name in self.members:
                 self.members[name].close()
 
-    def tell(self, order: Mapping[str, Any]) -> None:
+    def tell(self, order: PushOrder) -> None:
         """Tell all hosts that are left, but not the source."""
         for name in self.hosts:
             self.members[name].order(order)
@@ -49,9 +49,9 @@ class Talk:
         """The hosts that are left, without the source."""
         return [name for name in self.members if name and name not in self.failed]
 
-    def collect(self, wanted: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    def collect(self, wanted: Mapping[str, str]) -> dict[str, PushReply]:
         """An answer with this key, or "refused", of each of these; who fails is left out. Raises what ends us all."""
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, PushReply] = {}
         heard = dict.fromkeys(wanted, time.monotonic())
         shown = dict(heard)
         while waiting := [name for name in wanted if name not in found and name not in self.failed]:
@@ -70,7 +70,7 @@ class Talk:
                 self.fail(name, RemoteError(name or self.source, "its program ended without an answer"))
         return found
 
-    def listen(self) -> list[tuple[str, Mapping[str, Any]]]:
+    def listen(self) -> list[tuple[str, PushReply]]:
         """What has been said; waits a moment for it. Who ended before its time has failed."""
         said = []
         try:

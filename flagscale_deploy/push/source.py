@@ -8,12 +8,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.push.members import CHUNK, Inbox, Member
 from flagscale_deploy.push.schedule import SOURCE
+from flagscale_deploy.remote.messages.push import PushReply, PushTree
 from flagscale_deploy.remote.push.hashes import to_text
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.push.tree import Piece, Span
@@ -37,8 +37,8 @@ class Here:
             raise InputError.at("SRC", f"there is nothing in {path}", "give a directory with files, or a file")
 
     @property
-    def tree(self) -> Mapping[str, Any]:
-        """What there is, as `push_tree.scan` has it."""
+    def tree(self) -> PushTree:
+        """Return what there is."""
         return self._source.tree
 
     def hash(self) -> None:
@@ -77,7 +77,7 @@ class There:
         self._answers: dict[int, queue.Queue[bytes]] = {}
         self._ids = itertools.count()
 
-    def hear(self, message: Mapping[str, Any]) -> bool:
+    def hear(self, message: PushReply) -> bool:
         """Take the answer to a question of ours; whether it was one."""
         waiting = self._answers.get(message.get("read", -1))
         if waiting is not None:
@@ -91,7 +91,7 @@ class There:
             number = next(self._ids)
             self._answers[number] = queue.Queue()
             try:
-                self.member.order({"read": number, **span._asdict()})
+                self.member.order({"read": number, "file": span.file, "offset": span.offset, "length": span.length})
                 yield self._answers[number].get(timeout=READ_SECONDS)
             except queue.Empty:
                 raise TimeoutError(f"nothing could be read there for {READ_SECONDS:g} s") from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.events import Event
 from flagscale_deploy.push.schedule import SOURCE, Order, Schedule
 from flagscale_deploy.push.session import STAGE, Talk
+from flagscale_deploy.remote.messages.push import PushReply
 from flagscale_deploy.support.units import format_duration, format_size
 
 STALL_SECONDS = 60.0
@@ -74,9 +74,9 @@ class Transfer:
         if by_us:
             member.feed(order.piece)
         else:
-            member.order({"fetch": order.piece, "from": list(self._places[order.origin])})
+            member.order({"fetch": order.piece, "from": self._places[order.origin]})
 
-    def _hear(self, name: str, message: Mapping[str, Any]) -> None:
+    def _hear(self, name: str, message: PushReply) -> None:
         if name == SOURCE:
             if "refused" in message:  # a file that can be read no more ends the push: nobody can get it whole
                 raise RemoteError(self._talk.source, str(message["refused"]), "push again")
@@ -86,7 +86,7 @@ class Transfer:
         except (KeyError, TypeError, ValueError) as error:
             self._talk.fail(name, RemoteError(name, f"its program says what none of ours would: {error!r}"))
 
-    def _hear_of(self, name: str, message: Mapping[str, Any]) -> None:
+    def _hear_of(self, name: str, message: PushReply) -> None:
         progress, now = self.progress[name], time.monotonic()
         if "received" in message:
             progress.received, progress.moved_at = int(message["received"]), now

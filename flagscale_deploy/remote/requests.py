@@ -6,10 +6,12 @@ import io
 import json
 import sys
 import time
-from typing import Any, Dict, Optional, cast
+from typing import Generic, Optional, TypeVar, cast
+
+Request = TypeVar("Request")
 
 
-class Requests:
+class Requests(Generic[Request]):
     """The requests as they come, in pieces of any size. Bytes may follow one that says how many."""
 
     def __init__(self) -> None:
@@ -28,12 +30,12 @@ class Requests:
         self.received_at, self.ended = time.monotonic(), not data
         self._received += data
 
-    def next(self) -> Optional[Dict[str, Any]]:
+    def next(self) -> Optional[Request]:
         """Return the next request, None where not all of it has come."""
         end = self._received.find(b"\n")
         if end < 0:
             return None
-        request: Dict[str, Any] = json.loads(self._received[:end])
+        request: Request = json.loads(self._received[:end])
         del self._received[: end + 1]
         return request
 

@@ -4,19 +4,25 @@ import json
 import os
 import select
 import sys
-from typing import Any, Optional
+from typing import Mapping, Optional
 
 PREFIX = "@fsd1 "
 
 
-def say(**message: Any) -> None:
-    """Send one message to the operator, at once."""
+def say(message: Mapping[str, object]) -> None:
+    """Send one message to the operator, at once.
+
+    A program gives it the type of its own replies: `say: Callable[[ProbeReply], None] = wire.say`.
+    """
     sys.stdout.write(PREFIX + json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
 def heard(wait: float = 0.0) -> Optional[bytes]:
-    """What comes on standard input within `wait` seconds, at once when it comes: None for nothing, b"" for its end."""
+    """Return what comes on standard input within `wait` seconds, at once when it comes.
+
+    None: nothing came; b"": it has ended.
+    """
     try:
         ready, _, _ = select.select([0], [], [], wait)
         return os.read(0, 65536) if ready else None
@@ -25,8 +31,9 @@ def heard(wait: float = 0.0) -> Optional[bytes]:
 
 
 def lifeline_lost(wait: float = 0.0) -> bool:
-    """Whether standard input has ended, which tells a program that nobody listens any more.
+    """Return whether standard input has ended, which tells a program that nobody listens any more.
 
-    Returns within `wait` seconds, at once if the end comes sooner. What arrives on standard input is dropped.
+    It takes `wait` seconds at most, and returns at once if the end comes sooner. What arrives on standard input is
+    dropped.
     """
     return heard(wait) == b""

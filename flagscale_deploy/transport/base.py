@@ -1,4 +1,4 @@
-"""What every way to a host can do."""
+"""Define what every way to a host can do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_OUTPUT = 8 << 20
 class Outcome:
     """A command that ended. A non-zero exit status is data, not an exception; `elapsed` in seconds.
 
-    `cut`: how many bytes of its output were not kept; a line says so where they were.
+    `cut`: how many bytes of its output were not kept; a line tells where they were.
     """
 
     exit_code: int
@@ -41,13 +41,13 @@ class Running(Protocol):
         """End its standard input."""
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
-        """The next output; b"" if none came within `timeout` seconds, None once both streams have ended."""
+        """Return the next output; b"" if none came within `timeout` seconds, None once both streams have ended."""
 
     def exit_code(self, timeout: float) -> int:
-        """Wait for its exit status, -1 if the connection was lost. RemoteError if it does not come in time."""
+        """Wait for its exit status and return it, -1 if the connection was lost. RemoteError if it is late."""
 
     def close(self) -> None:
-        """Let go of it: its standard input and output end, which ends the programs that we send."""
+        """Close its standard input and output, which ends the programs that we send."""
 
 
 class Connection(Protocol):
@@ -73,14 +73,14 @@ class Listening:
         self._last_words: Deadline | None = None
 
     def allow(self, deadline: Deadline) -> None:
-        """Go on until another deadline."""
+        """Set another deadline."""
         self._deadline = deadline
 
     def next(self) -> tuple[Source, bytes] | None:
-        """The next output, None at its end.
+        """Return the next output, None at its end.
 
-        RemoteError past the deadline, also where output never ends; InterruptedByUser once it is cancelled: what has
-        come by then is still heard, for a moment.
+        Raises RemoteError past the deadline, also where output never ends; InterruptedByUser once it is cancelled, a
+        moment later: output that has come by then is still returned.
         """
         while True:
             chunk = self._running.read(min(POLL_SECONDS, self._deadline.remaining + 0.01))
@@ -114,6 +114,7 @@ class Ends:
         self.cut = 0
 
     def add(self, data: bytes) -> None:
+        """Take the next bytes."""
         room = self._half - len(self._first)
         self._first += data[:room]
         self._last += data[room:]
@@ -121,11 +122,11 @@ class Ends:
             self._trim()
 
     def kept(self) -> bytes:
-        """What was kept, with a line that says how much is missing between the two, if anything is."""
+        """Return what was kept, with a line between the two ends that tells how much is missing, if anything is."""
         if len(self._last) > self._half:
             self._trim()
-        told = b"\n[flagscale-deploy: %d bytes cut]\n" % self.cut if self.cut else b""
-        return bytes(self._first) + told + bytes(self._last)
+        mark = b"\n[flagscale-deploy: %d bytes cut]\n" % self.cut if self.cut else b""
+        return bytes(self._first) + mark + bytes(self._last)
 
     def _trim(self) -> None:
         over = len(self._last) - self._half

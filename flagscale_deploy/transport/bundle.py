@@ -7,9 +7,7 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from flagscale_deploy import remote
 
@@ -21,6 +19,10 @@ SOURCES = Path(remote.__file__).parent
 
 _IMPORT = re.compile(rf"^ *from {re.escape(PACKAGE)}((?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
 """How modules of `remote/` import each other. (`ast` takes 100 ms for those of a probe.)"""
+
+
+_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
+"""Imports that only a type checker carries out: a host does without them."""
 
 
 _packing = threading.Lock()
@@ -62,7 +64,7 @@ except BrokenPipeError:
     pass
 except Exception as error:
     import traceback
-    say(error="%s: %s" % (type(error).__name__, error), traceback=traceback.format_exc())
+    say({"error": "%s: %s" % (type(error).__name__, error), "traceback": traceback.format_exc()})
     sys.exit(1)
 """
 
@@ -88,7 +90,7 @@ def _file(module: str) -> Path:
 def closure(module: str) -> tuple[str, ...]:
     """Return a module of `remote/` (`system.proc`) and those it imports, each after what it needs."""
     order: list[str] = []
-    for submodule, listed in _IMPORT.findall(_source(module)):
+    for submodule, listed in _IMPORT.findall(_TYPES.sub("", _source(module))):
         parent = submodule.lstrip(".")
         names = [name.split()[0] for name in listed.strip("()").split(",") if name.strip()]
         imported = (
@@ -115,7 +117,7 @@ def library(*modules: str) -> dict[str, str]:
     }
 
 
-def bundle(program: str, args: Mapping[str, Any], seconds: float | None = None) -> bytes:
+def bundle(program: str, args: object, seconds: float | None = None) -> bytes:
     """Return the bytes to send for a program of `remote/programs/`.
 
     A length line, a loader in Python, and what the loader reads behind itself: the library, and the arguments.
@@ -124,13 +126,13 @@ def bundle(program: str, args: Mapping[str, Any], seconds: float | None = None) 
     """
     with _packing:
         packed = _packed(program)
-    told = json.dumps([program, dict(args), int(seconds) + 1 if seconds else None]).encode()
-    loader = f"PACKED, TOLD = s.read({len(packed)}), s.read({len(told)})\n{_LOADER}".encode()
-    return b"%d\n%b%b%b" % (len(loader), loader, packed, told)
+    arguments = json.dumps([program, args, int(seconds) + 1 if seconds else None]).encode()
+    loader = f"PACKED, TOLD = s.read({len(packed)}), s.read({len(arguments)})\n{_LOADER}".encode()
+    return b"%d\n%b%b%b" % (len(loader), loader, packed, arguments)
 
 
 @functools.cache
 def _packed(program: str) -> bytes:
-    """Return a program with all it needs, in order. They take a third of their size: it is seconds on a bad link."""
+    """Return a program with all it needs, in order, compressed to a third: that is seconds on a slow link."""
     order = [(module, _source(module)) for module in dict.fromkeys(("wire", *closure(f"programs.{program}")))]
     return zlib.compress(json.dumps(order).encode())

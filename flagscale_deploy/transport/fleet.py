@@ -1,4 +1,4 @@
-"""All hosts at once: one connection a host, work fanned out over threads, every host's result kept."""
+"""Act on all hosts at once: one connection a host, work on threads, every host's result kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.remote_program import call
 
@@ -22,27 +23,28 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 """Open files for each host (its connection, and the two ends by which a command's output is waited for), and beside."""
 
 
-ODD_ANSWER = (LookupError, TypeError, AttributeError)
-"""What comes of an answer that has another shape than ours."""
-ODD = "look at what answers there in Python's name; if it is Python, this is an error of this tool"
+MALFORMED = (LookupError, TypeError, AttributeError)
+"""What reading a reply raises that is not as `remote/messages/` has it."""
+REPORT = "check what `python3` runs on the host; if it is Python, please report a bug"
 
 
 class GivenUpError(HostError):
-    """What was going on here was ended because another host failed."""
+    """Work that was ended because another host failed."""
 
 
-def unfenced() -> None:
-    """What `Fleet.fence` is where no lock is held: anything may be done."""
+def no_guard() -> None:
+    """Allow every action: the default of `Fleet.guard`, where no lock is held."""
 
 
 class Connect(Protocol):
     """Makes a (still closed) connection to a host; `timeout` in seconds."""
 
-    def __call__(self, host: Host, timeout: float) -> Connection: ...
+    def __call__(self, host: Host, timeout: float) -> Connection:
+        """Return the connection."""
 
 
 def connect(host: Host, timeout: float) -> Connection:
-    """A connection of the kind the inventory asks for."""
+    """Return a connection of the kind that the inventory asks for."""
     if host.connection == "local":
         from flagscale_deploy.transport.local import LocalConnection
 
@@ -55,8 +57,8 @@ def connect(host: Host, timeout: float) -> Connection:
 class Fleet:
     """Connections to hosts, opened on first use and closed together at the end of the `with` block.
 
-    A host that could not be reached is not tried again: every later act on it gets the same error. Who wants to go on
-    after a connection was lost asks for a fresh one (`rejoin.py`).
+    A host that could not be reached is not tried again: every later act on it gets the same error. To continue after a
+    lost connection, call `fresh_connection`.
     """
 
     def __init__(
@@ -64,8 +66,8 @@ class Fleet:
     ) -> None:
         self.hosts = {host.name: host for host in hosts}
         self.cancelled = threading.Event()
-        self.fence: Callable[[], None] = unfenced
-        """Raises what forbids further acts on the hosts: a lock that was lost. Asked before and after each of them."""
+        self.guard: Callable[[], None] = no_guard
+        """Raises what forbids further acts on the hosts: a lock that was lost. Called before and after each of them."""
         _allow_descriptors(SPARE_DESCRIPTORS + DESCRIPTORS * len(self.hosts))
         self._forks = forks
         self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
@@ -81,8 +83,8 @@ class Fleet:
         self.close()
 
     def connection(self, host: str) -> Connection:
-        """The open connection to a host. Raises ConnectError, and what the fence raises."""
-        self.fence()
+        """Return the open connection to a host. Raises ConnectError, and what the guard raises."""
+        self.guard()
         with self._opening[host]:
             if host in self._failed:
                 raise self._failed[host]
@@ -94,7 +96,7 @@ class Fleet:
             return self._connections[host]
 
     def _open(self, host: str) -> None:
-        """At most `forks` log in at a time, however many act: the first hop of them all may be one and the same."""
+        """Open a connection; at most `forks` log in at a time, for all may have the same first hop."""
         if host in self._opened:
             self._connections[host].open()
             return
@@ -103,9 +105,9 @@ class Fleet:
         self._opened.add(host)
 
     def fresh_connection(self, host: str) -> Connection:
-        """A new connection to a host in place of one that was lost; commands that run on the old one end.
+        """Return a new connection to a host in place of one that was lost; commands that run on the old one end.
 
-        Raises ConnectError, after which it may be asked for again.
+        Raises ConnectError, after which it may be called again.
         """
         with self._opening[host]:
             self._failed.pop(host, None)
@@ -116,10 +118,10 @@ class Fleet:
     def map(
         self, work: Callable[[Host], T], hosts: Iterable[str] | None = None, *, fail_fast: bool = False
     ) -> dict[str, T | HostError]:
-        """Do `work` for every host (or those named), at most `forks` at a time; a HostError becomes that host's result,
-        and so does what an answer of an unknown shape leads to.
+        """Do `work` for every host (or those named), at most `forks` at a time; return their results by name.
 
-        Any other exception, and the interruption of the caller, cancels the others and is raised when they have ended.
+        A HostError becomes that host's result, and so does what a reply of an unknown shape leads to. Any other
+        exception, and the interruption of the caller, cancels the others and is raised when they have ended.
         `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
         """
         names = self.hosts if hosts is None else hosts
@@ -133,7 +135,7 @@ class Fleet:
             return self._gather(tasks, fail_fast, max(1, len(tasks) if together else min(self._forks, len(tasks))))
         finally:
             self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
-            self.fence()
+            self.guard()
 
     def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
         with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fleet") as pool:
@@ -150,7 +152,7 @@ class Fleet:
                 raise
 
     def wait_for(self, event: threading.Event) -> None:
-        """Return when it is set. InterruptedByUser where all is cancelled: then it may have been set too soon."""
+        """Wait until an event is set. Raises InterruptedByUser where all is cancelled: it may be set too soon."""
         while not event.wait(POLL_SECONDS) and not self.cancelled.is_set():
             pass
         if self.cancelled.is_set():
@@ -158,16 +160,16 @@ class Fleet:
 
     def call(
         self,
-        module: str,
-        args: Callable[[Host], Mapping[str, Any]],
+        program: HostProgram[Arguments, Reply, Order],
+        args: Callable[[Host], Arguments],
         *,
         timeout: float,
         hosts: Iterable[str] | None = None,
-    ) -> dict[str, dict[str, Any] | HostError]:
-        """Run a program of `remote/` on every host and keep each one's last message, or error."""
+    ) -> dict[str, Reply | HostError]:
+        """Run a host program on every host and return each one's last message, or error."""
 
-        def work(host: Host) -> dict[str, Any]:
-            return call(self.connection(host.name), module, args(host), timeout=timeout, cancelled=self.cancelled)
+        def work(host: Host) -> Reply:
+            return call(self.connection(host.name), program, args(host), timeout=timeout, cancelled=self.cancelled)
 
         return self.map(work, hosts)
 
@@ -181,8 +183,8 @@ class Fleet:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
             error = RemoteError(name, str(wrong))
-        except ODD_ANSWER as wrong:
-            error = RemoteError(name, f"its answer has another shape than ours ({_told(wrong)})", ODD)
+        except MALFORMED as wrong:
+            error = RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
         except InterruptedByUser:
             if not fail_fast:
                 raise
@@ -197,14 +199,14 @@ class Fleet:
             connection.close()
 
 
-def _told(wrong: Exception) -> str:
-    """An exception, and where it was raised."""
+def _describe(wrong: Exception) -> str:
+    """Return an exception in words, with where it was raised."""
     frame = traceback.extract_tb(wrong.__traceback__)[-1]
     return f"{type(wrong).__name__}: {wrong}, {PurePath(frame.filename).name}:{frame.lineno}"
 
 
 def _allow_descriptors(wanted: int) -> None:
-    """Raise this process's own limit of open files as far as it may: 1024, what most logins get, is 250 hosts."""
+    """Raise our own limit of open files as far as it may go: 1024, what most logins get, is 250 hosts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -212,17 +214,17 @@ def _allow_descriptors(wanted: int) -> None:
 
 
 def failures(results: Mapping[str, T | HostError]) -> dict[str, HostError]:
-    """The hosts that failed, with their errors."""
+    """Return the hosts that failed, with their errors."""
     return {name: result for name, result in results.items() if isinstance(result, HostError)}
 
 
 def answers(results: Mapping[str, T | HostError]) -> dict[str, T]:
-    """The hosts that did not fail, with their results."""
+    """Return the hosts that did not fail, with their results."""
     return {name: result for name, result in results.items() if not isinstance(result, HostError)}
 
 
 def _wait_interruptibly(futures: Iterable[Future[Any]]) -> None:
-    """Wait in small steps: a signal's handler runs between them, in the main thread. Raises what one of them raised."""
+    """Wait in small steps, between which a signal's handler can run. Raises what one of them raised."""
     waiting = set(futures)
     while waiting:
         done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)

@@ -1,4 +1,4 @@
-"""Whether a host is who it says: known_hosts, and what to do about a key that is not in it."""
+"""Verify the keys of hosts by known_hosts, and add new ones where that is allowed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _writing = threading.Lock()
 
 
 def checking(host: Host, ssh_config: Mapping[str, object], *, jump: bool = False) -> HostKeyChecking:
-    """The inventory's choice, else StrictHostKeyChecking of `~/.ssh/config`, else strict.
+    """Return the inventory's choice, else StrictHostKeyChecking of `~/.ssh/config`, else strict.
 
-    `off` is said of a host, and not of the jump host before it, which all others are reached through.
+    `off` applies to the host, never to its jump host, which all others are reached through.
     """
     configured = _FROM_SSH_CONFIG.get(str(ssh_config.get("stricthostkeychecking", "yes")).lower(), "strict")
     return (
@@ -41,26 +41,28 @@ def checking(host: Host, ssh_config: Mapping[str, object], *, jump: bool = False
 
 
 def known_hosts_files(host: Host, ssh_config: Mapping[str, object]) -> list[Path]:
-    """The files with known keys; the first one is where accept-new adds."""
+    """Return the files with known keys; the first one is where accept-new adds."""
     chosen = host.known_hosts or cast(str, ssh_config.get("userknownhostsfile", USER_KNOWN_HOSTS))
-    return [Path(each).expanduser() for each in (*chosen.split(), SYSTEM_KNOWN_HOSTS)]
+    return [Path(path).expanduser() for path in (*chosen.split(), SYSTEM_KNOWN_HOSTS)]
 
 
 def install(
     client: paramiko.SSHClient, host: Host, ssh_config: Mapping[str, object], name: str, *, jump: bool = False
 ) -> None:
-    """Make a client verify keys as `host` wants it; `name` is what known_hosts calls the machine that it connects to.
-    `jump`: that is not the host itself, but a jump host on the way.
+    """Make a client verify keys as `host` wants it; `name` is what known_hosts calls the machine.
 
-    Raises HostKeyError for a known_hosts file that can't be read.
+    `jump`: that is not the host itself, but a jump host on the way. Raises HostKeyError for a known_hosts file that
+    can't be read.
     """
     files = known_hosts_files(host, ssh_config)
     mode = checking(host, ssh_config, jump=jump)
-    found = {path: _known(host, path) for path in files if path.is_file()} if mode != "off" else {}
+    entries = {path: _known(host, path) for path in files if path.is_file()} if mode != "off" else {}
     revoked = {
-        key.get_base64(): f"{path}:{at + 1}" for path, known in found.items() for at, key in known.revoked.keys_of(name)
+        key.get_base64(): f"{path}:{at + 1}"
+        for path, known in entries.items()
+        for at, key in known.revoked.keys_of(name)
     }
-    for known in found.values():
+    for known in entries.values():
         for _, key in known.trusted.keys_of(name):
             if key.get_base64() not in revoked:
                 client.get_host_keys().add(name, key.get_name(), key)
@@ -68,12 +70,12 @@ def install(
 
 
 def known_name(address: str, port: int) -> str:
-    """What known_hosts calls a machine (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    """Return what known_hosts calls a machine (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
     return address if port == 22 else f"[{address}]:{port}"
 
 
 def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Path], name: str) -> HostKeyError:
-    """The error for a key that differs from the known one; `name` is the machine's in known_hosts."""
+    """Return the error for a key that differs from the known one; `name` is the machine's in known_hosts."""
     place = _place(files, name, error.expected_key)
     file = place.rpartition(":")[0] if place else str(files[0])
     return HostKeyError(
@@ -85,7 +87,7 @@ def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Pat
 
 
 def _place(files: Sequence[Path], name: str, key: paramiko.PKey) -> str:
-    """The file and line that a known key stands in, `file:12`; "" where it is not found any more."""
+    """Return the file and line that a known key stands in, `file:12`; "" where it is not there any more."""
     for path in files:
         with suppress(OSError):
             for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -139,8 +141,8 @@ class _Lines:
                 self._plain.setdefault(name, []).append((at, line))
 
     def keys_of(self, name: str) -> Iterator[tuple[int, paramiko.PKey]]:
-        """The keys of a name, in their order. A broken line counts for nothing, as in OpenSSH."""
-        others = (each for each in self._others if _is_among(name, each[1].partition(" ")[0]))
+        """Return the keys of a name, in their order. A broken line is ignored, as in OpenSSH."""
+        others = (line for line in self._others if _is_among(name, line[1].partition(" ")[0]))
         for at, line in sorted([*self._plain.get(name.lower(), []), *others]):
             with suppress(paramiko.SSHException, InvalidHostKey):
                 entry = HostKeyEntry.from_line(line)
@@ -158,8 +160,8 @@ class _Known(NamedTuple):
 def _known(host: Host, path: Path) -> _Known:
     """Paramiko's own reading of a file grows with its square: 1000 lines took 0.34 s of CPU for each connection."""
     try:
-        found = path.stat()
-        return _read(path, found.st_mtime_ns, found.st_size)
+        status = path.stat()
+        return _read(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error
 
@@ -177,19 +179,19 @@ def _read(path: Path, _modified: int, _size: int) -> _Known:
 
 
 def _is_among(name: str, names: str) -> bool:
-    """Whether a name is one of those before a key: plain, a pattern, or hashed."""
+    """Return whether a name is one of those before a key: plain, a pattern, or hashed."""
     if names.startswith("|1|"):
         with suppress(ValueError, AssertionError):  # a salt that is none
             return paramiko.HostKeys.hash_host(name, names) == names
         return False
     patterns = names.lower().split(",")
-    if any(each.startswith("!") and _fits(name, each[1:]) for each in patterns):
+    if any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns):
         return False
-    return any(_fits(name, each) for each in patterns)
+    return any(_fits(name, pattern) for pattern in patterns)
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """A pattern knows `*` and `?` only; brackets are those of `[address]:port`."""
+    """Return whether a name fits a pattern, which has `*` and `?` only; brackets are those of `[address]:port`."""
     return fnmatch.fnmatchcase(name.lower(), pattern.replace("[", "[[]"))
 
 
@@ -198,6 +200,6 @@ def _append(path: Path, line: str) -> None:
         make_private_directory(path.parent)
         with path.open("a+", encoding="utf-8") as file:
             file.seek(0)
-            known = file.read()
-            if line not in known.splitlines():
-                file.write(("\n" if known and not known.endswith("\n") else "") + line + "\n")
+            content = file.read()
+            if line not in content.splitlines():
+                file.write(("\n" if content and not content.endswith("\n") else "") + line + "\n")

@@ -1,4 +1,4 @@
-"""Whether the other side of an SSH connection still answers: a machine may acknowledge packets and do no more.
+"""Detect an SSH server that acknowledges packets and does no more.
 
 TCP notices a cable that was cut. It does not notice an sshd that hangs, on a full process table or a dead disk, say:
 the kernel behind it goes on acknowledging. Paramiko's keepalives ask for no answer, so we ask for one (RFC 4254,
@@ -24,8 +24,8 @@ SILENCE_SECONDS = 30.0
 """How long the answer may take, once all that we have sent has arrived."""
 
 
-class Pulse:
-    """The pulse of one connection. It is looked at by whoever waits for output; no thread of its own is needed."""
+class Keepalive:
+    """The keepalive of one connection, called by whoever waits for output; no thread of its own is needed."""
 
     def __init__(self, transport: paramiko.Transport, now: Callable[[], float] = time.monotonic) -> None:
         self._transport, self._now = transport, now
@@ -35,12 +35,15 @@ class Pulse:
         self._answered = threading.Event()
 
     def heard(self) -> None:
-        """Something has come."""
+        """Note that something has come."""
         with self._lock:
             self._heard, self._asked = self._now(), None
 
     def silent_for(self) -> float:
-        """Nothing has come: ask, if it is time to. Seconds that an answer is overdue, 0 while there is hope."""
+        """Return the seconds that a reply is overdue, 0 while there is hope; ask for one, if it is time to.
+
+        It is called where nothing has come.
+        """
         with self._lock:
             now = self._now()
             if self._asked is None:
@@ -69,7 +72,7 @@ class Pulse:
 
 
 def unsent(transport: paramiko.Transport) -> int:
-    """Bytes on their way to the other side's kernel (SIOCOUTQ, tcp(7)); 0 through a jump host, where it isn't known."""
+    """Return the bytes on their way to the other side's kernel (SIOCOUTQ, tcp(7)); 0 through a jump host."""
     if not isinstance(transport.sock, socket.socket):
         return 0
     count = array.array("i", [0])

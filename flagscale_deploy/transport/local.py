@@ -1,4 +1,4 @@
-"""`connection: local`: the operator's own machine, without SSH."""
+"""Run commands on the operator's own machine, without SSH (`connection: local`)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class LocalRunning:
             self._selector.register(stream, selectors.EVENT_READ, source)
 
     def send(self, data: bytes) -> None:
+        """Write to its standard input."""
         assert self._process.stdin is not None
         view = memoryview(data)
         try:
@@ -49,10 +50,12 @@ class LocalRunning:
             pass  # it ended early: its exit status and stderr say why
 
     def close_stdin(self) -> None:
+        """End its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        """Return the next output; see `Running`."""
         if not self._selector.get_map():
             return None
         for key, _ in self._selector.select(timeout):
@@ -64,12 +67,14 @@ class LocalRunning:
         return "stdout", b""
 
     def exit_code(self, timeout: float) -> int:
+        """Wait for its exit status and return it."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output") from error
 
     def close(self) -> None:
+        """End it: with its standard input, or by SIGKILL."""
         assert self._process.stdin is not None
         grace = COMMAND_GRACE_SECONDS if self._process.stdin.closed else PROGRAM_GRACE_SECONDS
         self._selector.close()
@@ -90,10 +95,11 @@ class LocalConnection:
         self.host = host
 
     def open(self) -> None:
-        """There is nothing to open."""
+        """Open nothing: there is nothing to open."""
 
     def start(self, command: str) -> LocalRunning:
+        """Start a command."""
         return LocalRunning(self.host.name, command)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Close nothing: there is nothing to close."""

@@ -1,4 +1,4 @@
-"""Work that outlives a connection: where one is lost it is made anew, and the work is begun again on it."""
+"""Repeat work whose connection was lost, on a new one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def through_losses(
 ) -> T:
     """Do `work` on a connection to a host, and again on a fresh one each time that it was lost.
 
-    `work` goes on where it was left; `heard` returns something else when it has come further. For `patience` seconds
-    at most there may be no connection, or none on which it comes further; `losses` bounds how often one may be lost.
+    `work` continues where it was; `heard` returns something else when it has come further. For `patience` seconds at
+    most there may be no connection, or none on which it comes further; `losses` bounds how often one may be lost.
     Raises UnreachableError past these, every other error at once, and InterruptedByUser when the fleet is cancelled.
     """
     connection, lost, waiting = fleet.connection(host), 0, None
@@ -53,7 +53,7 @@ def through_losses(
 
 
 class _Waiting:
-    """Tries to get a connection, less and less often, while patience lasts."""
+    """Tries to connect, less and less often, while patience lasts."""
 
     def __init__(self, fleet: Fleet, host: str, patience: float) -> None:
         self._fleet, self._host, self._deadline, self._tries = fleet, host, Deadline(patience), 0

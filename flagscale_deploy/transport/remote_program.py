@@ -1,4 +1,4 @@
-"""Sends a program of `remote/` to a host's own Python and reads what it says.
+"""Send a host program to a host's own Python, and read its messages.
 
 The bundle (sources, compressed, and arguments) travels over standard input behind its lengths, so that no argument
 stands in a process table and standard input stays open afterwards: its end tells the program that nobody listens any
@@ -8,12 +8,13 @@ more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from threading import Event
 from types import TracebackType
-from typing import Any
+from typing import Generic, cast
 
 from flagscale_deploy.errors import NoReplyError, RemoteError
+from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.shell import join
@@ -30,29 +31,29 @@ NOISE_KEPT = 200
 
 
 def command(connection: Connection) -> str:
-    """What the login shell is asked to run: the host's Python, inside the host's container where it has one."""
+    """Return the command for the login shell: the host's Python, inside the host's container where it has one."""
     host = connection.host
     inside = ["docker", "exec", "-i", host.container] if host.container else []
     return join([*inside, host.python, *PYTHON_WORDS])
 
 
-class Program:
+class Program(Generic[Reply, Order]):
     """A program running on a host: iterate over its messages, or take raw bytes after one of them.
 
-    Raises RemoteError when it fails, says nothing in time, or ends without a word.
+    Raises RemoteError when it fails, sends nothing in time, or ends without a message.
     """
 
     def __init__(
         self,
         connection: Connection,
-        module: str,
-        args: Mapping[str, Any],
+        program: HostProgram[Arguments, Reply, Order],
+        args: Arguments,
         *,
         timeout: float,
         cancelled: Event | None = None,
         bounded: bool = True,
     ) -> None:
-        self._host, self._module = connection.host.name, module
+        self._host, self._module = connection.host.name, program.name
         self._deadline = Deadline(timeout)
         self._buffer = bytearray()
         self._searched = 0
@@ -61,33 +62,33 @@ class Program:
         self._heard = False
         self._running = connection.start(command(connection))
         self._listening = Listening(self._running, self._host, self._deadline, cancelled)
-        self._running.send(bundle(module, args, timeout if bounded else None))
+        self._running.send(bundle(program.name, args, timeout if bounded else None))
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Program[Reply, Order]:
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self._running.close()
 
     def end_input(self) -> None:
-        """Tell the program that nobody listens any more."""
+        """End its standard input: nobody listens any more."""
         self._running.close_stdin()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Say something to the running program: a line of JSON on its standard input."""
+    def send(self, message: Order) -> None:
+        """Send an order to the running program: a line of JSON on its standard input."""
         self._running.send(json.dumps(message).encode() + b"\n")
 
     def allow(self, seconds: float) -> None:
-        """From now on it has so long to say the next thing."""
+        """Allow so many seconds from now for the next message."""
         self._deadline = Deadline(seconds)
         self._listening.allow(self._deadline)
 
-    def send_with(self, message: Mapping[str, Any], data: bytes) -> None:
-        """As `send`, with bytes behind the line that the message tells of."""
+    def send_with(self, message: Order, data: bytes) -> None:
+        """Send an order as `send` does, with bytes behind the line that it announces."""
         self._running.send(json.dumps(message).encode() + b"\n" + data)
 
-    def hear(self) -> dict[str, Any]:
-        """Its next message. Raises RemoteError as `messages` does, and if it ends without one."""
+    def hear(self) -> Reply:
+        """Return its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():
             return message
         raise NoReplyError(self._host, f"{self._module}: the program ended without an answer")
@@ -97,8 +98,8 @@ class Program:
         """The first 200 characters of standard output before the first message: a login that prints something."""
         return bytes(self._noise).decode(errors="replace").strip()[:NOISE_KEPT]
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """Every message as it comes, until the program ends or the caller stops asking."""
+    def messages(self) -> Iterator[Reply]:
+        """Yield every message as it comes, until the program ends or the caller stops asking."""
         while True:
             end = self._buffer.find(b"\n", self._searched)
             if end < 0:
@@ -113,11 +114,11 @@ class Program:
             if (message := _message(line)) is not None:
                 if "error" in message and "traceback" in message:
                     raise RemoteError(self._host, f"{self._module}: {message['error']}")
-                yield message
+                yield cast(Reply, message)
         self._ended()
 
-    def last(self) -> dict[str, Any]:
-        """The last message, when it has ended."""
+    def last(self) -> Reply:
+        """Return the last message, when it has ended."""
         last = None
         for message in self.messages():
             last = message
@@ -126,7 +127,7 @@ class Program:
         return last
 
     def take(self, count: int) -> Iterator[bytes]:
-        """The next `count` bytes behind the last message, as they are. RemoteError if there are fewer."""
+        """Yield the next `count` bytes behind the last message, as they are. RemoteError if there are fewer."""
         self._searched = 0
         while count:
             if not self._buffer:
@@ -165,14 +166,19 @@ class Program:
 
 
 def call(
-    connection: Connection, module: str, args: Mapping[str, Any], *, timeout: float, cancelled: Event | None = None
-) -> dict[str, Any]:
+    connection: Connection,
+    program: HostProgram[Arguments, Reply, Order],
+    args: Arguments,
+    *,
+    timeout: float,
+    cancelled: Event | None = None,
+) -> Reply:
     """Run a program to its end and return its last message. Raises RemoteError, ConnectError."""
-    with Program(connection, module, args, timeout=timeout, cancelled=cancelled) as program:
-        return program.last()
+    with Program(connection, program, args, timeout=timeout, cancelled=cancelled) as running:
+        return running.last()
 
 
-def _message(line: bytes) -> dict[str, Any] | None:
+def _message(line: bytes) -> dict[str, object] | None:
     at = line.find(PREFIX.encode())
     if at < 0:
         return None
@@ -186,8 +192,8 @@ def _message(line: bytes) -> dict[str, Any] | None:
 
 
 def _why(module: str, code: int, stderr: bytes) -> tuple[str, str]:
-    said = stderr.decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else ""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    last = lines[-1] if lines else ""
     if code in (126, 127):
         return f"no Python to run our programs with ({last or f'exit status {code}'})", (
             "install python3 (3.8 or later) on the host, or name it with `python:` (ansible_python_interpreter)"

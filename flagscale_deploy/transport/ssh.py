@@ -1,4 +1,4 @@
-"""Hosts by SSH: Fabric reads `~/.ssh/config` and opens connections, Paramiko carries the commands."""
+"""Reach hosts by SSH: Fabric reads `~/.ssh/config` and opens connections, Paramiko carries the commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.platform import limit_silence
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
-from flagscale_deploy.transport.keepalive import Pulse
+from flagscale_deploy.transport.keepalive import Keepalive
 from flagscale_deploy.transport.ssh_errors import connect_error
 
 CHUNK = 1 << 16
@@ -45,9 +45,10 @@ class SshConnection:
         self.host = host
         self._timeout = connect_timeout
         self._fabric: fabric.Connection | None = None
-        self._pulse: Pulse | None = None
+        self._keepalive: Keepalive | None = None
 
     def open(self) -> None:
+        """Connect and log in, if that has not been done."""
         if self._fabric is not None and self._fabric.is_connected:
             return
         self.close()
@@ -58,18 +59,20 @@ class SshConnection:
             except paramiko.BadHostKeyException as error:
                 raise _changed_key(self.host, self._fabric, error) from error
         _notice_silence(self._fabric.transport)
-        self._pulse = Pulse(self._fabric.transport)
+        self._keepalive = Keepalive(self._fabric.transport)
 
     def start(self, command: str) -> SshRunning:
+        """Start a command on a channel of its own."""
         self.open()
         assert self._fabric is not None
-        assert self._pulse is not None
+        assert self._keepalive is not None
         with _errors_of(self.host):
             channel = self._fabric.transport.open_session(timeout=self._timeout)
             channel.exec_command(command)
-        return SshRunning(self.host.name, channel, self._pulse)
+        return SshRunning(self.host.name, channel, self._keepalive)
 
     def close(self) -> None:
+        """Close it, with the hops before it."""
         for hop in _hops(self._fabric) if self._fabric is not None else ():
             transport = hop.transport
             _wake(transport)
@@ -82,13 +85,14 @@ class SshConnection:
 class SshRunning:
     """A command on a channel of its own."""
 
-    def __init__(self, host: str, channel: paramiko.Channel, pulse: Pulse) -> None:
-        self._host, self._channel, self._pulse = host, channel, pulse
+    def __init__(self, host: str, channel: paramiko.Channel, keepalive: Keepalive) -> None:
+        self._host, self._channel, self._keepalive = host, channel, keepalive
         channel.settimeout(SEND_SECONDS)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
 
     def send(self, data: bytes) -> None:
+        """Write to its standard input."""
         try:
             self._channel.sendall(data)
         except (OSError, EOFError):
@@ -96,25 +100,27 @@ class SshRunning:
                 raise _lost(self._host) from None
 
     def close_stdin(self) -> None:
+        """End its standard input."""
         try:
             self._channel.shutdown_write()
         except (OSError, EOFError):
             return  # the other side closed first
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        """Return the next output; see `Running`."""
         channel = self._channel
         for attempt in (0, 1):
             if channel.recv_ready():
-                self._pulse.heard()
+                self._keepalive.heard()
                 return "stdout", channel.recv(CHUNK)
             if channel.recv_stderr_ready():
-                self._pulse.heard()
+                self._keepalive.heard()
                 return "stderr", channel.recv_stderr(CHUNK)
             if channel.eof_received or channel.closed:
                 return self._rest()
             if attempt == 0:
                 self._poll.poll(timeout * 1000)
-        if silent := self._pulse.silent_for():
+        if silent := self._keepalive.silent_for():
             self._channel.get_transport().close()
             raise UnreachableError(
                 self._host, f"its SSH server has not answered for {silent:.0f} s", "look at the host's load and disks"
@@ -122,6 +128,7 @@ class SshRunning:
         return "stdout", b""
 
     def exit_code(self, timeout: float) -> int:
+        """Wait for its exit status and return it."""
         if not self._channel.status_event.wait(timeout):
             raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output")
         code = self._channel.recv_exit_status()
@@ -132,10 +139,11 @@ class SshRunning:
         return code
 
     def close(self) -> None:
+        """Close its channel."""
         self._channel.close()
 
     def _rest(self) -> tuple[Source, bytes] | None:
-        """The end has been announced: what arrived before it is still to be read."""
+        """Return what arrived before the end, which has been announced."""
         if self._channel.recv_ready():
             return "stdout", self._channel.recv(CHUNK)
         if self._channel.recv_stderr_ready():
@@ -144,8 +152,11 @@ class SshRunning:
 
 
 class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric is untyped
-    """Fabric 3.2 keeps every attribute that its class does not declare in the configuration, which all connections
-    share, and builds that anew each time: other threads found it half empty (seen with 300 hosts)."""
+    """A connection of Fabric's that shares nothing with others.
+
+    Fabric 3.2 keeps every attribute that its class does not declare in the configuration, which all connections share,
+    and builds that anew each time: other threads found it half empty (seen with 300 hosts).
+    """
 
     inline_ssh_env: bool | None = None
 
@@ -179,9 +190,11 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
 
 
 class _Transport(paramiko.Transport):
-    """AES-GCM first, which Paramiko offers last: with the others it compares each packet's MAC in Python, byte by byte,
-    0.5 ms of the CPU that a login takes and a tenth of a megabyte's. And without its log, which nobody reads: to write
-    what an sshd tells of a key's options takes 0.9 ms by itself."""
+    """A transport that prefers AES-GCM, which Paramiko offers last, and has no log.
+
+    With other ciphers Paramiko compares each packet's MAC in Python, byte by byte: 0.5 ms of the CPU that a login takes
+    and a tenth of a megabyte's. To log what an sshd tells of a key's options takes 0.9 ms by itself.
+    """
 
     def __init__(self, sock: Any, **settings: Any) -> None:
         super().__init__(sock, **settings)
@@ -189,15 +202,17 @@ class _Transport(paramiko.Transport):
         options.ciphers = tuple(sorted(options.ciphers, key=lambda cipher: "-gcm@" not in cipher))
 
     def _log(self, level: int, msg: str | list[str], *args: object) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
     def _parse_debug(self, _message: paramiko.Message) -> None:
-        """Nothing is done with it."""
+        """Ignore it."""
 
 
 def _keys(path: str) -> dict[str, Any]:
-    """How Paramiko is told of an identity file: by its key, which it would else read three times for each host. What
-    needs a passphrase, or is none, it shall find out itself."""
+    """Return how Paramiko is given an identity file: by its key, which it would else read three times for each host.
+
+    What needs a passphrase, or is no key, is given by its name.
+    """
     try:
         return {"pkey": _key(path, _changed(path), _changed(f"{path}-cert.pub"))}
     except Exception:  # noqa: BLE001 (whatever it is)
@@ -206,7 +221,7 @@ def _keys(path: str) -> dict[str, Any]:
 
 @functools.cache
 def _key(path: str, *_changed: int | None) -> paramiko.PKey:
-    """Read anew where it, or its certificate, has changed: those may be good for minutes."""
+    """Read a key anew where it, or its certificate, has changed: those may be valid for minutes."""
     return paramiko.PKey.from_path(path)
 
 
@@ -217,7 +232,7 @@ def _changed(path: str) -> int | None:
 
 
 def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """A connection and those it goes through, the nearest to the host first."""
+    """Yield a connection and those it goes through, the nearest to the host first."""
     hop: fabric.Connection | str | None = connection
     while isinstance(hop, fabric.Connection):
         yield hop
@@ -225,15 +240,15 @@ def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
 
 
 def _changed_key(host: Host, connection: fabric.Connection, error: paramiko.BadHostKeyException) -> HostKeyError:
-    """The error names the machine but not its port, and known_hosts knows it by both."""
-    hop = next((each for each in _hops(connection) if each.host == error.hostname), connection)
+    """Return the error for a changed key: Paramiko's names the machine but not its port, which known_hosts has."""
+    hop = next((hop for hop in _hops(connection) if hop.host == error.hostname), connection)
     files = hostkeys.known_hosts_files(host, cast("Mapping[str, object]", hop.ssh_config))
     return hostkeys.changed(host, error, files, hostkeys.known_name(hop.host, hop.port))
 
 
 @functools.cache
 def _fabric_config() -> fabric.Config:
-    """`~/.ssh/config` and the system's, read once; Fabric's own configuration files are not for us.
+    """Read `~/.ssh/config` and the system's, once; Fabric's own configuration files are not for us.
 
     What Fabric asks it for each connection are plain attributes here: Invoke looks for them in all of its levels.
     """
@@ -252,7 +267,7 @@ def _notice_silence(transport: paramiko.Transport) -> None:
 
 
 def _wake(transport: paramiko.Transport | None) -> None:
-    """Have a connection's thread see at once that it is closed, and not at its next look."""
+    """Make a connection's thread see at once that it is closed, and not at its next look."""
     if transport is not None and isinstance(transport.sock, socket.socket):
         with suppress(OSError):
             transport.sock.shutdown(socket.SHUT_RDWR)
@@ -264,7 +279,7 @@ def _lost(host: str) -> UnreachableError:
 
 @contextmanager
 def _errors_of(host: Host) -> Iterator[None]:
-    """Everything that Paramiko, Fabric and sockets raise while connecting, as a ConnectError."""
+    """Raise everything that Paramiko, Fabric and sockets raise while connecting as a ConnectError."""
     try:
         yield
     except (paramiko.SSHException, OSError, EOFError, InvalidTag) as error:

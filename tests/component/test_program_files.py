@@ -139,7 +139,7 @@ def test_it_is_planned_as_a_driver_on_the_head_with_all_gpus_in_ray(folder: Path
         "http://10.0.0.1:8123": "http://10.0.0.1:8123",
         "http://10.0.0.2:8123": "http://10.0.0.2:8123",
     }
-    shown = plan_json(made)
+    shown: Any = plan_json(made)
     assert shown["program"] == {"files": {"app.py": hashlib.sha256(b"print('hello')\n").hexdigest()}}
     assert shown["stages"][-1]["steps"] == [{"host": "gpu01", "script": "program_app.sh"}]
 

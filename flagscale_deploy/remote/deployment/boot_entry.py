@@ -1,4 +1,4 @@
-"""The entry that starts a host's part of a deployment after a reboot: a systemd user unit or a crontab line.
+"""Make and remove the entry that starts a host's part of a deployment after a reboot.
 
 It is a unit of the user's systemd, where that runs without a login (lingering), else a line `@reboot` in the user's
 crontab. `remove` takes it away: only what is ours by its name or word for word; all other lines of a crontab stay byte
@@ -28,7 +28,7 @@ LINGER = Path("/var/lib/systemd/linger")
 
 
 def way(container: bool) -> Tuple[str, str]:
-    """By what this host starts something for our user when it comes up, and why by nothing."""
+    """Return by what this host starts something for our user when it comes up, and why by nothing."""
     if container:
         return "", "nothing starts processes in a container that its host has started again"
     if lingers() and _systemctl("show-environment"):
@@ -43,7 +43,7 @@ def way(container: bool) -> Tuple[str, str]:
 
 
 def remove(deployment: str, host: str) -> List[str]:
-    """Take our entry away, if there is one; what was taken, in words."""
+    """Remove our entry, if there is one; return what was removed, in words."""
     removed = []
     with contextlib.suppress(OSError):
         if disable(deployment, host):
@@ -55,31 +55,32 @@ def remove(deployment: str, host: str) -> List[str]:
 
 
 def script(deployment: str, host: str) -> str:
+    """Return the path of the script that starts this host's part after a reboot."""
     return str(state.directory(deployment, host) / "scripts" / "boot.sh")
 
 
 def line(deployment: str, host: str) -> str:
-    """Our line of the crontab; a bare % would end the command (crontab(5))."""
+    """Return our line of the crontab; a bare % would end the command (crontab(5))."""
     command = "/bin/bash %s # flagscale-deploy: %s on %s" % (
         shlex.quote(script(deployment, host)),
-        *(state.file_name(each) for each in (deployment, host)),
+        *(state.file_name(name) for name in (deployment, host)),
     )
     return "@reboot " + command.replace("%", "\\%")
 
 
 def read_crontab() -> bytes:
-    """The user's crontab, byte for byte. Raises OSError where it can't be read."""
+    """Return the user's crontab, byte for byte. Raises OSError where it can't be read."""
     done = _crontab("-l")
     if done.returncode == 0:
         return done.stdout
-    said = done.stderr.decode("utf-8", "replace").strip()
-    if "no crontab for" in said or (done.returncode == 1 and not said):
+    complaint = done.stderr.decode("utf-8", "replace").strip()
+    if "no crontab for" in complaint or (done.returncode == 1 and not complaint):
         return b""
-    raise OSError("crontab -l: %s" % (said or "exit status %d" % done.returncode))
+    raise OSError("crontab -l: %s" % (complaint or "exit status %d" % done.returncode))
 
 
 def edit_crontab(add: Optional[str] = None, take: Optional[str] = None) -> bool:
-    """Add a line that isn't there, or take one away; whether that changed anything. Raises OSError."""
+    """Add a line that isn't there, or remove one; return whether that changed anything. Raises OSError."""
     with _alone():
         before = read_crontab()
         after = with_line(before, add.encode()) if add else without_line(before, (take or "").encode())
@@ -94,30 +95,31 @@ def edit_crontab(add: Optional[str] = None, take: Optional[str] = None) -> bool:
 
 
 def with_line(content: bytes, line: bytes) -> bytes:
-    """A crontab with a line at its end, once."""
+    """Return a crontab with a line at its end, once."""
     if line in content.split(b"\n"):
         return content
     return content + (b"" if not content or content.endswith(b"\n") else b"\n") + line + b"\n"
 
 
 def without_line(content: bytes, line: bytes) -> bytes:
-    """A crontab without that very line."""
-    return b"".join(each for each in content.splitlines(keepends=True) if each.rstrip(b"\n") != line)
+    """Return a crontab without that very line."""
+    return b"".join(other for other in content.splitlines(keepends=True) if other.rstrip(b"\n") != line)
 
 
 def unit_path(deployment: str, host: str) -> Path:
+    """Return the path of our unit of the user's systemd."""
     name = hashlib.sha256(("%s/%s" % (deployment, host)).encode()).hexdigest()[:12]
     return Path(os.path.expanduser("~")) / ".config/systemd/user" / ("flagscale-deploy-%s.service" % name)
 
 
 def unit(deployment: str, host: str) -> str:
-    """The unit. Its processes outlive it; on a home that hosts share, it is this host's alone."""
+    """Return the unit's text. Its processes outlive it; on a home that hosts share, it is this host's alone."""
     path = script(deployment, host).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return "\n".join(
         (
             "[Unit]",
             "Description=flagscale-deploy brings back %s on %s"
-            % tuple(state.file_name(each).replace("%", "%%") for each in (deployment, host)),
+            % tuple(state.file_name(name).replace("%", "%%") for name in (deployment, host)),
             "ConditionHost=%s" % socket.gethostname().replace("%", "%%"),
             "",
             "[Service]",
@@ -146,14 +148,14 @@ def enable(deployment: str, host: str) -> None:
 
 
 def disable(deployment: str, host: str) -> bool:
-    """Take the unit away; a boot that goes on ends with it."""
+    """Remove the unit, which ends a boot that is under way; return whether it was there."""
     path = unit_path(deployment, host)
     if not os.path.lexists(str(path)):
         return False
     _systemctl("stop", path.name)
-    for each in (_wanted(path), path):
+    for file in (_wanted(path), path):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(str(each))
+            os.unlink(str(file))
     with contextlib.suppress(OSError):  # not empty
         os.rmdir(str(_wanted(path).parent))
     _systemctl("daemon-reload")
@@ -161,7 +163,7 @@ def disable(deployment: str, host: str) -> bool:
 
 
 def lingers() -> bool:
-    """Whether the user's systemd runs from boot on."""
+    """Return whether the user's systemd runs from boot on."""
     return shutil.which("systemctl") is not None and (LINGER / gpus.user_of(os.getuid())).exists()
 
 
@@ -202,7 +204,7 @@ def _crontab(word: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[byte
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Two deployments on a host don't write one crontab at the same time. A lock on the directory leaves no file."""
+    """Keep other deployments from writing the crontab meanwhile. A lock on the directory leaves no file."""
     root = state.root()
     if not root.is_dir():
         yield

@@ -1,4 +1,6 @@
-"""The lock file of a deployment: who holds it, since when, and where it lies."""
+"""Read and write the lock file of a deployment: who holds it, since when."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -7,10 +9,13 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional, cast
 
 from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.system import files, proc
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.stop import Displacement, LockHolder, LockIdentity
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -19,8 +24,8 @@ class UnusableError(Exception):
     """Where no lock can be had at all."""
 
 
-def identity() -> Dict[str, Any]:
-    """Who holds a lock, as the kernel of this host knows it, and where the command comes from."""
+def identity() -> LockIdentity:
+    """Return who holds a lock, as the kernel of this host knows it, and where the command comes from."""
     me = proc.find(os.getpid())
     return {
         "from": os.environ.get("SSH_CLIENT", "").partition(" ")[0],
@@ -30,18 +35,18 @@ def identity() -> Dict[str, Any]:
     }
 
 
-def write(descriptor: int, known: Dict[str, Any]) -> None:
-    """Say in the lock file who holds it, and that he was heard just now, by the clock that nobody sets."""
+def write(descriptor: int, holder: LockHolder) -> None:
+    """Write the holder and the current monotonic time to the lock file."""
     # The time has a fixed width: who reads while it is written anew reads one of the two.
-    text = json.dumps({**known, "heard": "%015.3f" % time.monotonic()}).encode()
+    text = json.dumps({**holder, "heard": "%015.3f" % time.monotonic()}).encode()
     os.pwrite(descriptor, text, 0)
     os.ftruncate(descriptor, len(text))
 
 
 def take(path: Path) -> Optional[int]:
-    """A descriptor that holds the lock, or None where somebody has it. A file that was removed meanwhile locks nothing.
+    """Return a descriptor that holds the lock, or None where another process has it.
 
-    Raises UnusableError where no file can be made or locked there.
+    A file that was removed meanwhile locks nothing. Raises UnusableError where no file can be made or locked there.
     """
     try:
         files.make_private_directory(path.parent)
@@ -64,57 +69,57 @@ def take(path: Path) -> Optional[int]:
 
 
 def leave(directory: Path, descriptor: int) -> None:
-    """Let go of the lock. Where nothing was recorded under it, nothing of it stays."""
+    """Release the lock. Where nothing was recorded under it, nothing of it stays."""
     ours = _is_at(descriptor, directory / "lock")
     os.ftruncate(descriptor, 0)
     if ours and not (directory / "record.json").exists():
         with contextlib.suppress(OSError):
             os.unlink(str(directory / "lock"))
-            for each in (directory, directory.parent, directory.parent.parent):
-                os.rmdir(str(each))
+            for folder in (directory, directory.parent, directory.parent.parent):
+                os.rmdir(str(folder))
     os.close(descriptor)
 
 
-def holder(path: Path) -> Dict[str, Any]:
-    """Who wrote the lock file; empty while they have not yet."""
+def holder(path: Path) -> LockHolder:
+    """Return who wrote the lock file; empty while they have not yet."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast("LockHolder", content) if isinstance(content, dict) else {}
 
 
-def displacer(directory: Path) -> Dict[str, Any]:
-    """Who has ended this with `unlock`, as he left it beside the lock; empty where somebody just sent SIGTERM."""
+def displacement(directory: Path) -> Displacement:
+    """Return who has ended this with `unlock`, as noted beside the lock; empty after a mere SIGTERM."""
     path = directory / "unlocked.json"
-    found = holder(path)
+    by = holder(path)
     with contextlib.suppress(OSError):
         os.unlink(str(path))
-    return found
+    return cast("Displacement", by)
 
 
-def silent_for(found: Dict[str, Any]) -> Optional[float]:
-    """For how many seconds the holder's operator has not been heard; None where the file does not say."""
+def silent_for(holder: LockHolder) -> Optional[float]:
+    """Return for how many seconds the holder's operator has not been heard; None where the file does not say."""
     try:
-        return max(0.0, time.monotonic() - float(found["heard"])) if found["boot_id"] == record.boot_id() else None
+        return max(0.0, time.monotonic() - float(holder["heard"])) if holder["boot_id"] == record.boot_id() else None
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def filesystem(path: Path) -> str:
-    """The type of the file system that a path lies on, "" where it cannot be told."""
+    """Return the type of the file system that a path lies on, "" where it is unknown."""
     try:
         real = os.path.realpath(str(path))
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             mounts = [line.split() for line in file]
     except OSError:
         return ""
-    found = ("", "")
+    best = ("", "")
     for words in mounts:
         point = words[4].encode().decode("unicode_escape")
-        if (real + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
-            found = (point, words[words.index("-") + 1])
-    return found[1]
+        if (real + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(best[0]):
+            best = (point, words[words.index("-") + 1])
+    return best[1]
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Which processes of a host are a deployment's.
+"""Find the processes of a deployment among those of a host.
 
 Ours are, by falling strength of evidence:
 
@@ -20,11 +20,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Set
 
 from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.system.proc import Identity, Process
 from flagscale_deploy.remote.system.proc import scan as scan
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
 
 
 class Recorded(NamedTuple):
@@ -36,14 +39,15 @@ class Recorded(NamedTuple):
 
     @property
     def identity(self) -> Identity:
+        """Return pid and start time."""
         return self.pid, self.start_ticks
 
 
 class Family:
-    """Processes that belong together. It remembers those it has seen: once its parent has ended, an orphan no longer
-    shows whose child it was.
+    """Processes that belong together.
 
-    `recorded` are processes known from a record; `belongs` says of a process by itself whether it is one of the family.
+    It remembers those it has seen: once its parent has ended, an orphan no longer shows whose child it was. `recorded`
+    are processes known from a record; `belongs` tells of a process by itself whether it is one of the family.
     """
 
     def __init__(self, recorded: Iterable[Identity], belongs: Callable[[Process], bool] = lambda _: False) -> None:
@@ -52,35 +56,38 @@ class Family:
         self._belongs = belongs
 
     def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:
-        """The members of the family among all processes of the host, by pid; `asking` is the pid never to be found."""
+        """Return the members of the family among all processes of the host, by pid, without `asking` (default: us)."""
         everyone = {process.pid: process for process in processes}
         me = os.getpid() if asking is None else asking
         spared = _ancestry(me, everyone)
-        candidates = {pid: each for pid, each in everyone.items() if pid not in spared}
+        candidates = {pid: process for pid, process in everyone.items() if pid not in spared}
         own_session = everyone[me].sid if me in everyone else 0
         sessions = {sid: start for sid, start in self._sessions.items() if sid not in (0, own_session)}
-        found = {p.pid for p in candidates.values() if p.identity in self._members or self._belongs(p)}
+        members = {p.pid for p in candidates.values() if p.identity in self._members or self._belongs(p)}
         while True:
-            _add_sessions(sessions, found, everyone, own_session)
-            more = {p.pid for p in candidates.values() if p.pid not in found and _related(p, found, sessions, everyone)}
+            _add_sessions(sessions, members, everyone, own_session)
+            more = {
+                p.pid for p in candidates.values() if p.pid not in members and _related(p, members, sessions, everyone)
+            }
             if not more:
                 break
-            found |= more
-        self._members |= {everyone[pid].identity for pid in found}
+            members |= more
+        self._members |= {everyone[pid].identity for pid in members}
         self._sessions.update(sessions)
-        return [everyone[pid] for pid in sorted(found)]
+        return [everyone[pid] for pid in sorted(members)]
 
 
-def ours(processes: Iterable[Process], marker: str, known: Iterable[Recorded] = ()) -> List[Process]:
-    """What is a deployment's among all processes of the host, at one look: by marker, record, session and descent.
+def ours(processes: Iterable[Process], marker: str, named: Iterable[Recorded] = ()) -> List[Process]:
+    """Return what is a deployment's among all processes of the host, at one look.
 
-    `marker` is `<deployment>/` or, for one run, `<deployment>/<run_id>`.
+    They are found by marker, record, session and descent. `marker` is `<deployment>/` or, for one run,
+    `<deployment>/<run_id>`.
     """
-    return Family((each.identity for each in known), marked(marker)).among(processes)
+    return Family((process.identity for process in named), marked(marker)).among(processes)
 
 
 def marked(marker: str) -> Callable[[Process], bool]:
-    """Whether a process of our own user carries the marker of a deployment (`<deployment>/`), or of one run of it."""
+    """Return a test whether a process of our own user carries the marker of a deployment, or of one run of it."""
     uid = os.getuid()
     deployment, _, run_id = marker.rpartition("/")
 
@@ -91,17 +98,19 @@ def marked(marker: str) -> Callable[[Process], bool]:
     return belongs
 
 
-def recorded(content: Mapping[str, Any]) -> List[Recorded]:
-    """The processes of a record that may still run: none after a stop that left nothing, or from an earlier boot.
+def recorded(content: Record) -> List[Recorded]:
+    """Return the processes of a record that may still run: none after a clean stop, or from an earlier boot.
 
-    A record outlives its processes, and pids come round again: what is known to be gone is not looked for.
+    A record outlives its processes, and pids are used again: what is known to be gone is not looked for.
     """
     if content.get("stopped_at"):
         return []
     boot_id = record.boot_id()
-    entries = (each for each in content.get("processes") or () if each.get("boot_id") == boot_id)
-    found = (Recorded(str(each.get("role")), each.get("pid"), each.get("start_ticks")) for each in entries)
-    return [each for each in found if isinstance(each.pid, int) and isinstance(each.start_ticks, int)]
+    entries = (entry for entry in content.get("processes") or () if entry.get("boot_id") == boot_id)
+    fields = ((str(entry.get("role")), entry.get("pid"), entry.get("start_ticks")) for entry in entries)
+    return [
+        Recorded(role, pid, ticks) for role, pid, ticks in fields if isinstance(pid, int) and isinstance(ticks, int)
+    ]
 
 
 def _ancestry(pid: int, everyone: Dict[int, Process]) -> Set[int]:
@@ -112,24 +121,26 @@ def _ancestry(pid: int, everyone: Dict[int, Process]) -> Set[int]:
     return ancestry
 
 
-def _add_sessions(sessions: Dict[int, int], found: Set[int], everyone: Dict[int, Process], own_session: int) -> None:
-    """Adds to `sessions` (session id to the start time its members count from) those that `found` shows to be ours.
+def _add_sessions(sessions: Dict[int, int], members: Set[int], everyone: Dict[int, Process], own_session: int) -> None:
+    """Add to `sessions` (session id to the start time of its first member) those that `found` shows to be ours.
 
-    Session 0 stands for every session whose leader lives outside our pid namespace: it says nothing.
+    Session 0 stands for every session whose leader lives outside our pid namespace: it tells nothing.
     """
-    for pid in found:
+    for pid in members:
         process = everyone[pid]
         leader = everyone.get(process.sid)
-        if process.sid in (0, own_session) or (leader is not None and leader.pid not in found):
+        if process.sid in (0, own_session) or (leader is not None and leader.pid not in members):
             continue
         start = process.start_ticks if leader is None else leader.start_ticks
         sessions[process.sid] = min(start, sessions.get(process.sid, start))
 
 
-def _related(process: Process, found: Set[int], sessions: Dict[int, int], everyone: Dict[int, Process]) -> bool:
-    """Whether a process is in a session of ours or a child of ours. Both are older than it: one that isn't got its pid
-    from the kernel after this one had read it."""
-    if process.ppid in found and everyone[process.ppid].start_ticks <= process.start_ticks:
+def _related(process: Process, members: Set[int], sessions: Dict[int, int], everyone: Dict[int, Process]) -> bool:
+    """Return whether a process is in a session of ours or a child of ours.
+
+    Both are older than it: one that isn't got its pid from the kernel after this one had read it.
+    """
+    if process.ppid in members and everyone[process.ppid].start_ticks <= process.start_ticks:
         return True
-    leader_is_foreign = process.sid in everyone and process.sid not in found
+    leader_is_foreign = process.sid in everyone and process.sid not in members
     return not leader_is_foreign and sessions.get(process.sid, sys.maxsize) <= process.start_ticks

@@ -1,4 +1,4 @@
-"""What is known on a host of the restarts of a run's servers: `restart/<run id>/` in the state directory.
+"""Keep the state of restarts of a run's servers: `restart/<run id>/` in the state directory.
 
 - `<script>.ready`: the licence to restart, given when a server was ready once (`watch.py`);
 - `<script>.json`: what its supervisor says of it (`supervise.py`), read by `inspect.py`;
@@ -13,10 +13,13 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional
+from typing import TYPE_CHECKING, Iterable, Optional, cast
 
 from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.status import RestartState
 
 NAME = "restart"
 LICENCE, WORD = ".ready", "stop"
@@ -31,7 +34,7 @@ class Files:
         self._said = self._run / (self._stem + ".json")
 
     def permit(self) -> None:
-        """The server was ready: from now on it may be restarted."""
+        """Permit restarts from now on: the server was ready."""
         if not self.forbidden:
             files.make_private_directory(self._run)
             (self._run / (self._stem + LICENCE)).touch(0o600)
@@ -46,34 +49,34 @@ class Files:
         """Whether the server may be started again now."""
         return (self._run / (self._stem + LICENCE)).exists() and not self.forbidden
 
-    def write(self, content: Dict[str, Any]) -> None:
-        """Say how it stands, whole or not at all. Raises OSError."""
+    def write(self, content: RestartState) -> None:
+        """Write the state, whole or not at all. Raises OSError."""
         files.make_private_directory(self._run)
         files.write_atomically(self._said, json.dumps(content))
 
-    def read(self) -> Optional[Dict[str, Any]]:
-        """How it stands; None where no supervisor has said anything."""
+    def read(self) -> Optional[RestartState]:
+        """Return the state; None where no supervisor has written one."""
         try:
-            found = json.loads(self._said.read_text())
+            content = json.loads(self._said.read_text())
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return cast("RestartState", content) if isinstance(content, dict) else None
 
 
 def is_forbidden(deployment: str, host: str, run_id: str) -> bool:
-    """Whether nothing of a run is to be started again."""
+    """Return whether nothing of a run is to be started again."""
     return Files(state.directory(deployment, host), run_id, "").forbidden
 
 
 def of(deployment: str, host: str, run_id: str, script: str) -> Files:
-    """The files of a server, by its deployment."""
+    """Return the files of a server, by its deployment."""
     return Files(state.directory(deployment, host), run_id, script)
 
 
 def forbid(deployment: str, host: str, run_ids: Iterable[str]) -> None:
-    """No server of these runs is started again here, whatever becomes of it.
+    """Forbid every restart of these runs' servers here.
 
-    The licences go first: that works on a full disk too.
+    The permits go first: that works on a full disk too.
     """
     directory = state.directory(deployment, host)
     if not directory.is_dir():

@@ -1,15 +1,21 @@
 """Write a deployment's files on this host and start its scripts, recorded and marked."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import TYPE_CHECKING, Mapping
 
 from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory
 from flagscale_deploy.remote.system import files, oom, proc
 from flagscale_deploy.remote.system.proc import start_ticks
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record, RecordedProcess
+    from flagscale_deploy.remote.messages.run import ScriptArguments
 
 SETTLE_SECONDS = 0.2
 """How long a detached script is watched for an end at once (a command that isn't there)."""
@@ -21,36 +27,37 @@ def put(path: Path, text: str, mode: int) -> None:
     files.write_atomically(path, text, mode)
 
 
-def begin(known: Dict[str, Any], args: Dict[str, Any]) -> None:
-    """A new run's record starts empty (what only the old one knew of goes with it); the steps of one run add to it."""
-    if known.get("run_id") != args["run_id"]:
-        if known.get("segments"):
-            shared_memory.Segments(known).remove()
-        known.clear()
-        known.update(
-            args["record"],
-            run_id=args["run_id"],
-            boot_id=record.boot_id(),
-            machine=os.uname().nodename,
-            processes=[],
-            started_at=time.time(),
-        )
-        known["oom_kills"] = oom.kills()
-    known.pop("stopped_at", None)
+def begin(before: Record, planned: Record, run_id: str) -> Record:
+    """Return the record of a run: new for a new run, to which the steps of the run add."""
+    if before.get("run_id") == run_id:
+        before.pop("stopped_at", None)
+        return before
+    if before.get("segments"):
+        shared_memory.Segments(before).remove()
+    return {
+        **planned,
+        "run_id": run_id,
+        "boot_id": record.boot_id(),
+        "machine": os.uname().nodename,
+        "processes": [],
+        "started_at": time.time(),
+        "oom_kills": oom.kills(),
+    }
 
 
-def make_temporary_directory(args: Dict[str, Any]) -> None:
-    """The run's temporary directory (Ray's, and TMPDIR): short, ours alone, claimed so that cleanup may remove it."""
+def make_temporary_directory(args: ScriptArguments) -> None:
+    """Make the run's temporary directory (Ray's, and TMPDIR): short, ours alone, with a claim for cleanup."""
     path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["session"]))
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise RuntimeError("%s belongs to somebody else" % path)
-    put(path / ray_temp.CLAIM, json.dumps({name: args[name] for name in ("deployment", "host", "run_id")}), 0o600)
-    record.update(args["deployment"], args["host"], lambda known: known.update(ray_temp_dir=str(path)))
+    claim = {"deployment": args["deployment"], "host": args["host"], "run_id": args["run_id"]}
+    put(path / ray_temp.CLAIM, json.dumps(claim), 0o600)
+    record.update(args["deployment"], args["host"], lambda before: {**before, "ray_temp_dir": str(path)})
 
 
-def start(directory: Path, args: Dict[str, Any], log: Path, environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the script, and record it."""
+def start(directory: Path, args: ScriptArguments, log: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the script, recorded and marked."""
     environment = dict(environ)
     environment[proc.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
     # to its end, also when somebody has cut it
@@ -64,7 +71,7 @@ def start(directory: Path, args: Dict[str, Any], log: Path, environ: Mapping[str
             cwd=str(Path.home()),
             env=environment,
         )
-    started = {
+    started: RecordedProcess = {
         "role": args["role"],
         "pid": process.pid,
         "start_ticks": start_ticks(process.pid),
@@ -72,5 +79,9 @@ def start(directory: Path, args: Dict[str, Any], log: Path, environ: Mapping[str
         "log": str(log),
         "script": args["script"],
     }
-    record.update(args["deployment"], args["host"], lambda known: known["processes"].append(started))
+    record.update(
+        args["deployment"],
+        args["host"],
+        lambda before: {**before, "processes": [*before["processes"], started]},
+    )
     return process

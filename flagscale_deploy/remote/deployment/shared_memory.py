@@ -1,4 +1,4 @@
-"""Shared memory that processes of ours leave behind: files of /dev/shm that outlive whoever made them.
+"""Find and remove the shared memory that our processes leave behind: files of /dev/shm that outlive their makers.
 
 vLLM's queues between engine and workers (`psm_*`), semaphores (`sem.*`) and NCCL's buffers (`nccl-*`) are such files.
 Their names don't say whose they are; the memory maps of the processes that use them do, and only while those live. So
@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 from flagscale_deploy.remote.deployment import processes, record
 from flagscale_deploy.remote.system.proc import Process, scan
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
 
 ROOT = "/dev/shm"
 
@@ -38,26 +41,30 @@ class Mapping(NamedTuple):
 class Segments:
     """The segments that processes of ours were seen to share, from the record `known` on."""
 
-    def __init__(self, known: Dict[str, Any]) -> None:
-        of_this_boot = known.get("boot_id") == record.boot_id()
-        noted = known.get("segments") or {} if of_this_boot else {}
+    def __init__(self, deployed: Record) -> None:
+        of_this_boot = deployed.get("boot_id") == record.boot_id()
+        noted = deployed.get("segments") or {} if of_this_boot else {}
         self._noted: Dict[str, File] = {path: (file[0], file[1]) for path, file in noted.items()}
 
     def note(self, family: Iterable[Process]) -> None:
-        """Notes what these processes write together: shared writable maps of files right in /dev/shm (`shm_open` makes
-        no others). Weights that somebody keeps in /dev/shm are mapped to be read, and stay."""
+        """Note what these processes write together: shared writable maps of files right in /dev/shm.
+
+        (`shm_open` makes no others.) Weights that somebody keeps in /dev/shm are mapped to be read, and stay.
+        """
         for process in family:
-            for each in mappings(process.pid):
-                if each.writable_by_all and os.path.dirname(each.path) == ROOT:
-                    self._noted[each.path] = each.file
+            for mapping in mappings(process.pid):
+                if mapping.writable_by_all and os.path.dirname(mapping.path) == ROOT:
+                    self._noted[mapping.path] = mapping.file
 
     def noted(self) -> Dict[str, List[int]]:
-        """Path to device and inode, as the record keeps them."""
+        """Return path to device and inode, as the record keeps them."""
         return {path: list(file) for path, file in self._noted.items()}
 
     def remove(self) -> int:
-        """Removes those noted that are still there, are our own user's, and are neither mapped nor open anywhere; their
-        number."""
+        """Remove those noted that are still there; return their number.
+
+        Left alone are those of another user, and those that are mapped or open anywhere.
+        """
         left = {path: file for path, file in self._noted.items() if _is_own(path, file)}
         if not left:
             return 0
@@ -67,15 +74,17 @@ class Segments:
 
 
 def remember(deployment: str, host: str) -> None:
-    """Notes the segments of the living deployment in its record."""
-    known = record.read(deployment, host) or {}
-    segments = Segments(known)
-    segments.note(processes.ours(scan(), f"{deployment}/", processes.recorded(known)))
-    record.update(deployment, host, lambda now: now.setdefault("segments", {}).update(segments.noted()))
+    """Note the segments of the living deployment in its record."""
+    deployed = record.read(deployment, host) or {}
+    segments = Segments(deployed)
+    segments.note(processes.ours(scan(), f"{deployment}/", processes.recorded(deployed)))
+    record.update(
+        deployment, host, lambda before: {**before, "segments": {**before.get("segments", {}), **segments.noted()}}
+    )
 
 
 def mappings(pid: int) -> Iterator[Mapping]:
-    """What a process has mapped that has a path; nothing if it has ended or isn't ours to look at."""
+    """Return what a process has mapped that has a path; nothing if it has ended or isn't ours to look at."""
     for line in _lines(f"/proc/{pid}/maps"):
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[5].startswith("/"):
@@ -85,33 +94,33 @@ def mappings(pid: int) -> Iterator[Mapping]:
 
 
 def holders(files: Set[File]) -> Set[File]:
-    """Those of the files that some process of this host has mapped or open."""
+    """Return those of the files that some process of this host has mapped or open."""
     held: Set[File] = set()
     for process in scan():
-        held.update(each.file for each in mappings(process.pid))
+        held.update(mapping.file for mapping in mappings(process.pid))
         held.update(_open_files(process.pid))
     return held & files
 
 
 def _is_own(path: str, file: File) -> bool:
-    """Whether this very file is there and ours. Where others may open it, only root sees whether they do."""
+    """Return whether this very file is there and ours. Where others may open it, only root sees whether they do."""
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return False
-    seen_by_all = os.getuid() == 0 or not stat.S_IMODE(found.st_mode) & 0o077
-    own = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
-    return own and seen_by_all and (found.st_dev, found.st_ino) == file
+    seen_by_all = os.getuid() == 0 or not stat.S_IMODE(status.st_mode) & 0o077
+    own = stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
+    return own and seen_by_all and (status.st_dev, status.st_ino) == file
 
 
 def _open_files(pid: int) -> List[File]:
-    found = []
+    files = []
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                each = os.stat(f"/proc/{pid}/fd/{name}")
-                found.append((each.st_dev, each.st_ino))
-    return found
+                status = os.stat(f"/proc/{pid}/fd/{name}")
+                files.append((status.st_dev, status.st_ino))
+    return files
 
 
 def _lines(path: str) -> List[str]:

@@ -1,14 +1,17 @@
-"""Ending a family of processes: asked first, then forced, then looked for again."""
+"""End a family of processes: SIGTERM first, then SIGKILL, then another look."""
 
 from __future__ import annotations
 
 import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Set
+from typing import TYPE_CHECKING, Callable, List, NamedTuple, Set, Union
 
 from flagscale_deploy.remote.deployment.processes import Family
 from flagscale_deploy.remote.system.gpus import user_of
 from flagscale_deploy.remote.system.proc import Identity, Process, alive, scan, send
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.stop import StopKilled, StopStage, Survivor
 
 POLL_SECONDS = 0.05
 RESCAN_SECONDS = 0.5
@@ -23,8 +26,10 @@ HASTE_SECONDS = 0.5
 
 
 class Stage(NamedTuple):
-    """A part of the deployment that is ended by itself. `grace` is the time between SIGTERM and SIGKILL, in seconds;
-    those that `hasty` names get HASTE_SECONDS at most."""
+    """A part of the deployment that is ended by itself.
+
+    `grace` is the time between SIGTERM and SIGKILL, in seconds; those that `hasty` names get HASTE_SECONDS at most.
+    """
 
     name: str
     family: Family
@@ -35,58 +40,58 @@ class Stage(NamedTuple):
 class Ending:
     """The end of everything that is `ours`: `seen` are all the processes of ours that were there at some time."""
 
-    def __init__(self, ours: Family, tell: Callable[..., None]) -> None:
+    def __init__(self, ours: Family, tell: Callable[[Union[StopStage, StopKilled]], None]) -> None:
         self.seen: Set[Identity] = set()
         self._ours, self._tell = ours, tell
         self._refused: Set[Identity] = set()
         self._given_up: Set[Identity] = set()
 
     def look(self, family: Family) -> List[Process]:
-        """The live processes of a family. What is ours is noted each time, while parents still show whose it is."""
+        """Return the live processes of a family; note what is ours, while parents still show whose it is."""
         everyone = scan()
         self.seen.update(process.identity for process in self._ours.among(everyone))
         return family.among(everyone)
 
     def end(self, stage: Stage) -> None:
-        """SIGTERM to each process once, SIGKILL after the grace, both also to what appears meanwhile.
+        """Send SIGTERM to each process once, SIGKILL after the grace, both also to what appears meanwhile.
 
         Returns as soon as all are gone, or none but those that we may not signal; at the latest 20 s after the grace.
         """
         began = time.monotonic()
         kill_at, give_up_at = began + stage.grace, began + stage.grace + KILL_SECONDS
         haste_at = min(kill_at, began + HASTE_SECONDS)
-        asked: Set[Identity] = set()
+        terminated: Set[Identity] = set()
         killed: Set[Identity] = set()
         while True:
-            found = [process for process in self.look(stage.family) if process.identity not in self._given_up]
+            running = [process for process in self.look(stage.family) if process.identity not in self._given_up]
             now = time.monotonic()
             if now >= give_up_at:
-                self._given_up.update(process.identity for process in found)
-            if not found or now >= give_up_at:
+                self._given_up.update(process.identity for process in running)
+            if not running or now >= give_up_at:
                 break
-            if not asked and not killed:
-                self._tell(event="stage", stage=stage.name, signalled=len(found))
-            late = [each for each in found if now >= kill_at or (now >= haste_at and stage.hasty(each))]
+            if not terminated and not killed:
+                self._tell({"event": "stage", "stage": stage.name, "signalled": len(running)})
+            late = [process for process in running if now >= kill_at or (now >= haste_at and stage.hasty(process))]
             self._signal(late, signal.SIGKILL, killed)
-            self._signal([each for each in found if each not in late], signal.SIGTERM, asked)
+            self._signal([process for process in running if process not in late], signal.SIGTERM, terminated)
             until = give_up_at if now >= kill_at else kill_at if now >= haste_at else haste_at
-            _wait(found, min(until, now + RESCAN_SECONDS))
+            _wait(running, min(until, now + RESCAN_SECONDS))
         if killed:
-            self._tell(event="killed", count=len(killed))
+            self._tell({"event": "killed", "count": len(killed)})
 
-    def survivors(self, family: Family) -> List[Dict[str, Any]]:
-        """What still runs of a family by a fresh look, and why."""
+    def survivors(self, family: Family) -> List[Survivor]:
+        """Return what still runs of a family by a fresh look, and why."""
         return [
-            {"pid": each.pid, "command": each.command, "state": each.state, "why": self._why(each)}
-            for each in self.look(family)
+            {"pid": process.pid, "command": process.command, "state": process.state, "why": self._why(process)}
+            for process in self.look(family)
         ]
 
     def ended(self) -> int:
-        """How many of those that were there are gone, by a fresh look."""
+        """Return how many of those that were there are gone, by a fresh look."""
         return len(self.seen - {process.identity for process in self.look(self._ours)})
 
-    def _signal(self, found: List[Process], signum: int, done: Set[Identity]) -> None:
-        for process in found:
+    def _signal(self, processes: List[Process], signum: int, done: Set[Identity]) -> None:
+        for process in processes:
             if process.identity not in done and send(process, signum) == "refused":
                 self._refused.add(process.identity)
                 self._given_up.add(process.identity)
@@ -101,6 +106,6 @@ class Ending:
 
 
 def _wait(processes: List[Process], until: float) -> None:
-    """Until all of them have ended, or the time has come."""
+    """Wait until all of them have ended, or the time has come."""
     while time.monotonic() < until and any(alive(process) for process in processes):
         time.sleep(POLL_SECONDS)

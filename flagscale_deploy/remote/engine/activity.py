@@ -1,4 +1,4 @@
-"""Whether processes get on: CPU time they use, and bytes they read."""
+"""Measure whether processes make progress: CPU time that they use, and bytes that they read."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Activity:
         """Those of them that are stopped (SIGSTOP, a debugger) or wait for a disk, at the last look."""
 
     def look(self, processes: Iterable[Process]) -> Tuple[float, float]:
-        """Seconds since one of them has read, and since one has used CPU time."""
+        """Return the seconds since one of them has read, and since one has used CPU time."""
         now = time.monotonic()
         seconds, self._looked = now - self._looked, now
         used, self.stopped = {}, []
         for process in processes:
-            found = usage(process)
-            if found is None:
+            seen = usage(process)
+            if seen is None:
                 continue
-            state, ticks, read = found
+            state, ticks, read = seen
             used[process.identity] = ticks, read
             if state in "DTt":
                 self.stopped.append(process.pid)
@@ -47,7 +47,10 @@ class Activity:
 
 
 def usage(process: Process) -> Optional[Tuple[str, int, int]]:
-    """State, CPU time in clock ticks and bytes read by now (0 where that may not be seen); None once it is gone."""
+    """Return state, CPU time in clock ticks and bytes read by now; None once the process is gone.
+
+    Bytes are 0 where they may not be seen.
+    """
     try:
         with open("/proc/%d/stat" % process.pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

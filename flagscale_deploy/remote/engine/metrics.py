@@ -1,4 +1,4 @@
-"""An engine's own figures, from vLLM's GET /metrics (Prometheus text; names of vLLM 0.6 to 0.32)."""
+"""Read an engine's own figures from vLLM's GET /metrics (Prometheus text; names of vLLM 0.6 to 0.32)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIGURES: Dict[str, Tuple[str, Callable[[Iterable[float]], float]]] = {
 
 
 def ask(url: str, key: Optional[str]) -> Optional[Dict[str, float]]:
-    """The figures of a server; None where it has none, or does not answer."""
+    """Return the figures of a server; None where it has none, or does not answer."""
     try:
         status, text = openai.request(url + "/metrics", key=key, timeout=SECONDS)
     except OSError:
@@ -32,10 +32,10 @@ def ask(url: str, key: Optional[str]) -> Optional[Dict[str, float]]:
 
 
 def parse(text: str) -> Optional[Dict[str, float]]:
-    """The figures in a page of metrics; None where none of them is vLLM's."""
-    found: Dict[str, List[float]] = {}
+    """Parse a page of metrics; None where none of them is vLLM's."""
+    figures: Dict[str, List[float]] = {}
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is not None and match.group(1) in _FIGURES:
-            found.setdefault(match.group(1), []).append(float(match.group(2)))
-    return {_FIGURES[name][0]: _FIGURES[name][1](values) for name, values in found.items()} or None
+            figures.setdefault(match.group(1), []).append(float(match.group(2)))
+    return {_FIGURES[name][0]: _FIGURES[name][1](values) for name, values in figures.items()} or None

@@ -1,14 +1,17 @@
-"""What of a model lies on this host: its configuration, the hashes of its small files, the sizes of its weights."""
+"""Look at a model on this host: its configuration, the hashes of its small files, the sizes of its weights."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import TYPE_CHECKING, Dict, Iterable, List
 
 from flagscale_deploy.remote.engine.weights import PART, pointers, siblings, sizes, torn, total, wanted
 from flagscale_deploy.remote.system.background import Beside
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedModel
 
 SECONDS = 15.0
 """How long to wait for a file system: one of a server that is gone never answers."""
@@ -24,28 +27,26 @@ SMALL = re.compile(
 WEIGHTS = re.compile(r".*\.(?:safetensors|bin|pt|gguf)")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
-Found = Dict[str, Any]
 
-
-def observe(paths: Iterable[str]) -> List[Found]:
-    """Every path in the shape of `observation.ModelFiles`, all at once. SECONDS at most."""
-    asked = [(path, Beside(look, path)) for path in paths]
-    found = []
-    for path, looking in asked:
+def observe(paths: Iterable[str]) -> List[ProbedModel]:
+    """Look at every path, all at once. SECONDS at most."""
+    looks = [(path, Beside(look, path)) for path in paths]
+    models = []
+    for path, looking in looks:
         try:
-            found.append(looking.result(SECONDS))
+            models.append(looking.result(SECONDS))
         except TimeoutError:
-            found.append(_problem(path, f"its file system did not answer within {SECONDS:.0f} s"))
-    return found
+            models.append(_problem(path, f"its file system did not answer within {SECONDS:.0f} s"))
+    return models
 
 
-def look(path: str) -> Found:
-    """A model's directory or file; a relative path counts from the home directory, where engines are started."""
+def look(path: str) -> ProbedModel:
+    """Look at a model's directory or file; a relative path counts from the home directory, where engines start."""
     place = os.path.join(os.path.expanduser("~"), path)
     if path.startswith("~"):
         return _problem(path, f"vLLM does not read ~: write {os.path.expanduser(path)}")
     try:
-        return {**_nothing(path), **(_directory(place) if os.path.isdir(place) else _file(place))}
+        return _directory(path, place) if os.path.isdir(place) else _file(path, place)
     except FileNotFoundError as error:
         return _problem(path, "no such file or directory" if _is(error, place) else f"{_name(error)} is missing")
     except PermissionError as error:
@@ -54,14 +55,15 @@ def look(path: str) -> Found:
         return _problem(path, str(error))
 
 
-def _directory(place: str) -> Found:
+def _directory(path: str, place: str) -> ProbedModel:
     names = sorted(os.listdir(place))
     if "config.json" not in names and "params.json" not in names:  # the latter is Mistral's own format
-        return {"problem": "it has no config.json"}
+        return _problem(path, "it has no config.json")
     config = _read_json(place, "config.json") if "config.json" in names else {}
     index = next((_read_json(place, name) for name in INDEXES if name in names), {})
     weights = sizes(place, [name for name in names if WEIGHTS.fullmatch(name)])
     return {
+        **_nothing(path),
         "config": config,
         "hashes": _hashes(place, [name for name in names if SMALL.fullmatch(name)]),
         "weights": weights,
@@ -73,16 +75,17 @@ def _directory(place: str) -> Found:
     }
 
 
-def _file(place: str) -> Found:
-    """A model in a file, or in several (`-00001-of-00003.gguf`): every one counts as indexed."""
+def _file(path: str, place: str) -> ProbedModel:
+    """Look at a model in a file, or in several (`-00001-of-00003.gguf`): every one counts as indexed."""
     directory, name = os.path.split(place)
     part = PART.fullmatch(name)
     parts = siblings(part) if part and part[4] == "gguf" else [name]
     with open(place, "rb") as file:
         template = b"tokenizer.chat_template" in file.read(HEADER_BYTES)
-    there = [each for each in parts if os.path.exists(os.path.join(directory, each))]
+    there = [part for part in parts if os.path.exists(os.path.join(directory, part))]
     weights = sizes(directory, there)
     return {
+        **_nothing(path),
         "weights": weights,
         "indexed": parts,
         "torn": torn(directory, weights),
@@ -91,38 +94,38 @@ def _file(place: str) -> Found:
     }
 
 
-def _read_json(place: str, name: str) -> Mapping[str, Any]:
+def _read_json(place: str, name: str) -> Dict[str, object]:
     limit = CONFIG_BYTES if name == "config.json" else HASHED_BYTES
     with open(os.path.join(place, name), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"{name} is larger than {limit >> 20} MiB")
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{name} is no JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise ValueError(f"{name} holds no object")
-    return found
+    return parsed
 
 
 def _hashes(place: str, names: Iterable[str]) -> Dict[str, str]:
-    """SHA-256 by name; of what would take too long to read, the size."""
+    """Return SHA-256 by name; of what would take too long to read, the size."""
     import hashlib  # not where no model is asked after: it loads OpenSSL
 
-    found, left = {}, HASHED_BYTES_IN_ALL
+    hashes, left = {}, HASHED_BYTES_IN_ALL
     for name in names:
         path = os.path.join(place, name)
         if not os.path.isfile(path):
             continue
         size = os.stat(path).st_size
         if size > min(HASHED_BYTES, left):
-            found[name] = f"{size} bytes"
+            hashes[name] = f"{size} bytes"
             continue
         left -= size
         with open(path, "rb") as file:
-            found[name] = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
-    return found
+            hashes[name] = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
+    return hashes
 
 
 def _has_template(place: str, names: List[str]) -> bool:
@@ -132,7 +135,7 @@ def _has_template(place: str, names: List[str]) -> bool:
     return bool(tokenizer.get("chat_template"))
 
 
-def _nothing(path: str) -> Found:
+def _nothing(path: str) -> ProbedModel:
     return {
         "path": path,
         "problem": "",
@@ -147,7 +150,7 @@ def _nothing(path: str) -> Found:
     }
 
 
-def _problem(path: str, problem: str) -> Found:
+def _problem(path: str, problem: str) -> ProbedModel:
     return {**_nothing(path), "problem": problem}
 
 

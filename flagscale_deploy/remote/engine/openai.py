@@ -1,4 +1,4 @@
-"""Asks a server on this host over its OpenAI API, with the key that only this host's secrets know."""
+"""Ask a server on this host over its OpenAI API, with the key that only this host's secrets have."""
 
 import http.client
 import json
@@ -7,7 +7,7 @@ import shlex
 import ssl
 import urllib.error
 import urllib.request
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Mapping, Optional, Set, Tuple
 
 from flagscale_deploy.remote.deployment import record, state
 
@@ -18,10 +18,13 @@ _certificates: Set[str] = set()
 
 
 def api_key(deployment: str, host: str) -> Optional[str]:
-    """VLLM_API_KEY as the secrets of the deployment have it. From now on `request` trusts the certificates that its
-    servers here were started with, and no others: a self-signed one too, and nobody else who took their port."""
-    servers = record.read(deployment, host) or {}
-    given = [each.get("certificate") for each in servers.get("instances", []) if each.get("driver") == host]
+    """Return VLLM_API_KEY as the secrets of the deployment have it.
+
+    From now on `request` trusts the certificates that its servers here were started with, and no others: a self-signed
+    one too, and nobody else who took their port.
+    """
+    deployed = record.read(deployment, host) or {}
+    given = [server.get("certificate") for server in deployed.get("instances", []) if server.get("driver") == host]
     trust(*(path for path in given if path))
     try:
         words = shlex.split((state.directory(deployment, host) / "secrets" / "env").read_text())
@@ -36,9 +39,9 @@ def trust(*certificates: str) -> None:
 
 
 def request(
-    url: str, body: Optional[Dict[str, Any]] = None, key: Optional[str] = None, timeout: float = 30.0
+    url: str, body: Optional[Mapping[str, object]] = None, key: Optional[str] = None, timeout: float = 30.0
 ) -> Tuple[int, str]:
-    """Status and text of an answer; errors of HTTP are answers. OSError is raised where none came, or no HTTP."""
+    """Return status and text of a reply; errors of HTTP are replies. Raises OSError where none came, or no HTTP."""
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = "Bearer " + key
@@ -59,7 +62,7 @@ def request(
 
 
 def _context() -> ssl.SSLContext:
-    """Trusts what `trust` was told; the name in a certificate is the one that clients use, and not this address."""
+    """Return what trusts the certificates of `trust`; their names are for clients, and not for this address."""
     context = ssl.create_default_context()
     context.check_hostname = False
     for path in _certificates:
@@ -70,9 +73,9 @@ def _context() -> ssl.SSLContext:
 
 
 def one_token(url: str, model: str, key: Optional[str], timeout: float) -> Tuple[bool, str]:
-    """Whether a server really answers: one token of a completion, or an embedding where that is what it serves.
+    """Return whether a server really answers: one token of a completion, or an embedding where it serves those.
 
-    The text is the answer's beginning, or what is wrong.
+    The text is the reply's beginning, or what is wrong.
     """
     body = {"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
     status, text = request(url + "/v1/completions", body, key, timeout)

@@ -1,4 +1,6 @@
-"""A program of the user's own on this host: whether it has joined Ray, where it answers, how it ended."""
+"""Look at a program of the user's own: whether it has joined Ray, where it answers, how it ended."""
+
+from __future__ import annotations
 
 import glob
 import http.client
@@ -7,12 +9,15 @@ import re
 import socket
 import threading
 import time
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import TYPE_CHECKING, Iterable, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from flagscale_deploy.remote.deployment import ray_temp, state
 from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.system import proc
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.run import WatchArguments
 
 POLL_SECONDS = 0.1
 CONNECT_SECONDS = 2.0
@@ -31,21 +36,20 @@ class Waiting(threading.Thread):
     STAY_SECONDS since. `answered` is then the address, or "".
     """
 
-    def __init__(self, args: Dict[str, Any]) -> None:
+    def __init__(self, args: WatchArguments, addresses: Sequence[str]) -> None:
         super().__init__(daemon=True)
         self.answered = None  # type: Optional[str]
         self.why = "it has not been asked yet"
-        self._args = args
+        self._args, self._addresses = args, addresses
         self._joined = None  # type: Optional[float]
         self.start()
 
     def run(self) -> None:
+        """Look until it serves."""
         while self.answered is None:
-            addresses = self._args["program"]["addresses"]
-            if addresses:
-                self.answered, self.why = answers(
-                    addresses, openai.api_key(self._args["deployment"], self._args["host"])
-                )
+            if self._addresses:
+                key = openai.api_key(self._args["deployment"], self._args["host"])
+                self.answered, self.why = answers(self._addresses, key)
             else:
                 self._look()
             time.sleep(POLL_SECONDS)
@@ -59,7 +63,7 @@ class Waiting(threading.Thread):
 
 
 def answers(addresses: Iterable[str], key: Optional[str]) -> Tuple[Optional[str], str]:
-    """The first address where something serves, and why the others don't count.
+    """Return the first address where something serves, and why the others don't count.
 
     Something serves where a connection is accepted, unless it speaks HTTP and answers GET /health with a 5xx status.
     """
@@ -82,18 +86,18 @@ def answers(addresses: Iterable[str], key: Optional[str]) -> Tuple[Optional[str]
 
 
 def joined(deployment: str, host: str, leader: int) -> bool:
-    """Whether a process of the session that `leader` leads has connected to the deployment's Ray as a driver."""
+    """Return whether a process of the session that `leader` leads has connected to the deployment's Ray as a driver."""
     pids = {process.pid for process in proc.scan() if process.sid == leader}
     for directory in ray_temp.directories(deployment, host, {}):
         for path in glob.glob(os.path.join(directory, "session_*", "logs", "python-core-driver-*.log")):
-            found = _DRIVER.fullmatch(os.path.basename(path))
-            if found and int(found.group(1)) in pids:
+            driver = _DRIVER.fullmatch(os.path.basename(path))
+            if driver and int(driver.group(1)) in pids:
                 return True
     return False
 
 
 def exit_status(deployment: str, host: str) -> Optional[int]:
-    """How it ended: its exit status as its script noted it; None where it runs, or was killed with its script."""
+    """Return its exit status as its script noted it; None where it runs, or was killed with its script."""
     try:
         return int((state.directory(deployment, host) / "app" / "exit").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What part a process plays in a run, by the name it gives itself.
+"""Tell the part that a process plays in a run, by the name that it gives itself.
 
 Ray's daemons are programs of their own; a Ray worker is called `ray::<actor>` and what it does (`ray::RayWorkerProc`,
 `ray::RayWorkerWrapper.execute_method`), vLLM's processes `VLLM::EngineCore`, `VLLM::Worker_TP0` (measured with Ray 2.60
@@ -27,26 +27,26 @@ _OF_RAY = re.compile(
 
 
 def part(process: Process) -> Optional[str]:
-    """raylet, gcs_server, rank or engine-core; None for all else."""
+    """Return raylet, gcs_server, rank or engine-core; None for all else."""
     return next((name for name, pattern in PARTS if pattern.match(process.command)), None)
 
 
 def of_engine(process: Process) -> bool:
-    """Whether it is no daemon of Ray's: those have something to do even where nothing goes on."""
+    """Return whether a process is no daemon of Ray's: those have something to do even where nothing goes on."""
     return _OF_RAY.match(process.command) is None
 
 
 def count(processes: Iterable[Process]) -> Dict[str, int]:
-    """How many play each part; those that nobody plays are left out."""
-    found = {}  # type: Dict[str, int]
+    """Return how many play each part; those that nobody plays are left out."""
+    counts = {}  # type: Dict[str, int]
     for process in processes:
         name = part(process)
         if name is not None:
-            found[name] = found.get(name, 0) + 1
-    return found
+            counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def title(process: Process) -> str:
-    """What to call a process: its name without path and arguments, `ray::RayWorkerProc.run` without the method."""
+    """Return what to call a process: its name without path, arguments and method (`ray::RayWorkerProc`)."""
     words = process.command.split() or [str(process.pid)]
     return words[0].rsplit("/", 1)[-1].split(".")[0]

@@ -1,4 +1,4 @@
-"""Runs under the Python that runs `vllm`: reads command lines with vLLM's own parser, and starts nothing.
+"""Read command lines with vLLM's own parser, under the Python that runs `vllm`, and start nothing.
 
 Its text is sent along by `parse_flags`, followed by a call of `answer`; it needs nothing of ours. `vllm serve` makes
 its parser since 0.7 with a `ServeSubcommand` in vllm/entrypoints/cli/serve.py, before that in vllm/scripts.py around
@@ -16,7 +16,10 @@ import shutil
 import signal
 import sys
 import traceback
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, NoReturn, Optional, Sequence, Tuple
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.check import ParsedFlags, ParseFlagsReply
 
 COMMANDS = ("vllm.entrypoints.cli.serve",)
 ARGUMENTS = ("vllm.entrypoints.launchers.cli_args", "vllm.entrypoints.openai.cli_args")
@@ -39,19 +42,19 @@ def answer() -> None:
     if python and python != sys.executable and not os.environ.get("FSD_PARSE_AGAIN"):
         os.environ["FSD_PARSE_AGAIN"] = "1"
         os.execv(python, [python, "-c", "import os; exec(os.environ['FSD_PARSE_PROGRAM'])"])
-    asked = json.loads(os.environ["FSD_PARSE"])
-    signal.alarm(asked["seconds"])
+    question = json.loads(os.environ["FSD_PARSE"])
+    signal.alarm(question["seconds"])
     os.environ.update(OFFLINE)
     out = os.dup(1)
     os.dup2(2, 1)
-    text = "\n%s%s\n" % (SENTINEL, json.dumps(read(asked["lines"])))
+    text = "\n%s%s\n" % (SENTINEL, json.dumps(read(question["lines"])))
     with os.fdopen(out, "w") as file:
         file.write(text)
     os._exit(0)  # vLLM's threads and exit handlers have nothing to do
 
 
 def behind(command: Optional[str]) -> Optional[str]:
-    """The Python that a script names in its first line, also in the two lines that pip writes for long paths."""
+    """Return the Python that a script names in its first line, or in the two lines that pip writes for long paths."""
     if command is None:
         return None
     with open(command, "rb") as file:
@@ -65,8 +68,8 @@ def behind(command: Optional[str]) -> Optional[str]:
     return named if re.match(r"python[0-9.]*$", os.path.basename(named)) else None
 
 
-def read(lines: Sequence[List[str]]) -> Dict[str, Any]:
-    """What the parser makes of each line; see `answer`."""
+def read(lines: Sequence[List[str]]) -> ParseFlagsReply:
+    """Return what the parser makes of each line; see `answer`."""
     sys.argv = ["vllm", "serve"]
     left: List[str] = []
     try:
@@ -74,17 +77,17 @@ def read(lines: Sequence[List[str]]) -> Dict[str, Any]:
     except BaseException as error:  # noqa: BLE001 (whatever an import raises is why vLLM cannot start)
         return {"broken": traceback.format_exception_only(type(error), error)[-1].strip()}
     options = root._subparsers._group_actions[0].choices["serve"]._option_string_actions
-    known = sorted(name[2:] for name in options if name.startswith("--"))
-    return {"known": known, "parsed": [parse(root, command, line, left) for line in lines]}
+    flags = sorted(name[2:] for name in options if name.startswith("--"))
+    return {"known": flags, "parsed": [parse(root, command, line, left) for line in lines]}
 
 
-def parse(root: Any, command: Any, line: List[str], left: List[str]) -> Dict[str, Any]:
-    """`unknown`: flags that the parser left over; `error`: its complaint, or that of what checks the values."""
+def parse(root: Any, command: Any, line: List[str], left: List[str]) -> ParsedFlags:
+    """Return the flags that the parser left over, and its complaint, or that of what checks the values."""
     del left[:]
     error = ""
     try:
-        found = root.parse_args(list(line))
-        command.validate(found)
+        namespace = root.parse_args(list(line))
+        command.validate(namespace)
     except RefusedError as refused:
         error = str(refused)
     except (Exception, SystemExit) as wrong:  # noqa: BLE001 (vLLM's types of values raise what they like)
@@ -96,7 +99,7 @@ def parse(root: Any, command: Any, line: List[str], left: List[str]) -> Dict[str
 
 
 def build(left: List[str]) -> Tuple[Any, Any]:
-    """The parser of `vllm`, and its subcommand `serve`; what the parser doesn't know comes into `left`."""
+    """Return the parser of `vllm`, and its subcommand `serve`; what the parser doesn't know comes into `left`."""
     importlib.import_module("vllm")
     base = first_of(PARSERS, "FlexibleArgumentParser")
 
@@ -105,12 +108,12 @@ def build(left: List[str]) -> Tuple[Any, Any]:
             raise RefusedError((message or "").partition("error: ")[2].strip() or "it ends with %s" % status)
 
         def print_usage(self, file: Any = None) -> None:
-            """It is pages long."""
+            """Print nothing: it is pages long."""
 
     class Root(Parser):
         def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-            found, left[:] = super().parse_known_args(args, namespace)
-            return found, []
+            parsed, left[:] = super().parse_known_args(args, namespace)
+            return parsed, []
 
     root = Root(prog="vllm")
     places = root.add_subparsers(dest="subparser", parser_class=Parser)
@@ -125,7 +128,7 @@ def build(left: List[str]) -> Tuple[Any, Any]:
 
 
 def oldest(places: Any) -> Any:
-    """`serve` as vLLM 0.6 made it."""
+    """Return `serve` as vLLM 0.6 made it."""
     serve = places.add_parser("serve")
     serve.add_argument("model_tag", nargs="?")
     serve.add_argument("--config")
@@ -133,18 +136,18 @@ def oldest(places: Any) -> Any:
 
     class Command:
         @staticmethod
-        def validate(found: Any) -> None:
+        def validate(namespace: Any) -> None:
             try:
                 check = first_of(ARGUMENTS, "validate_parsed_serve_args")
             except ImportError:
                 return
-            check(found)
+            check(namespace)
 
     return Command
 
 
 def first_of(modules: Sequence[str], name: str) -> Any:
-    """A thing from the first module that has it. Raises what the last one raised, or the first that is broken."""
+    """Return a thing from the first module that has it. Raises what the last, or a broken one, raised."""
     failed: ImportError = ImportError(name)
     for module in modules:
         try:

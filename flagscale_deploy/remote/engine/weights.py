@@ -1,10 +1,10 @@
-"""The files of a model's weights: which there have to be, how large they are, and which of them are not whole."""
+"""Look at the files of a model's weights: which there have to be, how large they are, which are not whole."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Dict, Iterable, List, Mapping, Optional
 
 LEFT_BY_TRAINING = frozenset(("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"))
 """vLLM loads none of these (`filter_files_not_needed_for_inference`)."""
@@ -18,21 +18,21 @@ OFFSETS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d{1,18}\s*,\s*(\d{1,18})\s*\]
 
 
 def sizes(place: str, names: Iterable[str]) -> Dict[str, int]:
-    """Sizes of weight files by name; a link that leads nowhere is not there. Raises PermissionError."""
-    found = {}
+    """Return the sizes of weight files by name; a link that leads nowhere is not there. Raises PermissionError."""
+    by_name = {}
     for name in names:
         path = os.path.join(place, name)
         if name not in LEFT_BY_TRAINING and os.path.isfile(path):
             if not os.access(path, os.R_OK):
                 raise PermissionError(13, "permission denied", path)
-            found[name] = os.stat(path).st_size
-    return found
+            by_name[name] = os.stat(path).st_size
+    return by_name
 
 
-def wanted(index: Mapping[str, Any], names: Iterable[str]) -> List[str]:
-    """The files of an index, or where there is none what the names of the parts say, safetensors before others.
+def wanted(index: Mapping[str, object], names: Iterable[str]) -> List[str]:
+    """Return the files of an index, or where there is none those that the parts' names imply, safetensors first.
 
-    `model-00002-of-00004.safetensors` says that there are four.
+    `model-00002-of-00004.safetensors` implies four.
     """
     listed = index.get("weight_map")
     if isinstance(listed, dict):
@@ -43,30 +43,32 @@ def wanted(index: Mapping[str, Any], names: Iterable[str]) -> List[str]:
 
 
 def siblings(part: "re.Match[str]") -> List[str]:
-    """The names of all parts of a file that was split."""
+    """Return the names of all parts of a file that was split."""
     return ["%s-%05d-of-%s.%s" % (part[1], number + 1, part[3], part[4]) for number in range(int(part[3]))]
 
 
-def total(index: Mapping[str, Any]) -> Optional[int]:
-    """What an index says the tensors take together, in bytes."""
+def total(index: Mapping[str, object]) -> Optional[int]:
+    """Return the size of the tensors by an index, in bytes."""
     metadata = index.get("metadata")
-    said = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(said, float) and said == int(said):  # some were written so
-        said = int(said)
-    return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+    size = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if isinstance(size, float) and size == int(size):  # some were written so
+        size = int(size)
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
 
 
 def torn(place: str, weights: Mapping[str, int]) -> Dict[str, str]:
-    """Files that are not whole by their own beginning, with what is wrong: pointers of Git LFS, safetensors of another
-    length than their header says. Empty ones, which are told by their size, are left out."""
-    found = {}
+    """Return files that are not whole by their own beginning, with what is wrong.
+
+    These are pointers of Git LFS, and safetensors of another length than their header says. Empty ones are left out.
+    """
+    problems = {}
     for name, size in weights.items():
         small = 0 < size <= POINTER_BYTES
         if small or (name.endswith(".safetensors") and size > 0):
             problem = _problem(os.path.join(place, name), size)
             if problem:
-                found[name] = problem
-    return found
+                problems[name] = problem
+    return problems
 
 
 def pointers(place: str, weights: Mapping[str, int]) -> List[str]:
@@ -95,7 +97,11 @@ def _problem(path: str, size: int) -> str:
     header = (beginning[LENGTH_BYTES:] + rest)[:length]
     if header[:1] != b"{":
         return "is no safetensors file"
-    said = LENGTH_BYTES + length + max(map(int, OFFSETS.findall(header)), default=0)
-    if size == said:
+    announced = LENGTH_BYTES + length + max(map(int, OFFSETS.findall(header)), default=0)
+    if size == announced:
         return ""
-    return f"is cut off: {size} of {said} bytes" if size < said else f"has {size} bytes, {said} by its header"
+    return (
+        f"is cut off: {size} of {announced} bytes"
+        if size < announced
+        else f"has {size} bytes, {announced} by its header"
+    )

@@ -1,4 +1,4 @@
-"""Compression where it pays: where the link takes longer over a piece than compressing does. On hosts."""
+"""Compress where it pays: where the link takes longer over a piece than compressing does."""
 
 from __future__ import annotations
 
@@ -31,14 +31,19 @@ class Packer(NamedTuple):
 
 
 def packer() -> Packer:
-    """The quickest that this host has: of vLLM's log lines, on one core, zstd packs 840 MB/s, zlib 270 (measured)."""
-    found = zstd.compressor()
-    return Packer("zlib", lambda content: zlib.compress(content, LEVEL)) if found is None else Packer("zstd", found)
+    """Return the quickest that this host has: of log lines, on one core, zstd packs 840 MB/s, zlib 270 (measured)."""
+    compress = zstd.compressor()
+    return (
+        Packer("zlib", lambda content: zlib.compress(content, LEVEL)) if compress is None else Packer("zstd", compress)
+    )
 
 
 class Squeeze:
-    """Decides piece by piece, from how long plain pieces took to be written: it starts plain, and once it compresses it
-    goes on, for its own small pieces say nothing of the link any more. `clock` tells seconds."""
+    """Decides piece by piece whether to compress, from how long plain pieces took to be written.
+
+    It starts plain, and once it compresses it goes on, for its own small pieces tell nothing of the link any more.
+    `clock` returns seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -47,27 +52,27 @@ class Squeeze:
         self._on: Optional[bool] = None
 
     def wrote(self, size: int, seconds: float) -> None:
-        """A plain piece was written."""
+        """Note that a plain piece was written, in so many seconds."""
         self._plain += size
         if self._plain > SETTLED:
             self._waited = seconds / size if not self._waited else 0.8 * self._waited + 0.2 * seconds / size
 
     def packed(self, content: bytes) -> Optional[Packed]:
-        """The piece compressed, or None where it is better sent as it is."""
+        """Return the piece compressed, or None where it is better sent as it is."""
         if self._on is False or (self._on is None and self._plain <= SETTLED) or not content:
             return None
         self._packer = self._packer or packer()
         began = self._clock()
         try:
-            found = self._packer.compress(content)
+            compressed = self._packer.compress(content)
         except ValueError:
-            found = content
+            compressed = content
         took = (self._clock() - began) / len(content)
-        if len(found) > WORTH * len(content):
+        if len(compressed) > WORTH * len(content):
             self._on = False
             return None
         if self._on is None and took >= self._waited:
             self._plain = 0  # the link is quicker; look again when as much has gone by
             return None
         self._on = True
-        return Packed(self._packer.name, found)
+        return Packed(self._packer.name, compressed)

@@ -1,4 +1,4 @@
-"""Lines of files that grow, may hold anything, and may be very long."""
+"""Cut growing files into lines; they may hold anything, and lines may be very long."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Cutter:
         return len(self._begun)
 
     def feed(self, data: bytes) -> List[str]:
-        """The lines that these bytes complete."""
+        """Return the lines that these bytes complete."""
         *whole, self._begun = END.split(self._begun + data)
-        lines = [line for each in whole for line in self._end(each)]
+        lines = [line for part in whole for line in self._end(part)]
         if len(self._begun) > LONGEST:
             lines += [] if self.skipping else [_text(self._begun)]
             self._begun, self.skipping = b"", True
         return lines
 
     def rest(self) -> List[str]:
-        """What came after the last line end, if anything did."""
+        """Return what came after the last line end, if anything did."""
         begun, self._begun = self._begun, b""
         return self._end(begun) if begun else []
 
@@ -52,7 +52,7 @@ class Cutter:
 
 
 def start_of_last(descriptor: int, count: int) -> int:
-    """The offset at which the last `count` lines of a file begin, read from its end; at most 16 MiB before it."""
+    """Return the offset of the last `count` lines of a file, read from its end; at most 16 MiB before it."""
     size = os.fstat(descriptor).st_size
     at, needed = size, count
     if size and os.pread(descriptor, 1, size - 1) == b"\n":

@@ -1,4 +1,4 @@
-"""The log files of a deployment on this host.
+"""List the log files of a deployment on this host.
 
 `name` is the relative path that a file has among those collected; `kind` is one of
 
@@ -33,28 +33,30 @@ class LogFile(NamedTuple):
 
 
 def listing(deployment: str, host: str) -> List[LogFile]:
-    """Every log file there is, also of a deployment whose record is lost. Links are passed over: a log is a file."""
-    known = record.read(deployment, host) or {}
+    """Return every log file there is, also of a deployment whose record is lost. Links are passed over."""
+    deployed = record.read(deployment, host) or {}
     directory = str(state.directory(deployment, host))
-    engines = {each.get("log") for each in known.get("processes") or () if each.get("role") in ("engine", "router")}
-    found = [
-        each._replace(kind="engine") if each.path in engines or _is_engines(each.name) else each
-        for each in _walk(os.path.join(directory, "logs"), "logs", "script")
+    engines = {
+        entry.get("log") for entry in deployed.get("processes") or () if entry.get("role") in ("engine", "router")
+    }
+    files = [
+        file._replace(kind="engine") if file.path in engines or _is_engines(file.name) else file
+        for file in _walk(os.path.join(directory, "logs"), "logs", "script")
     ]
-    found += _walk(os.path.join(directory, "scripts"), "scripts", "script")
+    files += _walk(os.path.join(directory, "scripts"), "scripts", "script")
     used: Set[str] = set()
-    for temp_dir in ray_temp.directories(deployment, host, known):
+    for temp_dir in ray_temp.directories(deployment, host, deployed):
         for session in _sessions(temp_dir):
             name = session if session not in used else f"{session}-{os.path.basename(temp_dir)}"
             used.add(name)
-            if _is_over(os.path.join(temp_dir, session), known.get("started_at", 0.0)):
+            if _is_over(os.path.join(temp_dir, session), deployed.get("started_at", 0.0)):
                 name = f"previous-{name}"
-            found += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
-    return found
+            files += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
+    return files
 
 
 def is_rotation(name: str, of: str) -> bool:
-    """Whether a name is what rotation makes of another: `e.log.1`, `e.log-20261124`, `e-1.log` of `e.log`."""
+    """Return whether a name is what rotation makes of another: `e.log.1`, `e.log-20261124`, `e-1.log` of `e.log`."""
     stem, extension = os.path.splitext(of)
     behind = name[len(of) :] if name.startswith(of) else ""
     between = name[len(stem) :] if extension and name.startswith(stem) and name.endswith(extension) else ""
@@ -66,14 +68,14 @@ def _is_engines(name: str) -> bool:
 
 
 def _sessions(temp_dir: str) -> List[str]:
-    """Ray's sessions in a temp dir, oldest first; `session_latest` is a link to one of them."""
+    """Return Ray's sessions in a directory, oldest first; `session_latest` is a link to one of them."""
     with os.scandir(temp_dir) as entries:
-        names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return sorted(name for name in names if name.startswith("session_"))
 
 
 def _is_over(session: str, started_at: float) -> bool:
-    """Whether nothing was made in a session's directory since the recorded run began: it is an earlier run's."""
+    """Return whether nothing was made in a session since the recorded run began: it is an earlier run's."""
     return os.stat(session).st_mtime < started_at
 
 
@@ -87,9 +89,9 @@ def _walk(directory: str, name: str, kind: str) -> Iterator[LogFile]:
         for file in sorted(files):
             full = os.path.join(path, file)
             try:
-                found = os.lstat(full)
+                status = os.lstat(full)
             except OSError:  # rotated away since it was listed
                 continue
-            if stat.S_ISREG(found.st_mode):
+            if stat.S_ISREG(status.st_mode):
                 relative = os.path.join(name, os.path.relpath(full, directory))
-                yield LogFile(full, relative, kind, found.st_size, found.st_mtime)
+                yield LogFile(full, relative, kind, status.st_size, status.st_mtime)

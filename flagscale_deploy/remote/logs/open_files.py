@@ -1,4 +1,4 @@
-"""The log files of a moment, held open: whatever rotation calls them, they stay what they are."""
+"""Hold the log files of a moment open, whatever rotation calls them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ Key = Tuple[int, int]
 
 
 class Pinned(NamedTuple):
-    """A file: `descriptor` is None where no more files may be open, `why` says what keeps it from being read, `size` is
-    what it had in bytes."""
+    """A file that is held open.
+
+    `descriptor` is None where no more files may be open, `why` is what keeps it from being read, `size` is what it had
+    in bytes.
+    """
 
     name: str
     path: str
@@ -27,7 +30,7 @@ class Pinned(NamedTuple):
 
 
 def pin(deployment: str, host: str) -> List[Pinned]:
-    """Every log file that there is, each once, under the name that it was found with last."""
+    """Open every log file that there is, each once, under the name that it was found with last."""
     allow_many_files()
     held: Dict[Key, Pinned] = {}
     for _ in range(ROUNDS):
@@ -47,31 +50,31 @@ def pin(deployment: str, host: str) -> List[Pinned]:
 
 
 def opened(file: Pinned) -> int:
-    """Its descriptor. Raises OSError."""
+    """Return its descriptor. Raises OSError."""
     return os.open(file.path, FLAGS) if file.descriptor is None else file.descriptor
 
 
 def allow_many_files() -> None:
-    """A large Ray session has more log files than the usual 1024 descriptors."""
+    """Raise the limit of open files: a large Ray session has more log files than the usual 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _hold(held: Dict[Key, Pinned], file: logfiles.LogFile) -> bool:
-    """Whether it is one that was not known."""
+    """Hold a file open; return whether it is new."""
     descriptor = os.open(file.path, FLAGS)
-    found = os.fstat(descriptor)
-    key = (found.st_dev, found.st_ino)
-    known = held.pop(key, None)
-    if known is not None:
+    status = os.fstat(descriptor)
+    key = (status.st_dev, status.st_ino)
+    earlier = held.pop(key, None)
+    if earlier is not None:
         os.close(descriptor)
-        descriptor = known.descriptor  # type: ignore[assignment]  # those that are held are open
-    held[key] = Pinned(file.name, file.path, descriptor, "", found.st_size)  # behind those whose names are older
-    return known is None
+        descriptor = earlier.descriptor  # type: ignore[assignment]  # those that are held are open
+    held[key] = Pinned(file.name, file.path, descriptor, "", status.st_size)  # behind those whose names are older
+    return earlier is None
 
 
 def _named_once(files: List[Pinned]) -> List[Pinned]:
-    """Of two that had one name, one after the other, the younger keeps it."""
+    """Give the older of two files that had one name, one after the other, a name of its own."""
     named: Dict[str, Pinned] = {}
     for file in reversed(files):
         name, number = file.name, 0

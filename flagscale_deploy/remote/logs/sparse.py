@@ -1,4 +1,4 @@
-"""What a file holds, without its zeros: holes are neither read nor sent. On hosts, and on the operator's side."""
+"""Read what a file holds without its zeros: holes are neither read nor sent. Used on both sides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ ZEROS = bytes(BLOCK)
 
 
 def pieces(descriptor: int, start: int, end: int) -> Iterator[Tuple[int, Optional[bytes]]]:
-    """A file's bytes from `start` to `end` in pieces (length, bytes), None for zeros; ends early where the file does.
+    """Return a file's bytes from `start` to `end` in pieces (length, bytes), None for zeros.
 
-    Pieces of bytes end at multiples of 1 MiB. A block of zeros is None whether the disk has it or not.
+    It ends early where the file does. Pieces of bytes end at multiples of 1 MiB. A block of zeros is None whether the
+    disk has it or not.
     """
     at = start
     while at < end:
@@ -38,8 +39,10 @@ def pieces(descriptor: int, start: int, end: int) -> Iterator[Tuple[int, Optiona
 
 
 def digest(descriptor: int, size: int) -> Optional[str]:
-    """SHA-256 of a file's first `size` bytes, where a run of zero blocks counts by its length: the same for equal bytes
-    however sparse they lie. None if the file is shorter."""
+    """Return the SHA-256 of a file's first `size` bytes; None if the file is shorter.
+
+    A run of zero blocks counts by its length: the digest is the same for equal bytes however sparse they lie.
+    """
     whole, at, zeros = hashlib.sha256(), 0, 0
     for length, content in pieces(descriptor, 0, size):
         at += length
@@ -54,7 +57,7 @@ def digest(descriptor: int, size: int) -> Optional[str]:
 
 
 def _next_data(descriptor: int, at: int, end: int) -> int:
-    """Where data begins at or behind `at`; `end` if only zeros come."""
+    """Return where data begins at or behind `at`; `end` if only zeros come."""
     try:
         return min(end, os.lseek(descriptor, at, os.SEEK_DATA))
     except OSError as error:

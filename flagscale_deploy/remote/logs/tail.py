@@ -1,13 +1,16 @@
-"""A log file that is followed through its rotations, and the place in it that one goes on from."""
+"""Follow a log file through its rotations, from a place in it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Iterator, List, NamedTuple, Optional, Sequence
 
 from flagscale_deploy.remote.logs.lines import Cutter
 from flagscale_deploy.remote.logs.open_files import Key
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.logs import LogMark, LogPlace
 
 READ = 256 << 10
 HEAD, LAST = 256, 1024
@@ -30,21 +33,29 @@ class Mark(NamedTuple):
 
     @property
     def key(self) -> Key:
+        """Return device and inode."""
         return self.device, self.inode
 
-    def said(self) -> Dict[str, Any]:
-        """As it travels."""
-        return {**self._asdict(), "head": self.head.hex()}
+    def said(self) -> LogMark:
+        """Return it as it travels."""
+        return {
+            "device": self.device,
+            "inode": self.inode,
+            "offset": self.offset,
+            "skipping": self.skipping,
+            "head": self.head.hex(),
+            "last": self.last,
+        }
 
     def is_in(self, descriptor: int) -> bool:
-        """Whether the file has this place."""
+        """Return whether the file has this place."""
         size = os.fstat(descriptor).st_size
         return size >= self.offset and self.begins(descriptor) and _last(descriptor, self.offset) == self.last
 
     def begins(self, descriptor: int) -> bool:
-        """Whether the file begins as this one does, as far as it goes."""
-        found = os.pread(descriptor, len(self.head), 0)
-        return self.head.startswith(found)
+        """Return whether the file begins as this one does, as far as it goes."""
+        beginning = os.pread(descriptor, len(self.head), 0)
+        return self.head.startswith(beginning)
 
 
 class Left(NamedTuple):
@@ -54,11 +65,11 @@ class Left(NamedTuple):
     mark: Mark
 
     @classmethod
-    def heard(cls, said: Dict[str, Any]) -> Left:
-        """From what the operator kept."""
-        at = said["at"]
-        mark = Mark(**{**at, "head": bytes.fromhex(at["head"])})
-        return cls(said["file"], mark)
+    def heard(cls, place: LogPlace) -> Left:
+        """Return it from what the operator kept."""
+        at = place["at"]
+        head = bytes.fromhex(at["head"])
+        return cls(place["file"], Mark(at["device"], at["inode"], at["offset"], at["skipping"], head, at["last"]))
 
 
 class Tail:
@@ -75,7 +86,7 @@ class Tail:
         """Where it was when it was truncated; who has read it sets it back."""
 
     def new(self) -> Iterator[List[str]]:
-        """The lines that were added since the last time. A file that has been truncated is read from its beginning."""
+        """Return the lines added since the last time. A file that was truncated is read from its beginning."""
         size = os.fstat(self._descriptor).st_size
         if size < self._offset or (size > self._offset and not self.mark.begins(self._descriptor)):
             self.truncated = self.mark
@@ -94,7 +105,7 @@ class Tail:
                 return
 
     def rest(self) -> List[str]:
-        """The last line, if it has no end."""
+        """Return the last line, if it has no end."""
         return self._cutter.rest()
 
     @property
@@ -108,30 +119,32 @@ class Tail:
 
     def _place(self) -> Mark:
         """By what was read, and not by what the file holds now: it may have been truncated since."""
-        found = os.fstat(self._descriptor)
+        status = os.fstat(self._descriptor)
         pending = self._cutter.pending
         at = self._offset - pending
         last = self._recent[: len(self._recent) - pending][-LAST:]
-        return Mark(found.st_dev, found.st_ino, at, self._cutter.skipping, self._head[:at], _digest(last))
+        return Mark(status.st_dev, status.st_ino, at, self._cutter.skipping, self._head[:at], _digest(last))
 
 
 class Held:
-    """A new file with the name of a rotated one: `copytruncate` fills it with what another one holds, and has been said
-    of that, before it truncates the other. Nothing of it is said until it is known to be something else, or the rest
-    of the other."""
+    """A new file with the name of a rotated one.
+
+    `copytruncate` fills it with what another one holds, and has been sent of that, before it truncates the other.
+    Nothing of it is sent until it is known to be something else, or the rest of the other.
+    """
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name, self._descriptor = name, descriptor
 
     def judged(self, sources: Sequence[Tail], left: Sequence[Left]) -> Optional[Mark]:
-        """The place to follow it from; None while it may be a copy of a file that goes on."""
+        """Return the place to follow it from; None while it may be a copy of a file that goes on."""
         size = os.fstat(self._descriptor).st_size
-        for each in reversed(left):
-            if each.mark.offset and each.mark.is_in(self._descriptor):
-                return each.mark
-            if 0 < size < each.mark.offset and each.mark.begins(self._descriptor):
-                return each.mark._replace(offset=size)  # the other had been read further before it was truncated
-        if not size or any(each.mark.offset and each.mark.begins(self._descriptor) for each in sources):
+        for place in reversed(left):
+            if place.mark.offset and place.mark.is_in(self._descriptor):
+                return place.mark
+            if 0 < size < place.mark.offset and place.mark.begins(self._descriptor):
+                return place.mark._replace(offset=size)  # the other had been read further before it was truncated
+        if not size or any(source.mark.offset and source.mark.begins(self._descriptor) for source in sources):
             return None
         return BEGINNING
 
@@ -148,7 +161,7 @@ def _last(descriptor: int, offset: int) -> str:
 
 
 def _before(descriptor: int, offset: int) -> bytes:
-    """What stands before a place, LAST bytes at most."""
+    """Return what stands before a place, LAST bytes at most."""
     start = max(0, offset - LAST)
     return os.pread(descriptor, offset - start, start)
 

@@ -1,4 +1,4 @@
-"""Compresses as zstd does, by the library that dpkg, rpm and systemd of a host bring along; on hosts.
+"""Compress with the zstd library that dpkg, rpm and systemd of a host bring along.
 
 Python has it since 3.14 only. https://facebook.github.io/zstd/zstd_manual.html (simple API, explicit context)
 """
@@ -12,7 +12,10 @@ LEVEL = 1
 
 
 def compressor() -> Optional[Callable[[bytes], bytes]]:
-    """What makes one frame of bytes, which says how long they are, or raises ValueError; None without the library."""
+    """Return what makes one frame of bytes; None without the library.
+
+    The frame tells how long they are. It raises ValueError.
+    """
     try:
         import ctypes
 

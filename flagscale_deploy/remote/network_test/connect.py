@@ -7,17 +7,18 @@ import os
 import selectors
 import socket
 import time
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.handshake import Handshake, family
 from flagscale_deploy.remote.network_test.listener import receive_available
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.check import Address, ConnectFailure, TriedAddress
 
 CONNECT_SECONDS = 2.0
 """A first packet that is lost is sent again after 1 s (RFC 6298): what takes longer is dropped on its way."""
 REPLY_SECONDS = 5.0
 """A peer that was reached may be slow to reply: its program shares a busy machine."""
-ConnectFailure = Literal["no-route", "refused", "timed-out", "unreachable", "wrong-peer"]
-"""no-route: this host's own kernel sent nothing. unreachable: a router or a firewall on the way said so."""
 WRONG_PEER = "something else answers there"
 
 
@@ -90,7 +91,7 @@ class Attempt:
 class Attempts:
     """Attempts that are made together."""
 
-    def __init__(self, selector: selectors.BaseSelector, peers: Sequence[Mapping[str, Any]], token: bytes) -> None:
+    def __init__(self, selector: selectors.BaseSelector, peers: Sequence[Address], token: bytes) -> None:
         self._attempts = [Attempt(selector, peer["address"], peer["port"], token) for peer in peers]
 
     def over(self) -> bool:
@@ -99,7 +100,7 @@ class Attempts:
             attempt.end_if_late()
         return all(attempt.ended for attempt in self._attempts)
 
-    def results(self) -> List[Dict[str, Any]]:
+    def results(self) -> List[TriedAddress]:
         """Return, of each attempt in their order, its seconds to the connection, its failure, and that in words."""
         return [
             {"seconds": attempt.seconds, "failure": attempt.failure, "problem": attempt.problem}

@@ -9,9 +9,12 @@ import selectors
 import socket
 import time
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote.handshake import Handshake, family
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.check import OpenedPort
 
 ECHO, STREAM = b"e", b"s"
 """What a client may ask for after the handshake: its bytes back (latency), or as many as it takes (bandwidth)."""
@@ -36,7 +39,7 @@ class Listener:
         self._selector, self._token, self._serve = selector, token, serve
         self._clients: List[PendingClient] = []
 
-    def open(self, address: str, port: int) -> Dict[str, Any]:
+    def open(self, address: str, port: int) -> OpenedPort:
         """Listen on an address of this host; port 0 lets the kernel choose.
 
         Return `{"port": n}`, with `taken` and a `problem` where that cannot be done.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Callable, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from flagscale_deploy.remote.handshake import authenticate, family
 from flagscale_deploy.remote.network_test.listener import ECHO, STREAM
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.check import Measured
 
 PEER_SECONDS = 2.0
 """How long one side waits for the other."""
@@ -18,7 +21,7 @@ BUFFER = 256 << 10
 Measurement = Callable[[str, int, bytes], Optional[float]]
 
 
-def measure(address: str, port: int, token: bytes) -> Dict[str, Optional[float]]:
+def measure(address: str, port: int, token: bytes) -> Measured:
     """Measure the way to a listener, in about 0.3 s.
 
     Return `latency`, the seconds of a round trip (the lower quartile of 20, since a busy host is late at times), and

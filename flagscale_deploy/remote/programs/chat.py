@@ -1,22 +1,29 @@
-"""Sends a chat completion to an instance on this host.
+"""Send a chat completion to an instance on this host."""
 
-main({deployment, host, server: its name, messages, parameters}) answers {"answer": the server's JSON} or
-{"problem": text}.
-"""
+from __future__ import annotations
 
 import http.client
 import json
-from typing import Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Optional, Tuple
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.engine import openai, program
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import RecordedServer
+    from flagscale_deploy.remote.messages.status import ChatArguments, ChatReply
+
+say: Callable[[ChatReply], None] = wire.say
 
 ANSWER_SECONDS = 590.0
 
 
-def served_by(server: Dict[str, Any], key: Optional[str]) -> Tuple[str, str]:
-    """URL and model of a server; of a program of the user's own what it says itself, if it speaks the OpenAI API."""
+def served_by(server: RecordedServer, key: Optional[str]) -> Tuple[str, str]:
+    """Return URL and model of a server.
+
+    A program of the user's own is asked for its model, if it speaks the OpenAI API.
+    """
     if server.get("engine") != "program":
         return server["local_url"], server["served_name"]
     url, why = program.answers(server["addresses"], key)
@@ -28,25 +35,27 @@ def served_by(server: Dict[str, Any], key: Optional[str]) -> Tuple[str, str]:
         raise OSError("it is a program of your own, at %s, and has no /v1/models" % url) from None
 
 
-def main(args: Dict[str, Any]) -> None:
-    known = record.read(args["deployment"], args["host"]) or {}
-    servers = known.get("instances", []) + known.get("routers", [])
-    found = [each for each in servers if each["name"] == args["server"]]
-    if not found:
-        say(problem="it is not recorded on this host")
+def main(args: ChatArguments) -> None:
+    """Send the completion of the server, or why there is none."""
+    deployed = record.read(args["deployment"], args["host"]) or {}
+    servers = deployed.get("instances", []) + deployed.get("routers", [])
+    asked_for = [server for server in servers if server["name"] == args["server"]]
+    if not asked_for:
+        say({"problem": "it is not recorded on this host"})
         return
     key = openai.api_key(args["deployment"], args["host"])
     try:
-        url, model = served_by(found[0], key)
-        body = dict(args["parameters"], model=model, messages=args["messages"])
+        url, model = served_by(asked_for[0], key)
+        body = {**args["parameters"], "model": model, "messages": args["messages"]}
         status, text = openai.request(url + "/v1/chat/completions", body, key, ANSWER_SECONDS)
     except OSError as error:
-        say(problem="no answer: %s" % error)
+        say({"problem": "no answer: %s" % error})
         return
     if status != 200:
-        say(problem="HTTP %d: %s" % (status, text[:2000] or http.client.responses.get(status, "nothing more")))
+        words = text[:2000] or http.client.responses.get(status, "nothing more")
+        say({"problem": "HTTP %d: %s" % (status, words)})
         return
     try:
-        say(answer=json.loads(text))
+        say({"answer": json.loads(text)})
     except ValueError:
-        say(problem="HTTP 200, but no JSON: %s" % text[:2000])
+        say({"problem": "HTTP 200, but no JSON: %s" % text[:2000]})

@@ -1,9 +1,8 @@
-"""Removes what a stopped deployment has left on this host.
+"""Remove what a stopped deployment has left on this host.
 
-main({deployment, host}) answers {"removed": [path], "bytes": n, "kept": [{path, why}]}. It removes the temp dirs, the
-state directory, and its parents up to ~/.flagscale-deploy if they are empty; nothing that isn't named as ours, nothing
-through a link. What is left in /dev/shm by processes that were gone before a stop saw them stays: the names there don't
-say whose they are (see `shared_memory`).
+It removes the temporary directories, the state directory, and its parents up to ~/.flagscale-deploy if they are empty;
+nothing that isn't named as ours, nothing through a link. What is left in /dev/shm by processes that were gone before a
+stop saw them stays: the names there don't say whose they are (see `deployment/shared_memory.py`).
 """
 
 from __future__ import annotations
@@ -11,32 +10,39 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import boot_entry, processes, ray_temp, record, state
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.program import Target
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.stop import CleanupReply, KeptPath
+
+say: Callable[[CleanupReply], None] = wire.say
 
 
-def main(args: Dict[str, Any]) -> None:
-    """Remove it. What has been removed already may be removed again.
+def main(args: Target) -> None:
+    """Remove what is left. What has been removed already may be removed again.
 
     Raises RuntimeError, with nothing removed, while processes of the deployment live.
     """
     deployment, host = args["deployment"], args["host"]
-    known = record.read(deployment, host) or {}
-    alive = processes.ours(processes.scan(), f"{deployment}/", processes.recorded(known))
+    deployed = record.read(deployment, host) or {}
+    alive = processes.ours(processes.scan(), f"{deployment}/", processes.recorded(deployed))
     if alive:
         pids = ", ".join(str(process.pid) for process in alive[:10])
         raise RuntimeError(f"{len(alive)} processes of {deployment} still run (pid {pids}): stop it first")
-    say(**clean(deployment, host, known))
+    say(clean(deployment, host, deployed))
 
 
-def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
-    """Remove Ray's temp dirs, then the state that knows of them; the answer of `main`."""
+def clean(deployment: str, host: str, deployed: Record) -> CleanupReply:
+    """Remove Ray's temporary directories, then the state that knows of them."""
     removed: List[str] = boot_entry.remove(deployment, host)
-    kept: List[Dict[str, str]] = []
+    kept: List[KeptPath] = []
     size = 0
-    ray = ray_temp.directories(deployment, host, known)
+    ray = ray_temp.directories(deployment, host, deployed)
     objections = {path: _ray_objection(path, deployment, host) for path in ray}
     own = str(state.directory(deployment, host))
     if os.path.lexists(own):
@@ -53,7 +59,7 @@ def clean(deployment: str, host: str, known: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _ray_objection(path: str, deployment: str, host: str) -> Optional[str]:
-    """Why a temp dir must stay: the record says where Ray's files are, but only a name of ours may be removed."""
+    """Return why a directory must stay: the record names Ray's files, but only a name of ours may be removed."""
     if not ray_temp.is_ours_by_name(path):
         return "it isn't one of the directories that flagscale-deploy makes: remove it yourself if it isn't needed"
     if ray_temp.claim(path) and not ray_temp.belongs(path, deployment, host):
@@ -62,7 +68,7 @@ def _ray_objection(path: str, deployment: str, host: str) -> Optional[str]:
 
 
 def _remove(path: str) -> Optional[str]:
-    """Removes a directory, or as much of it as can be, and says what kept it. Links in it are removed, not followed."""
+    """Remove a directory, or as much of it as can be, and return what kept it. Links in it are not followed."""
     try:
         shutil.rmtree(path)
     except OSError as error:
@@ -72,7 +78,7 @@ def _remove(path: str) -> Optional[str]:
 
 
 def _remove_empty_parents(deployment: str, host: str) -> List[str]:
-    """On a shared home the deployment's directory holds those of its other hosts."""
+    """Remove the directories above, if empty: on a shared home they hold those of other hosts."""
     removed = []
     for parent in (state.directory(deployment, host).parent, state.root()):
         with contextlib.suppress(OSError):  # not empty, or never there
@@ -82,7 +88,7 @@ def _remove_empty_parents(deployment: str, host: str) -> List[str]:
 
 
 def _size(path: str) -> int:
-    """Bytes of the files under a path, links not followed."""
+    """Return the bytes of the files under a path, links not followed."""
     size = 0
     for directory, _, files in os.walk(path):
         for file in files:

@@ -1,30 +1,27 @@
-"""Says the lines of a deployment's log files, and new ones as they are written.
+"""Send the lines of a deployment's log files, and new ones as they are written.
 
-main({deployment, host, tail: None | lines, follow: bool, kinds: None | [kind], since: None | Unix seconds, within: None
-| seconds, clock: bool}) answers {"file": name, "lines": [text], "at": place}: the last `tail` lines of each file (all
-of it if None), then, if `follow`, what is added, until standard input ends or nobody reads. The first message of a file
-has no lines. `at` is where the line that comes next begins (`tails.Mark`). {"alive": true} comes every 30 s; with
-`clock`, this host's clock (`clock.look`) comes before all else. Names and kinds are those of `logfiles`; scripts as
-they were sent are no logs and are left out, and so are files that rotation compressed, and those that nobody wrote to
-`since`, or `within`.
-
-With {places: [{file, at}], left: [{file, at}]} it goes on where another one ended whose connection was lost: `places`
-are the last ones of each file, `left` those where files were when they were truncated. What is new then is said from
-its beginning.
+Scripts as they were sent are no logs and are left out, and so are files that rotation compressed. What is new when it
+goes on where an earlier one ended is sent from its beginning.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Optional, Set
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.logs import logfiles
 from flagscale_deploy.remote.logs.lines import start_of_last
 from flagscale_deploy.remote.logs.open_files import FLAGS, Key, allow_many_files
 from flagscale_deploy.remote.logs.tail import Held, Left, Mark, Tail
 from flagscale_deploy.remote.system import clock
-from flagscale_deploy.remote.wire import lifeline_lost, say
+from flagscale_deploy.remote.wire import lifeline_lost
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.logs import FollowArguments, FollowReply
+
+say: Callable[[FollowReply], None] = wire.say
 
 POLL_SECONDS = 0.15
 LIST_EVERY = 4
@@ -36,19 +33,20 @@ LEFT_KEPT = 256
 
 
 class Following:
-    """All files that are followed. They are kept open: an inode number can't be given to another file meanwhile."""
+    """The files that are followed. They are kept open: an inode number can't be given to another file meanwhile."""
 
-    def __init__(self, args: Dict[str, Any]) -> None:
+    def __init__(self, args: FollowArguments) -> None:
         kinds = args.get("kinds")
         self._deployment, self._host = args["deployment"], args["host"]
         self._kinds: Optional[Set[str]] = None if kinds is None else set(kinds)
-        self._since = args.get("since") if args.get("within") is None else time.time() - args["within"]
+        within = args.get("within")
+        self._since = args.get("since") if within is None else time.time() - within  # by this host's own clock
         self._tails: Dict[Key, Tail] = {}
         self._held: Dict[Key, Held] = {}
-        self._left: List[Left] = [Left.heard(each) for each in args.get("left") or ()]
-        known = [Left.heard(each) for each in args.get("places") or ()]
-        self._known: Dict[Key, Left] = {each.mark.key: each for each in known}
-        self._new = bool(known)
+        self._left: List[Left] = [Left.heard(place) for place in args.get("left") or ()]
+        places = [Left.heard(place) for place in args.get("places") or ()]
+        self._places: Dict[Key, Left] = {place.mark.key: place for place in places}
+        self._new = bool(places)
 
     def find(self, tail: Optional[int]) -> None:
         """Begin to follow what is not followed yet: where it was left, or with its last `tail` lines.
@@ -64,15 +62,15 @@ class Following:
                 self._open(file, tail)
             except OSError:  # rotated away, or no more files may be open: it is tried again
                 continue
-        self._left = (self._left + list(self._known.values()))[-LEFT_KEPT:]  # those of files that are gone
-        self._known, self._new = {}, True
+        self._left = (self._left + list(self._places.values()))[-LEFT_KEPT:]  # those of files that are gone
+        self._places, self._new = {}, True
 
     def say_new(self) -> None:
-        """Say what is new in each file; of files that are gone, the last of it."""
+        """Send what is new in each file; of files that are gone, the last of it."""
         for key, tail in list(self._tails.items()):
             removed = tail.removed
             for lines in tail.new():
-                say(file=tail.name, lines=lines, at=tail.mark.said())
+                say({"file": tail.name, "lines": lines, "at": tail.mark.said()})
             if tail.truncated is not None:
                 self._leave(tail.name, tail.truncated)
                 tail.truncated = None
@@ -81,37 +79,39 @@ class Following:
                 self._say_rest(tail)
                 self._tails.pop(key).close()
         for key, held in list(self._held.items()):
-            sources = [each for each in self._tails.values() if logfiles.is_rotation(held.name, each.name)]
-            offset = held.judged(sources, [each for each in self._left if logfiles.is_rotation(held.name, each.name)])
+            sources = [source for source in self._tails.values() if logfiles.is_rotation(held.name, source.name)]
+            offset = held.judged(
+                sources, [place for place in self._left if logfiles.is_rotation(held.name, place.name)]
+            )
             if offset is not None:
                 self._follow(key, self._held.pop(key).tail(offset))
 
     def say_rest(self) -> None:
-        """Say the last line of each file, where it has no end."""
+        """Send the last line of each file, where it has no end."""
         for tail in self._tails.values():
             self._say_rest(tail)
 
     def _say_rest(self, tail: Tail) -> None:
         rest = tail.rest()
         if rest:
-            say(file=tail.name, lines=rest)
+            say({"file": tail.name, "lines": rest})
 
     def _leave(self, name: str, mark: Mark) -> None:
         self._left = [*self._left, Left(name, mark)][-LEFT_KEPT:]
 
     def _open(self, file: logfiles.LogFile, tail: Optional[int]) -> None:
-        found = os.lstat(file.path)
-        if (found.st_dev, found.st_ino) in self._tails or (found.st_dev, found.st_ino) in self._held:
+        status = os.lstat(file.path)
+        if (status.st_dev, status.st_ino) in self._tails or (status.st_dev, status.st_ino) in self._held:
             return
         descriptor = os.open(file.path, FLAGS)
         opened = os.fstat(descriptor)
         key = (opened.st_dev, opened.st_ino)
-        known = self._known.pop(key, None)
-        if known is not None and known.mark.is_in(descriptor):
-            self._follow(key, Tail(known.name, descriptor, known.mark.offset, known.mark.skipping))
-        elif known is not None:
-            self._leave(known.name, known.mark)
-            self._follow(key, Tail(known.name, descriptor, 0))
+        left = self._places.pop(key, None)
+        if left is not None and left.mark.is_in(descriptor):
+            self._follow(key, Tail(left.name, descriptor, left.mark.offset, left.mark.skipping))
+        elif left is not None:
+            self._leave(left.name, left.mark)
+            self._follow(key, Tail(left.name, descriptor, 0))
         elif self._new and self._may_be_a_copy(file.name):
             self._held[key] = Held(file.name, descriptor)
         else:
@@ -119,33 +119,34 @@ class Following:
             self._follow(key, Tail(file.name, descriptor, at))
 
     def _may_be_a_copy(self, name: str) -> bool:
-        """Whether rotation may have made it of what is followed, or was."""
-        names = [each.name for each in self._tails.values()]
-        names += [each.name for each in (*self._left, *self._known.values())]
-        return any(logfiles.is_rotation(name, each) for each in names)
+        """Return whether rotation may have made it of what is followed, or was."""
+        names = [tail.name for tail in self._tails.values()]
+        names += [left.name for left in (*self._left, *self._places.values())]
+        return any(logfiles.is_rotation(name, source) for source in names)
 
     def _follow(self, key: Key, tail: Tail) -> None:
         self._tails[key] = tail
-        say(file=tail.name, lines=[], at=tail.mark.said())
+        say({"file": tail.name, "lines": [], "at": tail.mark.said()})
 
 
-def main(args: Dict[str, Any]) -> None:
-    """Say the lines; see the module."""
+def main(args: FollowArguments) -> None:
+    """Send the lines, until standard input ends or nobody reads."""
     allow_many_files()
     if args.get("clock"):
-        say(**clock.look())
+        now = clock.look()
+        say({"clock": now["clock"], "utc_offset": now["utc_offset"]})
     following = Following(args)
     following.find(args.get("tail"))
     following.say_new()
     if not args.get("follow"):
         following.say_rest()
         return
-    turn, heard = 0, time.monotonic()
+    turn, alive_at = 0, time.monotonic()
     while not lifeline_lost(POLL_SECONDS):
         turn += 1
-        if time.monotonic() > heard + ALIVE_SECONDS:
-            heard = time.monotonic()
-            say(alive=True)
+        if time.monotonic() > alive_at + ALIVE_SECONDS:
+            alive_at = time.monotonic()
+            say({"alive": True})
         if turn % LIST_EVERY == 0:
             following.find(None)
         following.say_new()

@@ -1,24 +1,35 @@
-"""Looks at a deployment on this host: what its record says, and what of it is really there.
+"""Look at a deployment on this host: what its record says, and what of it is really there.
 
-main({deployment, host, ask}) answers {"record": {…} | None, "processes": [{role, pid, alive, script}], "live": n,
-"ranks": {part: n}, "instances": {"model/0": {"alive", "health", "token", "why", "metrics", "ready_at"}}, "ray":
-{"nodes", "missing", "available", "pending"} | {"why"} | None} within about ANSWER_SECONDS. `live` counts all processes
-of the deployment here, by marker, session and descent, `ranks` those of them that play a part (`ranks.py`). Of a server
-with a supervisor there is "restarts" as well (`supervised`). With `ask`, servers are asked for a token and Ray for its
-nodes; of a program of the user's own see `look_at_program`.
+Servers are asked for a token, and Ray for its nodes, all at the same time; the reply comes within about ANSWER_SECONDS.
 """
+
+from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import processes, record, restart_state
 from flagscale_deploy.remote.engine import metrics, openai, program, ranks, ray_nodes
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.background import Beside
 from flagscale_deploy.remote.system.proc import Process, lives
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.program import Target
+    from flagscale_deploy.remote.messages.record import Record, RecordedProcess, RecordedServer
+    from flagscale_deploy.remote.messages.run import RayNodesReply
+    from flagscale_deploy.remote.messages.status import (
+        InspectArguments,
+        InspectedProcess,
+        InspectedRestarts,
+        InspectedServer,
+        InspectReply,
+    )
+
+say: Callable[[InspectReply], None] = wire.say
 
 HEALTH_SECONDS = 5
 TOKEN_SECONDS = 18
@@ -26,82 +37,102 @@ ANSWER_SECONDS = 25.0
 """Nobody is waited for any longer; a socket's own deadline is for each piece of an answer."""
 
 
-def main(args: Dict[str, Any]) -> None:
-    known = record.read(args["deployment"], args["host"])
-    found = live(args["deployment"], known)
-    stopped = {each.pid for each in found if each.state in "Tt"}
-    listed = [
-        dict(each, alive=alive(each), stopped=each["pid"] in stopped) for each in (known or {}).get("processes", [])
+def main(args: InspectArguments) -> None:
+    """Send what is there."""
+    deployed = record.read(args["deployment"], args["host"])
+    family = live(args["deployment"], deployed)
+    stopped = {process.pid for process in family if process.state in "Tt"}
+    listed: List[InspectedProcess] = [
+        {**process, "alive": alive(process), "stopped": process["pid"] in stopped}
+        for process in (deployed or {}).get("processes", [])
     ]
-    answer = {"record": known, "processes": listed, "live": len(found)}  # type: Dict[str, Any]
-    answer["ranks"] = ranks.count(found)
-    asked = args["ask"] and known and not known.get("stopped_at")
-    questions = Questions(args, known or {}, listed, answer["ranks"]) if asked else None
-    answer["instances"] = questions.instances if questions else {}
-    answer["ray"] = questions.ray if questions else None
-    say(**answer)
+    parts = ranks.count(family)
+    running = args["ask"] and deployed and not deployed.get("stopped_at")
+    questions = Questions(args, deployed, listed, parts) if deployed and running else None
+    reply: InspectReply = {
+        "record": deployed,
+        "processes": listed,
+        "live": len(family),
+        "ranks": parts,
+        "instances": questions.instances if questions else {},
+        "ray": questions.ray if questions else None,
+    }
+    say(reply)
 
 
-def alive(process: Dict[str, Any]) -> bool:
-    """Whether a recorded process is still that process."""
-    return process.get("boot_id") == record.boot_id() and lives(process["pid"], process.get("start_ticks"))
+def alive(process: RecordedProcess) -> bool:
+    """Return whether a recorded process is still that process."""
+    return is_here(process.get("boot_id"), process["pid"], process.get("start_ticks"))
 
 
-def live(deployment: str, known: Optional[Dict[str, Any]]) -> List[Process]:
-    """The processes of the deployment that run here."""
-    return processes.ours(processes.scan(), deployment + "/", processes.recorded(known or {}))
+def is_here(boot_id: Optional[str], pid: int, start_ticks: Optional[int]) -> bool:
+    """Return whether a process of some boot still runs."""
+    return boot_id == record.boot_id() and lives(pid, start_ticks)
 
 
-def look_at_program(instance: Dict[str, Any], running: bool, args: Dict[str, Any]) -> Dict[str, Any]:
-    """What is said of a program of the user's own: `finished` when it ended well, `at` where it was found to serve."""
-    if not running:
+def live(deployment: str, deployed: Optional[Record]) -> List[Process]:
+    """Return the processes of the deployment that run here."""
+    return processes.ours(processes.scan(), deployment + "/", processes.recorded(deployed or {}))
+
+
+def look_at_program(server: InspectedServer, instance: RecordedServer, args: Target) -> None:
+    """Note of a program of the user's own whether it ended well, and where it was found to serve."""
+    if not server["alive"]:
         status = program.exit_status(args["deployment"], args["host"])
         if status == 0:
-            return {"finished": True}
-        return {"why": "its process is gone" if status is None else "it ended with exit status %d" % status}
-    if not instance["addresses"]:
-        return {"token": True, "why": ""}
-    at, why = program.answers(instance["addresses"], openai.api_key(args["deployment"], args["host"]))
-    return {"token": at is not None, "at": at, "why": why}
+            server["finished"], server["why"] = True, ""
+        else:
+            server["why"] = "its process is gone" if status is None else "it ended with exit status %d" % status
+    elif not instance["addresses"]:
+        server["token"], server["why"] = True, ""
+    else:
+        key = openai.api_key(args["deployment"], args["host"])
+        server["at"], server["why"] = program.answers(instance["addresses"], key)
+        server["token"] = server["at"] is not None
 
 
-def supervised(
-    instance: Dict[str, Any], known: Dict[str, Any], leads: bool, args: Dict[str, Any]
-) -> Optional[Dict[str, Any]]:
-    """What its supervisor says of a server (`supervise.py`), with `supervised` and `alive`: whether the supervisor is
-    there (it leads the script's session), and the server itself. None where it has none."""
-    files = restart_state.of(args["deployment"], args["host"], str(known.get("run_id")), instance["script"])
-    found = files.read()
-    if found is None:
+def supervised(instance: RecordedServer, deployed: Record, leads: bool, args: Target) -> Optional[InspectedRestarts]:
+    """Return what its supervisor says of a server, None where it has none.
+
+    `leads`: whether the supervisor is there, as leader of the script's session.
+    """
+    files = restart_state.of(args["deployment"], args["host"], str(deployed.get("run_id")), instance["script"])
+    state = files.read()
+    if state is None:
         return None
-    here = {"pid": found.get("pid"), "start_ticks": found.get("start_ticks"), "boot_id": found.get("boot_id")}
-    return dict(found, supervised=leads, alive=here["pid"] is not None and alive(here))
+    pid = state.get("pid")
+    here = pid is not None and is_here(state.get("boot_id"), pid, state.get("start_ticks"))
+    return {**state, "supervised": leads, "alive": here}
 
 
-def with_past(said: Dict[str, Any], script: str, listed: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """What is said of a server, with what is known of its process: since when it was ready, whether it is stopped."""
-    own = [each for each in listed if each["alive"] and each["script"] == script]
-    ready_at = max((each.get("ready_at") or 0.0 for each in own), default=0.0) or None
-    held = [each["pid"] for each in own if each["stopped"]]
-    hint = "; process %d is stopped (kill -CONT %d lets it go on)" % (held[0], held[0]) if held else ""
-    return dict(said, ready_at=ready_at, why=said["why"] + (hint if said["why"] else ""))
+def note_past(server: InspectedServer, script: str, listed: List[InspectedProcess]) -> None:
+    """Note what is known of a server's process: since when it was ready, whether it is stopped."""
+    own = [process for process in listed if process["alive"] and process["script"] == script]
+    server["ready_at"] = max((process.get("ready_at") or 0.0 for process in own), default=0.0) or None
+    held = [process["pid"] for process in own if process["stopped"]]
+    if held and server["why"]:
+        server["why"] += "; process %d is stopped (kill -CONT %d lets it go on)" % (held[0], held[0])
 
 
 class Questions:
-    """Asks every server and Ray of this host at the same time. Ray without its daemons would answer after minutes."""
+    """The answers of every server and of Ray on this host. Ray without its daemons would answer after minutes."""
 
-    def __init__(self, args: Dict[str, Any], known: Dict[str, Any], listed: Any, parts: Dict[str, int]) -> None:
-        self.instances = {}  # type: Dict[str, Dict[str, Any]]
-        self.ray = None  # type: Optional[Dict[str, Any]]
+    def __init__(
+        self, args: InspectArguments, deployed: Record, listed: List[InspectedProcess], parts: Dict[str, int]
+    ) -> None:
+        self.instances: Dict[str, InspectedServer] = {}
+        self.ray: Optional[RayNodesReply] = None
         self._args = args
         threads = []
-        for instance in known.get("instances", []) + known.get("routers", []):
+        servers = deployed.get("instances", []) + deployed.get("routers", [])
+        for instance in servers:
             if instance["driver"] == args["host"]:
-                leads = any(each["alive"] and each["script"] == instance["script"] for each in listed)
-                found = supervised(instance, known, leads, args)
-                running = leads if found is None else found["alive"]
-                threads.append(threading.Thread(target=self._ask_server, args=(instance, running, found)))
-        if any(each["role"] == "ray-head" for each in listed) and known.get("ray", {}).get("enabled"):
+                leads = any(process["alive"] and process["script"] == instance["script"] for process in listed)
+                restarts = supervised(instance, deployed, leads, args)
+                running = leads if restarts is None else restarts["alive"]
+                threads.append(threading.Thread(target=self._ask_server, args=(instance, running, restarts)))
+        ray = deployed.get("ray")
+        if any(process["role"] == "ray-head" for process in listed) and ray and ray.get("enabled"):
             gone = [name for name in ("gcs_server", "raylet") if not parts.get(name)]
             if gone:
                 self.ray = {"why": "%s is gone" % " and ".join(gone)}
@@ -113,34 +144,42 @@ class Questions:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
-        scripts = {each["name"]: each["script"] for each in known.get("instances", []) + known.get("routers", [])}
-        self.instances = {name: with_past(said, scripts[name], listed) for name, said in self.instances.items()}
+        scripts = {server["name"]: server["script"] for server in servers}
+        self.instances = {name: {**server} for name, server in self.instances.items()}  # what comes late is dropped
+        for name, server in self.instances.items():
+            note_past(server, scripts[name], listed)
 
-    def _ask_server(self, instance: Dict[str, Any], running: bool, found: Optional[Dict[str, Any]]) -> None:
-        late = "it does not answer within %d s" % ANSWER_SECONDS
-        said = {"alive": running, "health": None, "token": None, "why": late, "metrics": None}  # type: Dict[str, Any]
-        self.instances[instance["name"]] = said
-        said["restarts"] = found
+    def _ask_server(self, instance: RecordedServer, running: bool, restarts: Optional[InspectedRestarts]) -> None:
+        server: InspectedServer = {
+            "alive": running,
+            "health": None,
+            "token": None,
+            "why": "it does not answer within %d s" % ANSWER_SECONDS,
+            "metrics": None,
+            "restarts": restarts,
+        }
+        self.instances[instance["name"]] = server
         if instance.get("engine") == "program":
-            said.update({"why": ""}, **look_at_program(instance, running, self._args))
+            look_at_program(server, instance, self._args)
             return
         if not running:
             killed = oom.said(record.read(self._args["deployment"], self._args["host"]) or {})
-            said["why"] = "its process is gone" + ("; %s" % killed if killed else "")
+            server["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
         key = openai.api_key(self._args["deployment"], self._args["host"])
         try:
-            said["health"] = openai.request(instance["local_url"] + "/health", key=key, timeout=HEALTH_SECONDS)[0]
-            if said["health"] == 200:
+            status = openai.request(instance["local_url"] + "/health", key=key, timeout=HEALTH_SECONDS)[0]
+            server["health"] = status
+            if status == 200:
                 figures = Beside(metrics.ask, instance["local_url"], key)
                 ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
-                said["token"], said["why"] = ok, "" if ok else text
+                server["token"], server["why"] = ok, "" if ok else text
                 with contextlib.suppress(TimeoutError):
-                    said["metrics"] = figures.result(metrics.SECONDS)
+                    server["metrics"] = figures.result(metrics.SECONDS)
             else:
-                said["why"] = "/health answers %d" % said["health"]
+                server["why"] = "/health answers %d" % status
         except (OSError, ValueError) as error:
-            said["why"] = "it does not answer: %s" % error
+            server["why"] = "it does not answer: %s" % error
 
     def _ask_ray(self) -> None:
         self.ray = ray_nodes.look(self._args["deployment"], self._args["host"])

@@ -1,20 +1,22 @@
-"""Install the entry that brings this host's part of a deployment back after a reboot (`deploy.restart.boot`).
-
-main({deployment, host, container}) makes an entry that runs `scripts/boot.sh` when the host comes up; it answers {"by":
-"systemd" | "crontab"}, or {"why": text} where the host has neither.
-"""
+"""Install the entry that brings this host's part of a deployment back after a reboot (`deploy.restart.boot`)."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Callable
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import scripts, state
 from flagscale_deploy.remote.deployment.boot_entry import edit_crontab, enable, line, way
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.run import BootEntryArguments, BootEntryReply
+
+say: Callable[[BootEntryReply], None] = wire.say
 
 
-def main(args: Dict[str, Any]) -> None:
+def main(args: BootEntryArguments) -> None:
+    """Make the entry that runs `scripts/boot.sh` when the host comes up."""
     deployment, host = args["deployment"], args["host"]
     by, why = way(args["container"])
     if by == "systemd":
@@ -22,8 +24,8 @@ def main(args: Dict[str, Any]) -> None:
     elif by == "crontab":
         edit_crontab(add=line(deployment, host))
     else:
-        say(why=why)
+        say({"why": why})
         return
     path = os.environ.get("PATH", os.defpath)  # this login's, for cron's own is short
     scripts.put(state.directory(deployment, host) / "path", path, 0o600)
-    say(by=by)
+    say({"by": by})

@@ -1,16 +1,23 @@
-"""List the log files of a deployment on this host.
-
-main({deployment, host}) answers {"files": [{path, name, kind, size, mtime}]}: see `logs/logfiles.py`.
-"""
+"""List the log files of a deployment on this host (`logs/logfiles.py`)."""
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Callable, List
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.logs.logfiles import listing
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.logs import ListedLog, ListLogsReply
+    from flagscale_deploy.remote.messages.program import Target
+
+say: Callable[[ListLogsReply], None] = wire.say
 
 
-def main(args: Dict[str, Any]) -> None:
-    """Answers with the list."""
-    say(files=[each._asdict() for each in listing(args["deployment"], args["host"])])
+def main(args: Target) -> None:
+    """Send the list."""
+    files: List[ListedLog] = [
+        {"path": file.path, "name": file.name, "kind": file.kind, "size": file.size, "mtime": file.mtime}
+        for file in listing(args["deployment"], args["host"])
+    ]
+    say({"files": files})

@@ -1,14 +1,11 @@
-"""Holds the deployment's lock on its head for as long as the operator is heard.
+"""Hold the deployment's lock on its head for as long as the operator answers.
 
-main({deployment, host, wait, beat, lease, holder: {who, what, since}}), times in seconds, answers {"locked": true} and
-stays; or, when somebody else holds it after `wait`, {"locked": false, "holder": {...}, "silent": seconds | None}; or
-{"locked": false, "problem": text} where no lock can be had there at all.
-
-While it holds the lock it says {"beat": n} every `beat` seconds, and the operator answers each with a line. The kernel
-lets go of the lock when this process ends, however it ends. It ends with its standard input, and by itself when no
-answer came for `lease` seconds: after the operator's power loss sshd can keep a dead connection for hours. `unlock`
-ends it with SIGTERM: then it says {"displaced": {who, since}} first, so that its operator's command does not go on.
+The kernel releases the lock when this process ends, however it ends. It ends with its standard input, and by itself
+when no answer came for `lease` seconds: after the operator's power loss sshd can keep a dead connection for hours.
+`unlock` ends it with SIGTERM: then it says so first, and its operator's command does not go on.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -16,12 +13,13 @@ import select
 import signal
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Callable
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.deployment.lockfile import (
     UnusableError,
-    displacer,
+    displacement,
     holder,
     identity,
     leave,
@@ -29,12 +27,18 @@ from flagscale_deploy.remote.deployment.lockfile import (
     take,
     write,
 )
-from flagscale_deploy.remote.wire import lifeline_lost, say
+from flagscale_deploy.remote.wire import lifeline_lost
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.stop import LockArguments, LockHolder, LockReply
+
+say: Callable[[LockReply], None] = wire.say
 
 POLL_SECONDS = 0.1
 
 
-def main(args: Dict[str, Any]) -> None:
+def main(args: LockArguments) -> None:
+    """Take the lock, and hold it until the operator is done or gone."""
     directory = state.directory(args["deployment"], args["host"])
     path = directory / "lock"
     end = time.monotonic() + args["wait"]
@@ -42,13 +46,13 @@ def main(args: Dict[str, Any]) -> None:
         try:
             descriptor = take(path)
         except UnusableError as error:
-            say(locked=False, problem=str(error))
+            say({"locked": False, "problem": str(error)})
             return
         if descriptor is not None:
             break
         if time.monotonic() >= end:
-            found = holder(path)
-            say(locked=False, holder=found, silent=silent_for(found))
+            other = holder(path)
+            say({"locked": False, "holder": other, "silent": silent_for(other)})
             return
         if lifeline_lost(POLL_SECONDS):
             return
@@ -59,31 +63,31 @@ def main(args: Dict[str, Any]) -> None:
         leave(directory, descriptor)
 
 
-def keep(descriptor: int, known: Dict[str, Any], directory: Path, beat: float, lease: float) -> None:
-    """Hold the lock until the operator lets go, is gone, or is displaced."""
+def keep(descriptor: int, holder: LockHolder, directory: Path, beat: float, lease: float) -> None:
+    """Hold the lock until the operator releases it, is gone, or is displaced."""
     unlocked = _sigterm()
-    said = heard = time.monotonic()
-    write(descriptor, known)
-    say(locked=True)
+    sent_at = heard_at = time.monotonic()
+    write(descriptor, holder)
+    say({"locked": True})
     count = 0
-    while time.monotonic() - heard < lease:
-        ready, _, _ = select.select([0, unlocked], [], [], max(0.0, said + beat - time.monotonic()))
+    while time.monotonic() - heard_at < lease:
+        ready, _, _ = select.select([0, unlocked], [], [], max(0.0, sent_at + beat - time.monotonic()))
         if unlocked in ready:
-            say(displaced=displacer(directory))
+            say({"displaced": displacement(directory)})
             return
         if ready:
             if lifeline_lost():
                 return
-            heard = time.monotonic()
-            write(descriptor, known)
-        if time.monotonic() >= said + beat:
-            said, count = time.monotonic(), count + 1
-            say(beat=count)
-    say(displaced={"silent": lease})
+            heard_at = time.monotonic()
+            write(descriptor, holder)
+        if time.monotonic() >= sent_at + beat:
+            sent_at, count = time.monotonic(), count + 1
+            say({"beat": count})
+    say({"displaced": {"silent": lease}})
 
 
 def _sigterm() -> int:
-    """A descriptor that can be read once SIGTERM has come."""
+    """Return a descriptor that can be read once SIGTERM has come."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     signal.signal(signal.SIGTERM, lambda _number, _frame: os.write(writing, b"x") and None)
     return reading

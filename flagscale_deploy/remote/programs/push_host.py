@@ -1,20 +1,6 @@
-"""Receives a tree on this host, and passes on what has come of it to the other hosts of the same push.
+"""Receive a tree on this host, and pass on what has come of it to the other hosts of the same push.
 
-main({host, token}) says {"network": {"interfaces", "default_address"}} and does what it is told on standard
-input, a line of JSON each:
-
-- {"look": {dest, tree, checksum}}: what is there is hashed; {"hashed": bytes} meanwhile, at last {"looked": true} or
-  {"refused": why}.
-- {"compare": [hashes of each file]}: {"missing", "different", "modes", "blocked"}, paths each.
-- {"prepare": true}: {"have": [pieces], "needed": bytes, "free": bytes} or {"refused": why}.
-- {"listen": address}: {"port": n} or {"refused": why}. Only now others can get something, with the token.
-- {"fetch": piece, "from": [address, port]}, {"cancel": piece}, {"feed": piece, "at": offset, "size": n} with n
-  bytes behind it: see `push_fetch`; {"got"} and {"failed"} answer them, {"fed": n} a feed's
-  bytes, {"received": bytes} tells now and then how much came in all.
-- {"finish": true}: {"finished": {"missing"}}, and the listener is gone. {"leave": true}: the same, undone.
-- {"alive": true}: nothing.
-
-{"broken": why}: this host can't go on (its disk is full). It ends with standard input, and its listener with it.
+It ends with standard input, and its listener with it.
 """
 
 from __future__ import annotations
@@ -23,7 +9,7 @@ import contextlib
 import os
 import resource
 import sys
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, Optional
 
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.fetch import Fetcher
@@ -34,22 +20,25 @@ from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.system import network
 
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import PushFinish, PushHostArguments, PushLook, PushOrder
 
-def main(args: Dict[str, Any]) -> None:
-    """Receive; see the module."""
+
+def main(args: PushHostArguments) -> None:
+    """Receive, until the operator ends it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     receiver = Receiver(args)
-    tell(network={"interfaces": network.interfaces(), "default_address": network.default_address()})
+    tell({"network": {"interfaces": network.interfaces(), "default_address": network.default_address()}})
     receiver.work()
     sys.stdout.flush()
     os._exit(0)  # a thread still reads standard input, and an interpreter that ends must not wait for its lock
 
 
 class Receiver:
-    """What this host is told, done."""
+    """The orders to this host, carried out."""
 
-    def __init__(self, args: Dict[str, Any]) -> None:
+    def __init__(self, args: PushHostArguments) -> None:
         self._args, self._token = args, bytes.fromhex(args["token"])
         self._store: Optional[Store] = None
         self._listener: Optional[PieceServer] = None
@@ -60,20 +49,20 @@ class Receiver:
         self._orders = Orders(self._lost, self._at_once)
 
     def work(self) -> None:
-        """Do what is told, until the end of it."""
+        """Carry out orders, until the last of them."""
         while True:
             order = self._orders.next()
             if "look" in order:
-                self._look(**order["look"])
+                self._look(order["look"])
             elif "compare" in order:
-                tell(**self._tree.compare([hashes.from_text(each) for each in order["compare"]]))
+                tell(self._tree.compare([hashes.from_text(text) for text in order["compare"]]))
             elif "prepare" in order:
                 self._prepare()
             elif "listen" in order:
                 self._listen(order["listen"])
             elif "finish" in order or "leave" in order:
                 self._close()
-                tell(finished=self._tree.finish() if "finish" in order else self._leave())
+                tell({"finished": self._tree.finish() if "finish" in order else self._leave()})
                 return
 
     @property
@@ -81,43 +70,44 @@ class Receiver:
         assert self._store is not None, "look comes first"
         return self._store
 
-    def _look(self, dest: str, tree: Dict[str, Any], checksum: bool) -> None:
-        root, refused = root_of(dest, tree["single"])
+    def _look(self, look: PushLook) -> None:
+        tree = look["tree"]
+        root, refused = root_of(look["dest"], tree["single"])
         if refused:
-            tell(refused=refused)
+            tell({"refused": refused})
             return
         try:
             self._store = Store(root, tree, self._args["host"])
-            self._store.look(checksum, Counter("hashed"))
+            self._store.look(look["checksum"], Counter("hashed"))
         except (OSError, EOFError, ValueError) as error:
-            tell(refused=str(error))
+            tell({"refused": str(error)})
             return
-        tell(looked=True)
+        tell({"looked": True})
 
     def _prepare(self) -> None:
         try:
             self._tree.prepare(Counter("hashed"))
         except BlockingIOError:
-            tell(refused="another push writes there")
+            tell({"refused": "another push writes there"})
         except (OSError, EOFError) as error:
-            tell(refused=str(error))
+            tell({"refused": str(error)})
         else:
-            tell(have=sorted(self._tree.have), needed=self._tree.needed(), free=self._tree.free())
+            tell({"have": sorted(self._tree.have), "needed": self._tree.needed(), "free": self._tree.free()})
 
     def _listen(self, address: str) -> None:
         self._fetcher = Fetcher(self._tree, self._token, tell, self._broken, self._received)
         try:
             self._listener = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read)
         except OSError as error:
-            tell(refused=str(error))
+            tell({"refused": str(error)})
         else:
-            tell(port=self._listener.port)
+            tell({"port": self._listener.port})
 
-    def _at_once(self, order: Dict[str, Any]) -> bool:
-        """What must not wait for anything else."""
+    def _at_once(self, order: PushOrder) -> bool:
+        """Carry out what must not wait for anything else; return whether it was such an order."""
         if "feed" in order:
             self._feed(int(order["feed"]), int(order["at"]), int(order["size"]))
-            tell(fed=order["size"])
+            tell({"fed": order["size"]})
         elif self._fetcher is not None and "fetch" in order:
             self._fetcher.order(order)
         elif self._fetcher is not None and "cancel" in order:
@@ -127,7 +117,7 @@ class Receiver:
         return True
 
     def _feed(self, number: int, at: int, size: int) -> None:
-        """Bytes of a piece that come from the operator, in their order. All of them are read, wanted or not."""
+        """Read all bytes of a piece that come from the operator, in their order, wanted or not."""
         intake = self._feeding.pop(number, None) if at else self._begin(number)
         while size:
             part = self._buffer[: min(size, len(self._buffer))]
@@ -147,24 +137,24 @@ class Receiver:
             return None
 
     def _taken(self, intake: Intake, part: memoryview) -> bool:
-        """Give bytes to a piece; whether it waits for more."""
+        """Give bytes to a piece; return whether it waits for more."""
         try:
             intake.take(part)
             if intake.missing:
                 return True
             intake.end()
-            tell(got=intake.number)
+            tell({"got": intake.number})
         except CorruptError as error:
-            tell(failed=intake.number, kind="corrupt", why=str(error))
+            tell({"failed": intake.number, "kind": "corrupt", "why": str(error)})
         except OSError as error:
             self._broken(str(error))
         intake.close()
         return False
 
     def _broken(self, why: str) -> None:
-        """This host is out of it: who asks it for something finds nobody."""
+        """Report that this host cannot go on, and close its listener."""
         self._close()
-        tell(broken=why)
+        tell({"broken": why})
 
     def _close(self) -> None:
         if self._listener is not None:
@@ -173,7 +163,7 @@ class Receiver:
     def _lost(self) -> None:
         self._leave()
 
-    def _leave(self) -> Dict[str, List[str]]:
+    def _leave(self) -> PushFinish:
         self._close()
         with contextlib.suppress(OSError):
             if self._store is not None:

@@ -1,16 +1,19 @@
-"""Count Ray's nodes and GPUs, asked on the head with the script that started the cluster's count.
-
-main({deployment, host}) answers {"nodes": {address: GPUs}, "missing": […], "available": {…}, "pending": GPUs that
-placement groups wait for} or {"why": text}.
-"""
+"""Count Ray's nodes and GPUs, asked on the head with the script that started the cluster's count."""
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Callable
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.engine.ray_nodes import look
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.program import Target
+    from flagscale_deploy.remote.messages.run import RayNodesReply
+
+say: Callable[[RayNodesReply], None] = wire.say
 
 
-def main(args: Dict[str, Any]) -> None:
-    say(**look(args["deployment"], args["host"]))
+def main(args: Target) -> None:
+    """Send what Ray counts."""
+    say(look(args["deployment"], args["host"]))

@@ -1,49 +1,57 @@
-"""Takes a run's GPUs and ports on this host, or says who has them; or gives them back.
+"""Take a run's GPUs and ports on this host, or name who has them; or give them back.
 
-main({deployment, host, run_id, record, exclusive: ["gpus", "ports"]}) answers {"taken": [{"what": text, "by": text}]}.
-Where that is empty, the host's record is this run's from now on, and nobody else's run is given what it names. Two runs
-that were planned from the same look at the host come here one after the other: the looking and the taking happen under
+Two runs that were planned from the same look at the host come here one after the other: looking and taking happen under
 one lock of this host and user. `launch` starts nothing for a run that the record does not name.
-
-main({deployment, host, run_id, release: true}) puts back the record that was there before, if nothing was started.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import TYPE_CHECKING, Callable, Iterator, List
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import lockfile, processes, ray_temp, record, restart_state, scripts, state
 from flagscale_deploy.remote.system import files, ports, proc
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.program import RunTarget, Target
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.run import Conflict, ReserveArguments, ReserveReply
+
+say: Callable[[ReserveReply], None] = wire.say
 
 WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.01
 
 
-def main(args: Dict[str, Any]) -> None:
+def main(args: ReserveArguments) -> None:
+    """Take what the run needs, or give it back."""
     directory = state.directory(args["deployment"], args["host"])
     with alone():
         if args.get("release"):
             release(args, directory)
-            say(released=True)
+            say({"released": True})
             return
-        found = list(conflicts(args))
-        if not found:
-            for each in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
-                files.make_private_directory(each)
+        taken = list(conflicts(args))
+        if not taken:
+            for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
+                files.make_private_directory(folder)
             for name in ("app", restart_state.NAME):  # of an earlier run: a program's files, what was restarted
                 shutil.rmtree(str(directory / name), ignore_errors=True)
             forget_all_but_last(args)
-            record.update(args["deployment"], args["host"], lambda known: take(known, args))
-        say(taken=found)
+            record.update(args["deployment"], args["host"], lambda before: take(before, args))
+        say({"taken": taken})
 
 
-def forget_all_but_last(args: Dict[str, Any]) -> None:
-    """Of the temporary directories of earlier runs (Ray's logs are in them) the last one's is kept, as its logs are:
-    a deployment that is stopped and run again every night would fill the disk."""
+def forget_all_but_last(args: Target) -> None:
+    """Remove the temporary directories of earlier runs but the last one's, as its logs are kept.
+
+    Ray's logs are in them: a deployment that is stopped and run again every night would fill the disk.
+    """
     last = (record.read(args["deployment"], args["host"]) or {}).get("ray_temp_dir")
     for path in ray_temp.directories(args["deployment"], args["host"], {}):
         if path != last:
@@ -52,7 +60,7 @@ def forget_all_but_last(args: Dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Nobody else of this user reserves anything on this host meanwhile. Nothing of it stays."""
+    """Keep everybody else of this user from reserving anything on this host meanwhile. Nothing of it stays."""
     path = Path("/tmp/fsd-%d.lock" % os.getuid())
     until = time.monotonic() + WAIT_SECONDS
     while True:
@@ -70,8 +78,8 @@ def alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def conflicts(args: Dict[str, Any]) -> Iterator[Dict[str, str]]:
-    """What the run wants and somebody has."""
+def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
+    """Return what the run needs and somebody else has."""
     everyone = proc.scan()
     wanted = args["record"]
     gpus = set(wanted["gpus"]) if "gpus" in args["exclusive"] else set()
@@ -90,23 +98,23 @@ def conflicts(args: Dict[str, Any]) -> Iterator[Dict[str, str]]:
             yield {"what": "port %d" % port, "by": whose}
             numbers.discard(port)
     mine = "%s/" % args["deployment"]
-    for each in ports.listening(everyone) if numbers else ():
-        if each["port"] in numbers and not each["run"].startswith(mine):
-            numbers.discard(each["port"])
-            pid = " (pid %d)" % each["pid"] if each["pid"] else ""
-            yield {"what": "port %d" % each["port"], "by": (each["command"] or "a process") + pid}
+    for listener in ports.listening(everyone) if numbers else ():
+        if listener["port"] in numbers and not listener["run"].startswith(mine):
+            numbers.discard(listener["port"])
+            pid = " (pid %d)" % listener["pid"] if listener["pid"] else ""
+            yield {"what": "port %d" % listener["port"], "by": (listener["command"] or "a process") + pid}
 
 
-def living(other: Dict[str, Any], everyone: List[proc.Process]) -> Iterator[Dict[str, str]]:
-    """The deployment itself, where another run of it lives here."""
+def living(other: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
+    """Return the deployment itself, where another run of it lives here."""
     marker = "%s/%s" % (other.get("deployment"), other.get("run_id"))
-    found = processes.ours(everyone, marker, processes.recorded(other))
-    if found:
+    running = processes.ours(everyone, marker, processes.recorded(other))
+    if running:
         yield {"what": "deployment %s" % other.get("deployment"), "by": who(other)}
 
 
-def who(other: Dict[str, Any]) -> str:
-    """A record's run in words."""
+def who(other: Record) -> str:
+    """Return a record's run in words."""
     since = other.get("started_at")
     when = time.strftime(", since %Y-%m-%d %H:%M:%S %z", time.localtime(since)) if since else ""
     return "deployment %s (run %s of %s%s)" % (
@@ -114,31 +122,24 @@ def who(other: Dict[str, Any]) -> str:
     )  # fmt: skip
 
 
-def take(known: Dict[str, Any], args: Dict[str, Any]) -> None:
-    """Make the record this run's, and keep the one before for a release."""
-    before = {name: value for name, value in known.items() if name != "before"}
-    scripts.begin(known, args)
-    known["before"] = before
+def take(before: Record, args: ReserveArguments) -> Record:
+    """Return this run's record, which keeps the one before for a release."""
+    before.pop("before", None)
+    return {**scripts.begin({**before}, args["record"], args["run_id"]), "before": before}
 
 
-def put_back(known: Dict[str, Any], before: Dict[str, Any]) -> None:
-    """Make the record what it was."""
-    known.clear()
-    known.update(before)
-
-
-def release(args: Dict[str, Any], directory: Path) -> None:
+def release(args: RunTarget, directory: Path) -> None:
     """Put back what was there, if the record is still this run's and nothing was started."""
-    known = record.read(args["deployment"], args["host"]) or {}
-    if known.get("run_id") != args["run_id"] or known.get("processes") or "before" not in known:
+    deployed = record.read(args["deployment"], args["host"]) or {}
+    if deployed.get("run_id") != args["run_id"] or deployed.get("processes") or "before" not in deployed:
         return
-    before = known["before"]
+    before = deployed["before"]
     if before:
-        record.update(args["deployment"], args["host"], lambda now: put_back(now, before))
+        record.update(args["deployment"], args["host"], lambda _: before)
         return
     for name in ("record.json", "record.lock"):
         with contextlib.suppress(OSError):
             os.unlink(str(directory / name))
-    for each in (*(directory / name for name in ("scripts", "logs", "secrets")), directory, directory.parent):
+    for folder in (*(directory / name for name in ("scripts", "logs", "secrets")), directory, directory.parent):
         with contextlib.suppress(OSError):  # it holds something, the deployment's lock for one
-            os.rmdir(str(each))
+            os.rmdir(str(folder))

@@ -1,20 +1,11 @@
-"""Ends what a deployment runs on this host, engines before Ray, and proves that it is gone.
+"""End what a deployment runs on this host, engines before Ray, and prove that it is gone.
 
-main({deployment, host, run_id: None | text, grace, ray_grace, wait: None | seconds}), the graces being seconds between
-SIGTERM and SIGKILL, answers {"event": "found", "count": n}; for each stage that has something to end {"event": "stage",
-"stage": "engines" | "ray" | "after_stop", "signalled": n}, and {"event": "killed", "count": n} if that did not do; with
-`wait`, {"event": "waiting", "ended": n, "seconds": s, "segments": n} when the engines have ended; last {"event":
-"done", "survivors": [{pid, command, state, why}], "ended": n, "seconds": s, "ports_left": [{port,
-pid, command}], "segments": n, "after_stop": None | {exit_code, log}, "unclosed": ""}, where `segments` counts what was
-removed from /dev/shm, `unclosed` is why secrets or the record could not be changed, and the exit code is None if the
-script did not end in time.
+Before it looks for anything it forbids restarts (`deployment/restart_state.py`) and removes the entry for a reboot
+(`deployment/boot_entry.py`): what dies now stays dead. Logs and scripts stay; secrets don't.
 
-Before it looks for anything it forbids restarts (`restarts.py`) and takes the entry for a reboot away (`boot.py`): what
-dies now stays dead.
-
-Logs and scripts stay; secrets don't. With `wait`, Ray and what comes after it ends when a line says so, for the engines
-of every host end before the Ray of any: if none comes in that time, or the operator has gone, they are left to another
-stop. Otherwise it goes on when the operator has gone.
+With `wait`, Ray and what comes after it ends when an order says so, for the engines of every host end before the Ray of
+any: if none comes in that time, or the operator has gone, they are left to another stop. Otherwise it goes on when the
+operator has gone.
 """
 
 from __future__ import annotations
@@ -24,8 +15,9 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import (
     boot_entry,
     processes,
@@ -37,76 +29,100 @@ from flagscale_deploy.remote.deployment import (
 )
 from flagscale_deploy.remote.engine import ranks
 from flagscale_deploy.remote.system import gpus, ports, proc, subprocesses
-from flagscale_deploy.remote.wire import heard, say
+from flagscale_deploy.remote.wire import heard
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.stop import (
+        AfterStop,
+        PortLeft,
+        StopArguments,
+        StopDone,
+        StopFinish,
+        StopReply,
+    )
+
+say: Callable[[StopReply], None] = wire.say
 
 AFTER_STOP_SECONDS = 60.0
 RAY_GRACE_SECONDS = 5.0
 ENGINES = ("engine", "router")
 
 
-def main(args: Dict[str, Any]) -> None:
-    """Stop the deployment, or only the run that `run_id` names. What has been stopped already may be stopped again."""
+def main(args: StopArguments) -> None:
+    """Stop the deployment, or only the run that `run_id` names. What has been stopped may be stopped again."""
     began = time.monotonic()
-    deployment, host, run_id = args["deployment"], args["host"], args.get("run_id")
-    known = record.read(deployment, host) or {}
-    if run_id not in (None, known.get("run_id")):
-        known = {}
-    named = processes.recorded(known)
-    ours = processes.Family([each.identity for each in named], processes.marked(f"{deployment}/{run_id or ''}"))
-    engines = processes.Family([each.identity for each in named if each.role in ENGINES])
-    act, segments = terminate.Ending(ours, _tell), shared_memory.Segments(known)
-    restart_state.forbid(deployment, host, [str(known["run_id"])] if known.get("run_id") else [])
+    deployment, host, run_id, wait = args["deployment"], args["host"], args.get("run_id"), args.get("wait")
+    deployed = record.read(deployment, host) or {}
+    if run_id not in (None, deployed.get("run_id")):
+        deployed = {}
+    named = processes.recorded(deployed)
+    ours = processes.Family([entry.identity for entry in named], processes.marked(f"{deployment}/{run_id or ''}"))
+    engines = processes.Family([entry.identity for entry in named if entry.role in ENGINES])
+    act, segments = terminate.Ending(ours, _tell), shared_memory.Segments(deployed)
+    restart_state.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
     boot_entry.remove(deployment, host)
-    found = act.look(ours)
-    restart_state.forbid(deployment, host, {each.marker.rpartition("/")[2] for each in found if each.marker})
-    segments.note(found)
-    _tell(event="found", count=len(found))
+    running = act.look(ours)
+    restart_state.forbid(deployment, host, {process.marker.rpartition("/")[2] for process in running if process.marker})
+    segments.note(running)
+    _tell({"event": "found", "count": len(running)})
     act.end(terminate.Stage("engines", engines, args["grace"]))
     removed, waited = 0, 0.0
-    if args.get("wait") is not None:
+    if wait is not None:
         removed, waiting = segments.remove(), time.monotonic()
-        _tell(event="waiting", ended=act.ended(), seconds=round(waiting - began, 3), segments=removed)
-        if not heard(args["wait"]):
+        seconds = round(waiting - began, 3)
+        _tell({"event": "waiting", "ended": act.ended(), "seconds": seconds, "segments": removed})
+        if not heard(wait):
             return
         waited = time.monotonic() - waiting
     grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
-    act.end(terminate.Stage("ray", ours, grace, hasty=lambda each: not ranks.of_engine(each)))
-    done = _finish(deployment, host, act, ours, known)
-    done.update(ports_left=ports_left(known), segments=removed + segments.remove())
-    _tell(event="done", ended=act.ended(), seconds=round(time.monotonic() - began - waited, 3), **done)
+    act.end(terminate.Stage("ray", ours, grace, hasty=lambda process: not ranks.of_engine(process)))
+    finish = _finish(deployment, host, act, ours, deployed)
+    left, removed = ports_left(deployed), removed + segments.remove()
+    done: StopDone = {
+        **finish,
+        "event": "done",
+        "ended": act.ended(),
+        "seconds": round(time.monotonic() - began - waited, 3),
+        "ports_left": left,
+        "segments": removed,
+    }
+    _tell(done)
 
 
-def ports_left(known: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """The recorded ports on which something still listens, ours or not."""
-    recorded = known.get("ports") or ()
+def ports_left(deployed: Record) -> List[PortLeft]:
+    """Return the recorded ports on which something still listens, ours or not."""
+    recorded = deployed.get("ports") or ()
     numbers = set(recorded.values() if isinstance(recorded, dict) else recorded)
     listening = ports.listening(proc.scan()) if numbers else []
-    return [{name: each[name] for name in ("port", "pid", "command")} for each in listening if each["port"] in numbers]
+    return [
+        {"port": port["port"], "pid": port["pid"], "command": port["command"]}
+        for port in listening
+        if port["port"] in numbers
+    ]
 
 
-def _finish(
-    deployment: str, host: str, act: terminate.Ending, ours: processes.Family, known: Dict[str, Any]
-) -> Dict[str, Any]:
-    """What is done once all is gone: after_stop, if this ended something, and closing the record."""
+def _finish(deployment: str, host: str, act: terminate.Ending, ours: processes.Family, deployed: Record) -> StopFinish:
+    """Run after_stop, if this ended something, and close the record, once all is gone."""
     survivors = act.survivors(ours)
-    stopped_before = not act.seen and (not known or known.get("stopped_at"))
+    stopped_before = not act.seen and (not deployed or deployed.get("stopped_at"))
     if survivors or stopped_before:
         return {"survivors": survivors, "after_stop": None, "unclosed": ""}
-    after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{known.get('run_id') or 'stop'}")
+    after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{deployed.get('run_id') or 'stop'}")
     act.end(terminate.Stage("after_stop", ours, RAY_GRACE_SECONDS))
     survivors = act.survivors(ours)
-    unclosed = _close(deployment, host) if known and not survivors else ""
+    unclosed = _close(deployment, host) if deployed and not survivors else ""
     return {"survivors": survivors, "after_stop": after_stop, "unclosed": unclosed}
 
 
-def _tell(**message: Any) -> None:
-    """Say it, if anybody still listens."""
+def _tell(message: StopReply) -> None:
+    """Send it, if anybody still listens."""
     with contextlib.suppress(OSError):
-        say(**message)
+        say(message)
 
 
-def _after_stop(directory: Path, marker: str) -> Optional[Dict[str, Any]]:
-    """Runs the deployment's last script, with its marker: what it leaves behind is ended as well."""
+def _after_stop(directory: Path, marker: str) -> Optional[AfterStop]:
+    """Run the deployment's last script, with its marker: what it leaves behind is ended as well."""
     script = directory / "scripts" / "after_stop.sh"
     if not script.is_file():
         return None
@@ -118,12 +134,12 @@ def _after_stop(directory: Path, marker: str) -> Optional[Dict[str, Any]]:
 
 
 def _close(deployment: str, host: str) -> str:
-    """Secrets go; the record says that and by whom this was stopped. Returns what kept it from that, if anything."""
+    """Remove secrets and note in the record by whom this was stopped; return what kept it from that, or ""."""
     try:
         _remove_secrets(deployment, host)
         client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
         by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
-        record.update(deployment, host, lambda now: now.update(stopped_at=time.time(), stopped_by=by))
+        record.update(deployment, host, lambda before: {**before, "stopped_at": time.time(), "stopped_by": by})
     except OSError as error:
         return str(error)
     return ""

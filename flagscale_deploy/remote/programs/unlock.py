@@ -1,55 +1,58 @@
-"""Says who holds a deployment's lock on this host, and ends the program that holds it.
+"""Report who holds a deployment's lock on this host, and end the process that holds it.
 
-main({deployment, host, force, gone, by: {who, since}}) answers {"state": one of these, "holder": what the lock file
-says, "pid": n | None, "silent": seconds | None, "filesystem": text}:
-    free       nobody holds it: the kernel gave it to us. A holder is then one that died with it
-    held       a living program holds it, whose operator was heard less than `gone` seconds ago, or it does not say
-    ended      it was ended: by `force`, or because its operator has been silent for so long. The lock is free now
-    survives   it did not end
-    elsewhere  somebody holds it whom this host does not see: another user, or a machine that shares the home directory
-A program is ended only while it is the very one that the kernel names as the holder, and it is told by whom.
+A process is ended only while it is the very one that the kernel names as the holder, and it is told by whom.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import signal
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Callable
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import leftovers, lockfile, state
 from flagscale_deploy.remote.system import files, proc
-from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.stop import LockHolder, UnlockArguments, UnlockReply
+
+say: Callable[[UnlockReply], None] = wire.say
 
 GRACE_SECONDS = 3.0
 POLL_SECONDS = 0.02
 
 
-def main(args: Dict[str, Any]) -> None:
+def main(args: UnlockArguments) -> None:
+    """Report the lock's holder, and end it where that is asked for."""
     directory = state.directory(args["deployment"], args["host"])
     path = directory / "lock"
-    known = lockfile.holder(path)
-    answer: Dict[str, Any] = {
-        "holder": known,
-        "pid": leftovers.locker(path),
+    holder = lockfile.holder(path)
+    pid = leftovers.locker(path)
+    reply: UnlockReply = {
+        "state": "held",
+        "holder": holder,
+        "pid": pid,
         "silent": None,
         "filesystem": lockfile.filesystem(path),
     }
-    process = proc.find(answer["pid"]) if answer["pid"] is not None else None
+    process = proc.find(pid) if pid is not None else None
     if process is None:
-        say(**answer, state="free" if free(directory) else "elsewhere")
+        say({**reply, "state": "free" if free(directory) else "elsewhere"})
         return
-    if known.get("pid") == process.pid and known.get("start_ticks") == process.start_ticks:
-        answer["silent"] = lockfile.silent_for(known)
-    if not (args["force"] or (answer["silent"] or 0.0) >= args["gone"]):
-        say(**answer, state="held")
+    if holder.get("pid") == process.pid and holder.get("start_ticks") == process.start_ticks:
+        reply["silent"] = lockfile.silent_for(holder)
+    if not (args["force"] or (reply["silent"] or 0.0) >= args["gone"]):
+        say(reply)
         return
     end(process, directory, args["by"])
-    say(**answer, state="ended" if free(directory) else "survives")
+    say({**reply, "state": "ended" if free(directory) else "survives"})
 
 
 def free(directory: Path) -> bool:
-    """Whether the lock can be had: it is taken, and let go of, which clears what a dead holder wrote."""
+    """Return whether the lock can be had: it is taken, and released, which clears what a dead holder wrote."""
     if not directory.is_dir():
         return True
     descriptor = lockfile.take(directory / "lock")
@@ -59,8 +62,8 @@ def free(directory: Path) -> bool:
     return True
 
 
-def end(process: proc.Process, directory: Path, by: Dict[str, Any]) -> None:
-    """End this very process: asked first, so that it can say why, then forced."""
+def end(process: proc.Process, directory: Path, by: LockHolder) -> None:
+    """End this very process: SIGTERM first, so that it can report why, then SIGKILL."""
     note = directory / "unlocked.json"
     files.write_atomically(note, json.dumps(by))
     for number in (signal.SIGTERM, signal.SIGKILL):

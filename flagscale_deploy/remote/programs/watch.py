@@ -1,37 +1,40 @@
-"""Waits on the driver host for an instance to be ready, and says everything it sees on the way.
+"""Wait on the driver host for an instance to be ready, and report everything that is seen on the way.
 
-main({deployment, host, pid, start_ticks, log, url, model, timeout}) answers {"lines": [...]} as the log grows,
-{"healthy": true} once, and last one of {"ready": true, "token": text}, {"dead": true, "oom": text of `oom.py`},
-{"timed_out": true, "why": text}. Ready is: the process lives, /health is 200, and a one-token completion came back. Its
+A server that was ready may be restarted from then on (`deployment/restart_state.py`), where that was asked for; its
 process in the record then has `ready_at`.
-
-With {restart: {run_id, script}} a server that was ready may be restarted from then on (`restart_state.py`).
-
-With {program: {addresses}} it is a program of the user's own: ready as `engine/program.py` has it, which adds {"at":
-address | ""}; {"finished": true} when it ended with status 0 and has no address to answer at; else {"dead": true,
-"exit_status": n | None}.
 """
+
+from __future__ import annotations
 
 import select
 import threading
 import time
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, BinaryIO, Callable, List, Optional, Tuple, Union
 
+from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record, restart_state, shared_memory
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.proc import lives
-from flagscale_deploy.remote.wire import lifeline_lost, say
+from flagscale_deploy.remote.wire import lifeline_lost
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.program import Target
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.run import WatchArguments, WatchedProgram, WatchReply
+
+say: Callable[[WatchReply], None] = wire.say
 
 POLL_SECONDS = 0.1
 LINES_AT_ONCE = 500
 READ_BYTES = 1 << 20
 
 
-def main(args: Dict[str, Any]) -> None:
+def main(args: WatchArguments) -> None:
+    """Report the log until the instance is ready, has ended, or its time is over."""
     end = time.monotonic() + args["timeout"]
     own = args.get("program")
-    asking = program.Waiting(args) if own else Asking(args)  # type: Any
+    asking: Union[program.Waiting, Asking] = program.Waiting(args, own["addresses"]) if own else Asking(args)
     with open(args["log"], "rb") as log:
         reader = Lines(log)
         while not lifeline_lost():
@@ -39,41 +42,46 @@ def main(args: Dict[str, Any]) -> None:
             reader.say_new()
             if not alive:
                 reader.say_new(last=True)
-                known = record.read(args["deployment"], args["host"]) or {}
-                say(oom=oom.said(known), **(how_it_ended(args) if own else {"dead": True}))
+                deployed = record.read(args["deployment"], args["host"]) or {}
+                ended: WatchReply = how_it_ended(args, own) if own else {"dead": True}
+                say({"oom": oom.said(deployed), **ended})
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
-                record.update(args["deployment"], args["host"], lambda known: note_ready(known, args))
+                record.update(args["deployment"], args["host"], lambda before: note_ready(before, args))
                 if args.get("restart"):
                     restart_state.of(args["deployment"], args["host"], **args["restart"]).permit()
-                say(ready=True, **{"at" if own else "token": asking.answered})
+                if own:
+                    say({"ready": True, "at": asking.answered})
+                else:
+                    say({"ready": True, "token": asking.answered})
                 return
             if time.monotonic() >= end:
-                say(timed_out=True, why=asking.why)
+                say({"timed_out": True, "why": asking.why})
                 return
             select.select([], [], [], POLL_SECONDS)
 
 
-def note_ready(known: Dict[str, Any], args: Dict[str, Any]) -> None:
-    """Of a server that was ready once, silence means something else than of one that starts."""
-    for process in known.get("processes", []):
+def note_ready(deployed: Record, args: WatchArguments) -> Record:
+    """Note in the record that a server was ready once: its silence means something else than before."""
+    for process in deployed.get("processes", []):
         if (process["pid"], process.get("start_ticks")) == (args["pid"], args["start_ticks"]):
             process["ready_at"] = time.time()
+    return deployed
 
 
-def how_it_ended(args: Dict[str, Any]) -> Dict[str, Any]:
-    """Of a program: whether it has done its work, or died."""
+def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:
+    """Return whether a program has done its work, or died."""
     status = program.exit_status(args["deployment"], args["host"])
-    if status == 0 and not args["program"]["addresses"]:
+    if status == 0 and not own["addresses"]:
         return {"finished": True}
     return {"dead": True, "exit_status": status}
 
 
 class Asking(threading.Thread):
-    """Asks for health, then for a token, beside the loop that reads the log: an answer may take long."""
+    """Asks for health, then for a token, beside the loop that reads the log: a reply may take long."""
 
-    def __init__(self, args: Dict[str, Any]) -> None:
+    def __init__(self, args: WatchArguments) -> None:
         super().__init__(daemon=True)
         self.answered = None  # type: Optional[str]
         self.why = "the server does not listen yet"
@@ -82,6 +90,7 @@ class Asking(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Ask until there is a token."""
         key = openai.api_key(self._args["deployment"], self._args["host"])
         while self.answered is None:
             try:
@@ -98,7 +107,7 @@ class Asking(threading.Thread):
             return
         if not self._healthy:
             self._healthy = True
-            say(healthy=True)
+            say({"healthy": True})
         ok, text = openai.one_token(url, self._args["model"], key, timeout=120)
         if ok:
             self.answered = text
@@ -114,18 +123,19 @@ class Lines:
         self._rest = b""
 
     def say_new(self, last: bool = False) -> None:
+        """Send the lines that are new; with `last` also one that has no end."""
         while True:
             data = self._file.read(READ_BYTES)
             keep_rest = len(self._rest) < READ_BYTES and not (last and not data)
             lines, self._rest = split(self._rest + data, keep_rest)
             for at in range(0, len(lines), LINES_AT_ONCE):
-                say(lines=lines[at : at + LINES_AT_ONCE])
+                say({"lines": lines[at : at + LINES_AT_ONCE]})
             if not data:
                 return
 
 
 def split(data: bytes, keep_rest: bool) -> Tuple[List[str], bytes]:
-    """Whole lines, and what follows the last line end. A carriage return ends a line too: progress bars use it."""
+    """Return whole lines, and what follows the last line end; a progress bar ends lines with a carriage return."""
     parts = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     rest = parts.pop() if keep_rest else b""
     return [part.decode("utf-8", "replace") for part in parts if part.strip()], rest

@@ -7,13 +7,16 @@ import queue
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator, List, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Set, Tuple
 
 from flagscale_deploy.remote.handshake import authenticate, family, receive
 from flagscale_deploy.remote.push.hashes import Progress
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
@@ -22,7 +25,7 @@ THREADS = 4
 """Pieces that are fetched at the same time."""
 BUFFER = 1 << 20
 Place = Tuple[str, int]
-Say = Callable[..., None]
+Say = Callable[["PushReply"], None]
 
 
 class Fetcher:
@@ -34,7 +37,7 @@ class Fetcher:
 
     def __init__(self, store: Store, token: bytes, say: Say, broken: Callable[[str], None], received: Progress) -> None:
         self._store, self._token, self._say, self._broken, self._received = store, token, say, broken, received
-        self._orders: queue.Queue[Dict[str, Any]] = queue.Queue()
+        self._orders: queue.Queue[PushOrder] = queue.Queue()
         self._idle: Dict[Place, List[socket.socket]] = {}
         self._busy: Dict[int, socket.socket] = {}
         self._cancelled: Set[int] = set()
@@ -42,7 +45,7 @@ class Fetcher:
         for _ in range(THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def order(self, order: Dict[str, Any]) -> None:
+    def order(self, order: PushOrder) -> None:
         """Have a piece fetched."""
         self._orders.put(order)
 
@@ -61,7 +64,7 @@ class Fetcher:
             began = time.monotonic()
             try:
                 self._fetch(number, place, buffer)
-                self._say(got=number, seconds=time.monotonic() - began)
+                self._say({"got": number, "seconds": time.monotonic() - began})
             except _CallError as error:
                 self._fail(number, "connect", str(error))
             except CorruptError as error:
@@ -74,7 +77,8 @@ class Fetcher:
                 self._cancelled.discard(number)
 
     def _fail(self, number: int, kind: str, why: str) -> None:
-        self._say(failed=number, kind="cancelled" if number in self._cancelled else kind, why=why)
+        kind = "cancelled" if number in self._cancelled else kind
+        self._say({"failed": number, "kind": kind, "why": why})
 
     def _fetch(self, number: int, place: Place, buffer: memoryview) -> None:
         connection = self._connection(number, place)

@@ -6,10 +6,13 @@ import os
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict
+from typing import TYPE_CHECKING, Callable, Literal
 
 from flagscale_deploy.remote.requests import Requests
 from flagscale_deploy.remote.wire import say
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 
 SILENCE_SECONDS = 60.0
 """The operator says something every few seconds; one that has not for so long is gone."""
@@ -19,16 +22,16 @@ TOLD_SECONDS = 0.5
 _speaking = threading.Lock()
 
 
-def tell(**message: Any) -> None:
-    """Say something to the operator, from any thread."""
+def tell(message: PushReply) -> None:
+    """Send a message to the operator, from any thread."""
     with _speaking:
-        say(**message)
+        say(message)
 
 
 class Counter:
     """Bytes, told to the operator now and then under a name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: Literal["hashed", "received"]) -> None:
         self._name, self._count, self._told = name, 0, time.monotonic()
         self._lock = threading.Lock()
 
@@ -38,7 +41,8 @@ class Counter:
             if time.monotonic() - self._told < TOLD_SECONDS:
                 return
             self._told = time.monotonic()
-        tell(**{self._name: self._count})
+            count = self._count
+        tell({"hashed": count} if self._name == "hashed" else {"received": count})
 
 
 class Orders:
@@ -47,15 +51,15 @@ class Orders:
     Bytes may follow an order: `bytes_of(order)` reads them, into a buffer, before the next order is read.
     """
 
-    def __init__(self, lost: Callable[[], None], urgent: Callable[[Dict[str, Any]], bool]) -> None:
+    def __init__(self, lost: Callable[[], None], urgent: Callable[[PushOrder], bool]) -> None:
         self._lost, self._urgent = lost, urgent
-        self._waiting: queue.Queue[Dict[str, Any]] = queue.Queue()
-        self._requests = Requests()
+        self._waiting: queue.Queue[PushOrder] = queue.Queue()
+        self._requests: Requests[PushOrder] = Requests()
         self._ending = threading.Lock()
         for work in (self._listen, self._watch):
             threading.Thread(target=work, daemon=True).start()
 
-    def next(self) -> Dict[str, Any]:
+    def next(self) -> PushOrder:
         """The next order that is not urgent: those are carried out at once, by whoever hears them."""
         return self._waiting.get()
 

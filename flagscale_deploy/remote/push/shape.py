@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 import os
 import stat
-from typing import Any, Mapping, Optional
+from typing import TYPE_CHECKING, Optional
 
 from flagscale_deploy.remote.push.place import parent_of
 from flagscale_deploy.remote.push.tree import from_wire
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import TreeEntry
 
 
 def look_at(root: int, path: bytes) -> Optional[os.stat_result]:
@@ -19,7 +22,7 @@ def look_at(root: int, path: bytes) -> Optional[os.stat_result]:
     return None
 
 
-def difference(root: int, entry: Mapping[str, Any]) -> str:
+def difference(root: int, entry: TreeEntry) -> str:
     """How a directory or link differs: "missing", "different", "modes", or "" if it doesn't."""
     path = from_wire(entry["path"])
     found = look_at(root, path)
@@ -32,7 +35,7 @@ def difference(root: int, entry: Mapping[str, Any]) -> str:
     return "" if stat.S_IMODE(found.st_mode) & 0o777 == entry["mode"] else "modes"
 
 
-def is_blocked(root: int, entry: Mapping[str, Any]) -> bool:
+def is_blocked(root: int, entry: TreeEntry) -> bool:
     """Whether a directory stands where another thing belongs, or another thing where a directory does.
 
     A link is in nobody's way: it is replaced.

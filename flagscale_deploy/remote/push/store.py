@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import threading
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import SIZE, HashCache, Progress
@@ -27,16 +27,19 @@ from flagscale_deploy.remote.push.place import (
 from flagscale_deploy.remote.push.shape import difference, is_blocked, look_at, put_link, set_mode
 from flagscale_deploy.remote.push.tree import STAGING, Piece, block_size, blocks, bytes_of, checked, from_wire, pieces
 
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import PushFinish, PushReply, PushTree, TreeEntry
+
 
 class Store:
     """A tree below `root`. Paths of entries are checked: none leads out of it. Raises ValueError for one that would."""
 
-    def __init__(self, root: bytes, tree: Mapping[str, Any], host: str) -> None:
+    def __init__(self, root: bytes, tree: PushTree, host: str) -> None:
         self.root, self._mode = root, int(tree["mode"])
         entries = tree["entries"]
         for entry in entries:
             checked(from_wire(entry["path"]))
-        self.files: List[Dict[str, Any]] = [entry for entry in entries if entry["kind"] == "file"]
+        self.files: List[TreeEntry] = [entry for entry in entries if entry["kind"] == "file"]
         self._others = [entry for entry in entries if entry["kind"] != "file"]
         self.pieces = pieces([file["size"] for file in self.files])
         self.have: Set[int] = set()
@@ -73,11 +76,8 @@ class Store:
             self._memory.put(self.files[number]["path"], found, digests)
         self._remember()
 
-    def compare(self, digests: Sequence[bytes]) -> Dict[str, Any]:
-        """What differs from the tree whose files have these hashes: {"missing", "different", "modes"}, paths each.
-
-        "blocked": where something stands that is not replaced: a directory in the place of a file, or the reverse.
-        """
+    def compare(self, digests: Sequence[bytes]) -> PushReply:
+        """Return what differs from the tree whose files have these hashes."""
         self._digests = list(digests)
         differs: Dict[str, List[str]] = {"missing": [], "different": [], "modes": []}
         for number, file in enumerate(self.files):
@@ -94,7 +94,9 @@ class Store:
                 differs[how].append(entry["path"])
         self.have = {number for number, piece in enumerate(self.pieces) if self._has(piece)}
         return {
-            **differs,
+            "missing": differs["missing"],
+            "different": differs["different"],
+            "modes": differs["modes"],
             "blocked": [entry["path"] for entry in self.files + self._others if is_blocked(self._root, entry)],
         }
 
@@ -161,7 +163,7 @@ class Store:
                         self._name(span.file)
             self.have.add(number)
 
-    def finish(self) -> Dict[str, Any]:
+    def finish(self) -> PushFinish:
         """Put the rest in order: directories, links, modes. Says what is still missing: nothing, if all is well."""
         for number, left in self._blocks_left.items():
             if not left and number not in self._whole:  # empty, or left whole by an earlier push

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterable, List, Literal, NamedTuple, Sequence, Tuple
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.push import PushTree, TreeEntry
 
 STAGING = b".flagscale-push"
 """Where files are kept below DEST until they are whole."""
@@ -83,12 +86,10 @@ def bytes_of(piece: Iterable[Span]) -> int:
     return sum(span.length for span in piece)
 
 
-def scan(source: bytes, copy_links: bool = False) -> Dict[str, Any]:
-    """What is there: {"single": whether it is a file, "mode", "entries": [{"path", "kind": "file" | "dir" | "link",
-    "mode", "size", "mtime_ns", "target"}], "left_out": [path], "outside": [path]}, in the order of paths.
+def scan(source: bytes, copy_links: bool = False) -> PushTree:
+    """Return what is there, in the order of paths.
 
-    Modes have permission bits only. `left_out` are devices, pipes and sockets; `outside` links that lead out of the
-    tree. With `copy_links` what links lead to is taken in their place. Raises OSError for what can't be read.
+    With `copy_links` what links lead to is taken in their place. Raises OSError for what can't be read.
     """
     found = os.stat(source)
     if stat.S_ISREG(found.st_mode):
@@ -112,7 +113,7 @@ class _Walk:
     def __init__(self, source: bytes, copy_links: bool) -> None:
         self._source, self._copy_links = source, copy_links
         self._real = os.path.realpath(source)
-        self.entries: List[Dict[str, Any]] = []
+        self.entries: List[TreeEntry] = []
         self.left_out: List[str] = []
         self.outside: List[str] = []
 
@@ -146,8 +147,10 @@ class _Walk:
             self.left_out.append(to_wire(path))
 
 
-def _entry(path: bytes, found: os.stat_result) -> Dict[str, Any]:
-    kind = "dir" if stat.S_ISDIR(found.st_mode) else "link" if stat.S_ISLNK(found.st_mode) else "file"
+def _entry(path: bytes, found: os.stat_result) -> TreeEntry:
+    kind: Literal["file", "dir", "link"] = (
+        "dir" if stat.S_ISDIR(found.st_mode) else "link" if stat.S_ISLNK(found.st_mode) else "file"
+    )
     return {
         "path": to_wire(path),
         "kind": kind,

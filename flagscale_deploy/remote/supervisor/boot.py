@@ -10,9 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from flagscale_deploy.remote.deployment import record, restart_state, scripts, state
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.run import ScriptArguments
 
 STOPPED = 3
 """The exit status of `command` where the run was stopped: nothing of it is started any more."""
@@ -26,7 +30,16 @@ def command(words: Sequence[str]) -> None:
     parser.add_argument("--timeout", type=float, required=True)
     parser.add_argument("--detached", action="store_true")
     asked = parser.parse_args(list(words))
-    args = dict(vars(asked), run_id=asked.run)
+    args: ScriptArguments = {
+        "deployment": asked.deployment,
+        "host": asked.host,
+        "run_id": asked.run,
+        "script": asked.script,
+        "role": asked.role,
+        "detached": asked.detached,
+        "timeout": asked.timeout,
+        "session": asked.session,
+    }
     known = record.read(asked.deployment, asked.host) or {}
     over = known.get("stopped_at") or restart_state.is_forbidden(asked.deployment, asked.host, asked.run)
     if over or known.get("run_id") != asked.run:
@@ -37,7 +50,7 @@ def command(words: Sequence[str]) -> None:
     sys.exit(start(args))
 
 
-def start(args: Dict[str, Any]) -> int:
+def start(args: ScriptArguments) -> int:
     """Start a script; its log goes on."""
     directory = state.directory(args["deployment"], args["host"])
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
@@ -54,8 +67,8 @@ def start(args: Dict[str, Any]) -> int:
         return 1
 
 
-def forget_earlier_boots(known: Dict[str, Any]) -> None:
-    """Processes of another boot are gone, and their pids others' by now."""
+def forget_earlier_boots(before: Record) -> Record:
+    """Return the record without processes of earlier boots: they are gone, and their pids others' by now."""
     boot_id = record.boot_id()
-    known["processes"] = [each for each in known.get("processes", []) if each.get("boot_id") == boot_id]
-    known["boot_id"] = boot_id
+    here = [process for process in before.get("processes", []) if process.get("boot_id") == boot_id]
+    return {**before, "processes": here, "boot_id": boot_id}

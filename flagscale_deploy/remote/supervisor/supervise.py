@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from flagscale_deploy.remote.deployment import processes, record, restart_state, shared_memory, terminate
 from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
@@ -24,6 +24,10 @@ from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_or
 from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.signals import Signals
 from flagscale_deploy.remote.system import proc
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.run import RayNodesReply
+    from flagscale_deploy.remote.messages.status import RestartState
 
 POLL_SECONDS = 0.5
 ASK_SECONDS = 2.0
@@ -71,7 +75,7 @@ class Supervisor:
         self._files = restart_state.Files(asked.state, asked.run, asked.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # of an earlier boot
-        self._said: Dict[str, Any] = {
+        self._said: RestartState = {
             "state": "running",
             "restarts": before.get("restarts", 0),
             "in_a_row": 0,
@@ -92,7 +96,7 @@ class Supervisor:
             if life.healthy_for >= self._asked.reset_after:
                 self._said["in_a_row"] = 0
             ended = "%s after %s" % (how_it_ended(status), duration(life.seconds))
-            self._say(last_exit=how_it_ended(status))
+            self._say({"last_exit": how_it_ended(status)})
             if self._said["in_a_row"] >= self._asked.max:
                 self._end_remains()
                 times = "%d restart%s" % (self._asked.max, "" if self._asked.max == 1 else "s")
@@ -100,7 +104,7 @@ class Supervisor:
                 return self._give_up(problem, line=problem)
             problem = self._prepare(ended)
             if not self._may_go_on:
-                self._say(state="ended")
+                self._say({"state": "ended"})
                 return 0
             if problem:
                 return self._give_up(problem, line="gave up: %s" % problem)
@@ -118,7 +122,8 @@ class Supervisor:
             self._tell("%s: %s" % (self._asked.command[0], error.strerror))
             return 127
         since = proc.start_ticks(child)
-        self._say(state="running", healthy=False, pid=child, start_ticks=since, boot_id=record.boot_id())
+        boot_id = record.boot_id()
+        self._say({"state": "running", "healthy": False, "pid": child, "start_ticks": since, "boot_id": boot_id})
         passed_on = False
         while True:
             status = reap(child)
@@ -139,7 +144,7 @@ class Supervisor:
         if not life.polls and self._files.permitted:
             life.healthy()
         if life.healthy_at is not None:
-            self._say(healthy=True)
+            self._say({"healthy": True})
             self._segments.note(Descendants().among(proc.scan()))
             if life.polls:
                 self._tell("answers again, %s after its start" % duration(life.seconds))
@@ -157,7 +162,7 @@ class Supervisor:
         number = self._said["in_a_row"] + 1
         seconds = delay(number, self._asked.first, self._asked.factor, self._asked.ceiling)
         said = "%s; restart %d of %d in %g s" % (ended, number, self._asked.max, seconds)
-        self._say(state="restarting", healthy=False, in_a_row=number, why=said)
+        self._say({"state": "restarting", "healthy": False, "in_a_row": number, "why": said})
         self._tell(said)
         until = time.monotonic() + seconds
         problem = self._end_remains()
@@ -166,20 +171,20 @@ class Supervisor:
         if not problem and self._asked.ray_gpus is not None:
             problem = self._wait_for_ray()
         if not problem and self._may_go_on:
-            self._say(restarts=self._said["restarts"] + 1, last_restart=time.time(), why="")
+            self._say({"restarts": self._said["restarts"] + 1, "last_restart": time.time(), "why": ""})
         return problem
 
     def _end_remains(self) -> str:
         """End what descends from the dead engine, and remove the shared memory that it had."""
         family = Descendants()
-        act = terminate.Ending(family, lambda **_: None)
+        act = terminate.Ending(family, lambda _: None)
         act.end(terminate.Stage("remains", family, REMAINS_SECONDS))
         left = act.survivors(family)
         reap(0)
         self._segments.remove()
         if act.seen and not left:
             self._tell("ended %d processes that it left" % len(act.seen))
-        return "its process %(pid)s (%(command)s) can't be ended: %(why)s" % left[0] if left else ""
+        return "its process {pid} ({command}) can't be ended: {why}".format(**left[0]) if left else ""
 
     def _wait_for_ray(self) -> str:
         """Until Ray counts every node, and the GPUs of this instance as free."""
@@ -206,13 +211,13 @@ class Supervisor:
 
     def _give_up(self, why: str, line: str) -> int:
         """Record that it is given up, with a line for the server's log; return the supervisor's exit status."""
-        self._say(state="gave up", why=why)
+        self._say({"state": "gave up", "why": why})
         self._tell(line)
         return GAVE_UP
 
-    def _say(self, **change: Any) -> None:
-        """Keep the state file up; a full disk keeps nobody from serving."""
-        self._said.update(change)
+    def _say(self, change: RestartState) -> None:
+        """Keep the state file up to date; a full disk keeps nobody from serving."""
+        self._said = {**self._said, **change}
         with contextlib.suppress(OSError):
             self._files.write(self._said)
 
@@ -235,7 +240,7 @@ def delay(number: int, first: float, factor: float, ceiling: float) -> float:
         return ceiling
 
 
-def what_ray_lacks(answer: Dict[str, Any], gpus: int) -> str:
+def what_ray_lacks(answer: RayNodesReply, gpus: int) -> str:
     """Why an instance can't be started on Ray yet; "" when it can."""
     if answer.get("why"):
         return "Ray does not answer: %s" % answer["why"]

@@ -1,4 +1,4 @@
-"""Something that is done beside the rest. It keeps no program from ending, not even where it hangs in the kernel."""
+"""Run work in a daemon thread that never blocks the end of the interpreter, not even where it hangs in the kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Beside(Generic[T]):
-    """Work in a thread of its own, begun at once; a daemon thread, which an interpreter that ends doesn't wait for."""
+    """Work in a daemon thread of its own, begun at once."""
 
     def __init__(self, work: Callable[..., T], *args: Any) -> None:
         self._results: List[T] = []
@@ -18,7 +18,7 @@ class Beside(Generic[T]):
         self._thread.start()
 
     def result(self, seconds: Optional[float] = None) -> T:
-        """What the work returns, or raises; TimeoutError if that is not known within `seconds`."""
+        """Return what the work returns, or raise what it raises; TimeoutError if neither is known within `seconds`."""
         self._thread.join(seconds)
         if self._failed is not None:
             raise self._failed

@@ -1,11 +1,14 @@
-"""What a host has to give: processors, memory, disks."""
+"""Measure processors, memory and disks of a host."""
 
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
 from flagscale_deploy.remote.system.files import read_text
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedCapacity, ProbedMemory
 
 CGROUP = "/sys/fs/cgroup"
 UNLIMITED = 1 << 60
@@ -32,26 +35,28 @@ V2 = Files(CGROUP, "memory.max", "memory.current", "inactive_file")
 V1 = Files(CGROUP + "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-def observe(home: str) -> Dict[str, int]:
-    """`cpus` and `memory_*`, `disk_free`, `tmp_free`, `shm_*` of `observation.Facts`, in bytes."""
+def observe(home: str) -> ProbedCapacity:
+    """Return processors, memory and disks."""
+    shm = _space("/dev/shm")
     return {
         "cpus": len(os.sched_getaffinity(0)),
         **memory(read_text("/proc/meminfo"), limits(read_text("/proc/self/cgroup"))),
         "disk_free": _space(home)["free"],
         "tmp_free": _space("/tmp")["free"],
-        **{f"shm_{name}": size for name, size in _space("/dev/shm").items()},
+        "shm_total": shm["total"],
+        "shm_free": shm["free"],
     }
 
 
-def memory(meminfo: str, groups: Iterable[Limit]) -> Dict[str, int]:
-    """Memory of the machine by /proc/meminfo, or what the control groups we are in leave of it where that is less."""
-    found = {}
+def memory(meminfo: str, groups: Iterable[Limit]) -> ProbedMemory:
+    """Return the memory of the machine by /proc/meminfo, or what our control groups leave of it where that is less."""
+    sizes = {}
     for line in meminfo.splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if words and words[0].isdigit():
-            found[name] = int(words[0]) * 1024
-    total, available = found.get("MemTotal", 0), found.get("MemAvailable", found.get("MemFree", 0))
+            sizes[name] = int(words[0]) * 1024
+    total, available = sizes.get("MemTotal", 0), sizes.get("MemAvailable", sizes.get("MemFree", 0))
     for group in groups:
         total = min(total, group.limit)
         available = min(available, max(0, group.limit - group.used))
@@ -59,19 +64,19 @@ def memory(meminfo: str, groups: Iterable[Limit]) -> Dict[str, int]:
 
 
 def limits(membership: str) -> List[Limit]:
-    """The memory limits that bind us: those of our group and of every group it is in, by /proc/self/cgroup."""
-    found = []
+    """Return the memory limits that bind us, by /proc/self/cgroup: those of every group that we are in."""
+    bounds = []
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
         files = V2 if not controllers else V1 if "memory" in controllers.split(",") else None
         if files is not None:
             groups = (_limit(files, level) for level in _upwards(path))
-            found += [group for group in groups if group is not None]
-    return found
+            bounds += [group for group in groups if group is not None]
+    return bounds
 
 
 def _upwards(path: str) -> List[str]:
-    """`/a/b` is in `/a`, which is in the root group."""
+    """Return a group and those that it is in: `/a/b` is in `/a`, which is in the root group."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
@@ -91,9 +96,9 @@ def _fields(content: str) -> Mapping[str, int]:
 
 
 def _space(path: str) -> Dict[str, int]:
-    """Size of the file system that holds a path, and what of it a user may still fill; 0 where there is none."""
+    """Return the size of the file system that holds a path, and what a user may still fill; 0 where there is none."""
     try:
-        found = os.statvfs(path)
+        status = os.statvfs(path)
     except OSError:
         return {"total": 0, "free": 0}
-    return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize}
+    return {"total": status.f_blocks * status.f_frsize, "free": status.f_bavail * status.f_frsize}

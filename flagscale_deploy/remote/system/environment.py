@@ -1,17 +1,19 @@
-"""Which Python, Ray, vLLM and torch the scripts of a deployment will meet on this host."""
+"""Find the Python, Ray, vLLM and torch that the scripts of a deployment will meet on this host."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional
 
 from flagscale_deploy.remote.system import subprocesses
 
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedVersions
+
 SECONDS = 20.0
 SENTINEL = "@environment "
-KINDS = ("python", "ray", "vllm", "torch", "router", "parser")
 DECISIVE = ("PATH", "PYTHON", "LD_", "BASH_", "ENV", "VIRTUAL_ENV")
 """How variables begin that change which programs run and what they find."""
 IGNORED = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE")
@@ -104,8 +106,8 @@ for name, value in found().items():
 """
 
 
-def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> Dict[str, Any]:
-    """Versions by `KINDS` and `environment_error`, in the environment of `env`, the venv and the hook.
+def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> ProbedVersions:
+    """Return the versions in the environment of `env`, the venv and the hook.
 
     A version is None where the command (of torch, the package) is missing, "unknown" where no package owns it. `parser`
     is made of vLLM's version and the modules that make its command line. Takes 20 s at most.
@@ -114,30 +116,30 @@ def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, 
         import site  # which we were started without
 
         site.main()
-        names: Dict[str, Any] = {}
+        names: Dict[str, Callable[[], Dict[str, str]]] = {}
         exec(ASK, names)  # what a Python started for it would do
-        return _answer(**names["found"]())
+        return _versions(names["found"]())
     try:
         ended = subprocesses.run(["bash", "-c", script(venv, before_start)], SECONDS, env)
     except (OSError, ValueError) as error:  # no bash; a value that no environment can hold
-        return _answer(environment_error=f"bash did not start: {error}")
+        return _versions({}, f"bash did not start: {error}")
     return read(ended)
 
 
 def script(venv: Optional[str], before_start: Optional[str], program: str = ASK + TELL) -> str:
-    """A shell program that enters the environment as the templates do (`_environment.sh.j2`) and asks its Python."""
+    """Return a shell program that enters the environment as `_environment.sh.j2` does, and asks its Python."""
     enter = [". " + shlex.quote(os.path.expanduser(f"{venv}/bin/activate"))] if venv else []
     hook = [before_start] if before_start else []
     ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(program)}']
     return "\n".join(["set -eo pipefail", *enter, *hook, *ask])
 
 
-def read(ended: subprocesses.Ended) -> Dict[str, Any]:
-    """The versions among whatever else a hook printed; else what went wrong, with its last words."""
+def read(ended: subprocesses.Ended) -> ProbedVersions:
+    """Return the versions among whatever else a hook printed; else what went wrong, with its last words."""
     lines = [line[len(SENTINEL) :] for line in ended.stdout.splitlines() if line.startswith(SENTINEL)]
-    said = dict(line.partition(" ")[::2] for line in lines)
-    if ended.code == 0 and "python" in said:
-        return _answer(**{kind: said[kind] for kind in KINDS if kind in said})
+    versions = dict(line.partition(" ")[::2] for line in lines)
+    if ended.code == 0 and "python" in versions:
+        return _versions(versions)
     if ended.code is None:
         problem = f"it did not end within {SECONDS:.0f} s"
     elif ended.code == 0:
@@ -145,18 +147,26 @@ def read(ended: subprocesses.Ended) -> Dict[str, Any]:
     else:
         problem = f"exit status {ended.code}"
     last = [line.strip() for line in ended.stderr.splitlines() if line.strip()][-3:]
-    return _answer(environment_error=": ".join(filter(None, (problem, " | ".join(last)))))
+    return _versions({}, ": ".join(filter(None, (problem, " | ".join(last)))))
 
 
 def _is_ours(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> bool:
-    """Whether scripts meet the very Python that runs this, with the same paths: it need not be started again."""
+    """Return whether scripts meet the very Python that runs this, with the same paths: it need not be started again."""
     decisive = [name for name in env if name.startswith(DECISIVE)]
     decisive += [name for name in os.environ if name in IGNORED]
     if venv or (before_start or "").strip() or decisive:
         return False
-    places = (os.path.join(each, "python3") for each in os.get_exec_path())
-    return next((each for each in places if os.access(each, os.X_OK)), None) == sys.executable
+    places = (os.path.join(folder, "python3") for folder in os.get_exec_path())
+    return next((place for place in places if os.access(place, os.X_OK)), None) == sys.executable
 
 
-def _answer(**known: Any) -> Dict[str, Any]:
-    return {**dict.fromkeys(KINDS), "environment_error": None, **known}
+def _versions(versions: Mapping[str, str], error: Optional[str] = None) -> ProbedVersions:
+    return {
+        "python": versions.get("python"),
+        "ray": versions.get("ray"),
+        "vllm": versions.get("vllm"),
+        "torch": versions.get("torch"),
+        "router": versions.get("router"),
+        "parser": versions.get("parser"),
+        "environment_error": error,
+    }

@@ -1,4 +1,4 @@
-"""The GPUs of a host and who uses them, as nvidia-smi says."""
+"""List the GPUs of a host and who uses them, by nvidia-smi."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import pwd
 import re
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.system import subprocesses
 from flagscale_deploy.remote.system.background import Beside
 from flagscale_deploy.remote.system.proc import Process
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedGpu, ProbedGpuProcess
 
 SECONDS = 15.0
 """Without persistence mode the driver loads on each call, which takes seconds on a host of eight GPUs."""
@@ -33,10 +36,25 @@ class Answers(NamedTuple):
     apps: subprocesses.Ended
 
 
+class Device(NamedTuple):
+    """A GPU, and the version of the driver that told of it."""
+
+    gpu: ProbedGpu
+    driver_version: Optional[str]
+
+
+class App(NamedTuple):
+    """A compute process on a GPU."""
+
+    gpu_uuid: str
+    pid: int
+    memory_mib: int
+
+
 class Seen(NamedTuple):
     """What nvidia-smi answered. Without an NVIDIA driver package on the host there are no GPUs and no error."""
 
-    gpus: List[Dict[str, Any]]
+    gpus: List[ProbedGpu]
     gpu_error: Optional[str]
     driver_version: Optional[str]
 
@@ -52,62 +70,56 @@ def ask() -> Optional[Answers]:
 
 
 def see(answers: Optional[Answers], processes: Iterable[Process]) -> Seen:
-    """The GPUs in the shape of `observation.Gpu`, with user, command and marker of the processes that are on them."""
+    """Return the GPUs, with user, command and marker of the processes that are on them."""
     if answers is None:
         return Seen([], None, None)
-    gpus = parse_devices(answers.devices.stdout, answers.extras)
-    attach(gpus, parse_apps(answers.apps.stdout), {process.pid: process for process in processes})
-    drivers = [gpu.pop("driver_version") for gpu in gpus]
-    return Seen(gpus, error_of(answers.devices, answers.extras), next(iter(drivers), None))
+    devices = parse_devices(answers.devices.stdout, answers.extras)
+    attach(devices, parse_apps(answers.apps.stdout), {process.pid: process for process in processes})
+    driver = next((device.driver_version for device in devices), None)
+    return Seen([device.gpu for device in devices], error_of(answers.devices, answers.extras), driver)
 
 
-def parse_devices(answer: str, extras: Sequence[str] = EXTRAS) -> List[Dict[str, Any]]:
-    """Reads lines of `FIELDS` and `extras`; lines of another shape (error texts) are passed over."""
-    gpus = []
+def parse_devices(answer: str, extras: Sequence[str] = EXTRAS) -> List[Device]:
+    """Read lines of `FIELDS` and `extras`; lines of another shape (error texts) are passed over."""
+    devices = []
     for line in answer.splitlines():
         values = [value.strip() for value in line.split(",")]
         if len(values) == len(FIELDS) + len(extras) and values[0].isdigit():
-            index, uuid, name, total, used, driver = values[: len(FIELDS)]
-            memory = {"memory_total_mib": _number(total) or 0, "memory_used_mib": _number(used) or 0}
-            condition = _condition(dict(zip(extras, values[len(FIELDS) :])))
-            identity = {"index": int(index), "uuid": uuid, "name": name, "driver_version": _text(driver)}
-            gpus.append({**identity, **memory, **condition})
-    return gpus
+            devices.append(_device(values[: len(FIELDS)], dict(zip(extras, values[len(FIELDS) :]))))
+    return devices
 
 
-def parse_apps(answer: str) -> List[Dict[str, Any]]:
-    """Reads `gpu_uuid, pid, used` lines."""
+def parse_apps(answer: str) -> List[App]:
+    """Read `gpu_uuid, pid, used` lines."""
     apps = []
     for line in answer.splitlines():
         fields = [field.strip() for field in line.split(",")]
         if len(fields) == 3 and fields[1].isdigit():
-            apps.append({"gpu_uuid": fields[0], "pid": int(fields[1]), "memory_mib": _number(fields[2]) or 0})
+            apps.append(App(fields[0], int(fields[1]), _number(fields[2]) or 0))
     return apps
 
 
-def attach(gpus: List[Dict[str, Any]], apps: List[Dict[str, Any]], processes: Dict[int, Process]) -> None:
-    """Gives each GPU its `processes`; one that /proc doesn't show (another pid namespace's) has pid and memory only."""
-    for gpu in gpus:
-        gpu["processes"] = [
-            {"pid": app["pid"], "memory_mib": app["memory_mib"], **_whose(processes.get(app["pid"]))}
-            for app in apps
-            if app["gpu_uuid"] == gpu["uuid"]
+def attach(devices: List[Device], apps: List[App], processes: Dict[int, Process]) -> None:
+    """Give each GPU its `processes`; one that /proc doesn't show (another pid namespace's) has pid and memory only."""
+    for device in devices:
+        device.gpu["processes"] = [
+            _describe(app, processes.get(app.pid)) for app in apps if app.gpu_uuid == device.gpu["uuid"]
         ]
 
 
 def error_of(answer: subprocesses.Ended, extras: Sequence[str] = EXTRAS) -> Optional[str]:
-    """What nvidia-smi complained of, None if it did not. It prints its complaints on standard output."""
+    """Return what nvidia-smi complained of, None if it did not. It prints its complaints on standard output."""
     if answer.code is None:
         return f"nvidia-smi did not answer within {SECONDS:.0f} s"
     if answer.code == 0:
         return None
-    said = [line.strip() for line in (answer.stdout + "\n" + answer.stderr).splitlines() if line.strip()]
-    complaint = " ".join(line for line in said if not parse_devices(line, extras))
+    lines = [line.strip() for line in (answer.stdout + "\n" + answer.stderr).splitlines() if line.strip()]
+    complaint = " ".join(line for line in lines if not parse_devices(line, extras))
     return complaint or f"nvidia-smi ended with exit status {answer.code}"
 
 
 def user_of(uid: int) -> str:
-    """A user's name, or the number of one who has none here (a container's)."""
+    """Return a user's name, or the number of one who has none here (a container's)."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -115,33 +127,49 @@ def user_of(uid: int) -> str:
 
 
 def _ask_devices(command: str) -> Tuple[subprocesses.Ended, Tuple[str, ...]]:
-    """Asks for all fields, and again without the one that the driver doesn't know, as long as there is one."""
+    """Ask for all fields, and again without the one that the driver doesn't know, as long as there is one."""
     extras = tuple(EXTRAS)  # type: Tuple[str, ...]
     while True:
         answer = subprocesses.run([command, "--query-gpu=" + ",".join(FIELDS + extras), FORMAT], SECONDS)
         unknown = _UNKNOWN.search(answer.stdout) if answer.code else None
         if unknown is None or unknown.group(1) not in extras:
             return answer, extras
-        extras = tuple(each for each in extras if each != unknown.group(1))
+        extras = tuple(extra for extra in extras if extra != unknown.group(1))
 
 
-def _condition(extras: Dict[str, str]) -> Dict[str, Any]:
-    """What a GPU says of itself; None for `[N/A]` (no ECC memory, no MIG) and what it wasn't asked for."""
-    errors, persistence, mig = (extras.get(each, "") for each in EXTRAS)
+def _device(fields: Sequence[str], extras: Mapping[str, str]) -> Device:
+    """Return a GPU without its processes; None for `[N/A]` (no ECC memory, no MIG) and what it wasn't asked for."""
+    index, uuid, name, total, used, driver = fields
+    errors, persistence, mig = (extras.get(extra, "") for extra in EXTRAS)
     switch = {"Enabled": True, "Disabled": False}
-    return {"ecc_uncorrected": _number(errors), "persistence": switch.get(persistence), "mig": switch.get(mig)}
+    gpu: ProbedGpu = {
+        "index": int(index),
+        "uuid": uuid,
+        "name": name,
+        "memory_total_mib": _number(total) or 0,
+        "memory_used_mib": _number(used) or 0,
+        "processes": [],
+        "ecc_uncorrected": _number(errors),
+        "persistence": switch.get(persistence),
+        "mig": switch.get(mig),
+    }
+    return Device(gpu, _text(driver))
 
 
-def _whose(process: Optional[Process]) -> Dict[str, Any]:
-    if process is None:
-        return {"user": "", "command": "", "run": "", "since": None}
+def _describe(app: App, process: Optional[Process]) -> ProbedGpuProcess:
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    since = booted + process.start_ticks / os.sysconf("SC_CLK_TCK")
-    return {"user": user_of(process.uid), "command": process.command, "run": process.marker, "since": since}
+    return {
+        "pid": app.pid,
+        "memory_mib": app.memory_mib,
+        "user": user_of(process.uid) if process else "",
+        "command": process.command if process else "",
+        "run": process.marker if process else "",
+        "since": booted + process.start_ticks / os.sysconf("SC_CLK_TCK") if process else None,
+    }
 
 
 def _number(text: str) -> Optional[int]:
-    """A count; None for `[N/A]`, `[Not Supported]` and the like."""
+    """Return a count; None for `[N/A]`, `[Not Supported]` and the like."""
     return int(text) if text.isdigit() else None
 
 
@@ -150,6 +178,6 @@ def _text(text: str) -> Optional[str]:
 
 
 def _which(command: str) -> Optional[str]:
-    """Where a command is on PATH. (shutil, which knows too, imports three compressors.)"""
-    places = (os.path.join(each, command) for each in os.get_exec_path())
-    return next((each for each in places if os.path.isfile(each) and os.access(each, os.X_OK)), None)
+    """Return where a command is on PATH, as shutil does, which imports three compressors."""
+    places = (os.path.join(folder, command) for folder in os.get_exec_path())
+    return next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), None)

@@ -1,4 +1,4 @@
-"""What a user may do on a host: open files, lock memory, write, and see other people's processes."""
+"""Find what a user may do on a host: open files, lock memory, write, see other users' processes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import contextlib
 import errno
 import os
 import resource
-from typing import Any, Dict, Iterable, List
+from typing import TYPE_CHECKING, Iterable, List
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedLimits
 
 NO_SUCH_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 """What open(2) says where a file system (NFS) or a kernel has no files without a name."""
 
 
-def observe(home: str) -> Dict[str, Any]:
-    """`open_files`, `locked_memory`, `unwritable` and `sees_everyone` of `observation.Facts`."""
+def observe(home: str) -> ProbedLimits:
+    """Return what our user may do."""
     return {
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "locked_memory": resource.getrlimit(resource.RLIMIT_MEMLOCK)[1],
@@ -23,13 +26,15 @@ def observe(home: str) -> Dict[str, Any]:
 
 
 def unwritable(directories: Iterable[str]) -> List[str]:
-    """Those of some directories in which no file can be made. It is tried: access(2) knows nothing of an NFS server's
-    own mind. Nothing is left there."""
+    """Return those of some directories in which no file can be made.
+
+    It is tried, for access(2) knows nothing of what an NFS server permits. Nothing is left there.
+    """
     return [directory for directory in directories if not _makes_files(directory)]
 
 
 def sees_everyone() -> bool:
-    """Whether /proc shows us the processes of other users."""
+    """Return whether /proc shows us the processes of other users."""
     if os.getuid() == 0:
         return True
     try:
@@ -40,7 +45,7 @@ def sees_everyone() -> bool:
 
 
 def hides(mounts: str, groups: Iterable[int]) -> bool:
-    """Whether /proc is mounted with `hidepid`, by /proc/self/mounts, and none of our groups is its `gid` (proc(5))."""
+    """Return whether /proc is mounted with `hidepid`, and none of our groups is its `gid` (proc(5))."""
     proc = [fields[3] for fields in map(str.split, mounts.splitlines()) if fields[1:3] == ["/proc", "proc"]]
     options = dict(option.partition("=")[::2] for option in (proc[-1].split(",") if proc else ()))
     return options.get("hidepid", "0") not in ("0", "off") and options.get("gid", "0") not in map(str, groups)

@@ -1,4 +1,4 @@
-"""The network of a host: interfaces with their addresses, and the address it would speak from.
+"""Describe the network of a host: interfaces with their addresses, and the address of the default route.
 
 Asked of the kernel with ioctls and /proc/net, which answer for the network namespace we are in; /sys/class/net answers
 for the one it was mounted in, and `ip` is not on every host.
@@ -12,7 +12,10 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedInterface
 
 SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFMTU, SIOCETHTOOL = 0x8912, 0x8913, 0x8921, 0x8946
 ETHTOOL_GSET = 1
@@ -27,11 +30,11 @@ ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses kept for documentation (RFC 5737, RFC 3849): no host has its own route to them."""
 
 
-def interfaces() -> List[Dict[str, Any]]:
-    """Every interface in the shape of `observation.Interface`; `up` means that it is enabled and has a carrier."""
+def interfaces() -> List[ProbedInterface]:
+    """Return every interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         held = parse_ifconf(_ifconf(asking)) + parse_if_inet6(_if_inet6())
-        found = []
+        listed: List[ProbedInterface] = []
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # it went away since it was listed
                 flags = _ask(asking, SIOCGIFFLAGS, name, "H")
@@ -39,12 +42,12 @@ def interfaces() -> List[Dict[str, Any]]:
                 mtu = _ask(asking, SIOCGIFMTU, name, "i")
                 addresses = [address for holder, address in held if holder == name]
                 speed = _speed(asking, name)
-                found.append({"name": name, "addresses": addresses, "mtu": mtu, "up": up, "speed": speed})
-    return found
+                listed.append({"name": name, "addresses": addresses, "mtu": mtu, "up": up, "speed": speed})
+    return listed
 
 
 def default_address() -> Optional[str]:
-    """The source address of the default route, IPv4 before IPv6; None without such a route. Sends nothing."""
+    """Return the source address of the default route, IPv4 before IPv6; None without one. Sends nothing."""
     for family, address in ELSEWHERE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
             asking.connect((address, 9))
@@ -53,44 +56,44 @@ def default_address() -> Optional[str]:
 
 
 def infiniband(devices: str = "/sys/class/infiniband") -> List[str]:
-    """InfiniBand and RoCE devices with an active port.
+    """Return InfiniBand and RoCE devices with an active port.
 
     A network namespace shows those of the whole machine unless they were shared out (`rdma system`), and may use them.
     """
-    found = []
+    active = []
     with contextlib.suppress(OSError):  # no driver of such a device is loaded
         for device in sorted(os.listdir(devices)):
             with contextlib.suppress(OSError):
                 ports = os.path.join(devices, device, "ports")
                 if any(_is_active(os.path.join(ports, port, "state")) for port in os.listdir(ports)):
-                    found.append(device)
-    return found
+                    active.append(device)
+    return active
 
 
 def parse_ifconf(answer: bytes) -> List[Tuple[str, str]]:
-    """Interface and IPv4 address from an array of struct ifreq; an alias (`eth0:1`) counts as its interface."""
-    found = []
+    """Parse interface and IPv4 address from an array of struct ifreq; an alias (`eth0:1`) counts as its interface."""
+    addresses = []
     for start in range(0, len(answer), IFREQ):
         name = answer[start : start + 16].split(b"\0")[0].decode().partition(":")[0]
-        found.append((name, socket.inet_ntoa(answer[start + 20 : start + 24])))
-    return found
+        addresses.append((name, socket.inet_ntoa(answer[start + 20 : start + 24])))
+    return addresses
 
 
 def parse_if_inet6(content: str) -> List[Tuple[str, str]]:
-    """Interface and IPv6 address from /proc/net/if_inet6."""
+    """Parse interface and IPv6 address from /proc/net/if_inet6."""
     lines = (line.split() for line in content.splitlines())
     return [(line[5], socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0]))) for line in lines if len(line) == 6]
 
 
 def parse_ethtool(answer: bytes) -> Optional[int]:
-    """Mbit/s from a struct ethtool_cmd; None where the driver doesn't know."""
-    said = ETHTOOL_CMD.unpack(answer)
-    speed = int(said[12] << 16 | said[3])
+    """Parse Mbit/s from a struct ethtool_cmd; None where the driver doesn't know."""
+    fields = ETHTOOL_CMD.unpack(answer)
+    speed = int(fields[12] << 16 | fields[3])
     return None if speed in NO_SPEED else speed
 
 
 def _is_active(state: str) -> bool:
-    """Reads a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
+    """Parse a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
     with open(state, encoding="ascii") as file:
         return file.read().split()[-1:] == ["ACTIVE"]
 
@@ -116,7 +119,7 @@ def _if_inet6() -> str:
 
 
 def _speed(asking: socket.socket, name: str) -> Optional[int]:
-    """Mbit/s as the driver tells them, None where it does not (lo, most virtual ones, one that is down)."""
+    """Return Mbit/s as the driver reports them, None where it does not (lo, most virtual ones, one that is down)."""
     command = array.array("B", ETHTOOL_CMD.pack(ETHTOOL_GSET, *[0] * 12))
     request = struct.pack("16sP", name.encode(), command.buffer_info()[0]) + bytes(IFREQ - 16)
     try:

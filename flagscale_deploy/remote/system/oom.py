@@ -1,31 +1,36 @@
-"""Whether the kernel ended processes of this host for want of memory: who is killed has no last word of its own."""
+"""Count the processes that the kernel killed for lack of memory: they write no last line to a log."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
 
 COUNTERS = "/proc/vmstat"
 
 
 def kills() -> Optional[int]:
-    """How many processes the kernel has ended for want of memory since boot (Linux 4.13 and later); None where it does
-    not count them, or we may not see it."""
+    """Return how many processes the kernel has killed for lack of memory since boot.
+
+    None where it does not count them (before Linux 4.13), or we may not see it.
+    """
     try:
         with open(COUNTERS, encoding="ascii") as file:
-            found = dict(line.split() for line in file)
-        return int(found["oom_kill"])
+            counters = dict(line.split() for line in file)
+        return int(counters["oom_kill"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def since(known: Dict[str, Any]) -> int:
-    """How many since the run of a record began; 0 where that is not known, or the host was booted since."""
-    before, now = known.get("oom_kills"), kills()
+def since(deployed: Record) -> int:
+    """Return how many since the run of a record began; 0 where that is unknown, or the host was booted since."""
+    before, now = deployed.get("oom_kills"), kills()
     return max(0, now - before) if isinstance(before, int) and now is not None else 0
 
 
-def said(known: Dict[str, Any]) -> str:
-    """The same, in words; "" for none."""
-    count = since(known)
+def said(deployed: Record) -> str:
+    """Return the same in words; "" for none."""
+    count = since(deployed)
     what = "a process" if count == 1 else "%d processes" % count
     return "the kernel has ended %s of this host for want of memory since the run began" % what if count else ""

@@ -1,4 +1,4 @@
-"""The processes of a host as /proc shows them, and signals to exactly one of them."""
+"""List the processes of a host by /proc, and send a signal to exactly one of them."""
 
 from __future__ import annotations
 
@@ -45,23 +45,24 @@ class Process(NamedTuple):
 
     @property
     def identity(self) -> Identity:
+        """Return pid and start time."""
         return self.pid, self.start_ticks
 
 
 def scan() -> List[Process]:
-    """Every live process that can be seen, zombies left out. About 50 µs a process."""
+    """Return every live process that can be seen, zombies left out. About 50 µs a process."""
     namespace = _namespace("self")
-    found = (_look(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
-    return [process for process in found if process is not None]
+    processes = (_look(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
+    return [process for process in processes if process is not None]
 
 
 def find(pid: int) -> Optional[Process]:
-    """The live process with this pid, None where there is none."""
+    """Return the live process with this pid, None where there is none."""
     return _look(pid, _namespace("self"))
 
 
 def start_ticks(pid: int) -> Optional[int]:
-    """Clock ticks between boot and the start of a process; None if it is gone."""
+    """Return the clock ticks between boot and the start of a process; None if it is gone."""
     try:
         return parse_stat(_read(pid, "stat")).start_ticks
     except OSError:
@@ -69,7 +70,7 @@ def start_ticks(pid: int) -> Optional[int]:
 
 
 def lives(pid: int, start_ticks: Optional[int]) -> bool:
-    """Whether this very process (not one that got its pid later) still runs."""
+    """Return whether this very process (not one that got its pid later) still runs."""
     try:
         stat = parse_stat(_read(pid, "stat"))
     except OSError:
@@ -78,12 +79,12 @@ def lives(pid: int, start_ticks: Optional[int]) -> bool:
 
 
 def alive(process: Process) -> bool:
-    """The same, of a process that was seen."""
+    """Return whether a process that was seen still runs."""
     return lives(*process.identity)
 
 
 def send(process: Process, signum: int) -> str:
-    """Signal this very process; `sent`, `gone`, or `refused` (it belongs to another user).
+    """Signal this very process; return `sent`, `gone`, or `refused` (it belongs to another user).
 
     A pidfd names the process itself; without one (Python 3.8, Linux before 5.3, seccomp) microseconds remain between
     the look at its start time and the signal.
@@ -107,7 +108,7 @@ def send(process: Process, signum: int) -> str:
 
 
 def parse_stat(content: bytes) -> Stat:
-    """Reads `/proc/PID/stat`, whose second field is a name that may hold blanks and parentheses."""
+    """Parse `/proc/PID/stat`, whose second field is a name that may hold blanks and parentheses."""
     head, _, tail = content.rpartition(b")")
     fields = tail.split()
     state = fields[0].decode()
@@ -122,14 +123,14 @@ def parse_stat(content: bytes) -> Stat:
 
 
 def parse_marker(environ: bytes) -> str:
-    """The value of our marker in the content of `/proc/PID/environ`, or an empty string."""
+    """Return the value of our marker in the content of `/proc/PID/environ`, or an empty string."""
     prefix = MARKER.encode() + b"="
     values = (entry[len(prefix) :] for entry in environ.split(b"\0") if entry.startswith(prefix))
     return next(values, b"").decode(errors="replace")
 
 
 def parse_command(cmdline: bytes, name: str) -> str:
-    """A command line to show, at most 300 characters; a process without one (a kernel thread) shows its `[name]`."""
+    """Return a command line to show, at most 300 characters; that of a kernel thread is its `[name]`."""
     return cmdline.replace(b"\0", b" ").decode(errors="replace").strip()[:300] or f"[{name}]"
 
 
@@ -147,8 +148,11 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
 
 
 def _cmdline(pid: int, stat: Stat) -> bytes:
-    """A process's arguments. Both they and its environment are empty for a moment while it executes another program:
-    that is waited for, since it would seem to be nobody's. Kernel threads (children of 2) never have any."""
+    """Return a process's arguments.
+
+    Both they and its environment are empty for a moment while it executes another program: that is waited for, since it
+    would seem to be nobody's. Kernel threads (children of 2) never have any.
+    """
     for _ in range(EXEC_LOOKS):
         content = _read(pid, "cmdline")
         if content or stat.ppid in (0, 2) or stat.state == "Z":

@@ -1,4 +1,4 @@
-"""How names are resolved on a host: its own, and one outside.
+"""Measure how names are resolved on a host: its own, and one outside.
 
 Ray asks for `metadata.google.internal` when it starts (measured with 2.60): a resolver that never answers costs it 10 s
 a query, 23 s in all. Such a lookup can't be cancelled, so it is done beside the rest and left to itself.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from typing import Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Callable, List
 
 from flagscale_deploy.remote.system.background import Beside
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedNames
 
 OUTSIDE = "metadata.google.internal"
 PATIENCE = 1.0
@@ -22,13 +25,13 @@ Lookup = Callable[[str], List[str]]
 
 
 def addresses(name: str) -> List[str]:
-    """What a name resolves to, in the resolver's order; empty where it does not."""
+    """Return what a name resolves to, in the resolver's order; empty where it does not."""
     try:
         # As bytes: a text goes through the idna codec, whose import takes longer than the lookup.
-        found = socket.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
     except (OSError, ValueError):
         return []
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class Lookups:
@@ -39,8 +42,8 @@ class Lookups:
         self._own = Beside(lookup, hostname)
         self._outside = Beside(self._timed, lookup)
 
-    def result(self) -> Dict[str, Any]:
-        """`hostname_addresses` and `resolver_seconds` of `observation.Facts`.
+    def result(self) -> ProbedNames:
+        """Return what was found.
 
         Waits until PATIENCE has passed since the beginning; later than that it takes what is there.
         """

@@ -1,4 +1,4 @@
-"""The listening TCP sockets of this network namespace, asked of the kernel by sock_diag(7), as `ss` does.
+"""List the listening TCP sockets of this network namespace by sock_diag(7), as `ss` does.
 
 /proc/net/tcp lists every connection, and its reader walks through tables sized for the machine's memory: 4 ms a file on
 an idle machine with 24 GB, where this takes 0.2 ms.
@@ -35,7 +35,7 @@ class Socket(NamedTuple):
 
 
 def listening() -> Iterator[Socket]:
-    """Every listening TCP socket, IPv4 and IPv6. OSError where the kernel does not tell (a sandbox)."""
+    """Return every listening TCP socket, IPv4 and IPv6. OSError where the kernel does not answer (a sandbox)."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asking:
             asking.settimeout(SECONDS)
@@ -44,20 +44,23 @@ def listening() -> Iterator[Socket]:
             asking.send(HEADER.pack(size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + request)
             ended = False
             while not ended:
-                found, ended = parse(family, asking.recv(1 << 16))
-                yield from found
+                sockets, ended = parse(family, asking.recv(1 << 16))
+                yield from sockets
 
 
 def shown(packed: bytes) -> str:
-    """An address as people write it. An IPv4 address mapped into IPv6 is shown as IPv4."""
+    """Return an address as people write it. An IPv4 address mapped into IPv6 is shown as IPv4."""
     if packed.startswith(MAPPED) and len(packed) == 16:
         packed = packed[len(MAPPED) :]
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def parse(family: int, datagram: bytes) -> Tuple[List[Socket], bool]:
-    """The sockets of one datagram, and whether it is the last. Raises OSError with the kernel's number for an error."""
-    found: List[Socket] = []
+    """Parse the sockets of one datagram; return them, and whether it is the last.
+
+    Raises OSError with the kernel's number for an error.
+    """
+    sockets: List[Socket] = []
     at = 0
     while at + HEADER.size <= len(datagram):
         size, kind, _, _, _ = HEADER.unpack_from(datagram, at)
@@ -65,9 +68,9 @@ def parse(family: int, datagram: bytes) -> Tuple[List[Socket], bool]:
         if kind == NLMSG_ERROR:
             raise OSError(-struct.unpack_from("=i", datagram, body)[0], "sock_diag")
         if kind == NLMSG_DONE:
-            return found, True
+            return sockets, True
         port, address, inode = ANSWER.unpack_from(datagram, body)
         packed = address[:4] if family == socket.AF_INET else address
-        found.append(Socket(int.from_bytes(port, "big"), shown(packed), inode))
+        sockets.append(Socket(int.from_bytes(port, "big"), shown(packed), inode))
         at += max(HEADER.size, (size + 3) & ~3)
-    return found, False
+    return sockets, False

@@ -1,4 +1,4 @@
-"""Runs a command that may hang, babble, or leave children behind, and comes back in time whatever it does."""
+"""Run a command that may hang, print without end, or leave children behind, and return in time whatever it does."""
 
 from __future__ import annotations
 

@@ -1,21 +1,25 @@
-"""The files of a server's TLS on this host: whether they can be read, by whom else, and until when they are good."""
+"""Look at the files of a server's TLS: whether they can be read, by whom else, and until when they are valid."""
+
+from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Dict, Iterable
+from typing import TYPE_CHECKING, Dict, Iterable
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import Certificate, ProbedTlsFile
 
 LARGEST = 1 << 20
 """Bytes that are read of a file: a bundle of all the world's authorities has a quarter of that."""
 
 
-def observe(paths: Iterable[str]) -> Dict[str, Dict[str, Any]]:
-    """What is to be said of each path, in the shape of `observation.TlsFile`. A relative one starts at home, where
-    engines run."""
+def observe(paths: Iterable[str]) -> Dict[str, ProbedTlsFile]:
+    """Return what is known of each path. A relative one starts at home, where engines run."""
     return {path: look(os.path.join(os.path.expanduser("~"), path)) for path in paths}
 
 
-def look(path: str) -> Dict[str, Any]:
-    """One file: {problem, mode}, and of a certificate what `certificate` says."""
+def look(path: str) -> ProbedTlsFile:
+    """Return what is known of one file."""
     try:
         with open(path, "rb") as file:
             file.read(1)
@@ -25,9 +29,8 @@ def look(path: str) -> Dict[str, Any]:
     return {"problem": "", "mode": mode, **certificate(path)}
 
 
-def certificate(path: str) -> Dict[str, Any]:
-    """Of the first certificate of a PEM file: `expires`, in Unix time; the `names` and IP addresses that it is for;
-    whether it is `self_signed`; and the file's `hash`. Nothing where there is none."""
+def certificate(path: str) -> Certificate:
+    """Read the first certificate of a PEM file; nothing where there is none."""
     import hashlib
     import ssl  # its 6 ms are not for every probe
 

@@ -19,6 +19,12 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.handshake import NONCE, TAG, Handshake
+from flagscale_deploy.remote.messages.check import (
+    NETWORK_TEST,
+    NetworkTestArguments,
+    NetworkTestOrder,
+    NetworkTestReply,
+)
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.local import LocalConnection
@@ -188,20 +194,23 @@ def test_very_many_hosts_try_the_head_their_neighbours_and_a_few_others() -> Non
     assert peers(names[:64], "n007")["n001"] == set(names[:64]) - {"n001"}
 
 
+Running = Program[NetworkTestReply, NetworkTestOrder]
+
+
 @pytest.fixture
-def reach() -> Iterator[Program]:
+def reach() -> Iterator[Running]:
     """The program on one host, which listens on one port."""
-    args = {"token": TOKEN.hex(), "ports": [{"address": "127.0.0.1", "port": 0}]}
-    with Program(LocalConnection(HOSTS[0]), "network_test", args, timeout=30) as program:
+    args: NetworkTestArguments = {"token": TOKEN.hex(), "ports": [{"address": "127.0.0.1", "port": 0}]}
+    with Program(LocalConnection(HOSTS[0]), NETWORK_TEST, args, timeout=30) as program:
         yield program
 
 
-def port_of(program: Program) -> int:
+def port_of(program: Running) -> int:
     return int(program.hear()["listening"][0]["port"])
 
 
 @pytest.mark.parametrize("said", [b"x" * (NONCE + TAG), b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", b"z"])
-def test_a_client_without_the_token_gets_a_nonce_at_most(reach: Program, said: bytes) -> None:
+def test_a_client_without_the_token_gets_a_nonce_at_most(reach: Running, said: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port_of(reach)), timeout=10) as stranger:
         stranger.sendall(said)
         stranger.shutdown(socket.SHUT_WR)
@@ -212,7 +221,7 @@ def test_a_client_without_the_token_gets_a_nonce_at_most(reach: Program, said: b
         assert len(received) <= NONCE
 
 
-def test_a_client_with_the_token_is_authenticated_even_in_pieces(reach: Program) -> None:
+def test_a_client_with_the_token_is_authenticated_even_in_pieces(reach: Running) -> None:
     with socket.create_connection(("127.0.0.1", port_of(reach)), timeout=10) as client:
         handshake = Handshake(TOKEN, is_client=True)
         unsent = handshake.start()
@@ -224,7 +233,7 @@ def test_a_client_with_the_token_is_authenticated_even_in_pieces(reach: Program)
         assert client.recv(100) == b"", "there is no such request"
 
 
-def test_refused_and_foreign_listeners_are_told_apart(reach: Program, free_port: int) -> None:
+def test_refused_and_foreign_listeners_are_told_apart(reach: Running, free_port: int) -> None:
     port_of(reach)
     with socket.create_server(("127.0.0.1", 0)) as foreign:
         ports = (free_port, foreign.getsockname()[1])
@@ -238,7 +247,7 @@ def test_refused_and_foreign_listeners_are_told_apart(reach: Program, free_port:
     assert [each["problem"] for each in tried] == ["refused", "something else answers there"]
 
 
-def test_the_program_ends_with_its_standard_input(reach: Program) -> None:
+def test_the_program_ends_with_its_standard_input(reach: Running) -> None:
     port = port_of(reach)
     began = time.monotonic()
     reach.end_input()
@@ -248,7 +257,7 @@ def test_the_program_ends_with_its_standard_input(reach: Program) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_an_order_may_come_in_pieces(reach: Program) -> None:
+def test_an_order_may_come_in_pieces(reach: Running) -> None:
     port = port_of(reach)
     line = json.dumps({"try": [{"address": "127.0.0.1", "port": port}]}).encode() + b"\n"
     for at in range(0, len(line), 7):

@@ -31,7 +31,7 @@ from flagscale_deploy.transport import remote_program as programs
 from flagscale_deploy.transport.bundle import bundle, closure
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import PYTHON_WORDS, Program, call, command
-from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.fakes import Exit, FakeFleet, Said, Stderr, untyped
 
 ROOM = Path(next(iter(remote.__path__)))
 MODULES = sorted(
@@ -48,12 +48,12 @@ def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     real = bundle_module._source
     monkeypatch.setattr(bundle_module, "_source", lambda module: sources.get(module) or real(module))
 
-    def start(source: str, args: Mapping[str, Any] | None = None, **settings: Any) -> Program:
+    def start(source: str, args: Mapping[str, Any] | None = None, **settings: Any) -> Program[Any, Any]:
         sources["programs.subject"] = (
             "import os, sys, time\nfrom flagscale_deploy.remote.wire import say, lifeline_lost\n" + source
         )
         bundle_module._packed.cache_clear()
-        return Program(LocalConnection(HERE), "subject", args or {}, **{"timeout": 20.0, **settings})
+        return Program(LocalConnection(HERE), untyped("subject"), args or {}, **{"timeout": 20.0, **settings})
 
     yield start
     closure.cache_clear()
@@ -74,6 +74,9 @@ def test_a_program_brings_all_it_needs_in_the_order_it_needs_it(module: str) -> 
 def imports(module: str) -> set[str]:
     """What a module of remote/ imports from its room, read in another way than the product does."""
     tree = ast.parse((ROOM / f"{module.replace('.', '/')}.py").read_text())
+    tree.body = [
+        node for node in tree.body if not isinstance(node, ast.If) or ast.unparse(node.test) != "TYPE_CHECKING"
+    ]
     named = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     full = {f"{node.module}.{alias.name}" for node in named for alias in node.names}
     below = {
@@ -103,7 +106,7 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
         for number, (package, _, name) in enumerate(module.rpartition(".") for module in MODULES)
     )
     source += "def main(args):\n"
-    source += "    say(loaded={name: globals()['m%d' % at].__doc__ for at, name in enumerate(args['names'])})"
+    source += "    say({'loaded': {name: globals()['m%d' % at].__doc__ for at, name in enumerate(args['names'])}})"
     with send(source, {"names": MODULES}) as running:
         (answer,) = running.messages()
     assert all(answer["loaded"].values())
@@ -112,7 +115,7 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
 
 def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
     args = {"text": 'it\'s "$(x)"\n\\ ü \U0001f600', "number": 1.5, "nothing": None}
-    with send("def main(args):\n    say(first=1)\n    say(args=args)", args) as running:
+    with send("def main(args):\n    say({'first': 1})\n    say({'args': args})", args) as running:
         assert list(running.messages()) == [{"first": 1}, {"args": args}]
 
 
@@ -120,10 +123,10 @@ def test_noise_before_and_between_messages_is_passed_over(send: Any) -> None:
     source = r"""
 def main(args):
     sys.stdout.write("Welcome to gpu01!\nno newline before: ")
-    say(a=1)
+    say({"a": 1})
     sys.stdout.write("@fsd1 not json\n@fsd1 [1]\n@fsd1\n\xff\n")
     sys.stderr.write("locale: Cannot set LC_ALL\n")
-    say(b=2)
+    say({"b": 2})
     sys.stdout.write("bye, without a line end")
 """
     with send(source) as running:
@@ -145,7 +148,7 @@ def test_what_is_printed_before_the_first_message_is_kept(printed: bytes, noise:
     said = printed + PREFIX.encode() + b'{"n": 1}\nlater\n' + PREFIX.encode() + b'{"n": 2}\n'
     cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
-    with Program(running.connection("gpu01"), "probe", {}, timeout=5) as program:
+    with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert program.last() == {"n": 2}
         assert program.noise == noise
 
@@ -154,11 +157,11 @@ def test_a_login_that_is_refused_in_words_is_told_with_them() -> None:
     refused: list[Said] = [b"This account is currently not available.\n", Exit(1)]
     running = FakeFleet(lambda _host, _module, _args: refused)
     with pytest.raises(RemoteError, match="exit status 1: This account is currently not available"):
-        call(running.connection("gpu01"), "probe", {}, timeout=5)
+        call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
 
 
 def test_a_program_that_raises_says_what(send: Any) -> None:
-    with send("def main(args):\n    say(a=1)\n    raise RuntimeError('disk on fire')") as running:
+    with send("def main(args):\n    say({'a': 1})\n    raise RuntimeError('disk on fire')") as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
         with pytest.raises(RemoteError) as raised:
@@ -180,14 +183,19 @@ def test_a_program_that_ends_with_a_status_is_told_with_its_last_words(send: Any
 
 def test_a_program_that_is_killed_is_no_success(send: Any) -> None:
     with pytest.raises(RemoteError, match="exit status"):
-        with send("def main(args):\n    say(a=1)\n    os.kill(os.getpid(), 9)") as running:
+        with send("def main(args):\n    say({'a': 1})\n    os.kill(os.getpid(), 9)") as running:
             list(running.messages())
 
 
 @pytest.mark.parametrize("python", ["/no/such/python", "/etc/hostname"])
 def test_a_host_without_python_is_told_with_a_remedy(python: str) -> None:
     with pytest.raises(RemoteError) as raised:
-        call(LocalConnection(Host("here", "localhost", connection="local", python=python)), "probe", {}, timeout=10)
+        call(
+            LocalConnection(Host("here", "localhost", connection="local", python=python)),
+            untyped("probe"),
+            {},
+            timeout=10,
+        )
     assert raised.value.problem.startswith("no Python to run our programs with (")
     assert python in raised.value.problem
     assert "ansible_python_interpreter" in raised.value.remedy
@@ -196,7 +204,7 @@ def test_a_host_without_python_is_told_with_a_remedy(python: str) -> None:
 def test_a_program_that_says_nothing_is_an_error() -> None:
     running = FakeFleet(lambda _host, _module, _args: [b"Last login: today\n"])
     with pytest.raises(RemoteError, match="gpu01: probe: the program ended without an answer"):
-        call(running.connection("gpu01"), "probe", {}, timeout=5)
+        call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
 
 
 def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: Any) -> None:
@@ -208,7 +216,9 @@ def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: A
 
 
 def test_a_program_that_is_allowed_more_time_has_it(send: Any) -> None:
-    source = "def main(args):\n    say(n=0)\n    for n in 1, 2, 3:\n        lifeline_lost(1.0)\n        say(n=n)"
+    source = (
+        "def main(args):\n    say({'n': 0})\n    for n in 1, 2, 3:\n        lifeline_lost(1.0)\n        say({'n': n})"
+    )
     with send(source, timeout=2.0, bounded=False) as running:
         heard = []
         for message in running.messages():
@@ -221,7 +231,7 @@ def test_a_program_whose_operator_is_gone_notices(send: Any, tmp_path: Path) -> 
     trace = tmp_path / "trace"
     source = """
 def main(args):
-    say(started=True)
+    say({"started": True})
     while not lifeline_lost(0.05): pass
     open(args["trace"], "w").write("noticed")
 """
@@ -232,7 +242,7 @@ def main(args):
 
 
 def test_an_end_of_input_can_be_told_while_one_listens(send: Any) -> None:
-    source = "def main(args):\n    say(a=1)\n    while not lifeline_lost(0.05): pass\n    say(b=2)"
+    source = "def main(args):\n    say({'a': 1})\n    while not lifeline_lost(0.05): pass\n    say({'b': 2})"
     with send(source) as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
@@ -251,7 +261,7 @@ def test_it_ends_by_itself_where_nobody_could_end_it(send: Any) -> None:
 
 def test_cancelling_ends_a_wait(send: Any) -> None:
     cancelled = threading.Event()
-    with send("def main(args):\n    say(a=1)\n    lifeline_lost(60)", cancelled=cancelled) as running:
+    with send("def main(args):\n    say({'a': 1})\n    lifeline_lost(60)", cancelled=cancelled) as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
         cancelled.set()
@@ -302,7 +312,8 @@ def test_of_earlier_runs_the_last_ones_temporary_directory_is_kept(tmp_path: Pat
 
 
 def test_raw_bytes_follow_a_message_and_messages_follow_them(send: Any) -> None:
-    source = "def main(args):\n    say(raw=True)\n    sys.stdout.buffer.write(bytes(range(256)) * 2000); say(then=1)"
+    source = "def main(args):\n    say({'raw': True})\n    sys.stdout.buffer.write(bytes(range(256)) * 2000)\n"
+    source += "    say({'then': 1})"
     with send(source) as running:
         assert next(running.messages()) == {"raw": True}
         assert b"".join(running.take(256 * 2000)) == bytes(range(256)) * 2000
@@ -311,7 +322,7 @@ def test_raw_bytes_follow_a_message_and_messages_follow_them(send: Any) -> None:
 
 def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
     running = FakeFleet(lambda _host, _module, _args: [{"raw": True}, b"half", Stderr(b"disk gone\n"), Exit(1)])
-    with Program(running.connection("gpu01"), "archive", {}, timeout=5) as program:
+    with Program(running.connection("gpu01"), untyped("archive"), {}, timeout=5) as program:
         next(program.messages())
         with pytest.raises(RemoteError, match="gpu01: archive: exit status 1: disk gone"):
             list(program.take(5))
@@ -322,7 +333,7 @@ def test_however_the_network_cuts_it(size: int) -> None:
     said = b"noise\n" + b"".join(PREFIX.encode() + json.dumps({"n": n, "t": "ü"}).encode() + b"\n" for n in range(5))
     cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
-    with Program(running.connection("gpu01"), "probe", {}, timeout=5) as program:
+    with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert [message["n"] for message in program.messages()] == [0, 1, 2, 3, 4]
 
 
@@ -335,7 +346,7 @@ def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     running = FakeFleet(endless)
     with pytest.raises(RemoteError, match="a line of more than 1 MiB"):
-        call(running.connection("gpu01"), "probe", {}, timeout=10)
+        call(running.connection("gpu01"), untyped("probe"), {}, timeout=10)
 
 
 @pytest.mark.parametrize("source", [Stderr, bytes])
@@ -346,14 +357,14 @@ def test_endless_noise_ends_with_the_deadline_and_takes_no_memory(source: type[b
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
-        call(FakeFleet(noisy).connection("gpu01"), "probe", {}, timeout=0.5)
+        call(FakeFleet(noisy).connection("gpu01"), untyped("probe"), {}, timeout=0.5)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
 
 
 def test_an_answer_that_is_nested_without_end_is_none() -> None:
     nested = PREFIX.encode() + b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"
     running = FakeFleet(lambda _host, _module, _args: [nested, {"a": 1}])
-    assert call(running.connection("gpu01"), "probe", {}, timeout=5) == {"a": 1}
+    assert call(running.connection("gpu01"), untyped("probe"), {}, timeout=5) == {"a": 1}
 
 
 def test_endless_messages_end_with_the_deadline() -> None:
@@ -362,14 +373,14 @@ def test_endless_messages_end_with_the_deadline() -> None:
             yield {f"k{at}": "x" * 1000}
 
     with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
-        call(FakeFleet(talking).connection("gpu01"), "probe", {}, timeout=0.5)
+        call(FakeFleet(talking).connection("gpu01"), untyped("probe"), {}, timeout=0.5)
 
 
 def test_text_that_is_no_unicode_can_be_printed_and_written(send: Any) -> None:
     """File names and command lines of a host may hold any bytes; Python shows those as lone surrogates."""
     source = r"""
 def main(args):
-    say(name=os.fsdecode(b"a\xff\xfeb"), deep=[{"\udc80": "\ud83d\ude00"}], fine="\U0001f600")
+    say({"name": os.fsdecode(b"a\xff\xfeb"), "deep": [{"\udc80": "\ud83d\ude00"}], "fine": "\U0001f600"})
 """
     with send(source) as running:
         (answer,) = running.messages()

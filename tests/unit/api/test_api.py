@@ -316,7 +316,8 @@ def test_status_of_what_is_not_well_says_why_as_far_as_logs_do(world: World) -> 
     status = api.status(world.request())
     assert status.diagnosis is not None
     assert (status.state, status.diagnosis.host, status.diagnosis.signature) == ("unwell", "gpu01", "disk-full")
-    assert status.json()["diagnosis"]["remedy"] == status.diagnosis.remedy
+    shown: Any = status.json()
+    assert shown["diagnosis"]["remedy"] == status.diagnosis.remedy
     assert api.status(world.request(), ask=False).diagnosis is None
 
 

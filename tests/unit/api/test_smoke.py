@@ -276,8 +276,8 @@ def test_what_is_left_fails_the_proof(stage: Stage, left: HostStatus) -> None:
 
 def test_survivors_and_held_ports_fail_the_stop(stage: Stage) -> None:
     stage.stopped = StopReport((
-        HostStop("gpu01", "survivors", survivors=({"pid": 1, "command": "x", "why": "y"},)),
-        HostStop("gpu02", "stopped", 1, ports_left=({"port": 1, "command": "nginx"},)),
+        HostStop("gpu01", "survivors", survivors=({"pid": 1, "command": "x", "state": "S", "why": "y"},)),
+        HostStop("gpu02", "stopped", 1, ports_left=({"port": 1, "pid": None, "command": "nginx"},)),
     ))  # fmt: skip
     result = go(stage)
     assert [case.state for case in result.cases if case.phase == "stop"] == ["failed", "failed"]

@@ -22,7 +22,7 @@ from flagscale_deploy.facts.model import (
     ModelFiles,
     TlsFile,
 )
-from flagscale_deploy.remote.network_test.connect import ConnectFailure
+from flagscale_deploy.remote.messages.check import ConnectFailure
 from tests.unit.checks.given import CONFIG, HOSTS, PATH, scene
 from tests.unit.plan.given import model, spec
 

@@ -11,13 +11,14 @@ from flagscale_deploy.errors import HostError
 from flagscale_deploy.events import Event
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.remote.messages.record import Record
 from tests.fakes import Handler, Said
 from tests.unit.plan.given import inventory, model, planned, spec
 
 HOSTS = ("gpu01", "gpu02")
 SPEC = spec(model(tp=16, port=4567))
 PLAN = planned(inventory(*HOSTS), SPEC)
-RECORDS: dict[str, dict[str, Any]] = {name: {"deployment": "qwen"} for name in HOSTS}
+RECORDS: dict[str, Record] = {name: {"deployment": "qwen"} for name in HOSTS}
 
 
 class Heard:

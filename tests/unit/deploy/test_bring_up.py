@@ -101,7 +101,7 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     assert (bench.folder.logs / "gpu02" / "logs" / "vllm_serve_qwen_0.log").is_file()
     assert failure.stopped is not None
     assert {host.state for host in failure.stopped.hosts} == {"stopped"}
-    said = failure_json(failure)
+    said: Any = failure_json(failure)
     assert said.pop("cause")["line"] == "torch.OutOfMemoryError: CUDA out of memory."
     assert said == {
         "error": str(failure.error), "exit_code": 5, "logs": {"gpu01": 1, "gpu02": 1}, "unread": {},

@@ -15,7 +15,7 @@ from flagscale_deploy.errors import HostsUnreachableError, LockedError, LockLost
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
-from tests.fakes import FakeFleet, Said, silence_until
+from tests.fakes import FakeFleet, Said, silence_until, untyped
 from tests.unit.deploy.given import HOSTS, PLAN, answering, held
 from tests.unit.plan.given import host, inventory, model, planned, seen, spec
 
@@ -164,10 +164,10 @@ def test_a_command_that_is_displaced_does_nothing_more() -> None:
     fleet = FakeFleet(answering(lock=held_until_displaced, watch=watching), HOSTS)
     with lock(fleet, "gpu01", "qwen", "run"):
         with pytest.raises(LockLostError, match=r"gpu01: the lock of qwen was lost: eve@desk ended it") as raised:
-            fleet.call("watch", lambda _host: {}, timeout=30)
+            fleet.call(untyped("watch"), lambda _host: {}, timeout=30)
         assert raised.value.exit_code == 6
         with pytest.raises(LockLostError):
-            fleet.call("launch", lambda _host: {"script": "s", "detached": True}, timeout=30)
+            fleet.call(untyped("launch"), lambda _host: {"script": "s", "detached": True}, timeout=30)
         with pytest.raises(LockLostError):
             fleet.connection("gpu02")
     assert fleet.sent("launch") == []

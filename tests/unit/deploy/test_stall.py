@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flagscale_deploy.deploy.stall import Stalls
+from flagscale_deploy.remote.messages.run import Stillness
 from tests.unit.deploy.given import HOSTS, Heard
 from tests.unit.plan.given import inventory, model, planned, spec
 
@@ -25,8 +26,10 @@ class Bench:
     def at(self, now: float, host: str, groups: Mapping[str, tuple[float, float]], *stopped: str) -> list[str]:
         """What is said once a host has told since when its processes have not read, and not used CPU time."""
         self.now = now
-        said = {each: {"read": now - read, "used": now - used, "stopped": stopped}
-                for each, (read, used) in groups.items()}  # fmt: skip
+        said: dict[str, Stillness] = {
+            script: {"read": now - read, "used": now - used, "stopped": list(stopped)}
+            for script, (read, used) in groups.items()
+        }
         known = len(self.heard.events)
         self.stalls.seen(host, said)
         return [event.text for event in self.heard.events[known:]]

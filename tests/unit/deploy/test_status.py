@@ -25,7 +25,7 @@ RAY = {"nodes": {"10.0.0.1": 1, "10.0.0.2": 1}, "missing": [], "available": {}}
 WELL = {"alive": True, "health": 200, "token": True, "why": ""}
 
 
-def record(*roles: str, **changed: Any) -> dict[str, Any]:
+def record(*roles: str, **changed: Any) -> Any:
     return {
         "deployment": "qwen", "run_id": "run-1", "digest": "sha256:1", "head": "gpu01", "operator": "me@here",
         "started_at": 1000.0, "roles": list(roles), "gpus": [0], "versions": {"ray": "2.60.0"}, "instances": [INSTANCE],
@@ -33,7 +33,7 @@ def record(*roles: str, **changed: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def head(**changed: Any) -> dict[str, Any]:
+def head(**changed: Any) -> Any:
     alive = changed.pop("alive", True)
     processes = [{"role": "ray-head", "pid": 1, "alive": alive}, {"role": "engine", "pid": 2, "alive": alive}]
     return {
@@ -42,7 +42,7 @@ def head(**changed: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def worker(**changed: Any) -> dict[str, Any]:
+def worker(**changed: Any) -> Any:
     processes = [{"role": "ray-worker", "pid": 1, "alive": True}]
     return {"record": record("ray-worker"), "processes": processes, "live": 6, "instances": {}, "ray": None, **changed}
 
@@ -51,7 +51,7 @@ NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instance
 LOST = UnreachableError("gpu02", "no answer")
 
 
-def status(one: dict[str, Any] | HostError, two: dict[str, Any] | HostError) -> Status:
+def status(one: Any, two: Any) -> Status:
     return summarize("qwen", {"gpu01": one, "gpu02": two}, NOW)
 
 
@@ -152,7 +152,8 @@ def test_an_engines_figures_are_shown_and_a_full_cache_with_requests_that_wait_i
         metrics = {"running": 8.0, "waiting": waiting, "kv_cache": used}
         found = status(head(instances={"qwen/0": {**WELL, "metrics": metrics}}), worker())
         assert (found.state, found.instances[0].problem) == ("ready", problem)
-        assert found.json()["instances"][0]["metrics"] == metrics
+        shown: Any = found.json()
+        assert shown["instances"][0]["metrics"] == metrics
 
 
 def test_a_router_counts_like_an_instance_and_is_the_entrance() -> None:

@@ -9,13 +9,14 @@ import pytest
 from flagscale_deploy.deploy.stop import HostStop, State, StopReport, describe, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockLostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.stop import PortLeft
 from flagscale_deploy.transport.fleet import answers, failures
 from tests.fakes import Exit, FakeFleet, Said, Stderr
 from tests.unit.deploy.given import Heard, answering
 
 SURVIVOR = {"pid": 7, "command": "vllm serve", "why": "it does not end"}
 GO = b'{"go": "on"}\n'
-PORT = {"port": 4567, "command": "nginx"}
+PORT: PortLeft = {"port": 4567, "pid": 9, "command": "nginx"}
 
 
 def done(ended: int = 0, **found: Any) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
 
     waits: list[str] = []
     fleet = FakeFleet(answering(stop=stop))
-    fleet.fence = lost
+    fleet.guard = lost
     with pytest.raises(LockLostError):
         stop_deployment(fleet, "qwen", 1.0, Heard())
     assert waits == ["gpu01"]

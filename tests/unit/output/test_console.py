@@ -203,9 +203,9 @@ STATUS = Status(
 
 STOPPED = StopReport(
     (
-        HostStop("gpu01", "survivors", 2, ({"pid": 7, "command": EVIL, "why": EVIL},)),
+        HostStop("gpu01", "survivors", 2, ({"pid": 7, "command": EVIL, "state": "S", "why": EVIL},)),
         HostStop("gpu02", "UNKNOWN", problem=EVIL),
-        HostStop("gpu03", "stopped", 3, ports_left=({"port": 1, "command": EVIL},)),
+        HostStop("gpu03", "stopped", 3, ports_left=({"port": 1, "pid": None, "command": EVIL},)),
     ),
     {"gpu03": (EVIL,)},
 )

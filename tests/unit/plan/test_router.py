@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flagscale_deploy.config.spec import RouterSpec
@@ -26,7 +28,8 @@ def test_replicas_get_a_router_on_the_head_that_knows_them_by_the_data_network()
         ("gpu01", "router_qwen.sh", "router")
     ]
     assert "--worker-urls" in made.scripts["gpu01"]["router_qwen.sh"]
-    assert plan_json(made)["router"]["endpoint"] == "http://10.0.0.1:30000/v1"
+    shown: Any = plan_json(made)
+    assert shown["router"]["endpoint"] == "http://10.0.0.1:30000/v1"
 
 
 def test_a_single_replica_has_none_unless_one_was_asked_for() -> None:

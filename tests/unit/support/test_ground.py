@@ -10,6 +10,7 @@ import subprocess
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -164,4 +165,5 @@ def test_a_newer_probe_may_say_more_and_an_older_one_less() -> None:
     said["gpus"][0]["of_tomorrow"] = said["gpus"][0]["processes"][0]["of_tomorrow"] = 1
     said["interfaces"][0]["of_tomorrow"] = said["ports"][0]["of_tomorrow"] = 1
     assert Facts.parse(said) == FACTS
-    assert Facts.parse({}) == Facts()
+    nothing: Any = {}
+    assert Facts.parse(nothing) == Facts()

@@ -17,7 +17,7 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, conne
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import Program
 from flagscale_deploy.transport.ssh import SshConnection
-from tests.fakes import FakeConnection, FakeFleet, Said
+from tests.fakes import FakeConnection, FakeFleet, Said, untyped
 
 NAMES = [f"gpu{at:02}" for at in range(1, 9)]
 
@@ -214,19 +214,19 @@ def test_an_answer_of_another_shape_is_that_hosts_error(answer: dict[str, Any]) 
     running = FakeFleet(lambda host, *_: [answer if host.name == "gpu01" else {"listening": []}], NAMES[:2])
 
     def work(host: Host) -> list[int]:
-        with Program(running.connection(host.name), "network_test", {}, timeout=5) as program:
+        with Program(running.connection(host.name), untyped("network_test"), {}, timeout=5) as program:
             return [door["port"] for door in program.hear()["listening"]]
 
     results = running.map(work)
     assert isinstance(results["gpu01"], RemoteError)
-    assert results["gpu01"].problem.startswith("its answer has another shape than ours (")
+    assert results["gpu01"].problem.startswith("malformed reply from the host program (")
     assert results["gpu02"] == []
 
 
 def test_a_connection_is_opened_once_and_used_for_everything() -> None:
     running = fleet(hosts=2)
     for _ in range(3):
-        assert answers(running.call("probe", lambda _host: {}, timeout=5)) == {
+        assert answers(running.call(untyped("probe"), lambda _host: {}, timeout=5)) == {
             "gpu01": {"ok": True}, "gpu02": {"ok": True},
         }  # fmt: skip
     assert [call.module for call in running.calls] == ["probe"] * 6
@@ -237,7 +237,7 @@ def test_a_host_that_refused_is_not_asked_again() -> None:
     refusal = UnreachableError("gpu02", "no answer")
     running = FakeFleet(nothing, NAMES[:2], refused={"gpu02": refusal})
     for _ in range(3):
-        assert failures(running.call("probe", lambda _host: {}, timeout=5)) == {"gpu02": refusal}
+        assert failures(running.call(untyped("probe"), lambda _host: {}, timeout=5)) == {"gpu02": refusal}
     assert running.connections["gpu02"].opened == 1
 
 
@@ -257,7 +257,7 @@ def test_a_broken_connection_is_that_hosts_error() -> None:
         yield {"last": 2}
 
     running = FakeFleet(breaks, NAMES[:2])
-    results = running.call("probe", lambda _host: {}, timeout=5)
+    results = running.call(untyped("probe"), lambda _host: {}, timeout=5)
     assert results["gpu01"] == {"last": 2}
     assert isinstance(results["gpu02"], UnreachableError)
 
@@ -270,7 +270,9 @@ def test_a_cancelled_program_ends_although_its_host_is_silent() -> None:
     def work(host: Host) -> None:
         if host.name == "gpu02":
             raise RemoteError(host.name, "broken")
-        with Program(running.connection(host.name), "probe", {}, timeout=60, cancelled=running.cancelled) as program:
+        with Program(
+            running.connection(host.name), untyped("probe"), {}, timeout=60, cancelled=running.cancelled
+        ) as program:
             list(program.messages())
 
     running = FakeFleet(silent, NAMES[:2])

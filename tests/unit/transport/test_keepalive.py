@@ -1,4 +1,4 @@
-"""The pulse of a connection: asked for when nothing comes, and given up when no answer does."""
+"""The keepalive of a connection: asked for when nothing comes, and given up when no answer does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, cast
 import paramiko
 import pytest
 
-from flagscale_deploy.transport.keepalive import QUIET_SECONDS, SILENCE_SECONDS, Pulse, unsent
+from flagscale_deploy.transport.keepalive import QUIET_SECONDS, SILENCE_SECONDS, Keepalive, unsent
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Clock:
 
 @dataclass
 class Wire:
-    """What a pulse needs of Paramiko's transport. `answers`: whether sshd does."""
+    """What a keepalive needs of Paramiko's transport. `answers`: whether sshd does."""
 
     answers: bool = True
     sock: Any = None
@@ -39,14 +39,14 @@ class Wire:
             self.completion_event.set()
 
 
-def pulse(wire: Wire) -> tuple[Pulse, Clock]:
+def keepalive(wire: Wire) -> tuple[Keepalive, Clock]:
     clock = Clock()
-    return Pulse(cast(paramiko.Transport, wire), clock), clock
+    return Keepalive(cast(paramiko.Transport, wire), clock), clock
 
 
 def test_who_answers_is_asked_again_and_again_and_never_overdue() -> None:
     wire = Wire()
-    looked, clock = pulse(wire)
+    looked, clock = keepalive(wire)
     for _ in range(100):
         clock.at += 1.0
         assert looked.silent_for() == 0.0
@@ -56,7 +56,7 @@ def test_who_answers_is_asked_again_and_again_and_never_overdue() -> None:
 
 def test_who_does_not_answer_is_overdue() -> None:
     wire = Wire(answers=False)
-    looked, clock = pulse(wire)
+    looked, clock = keepalive(wire)
     overdue = []
     for _ in range(60):
         clock.at += 1.0
@@ -66,7 +66,7 @@ def test_who_does_not_answer_is_overdue() -> None:
 
 
 def test_output_is_an_answer_as_well() -> None:
-    looked, clock = pulse(Wire(answers=False))
+    looked, clock = keepalive(Wire(answers=False))
     for _ in range(100):
         clock.at += QUIET_SECONDS + 1
         looked.silent_for()
@@ -90,7 +90,7 @@ def test_what_has_not_arrived_cannot_be_answered(full: socket.socket) -> None:
     """At 1 kB/s the question stands behind a minute of other bytes."""
     wire = Wire(answers=False, sock=full)
     assert unsent(cast(paramiko.Transport, wire)) > 0
-    looked, clock = pulse(wire)
+    looked, clock = keepalive(wire)
     for _ in range(200):
         clock.at += 1.0
         assert looked.silent_for() == 0.0

@@ -28,6 +28,7 @@ from flagscale_deploy.errors import (
     UnreachableError,
 )
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
+from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments
 from flagscale_deploy.transport import hostkeys, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
@@ -197,9 +198,9 @@ def test_what_is_closed_leaves_no_thread(home: Path, server: Server) -> None:
 def test_programs_go_over_ssh(home: Path, server: Server) -> None:
     known(home, server.line())
     connection = to(server, python=sys.executable)
-    args = {"deployment": "none", "host": "gpu01", "ask": False}
+    args: InspectArguments = {"deployment": "none", "host": "gpu01", "ask": False}
     try:
-        assert call(connection, "inspect", args, timeout=30)["record"] is None
+        assert call(connection, INSPECT, args, timeout=30)["record"] is None
     finally:
         connection.close()
 

@@ -12,6 +12,7 @@ import pytest
 
 from flagscale_deploy.remote.deployment import record, scripts
 from flagscale_deploy.remote.deployment.shared_memory import Mapping, Segments, mappings, remember
+from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.system import proc
 from tests.component.remote.living import Home, Household, birth, messages, runs
 from tests.other_user import as_nobody, needs_root
@@ -77,10 +78,14 @@ def test_a_segment_noted_while_the_deployment_lived_is_removed_after_a_crash(
 
 def test_a_new_run_removes_what_a_crashed_one_left(segment: Path) -> None:
     found = segment.stat()
-    known = {"run_id": "r1", "boot_id": record.boot_id(), "segments": {str(segment): [found.st_dev, found.st_ino]}}
-    scripts.begin(known, {"run_id": "r1", "record": {}})
+    known: Record = {
+        "run_id": "r1",
+        "boot_id": record.boot_id(),
+        "segments": {str(segment): [found.st_dev, found.st_ino]},
+    }
+    known = scripts.begin(known, {}, "r1")
     assert segment.exists()
-    scripts.begin(known, {"run_id": "r2", "record": {}})
+    known = scripts.begin(known, {}, "r2")
     assert not segment.exists()
     assert "segments" not in known
 

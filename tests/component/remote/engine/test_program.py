@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import json
 import os
 import socket
 import threading
@@ -117,8 +116,7 @@ def test_only_one_that_has_no_port_may_end(
 ) -> None:
     if noted is not None:
         (home / "app/exit").write_text(noted)
-    args = {"deployment": deployment, "host": "here", "program": {"addresses": addresses}}
-    assert watch.how_it_ended(args) == said
+    assert watch.how_it_ended({"deployment": deployment, "host": "here"}, {"addresses": addresses}) == said
 
 
 def test_it_has_joined_when_ray_has_opened_the_log_of_a_driver_of_its_session(
@@ -136,15 +134,20 @@ def test_it_has_joined_when_ray_has_opened_the_log_of_a_driver_of_its_session(
 
 @pytest.mark.usefixtures("home")
 def test_what_status_hears_of_it(home: Path, deployment: str) -> None:
-    args = {"deployment": deployment, "host": "here"}
-    silent: dict[str, Any] = {"addresses": {}}
-    assert inspect.look_at_program(silent, True, args) == {"token": True, "why": ""}
-    assert inspect.look_at_program(silent, False, args) == {"why": "its process is gone"}
+    def look(alive: bool, **addresses: str) -> dict[str, Any]:
+        """Return what is noted of a program beside whether it lives."""
+        server: Any = {"alive": alive}
+        instance: Any = {"addresses": addresses}
+        inspect.look_at_program(server, instance, {"deployment": deployment, "host": "here"})
+        del server["alive"]
+        return dict(server)
+
+    assert look(True) == {"token": True, "why": ""}
+    assert look(False) == {"why": "its process is gone"}
     with web(200) as there:
-        answers = inspect.look_at_program({"addresses": {there: "http://public"}}, True, args)
+        answers = look(True, **{there: "http://public"})
     assert answers == {"token": True, "at": there, "why": ""}
     (home / "app/exit").write_text("3")
-    assert inspect.look_at_program(silent, False, args) == {"why": "it ended with exit status 3"}
+    assert look(False) == {"why": "it ended with exit status 3"}
     (home / "app/exit").write_text("0")
-    assert inspect.look_at_program(silent, False, args) == {"finished": True}
-    assert json.dumps(args)
+    assert look(False) == {"finished": True, "why": ""}

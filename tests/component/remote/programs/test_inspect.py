@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.engine import openai
+from flagscale_deploy.remote.messages.run import WatchArguments
+from flagscale_deploy.remote.messages.status import InspectArguments, InspectedServer
 from flagscale_deploy.remote.programs import inspect, watch
 from flagscale_deploy.remote.system.proc import start_ticks
 from tests.component.remote.living import SLEEP, Home, Household, birth, wait_until
@@ -69,12 +71,13 @@ def never_a_token(visitor: socket.socket, asked: bytes, over: threading.Event) -
         visitor.sendall(b" ")
 
 
-def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[dict[str, Any], float]:
+def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer, float]:
     """What is said of the one server of a record, and the seconds that took."""
-    instance = {"name": "q/0", "driver": home.host, "script": "serve.sh", "local_url": url, "served_name": "q"}
-    listed = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False, **birth(pid), **process}]
+    instance: Any = {"name": "q/0", "driver": home.host, "script": "serve.sh", "local_url": url, "served_name": "q"}
+    listed: Any = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False, **birth(pid), **process}]
     began = time.monotonic()
-    asked = inspect.Questions({"deployment": home.deployment, "host": home.host}, {"instances": [instance]}, listed, {})
+    args: InspectArguments = {"deployment": home.deployment, "host": home.host, "ask": True}
+    asked = inspect.Questions(args, {"instances": [instance]}, listed, {})
     return asked.instances["q/0"], time.monotonic() - began
 
 
@@ -118,11 +121,18 @@ def test_a_stopped_process_is_seen(home: Home, people: Household) -> None:
     wait_until(lambda: home.run("inspect", ask=False)[0]["processes"][0]["stopped"])
 
 
+def started(home: Home, pid: int, ticks: int | None) -> WatchArguments:
+    return {
+        "deployment": home.deployment, "host": home.host, "pid": pid, "start_ticks": ticks,
+        "log": "", "url": "", "model": "", "timeout": 1.0,
+    }  # fmt: skip
+
+
 def test_readiness_is_noted_of_the_very_process(home: Home, people: Household) -> None:
     first, other = (people.python(SLEEP)[0] for _ in range(2))
-    known = home.record({"engine": first, "router": other})
+    known: Any = home.record({"engine": first, "router": other})
     began = time.time()
-    watch.note_ready(known, {"pid": first, "start_ticks": start_ticks(first)})
-    watch.note_ready(known, {"pid": other, "start_ticks": 1})
+    known = watch.note_ready(known, started(home, first, start_ticks(first)))
+    known = watch.note_ready(known, started(home, other, 1))
     assert began <= known["processes"][0]["ready_at"] <= time.time()
     assert "ready_at" not in known["processes"][1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from flagscale_deploy.deploy.engine_arguments import _program
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.engine.vllm_parser import behind
+from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParseFlagsArguments, ParseFlagsReply
 from flagscale_deploy.remote.programs.parse_flags import read
 from flagscale_deploy.remote.system import subprocesses
 from flagscale_deploy.transport.local import LocalConnection
@@ -59,10 +59,14 @@ def newer(package: Path) -> Path:
     return package
 
 
-def ask(package: Path, *lines: list[str], seconds: float = 20, **settings: Any) -> dict[str, Any]:
-    env: Mapping[str, str] = {"PYTHONPATH": str(package.parent), **settings.pop("env", {})}
-    asked = {"env": env, "program": _program(), "lines": lines, "seconds": seconds, **settings}
-    return call(LocalConnection(HERE), "parse_flags", asked, timeout=60)
+def ask(package: Path, *lines: list[str], seconds: float = 20, **settings: Any) -> ParseFlagsReply:
+    env: dict[str, str] = {"PYTHONPATH": str(package.parent), **settings.pop("env", {})}
+    venv, before_start = settings.get("venv"), settings.get("before_start")
+    args: ParseFlagsArguments = {
+        "venv": venv, "before_start": before_start, "env": env, "program": _program(), "lines": lines,
+        "seconds": seconds,
+    }  # fmt: skip
+    return call(LocalConnection(HERE), PARSE_FLAGS, args, timeout=60)
 
 
 GOOD = ["serve", "/models/it's", "--tensor_parallel_size=2", "--max-model-len=8k", "--hf-overrides.a.b=1"]

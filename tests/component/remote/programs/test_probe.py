@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from flagscale_deploy.facts.model import Facts
 from tests.component.remote.living import SLEEP, Home, Household, birth
@@ -16,6 +17,7 @@ SEEN_BY_THE_OPERATOR = {"noise", "asked_at"}
 
 
 def test_the_answer_has_exactly_the_fields_of_facts(home: Home) -> None:
+    answer: Any
     (answer,) = home.run("probe", venv=None, before_start=None, env={})
     assert set(answer) == {field.name for field in fields(Facts)} - SEEN_BY_THE_OPERATOR
     facts = Facts.parse(answer)

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.deployment import processes, restart_state
+from flagscale_deploy.remote.messages.run import RayNodesReply
+from flagscale_deploy.remote.messages.status import RestartState
 from flagscale_deploy.remote.supervisor.supervise import delay, how_it_ended, what_ray_lacks
 from flagscale_deploy.remote.system import proc
 from flagscale_deploy.remote.system.proc import MARKER
@@ -102,8 +104,8 @@ class Supervised:
         return self.process is not None and self.process.poll() is not None
 
     @property
-    def said(self) -> dict[str, Any]:
-        """The state file."""
+    def said(self) -> RestartState:
+        """Return the state file."""
         return self.files.read() or {}
 
     def lived(self, times: int) -> bool:
@@ -149,7 +151,7 @@ def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised
     said = supervised.said
     assert (said["restarts"], said["in_a_row"], said["max"]) == (2, 2, 5)
     assert said["pid"] == supervised.lives[-1]
-    assert abs(said["last_restart"] - time.time()) < 20
+    assert abs((said["last_restart"] or 0.0) - time.time()) < 20
     lines = supervised.told.splitlines()
     assert lines.count("half a line") >= 2, "the supervisor's words stand on lines of their own"
     second = next(line for line in lines if "restart 2" in line)
@@ -353,7 +355,7 @@ def test_waits_grow_up_to_a_ceiling() -> None:
         ({"why": "Ray does not answer within 30 s"}, "Ray does not answer: Ray does not answer within 30 s"),
     ],
 )
-def test_what_ray_lacks_is_said(answer: dict[str, Any], lacks: str) -> None:
+def test_what_ray_lacks_is_said(answer: RayNodesReply, lacks: str) -> None:
     assert what_ray_lacks(answer, 4) == lacks
 
 

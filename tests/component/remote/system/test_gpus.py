@@ -43,14 +43,15 @@ LOST = (
 
 def test_eight_gpus_with_memory_and_driver() -> None:
     found = gpus.parse_devices(H100_X8, ())
-    assert [gpu["index"] for gpu in found] == list(range(8))
-    assert found[0] == {
+    assert [device.gpu["index"] for device in found] == list(range(8))
+    assert found[0].driver_version == "550.90.07"
+    assert found[0].gpu == {
         "index": 0,
         "uuid": "GPU-5e1b3c0f-9a52-7d2e-3f0a-1c9d8b7a6e50",
         "name": "NVIDIA H100 80GB HBM3",
         "memory_total_mib": 81559,
         "memory_used_mib": 74211,
-        "driver_version": "550.90.07",
+        "processes": [],
         "ecc_uncorrected": None,
         "persistence": None,
         "mig": None,
@@ -67,7 +68,8 @@ def test_eight_gpus_with_memory_and_driver() -> None:
     ],
 )
 def test_a_figure_that_is_not_given_counts_as_none(line: str, total: int, used: int) -> None:
-    (gpu,) = gpus.parse_devices(line, ())
+    (device,) = gpus.parse_devices(line, ())
+    gpu = device.gpu
     assert (gpu["memory_total_mib"], gpu["memory_used_mib"]) == (total, used)
 
 
@@ -75,8 +77,8 @@ def test_processes_go_to_their_gpus_with_user_command_and_marker() -> None:
     mine = Process(4711, 1, 4711, 5, "S", os.getuid(), "VLLM::EngineCore", "qwen/r1")
     found = gpus.parse_devices(H100_X8, ())
     gpus.attach(found, gpus.parse_apps(H100_APPS), {4711: mine})
-    since = found[0]["processes"][0]["since"]
-    assert found[0]["processes"] == [
+    since = found[0].gpu["processes"][0]["since"]
+    assert found[0].gpu["processes"] == [
         {
             "pid": 4711,
             "memory_mib": 74196,
@@ -86,9 +88,9 @@ def test_processes_go_to_their_gpus_with_user_command_and_marker() -> None:
             "since": since,
         }
     ]
-    assert [(each["pid"], each["memory_mib"]) for each in found[1]["processes"]] == [(4712, 74196), (990, 0)]
-    assert (found[1]["processes"][1]["user"], found[1]["processes"][1]["since"]) == ("", None)
-    assert found[2]["processes"] == []
+    assert [(each["pid"], each["memory_mib"]) for each in found[1].gpu["processes"]] == [(4712, 74196), (990, 0)]
+    assert (found[1].gpu["processes"][1]["user"], found[1].gpu["processes"][1]["since"]) == ("", None)
+    assert found[2].gpu["processes"] == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,8 @@ def test_mig_text_among_the_answers_is_passed_over() -> None:
     ],
 )  # fmt: skip
 def test_the_condition_of_a_gpu(line: str, errors: int | None, persistence: bool | None, mig: bool | None) -> None:
-    (gpu,) = gpus.parse_devices(line)
+    (device,) = gpus.parse_devices(line)
+    gpu = device.gpu
     assert (gpu["ecc_uncorrected"], gpu["persistence"], gpu["mig"]) == (errors, persistence, mig)
 
 
@@ -144,8 +147,10 @@ def test_a_process_on_a_gpu_bears_the_time_of_its_start(people: Household) -> No
     (pid,) = people.python(SLEEP)
     (process,) = [each for each in scan() if each.pid == pid]
     found = gpus.parse_devices(H100_X8, ())
-    gpus.attach(found, [{"gpu_uuid": found[3]["uuid"], "pid": pid, "memory_mib": 1}], {pid: process})
-    assert before - 1 < found[3]["processes"][0]["since"] < time.time() + 1
+    gpus.attach(found, [gpus.App(found[3].gpu["uuid"], pid, 1)], {pid: process})
+    since = found[3].gpu["processes"][0]["since"]
+    assert since is not None
+    assert before - 1 < since < time.time() + 1
 
 
 def test_without_nvidia_smi_there_are_no_gpus_and_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,7 +190,7 @@ def test_a_driver_that_does_not_know_a_field_is_asked_for_the_others(
     assert (seen.gpu_error, [gpu["memory_used_mib"] for gpu in seen.gpus]) == (None, [7])
     known = {"ecc_uncorrected": 1, "persistence": True, "mig": False}
     for name, (field, value) in zip(gpus.EXTRAS, known.items(), strict=True):
-        assert seen.gpus[0][field] == (None if name in unknown else value)
+        assert dict(seen.gpus[0])[field] == (None if name in unknown else value)
 
 
 def test_a_driver_that_fails_is_asked_once(nvidia_smi: Callable[..., None]) -> None:

@@ -53,7 +53,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def look(path: Path | str) -> ModelFiles:
-    return ModelFiles(**model_files.look(str(path)))
+    answer: Any = model_files.look(str(path))
+    return ModelFiles(**answer)
 
 
 def test_a_whole_model(model: Path) -> None:

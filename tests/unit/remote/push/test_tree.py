@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flagscale_deploy.remote.messages.push import PushTree
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import HashCache
 from flagscale_deploy.remote.push.source import Source
@@ -81,7 +82,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def by_path(found: dict[str, Any]) -> dict[bytes, Any]:
+def by_path(found: PushTree) -> dict[bytes, Any]:
     return {from_wire(entry["path"]): entry for entry in found["entries"]}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.system import oom
 
 
@@ -17,7 +18,7 @@ def test_what_was_ended_since_the_run_began_is_counted(tmp_path: Path, monkeypat
     file = tmp_path / "vmstat"
     monkeypatch.setattr(oom, "COUNTERS", str(file))
     counted(file, 4)
-    known = {"oom_kills": oom.kills()}
+    known: Record = {"oom_kills": oom.kills()}
     assert (oom.since(known), oom.said(known)) == (0, "")
     counted(file, 5)
     assert oom.said(known) == "the kernel has ended a process of this host for want of memory since the run began"

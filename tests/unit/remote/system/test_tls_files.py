@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ def test_a_certificate_its_key_and_what_is_not_there(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     cert, key = certificate(tmp_path, "model", "10.0.0.1", "fd00::1")
     paths = [str(cert), cert.name, key.name, "none.pem"]
-    seen = Facts.parse({"tls_files": tls_files.observe(paths)}).tls_files
+    answer: Any = {"tls_files": tls_files.observe(paths)}
+    seen = Facts.parse(answer).tls_files
     assert seen[str(cert)] == seen[cert.name]
     assert seen[cert.name].self_signed
     assert [each.lower() for each in seen[cert.name].names] == ["10.0.0.1", "fd00:0:0:0:0:0:0:1"]

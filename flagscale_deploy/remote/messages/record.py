@@ -1,0 +1,91 @@
+"""A deployment's record on a host: `record.json` in its state directory."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class _RecordedProcess(TypedDict):
+    role: str  # of the step that started it: engine, router, ray-head, …
+    pid: int
+    start_ticks: int | None  # clock ticks between boot and its start; None: it had ended already
+    boot_id: str  # the boot in which the pid means something
+    log: str  # path
+    script: str  # name of its file in scripts/
+
+
+class RecordedProcess(_RecordedProcess, total=False):
+    """A process that the launcher started: the leader of a script's session."""
+
+    ready_at: float  # when its server was ready for the first time
+
+
+class _RecordedServer(TypedDict):
+    name: str
+    model: str
+    driver: str  # the host that it listens on
+    port: int | None
+    endpoint: str  # URL for clients
+    local_url: str  # URL on its driver
+    served_name: str
+    script: str
+    certificate: str | None  # file on its driver, where it serves TLS
+    hosts: list[str]
+    gpus: dict[str, list[int]]  # indexes by host
+
+
+class RecordedServer(_RecordedServer, total=False):
+    """An instance, or a router, which has no more than the keys that are always there."""
+
+    engine: str
+    addresses: dict[str, str]  # where a program may answer: URL on its driver to the URL for clients
+    replica: int | None
+
+
+class RecordedRay(TypedDict):
+    """The Ray cluster of a deployment."""
+
+    enabled: bool
+    address: str
+
+
+class RecordedVersions(TypedDict, total=False):
+    """Versions that the probe found before the run."""
+
+    python: str | None
+    ray: str | None
+    vllm: str | None
+
+
+class Record(TypedDict, total=False):
+    """What a host knows of a deployment. A record may be of another version of this tool: any key may be missing."""
+
+    # Sent by the operator
+    schema: int
+    deployment: str
+    host: str
+    digest: str  # of configuration, inventory and templates
+    head: str
+    hosts: list[str]
+    operator: str  # user@machine
+    roles: list[str]
+    gpus: list[int]  # indexes of the GPUs that are taken here
+    ports: dict[str, int]  # that are taken here, by use
+    versions: RecordedVersions
+    ray: RecordedRay
+    secrets: list[str]  # names of variables
+    instances: list[RecordedServer]  # of all hosts
+    routers: list[RecordedServer]
+
+    # Added by the host
+    run_id: str
+    boot_id: str
+    machine: str  # what the host calls itself
+    processes: list[RecordedProcess]
+    started_at: float
+    oom_kills: int | None  # processes that the kernel had killed for lack of memory when the run began
+    ray_temp_dir: str
+    segments: dict[str, list[int]]  # path in /dev/shm to device and inode
+    stopped_at: float
+    stopped_by: str
+    before: Record  # the record of the run before, until something was started

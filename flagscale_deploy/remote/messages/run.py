@@ -1,0 +1,180 @@
+"""What brings a deployment up: `reserve`, `launch`, `watch`, `watch_ranks`, `ray_nodes`, `install_boot_entry`."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, RunTarget, Target
+from flagscale_deploy.remote.messages.record import Record
+
+# reserve: take a run's GPUs and ports on a host, or name who has them; or give them back.
+
+
+class ReserveArguments(RunTarget, total=False):
+    """Either `record` and `exclusive`, or `release`, which puts the record before back if nothing was started."""
+
+    record: Record
+    exclusive: list[str]  # what no other run may have: gpus, ports
+    release: bool
+
+
+class Conflict(TypedDict):
+    """What the run needs and somebody else has."""
+
+    what: str  # GPU 3, port 8000, deployment qwen
+    by: str  # who has it, in words
+
+
+class ReserveReply(TypedDict, total=False):
+    """With `taken` empty, the host's record is this run's from now on."""
+
+    taken: list[Conflict]
+    released: bool
+
+
+RESERVE = HostProgram[ReserveArguments, ReserveReply, NoOrder]("reserve")
+
+# launch: write files on a host and run one script there, in a session of its own that carries the run's marker.
+
+
+class ScriptArguments(RunTarget):
+    """A script of a run, and how it is started."""
+
+    script: str
+    role: str
+    detached: bool  # whether it goes on running
+    timeout: float  # for a script that is not detached; then its session is killed
+    session: str  # names the run's temporary directory, /tmp/fsd-<uid>-<session>
+
+
+class LaunchArguments(ScriptArguments):
+    """The same with the record and the files that it needs."""
+
+    record: Record
+    files: dict[str, tuple[str, str]]  # text and octal mode by path in the state directory
+
+
+class LaunchReply(TypedDict, total=False):
+    """`log`, `pid` and `start_ticks` when the script runs, then `exit_code` and `tail`."""
+
+    log: str
+    pid: int
+    start_ticks: int | None
+    exit_code: int | None  # None: a detached script goes on running
+    tail: list[str]  # the last 40 lines of the log
+
+
+LAUNCH = HostProgram[LaunchArguments, LaunchReply, NoOrder]("launch")
+
+# watch: wait on the driver host until an instance is ready; report its log meanwhile.
+
+
+class WatchedRestart(TypedDict):
+    """A server that may be restarted once it was ready."""
+
+    run_id: str
+    script: str
+
+
+class WatchedProgram(TypedDict):
+    """A program of the user's own. Without addresses it is ready when it has joined Ray and lived for 5 s since."""
+
+    addresses: list[str]
+
+
+class _WatchArguments(Target):
+    pid: int
+    start_ticks: int | None
+    log: str
+    url: str
+    model: str
+    timeout: float
+
+
+class WatchArguments(_WatchArguments, total=False):
+    """An instance that starts: ready when it lives, /health is 200 and a one-token completion came back."""
+
+    restart: WatchedRestart
+    program: WatchedProgram
+
+
+class WatchReply(TypedDict, total=False):
+    """`lines` as the log grows, `healthy` once; last `ready`, `finished`, `dead` or `timed_out`."""
+
+    lines: list[str]
+    healthy: bool
+    ready: bool
+    token: str  # with ready: the completion's text
+    at: str  # with ready, of a program: the address that answered, "" for one without
+    finished: bool  # a program without addresses ended with status 0
+    dead: bool
+    exit_status: int | None  # with dead, of a program
+    oom: str  # with dead or finished: processes that the kernel killed for lack of memory, in words; "" for none
+    timed_out: bool
+    why: str  # with timed_out
+
+
+WATCH = HostProgram[WatchArguments, WatchReply, NoOrder]("watch")
+
+# watch_ranks: watch the processes of a run on one host while its engines start, until standard input ends.
+
+
+class LostRank(TypedDict):
+    """A process that has ended."""
+
+    pid: int
+    part: str | None  # raylet, gcs_server, rank, engine-core
+    title: str
+
+
+class Stillness(TypedDict):
+    """For how many seconds the processes of one engine have not read, and not used CPU time."""
+
+    read: float
+    used: float
+    stopped: list[str]  # titles of those that are stopped, or wait for a disk
+
+
+class WatchRanksReply(TypedDict, total=False):
+    """`gone` and `oom` within a second of an end; `still` and `ranks` once a second."""
+
+    gone: list[LostRank]
+    oom: str  # as in WatchReply
+    still: dict[str, Stillness]  # by the script that began the engine; "" has what Ray began
+    ranks: dict[str, int]  # processes by part
+
+
+WATCH_RANKS = HostProgram[RunTarget, WatchRanksReply, NoOrder]("watch_ranks")
+
+# ray_nodes: what Ray counts, asked on the head.
+
+
+class RayNodesReply(TypedDict, total=False):
+    """What Ray counts, or `why` it does not answer."""
+
+    nodes: dict[str, float]  # GPUs by address
+    missing: list[str]  # addresses of nodes that are not there
+    available: dict[str, float]  # free resources by name
+    pending: float  # GPUs that placement groups wait for
+    why: str
+
+
+RAY_NODES = HostProgram[Target, RayNodesReply, NoOrder]("ray_nodes")
+
+# install_boot_entry: make the entry that runs boot.sh when the host comes up.
+
+
+class BootEntryArguments(Target):
+    """Whose part."""
+
+    container: bool  # whether we are in one
+
+
+class BootEntryReply(TypedDict, total=False):
+    """One of the two."""
+
+    by: str  # systemd or crontab
+    why: str  # where the host has neither
+
+
+INSTALL_BOOT_ENTRY = HostProgram[BootEntryArguments, BootEntryReply, NoOrder]("install_boot_entry")

@@ -1,0 +1,124 @@
+"""`inspect`: what of a deployment is really there. `chat`: a chat completion, sent from the server's own host."""
+
+from __future__ import annotations
+
+from typing import Literal, Mapping, Sequence, TypedDict
+
+from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, Target
+from flagscale_deploy.remote.messages.record import Record, RecordedProcess
+from flagscale_deploy.remote.messages.run import RayNodesReply
+
+# inspect: the record, and what of it is there; answers within 25 s.
+
+
+class InspectArguments(Target):
+    """Where to look."""
+
+    ask: bool  # ask servers for a token, and Ray for its nodes
+
+
+class InspectedProcess(RecordedProcess):
+    """A recorded process."""
+
+    alive: bool
+    stopped: bool  # by SIGSTOP or a debugger
+
+
+class RestartState(TypedDict, total=False):
+    """What a supervisor says of its server, in `restart/<run id>/<script>.json`."""
+
+    state: Literal["running", "restarting", "gave up", "ended"]
+    restarts: int
+    in_a_row: int
+    max: int  # in a row
+    last_restart: float | None
+    last_exit: str  # in words
+    healthy: bool
+    why: str
+    pid: int  # the server's
+    start_ticks: int | None
+    boot_id: str
+
+
+class InspectedRestarts(RestartState, total=False):
+    """The same, and what of it is there."""
+
+    supervised: bool  # the supervisor lives
+    alive: bool  # the server lives
+
+
+class _InspectedServer(TypedDict):
+    alive: bool
+    health: int | None  # status of /health, None: no answer
+    token: bool | None  # whether a one-token completion came
+    why: str  # why it is not ready
+    metrics: dict[str, float] | None  # see remote/engine/metrics.py
+    restarts: InspectedRestarts | None  # None: it has no supervisor
+
+
+class InspectedServer(_InspectedServer, total=False):
+    """A server of this host. `finished` and `at` are a program's: it ended well; the address that answered."""
+
+    ready_at: float | None
+    finished: bool
+    at: str | None
+
+
+class InspectReply(TypedDict):
+    """What is there; `instances` and `ray` only with `ask`."""
+
+    record: Record | None
+    processes: list[InspectedProcess]
+    live: int  # processes of the deployment, by marker, session and descent
+    ranks: dict[str, int]  # those of them that play a part, by part
+    instances: dict[str, InspectedServer]  # instances and routers driven from this host, by name
+    ray: RayNodesReply | None
+
+
+INSPECT = HostProgram[InspectArguments, InspectReply, NoOrder]("inspect")
+
+# chat
+
+
+class ChatArguments(Target):
+    """A question to a server of this host."""
+
+    server: str  # its name
+    messages: Sequence[Mapping[str, str]]
+    parameters: Mapping[str, object]  # of the request, such as max_tokens
+
+
+class ChatMessage(TypedDict, total=False):
+    """What the model says."""
+
+    role: str
+    content: str | None
+
+
+class ChatChoice(TypedDict, total=False):
+    """An answer."""
+
+    message: ChatMessage
+
+
+class ChatUsage(TypedDict, total=False):
+    """What it took."""
+
+    completion_tokens: int
+
+
+class ChatCompletion(TypedDict, total=False):
+    """The server's JSON, as far as we read it."""
+
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+class ChatReply(TypedDict, total=False):
+    """One of the two."""
+
+    answer: ChatCompletion
+    problem: str
+
+
+CHAT = HostProgram[ChatArguments, ChatReply, NoOrder]("chat")
