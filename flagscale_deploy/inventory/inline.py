@@ -42,8 +42,6 @@ def _name_problems(name: str) -> list[str]:
         names = expand(name)
     except ValueError as error:
         return [str(error)]
-    return (
-        []
-        if names == [name]
-        else [f"found {name!r}, which stands for {counted(len(names), 'host')}, expected its name alone"]
-    )
+    if names == [name]:
+        return []
+    return [f"found {name!r}, which stands for {counted(len(names), 'host')}, expected its name alone"]
