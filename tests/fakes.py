@@ -69,10 +69,10 @@ class FakeRunning:
         self._sent += data
         length, _, program = bytes(self._sent).partition(b"\n")
         if self._said is None and length.isdigit() and len(program) >= int(length):
-            library, told = map(int, re.findall(r"s\.read\((\d+)\)", first_line(program)))
+            library, arguments = map(int, re.findall(r"s\.read\((\d+)\)", first_line(program)))
             behind = program[int(length) :]
-            if len(behind) >= library + told:
-                module, args, _seconds = json.loads(behind[library : library + told])
+            if len(behind) >= library + arguments:
+                module, args, _seconds = json.loads(behind[library : library + arguments])
                 self._begin(module, args)
 
     def close_stdin(self) -> None:
@@ -81,19 +81,19 @@ class FakeRunning:
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
         assert self._said is not None, "the program was not sent"
-        for said in self._said:
-            if isinstance(said, Exception):
-                raise said
-            if isinstance(said, Exit):
-                self._code = said
-            elif isinstance(said, Stderr):
-                return "stderr", bytes(said)
-            elif said is None:
+        for output in self._said:
+            if isinstance(output, Exception):
+                raise output
+            if isinstance(output, Exit):
+                self._code = output
+            elif isinstance(output, Stderr):
+                return "stderr", bytes(output)
+            elif output is None:
                 time.sleep(min(timeout, SILENCE_SECONDS))
                 return "stdout", b""
             else:
-                return "stdout", said if isinstance(said, bytes) else PREFIX.encode() + json.dumps(
-                    said
+                return "stdout", output if isinstance(output, bytes) else PREFIX.encode() + json.dumps(
+                    output
                 ).encode() + b"\n"
         return None
 

@@ -1,4 +1,4 @@
-"""Asks the vLLM of each driver host whether it knows the command lines it will get."""
+"""Let the vLLM on each driver host parse the command lines that it will get."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ PARSE_SECONDS = 60.0
 SLACK_SECONDS = 10.0
 KEPT_SECONDS = 30 * 86400
 READS_FILES = ("--config", "--chat-template")
-"""Flags whose files vLLM looks at while it parses: what it said of them need not be true the next time."""
+"""Flags whose files vLLM reads while it parses: results with them are not cached."""
 OF_ONE_INSTANCE = ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS")
 Line = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Remembers which command lines were found to be good, by vLLM's parser and a hash; None remembers nothing.
+    """Remembers the command lines that vLLM's parser accepted, by parser and hash; without a directory nothing.
 
-    A line that something is wrong with is asked about again: it will be changed. A directory that can't be read or
-    written is the same as none. What was not asked for during 30 days is dropped.
+    Rejected command lines are not remembered: they will be changed. A directory that can't be read or written counts as
+    none. Entries that were not used for 30 days are removed.
     """
 
     directory: Path | None
 
     def has(self, key: str) -> bool:
-        """Whether this was remembered; if so, it is for another 30 days."""
+        """Return whether a key is remembered; if so, keep it for another 30 days."""
         if self.directory is None:
             return False
         try:
@@ -59,7 +59,7 @@ class Cache:
         return good
 
     def add(self, keys: Sequence[str]) -> None:
-        """Remember; drop what is old."""
+        """Remember keys, and remove old ones."""
         if self.directory is None or not keys:
             return
         with contextlib.suppress(OSError):
@@ -72,7 +72,7 @@ class Cache:
 
 
 def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where results are kept: below $XDG_CACHE_HOME if that is an absolute path, else below ~/.cache."""
+    """Return the folder for results: below $XDG_CACHE_HOME if that is an absolute path, else below ~/.cache."""
     base = environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flagscale-deploy" / "parsed"
 
@@ -80,30 +80,34 @@ def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
 def parse_engine_arguments(
     fleet: Fleet, spec: ServeSpec, plan: Plan, facts: Mapping[str, Facts], cache: Path | None
 ) -> dict[str, Parsed]:
-    """What the vLLM of each driver host says of the command line of each instance, by the instance's name.
+    """Return what vLLM's parser on each driver host says about the command line of each instance, by instance name.
 
-    Hosts are asked at the same time, each once for all its instances; nothing is started there, and 60 s are not
-    exceeded. Left out: programs of the user's own, and hosts without facts, without vLLM, or whose environment can't
-    be entered, which other checks tell. `cache` is a directory.
+    Hosts parse at the same time, each once for all its instances, for at most 60 s; nothing is started. Left out are
+    users' own programs, and hosts without facts, without vLLM, or with a broken environment, which other checks report.
+    `cache` is a directory.
     """
-    known = Cache(cache)
-    lines = {each.name: _line(each) for each in plan.instances if _is_asked(each, facts)}
-    keys = {each.name: _key(each, facts[each.driver].parser) for each in plan.instances if each.name in lines}
-    good = {name for name, key in keys.items() if key and known.has(key)}
+    store = Cache(cache)
+    lines = {instance.name: _line(instance) for instance in plan.instances if _is_asked(instance, facts)}
+    keys = {
+        instance.name: _key(instance, facts[instance.driver].parser)
+        for instance in plan.instances
+        if instance.name in lines
+    }
+    good = {name for name, key in keys.items() if key and store.has(key)}
     wanted: dict[str, list[InstancePlan]] = {}
-    for each in plan.instances:
-        if each.name in lines and each.name not in good:
-            wanted.setdefault(each.driver, []).append(each)
-    found = {name: Parsed() for name in good}
+    for instance in plan.instances:
+        if instance.name in lines and instance.name not in good:
+            wanted.setdefault(instance.driver, []).append(instance)
+    parsed = {name: Parsed() for name in good}
     results = fleet.map(lambda host: _ask(fleet, spec, host, wanted[host.name]), wanted)
     for host, result in results.items():
-        for each in wanted[host]:
+        for instance in wanted[host]:
             if isinstance(result, HostError):
-                found[each.name] = Parsed(broken=result.problem)
+                parsed[instance.name] = Parsed(broken=result.problem)
             else:
-                found[each.name] = result[_line(each)]
-    known.add([key for name, key in keys.items() if key and name not in good and _is_good(found[name])])
-    return {name: found[name] for name in lines}
+                parsed[instance.name] = result[_line(instance)]
+    store.add([key for name, key in keys.items() if key and name not in good and _is_good(parsed[name])])
+    return {name: parsed[name] for name in lines}
 
 
 def _is_asked(instance: InstancePlan, facts: Mapping[str, Facts]) -> bool:
@@ -117,21 +121,23 @@ def _is_good(parsed: Parsed) -> bool:
 
 
 def _line(instance: InstancePlan) -> Line:
-    """The command line from `serve` on, without the port, which differs between replicas and is our own."""
+    """Return the command line from `serve` on, without the port, which differs between replicas."""
     return tuple(word for word in instance.argv[1:] if not word.startswith("--port="))
 
 
 def _key(instance: InstancePlan, parser: str | None) -> str | None:
-    """A name for a command line, the parser that reads it and what vLLM's environment says; None if it has none."""
+    """Return a cache key of command line, parser and vLLM's variables; None where the result cannot be cached."""
     if parser is None or any(word.startswith(READS_FILES) for word in instance.argv):
         return None
-    env = sorted(each for each in instance.env.items() if each[0].startswith("VLLM_") and each[0] != "VLLM_HOST_IP")
+    env = sorted(
+        (name, value) for name, value in instance.env.items() if name.startswith("VLLM_") and name != "VLLM_HOST_IP"
+    )
     return hashlib.sha256(json.dumps([parser, _line(instance), env]).encode()).hexdigest()
 
 
 def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:
-    """Ask one host; each different line once. Raises HostError."""
-    lines = list(dict.fromkeys(_line(each) for each in instances))
+    """Let one host parse each different command line once. Raises HostError."""
+    lines = list(dict.fromkeys(_line(instance) for instance in instances))
     args: ParseFlagsArguments = {
         "venv": host.venv,
         "before_start": before_start(spec, host),
@@ -144,12 +150,12 @@ def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[Instance
     result = call(fleet.connection(host.name), PARSE_FLAGS, args, timeout=limit, cancelled=fleet.cancelled)
     if "broken" in result:
         return dict.fromkeys(lines, Parsed(broken=result["broken"]))
-    known = tuple(result["known"])
-    return {line: _parsed(each, known) for line, each in zip(lines, result["parsed"], strict=True)}
+    flags = tuple(result["known"])
+    return {line: _parsed(parsed, flags) for line, parsed in zip(lines, result["parsed"], strict=True)}
 
 
-def _parsed(answer: ParsedFlags, known: tuple[str, ...]) -> Parsed:
-    return Parsed(error=answer["error"], unknown=tuple(answer["unknown"]), known=known)
+def _parsed(answer: ParsedFlags, flags: tuple[str, ...]) -> Parsed:
+    return Parsed(error=answer["error"], unknown=tuple(answer["unknown"]), known=flags)
 
 
 def _program() -> str:

@@ -1,4 +1,4 @@
-"""Carries out a plan: all hosts at once, the steps of each one after another, as soon as what they need is done."""
+"""Carry out a plan: all hosts at once, and each host's steps in order, as soon as the stages they need are done."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONNECTION_SLACK_SECONDS = 15
 
 @dataclass(frozen=True)
 class Started:
-    """A script that was started on a host and goes on running."""
+    """A script that was started on a host."""
 
     step: Step
     pid: int
@@ -42,7 +42,7 @@ class Started:
 
 
 class EndedAtOnceError(RemoteError):
-    """A script that was to go on running, an engine's, ended as soon as it had started."""
+    """A script that should keep running (an engine's) ended right after its start."""
 
     exit_code = NotReadyError.exit_code
 
@@ -62,16 +62,22 @@ class StepsFailedError(DeployError):
 
 
 def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[str, str]:
-    """The files of a run's secrets: Ray's token, and the environment that scripts read."""
+    """Return the files with a run's secrets: Ray's token, and the environment that scripts read."""
     revealed = [(name, value.reveal()) for name, value in secret_env.items()]
     return {"secrets/ray_token": ray_token.reveal(), "secrets/env": shell.assignments(revealed)}
 
 
 def tls_files(tls: TlsSpec | None) -> dict[str, str]:
-    """The files of `deploy.tls` that are sent. No redactor looks for the key: it stands in no variable, and a
-    redactor with its many lines takes a thousand times as long over a log."""
+    """Return the files of `deploy.tls` that are sent.
+
+    The key is not given to the redactor: no variable holds it, and with its many lines the redactor would take a
+    thousand times as long for a log.
+    """
     sent = tls.sent if tls is not None else {}
-    return {f"secrets/{name}": each.reveal() if isinstance(each, Secret) else each for name, each in sent.items()}
+    return {
+        f"secrets/{name}": content.reveal() if isinstance(content, Secret) else content
+        for name, content in sent.items()
+    }
 
 
 def execute(
@@ -81,10 +87,10 @@ def execute(
     private: Mapping[str, Mapping[str, str]],
     say: Sink,
 ) -> list[Started]:
-    """Start everything and return the detached steps. Raises StepsFailedError: the caller undoes what was started.
+    """Start everything and return the scripts that keep running. Raises StepsFailedError; the caller stops the rest.
 
-    A plan's stages stand in an order in which they can be done. `records` is each host's record, `private` its files
-    with secrets, by name: both are sent with every script.
+    A plan's stages are in an order in which they can be done. `records` are the hosts' records, `private` their files
+    with secrets by name; both are sent with every script.
     """
     by_host: dict[str, list[tuple[Stage, Step]]] = {}
     for stage in plan.stages:
@@ -105,11 +111,11 @@ def execute(
     if failed:
         causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
         raise StepsFailedError(causes or failed)
-    return [each for each in started if each.step.detached]
+    return [script for script in started if script.step.detached]
 
 
 class _Order:
-    """Which stages are done: those whose steps are."""
+    """Keeps track of which stages are done: those whose steps all are."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._changing = threading.Lock()
@@ -123,7 +129,7 @@ class _Order:
                 self._done[stage].set()
 
     def wait_for(self, stages: Iterable[str], fleet: Fleet) -> None:
-        """Raises InterruptedByUser where the fleet's work is cancelled."""
+        """Wait until stages are done. Raises InterruptedByUser where the fleet is cancelled."""
         for stage in stages:
             fleet.wait_for(self._done[stage])
 
@@ -174,7 +180,7 @@ def _launch(
             began = message if "pid" in message else began
             ended = message if "exit_code" in message else ended
     if "exit_code" not in ended:
-        raise RemoteError(step.host, f"{step.script}: the program that starts it ended without an answer")
+        raise RemoteError(step.host, f"{step.script}: the program that starts it ended without a reply")
     code = ended["exit_code"]
     if code is not None and (code != 0 or (step.detached and not step.may_end)):
         kind = EndedAtOnceError if step.detached else RemoteError

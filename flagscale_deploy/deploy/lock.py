@@ -1,4 +1,4 @@
-"""The lock on a deployment's head: one command at a time changes it, and who loses the lock stops."""
+"""The lock on a deployment's head: one command at a time changes the deployment, and one that loses it stops."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from flagscale_deploy.transport.fleet import Fleet, no_guard
 from flagscale_deploy.transport.remote_program import Program, call
 
 LOCK_WAIT_SECONDS = 3.0
-"""How long a command waits for a lock: a killed operator's goes within moments, when his connection ends."""
+"""How long a command waits for a lock. The lock of a killed command is released at once, with its connection."""
 BEAT_SECONDS, SILENCE_SECONDS, LEASE_SECONDS = 3.0, 45.0, 60.0
-"""How often the head and the holder say that they are there; after how long without a beat a holder takes the lock for
-lost, and `unlock` the holder for gone; after how long the head lets go by itself. The holder always knows it first."""
+"""How often head and holder exchange keepalives. How long without one until the holder gives the lock up, and `unlock`
+takes the holder for gone. How long until the head releases it: longer, so that the holder always knows first."""
 SLACK_SECONDS = 30.0
 
 
 def operator() -> str:
-    """Who types, and where."""
+    """Return the operator as `user@hostname`."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def said_of(holder: LockHolder) -> str:
-    """A holder in words: who is doing what, from where, since when."""
-    come = f" (from {holder['from']})" if holder.get("from") else ""
-    return (
-        f"{holder.get('who') or 'somebody'}{come} is doing {holder.get('what') or 'something'} "
-        f"since {holder.get('since') or 'just now'}"
-    )
+def describe_holder(holder: LockHolder) -> str:
+    """Describe a lock's holder: who, from where, which command, since when."""
+    origin = f" (from {holder['from']})" if holder.get("from") else ""
+    command = f"`{holder['what']}`" if holder.get("what") else "a command"
+    who, since = holder.get("who") or "somebody", holder.get("since") or "a moment ago"
+    return f"{who}{origin} has been running {command} since {since}"
 
 
 @contextmanager
-def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
-    """Hold the deployment's lock on its head for the length of the block. Raises LockedError, ConnectError.
+def lock(fleet: Fleet, head: str, deployment: str, command: str, wait: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold the deployment's lock on its head during the block; `command` is shown to commands that wait for it.
 
-    Should it be lost meanwhile, every further act of the fleet raises LockLostError, and those under way end with it.
+    If the lock is lost, every later action of the fleet raises LockLostError, and running ones are cancelled. Raises
+    LockedError where the lock is not free within `wait` seconds, ConnectError, RemoteError.
     """
     args: LockArguments = {
         "deployment": deployment,
@@ -60,17 +60,17 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
         "wait": wait,
         "beat": BEAT_SECONDS,
         "lease": LEASE_SECONDS,
-        "holder": _holder(what),
+        "holder": _holder(command),
     }
     connection = fleet.connection(head)
     leaving = threading.Event()
     patience = wait + SLACK_SECONDS
     with Program(connection, LOCK, args, timeout=patience, cancelled=leaving, bounded=False) as program:
-        answer = next(program.messages(), None)
-        if answer is None:
-            raise RemoteError(head, "the lock's program ended without an answer")
-        if not answer["locked"]:
-            raise _refused(head, deployment, answer)
+        reply = next(program.messages(), None)
+        if reply is None:
+            raise RemoteError(head, "the program that takes the lock ended without a reply")
+        if not reply["locked"]:
+            raise _refused(head, deployment, reply)
         lease = _Lease(fleet, head, deployment, program, leaving)
         keeper = threading.Thread(target=lease.keep, name="lock", daemon=True)
         fleet.guard = lease.check
@@ -80,33 +80,33 @@ def lock(fleet: Fleet, head: str, deployment: str, what: str, wait: float = LOCK
         finally:
             fleet.guard = no_guard
             leaving.set()
-            program.end_input()  # it lets go and ends, which is heard at once
+            program.end_input()  # it releases the lock and ends, which we notice at once
             keeper.join()
 
 
-def _holder(what: str) -> LockHolder:
-    return {"who": operator(), "what": what, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+def _holder(command: str) -> LockHolder:
+    return {"who": operator(), "what": command, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
 
 
-def _refused(head: str, deployment: str, answer: LockReply) -> LockedError | RemoteError:
-    if "problem" in answer:
+def _refused(head: str, deployment: str, reply: LockReply) -> LockedError | RemoteError:
+    if "problem" in reply:
         return RemoteError(
             head,
-            f"{deployment} cannot be locked: {answer['problem']}",
-            "the home directory there must be writable, and its file system must know flock(2)",
+            f"{deployment} cannot be locked: {reply['problem']}",
+            "the home directory on this host must be writable, and its file system must support flock(2)",
         )
-    silent = answer.get("silent")
-    heard = f"; not heard for {silent:.0f} s" if silent is not None and silent > SLACK_SECONDS / 2 else ""
+    silent = reply.get("silent")
+    heard = f"; no sign of life for {silent:.0f} s" if silent is not None and silent > SLACK_SECONDS / 2 else ""
     return LockedError(
         head,
-        f"{deployment} is locked: {said_of(answer['holder'])}{heard}",
+        f"{deployment} is locked: {describe_holder(reply['holder'])}{heard}",
         "wait for it (--lock-timeout), or end that command; "
         f"if it is gone: flagscale-deploy unlock, with the same hosts and --name {deployment}",
     )
 
 
 class _Lease:
-    """A lock that is ours as long as the head and we hear each other."""
+    """A held lock; it is kept as long as keepalives go both ways."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Lease:
         self._heard = uptime()
 
     def keep(self) -> None:
-        """Answer every beat, until the block ends or the lock is lost."""
+        """Answer every keepalive until the block ends or the lock is lost."""
         self._program.allow(SILENCE_SECONDS)
         try:
             for message in self._program.messages():
@@ -133,18 +133,18 @@ class _Lease:
                 self._heard = uptime()
                 self._program.send({"beat": message.get("beat")})
                 self._program.allow(SILENCE_SECONDS)
-            self._lose("the program that held it there has ended")
+            self._lose("the program that held it on the host has ended")
         except InterruptedByUser:
             return
         except ConnectError:
-            self._cut = True  # what is still to be done on the head fails by itself, and says so better
+            self._cut = True  # later actions on the head fail by themselves, with a better message
         except RemoteError as error:
             self._lose(error.problem)
 
     def check(self) -> None:
-        """Raise LockLostError if the lock is lost. A command that slept as long as a lease has lost it, too."""
+        """Raise LockLostError if the lock is lost, also after this machine has slept for longer than a lease."""
         if self._lost is None and not self._cut and uptime() - self._heard > SILENCE_SECONDS:
-            self._lose(f"nothing was heard of it for {SILENCE_SECONDS:g} s")
+            self._lose(f"no keepalive came from the head for {SILENCE_SECONDS:g} s")
         if self._lost is not None:
             raise self._lost
 
@@ -153,22 +153,22 @@ class _Lease:
             return
         self._lost = LockLostError(
             f"{self._head}: the lock of {self._deployment} was lost: {why}\n"
-            "    → nothing more was done; flagscale-deploy status, with the same hosts, tells what is there"
+            "    → nothing more was done; look with flagscale-deploy status and the same hosts"
         )
         self._fleet.cancelled.set()
 
 
 def _displacement(by: Displacement) -> str:
     if by.get("who"):
-        return f"{by['who']} ended it with unlock, {by.get('since', 'just now')}"
+        return f"{by['who']} released it with unlock, {by.get('since', 'just now')}"
     if by.get("silent"):
-        return f"the head has heard nothing from here for {by['silent']:g} s"
-    return "somebody ended the program that held it (SIGTERM)"
+        return f"no keepalive reached the head for {by['silent']:g} s"
+    return "the program that held it was ended by SIGTERM"
 
 
 @dataclass(frozen=True)
 class Unlocked:
-    """What became of a lock. `free`: nobody held it; `ended`: its holder was ended, silent for so many seconds."""
+    """A lock that is free now. `free`: nobody held it; `ended`: its holder was ended, silent for `silent` seconds."""
 
     deployment: str
     host: str
@@ -178,7 +178,10 @@ class Unlocked:
 
 
 def unlock(fleet: Fleet, head: str, deployment: str, *, force: bool) -> Unlocked:
-    """End whoever holds the lock, if he is gone; with `force` also a living one. Raises LockedError where it stays."""
+    """Release the lock if its holder is gone, or terminate a live holder with `force`.
+
+    Raises LockedError where the lock stays held.
+    """
     args: UnlockArguments = {
         "deployment": deployment,
         "host": head,
@@ -186,18 +189,21 @@ def unlock(fleet: Fleet, head: str, deployment: str, *, force: bool) -> Unlocked
         "gone": SILENCE_SECONDS,
         "by": _holder("unlock"),
     }
-    answer = call(fleet.connection(head), UNLOCK, args, timeout=SLACK_SECONDS, cancelled=fleet.cancelled)
-    state, holder, silent = answer["state"], answer["holder"], answer.get("silent")
+    reply = call(fleet.connection(head), UNLOCK, args, timeout=SLACK_SECONDS, cancelled=fleet.cancelled)
+    state, holder, silent = reply["state"], reply["holder"], reply.get("silent")
     if state in ("free", "ended"):
         return Unlocked(deployment, head, state, holder, silent)
-    said = f"{deployment} is locked: {said_of(holder)}"
+    problem = f"{deployment} is locked: {describe_holder(holder)}"
     if state == "held":
-        heard = f"last heard {silent:.0f} s ago" if silent is not None else "it does not say when it was last heard"
-        problem = f"{said}; it lives (pid {answer['pid']}), {heard}"
-        remedy = "wait for it or end that command; --force ends it, and that command stops where it is"
+        heard = "time of the last sign of life unknown" if silent is None else f"last sign of life {silent:.0f} s ago"
+        problem = f"{problem}; it still runs (pid {reply['pid']}), {heard}"
+        remedy = (
+            "wait for it or end that command; --force releases the lock, and that command stops at its current step"
+        )
         raise LockedError(head, problem, remedy)
     if state == "survives":
-        raise LockedError(head, f"{said}; pid {answer['pid']} did not end", "end it there yourself")
-    kind = f", on {answer['filesystem']}" if answer.get("filesystem") else ""
-    problem = f"{said}; no process that can be seen there holds it: another user's, or one of another machine that"
-    raise LockedError(head, f"{problem} shares this home directory{kind}", "end it where it runs")
+        raise LockedError(head, f"{problem}; pid {reply['pid']} did not end", "end it on the host yourself")
+    filesystem = f" ({reply['filesystem']})" if reply.get("filesystem") else ""
+    problem = f"{problem}; no visible process on the host holds it. It belongs to another user"
+    problem += f", or to another machine with this home directory{filesystem}"
+    raise LockedError(head, problem, "end it where it runs")

@@ -1,4 +1,4 @@
-"""Looks at every host, all at once."""
+"""Probe all hosts at once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from flagscale_deploy.transport.remote_program import Program
 def observe(
     fleet: Fleet, spec: ServeSpec | None = None, *, timeout: float = 60.0, clock: Callable[[], float] = time.time
 ) -> dict[str, Observation]:
-    """One probe on every host: facts, or the error that kept us from them.
+    """Probe every host; return its facts, or the error that prevented them.
 
     With a specification, versions are looked up in the environment that its `before_start` makes, and models where its
-    engines will. `clock` tells the operator's Unix time.
+    engines will look for them. `clock` returns the operator's Unix time.
     """
-
-    from flagscale_deploy.plan.stages import before_start  # and with it Jinja, where somebody only raises failures
+    from flagscale_deploy.plan.stages import before_start  # imports Jinja, which callers of raise_failures do not need
 
     def look(host: Host) -> Facts:
         env = {**(spec.env if spec else {}), **host.env}
@@ -52,33 +51,36 @@ def observe(
 
 
 def local_models(spec: ServeSpec) -> list[str]:
-    """The models that hosts have to have: those given as a path, which no name on Hugging Face looks like."""
-    found = [each.model for each in spec.models if each.model.startswith(("/", "~", "./", "../"))]
-    return list(dict.fromkeys(found))
+    """Return the models that hosts need on their disks: those given as a path instead of a Hugging Face name."""
+    paths = [model.model for model in spec.models if model.model.startswith(("/", "~", "./", "../"))]
+    return list(dict.fromkeys(paths))
 
 
 def tls_files(spec: ServeSpec) -> list[str]:
-    """The files on hosts that engines and routers are told of for TLS."""
+    """Return the paths on hosts that engines and routers get in TLS options."""
     tls = spec.tls
     shared = [tls.certfile, tls.keyfile, tls.cafile] if tls is not None else []
-    flags = [*(each.engine_args for each in spec.models), *spec.host_engine_args.values()]
-    own = [each[flag] for each in flags for flag in TLS_FLAGS if each.get(flag)]
-    named = [action.partition("=") for each in spec.models for action in each.action_args]
+    flags = [*(model.engine_args for model in spec.models), *spec.host_engine_args.values()]
+    own = [args[flag] for args in flags for flag in TLS_FLAGS if args.get(flag)]
+    named = [action.partition("=") for model in spec.models for action in model.action_args]
     own += [path for flag, _, path in named if flag in TLS_FLAGS and path]
     there = [str(path) for path in shared + own if path and not (tls is not None and path in tls.sent)]
     return list(dict.fromkeys(there))
 
 
 def facts_of(observations: Mapping[str, Observation]) -> dict[str, Facts]:
-    """The facts of every host. Raises as `raise_failures` does if one has none."""
-    raise_failures({name: each.error for name, each in observations.items() if each.error is not None})
-    return {name: each.facts for name, each in observations.items() if each.facts is not None}
+    """Return the facts of every host. Raises like `raise_failures` if a host has none."""
+    raise_failures(
+        {name: observation.error for name, observation in observations.items() if observation.error is not None}
+    )
+    return {name: observation.facts for name, observation in observations.items() if observation.facts is not None}
 
 
 def raise_failures(results: Mapping[str, object]) -> None:
-    """Raise what kept hosts from answering, if anything did, all hosts together.
+    """Raise the errors among the results of hosts, if there are any.
 
-    HostsUnreachableError where one could not be reached, else the error of one host or HostsFailedError of several.
+    Raises HostsUnreachableError where a host could not be reached, else the error of the one host that failed, or
+    HostsFailedError for several.
     """
     errors = list(failures(results).values())
     if any(isinstance(error, ConnectError) for error in errors):

@@ -1,4 +1,4 @@
-"""Waits until every instance has really answered, and reads its progress from the engine's log meanwhile."""
+"""Wait until every instance has answered a request, and report its progress from the engine's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
-from flagscale_deploy.deploy.watchdog import Vigil, look_at_kernel
+from flagscale_deploy.deploy.watchdog import StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
 from flagscale_deploy.diagnosis.table import match
@@ -29,7 +29,7 @@ SLACK_SECONDS = 30
 
 
 class InstanceFailedError(RemoteError):
-    """An instance whose process ended, or that did not answer in time. `lines` are the errors in its log."""
+    """An instance has ended, or did not answer in time. `lines` are the errors in its log."""
 
     exit_code = NotReadyError.exit_code
 
@@ -41,9 +41,9 @@ class InstanceFailedError(RemoteError):
 
 @dataclass(frozen=True)
 class Ready:
-    """An instance that serves: seconds from its start, and the endpoint it was found at ("" for a program without).
+    """An instance that serves: seconds since its start, and its endpoint ("" for a program without one).
 
-    `finished`: it is a program that has done its work, and serves no more.
+    `finished`: it is a program that has ended with status 0.
     """
 
     seconds: float
@@ -52,59 +52,61 @@ class Ready:
 
 
 def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeouts: Timeouts, say: Sink) -> dict[str, Ready]:
-    """Wait for every instance at the same time, and watch every host meanwhile; by instance name.
+    """Wait for all instances at the same time and watch their hosts; return them by name.
 
-    Raises InstanceFailedError at once when one of them fails, RankLostError when a process that it needs has ended on
-    any host, ConnectError when its host can't be heard any more, StepsFailedError where several do at the same time.
+    Raises InstanceFailedError as soon as one of them fails, RankLostError when a process that it needs has ended on any
+    host, ConnectError when its host is lost, StepsFailedError where several fail at the same time.
     """
-    by_script = {(each.step.host, each.step.script): each for each in started}
-    vigil = Vigil(plan, fleet, timeouts.stall, say)
+    by_script = {(script.step.host, script.step.script): script for script in started}
+    watchdog = StartupWatchdog(plan, fleet, timeouts.stall, say)
     watches = {
-        instance.name: _Watch(plan, instance, by_script[instance.driver, instance.script], timeouts.ready, say, vigil)
+        instance.name: _Watch(
+            plan, instance, by_script[instance.driver, instance.script], timeouts.ready, say, watchdog
+        )
         for instance in plan.servers
     }
-    waiting = _Waiting(len(watches), vigil)
+    waiting = _Remaining(len(watches), watchdog)
     tasks: dict[str, Callable[[], Ready | None]] = {
         name: partial(waiting.until_all, name, partial(watch.wait, fleet)) for name, watch in watches.items()
     }
-    results = fleet.gather({**vigil.tasks, **tasks}, fail_fast=True, together=True)
+    results = fleet.gather({**watchdog.tasks, **tasks}, fail_fast=True, together=True)
     failed = failures(results)
     causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
     if causes:
         raise StepsFailedError(causes) if len(causes) > 1 else next(iter(causes.values()))
-    return {name: found for name, found in answers(results).items() if found is not None}
+    return {name: ready for name, ready in answers(results).items() if ready is not None}
 
 
-class _Waiting:
-    """Ends the vigil when the last instance is ready."""
+class _Remaining:
+    """Counts instances that are not ready, and stops the watchdog after the last one."""
 
-    def __init__(self, instances: int, vigil: Vigil) -> None:
-        self._left, self._vigil, self._lock = instances, vigil, threading.Lock()
+    def __init__(self, instances: int, watchdog: StartupWatchdog) -> None:
+        self._left, self._watchdog, self._lock = instances, watchdog, threading.Lock()
 
     def until_all(self, name: str, wait: Callable[[], Ready]) -> Ready:
         ready = wait()
-        self._vigil.ready(name)
+        self._watchdog.mark_ready(name)
         with self._lock:
             self._left -= 1
         if not self._left:
-            self._vigil.end()
+            self._watchdog.stop()
         return ready
 
 
 @dataclass
 class _Watch:
-    """One instance being waited for."""
+    """The wait for one instance."""
 
     plan: Plan
     instance: Server
     started: Started
     timeout: float
     say: Sink
-    vigil: Vigil
+    watchdog: StartupWatchdog
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     start: Start = field(default_factory=Start)
-    hopeless: str | None = None
-    """Why waiting is no use any more."""
+    fatal_cause: str | None = None
+    """The log line's cause after which it can never be ready."""
 
     @property
     def stage(self) -> str:
@@ -131,30 +133,30 @@ class _Watch:
         with Program(connection, WATCH, args, timeout=limit, cancelled=fleet.cancelled) as program:
             for message in program.messages():
                 self._read([str(line)[:LONGEST_KEPT] for line in message.get("lines", ())])
-                if self.hopeless is not None:
-                    raise self._failed(f"will never be ready: {self.hopeless}", watch)
+                if self.fatal_cause is not None:
+                    raise self._failed(f"will never be ready: {self.fatal_cause}", watch)
                 if message.get("healthy"):
                     self._tell(self.start.advance(ASKING))
                 if message.get("ready") or message.get("finished"):
                     return self._ready(message, watch)
                 if message.get("dead"):
                     status = message.get("exit_status")
-                    how = self.vigil.blames(self.kept) if status is None else f" with exit status {status}"
-                    how, remedy = self._silent_end(how, message.get("oom", ""), status)
+                    how = self.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
+                    how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("timed_out"):
                     problem = f"is not ready after {self.timeout:g} s ({message['why']})"
-                    raise self._failed(problem, watch, self._why_so_long())
-        raise self._failed("cannot be watched any more", watch)
+                    raise self._failed(problem, watch, self._timeout_remedy())
+        raise self._failed("cannot be watched any more: the program on its host has ended", watch)
 
     @property
     def _addresses(self) -> Mapping[str, str] | None:
-        """Where a program may answer; None for what is no program."""
+        """Return the addresses at which a user's program may answer; None for an engine or router."""
         program = isinstance(self.instance, InstancePlan) and is_program(self.instance)
         return self.instance.addresses if isinstance(self.instance, InstancePlan) and program else None
 
     def _ready(self, message: WatchReply, watch: Deadline) -> Ready:
-        """A program may answer on another host than its driver's."""
+        """Report and return an instance that is ready; a program may answer on another host than its driver's."""
         endpoint, text = self.instance.endpoint, "ready"
         if self._addresses is not None:
             endpoint = self._addresses.get(message.get("at", ""), "")
@@ -164,13 +166,13 @@ class _Watch:
 
     def _read(self, lines: Sequence[str]) -> None:
         if lines:
-            self.vigil.heard(self.instance.name, lines)
+            self.watchdog.add_output(self.instance.name, lines)
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))
-            known = match(line)
-            if known is not None and known.fatal:
-                self.hopeless = known.cause
+            signature = match(line)
+            if signature is not None and signature.fatal:
+                self.fatal_cause = signature.cause
 
     def _tell(self, progress: Progress | None) -> None:
         if progress is not None:
@@ -179,19 +181,19 @@ class _Watch:
     def _text(self, text: str) -> str:
         return text if len(self.plan.servers) == 1 else f"{self.instance.name}: {text}"
 
-    def _silent_end(self, how: str, oom: str, status: int | None) -> tuple[str, str]:
-        """What is told of an end that the log says nothing of, and where to look: who is killed has no last word."""
+    def _explain_end(self, how: str, oom: str, status: int | None) -> tuple[str, str]:
+        """Return text and remedy for an end; the log of a killed process shows no cause."""
         if oom:
-            return f"{how}; {oom}", look_at_kernel(self.instance.driver)
+            return f"{how}; {oom}", kernel_log_remedy(self.instance.driver)
         if how or status is not None or error_lines(self.kept):
             return how, ""
-        silent = " and left no error in its log: most likely it was killed, from outside or by the kernel"
-        return silent, look_at_kernel(self.instance.driver)
+        killed = " and left no error in its log: most likely it was killed by the kernel or by a person"
+        return killed, kernel_log_remedy(self.instance.driver)
 
-    def _why_so_long(self) -> str:
+    def _timeout_remedy(self) -> str:
         now = self.start.now
-        last = "its log tells of no step of its start" if now is None else f"the last step of its log was: {now.stage}"
-        return f"{last}; raise deploy.timeouts.ready where it only needs longer"
+        last = "its log shows no step of its start" if now is None else f"the last step in its log was: {now.stage}"
+        return f"{last}; raise deploy.timeouts.ready if it only needs more time"
 
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]

@@ -1,4 +1,4 @@
-"""A deployment's record on its hosts."""
+"""The record of a deployment that is kept on its hosts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMA = 1
 
 
 def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> Record:
-    """What a host is told: enough to look at the deployment and end it from any machine, and nothing secret."""
+    """Return a host's record: all that is needed to inspect and stop the deployment from any machine; no secrets."""
     seen = facts.get(host)
     return {
         "schema": SCHEMA,
@@ -25,28 +25,28 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "hosts": list(plan.hosts),
         "operator": operator(),
         "roles": [role for role in _roles(plan, host) if role != "ray-nodes"],  # that one counts nodes, and is over
-        "gpus": sorted({index for each in plan.instances for index in each.gpus.get(host, ())}),
+        "gpus": sorted({index for instance in plan.instances for index in instance.gpus.get(host, ())}),
         "ports": _ports(plan, host),
         "versions": {"python": seen.python, "ray": seen.ray, "vllm": seen.vllm} if seen else {},
         "ray": {"enabled": plan.ray.enabled, "address": plan.ray.address},
         "secrets": list(secret_names),
         "instances": [
             {
-                **_server(each),
-                "hosts": list(each.hosts),
-                "gpus": {name: list(held) for name, held in each.gpus.items()},
-                "engine": each.engine,
-                "addresses": dict(each.addresses),
-                "replica": each.replica,
+                **_server(instance),
+                "hosts": list(instance.hosts),
+                "gpus": {name: list(held) for name, held in instance.gpus.items()},
+                "engine": instance.engine,
+                "addresses": dict(instance.addresses),
+                "replica": instance.replica,
             }
-            for each in plan.instances
+            for instance in plan.instances
         ],
-        "routers": [_server(each) for each in plan.routers],
+        "routers": [_server(router) for router in plan.routers],
     }
 
 
 def _server(server: Server) -> RecordedServer:
-    """What `remote/programs/inspect.py` and `remote/programs/chat.py` have to know of a server to find and ask it."""
+    """Return what `remote/programs/inspect.py` and `remote/programs/chat.py` need to find a server and call it."""
     return {
         "name": server.name,
         "model": server.model,
@@ -67,8 +67,10 @@ def _roles(plan: Plan, host: str) -> list[Role]:
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:
-    ports = {each.name: each.port for each in plan.servers if each.port is not None and host in _listeners(each)}
-    ports |= {f"{each.name} metrics": each.metrics_port for each in plan.routers if each.driver == host}
+    ports = {
+        server.name: server.port for server in plan.servers if server.port is not None and host in _listeners(server)
+    }
+    ports |= {f"{router.name} metrics": router.metrics_port for router in plan.routers if router.driver == host}
     if plan.ray.enabled:
         ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
         if host == plan.head:
@@ -77,5 +79,5 @@ def _ports(plan: Plan, host: str) -> dict[str, int]:
 
 
 def _listeners(server: Server) -> tuple[str, ...]:
-    """The hosts that a server's port is taken on: a program's tasks may listen on any node."""
+    """Return the hosts on which a server's port is taken: a program's tasks may listen on any node."""
     return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (server.driver,)

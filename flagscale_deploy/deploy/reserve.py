@@ -1,4 +1,4 @@
-"""A run's GPUs and ports, taken on all hosts before anything starts: two runs planned at once get different ones."""
+"""Reserve a run's GPUs and ports on all hosts before anything starts, so that simultaneous runs get different ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 60.0
 
 
 def reserve(fleet: Fleet, plan: Plan, records: Mapping[str, Record]) -> dict[str, ReserveReply | HostError]:
-    """Take what the plan gives to this run: what each host says, or its error. `taken` says what was lost to others."""
+    """Reserve the plan's GPUs and ports, and return each host's reply; its `taken` lists what other runs have."""
 
     def args(host: Host) -> ReserveArguments:
         return {**_run(plan, host), "record": records[host.name], "exclusive": list(plan.exclusive)}
@@ -24,7 +24,10 @@ def reserve(fleet: Fleet, plan: Plan, records: Mapping[str, Record]) -> dict[str
 
 
 def release(fleet: Fleet, plan: Plan) -> None:
-    """Give it back where nothing was started; a host that cannot be reached keeps its record until the next `stop`."""
+    """Release a reservation of a plan that was not started.
+
+    A host that cannot be reached keeps its record until the next `stop`.
+    """
 
     def args(host: Host) -> ReserveArguments:
         return {**_run(plan, host), "release": True}
@@ -33,12 +36,12 @@ def release(fleet: Fleet, plan: Plan) -> None:
 
 
 def lost(results: Mapping[str, ReserveReply | HostError]) -> list[Fault]:
-    """What somebody else took between the look at the hosts and now, host by host."""
-    remedy = "wait for it or stop it, then run again; or choose others"
+    """Return what other runs have taken on each host since it was probed."""
+    remedy = "wait for it or stop it, then run again; or choose other GPUs, hosts or ports"
     return [
-        Fault(name, f"{each['what']} has been taken meanwhile by {each['by']}", remedy, host=name)
-        for name, answer in answers(results).items()
-        for each in answer["taken"]
+        Fault(name, f"{claim['what']} was taken meanwhile by {claim['by']}", remedy, host=name)
+        for name, reply in answers(results).items()
+        for claim in reply["taken"]
     ]
 
 
@@ -47,6 +50,6 @@ def _run(plan: Plan, host: Host) -> ReserveArguments:
 
 
 def _hosts(plan: Plan) -> list[str]:
-    """The hosts on which something will be started."""
+    """Return the hosts on which something will be started."""
     busy = {step.host for stage in plan.stages for step in stage.steps}
     return [name for name in plan.hosts if name in busy]

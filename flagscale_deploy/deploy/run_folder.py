@@ -1,4 +1,4 @@
-"""What a run leaves on the operator's disk: `<exp_dir>/runs/<run_id>/`, for its owner's eyes only."""
+"""A run's folder on the operator's disk, `<exp_dir>/runs/<run_id>/`, which only its owner can read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.support.paths import make_directory, safe_name
 
-REMEDY = "set experiment.exp_dir, or free the disk"
+REMEDY = "set experiment.exp_dir to another folder, or free disk space"
 
 
 def new_run_id() -> str:
-    """A name for a run: sorts by time, and no other run has it."""
+    """Return a unique name for a run, which sorts by time."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def runs(exp_dir: str) -> Path:
-    """Where runs are kept, made if it is not there. Raises InputError where that is not possible."""
+    """Return the folder for runs; create it if it is missing. Raises InputError where that is not possible."""
     path = Path(exp_dir) / "runs"
     make_directory(path, REMEDY)
     return path
@@ -31,33 +31,35 @@ def runs(exp_dir: str) -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. What we write into it goes through `redact` first."""
+    """The folder of one run. All that we write into it goes through `redact` first."""
 
     path: Path
     redact: Callable[[str], str] = str
 
     @classmethod
     def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
-        """Make it, mode 0700. Raises InputError where that is not possible."""
+        """Create the folder with mode 0700. Raises InputError where that is not possible."""
         path = runs(exp_dir) / run_id
         make_directory(path, REMEDY, fresh=True)
         return cls(path, redact)
 
     @property
     def events(self) -> Path:
+        """Return the file of progress events."""
         return self.path / "events.jsonl"
 
     @property
     def logs(self) -> Path:
+        """Return the folder for collected logs."""
         return self.path / "logs"
 
     def write_plan(self, plan: Plan) -> None:
-        """plan.json and, by host, the very scripts that are sent. Raises InputError where that is not possible."""
+        """Write plan.json and, by host, the scripts that are sent. Raises InputError where that is not possible."""
         self.write_json("plan.json", plan_json(plan))
         write_scripts(self.path / "scripts", plan.scripts)
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
-        """Raises InputError where that is not possible."""
+        """Write a JSON file. Raises InputError where that is not possible."""
         text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
         try:
             (self.path / name).write_text(text + "\n", encoding="utf-8")
@@ -72,14 +74,14 @@ def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> 
     """
     written = []
     for host, files in scripts.items():
-        place = directory / safe_name(host)
+        folder = directory / safe_name(host)
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
-                path = place / name
+                path = folder / name
                 path.write_text(text, encoding="utf-8")
                 path.chmod(0o700)
                 written.append(path)
         except OSError as error:
-            raise InputError.at(str(place), f"scripts cannot be written there: {error.strerror}") from error
+            raise InputError.at(str(folder), f"scripts cannot be written there: {error.strerror}") from error
     return written

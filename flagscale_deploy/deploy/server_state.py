@@ -1,4 +1,4 @@
-"""What state a server is in, by what its driver's host says of it."""
+"""Decide a server's state from the reply of its driver's host."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ InstanceState = Literal[
 
 
 def server_state(instance: RecordedServer, answer: InspectReply | None) -> tuple[InstanceState, str]:
-    """An engine listens once it is ready: if it answers /health with an error then, it has died. A router listens
-    before it has workers. Whoever was ready once (`ready_at`), and lives, hangs where no answer comes."""
+    """Return the state of a recorded server, and the problem if there is one.
+
+    An engine listens only once it is ready, so an error from /health means that it has died. A router listens before it
+    has workers. A live server that was ready once (`ready_at`) and does not answer any more hangs.
+    """
     if answer is None:
         return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
     if (answer["record"] or {}).get("stopped_at"):
         return "stopped", ""
-    said = answer["instances"].get(instance["name"])
-    if said is None:
-        return "UNKNOWN", "it was not asked"
-    if said.get("finished"):
+    inspected = answer["instances"].get(instance["name"])
+    if inspected is None:
+        return "UNKNOWN", "its host did not report it"
+    if inspected.get("finished"):
         return "finished", ""
-    restarts = said.get("restarts") or {}
-    if not said["alive"]:
-        return _not_there(restarts) or ("dead", said["why"])
-    if said["token"]:
+    restarts = inspected.get("restarts") or {}
+    if not inspected["alive"]:
+        return _not_there(restarts) or ("dead", inspected["why"])
+    if inspected["token"]:
         unguarded = bool(restarts) and not restarts.get("supervised")
-        return "ready", "its supervisor is gone: it will not be started again" if unguarded else ""
-    if restarts.get("in_a_row") and not restarts.get("healthy") and said["health"] is None:
+        return "ready", "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""
+    if restarts.get("in_a_row") and not restarts.get("healthy") and inspected["health"] is None:
         number, most, end = (restarts.get(name) for name in ("in_a_row", "max", "last_exit"))
-        return "restarting", f"loading: restart {number} of {most}, it {end}"
+        return "restarting", f"loading after restart {number} of {most}: it {end}"
     has_been_ready = (
-        said["health"] == 200
-        or said.get("ready_at") is not None
-        or (said["health"] is not None and instance.get("replica") is not None)
+        inspected["health"] == 200
+        or inspected.get("ready_at") is not None
+        or (inspected["health"] is not None and instance.get("replica") is not None)
     )
-    return ("unwell" if has_been_ready else "starting"), said["why"]
+    return ("unwell" if has_been_ready else "starting"), inspected["why"]
 
 
 def _not_there(restarts: InspectedRestarts) -> tuple[InstanceState, str] | None:
-    """A server that is not running, where its supervisor has something to say of it."""
+    """Return the state of a server that does not run but has a supervisor; None without one."""
     if restarts.get("state") == "gave up":
         return "gave up", str(restarts.get("why"))
     if restarts.get("supervised"):

@@ -1,4 +1,4 @@
-"""Whether an engine's start stands still: its own log, and its own processes on every host of it."""
+"""Detect that an engine's start has stalled, from its log and its processes on all of its hosts."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
 from flagscale_deploy.remote.messages.run import Stillness
 
-Said = Literal["", "still", "dead still"]
+Reported = Literal["", "still", "dead still"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Processes of a host that belong together: when one of them has last read, and used CPU time, by our clock."""
+    """Processes that belong together on a host: when one last read data, and last used CPU time, by our clock."""
 
     read_at: float
     used_at: float
     stopped: tuple[str, ...] = ()
-    """Those that are stopped, or wait for a disk."""
+    """The processes that are stopped, or wait for a disk."""
 
 
 @dataclass
 class _Start:
-    """One instance that starts. `groups` are, by host and script, its processes; "" are those of Ray."""
+    """An instance that is starting. `groups` are its processes by host and script; "" stands for Ray's workers."""
 
     line_at: float
     groups: dict[tuple[str, str], Group] = field(default_factory=dict)
-    said: Said = ""
+    reported: Reported = ""
 
 
 class Stalls:
-    """Says of every instance once that nothing comes and nothing is read, and once that it moves again.
+    """Reports once that an instance neither logs nor reads data, and once that it makes progress again.
 
-    A log that ticks, or a process that computes, of another instance doesn't count; where instances share a host and
-    Ray, what Ray's workers there do counts for all of them. CPU time that is used is no sign of progress by itself (a
-    rank that waits for another one spins), nor is it standing still (compiling logs nothing for minutes): it is said.
+    Only the log and the processes of the instance itself count; where instances share a host and Ray, activity of Ray's
+    workers on it counts for all of them. CPU time alone is no sign of progress (a rank that waits for another one
+    spins), but no stall either (compiling logs nothing for minutes): the report mentions it.
     """
 
     def __init__(
@@ -52,36 +52,38 @@ class Stalls:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._say, self._clock = seconds, say, clock
-        self._instances = {each.name: each for each in instances}
+        self._instances = {instance.name: instance for instance in instances}
         self._starts = {name: _Start(clock()) for name in self._instances}
         self._several = len(self._instances) > 1
         self._lock = threading.Lock()
 
-    def heard(self, name: str) -> None:
-        """An instance has written to its log."""
+    def note_output(self, name: str) -> None:
+        """Record that an instance has written to its log."""
         with self._lock:
             if name in self._starts:
                 self._starts[name].line_at = self._clock()
         self._tell()
 
-    def seen(self, host: str, groups: Mapping[str, Stillness]) -> None:
-        """What the processes of a host did, by script, as `remote/programs/watch_ranks.py` says it."""
+    def note_activity(self, host: str, groups: Mapping[str, Stillness]) -> None:
+        """Record the activity of a host's processes by script, as `remote/programs/watch_ranks.py` reports it."""
         with self._lock:
             for name, start in self._starts.items():
-                found = {
-                    (host, each): self._group(groups[each]) for each in self._scripts(name, host) if each in groups
+                fresh = {
+                    (host, script): self._group(groups[script])
+                    for script in self._scripts(name, host)
+                    if script in groups
                 }
-                start.groups = {key: group for key, group in start.groups.items() if key[0] != host} | found
+                start.groups = {key: group for key, group in start.groups.items() if key[0] != host} | fresh
         self._tell()
 
-    def ready(self, name: str) -> None:
-        """An instance is ready, and may be silent from now on."""
+    def mark_ready(self, name: str) -> None:
+        """Record that an instance is ready: it may be silent from now on."""
         with self._lock:
             self._starts.pop(name, None)
 
-    def _group(self, said: Stillness) -> Group:
+    def _group(self, stillness: Stillness) -> Group:
         now = self._clock()
-        return Group(now - said["read"], now - said["used"], tuple(said["stopped"]))
+        return Group(now - stillness["read"], now - stillness["used"], tuple(stillness["stopped"]))
 
     def _scripts(self, name: str, host: str) -> Iterator[str]:
         instance = self._instances[name]
@@ -97,35 +99,37 @@ class Stalls:
             self._say(event)
 
     def _judge(self, name: str, start: _Start) -> Event | None:
-        """What is new of an instance, if anything."""
+        """Return the event to report of an instance, if its state has changed."""
         at = self._clock()
         still = at - max([start.line_at, *(group.read_at for group in start.groups.values())])
         if not start.groups or still < self._seconds:
-            was, start.said = start.said, ""
-            return self._event(name, "it moves again") if was else None
+            before, start.reported = start.reported, ""
+            return self._event(name, "it makes progress again") if before else None
         busy = sorted({host for (host, _), group in start.groups.items() if at - group.used_at < self._seconds})
-        now: Said = "still" if busy else "dead still"
-        if start.said in (now, "dead still"):
+        now: Reported = "still" if busy else "dead still"
+        if start.reported in (now, "dead still"):
             return None
-        start.said = now
+        start.reported = now
         hosts = sorted({host for host, _ in start.groups})
         if busy:
-            doing = f"CPU is used on {', '.join(busy)}: compiling, or spinning while it waits"
-            return self._event(name, f"no log line, no byte read on {', '.join(hosts)} for {still:.0f} s; {doing}")
+            activity = f"CPU is in use on {', '.join(busy)}: it compiles, or waits in a loop"
+            return self._event(
+                name, f"no log line and no data read on {', '.join(hosts)} for {still:.0f} s; {activity}"
+            )
         held = _held(start)
         concerned = sorted(held) or hosts
-        text = f"nothing moves on {', '.join(concerned)}: no log line, no byte read, no CPU time used for {still:.0f} s"
-        told = "; ".join(
+        text = f"no progress on {', '.join(concerned)}: no log line, no data read, no CPU time used for {still:.0f} s"
+        stopped = "; ".join(
             f"{', '.join(titles)} on {host} is stopped, or waits for a disk" for host, titles in sorted(held.items())
         )
-        return self._event(name, text + (f" ({told})" if told else ""), concerned)
+        return self._event(name, text + (f" ({stopped})" if stopped else ""), concerned)
 
     def _event(self, name: str, text: str, hosts: Sequence[str] = ()) -> Event:
         return Event(SERVE, "note", hosts[0] if len(hosts) == 1 else "", f"{name}: {text}" if self._several else text)
 
 
 def _held(start: _Start) -> dict[str, list[str]]:
-    """Processes that are stopped, by host."""
+    """Return the processes that are stopped, by host."""
     held: dict[str, list[str]] = {}
     for (host, _), group in start.groups.items():
         if group.stopped:

@@ -1,4 +1,4 @@
-"""What of a deployment is really there: read from every host's record and processes, believed only when it answers."""
+"""The real state of a deployment, from the records and processes on its hosts; a server is ready only if it answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from flagscale_deploy.plan.model import entrances
 from flagscale_deploy.remote.messages.record import Record, RecordedServer, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import INSPECT, InspectedRestarts, InspectedServer, InspectReply
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
 ASK_SECONDS = 60.0
 FULL = 0.99
-"""The part of a KV cache above which it counts as full."""
+"""Used part of a KV cache from which on it counts as full."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
 
 
 @dataclass(frozen=True)
 class HostStatus:
-    """A host as it is: `processes` counts those of the deployment there; UNKNOWN: it could not be asked."""
+    """The state of a host: `processes` counts those of the deployment; UNKNOWN: the host could not be reached."""
 
     host: str
     state: HostState
@@ -40,16 +41,16 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """An instance or router as it is: ready means that it answered a one-token completion just now.
+    """The state of an instance or router: ready means that it answered a one-token completion just now.
 
-    A program of the user's own is ready when its port is served (`remote/engine/program.py`), else while it lives;
-    it is finished when it has ended with status 0.
+    A user's own program is ready when its port is served (`remote/engine/program.py`), or, without a port, while it
+    runs; it is finished when it has ended with status 0.
     """
 
     name: str
     model: str
     replica: int | None
-    """None: it is the router of the model."""
+    """None for the router of the model."""
     state: InstanceState
     driver: str
     hosts: tuple[str, ...]
@@ -58,16 +59,16 @@ class InstanceStatus:
     served_name: str
     problem: str = ""
     metrics: Mapping[str, float] | None = None
-    """Of an engine that answers: what `remote/engine/metrics.py` finds; `kv_cache` is the part that is used, 0 to 1."""
+    """Metrics of an engine that answers (`remote/engine/metrics.py`); `kv_cache` is the used part, 0 to 1."""
     restarts: int | None = None
-    """How often its supervisor has started it again; None where it has none."""
+    """How often its supervisor has restarted it; None without a supervisor."""
     last_restart: float | None = None
-    """When that was last (Unix time)."""
+    """Unix time of the last restart."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """A deployment as it is. `ray` is what its head counts, or None."""
+    """The state of a deployment. `ray` are the nodes that its head counts, or None."""
 
     deployment: str
     state: str
@@ -81,35 +82,36 @@ class Status:
     instances: tuple[InstanceStatus, ...]
     routers: tuple[InstanceStatus, ...] = ()
     diagnosis: Diagnosis | None = None
-    """Why it is not well, as far as logs say."""
+    """Why it is unwell or dead, if the logs show it."""
 
     @property
     def well(self) -> bool:
-        """Whether nothing of it is dead or unwell, as far as is known."""
-        states = {self.state, *(each.state for each in (*self.instances, *self.routers))}
+        """Return whether nothing is known to be dead or unwell."""
+        states = {self.state, *(server.state for server in (*self.instances, *self.routers))}
         return not states & {"dead", "unwell", "restarting", "gave up"}
 
     @property
     def entrances(self) -> tuple[InstanceStatus, ...]:
-        """What clients talk to: a model's router, else its instances."""
+        """Return the servers for clients: a model's router, else its instances."""
         return entrances(self.instances, self.routers)
 
     @property
     def live_processes(self) -> int:
+        """Return how many processes of the deployment run on all hosts."""
         return sum(host.processes for host in self.hosts)
 
     @property
     def exit_code(self) -> int:
-        """0 when ready, finished or stopped, 3 when something is UNKNOWN, 1 otherwise."""
+        """Return 0 when ready, finished or stopped, 3 when something is UNKNOWN, else 1."""
         return {"ready": 0, "finished": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
 
     def json(self) -> dict[str, object]:
-        """`status --json`."""
+        """Return what `status --json` prints."""
         return {"schema": SCHEMA, **asdict(self)}
 
 
 def look(fleet: Fleet, deployment: str, *, ask: bool = True, now: float | None = None) -> Status:
-    """Look at a deployment on all hosts. `ask` also asks every server for a token, and Ray for its nodes."""
+    """Inspect a deployment on all hosts. With `ask`, request a token from every server, and the nodes from Ray."""
     results = fleet.call(
         INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
     )
@@ -117,17 +119,17 @@ def look(fleet: Fleet, deployment: str, *, ask: bool = True, now: float | None =
 
 
 def summarize(deployment: str, results: Mapping[str, InspectReply | HostError], now: float) -> Status:
-    """The status that hosts' answers (of `remote/programs/inspect.py`) amount to."""
-    found = answers(results)
-    records = {name: answer["record"] for name, answer in found.items() if answer["record"]}
+    """Combine the hosts' replies (of `remote/programs/inspect.py`) into a status."""
+    replies = answers(results)
+    records = {name: answer["record"] for name, answer in replies.items() if answer["record"]}
     newest = max(records.values(), key=_age, default=None)
     hosts = tuple(_host(name, result, now) for name, result in results.items())
     record: Record = newest or {}
     instances, routers = (
-        tuple(_instance(server, found, results, record) for server in servers)
+        tuple(_instance(server, replies, results, record) for server in servers)
         for servers in (record.get("instances", ()), record.get("routers", ()))
     )
-    ray = next((answer["ray"] for answer in found.values() if answer.get("ray")), None)
+    ray = next((answer["ray"] for answer in replies.values() if answer.get("ray")), None)
     return Status(
         deployment=deployment,
         state=_overall(hosts, instances + routers, newest, ray),
@@ -144,7 +146,7 @@ def summarize(deployment: str, results: Mapping[str, InspectReply | HostError], 
 
 
 def _age(record: Record) -> tuple[bool, float]:
-    """Orders records by their time; hosts' clocks may be wrong, so what was stopped is older than what was not."""
+    """Return a key that sorts records by age; as hosts' clocks may be wrong, stopped ones count as older."""
     return not record.get("stopped_at"), record.get("started_at", 0)
 
 
@@ -156,11 +158,11 @@ def _host(name: str, result: InspectReply | HostError, now: float) -> HostStatus
         return HostStatus(name, "running" if result["live"] else "absent", processes=result["live"])
     stopped = bool(record.get("stopped_at"))
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
-    gone = [each["role"] for each in result["processes"] if each["role"] == "engine" and not each["alive"]]
-    problem = f"{len(gone)} engine processes are gone" if gone else ""
+    gone = [process["role"] for process in result["processes"] if process["role"] == "engine" and not process["alive"]]
+    problem = f"{counted(len(gone), 'engine process')} gone" if gone else ""
     if not problem and (daemon := _lost_daemon(result)):
         problem = f"Ray's {daemon} is gone"
-    finished = any(said.get("finished") for said in result["instances"].values())
+    finished = any(server.get("finished") for server in result["instances"].values())
     return HostStatus(
         host=name,
         state=state,
@@ -175,22 +177,22 @@ def _host(name: str, result: InspectReply | HostError, now: float) -> HostStatus
 
 def _instance(
     instance: RecordedServer,
-    found: Mapping[str, InspectReply],
+    replies: Mapping[str, InspectReply],
     results: Mapping[str, InspectReply | HostError],
     record: Record,
 ) -> InstanceStatus:
     driver = instance["driver"]
-    state, problem = server_state(instance, found.get(driver))
-    server = _server(instance, found.get(driver))
+    state, problem = server_state(instance, replies.get(driver))
+    server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
     if state == "ready":
-        problem = problem or _pressed(metrics or {})
-        hosts = [name for name in instance["hosts"] if name in found]
-        if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := _lost_daemon(found[name]))]:
+        problem = problem or _cache_problem(metrics or {})
+        hosts = [name for name in instance["hosts"] if name in replies]
+        if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := _lost_daemon(replies[name]))]:
             state, problem = "unwell", "; ".join(gone)
-    elif state == "unwell" and (lacking := _lacking(instance, found, record)):
-        problem = f"{lacking}; {problem}"
+    elif state == "unwell" and (missing := _missing_ranks(instance, replies, record)):
+        problem = f"{missing}; {problem}"
     away = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
     if away and driver not in away:
         problem = problem or f"{', '.join(away)} cannot be reached"
@@ -202,7 +204,7 @@ def _instance(
         driver=driver,
         hosts=tuple(instance["hosts"]),
         gpus={name: tuple(indexes) for name, indexes in instance["gpus"].items()},
-        endpoint=_endpoint(instance, found.get(driver)),
+        endpoint=_endpoint(instance, replies.get(driver)),
         served_name=instance["served_name"],
         problem=problem,
         metrics=metrics,
@@ -211,14 +213,16 @@ def _instance(
     )
 
 
-def _pressed(metrics: Mapping[str, float]) -> str:
-    """An engine whose KV cache holds no more lets requests wait, and throws others out to begin them anew."""
+def _cache_problem(metrics: Mapping[str, float]) -> str:
+    """Return the problem of an engine with a full KV cache: it delays requests, and preempts others."""
     used, waiting = metrics.get("kv_cache", 0.0), metrics.get("waiting", 0.0)
-    return f"its KV cache is full ({used:.0%}), and {waiting:.0f} requests wait" if used >= FULL and waiting else ""
+    if used < FULL or not waiting:
+        return ""
+    return f"its KV cache is full ({used:.0%}), {counted(round(waiting), 'request')} waiting"
 
 
 def _lost_daemon(answer: InspectReply) -> str:
-    """The daemon that a Ray node of ours runs without: the record has the node, other processes live still."""
+    """Return the Ray daemon that is missing on a node of ours while other processes still run; "" for none."""
     record = answer["record"] or {}
     roles = set(record.get("roles", ()))
     if record.get("stopped_at") or not answer["live"] or "ranks" not in answer:
@@ -228,16 +232,16 @@ def _lost_daemon(answer: InspectReply) -> str:
     return next((name for name in needed if not answer["ranks"].get(name)), "")
 
 
-def _lacking(instance: RecordedServer, found: Mapping[str, InspectReply], record: Record) -> str:
-    """The hosts of an instance over several that have fewer of its ranks than GPUs, in words.
+def _missing_ranks(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> str:
+    """Describe the hosts of a multi-host instance that have fewer of its ranks than GPUs.
 
-    Ranks are known by their names: where none is seen at all this says nothing, and where other instances share a host.
+    Ranks are recognized by their names. Returns "" where none is seen at all; leaves out hosts shared by instances.
     """
     shared = {
-        name for each in record.get("instances", ()) if each["name"] != instance["name"] for name in each["hosts"]
+        name for other in record.get("instances", ()) if other["name"] != instance["name"] for name in other["hosts"]
     }
-    hosts = [name for name in instance["hosts"] if name in found and name not in shared]
-    ranks = {name: found[name].get("ranks", {}).get("rank", 0) for name in hosts}
+    hosts = [name for name in instance["hosts"] if name in replies and name not in shared]
+    ranks = {name: replies[name].get("ranks", {}).get("rank", 0) for name in hosts}
     if len(instance["hosts"]) < 2 or not any(ranks.values()):
         return ""
     wanted = {name: len(instance["gpus"].get(name, ())) for name in hosts}
@@ -247,7 +251,7 @@ def _lacking(instance: RecordedServer, found: Mapping[str, InspectReply], record
 
 
 def _endpoint(instance: RecordedServer, answer: InspectReply | None) -> str:
-    """A program may answer on another host than its driver's; where it does, its driver's host has found out."""
+    """Return a server's endpoint; a program may answer on another host than its driver's, which its reply names."""
     server = _server(instance, answer)
     at = server.get("at") if server else None
     return str(instance.get("addresses", {}).get(at or "", instance["endpoint"]))
@@ -263,7 +267,7 @@ def _overall(
     record: Record | None,
     ray: RayNodesReply | None,
 ) -> str:
-    host_states, states = {host.state for host in hosts}, {each.state for each in instances}
+    host_states, states = {host.state for host in hosts}, {server.state for server in instances}
     if states & {"dead", "gave up"} or (instances and "dead" in host_states and states != {"stopped"}):
         return "unwell" if "ready" in states else "dead"
     if "UNKNOWN" in host_states | states:

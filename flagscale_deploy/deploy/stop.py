@@ -1,4 +1,4 @@
-"""Ends deployments and removes what they left; says what it could not verify."""
+"""Stop deployments, remove what they left, and report what could not be verified."""
 
 from __future__ import annotations
 
@@ -25,34 +25,37 @@ from flagscale_deploy.remote.messages.stop import (
     StopWaiting,
     Survivor,
 )
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import MALFORMED, Fleet
 from flagscale_deploy.transport.remote_program import Program
 
 RAY_GRACE_SECONDS = 5.0
 SLACK_SECONDS = 120.0
-"""What stopping may take beyond its graces: SIGKILL that waits for a GPU driver, and after_stop's own minute."""
+"""How long stopping may take beyond its graces: SIGKILL waits for a GPU driver, and after_stop has a minute."""
 
 State = Literal["stopped", "nothing", "survivors", "failed", "UNKNOWN"]
 
 
 @dataclass
-class _Counted:
-    """What each program counts by itself."""
+class _Totals:
+    """What earlier programs on a host, whose connection was lost, have ended."""
 
     ended: int = 0
     seconds: float = 0.0
     segments: int = 0
 
-    def add(self, counted: StopWaiting) -> None:
-        self.ended += counted.get("ended", 0)
-        self.seconds += counted.get("seconds", 0.0)
-        self.segments += counted.get("segments", 0)
+    def add(self, message: StopWaiting) -> None:
+        self.ended += message.get("ended", 0)
+        self.seconds += message.get("seconds", 0.0)
+        self.segments += message.get("segments", 0)
 
 
 @dataclass(frozen=True)
 class HostStop:
-    """How a host was left. `ended` counts processes, `segments` what they left in /dev/shm and was removed; UNKNOWN: it
-    could not be reached, so nothing is known of it."""
+    """The result on a host. `ended` counts processes, `segments` what was removed from /dev/shm.
+
+    UNKNOWN: the host could not be reached.
+    """
 
     host: str
     state: State
@@ -66,28 +69,29 @@ class HostStop:
 
 @dataclass(frozen=True)
 class StopReport:
-    """Every host's end."""
+    """The result on every host."""
 
     hosts: tuple[HostStop, ...]
     removed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kept: Mapping[str, tuple[KeptPath, ...]] = field(default_factory=dict)
-    """What `cleanup` could not remove, or was not ours to remove."""
+    """What `cleanup` could not remove, or was not ours to remove, with the reason."""
 
     @property
     def ended(self) -> int:
+        """Return how many processes were ended."""
         return sum(host.ended for host in self.hosts)
 
     @property
     def exit_code(self) -> int:
-        """0 when everything is verified gone, 3 when a host is UNKNOWN, 1 when something survived or failed."""
+        """Return 1 when something survived or failed, 3 when a host is UNKNOWN, 0 when all is verified gone."""
         states = {host.state for host in self.hosts}
         return 1 if states & {"survivors", "failed"} or any(self.kept.values()) else 3 if "UNKNOWN" in states else 0
 
 
 def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_id: str | None = None) -> StopReport:
-    """End a deployment on all hosts: every engine everywhere first, then Ray and the rest; verified by a fresh look.
+    """Stop a deployment on all hosts, engines before Ray and the rest, and verify that it is gone.
 
-    With `run_id`, that run of it and no other. `grace` is the time in seconds between SIGTERM and SIGKILL of an engine.
+    With `run_id`, only that run of it. `grace` is the time in seconds between SIGTERM and SIGKILL of an engine.
     Nothing else on the hosts is touched.
     """
     stopping = _Stopping(fleet, deployment, grace, say, run_id)
@@ -102,38 +106,41 @@ def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_
 def remove_leftovers(
     fleet: Fleet, deployment: str, hosts: Iterable[str], say: Sink
 ) -> dict[str, CleanupReply | HostError]:
-    """Remove a stopped deployment's files from hosts."""
+    """Remove a stopped deployment's files from hosts, and return each host's reply."""
     results = fleet.call(CLEANUP, lambda host: {"deployment": deployment, "host": host.name}, timeout=120, hosts=hosts)
     for name, result in results.items():
         if isinstance(result, HostError):
             say(Event("cleanup", "failed", name, result.problem))
         else:
-            kept = "".join(f"; kept {each['path']}: {each['why']}" for each in result["kept"])
-            said = f"removed {len(result['removed'])} paths{kept}"
-            say(Event("cleanup", "failed" if kept else "done", name, said))
+            kept = "".join(f"; kept {path['path']}: {path['why']}" for path in result["kept"])
+            text = f"removed {counted(len(result['removed']), 'path')}{kept}"
+            say(Event("cleanup", "failed" if kept else "done", name, text))
     return results
 
 
 def describe(host: HostStop) -> str:
-    """One host's end in words."""
+    """Describe the result on a host."""
     if host.state == "survivors":
-        each = "; ".join(f"pid {one['pid']} {one['command']}: {one['why']}" for one in host.survivors)
-        return f"{len(host.survivors)} processes survive: {each}"
+        survivors = "; ".join(
+            f"pid {process['pid']} {process['command']}: {process['why']}" for process in host.survivors
+        )
+        return f"{counted(len(host.survivors), 'process')} survived: {survivors}"
     if host.state in ("failed", "UNKNOWN"):
         return f"{host.state}: {host.problem}"
-    ports = "".join(f"; port {one['port']} is held by {one['command']}" for one in host.ports_left)
-    memory = f"; {host.segments} segments of shared memory removed" if host.segments else ""
-    return (f"{host.ended} processes ended, none left" if host.ended else "nothing was running") + memory + ports
+    ports = "".join(f"; port {port['port']} is held by {port['command']}" for port in host.ports_left)
+    memory = f"; {counted(host.segments, 'shared-memory segment')} removed" if host.segments else ""
+    ended = f"{counted(host.ended, 'process')} ended, none left" if host.ended else "nothing was running"
+    return ended + memory + ports
 
 
 class _Gate:
-    """Where hosts wait for each other: it opens when all have come, or can't."""
+    """A barrier between hosts: it opens when all have arrived or cannot arrive."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
         self._missing, self._lock, self.open = set(hosts), threading.Lock(), threading.Event()
 
-    def come(self, host: str) -> None:
-        """Nobody needs to wait for this one any more."""
+    def arrive(self, host: str) -> None:
+        """Record that nothing needs to wait for this host any more."""
         with self._lock:
             self._missing.discard(host)
             if not self._missing:
@@ -142,7 +149,7 @@ class _Gate:
 
 @dataclass
 class _Stopping:
-    """Stops hosts, each in a thread of its own."""
+    """Stops all hosts, each in its own thread."""
 
     fleet: Fleet
     deployment: str
@@ -152,22 +159,25 @@ class _Stopping:
 
     def __post_init__(self) -> None:
         self._gate = _Gate(self.fleet.hosts)
-        self._before = {name: _Counted() for name in self.fleet.hosts}
+        self._before = {name: _Totals() for name in self.fleet.hosts}
 
     def stop(self, host: Host) -> StopDone:
-        """What the program said last. A connection that breaks is made again; whatever became of a host's engines, the
-        rest is ended there, too. The program may be run again any time."""
+        """Run the program on a host and return its last message.
+
+        After a lost connection it is run again, which is safe at any time. Where the engines could not be ended, the
+        rest is still ended.
+        """
         try:
             try:
                 done = self._stop_on(host, waiting=True)
             except ConnectError:
                 done = self._stop_on(host, waiting=True)
         except (HostError, ValueError, *MALFORMED):
-            self._gate.come(host.name)
+            self._gate.arrive(host.name)
             self.fleet.wait_for(self._gate.open)
             done = self._stop_on(host, waiting=False)
         finally:
-            self._gate.come(host.name)
+            self._gate.arrive(host.name)
         before = self._before[host.name]
         return {
             **done,
@@ -187,15 +197,15 @@ class _Stopping:
             "ray_grace": RAY_GRACE_SECONDS,
             "wait": 2 * limit if waiting else None,
         }
-        counted: StopWaiting | None = None
+        engines_ended: StopWaiting | None = None
         try:
             with Program(
                 connection, STOP, args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False
             ) as program:
                 for message in program.messages():
                     if message["event"] == "waiting":
-                        counted = message
-                        self._gate.come(host.name)
+                        engines_ended = message
+                        self._gate.arrive(host.name)
                         self.fleet.wait_for(self._gate.open)
                         self.fleet.guard()
                         program.allow(limit)
@@ -204,19 +214,26 @@ class _Stopping:
                         return message
                     else:
                         self._tell(host.name, message)
-            raise RemoteError(host.name, "the program that stops ended without an answer")
-        except HostError:  # the next one does not count what has ended already
-            if counted is not None:
-                self._before[host.name].add(counted)
+            raise RemoteError(host.name, "the program that stops the deployment ended without a reply")
+        except HostError:  # the next program does not count what has ended already
+            if engines_ended is not None:
+                self._before[host.name].add(engines_ended)
             raise
 
     def _tell(self, host: str, message: StopFound | StopStage | StopKilled) -> None:
         if message["event"] == "stage":
             self.say(
-                Event("stop", "progress", host, f"{message['stage']}: SIGTERM to {message['signalled']} processes")
+                Event(
+                    "stop",
+                    "progress",
+                    host,
+                    f"{message['stage']}: SIGTERM to {counted(message['signalled'], 'process')}",
+                )
             )
         elif message["event"] == "killed":
-            self.say(Event("stop", "progress", host, f"SIGKILL to {message['count']} that did not end"))
+            self.say(
+                Event("stop", "progress", host, f"SIGKILL to {counted(message['count'], 'process')} that did not end")
+            )
 
 
 def _host_stop(name: str, done: StopDone | HostError) -> HostStop:
@@ -228,7 +245,8 @@ def _host_stop(name: str, done: StopDone | HostError) -> HostStop:
     return HostStop(
         host=name,
         state=state,
-        problem=unclosed and f"{ended} processes ended, none left, but its secrets or record stay: {unclosed}",
+        problem=unclosed
+        and f"{counted(ended, 'process')} ended, none left, but secrets or record could not be removed: {unclosed}",
         ended=ended,
         survivors=tuple(done["survivors"]),
         ports_left=tuple(done["ports_left"]),

@@ -1,4 +1,4 @@
-"""Watches every host of a run while engines start: ranks that die, a load that stands still, GPUs that Ray lacks."""
+"""Watch every host of a run while engines start: ranks that die, loads that stall, GPUs that Ray lacks."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import Program, call
 
 GRACE_SECONDS = 2.0
-"""How long an engine gets to say why, after a process of its own has died."""
+"""How long an engine gets to log the cause after one of its processes has died."""
 PATIENCE_SECONDS = 2.0
-"""How long Ray may take to hand out GPUs before it is asked what it waits for; it takes two more to answer."""
+"""How long Ray may take to assign GPUs before we ask what it waits for; it takes two more to answer."""
 ASK_AGAIN_SECONDS = 3.0
 ASK_SECONDS = 60.0
 KEPT_LINES = 400
-_ASKS = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
-_NEEDS = re.compile(r"'GPU': ([\d.]+)")
+_PLACEMENT_GROUP = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
+_GPUS_NEEDED = re.compile(r"'GPU': ([\d.]+)")
 
 
 class RankLostError(RemoteError):
-    """A process that an engine cannot do without has ended, on any host of the run."""
+    """A process that an engine needs has ended, on any host of the run."""
 
     exit_code = NotReadyError.exit_code
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A process of the run that has ended before it was ready."""
+    """A process of the run that ended before the run was ready."""
 
     host: str
     title: str
     pid: int
     oom: str = ""
-    """What the host's kernel has to do with it, as far as is known."""
+    """Evidence of an OOM kill on the host, if any."""
 
     def __str__(self) -> str:
         return f"{self.host} lost {self.title} (process {self.pid})"
 
 
-def look_at_kernel(host: str) -> str:
-    """Where to look for the end of a process that said nothing itself."""
-    return f"`journalctl -k` or `dmesg` on {host} says whether the kernel ended it (for want of memory, or a fault)"
+def kernel_log_remedy(host: str) -> str:
+    """Return the remedy for a process that ended without a message."""
+    return f"`journalctl -k` or `dmesg` on {host} shows whether the kernel killed it (out of memory, or a fault)"
 
 
 def _because(loss: Loss) -> str:
     return f"; {loss.oom}" if loss.oom else ""
 
 
-class _Over(threading.Event):
-    """Set when there is nothing to wait for any more, for one reason or the other."""
+class _EndOfWatch(threading.Event):
+    """An event that is set, too, when the fleet is cancelled."""
 
     def __init__(self, cancelled: threading.Event) -> None:
         super().__init__()
@@ -73,17 +73,17 @@ class _Over(threading.Event):
         return super().is_set() or self._cancelled.is_set()
 
 
-class Vigil:
-    """What all watches of a run share. `tasks` go on until `end`, and raise RankLostError; what they see is said.
+class StartupWatchdog:
+    """Watches all hosts of a run until `stop`. `tasks` raise RankLostError, and report what they see.
 
-    A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with programs of the user's
-    own, which may end what they like, only the first two are. A host that cannot be watched is said, and no failure.
+    A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with the user's own programs,
+    which may end any process, only the first two are. A host that cannot be watched is noted, and is no failure.
     """
 
     def __init__(self, plan: Plan, fleet: Fleet, stall: float, say: Sink) -> None:
         self._plan, self._fleet, self._say = plan, fleet, say
-        self._over = _Over(fleet.cancelled)
-        self._asked = threading.Event()
+        self._over = _EndOfWatch(fleet.cancelled)
+        self._placement_asked = threading.Event()
         self._lock = threading.Lock()
         self._programs: list[Program[WatchRanksReply, NoOrder]] = []
         self._stalls = Stalls(plan.instances, stall, say)
@@ -93,40 +93,40 @@ class Vigil:
 
     @property
     def tasks(self) -> dict[str, Callable[[], None]]:
-        """What to do beside waiting for the instances, by a name that no instance has."""
-        hosts = sorted({host for each in self._plan.instances for host in each.hosts} | {*self._ray_hosts})
+        """Return the watch tasks, by names that no instance has."""
+        hosts = sorted({host for instance in self._plan.instances for host in instance.hosts} | {*self._ray_hosts})
         tasks: dict[str, Callable[[], None]] = {f"ranks of {host}": partial(self._watch, host) for host in hosts}
-        if any(isinstance(each, InstancePlan) and each.executor == "ray" for each in self._plan.instances):
+        if any(isinstance(instance, InstancePlan) and instance.executor == "ray" for instance in self._plan.instances):
             tasks["placement"] = self._watch_placement
         return tasks
 
-    def heard(self, name: str, lines: Iterable[str]) -> None:
-        """Lines of the log of the instance of that name: it gets on."""
-        self._stalls.heard(name)
+    def add_output(self, name: str, lines: Iterable[str]) -> None:
+        """Record log output of an instance; resets its stall timer."""
+        self._stalls.note_output(name)
         with self._lock:
             for line in lines:
                 self._kept.append(line)
-                if _ASKS.search(line):
-                    self._needs = max(self._needs, sum(map(float, _NEEDS.findall(line))))
-                    self._asked.set()
+                if _PLACEMENT_GROUP.search(line):
+                    self._needs = max(self._needs, sum(map(float, _GPUS_NEEDED.findall(line))))
+                    self._placement_asked.set()
 
-    def ready(self, name: str) -> None:
-        """An instance is ready."""
-        self._stalls.ready(name)
+    def mark_ready(self, name: str) -> None:
+        """Record that an instance is ready: it may be silent from now on."""
+        self._stalls.mark_ready(name)
 
-    def end(self) -> None:
-        """All instances are ready."""
+    def stop(self) -> None:
+        """End all watch tasks: every instance is ready."""
         self._over.set()
         with self._lock:
             programs = list(self._programs)
         for program in programs:
             program.end_input()
 
-    def blames(self, lines: Iterable[str]) -> str:
-        """The process whose end is why an engine ended, in words; "" where its log tells a cause of its own."""
-        found = diagnose([("", "", lines)])
-        known = found is not None and found.level not in ("consequence", "echo")
-        return "" if known or not self.losses else f", after {self.losses[0]}"
+    def lost_process(self, lines: Iterable[str]) -> str:
+        """Return text about the lost process that explains an engine's end; "" where its log shows another cause."""
+        diagnosis = diagnose([("", "", lines)])
+        has_own_cause = diagnosis is not None and diagnosis.level not in ("consequence", "echo")
+        return "" if has_own_cause or not self.losses else f", after {self.losses[0]}"
 
     @property
     def _ray_hosts(self) -> tuple[str, ...]:
@@ -155,20 +155,20 @@ class Vigil:
 
     def _read(self, host: str, message: WatchRanksReply) -> None:
         if "still" in message:
-            self._stalls.seen(host, message["still"])
-        for each in message.get("gone", ()):
-            loss = Loss(host, each["title"], each["pid"], message.get("oom", ""))
+            self._stalls.note_activity(host, message["still"])
+        for process in message.get("gone", ()):
+            loss = Loss(host, process["title"], process["pid"], message.get("oom", ""))
             self.losses.append(loss)
             self._say(Event(SERVE, "note", host, f"{loss.title} (process {loss.pid}) is gone{_because(loss)}"))
-            if self._needed(each["part"]):
+            if self._needed(process["part"]):
                 self._fail(loss)
 
     def _needed(self, part: str | None) -> bool:
-        programs = any(is_program(each) for each in self._plan.instances)
+        programs = any(is_program(instance) for instance in self._plan.instances)
         return part in ("raylet", "gcs_server") or not programs
 
     def _fail(self, loss: Loss) -> None:
-        """After a moment in which the engine's own log may tell more, or its watch may end the wait itself."""
+        """Raise RankLostError, unless within GRACE_SECONDS the watch of the engine ends with a better message."""
         grace = Deadline(GRACE_SECONDS)
         while not grace.expired:
             if self._over.wait(min(0.1, grace.remaining)) or self._fleet.cancelled.is_set():
@@ -176,17 +176,17 @@ class Vigil:
         with self._lock:
             lines = error_lines(self._kept)
         problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready{_because(loss)}"
-        remedy = look_at_kernel(loss.host) if loss.oom or not lines else ""
+        remedy = kernel_log_remedy(loss.host) if loss.oom or not lines else ""
         error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines), remedy)
         self._say(Event(SERVE, "failed", loss.host, error.problem))
         raise error
 
     def _watch_placement(self) -> None:
-        """Once an engine has asked Ray for GPUs: say what Ray has, for as long as it cannot give them."""
-        said = ""
+        """Report what GPUs Ray has while it cannot assign those that an engine has asked for."""
+        shown = ""
         wait = PATIENCE_SECONDS
         while not self._over.is_set():
-            if not self._asked.wait(0.25) or self._pause(wait):
+            if not self._placement_asked.wait(0.25) or self._pause(wait):
                 continue
             try:
                 args: Target = {"deployment": self._plan.deployment, "host": self._plan.head}
@@ -195,11 +195,11 @@ class Vigil:
             except (HostError, InterruptedByUser):
                 return
             text = self._placement(answer)
-            if text != said and (text or said):
-                self._say(Event(SERVE, "note", self._plan.head, text or "Ray has given the GPUs"))
+            if text != shown and (text or shown):
+                self._say(Event(SERVE, "note", self._plan.head, text or "Ray has assigned the GPUs"))
             if not text:
                 return
-            said, wait = text, ASK_AGAIN_SECONDS
+            shown, wait = text, ASK_AGAIN_SECONDS
 
     def _placement(self, answer: RayNodesReply) -> str:
         needed = answer.get("pending") or (0.0 if "pending" in answer else self._needs)
@@ -214,7 +214,7 @@ class Vigil:
         )
 
     def _pause(self, seconds: float) -> bool:
-        """Wait; whether it is over meanwhile."""
+        """Wait; return whether the watch has ended meanwhile."""
         pause = Deadline(seconds)
         while not pause.expired:
             if self._over.wait(min(0.1, pause.remaining)) or self._over.is_set():

@@ -35,7 +35,7 @@ def test_a_rank_that_dies_on_another_host_is_named_within_seconds_and_ends_the_r
     served = hanging(serve, "forks")
     running = operator.start("run", "-c", served.config)
     for host in lab.hosts:
-        running.wait_for(f"nothing moves on {host.name}")  # so both hosts are being watched
+        running.wait_for(f"no progress on {host.name}")  # so both hosts are being watched
     other = lab.hosts[1]
     rank = given(other, served.ports[2])["children"][0]
     killed = time.time()
@@ -53,13 +53,13 @@ def test_a_load_that_stands_still_is_said_and_the_wait_goes_on(lab: Lab, operato
     running = operator.start("run", "-c", served.config)
     assert eventually(lambda: all(is_started(*each) for each in zip(places(lab), served.ports, strict=True)))
     started = time.time()
-    running.wait_for("no log line, no byte read, no CPU time used for")
+    running.wait_for("no log line, no data read, no CPU time used for")
     assert time.time() - started < 1 + 5
     host = places(lab)[0]
-    running.wait_for("model0/0: nothing moves")
+    running.wait_for("model0/0: no progress")
     log = f"/root/.flagscale-deploy/{served.name}/{host.name}/logs/vllm_serve_model0_0.log"
     host.run(f"echo 'INFO 11-22 10:00:00 [x.py:1] a line' >> {log}")
-    running.wait_for("model0/0: it moves again")
+    running.wait_for("model0/0: it makes progress again")
     running.send(2)
     running.end(exits=130)
 
@@ -104,7 +104,7 @@ def test_what_an_engine_has_to_do_is_shown_and_a_full_cache_is_said(operator: Op
     figures = {"vllm:num_requests_running": 2, "vllm:num_requests_waiting": 5, "vllm:kv_cache_usage_perc": 0.25,
                "vllm:generation_tokens_total": 1200}  # fmt: skip
     for used, said in ((0.25, "2 running, 5 waiting, KV cache 25%, 1200 tokens generated"),
-                       (0.996, "its KV cache is full (100%), and 5 requests wait")):  # fmt: skip
+                       (0.996, "its KV cache is full (100%), 5 requests waiting")):  # fmt: skip
         metrics = json.dumps({**figures, "vllm:kv_cache_usage_perc": used})
         served = serve(envs={"STAND_IN_METRICS": metrics})
         operator("run", "-c", served.config)

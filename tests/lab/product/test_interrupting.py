@@ -33,7 +33,7 @@ def test_an_interrupted_run_takes_down_what_it_started_and_says_so(
     running.send(number)
     ended = running.end(exits=130)
     assert "interrupted" in ended.err
-    assert re.search(r"node1: 1 processes ended, none left", ended.err)
+    assert re.search(r"node1: 1 process ended, none left", ended.err)
     assert known
     assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
 
@@ -44,7 +44,7 @@ def test_a_run_that_is_interrupted_again_while_it_takes_down_still_takes_down(
     served = serve(stand_in="hangs,stubborn", deploy={"ray": "off", "timeouts": {"stop": 1}})
     running = loading(lab, operator, served)
     running.send(signal.SIGINT)
-    running.wait_for("SIGTERM to 1 processes")
+    running.wait_for("SIGTERM to 1 process")
     running.send(signal.SIGINT)
     running.end(exits=130)
     assert eventually(lambda: lab.processes(served.name) == [])

@@ -122,7 +122,7 @@ def test_a_supervisor_that_is_killed_leaves_its_engine_serving_and_that_is_said(
     (instance,) = operator("status", "--name", served.name, "--json").json["instances"]
     assert (instance["state"], instance["problem"]) == (
         "ready",
-        "its supervisor is gone: it will not be started again",
+        "its supervisor is gone: it will not be restarted after a crash",
     )
     operator("stop", "--name", served.name)
     assert left(lab, served.name) == []

@@ -33,7 +33,7 @@ def test_a_deployment_answers_and_goes_without_a_trace(lab: Lab, operator: Opera
 
     known = lab.processes(served.name)
     stopped = operator("stop", "--name", served.name)
-    assert "node1: 1 processes ended, none left" in stopped.out
+    assert "node1: 1 process ended, none left" in stopped.out
     assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
     assert (home / "logs").is_dir()
     cleaned = operator("cleanup", "--name", served.name)
@@ -84,7 +84,7 @@ def test_of_two_runs_at_once_one_is_told_who_holds_the_lock(lab: Lab, operator: 
     assert eventually(lambda: is_started(lab.hosts[0], served.port)), first.said
     second = operator("run", "-c", served.config, "--lock-timeout", "0", exits=6)
     assert f"node1: {served.name} is locked: " in second.err
-    assert " is doing run since " in second.err
+    assert " has been running `run` since " in second.err
     first.send(signal.SIGINT)
     first.end(exits=130)
     assert processes_and_ports(lab, served.name) == []

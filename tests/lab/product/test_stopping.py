@@ -41,7 +41,7 @@ def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(lab: Lab, oper
     operator("run", "-c", served.config)
     known = lab.processes(served.name)
     stopped = operator("stop", "-c", served.config)
-    assert "SIGKILL to 1 that did not end" in stopped.err
+    assert "SIGKILL to 1 process that did not end" in stopped.err
     assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
 
 

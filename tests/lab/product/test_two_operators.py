@@ -27,16 +27,18 @@ def test_a_living_holder_is_named_and_left_alone_and_stops_where_it_is_when_it_i
 
     for command in ("stop", "cleanup", "run"):
         refused = operator(command, "-c", served.config, "--lock-timeout", "0", exits=6)
-        assert re.search(r"node1: \S+ is locked: \S+@\S+ \(from [\d.:a-f]+\) is doing run since \d{4}-", refused.err)
+        assert re.search(
+            r"node1: \S+ is locked: \S+@\S+ \(from [\d.:a-f]+\) has been running `run` since \d{4}-", refused.err
+        )
         assert "unlock" in refused.err
     refused = operator("unlock", "--name", served.name, exits=6)
-    assert re.search(r"it lives \(pid \d+\), last heard \d s ago", refused.err)
+    assert re.search(r"it still runs \(pid \d+\), last sign of life \d s ago", refused.err)
     assert is_started(lab.hosts[0], served.port)
 
     forced = operator("unlock", "--name", served.name, "--force")
-    assert re.search(rf"the lock of {served.name} is free; ended: \S+@\S+ .* is doing run", forced.out)
+    assert re.search(rf"the lock of {served.name} is free; ended: \S+@\S+ .* has been running `run`", forced.out)
     ended = running.end(exits=6, within=20)
-    assert re.search(rf"node1: the lock of {served.name} was lost: \S+@\S+ ended it with unlock", ended.err)
+    assert re.search(rf"node1: the lock of {served.name} was lost: \S+@\S+ released it with unlock", ended.err)
     assert "left as it is" in ended.err
     assert lab.processes(served.name), "it took down what it was no longer to touch"
 

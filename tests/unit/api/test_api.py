@@ -403,14 +403,14 @@ def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> N
     given_back = [call.host for call in world.calls if call.module == "reserve" and call.args.get("release")]
     assert sorted(given_back) == ["gpu01", "gpu02"]
     (note,) = heard.texts("plan", "note")
-    assert note == "GPU 0 has been taken meanwhile by deployment llama (run r9 of eve@desk); planning again"
+    assert note == "GPU 0 was taken meanwhile by deployment llama (run r9 of eve@desk); planning again"
 
 
 def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(world: World) -> None:
     world.reserve = lambda _host, _args: [{"taken": [{"what": "port 4567", "by": "deployment llama"}]}]
     error = refused_run(world)
     assert isinstance(error, CheckError)
-    assert "gpu01: port 4567 has been taken meanwhile by deployment llama" in str(error)
+    assert "gpu01: port 4567 was taken meanwhile by deployment llama" in str(error)
     assert "launch" not in world.modules
     assert sum(call.module == "reserve" and not call.args.get("release") for call in world.calls) == 6
 
@@ -449,7 +449,7 @@ def test_a_run_that_loses_its_lock_leaves_everything_as_it_is(world: World) -> N
     error = refused_run(world)
     assert error.exit_code == 6
     assert isinstance(error, RunFailedError)
-    assert "eve@desk ended it with unlock" in str(error)
+    assert "eve@desk released it with unlock" in str(error)
     assert error.failure.stopped is None
     assert {"stop", "archive"}.isdisjoint(world.modules)
 

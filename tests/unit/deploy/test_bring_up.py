@@ -101,9 +101,9 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     assert (bench.folder.logs / "gpu02" / "logs" / "vllm_serve_qwen_0.log").is_file()
     assert failure.stopped is not None
     assert {host.state for host in failure.stopped.hosts} == {"stopped"}
-    said: Any = failure_json(failure)
-    assert said.pop("cause")["line"] == "torch.OutOfMemoryError: CUDA out of memory."
-    assert said == {
+    report: Any = failure_json(failure)
+    assert report.pop("cause")["line"] == "torch.OutOfMemoryError: CUDA out of memory."
+    assert report == {
         "error": str(failure.error), "exit_code": 5, "logs": {"gpu01": 1, "gpu02": 1}, "unread": {},
         "stopped": {"gpu01": "stopped", "gpu02": "stopped"},
     }  # fmt: skip

@@ -35,14 +35,14 @@ SMALL, LARGE = ["serve", "/models/small"], ["serve", "/models/large", "--max-mod
 def say(_host: Host, _module: str, args: dict[str, Any]) -> Iterator[Said]:
     """What a parser answers that knows one flag less than is used."""
     unknown = [["max-model-lenn"] if "--max-model-lenn=5" in line else [] for line in args["lines"]]
-    yield {"known": KNOWN, "parsed": [{"error": "", "unknown": each} for each in unknown]}
+    yield {"known": KNOWN, "parsed": [{"error": "", "unknown": flags} for flags in unknown]}
 
 
 def ask(
-    fleet: FakeFleet, cache: Path | None = None, facts: Mapping[str, Facts] = FACTS, asked: ServeSpec = SPEC
+    fleet: FakeFleet, cache: Path | None = None, facts: Mapping[str, Facts] = FACTS, serve: ServeSpec = SPEC
 ) -> dict[str, Parsed]:
     hosts = inventory(*(host(name, venv=f"/venv/{name}") for name in NAMES))
-    return parse_engine_arguments(fleet, asked, planned(hosts, asked, seen(*NAMES)), facts, cache)
+    return parse_engine_arguments(fleet, serve, planned(hosts, serve, seen(*NAMES)), facts, cache)
 
 
 def fleet(handler: Any = say) -> FakeFleet:
@@ -62,9 +62,9 @@ def test_each_driver_host_is_asked_once_about_each_different_line() -> None:
     }
     lines = {call.host: call.args["lines"] for call in hosts.sent("parse_flags")}
     assert len(lines) == len(hosts.calls)
-    asked = [line for found in lines.values() for line in found]
-    assert sorted(map(tuple, asked)) in ([tuple(LARGE), tuple(SMALL)], [tuple(LARGE), tuple(SMALL), tuple(SMALL)])
-    assert all(len(set(map(tuple, found))) == len(found) for found in lines.values())
+    parsed = [line for of_host in lines.values() for line in of_host]
+    assert sorted(map(tuple, parsed)) in ([tuple(LARGE), tuple(SMALL)], [tuple(LARGE), tuple(SMALL), tuple(SMALL)])
+    assert all(len(set(map(tuple, of_host))) == len(of_host) for of_host in lines.values())
 
 
 def test_it_is_asked_in_the_environment_that_scripts_will_have() -> None:
@@ -78,10 +78,10 @@ def test_it_is_asked_in_the_environment_that_scripts_will_have() -> None:
 
 
 def test_hosts_that_other_checks_complain_of_are_not_asked() -> None:
-    for known in ({}, {"vllm": None}, {"environment_error": "exit status 1"}):
-        some: dict[str, Facts] = {name: replace(facts, **known) for name, facts in FACTS.items()}
+    for changed in ({}, {"vllm": None}, {"environment_error": "exit status 1"}):
+        some: dict[str, Facts] = {name: replace(facts, **changed) for name, facts in FACTS.items()}
         hosts = fleet()
-        assert ask(hosts, facts=some if known else {}) == {}
+        assert ask(hosts, facts=some if changed else {}) == {}
         assert hosts.calls == []
 
 
@@ -92,18 +92,18 @@ def test_a_host_that_cannot_say_is_a_result_of_its_own(tmp_path: Path) -> None:
         else:
             yield UnreachableError(on.name, "the SSH connection was lost")
 
-    told = {each.broken for each in ask(fleet(handler), tmp_path / "cache").values()}
-    assert told <= {"ImportError: libcudart.so.12", "the SSH connection was lost"}
-    assert "ImportError: libcudart.so.12" in told
+    problems = {parsed.broken for parsed in ask(fleet(handler), tmp_path / "cache").values()}
+    assert problems <= {"ImportError: libcudart.so.12", "the SSH connection was lost"}
+    assert "ImportError: libcudart.so.12" in problems
     assert not (tmp_path / "cache").exists()
 
 
 def test_only_good_lines_are_remembered_and_nothing_of_what_they_say(tmp_path: Path) -> None:
     cache = tmp_path / "of/ours"
     first = fleet()
-    found = ask(first, cache)
+    parsed = ask(first, cache)
     again = fleet()
-    assert ask(again, cache) == found | {"small/0": Parsed(), "small/1": Parsed()}
+    assert ask(again, cache) == parsed | {"small/0": Parsed(), "small/1": Parsed()}
     assert [call.args["lines"] for call in again.calls] == [[LARGE]]
     (kept,) = files(cache)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -112,54 +112,54 @@ def test_only_good_lines_are_remembered_and_nothing_of_what_they_say(tmp_path: P
 
 
 def test_another_parser_another_flag_or_another_plugin_is_asked_again(tmp_path: Path) -> None:
-    one = spec(model("small", port=4567))
-    ask(fleet(), tmp_path, asked=one)
+    serve = spec(model("small", port=4567))
+    ask(fleet(), tmp_path, serve=serve)
     same = fleet()
-    ask(same, tmp_path, asked=spec(model("small", port=9000)))
+    ask(same, tmp_path, serve=spec(model("small", port=9000)))
     assert same.calls == []
-    for facts, asked in (
-        (seen(*NAMES, parser="0.33.0 abcd"), one),
+    for facts, changed in (
+        (seen(*NAMES, parser="0.33.0 abcd"), serve),
         (FACTS, spec(model("small", port=4567, engine_args={"seed": 1}))),
-        (FACTS, replace(one, env={"VLLM_PLUGINS": "other"})),
+        (FACTS, replace(serve, env={"VLLM_PLUGINS": "other"})),
     ):
         other = fleet()
-        ask(other, tmp_path, facts=facts, asked=asked)
+        ask(other, tmp_path, facts=facts, serve=changed)
         assert len(other.calls) == 1
 
 
 def test_without_a_name_for_the_parser_or_with_files_of_the_host_nothing_is_remembered(tmp_path: Path) -> None:
     ask(fleet(), tmp_path, facts=seen(*NAMES))
-    ask(fleet(), tmp_path, asked=spec(model("small", port=4567, engine_args={"chat-template": "/etc/chat.jinja"})))
-    ask(fleet(), tmp_path, asked=spec(model("small", port=4567, engine_args={"config": "/etc/engine.yaml"})))
+    ask(fleet(), tmp_path, serve=spec(model("small", port=4567, engine_args={"chat-template": "/etc/chat.jinja"})))
+    ask(fleet(), tmp_path, serve=spec(model("small", port=4567, engine_args={"config": "/etc/engine.yaml"})))
     assert files(tmp_path) == []
 
 
 def test_what_is_old_is_asked_again_and_dropped(tmp_path: Path) -> None:
-    one = spec(model("small", port=4567))
-    ask(fleet(), tmp_path, asked=one)
+    serve = spec(model("small", port=4567))
+    ask(fleet(), tmp_path, serve=serve)
     month = time.time() - 31 * 86400
     stray = tmp_path / "stray.json"
     stray.write_text("{}")
     for path in files(tmp_path):
         os.utime(path, (month, month))
     again = fleet()
-    ask(again, tmp_path, asked=one)
+    ask(again, tmp_path, serve=serve)
     assert len(again.calls) == 1
     assert not stray.exists()
     assert len(files(tmp_path)) == 1
 
 
 def test_a_cache_that_is_broken_or_cannot_be_written_is_as_good_as_none(tmp_path: Path) -> None:
-    one = spec(model("small", port=4567))
-    ask(fleet(), tmp_path / "cache", asked=one)
+    serve = spec(model("small", port=4567))
+    ask(fleet(), tmp_path / "cache", serve=serve)
     (kept,) = files(tmp_path / "cache")
     for text in ("", "[1]", json.dumps({"good": "other"}), "\0"):
         kept.write_text(text)
         again = fleet()
-        assert ask(again, tmp_path / "cache", asked=one) == {"small/0": Parsed(known=KNOWN)}
+        assert ask(again, tmp_path / "cache", serve=serve) == {"small/0": Parsed(known=KNOWN)}
         assert len(again.calls) == 1
     (tmp_path / "file").write_text("")
-    assert ask(fleet(), tmp_path / "file/cache", asked=one) == {"small/0": Parsed(known=KNOWN)}
+    assert ask(fleet(), tmp_path / "file/cache", serve=serve) == {"small/0": Parsed(known=KNOWN)}
 
 
 def test_the_cache_is_where_the_user_wants_caches(monkeypatch: Any) -> None:
@@ -173,6 +173,6 @@ def test_a_program_that_fails_on_the_host_is_told() -> None:
     def handler(on: Host, _module: str, _args: dict[str, Any]) -> Iterator[Said]:
         yield RemoteError(on.name, "parse_flags: exit status 1")
 
-    assert ask(fleet(handler), asked=spec(model("small", port=4567))) == {
+    assert ask(fleet(handler), serve=spec(model("small", port=4567))) == {
         "small/0": Parsed(broken="parse_flags: exit status 1")
     }

@@ -36,7 +36,7 @@ def test_steps_run_in_the_order_of_their_stages() -> None:
     assert sorted(order[:3]) == ["ray_head.sh", "ray_nodes.sh", "ray_worker.sh"]
     assert order.index("ray_head.sh") < order.index("ray_nodes.sh")
     assert order[3:] == ["vllm_serve_qwen_0.sh"]
-    assert [(each.step.script, each.pid, each.start_ticks, each.log) for each in started] == [
+    assert [(script.step.script, script.pid, script.start_ticks, script.log) for script in started] == [
         ("vllm_serve_qwen_0.sh", 100, 7, "/state/logs/vllm_serve_qwen_0.sh.log")
     ]
 
@@ -157,7 +157,7 @@ def test_an_engine_that_ends_at_once_has_failed_whatever_its_status(code: int) -
 def test_a_launch_that_says_nothing_is_an_error_and_no_crash() -> None:
     error = failed(answering(launch=lambda _host, _args: [b"Last login: today\n"]))
     assert set(error.errors) <= set(HOSTS)
-    assert "without an answer" in str(error)
+    assert "without a reply" in str(error)
 
 
 def test_progress_is_told_by_stage_and_host() -> None:
@@ -173,9 +173,8 @@ def test_progress_is_told_by_stage_and_host() -> None:
 def test_two_engines_on_one_host_start_one_after_another() -> None:
     made = planned(inventory(host("gpu01")), spec(model("a", port=1), model("b", port=2)))
     fleet = FakeFleet(answering(), ["gpu01"])
-    assert [each.step.script for each in execute(made, fleet, RECORDS, {name: {} for name in made.hosts}, Heard())] == [
-        "vllm_serve_a_0.sh", "vllm_serve_b_0.sh",
-    ]  # fmt: skip
+    scripts = execute(made, fleet, RECORDS, {name: {} for name in made.hosts}, Heard())
+    assert [script.step.script for script in scripts] == ["vllm_serve_a_0.sh", "vllm_serve_b_0.sh"]
 
 
 def test_files_of_tls_travel_as_secrets_do() -> None:

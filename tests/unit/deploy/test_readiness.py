@@ -38,8 +38,8 @@ DEAD = [
 
 def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str, float]:
     fleet = FakeFleet(answering(watch=watch), HOSTS)
-    found = wait_ready(plan, fleet, started(plan), LIMITS, heard or Heard())
-    return {name: each.seconds for name, each in found.items()}
+    ready = wait_ready(plan, fleet, started(plan), LIMITS, heard or Heard())
+    return {name: instance.seconds for name, instance in ready.items()}
 
 
 def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
@@ -127,12 +127,12 @@ def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
     assert "is not ready after 60 s (/health is 200, but a one-token completion fails: HTTP 500)" in error.problem
 
 
-KERNEL = "→ `journalctl -k` or `dmesg` on gpu01 says whether the kernel ended it"
+KERNEL = "→ `journalctl -k` or `dmesg` on gpu01 shows whether the kernel killed it"
 OOM = "the kernel has ended a process of this host for want of memory since the run began"
 
 
 @pytest.mark.parametrize(
-    ("line", "oom", "told", "points"),
+    ("line", "oom", "text", "points"),
     [
         ("INFO loading", "", "and left no error in its log: most likely it was killed", True),
         ("INFO loading", OOM, f"s after its start; {OOM}", True),
@@ -141,10 +141,10 @@ OOM = "the kernel has ended a process of this host for want of memory since the 
     ids=["kill -9", "out of memory", "an error of its own"],
 )
 def test_an_end_without_a_word_says_what_it_may_be_and_where_to_look(
-    line: str, oom: str, told: str, points: bool
+    line: str, oom: str, text: str, points: bool
 ) -> None:
     error = fails(lambda *_: [{"lines": [line]}, {"dead": True, "oom": oom}])
-    assert told in str(error)
+    assert text in str(error)
     assert (KERNEL in str(error)) == points
     assert ("most likely" in str(error)) == (points and not oom)
 
@@ -154,8 +154,8 @@ def test_a_time_that_runs_out_names_the_setting_and_what_came_last() -> None:
     late = {"timed_out": True, "why": "refused"}
     error = fails(lambda *_: [loading, late])
     assert "is not ready after" in str(error)
-    assert "→ the last step of its log was: loading weights; raise deploy.timeouts.ready" in str(error)
-    assert "its log tells of no step of its start; raise deploy.timeouts.ready" in str(fails(lambda *_: [late]))
+    assert "→ the last step in its log was: loading weights; raise deploy.timeouts.ready" in str(error)
+    assert "its log shows no step of its start; raise deploy.timeouts.ready" in str(fails(lambda *_: [late]))
 
 
 def test_a_watch_that_ends_without_a_word_is_a_failure() -> None:
@@ -214,15 +214,15 @@ def test_when_two_die_both_are_named() -> None:
         yield {"lines": [f"ValueError: {args['host']} is bad"]}
         yield {"dead": True}
 
-    said = str(fails(watch, TWO))
-    assert "a/0 ended" in said
-    assert "b/0 ended" in said
+    error = str(fails(watch, TWO))
+    assert "a/0 ended" in error
+    assert "b/0 ended" in error
 
 
 def program(folder: Path, port: int | None) -> Plan:
     (folder / "app.py").write_text("")
-    asked = ServeSpec("app", (), entrypoint="app.py", source=str(folder / "app.yaml"), program_port=port)
-    return make_plan(inventory(*HOSTS), asked, seen(*HOSTS), "run", TEMPLATES, load_program(asked))
+    serve = ServeSpec("app", (), entrypoint="app.py", source=str(folder / "app.yaml"), program_port=port)
+    return make_plan(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve))
 
 
 def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:

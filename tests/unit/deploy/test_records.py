@@ -60,7 +60,7 @@ def test_the_lock_is_held_for_the_length_of_the_block() -> None:
     assert call.args["holder"]["what"] == "run"
 
 
-def test_a_lock_that_another_holds_names_him() -> None:
+def test_a_lock_that_another_holds_names_its_holder() -> None:
     holder = {"who": "bob@ops", "what": "run", "since": "2026-11-01 12:00:00"}
     fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": False, "holder": holder}]))
     with pytest.raises(LockedError) as raised:
@@ -68,7 +68,7 @@ def test_a_lock_that_another_holds_names_him() -> None:
             pytest.fail("it is not ours")
     assert raised.value.exit_code == 6
     assert str(raised.value) == (
-        "gpu01: qwen is locked: bob@ops is doing run since 2026-11-01 12:00:00\n"
+        "gpu01: qwen is locked: bob@ops has been running `run` since 2026-11-01 12:00:00\n"
         "    → wait for it (--lock-timeout), or end that command; "
         "if it is gone: flagscale-deploy unlock, with the same hosts and --name qwen"
     )
@@ -76,14 +76,14 @@ def test_a_lock_that_another_holds_names_him() -> None:
 
 def test_a_lock_whose_holder_has_not_written_yet() -> None:
     fleet = FakeFleet(answering(lock=lambda _host, _args: [{"locked": False, "holder": {}}]))
-    with pytest.raises(LockedError, match="somebody is doing something since just now"):
+    with pytest.raises(LockedError, match="somebody has been running a command since a moment ago"):
         with lock(fleet, "gpu01", "qwen", "stop"):
             pytest.fail("it is not ours")
 
 
 def test_a_lock_that_nobody_answers_is_an_error() -> None:
     fleet = FakeFleet(answering(lock=lambda _host, _args: []))
-    with pytest.raises(RemoteError, match="without an answer"):
+    with pytest.raises(RemoteError, match="without a reply"):
         with lock(fleet, "gpu01", "qwen", "stop"):
             pytest.fail("it is not ours")
 
@@ -99,8 +99,8 @@ def test_an_error_in_the_block_lets_go_of_the_lock_and_passes() -> None:
 def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     hosts = [host("gpu01", venv="/v", env={"B": "host"}, before_start="b"), host("gpu02")]
     fleet = FakeFleet(answering(probe=lambda _host, _args: [{"user": "u", "gpus": [], "from_the_future": 1}]), hosts)
-    found = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
-    assert [each.facts and each.facts.user for each in found.values()] == ["u", "u"]
+    observations = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
+    assert [observation.facts and observation.facts.user for observation in observations.values()] == ["u", "u"]
     args = {call.host: call.args for call in fleet.calls}
     environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
     assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"], "tls_files": []}
@@ -108,8 +108,8 @@ def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
 
 
 def test_a_probe_is_asked_for_models_that_are_paths_and_no_names() -> None:
-    given = ["/models/a", "Qwen/Qwen3-8B", "~/b", "./c", "../d.gguf", "/models/a", "gpt2"]
-    models = [model(f"m{number}", model=each) for number, each in enumerate(given)]
+    names = ["/models/a", "Qwen/Qwen3-8B", "~/b", "./c", "../d.gguf", "/models/a", "gpt2"]
+    models = [model(f"m{number}", model=name) for number, name in enumerate(names)]
     fleet = FakeFleet(answering(probe=lambda _host, _args: [{"user": "u"}]))
     observe(fleet, spec(*models))
     assert fleet.calls[0].args["models"] == ["/models/a", "~/b", "./c", "../d.gguf"]
@@ -163,7 +163,7 @@ def test_a_command_that_is_displaced_does_nothing_more() -> None:
 
     fleet = FakeFleet(answering(lock=held_until_displaced, watch=watching), HOSTS)
     with lock(fleet, "gpu01", "qwen", "run"):
-        with pytest.raises(LockLostError, match=r"gpu01: the lock of qwen was lost: eve@desk ended it") as raised:
+        with pytest.raises(LockLostError, match=r"gpu01: the lock of qwen was lost: eve@desk released it") as raised:
             fleet.call(untyped("watch"), lambda _host: {}, timeout=30)
         assert raised.value.exit_code == 6
         with pytest.raises(LockLostError):
@@ -206,22 +206,22 @@ def test_a_lock_that_cannot_be_had_says_why() -> None:
 
 
 HOLDER = {"who": "bob@ops", "from": "10.0.0.9", "what": "run", "since": "2026-11-24 22:00:00 +0000"}
-SAID = "qwen is locked: bob@ops (from 10.0.0.9) is doing run since 2026-11-24 22:00:00 +0000"
+SAID = "qwen is locked: bob@ops (from 10.0.0.9) has been running `run` since 2026-11-24 22:00:00 +0000"
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "text"),
     [
-        ({"state": "held", "pid": 7, "silent": 2.4}, f"{SAID}; it lives (pid 7), last heard 2 s ago"),
+        ({"state": "held", "pid": 7, "silent": 2.4}, f"{SAID}; it still runs (pid 7), last sign of life 2 s ago"),
         ({"state": "survives", "pid": 7, "silent": None}, f"{SAID}; pid 7 did not end"),
-        ({"state": "elsewhere", "pid": None, "filesystem": "nfs4"}, "shares this home directory, on nfs4"),
+        ({"state": "elsewhere", "pid": None, "filesystem": "nfs4"}, "another machine with this home directory (nfs4)"),
     ],
 )
-def test_a_lock_that_stays_names_its_holder(answer: dict[str, Any], said: str) -> None:
+def test_a_lock_that_stays_names_its_holder(answer: dict[str, Any], text: str) -> None:
     fleet = FakeFleet(answering(unlock=lambda _host, _args: [{"holder": HOLDER, **answer}]))
     with pytest.raises(LockedError) as raised:
         unlock(fleet, "gpu01", "qwen", force=False)
-    assert said in str(raised.value)
+    assert text in str(raised.value)
     assert raised.value.exit_code == 6
 
 

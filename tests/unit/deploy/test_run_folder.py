@@ -22,7 +22,7 @@ def test_what_a_full_disk_does_not_take_is_told_with_its_place(tmp_path: Path) -
 def test_run_ids_are_unique_and_their_names_sort_by_time() -> None:
     made = [new_run_id() for _ in range(50)]
     assert len(set(made)) == 50
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", each) for each in made)
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", run_id) for run_id in made)
 
 
 def test_a_run_has_a_folder_of_its_own_that_nobody_else_reads(tmp_path: Path) -> None:

@@ -51,17 +51,17 @@ NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instance
 LOST = UnreachableError("gpu02", "no answer")
 
 
-def status(one: Any, two: Any) -> Status:
-    return summarize("qwen", {"gpu01": one, "gpu02": two}, NOW)
+def status(first: Any, second: Any) -> Status:
+    return summarize("qwen", {"gpu01": first, "gpu02": second}, NOW)
 
 
 def test_ready_is_what_answers_with_every_node_there() -> None:
-    found = status(head(), worker())
-    assert (found.state, found.exit_code, found.live_processes) == ("ready", 0, 20)
-    assert (found.run_id, found.digest, found.head, found.operator) == ("run-1", "sha256:1", "gpu01", "me@here")
-    (instance,) = found.instances
+    current = status(head(), worker())
+    assert (current.state, current.exit_code, current.live_processes) == ("ready", 0, 20)
+    assert (current.run_id, current.digest, current.head, current.operator) == ("run-1", "sha256:1", "gpu01", "me@here")
+    (instance,) = current.instances
     assert (instance.state, instance.endpoint, instance.served_name) == ("ready", "http://10.0.0.1:4567/v1", "tiny")
-    assert [(host.host, host.state, host.processes, host.uptime) for host in found.hosts] == [
+    assert [(host.host, host.state, host.processes, host.uptime) for host in current.hosts] == [
         ("gpu01", "running", 14, 1000.0), ("gpu02", "running", 6, 1000.0),
     ]  # fmt: skip
 
@@ -111,24 +111,24 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("one", "two", "state", "instance", "code"), STATES.values(), ids=STATES.keys())
+@pytest.mark.parametrize(("first", "second", "state", "instance", "code"), STATES.values(), ids=STATES.keys())
 def test_states(
-    one: dict[str, Any] | HostError, two: dict[str, Any] | HostError, state: str, instance: str, code: int
+    first: dict[str, Any] | HostError, second: dict[str, Any] | HostError, state: str, instance: str, code: int
 ) -> None:
-    found = status(one, two)
-    assert (found.state, found.exit_code) == (state, code)
-    assert [each.state for each in found.instances] == [instance]
+    current = status(first, second)
+    assert (current.state, current.exit_code) == (state, code)
+    assert [server.state for server in current.instances] == [instance]
 
 
 def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it() -> None:
-    found = status(head(ranks=ON_HEAD), worker(ranks={"rank": 1}))
-    assert found.instances[0].problem == "Ray's raylet is gone on gpu02"
-    assert [host.problem for host in found.hosts] == ["", "Ray's raylet is gone"]
-    assert not found.well
+    current = status(head(ranks=ON_HEAD), worker(ranks={"rank": 1}))
+    assert current.instances[0].problem == "Ray's raylet is gone on gpu02"
+    assert [host.problem for host in current.hosts] == ["", "Ray's raylet is gone"]
+    assert not current.well
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "problem"),
+    ("first", "second", "problem"),
     [
         ({"rank": 1}, {}, "gpu02 has 0 of 1 ranks; it does not answer: timed out"),
         ({"rank": 1}, {"rank": 1}, "it does not answer: timed out"),
@@ -137,22 +137,22 @@ def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it(
     ids=["one is gone", "all are there", "names that are not known"],
 )
 def test_a_host_that_lacks_ranks_is_named_where_no_token_comes(
-    one: dict[str, int], two: dict[str, int], problem: str
+    first: dict[str, int], second: dict[str, int], problem: str
 ) -> None:
     raylet = {"raylet": 1}
-    found = status(
-        head(ranks={"gcs_server": 1, **raylet, **one}, instances=UNANSWERED), worker(ranks={**raylet, **two})
+    current = status(
+        head(ranks={"gcs_server": 1, **raylet, **first}, instances=UNANSWERED), worker(ranks={**raylet, **second})
     )
-    assert (found.instances[0].state, found.instances[0].problem) == ("unwell", problem)
+    assert (current.instances[0].state, current.instances[0].problem) == ("unwell", problem)
 
 
 def test_an_engines_figures_are_shown_and_a_full_cache_with_requests_that_wait_is_said() -> None:
-    for used, waiting, problem in ((0.995, 3, "its KV cache is full (100%), and 3 requests wait"), (0.995, 0, ""),
+    for used, waiting, problem in ((0.995, 3, "its KV cache is full (100%), 3 requests waiting"), (0.995, 0, ""),
                                    (0.5, 3, "")):  # fmt: skip
         metrics = {"running": 8.0, "waiting": waiting, "kv_cache": used}
-        found = status(head(instances={"qwen/0": {**WELL, "metrics": metrics}}), worker())
-        assert (found.state, found.instances[0].problem) == ("ready", problem)
-        shown: Any = found.json()
+        current = status(head(instances={"qwen/0": {**WELL, "metrics": metrics}}), worker())
+        assert (current.state, current.instances[0].problem) == ("ready", problem)
+        shown: Any = current.json()
         assert shown["instances"][0]["metrics"] == metrics
 
 
@@ -165,30 +165,32 @@ def test_a_router_counts_like_an_instance_and_is_the_entrance() -> None:
         "hosts": ["gpu01"],
         "endpoint": "http://r",
     }
-    known = record("ray-head", "engine", routers=[router])
+    recorded = record("ray-head", "engine", routers=[router])
     well = {"qwen/0": WELL, "qwen/router": WELL}
-    found = status(head(record=known, instances=well), worker())
-    assert found.state == "ready"
-    assert [(each.name, each.replica, each.endpoint) for each in found.entrances] == [("qwen/router", None, "http://r")]
+    current = status(head(record=recorded, instances=well), worker())
+    assert current.state == "ready"
+    assert [(server.name, server.replica, server.endpoint) for server in current.entrances] == [
+        ("qwen/router", None, "http://r")
+    ]
     late = {**WELL, "health": None, "token": None, "why": "refused"}
-    assert status(head(record=known, instances={**well, "qwen/router": late}), worker()).state == "starting"
+    assert status(head(record=recorded, instances={**well, "qwen/router": late}), worker()).state == "starting"
 
 
 def test_nothing_recorded_is_absent() -> None:
-    found = status(NOTHING, NOTHING)
-    assert (found.state, found.exit_code, found.instances, found.run_id) == ("absent", 0, (), None)
+    current = status(NOTHING, NOTHING)
+    assert (current.state, current.exit_code, current.instances, current.run_id) == ("absent", 0, (), None)
 
 
 def test_processes_without_any_record_are_leftovers() -> None:
-    found = status({**NOTHING, "live": 3}, NOTHING)
-    assert (found.state, found.exit_code, found.live_processes) == ("leftovers", 1, 3)
-    assert [host.state for host in found.hosts] == ["running", "absent"]
+    current = status({**NOTHING, "live": 3}, NOTHING)
+    assert (current.state, current.exit_code, current.live_processes) == ("leftovers", 1, 3)
+    assert [host.state for host in current.hosts] == ["running", "absent"]
 
 
 def test_nobody_reached_is_unknown_and_not_absent() -> None:
-    found = status(UnreachableError("gpu01", "no answer"), LOST)
-    assert (found.state, found.exit_code) == ("UNKNOWN", 3)
-    assert [host.problem for host in found.hosts] == ["no answer", "no answer"]
+    current = status(UnreachableError("gpu01", "no answer"), LOST)
+    assert (current.state, current.exit_code) == ("UNKNOWN", 3)
+    assert [host.problem for host in current.hosts] == ["no answer", "no answer"]
 
 
 def test_a_failing_program_is_unknown_too() -> None:
@@ -197,9 +199,9 @@ def test_a_failing_program_is_unknown_too() -> None:
 
 def test_the_newest_record_tells_what_the_deployment_is() -> None:
     old = {**NOTHING, "record": record("engine", run_id="run-0", started_at=1.0, instances=[], stopped_at=5.0)}
-    found = status(head(), old)
-    assert found.run_id == "run-1"
-    assert len(found.instances) == 1
+    current = status(head(), old)
+    assert current.run_id == "run-1"
+    assert len(current.instances) == 1
 
 
 def test_a_lost_host_of_an_instance_is_named() -> None:
@@ -207,11 +209,11 @@ def test_a_lost_host_of_an_instance_is_named() -> None:
 
 
 def test_engine_processes_that_are_gone_are_counted() -> None:
-    found = status(
+    current = status(
         head(alive=False, instances={"qwen/0": {**WELL, "alive": False, "why": "its process is gone"}}), worker()
     )
-    assert found.hosts[0].problem == "1 engine processes are gone"
-    assert found.instances[0].problem == "its process is gone"
+    assert current.hosts[0].problem == "1 engine process gone"
+    assert current.instances[0].problem == "its process is gone"
 
 
 def test_a_clock_that_was_set_back_makes_no_crash() -> None:
@@ -219,14 +221,14 @@ def test_a_clock_that_was_set_back_makes_no_crash() -> None:
 
 
 def test_it_is_json() -> None:
-    said = json.loads(json.dumps(status(head(), LOST).json()))
-    assert said["schema"] == 1
-    assert said["state"] == "UNKNOWN"
-    assert said["hosts"][1] == {
+    content = json.loads(json.dumps(status(head(), LOST).json()))
+    assert content["schema"] == 1
+    assert content["state"] == "UNKNOWN"
+    assert content["hosts"][1] == {
         "host": "gpu02", "state": "UNKNOWN", "roles": [], "processes": 0, "gpus": [], "uptime": None, "versions": None,
         "problem": "no answer",
     }  # fmt: skip
-    assert said["instances"][0]["gpus"] == {"gpu01": [0], "gpu02": [0]}
+    assert content["instances"][0]["gpus"] == {"gpu01": [0], "gpu02": [0]}
 
 
 def test_all_hosts_are_asked() -> None:
@@ -247,7 +249,7 @@ PROGRAM = {
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "overall", "endpoint", "code"),
+    ("reported", "state", "overall", "endpoint", "code"),
     [
         ({"alive": True, "token": True, "at": "http://10.0.0.2:8123"}, "ready", "ready", "http://far", 0),
         ({"alive": True, "token": False, "at": None, "why": "refused"}, "starting", "starting", PROGRAM["endpoint"], 1),
@@ -256,16 +258,16 @@ PROGRAM = {
     ],
 )
 def test_a_program_serves_finishes_or_dies(
-    said: dict[str, Any], state: str, overall: str, endpoint: str, code: int
+    reported: dict[str, Any], state: str, overall: str, endpoint: str, code: int
 ) -> None:
-    answer = {"health": None, "token": None, "why": "", **said}
+    answer = {"health": None, "token": None, "why": "", **reported}
     recorded = record("ray-head", "engine", instances=[PROGRAM])
-    processes = [{"role": "engine", "pid": 2, "alive": said["alive"]}]
-    found = status(head(record=recorded, instances={"app/0": answer}, processes=processes), worker())
-    (instance,) = found.instances
+    processes = [{"role": "engine", "pid": 2, "alive": reported["alive"]}]
+    current = status(head(record=recorded, instances={"app/0": answer}, processes=processes), worker())
+    (instance,) = current.instances
     assert (instance.state, instance.problem, instance.endpoint) == (state, answer["why"], endpoint)
-    assert (found.state, found.exit_code) == (overall, code)
-    assert ("gone" in found.hosts[0].problem) == (state == "dead")
+    assert (current.state, current.exit_code) == (overall, code)
+    assert ("gone" in current.hosts[0].problem) == (state == "dead")
 
 
 SUPERVISED: dict[str, Any] = {
@@ -282,13 +284,13 @@ RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "it loads again": (
         {"in_a_row": 2, "restarts": 2, "healthy": False, "last_exit": "was ended by SIGKILL"},
         {"token": None, "health": None, "why": "it does not answer"}, "restarting", "restarting",
-        "loading: restart 2 of 5, it was ended by SIGKILL"),
+        "loading after restart 2 of 5: it was ended by SIGKILL"),
     "it was given up": (
         {"state": "gave up", "restarts": 5, "alive": False, "supervised": False, "why": "gave up after 5 restarts"},
         {"alive": False, "token": None, "health": None, "why": "its process is gone"}, "dead", "gave up",
         "gave up after 5 restarts"),
     "its supervisor is gone, and it is not": (
-        {"supervised": False}, {}, "ready", "ready", "its supervisor is gone: it will not be started again"),
+        {"supervised": False}, {}, "ready", "ready", "its supervisor is gone: it will not be restarted after a crash"),
     "both are gone": (
         {"supervised": False, "alive": False}, {"alive": False, "token": None, "health": None, "why": "gone"},
         "dead", "dead", "gone"),
@@ -300,15 +302,15 @@ RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
 
 @pytest.mark.parametrize("case", RESTARTS)
 def test_restarts_are_told_as_they_are(case: str) -> None:
-    supervised, said, overall, state, problem = RESTARTS[case]
-    answer = head(instances={"qwen/0": {**WELL, **said, "restarts": {**SUPERVISED, **supervised}}})
-    found = status(answer, worker())
-    (instance,) = found.instances
-    assert (found.state, instance.state, instance.problem) == (overall, state, problem)
+    supervised, reported, overall, state, problem = RESTARTS[case]
+    answer = head(instances={"qwen/0": {**WELL, **reported, "restarts": {**SUPERVISED, **supervised}}})
+    current = status(answer, worker())
+    (instance,) = current.instances
+    assert (current.state, instance.state, instance.problem) == (overall, state, problem)
     assert instance.restarts == supervised.get("restarts", 0)
     assert instance.last_restart == supervised.get("last_restart")
-    assert found.well == (state == "ready")
-    assert found.exit_code == (0 if state == "ready" else 1)
+    assert current.well == (state == "ready")
+    assert current.exit_code == (0 if state == "ready" else 1)
 
 
 def test_without_a_supervisor_nothing_is_counted() -> None:

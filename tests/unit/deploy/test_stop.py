@@ -19,8 +19,8 @@ GO = b'{"go": "on"}\n'
 PORT: PortLeft = {"port": 4567, "pid": 9, "command": "nginx"}
 
 
-def done(ended: int = 0, **found: Any) -> dict[str, Any]:
-    return {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5, **found}
+def done(ended: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5, **fields}
 
 
 def waiting(ended: int) -> dict[str, Any]:
@@ -63,10 +63,10 @@ def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
 
 @pytest.mark.parametrize("odd", [{"event": "killed"}, {"no": "event"}, {"event": "stage"}])
 def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, Any]) -> None:
-    asked: list[tuple[str, bool]] = []
+    runs: list[tuple[str, bool]] = []
 
     def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
-        asked.append((host.name, args["wait"] is not None))
+        runs.append((host.name, args["wait"] is not None))
         if host.name == "gpu01":
             yield odd
         yield waiting(2)
@@ -74,7 +74,7 @@ def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, 
 
     report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
     assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
-    assert sorted(asked) == [("gpu01", False), ("gpu01", True), ("gpu02", True)]
+    assert sorted(runs) == [("gpu01", False), ("gpu01", True), ("gpu02", True)]
 
 
 def last_sent(fleet: FakeFleet, host: str) -> bytes:
@@ -82,20 +82,20 @@ def last_sent(fleet: FakeFleet, host: str) -> bytes:
 
 
 def test_a_host_goes_on_only_when_it_is_told_to_and_it_is_told_when_the_last_one_waits() -> None:
-    told: list[bool] = []
+    sent: list[bool] = []
 
     def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         if host.name == "gpu02":
             for _ in range(20):
                 yield None
-            told.append(last_sent(fleet, "gpu01") == GO)
+            sent.append(last_sent(fleet, "gpu01") == GO)
         yield waiting(2)
-        told.append(last_sent(fleet, host.name) == GO)
+        sent.append(last_sent(fleet, host.name) == GO)
         yield done(2)
 
     fleet = FakeFleet(answering(stop=stop), ["gpu01", "gpu02"])
     stop_deployment(fleet, "qwen", 1.0, Heard())
-    assert told == [False, True, True]
+    assert sent == [False, True, True]
 
 
 def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
@@ -139,19 +139,19 @@ def test_nothing_to_stop_is_well() -> None:
     _, report, heard = stopping(done())
     assert {host.state for host in report.hosts} == {"nothing"}
     assert report.exit_code == 0
-    assert heard.texts("stop", "done") == ["nothing was running; 1 segments of shared memory removed"] * 2
+    assert heard.texts("stop", "done") == ["nothing was running; 1 shared-memory segment removed"] * 2
 
 
 def test_signals_are_told() -> None:
     _, _, heard = stopping(done(2))
     assert "engines: SIGTERM to 3 processes" in heard.texts("stop", "progress")
-    assert "SIGKILL to 1 that did not end" in heard.texts("stop", "progress")
+    assert "SIGKILL to 1 process that did not end" in heard.texts("stop", "progress")
 
 
 def test_survivors_are_named_and_are_a_failure() -> None:
     _, report, heard = stopping(done(3, survivors=[SURVIVOR]))
     assert report.exit_code == 1
-    assert heard.texts("stop", "failed") == ["1 processes survive: pid 7 vllm serve: it does not end"] * 2
+    assert heard.texts("stop", "failed") == ["1 process survived: pid 7 vllm serve: it does not end"] * 2
 
 
 def test_a_host_that_cannot_be_reached_is_unknown_and_never_stopped() -> None:
@@ -190,8 +190,8 @@ def test_secrets_that_cannot_be_removed_are_a_failure_and_what_ended_is_told() -
     _, report, heard = stopping(done(3, unclosed=unclosed))
     assert {host.state for host in report.hosts} == {"failed"}
     assert report.exit_code == 1
-    told = f"failed: 3 processes ended, none left, but its secrets or record stay: {unclosed}"
-    assert heard.texts("stop", "failed") == [told] * 2
+    text = f"failed: 3 processes ended, none left, but secrets or record could not be removed: {unclosed}"
+    assert heard.texts("stop", "failed") == [text] * 2
 
 
 def test_a_program_that_fails_is_a_failure_and_not_unknown() -> None:
@@ -204,7 +204,7 @@ def test_a_program_that_fails_is_a_failure_and_not_unknown() -> None:
 def test_a_program_that_ends_without_an_answer_is_a_failure() -> None:
     report = stop_deployment(FakeFleet(answering(stop=lambda _host, _args: [])), "qwen", 1.0, Heard())
     assert report.hosts[0].state == "failed"
-    assert "without an answer" in report.hosts[0].problem
+    assert "without a reply" in report.hosts[0].problem
 
 
 @pytest.mark.parametrize("wrong", [Exit(1), LOST], ids=["failed", "lost"])
@@ -260,7 +260,7 @@ def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
     refused = {"gpu03": UnreachableError("gpu03", "no answer")}
     fleet = FakeFleet(answering(cleanup=cleanup), ["gpu01", "gpu02", "gpu03"], refused=refused)
     results = remove_leftovers(fleet, "qwen", ["gpu01", "gpu02", "gpu03"], heard)
-    assert [(name, each["removed"]) for name, each in answers(results).items()] == [
+    assert [(name, reply["removed"]) for name, reply in answers(results).items()] == [
         ("gpu01", ["/a", "/b"]), ("gpu02", ["/a", "/b"]),
     ]  # fmt: skip
     assert failures(results) == {"gpu03": refused["gpu03"]}

@@ -44,7 +44,7 @@ def notes(heard: Heard) -> list[tuple[str, str]]:
 def until(heard: Heard, text: str, then: Said) -> Iterator[Said]:
     """Silence until something has been said."""
     end = time.monotonic() + 10
-    while not any(text in said for _, said in notes(heard)):
+    while not any(text in note for _, note in notes(heard)):
         assert time.monotonic() < end, notes(heard)
         yield None
     yield then
@@ -114,8 +114,8 @@ def test_an_engine_that_ends_because_of_it_says_so_itself(line: str, blamed: boo
 
 def test_a_program_of_the_users_own_may_end_what_it_likes_but_not_ray(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("")
-    asked = ServeSpec("app", (), entrypoint="app.py", source=str(tmp_path / "app.yaml"), program_port=8123)
-    plan = make_plan(inventory(*HOSTS), asked, seen(*HOSTS), "run", TEMPLATES, load_program(asked))
+    serve = ServeSpec("app", (), entrypoint="app.py", source=str(tmp_path / "app.yaml"), program_port=8123)
+    plan = make_plan(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve))
     heard = Heard()
     wait(
         heard,
@@ -155,20 +155,20 @@ def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
 
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         yield still(0.0)
-        while not any("nothing moves" in text for _, text in notes(heard)):
+        while not any("no progress on" in text for _, text in notes(heard)):
             yield still(31.0, *(["ray::RayWorkerProc"] if host.name == "gpu02" else []))
             yield None
         yield from silence_until(threading.Event(), 30)
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        yield from until(heard, "nothing moves", {"lines": ["INFO loading"]})
-        yield from until(heard, "moves again", READY)
+        yield from until(heard, "no progress on", {"lines": ["INFO loading"]})
+        yield from until(heard, "makes progress again", READY)
 
     wait(heard, watch=watch, watch_ranks=ranks)
     texts = [text for _, text in notes(heard)]
-    assert texts[0].startswith("nothing moves on gpu0")
-    assert "no log line, no byte read, no CPU time used for" in texts[0]
-    assert texts[1:] == ["it moves again"]
+    assert texts[0].startswith("no progress on gpu0")
+    assert "no log line, no data read, no CPU time used for" in texts[0]
+    assert texts[1:] == ["it makes progress again"]
 
 
 def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
@@ -200,10 +200,10 @@ def test_cpu_time_that_is_used_is_said_more_softly() -> None:
             yield still(31.0, used=0.0 if host.name == "gpu02" else None)
             yield None
 
-    wait(heard, watch=lambda *_: until(heard, "no byte read", READY), watch_ranks=ranks)
-    ((_, text),) = [each for each in notes(heard) if "gpu01, gpu02" in each[1]] or notes(heard)[-1:]
-    assert text.startswith("no log line, no byte read on ")
-    assert text.endswith("; CPU is used on gpu02: compiling, or spinning while it waits")
+    wait(heard, watch=lambda *_: until(heard, "no data read", READY), watch_ranks=ranks)
+    ((_, text),) = [note for note in notes(heard) if "gpu01, gpu02" in note[1]] or notes(heard)[-1:]
+    assert text.startswith("no log line and no data read on ")
+    assert text.endswith("; CPU is in use on gpu02: it compiles, or waits in a loop")
 
 
 ASKS = "INFO 11-22 10:58:53 [ray_utils.py:607] No current placement group found. Creating a new placement group."
@@ -238,15 +238,15 @@ def chain(first: Said, rest: Iterable[Said]) -> Iterator[Said]:
 
 def test_gpus_that_ray_gives_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
-    heard, asked = Heard(), threading.Event()
+    heard, called = Heard(), threading.Event()
 
     def nodes(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
-        asked.set()
+        called.set()
         yield {**COUNT, "pending": 0}
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
         yield {"lines": [ASKS]}
-        yield from silence_until(asked)
+        yield from silence_until(called)
         yield READY
 
     wait(heard, watch=watch, watch_ranks=forever, ray_nodes=nodes)
