@@ -12,24 +12,24 @@ InstanceState = Literal[
 ]
 
 
-def server_state(instance: RecordedServer, answer: InspectReply | None) -> tuple[InstanceState, str]:
+def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[InstanceState, str]:
     """Return the state of a recorded server, and the problem if there is one.
 
     An engine listens only once it is ready, so an error from /health means that it has died. A router listens before it
     has workers. A live server that was ready once (`ready_at`) and does not answer any more hangs.
     """
-    if answer is None:
+    if reply is None:
         return "UNKNOWN", "its driver host cannot be reached, or is not in the inventory"
-    if (answer["record"] or {}).get("stopped_at"):
+    if (reply["record"] or {}).get("stopped_at"):
         return "stopped", ""
-    inspected = answer["instances"].get(instance["name"])
+    inspected = reply["instances"].get(instance["name"])
     if inspected is None:
         return "UNKNOWN", "its host did not report it"
     if inspected.get("finished"):
         return "finished", ""
     restarts = inspected.get("restarts") or {}
     if not inspected["alive"]:
-        return _not_there(restarts) or ("dead", inspected["why"])
+        return _not_running(restarts) or ("dead", inspected["why"])
     if inspected["token"]:
         unguarded = bool(restarts) and not restarts.get("supervised")
         return "ready", "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""
@@ -44,7 +44,7 @@ def server_state(instance: RecordedServer, answer: InspectReply | None) -> tuple
     return ("unwell" if has_been_ready else "starting"), inspected["why"]
 
 
-def _not_there(restarts: InspectedRestarts) -> tuple[InstanceState, str] | None:
+def _not_running(restarts: InspectedRestarts) -> tuple[InstanceState, str] | None:
     """Return the state of a server that does not run but has a supervisor; None without one."""
     if restarts.get("state") == "gave up":
         return "gave up", str(restarts.get("why"))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from rich.text import Text
 
-from flagscale_deploy.deploy.status import InstanceStatus, Status
+from flagscale_deploy.deploy.server_status import InstanceStatus
+from flagscale_deploy.deploy.status import Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
 from flagscale_deploy.support.units import format_duration

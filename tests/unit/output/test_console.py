@@ -25,7 +25,8 @@ from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder
-from flagscale_deploy.deploy.status import HostStatus, InstanceStatus, Status
+from flagscale_deploy.deploy.server_status import InstanceStatus
+from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.deploy.stop import HostStop, StopReport
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError

@@ -1,0 +1,127 @@
+"""The status of one server, from its record and the replies of its hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flagscale_deploy.deploy.server_state import InstanceState, server_state
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.remote.messages.record import Record, RecordedServer
+from flagscale_deploy.remote.messages.status import InspectedRestarts, InspectedServer, InspectReply
+from flagscale_deploy.support.units import counted
+from flagscale_deploy.transport.fleet import answers
+
+FULL = 0.99
+"""Used part of a KV cache from which on it counts as full."""
+
+
+@dataclass(frozen=True)
+class InstanceStatus:
+    """The state of an instance or router: ready means that it answered a one-token completion just now.
+
+    A user's own program is ready when its port is served (`remote/engine/program.py`), or, without a port, while it
+    runs; it is finished when it has ended with status 0.
+    """
+
+    name: str
+    model: str
+    replica: int | None
+    """None for the router of the model."""
+    state: InstanceState
+    driver: str
+    hosts: tuple[str, ...]
+    gpus: Mapping[str, tuple[int, ...]]
+    endpoint: str
+    served_name: str
+    problem: str = ""
+    metrics: Mapping[str, float] | None = None
+    """Metrics of an engine that answers (`remote/engine/metrics.py`); `kv_cache` is the used part, 0 to 1."""
+    restarts: int | None = None
+    """How often its supervisor has restarted it; None without a supervisor."""
+    last_restart: float | None = None
+    """Unix time of the last restart."""
+
+
+def server_status(
+    instance: RecordedServer, results: Mapping[str, InspectReply | HostError], record: Record
+) -> InstanceStatus:
+    """Return the status of a server of the record, from the replies of all hosts."""
+    replies, driver = answers(results), instance["driver"]
+    state, problem = server_state(instance, replies.get(driver))
+    server = _server(instance, replies.get(driver))
+    metrics: Mapping[str, float] | None = server.get("metrics") if server else None
+    restarts: InspectedRestarts = (server and server.get("restarts")) or {}
+    if state == "ready":
+        problem = problem or _cache_problem(metrics or {})
+        hosts = [name for name in instance["hosts"] if name in replies]
+        if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := lost_daemon(replies[name]))]:
+            state, problem = "unwell", "; ".join(gone)
+    elif state == "unwell" and (missing := _missing_ranks(instance, replies, record)):
+        problem = f"{missing}; {problem}"
+    away = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
+    if away and driver not in away:
+        problem = problem or f"{', '.join(away)} cannot be reached"
+    return InstanceStatus(
+        name=instance["name"],
+        model=instance["model"],
+        replica=instance.get("replica"),
+        state=state,
+        driver=driver,
+        hosts=tuple(instance["hosts"]),
+        gpus={name: tuple(indexes) for name, indexes in instance["gpus"].items()},
+        endpoint=_endpoint(instance, replies.get(driver)),
+        served_name=instance["served_name"],
+        problem=problem,
+        metrics=metrics,
+        restarts=restarts.get("restarts"),
+        last_restart=restarts.get("last_restart"),
+    )
+
+
+def _cache_problem(metrics: Mapping[str, float]) -> str:
+    """Return the problem of an engine with a full KV cache: it delays requests, and preempts others."""
+    used, waiting = metrics.get("kv_cache", 0.0), metrics.get("waiting", 0.0)
+    if used < FULL or not waiting:
+        return ""
+    return f"its KV cache is full ({used:.0%}), {counted(round(waiting), 'request')} waiting"
+
+
+def lost_daemon(reply: InspectReply) -> str:
+    """Return the Ray daemon that is missing on a node of ours while other processes still run; "" for none."""
+    record = reply["record"] or {}
+    roles = set(record.get("roles", ()))
+    if record.get("stopped_at") or not reply["live"] or "ranks" not in reply:
+        return ""
+    needed = ["gcs_server"] if "ray-head" in roles else []
+    needed += ["raylet"] if roles & {"ray-head", "ray-worker"} else []
+    return next((name for name in needed if not reply["ranks"].get(name)), "")
+
+
+def _missing_ranks(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> str:
+    """Describe the hosts of a multi-host instance that have fewer of its ranks than GPUs.
+
+    Ranks are recognized by their names. Returns "" where none is seen at all; leaves out hosts shared by instances.
+    """
+    shared = {
+        name for other in record.get("instances", ()) if other["name"] != instance["name"] for name in other["hosts"]
+    }
+    hosts = [name for name in instance["hosts"] if name in replies and name not in shared]
+    ranks = {name: replies[name].get("ranks", {}).get("rank", 0) for name in hosts}
+    if len(instance["hosts"]) < 2 or not any(ranks.values()):
+        return ""
+    wanted = {name: len(instance["gpus"].get(name, ())) for name in hosts}
+    return ", ".join(
+        f"{name} has {ranks[name]} of {wanted[name]} ranks" for name in hosts if ranks[name] < wanted[name]
+    )
+
+
+def _endpoint(instance: RecordedServer, reply: InspectReply | None) -> str:
+    """Return a server's endpoint; a program may reply on another host than its driver's, which its reply names."""
+    server = _server(instance, reply)
+    at = server.get("at") if server else None
+    return str(instance.get("addresses", {}).get(at or "", instance["endpoint"]))
+
+
+def _server(instance: RecordedServer, reply: InspectReply | None) -> InspectedServer | None:
+    return reply.get("instances", {}).get(instance["name"]) if reply else None
