@@ -40,8 +40,8 @@ class Exit(int):
     """How a program ends."""
 
 
-Said = dict[str, Any] | bytes | Exit | Exception | None
-Handler = Callable[[Host, str, dict[str, Any]], Iterable[Said]]
+Output = dict[str, Any] | bytes | Exit | Exception | None
+Handler = Callable[[Host, str, dict[str, Any]], Iterable[Output]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FakeRunning:
     def __init__(self, host: Host, command: str, handler: Handler, calls: list[Call]) -> None:
         self._host, self._command, self._handler, self._calls = host, command, handler, calls
         self._sent = bytearray()
-        self._said: Iterator[Said] | None = None
+        self._outputs: Iterator[Output] | None = None
         self._code = 0
         self.closed = False
         self.last_sent = b""
@@ -68,20 +68,20 @@ class FakeRunning:
         self.last_sent = data
         self._sent += data
         length, _, program = bytes(self._sent).partition(b"\n")
-        if self._said is None and length.isdigit() and len(program) >= int(length):
-            library, arguments = map(int, re.findall(r"s\.read\((\d+)\)", first_line(program)))
+        if self._outputs is None and length.isdigit() and len(program) >= int(length):
+            library_size, args_size = map(int, re.findall(r"s\.read\((\d+)\)", first_line(program)))
             behind = program[int(length) :]
-            if len(behind) >= library + arguments:
-                module, args, _seconds = json.loads(behind[library : library + arguments])
+            if len(behind) >= library_size + args_size:
+                module, args, _seconds = json.loads(behind[library_size : library_size + args_size])
                 self._begin(module, args)
 
     def close_stdin(self) -> None:
-        if self._said is None:
+        if self._outputs is None:
             self._begin("", {"command": self._command, "stdin": bytes(self._sent)})
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
-        assert self._said is not None, "the program was not sent"
-        for output in self._said:
+        assert self._outputs is not None, "the program was not sent"
+        for output in self._outputs:
             if isinstance(output, Exception):
                 raise output
             if isinstance(output, Exit):
@@ -105,7 +105,7 @@ class FakeRunning:
 
     def _begin(self, module: str, args: dict[str, Any]) -> None:
         self._calls.append(Call(self._host.name, module, args))
-        self._said = iter(self._handler(self._host, module, args))
+        self._outputs = iter(self._handler(self._host, module, args))
 
 
 class FakeConnection:

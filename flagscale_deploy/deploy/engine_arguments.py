@@ -154,8 +154,8 @@ def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[Instance
     return {line: _parsed(parsed, flags) for line, parsed in zip(lines, result["parsed"], strict=True)}
 
 
-def _parsed(answer: ParsedFlags, flags: tuple[str, ...]) -> Parsed:
-    return Parsed(error=answer["error"], unknown=tuple(answer["unknown"]), known=flags)
+def _parsed(reply: ParsedFlags, flags: tuple[str, ...]) -> Parsed:
+    return Parsed(error=reply["error"], unknown=tuple(reply["unknown"]), known=flags)
 
 
 def _program() -> str:

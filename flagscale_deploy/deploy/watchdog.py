@@ -191,26 +191,26 @@ class StartupWatchdog:
             try:
                 args: Target = {"deployment": self._plan.deployment, "host": self._plan.head}
                 head = self._fleet.connection(self._plan.head)
-                answer = call(head, RAY_NODES, args, timeout=ASK_SECONDS, cancelled=self._over)
+                reply = call(head, RAY_NODES, args, timeout=ASK_SECONDS, cancelled=self._over)
             except (HostError, InterruptedByUser):
                 return
-            text = self._placement(answer)
+            text = self._placement(reply)
             if text != shown and (text or shown):
                 self._say(Event(SERVE, "note", self._plan.head, text or "Ray has assigned the GPUs"))
             if not text:
                 return
             shown, wait = text, ASK_AGAIN_SECONDS
 
-    def _placement(self, answer: RayNodesReply) -> str:
-        needed = answer.get("pending") or (0.0 if "pending" in answer else self._needs)
+    def _placement(self, reply: RayNodesReply) -> str:
+        """Describe what Ray lacks; "" where nothing waits for GPUs."""
+        needed = reply.get("pending") or (0.0 if "pending" in reply else self._needs)
         if not needed:
             return ""
-        counted = answer.get("nodes", {})
-        free = answer.get("available", {}).get("GPU", 0)
-        nodes = ", ".join(f"{address}: {gpus:g}" for address, gpus in counted.items())
+        gpus, free = reply.get("nodes", {}), reply.get("available", {}).get("GPU", 0)
+        nodes = ", ".join(f"{address}: {number:g}" for address, number in gpus.items())
         return (
-            f"the engine waits for its placement group: it needs {needed:g} GPUs, Ray has {sum(counted.values()):g} "
-            f"({nodes}), {free:g} of them free"
+            f"the engine waits for its placement group: it needs {needed:g} {'GPU' if needed == 1 else 'GPUs'}, "
+            f"Ray has {sum(gpus.values()):g} ({nodes}), {free:g} of them free"
         )
 
     def _pause(self, seconds: float) -> bool:

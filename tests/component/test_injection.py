@@ -32,7 +32,7 @@ from flagscale_deploy.secrets import Secret, is_secret_name
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.remote_program import PYTHON_WORDS, command
-from tests.fakes import FakeConnection, Said
+from tests.fakes import FakeConnection, Output
 
 PWNED = "pwned"
 PAYLOADS = (
@@ -63,7 +63,7 @@ quickly = settings(
 )
 
 
-def nothing(_host: Host, _module: str, _args: dict[str, Any]) -> list[Said]:
+def nothing(_host: Host, _module: str, _args: dict[str, Any]) -> list[Output]:
     return []
 
 

@@ -21,7 +21,7 @@ from flagscale_deploy.transport.base import Running, Source
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.local import LocalConnection
 from tests.component.remote.living import Home, wait_until
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import answering
 
 HERE = Host("gpu01", "localhost", connection="local", python=sys.executable)
@@ -171,7 +171,7 @@ def test_a_host_that_does_not_come_back_is_lost_and_the_others_are_followed_mean
     calls: list[str] = []
     gone = threading.Event()
 
-    def follow(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def follow(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         calls.append(host.name)
         if host.name == "gpu01":
             gone.set()
@@ -207,7 +207,7 @@ def test_what_is_no_lost_connection_is_not_tried_again(error: Exception) -> None
 @pytest.mark.parametrize("lines", [None, 7, "text", {"a": 1}, [[1], None, {"x": "y"}], ["x" * (1 << 20)]])
 def test_lines_that_are_none_break_nothing(lines: object) -> None:
     seen: list[str] = []
-    outputs: list[Said] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
+    outputs: list[Output] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
     fleet = FakeFleet(answering(follow=lambda _host, _args: outputs))
     read_logs(fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), LineSelection(tail=1), follow=True)
     assert seen[-1] == "next"

@@ -31,7 +31,7 @@ from flagscale_deploy.transport import remote_program as programs
 from flagscale_deploy.transport.bundle import bundle, closure
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import PYTHON_WORDS, Program, call, command
-from tests.fakes import Exit, FakeFleet, Said, Stderr, untyped
+from tests.fakes import Exit, FakeFleet, Output, Stderr, untyped
 
 ROOM = Path(next(iter(remote.__path__)))
 MODULES = sorted(
@@ -146,7 +146,7 @@ def main(args):
 @pytest.mark.parametrize("size", [3, 1 << 20])
 def test_what_is_printed_before_the_first_message_is_kept(printed: bytes, noise: str, size: int) -> None:
     said = printed + PREFIX.encode() + b'{"n": 1}\nlater\n' + PREFIX.encode() + b'{"n": 2}\n'
-    cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
+    cut: list[Output] = [said[at : at + size] for at in range(0, len(said), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
     with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert program.last() == {"n": 2}
@@ -154,7 +154,7 @@ def test_what_is_printed_before_the_first_message_is_kept(printed: bytes, noise:
 
 
 def test_a_login_that_is_refused_in_words_is_told_with_them() -> None:
-    refused: list[Said] = [b"This account is currently not available.\n", Exit(1)]
+    refused: list[Output] = [b"This account is currently not available.\n", Exit(1)]
     running = FakeFleet(lambda _host, _module, _args: refused)
     with pytest.raises(RemoteError, match="exit status 1: This account is currently not available"):
         call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
@@ -331,7 +331,7 @@ def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_however_the_network_cuts_it(size: int) -> None:
     said = b"noise\n" + b"".join(PREFIX.encode() + json.dumps({"n": n, "t": "ü"}).encode() + b"\n" for n in range(5))
-    cut: list[Said] = [said[at : at + size] for at in range(0, len(said), size)]
+    cut: list[Output] = [said[at : at + size] for at in range(0, len(said), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
     with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert [message["n"] for message in program.messages()] == [0, 1, 2, 3, 4]
@@ -340,7 +340,7 @@ def test_however_the_network_cuts_it(size: int) -> None:
 def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "LONGEST_LINE", 1 << 20)
 
-    def endless(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+    def endless(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         while True:
             yield b"x" * (1 << 16)
 
@@ -351,7 +351,7 @@ def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("source", [Stderr, bytes])
 def test_endless_noise_ends_with_the_deadline_and_takes_no_memory(source: type[bytes]) -> None:
-    def noisy(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+    def noisy(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         while True:
             yield source(b"noise " * 10_000 + b"\n")
 
@@ -368,7 +368,7 @@ def test_an_answer_that_is_nested_without_end_is_none() -> None:
 
 
 def test_endless_messages_end_with_the_deadline() -> None:
-    def talking(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+    def talking(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         for at in itertools.count():
             yield {f"k{at}": "x" * 1000}
 

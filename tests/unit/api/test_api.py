@@ -30,12 +30,12 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import Outcome
-from tests.fakes import Call, Exit, Said, Stderr, connecting, silence_until
+from tests.fakes import Call, Exit, Output, Stderr, connecting, silence_until
 from tests.unit.deploy.given import Heard, answering, archived, held, reserved
 from tests.unit.plan.given import facts, host, inventory, model, spec
 
 HOSTS = ("gpu01", "gpu02")
-Act = Callable[[Host, dict[str, Any]], Iterable[Said]]
+Act = Callable[[Host, dict[str, Any]], Iterable[Output]]
 
 
 class World:
@@ -68,53 +68,53 @@ class World:
         options = Options(connect=connecting(handler, self.calls, self.refused))
         return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
 
-    def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {**asdict(self.facts[host.name]), "deployments": [self.records[host.name]] if self.records else []}
 
-    def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         """It tries the other host's data port, and the head's port of Ray."""
         yield {"listening": [{"port": port["port"] or 40000 + at} for at, port in enumerate(args["ports"])]}
         yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
 
-    def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"file": "logs/vllm_serve_qwen_0.log", "lines": [f"OSError: of {host.name}: No space left on device"]}
 
-    def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def parse_flags(self, _host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"known": [], "parsed": [{"error": self.complaint, "unknown": []} for _ in args["lines"]]}
 
-    def lock(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def lock(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if self.holder is not None:
             return [{"locked": False, "holder": self.holder}]
         return held(host, args)
 
-    def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}
         self.running = True
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         yield {"exit_code": None if args["detached"] else 0, "tail": []}
 
-    def stop(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(self, _host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         ended, self.running = 3 * self.running, False
         yield {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1}
 
-    def inspect(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def inspect(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         well = {"alive": self.running, "health": 200, "token": self.token, "why": ""}
         yield {
             "record": self.records.get(host.name), "processes": [], "live": 3 * self.running,
             "instances": {"qwen/0": well}, "ray": None,
         }  # fmt: skip
 
-    def ask(self, _host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def ask(self, _host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield self.answers[args["server"]]
 
-    def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         self.records.pop(host.name, None)
         yield {"removed": ["/state"], "kept": []}
 
-    def archive(self, _host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def archive(self, _host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from archived({})
 
-    def shell(self, host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def shell(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield args["command"].encode()
         yield Stderr(b"err")
         yield Exit(HOSTS.index(host.name))
@@ -391,7 +391,7 @@ def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> N
     """It gives back what it got elsewhere, says who was quicker, and takes what is free then."""
     beaten = [[{"what": "GPU 0", "by": "deployment llama (run r9 of eve@desk)"}], []]
 
-    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"taken": beaten.pop(0) if host.name == "gpu02" and not args.get("release") else []}
 
     world.reserve = reserve
@@ -420,7 +420,7 @@ def test_what_was_taken_is_given_back_where_the_run_s_folder_cannot_be_made(worl
     world.spec = replace(world.spec, exp_dir=str(world.folder))
     blocked = world.folder / "runs"
 
-    def reserve(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def reserve(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if not args.get("release"):
             (blocked / args["run_id"]).mkdir(exist_ok=True)  # somebody has this very folder
         yield {"taken": []}
@@ -434,12 +434,12 @@ def test_what_was_taken_is_given_back_where_the_run_s_folder_cannot_be_made(worl
 def test_a_run_that_loses_its_lock_leaves_everything_as_it_is(world: World) -> None:
     displaced = threading.Event()
 
-    def lock(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def lock(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"locked": True}
         yield from silence_until(displaced)
         yield {"displaced": {"who": "eve@desk", "since": "now"}}
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         displaced.set()
         while True:
             yield None

@@ -12,7 +12,7 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.record import Record
-from tests.fakes import Handler, Said
+from tests.fakes import Handler, Output
 from tests.unit.plan.given import inventory, model, planned, spec
 
 HOSTS = ("gpu01", "gpu02")
@@ -39,18 +39,18 @@ class Heard:
         return [event.text for event in self.of(stage, *states)]
 
 
-def launched(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+def launched(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
     """What `launch` answers: the script runs, and ends well unless it is one that stays."""
     yield {"log": f"/state/logs/{args['script']}.log", "pid": 100, "start_ticks": 7}
     yield {"exit_code": None if args["detached"] else 0, "tail": []}
 
 
-def unseen(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def unseen(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     """What `watch_ranks` answers where it sees nothing."""
     return ()
 
 
-def archived(files: Mapping[str, bytes]) -> Iterable[Said]:
+def archived(files: Mapping[str, bytes]) -> Iterable[Output]:
     """What `archive` answers where these are the logs, and nothing of them is here yet."""
     yield {"archive": 2}
     for name, content in files.items():
@@ -61,14 +61,14 @@ def archived(files: Mapping[str, bytes]) -> Iterable[Said]:
     yield {"done": True, "older": 0}
 
 
-def held(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def held(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     """What `lock` answers where nobody else has it: it stays until it is let go of."""
     yield {"locked": True}
     while True:
         yield None
 
 
-def reserved(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def reserved(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     """What `reserve` answers where nobody was quicker."""
     yield {"taken": []}
 
@@ -76,7 +76,7 @@ def reserved(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
 def answering(**modules: Any) -> Handler:
     """A handler from functions (host, args) by module; `launch`, `reserve` and `watch_ranks` are there already."""
 
-    def handler(host: Host, module: str, args: dict[str, Any]) -> Iterable[Said]:
+    def handler(host: Host, module: str, args: dict[str, Any]) -> Iterable[Output]:
         return {"launch": launched, "reserve": reserved, "watch_ranks": unseen, **modules}[module](host, args)  # type: ignore[no-any-return]
 
     return handler

@@ -13,7 +13,7 @@ from flagscale_deploy.errors import InterruptedByUser, UnreachableError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Redactor, Secret
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, archived, launched
 from tests.unit.plan.given import model, seen, spec
 
@@ -21,21 +21,21 @@ SECRET = Secret("hf_very_secret")
 SPEC = spec(model(tp=16, port=4567), secret_env={"HF_TOKEN": SECRET})
 
 
-def ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def ready(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     yield {"ready": True, "token": "x"}
 
 
-def dies(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def dies(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     yield {"lines": ["torch.OutOfMemoryError: CUDA out of memory.", f"token was {SECRET.reveal()}"]}
     yield {"dead": True}
 
 
-def archive(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def archive(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     text = b"INFO ok\ntorch.OutOfMemoryError: CUDA out of memory.\n"
     yield from archived({"logs/vllm_serve_qwen_0.log": text})
 
 
-def stop(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+def stop(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
     yield {"event": "done", "ended": 3, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1}
 
 
@@ -119,7 +119,7 @@ def test_keep_leaves_everything_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("script", "code"), [("ray_worker.sh", 1), ("vllm_serve_qwen_0.sh", 5)])
 def test_a_step_that_fails_is_taken_back(tmp_path: Path, script: str, code: int) -> None:
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if args["script"] == script:
             yield {"log": "/l", "pid": 5, "start_ticks": 1}
             yield {"exit_code": 1, "tail": ["boom"]}
@@ -133,12 +133,12 @@ def test_a_step_that_fails_is_taken_back(tmp_path: Path, script: str, code: int)
 
 
 def test_a_host_that_is_lost_is_status_3_and_named_where_its_logs_are_missing(tmp_path: Path) -> None:
-    def lost(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def lost(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield UnreachableError("gpu02", "the SSH connection was lost")
         yield from archive(host, _args)
 
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield UnreachableError("gpu02", "the SSH connection was lost")
         yield from launched(host, args)
@@ -196,7 +196,7 @@ def test_an_error_of_ours_while_looking_for_the_cause_does_not_leave_processes(
 
 
 def test_an_error_of_ours_is_told_as_one_with_its_traceback_on_disk_and_takes_down(tmp_path: Path) -> None:
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         raise ZeroDivisionError(f"a bug that knows {SECRET.reveal()}")
 
     bench = Bench(tmp_path, watch=watch)

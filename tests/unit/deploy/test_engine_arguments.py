@@ -17,7 +17,7 @@ from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine
 from flagscale_deploy.errors import RemoteError, UnreachableError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.plan.given import host, inventory, model, planned, seen, spec
 
 NAMES = ("gpu01", "gpu02")
@@ -32,7 +32,7 @@ SPEC = spec(
 SMALL, LARGE = ["serve", "/models/small"], ["serve", "/models/large", "--max-model-lenn=5"]
 
 
-def say(_host: Host, _module: str, args: dict[str, Any]) -> Iterator[Said]:
+def say(_host: Host, _module: str, args: dict[str, Any]) -> Iterator[Output]:
     """What a parser answers that knows one flag less than is used."""
     unknown = [["max-model-lenn"] if "--max-model-lenn=5" in line else [] for line in args["lines"]]
     yield {"known": KNOWN, "parsed": [{"error": "", "unknown": flags} for flags in unknown]}
@@ -86,7 +86,7 @@ def test_hosts_that_other_checks_complain_of_are_not_asked() -> None:
 
 
 def test_a_host_that_cannot_say_is_a_result_of_its_own(tmp_path: Path) -> None:
-    def handler(on: Host, module: str, args: dict[str, Any]) -> Iterator[Said]:
+    def handler(on: Host, module: str, args: dict[str, Any]) -> Iterator[Output]:
         if on.name == "gpu01":
             yield {"broken": "ImportError: libcudart.so.12"}
         else:
@@ -170,7 +170,7 @@ def test_the_cache_is_where_the_user_wants_caches(monkeypatch: Any) -> None:
 
 
 def test_a_program_that_fails_on_the_host_is_told() -> None:
-    def handler(on: Host, _module: str, _args: dict[str, Any]) -> Iterator[Said]:
+    def handler(on: Host, _module: str, _args: dict[str, Any]) -> Iterator[Output]:
         yield RemoteError(on.name, "parse_flags: exit status 1")
 
     assert ask(fleet(handler), serve=spec(model("small", port=4567))) == {

@@ -12,7 +12,7 @@ from flagscale_deploy.deploy.launch import Started, StepsFailedError, execute, s
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
-from tests.fakes import FakeFleet, Handler, Said
+from tests.fakes import FakeFleet, Handler, Output
 from tests.unit.deploy.given import HOSTS, PLAN, RECORDS, Heard, answering, launched, problems
 from tests.unit.plan.given import host, inventory, model, planned, spec
 
@@ -61,7 +61,7 @@ def test_what_a_host_is_sent() -> None:
 def test_head_and_workers_start_at_the_same_time() -> None:
     meeting = threading.Barrier(2)
 
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if args["script"] in ("ray_head.sh", "ray_worker.sh"):
             meeting.wait(10)
         return launched(host, args)
@@ -72,7 +72,7 @@ def test_head_and_workers_start_at_the_same_time() -> None:
 def test_nodes_are_counted_while_workers_start_and_engines_wait_for_both() -> None:
     counting = threading.Event()
 
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if args["script"] == "ray_nodes.sh":
             counting.set()
         if args["script"] == "ray_worker.sh":
@@ -84,7 +84,7 @@ def test_nodes_are_counted_while_workers_start_and_engines_wait_for_both() -> No
 
 
 def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> None:
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if args["script"] == "ray_worker.sh":
             yield {"log": "/l", "pid": 5, "start_ticks": 1}
             yield {
@@ -114,7 +114,7 @@ def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> No
 def test_every_hosts_error_is_kept() -> None:
     meeting = threading.Barrier(2)
 
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         meeting.wait(10)
         yield {"exit_code": 9, "tail": [f"ERROR on {host.name}"]}
@@ -126,7 +126,7 @@ def test_every_hosts_error_is_kept() -> None:
 
 
 def test_a_lost_connection_is_that_hosts_error() -> None:
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield UnreachableError("gpu02", "the SSH connection was lost")
         yield from launched(host, args)
@@ -135,7 +135,7 @@ def test_a_lost_connection_is_that_hosts_error() -> None:
 
 
 def test_without_an_error_in_the_log_its_last_lines_are_shown() -> None:
-    def launch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def launch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         yield {"exit_code": 2, "tail": ["one", "two", "three", "four"]}
 
@@ -144,7 +144,7 @@ def test_without_an_error_in_the_log_its_last_lines_are_shown() -> None:
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_an_engine_that_ends_at_once_has_failed_whatever_its_status(code: int) -> None:
-    def launch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def launch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield from launched(host, args) if not args["detached"] else (
             {"log": "/l", "pid": 5, "start_ticks": 1}, {"exit_code": code, "tail": ["vllm: not found"]},
         )  # fmt: skip

@@ -16,7 +16,7 @@ from flagscale_deploy.errors import DeployError, HostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
-from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, started
 from tests.unit.plan.given import TEMPLATES, inventory, model, planned, seen, spec
 
@@ -42,7 +42,7 @@ def wait(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> dict[str,
     return {name: instance.seconds for name, instance in ready.items()}
 
 
-def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def becomes_ready(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     yield {"lines": LOG[:3]}
     yield {"lines": LOG[3:]}
     yield {"healthy": True}
@@ -66,7 +66,7 @@ def test_progress_never_goes_back() -> None:
     """Ray hands on lines of other hosts late."""
     heard = Heard()
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": [LOG[4], LOG[2], LOG[3], LOG[4], LOG[0]]}
         yield {"ready": True, "token": "x"}
 
@@ -93,7 +93,7 @@ def fails(watch: Any, plan: Plan = PLAN, heard: Heard | None = None) -> DeployEr
 
 
 def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": DEAD}
         yield {"dead": True}
 
@@ -109,7 +109,7 @@ def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
 
 
 def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": ["one", "two", "three", "four"]}
         yield {"dead": True}
 
@@ -119,7 +119,7 @@ def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
 
 
 def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"timed_out": True, "why": "/health is 200, but a one-token completion fails: HTTP 500"}
 
     error = fails(watch)
@@ -181,7 +181,7 @@ BESIDE = planned(inventory(*HOSTS), spec(model("a", tp=4, port=1), model("b", tp
 def test_instances_are_awaited_at_the_same_time(plan: Plan) -> None:
     meeting = threading.Barrier(2)
 
-    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         meeting.wait(10)
         return becomes_ready(host, args)
 
@@ -192,7 +192,7 @@ def test_instances_are_awaited_at_the_same_time(plan: Plan) -> None:
 
 @pytest.mark.parametrize("plan", [TWO, BESIDE], ids=["on two hosts", "on one host"])
 def test_the_death_of_one_ends_the_wait_for_all(plan: Plan) -> None:
-    def watch(_host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if "_b_" in args["log"]:
             yield {"lines": DEAD}
             yield {"dead": True}
@@ -209,7 +209,7 @@ def test_the_death_of_one_ends_the_wait_for_all(plan: Plan) -> None:
 def test_when_two_die_both_are_named() -> None:
     meeting = threading.Barrier(2)
 
-    def watch(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def watch(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         meeting.wait(10)
         yield {"lines": [f"ValueError: {args['host']} is bad"]}
         yield {"dead": True}

@@ -15,7 +15,7 @@ from flagscale_deploy.errors import HostsUnreachableError, LockedError, LockLost
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
-from tests.fakes import FakeFleet, Said, silence_until, untyped
+from tests.fakes import FakeFleet, Output, silence_until, untyped
 from tests.unit.deploy.given import HOSTS, PLAN, answering, held
 from tests.unit.plan.given import host, inventory, model, planned, seen, spec
 
@@ -151,12 +151,12 @@ def test_a_command_that_is_displaced_does_nothing_more() -> None:
     """Neither what waits on a host, nor what would be done next; and the error says by whom."""
     displaced = threading.Event()
 
-    def held_until_displaced(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def held_until_displaced(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"locked": True}
         yield from silence_until(displaced)
         yield {"displaced": {"who": "eve@desk", "since": "2026-11-24 23:00:00 +0000"}}
 
-    def watching(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watching(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         displaced.set()
         while True:
             yield None
@@ -175,7 +175,7 @@ def test_a_command_that_is_displaced_does_nothing_more() -> None:
 
 
 def test_a_lock_whose_program_ends_is_lost_and_one_that_is_cut_off_is_the_heads_affair() -> None:
-    def ends(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ends(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"locked": True}
 
     fleet = FakeFleet(answering(lock=ends), HOSTS)
@@ -186,7 +186,7 @@ def test_a_lock_whose_program_ends_is_lost_and_one_that_is_cut_off_is_the_heads_
 
     cut = threading.Event()
 
-    def breaks(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def breaks(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"locked": True}
         cut.set()
         yield UnreachableError("gpu01", "the SSH connection was lost")

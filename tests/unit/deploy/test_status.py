@@ -11,7 +11,7 @@ import pytest
 from flagscale_deploy.deploy.status import Status, look, summarize
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import answering
 
 NOW = 2000.0
@@ -232,7 +232,7 @@ def test_it_is_json() -> None:
 
 
 def test_all_hosts_are_asked() -> None:
-    def inspect(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def inspect(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield head() if host.name == "gpu01" else worker()
 
     fleet = FakeFleet(answering(inspect=inspect), ["gpu01", "gpu02"])

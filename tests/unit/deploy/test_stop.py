@@ -11,7 +11,7 @@ from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockLostErr
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.stop import PortLeft
 from flagscale_deploy.transport.fleet import answers, failures
-from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.unit.deploy.given import Heard, answering
 
 SURVIVOR = {"pid": 7, "command": "vllm serve", "why": "it does not end"}
@@ -28,7 +28,7 @@ def waiting(ended: int) -> dict[str, Any]:
 
 
 def stopping(done: dict[str, Any], **refused: ConnectError) -> tuple[FakeFleet, StopReport, Heard]:
-    def stop(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"event": "stage", "stage": "engines", "signalled": 3}
         yield {"event": "killed", "count": 1}
         yield waiting(2)
@@ -41,7 +41,7 @@ def stopping(done: dict[str, Any], **refused: ConnectError) -> tuple[FakeFleet, 
 def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
     order: list[str] = []
 
-    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         assert args["wait"] > 30
         while host.name == "gpu03" and order.count("engines") < 2:
             yield None
@@ -65,7 +65,7 @@ def test_engines_end_on_all_hosts_before_ray_ends_on_any() -> None:
 def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, Any]) -> None:
     runs: list[tuple[str, bool]] = []
 
-    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         runs.append((host.name, args["wait"] is not None))
         if host.name == "gpu01":
             yield odd
@@ -84,7 +84,7 @@ def last_sent(fleet: FakeFleet, host: str) -> bytes:
 def test_a_host_goes_on_only_when_it_is_told_to_and_it_is_told_when_the_last_one_waits() -> None:
     sent: list[bool] = []
 
-    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             for _ in range(20):
                 yield None
@@ -103,7 +103,7 @@ def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
         if waits:
             raise LockLostError("the lock is somebody else's")
 
-    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         waits.append(host.name)
         yield waiting(2)
         yield done(2)
@@ -119,7 +119,7 @@ def test_a_lock_that_was_lost_while_a_host_waits_ends_nothing_more() -> None:
 
 @pytest.mark.parametrize("_again", range(5))
 def test_an_interruption_lets_no_host_go_on_that_waits_for_others(_again: int) -> None:
-    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu01":
             yield waiting(2)
             yield done(2)
@@ -168,7 +168,7 @@ LOST = UnreachableError("gpu01", "the SSH connection was lost")
 def test_a_connection_that_breaks_is_made_again_once_and_what_had_ended_counts(waited: bool) -> None:
     order: list[str] = []
 
-    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         order.append(host.name)
         if host.name == "gpu01" and order.count("gpu01") == 1:
             if waited:
@@ -208,10 +208,10 @@ def test_a_program_that_ends_without_an_answer_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("wrong", [Exit(1), LOST], ids=["failed", "lost"])
-def test_a_program_that_failed_before_ray_ended_anywhere_is_run_again(wrong: Said) -> None:
+def test_a_program_that_failed_before_ray_ended_anywhere_is_run_again(wrong: Output) -> None:
     order: list[tuple[str, bool]] = []
 
-    def stop(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def stop(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         order.append((host.name, args["wait"] is not None))
         if args["wait"] is not None and host.name == "gpu01":
             yield wrong
@@ -253,7 +253,7 @@ def test_what_could_not_be_removed_is_a_failure() -> None:
 
 
 def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
-    def cleanup(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def cleanup(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"removed": ["/a", "/b"], "kept": [{"path": "/c", "why": "in use"}] if host.name == "gpu02" else []}
 
     heard = Heard()

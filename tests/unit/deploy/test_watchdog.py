@@ -20,13 +20,13 @@ from flagscale_deploy.errors import DeployError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
-from tests.fakes import FakeFleet, Said, silence_until
+from tests.fakes import FakeFleet, Output, silence_until
 from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, started
 from tests.unit.plan.given import TEMPLATES, inventory, seen
 
 LOST = {"gone": [{"pid": 267, "part": "rank", "title": "ray::RayWorkerProc"}]}
 READY = {"ready": True, "token": "x"}
-Answer = Callable[[Host, dict[str, Any]], Iterable[Said]]
+Answer = Callable[[Host, dict[str, Any]], Iterable[Output]]
 
 
 def wait(
@@ -41,7 +41,7 @@ def notes(heard: Heard) -> list[tuple[str, str]]:
     return [(event.host, event.text) for event in heard.of("serve", "note")]
 
 
-def until(heard: Heard, text: str, then: Said) -> Iterator[Said]:
+def until(heard: Heard, text: str, then: Output) -> Iterator[Output]:
     """Silence until something has been said."""
     end = time.monotonic() + 10
     while not any(text in note for _, note in notes(heard)):
@@ -50,7 +50,7 @@ def until(heard: Heard, text: str, then: Said) -> Iterator[Said]:
     yield then
 
 
-def forever(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+def forever(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     return silence_until(threading.Event(), 30)
 
 
@@ -58,12 +58,12 @@ def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch
     monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.2)
     heard = Heard()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield LOST
         yield from silence_until(threading.Event(), 30)
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": ["ERROR 11-22 10:26:00 [core.py:1] KeyError: 'x'"]}
         yield from silence_until(threading.Event(), 30)
 
@@ -81,7 +81,7 @@ def test_a_rank_that_the_kernel_ended_for_want_of_memory_is_told_as_that(monkeyp
     monkeypatch.setattr(watchdog, "GRACE_SECONDS", 0.2)
     heard = Heard()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield {**LOST, "oom": "the kernel has ended a process"}
         yield from silence_until(threading.Event(), 30)
@@ -100,7 +100,7 @@ def test_a_rank_that_the_kernel_ended_for_want_of_memory_is_told_as_that(monkeyp
 def test_an_engine_that_ends_because_of_it_says_so_itself(line: str, blamed: bool) -> None:
     heard = Heard()
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": [f"ERROR 11-22 10:26:00 [core.py:1] {line}"]}
         yield from until(heard, "is gone", {"dead": True})
 
@@ -138,7 +138,7 @@ def test_hosts_are_watched_until_the_last_instance_is_ready() -> None:
 def test_a_host_that_cannot_be_watched_is_said_and_ends_nothing() -> None:
     heard = Heard()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield UnreachableError(host.name, "the connection was lost") if host.name == "gpu02" else {}
 
     wait(heard, watch=lambda *_: until(heard, "connection was lost", READY), watch_ranks=ranks)
@@ -153,14 +153,14 @@ def still(seconds: float, *stopped: str, used: float | None = None) -> dict[str,
 def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
     heard = Heard()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield still(0.0)
         while not any("no progress on" in text for _, text in notes(heard)):
             yield still(31.0, *(["ray::RayWorkerProc"] if host.name == "gpu02" else []))
             yield None
         yield from silence_until(threading.Event(), 30)
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from until(heard, "no progress on", {"lines": ["INFO loading"]})
         yield from until(heard, "makes progress again", READY)
 
@@ -175,7 +175,7 @@ def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
     heard = Heard()
     silent_host_reported = threading.Event()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         reports = itertools.count() if host.name == "gpu02" else range(200)  # the host that reads goes on to the end
         for _ in reports:
             yield still(0.1 if host.name == "gpu02" else 60.0)
@@ -183,7 +183,7 @@ def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
         silent_host_reported.set()
         yield from silence_until(threading.Event(), 30)
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from silence_until(silent_host_reported)
         yield READY
 
@@ -195,7 +195,7 @@ def test_cpu_time_that_is_used_is_said_more_softly() -> None:
     """Capturing graphs and compiling log nothing for minutes, and compute; a rank that waits for another one spins."""
     heard = Heard()
 
-    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         while True:
             yield still(31.0, used=0.0 if host.name == "gpu02" else None)
             yield None
@@ -231,7 +231,7 @@ def test_gpus_that_ray_cannot_give_are_said_with_what_it_has(
     ]  # fmt: skip
 
 
-def chain(first: Said, rest: Iterable[Said]) -> Iterator[Said]:
+def chain(first: Output, rest: Iterable[Output]) -> Iterator[Output]:
     yield first
     yield from rest
 
@@ -240,11 +240,11 @@ def test_gpus_that_ray_gives_are_no_news(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
     heard, called = Heard(), threading.Event()
 
-    def nodes(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def nodes(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         called.set()
         yield {**COUNT, "pending": 0}
 
-    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": [ASKS]}
         yield from silence_until(called)
         yield READY

@@ -16,7 +16,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import Collected, collect_logs, diagnose_ends, diagnose_folder
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import answering, archived
 
 LOG = "logs/vllm_serve_q_0.log"
@@ -46,12 +46,12 @@ def fleet_of(clocks: Mapping[str, Clock], logs: Mapping[str, str], **fields: Any
         clock = clocks[host.name]
         return {"clock": time.time() + clock.skew, "utc_offset": clock.utc_offset, **fields}
 
-    def archive(host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def archive(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         begin, *rest = archived({LOG: logs[host.name].encode() + b"\n"})
         assert isinstance(begin, dict)
         yield from ({**begin, **clock_of(host)}, *rest)
 
-    def follow(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def follow(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         if args.get("clock"):
             yield clock_of(host)
         yield {"file": LOG, "lines": [logs[host.name]]}

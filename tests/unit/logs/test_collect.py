@@ -19,28 +19,28 @@ from hypothesis import strategies as st
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive
-from tests.fakes import Exit, FakeFleet, Said, Stderr
+from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.unit.deploy.given import answering, archived
 
-BEGIN: Said = {"archive": 2}
-END: Said = {"end": True, "why": ""}
-DONE: Said = {"done": True, "older": 0}
+BEGIN: Output = {"archive": 2}
+END: Output = {"end": True, "why": ""}
+DONE: Output = {"done": True, "older": 0}
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"zlib": zlib.compress, "zstd": zstandard.ZstdCompressor().compress}
 BOMBS = {by: pack(bytes(1000)) for by, pack in PACK.items()}
 
 
-def file(name: str, content: bytes = b"x", **more: Any) -> list[Said]:
+def file(name: str, content: bytes = b"x", **more: Any) -> list[Output]:
     """A file as it is sent."""
     begin = {"file": name, "size": len(content), "at": 0, "mtime": 1.0e9, **more}
     return [begin, {"data": len(content)}, content, END]
 
 
-def sending(*outputs: Said, at_once: int = 1000) -> Any:
+def sending(*outputs: Output, at_once: int = 1000) -> Any:
     """A host that sends this, whatever it is asked for."""
 
-    def send(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def send(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         for output in outputs:
             if isinstance(output, bytes) and not isinstance(output, Stderr):
                 yield from (output[at : at + at_once] for at in range(0, len(output), at_once))
@@ -50,12 +50,12 @@ def sending(*outputs: Said, at_once: int = 1000) -> Any:
     return send
 
 
-def collect(into: Path, *outputs: Said, at_once: int = 1000, **wanted: Any) -> Collected | HostError:
+def collect(into: Path, *outputs: Output, at_once: int = 1000, **wanted: Any) -> Collected | HostError:
     fleet = FakeFleet(answering(archive=sending(*outputs, at_once=at_once)))
     return collect_logs(fleet, "qwen", into, selection=FileSelection(**wanted))["gpu01"]
 
 
-def whole(into: Path, *outputs: Said, **settings: Any) -> Collected:
+def whole(into: Path, *outputs: Output, **settings: Any) -> Collected:
     """What is collected where the host begins and ends as it should."""
     collected = collect(into, BEGIN, *outputs, DONE, **settings)
     assert isinstance(collected, Collected), collected
@@ -207,7 +207,7 @@ def asked(fleet: FakeFleet) -> dict[str, Any]:
 
 def test_what_is_here_is_told_and_the_rest_of_it_is_written_behind_it(tmp_path: Path) -> None:
     whole(tmp_path, *file("logs/e.log", b"one\n"))
-    more: list[Said] = [{"file": "logs/e.log", "size": 8, "at": 4, "mtime": 1.0}, {"data": 4}, b"two\n", END]
+    more: list[Output] = [{"file": "logs/e.log", "size": 8, "at": 4, "mtime": 1.0}, {"data": 4}, b"two\n", END]
     fleet = FakeFleet(answering(archive=sending(BEGIN, *more, DONE)))
     collected = collect_logs(fleet, "qwen", tmp_path)["gpu01"]
     assert isinstance(collected, Collected)
@@ -235,7 +235,7 @@ def test_what_was_rotated_is_not_kept_twice(tmp_path: Path) -> None:
 
 def test_what_was_cut_is_no_beginning_and_is_replaced(tmp_path: Path) -> None:
     begin = {"file": "logs/e.log", "size": 1006, "at": 0, "mtime": 1.0}
-    parts: list[Said] = [begin, {"data": 3}, b"abc", {"cut": 1000}, {"data": 3}, b"xyz", END]
+    parts: list[Output] = [begin, {"data": 3}, b"abc", {"cut": 1000}, {"data": 3}, b"xyz", END]
     whole(tmp_path, *parts)
     fleet = FakeFleet(answering(archive=sending(BEGIN, *parts, DONE)))
     collect_logs(fleet, "qwen", tmp_path)
@@ -247,8 +247,8 @@ def test_what_was_cut_is_no_beginning_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_truncated_meanwhile_comes_again_and_its_rotated_copy_once(tmp_path: Path) -> None:
-    half: list[Said] = [{"file": "logs/e.log", "size": 9, "at": 0, "mtime": 1.0}, {"data": 4}, b"one\n"]
-    cut: Said = {"end": True, "why": "it was truncated while it was read"}
+    half: list[Output] = [{"file": "logs/e.log", "size": 9, "at": 0, "mtime": 1.0}, {"data": 4}, b"one\n"]
+    cut: Output = {"end": True, "why": "it was truncated while it was read"}
     copy, again = file("logs/e.log.1", b"one\ntwo\n"), file("logs/e.log", b"three\n", again=True)
     collected = whole(tmp_path, *half, cut, *copy, *again)
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": b"three\n", "logs/e.log.1": b"one\ntwo\n"}
@@ -264,7 +264,7 @@ def test_what_did_not_come_whole_is_told(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_breaks_off_is_an_error_and_what_came_is_kept(tmp_path: Path) -> None:
-    outputs: list[Said] = [
+    outputs: list[Output] = [
         BEGIN,
         *file("logs/a", b"1" * 600),
         {"file": "logs/b", "size": 9000, "at": 0},
@@ -274,8 +274,8 @@ def test_a_stream_that_breaks_off_is_an_error_and_what_came_is_kept(tmp_path: Pa
     assert lies_in(tmp_path / "gpu01") == {"logs/a": b"1" * 600, "logs/b": b"2" * 700}
 
 
-SOME: Said = {"file": "a", "size": 1000, "at": 0}
-NONSENSE: dict[str, list[Said]] = {
+SOME: Output = {"file": "a", "size": 1000, "at": 0}
+NONSENSE: dict[str, list[Output]] = {
     "bytes of no file": [{"data": 1}, b"x"],
     "zeros of no file": [{"zeros": 1}],
     "a file in a file": [{"file": "a", "size": 1, "at": 0}, {"file": "b", "size": 1, "at": 0}],
@@ -305,7 +305,7 @@ for by, bomb in BOMBS.items():
 
 
 @pytest.mark.parametrize("outputs", NONSENSE.values(), ids=NONSENSE.keys())
-def test_nonsense_is_an_error(tmp_path: Path, outputs: list[Said]) -> None:
+def test_nonsense_is_an_error(tmp_path: Path, outputs: list[Output]) -> None:
     assert "malformed log data" in problem(collect(tmp_path, BEGIN, *outputs))
 
 
@@ -325,8 +325,8 @@ def test_a_program_that_sends_nothing_is_an_error(tmp_path: Path) -> None:
     assert "ended early" in problem(collect(tmp_path))
 
 
-def endless(*outputs: Said) -> Callable[[Host, dict[str, Any]], Iterator[Said]]:
-    def send(_host: Host, _args: dict[str, Any]) -> Iterator[Said]:
+def endless(*outputs: Output) -> Callable[[Host, dict[str, Any]], Iterator[Output]]:
+    def send(_host: Host, _args: dict[str, Any]) -> Iterator[Output]:
         yield BEGIN
         for at in itertools.count():
             for output in outputs:
@@ -336,7 +336,7 @@ def endless(*outputs: Said) -> Callable[[Host, dict[str, Any]], Iterator[Said]]:
 
 
 BLOCK = b"x" * (1 << 16)
-ENDLESS: dict[str, tuple[list[Said], str]] = {
+ENDLESS: dict[str, tuple[list[Output], str]] = {
     "a file": ([{"file": "logs/0", "size": 1 << 49, "at": 0}, {"data": 1 << 49}, *[BLOCK] * 1000], "bytes"),
     "files": (file("", BLOCK), "bytes"),
     "tiny files": (file("", b""), "files"),
@@ -347,7 +347,7 @@ ENDLESS: dict[str, tuple[list[Said], str]] = {
 
 @pytest.mark.parametrize(("outputs", "limit"), ENDLESS.values(), ids=ENDLESS.keys())
 def test_an_archive_that_never_ends_is_ended_and_what_came_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: list[Said], limit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: list[Output], limit: str
 ) -> None:
     monkeypatch.setattr(receive, "MAX_FILES", 2000)
     fleet = FakeFleet(answering(archive=endless(*outputs)))
@@ -404,7 +404,7 @@ class LosingHost:
     content = bytes(range(256)) * 64
     losses = 3
 
-    def __call__(self, _host: Host, args: dict[str, Any]) -> Iterator[Said]:
+    def __call__(self, _host: Host, args: dict[str, Any]) -> Iterator[Output]:
         at = dict(args["have"]).get(b"logs/e.log".hex(), (0, ""))[0]
         yield BEGIN
         yield {"file": "logs/e.log", "size": len(self.content), "at": at}

@@ -9,12 +9,12 @@ import pytest
 
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import LineSelection, diagnose, diagnose_folder, read_logs
-from tests.fakes import FakeFleet, Said
+from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import answering
 
 
 def test_lines_are_handed_on_with_host_and_file() -> None:
-    def follow(host: Host, args: dict[str, Any]) -> Iterable[Said]:
+    def follow(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"file": "logs/e.log", "lines": [f"{host.name} one", "two"]}
         yield {"file": "logs/r.log", "lines": ["three"]}
         yield {"file": "logs/e.log", "lines": ["four"]}
@@ -39,7 +39,7 @@ def test_lines_are_handed_on_with_host_and_file() -> None:
 def test_all_hosts_are_followed_at_once_however_many() -> None:
     meeting = threading.Barrier(5)
 
-    def follow(_host: Host, _args: dict[str, Any]) -> Iterable[Said]:
+    def follow(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         meeting.wait(10)
         yield {"file": "e", "lines": ["x"]}
 

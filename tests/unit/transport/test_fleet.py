@@ -17,12 +17,12 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, conne
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import Program
 from flagscale_deploy.transport.ssh import SshConnection
-from tests.fakes import FakeConnection, FakeFleet, Said, untyped
+from tests.fakes import FakeConnection, FakeFleet, Output, untyped
 
 NAMES = [f"gpu{at:02}" for at in range(1, 9)]
 
 
-def nothing(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+def nothing(_host: Host, _module: str, _args: object) -> Iterator[Output]:
     yield {"ok": True}
 
 
@@ -250,7 +250,7 @@ def test_all_connections_are_closed_at_the_end_also_after_an_error() -> None:
 
 
 def test_a_broken_connection_is_that_hosts_error() -> None:
-    def breaks(host: Host, _module: str, _args: object) -> Iterator[Said]:
+    def breaks(host: Host, _module: str, _args: object) -> Iterator[Output]:
         yield {"first": 1}
         if host.name == "gpu02":
             yield UnreachableError(host.name, "the SSH connection was lost")
@@ -263,7 +263,7 @@ def test_a_broken_connection_is_that_hosts_error() -> None:
 
 
 def test_a_cancelled_program_ends_although_its_host_is_silent() -> None:
-    def silent(_host: Host, _module: str, _args: object) -> Iterator[Said]:
+    def silent(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         while True:
             yield None
 

@@ -13,12 +13,12 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import through_losses
-from tests.fakes import FakeConnection, FakeFleet, Said
+from tests.fakes import FakeConnection, FakeFleet, Output
 
 LOST = UnreachableError("gpu01", "the SSH connection was lost", "look at the network")
 
 
-def nothing(_host: Host, _module: str, _args: object) -> Iterable[Said]:
+def nothing(_host: Host, _module: str, _args: object) -> Iterable[Output]:
     return ()
 
 
