@@ -35,7 +35,7 @@ def test_the_table_has_a_row_for_each() -> None:
 def test_the_plot_is_svg_with_a_bar_for_each_target() -> None:
     root = ElementTree.fromstring(plot([WELL, BADLY, SHOWN]))
     assert len(root.findall("{*}rect")) == 1 + 2
-    assert "eight / two & more" in [each.text for each in root.findall("{*}text")]
+    assert "eight / two & more" in [element.text for element in root.findall("{*}text")]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1234")])

@@ -52,7 +52,7 @@ def test_a_secret_never_shows_itself() -> None:
         str([secret]),
         str({"k": secret}),
     ]
-    assert all(VALUE not in each and HIDDEN in each for each in shown)
+    assert all(VALUE not in text and HIDDEN in text for text in shown)
     assert secret.reveal() == VALUE
 
 

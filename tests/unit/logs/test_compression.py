@@ -27,15 +27,15 @@ class Watch:
 
 def sent(squeeze: Squeeze, content: bytes, seconds: float, pieces: int) -> list[bool]:
     """Whether each piece was compressed; a plain one takes so many seconds to be written."""
-    found = []
+    compressed = []
     for _ in range(pieces):
         packed = squeeze.packed(content)
-        found.append(packed is not None)
+        compressed.append(packed is not None)
         if packed is None:
             squeeze.wrote(len(content), seconds)
         else:
             assert UNPACK[packed.by](packed.content, len(content)) == content
-    return found
+    return compressed
 
 
 SOME = SETTLED // PIECE + 3
@@ -43,19 +43,19 @@ SOME = SETTLED // PIECE + 3
 
 @pytest.mark.parametrize(("link", "expected"), [(0.01, True), (0.0001, False)])
 def test_it_compresses_where_the_link_is_slower_than_it(link: float, expected: bool) -> None:
-    found = sent(Squeeze(Watch(0.001)), LINES, link, 3 * SOME)
-    assert not any(found[: SETTLED // PIECE])
-    assert found[-1] is expected
+    compressed = sent(Squeeze(Watch(0.001)), LINES, link, 3 * SOME)
+    assert not any(compressed[: SETTLED // PIECE])
+    assert compressed[-1] is expected
 
 
 @pytest.mark.parametrize("named", ["zstd", "zlib"])
 def test_it_packs_by_what_the_host_has(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if named == "zlib":
         monkeypatch.setattr(zstd, "LIBRARY", "libnosuch.so.1")
-    found = packer()
-    assert found.name == named
+    compressor = packer()
+    assert compressor.name == named
     for content in (b"", b"x", LINES, os.urandom(1 << 20), b"y"):
-        assert UNPACK[named](found.compress(content), len(content)) == content
+        assert UNPACK[named](compressor.compress(content), len(content)) == content
 
 
 def test_what_cannot_be_packed_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

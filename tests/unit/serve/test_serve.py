@@ -48,7 +48,7 @@ class Ray(types.ModuleType):
         return self.initialized
 
     def get(self, work: Any) -> Any:
-        return [f"got {each}" for each in work] if isinstance(work, list) else f"got {work}"
+        return [f"got {reference}" for reference in work] if isinstance(work, list) else f"got {work}"
 
     def shutdown(self) -> None:
         self.asked.append(("shutdown", {}))
@@ -171,7 +171,7 @@ def test_it_needs_nothing_that_hosts_do_not_have_and_python_3_8() -> None:
     for path in (Path(serve.__file__).parent).glob("*.py"):
         tree = ast.parse(path.read_text(), feature_version=(3, 8))
         for node in ast.walk(tree):
-            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert {name.split(".")[0] for name in names} <= allowed, path
             assert all(not name.startswith("flagscale_deploy.") or ".serve" in name for name in names), path
