@@ -35,6 +35,7 @@ SLOW = ("ready",)
 
 
 def main(arguments: list[str]) -> int:
+    """Run the chosen benchmarks; return 1 if a target is missed (`--quick`: by far)."""
     options = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     options.add_argument(
         "--quick", action="store_true", help="a short run of two minutes; fail only at twice the target"

@@ -15,6 +15,7 @@ from flagscale_deploy.inventory.model import Host
 
 
 def main(path: str) -> None:
+    """Run the command on all hosts at once; exit with 1 if it fails on any."""
     hosts = load_inventory(path).hosts
     with ThreadPoolExecutor(len(hosts)) as pool:
         statuses = list(pool.map(_true, hosts))

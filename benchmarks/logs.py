@@ -35,6 +35,7 @@ LINE = (
 
 
 def measure(quick: bool) -> list[Figure]:
+    """Take the figures of collecting."""
     with tempfile.TemporaryDirectory(prefix="fsd-bench-", dir=loopback.PLACES) as folder:
         place = Path(folder)
         size = (200 if quick else 1000) * MEGABYTE

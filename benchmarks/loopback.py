@@ -90,6 +90,7 @@ def inventory(folder: Path, count: int) -> Path:
 
 
 def address(index: int) -> str:
+    """Return the address of a host by its number."""
     return f"127.7.{index // 250}.{index % 250 + 1}"
 
 

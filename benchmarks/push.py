@@ -98,6 +98,7 @@ def measure(hosts: int, mbit: float, size: int, rounds: int, rsync: bool) -> dic
 
 
 def main(argv: list[str]) -> int:
+    """Measure, print the times, and return 1 if the target is missed."""
     options = argparse.ArgumentParser(prog="benchmarks.push", description=__doc__)
     options.add_argument("--hosts", type=int, default=8)
     options.add_argument("--mbit", type=float, default=200)

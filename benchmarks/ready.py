@@ -32,6 +32,7 @@ SCRIPTS = Path(__file__).parent / "peers"
 
 
 def measure(_quick: bool) -> list[Figure]:
+    """Take all figures."""
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
         return [*_ray_on_four(place / "four", ROUNDS), *_token_of_two(place / "two", ROUNDS)]

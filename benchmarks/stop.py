@@ -31,6 +31,7 @@ done
 
 
 def measure(quick: bool) -> list[Figure]:
+    """Take all figures; the quick run needs no Ray."""
     with tempfile.TemporaryDirectory(prefix="fsd-bench-") as folder:
         place = Path(folder)
         standing = stand_in.build(place / "environment")
