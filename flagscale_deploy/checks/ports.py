@@ -11,8 +11,7 @@ from flagscale_deploy.plan.ports import WORKER_PORTS
 
 
 def ports(scene: Scene) -> Iterator[Finding]:
-    """Whether the ports that the configuration names are free where they are needed: engines, router, Ray. One that
-    Ray's workers may take first is a warning."""
+    """Check that the configured ports of engines, router and Ray are free; one in Ray's worker range is a warning."""
     for fault in (fault for fault in scene.faults if fault.check == "ports"):
         finding = replace(as_finding(scene, fault), expected="a free port")
         if finding.host in scene.facts and fault.taken_port is not None:
@@ -21,12 +20,10 @@ def ports(scene: Scene) -> Iterator[Finding]:
         yield finding
     yield from _among_workers(scene)
     if scene.plan:
-        wanted = [
-            *(each.port for each in scene.plan.instances if each.port),
-            *(each.port for each in scene.plan.routers),
-        ]
-        wanted += [scene.plan.ray.port] if scene.plan.ray.enabled else []
-        yield passed(f"{', '.join(map(str, dict.fromkeys(wanted)))} are free" if wanted else "none is needed")
+        needed = dict.fromkeys(server.port for server in scene.plan.servers if server.port)
+        needed |= {scene.plan.ray.port: None} if scene.plan.ray.enabled else {}
+        free = "is free" if len(needed) == 1 else "are free"
+        yield passed(f"{', '.join(map(str, needed))} {free}" if needed else "no port is needed")
 
 
 def _among_workers(scene: Scene) -> Iterator[Finding]:

@@ -139,8 +139,10 @@ def resolver(scene: Scene) -> Iterator[Finding]:
 def _look_at_python(scene: Scene, host: str) -> str:
     if not host:
         return ""
-    known = scene.inventory[host]
-    words = ["docker", "ps", "-a", "--filter", f"name={known.container}"] if known.container else [known.python, "-V"]
+    target = scene.inventory[host]
+    words = (
+        ["docker", "ps", "-a", "--filter", f"name={target.container}"] if target.container else [target.python, "-V"]
+    )
     return f"check it: {on(scene, host, *words)}"
 
 

@@ -1,4 +1,4 @@
-"""What the planner works from."""
+"""Group what the planner works from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flagscale_deploy.plan.model import Network
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is asked for, and the hosts as the inventory and the probe describe them.
+    """The specification, and the hosts as the inventory and the probe describe them.
 
-    `facts` has every host of the inventory, or is empty where none was contacted; `networks` has every host.
+    `facts` has every host of the inventory, or is empty if none was contacted; `networks` has every host.
     """
 
     spec: ServeSpec

@@ -1,4 +1,4 @@
-"""One replica of a model as the process that serves it."""
+"""Plan one replica of a model as the process that serves it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagscale_deploy.plan.vllm import serve_argv
 
 
 def plan_instance(inputs: Inputs, model: ModelSpec, placement: Placement, port: int, ray: RayPlan) -> InstancePlan:
-    """The process that serves a placed replica: its command line, environment, and where to reach it."""
+    """Return the process that serves a placed replica: its command line, environment and addresses."""
     spec, driver = inputs.spec, inputs.inventory[placement.driver]
     network = inputs.networks[driver.name]
     own = _own_flags(spec, driver, network)
@@ -50,7 +50,7 @@ def plan_instance(inputs: Inputs, model: ModelSpec, placement: Placement, port: 
 
 
 def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, object]:
-    """`node_args`: flags for the instances that one host drives, by whichever of its names they are given."""
+    """Return the flags in `node_args` for instances that a host drives, by any of its names."""
     flags: dict[str, object] = {}
     for name in (network.node_ip, host.address, host.name):
         flags |= spec.host_engine_args.get(name, {})
@@ -58,19 +58,19 @@ def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, objec
 
 
 def file_name(name: str) -> str:
-    """A model's name as part of a file name; two models never share one."""
+    """Return a model's name as part of a file name; different models never get the same."""
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _served_name(model: ModelSpec) -> str:
-    """The name clients ask for; vLLM takes the first of several, and the model's path where none is given."""
-    given = model.engine_args.get("served-model-name")
-    if isinstance(given, list | tuple):
-        given = given[0] if given else None
-    return str(given or model.model)
+    """Return the name that clients use; vLLM takes the first of several, by default the model's path."""
+    name = model.engine_args.get("served-model-name")
+    if isinstance(name, list | tuple):
+        name = name[0] if name else None
+    return str(name or model.model)
 
 
 def bound_address(bound: Any, otherwise: str) -> str:
-    """Where a server answers that was told to bind to an address, or to none or all of them."""
+    """Return the address a server listens on, or `otherwise` if it listens on none in particular or all."""
     return str(bound) if bound and bound not in EVERY_ADDRESS else otherwise

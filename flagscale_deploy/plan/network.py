@@ -1,4 +1,4 @@
-"""Which address and interface of a host carry the deployment's traffic."""
+"""Find the address and interface of a host that carry the deployment's traffic."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from flagscale_deploy.plan.model import Network
 LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = ("0.0.0.0", "::")
 SLOW_SECONDS = 1.0
-"""A resolver that takes longer over a name outside is one that hangs (`remote/system/resolver.py` waits no longer)."""
+"""A resolver that takes longer for an external name hangs (`remote/system/resolver.py` waits no longer)."""
 CHECK = "node-ip"
-"""What faults of this kind are known as to `check`."""
+"""The check that reports these faults."""
 
 
 def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts]) -> tuple[dict[str, Network], list[Fault]]:
@@ -31,7 +31,7 @@ def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts]) -> tuple[di
     looped = [name for name, network in networks.items() if is_loopback(network.node_ip)]
     if looped and len(networks) > 1:
         faults.extend(
-            Fault(name, f"its address {networks[name].node_ip} is one that no other host can reach",
+            Fault(name, f"its address {networks[name].node_ip} cannot be reached by other hosts",
                   "set node_ip or interface for it in the inventory", CHECK)
             for name in looped
         )  # fmt: skip
@@ -43,7 +43,7 @@ def _hangs(facts: Facts | None) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an IP address rather than a name."""
+    """Return whether a text is an IP address rather than a name."""
     try:
         ip_address(text)
     except ValueError:
@@ -52,7 +52,7 @@ def is_address(text: str) -> bool:
 
 
 def public_address(host: Host, network: Network, bound: Any = None) -> str:
-    """What clients outside reach the server by: what it is bound to, the operator's address, or the data network's."""
+    """Return the server's address for clients: the one it is bound to, the operator's, or the data network's."""
     if bound and bound not in EVERY_ADDRESS:
         return str(bound)
     if host.connection == "ssh" and host.proxy_jump is None and is_address(host.address):
@@ -67,8 +67,8 @@ def _network(host: Host, facts: Facts | None) -> tuple[Network, list[Fault]]:
         return _by_interface(host, host.interface, facts)
     addresses = [address for interface in facts.interfaces for address in interface.addresses]
     if host.node_ip is not None:
-        problem = f"node_ip {host.node_ip} is not an address of it; it has {', '.join(addresses)}"
-        fault = Fault(host.name, problem, "correct node_ip in the inventory, or leave it out", CHECK)
+        problem = f"node_ip {host.node_ip} is not an address of the host, which has {', '.join(addresses)}"
+        fault = Fault(host.name, problem, "correct node_ip in the inventory, or remove it", CHECK)
         return _on(facts, host.node_ip), [] if host.node_ip in addresses else [fault]
     if host.connection == "ssh" and host.address in addresses and not is_loopback(host.address):
         return _on(facts, host.address), []
@@ -84,7 +84,7 @@ def _by_interface(host: Host, name: str, facts: Facts) -> tuple[Network, list[Fa
     interface = next((interface for interface in facts.interfaces if interface.name == name), None)
     if interface is None or not interface.addresses:
         names = ", ".join(interface.name for interface in facts.interfaces if interface.addresses)
-        problem = f"interface {name} has no address there; {names} have"
+        problem = f"interface {name} has no address on this host; {names} have"
         fault = Fault(host.name, problem, "correct interface in the inventory", CHECK)
         return Network(host.node_ip or host.address, name), [fault]
     ipv4 = (address for address in interface.addresses if "." in address)
@@ -92,9 +92,9 @@ def _by_interface(host: Host, name: str, facts: Facts) -> tuple[Network, list[Fa
     if address in interface.addresses:
         return Network(address, name), []
     problem = f"node_ip {address} is not on interface {name}, which has {', '.join(interface.addresses)}"
-    return Network(address, name), [Fault(host.name, problem, "correct one of the two", CHECK)]
+    return Network(address, name), [Fault(host.name, problem, "correct node_ip or interface in the inventory", CHECK)]
 
 
 def is_loopback(text: str) -> bool:
-    """Whether an address is one that no other host can reach."""
+    """Return whether an address is reachable on its own host only."""
     return text == "localhost" or (is_address(text) and ip_address(text).is_loopback)

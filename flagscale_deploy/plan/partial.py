@@ -1,4 +1,4 @@
-"""A plan although some hosts did not answer: what it needs of the others can be looked at all the same."""
+"""Plan although some hosts did not answer, so that the others can be checked all the same."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def draft_in_part(
     *,
     skip: Collection[str] = (),
 ) -> Draft:
-    """As `planner.draft` where all hosts have facts. One that has none is taken for what the inventory says, and where
-    that is silent for a host with as many GPUs as most others; nothing is said to be wrong with it.
+    """Return a draft as `planner.draft` does, although some hosts have no facts.
 
-    No plan where no host has facts. Raises InputError where the specification is wrong by itself.
+    For such a host the inventory counts, or else as many GPUs as most other hosts have; its faults are left out. There
+    is no plan if no host has facts. Raises InputError if the specification itself is wrong.
     """
     if not facts:
         return Draft(None)
     completed = _completed(inventory, facts)
-    found = draft(completed, spec, facts, run_id, templates, program, skip=skip)
+    complete = draft(completed, spec, facts, run_id, templates, program, skip=skip)
     silent = set(inventory.names) - facts.keys()
     return replace(
-        found,
-        faults=tuple(each for each in found.faults if each.where not in silent),
-        idle=tuple(each for each in found.idle if each.where not in silent),
+        complete,
+        faults=tuple(fault for fault in complete.faults if fault.where not in silent),
+        idle=tuple(fault for fault in complete.idle if fault.where not in silent),
     )
 
 
 def _completed(inventory: Inventory, facts: Mapping[str, Facts]) -> Inventory:
-    usual = Counter(len(each.gpus) for each in facts.values()).most_common(1)[0][0]
+    usual = Counter(len(host_facts.gpus) for host_facts in facts.values()).most_common(1)[0][0]
     hosts = (
         host if host.name in facts or host.gpus is not None or host.type == "cpu" else replace(host, gpus=usual)
         for host in inventory.hosts

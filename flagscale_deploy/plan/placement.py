@@ -1,4 +1,4 @@
-"""Which GPUs of which hosts each instance gets."""
+"""Decide which GPUs of which hosts each instance gets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from flagscale_deploy.facts.model import Facts, Gpu
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.claims import held_gpus, others, own
 from flagscale_deploy.plan.model import Executor, Placement
+from flagscale_deploy.support.units import counted
 
 BUSY_SHARE = 0.1
-"""A GPU with more of its memory in use is somebody's, also when no process can be seen (containers hide theirs)."""
+"""A GPU with more of its memory in use is busy, even if no process can be seen (containers hide theirs)."""
 
 Free = dict[str, list[int]]
 
@@ -35,7 +36,7 @@ Busy = Mapping[str, Mapping[int, GpuUse]]
 def free_gpus(
     hosts: Sequence[Host], spec: ServeSpec, facts: Mapping[str, Facts], busy: Busy, faults: list[Fault]
 ) -> Free:
-    """Indexes of the GPUs that may be handed out, by host; what the inventory and the probe disagree on is a fault."""
+    """Return the indexes of the GPUs that may be assigned, by host; wrong counts in the inventory are faults."""
     return {
         host.name: _free_on(host, _allowed(host, spec), facts.get(host.name), busy.get(host.name, {}), faults)
         for host in hosts
@@ -43,7 +44,7 @@ def free_gpus(
 
 
 def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
-    """GPUs in use, with who uses them; what `deployment` itself holds does not count."""
+    """Return the GPUs in use and who uses them; what `deployment` itself uses does not count."""
     held = {index for record in own(facts, deployment) for index in held_gpus(record)}
     busy = {}
     for gpu in facts.gpus:
@@ -61,14 +62,14 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
 
 
 def miscounted(host: Host, facts: Facts) -> Fault | None:
-    """What is wrong where a host has fewer GPUs than the inventory says."""
+    """Return a fault if a host has fewer GPUs than the inventory says."""
     present = len(facts.gpus)
     if host.gpus is None or present >= host.gpus or _unseen(host, facts):
         return None
     why = f" ({facts.gpu_error})" if facts.gpu_error else ""
     return Fault(
         host.name,
-        f"the inventory says {host.gpus} GPUs, the host has {present}{why}",
+        f"the inventory says {counted(host.gpus, 'GPU')}, the host has {present}{why}",
         "correct gpus in the inventory, or repair the driver: nvidia-smi",
         "gpu-driver" if facts.gpu_error else "gpu-count",
     )
@@ -77,9 +78,9 @@ def miscounted(host: Host, facts: Facts) -> Fault | None:
 def place(
     spec: ServeSpec, eligible: Mapping[str, Sequence[Host]], free: Free, busy: Busy, faults: list[Fault]
 ) -> tuple[Placement, ...]:
-    """A place for every replica of every model, on the hosts that are `eligible` for the model, the head first.
+    """Return a placement for every replica of every model, on the hosts that are `eligible` for it, the head first.
 
-    Takes what it hands out from `free`; what finds no place is a fault. Models that want as many replicas as there is
+    Assigned GPUs are removed from `free`; replicas without room become faults. Models with as many replicas as there is
     room for come last, and get their replicas in turn.
     """
     placements: list[Placement] = []
@@ -117,11 +118,14 @@ def _take(placement: Placement, free: Free, placements: list[Placement]) -> None
 def _place_one(
     model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
 ) -> Placement | None:
-    """Replicas spread over hosts; among equals the host that has the least left over (best fit), then the first."""
+    """Return the placement of a replica, None if there is no room.
+
+    Replicas spread over hosts; among equals, the host with the fewest GPUs left over wins (best fit), then the first.
+    """
     chosen = model.engine_args.get("distributed-executor-backend")
     need, executor = model.gpus_needed, _executor(chosen, model)
-    count = {host.name: sum(host.name == each.driver for each in placed if need == 0 or each.model == model.name)
-             for host in hosts}  # fmt: skip
+    competing = [placement for placement in placed if need == 0 or placement.model == model.name]
+    count = {host.name: sum(host.name == placement.driver for placement in competing) for host in hosts}
     fitting = [host.name for host in hosts if len(free[host.name]) >= need]
     if fitting:
         name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))
@@ -134,17 +138,17 @@ def _place_one(
 
 
 def _span(need: int, hosts: Sequence[Host], free: Free) -> dict[str, tuple[int, ...]]:
-    """The fewest hosts that carry `need` GPUs: those with the most free ones, in the order of `hosts`."""
-    chosen, left = set(), need
+    """Return the fewest hosts that have `need` free GPUs: those with the most free ones, in the order of `hosts`."""
+    chosen, missing = set(), need
     for host in sorted(hosts, key=lambda host: -len(free[host.name])):
-        if left > 0:
+        if missing > 0:
             chosen.add(host.name)
-            left -= len(free[host.name])
-    gpus, left = {}, need
+            missing -= len(free[host.name])
+    gpus, missing = {}, need
     for host in hosts:
         if host.name in chosen:
-            gpus[host.name] = tuple(free[host.name][:left])
-            left -= len(gpus[host.name])
+            gpus[host.name] = tuple(free[host.name][:missing])
+            missing -= len(gpus[host.name])
     return gpus
 
 
@@ -157,42 +161,42 @@ def _executor(chosen: object, model: ModelSpec) -> Executor:
 def _no_room(
     model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy, before: Free, initial: Free
 ) -> Fault:
-    """What was asked for, what there was before this model took any (`before`), and what would fit.
+    """Return a fault that says what was needed, what was free before this model (`before`), and what would fit.
 
-    `replica` is the first that found no place, `initial` what was free before any model.
+    `replica` is the first without room, `initial` what was free before any model.
     """
     counts = [len(before[host.name]) for host in hosts]
-    found = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
+    available = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
-    found += f" (in use: {taken})" if taken else ""
+    available += f" (in use: {taken})" if taken else ""
     backend = model.engine_args.get("distributed-executor-backend")
     alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
     copies, need = model.replicas, model.gpus_needed
-    each = f"replica {replica} needs {need} GPUs"
+    needed = f"replica {replica} needs {counted(need, 'GPU')}"
     if copies != "auto" and copies > 1:
-        each = f"num_replicas is {copies}, and each needs {need} GPUs: {copies * need} in all"
+        needed = f"num_replicas is {copies}, and each needs {counted(need, 'GPU')}: {copies * need} in all"
     return Fault(
         model.where,
-        f"{each}{alone}; free are: {found}",
+        f"{needed}{alone}; free GPUs: {available}",
         _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
         if any(initial.values()) or any(busy.values())
-        else f"there is no GPU: deploy.models.{model.name}.num_gpus=0 serves on CPU, or add hosts that have GPUs",
+        else f"there is no GPU: add hosts with GPUs, or serve on CPU with deploy.models.{model.name}.num_gpus=0",
         "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
     )
 
 
 def _what_fits(replica: int, most: int, total: int, *, alone: bool) -> str:
     if replica:
-        fits = f"{replica} of them fit: set num_replicas to {replica} (or auto)"
+        fits = f"{replica} {'fits' if replica == 1 else 'fit'}: set num_replicas to {replica} (or auto)"
     elif alone or most == total:
         fits = f"{most} would fit on one host" if total else "none is free"
     else:
         fits = f"{most} would fit on one host, {total} on all"
-    return f"{fits}: add hosts, lower the parallel sizes or replicas, or free GPUs (--force hands out busy ones)"
+    return f"{fits}: add hosts, lower the parallel sizes or replicas, or free GPUs (--force uses busy ones)"
 
 
 def _fits_without(model: ModelSpec, hosts: Sequence[Host], free: Free, busy: Busy, *, alone: bool) -> bool:
-    """Whether there would be room if nobody used GPUs."""
+    """Return whether there would be room if nobody else used GPUs."""
     counts = [len(free[host.name]) + len(busy.get(host.name, {})) for host in hosts]
     return bool(counts) and (max(counts) if alone else sum(counts)) >= model.gpus_needed
 
@@ -204,7 +208,7 @@ def _free_on(
         return []
     if facts is None:
         if host.gpus is None:
-            faults.append(Fault(host.name, "its number of GPUs is not known without contacting it",
+            faults.append(Fault(host.name, "its number of GPUs is unknown without contacting it",
                                 "set gpus for it in the inventory, or plan without --offline",
                                 "placement"))  # fmt: skip
         return _only(range(host.gpus or 0), allowed)
@@ -217,16 +221,16 @@ def _free_on(
 
 
 def _unseen(host: Host, facts: Facts) -> bool:
-    """Whether its accelerators are of a kind that nvidia-smi doesn't know."""
+    """Return whether its accelerators are of a kind that nvidia-smi doesn't know."""
     return host.type not in ("gpu", "cpu") and not facts.gpus
 
 
 def _allowed(host: Host, spec: ServeSpec) -> frozenset[int] | None:
-    """CUDA_VISIBLE_DEVICES as the user set it limits what may be handed out (FlagScale's published files do)."""
-    given = host.env.get("CUDA_VISIBLE_DEVICES", spec.env.get("CUDA_VISIBLE_DEVICES"))
-    if given is None:
+    """Return the GPUs in the user's CUDA_VISIBLE_DEVICES (FlagScale's published files set it), None if unset."""
+    value = host.env.get("CUDA_VISIBLE_DEVICES", spec.env.get("CUDA_VISIBLE_DEVICES"))
+    if value is None:
         return None
-    indexes = [word.strip() for word in given.split(",") if word.strip()]
+    indexes = [word.strip() for word in value.split(",") if word.strip()]
     return frozenset(int(word) for word in indexes if word.isdigit()) if all(map(str.isdigit, indexes)) else None
 
 

@@ -1,4 +1,4 @@
-"""The planner: inventory, specification and observations in, a `Plan` out, or every fault at once."""
+"""Make a `Plan` from inventory, specification and facts, or report every fault at once."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from flagscale_deploy.rendering.render import Templates
 
 @dataclass(frozen=True)
 class Draft:
-    """A plan and what is wrong with it. `plan` is None where something has no place; faults may stand beside a plan.
+    """A plan and its faults. `plan` is None if something cannot be placed; there may be faults beside a plan.
 
-    `idle` are faults of hosts that nothing of it runs on: they are in nobody's way.
+    `idle` are faults of hosts that the plan does not use: they do no harm.
     """
 
     plan: Plan | None
@@ -51,12 +51,12 @@ def plan(
     *,
     skip: Collection[str] = (),
 ) -> Plan:
-    """The plan for bringing a deployment up.
+    """Return the plan for bringing a deployment up.
 
-    `facts` has every host of the inventory, or is empty when none was contacted; `program` are the files
-    of the program that the specification runs, if it runs one; faults of the checks in `skip` are none, where a plan
-    can be made in spite of them: without gpu-busy, busy GPUs are handed out too.
-    Same input, same plan. Raises CheckError with all faults; InputError where no host was contacted or could help.
+    `facts` has every host of the inventory, or is empty if none was contacted; `program` are the files of the program
+    that the specification runs, if it runs one. Faults of the checks in `skip` are ignored, if a plan can be made in
+    spite of them: without gpu-busy, busy GPUs are used too. The same input gives the same plan. Raises CheckError with
+    all faults, or InputError if no host was contacted or could help.
     """
     made = draft(inventory, spec, facts, run_id, templates, program, skip=skip)
     if made.plan is None or made.faults:
@@ -74,19 +74,19 @@ def draft(
     *,
     skip: Collection[str] = (),
 ) -> Draft:
-    """As `plan`, with faults beside the plan where there can be one, so that the rest of it can be looked at as well.
+    """Return a plan as `plan` does, with faults beside the plan if there can be one.
 
-    Raises InputError where the specification is wrong by itself.
+    Raises InputError if the specification itself is wrong.
     """
     refuse_wrong(spec)
     if spec.runs_program and program is None:
-        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "is planned with the program's files only",
-                            "read them first: program.load_program")  # fmt: skip
+        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "its files are needed for a plan",
+                            "read them first: load_program")  # fmt: skip
     hosts, head = inventory.hosts, inventory.head
     networks, faults = plan_networks(hosts, facts)
     ports = Ports(facts, spec.name, faults)
     forced = "gpu-busy" in skip
-    busy = {} if forced else {name: busy_gpus(each, spec.name) for name, each in facts.items()}
+    busy = {} if forced else {name: busy_gpus(host_facts, spec.name) for name, host_facts in facts.items()}
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
     free = free_gpus(hosts, spec, facts, busy, miscounted)
@@ -97,9 +97,9 @@ def draft(
     eligible = eligible_hosts(spec, inventory)
     placements = place(spec, eligible, free, busy, misplaced)
     miscounted = [fault for fault in miscounted if fault.check not in skip]
-    if any(each.gpu_error for each in facts.values()) and "gpu-driver" not in skip:
+    if any(host_facts.gpu_error for host_facts in facts.values()) and "gpu-driver" not in skip:
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
-    faults += miscounted or misplaced  # what finds no place on GPUs that were counted wrong is no news
+    faults += miscounted or misplaced  # GPUs that were counted wrong explain a lack of room
     models = {model.name: model for model in spec.models}
     take_asked_ports(spec, hosts, head, placements, models, ports)
     workers = WORKER_PORTS if ray_needed(spec, placements) else ()
@@ -107,14 +107,14 @@ def draft(
     inputs = Inputs(spec, inventory, facts, networks)
     ray = plan_ray(inputs, placements, free, ports, run_id)
     faults += [
-        Fault(models[each.model].where, f"replica {each.replica} needs Ray, and deploy.ray is off",
+        Fault(models[placement.model].where, f"replica {placement.replica} needs Ray, and deploy.ray is off",
               "set deploy.ray: auto", "placement")
-        for each in placements
-        if each.executor == "ray" and not ray.enabled
+        for placement in placements
+        if placement.executor == "ray" and not ray.enabled
     ]  # fmt: skip
     instances = tuple(
-        plan_instance(inputs, models[each.model], each, engine_ports[each.model, each.replica], ray)
-        for each in placements
+        plan_instance(inputs, models[placement.model], placement, engine_ports[placement.model, placement.replica], ray)
+        for placement in placements
     )
     routers = plan_routers(spec, head, instances, networks, ports, facts.get(head.name), faults)
     if program is not None:
@@ -122,8 +122,8 @@ def draft(
     faults += software_faults(
         facts,
         [node.host for node in ray.nodes],
-        [name for each in placements for name in each.hosts],
-        [each.driver for each in routers],
+        [name for placement in placements for name in placement.hosts],
+        [router.driver for router in routers],
     )
     wrong = tuple(dict.fromkeys(fault for fault in faults if fault.check not in skip or fault.check == "placement"))
     if misplaced or any(fault.check == "placement" for fault in wrong):
@@ -140,7 +140,7 @@ def draft(
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
         gpus=_with_instances(holders, instances),
-        exclusive=tuple(each for each in EXCLUSIVE if not (forced if each == "gpus" else each in skip)),
+        exclusive=tuple(kind for kind in EXCLUSIVE if not (forced if kind == "gpus" else kind in skip)),
         restart=spec.restart,
         app=program.files if program else {},
     )
@@ -156,20 +156,20 @@ def _with_instances(
     holders: Mapping[str, Mapping[int, str]], instances: Sequence[InstancePlan]
 ) -> dict[str, dict[int, str]]:
     held = {name: dict(sorted(gpus.items())) for name, gpus in holders.items()}
-    for each in instances:
-        for name, indexes in each.gpus.items():
-            held[name] |= dict.fromkeys(indexes, each.name)
+    for instance in instances:
+        for name, indexes in instance.gpus.items():
+            held[name] |= dict.fromkeys(indexes, instance.name)
     return held
 
 
 def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program: ProgramFiles | None = None) -> str:
-    """A name for what was asked for: it is the same exactly when hosts, configuration, templates and program are.
+    """Return a hash that changes with hosts, configuration, templates and program.
 
-    Where the operator keeps his files, and how long he waits, is not part of it.
+    Where the operator keeps their files, and how long they wait, is not part of it.
     """
     public = spec.public()
     programs = () if spec.runs_program else ("document", "program_port")
-    asked = {
+    content = {
         "hosts": [_without(vars(host), "vars", "identity_file", "known_hosts") for host in inventory.hosts],
         "head": inventory.head.name,
         "spec": {
@@ -180,7 +180,7 @@ def digest(inventory: Inventory, spec: ServeSpec, templates: Templates, program:
         "templates": templates.digest,
         "program": program.digest if program else None,
     }
-    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _without(content: Mapping[str, object], *keys: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Ports on the hosts that need them: as asked for, or the next free one where nobody asked."""
+"""Assign ports on the hosts that need them: configured ones, or the next free ones."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from flagscale_deploy.plan.model import Placement
 
 HIGHEST = 65535
 WORKER_PORTS = range(10002, 20000)
-"""What Ray's workers listen on (`ray start --help`, 2.60: --min-worker-port, --max-worker-port): each on any of them,
-and before a server is started (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to start with one of its
-own among them."""
+"""Ports of Ray's workers (`ray start --help`, 2.60: --min-worker-port, --max-worker-port). A worker may take any of
+them, and starts before servers do (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to start with one of
+its other ports in this range."""
 
 
 class Ports:
-    """What is taken on each host: by others (seen by the probe, or recorded) and by what has been planned so far."""
+    """Ports that are taken on each host: by others (probed or recorded), and by what has been planned so far."""
 
     def __init__(self, facts: Mapping[str, Facts], deployment: str, faults: list[Fault]) -> None:
         self._facts, self._deployment, self._faults = facts, deployment, faults
         self._planned: dict[tuple[str, int], str] = {}
-        self._given: set[tuple[str, int, str]] = set()
+        self._assigned: set[tuple[str, int, str]] = set()
 
     def fixed(self, host: str, port: int, use: str, where: str) -> int:
-        """Take this very port; somebody else's is a fault. One that was taken for the same use is its own."""
+        """Take exactly this port; one that others use is a fault. The same use may take its port again."""
         planned = self._planned.setdefault((host, port), use)
-        if (host, port, use) in self._given:
+        if (host, port, use) in self._assigned:
             return port
-        self._given.add((host, port, use))
+        self._assigned.add((host, port, use))
         if planned != use:
-            self._faults.append(Fault(where, f"port {port} on {host} is taken twice: by {planned} and {use}",
+            self._faults.append(Fault(where, f"port {port} on {host} is assigned twice: to {planned} and {use}",
                                       "give one of them another port", "ports", host))  # fmt: skip
-        elif (holder := self._holder(host, port)) is not None:
-            self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {holder}",
-                                      "choose another port, or end what holds it", "ports", host,
+        elif (user := self._holder(host, port)) is not None:
+            self._faults.append(Fault(where, f"port {port} on {host}, for {use}, is in use by {user}",
+                                      "choose another port, or end the process that uses it", "ports", host,
                                       taken_port=port))  # fmt: skip
         return port
 
     def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = ()) -> int:
-        """Take this port or the first free one above it, none of those to be avoided; no such port is a fault."""
+        """Take this port or the first free one above it, except those to avoid; if there is none, add a fault."""
         port = first
         while port <= HIGHEST and (port in avoiding or self._is_taken(host, port)):
             port += 1
         if port > HIGHEST:
-            self._faults.append(Fault(host, f"no port is free from {first} on, for {use}",
-                                      "end what holds them: ss -ltnp", "placement"))  # fmt: skip
+            self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
+                                      "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip
         self._planned[host, port] = use
         return port
 
@@ -55,13 +55,13 @@ class Ports:
         return (host, port) in self._planned or self._holder(host, port) is not None
 
     def _holder(self, host: str, port: int) -> str | None:
-        """Who has a port, in words; what the deployment itself holds (planned while it runs) is free to it."""
+        """Return a description of who uses a port, None if it is free; the deployment's own use does not count."""
         if host not in self._facts:
             return None
         facts = self._facts[host]
-        for each in facts.ports:
-            if each.port == port and not each.run.startswith(f"{self._deployment}/"):
-                return f"{each.command or 'a process'}" + (f" (pid {each.pid})" if each.pid else "")
+        for listener in facts.ports:
+            if listener.port == port and not listener.run.startswith(f"{self._deployment}/"):
+                return f"{listener.command or 'a process'}" + (f" (pid {listener.pid})" if listener.pid else "")
         for record in others(facts, self._deployment):
             if port in held_ports(record):
                 return f"deployment {record['deployment']}"
@@ -71,33 +71,35 @@ class Ports:
 def plan_engine_ports(
     placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports, avoiding: Container[int] = ()
 ) -> dict[tuple[str, int], int]:
-    """The port of each (model, replica): the model's own on every host, the next free for a further replica there, none
-    of those to be avoided.
+    """Return the port of each (model, replica): the model's own, or the next free for more replicas on a host.
 
-    Those that the configuration names come before those that are chosen, whatever the order of the models.
+    Configured ports are assigned before chosen ones, whatever the order of the models; chosen ones are not among those
+    to avoid.
     """
     placements = list(placements)
     first = takes_its_own(placements, models)
     planned = {
-        (each.model, each.replica): ports.fixed(
-            each.driver, models[each.model].port, engine_use(each), models[each.model].where
+        (placement.model, placement.replica): ports.fixed(
+            placement.driver, models[placement.model].port, engine_use(placement), models[placement.model].where
         )
-        for each in first
+        for placement in first
     }
-    for each in placements:
-        if each not in first:
-            port = ports.next_free(each.driver, models[each.model].port, engine_use(each), avoiding=avoiding)
-            planned[each.model, each.replica] = port
+    for placement in placements:
+        if placement not in first:
+            port = ports.next_free(
+                placement.driver, models[placement.model].port, engine_use(placement), avoiding=avoiding
+            )
+            planned[placement.model, placement.replica] = port
     return planned
 
 
 def takes_its_own(placements: Iterable[Placement], models: Mapping[str, ModelSpec]) -> list[Placement]:
-    """Those that take the very port that their model names: the first of a model on each host."""
-    named = [each for each in placements if not models[each.model].port_auto]
-    firsts = {(each.model, each.driver): each for each in reversed(named)}
-    return [each for each in named if firsts[each.model, each.driver] is each]
+    """Return the placements that take exactly their model's port: the first of a model on each host."""
+    named = [placement for placement in placements if not models[placement.model].port_auto]
+    firsts = {(placement.model, placement.driver): placement for placement in reversed(named)}
+    return [placement for placement in named if firsts[placement.model, placement.driver] is placement]
 
 
 def engine_use(placement: Placement) -> str:
-    """What a replica is called where its port is spoken of."""
+    """Return the name of a replica in messages about its port."""
     return f"{placement.model}/{placement.replica}"

@@ -1,4 +1,4 @@
-"""A program of the user's own as the process that serves: a Ray driver on the head, with all GPUs in Ray."""
+"""Plan a program of the user's own as the process that serves: a Ray driver on the head, with all GPUs in Ray."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = "program"
 
 
 def is_program(instance: InstancePlan) -> bool:
-    """Whether an instance is a program of the user's own, and no engine."""
+    """Return whether an instance is a program of the user's own, not an engine."""
     return instance.engine == PROGRAM
 
 
@@ -33,7 +33,7 @@ def plan_program(
     ray: RayPlan,
     ports: Ports,
 ) -> InstancePlan:
-    """The driver on the head. Every GPU that is free is Ray's, and Ray's tasks take them.
+    """Return the driver on the head; Ray manages all free GPUs, and assigns them to its tasks.
 
     The task that listens on `deploy.port` may run on any node, so the port is taken on all of them.
     """
@@ -68,13 +68,13 @@ def plan_program(
 def _addresses(
     port: int | None, inventory: Inventory, networks: Mapping[str, Network], hosts: list[str]
 ) -> dict[str, str]:
-    """Where the head can reach the port, and what clients know that place by; the head itself first."""
+    """Return where the head can reach the port, with the endpoint for clients of each; the head itself first."""
     if port is None:
         return {}
-    found = {}
+    addresses = {}
     for name in hosts:
         public = f"http://{join_port(public_address(inventory[name], networks[name]), port)}"
         if name == inventory.head.name:
-            found[f"http://{join_port(LOOPBACK, port)}"] = public
-        found[f"http://{join_port(networks[name].node_ip, port)}"] = public
-    return found
+            addresses[f"http://{join_port(LOOPBACK, port)}"] = public
+        addresses[f"http://{join_port(networks[name].node_ip, port)}"] = public
+    return addresses

@@ -1,4 +1,4 @@
-"""The Ray cluster of a deployment: which nodes, with which resources, on which ports."""
+"""Plan the Ray cluster of a deployment: its nodes, their resources and ports."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from flagscale_deploy.plan.ports import WORKER_PORTS, Ports
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365
 
 
-def ray_needed(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
-    """Whether the deployment gets a Ray cluster: always, never, or (auto) when something runs on Ray."""
-    on_ray = asked.runs_program or any(each.executor == "ray" for each in placements)
-    return asked.ray.mode == "on" or (asked.ray.mode == "auto" and on_ray)
+def ray_needed(spec: ServeSpec, placements: Sequence[Placement]) -> bool:
+    """Return whether the deployment gets a Ray cluster: always, never, or (auto) if something runs on Ray."""
+    on_ray = spec.runs_program or any(placement.executor == "ray" for placement in placements)
+    return spec.ray.mode == "on" or (spec.ray.mode == "auto" and on_ray)
 
 
 def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports: Ports, run_id: str) -> RayPlan:
@@ -53,14 +53,14 @@ def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports:
     )
 
 
-def _restricted(asked: ServeSpec, placements: Sequence[Placement]) -> bool:
-    on_ray = {each.model for each in placements if not each.pinned}
-    return any(model.name in on_ray and (model.hosts is not None or model.host_types) for model in asked.models)
+def _restricted(spec: ServeSpec, placements: Sequence[Placement]) -> bool:
+    on_ray = {placement.model for placement in placements if not placement.pinned}
+    return any(model.name in on_ray and (model.hosts is not None or model.host_types) for model in spec.models)
 
 
 def _node(inputs: Inputs, host: Host, placements: Sequence[Placement], free: Free, ports: Ports) -> RayNode:
     facts = inputs.facts.get(host.name)
-    held = [index for each in placements if not each.pinned for index in each.gpus.get(host.name, ())]
+    held = [index for placement in placements if not placement.pinned for index in placement.gpus.get(host.name, ())]
     gpus = tuple(sorted([*free[host.name], *held]))
     present = tuple(gpu.index for gpu in facts.gpus) if facts is not None else gpus
     custom = host.type not in ("gpu", "cpu") and gpus

@@ -1,4 +1,4 @@
-"""The ports that the configuration names, taken before any that we choose, so that none of ours is in their way."""
+"""Take the ports that the configuration names before any others are chosen."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def take_asked_ports(
     models: Mapping[str, ModelSpec],
     ports: Ports,
 ) -> None:
-    """Take them in the order of engines, program, Ray, routers. Whoever takes one again for the same use gets it."""
-    for each in takes_its_own(placements, models):
-        ports.fixed(each.driver, models[each.model].port, engine_use(each), models[each.model].where)
+    """Take them in the order of engines, program, Ray, routers. The same use gets its port again."""
+    for placement in takes_its_own(placements, models):
+        ports.fixed(
+            placement.driver, models[placement.model].port, engine_use(placement), models[placement.model].where
+        )
     if spec.runs_program and spec.program_port is not None:
         use = f"{PurePosixPath(spec.entrypoint or '').stem}/0"
         for host in hosts:

@@ -32,10 +32,10 @@ def plan_routers(
     facts: Facts | None,
     faults: list[Fault],
 ) -> tuple[RouterPlan, ...]:
-    """A router on the head for each model that has several replicas, or for every model where one was asked for.
+    """Return a router on the head for each model with several replicas, or for all models if configured.
 
-    A port that the configuration names is for the first router; each further one takes the next free.
-    A replica that the router could not reach is a fault. `facts` are the head's, None where it was not contacted.
+    A configured port is for the first router; each further one takes the next free port. A replica that the router
+    cannot reach is a fault. `facts` are the head's, None if it was not contacted.
     """
     routers: list[RouterPlan] = []
     for model in routed_models(spec, instances):

@@ -260,7 +260,6 @@ NOT_YET_RENAMED = (
     "docs",
     "inventory",
     "logs",
-    "plan",
     "push",
     "remote",
     "serve",

@@ -353,7 +353,7 @@ def test_a_node_ip_that_the_host_does_not_have() -> None:
     )
     verdict = only(scene(hosts=hosts, tried=tried))
     assert (verdict.check, verdict.host) == ("node-ip", "gpu03")
-    assert verdict.remedy == "correct node_ip in the inventory, or leave it out"
+    assert verdict.remedy == "correct node_ip in the inventory, or remove it"
 
 
 def test_a_port_that_somebody_holds() -> None:

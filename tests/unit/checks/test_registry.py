@@ -10,7 +10,7 @@ from tests.unit.plan.given import host, inventory, model, spec
 
 def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
     assert len(NAMES) == len(set(NAMES))
-    verbs = ("Check that ", "Let ", "Warn about ", "Whether ")
+    verbs = ("Check that ", "Let ", "Warn about ")
     assert [check.name for check in CHECKS if not check.description.startswith(verbs)] == []
     assert [check.name for check in CHECKS if not check.expected] == []
 

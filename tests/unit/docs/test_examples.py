@@ -39,7 +39,7 @@ def test_an_example_can_be_planned_on_a_sample_inventory(configuration: Path, in
     needed = {model.name: model.gpus_needed for model in request.serve.models}
     present = sum(host.gpus or 0 for host in hosts.hosts)
     if sum(needed.values()) > present:
-        with pytest.raises(InputError, match=rf"needs \d+ GPUs; free are: {hosts.head.name} {present}"):
+        with pytest.raises(InputError, match=rf"needs \d+ GPUs; free GPUs: {hosts.head.name} {present}"):
             api.plan(request, offline=True)
         return
     made = api.plan(request, offline=True)

@@ -63,9 +63,9 @@ def test_ipv6_stands_in_brackets_before_a_port() -> None:
 
 def test_what_the_host_does_not_have_is_a_fault() -> None:
     assert faults(node_ip="10.9.9.9") == [
-        "node_ip 10.9.9.9 is not an address of it; it has 127.0.0.1, ::1, 10.0.0.1, fd00::1, 192.168.7.1"
+        "node_ip 10.9.9.9 is not an address of the host, which has 127.0.0.1, ::1, 10.0.0.1, fd00::1, 192.168.7.1"
     ]
-    assert faults(interface="ib7") == ["interface ib7 has no address there; lo, eth0, ib0 have"]
+    assert faults(interface="ib7") == ["interface ib7 has no address on this host; lo, eth0, ib0 have"]
     assert faults(interface="ib0", node_ip="10.0.0.1") == [
         "node_ip 10.0.0.1 is not on interface ib0, which has 192.168.7.1"
     ]
@@ -74,7 +74,7 @@ def test_what_the_host_does_not_have_is_a_fault() -> None:
 def test_an_interface_without_an_address_is_a_fault() -> None:
     changed = facts("gpu01", interfaces=(Interface("ib0"), Interface("eth0", ("10.0.0.1",))))
     (fault,) = faults_of(inventory(host("gpu01", interface="ib0")), spec(), {"gpu01": changed})
-    assert fault.problem == "interface ib0 has no address there; eth0 have"
+    assert fault.problem == "interface ib0 has no address on this host; eth0 have"
 
 
 @pytest.mark.parametrize("node_ip", ["127.0.0.1", "::1"])
@@ -82,7 +82,7 @@ def test_loopback_is_no_address_for_several_hosts(node_ip: str) -> None:
     hosts = inventory(host("gpu01", node_ip=node_ip), "gpu02")
     (fault,) = faults_of(hosts, spec())
     assert fault.where == "gpu01"
-    assert fault.problem == f"its address {node_ip} is one that no other host can reach"
+    assert fault.problem == f"its address {node_ip} cannot be reached by other hosts"
     assert fault.remedy == "set node_ip or interface for it in the inventory"
 
 

@@ -140,14 +140,14 @@ def test_copies_that_find_no_room_are_told_with_what_there_was_and_how_many_fit(
     hosts = inventory("gpu01", "gpu02", "gpu03", "gpu04")
     (fault,) = faults_of(hosts, spec(model("a", tp=8, port=1), model("b", tp=2, replicas=20, port=2)))
     assert fault.problem == (
-        "num_replicas is 20, and each needs 2 GPUs: 40 in all; free are: gpu01 0, gpu02 8, gpu03 8, gpu04 8"
+        "num_replicas is 20, and each needs 2 GPUs: 40 in all; free GPUs: gpu01 0, gpu02 8, gpu03 8, gpu04 8"
     )
-    assert fault.remedy.startswith("12 of them fit: set num_replicas to 12 (or auto)")
+    assert fault.remedy.startswith("12 fit: set num_replicas to 12 (or auto)")
 
 
 def test_where_there_is_no_gpu_at_all_the_way_to_serve_on_cpu_is_named() -> None:
     (fault,) = faults_of(inventory(host("gpu01", type="cpu")), spec())
-    assert "deploy.models.qwen.num_gpus=0 serves on CPU" in fault.remedy
+    assert "serve on CPU with deploy.models.qwen.num_gpus=0" in fault.remedy
 
 
 def test_the_next_free_port_is_taken_where_that_was_asked_for() -> None:
@@ -163,7 +163,7 @@ def test_two_models_on_one_host_get_different_gpus() -> None:
 
 def test_what_finds_no_room_names_what_is_free_and_who_holds_the_rest() -> None:
     (fault,) = faults_of(TWO, spec(model(tp=16)), seen("gpu01", "gpu02", busy=[3]))
-    assert "replica 0 needs 16 GPUs; free are: gpu01 7, gpu02 7" in fault.problem
+    assert "replica 0 needs 16 GPUs; free GPUs: gpu01 7, gpu02 7" in fault.problem
     assert "gpu01 GPU 3: python train.py (pid 4711, alice)" in fault.problem
     assert "--force" in fault.remedy
 
@@ -227,7 +227,7 @@ def test_cuda_visible_devices_limits_what_is_handed_out(place: str) -> None:
     assert only(made).env["CUDA_VISIBLE_DEVICES"] == "4,5"
     assert made.ray.nodes[0].visible_gpus == (6,)
     (fault,) = faults_of(hosts, spec(model(tp=4), env=env if place == "spec" else {}))
-    assert "free are: gpu01 3" in fault.problem
+    assert "free GPUs: gpu01 3" in fault.problem
 
 
 def test_the_hosts_own_cuda_visible_devices_wins() -> None:
@@ -237,7 +237,7 @@ def test_the_hosts_own_cuda_visible_devices_wins() -> None:
 
 def test_the_number_in_the_inventory_is_a_limit() -> None:
     (fault,) = faults_of(inventory(host("gpu01", gpus=2)), spec(model(tp=4)))
-    assert "free are: gpu01 2" in fault.problem
+    assert "free GPUs: gpu01 2" in fault.problem
 
 
 def test_fewer_gpus_than_the_inventory_says_is_a_fault_with_the_drivers_words() -> None:
@@ -289,7 +289,7 @@ def test_the_world_size_counts_all_three_kinds() -> None:
 
 def test_offline_needs_the_number_of_gpus_in_the_inventory() -> None:
     (fault,) = faults_of(inventory("gpu01", host("gpu02", gpus=8)), spec(model(tp=8)), OFFLINE)
-    assert (fault.where, fault.problem) == ("gpu01", "its number of GPUs is not known without contacting it")
+    assert (fault.where, fault.problem) == ("gpu01", "its number of GPUs is unknown without contacting it")
     assert only(planned(inventory(host("gpu01", gpus=8)), spec(model(tp=8)), OFFLINE)).gpus == {
         "gpu01": tuple(range(8))
     }
@@ -322,7 +322,7 @@ def test_whatever_the_hosts_every_gpu_belongs_to_one_and_ray_counts_the_rest(
         made = planned(inventory(*names), spec(*models, ray="on"), host_facts)
     except CheckError as error:
         faults = error.faults
-    assert all("free are" in fault.problem or "taken twice" in fault.problem for fault in faults)
+    assert all("free GPUs: " in fault.problem or "assigned twice" in fault.problem for fault in faults)
     if faults:
         return
     held = [

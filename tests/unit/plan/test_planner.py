@@ -36,8 +36,8 @@ def test_every_fault_of_every_kind_is_reported_at_once() -> None:
     faults = [(fault.where, fault.problem) for fault in faults_of(hosts, serve_spec, host_facts)]
     text = "\n".join(f"{where}: {problem}" for where, problem in faults)
     for expected in (
-        "gpu01: node_ip 10.9.9.9 is not an address of it",
-        "gpu03: interface nope has no address there",
+        "gpu01: node_ip 10.9.9.9 is not an address of the host",
+        "gpu03: interface nope has no address on this host",
         "qwen.yaml: model_args.b: replica 0 needs 64 GPUs",
         "qwen.yaml: model_args.c: port 3 on gpu01, for c/0, is in use by nginx",
         "qwen.yaml: deploy.ray.port: port 7000 on gpu01, for Ray, is in use by nginx",

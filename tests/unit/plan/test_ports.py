@@ -13,7 +13,7 @@ def test_a_port_of_the_config_that_somebody_holds_is_a_fault_that_names_him() ->
     (fault,) = faults_of(ONE, spec(model(port=4567)), {"gpu01": facts("gpu01", ports=(taken(4567),))})
     assert fault.where == "qwen.yaml: model_args.qwen"
     assert fault.problem == "port 4567 on gpu01, for qwen/0, is in use by nginx (pid 99)"
-    assert fault.remedy == "choose another port, or end what holds it"
+    assert fault.remedy == "choose another port, or end the process that uses it"
 
 
 def test_a_holder_that_cannot_be_seen_is_still_a_holder() -> None:
@@ -30,7 +30,7 @@ def test_a_port_that_is_taken_elsewhere_does_not_matter() -> None:
 def test_two_models_of_one_host_may_not_want_the_same_port() -> None:
     (fault,) = faults_of(ONE, spec(model("a"), model("b")))
     assert fault.where == "qwen.yaml: model_args.b"
-    assert fault.problem == "port 8000 on gpu01 is taken twice: by a/0 and b/0"
+    assert fault.problem == "port 8000 on gpu01 is assigned twice: to a/0 and b/0"
 
 
 def test_a_port_that_is_chosen_keeps_off_those_that_are_named_whatever_the_order() -> None:
@@ -57,7 +57,7 @@ def test_an_engine_that_chooses_keeps_off_the_named_ports_of_ray_and_the_router(
 def test_a_named_port_that_two_want_is_told_once_with_both() -> None:
     (fault,) = faults_of(ONE, spec(model(port=7000), ray=RaySpec("on", port=7000)))
     assert (fault.where, fault.problem) == (
-        "qwen.yaml: deploy.ray.port", "port 7000 on gpu01 is taken twice: by qwen/0 and Ray",
+        "qwen.yaml: deploy.ray.port", "port 7000 on gpu01 is assigned twice: to qwen/0 and Ray",
     )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_there_is_no_port_above_the_highest() -> None:
     host_facts = {"gpu01": facts("gpu01", ports=tuple(taken(number) for number in range(65000, 65536)))}
     faults: list[Fault] = []
     Ports(host_facts, "qwen", faults).next_free("gpu01", 65000, "Ray")
-    assert [(fault.where, fault.problem) for fault in faults] == [("gpu01", "no port is free from 65000 on, for Ray")]
+    assert [(fault.where, fault.problem) for fault in faults] == [("gpu01", "no port from 65000 on is free for Ray")]
 
 
 def test_what_another_deployment_recorded_is_taken_also_while_it_starts() -> None:
