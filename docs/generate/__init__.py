@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import checks, commands, diagnosis, folders, keys
+from docs.generate import checks, commands, diagnosis, folders, keys, protocol
 
 FOLDER = Path(__file__).parents[1]
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -26,6 +26,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "diagnosis": diagnosis.tables,
     "folders": folders.table,
     "floors": folders.floors,
+    "protocol": protocol.sections,
 }
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -95,6 +95,12 @@ def test_the_texts_in_the_table_of_symptoms_are_the_tool_s_own() -> None:
     assert [part for part in parts if part not in source] == []
 
 
+def test_every_host_program_is_in_the_protocol() -> None:
+    listed = [code(row[0])[0] for rows in tables("program", "docs/internals/protocol.md") for row in rows]
+    programs = (REPOSITORY / "flagscale_deploy/remote/programs").glob("[a-z]*.py")
+    assert sorted(listed) == sorted(path.stem for path in programs)
+
+
 @pytest.mark.parametrize(("page", "words"), MENTIONED)
 def test_a_command_that_a_text_mentions_has_the_options_that_it_names(page: str, words: str) -> None:
     _, name, *rest = ["", *words.removeprefix("flagscale-deploy ").split()]
