@@ -59,11 +59,11 @@ def install(
     entries = {path: _known(host, path) for path in files if path.is_file()} if mode != "off" else {}
     revoked = {
         key.get_base64(): f"{path}:{at + 1}"
-        for path, known in entries.items()
-        for at, key in known.revoked.keys_of(name)
+        for path, lines in entries.items()
+        for at, key in lines.revoked.keys_of(name)
     }
-    for known in entries.values():
-        for _, key in known.trusted.keys_of(name):
+    for lines in entries.values():
+        for _, key in lines.trusted.keys_of(name):
             if key.get_base64() not in revoked:
                 client.get_host_keys().add(name, key.get_name(), key)
     client.set_missing_host_key_policy(_Policy(host, mode, files, revoked))
@@ -168,14 +168,14 @@ def _known(host: Host, path: Path) -> _Known:
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, _modified: int, _size: int) -> _Known:
-    known = _Known(_Lines(), _Lines())
+    lines = _Known(_Lines(), _Lines())
     for at, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         line = " ".join(text.split())
         if line.startswith("@revoked "):
-            known.revoked.add(at, line.partition(" ")[2])
+            lines.revoked.add(at, line.partition(" ")[2])
         elif line and line[0] not in "#@":
-            known.trusted.add(at, line)
-    return known
+            lines.trusted.add(at, line)
+    return lines
 
 
 def _is_among(name: str, names: str) -> bool:

@@ -12,7 +12,7 @@ from flagscale_deploy.transport import hostkeys
 
 
 def connect_error(host: Host, error: Exception) -> ConnectError:
-    """The one place where foreign errors become ours."""
+    """Return our error for a foreign one: the one place where this is done."""
     name, where = host.name, f"{host.address}" + (f":{host.port}" if host.port else "")
     if isinstance(error, paramiko.BadHostKeyException):
         known_as = hostkeys.known_name(error.hostname, host.port or 22)

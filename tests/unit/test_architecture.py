@@ -12,7 +12,7 @@ from tests.only_linux import ONLY_LINUX
 from tests.unit.sources import PACKAGE, ROOT, Module, imported, read_package
 
 LONGEST_MODULE = 300
-UNTYPED_MAPPINGS = 4.0
+UNTYPED_MAPPINGS = 1.0
 """How often `dict[str, Any]` and the like may stand in 1,000 lines."""
 MOST_PARAMETERS = 7
 
@@ -261,14 +261,14 @@ NOT_YET_RENAMED = (
     "inventory",
     "logs",
     "push",
-    "remote",
+    "remote/push",
+    "remote/supervisor",
     "serve",
     "sources.py",
     "support",
     "test_architecture.py",
     "test_benchmarks.py",
     "test_secrets.py",
-    "transport",
 )
 """Folders and files of the package and of tests/unit that still have variables with vague names."""
 
@@ -278,7 +278,7 @@ def test_variables_are_named_after_what_they_hold() -> None:
     for top in (PACKAGE, ROOT / "tests" / "unit"):
         for path in sorted(top.rglob("*.py")):
             place = path.relative_to(top)
-            if place.parts[0] not in NOT_YET_RENAMED:
+            if not any(place.is_relative_to(other) for other in NOT_YET_RENAMED):
                 tree = ast.parse(path.read_text(encoding="utf-8"))
                 vague += [f"{place}:{line}: {name}" for line, name in _variables(tree) if name in VAGUE]
     assert vague == []

@@ -102,7 +102,7 @@ def test_no_more_than_forks_log_in_at_a_time_however_many_act(monkeypatch: pytes
     results = running.gather({name: partial(work, name) for name in NAMES}, together=True)
     assert not failures(results)
     assert crowd.most == 3
-    assert {each.opened for each in running.connections.values()} == {2}
+    assert {connection.opened for connection in running.connections.values()} == {2}
 
 
 def test_where_no_more_threads_can_be_started_those_that_run_are_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_a_connection_is_opened_once_and_used_for_everything() -> None:
             "gpu01": {"ok": True}, "gpu02": {"ok": True},
         }  # fmt: skip
     assert [call.module for call in running.calls] == ["probe"] * 6
-    assert all(len(each.running) == 3 for each in running.connections.values())
+    assert all(len(connection.running) == 3 for connection in running.connections.values())
 
 
 def test_a_host_that_refused_is_not_asked_again() -> None:
@@ -246,7 +246,7 @@ def test_all_connections_are_closed_at_the_end_also_after_an_error() -> None:
     with pytest.raises(RuntimeError):
         with running:
             raise RuntimeError
-    assert all(each.closed for each in running.connections.values())
+    assert all(connection.closed for connection in running.connections.values())
 
 
 def test_a_broken_connection_is_that_hosts_error() -> None:
@@ -278,7 +278,7 @@ def test_a_cancelled_program_ends_although_its_host_is_silent() -> None:
     running = FakeFleet(silent, NAMES[:2])
     failed = failures(running.map(work, fail_fast=True))
     assert isinstance(failed["gpu01"], GivenUpError)
-    assert all(each.closed for each in running.connections["gpu01"].running)
+    assert all(program.closed for program in running.connections["gpu01"].running)
 
 
 def test_the_inventory_chooses_the_kind_of_connection() -> None:

@@ -54,14 +54,14 @@ class Work:
 
 
 def test_it_is_done_again_on_a_fresh_connection_and_that_is_told() -> None:
-    told: list[str] = []
+    events: list[str] = []
     fleet = flaky(None, UnreachableError("gpu01", "no answer"), None)
     work = Work(1)
-    found = through_losses(
-        fleet, "gpu01", work, heard=lambda: work.done, patience=10, tell=lambda _host, text: told.append(text)
+    result = through_losses(
+        fleet, "gpu01", work, heard=lambda: work.done, patience=10, tell=lambda _host, text: events.append(text)
     )
-    assert found == "done"
-    assert told == ["the SSH connection was lost; it is tried again for up to 10 s", "the connection is back"]
+    assert result == "done"
+    assert events == ["the SSH connection was lost; it is tried again for up to 10 s", "the connection is back"]
 
 
 def test_a_connection_that_does_not_come_back_is_given_up_with_both_reasons() -> None:

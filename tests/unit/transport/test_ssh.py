@@ -84,9 +84,9 @@ TABLE: dict[type[Exception], tuple[Exception, type[ConnectError], str]] = {
 def foreign() -> set[type[Exception]]:
     """Everything that Paramiko defines to raise."""
     return {
-        each
-        for _, each in inspect.getmembers(ssh_exception, inspect.isclass)
-        if issubclass(each, Exception) and each.__module__ == ssh_exception.__name__
+        kind
+        for _, kind in inspect.getmembers(ssh_exception, inspect.isclass)
+        if issubclass(kind, Exception) and kind.__module__ == ssh_exception.__name__
     }
 
 
@@ -96,12 +96,12 @@ def test_the_table_has_every_exception_that_paramiko_has() -> None:
 
 @pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
 def test_every_foreign_error_becomes_one_of_ours(kind: type[Exception]) -> None:
-    error, expected, said = TABLE[kind]
+    error, expected, text = TABLE[kind]
     ours = connect_error(HOST, error)
     assert type(ours) is expected
     assert ours.host == "gpu01"
     assert ours.exit_code == 3
-    assert said in ours.problem
+    assert text in ours.problem
     assert ours.remedy
 
 
@@ -191,7 +191,8 @@ def test_what_is_closed_leaves_no_thread(home: Path, server: Server) -> None:
         connection = to(server)
         run(connection, "true", timeout=20)
         connection.close()
-        ours = [each for each in threading.enumerate() if isinstance(each, paramiko.Transport) and not each.server_mode]
+        transports = [thread for thread in threading.enumerate() if isinstance(thread, paramiko.Transport)]
+        ours = [transport for transport in transports if not transport.server_mode]
         assert ours == []
 
 
@@ -208,11 +209,11 @@ def test_programs_go_over_ssh(home: Path, server: Server) -> None:
 def test_an_unknown_key_is_refused_by_default_with_the_way_to_accept_it(home: Path, server: Server) -> None:
     with pytest.raises(HostKeyError) as raised:
         to(server).open()
-    said = raised.value
-    assert "its host key is not known" in said.problem
-    assert server.host_key.fingerprint in said.problem
-    assert f"echo '{server.line()}' >> {home}/.ssh/known_hosts" in said.remedy
-    assert "host_key_checking: accept-new" in said.remedy
+    error = raised.value
+    assert "its host key is not known" in error.problem
+    assert server.host_key.fingerprint in error.problem
+    assert f"echo '{server.line()}' >> {home}/.ssh/known_hosts" in error.remedy
+    assert "host_key_checking: accept-new" in error.remedy
     assert not (home / ".ssh" / "known_hosts").exists()
 
 
@@ -446,8 +447,8 @@ def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> N
         first = made.get_security_options().ciphers
         assert "-gcm@" in first[0]
         assert sorted(first) == sorted(plain.get_security_options().ciphers)
-        assert [each for each in first if "-gcm@" not in each] == [
-            each for each in plain.get_security_options().ciphers if "-gcm@" not in each
+        assert [cipher for cipher in first if "-gcm@" not in cipher] == [
+            cipher for cipher in plain.get_security_options().ciphers if "-gcm@" not in cipher
         ]
 
 
@@ -486,12 +487,12 @@ def test_an_identity_file_is_read_once_with_its_certificate_until_that_is_renewe
     key = write_key(tmp_path / "key", private)
     renewed = Path(f"{key}-cert.pub")
     write_certificate(renewed, private)
-    told = ssh._keys(str(key))
-    assert list(told) == ["pkey"]
-    assert told["pkey"].public_blob is not None
-    assert ssh._keys(str(key))["pkey"] is told["pkey"]
+    key_ = ssh._keys(str(key))
+    assert list(key_) == ["pkey"]
+    assert key_["pkey"].public_blob is not None
+    assert ssh._keys(str(key))["pkey"] is key_["pkey"]
     os.utime(renewed, ns=(0, renewed.stat().st_mtime_ns + 1))
-    assert ssh._keys(str(key))["pkey"] is not told["pkey"]
+    assert ssh._keys(str(key))["pkey"] is not key_["pkey"]
 
 
 def test_an_identity_file_that_cannot_be_read_is_left_to_paramiko(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ def process(pid: int, ppid: int = 1, sid: int | None = None, start: int = 100, m
     return proc.Process(pid, ppid, pid if sid is None else sid, start, "S", os.getuid(), "x", marker)
 
 
-def among(*table: proc.Process, known: tuple[tuple[int, int], ...] = ()) -> set[int]:
-    family = processes.Family(known, processes.marked("qwen/"))
-    return {each.pid for each in family.among(table, asking=99)}
+def among(*table: proc.Process, recorded: tuple[tuple[int, int], ...] = ()) -> set[int]:
+    family = processes.Family(recorded, processes.marked("qwen/"))
+    return {process.pid for process in family.among(table, asking=99)}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_is_found_in_a_table(table: list[proc.Process], expected: set[int])
 
 
 def test_a_session_id_that_has_come_round_to_somebody_else_finds_nothing() -> None:
-    assert among(process(10, start=900), process(11, sid=10, start=901), known=((10, 100),)) == set()
+    assert among(process(10, start=900), process(11, sid=10, start=901), recorded=((10, 100),)) == set()
 
 
 def test_a_name_with_blanks_and_parentheses_is_read() -> None:

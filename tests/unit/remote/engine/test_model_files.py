@@ -58,29 +58,29 @@ def look(path: Path | str) -> ModelFiles:
 
 
 def test_a_whole_model(model: Path) -> None:
-    found = look(model)
-    assert (found.path, found.problem, found.config) == (str(model), "", CONFIG)
-    assert set(found.hashes) == {
+    files = look(model)
+    assert (files.path, files.problem, files.config) == (str(model), "", CONFIG)
+    assert set(files.hashes) == {
         "config.json", "tokenizer.json", "tokenizer_config.json", "modeling_qwen.py", "model.safetensors.index.json",
     }  # fmt: skip
-    assert found.hashes["modeling_qwen.py"] == hashlib.sha256(b"x = 1\n").hexdigest()
-    assert found.weights == {"model-00001-of-00002.safetensors": 100, "model-00002-of-00002.safetensors": 200}
-    assert list(found.indexed) == sorted(set(WEIGHT_MAP.values()))
-    assert (found.torn, found.total) == ({}, None)
-    assert found.chat_template
+    assert files.hashes["modeling_qwen.py"] == hashlib.sha256(b"x = 1\n").hexdigest()
+    assert files.weights == {"model-00001-of-00002.safetensors": 100, "model-00002-of-00002.safetensors": 200}
+    assert list(files.indexed) == sorted(set(WEIGHT_MAP.values()))
+    assert (files.torn, files.total) == ({}, None)
+    assert files.chat_template
 
 
 def test_weights_that_an_index_names_and_that_are_not_there(model: Path) -> None:
     (model / "model-00002-of-00002.safetensors").unlink()
     (model / "model-00002-of-00002.safetensors").symlink_to("../blobs/gone")
-    found = look(model)
-    assert set(found.indexed) - set(found.weights) == {"model-00002-of-00002.safetensors"}
-    assert found.problem == ""
+    files = look(model)
+    assert set(files.indexed) - set(files.weights) == {"model-00002-of-00002.safetensors"}
+    assert files.problem == ""
 
 
 def test_what_an_index_says_of_the_size_is_told(model: Path) -> None:
-    said = {"metadata": {"total_size": 145412407296}, "weight_map": WEIGHT_MAP}
-    (model / "model.safetensors.index.json").write_text(json.dumps(said))
+    index = {"metadata": {"total_size": 145412407296}, "weight_map": WEIGHT_MAP}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
     assert look(model).total == 145412407296
 
 
@@ -159,10 +159,10 @@ def remove(model: Path) -> None:
 )
 def test_what_is_wrong_is_told_and_nothing_else(model: Path, breaking: Callable[[Path], None], problem: str) -> None:
     breaking(model)
-    found = look(model)
-    assert found.problem.startswith(problem)
-    assert found == ModelFiles(str(model), found.problem, indexed=found.indexed, pointers=found.pointers)
-    assert list(found.indexed) == list(found.pointers) == []
+    files = look(model)
+    assert files.problem.startswith(problem)
+    assert files == ModelFiles(str(model), files.problem, indexed=files.indexed, pointers=files.pointers)
+    assert list(files.indexed) == list(files.pointers) == []
 
 
 def test_a_format_that_has_no_config_json_is_no_problem(model: Path) -> None:
@@ -194,14 +194,14 @@ def test_a_relative_path_counts_from_the_home_directory(monkeypatch: pytest.Monk
     ],
 )
 def test_what_we_may_not_read_is_told(model: Path, closed: str, problem: str) -> None:
-    for each in (model, *model.parents):
-        if each.stat().st_uid == os.getuid() and each != Path("/"):
-            each.chmod(each.stat().st_mode | 0o055)
-        if each == Path("/tmp"):
+    for folder in (model, *model.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+        if folder == Path("/tmp"):
             break
     (model / closed).chmod(0)
-    found: dict[str, Any] = as_nobody(lambda: model_files.look(str(model)))
-    assert found["problem"] == problem
+    files: dict[str, Any] = as_nobody(lambda: model_files.look(str(model)))
+    assert files["problem"] == problem
 
 
 def test_a_model_in_one_file_and_in_several(tmp_path: Path) -> None:
@@ -221,5 +221,5 @@ def test_a_file_system_that_never_answers_is_given_up(monkeypatch: pytest.Monkey
     """A pipe that nobody writes to, opened as config.json, waits like a server that is gone."""
     monkeypatch.setattr(model_files, "SECONDS", 0.2)
     os.mkfifo(tmp_path / "config.json")
-    (found,) = model_files.observe([str(tmp_path)])
-    assert found["problem"].startswith("its file system did not answer")
+    (files,) = model_files.observe([str(tmp_path)])
+    assert files["problem"].startswith("its file system did not answer")

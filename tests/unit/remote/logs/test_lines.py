@@ -15,8 +15,8 @@ from flagscale_deploy.remote.logs.lines import CUT, LONGEST, Cutter, start_of_la
 
 def cut(*pieces: bytes) -> list[str]:
     cutter = Cutter()
-    found = [line for piece in pieces for line in cutter.feed(piece)]
-    return found + cutter.rest()
+    texts = [line for piece in pieces for line in cutter.feed(piece)]
+    return texts + cutter.rest()
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_the_last_lines_begin_where_they_should(
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.lseek(descriptor, start_of_last(descriptor, count), os.SEEK_SET)
-        found = os.read(descriptor, 100).decode().splitlines()
+        last = os.read(descriptor, 100).decode().splitlines()
     finally:
         os.close(descriptor)
-    assert found == ["a", "bb", "", "ccc", "dddd"][max(0, 5 - count) :]
+    assert last == ["a", "bb", "", "ccc", "dddd"][max(0, 5 - count) :]
 
 
 def test_of_a_file_of_one_endless_line_not_all_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

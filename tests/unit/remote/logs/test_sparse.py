@@ -47,8 +47,8 @@ def test_pieces_put_together_are_the_file(place: Path, parts: list[tuple[bool, i
     try:
         size = os.fstat(descriptor).st_size
         start = min(start, size)
-        found = b"".join(content or bytes(length) for length, content in extents.pieces(descriptor, start, size))
-        assert found == os.pread(descriptor, size, start)
+        read = b"".join(content or bytes(length) for length, content in extents.pieces(descriptor, start, size))
+        assert read == os.pread(descriptor, size, start)
     finally:
         os.close(descriptor)
 

@@ -27,9 +27,9 @@ def test_a_place_is_that_of_what_was_read_also_where_the_file_was_truncated_mean
         return data
 
     monkeypatch.setattr(os, "pread", read_and_rotate)
-    told = next(tail.new())
+    lines = next(tail.new())
     monkeypatch.undo()
-    assert told == ["one", "two"]
+    assert lines == ["one", "two"]
 
     held = Held("engine.log.1", os.open(copy, os.O_RDONLY))
     place = held.judged([tail], [Left("engine.log", tail.mark)])

@@ -59,7 +59,7 @@ def test_limits_of_version_1_are_read_and_no_limit_is_none(monkeypatch: pytest.M
 
 
 def test_this_machine_has_something_of_everything() -> None:
-    found = capacity.observe(os.path.expanduser("~"))
-    assert found["memory_total"] >= found["memory_available"] > 0
-    assert found["cpus"] > 0
-    assert {"disk_free", "tmp_free", "shm_total", "shm_free"} < set(found)
+    capacities = capacity.observe(os.path.expanduser("~"))
+    assert capacities["memory_total"] >= capacities["memory_available"] > 0
+    assert capacities["cpus"] > 0
+    assert {"disk_free", "tmp_free", "shm_total", "shm_free"} < set(capacities)

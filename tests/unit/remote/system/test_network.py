@@ -41,12 +41,12 @@ def test_listening_ports_are_read_and_connections_are_not() -> None:
 
 @little_endian
 def test_ipv6_addresses_are_written_as_people_do() -> None:
-    found = [(each.port, each.address) for each in ports.parse_tcp(TCP6)]
-    assert found == [(4567, "::"), (8080, "10.77.0.11"), (631, "::1")]
+    sockets = [(socket_.port, socket_.address) for socket_ in ports.parse_tcp(TCP6)]
+    assert sockets == [(4567, "::"), (8080, "10.77.0.11"), (631, "::1")]
 
 
 def test_an_interface_that_tells_no_speed_has_none() -> None:
-    (loopback,) = [each for each in network.interfaces() if each["name"] == "lo"]
+    (loopback,) = [interface for interface in network.interfaces() if interface["name"] == "lo"]
     assert loopback["speed"] is None
 
 
@@ -67,19 +67,20 @@ def test_nothing_is_read_from_nothing() -> None:
 def test_a_port_of_this_process_is_found_with_its_holder(family: socket.AddressFamily, address: str) -> None:
     with socket.create_server((address, 0), family=family) as server:
         number = server.getsockname()[1]
-        (found,) = [each for each in ports.listening(proc.scan()) if each["port"] == number]
-    mine = next(each for each in proc.scan() if each.pid == os.getpid())
-    assert found == {"port": number, "address": address, "pid": mine.pid, "command": mine.command, "run": mine.marker}
+        (port,) = [port for port in ports.listening(proc.scan()) if port["port"] == number]
+    mine = next(process for process in proc.scan() if process.pid == os.getpid())
+    assert port == {"port": number, "address": address, "pid": mine.pid, "command": mine.command, "run": mine.marker}
 
 
 def test_the_kernel_and_proc_tell_the_same_sockets() -> None:
     four = socket.create_server(("127.0.0.1", 0))
     with four, socket.create_server(("::", 0), family=socket.AF_INET6) as six:
-        mine = {os.fstat(each.fileno()).st_ino for each in (four, six)}
-        told = {each for each in sock_diag.listening() if each.inode in mine}
-        written = [each for name in ("tcp", "tcp6") for each in ports.parse_tcp(Path("/proc/net", name).read_text())]
-        assert told == {each for each in written if each.inode in mine}
-        assert len(told) == 2
+        mine = {os.fstat(socket_.fileno()).st_ino for socket_ in (four, six)}
+        listed = {socket_ for socket_ in sock_diag.listening() if socket_.inode in mine}
+        texts = [Path("/proc/net", name).read_text() for name in ("tcp", "tcp6")]
+        written = [socket_ for text in texts for socket_ in ports.parse_tcp(text)]
+        assert listed == {socket_ for socket_ in written if socket_.inode in mine}
+        assert len(listed) == 2
 
 
 def test_a_sandbox_without_sock_diag_is_read_from_proc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +90,7 @@ def test_a_sandbox_without_sock_diag_is_read_from_proc(monkeypatch: pytest.Monke
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
         monkeypatch.setattr(sock_diag, "listening", refuse)
-        assert number in [each["port"] for each in ports.listening(proc.scan())]
+        assert number in [port["port"] for port in ports.listening(proc.scan())]
 
 
 def test_what_the_kernel_complains_of_is_raised() -> None:
@@ -117,7 +118,7 @@ def test_ipv6_addresses_are_read_with_their_interfaces() -> None:
 
 
 def test_the_loopback_of_this_machine_is_seen() -> None:
-    (lo,) = [each for each in network.interfaces() if each["name"] == "lo"]
+    (lo,) = [interface for interface in network.interfaces() if interface["name"] == "lo"]
     assert "127.0.0.1" in lo["addresses"]
     assert lo["mtu"] >= 16436
     assert lo["up"]
@@ -125,7 +126,7 @@ def test_the_loopback_of_this_machine_is_seen() -> None:
 
 def test_the_default_address_is_one_of_an_interface_or_there_is_none() -> None:
     address = network.default_address()
-    assert address is None or any(address in each["addresses"] for each in network.interfaces())
+    assert address is None or any(address in interface["addresses"] for interface in network.interfaces())
 
 
 def test_infiniband_devices_with_an_active_port(tmp_path: Path) -> None:

@@ -18,14 +18,14 @@ def test_what_was_ended_since_the_run_began_is_counted(tmp_path: Path, monkeypat
     file = tmp_path / "vmstat"
     monkeypatch.setattr(oom, "COUNTERS", str(file))
     counted(file, 4)
-    known: Record = {"oom_kills": oom.kills()}
-    assert (oom.since(known), oom.said(known)) == (0, "")
+    deployed: Record = {"oom_kills": oom.kills()}
+    assert (oom.since(deployed), oom.said(deployed)) == (0, "")
     counted(file, 5)
-    assert oom.said(known) == "the kernel has ended a process of this host for want of memory since the run began"
+    assert oom.said(deployed) == "the kernel has ended a process of this host for want of memory since the run began"
     counted(file, 7)
-    assert "3 processes of this host" in oom.said(known)
+    assert "3 processes of this host" in oom.said(deployed)
     counted(file, 0)
-    assert oom.said(known) == ""
+    assert oom.said(deployed) == ""
 
 
 def test_what_is_not_known_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

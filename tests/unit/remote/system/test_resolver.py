@@ -19,9 +19,9 @@ def hanging(_name: str) -> list[str]:
 
 
 def test_addresses_of_a_name_each_once() -> None:
-    found = resolver.addresses("localhost")
-    assert "127.0.0.1" in found or "::1" in found
-    assert len(found) == len(set(found))
+    addresses = resolver.addresses("localhost")
+    assert "127.0.0.1" in addresses or "::1" in addresses
+    assert len(addresses) == len(set(addresses))
 
 
 def test_a_name_that_does_not_resolve_and_one_that_is_none_have_no_address() -> None:

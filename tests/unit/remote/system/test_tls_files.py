@@ -21,7 +21,7 @@ def test_a_certificate_its_key_and_what_is_not_there(tmp_path: Path, monkeypatch
     seen = Facts.parse(answer).tls_files
     assert seen[str(cert)] == seen[cert.name]
     assert seen[cert.name].self_signed
-    assert [each.lower() for each in seen[cert.name].names] == ["10.0.0.1", "fd00:0:0:0:0:0:0:1"]
+    assert [name.lower() for name in seen[cert.name].names] == ["10.0.0.1", "fd00:0:0:0:0:0:0:1"]
     assert 1 < ((seen[cert.name].expires or 0) - time.time()) / 86400 < 2.1
     assert seen[key.name] == TlsFile(mode=0o600), "of a key no hash"
     assert seen["none.pem"].problem == "No such file or directory"
