@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from flagscale_deploy.checks.model import Parsed
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
@@ -71,10 +73,9 @@ class Cache:
                     path.unlink()
 
 
-def default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder for results: below $XDG_CACHE_HOME if that is an absolute path, else below ~/.cache."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "flagscale-deploy" / "parsed"
+def default_cache() -> Path:
+    """Return the directory of results: on Linux below $XDG_CACHE_HOME if that is an absolute path, else ~/.cache."""
+    return platformdirs.user_cache_path("flagscale-deploy") / "parsed"
 
 
 def parse_engine_arguments(

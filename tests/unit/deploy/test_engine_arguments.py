@@ -163,10 +163,13 @@ def test_a_cache_that_is_broken_or_cannot_be_written_is_as_good_as_none(tmp_path
 
 
 def test_the_cache_is_where_the_user_wants_caches(monkeypatch: Any) -> None:
-    assert default_cache({"XDG_CACHE_HOME": "/var/cache/me"}) == Path("/var/cache/me/flagscale-deploy/parsed")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/me")
+    assert default_cache() == Path("/var/cache/me/flagscale-deploy/parsed")
     monkeypatch.setenv("HOME", "/home/me")
-    for environ in ({}, {"XDG_CACHE_HOME": "relative"}):
-        assert default_cache(environ) == Path("/home/me/.cache/flagscale-deploy/parsed")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert default_cache() == Path("/home/me/.cache/flagscale-deploy/parsed")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path("/home/me/.cache/flagscale-deploy/parsed")
 
 
 def test_a_program_that_fails_on_the_host_is_told() -> None:
