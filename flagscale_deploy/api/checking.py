@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
-from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
+from flagscale_deploy.checks.model import Context, Link, Parsed, Verdict
 from flagscale_deploy.checks.registry import judge, refuse_unskippable
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
 from flagscale_deploy.deploy.network_test import try_links
@@ -78,8 +78,8 @@ def examine(
     draft = _draft(request, facts, sources, options)
     plan, faults = draft.plan, (*draft.faults, *draft.idle)
     links, parsed = _test_hosts(request, fleet, plan, facts, network, say)
-    scene = Scene(request.inventory, request.spec, observations, plan, faults, links, parsed)
-    return CheckReport(observations, judge(scene, options.skip), None if draft.faults or scene.silent else plan)
+    context = Context(request.inventory, request.spec, observations, plan, faults, links, parsed)
+    return CheckReport(observations, judge(context, options.skip), None if draft.faults or context.silent else plan)
 
 
 def refuse_failed(report: CheckReport) -> Plan:

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import no_spec, on
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 
 
-def boot(scene: Scene) -> Iterator[Finding]:
+def boot(context: Context) -> Iterator[Finding]:
     """Check that a host starts the deployment again after a reboot, where deploy.restart.boot asks for it."""
-    idle = [name for name in scene.facts if scene.plan and "boot.sh" not in scene.plan.scripts.get(name, {})]
-    for name, facts in scene.facts.items():
+    idle = [name for name in context.facts if context.plan and "boot.sh" not in context.plan.scripts.get(name, {})]
+    for name, facts in context.facts.items():
         if not facts.boot and name not in idle:
-            container = bool(scene.inventory[name].container)
+            container = bool(context.inventory[name].container)
             yield Finding(
                 name,
                 facts.boot_problem,
                 "",
                 "remove deploy.restart.boot"
                 if container
-                else f"{on(scene, name, 'loginctl', 'enable-linger', facts.user, root=True)}; or install cron",
+                else f"{on(context, name, 'loginctl', 'enable-linger', facts.user, root=True)}; or install cron",
                 "warning",
             )
 
 
-def _not_asked(scene: Scene) -> str:
-    if why := no_spec(scene):
+def _not_asked(context: Context) -> str:
+    if why := no_spec(context):
         return why
-    return "" if scene.spec and scene.spec.restart.boot else "deploy.restart.boot is not set"
+    return "" if context.spec and context.spec.restart.boot else "deploy.restart.boot is not set"
 
 
 BOOT = (Check("boot", "reboot", boot, "a user systemd with lingering, or crontab", _not_asked, "warning"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from flagscale_deploy.checks.model import Finding, Scene, State
+from flagscale_deploy.checks.model import Context, Finding, State
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.model import InstancePlan
@@ -13,110 +13,110 @@ from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.support.units import counted
 
-Why = Callable[[Scene], str]
+Why = Callable[[Context], str]
 """Returns why a check has nothing to look at; "" if it has."""
 
 
-def no_answer(scene: Scene) -> str:
+def no_facts(context: Context) -> str:
     """Return why there are no facts of any host; "" if there are."""
-    return "" if scene.facts else "no host answered"
+    return "" if context.facts else "no host answered"
 
 
-def no_spec(scene: Scene) -> str:
+def no_spec(context: Context) -> str:
     """Return why nothing is asked of the hosts; "" if there is a configuration."""
-    return no_answer(scene) or ("" if scene.spec else "needs a configuration: -c")
+    return no_facts(context) or ("" if context.spec else "needs a configuration: -c")
 
 
-def no_plan(scene: Scene) -> str:
+def no_plan(context: Context) -> str:
     """Return why it is unknown which host runs what; "" if there is a plan."""
-    if (why := no_spec(scene)) or scene.plan:
+    if (why := no_spec(context)) or context.plan:
         return why
-    silent = f": {', '.join(scene.silent)} did not answer" if scene.silent else ""
+    silent = f": {', '.join(context.silent)} did not answer" if context.silent else ""
     return f"there is no plan{silent}"
 
 
 def unplanned(check: str, unless: Why = no_spec) -> Why:
     """Return the skip reason of a check that reports the planner's faults, which may exist without a plan."""
 
-    def why(scene: Scene) -> str:
-        has_faults = any(fault.check == check for fault in scene.faults)
-        return unless(scene) or ("" if has_faults else no_plan(scene))
+    def why(context: Context) -> str:
+        has_faults = any(fault.check == check for fault in context.faults)
+        return unless(context) or ("" if has_faults else no_plan(context))
 
     return why
 
 
-def no_ray(scene: Scene) -> str:
+def no_ray(context: Context) -> str:
     """Return why no Ray is needed; "" if it is, or may be."""
-    if why := no_spec(scene):
+    if why := no_spec(context):
         return why
-    return "the plan has no Ray" if scene.plan and not scene.plan.ray.enabled else ""
+    return "the plan has no Ray" if context.plan and not context.plan.ray.enabled else ""
 
 
-def one_host(scene: Scene) -> str:
+def one_host(context: Context) -> str:
     """Return why hosts can't differ; "" if there are several."""
-    return no_answer(scene) or ("" if len(scene.facts) > 1 else "there is only one host")
+    return no_facts(context) or ("" if len(context.facts) > 1 else "there is only one host")
 
 
-def from_planner(scene: Scene, check: str) -> Iterator[Finding]:
+def from_planner(context: Context, check: str) -> Iterator[Finding]:
     """Return the planner's faults of a check as findings."""
-    return (as_finding(scene, fault) for fault in scene.faults if fault.check == check)
+    return (as_finding(context, fault) for fault in context.faults if fault.check == check)
 
 
-def as_finding(scene: Scene, fault: Fault) -> Finding:
+def as_finding(context: Context, fault: Fault) -> Finding:
     """Return a fault of the planner as a finding; a fault in a file names its place in the file."""
-    if fault.where in scene.inventory.names:
+    if fault.where in context.inventory.names:
         return Finding(fault.where, fault.problem, "", fault.remedy)
     return Finding(fault.host, f"{fault.where}: {fault.problem}", "", fault.remedy)
 
 
-def engines(scene: Scene) -> tuple[InstancePlan, ...]:
+def engines(context: Context) -> tuple[InstancePlan, ...]:
     """Return the instances that are engines, not programs of the user's own."""
-    return tuple(instance for instance in scene.plan.instances if not is_program(instance)) if scene.plan else ()
+    return tuple(instance for instance in context.plan.instances if not is_program(instance)) if context.plan else ()
 
 
-def engine_hosts(scene: Scene) -> dict[str, list[InstancePlan]]:
+def engine_hosts(context: Context) -> dict[str, list[InstancePlan]]:
     """Return the engine instances that have a rank on each host, for hosts with facts."""
     instances: dict[str, list[InstancePlan]] = {}
-    for instance in engines(scene):
+    for instance in engines(context):
         for host in instance.hosts:
-            if host in scene.facts:
+            if host in context.facts:
                 instances.setdefault(host, []).append(instance)
     return instances
 
 
-def ray_hosts(scene: Scene) -> tuple[str, ...]:
+def ray_hosts(context: Context) -> tuple[str, ...]:
     """Return the Ray nodes that have facts, the head first."""
-    return tuple(node.host for node in scene.plan.ray.nodes if node.host in scene.facts) if scene.plan else ()
+    return tuple(node.host for node in context.plan.ray.nodes if node.host in context.facts) if context.plan else ()
 
 
-def model_of(scene: Scene, instance: InstancePlan) -> ModelSpec | None:
+def model_of(context: Context, instance: InstancePlan) -> ModelSpec | None:
     """Return the configuration of an instance's model."""
-    models = scene.spec.models if scene.spec else ()
+    models = context.spec.models if context.spec else ()
     return next((model for model in models if model.name == instance.model), None)
 
 
-def spanning(scene: Scene) -> tuple[InstancePlan, ...]:
+def spanning(context: Context) -> tuple[InstancePlan, ...]:
     """Return the engine instances that span several hosts."""
-    return tuple(instance for instance in engines(scene) if len(instance.hosts) > 1)
+    return tuple(instance for instance in engines(context) if len(instance.hosts) > 1)
 
 
-def environment(scene: Scene, host: str) -> Mapping[str, str]:
+def environment(context: Context, host: str) -> Mapping[str, str]:
     """Return the environment variables that the user sets for a host."""
-    spec = scene.spec
-    return {**(spec.env if spec else {}), **scene.inventory[host].env}
+    spec = context.spec
+    return {**(spec.env if spec else {}), **context.inventory[host].env}
 
 
-def on(scene: Scene, host: str, *words: str, root: bool = False) -> str:
+def on(context: Context, host: str, *words: str, root: bool = False) -> str:
     """Return a command line to paste on the operator's machine that runs words on a host; a single word is shell.
 
     With `root`, sudo is added if the login user is not root: at `{sudo}` in shell, else at the beginning.
     """
     command = words[0] if len(words) == 1 else join(_printable(word) for word in words)
-    facts = scene.facts.get(host)
+    facts = context.facts.get(host)
     as_root = root and not (facts is not None and facts.uid == 0 and facts.user)
     sudo = "sudo " if as_root else ""
     command = command.replace("{sudo}", sudo) if "{sudo}" in command else sudo + command
-    target = scene.inventory[host]
+    target = context.inventory[host]
     if target.connection == "local":
         return command
     options: list[str] = ["-t"] if as_root else []
@@ -132,7 +132,7 @@ def _printable(text: str) -> str:
     return text.replace("\0", "?")
 
 
-def word(text: str) -> str:
+def shell_word(text: str) -> str:
     """Return text as a word of a command line to paste."""
     return quote(_printable(text))
 
@@ -148,6 +148,6 @@ def summary(values: Iterable[object]) -> str:
     return ", ".join(f"{value} on {counted(number, 'host')}" for value, number in ranked)
 
 
-def at_worst(failing: bool) -> State:
+def failed_if(failing: bool) -> State:
     """Return the state of a finding: failed if it would break the deployment, else a warning."""
     return "failed" if failing else "warning"

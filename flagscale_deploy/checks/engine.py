@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import engines, model_of, no_plan, passed
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.support.suggest import nearest
 
 
-def engine_arguments(scene: Scene) -> Iterator[Finding]:
+def engine_arguments(context: Context) -> Iterator[Finding]:
     """Let the vLLM on each driver's host parse the flags and values of its instances."""
-    for instance in engines(scene):
-        parsed = (scene.parsed or {}).get(instance.name)
+    for instance in engines(context):
+        parsed = (context.parsed or {}).get(instance.name)
         if parsed is None:
             continue
-        model = model_of(scene, instance)
+        model = model_of(context, instance)
         where = f"{model.where}: " if model and model.where else ""
         for flag in parsed.unknown:
             near = nearest(flag, parsed.known)
@@ -34,15 +34,15 @@ def engine_arguments(scene: Scene) -> Iterator[Finding]:
             )
         elif parsed.error and not parsed.unknown:
             yield Finding(instance.driver, f"{where}{parsed.error}", "values that vLLM accepts", "correct the value")
-    hosts = dict.fromkeys(instance.driver for instance in engines(scene) if instance.name in (scene.parsed or {}))
+    hosts = dict.fromkeys(instance.driver for instance in engines(context) if instance.name in (context.parsed or {}))
     if hosts:
         yield passed(f"accepted by vLLM on {', '.join(hosts)}")
 
 
-def _unread(scene: Scene) -> str:
-    if (why := no_plan(scene)) or scene.parsed:
+def _unread(context: Context) -> str:
+    if (why := no_plan(context)) or context.parsed:
         return why
-    silent = dict.fromkeys(instance.driver for instance in engines(scene) if instance.driver in scene.silent)
+    silent = dict.fromkeys(instance.driver for instance in engines(context) if instance.driver in context.silent)
     return f"{', '.join(silent)} did not answer" if silent else "vLLM did not parse them"
 
 

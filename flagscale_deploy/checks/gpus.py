@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from flagscale_deploy.checks.conditions import at_worst, engine_hosts, engines, no_answer, no_plan, on, passed, summary
+from flagscale_deploy.checks.conditions import engine_hosts, engines, failed_if, no_facts, no_plan, on, passed, summary
 from flagscale_deploy.checks.gpu_users import gpu_busy
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.facts.model import Gpu
 from flagscale_deploy.plan.placement import miscounted
 from flagscale_deploy.plan.software import odd_ones
@@ -17,43 +17,43 @@ ALIKE_SHARE = 0.02
 """GPUs of one model report memory sizes that differ by less than this: firmware and ECC reserve some."""
 
 
-def gpu_driver(scene: Scene) -> Iterator[Finding]:
+def gpu_driver(context: Context) -> Iterator[Finding]:
     """Check that nvidia-smi works where it is installed: driver loaded, library and module of one version."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         if facts.gpu_error:
-            needs = scene.inventory[name].type != "cpu"
+            needs = context.inventory[name].type != "cpu"
             yield Finding(
                 name,
                 f"nvidia-smi fails: {facts.gpu_error}",
                 "a working driver",
-                on(scene, name, "modprobe nvidia && nvidia-smi", root=True) + "   (or reboot the host)",
-                at_worst(needs),
+                on(context, name, "modprobe nvidia && nvidia-smi", root=True) + "   (or reboot the host)",
+                failed_if(needs),
             )
-    versions = [facts.driver_version for facts in scene.facts.values() if facts.driver_version]
+    versions = [facts.driver_version for facts in context.facts.values() if facts.driver_version]
     yield passed(summary(versions) or "no NVIDIA driver")
 
 
-def gpu_count(scene: Scene) -> Iterator[Finding]:
+def gpu_count(context: Context) -> Iterator[Finding]:
     """Check that hosts have as many GPUs as the inventory says."""
-    for name, facts in scene.facts.items():
-        fault = miscounted(scene.inventory[name], facts)
+    for name, facts in context.facts.items():
+        fault = miscounted(context.inventory[name], facts)
         if fault is not None and fault.check == "gpu-count":
             yield Finding(
                 name,
                 fault.problem,
-                counted(scene.inventory[name].gpus or 0, "GPU"),
-                f"{on(scene, name, 'nvidia-smi', '-L')}   (and correct gpus in the inventory)",
+                counted(context.inventory[name].gpus or 0, "GPU"),
+                f"{on(context, name, 'nvidia-smi', '-L')}   (and correct gpus in the inventory)",
             )
-    yield passed(summary(counted(len(facts.gpus), "GPU") for facts in scene.facts.values()))
+    yield passed(summary(counted(len(facts.gpus), "GPU") for facts in context.facts.values()))
 
 
-def gpu_alike(scene: Scene) -> Iterator[Finding]:
+def gpu_alike(context: Context) -> Iterator[Finding]:
     """Check that the GPUs of an instance have the same model and memory size."""
-    for instance in engines(scene):
+    for instance in engines(context):
         used = {
             (host, gpu.index): gpu
             for host, indexes in instance.gpus.items()
-            for gpu in (scene.facts[host].gpus if host in scene.facts else ())
+            for gpu in (context.facts[host].gpus if host in context.facts else ())
             if gpu.index in indexes
         }
         kinds = {
@@ -69,35 +69,35 @@ def gpu_alike(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def gpu_ecc(scene: Scene) -> Iterator[Finding]:
+def gpu_ecc(context: Context) -> Iterator[Finding]:
     """Check that GPUs had no uncorrected memory errors since their driver was loaded."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         bad = {gpu.index: gpu.ecc_uncorrected for gpu in facts.gpus if gpu.ecc_uncorrected}
         if bad:
             problem = ", ".join(
                 f"GPU {index}: {counted(errors, 'uncorrected ECC error')}" for index, errors in bad.items()
             )
-            reset = on(scene, name, "nvidia-smi", "--gpu-reset", "-i", ",".join(map(str, bad)), root=True)
+            reset = on(context, name, "nvidia-smi", "--gpu-reset", "-i", ",".join(map(str, bad)), root=True)
             yield Finding(name, problem, "none", f"{reset}   (if errors come back, replace the GPU)")
 
 
-def gpu_persistence(scene: Scene) -> Iterator[Finding]:
+def gpu_persistence(context: Context) -> Iterator[Finding]:
     """Check that the driver stays loaded while no GPU is used; otherwise each start takes seconds longer."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         off = [gpu.index for gpu in facts.gpus if gpu.persistence is False]
         if off:
             yield Finding(
                 name,
                 f"persistence mode is off for {_listed(off)}",
                 "on",
-                on(scene, name, "nvidia-smi", "-pm", "1", root=True),
+                on(context, name, "nvidia-smi", "-pm", "1", root=True),
                 "warning",
             )
 
 
-def gpu_mig(scene: Scene) -> Iterator[Finding]:
+def gpu_mig(context: Context) -> Iterator[Finding]:
     """Check that no GPU is in MIG mode: such a GPU can't be used by its index."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         split = [gpu.index for gpu in facts.gpus if gpu.mig]
         if split:
             which = ",".join(map(str, split))
@@ -105,7 +105,7 @@ def gpu_mig(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"MIG mode is on for {_listed(split)}",
                 "off",
-                on(scene, name, "nvidia-smi", "-mig", "0", "-i", which, root=True),
+                on(context, name, "nvidia-smi", "-mig", "0", "-i", which, root=True),
             )
 
 
@@ -120,30 +120,30 @@ def _listed(indexes: list[int]) -> str:
     return f"{'GPU' if len(indexes) == 1 else 'GPUs'} {', '.join(map(str, indexes))}"
 
 
-def _with_gpu(condition: Callable[[Gpu], bool]) -> Callable[[Scene], list[str]]:
+def _with_gpu(condition: Callable[[Gpu], bool]) -> Callable[[Context], list[str]]:
     """Return a function that lists the hosts with a GPU that meets a condition."""
-    return lambda scene: [name for name, facts in scene.facts.items() if any(map(condition, facts.gpus))]
+    return lambda context: [name for name, facts in context.facts.items() if any(map(condition, facts.gpus))]
 
 
-def _no_gpu(scene: Scene) -> str:
-    return no_answer(scene) or ("" if any(facts.gpus for facts in scene.facts.values()) else "no host has GPUs")
+def _no_gpu(context: Context) -> str:
+    return no_facts(context) or ("" if any(facts.gpus for facts in context.facts.values()) else "no host has GPUs")
 
 
-def _no_engine_on_gpus(scene: Scene) -> str:
-    used = Counter(bool(indexes) for instance in engines(scene) for indexes in instance.gpus.values())
-    return no_plan(scene) or ("" if used[True] else "nothing is planned on GPUs")
+def _no_engine_on_gpus(context: Context) -> str:
+    used = Counter(bool(indexes) for instance in engines(context) for indexes in instance.gpus.values())
+    return no_plan(context) or ("" if used[True] else "nothing is planned on GPUs")
 
 
 GPUS = (
-    Check("gpu-driver", "gpus", gpu_driver, "nvidia-smi answers", no_answer),
-    Check("gpu-count", "gpus", gpu_count, "as many as the inventory says", no_answer),
+    Check("gpu-driver", "gpus", gpu_driver, "nvidia-smi answers", no_facts),
+    Check("gpu-count", "gpus", gpu_count, "as many as the inventory says", no_facts),
     Check(
         "gpu-alike",
         "gpus",
         gpu_alike,
         "one model and memory size",
         _no_engine_on_gpus,
-        looks_at=lambda scene: [name for name in engine_hosts(scene) if scene.facts[name].gpus],
+        looks_at=lambda context: [name for name in engine_hosts(context) if context.facts[name].gpus],
     ),
     Check("gpu-busy", "gpus", gpu_busy, "nobody uses them", _no_gpu, looks_at=_with_gpu(lambda _: True)),
     Check(

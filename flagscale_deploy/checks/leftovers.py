@@ -4,64 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.conditions import no_answer, no_spec, on
+from flagscale_deploy.checks.conditions import no_facts, no_spec, on
 from flagscale_deploy.checks.gpu_users import busy_with
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.claims import current, others
 
 
-def other_deployments(scene: Scene) -> Iterator[Finding]:
+def other_deployments(context: Context) -> Iterator[Finding]:
     """Check that no other deployment runs on the hosts: they share memory, disks and network."""
-    own = scene.spec.name if scene.spec else ""
-    for name, facts in scene.facts.items():
+    own = context.spec.name if context.spec else ""
+    for name, facts in context.facts.items():
         records = dict.fromkeys(str(record.get("deployment")) for record in others(facts, own))
-        running = [deployment for deployment in records if deployment not in busy_with(scene, name)]
-        if running and scene.spec is not None:
+        running = [deployment for deployment in records if deployment not in busy_with(context, name)]
+        if running and context.spec is not None:
             yield Finding(
                 name,
                 f"{', '.join(running)} {'runs' if len(running) == 1 else 'run'} on this host",
                 "no other deployment",
-                "; ".join(again(scene.inventory, "stop", deployment) for deployment in running),
+                "; ".join(again(context.inventory, "stop", deployment) for deployment in running),
                 "warning",
             )
 
 
-def lock(scene: Scene) -> Iterator[Finding]:
+def lock(context: Context) -> Iterator[Finding]:
     """Check that no other command works on this deployment: `run` would wait, and then refuse."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         for held in facts.locks:
-            if scene.spec is not None and held.deployment == scene.spec.name:
+            if context.spec is not None and held.deployment == context.spec.name:
                 who, what = (str(held.holder.get(key) or "") for key in ("who", "what"))
                 yield Finding(
                     name,
                     f"{who or 'another operator'} works on it with {what or 'a command'} (pid {held.pid})",
                     "no other command",
-                    f"wait until it ends; if its operator is gone: {again(scene.inventory, 'unlock', held.deployment)}",
+                    f"wait for its end; if its operator is gone: {again(context.inventory, 'unlock', held.deployment)}",
                     "warning",
                 )
 
 
-def crashed_runs(scene: Scene) -> Iterator[Finding]:
+def crashed_runs(context: Context) -> Iterator[Finding]:
     """Check that no processes of unrecorded runs are left: they hold GPUs, memory and ports."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         recorded = {f"{record.get('deployment')}/{record.get('run_id')}" for record in current(facts)}
         locked = {held.deployment for held in facts.locks}
         for run, count in facts.runs.items():
             deployment = run.partition("/")[0]
-            if run not in recorded and deployment not in locked | busy_with(scene, name):
+            if run not in recorded and deployment not in locked | busy_with(context, name):
                 yield Finding(
                     name,
                     f"{count} {'process' if count == 1 else 'processes'} of {run}",
                     "no processes of unrecorded runs",
-                    again(scene.inventory, "cleanup", deployment),
+                    again(context.inventory, "cleanup", deployment),
                     "warning",
                 )
 
 
-def foreign_ray(scene: Scene) -> Iterator[Finding]:
+def foreign_ray(context: Context) -> Iterator[Finding]:
     """Check that no other Ray cluster runs on the hosts: it counts the same GPUs, and its ports are taken."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         if facts.foreign_ray:
             who = ", ".join(
                 f"{_program(process.command)} (pid {process.pid}{f' of {process.user}' if process.user else ''})"
@@ -73,7 +73,7 @@ def foreign_ray(scene: Scene) -> Iterator[Finding]:
                 name,
                 f"another Ray cluster: {who}",
                 "no other Ray cluster",
-                f"if nobody needs it: {on(scene, name, 'kill', *pids, root=not mine)}",
+                f"if nobody needs it: {on(context, name, 'kill', *pids, root=not mine)}",
                 "warning",
             )
 
@@ -85,6 +85,6 @@ def _program(command: str) -> str:
 LEFTOVERS = (
     Check("other-deployments", "left over", other_deployments, "none", no_spec, "warning"),
     Check("lock", "left over", lock, "not held", no_spec, "warning"),
-    Check("crashed-runs", "left over", crashed_runs, "none", no_answer, "warning"),
-    Check("foreign-ray", "left over", foreign_ray, "none", no_answer, "warning"),
+    Check("crashed-runs", "left over", crashed_runs, "none", no_facts, "warning"),
+    Check("foreign-ray", "left over", foreign_ray, "none", no_facts, "warning"),
 )

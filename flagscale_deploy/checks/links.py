@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flagscale_deploy.checks.conditions import on
-from flagscale_deploy.checks.model import Finding, Link, Scene
+from flagscale_deploy.checks.model import Context, Finding, Link
 
 ALL_PAIRS = 64
 """With more hosts, each one tries the head, its neighbours in the plan's order, and 4 others."""
@@ -14,31 +14,31 @@ TOURNAMENT = 8
 EXPECTED = "TCP connections over the data network"
 
 
-def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
+def unreachable(context: Context, links: Sequence[Link]) -> Iterator[Finding]:
     """Yield a finding for each host that could not try, has no route, is not reached, or reaches no other.
 
     Connections that fail otherwise are a finding for each target.
     """
     untried = [link for link in links if link.failure == "not-tried"]
     for link in untried:
-        cure = f"check {link.source}: {on(scene, link.source, 'ss', '-ltn')}"
+        cure = f"check {link.source}: {on(context, link.source, 'ss', '-ltn')}"
         yield Finding(link.source, link.problem, "it can listen and connect", cure)
     excluded = {link.source for link in untried}
     tried = [link for link in links if not excluded & {link.source, link.target}]
     for source, routeless in _routeless(tried).items():
         tried = [link for link in tried if (link.source, link.target) not in _both_ways(routeless)]
-        cure = f"a route is missing on {source}: {on(scene, source, 'ip', 'route')}"
+        cure = f"a route is missing on {source}: {on(context, source, 'ip', 'route')}"
         yield Finding(source, f"no route to {_targets(routeless)}: {routeless[0].problem}", EXPECTED, cure)
     failed = [link for link in tried if link.failure]
-    for target in _dead(tried, scene):
+    for target in _dead(tried, context):
         to_target = [link for link in failed if link.target == target]
         failed = [link for link in failed if target not in (link.source, link.target)]
         if to_target:
-            yield _blocked(scene, to_target, by_all=_count_sources(to_target) > 1)
+            yield _blocked(context, to_target, by_all=_count_sources(to_target) > 1)
     for source in _isolated(tried, failed):
         from_source = [link for link in failed if link.source == source]
         failed = [link for link in failed if link.source != source]
-        cure = f"an outgoing firewall on {source}, or no route: {on(scene, source, 'ip', 'route')}"
+        cure = f"an outgoing firewall on {source}, or no route: {on(context, source, 'ip', 'route')}"
         problem = f"cannot connect to any other host: {_targets(from_source)}: {from_source[0].problem}"
         yield Finding(source, problem, EXPECTED, cure)
     for target in dict.fromkeys(link.target for link in failed):
@@ -46,7 +46,7 @@ def unreachable(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
         ports = {link.port for link in to_target}
         same_ports = [link for link in tried if link.target == target and link.port in ports]
         by_all = _count_sources(to_target) > 1 and all(link.failure for link in same_ports)
-        yield _blocked(scene, to_target, by_all=by_all)
+        yield _blocked(context, to_target, by_all=by_all)
 
 
 def _routeless(tried: Sequence[Link]) -> dict[str, list[Link]]:
@@ -67,12 +67,12 @@ def _targets(links: Sequence[Link]) -> str:
     return ", ".join(f"{link.target} ({link.address}:{link.port}, {link.use})" for link in links[:3])
 
 
-def _dead(tried: Sequence[Link], scene: Scene) -> list[str]:
+def _dead(tried: Sequence[Link], context: Context) -> list[str]:
     """Return the hosts that none reaches on any port; of two that do not reach each other, the one beside the head."""
     targets = dict.fromkeys(link.target for link in tried)
     dead = [name for name in targets if all(link.failure for link in tried if link.target == name)]
     alive = [name for name in targets if name not in dead]
-    head = scene.inventory.head.name
+    head = context.inventory.head.name
     return dead if alive or len(dead) < 2 else [name for name in dead if name != head]
 
 
@@ -88,7 +88,7 @@ def _isolated(tried: Sequence[Link], failed: Sequence[Link]) -> list[str]:
     return isolated
 
 
-def _blocked(scene: Scene, links: Sequence[Link], *, by_all: bool) -> Finding:
+def _blocked(context: Context, links: Sequence[Link], *, by_all: bool) -> Finding:
     """Return the finding for a target that some hosts, or all, cannot connect to."""
     target = links[0].target
     ports = dict.fromkeys(f"{link.address}:{link.port} ({link.use})" for link in links)
@@ -97,25 +97,25 @@ def _blocked(scene: Scene, links: Sequence[Link], *, by_all: bool) -> Finding:
         target,
         f"{sources} connect to {', '.join(list(ports)[:4])}: {links[0].problem}",
         EXPECTED,
-        f"a firewall on {target}? {_open_ports(scene, target, links)}   (or your firewall's own command)",
+        f"a firewall on {target}? {_open_ports(context, target, links)}   (or your firewall's own command)",
     )
 
 
-def _open_ports(scene: Scene, target: str, links: Sequence[Link]) -> str:
+def _open_ports(context: Context, target: str, links: Sequence[Link]) -> str:
     """Return a command that has the target accept these connections: all ports if one of theirs is ephemeral."""
     ports = [str(port) for port in dict.fromkeys(link.port for link in links)]
     every_port = any(link.ephemeral for link in links)
     words = ["iptables", "-I", "INPUT", "-p", "tcp"]
     words += [] if every_port else ["-m", "multiport", "--dports", ",".join(ports[:15])]
-    words += ["-s", ",".join(_addresses(scene, links)), "-j", "ACCEPT"]
-    return on(scene, target, *words, root=True)
+    words += ["-s", ",".join(_addresses(context, links)), "-j", "ACCEPT"]
+    return on(context, target, *words, root=True)
 
 
-def _addresses(scene: Scene, links: Sequence[Link]) -> list[str]:
+def _addresses(context: Context, links: Sequence[Link]) -> list[str]:
     """Return the sources' addresses in the data network, as the links to them have it, or by the inventory."""
-    addresses = {link.target: link.address for link in scene.links or ()}
+    addresses = {link.target: link.address for link in context.links or ()}
     sources = dict.fromkeys(link.source for link in links)
-    return [addresses.get(source, scene.inventory[source].address) for source in sources]
+    return [addresses.get(source, context.inventory[source].address) for source in sources]
 
 
 def _count_sources(links: Sequence[Link]) -> int:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flagscale_deploy.checks.conditions import one_host, word
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.conditions import one_host, shell_word
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.support.units import counted
 
 
-def distinct_hosts(scene: Scene) -> Iterator[Finding]:
+def distinct_hosts(context: Context) -> Iterator[Finding]:
     """Check that each name in the inventory is a different machine, by boot ID and hostname, or by its GPUs."""
     first: list[str] = []
-    for name, facts in scene.facts.items():
-        twin = next((other for other in first if _same(scene.facts[other], facts)), None)
+    for name, facts in context.facts.items():
+        twin = next((other for other in first if _same(context.facts[other], facts)), None)
         if twin is None:
             first.append(name)
             continue
         yield Finding(
             name,
-            f"it is the same machine as {twin}: {_same(scene.facts[twin], facts)}",
+            f"it is the same machine as {twin}: {_same(context.facts[twin], facts)}",
             "a different machine for each name",
-            f"remove one of the names from {word(scene.inventory.source)}, or use --limit {word(f'all,!{name}')}",
+            f"remove one of the names from {shell_word(context.inventory.source)}, "
+            f"or use --limit {shell_word(f'all,!{name}')}",
         )
 
 

@@ -57,7 +57,7 @@ class Parsed:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Context:
     """Everything that checks look at. `plan` is None without a configuration, and where planning failed.
 
     `faults` are the planner's; there may be some beside a plan (`planner.draft`). `links` is None if the network was
@@ -126,13 +126,13 @@ class Check:
 
     name: str
     group: str
-    look: Callable[[Scene], Iterable[Finding]]
+    look: Callable[[Context], Iterable[Finding]]
     expected: str
-    unless: Callable[[Scene], str] = field(default=lambda _scene: "")
+    unless: Callable[[Context], str] = field(default=lambda _context: "")
     state: State = "failed"
     skippable: bool = True
     blind: str = ""
-    looks_at: Callable[[Scene], Collection[str]] = field(default=lambda scene: scene.facts)
+    looks_at: Callable[[Context], Collection[str]] = field(default=lambda context: context.facts)
 
     @property
     def description(self) -> str:

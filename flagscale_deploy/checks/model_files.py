@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flagscale_deploy.checks.conditions import engines, model_of, no_plan, on, passed
-from flagscale_deploy.checks.model import Finding, Scene
+from flagscale_deploy.checks.model import Context, Finding
 from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
@@ -33,15 +33,17 @@ class LoadedModel:
         return {host: files for host, files in self.files.items() if not files.problem}
 
 
-def loaded(scene: Scene) -> list[LoadedModel]:
+def loaded(context: Context) -> list[LoadedModel]:
     """Return every model that the probe looked for, once each."""
     hosts: dict[str, dict[str, None]] = {}
-    for instance in engines(scene):
+    for instance in engines(context):
         names = [instance.driver, *instance.hosts]
-        hosts.setdefault(instance.model, {}).update(dict.fromkeys(name for name in names if name in scene.facts))
-    models = {instance.model: model for instance in engines(scene) if (model := model_of(scene, instance)) is not None}
+        hosts.setdefault(instance.model, {}).update(dict.fromkeys(name for name in names if name in context.facts))
+    models = {
+        instance.model: model for instance in engines(context) if (model := model_of(context, instance)) is not None
+    }
     probed = [
-        LoadedModel(models[name], {host: files for host in names for files in scene.facts[host].models
+        LoadedModel(models[name], {host: files for host in names for files in context.facts[host].models
                               if files.path == models[name].model})
         for name, names in hosts.items()
         if name in models
@@ -49,58 +51,58 @@ def loaded(scene: Scene) -> list[LoadedModel]:
     return [model for model in probed if model.files]
 
 
-def not_looked_for(scene: Scene) -> str:
+def not_looked_for(context: Context) -> str:
     """Return why there are no files to look at; "" if there are."""
-    if why := no_plan(scene):
+    if why := no_plan(context):
         return why
-    if not engines(scene):
+    if not engines(context):
         return "no engine is planned"
-    return "" if loaded(scene) else "vLLM downloads models given by name: not checked"
+    return "" if loaded(context) else "vLLM downloads models given by name: not checked"
 
 
-def not_unread(scene: Scene) -> str:
+def not_unread(context: Context) -> str:
     """Return why there are no files that can be read; "" if there are."""
-    return not_looked_for(scene) or ("" if any(model.sound for model in loaded(scene)) else UNREAD)
+    return not_looked_for(context) or ("" if any(model.sound for model in loaded(context)) else UNREAD)
 
 
-def model_path(scene: Scene) -> Iterator[Finding]:
+def model_path(context: Context) -> Iterator[Finding]:
     """Check that a model's directory can be read on every host that loads it: Ray's workers load it too."""
-    for model in loaded(scene):
+    for model in loaded(context):
         path, where = model.spec.model, model.spec.where or "the model"
         for host, files in model.files.items():
             if files.problem:
                 source = next((name for name in model.sound if name != host), None)
-                to = f"{scene.inventory[host].address}:{path.rstrip('/')}/"
-                cure = on(scene, source, "rsync", "-a", f"{path.rstrip('/')}/", to) if source else (
-                    f"copy it there, or correct {where}: {on(scene, host, 'ls', '-ld', path)}"
+                to = f"{context.inventory[host].address}:{path.rstrip('/')}/"
+                cure = on(context, source, "rsync", "-a", f"{path.rstrip('/')}/", to) if source else (
+                    f"copy it there, or correct {where}: {on(context, host, 'ls', '-ld', path)}"
                 )  # fmt: skip
                 yield Finding(host, f"{path}: {files.problem}", "a model that can be read", cure)
         if model.sound:
             yield passed(f"{path} on {', '.join(model.sound)}")
 
 
-def model_weights(scene: Scene) -> Iterator[Finding]:
+def model_weights(context: Context) -> Iterator[Finding]:
     """Check that every weight file of the index is present and whole, no Git LFS pointer, and of the stated size."""
-    for model in loaded(scene):
+    for model in loaded(context):
         if not _reads_files(model.spec):
             continue
         for host, files in model.sound.items():
             if broken := incomplete(files):
                 what = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
                 yield Finding(host, f"{files.path}: {what}", "every file of the index, complete",
-                              _copy(scene, model, host))  # fmt: skip
+                              _copy(context, model, host))  # fmt: skip
             elif contradiction := _contradicted(files):
                 yield Finding(host, f"{files.path}: {contradiction}", "the size in the index",
-                              f"compare with the original: {on(scene, host, 'ls', '-l', files.path)}",
+                              f"compare with the original: {on(context, host, 'ls', '-l', files.path)}",
                               "warning")  # fmt: skip
         whole = [weight_bytes(files) for files in model.sound.values() if not incomplete(files)]
         if any(whole):
             yield passed(f"{format_size(max(whole))} in {model.spec.model}")
 
 
-def model_same(scene: Scene) -> Iterator[Finding]:
+def model_same(context: Context) -> Iterator[Finding]:
     """Check that configuration, tokenizer, code and index are equal on all hosts by hash, and weights by size."""
-    for model in loaded(scene):
+    for model in loaded(context):
         contents = _comparable(model)
         odd, _ = odd_ones({host: repr(sorted(content.items())) for host, content in contents.items()})
         usual = next((content for host, content in contents.items() if host not in odd), {})
@@ -111,7 +113,7 @@ def model_same(scene: Scene) -> Iterator[Finding]:
             differences = [_difference(name, mine, usual, reference) for name in names[:3]]
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             yield Finding(host, f"{model.spec.model}: {', '.join(differences)}{more}", f"the same as on {reference}",
-                          _sync(scene, model, host, reference))  # fmt: skip
+                          _sync(context, model, host, reference))  # fmt: skip
         if len(contents) > 1:
             yield passed(f"{counted(len(usual), 'file')} on {counted(len(contents), 'host')}")
 
@@ -174,18 +176,18 @@ def _contradicted(files: ModelFiles) -> str:
     return f"{total} bytes, {files.total} in its index" if files.total is not None and total < files.total else ""
 
 
-def _copy(scene: Scene, model: LoadedModel, host: str) -> str:
+def _copy(context: Context, model: LoadedModel, host: str) -> str:
     source = next((name for name, files in model.sound.items() if name != host and not incomplete(files)), None)
     if source:
-        return _sync(scene, model, host, source)
+        return _sync(context, model, host, source)
     if model.files[host].pointers:
-        return on(scene, host, "git", "-C", model.spec.model, "lfs", "pull") + "   (on every host)"
+        return on(context, host, "git", "-C", model.spec.model, "lfs", "pull") + "   (on every host)"
     return "download the model again on all hosts"
 
 
-def _sync(scene: Scene, model: LoadedModel, host: str, source: str) -> str:
+def _sync(context: Context, model: LoadedModel, host: str, source: str) -> str:
     path = model.spec.model.rstrip("/") + "/"
-    return on(scene, source, "rsync", "-a", "--delete", path, f"{scene.inventory[host].address}:{path}")
+    return on(context, source, "rsync", "-a", "--delete", path, f"{context.inventory[host].address}:{path}")
 
 
 def _reads_files(model: ModelSpec) -> bool:

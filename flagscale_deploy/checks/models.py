@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flagscale_deploy.checks.conditions import engines, model_of, on, passed
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.model_files import (
     UNREAD,
     LoadedModel,
@@ -28,12 +28,12 @@ from flagscale_deploy.support.units import MIB, counted
 ALLOW_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 
-def model_parallel(scene: Scene) -> Iterator[Finding]:
+def model_parallel(context: Context) -> Iterator[Finding]:
     """Check that the tensor parallel size fits attention and key-value heads, and every stage has a layer.
 
     It has to divide the attention heads, and to divide the key-value heads or be a multiple of them.
     """
-    for model, files in _read(scene):
+    for model, files in _read(context):
         tensor, pipeline = model.spec.parallel("tensor"), model.spec.parallel("pipeline")
         many, keys, depth = heads(files.config), kv_heads(files.config), layers(files.config)
         host = next(iter(model.files))
@@ -51,11 +51,11 @@ def model_parallel(scene: Scene) -> Iterator[Finding]:
             yield passed(f"{many} heads / {tensor}, {depth or '?'} layers / {pipeline}")
 
 
-def model_length(scene: Scene) -> Iterator[Finding]:
+def model_length(context: Context) -> Iterator[Finding]:
     """Check that max-model-len is within the positions that the model knows: vLLM refuses a larger one."""
-    for model, files in _read(scene):
+    for model, files in _read(context):
         configured, limit = tokens(model.spec.engine_args.get("max-model-len")), longest(files.config)
-        instances = [instance for instance in engines(scene) if instance.model == model.spec.name]
+        instances = [instance for instance in engines(context) if instance.model == model.spec.name]
         if _lengthened(model.spec, instances) or limit is None:
             continue
         length, key = limit
@@ -67,12 +67,12 @@ def model_length(scene: Scene) -> Iterator[Finding]:
             yield passed(f"{configured if configured is not None else 'not set'}; the model has {length}")
 
 
-def model_memory(scene: Scene) -> Iterator[Finding]:
+def model_memory(context: Context) -> Iterator[Finding]:
     """Check that the weights and the KV cache of one sequence of max-model-len fit on each GPU."""
-    files_of = {model.spec.name: files for model, files in _read(scene)}
+    files_of = {model.spec.name: files for model, files in _read(context)}
     done = set()
-    for instance in engines(scene):
-        model, memory = model_of(scene, instance), _smallest_gpu(scene, instance)
+    for instance in engines(context):
+        model, memory = model_of(context, instance), _smallest_gpu(context, instance)
         files = files_of.get(instance.model)
         if model is None or memory is None or files is None or model.engine_args.get("kv-cache-memory-bytes"):
             continue
@@ -95,9 +95,9 @@ def model_memory(scene: Scene) -> Iterator[Finding]:
             yield passed(calculation)
 
 
-def model_tokenizer(scene: Scene) -> Iterator[Finding]:
+def model_tokenizer(context: Context) -> Iterator[Finding]:
     """Check that there are a tokenizer and a chat template; without a template vLLM refuses chats (a warning)."""
-    for model in loaded(scene):
+    for model in loaded(context):
         if not _brings_tokenizer(model.spec):
             continue
         sound = model.sound
@@ -105,19 +105,19 @@ def model_tokenizer(scene: Scene) -> Iterator[Finding]:
         for host in lacking:
             source = next((name for name in sound if name not in lacking), None)
             yield Finding(host, f"{model.spec.model} has no tokenizer", "tokenizer.json, tokenizer.model or vocab.json",
-                          _copy_from(scene, model, source, host, "copy the tokenizer's files there"))  # fmt: skip
+                          _copy_from(context, model, source, host, "copy the tokenizer's files there"))  # fmt: skip
         silent = [host for host, files in sound.items() if not files.chat_template and host not in lacking]
         if silent and not _needs_no_template(model.spec, sound[silent[0]]):
             source = next((name for name, files in sound.items() if files.chat_template), None)
             for host in silent if source else silent[:1]:
                 yield Finding(host, f"{model.spec.model} has no chat template", "one, or plain completions only",
-                              _copy_from(scene, model, source, host, f"set chat-template: FILE ({model.spec.where})"),
+                              _copy_from(context, model, source, host, f"set chat-template: FILE ({model.spec.where})"),
                               "warning")  # fmt: skip
 
 
-def model_code(scene: Scene) -> Iterator[Finding]:
+def model_code(context: Context) -> Iterator[Finding]:
     """Check that a model with its own code may run it, if neither vLLM nor Transformers know its type."""
-    for model, files in _read(scene):
+    for model, files in _read(context):
         mapped = files.config.get("auto_map")
         kind = files.config.get("model_type")
         own = isinstance(mapped, Mapping) and "AutoConfig" in mapped and kind not in KNOWN
@@ -131,9 +131,9 @@ def model_code(scene: Scene) -> Iterator[Finding]:
             yield passed("it has code of its own, which may run" if own else "not needed")
 
 
-def _read(scene: Scene) -> Iterator[tuple[LoadedModel, ModelFiles]]:
+def _read(context: Context) -> Iterator[tuple[LoadedModel, ModelFiles]]:
     """Yield each model with its files on the first host where they are complete, else where they can be read."""
-    for model in loaded(scene):
+    for model in loaded(context):
         if model.sound:
             whole = (files for files in model.sound.values() if not incomplete(files))
             yield model, next(whole, next(iter(model.sound.values())))
@@ -166,14 +166,14 @@ def _lengthened(model: ModelSpec, instances: list[InstancePlan]) -> bool:
     return changed or allowed or any(key.startswith("hf-overrides.") for key in model.engine_args)
 
 
-def _smallest_gpu(scene: Scene, instance: InstancePlan) -> tuple[str, int] | None:
+def _smallest_gpu(context: Context, instance: InstancePlan) -> tuple[str, int] | None:
     """Return host and bytes of the smallest GPU of an instance, on hosts with facts; None if one is unknown."""
     if not all(instance.gpus.values()) or not instance.gpus:
         return None
     sizes = []
     for host, indexes in instance.gpus.items():
-        if host in scene.facts:
-            memory = {gpu.index: gpu.memory_total_mib for gpu in scene.facts[host].gpus}
+        if host in context.facts:
+            memory = {gpu.index: gpu.memory_total_mib for gpu in context.facts[host].gpus}
             sizes += [(memory.get(index, 0) * MIB, host) for index in indexes]
     least, host = min(sizes, default=(0, ""))
     return (host, least) if least > 0 else None
@@ -186,9 +186,9 @@ def _brings_tokenizer(model: ModelSpec) -> bool:
     return not (other or switched_on(model, "skip-tokenizer-init") or model.model.endswith(".gguf"))
 
 
-def _with_tokenizer(scene: Scene) -> list[str]:
+def _with_tokenizer(context: Context) -> list[str]:
     """Return the hosts where a tokenizer is looked for."""
-    models = [model for model in loaded(scene) if _brings_tokenizer(model.spec)]
+    models = [model for model in loaded(context) if _brings_tokenizer(model.spec)]
     return list(dict.fromkeys(host for model in models for host in model.sound))
 
 
@@ -204,17 +204,17 @@ def _needs_no_template(model: ModelSpec, files: ModelFiles) -> bool:
     return bool(flags.get("chat-template")) or pools or any(name.startswith("tekken") for name in files.hashes)
 
 
-def _copy_from(scene: Scene, model: LoadedModel, source: str | None, host: str, otherwise: str) -> str:
+def _copy_from(context: Context, model: LoadedModel, source: str | None, host: str, otherwise: str) -> str:
     if source is None:
         return otherwise
     path = model.spec.model.rstrip("/") + "/"
-    return on(scene, source, "rsync", "-a", path, f"{scene.inventory[host].address}:{path}")
+    return on(context, source, "rsync", "-a", path, f"{context.inventory[host].address}:{path}")
 
 
-def _no_gpu_memory(scene: Scene) -> str:
-    if why := not_unread(scene):
+def _no_gpu_memory(context: Context) -> str:
+    if why := not_unread(context):
         return why
-    any_memory = any(_smallest_gpu(scene, instance) for instance in engines(scene))
+    any_memory = any(_smallest_gpu(context, instance) for instance in engines(context))
     return "" if any_memory else "no engine is planned on GPUs with known memory"
 
 

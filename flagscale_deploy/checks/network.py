@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import (
-    at_worst,
     environment,
-    no_answer,
+    failed_if,
+    no_facts,
     no_plan,
     on,
     one_host,
@@ -16,7 +16,7 @@ from flagscale_deploy.checks.conditions import (
     summary,
 )
 from flagscale_deploy.checks.links import ALL_PAIRS, unreachable
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.speed import bandwidth
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.network import CHECK as NODE_IP
@@ -27,22 +27,22 @@ from flagscale_deploy.support.units import counted
 UNKNOWN = "no address on the data network is known"
 
 
-def node_ip(scene: Scene) -> Iterator[Finding]:
+def node_ip(context: Context) -> Iterator[Finding]:
     """Check that `node_ip` and `interface` of the inventory belong to the host and can be reached by others."""
-    for fault in _misaddressed(scene):
-        yield Finding(fault.where, fault.problem, "", fault.remedy, at_worst(scene.spec is not None))
+    for fault in _misaddressed(context):
+        yield Finding(fault.where, fault.problem, "", fault.remedy, failed_if(context.spec is not None))
 
 
-def hostname(scene: Scene) -> Iterator[Finding]:
+def hostname(context: Context) -> Iterator[Finding]:
     """Check that a host's own name resolves there to an address that others can use: Gloo may announce it."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         looped = [address for address in facts.hostname_addresses if address.startswith("127.") or address == "::1"]
         nowhere = (
             not facts.hostname_addresses and facts.resolver_seconds < SLOW_SECONDS
         )  # else the resolver is the reason
         if facts.hostname and (looped or nowhere):
             to = f"to {', '.join(looped)}" if looped else "to nothing"
-            network = plan_networks([scene.inventory[name]], {name: facts})[0][name]
+            network = plan_networks([context.inventory[name]], {name: facts})[0][name]
             yield Finding(
                 name,
                 f"{facts.hostname} resolves {to}",
@@ -52,11 +52,11 @@ def hostname(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def data_network(scene: Scene) -> Iterator[Finding]:
+def data_network(context: Context) -> Iterator[Finding]:
     """Check that every host accepts connections from every other one, on the planned ports."""
-    misaddressed = {fault.where for fault in _misaddressed(scene)}
-    links = [link for link in scene.links or () if not misaddressed & {link.source, link.target}]
-    yield from unreachable(scene, links)
+    misaddressed = {fault.where for fault in _misaddressed(context)}
+    links = [link for link in context.links or () if not misaddressed & {link.source, link.target}]
+    yield from unreachable(context, links)
     good = [link for link in links if not link.failure]
     if good:
         slowest = max(link.seconds for link in good) * 1000
@@ -65,31 +65,31 @@ def data_network(scene: Scene) -> Iterator[Finding]:
         yield passed(f"{counted(len(good), 'connection')}, at most {slowest:.1f} ms{sampled}")
 
 
-def mtu(scene: Scene) -> Iterator[Finding]:
+def mtu(context: Context) -> Iterator[Finding]:
     """Check that the data network's interfaces have the same MTU: larger packets are lost where it is smaller."""
-    hosts = [host for host in scene.inventory.hosts if host.name in scene.working]
-    networks, _ = plan_networks(hosts, scene.facts)
+    hosts = [host for host in context.inventory.hosts if host.name in context.working]
+    networks, _ = plan_networks(hosts, context.facts)
     sizes, interfaces = {}, {}
     for name, network in networks.items():
-        for interface in scene.facts[name].interfaces:
+        for interface in context.facts[name].interfaces:
             if interface.name == network.interface and interface.mtu > 0 and not network.node_ip.startswith("127."):
                 sizes[name], interfaces[name] = str(interface.mtu), interface.name
     odd, usual = odd_ones(sizes)
     for name, size in odd.items():
-        cure = on(scene, name, "ip", "link", "set", interfaces[name], "mtu", usual, root=True)
+        cure = on(context, name, "ip", "link", "set", interfaces[name], "mtu", usual, root=True)
         yield Finding(name, f"MTU {size} on {interfaces[name]}", f"{usual}, as on the others", cure)
     if sizes:
         yield passed(summary(sizes.values()))
 
 
-def infiniband(scene: Scene) -> Iterator[Finding]:
+def infiniband(context: Context) -> Iterator[Finding]:
     """Check that all hosts of an instance have InfiniBand, or none: NCCL waits for those without it."""
     reported: set[str] = set()
-    for instance in spanning(scene):
-        names = [name for name in instance.hosts if name in _with_infiniband_allowed(scene)]
-        odd, usual = odd_ones({name: "active" if scene.facts[name].infiniband else "none" for name in names})
+    for instance in spanning(context):
+        names = [name for name in instance.hosts if name in _with_infiniband_allowed(context)]
+        odd, usual = odd_ones({name: "active" if context.facts[name].infiniband else "none" for name in names})
         for name in odd.keys() - reported:
-            devices = ", ".join(scene.facts[name].infiniband) or "no active port"
+            devices = ", ".join(context.facts[name].infiniband) or "no active port"
             reported.add(name)
             yield Finding(
                 name,
@@ -99,46 +99,48 @@ def infiniband(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def _misaddressed(scene: Scene) -> list[Fault]:
+def _misaddressed(context: Context) -> list[Fault]:
     """Return what is wrong with addresses: the planner's faults, or without a configuration those of the hosts."""
-    if scene.spec is not None:
-        return [fault for fault in scene.faults if fault.check == NODE_IP]
-    return plan_networks([scene.inventory[name] for name in scene.facts], scene.facts)[1]
+    if context.spec is not None:
+        return [fault for fault in context.faults if fault.check == NODE_IP]
+    return plan_networks([context.inventory[name] for name in context.facts], context.facts)[1]
 
 
-def _one_data_host(scene: Scene) -> str:
-    return one_host(scene) or ("the plan uses one host only" if scene.plan and len(scene.plan.working) < 2 else "")
-
-
-def _untried(scene: Scene) -> str:
-    if (why := _one_data_host(scene)) or scene.links:
-        return why
-    return (
-        "tested with a configuration (-c), or with --network"
-        if scene.spec is None
-        else (no_plan(scene) or "the network was not tested")
+def _one_data_host(context: Context) -> str:
+    return one_host(context) or (
+        "the plan uses one host only" if context.plan and len(context.plan.working) < 2 else ""
     )
 
 
-def _unmeasured(scene: Scene) -> str:
-    if why := _one_data_host(scene):
+def _untried(context: Context) -> str:
+    if (why := _one_data_host(context)) or context.links:
         return why
-    measured = any(link.bandwidth is not None for link in scene.links or ())
+    return (
+        "tested with a configuration (-c), or with --network"
+        if context.spec is None
+        else (no_plan(context) or "the network was not tested")
+    )
+
+
+def _unmeasured(context: Context) -> str:
+    if why := _one_data_host(context):
+        return why
+    measured = any(link.bandwidth is not None for link in context.links or ())
     return "" if measured else "measured with --network only"
 
 
-def _with_infiniband_allowed(scene: Scene) -> list[str]:
+def _with_infiniband_allowed(context: Context) -> list[str]:
     """Return the hosts of spanning instances that may use InfiniBand."""
-    names = dict.fromkeys(name for instance in spanning(scene) for name in instance.hosts if name in scene.facts)
-    return [name for name in names if environment(scene, name).get("NCCL_IB_DISABLE") != "1"]
+    names = dict.fromkeys(name for instance in spanning(context) for name in instance.hosts if name in context.facts)
+    return [name for name in names if environment(context, name).get("NCCL_IB_DISABLE") != "1"]
 
 
-def _not_spanning(scene: Scene) -> str:
-    return no_plan(scene) or ("" if spanning(scene) else "no instance spans several hosts")
+def _not_spanning(context: Context) -> str:
+    return no_plan(context) or ("" if spanning(context) else "no instance spans several hosts")
 
 
 NETWORK = (
-    Check("node-ip", "network", node_ip, "an address of the host", no_answer),
+    Check("node-ip", "network", node_ip, "an address of the host", no_facts),
     Check("hostname", "network", hostname, "an address of its own", _one_data_host, "warning"),
     Check("data-network", "network", data_network, "every host reaches every other", _untried, blind=UNKNOWN),
     Check("mtu", "network", mtu, "one size", _one_data_host, blind=UNKNOWN),

@@ -6,31 +6,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from flagscale_deploy.checks.conditions import as_finding, on, passed, unplanned
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.plan.ports import WORKER_PORTS
 
 
-def ports(scene: Scene) -> Iterator[Finding]:
+def ports(context: Context) -> Iterator[Finding]:
     """Check that the configured ports of engines, router and Ray are free; one in Ray's worker range is a warning."""
-    for fault in (fault for fault in scene.faults if fault.check == "ports"):
-        finding = replace(as_finding(scene, fault), expected="a free port")
-        if finding.host in scene.facts and fault.taken_port is not None:
-            look = on(scene, finding.host, f"ss -ltnp sport = :{fault.taken_port}")
+    for fault in (fault for fault in context.faults if fault.check == "ports"):
+        finding = replace(as_finding(context, fault), expected="a free port")
+        if finding.host in context.facts and fault.taken_port is not None:
+            look = on(context, finding.host, f"ss -ltnp sport = :{fault.taken_port}")
             finding = replace(finding, remedy=f"{finding.remedy}: {look}")
         yield finding
-    yield from _among_workers(scene)
-    if scene.plan:
-        needed = dict.fromkeys(server.port for server in scene.plan.servers if server.port)
-        needed |= {scene.plan.ray.port: None} if scene.plan.ray.enabled else {}
+    yield from _among_workers(context)
+    if context.plan:
+        needed = dict.fromkeys(server.port for server in context.plan.servers if server.port)
+        needed |= {context.plan.ray.port: None} if context.plan.ray.enabled else {}
         free = "is free" if len(needed) == 1 else "are free"
         yield passed(f"{', '.join(map(str, needed))} {free}" if needed else "no port is needed")
 
 
-def _among_workers(scene: Scene) -> Iterator[Finding]:
+def _among_workers(context: Context) -> Iterator[Finding]:
     """Yield servers on Ray's nodes whose port Ray's workers may take first."""
-    if scene.plan is None or not scene.plan.ray.enabled:
+    if context.plan is None or not context.plan.ray.enabled:
         return
-    for server in scene.plan.servers:
+    for server in context.plan.servers:
         if server.port in WORKER_PORTS:
             yield Finding(
                 server.driver,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flagscale_deploy.checks.conditions import engine_hosts, model_of
-from flagscale_deploy.checks.model import Scene
+from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.model_files import loaded
 from flagscale_deploy.checks.model_memory import incomplete, need, number
 from flagscale_deploy.config.spec import ModelSpec
@@ -46,31 +46,31 @@ class Ranks:
         return f"{self.number} {'rank' if self.number == 1 else 'ranks'} × {f'({rank})' if held else rank}"
 
 
-def ranks_on(scene: Scene, host: str) -> Iterator[Ranks]:
+def ranks_on(context: Context, host: str) -> Iterator[Ranks]:
     """Yield the ranks of each instance on a host."""
-    for instance in engine_hosts(scene).get(host, ()):
-        many, model = ranks_of(scene, instance, host), model_of(scene, instance)
+    for instance in engine_hosts(context).get(host, ()):
+        many, model = ranks_of(context, instance, host), model_of(context, instance)
         if model is None:
             yield Ranks(many)
         elif instance.gpus.get(host):
             yield Ranks(many, offloaded=max(0.0, number(model.engine_args.get(OFFLOAD)) or 0.0) * GIB)
         else:
-            yield Ranks(many, _weights(scene, model), _cache(model, instance))
+            yield Ranks(many, _weights(context, model), _cache(model, instance))
 
 
-def ranks_of(scene: Scene, instance: InstancePlan, host: str) -> int:
+def ranks_of(context: Context, instance: InstancePlan, host: str) -> int:
     """Return the ranks of an instance on a host: one per GPU; without GPUs all on its only host, else one each."""
     if gpus := len(instance.gpus.get(host, ())):
         return gpus
-    if len(instance.hosts) > 1 or scene.spec is None:
+    if len(instance.hosts) > 1 or context.spec is None:
         return 1
-    return next((model.world_size for model in scene.spec.models if model.name == instance.model), 1)
+    return next((model.world_size for model in context.spec.models if model.name == instance.model), 1)
 
 
-def _weights(scene: Scene, model: ModelSpec) -> float:
+def _weights(context: Context, model: ModelSpec) -> float:
     """Return the bytes of weights that a rank holds; 0 if their size is unknown."""
     on_cpu = replace(model, engine_args={key: value for key, value in model.engine_args.items() if key != OFFLOAD})
-    copies = [files for probed in loaded(scene) if probed.spec.name == model.name for files in probed.sound.values()]
+    copies = [files for probed in loaded(context) if probed.spec.name == model.name for files in probed.sound.values()]
     copy = next((files for files in copies if not incomplete(files)), copies[0] if copies else None)
     needed = need(copy, on_cpu, None) if copy is not None else None
     return needed.weights if needed is not None else 0.0

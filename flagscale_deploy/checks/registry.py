@@ -11,7 +11,7 @@ from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.leftovers import LEFTOVERS
 from flagscale_deploy.checks.machines import MACHINES
 from flagscale_deploy.checks.memory import MEMORY
-from flagscale_deploy.checks.model import Check, Finding, Scene, Verdict
+from flagscale_deploy.checks.model import Check, Context, Finding, Verdict
 from flagscale_deploy.checks.models import MODELS
 from flagscale_deploy.checks.network import NETWORK
 from flagscale_deploy.checks.placement import PLACEMENT
@@ -43,14 +43,14 @@ REACHING = "reach"
 NAMES: tuple[str, ...] = tuple(check.name for check in CHECKS)
 
 
-def judge(scene: Scene, skip: Collection[str] = ()) -> tuple[Verdict, ...]:
+def judge(context: Context, skip: Collection[str] = ()) -> tuple[Verdict, ...]:
     """Return the verdicts of all checks, in the table's order: one for each finding, at least one for each check.
 
     A check in `skip`, and one that has nothing to look at, is `skipped`, with the reason. Raises InputError for a name
     in `skip` that is unknown, or that can't be skipped.
     """
     refuse_unskippable(skip)
-    return tuple(verdict for check in CHECKS for verdict in _verdicts(check, scene, skip))
+    return tuple(verdict for check in CHECKS for verdict in _verdicts(check, context, skip))
 
 
 def refuse_unskippable(skip: Collection[str]) -> None:
@@ -72,39 +72,39 @@ def _fault(name: str) -> Fault | None:
     return None
 
 
-def _verdicts(check: Check, scene: Scene, skip: Collection[str]) -> Iterator[Verdict]:
+def _verdicts(check: Check, context: Context, skip: Collection[str]) -> Iterator[Verdict]:
     if check.name in skip:
         yield Verdict(check.name, "skipped", found="skipped by --skip-check", expected=check.expected)
         return
-    if why := check.unless(scene):
+    if why := check.unless(context):
         yield Verdict(check.name, "skipped", found=why, expected=check.expected)
         return
-    findings = [_eased(check, scene, finding) for finding in check.look(scene)]
+    findings = [_eased(check, context, finding) for finding in check.look(context)]
     complaints = list(dict.fromkeys(finding for finding in findings if finding.state not in ("passed", "skipped")))
     if not complaints:
-        yield _uncomplaining(check, scene, findings)
+        yield _uncomplaining(check, context, findings)
     for finding in complaints:
         expected = finding.expected or check.expected
         yield Verdict(check.name, finding.state, finding.host, finding.found, expected, finding.remedy)
 
 
-def _uncomplaining(check: Check, scene: Scene, findings: Sequence[Finding]) -> Verdict:
+def _uncomplaining(check: Check, context: Context, findings: Sequence[Finding]) -> Verdict:
     """Return passed with what was found, or skipped if nothing was looked at."""
-    looked = len(check.looks_at(scene))
+    looked = len(check.looks_at(context))
     why = check.blind or ("" if looked else "no host has anything to look at")
-    if not scene.facts:
+    if not context.facts:
         why = "no host answered"
     elif findings:
         why = findings[0].found if findings[0].state == "skipped" else ""
     if why:
         return Verdict(check.name, "skipped", found=why, expected=check.expected)
     result = findings[0].found if findings else counted(looked, "host")
-    partly = f"; {', '.join(scene.silent)} did not answer" if scene.silent and check.group != REACHING else ""
+    partly = f"; {', '.join(context.silent)} did not answer" if context.silent and check.group != REACHING else ""
     return Verdict(check.name, "passed", found=result + partly, expected=check.expected)
 
 
-def _eased(check: Check, scene: Scene, finding: Finding) -> Finding:
+def _eased(check: Check, context: Context, finding: Finding) -> Finding:
     """Return a failure on a host that the plan does not use as a warning, as long as the host can be reached."""
-    idle = scene.plan is not None and finding.host in scene.facts and finding.host not in scene.working
+    idle = context.plan is not None and finding.host in context.facts and finding.host not in context.working
     eased = idle and finding.state == "failed" and check.group != REACHING
     return replace(finding, state="warning") if eased else finding

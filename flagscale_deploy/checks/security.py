@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from flagscale_deploy.checks.conditions import no_plan
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
 from flagscale_deploy.plan.model import InstancePlan, Server
 from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
 from flagscale_deploy.plan.program import is_program
 
 
-def open_server(scene: Scene) -> Iterator[Finding]:
+def open_server(context: Context) -> Iterator[Finding]:
     """Warn about servers without a key on a public address: anyone who finds one can use its GPUs."""
-    assert scene.plan is not None, "there is a plan"
-    assert scene.spec is not None, "there is a specification"
-    routed = {router.model for router in scene.plan.routers}
-    for server in scene.plan.servers:
-        secured = {**scene.spec.secret_env, **scene.inventory[server.driver].secret_env}
+    assert context.plan is not None, "there is a plan"
+    assert context.spec is not None, "there is a specification"
+    routed = {router.model for router in context.plan.routers}
+    for server in context.plan.servers:
+        secured = {**context.spec.secret_env, **context.inventory[server.driver].secret_env}
         if "VLLM_API_KEY" in secured or (isinstance(server, InstancePlan) and is_program(server)):
             continue
-        for address in public_addresses(scene, server):
+        for address in public_addresses(context, server):
             beside = (
                 " (the router does not protect it)"
                 if isinstance(server, InstancePlan) and server.model in routed
@@ -37,9 +37,9 @@ def open_server(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def public_addresses(scene: Scene, server: Server) -> list[str]:
+def public_addresses(context: Context, server: Server) -> list[str]:
     """Return the public addresses that a server listens on, of those that the probe saw on its host."""
-    facts = scene.facts.get(server.driver)
+    facts = context.facts.get(server.driver)
     held = [address for interface in facts.interfaces for address in interface.addresses] if facts else []
     bound = _bound(server)
     chosen = held if bound is None or bound in EVERY_ADDRESS else [bound]

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from flagscale_deploy.checks.conditions import (
-    at_worst,
     engine_hosts,
+    failed_if,
     from_planner,
-    no_answer,
+    no_facts,
     no_ray,
     no_spec,
     on,
@@ -20,7 +20,7 @@ from flagscale_deploy.checks.conditions import (
     summary,
     unplanned,
 )
-from flagscale_deploy.checks.model import Check, Finding, Scene
+from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.software import odd_ones
 
@@ -30,34 +30,34 @@ TOKENS_SINCE = (2, 52)
 Version = Callable[[Facts], str | None]
 
 
-def environment(scene: Scene) -> Iterator[Finding]:
+def environment(context: Context) -> Iterator[Finding]:
     """Check that the environment of a host (`venv`, `before_start`) starts."""
-    for name, facts in scene.facts.items():
+    for name, facts in context.facts.items():
         if facts.environment_error:
             yield Finding(
                 name, f"its environment does not start: {facts.environment_error}", "", "correct venv or before_start"
             )
 
 
-def ray_installed(scene: Scene) -> Iterator[Finding]:
+def ray_installed(context: Context) -> Iterator[Finding]:
     """Check that every node of the Ray cluster has Ray."""
-    yield from from_planner(scene, "ray-installed")
+    yield from from_planner(context, "ray-installed")
 
 
-def vllm_installed(scene: Scene) -> Iterator[Finding]:
+def vllm_installed(context: Context) -> Iterator[Finding]:
     """Check that every host with a rank of an engine has vLLM."""
-    yield from from_planner(scene, "vllm-installed")
+    yield from from_planner(context, "vllm-installed")
 
 
-def router_installed(scene: Scene) -> Iterator[Finding]:
+def router_installed(context: Context) -> Iterator[Finding]:
     """Check that every host with a router has vllm-router."""
-    yield from from_planner(scene, "router-installed")
+    yield from from_planner(context, "router-installed")
 
 
-def ray_version(scene: Scene) -> Iterator[Finding]:
+def ray_version(context: Context) -> Iterator[Finding]:
     """Check that Ray supports token authentication."""
-    names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
-    versions = {name: version for name in names if (version := scene.facts[name].ray)}
+    names = ray_hosts(context) if context.plan else tuple(context.facts)
+    versions = {name: version for name in names if (version := context.facts[name].ray)}
     _, usual = odd_ones({name: version for name, version in versions.items() if not _is_older(version)})
     which = f"'ray[default]=={usual}'" if usual else "-U 'ray[default]'"
     for name, version in versions.items():
@@ -67,52 +67,52 @@ def ray_version(scene: Scene) -> Iterator[Finding]:
                 f"Ray {version} has no token authentication",
                 "2.52 or later",
                 f"on {name}: pip install {which}",
-                at_worst(scene.spec is not None),
+                failed_if(context.spec is not None),
             )
     if versions:
         yield passed(summary(versions.values()))
 
 
-def same_python(scene: Scene) -> Iterator[Finding]:
+def same_python(context: Context) -> Iterator[Finding]:
     """Check that all Ray nodes have the same Python, with patch level: Ray refuses a node with another."""
-    yield from _same_in_ray(scene, "same-python", "Python", lambda facts: facts.python)
+    yield from _same_in_ray(context, "same-python", "Python", lambda facts: facts.python)
 
 
-def same_ray(scene: Scene) -> Iterator[Finding]:
+def same_ray(context: Context) -> Iterator[Finding]:
     """Check that all Ray nodes have the same Ray, with patch level: it refuses a node with another."""
-    old = {name for name, facts in scene.facts.items() if _is_older(facts.ray or "")}
-    for finding in _same_in_ray(scene, "same-ray", "Ray", lambda facts: facts.ray):
-        if finding.host not in old or len(old) == len(scene.facts):  # ray-version reports those
+    old = {name for name, facts in context.facts.items() if _is_older(facts.ray or "")}
+    for finding in _same_in_ray(context, "same-ray", "Ray", lambda facts: facts.ray):
+        if finding.host not in old or len(old) == len(context.facts):  # ray-version reports those
             yield finding
 
 
-def same_vllm(scene: Scene) -> Iterator[Finding]:
+def same_vllm(context: Context) -> Iterator[Finding]:
     """Check that all hosts have the same vLLM: ranks of an instance exchange its internal objects."""
-    yield from _same(scene, "vLLM", lambda facts: facts.vllm, "pip install vllm=={}")
+    yield from _same(context, "vLLM", lambda facts: facts.vllm, "pip install vllm=={}")
 
 
-def same_torch(scene: Scene) -> Iterator[Finding]:
+def same_torch(context: Context) -> Iterator[Finding]:
     """Check that all hosts have the same PyTorch, which includes NCCL."""
-    yield from _same(scene, "PyTorch", lambda facts: facts.torch, "pip install torch=={}")
+    yield from _same(context, "PyTorch", lambda facts: facts.torch, "pip install torch=={}")
 
 
-def same_driver(scene: Scene) -> Iterator[Finding]:
+def same_driver(context: Context) -> Iterator[Finding]:
     """Check that all hosts have the same NVIDIA driver."""
-    versions = _versions(scene, lambda facts: facts.driver_version)
+    versions = _versions(context, lambda facts: facts.driver_version)
     odd, usual = odd_ones(versions)
     for name, version in odd.items():
-        remedy = on(scene, name, f"apt-get install nvidia-driver-{usual.partition('.')[0]}", root=True)
+        remedy = on(context, name, f"apt-get install nvidia-driver-{usual.partition('.')[0]}", root=True)
         yield Finding(name, f"driver {version}", f"{usual}, as on the others", remedy, "warning")
     if versions:
         yield passed(summary(versions.values()))
 
 
-def _same_in_ray(scene: Scene, check: str, what: str, version: Version) -> Iterator[Finding]:
+def _same_in_ray(context: Context, check: str, what: str, version: Version) -> Iterator[Finding]:
     """Yield the planner's findings about Ray's nodes; without a plan, warnings about hosts that differ."""
-    names = ray_hosts(scene) if scene.plan else tuple(scene.facts)
-    versions = {name: number for name in names if (number := version(scene.facts[name]))}
-    if scene.spec is not None:
-        yield from from_planner(scene, check)
+    names = ray_hosts(context) if context.plan else tuple(context.facts)
+    versions = {name: number for name in names if (number := version(context.facts[name]))}
+    if context.spec is not None:
+        yield from from_planner(context, check)
     else:
         odd, usual = odd_ones(versions)
         for name, number in odd.items():
@@ -121,35 +121,35 @@ def _same_in_ray(scene: Scene, check: str, what: str, version: Version) -> Itera
         yield passed(summary(versions.values()))
 
 
-def _same(scene: Scene, what: str, version: Version, command: str) -> Iterator[Finding]:
+def _same(context: Context, what: str, version: Version, command: str) -> Iterator[Finding]:
     """Yield hosts that differ; failed if an instance has ranks on such a host and on another."""
-    versions = _versions(scene, version)
+    versions = _versions(context, version)
     odd, usual = odd_ones(versions)
     for name, number in odd.items():
         shared = any(
             name in instance.hosts and any(versions.get(host, number) != number for host in instance.hosts)
-            for instance in spanning(scene)
+            for instance in spanning(context)
         )
         yield Finding(
             name,
             f"{what} {number}",
             f"{usual}, as on the others",
             f"on {name}, in its environment: {command.format(usual)}",
-            at_worst(shared),
+            failed_if(shared),
         )
     if versions:
         yield passed(summary(versions.values()))
 
 
-def _versions(scene: Scene, version: Version) -> dict[str, str]:
+def _versions(context: Context, version: Version) -> dict[str, str]:
     """Return the versions on the hosts that engines are planned on, or on all without such hosts."""
-    names = engine_hosts(scene) or scene.facts
-    return {name: number for name in scene.facts if name in names and (number := version(scene.facts[name]))}
+    names = engine_hosts(context) or context.facts
+    return {name: number for name in context.facts if name in names and (number := version(context.facts[name]))}
 
 
-def _started(scene: Scene, names: Iterable[str]) -> list[str]:
+def _started(context: Context, names: Iterable[str]) -> list[str]:
     """Return the hosts whose environment starts: the software in others is unknown."""
-    facts = scene.facts
+    facts = context.facts
     return [name for name in names if name in facts and not facts[name].environment_error]
 
 
@@ -158,29 +158,29 @@ def _is_older(version: str) -> bool:
     return len(parts) == 2 and parts < TOKENS_SINCE
 
 
-def _in_ray(scene: Scene) -> str:
-    return one_host(scene) or (no_ray(scene) if scene.spec else "")
+def _in_ray(context: Context) -> str:
+    return one_host(context) or (no_ray(context) if context.spec else "")
 
 
-def _any_ray(scene: Scene) -> str:
-    return no_answer(scene) or (no_ray(scene) if scene.spec else "")
+def _any_ray(context: Context) -> str:
+    return no_facts(context) or (no_ray(context) if context.spec else "")
 
 
-def _routers(scene: Scene) -> str:
-    if why := no_spec(scene):
+def _routers(context: Context) -> str:
+    if why := no_spec(context):
         return why
-    return "the plan has no router" if scene.plan and not scene.plan.routers else ""
+    return "the plan has no router" if context.plan and not context.plan.routers else ""
 
 
 SOFTWARE = (
-    Check("environment", "software", environment, "an environment that starts", no_answer),
+    Check("environment", "software", environment, "an environment that starts", no_facts),
     Check(
         "ray-installed",
         "software",
         ray_installed,
         "Ray on every node",
         unplanned("ray-installed", no_ray),
-        looks_at=lambda scene: _started(scene, ray_hosts(scene)),
+        looks_at=lambda context: _started(context, ray_hosts(context)),
     ),
     Check(
         "vllm-installed",
@@ -188,7 +188,7 @@ SOFTWARE = (
         vllm_installed,
         "vLLM on every host with a rank",
         unplanned("vllm-installed"),
-        looks_at=lambda scene: _started(scene, engine_hosts(scene)),
+        looks_at=lambda context: _started(context, engine_hosts(context)),
     ),
     Check(
         "router-installed",
@@ -196,7 +196,9 @@ SOFTWARE = (
         router_installed,
         "vllm-router where it is planned",
         unplanned("router-installed", _routers),
-        looks_at=lambda scene: _started(scene, [router.driver for router in scene.plan.routers] if scene.plan else ()),
+        looks_at=lambda context: _started(
+            context, [router.driver for router in context.plan.routers] if context.plan else ()
+        ),
     ),
     Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False, blind="no Ray was found"),
     Check("same-python", "software", same_python, "one version", _in_ray, blind="no environment starts"),

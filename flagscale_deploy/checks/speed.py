@@ -12,7 +12,7 @@ from statistics import median, median_high
 
 from flagscale_deploy.checks.conditions import on, passed, spanning
 from flagscale_deploy.checks.links import TOURNAMENT
-from flagscale_deploy.checks.model import Finding, Link, Scene
+from flagscale_deploy.checks.model import Context, Finding, Link
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.support.units import counted
 
@@ -24,13 +24,13 @@ SPANNING_RATE, SPANNING_SECONDS = 1 * GBIT, 5e-3
 Pair = tuple[str, str]
 
 
-def bandwidth(scene: Scene) -> Iterator[Finding]:
+def bandwidth(context: Context) -> Iterator[Finding]:
     """Warn about links below a third of the best rate, or too slow for their interface or for an instance.
 
     That is below a tenth of the interface's speed (5 Gbit/s at most), or within an instance below 1 Gbit/s or above
     5 ms.
     """
-    measured = {(link.source, link.target): link for link in scene.links or () if link.bandwidth is not None}
+    measured = {(link.source, link.target): link for link in context.links or () if link.bandwidth is not None}
     if not measured:
         return
     usual = _usual(measured)
@@ -43,7 +43,7 @@ def bandwidth(scene: Scene) -> Iterator[Finding]:
             host,
             f"{_rate_text(min(rates))} to {_rate_text(max(rates))} with every other host",
             f"{_rate_text(usual)}, as the others reach",
-            f"check its cable, port and driver: {on(scene, host, 'ip', '-s', 'link')}",
+            f"check its cable, port and driver: {on(context, host, 'ip', '-s', 'link')}",
             "warning",
         )
     for (source, target), link in slow.items():
@@ -55,16 +55,16 @@ def bandwidth(scene: Scene) -> Iterator[Finding]:
             "warning",
         )
     yield from _too_slow(
-        scene, [link for pair, link in measured.items() if pair not in reported and pair[::-1] not in reported]
+        context, [link for pair, link in measured.items() if pair not in reported and pair[::-1] not in reported]
     )
     yield passed(_summary(measured))
 
 
-def _too_slow(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
+def _too_slow(context: Context, links: Sequence[Link]) -> Iterator[Finding]:
     """Yield links that are too slow in themselves: of each pair the slower direction, or all pairs in one finding."""
     pairs: dict[Pair, tuple[Link, str]] = {}
     for link in sorted(links, key=_rate):
-        least = _least(scene, link)
+        least = _least(context, link)
         if least and (link.target, link.source) not in pairs:
             pairs[link.source, link.target] = link, least
     if len(pairs) > 2 and 2 * len(pairs) >= len(links):
@@ -76,19 +76,19 @@ def _too_slow(scene: Scene, links: Sequence[Link]) -> Iterator[Finding]:
     for (source, target), (link, least) in pairs.items():
         cure = f"check the network between {source} and {target}, and interface in the inventory: "
         yield Finding(
-            source, f"{_link_text(link)} to {target}", least, cure + on(scene, source, "ip", "-s", "link"), "warning"
+            source, f"{_link_text(link)} to {target}", least, cure + on(context, source, "ip", "-s", "link"), "warning"
         )
 
 
-def _least(scene: Scene, link: Link) -> str:
+def _least(context: Context, link: Link) -> str:
     """Return the minimum for a link as text; "" if the link reaches it."""
-    speeds = [speed for name in (link.source, link.target) if (speed := _interface_speed(scene, name))]
+    speeds = [speed for name in (link.source, link.target) if (speed := _interface_speed(context, name))]
     if speeds and _rate(link) < min(min(speeds) * INTERFACE_SHARE, STREAM):
         return (
             f"{_rate_text(min(min(speeds) * INTERFACE_SHARE, STREAM))}, over an interface of {_rate_text(min(speeds))}"
         )
-    together = [instance.name for instance in spanning(scene) if {link.source, link.target} <= set(instance.hosts)]
-    if scene.plan is not None and not together:
+    together = [instance.name for instance in spanning(context) if {link.source, link.target} <= set(instance.hosts)]
+    if context.plan is not None and not together:
         return ""
     purpose = f"for {together[0]}" if together else "for an instance over several hosts"
     if _rate(link) < SPANNING_RATE or (link.latency or 0.0) > SPANNING_SECONDS:
@@ -96,12 +96,12 @@ def _least(scene: Scene, link: Link) -> str:
     return ""
 
 
-def _interface_speed(scene: Scene, name: str) -> float | None:
+def _interface_speed(context: Context, name: str) -> float | None:
     """Return the speed of the data network's interface in bytes per second, None if unknown."""
-    facts = scene.facts.get(name)
+    facts = context.facts.get(name)
     if facts is None:
         return None
-    network = plan_networks([scene.inventory[name]], {name: facts})[0][name]
+    network = plan_networks([context.inventory[name]], {name: facts})[0][name]
     speed = next((interface.speed for interface in facts.interfaces if interface.name == network.interface), None)
     return speed * 1e6 / 8 if speed is not None and speed > 0 else None
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.conditions import engines, no_plan, on
-from flagscale_deploy.checks.model import Finding, Scene
+from flagscale_deploy.checks.model import Context, Finding
 from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
 from flagscale_deploy.plan.model import InstancePlan, RouterPlan, flag_of
 from flagscale_deploy.plan.network import is_address, is_loopback
@@ -16,31 +16,31 @@ from flagscale_deploy.plan.tls import file_on
 TRUST = "SSL_CERT_FILE"
 
 
-def tls_files(scene: Scene) -> Iterator[Finding]:
+def tls_files(context: Context) -> Iterator[Finding]:
     """Check that certificate, key and CA file of an engine are readable on its driver's host, and not expired."""
-    for instance in engines(scene):
-        facts = scene.facts.get(instance.driver)
+    for instance in engines(context):
+        facts = context.facts.get(instance.driver)
         paths = {flag: path for flag in TLS_FLAGS if (path := flag_of(instance.argv, flag))}
         if facts is None or not paths:
             continue
         yield from _handshake(instance)
         for flag, path in paths.items():
-            if (file := _facts_of(scene, instance.driver, path)) is not None:
-                yield from _file(scene, instance.driver, flag, path, file, facts.clock)
+            if (file := _facts_of(context, instance.driver, path)) is not None:
+                yield from _file(context, instance.driver, flag, path, file, facts.clock)
 
 
-def router_tls(scene: Scene) -> Iterator[Finding]:
+def router_tls(context: Context) -> Iterator[Finding]:
     """Check that a router accepts its replicas' certificates; warn where it speaks plain HTTP to clients.
 
     It verifies the address that it connects to, and has no option to skip that (vllm-router 0.1.17).
     """
-    for router, replicas in _routed(scene):
+    for router, replicas in _routed(context):
         for replica in replicas:
-            if replica.certificate is not None and (file := _facts_of(scene, replica.driver, replica.certificate)):
-                yield from _verify(scene, router, replica, file)
+            if replica.certificate is not None and (file := _facts_of(context, replica.driver, replica.certificate)):
+                yield from _verify(context, router, replica, file)
         trusted = router.env.get(TRUST)
-        if trusted is not None and (file := _facts_of(scene, router.driver, trusted)) is not None and file.problem:
-            look = on(scene, router.driver, "ls -l", trusted)
+        if trusted is not None and (file := _facts_of(context, router.driver, trusted)) is not None and file.problem:
+            look = on(context, router.driver, "ls -l", trusted)
             yield Finding(router.driver, f"{trusted}, the CA file of {router.name}: {file.problem}",
                           remedy=f"put it there: {look}")  # fmt: skip
         if not is_loopback(flag_of(router.argv, "host") or ""):
@@ -54,21 +54,23 @@ def router_tls(scene: Scene) -> Iterator[Finding]:
             )
 
 
-def no_tls(scene: Scene) -> str:
+def no_tls(context: Context) -> str:
     """Return why there is no TLS to look at; "" if there is."""
-    configured = any(flag_of(instance.argv, flag) for instance in engines(scene) for flag in TLS_FLAGS)
-    return no_plan(scene) or ("" if configured else "no model has ssl flags, and deploy.tls is not set")
+    configured = any(flag_of(instance.argv, flag) for instance in engines(context) for flag in TLS_FLAGS)
+    return no_plan(context) or ("" if configured else "no model has ssl flags, and deploy.tls is not set")
 
 
-def no_routed_tls(scene: Scene) -> str:
+def no_routed_tls(context: Context) -> str:
     """Return why no router uses TLS; "" if one does."""
-    return no_plan(scene) or ("" if any(_routed(scene)) else "no router has replicas with TLS")
+    return no_plan(context) or ("" if any(_routed(context)) else "no router has replicas with TLS")
 
 
-def _routed(scene: Scene) -> Iterator[tuple[RouterPlan, list[InstancePlan]]]:
+def _routed(context: Context) -> Iterator[tuple[RouterPlan, list[InstancePlan]]]:
     """Yield the routers in front of servers with TLS, and these servers."""
-    for router in scene.plan.routers if scene.plan else ():
-        replicas = [instance for instance in engines(scene) if instance.model == router.model and instance.certificate]
+    for router in context.plan.routers if context.plan else ():
+        replicas = [
+            instance for instance in engines(context) if instance.model == router.model and instance.certificate
+        ]
         if replicas:
             yield router, replicas
 
@@ -83,17 +85,19 @@ def _handshake(instance: InstancePlan) -> Iterator[Finding]:
         yield Finding(instance.driver, problem, remedy=remedy)
 
 
-def _file(scene: Scene, host: str, flag: str, path: str, file: TlsFile, clock: float) -> Iterator[Finding]:
+def _file(context: Context, host: str, flag: str, path: str, file: TlsFile, clock: float) -> Iterator[Finding]:
     if file.problem:
-        yield Finding(host, f"{flag} {path}: {file.problem}", remedy=f"put it there: {on(scene, host, 'ls -l', path)}")
+        yield Finding(
+            host, f"{flag} {path}: {file.problem}", remedy=f"put it there: {on(context, host, 'ls -l', path)}"
+        )
     elif file.expires is not None and file.expires < clock:
         yield Finding(host, f"{flag} {path} has expired", remedy="renew it")
     elif flag == "ssl-keyfile" and file.mode & 0o077:
         yield Finding(host, f"{flag} {path} can be read by others (mode {file.mode:o})",
-                      "mode 600", on(scene, host, "chmod", "600", path), "warning")  # fmt: skip
+                      "mode 600", on(context, host, "chmod", "600", path), "warning")  # fmt: skip
 
 
-def _verify(scene: Scene, router: RouterPlan, replica: InstancePlan, file: TlsFile) -> Iterator[Finding]:
+def _verify(context: Context, router: RouterPlan, replica: InstancePlan, file: TlsFile) -> Iterator[Finding]:
     """Yield reasons why a router rejects a replica's certificate; one that can't be read is reported by tls-files."""
     address = urlsplit(replica.worker_url).hostname or ""
     if file.problem or file.expires is None:
@@ -107,7 +111,7 @@ def _verify(scene: Scene, router: RouterPlan, replica: InstancePlan, file: TlsFi
             f"{address} among its names",
             f"a certificate with subjectAltName={kind}:{address}; or deploy.router: none",
         )
-    if file.self_signed and (trusted := _trusted(scene, router)) is not None and trusted.hash != file.hash:
+    if file.self_signed and (trusted := _trusted(context, router)) is not None and trusted.hash != file.hash:
         yield Finding(
             replica.driver,
             f"{replica.name} has a self-signed certificate, which {router.name} does not trust",
@@ -116,14 +120,14 @@ def _verify(scene: Scene, router: RouterPlan, replica: InstancePlan, file: TlsFi
         )
 
 
-def _trusted(scene: Scene, router: RouterPlan) -> TlsFile | None:
+def _trusted(context: Context, router: RouterPlan) -> TlsFile | None:
     """Return the one certificate that a router trusts, empty for none; None for a bundle, which can't be compared."""
     path = router.env.get(TRUST)
     if path is None:
         return TlsFile()
-    named = scene.spec is not None and scene.spec.tls is not None and scene.spec.tls.cafile is not None
-    own = any(instance.certificate == path for instance in engines(scene))
-    return _facts_of(scene, router.driver, path) if own and not named else None
+    named = context.spec is not None and context.spec.tls is not None and context.spec.tls.cafile is not None
+    own = any(instance.certificate == path for instance in engines(context))
+    return _facts_of(context, router.driver, path) if own and not named else None
 
 
 def _is_for(name: str, address: str) -> bool:
@@ -133,9 +137,9 @@ def _is_for(name: str, address: str) -> bool:
     return name.lower() in (address.lower(), f"*.{rest}" if head and rest else address.lower())
 
 
-def _facts_of(scene: Scene, host: str, path: str) -> TlsFile | None:
+def _facts_of(context: Context, host: str, path: str) -> TlsFile | None:
     """Return what is known of a file on a host; of files that are sent there, only of the certificate."""
-    facts, spec = scene.facts.get(host), scene.spec
+    facts, spec = context.facts.get(host), context.spec
     tls = spec.tls if spec is not None else None
     if spec and tls and tls.sent and path == file_on(spec, tls, tls.certfile, host, facts):
         return tls.certificate

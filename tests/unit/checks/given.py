@@ -1,4 +1,4 @@
-"""Four healthy hosts that serve one model over all of their GPUs, and what a check says of them with one fault."""
+"""Build four healthy hosts that serve one model over all of their GPUs, and judge them with one fault."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flagscale_deploy.checks.model import Link, Parsed, Scene, Verdict
+from flagscale_deploy.checks.model import Context, Link, Parsed, Verdict
 from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
@@ -90,15 +90,15 @@ def links() -> tuple[Link, ...]:
 PARSED = {"qwen/0": Parsed(known=("max-model-len", "max-num-seqs", "tensor-parallel-size"))}
 
 
-def scene(
+def make_context(
     changed: Mapping[str, Mapping[str, Any] | HostError] | None = None,
     *,
-    asked: ServeSpec | None = ASKED,
+    serve_spec: ServeSpec | None = ASKED,
     hosts: Inventory | None = None,
     tried: tuple[Link, ...] | None = None,
     parsed: Mapping[str, Parsed] | None = None,
     skip: tuple[str, ...] = (),
-) -> Scene:
+) -> Context:
     """The four hosts, with what is different on some: fields of their facts, or the error they answered with."""
     hosts = hosts or inventory(*HOSTS)
     seen = {}
@@ -109,13 +109,17 @@ def scene(
             if isinstance(change, HostError)
             else Observation(name, facts(name, **change))
         )
-    known = {name: each.facts for name, each in seen.items() if each.facts is not None}
-    made = draft_in_part(hosts, asked, known, RUN, TEMPLATES, skip=skip) if asked is not None else Draft(None)
+    known_facts = {name: observation.facts for name, observation in seen.items() if observation.facts is not None}
+    made = (
+        draft_in_part(hosts, serve_spec, known_facts, RUN, TEMPLATES, skip=skip)
+        if serve_spec is not None
+        else Draft(None)
+    )
     plan, faults = made.plan, (*made.faults, *made.idle)
     tried = links() if tried is None else tried
-    return Scene(
+    return Context(
         hosts,
-        asked,
+        serve_spec,
         seen,
         plan,
         faults,
@@ -124,13 +128,13 @@ def scene(
     )
 
 
-def complaints(given: Scene, skip: tuple[str, ...] = ()) -> list[Verdict]:
+def complaints(context: Context, skip: tuple[str, ...] = ()) -> list[Verdict]:
     """What is failed or warned of."""
-    return [each for each in judge(given, skip) if each.state in ("failed", "warning")]
+    return [verdict for verdict in judge(context, skip) if verdict.state in ("failed", "warning")]
 
 
-def only(given: Scene) -> Verdict:
+def only(context: Context) -> Verdict:
     """The one complaint that there is."""
-    found = complaints(given)
-    assert len(found) == 1, "\n".join(map(str, found))
-    return found[0]
+    verdicts = complaints(context)
+    assert len(verdicts) == 1, "\n".join(map(str, verdicts))
+    return verdicts[0]

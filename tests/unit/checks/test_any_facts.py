@@ -23,7 +23,7 @@ from flagscale_deploy.facts.model import (
     TlsFile,
 )
 from flagscale_deploy.remote.messages.check import ConnectFailure
-from tests.unit.checks.given import CONFIG, HOSTS, PATH, scene
+from tests.unit.checks.given import CONFIG, HOSTS, PATH, make_context
 from tests.unit.plan.given import model, spec
 
 TEXT = st.text(max_size=12)
@@ -123,7 +123,7 @@ LINKS = st.lists(
 
 
 def test_every_fact_is_among_those_that_are_tried() -> None:
-    assert {each.name for each in fields(Facts)} == set(PARTS)
+    assert {field_.name for field_ in fields(Facts)} == set(PARTS)
 
 
 @settings(max_examples=200, deadline=None)
@@ -138,7 +138,7 @@ def test_every_fact_is_among_those_that_are_tried() -> None:
 def test_checks_never_raise(
     answers: Any, tp: int, flags: Any, tried: list[Link], parsed: Parsed, configured: bool
 ) -> None:
-    asked = spec(model(tp=tp, engine_args=flags), ray="on") if configured else None
-    verdicts = judge(scene(answers, asked=asked, tried=tuple(tried), parsed={"qwen/0": parsed}))
+    serve_spec = spec(model(tp=tp, engine_args=flags), ray="on") if configured else None
+    verdicts = judge(make_context(answers, serve_spec=serve_spec, tried=tuple(tried), parsed={"qwen/0": parsed}))
     assert {verdict.check for verdict in verdicts} == set(NAMES)
     assert all(isinstance(verdict.found + verdict.expected + verdict.remedy, str) for verdict in verdicts)

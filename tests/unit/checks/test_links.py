@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flagscale_deploy.checks.model import Link, LinkFailure, Scene
+from flagscale_deploy.checks.model import Context, Link, LinkFailure
 from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.facts.model import Interface
-from tests.unit.checks.given import HOSTS, complaints, links, only, scene
+from tests.unit.checks.given import HOSTS, complaints, links, make_context, only
 from tests.unit.plan.given import host, inventory, model, spec
 
 
@@ -20,7 +20,7 @@ def where(
 
 
 def test_a_dead_host_is_one_complaint() -> None:
-    verdict = only(scene(tried=where(lambda each: "gpu03" in (each.source, each.target))))
+    verdict = only(make_context(tried=where(lambda link: "gpu03" in (link.source, link.target))))
     assert (verdict.check, verdict.host) == ("data-network", "gpu03")
     assert verdict.found == "no host can connect to 10.0.0.3:40003 (data): timed out"
     assert (
@@ -30,24 +30,24 @@ def test_a_dead_host_is_one_complaint() -> None:
 
 
 def test_a_host_that_lets_nobody_in_is_named_and_not_the_others() -> None:
-    assert only(scene(tried=where(lambda each: each.target == "gpu03"))).host == "gpu03"
+    assert only(make_context(tried=where(lambda link: link.target == "gpu03"))).host == "gpu03"
 
 
 def test_a_host_that_reaches_nobody_is_named_and_not_the_others() -> None:
-    verdict = only(scene(tried=where(lambda each: each.source == "gpu03")))
+    verdict = only(make_context(tried=where(lambda link: link.source == "gpu03")))
     assert verdict.host == "gpu03"
     assert verdict.found.startswith("cannot connect to any other host: gpu01 (10.0.0.1:40001, data)")
 
 
 def test_a_blocked_port_is_named_with_all_whom_it_keeps_out() -> None:
-    verdict = only(scene(tried=where(lambda each: each.port == 6379)))
+    verdict = only(make_context(tried=where(lambda link: link.port == 6379)))
     assert verdict.host == "gpu01"
     assert verdict.found == "no host can connect to 10.0.0.1:6379 (Ray's port): timed out"
     assert "--dports 6379" in verdict.remedy
 
 
 def test_a_pair_of_hosts_is_named_with_address_and_port() -> None:
-    verdict = only(scene(tried=where(lambda each: (each.source, each.target) == ("gpu02", "gpu03"))))
+    verdict = only(make_context(tried=where(lambda link: (link.source, link.target) == ("gpu02", "gpu03"))))
     assert verdict.host == "gpu03"
     assert verdict.found == "gpu02 cannot connect to 10.0.0.3:40003 (data): timed out"
     assert "-s 10.0.0.2 -j ACCEPT" in verdict.remedy
@@ -56,19 +56,19 @@ def test_a_pair_of_hosts_is_named_with_address_and_port() -> None:
 def test_a_host_that_could_not_try_is_told_once() -> None:
     problem = "cannot listen on 10.0.0.3"
     tried = (Link("gpu03", "gpu01", "10.0.0.3", 0, "data", failure="not-tried", problem=problem), *links())
-    verdict = only(scene(tried=tried))
+    verdict = only(make_context(tried=tried))
     assert (verdict.host, verdict.found) == ("gpu03", "cannot listen on 10.0.0.3")
 
 
 def test_of_two_hosts_that_do_not_reach_each_other_the_worker_is_named() -> None:
     tried = tuple(link for link in where(lambda _: True) if {link.source, link.target} <= {"gpu01", "gpu02"})
-    asked = spec(model(tp=16, engine_args={"max-model-len": 32768}))
-    assert only(scene(hosts=inventory("gpu01", "gpu02"), asked=asked, tried=tried)).host == "gpu02"
+    serve_spec = spec(model(tp=16, engine_args={"max-model-len": 32768}))
+    assert only(make_context(hosts=inventory("gpu01", "gpu02"), serve_spec=serve_spec, tried=tried)).host == "gpu02"
 
 
 def test_a_network_that_connects_nobody_names_all_but_the_head() -> None:
-    found = complaints(scene(tried=where(lambda _: True)))
-    assert [(each.check, each.host) for each in found] == [("data-network", name) for name in HOSTS[1:]]
+    verdicts = complaints(make_context(tried=where(lambda _: True)))
+    assert [(verdict.check, verdict.host) for verdict in verdicts] == [("data-network", name) for name in HOSTS[1:]]
 
 
 def measured(slow: Callable[[Link], bool], rate: float = 1e8, latency: float = 0.0002) -> tuple[Link, ...]:
@@ -81,26 +81,26 @@ def measured(slow: Callable[[Link], bool], rate: float = 1e8, latency: float = 0
 
 
 def test_a_slow_host_is_a_warning() -> None:
-    verdict = only(scene(tried=measured(lambda each: "gpu03" in (each.source, each.target))))
+    verdict = only(make_context(tried=measured(lambda link: "gpu03" in (link.source, link.target))))
     assert (verdict.check, verdict.state, verdict.host) == ("bandwidth", "warning", "gpu03")
     assert verdict.found == "0.80 Gbit/s to 0.80 Gbit/s with every other host"
     assert verdict.expected == "9.60 Gbit/s, as the others reach"
 
 
 def test_a_slow_pair_is_a_warning() -> None:
-    verdict = only(scene(tried=measured(lambda each: (each.source, each.target) == ("gpu02", "gpu03"))))
+    verdict = only(make_context(tried=measured(lambda link: (link.source, link.target) == ("gpu02", "gpu03"))))
     assert (verdict.check, verdict.host, verdict.found) == ("bandwidth", "gpu02", "0.80 Gbit/s to gpu03")
 
 
 def test_a_network_that_is_slow_everywhere_is_told_once() -> None:
-    verdict = only(scene(tried=measured(lambda _: True)))
+    verdict = only(make_context(tried=measured(lambda _: True)))
     assert (verdict.check, verdict.state, verdict.host) == ("bandwidth", "warning", "")
     assert verdict.found == "0.80 Gbit/s, 0.2 ms from gpu01 to gpu02, and most pairs are as slow"
     assert verdict.expected == "1.00 Gbit/s and 5 ms for qwen/0"
-    assert complaints(scene(tried=measured(lambda _: True, rate=1.3e8))) == []
+    assert complaints(make_context(tried=measured(lambda _: True, rate=1.3e8))) == []
 
 
-def between_two(rate: float, latency: float, speed: int | None = None, **asked: Any) -> Scene:
+def between_two(rate: float, latency: float, speed: int | None = None, **settings: Any) -> Context:
     """Two hosts whose link is so fast (bytes a second, seconds), over interfaces of so many Mbit/s."""
     eth = {
         name: {"interfaces": (Interface("eth0", (f"10.0.0.{at}",), 1500, speed=speed),)}
@@ -109,8 +109,8 @@ def between_two(rate: float, latency: float, speed: int | None = None, **asked: 
     tried = tuple(
         replace(link, bandwidth=rate, latency=latency) for link in links() if {link.source, link.target} <= set(eth)
     )
-    asked.setdefault("asked", spec(model(tp=16, engine_args={"max-model-len": 32768})))
-    return scene(eth, hosts=inventory("gpu01", "gpu02"), tried=tried, **asked)
+    settings.setdefault("serve_spec", spec(model(tp=16, engine_args={"max-model-len": 32768})))
+    return make_context(eth, hosts=inventory("gpu01", "gpu02"), tried=tried, **settings)
 
 
 def test_two_hosts_that_are_as_slow_as_each_other_are_too_slow_for_an_instance() -> None:
@@ -134,11 +134,11 @@ def test_a_link_is_to_reach_a_tenth_of_what_its_interface_says() -> None:
 
 def test_hosts_that_share_no_instance_may_be_far_apart() -> None:
     apart = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
-    assert complaints(between_two(2e7, 0.02, asked=apart)) == []
+    assert complaints(between_two(2e7, 0.02, serve_spec=apart)) == []
 
 
 def test_without_a_configuration_hosts_may_be_meant_for_one_instance() -> None:
-    verdict = only(replace(between_two(2e7, 0.02, asked=None), links=between_two(2e7, 0.02).links))
+    verdict = only(replace(between_two(2e7, 0.02, serve_spec=None), links=between_two(2e7, 0.02).links))
     assert (verdict.check, verdict.expected) == (
         "bandwidth",
         "1.00 Gbit/s and 5 ms for an instance over several hosts",
@@ -154,13 +154,13 @@ def test_what_was_sampled_says_so() -> None:
         Link(one, other, f"10.0.0.{int(other[-2:])}", 40000, "data", seconds=0.001, bandwidth=1.2e9, latency=0.0002)
         for one, other in ring
     )
-    given = replace(scene(hosts=inventory(*hosts), asked=None), links=tried)
-    (found,) = [each.found for each in judge(given) if each.check == "bandwidth"]
-    assert found == "at least 9.60 Gbit/s, median 9.60 Gbit/s; at most 0.20 ms; measured on a ring of 12 hosts"
+    context = replace(make_context(hosts=inventory(*hosts), serve_spec=None), links=tried)
+    (text,) = [verdict.found for verdict in judge(context) if verdict.check == "bandwidth"]
+    assert text == "at least 9.60 Gbit/s, median 9.60 Gbit/s; at most 0.20 ms; measured on a ring of 12 hosts"
 
 
 def test_a_wrong_node_ip_is_told_without_a_configuration() -> None:
-    verdict = only(scene(hosts=inventory("gpu01", host("gpu02", node_ip="10.9.9.9")), asked=None))
+    verdict = only(make_context(hosts=inventory("gpu01", host("gpu02", node_ip="10.9.9.9")), serve_spec=None))
     assert (verdict.check, verdict.state, verdict.host) == ("node-ip", "warning", "gpu02")
 
 
@@ -173,7 +173,7 @@ def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() ->
         else link
         for link in links()
     )
-    verdict = only(scene(tried=tried))
+    verdict = only(make_context(tried=tried))
     assert verdict.host == "gpu03"
     assert verdict.found == "no route to gpu02 (10.0.0.2:40002, data): No route to host"
     assert verdict.remedy == "a route is missing on gpu03: ssh 10.0.0.3 ip route"
@@ -182,7 +182,7 @@ def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() ->
 def test_a_firewall_that_answers_like_a_router_is_the_targets() -> None:
     """firewalld refuses with icmp-host-prohibited, which `connect` tells as no route to the host."""
     verdict = only(
-        scene(tried=where(lambda each: each.target == "gpu03", "unreachable", "unreachable: No route to host"))
+        make_context(tried=where(lambda link: link.target == "gpu03", "unreachable", "unreachable: No route to host"))
     )
     assert verdict.host == "gpu03"
     assert "a firewall on gpu03?" in verdict.remedy

@@ -8,27 +8,27 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Scene
+from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.model_memory import need
 from flagscale_deploy.checks.model_numbers import longest, tokens
 from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.facts.model import ModelFiles
-from tests.unit.checks.given import CONFIG, FILES, GIB, HOSTS, complaints, only, scene
+from tests.unit.checks.given import CONFIG, FILES, GIB, HOSTS, complaints, make_context, only
 from tests.unit.plan.given import model, spec
 
 
-def serving(flags: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None, **files: Any) -> Scene:
+def serving(flags: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None, **files: Any) -> Context:
     """One instance over all GPUs, with these flags, of a model whose config.json says this as well."""
     made = replace(FILES, config={**CONFIG, **(config or {})}, **files)
     words = dict(flags or {})
     tp = words.pop("tp", 32)
     env = words.pop("env", {})
-    asked = spec(model(tp=tp, engine_args={"max-model-len": 32768} | words), env=env)
-    return scene({name: {"models": (made,)} for name in HOSTS}, asked=asked)
+    serve_spec = spec(model(tp=tp, engine_args={"max-model-len": 32768} | words), env=env)
+    return make_context({name: {"models": (made,)} for name in HOSTS}, serve_spec=serve_spec)
 
 
 @pytest.mark.parametrize(
-    ("flags", "config", "found", "remedy"),
+    ("flags", "config", "problem", "remedy"),
     [
         (
             {"tp": 24},
@@ -46,12 +46,12 @@ def serving(flags: Mapping[str, Any] | None = None, config: Mapping[str, Any] | 
         ({"tp": 1, "pipeline-parallel-size": 4}, {"num_hidden_layers": 2}, "with 2 layers", "lower pipeline"),
     ],
 )
-def test_parallel_sizes_that_do_not_divide(flags: Any, config: Any, found: str, remedy: str) -> None:
+def test_parallel_sizes_that_do_not_divide(flags: Any, config: Any, problem: str, remedy: str) -> None:
     if "text_config" in config:
         config = {**config, "num_attention_heads": None}
     verdict = only(serving(flags, config))
     assert (verdict.check, verdict.state, verdict.host) == ("model-parallel", "failed", "gpu01")
-    assert found in verdict.found
+    assert problem in verdict.found
     assert remedy in verdict.remedy
     assert "qwen.yaml: model_args.qwen" in verdict.remedy
 
@@ -88,12 +88,12 @@ def test_lengths_that_vllm_takes(flags: Any, config: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [(4096, 4096), ("4096", 4096), ("32k", 32000), ("32K", 32768), ("1.5k", 1500), ("auto", None), (-1, None),
      (True, None), (None, None), ("", None), ([], None), ("9" * 40, None)],
 )  # fmt: skip
-def test_numbers_of_tokens_are_read_as_vllm_reads_them(given: Any, expected: int | None) -> None:
-    assert tokens(given) == expected
+def test_numbers_of_tokens_are_read_as_vllm_reads_them(value: Any, expected: int | None) -> None:
+    assert tokens(value) == expected
 
 
 def test_llama3_scaling_is_in_the_length_already() -> None:
@@ -125,9 +125,9 @@ def test_a_sequence_that_does_not_fit_gets_the_length_that_does() -> None:
     [{"tp": 4}, {"tp": 2, "pipeline-parallel-size": 2}, {"tp": 2, "kv-cache-dtype": "fp8", "quantization": "fp8"}],
 )
 def test_what_fits(flags: Any) -> None:
-    given = serving(flags)
-    assert complaints(given) == []
-    (passed,) = [each for each in judge(given) if each.check == "model-memory"]
+    context = serving(flags)
+    assert complaints(context) == []
+    (passed,) = [verdict for verdict in judge(context) if verdict.check == "model-memory"]
     assert (passed.state, "KV cache 32768 tokens" in passed.found) == ("passed", True)
 
 
@@ -175,17 +175,20 @@ POINTED = dict.fromkeys(FILES.weights, "is a Git LFS pointer of 134 bytes")
 def test_pointers_of_git_lfs_are_no_weights_and_count_as_what_the_index_says() -> None:
     """As `git clone` leaves a model of 145 GB where Git LFS is not installed."""
     pointers = dict.fromkeys(FILES.weights, 134)
-    given = serving({"tp": 1}, weights=pointers, torn=POINTED, pointers=tuple(POINTED), total=145_412_407_296)
-    found = complaints(given)
-    assert [(each.check, each.host) for each in found] == [("model-weights", "gpu01"), ("model-memory", "gpu01")]
-    assert "is a Git LFS pointer of 134 bytes and 34 more" in found[0].found
-    assert found[0].remedy == "ssh 10.0.0.1 git -C /models/qwen lfs pull   (on every host)"
-    assert "weights 135.4 GiB / 1" in found[-1].found
+    context = serving({"tp": 1}, weights=pointers, torn=POINTED, pointers=tuple(POINTED), total=145_412_407_296)
+    verdicts = complaints(context)
+    assert [(verdict.check, verdict.host) for verdict in verdicts] == [
+        ("model-weights", "gpu01"),
+        ("model-memory", "gpu01"),
+    ]
+    assert "is a Git LFS pointer of 134 bytes and 34 more" in verdicts[0].found
+    assert verdicts[0].remedy == "ssh 10.0.0.1 git -C /models/qwen lfs pull   (on every host)"
+    assert "weights 135.4 GiB / 1" in verdicts[-1].found
 
 
 def test_the_size_of_pointers_is_not_known_without_an_index() -> None:
-    given = serving(weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
-    (memory,) = [each for each in judge(given) if each.check == "model-memory"]
+    context = serving(weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
+    (memory,) = [verdict for verdict in judge(context) if verdict.check == "model-memory"]
     assert (memory.state, memory.found) == ("skipped", "the size of the weights is unknown")
 
 
@@ -193,22 +196,24 @@ def test_weights_that_can_not_be_looked_into_are_measured_by_their_index() -> No
     weights = {f"pytorch_model-0000{part}-of-00002.bin": 9_000_000_000 for part in (1, 2)}
     whole: dict[str, Any] = {"weights": weights, "indexed": tuple(weights)}
     assert complaints(serving(total=17_999_000_000, **whole)) == []
-    found = complaints(serving(total=30_000_000_000, **whole))
-    assert {(each.check, each.state) for each in found} == {("model-weights", "failed")}
-    assert found[0].found == "/models/qwen: its files have 18000000000 of 30000000000 bytes"
+    verdicts = complaints(serving(total=30_000_000_000, **whole))
+    assert {(verdict.check, verdict.state) for verdict in verdicts} == {("model-weights", "failed")}
+    assert verdicts[0].found == "/models/qwen: its files have 18000000000 of 30000000000 bytes"
 
 
 def test_an_index_that_contradicts_whole_files_is_a_warning() -> None:
     """Some were left as they were when the weights were converted."""
-    found = complaints(serving(total=2 * sum(FILES.weights.values())))
-    assert {(each.check, each.state) for each in found} == {("model-weights", "warning")}
+    verdicts = complaints(serving(total=2 * sum(FILES.weights.values())))
+    assert {(verdict.check, verdict.state) for verdict in verdicts} == {("model-weights", "warning")}
 
 
 def test_what_is_said_of_memory_is_said_of_complete_files() -> None:
     broken = replace(FILES, weights=dict.fromkeys(FILES.weights, 134), torn=POINTED)
-    given = scene({"gpu01": {"models": (broken,)}}, asked=spec(model(tp=32, engine_args={"max-model-len": 32768})))
-    assert [complaint.host for complaint in complaints(given)] == ["gpu01"]
-    (memory,) = [each for each in judge(given) if each.check == "model-memory"]
+    context = make_context(
+        {"gpu01": {"models": (broken,)}}, serve_spec=spec(model(tp=32, engine_args={"max-model-len": 32768}))
+    )
+    assert [complaint.host for complaint in complaints(context)] == ["gpu01"]
+    (memory,) = [verdict for verdict in judge(context) if verdict.check == "model-memory"]
     assert "weights 135.4 GiB / 32" in memory.found
 
 
@@ -236,13 +241,15 @@ def test_a_model_without_a_chat_template_anywhere_is_one_warning() -> None:
 
 
 def test_a_model_by_name_is_not_looked_for() -> None:
-    given = scene({name: {"models": ()} for name in HOSTS}, asked=spec(model(model="Qwen/Qwen2.5-72B", tp=32)))
-    assert complaints(given) == []
-    skipped = {each.check for each in judge(given) if each.state == "skipped"}
+    context = make_context(
+        {name: {"models": ()} for name in HOSTS}, serve_spec=spec(model(model="Qwen/Qwen2.5-72B", tp=32))
+    )
+    assert complaints(context) == []
+    skipped = {verdict.check for verdict in judge(context) if verdict.state == "skipped"}
     assert {"model-path", "model-same", "model-weights", "model-memory"} <= skipped
 
 
 def test_only_hosts_that_load_a_model_need_it() -> None:
-    asked = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
+    serve_spec = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
     gone = {name: {"models": (ModelFiles(FILES.path, "no such file or directory"),)} for name in HOSTS[1:]}
-    assert complaints(scene(gone, asked=asked)) == []
+    assert complaints(make_context(gone, serve_spec=serve_spec)) == []

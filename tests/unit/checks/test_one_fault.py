@@ -39,8 +39,8 @@ from tests.unit.checks.given import (
     complaints,
     facts,
     links,
+    make_context,
     only,
-    scene,
 )
 from tests.unit.plan.given import host, inventory, model, spec
 
@@ -307,41 +307,43 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("check", "state", "fault", "found", "remedy"), FAULTS, ids=[f"{each[0]}-{at}" for at, each in enumerate(FAULTS)]
+    ("check", "state", "fault", "problem", "remedy"), FAULTS, ids=[f"{case[0]}-{at}" for at, case in enumerate(FAULTS)]
 )
 def test_one_check_complains_of_that_host(
-    check: str, state: str, fault: Mapping[str, Any] | HostError, found: str, remedy: str
+    check: str, state: str, fault: Mapping[str, Any] | HostError, problem: str, remedy: str
 ) -> None:
-    verdict = only(scene({"gpu03": fault}))
+    verdict = only(make_context({"gpu03": fault}))
     assert (verdict.check, verdict.state, verdict.host) == (check, state, "gpu03")
-    assert found in verdict.found
+    assert problem in verdict.found
     assert remedy in verdict.remedy
     assert verdict.expected
 
 
 def test_inventory_counts_more_gpus_than_there_are() -> None:
     hosts = inventory("gpu01", "gpu02", host("gpu03", gpus=8), "gpu04")
-    verdict = only(scene({"gpu03": {"gpus": HEALTHY[:7]}}, hosts=hosts))
+    verdict = only(make_context({"gpu03": {"gpus": HEALTHY[:7]}}, hosts=hosts))
     assert (verdict.check, verdict.host) == ("gpu-count", "gpu03")
     assert (verdict.found, verdict.expected) == ("the inventory says 8 GPUs, the host has 7", "8 GPUs")
     assert "ssh 10.0.0.3 nvidia-smi -L" in verdict.remedy
 
 
 def test_a_busy_gpu_that_nobody_needs_is_a_warning() -> None:
-    asked = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
-    verdict = only(scene({"gpu03": on_gpu(2, memory_used_mib=40000, processes=(TRAINING,))}, asked=asked))
+    serve_spec = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
+    verdict = only(
+        make_context({"gpu03": on_gpu(2, memory_used_mib=40000, processes=(TRAINING,))}, serve_spec=serve_spec)
+    )
     assert (verdict.check, verdict.state, verdict.host) == ("gpu-busy", "warning", "gpu03")
 
 
 def test_gpus_of_another_deployment_are_told_where_they_are_lacking() -> None:
     record = {"deployment": "llama", "boot_id": "boot-gpu03", "gpus": [0, 1]}
-    found = {each.check: each for each in _complaints({"gpu03": {"deployments": (record,)}})}
-    assert found["gpu-busy"].state == "failed"
-    assert "flagscale-deploy stop -i hosts.yaml --name llama" in found["gpu-busy"].remedy
+    verdicts = {verdict.check: verdict for verdict in _complaints({"gpu03": {"deployments": (record,)}})}
+    assert verdicts["gpu-busy"].state == "failed"
+    assert "flagscale-deploy stop -i hosts.yaml --name llama" in verdicts["gpu-busy"].remedy
 
 
 def test_more_gpus_asked_for_than_there_are() -> None:
-    verdict = only(scene(asked=spec(model(tp=64, engine_args={"max-model-len": 32768}))))
+    verdict = only(make_context(serve_spec=spec(model(tp=64, engine_args={"max-model-len": 32768}))))
     assert (verdict.check, verdict.state) == ("placement", "failed")
     assert "replica 0 needs 64 GPUs" in verdict.found
 
@@ -351,48 +353,48 @@ def test_a_node_ip_that_the_host_does_not_have() -> None:
     tried = tuple(
         replace(link, failure="timed-out", problem="timed out") if link.target == "gpu03" else link for link in links()
     )
-    verdict = only(scene(hosts=hosts, tried=tried))
+    verdict = only(make_context(hosts=hosts, tried=tried))
     assert (verdict.check, verdict.host) == ("node-ip", "gpu03")
     assert verdict.remedy == "correct node_ip in the inventory, or remove it"
 
 
 def test_a_port_that_somebody_holds() -> None:
-    verdict = only(scene({"gpu01": {"ports": (ListeningPort(8000, "0.0.0.0", 99, "nginx"),)}}))
+    verdict = only(make_context({"gpu01": {"ports": (ListeningPort(8000, "0.0.0.0", 99, "nginx"),)}}))
     assert (verdict.check, verdict.host) == ("ports", "gpu01")
     assert "port 8000 on gpu01, for qwen/0, is in use by nginx (pid 99)" in verdict.found
     assert "ssh 10.0.0.1 ss -ltnp sport = :8000" in verdict.remedy
 
 
 def test_a_port_that_rays_workers_may_take_first() -> None:
-    verdict = only(scene(asked=spec(model(tp=32, port=12000, engine_args={"max-model-len": 32768}))))
+    verdict = only(make_context(serve_spec=spec(model(tp=32, port=12000, engine_args={"max-model-len": 32768}))))
     assert (verdict.check, verdict.state, verdict.host) == ("ports", "warning", "gpu01")
     assert verdict.found == "port 12000 of qwen/0 is in the range of Ray's workers, which start first"
     assert verdict.expected == "a port outside 10002 to 19999"
     alone = spec(model(tp=8, port=12000, engine_args={"max-model-len": 32768}), ray="off")
-    assert complaints(scene(asked=alone)) == []
+    assert complaints(make_context(serve_spec=alone)) == []
 
 
 def test_a_router_that_is_not_installed() -> None:
-    asked = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
-    verdict = only(scene({"gpu01": {"router": None}}, asked=asked))
+    serve_spec = spec(model(tp=8, replicas=2, engine_args={"max-model-len": 32768}), ray="on")
+    verdict = only(make_context({"gpu01": {"router": None}}, serve_spec=serve_spec))
     assert (verdict.check, verdict.host) == ("router-installed", "gpu01")
     assert "pip install vllm-router" in verdict.remedy
 
 
 def test_a_ray_without_token_authentication() -> None:
-    found = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
-    assert [(each.check, each.host) for each in found] == [("ray-version", name) for name in HOSTS]
-    assert found[0].remedy == "on gpu01: pip install -U 'ray[default]'"
+    verdicts = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
+    assert [(verdict.check, verdict.host) for verdict in verdicts] == [("ray-version", name) for name in HOSTS]
+    assert verdicts[0].remedy == "on gpu01: pip install -U 'ray[default]'"
 
 
 def test_an_old_ray_among_new_ones_is_told_once() -> None:
-    verdict = only(scene({"gpu03": {"ray": "2.40.0"}}))
+    verdict = only(make_context({"gpu03": {"ray": "2.40.0"}}))
     assert (verdict.check, verdict.host) == ("ray-version", "gpu03")
     assert verdict.remedy == "on gpu03: pip install 'ray[default]==2.60.0'"
 
 
 def test_a_name_that_is_not_found_because_dns_hangs_is_told_once() -> None:
-    verdict = only(scene({"gpu03": {"resolver_seconds": 1.0, "hostname_addresses": ()}}))
+    verdict = only(make_context({"gpu03": {"resolver_seconds": 1.0, "hostname_addresses": ()}}))
     assert (verdict.check, verdict.host) == ("resolver", "gpu03")
 
 
@@ -400,7 +402,7 @@ def test_memory_that_can_not_be_locked_for_infiniband() -> None:
     everywhere: dict[str, Any] = {name: {"infiniband": ("mlx5_0",), "locked_memory": -1} for name in HOSTS}
     assert _complaints(everywhere) == []
     everywhere["gpu03"] = {"infiniband": ("mlx5_0",), "locked_memory": 8 * MIB}
-    verdict = only(scene(everywhere))
+    verdict = only(make_context(everywhere))
     assert (verdict.check, verdict.host) == ("locked-memory", "gpu03")
     assert verdict.found == "ulimit -Hl is 8.0 MiB, with InfiniBand"
     assert "ubuntu - memlock unlimited" in verdict.remedy
@@ -411,43 +413,50 @@ WITHOUT_GPUS = {"gpus": (), "driver_version": None}
 
 def on_cpu(engine_args: Mapping[str, Any], memory: int, **env: str) -> list[Verdict]:
     """A 135.4 GiB model on the processors of one host with so much memory."""
-    asked = spec(model(num_gpus=0, engine_args={"max-model-len": 512, **engine_args}), ray="off", env=env)
+    serve_spec = spec(model(num_gpus=0, engine_args={"max-model-len": 512, **engine_args}), ray="off", env=env)
     lone = {**WITHOUT_GPUS, "memory_total": 512 * GIB, "memory_available": memory}
-    return complaints(scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=asked))
+    return complaints(make_context({"gpu01": lone}, hosts=inventory("gpu01"), serve_spec=serve_spec))
 
 
 def test_weights_and_cache_need_memory_where_there_are_no_gpus() -> None:
-    found = on_cpu({"tensor-parallel-size": 2}, 22 * GIB, VLLM_CPU_KVCACHE_SPACE="4")
-    assert [(each.check, each.state, each.host) for each in found] == [("memory", "failed", "gpu01")]
-    assert found[0].found == "22.0 GiB of 512.0 GiB available"
-    assert found[0].expected == "145.4 GiB: 2 ranks × (1.0 GiB + weights 67.7 GiB + KV cache 4.0 GiB)"
+    verdicts = on_cpu({"tensor-parallel-size": 2}, 22 * GIB, VLLM_CPU_KVCACHE_SPACE="4")
+    assert [(verdict.check, verdict.state, verdict.host) for verdict in verdicts] == [("memory", "failed", "gpu01")]
+    assert verdicts[0].found == "22.0 GiB of 512.0 GiB available"
+    assert verdicts[0].expected == "145.4 GiB: 2 ranks × (1.0 GiB + weights 67.7 GiB + KV cache 4.0 GiB)"
     assert on_cpu({"tensor-parallel-size": 2}, 146 * GIB, VLLM_CPU_KVCACHE_SPACE="4") == []
-    found = on_cpu({"kv-cache-memory-bytes": 16 * GIB}, 140 * GIB)
-    assert found[0].expected == "152.4 GiB: 1 rank × (1.0 GiB + weights 135.4 GiB + KV cache 16.0 GiB)"
+    verdicts = on_cpu({"kv-cache-memory-bytes": 16 * GIB}, 140 * GIB)
+    assert verdicts[0].expected == "152.4 GiB: 1 rank × (1.0 GiB + weights 135.4 GiB + KV cache 16.0 GiB)"
 
 
 def test_weights_that_gpus_leave_in_memory_need_some_for_each() -> None:
-    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "cpu-offload-gb": 2}))
-    verdict = only(scene({"gpu03": {"memory_total": 64 * GIB, "memory_available": 20 * GIB}}, asked=asked))
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768, "cpu-offload-gb": 2}))
+    verdict = only(
+        make_context({"gpu03": {"memory_total": 64 * GIB, "memory_available": 20 * GIB}}, serve_spec=serve_spec)
+    )
     assert (verdict.check, verdict.host) == ("memory", "gpu03")
     assert verdict.expected == "24.0 GiB: 8 ranks × (1.0 GiB + cpu-offload-gb 2.0 GiB), and 5 % for Ray"
-    assert complaints(scene({"gpu03": {"memory_total": 64 * GIB, "memory_available": 25 * GIB}}, asked=asked)) == []
+    assert (
+        complaints(
+            make_context({"gpu03": {"memory_total": 64 * GIB, "memory_available": 25 * GIB}}, serve_spec=serve_spec)
+        )
+        == []
+    )
 
 
 def test_more_memory_than_a_host_has_is_not_freed_by_ending_something() -> None:
-    asked = spec(model(num_gpus=0, engine_args={"max-model-len": 512}), ray="off")
+    serve_spec = spec(model(num_gpus=0, engine_args={"max-model-len": 512}), ray="off")
     lone = {**WITHOUT_GPUS, "memory_total": 64 * GIB, "memory_available": 60 * GIB}
-    verdict = only(scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=asked))
+    verdict = only(make_context({"gpu01": lone}, hosts=inventory("gpu01"), serve_spec=serve_spec))
     assert verdict.remedy == "choose a host with more memory"
 
 
 def test_one_machine_under_two_names() -> None:
     twin = facts("gpu02")
-    verdict = only(scene({"gpu03": {"boot_id": twin.boot_id, "hostname": "gpu02"}}))
+    verdict = only(make_context({"gpu03": {"boot_id": twin.boot_id, "hostname": "gpu02"}}))
     assert (verdict.check, verdict.state, verdict.host) == ("distinct-hosts", "failed", "gpu03")
     assert verdict.found == "it is the same machine as gpu02: the same boot ID and hostname gpu02"
     assert verdict.remedy == "remove one of the names from hosts.yaml, or use --limit 'all,!gpu03'"
-    verdict = only(scene({"gpu03": {"gpus": twin.gpus}}))
+    verdict = only(make_context({"gpu03": {"gpus": twin.gpus}}))
     assert (verdict.check, verdict.found) == (
         "distinct-hosts",
         "it is the same machine as gpu02: the same 8 GPUs (GPU-2-0)",
@@ -456,21 +465,21 @@ def test_one_machine_under_two_names() -> None:
 
 def test_containers_of_one_machine_are_hosts_of_their_own() -> None:
     """They share its boot, and have names and GPUs of their own."""
-    assert complaints(scene({name: {"boot_id": "one"} for name in HOSTS})) == []
+    assert complaints(make_context({name: {"boot_id": "one"} for name in HOSTS})) == []
 
 
 def test_flags_that_vllm_does_not_know() -> None:
     parsed = {"qwen/0": Parsed(unknown=("max-model-lenn",), known=("max-model-len", "max-num-seqs"))}
-    verdict = only(scene(parsed=parsed))
+    verdict = only(make_context(parsed=parsed))
     assert (verdict.check, verdict.host) == ("engine-arguments", "gpu01")
     assert verdict.found == "qwen.yaml: model_args.qwen: --max-model-lenn is unknown to the vLLM on this host"
     assert verdict.remedy == "did you mean --max-model-len?"
 
 
 def test_values_that_vllm_does_not_take_and_a_vllm_that_can_not_be_asked() -> None:
-    verdict = only(scene(parsed={"qwen/0": Parsed(error="argument --dtype: invalid choice: 'x'")}))
+    verdict = only(make_context(parsed={"qwen/0": Parsed(error="argument --dtype: invalid choice: 'x'")}))
     assert (verdict.check, "invalid choice" in verdict.found) == ("engine-arguments", True)
-    verdict = only(scene(parsed={"qwen/0": Parsed(broken="libcuda.so.1 not found")}))
+    verdict = only(make_context(parsed={"qwen/0": Parsed(broken="libcuda.so.1 not found")}))
     assert verdict.found == "vLLM can't be imported: libcuda.so.1 not found"
 
 
@@ -478,52 +487,62 @@ INTERNET = {"interfaces": (Interface("eth0", ("10.0.0.1", "8.8.4.4", "2606:4700:
 
 
 def test_a_server_without_a_key_on_an_address_of_the_internet() -> None:
-    found = complaints(scene({"gpu01": INTERNET}))
-    assert [(each.check, each.host, each.state) for each in found] == [("open-server", "gpu01", "warning")] * 2
-    assert found[0].found == "qwen/0 listens on 8.8.4.4, port 8000, without a key"
-    assert "2606:4700::1111" in found[1].found
+    verdicts = complaints(make_context({"gpu01": INTERNET}))
+    assert [(verdict.check, verdict.host, verdict.state) for verdict in verdicts] == [
+        ("open-server", "gpu01", "warning")
+    ] * 2
+    assert verdicts[0].found == "qwen/0 listens on 8.8.4.4, port 8000, without a key"
+    assert "2606:4700::1111" in verdicts[1].found
     kept = [
         spec(model(tp=32, engine_args={"max-model-len": 32768}), secret_env={"VLLM_API_KEY": Secret("sk-x")}),
         spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "127.0.0.1"})),
         spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "10.0.0.1"})),
     ]
-    assert [complaint for asked in kept for complaint in complaints(scene({"gpu01": INTERNET}, asked=asked))] == []
-    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "8.8.4.4"}))
-    assert only(scene({"gpu01": INTERNET}, asked=asked)).host == "gpu01"
+    assert [
+        complaint
+        for serve_spec in kept
+        for complaint in complaints(make_context({"gpu01": INTERNET}, serve_spec=serve_spec))
+    ] == []
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768, "host": "8.8.4.4"}))
+    assert only(make_context({"gpu01": INTERNET}, serve_spec=serve_spec)).host == "gpu01"
 
 
 @pytest.mark.parametrize(
-    ("files", "state", "said"),
+    ("files", "state", "problem"),
     [
         ({"c.pem": TlsFile("No such file or directory")}, "failed", "ssl-certfile c.pem: No such file or directory"),
         ({"c.pem": TlsFile(mode=0o644, expires=NOW - 1)}, "failed", "ssl-certfile c.pem has expired"),
         ({"k.pem": TlsFile(mode=0o640)}, "warning", "ssl-keyfile k.pem can be read by others (mode 640)"),
     ],
 )
-def test_files_of_tls(files: Mapping[str, TlsFile], state: str, said: str) -> None:
+def test_files_of_tls(files: Mapping[str, TlsFile], state: str, problem: str) -> None:
     sound = {"c.pem": TlsFile(mode=0o644, expires=NOW + 1), "k.pem": TlsFile(mode=0o600)}
-    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "ssl-certfile": "c.pem", "ssl-keyfile": "k.pem"}))
-    assert complaints(scene({"gpu01": {"tls_files": sound}}, asked=asked)) == []
-    verdict = only(scene({"gpu01": {"tls_files": {**sound, **files}}}, asked=asked))
-    assert (verdict.check, verdict.host, verdict.state, verdict.found) == ("tls-files", "gpu01", state, said)
+    serve_spec = spec(
+        model(tp=32, engine_args={"max-model-len": 32768, "ssl-certfile": "c.pem", "ssl-keyfile": "k.pem"})
+    )
+    assert complaints(make_context({"gpu01": {"tls_files": sound}}, serve_spec=serve_spec)) == []
+    verdict = only(make_context({"gpu01": {"tls_files": {**sound, **files}}}, serve_spec=serve_spec))
+    assert (verdict.check, verdict.host, verdict.state, verdict.found) == ("tls-files", "gpu01", state, problem)
 
 
 def test_a_key_without_a_certificate_is_no_tls() -> None:
-    asked = spec(model(tp=32, engine_args={"max-model-len": 32768, "ssl-keyfile": "k.pem"}))
-    assert "would serve without TLS" in only(scene({"gpu01": {}}, asked=asked)).found
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768, "ssl-keyfile": "k.pem"}))
+    assert "would serve without TLS" in only(make_context({"gpu01": {}}, serve_spec=serve_spec)).found
 
 
 def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
-    asked = replace(ASKED, restart=RestartSpec(boot=True))
+    serve_spec = replace(ASKED, restart=RestartSpec(boot=True))
     there = {name: {"boot": "crontab"} for name in HOSTS}
-    assert complaints(scene(there, asked=asked)) == []
+    assert complaints(make_context(there, serve_spec=serve_spec)) == []
     problem = "the user's systemd does not run without a login (lingering), and there is no crontab"
-    verdict = only(scene({**there, "gpu03": {"boot_problem": problem}}, asked=asked))
+    verdict = only(make_context({**there, "gpu03": {"boot_problem": problem}}, serve_spec=serve_spec))
     assert (verdict.check, verdict.state, verdict.host, verdict.found) == ("boot", "warning", "gpu03", problem)
     one_host = replace(
         spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="off"), restart=RestartSpec(boot=True)
     )
-    assert complaints(scene({"gpu01": {"boot": "systemd"}}, asked=one_host)) == [], "the others have no part in it"
+    assert complaints(make_context({"gpu01": {"boot": "systemd"}}, serve_spec=one_host)) == [], (
+        "the others have no part in it"
+    )
     assert verdict.remedy == "ssh -t 10.0.0.3 sudo loginctl enable-linger ubuntu; or install cron"
 
 
@@ -532,8 +551,8 @@ def test_every_check_has_its_fault() -> None:
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length",
                  "model-memory", "model-code", "open-server", "tls-files", "router-tls", "boot"}  # fmt: skip
-    assert {each[0] for each in FAULTS} | elsewhere == set(NAMES)
+    assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 
 def _complaints(changed: Mapping[str, Any]) -> list[Verdict]:
-    return complaints(scene(changed, asked=ASKED))
+    return complaints(make_context(changed, serve_spec=ASKED))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Scene
+from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host, Inventory
@@ -24,35 +24,39 @@ ASKED = spec(
 )
 
 
-def recorded(changed: Any) -> Scene:
+def recorded(changed: Any) -> Context:
     """The host as it was seen, with these fields as they were in another look."""
     facts = {"gpu01": Facts.parse(RECORDED["host"] | changed)}
     hosts = Inventory((Host("gpu01", "10.0.0.1"),), {}, "hosts.yaml")
-    found = draft(hosts, ASKED, facts, RUN, TEMPLATES)
+    drafted = draft(hosts, ASKED, facts, RUN, TEMPLATES)
     seen = {name: Observation(name, host_facts) for name, host_facts in facts.items()}
-    return Scene(hosts, ASKED, seen, found.plan, (*found.faults, *found.idle))
+    return Context(hosts, ASKED, seen, drafted.plan, (*drafted.faults, *drafted.idle))
 
 
-def complaints(scene: Scene) -> set[tuple[str, str, str]]:
-    return {(each.check, each.host, each.state) for each in judge(scene) if each.state in ("failed", "warning")}
+def complaints(context: Context) -> set[tuple[str, str, str]]:
+    return {
+        (verdict.check, verdict.host, verdict.state)
+        for verdict in judge(context)
+        if verdict.state in ("failed", "warning")
+    }
 
 
 def test_nothing_is_wrong_with_a_healthy_host() -> None:
     assert complaints(recorded({})) == set()
-    found = {each.check: each.found for each in judge(recorded({})) if each.state == "passed"}
-    assert (found["ray-version"], found["model-parallel"]) == ("2.60.0 on 1 host", "4 heads / 1, 2 layers / 1")
-    assert found["model-weights"].endswith("in /models/tiny")
-    assert (found["gpu-driver"], found["gpu-count"]) == ("580.159.03 on 1 host", "1 GPU on 1 host")
-    assert "KV cache 512 tokens" in found["model-memory"]
+    verdicts = {verdict.check: verdict.found for verdict in judge(recorded({})) if verdict.state == "passed"}
+    assert (verdicts["ray-version"], verdicts["model-parallel"]) == ("2.60.0 on 1 host", "4 heads / 1, 2 layers / 1")
+    assert verdicts["model-weights"].endswith("in /models/tiny")
+    assert (verdicts["gpu-driver"], verdicts["gpu-count"]) == ("580.159.03 on 1 host", "1 GPU on 1 host")
+    assert "KV cache 512 tokens" in verdicts["model-memory"]
 
 
 @pytest.mark.parametrize("fault", RECORDED["faults"], ids=[fault["name"] for fault in RECORDED["faults"]])
 def test_a_recorded_fault_is_told_by_its_check(fault: Any) -> None:
-    scene = recorded(fault["changed"])
+    context = recorded(fault["changed"])
     also = {"vllm-installed"} if fault["check"] == "ray-installed" else set()  # an environment that has neither
-    assert {check for check, _, _ in complaints(scene)} == {fault["check"], *also}
-    for each in judge(scene):
-        if each.check == fault["check"]:
-            assert (each.state, each.host) == (fault["state"], "gpu01")
-            assert each.found
-            assert each.remedy
+    assert {check for check, _, _ in complaints(context)} == {fault["check"], *also}
+    for verdict in judge(context):
+        if verdict.check == fault["check"]:
+            assert (verdict.state, verdict.host) == (fault["state"], "gpu01")
+            assert verdict.found
+            assert verdict.remedy

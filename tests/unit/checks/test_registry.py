@@ -4,7 +4,7 @@ import pytest
 
 from flagscale_deploy.checks.registry import CHECKS, NAMES, judge, refuse_unskippable
 from flagscale_deploy.errors import InputError, TcpError
-from tests.unit.checks.given import HOSTS, complaints, facts, scene
+from tests.unit.checks.given import HOSTS, complaints, facts, make_context
 from tests.unit.plan.given import host, inventory, model, spec
 
 
@@ -16,8 +16,8 @@ def test_every_check_has_a_name_of_its_own_and_says_what_it_looks_at() -> None:
 
 
 def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> None:
-    verdicts = judge(scene())
-    assert complaints(scene()) == []
+    verdicts = judge(make_context())
+    assert complaints(make_context()) == []
     assert [verdict.check for verdict in verdicts] == list(NAMES)
     assert {verdict.check: verdict.found for verdict in verdicts if verdict.state == "skipped"} == {
         "router-installed": "the plan has no router",
@@ -31,44 +31,44 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
 
 
 def test_what_passed_says_what_was_found() -> None:
-    found = {each.check: each.found for each in judge(scene())}
-    assert found["same-ray"] == "2.60.0 on 4 hosts"
-    assert found["gpu-count"] == "8 GPUs on 4 hosts"
-    assert found["model-path"] == "/models/qwen on gpu01, gpu02, gpu03, gpu04"
-    assert found["placement"] == "1 instance on 4 hosts"
-    assert found["mtu"] == "1500 on 4 hosts"
+    texts = {verdict.check: verdict.found for verdict in judge(make_context())}
+    assert texts["same-ray"] == "2.60.0 on 4 hosts"
+    assert texts["gpu-count"] == "8 GPUs on 4 hosts"
+    assert texts["model-path"] == "/models/qwen on gpu01, gpu02, gpu03, gpu04"
+    assert texts["placement"] == "1 instance on 4 hosts"
+    assert texts["mtu"] == "1500 on 4 hosts"
 
 
 def test_without_a_configuration_hosts_are_compared_and_nothing_is_asked_of_them() -> None:
-    given = scene(asked=None)
-    assert complaints(given) == []
-    skipped = {each.check: each.found for each in judge(given) if each.state == "skipped"}
+    context = make_context(serve_spec=None)
+    assert complaints(context) == []
+    skipped = {verdict.check: verdict.found for verdict in judge(context) if verdict.state == "skipped"}
     assert skipped["placement"] == skipped["model-path"] == "needs a configuration: -c"
     assert "same-ray" not in skipped
-    (odd,) = complaints(scene({"gpu03": {"ray": "2.60.1"}}, asked=None))
+    (odd,) = complaints(make_context({"gpu03": {"ray": "2.60.1"}}, serve_spec=None))
     assert (odd.check, odd.host, odd.state) == ("same-ray", "gpu03", "warning")
 
 
 def test_one_host_without_gpus_is_no_reason_to_complain() -> None:
     lone = {"gpus": (), "driver_version": None, "hostname_addresses": ("127.0.1.1",)}
-    given = scene({"gpu01": lone}, hosts=inventory("gpu01"), asked=spec(model(num_gpus=0), ray="on"))
-    assert complaints(given) == []
-    skipped = {each.check for each in judge(given) if each.state == "skipped"}
+    context = make_context({"gpu01": lone}, hosts=inventory("gpu01"), serve_spec=spec(model(num_gpus=0), ray="on"))
+    assert complaints(context) == []
+    skipped = {verdict.check for verdict in judge(context) if verdict.state == "skipped"}
     assert {"gpu-busy", "same-vllm", "data-network", "model-memory", "mtu"} <= skipped
 
 
 def test_where_nobody_answers_everything_else_is_skipped() -> None:
     silent = {name: TcpError(name, "no answer from 10.0.0.1 in time", "is it up?") for name in HOSTS}
-    verdicts = judge(scene(silent))
+    verdicts = judge(make_context(silent))
     assert {verdict.check for verdict in verdicts if verdict.state == "failed"} == {"tcp"}
     assert {verdict.check for verdict in verdicts if verdict.state == "passed"} == set()
 
 
 def test_a_check_that_is_left_out_says_so() -> None:
-    given = scene({"gpu02": {"open_files": 1024}})
-    assert [complaint.check for complaint in complaints(given)] == ["open-files"]
-    assert complaints(given, ("open-files",)) == []
-    (left,) = [each for each in judge(given, ("open-files",)) if each.check == "open-files"]
+    context = make_context({"gpu02": {"open_files": 1024}})
+    assert [complaint.check for complaint in complaints(context)] == ["open-files"]
+    assert complaints(context, ("open-files",)) == []
+    (left,) = [verdict for verdict in judge(context, ("open-files",)) if verdict.check == "open-files"]
     assert (left.state, left.found) == ("skipped", "skipped by --skip-check")
 
 
@@ -85,25 +85,25 @@ def test_a_name_that_is_no_check_gets_the_nearest() -> None:
 @pytest.mark.parametrize("name", ["tcp", "ssh", "host-key", "login", "python", "ray-version", "placement"])
 def test_what_nothing_works_without_can_not_be_left_out(name: str) -> None:
     with pytest.raises(InputError, match="can't be skipped"):
-        judge(scene(), [name])
+        judge(make_context(), [name])
 
 
 def test_a_fault_that_was_left_out_is_no_fault_of_the_plan() -> None:
-    given = scene({"gpu02": {"python": "3.12.1"}}, skip=("same-python",))
-    assert given.plan is not None
-    assert given.faults == ()
+    context = make_context({"gpu02": {"python": "3.12.1"}}, skip=("same-python",))
+    assert context.plan is not None
+    assert context.faults == ()
 
 
 def test_a_fault_beside_a_plan_hides_nothing_else() -> None:
-    given = scene({"gpu02": {"python": "3.12.1"}, "gpu03": {"models": ()}, "gpu04": {"open_files": 1}})
-    assert {complaint.check for complaint in complaints(given)} == {"same-python", "open-files"}
+    context = make_context({"gpu02": {"python": "3.12.1"}, "gpu03": {"models": ()}, "gpu04": {"open_files": 1}})
+    assert {complaint.check for complaint in complaints(context)} == {"same-python", "open-files"}
 
 
 def test_commands_are_for_the_host_as_the_inventory_reaches_it() -> None:
     hosts = inventory(host("gpu01", port=2222, user="ops", identity_file="/k e y"), host("gpu02", connection="local"))
     bad = {name: {"gpus": tuple(gpu.__class__(**{**vars(gpu), "mig": True}) for gpu in facts(name).gpus)}
            for name in hosts.names}  # fmt: skip
-    remedies = [complaint.remedy for complaint in complaints(scene(bad, hosts=hosts, asked=None))]
+    remedies = [complaint.remedy for complaint in complaints(make_context(bad, hosts=hosts, serve_spec=None))]
     assert remedies == [
         "ssh -t -p 2222 -i '/k e y' ops@10.0.0.1 sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",
         "sudo nvidia-smi -mig 0 -i 0,1,2,3,4,5,6,7",
