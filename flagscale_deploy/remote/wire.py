@@ -9,16 +9,16 @@ from typing import Mapping, Optional
 PREFIX = "@fsd1 "
 
 
-def say(message: Mapping[str, object]) -> None:
+def send(message: Mapping[str, object]) -> None:
     """Send one message to the operator, at once.
 
-    A program gives it the type of its own replies: `say: Callable[[ProbeReply], None] = wire.say`.
+    A program gives it the type of its own replies: `send: Callable[[ProbeReply], None] = wire.send`.
     """
     sys.stdout.write(PREFIX + json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-def heard(wait: float = 0.0) -> Optional[bytes]:
+def receive(wait: float = 0.0) -> Optional[bytes]:
     """Return what comes on standard input within `wait` seconds, at once when it comes.
 
     None: nothing came; b"": it has ended.
@@ -30,10 +30,10 @@ def heard(wait: float = 0.0) -> Optional[bytes]:
         return b""
 
 
-def lifeline_lost(wait: float = 0.0) -> bool:
+def input_ended(wait: float = 0.0) -> bool:
     """Return whether standard input has ended, which tells a program that nobody listens any more.
 
     It takes `wait` seconds at most, and returns at once if the end comes sooner. What arrives on standard input is
     dropped.
     """
-    return heard(wait) == b""
+    return receive(wait) == b""

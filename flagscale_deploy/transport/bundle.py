@@ -57,14 +57,14 @@ for module, source in order:
     full = "flagscale_deploy.remote." + module
     sources[full] = source
     add(full, Module(full))
-from flagscale_deploy.remote.wire import say
+from flagscale_deploy.remote.wire import send
 try:
     sys.modules["flagscale_deploy.remote.programs." + name].main(args)
 except BrokenPipeError:
     pass
 except Exception as error:
     import traceback
-    say({"error": "%s: %s" % (type(error).__name__, error), "traceback": traceback.format_exc()})
+    send({"error": "%s: %s" % (type(error).__name__, error), "traceback": traceback.format_exc()})
     sys.exit(1)
 """
 

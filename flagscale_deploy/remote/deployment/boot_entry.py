@@ -27,7 +27,7 @@ COMMAND_SECONDS = 10.0
 LINGER = Path("/var/lib/systemd/linger")
 
 
-def way(container: bool) -> Tuple[str, str]:
+def mechanism(container: bool) -> Tuple[str, str]:
     """Return by what this host starts something for our user when it comes up, and why by nothing."""
     if container:
         return "", "nothing starts processes in a container that its host has started again"

@@ -1,11 +1,11 @@
 """Keep the state of restarts of a run's servers: `restart/<run id>/` in the state directory.
 
-- `<script>.ready`: the licence to restart, given when a server was ready once (`watch.py`);
-- `<script>.json`: what its supervisor says of it (`supervise.py`), read by `inspect.py`;
+- `<script>.ready`: the permit to restart, created when a server was ready once (`programs/watch.py`);
+- `<script>.json`: what its supervisor reports (`supervisor/supervise.py`), read by `programs/inspect.py`;
 - `stop`: nothing of this run is ever started again.
 
-`stop` takes the licences away and leaves its word before it ends anything. A supervisor asks before each start, so a
-directory that was removed means no as well. A run's files say nothing of another run.
+`stop` deletes the permits and writes the stop marker before it signals any process. A supervisor looks before each
+start, so a directory that was removed means no as well. A run's files hold for no other run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.status import RestartState
 
 NAME = "restart"
-LICENCE, WORD = ".ready", "stop"
+PERMIT, STOP = ".ready", "stop"
 
 
 class Files:
@@ -37,17 +37,17 @@ class Files:
         """Permit restarts from now on: the server was ready."""
         if not self.forbidden:
             files.make_private_directory(self._run)
-            (self._run / (self._stem + LICENCE)).touch(0o600)
+            (self._run / (self._stem + PERMIT)).touch(0o600)
 
     @property
     def forbidden(self) -> bool:
         """Whether this run was stopped."""
-        return (self._run / WORD).exists()
+        return (self._run / STOP).exists()
 
     @property
     def permitted(self) -> bool:
         """Whether the server may be started again now."""
-        return (self._run / (self._stem + LICENCE)).exists() and not self.forbidden
+        return (self._run / (self._stem + PERMIT)).exists() and not self.forbidden
 
     def write(self, content: RestartState) -> None:
         """Write the state, whole or not at all. Raises OSError."""
@@ -84,7 +84,7 @@ def forbid(deployment: str, host: str, run_ids: Iterable[str]) -> None:
     for run_id in run_ids:
         with contextlib.suppress(ValueError, OSError):
             run = directory / NAME / state.file_name(run_id)
-            for licence in run.glob("*" + LICENCE):
-                licence.unlink()
+            for permit in run.glob("*" + PERMIT):
+                permit.unlink()
             files.make_private_directory(run)
-            (run / WORD).touch(0o600)
+            (run / STOP).touch(0o600)

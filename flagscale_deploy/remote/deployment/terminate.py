@@ -37,7 +37,7 @@ class Stage(NamedTuple):
     hasty: Callable[[Process], bool] = lambda _: False
 
 
-class Ending:
+class Termination:
     """The end of everything that is `ours`: `seen` are all the processes of ours that were there at some time."""
 
     def __init__(self, ours: Family, tell: Callable[[Union[StopStage, StopKilled]], None]) -> None:

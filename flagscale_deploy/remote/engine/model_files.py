@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Dict, Iterable, List
 
 from flagscale_deploy.remote.engine.weights import PART, pointers, siblings, sizes, torn, total, wanted
-from flagscale_deploy.remote.system.background import Beside
+from flagscale_deploy.remote.system.background import Background
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import ProbedModel
@@ -30,7 +30,7 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 def observe(paths: Iterable[str]) -> List[ProbedModel]:
     """Look at every path, all at once. SECONDS at most."""
-    looks = [(path, Beside(look, path)) for path in paths]
+    looks = [(path, Background(look, path)) for path in paths]
     models = []
     for path, looking in looks:
         try:

@@ -29,7 +29,7 @@ _DRIVER = re.compile(r"python-core-driver-[0-9a-f]+_(\d+)\.log")
 """The log that Ray opens for every driver that connects (measured with Ray 2.60)."""
 
 
-class Waiting(threading.Thread):
+class ProgramPoll(threading.Thread):
     """Waits until a program serves, beside the loop that reads its log.
 
     With addresses, it serves when one of them is reached (`answers`). Without, when it has joined Ray and has lived for

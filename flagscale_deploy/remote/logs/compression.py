@@ -38,7 +38,7 @@ def packer() -> Packer:
     )
 
 
-class Squeeze:
+class Compressor:
     """Decides piece by piece whether to compress, from how long plain pieces took to be written.
 
     It starts plain, and once it compresses it goes on, for its own small pieces tell nothing of the link any more.
@@ -51,13 +51,13 @@ class Squeeze:
         self._plain, self._waited = 0, 0.0
         self._on: Optional[bool] = None
 
-    def wrote(self, size: int, seconds: float) -> None:
+    def note_plain(self, size: int, seconds: float) -> None:
         """Note that a plain piece was written, in so many seconds."""
         self._plain += size
         if self._plain > SETTLED:
             self._waited = seconds / size if not self._waited else 0.8 * self._waited + 0.2 * seconds / size
 
-    def packed(self, content: bytes) -> Optional[Packed]:
+    def compress(self, content: bytes) -> Optional[Packed]:
         """Return the piece compressed, or None where it is better sent as it is."""
         if self._on is False or (self._on is None and self._plain <= SETTLED) or not content:
             return None

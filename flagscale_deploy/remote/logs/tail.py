@@ -36,7 +36,7 @@ class Mark(NamedTuple):
         """Return device and inode."""
         return self.device, self.inode
 
-    def said(self) -> LogMark:
+    def message(self) -> LogMark:
         """Return it as it travels."""
         return {
             "device": self.device,
@@ -58,14 +58,14 @@ class Mark(NamedTuple):
         return self.head.startswith(beginning)
 
 
-class Left(NamedTuple):
+class Place(NamedTuple):
     """Where a file was left."""
 
     name: str
     mark: Mark
 
     @classmethod
-    def heard(cls, place: LogPlace) -> Left:
+    def parse(cls, place: LogPlace) -> Place:
         """Return it from what the operator kept."""
         at = place["at"]
         head = bytes.fromhex(at["head"])
@@ -136,7 +136,7 @@ class Held:
     def __init__(self, name: str, descriptor: int) -> None:
         self.name, self._descriptor = name, descriptor
 
-    def judged(self, sources: Sequence[Tail], left: Sequence[Left]) -> Optional[Mark]:
+    def judged(self, sources: Sequence[Tail], left: Sequence[Place]) -> Optional[Mark]:
         """Return the place to follow it from; None while it may be a copy of a file that goes on."""
         size = os.fstat(self._descriptor).st_size
         for place in reversed(left):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set, Tuple
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.logs import logfiles
-from flagscale_deploy.remote.logs.compression import Squeeze
+from flagscale_deploy.remote.logs.compression import Compressor
 from flagscale_deploy.remote.logs.open_files import Pinned, opened, pin
 from flagscale_deploy.remote.logs.sparse import digest, pieces
 from flagscale_deploy.remote.system import clock
@@ -22,7 +22,7 @@ from flagscale_deploy.remote.system import clock
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.logs import ArchiveArguments, ArchiveReply
 
-say: Callable[[ArchiveReply], None] = wire.say
+send: Callable[[ArchiveReply], None] = wire.send
 
 Have = Dict[str, Tuple[int, str]]
 
@@ -34,12 +34,12 @@ def main(args: ArchiveArguments) -> None:
     sending = Sending(args.get("have") or {}, since, args.get("max_size"))
     files = pin(args["deployment"], args["host"])
     now = clock.look()
-    say({"archive": 2, "clock": now["clock"], "utc_offset": now["utc_offset"]})
+    send({"archive": 2, "clock": now["clock"], "utc_offset": now["utc_offset"]})
     for file in files:
         sending.send(file)
     if sending.truncated:
         sending.send_again(pin(args["deployment"], args["host"]), {file.name for file in files})
-    say({"done": True, "older": sending.older})
+    send({"done": True, "older": sending.older})
 
 
 class Sending:
@@ -47,7 +47,7 @@ class Sending:
 
     def __init__(self, have: Have, since: Optional[float], max_size: Optional[int]) -> None:
         self._have, self._since, self._max_size = have, since, max_size
-        self._squeeze = Squeeze()
+        self._compressor = Compressor()
         self.older = 0
         self.truncated: List[Pinned] = []
 
@@ -60,13 +60,13 @@ class Sending:
             except OSError as error:
                 why = f"it could not be opened: {error.strerror}"
         if why:
-            say({"problem": why, **_named(file)})
+            send({"problem": why, **_named(file)})
             return
         try:
             if not self._send(file, descriptor, again):
                 self.truncated.append(file)
         except OSError as error:
-            say({"end": True, "why": f"it could not be read: {error.strerror}"})
+            send({"end": True, "why": f"it could not be read: {error.strerror}"})
         if file.descriptor is None:
             os.close(descriptor)
 
@@ -94,13 +94,13 @@ class Sending:
         begun: ArchiveReply = {"size": size, "at": at, "mtime": status.st_mtime, **_named(file)}
         if again:
             begun["again"] = True
-        say(begun)
+        send(begun)
         head = (size - cut) // 2 if cut else size
-        whole = _send_range(descriptor, at, head, self._squeeze)
+        whole = _send_range(descriptor, at, head, self._compressor)
         if cut and whole:
-            say({"cut": cut})
-            whole = _send_range(descriptor, head + cut, size, self._squeeze)
-        say({"end": True, "why": "" if whole else "it was truncated while it was read"})
+            send({"cut": cut})
+            whole = _send_range(descriptor, head + cut, size, self._compressor)
+        send({"end": True, "why": "" if whole else "it was truncated while it was read"})
         return whole
 
     def _offset(self, file: Pinned, descriptor: int, size: int) -> int:
@@ -111,29 +111,29 @@ class Sending:
         return copy[0]
 
 
-def _send_range(descriptor: int, start: int, end: int, squeeze: Squeeze) -> bool:
+def _send_range(descriptor: int, start: int, end: int, compressor: Compressor) -> bool:
     """Send a part of a file; return whether all of it was there."""
     at = start
     for length, content in pieces(descriptor, start, end):
         at += length
         if content is None:
-            say({"zeros": length})
+            send({"zeros": length})
         else:
-            _send_piece(content, squeeze)
+            _send_piece(content, compressor)
     return at == end
 
 
-def _send_piece(content: bytes, squeeze: Squeeze) -> None:
-    out, packed = sys.stdout.buffer, squeeze.packed(content)
+def _send_piece(content: bytes, compressor: Compressor) -> None:
+    out, packed = sys.stdout.buffer, compressor.compress(content)
     began = time.monotonic()
     if packed is None:
-        say({"data": len(content)})
+        send({"data": len(content)})
     else:
-        say({"data": len(content), "packed": len(packed.content), "by": packed.by})
+        send({"data": len(content), "packed": len(packed.content), "by": packed.by})
     out.write(content if packed is None else packed.content)
     out.flush()
     if packed is None:
-        squeeze.wrote(len(content), time.monotonic() - began)
+        compressor.note_plain(len(content), time.monotonic() - began)
 
 
 def _named(file: Pinned) -> ArchiveReply:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import RecordedServer
     from flagscale_deploy.remote.messages.status import ChatArguments, ChatReply
 
-say: Callable[[ChatReply], None] = wire.say
+send: Callable[[ChatReply], None] = wire.send
 
 ANSWER_SECONDS = 590.0
 
@@ -41,7 +41,7 @@ def main(args: ChatArguments) -> None:
     servers = deployed.get("instances", []) + deployed.get("routers", [])
     asked_for = [server for server in servers if server["name"] == args["server"]]
     if not asked_for:
-        say({"problem": "it is not recorded on this host"})
+        send({"problem": "it is not recorded on this host"})
         return
     key = openai.api_key(args["deployment"], args["host"])
     try:
@@ -49,13 +49,13 @@ def main(args: ChatArguments) -> None:
         body = {**args["parameters"], "model": model, "messages": args["messages"]}
         status, text = openai.request(url + "/v1/chat/completions", body, key, ANSWER_SECONDS)
     except OSError as error:
-        say({"problem": "no answer: %s" % error})
+        send({"problem": "no answer: %s" % error})
         return
     if status != 200:
         words = text[:2000] or http.client.responses.get(status, "nothing more")
-        say({"problem": "HTTP %d: %s" % (status, words)})
+        send({"problem": "HTTP %d: %s" % (status, words)})
         return
     try:
-        say({"answer": json.loads(text)})
+        send({"answer": json.loads(text)})
     except ValueError:
-        say({"problem": "HTTP 200, but no JSON: %s" % text[:2000]})
+        send({"problem": "HTTP 200, but no JSON: %s" % text[:2000]})

@@ -2,7 +2,7 @@
 
 It removes the temporary directories, the state directory, and its parents up to ~/.flagscale-deploy if they are empty;
 nothing that isn't named as ours, nothing through a link. What is left in /dev/shm by processes that were gone before a
-stop saw them stays: the names there don't say whose they are (see `deployment/shared_memory.py`).
+stop saw them stays: the names there don't tell whose they are (see `deployment/shared_memory.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
     from flagscale_deploy.remote.messages.stop import CleanupReply, KeptPath
 
-say: Callable[[CleanupReply], None] = wire.say
+send: Callable[[CleanupReply], None] = wire.send
 
 
 def main(args: Target) -> None:
@@ -34,7 +34,7 @@ def main(args: Target) -> None:
     if alive:
         pids = ", ".join(str(process.pid) for process in alive[:10])
         raise RuntimeError(f"{len(alive)} processes of {deployment} still run (pid {pids}): stop it first")
-    say(clean(deployment, host, deployed))
+    send(clean(deployment, host, deployed))
 
 
 def clean(deployment: str, host: str, deployed: Record) -> CleanupReply:

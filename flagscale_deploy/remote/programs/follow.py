@@ -14,14 +14,14 @@ from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.logs import logfiles
 from flagscale_deploy.remote.logs.lines import start_of_last
 from flagscale_deploy.remote.logs.open_files import FLAGS, Key, allow_many_files
-from flagscale_deploy.remote.logs.tail import Held, Left, Mark, Tail
+from flagscale_deploy.remote.logs.tail import Held, Mark, Place, Tail
 from flagscale_deploy.remote.system import clock
-from flagscale_deploy.remote.wire import lifeline_lost
+from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.logs import FollowArguments, FollowReply
 
-say: Callable[[FollowReply], None] = wire.say
+send: Callable[[FollowReply], None] = wire.send
 
 POLL_SECONDS = 0.15
 LIST_EVERY = 4
@@ -43,9 +43,9 @@ class Following:
         self._since = args.get("since") if within is None else time.time() - within  # by this host's own clock
         self._tails: Dict[Key, Tail] = {}
         self._held: Dict[Key, Held] = {}
-        self._left: List[Left] = [Left.heard(place) for place in args.get("left") or ()]
-        places = [Left.heard(place) for place in args.get("places") or ()]
-        self._places: Dict[Key, Left] = {place.mark.key: place for place in places}
+        self._left: List[Place] = [Place.parse(place) for place in args.get("left") or ()]
+        places = [Place.parse(place) for place in args.get("places") or ()]
+        self._places: Dict[Key, Place] = {place.mark.key: place for place in places}
         self._new = bool(places)
 
     def find(self, tail: Optional[int]) -> None:
@@ -65,12 +65,12 @@ class Following:
         self._left = (self._left + list(self._places.values()))[-LEFT_KEPT:]  # those of files that are gone
         self._places, self._new = {}, True
 
-    def say_new(self) -> None:
+    def send_new(self) -> None:
         """Send what is new in each file; of files that are gone, the last of it."""
         for key, tail in list(self._tails.items()):
             removed = tail.removed
             for lines in tail.new():
-                say({"file": tail.name, "lines": lines, "at": tail.mark.said()})
+                send({"file": tail.name, "lines": lines, "at": tail.mark.message()})
             if tail.truncated is not None:
                 self._leave(tail.name, tail.truncated)
                 tail.truncated = None
@@ -86,7 +86,7 @@ class Following:
             if offset is not None:
                 self._follow(key, self._held.pop(key).tail(offset))
 
-    def say_rest(self) -> None:
+    def send_rest(self) -> None:
         """Send the last line of each file, where it has no end."""
         for tail in self._tails.values():
             self._say_rest(tail)
@@ -94,10 +94,10 @@ class Following:
     def _say_rest(self, tail: Tail) -> None:
         rest = tail.rest()
         if rest:
-            say({"file": tail.name, "lines": rest})
+            send({"file": tail.name, "lines": rest})
 
     def _leave(self, name: str, mark: Mark) -> None:
-        self._left = [*self._left, Left(name, mark)][-LEFT_KEPT:]
+        self._left = [*self._left, Place(name, mark)][-LEFT_KEPT:]
 
     def _open(self, file: logfiles.LogFile, tail: Optional[int]) -> None:
         status = os.lstat(file.path)
@@ -126,7 +126,7 @@ class Following:
 
     def _follow(self, key: Key, tail: Tail) -> None:
         self._tails[key] = tail
-        say({"file": tail.name, "lines": [], "at": tail.mark.said()})
+        send({"file": tail.name, "lines": [], "at": tail.mark.message()})
 
 
 def main(args: FollowArguments) -> None:
@@ -134,19 +134,19 @@ def main(args: FollowArguments) -> None:
     allow_many_files()
     if args.get("clock"):
         now = clock.look()
-        say({"clock": now["clock"], "utc_offset": now["utc_offset"]})
+        send({"clock": now["clock"], "utc_offset": now["utc_offset"]})
     following = Following(args)
     following.find(args.get("tail"))
-    following.say_new()
+    following.send_new()
     if not args.get("follow"):
-        following.say_rest()
+        following.send_rest()
         return
     turn, alive_at = 0, time.monotonic()
-    while not lifeline_lost(POLL_SECONDS):
+    while not input_ended(POLL_SECONDS):
         turn += 1
         if time.monotonic() > alive_at + ALIVE_SECONDS:
             alive_at = time.monotonic()
-            say({"alive": True})
+            send({"alive": True})
         if turn % LIST_EVERY == 0:
             following.find(None)
-        following.say_new()
+        following.send_new()

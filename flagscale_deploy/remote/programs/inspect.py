@@ -14,7 +14,7 @@ from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import processes, record, restart_state
 from flagscale_deploy.remote.engine import metrics, openai, program, ranks, ray_nodes
 from flagscale_deploy.remote.system import oom
-from flagscale_deploy.remote.system.background import Beside
+from flagscale_deploy.remote.system.background import Background
 from flagscale_deploy.remote.system.proc import Process, lives
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         InspectReply,
     )
 
-say: Callable[[InspectReply], None] = wire.say
+send: Callable[[InspectReply], None] = wire.send
 
 HEALTH_SECONDS = 5
 TOKEN_SECONDS = 18
@@ -48,16 +48,16 @@ def main(args: InspectArguments) -> None:
     ]
     parts = ranks.count(family)
     running = args["ask"] and deployed and not deployed.get("stopped_at")
-    questions = Questions(args, deployed, listed, parts) if deployed and running else None
+    inspection = Inspection(args, deployed, listed, parts) if deployed and running else None
     reply: InspectReply = {
         "record": deployed,
         "processes": listed,
         "live": len(family),
         "ranks": parts,
-        "instances": questions.instances if questions else {},
-        "ray": questions.ray if questions else None,
+        "instances": inspection.instances if inspection else {},
+        "ray": inspection.ray if inspection else None,
     }
-    say(reply)
+    send(reply)
 
 
 def alive(process: RecordedProcess) -> bool:
@@ -114,7 +114,7 @@ def note_past(server: InspectedServer, script: str, listed: List[InspectedProces
         server["why"] += "; process %d is stopped (kill -CONT %d lets it go on)" % (held[0], held[0])
 
 
-class Questions:
+class Inspection:
     """The answers of every server and of Ray on this host. Ray without its daemons would answer after minutes."""
 
     def __init__(
@@ -163,7 +163,7 @@ class Questions:
             look_at_program(server, instance, self._args)
             return
         if not running:
-            killed = oom.said(record.read(self._args["deployment"], self._args["host"]) or {})
+            killed = oom.describe(record.read(self._args["deployment"], self._args["host"]) or {})
             server["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
         key = openai.api_key(self._args["deployment"], self._args["host"])
@@ -171,7 +171,7 @@ class Questions:
             status = openai.request(instance["local_url"] + "/health", key=key, timeout=HEALTH_SECONDS)[0]
             server["health"] = status
             if status == 200:
-                figures = Beside(metrics.ask, instance["local_url"], key)
+                figures = Background(metrics.ask, instance["local_url"], key)
                 ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
                 server["token"], server["why"] = ok, "" if ok else text
                 with contextlib.suppress(TimeoutError):

@@ -14,12 +14,12 @@ from flagscale_deploy.remote.deployment import record, state
 from flagscale_deploy.remote.deployment.scripts import SETTLE_SECONDS, begin, make_temporary_directory, put, start
 from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.proc import start_ticks
-from flagscale_deploy.remote.wire import lifeline_lost
+from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.run import LaunchArguments, LaunchReply, ScriptArguments
 
-say: Callable[[LaunchReply], None] = wire.say
+send: Callable[[LaunchReply], None] = wire.send
 
 POLL_SECONDS = 0.05
 TAIL_LINES = 40
@@ -46,14 +46,14 @@ def run(directory: Path, args: ScriptArguments) -> None:
     Nothing is started for an operator who has gone meanwhile: their lock has gone with them, and a `stop` may have been
     here before us.
     """
-    if lifeline_lost():
+    if input_ended():
         return
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
     if log.exists():
         os.replace(str(log), str(log.with_suffix(".previous.log")))
     process = start(directory, args, log, os.environ)
-    say({"log": str(log), "pid": process.pid, "start_ticks": start_ticks(process.pid)})
-    say({"exit_code": wait(process, args), "tail": tail(log)})
+    send({"log": str(log), "pid": process.pid, "start_ticks": start_ticks(process.pid)})
+    send({"exit_code": wait(process, args), "tail": tail(log)})
 
 
 def wait(process: subprocess.Popen[bytes], args: ScriptArguments) -> Optional[int]:
@@ -62,7 +62,7 @@ def wait(process: subprocess.Popen[bytes], args: ScriptArguments) -> Optional[in
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)  # it sees a short script's end at once
-        if lifeline_lost():
+        if input_ended():
             return None
     if process.returncode is None and not args["detached"]:
         os.killpg(process.pid, 9)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.logs import ListedLog, ListLogsReply
     from flagscale_deploy.remote.messages.program import Target
 
-say: Callable[[ListLogsReply], None] = wire.say
+send: Callable[[ListLogsReply], None] = wire.send
 
 
 def main(args: Target) -> None:
@@ -20,4 +20,4 @@ def main(args: Target) -> None:
         {"path": file.path, "name": file.name, "kind": file.kind, "size": file.size, "mtime": file.mtime}
         for file in listing(args["deployment"], args["host"])
     ]
-    say({"files": files})
+    send({"files": files})

@@ -27,12 +27,12 @@ from flagscale_deploy.remote.deployment.lockfile import (
     take,
     write,
 )
-from flagscale_deploy.remote.wire import lifeline_lost
+from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.stop import LockArguments, LockHolder, LockReply
 
-say: Callable[[LockReply], None] = wire.say
+send: Callable[[LockReply], None] = wire.send
 
 POLL_SECONDS = 0.1
 
@@ -46,15 +46,15 @@ def main(args: LockArguments) -> None:
         try:
             descriptor = take(path)
         except UnusableError as error:
-            say({"locked": False, "problem": str(error)})
+            send({"locked": False, "problem": str(error)})
             return
         if descriptor is not None:
             break
         if time.monotonic() >= end:
             other = holder(path)
-            say({"locked": False, "holder": other, "silent": silent_for(other)})
+            send({"locked": False, "holder": other, "silent": silent_for(other)})
             return
-        if lifeline_lost(POLL_SECONDS):
+        if input_ended(POLL_SECONDS):
             return
     try:
         with contextlib.suppress(BrokenPipeError):
@@ -68,22 +68,22 @@ def keep(descriptor: int, holder: LockHolder, directory: Path, beat: float, leas
     unlocked = _sigterm()
     sent_at = heard_at = time.monotonic()
     write(descriptor, holder)
-    say({"locked": True})
+    send({"locked": True})
     count = 0
     while time.monotonic() - heard_at < lease:
         ready, _, _ = select.select([0, unlocked], [], [], max(0.0, sent_at + beat - time.monotonic()))
         if unlocked in ready:
-            say({"displaced": displacement(directory)})
+            send({"displaced": displacement(directory)})
             return
         if ready:
-            if lifeline_lost():
+            if input_ended():
                 return
             heard_at = time.monotonic()
             write(descriptor, holder)
         if time.monotonic() >= sent_at + beat:
             sent_at, count = time.monotonic(), count + 1
-            say({"beat": count})
-    say({"displaced": {"silent": lease}})
+            send({"beat": count})
+    send({"displaced": {"silent": lease}})
 
 
 def _sigterm() -> int:

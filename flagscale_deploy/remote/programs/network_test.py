@@ -19,7 +19,7 @@ from flagscale_deploy.remote.requests import Requests
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.check import NetworkTestArguments, NetworkTestOrder, NetworkTestReply
 
-say: Callable[[NetworkTestReply], None] = wire.say
+send: Callable[[NetworkTestReply], None] = wire.send
 
 POLL_SECONDS = 0.05
 
@@ -30,7 +30,7 @@ def main(args: NetworkTestArguments) -> None:
     token = bytes.fromhex(args["token"])
     selector = selectors.DefaultSelector()
     listener = Listener(selector, token, serve_measurement)
-    say({"listening": [listener.open(place["address"], place["port"]) for place in args["ports"]]})
+    send({"listening": [listener.open(place["address"], place["port"]) for place in args["ports"]]})
     requests: Requests[NetworkTestOrder] = Requests()
     selector.register(0, selectors.EVENT_READ, requests.receive)
     attempts: Optional[Attempts] = None
@@ -39,14 +39,14 @@ def main(args: NetworkTestArguments) -> None:
             key.data()
         listener.drop_timed_out_clients()
         if attempts is not None and attempts.over():
-            say({"tried": attempts.results()})
+            send({"tried": attempts.results()})
             attempts = None
         request = requests.next() if attempts is None else None
         if request and "try" in request:
             attempts = Attempts(selector, request["try"], token)
         elif request:
             measured = measure(request["measure"]["address"], request["measure"]["port"], token)
-            say({"latency": measured["latency"], "bandwidth": measured["bandwidth"]})
+            send({"latency": measured["latency"], "bandwidth": measured["bandwidth"]})
 
 
 def _allow_many_sockets() -> None:

@@ -14,7 +14,7 @@ from flagscale_deploy.remote.system import environment, subprocesses
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.check import ParseFlagsArguments, ParseFlagsReply
 
-say: Callable[[ParseFlagsReply], None] = wire.say
+send: Callable[[ParseFlagsReply], None] = wire.send
 
 SENTINEL = "@parsed "
 
@@ -30,11 +30,11 @@ def main(args: ParseFlagsArguments) -> None:
     try:
         ended = subprocesses.run(["bash", "-c", script], args["seconds"], {**args["env"], **given})
     except (OSError, ValueError) as error:  # no bash; a value that no environment can hold
-        say({"broken": "bash did not start: %s" % error})
+        send({"broken": "bash did not start: %s" % error})
         return
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    say(read(ended, args["seconds"]))
+    send(read(ended, args["seconds"]))
 
 
 def read(ended: subprocesses.Ended, seconds: float) -> ParseFlagsReply:

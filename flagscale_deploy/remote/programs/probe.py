@@ -15,7 +15,7 @@ from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import boot_entry, leftovers, record
 from flagscale_deploy.remote.engine import model_files
 from flagscale_deploy.remote.system import capacity, environment, gpus, limits, network, ports, proc, tls_files
-from flagscale_deploy.remote.system.background import Beside
+from flagscale_deploy.remote.system.background import Background
 from flagscale_deploy.remote.system.resolver import Lookups
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         ProbeReply,
     )
 
-say: Callable[[ProbeReply], None] = wire.say
+send: Callable[[ProbeReply], None] = wire.send
 
 
 def main(args: ProbeArguments) -> None:
@@ -37,12 +37,12 @@ def main(args: ProbeArguments) -> None:
     What waits for others (programs, name servers, disks) runs while /proc is read.
     """
     lookups = Lookups(socket.gethostname())
-    devices = Beside(gpus.ask)
-    versions = Beside(environment.observe, args.get("venv"), args.get("before_start"), args.get("env") or {})
-    models = Beside(model_files.observe, args.get("models") or [])
+    devices = Background(gpus.ask)
+    versions = Background(environment.observe, args.get("venv"), args.get("before_start"), args.get("env") or {})
+    models = Background(model_files.observe, args.get("models") or [])
     home = os.path.expanduser("~")
     everyone = proc.scan()
-    boot, boot_problem = boot_entry.way(args["boot"] == "container") if args.get("boot") else ("", "")
+    boot, boot_problem = boot_entry.mechanism(args["boot"] == "container") if args.get("boot") else ("", "")
     reply: ProbeReply = {
         **identity(),
         **_network(everyone),
@@ -59,7 +59,7 @@ def main(args: ProbeArguments) -> None:
         "boot_problem": boot_problem,
         "clock": time.time(),
     }
-    say(reply)
+    send(reply)
     os._exit(0)  # at once: tidying up takes Python 2 ms, and a lookup that hangs may be in the resolver's hands
 
 
@@ -76,7 +76,7 @@ def identity() -> ProbedIdentity:
 
 
 def deployment(path: Path) -> ProbedRecord:
-    """Read a record; of one that can't be read, say why."""
+    """Read a record; of one that can't be read, return why."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.program import Target
     from flagscale_deploy.remote.messages.run import RayNodesReply
 
-say: Callable[[RayNodesReply], None] = wire.say
+send: Callable[[RayNodesReply], None] = wire.send
 
 
 def main(args: Target) -> None:
     """Send what Ray counts."""
-    say(look(args["deployment"], args["host"]))
+    send(look(args["deployment"], args["host"]))

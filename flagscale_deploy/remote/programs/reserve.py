@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
     from flagscale_deploy.remote.messages.run import Conflict, ReserveArguments, ReserveReply
 
-say: Callable[[ReserveReply], None] = wire.say
+send: Callable[[ReserveReply], None] = wire.send
 
 WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.01
@@ -34,7 +34,7 @@ def main(args: ReserveArguments) -> None:
     with alone():
         if args.get("release"):
             release(args, directory)
-            say({"released": True})
+            send({"released": True})
             return
         taken = list(conflicts(args))
         if not taken:
@@ -44,7 +44,7 @@ def main(args: ReserveArguments) -> None:
                 shutil.rmtree(str(directory / name), ignore_errors=True)
             forget_all_but_last(args)
             record.update(args["deployment"], args["host"], lambda before: take(before, args))
-        say({"taken": taken})
+        send({"taken": taken})
 
 
 def forget_all_but_last(args: Target) -> None:

@@ -29,7 +29,7 @@ from flagscale_deploy.remote.deployment import (
 )
 from flagscale_deploy.remote.engine import ranks
 from flagscale_deploy.remote.system import gpus, ports, proc, subprocesses
-from flagscale_deploy.remote.wire import heard
+from flagscale_deploy.remote.wire import receive
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         StopReply,
     )
 
-say: Callable[[StopReply], None] = wire.say
+send: Callable[[StopReply], None] = wire.send
 
 AFTER_STOP_SECONDS = 60.0
 RAY_GRACE_SECONDS = 5.0
@@ -59,7 +59,7 @@ def main(args: StopArguments) -> None:
     named = processes.recorded(deployed)
     ours = processes.Family([entry.identity for entry in named], processes.marked(f"{deployment}/{run_id or ''}"))
     engines = processes.Family([entry.identity for entry in named if entry.role in ENGINES])
-    act, segments = terminate.Ending(ours, _tell), shared_memory.Segments(deployed)
+    act, segments = terminate.Termination(ours, _tell), shared_memory.Segments(deployed)
     restart_state.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
     boot_entry.remove(deployment, host)
     running = act.look(ours)
@@ -72,7 +72,7 @@ def main(args: StopArguments) -> None:
         removed, waiting = segments.remove(), time.monotonic()
         seconds = round(waiting - began, 3)
         _tell({"event": "waiting", "ended": act.ended(), "seconds": seconds, "segments": removed})
-        if not heard(wait):
+        if not receive(wait):
             return
         waited = time.monotonic() - waiting
     grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
@@ -102,7 +102,9 @@ def ports_left(deployed: Record) -> List[PortLeft]:
     ]
 
 
-def _finish(deployment: str, host: str, act: terminate.Ending, ours: processes.Family, deployed: Record) -> StopFinish:
+def _finish(
+    deployment: str, host: str, act: terminate.Termination, ours: processes.Family, deployed: Record
+) -> StopFinish:
     """Run after_stop, if this ended something, and close the record, once all is gone."""
     survivors = act.survivors(ours)
     stopped_before = not act.seen and (not deployed or deployed.get("stopped_at"))
@@ -118,7 +120,7 @@ def _finish(deployment: str, host: str, act: terminate.Ending, ours: processes.F
 def _tell(message: StopReply) -> None:
     """Send it, if anybody still listens."""
     with contextlib.suppress(OSError):
-        say(message)
+        send(message)
 
 
 def _after_stop(directory: Path, marker: str) -> Optional[AfterStop]:

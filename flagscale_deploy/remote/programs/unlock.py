@@ -19,7 +19,7 @@ from flagscale_deploy.remote.system import files, proc
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.stop import LockHolder, UnlockArguments, UnlockReply
 
-say: Callable[[UnlockReply], None] = wire.say
+send: Callable[[UnlockReply], None] = wire.send
 
 GRACE_SECONDS = 3.0
 POLL_SECONDS = 0.02
@@ -40,15 +40,15 @@ def main(args: UnlockArguments) -> None:
     }
     process = proc.find(pid) if pid is not None else None
     if process is None:
-        say({**reply, "state": "free" if free(directory) else "elsewhere"})
+        send({**reply, "state": "free" if free(directory) else "elsewhere"})
         return
     if holder.get("pid") == process.pid and holder.get("start_ticks") == process.start_ticks:
         reply["silent"] = lockfile.silent_for(holder)
     if not (args["force"] or (reply["silent"] or 0.0) >= args["gone"]):
-        say(reply)
+        send(reply)
         return
     end(process, directory, args["by"])
-    say({**reply, "state": "ended" if free(directory) else "survives"})
+    send({**reply, "state": "ended" if free(directory) else "survives"})
 
 
 def free(directory: Path) -> bool:

@@ -16,14 +16,14 @@ from flagscale_deploy.remote.deployment import record, restart_state, shared_mem
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.proc import lives
-from flagscale_deploy.remote.wire import lifeline_lost
+from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.program import Target
     from flagscale_deploy.remote.messages.record import Record
     from flagscale_deploy.remote.messages.run import WatchArguments, WatchedProgram, WatchReply
 
-say: Callable[[WatchReply], None] = wire.say
+send: Callable[[WatchReply], None] = wire.send
 
 POLL_SECONDS = 0.1
 LINES_AT_ONCE = 500
@@ -34,17 +34,19 @@ def main(args: WatchArguments) -> None:
     """Report the log until the instance is ready, has ended, or its time is over."""
     end = time.monotonic() + args["timeout"]
     own = args.get("program")
-    asking: Union[program.Waiting, Asking] = program.Waiting(args, own["addresses"]) if own else Asking(args)
+    asking: Union[program.ProgramPoll, EnginePoll] = (
+        program.ProgramPoll(args, own["addresses"]) if own else EnginePoll(args)
+    )
     with open(args["log"], "rb") as log:
         reader = Lines(log)
-        while not lifeline_lost():
+        while not input_ended():
             alive = lives(args["pid"], args["start_ticks"])
-            reader.say_new()
+            reader.send_new()
             if not alive:
-                reader.say_new(last=True)
+                reader.send_new(last=True)
                 deployed = record.read(args["deployment"], args["host"]) or {}
                 ended: WatchReply = how_it_ended(args, own) if own else {"dead": True}
-                say({"oom": oom.said(deployed), **ended})
+                send({"oom": oom.describe(deployed), **ended})
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
@@ -52,12 +54,12 @@ def main(args: WatchArguments) -> None:
                 if args.get("restart"):
                     restart_state.of(args["deployment"], args["host"], **args["restart"]).permit()
                 if own:
-                    say({"ready": True, "at": asking.answered})
+                    send({"ready": True, "at": asking.answered})
                 else:
-                    say({"ready": True, "token": asking.answered})
+                    send({"ready": True, "token": asking.answered})
                 return
             if time.monotonic() >= end:
-                say({"timed_out": True, "why": asking.why})
+                send({"timed_out": True, "why": asking.why})
                 return
             select.select([], [], [], POLL_SECONDS)
 
@@ -78,7 +80,7 @@ def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:
     return {"dead": True, "exit_status": status}
 
 
-class Asking(threading.Thread):
+class EnginePoll(threading.Thread):
     """Asks for health, then for a token, beside the loop that reads the log: a reply may take long."""
 
     def __init__(self, args: WatchArguments) -> None:
@@ -107,7 +109,7 @@ class Asking(threading.Thread):
             return
         if not self._healthy:
             self._healthy = True
-            say({"healthy": True})
+            send({"healthy": True})
         ok, text = openai.one_token(url, self._args["model"], key, timeout=120)
         if ok:
             self.answered = text
@@ -122,14 +124,14 @@ class Lines:
         self._file = file
         self._rest = b""
 
-    def say_new(self, last: bool = False) -> None:
+    def send_new(self, last: bool = False) -> None:
         """Send the lines that are new; with `last` also one that has no end."""
         while True:
             data = self._file.read(READ_BYTES)
             keep_rest = len(self._rest) < READ_BYTES and not (last and not data)
             lines, self._rest = split(self._rest + data, keep_rest)
             for at in range(0, len(lines), LINES_AT_ONCE):
-                say({"lines": lines[at : at + LINES_AT_ONCE]})
+                send({"lines": lines[at : at + LINES_AT_ONCE]})
             if not data:
                 return
 

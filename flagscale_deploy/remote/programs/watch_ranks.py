@@ -13,14 +13,14 @@ from flagscale_deploy.remote.engine import ranks
 from flagscale_deploy.remote.engine.activity import Activity
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.proc import Identity, Process, alive, scan
-from flagscale_deploy.remote.wire import lifeline_lost
+from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.program import RunTarget
     from flagscale_deploy.remote.messages.record import Record
     from flagscale_deploy.remote.messages.run import LostRank, Stillness, WatchRanksReply
 
-say: Callable[[WatchRanksReply], None] = wire.say
+send: Callable[[WatchRanksReply], None] = wire.send
 
 POLL_SECONDS = 0.5
 SAY_EVERY = 2
@@ -39,24 +39,24 @@ def main(args: RunTarget) -> None:
     }
     groups: Dict[str, Activity] = {}
     turn = 0
-    while not lifeline_lost(POLL_SECONDS if turn else 0):
+    while not input_ended(POLL_SECONDS if turn else 0):
         if turn % SCAN_EVERY == 0:
             watched = {process.identity: process for process in family.among(scan())}
             parts.update((identity, process) for identity, process in watched.items() if ranks.part(process))
-        say_gone(parts, deployed)
+        send_gone(parts, deployed)
         if turn % SAY_EVERY == 0:
-            say_still(groups, by_script(list(watched.values()), scripts), parts)
+            send_still(groups, by_script(list(watched.values()), scripts), parts)
         turn += 1
 
 
-def say_gone(parts: Dict[Identity, Process], deployed: Record) -> None:
+def send_gone(parts: Dict[Identity, Process], deployed: Record) -> None:
     """Report which of those that play a part have ended, and forget them."""
     gone = [parts.pop(process.identity) for process in list(parts.values()) if not alive(process)]
     if gone:
         lost: List[LostRank] = [
             {"pid": process.pid, "part": ranks.part(process), "title": ranks.title(process)} for process in gone
         ]
-        say({"gone": lost, "oom": oom.said(deployed)})
+        send({"gone": lost, "oom": oom.describe(deployed)})
 
 
 def by_script(watched: List[Process], scripts: Dict[int, str]) -> Dict[str, List[Process]]:
@@ -80,7 +80,7 @@ def _script(process: Process, parents: Dict[int, Process], scripts: Dict[int, st
     return ""
 
 
-def say_still(groups: Dict[str, Activity], engines: Dict[str, List[Process]], parts: Dict[Identity, Process]) -> None:
+def send_still(groups: Dict[str, Activity], engines: Dict[str, List[Process]], parts: Dict[Identity, Process]) -> None:
     """Report for how long each engine's processes have been still."""
     still: Dict[str, Stillness] = {}
     for script, processes_ in engines.items():
@@ -88,4 +88,4 @@ def say_still(groups: Dict[str, Activity], engines: Dict[str, List[Process]], pa
         read, used = activity.look(processes_)
         stopped = [ranks.title(process) for process in processes_ if process.pid in activity.stopped]
         still[script] = {"read": read, "used": used, "stopped": stopped}
-    say({"still": still, "ranks": ranks.count(parts.values())})
+    send({"still": still, "ranks": ranks.count(parts.values())})

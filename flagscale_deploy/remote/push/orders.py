@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Literal
 
 from flagscale_deploy.remote.requests import Requests
-from flagscale_deploy.remote.wire import say
+from flagscale_deploy.remote.wire import send
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PushOrder, PushReply
@@ -25,7 +25,7 @@ _speaking = threading.Lock()
 def tell(message: PushReply) -> None:
     """Send a message to the operator, from any thread."""
     with _speaking:
-        say(message)
+        send(message)
 
 
 class Counter:

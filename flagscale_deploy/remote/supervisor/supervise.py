@@ -177,7 +177,7 @@ class Supervisor:
     def _end_remains(self) -> str:
         """End what descends from the dead engine, and remove the shared memory that it had."""
         family = Descendants()
-        act = terminate.Ending(family, lambda _: None)
+        act = terminate.Termination(family, lambda _: None)
         act.end(terminate.Stage("remains", family, REMAINS_SECONDS))
         left = act.survivors(family)
         reap(0)

@@ -8,7 +8,7 @@ from typing import Any, Callable, Generic, List, Optional, TypeVar
 T = TypeVar("T")
 
 
-class Beside(Generic[T]):
+class Background(Generic[T]):
     """Work in a daemon thread of its own, begun at once."""
 
     def __init__(self, work: Callable[..., T], *args: Any) -> None:

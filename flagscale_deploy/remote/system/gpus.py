@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.system import subprocesses
-from flagscale_deploy.remote.system.background import Beside
+from flagscale_deploy.remote.system.background import Background
 from flagscale_deploy.remote.system.proc import Process
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def ask() -> Optional[Answers]:
     command = _which("nvidia-smi")
     if command is None:
         return None
-    apps = Beside(subprocesses.run, [command, APPS, FORMAT], SECONDS)
+    apps = Background(subprocesses.run, [command, APPS, FORMAT], SECONDS)
     devices, extras = _ask_devices(command)
     return Answers(devices, extras, apps.result())
 

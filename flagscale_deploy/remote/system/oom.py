@@ -29,8 +29,8 @@ def since(deployed: Record) -> int:
     return max(0, now - before) if isinstance(before, int) and now is not None else 0
 
 
-def said(deployed: Record) -> str:
+def describe(deployed: Record) -> str:
     """Return the same in words; "" for none."""
     count = since(deployed)
     what = "a process" if count == 1 else "%d processes" % count
-    return "the kernel has ended %s of this host for want of memory since the run began" % what if count else ""
+    return "the kernel has killed %s of this host for lack of memory since the run began" % what if count else ""

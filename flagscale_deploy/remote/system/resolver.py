@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Callable, List
 
-from flagscale_deploy.remote.system.background import Beside
+from flagscale_deploy.remote.system.background import Background
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import ProbedNames
@@ -39,8 +39,8 @@ class Lookups:
 
     def __init__(self, hostname: str, lookup: Lookup = addresses) -> None:
         self._began = time.monotonic()
-        self._own = Beside(lookup, hostname)
-        self._outside = Beside(self._timed, lookup)
+        self._own = Background(lookup, hostname)
+        self._outside = Background(self._timed, lookup)
 
     def result(self) -> ProbedNames:
         """Return what was found.

@@ -50,7 +50,7 @@ def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def start(source: str, args: Mapping[str, Any] | None = None, **settings: Any) -> Program[Any, Any]:
         sources["programs.subject"] = (
-            "import os, sys, time\nfrom flagscale_deploy.remote.wire import say, lifeline_lost\n" + source
+            "import os, sys, time\nfrom flagscale_deploy.remote.wire import send, input_ended\n" + source
         )
         bundle_module._packed.cache_clear()
         return Program(LocalConnection(HERE), untyped("subject"), args or {}, **{"timeout": 20.0, **settings})
@@ -106,7 +106,7 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
         for number, (package, _, name) in enumerate(module.rpartition(".") for module in MODULES)
     )
     source += "def main(args):\n"
-    source += "    say({'loaded': {name: globals()['m%d' % at].__doc__ for at, name in enumerate(args['names'])}})"
+    source += "    send({'loaded': {name: globals()['m%d' % at].__doc__ for at, name in enumerate(args['names'])}})"
     with send(source, {"names": MODULES}) as running:
         (answer,) = running.messages()
     assert all(answer["loaded"].values())
@@ -115,7 +115,7 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
 
 def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
     args = {"text": 'it\'s "$(x)"\n\\ ü \U0001f600', "number": 1.5, "nothing": None}
-    with send("def main(args):\n    say({'first': 1})\n    say({'args': args})", args) as running:
+    with send("def main(args):\n    send({'first': 1})\n    send({'args': args})", args) as running:
         assert list(running.messages()) == [{"first": 1}, {"args": args}]
 
 
@@ -123,10 +123,10 @@ def test_noise_before_and_between_messages_is_passed_over(send: Any) -> None:
     source = r"""
 def main(args):
     sys.stdout.write("Welcome to gpu01!\nno newline before: ")
-    say({"a": 1})
+    send({"a": 1})
     sys.stdout.write("@fsd1 not json\n@fsd1 [1]\n@fsd1\n\xff\n")
     sys.stderr.write("locale: Cannot set LC_ALL\n")
-    say({"b": 2})
+    send({"b": 2})
     sys.stdout.write("bye, without a line end")
 """
     with send(source) as running:
@@ -161,7 +161,7 @@ def test_a_login_that_is_refused_in_words_is_told_with_them() -> None:
 
 
 def test_a_program_that_raises_says_what(send: Any) -> None:
-    with send("def main(args):\n    say({'a': 1})\n    raise RuntimeError('disk on fire')") as running:
+    with send("def main(args):\n    send({'a': 1})\n    raise RuntimeError('disk on fire')") as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
         with pytest.raises(RemoteError) as raised:
@@ -183,7 +183,7 @@ def test_a_program_that_ends_with_a_status_is_told_with_its_last_words(send: Any
 
 def test_a_program_that_is_killed_is_no_success(send: Any) -> None:
     with pytest.raises(RemoteError, match="exit status"):
-        with send("def main(args):\n    say({'a': 1})\n    os.kill(os.getpid(), 9)") as running:
+        with send("def main(args):\n    send({'a': 1})\n    os.kill(os.getpid(), 9)") as running:
             list(running.messages())
 
 
@@ -210,14 +210,14 @@ def test_a_program_that_says_nothing_is_an_error() -> None:
 def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: Any) -> None:
     began = time.monotonic()
     with pytest.raises(RemoteError, match=r"here: no answer within 0\.4 s"):
-        with send("def main(args):\n    lifeline_lost(60)", timeout=0.4) as running:
+        with send("def main(args):\n    input_ended(60)", timeout=0.4) as running:
             list(running.messages())
     assert time.monotonic() - began < 5
 
 
 def test_a_program_that_is_allowed_more_time_has_it(send: Any) -> None:
     source = (
-        "def main(args):\n    say({'n': 0})\n    for n in 1, 2, 3:\n        lifeline_lost(1.0)\n        say({'n': n})"
+        "def main(args):\n    send({'n': 0})\n    for n in 1, 2, 3:\n        input_ended(1.0)\n        send({'n': n})"
     )
     with send(source, timeout=2.0, bounded=False) as running:
         heard = []
@@ -231,8 +231,8 @@ def test_a_program_whose_operator_is_gone_notices(send: Any, tmp_path: Path) -> 
     trace = tmp_path / "trace"
     source = """
 def main(args):
-    say({"started": True})
-    while not lifeline_lost(0.05): pass
+    send({"started": True})
+    while not input_ended(0.05): pass
     open(args["trace"], "w").write("noticed")
 """
     with send(source, {"trace": str(trace)}) as running:
@@ -242,7 +242,7 @@ def main(args):
 
 
 def test_an_end_of_input_can_be_told_while_one_listens(send: Any) -> None:
-    source = "def main(args):\n    say({'a': 1})\n    while not lifeline_lost(0.05): pass\n    say({'b': 2})"
+    source = "def main(args):\n    send({'a': 1})\n    while not input_ended(0.05): pass\n    send({'b': 2})"
     with send(source) as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
@@ -261,7 +261,7 @@ def test_it_ends_by_itself_where_nobody_could_end_it(send: Any) -> None:
 
 def test_cancelling_ends_a_wait(send: Any) -> None:
     cancelled = threading.Event()
-    with send("def main(args):\n    say({'a': 1})\n    lifeline_lost(60)", cancelled=cancelled) as running:
+    with send("def main(args):\n    send({'a': 1})\n    input_ended(60)", cancelled=cancelled) as running:
         heard = running.messages()
         assert next(heard) == {"a": 1}
         cancelled.set()
@@ -312,8 +312,8 @@ def test_of_earlier_runs_the_last_ones_temporary_directory_is_kept(tmp_path: Pat
 
 
 def test_raw_bytes_follow_a_message_and_messages_follow_them(send: Any) -> None:
-    source = "def main(args):\n    say({'raw': True})\n    sys.stdout.buffer.write(bytes(range(256)) * 2000)\n"
-    source += "    say({'then': 1})"
+    source = "def main(args):\n    send({'raw': True})\n    sys.stdout.buffer.write(bytes(range(256)) * 2000)\n"
+    source += "    send({'then': 1})"
     with send(source) as running:
         assert next(running.messages()) == {"raw": True}
         assert b"".join(running.take(256 * 2000)) == bytes(range(256)) * 2000
@@ -380,7 +380,7 @@ def test_text_that_is_no_unicode_can_be_printed_and_written(send: Any) -> None:
     """File names and command lines of a host may hold any bytes; Python shows those as lone surrogates."""
     source = r"""
 def main(args):
-    say({"name": os.fsdecode(b"a\xff\xfeb"), "deep": [{"\udc80": "\ud83d\ude00"}], "fine": "\U0001f600"})
+    send({"name": os.fsdecode(b"a\xff\xfeb"), "deep": [{"\udc80": "\ud83d\ude00"}], "fine": "\U0001f600"})
 """
     with send(source) as running:
         (answer,) = running.messages()

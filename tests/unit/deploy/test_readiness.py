@@ -128,7 +128,7 @@ def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:
 
 
 KERNEL = "→ `journalctl -k` or `dmesg` on gpu01 shows whether the kernel killed it"
-OOM = "the kernel has ended a process of this host for want of memory since the run began"
+OOM = "the kernel has killed a process of this host for lack of memory since the run began"
 
 
 @pytest.mark.parametrize(

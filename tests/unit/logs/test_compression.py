@@ -8,7 +8,7 @@ import pytest
 
 from flagscale_deploy.logs.decompress import UNPACK
 from flagscale_deploy.remote.logs import zstd
-from flagscale_deploy.remote.logs.compression import SETTLED, Squeeze, packer
+from flagscale_deploy.remote.logs.compression import SETTLED, Compressor, packer
 
 LINES = b"INFO [loggers.py:123] Engine 000: Avg prompt throughput: 12.3 tokens/s\n" * 5000
 PIECE = len(LINES)
@@ -25,14 +25,14 @@ class Watch:
         return self._now
 
 
-def sent(squeeze: Squeeze, content: bytes, seconds: float, pieces: int) -> list[bool]:
+def sent(compressor: Compressor, content: bytes, seconds: float, pieces: int) -> list[bool]:
     """Whether each piece was compressed; a plain one takes so many seconds to be written."""
     compressed = []
     for _ in range(pieces):
-        packed = squeeze.packed(content)
+        packed = compressor.compress(content)
         compressed.append(packed is not None)
         if packed is None:
-            squeeze.wrote(len(content), seconds)
+            compressor.note_plain(len(content), seconds)
         else:
             assert UNPACK[packed.by](packed.content, len(content)) == content
     return compressed
@@ -43,7 +43,7 @@ SOME = SETTLED // PIECE + 3
 
 @pytest.mark.parametrize(("link", "expected"), [(0.01, True), (0.0001, False)])
 def test_it_compresses_where_the_link_is_slower_than_it(link: float, expected: bool) -> None:
-    compressed = sent(Squeeze(Watch(0.001)), LINES, link, 3 * SOME)
+    compressed = sent(Compressor(Watch(0.001)), LINES, link, 3 * SOME)
     assert not any(compressed[: SETTLED // PIECE])
     assert compressed[-1] is expected
 
@@ -63,10 +63,10 @@ def test_what_cannot_be_packed_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch)
         raise ValueError("zstd failed")
 
     monkeypatch.setattr(zstd, "compressor", lambda: fails)
-    assert not any(sent(Squeeze(Watch(0.001)), LINES, 0.01, 3 * SOME))
+    assert not any(sent(Compressor(Watch(0.001)), LINES, 0.01, 3 * SOME))
 
 
 def test_what_does_not_become_smaller_is_sent_as_it_is() -> None:
-    squeeze = Squeeze(Watch(0.001))
-    assert not any(sent(squeeze, os.urandom(PIECE), 0.01, 2 * SOME))
-    assert not any(sent(squeeze, LINES, 0.01, 2))
+    compressor = Compressor(Watch(0.001))
+    assert not any(sent(compressor, os.urandom(PIECE), 0.01, 2 * SOME))
+    assert not any(sent(compressor, LINES, 0.01, 2))

@@ -47,7 +47,7 @@ def test_a_line_comes_and_goes_and_all_others_stay_byte_for_byte(home: Home, com
     if others:
         command.write_bytes(others)
     line = boot_entry.line(home.deployment, home.host)
-    assert boot_entry.way(container=False) == ("crontab", "")
+    assert boot_entry.mechanism(container=False) == ("crontab", "")
     assert boot_entry.edit_crontab(add=line)
     assert not boot_entry.edit_crontab(add=line), "it is there already"
     assert command.read_bytes() == others + line.encode() + b"\n"
@@ -65,7 +65,7 @@ def test_a_crontab_that_cannot_be_read_is_left_alone(home: Home, command: Path, 
     (tmp_path / "bin/crontab").write_text(
         "#!/bin/sh\necho 'You (me) are not allowed to use this program' >&2\nexit 1\n"
     )
-    by, why = boot_entry.way(container=False)
+    by, why = boot_entry.mechanism(container=False)
     assert (by, why) == ("", "crontab -l: You (me) are not allowed to use this program")
     with pytest.raises(OSError, match="not allowed"):
         boot_entry.edit_crontab(add="x")
@@ -73,9 +73,9 @@ def test_a_crontab_that_cannot_be_read_is_left_alone(home: Home, command: Path, 
 
 
 def test_a_host_with_neither_and_a_container_say_so(command: Path, tmp_path: Path) -> None:
-    assert "container" in boot_entry.way(container=True)[1]
+    assert "container" in boot_entry.mechanism(container=True)[1]
     (tmp_path / "bin/crontab").unlink()
-    assert boot_entry.way(container=False) == (
+    assert boot_entry.mechanism(container=False) == (
         "",
         "the user's systemd does not run without a login (lingering), and there is no crontab",
     )
@@ -132,8 +132,8 @@ def test_the_user_s_systemd_counts_where_it_lingers(
     (tmp_path / "bin/systemctl").write_text('#!/bin/sh\n[ "$*" = "--user show-environment" ]\n')
     (tmp_path / "bin/systemctl").chmod(0o755)
     monkeypatch.setattr(boot_entry, "LINGER", tmp_path / "linger")
-    assert boot_entry.way(container=False)[0] == "crontab"
+    assert boot_entry.mechanism(container=False)[0] == "crontab"
     (tmp_path / "linger").mkdir()
     (tmp_path / "linger" / getpass.getuser()).touch()
-    assert boot_entry.way(container=False) == ("systemd", "")
+    assert boot_entry.mechanism(container=False) == ("systemd", "")
     assert os.environ["PATH"] == str(tmp_path / "bin")

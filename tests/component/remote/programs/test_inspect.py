@@ -77,7 +77,7 @@ def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer
     listed: Any = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False, **birth(pid), **process}]
     began = time.monotonic()
     args: InspectArguments = {"deployment": home.deployment, "host": home.host, "ask": True}
-    asked = inspect.Questions(args, {"instances": [instance]}, listed, {})
+    asked = inspect.Inspection(args, {"instances": [instance]}, listed, {})
     return asked.instances["q/0"], time.monotonic() - began
 
 

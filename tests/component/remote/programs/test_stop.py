@@ -222,7 +222,7 @@ def test_what_may_not_be_signalled_is_told_as_a_survivor_without_waiting(people:
 
     def end() -> list[Any]:
         family = processes.Family([(pid, started[pid])])
-        act = terminate.Ending(family, lambda _: None)
+        act = terminate.Termination(family, lambda _: None)
         began = time.monotonic()
         act.end(terminate.Stage("engines", family, 60.0))
         return [act.survivors(family), time.monotonic() - began]

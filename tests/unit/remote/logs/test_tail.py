@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.remote.logs.tail import Held, Left, Tail
+from flagscale_deploy.remote.logs.tail import Held, Place, Tail
 
 
 def test_a_place_is_that_of_what_was_read_also_where_the_file_was_truncated_meanwhile(
@@ -32,7 +32,7 @@ def test_a_place_is_that_of_what_was_read_also_where_the_file_was_truncated_mean
     assert lines == ["one", "two"]
 
     held = Held("engine.log.1", os.open(copy, os.O_RDONLY))
-    place = held.judged([tail], [Left("engine.log", tail.mark)])
+    place = held.judged([tail], [Place("engine.log", tail.mark)])
     assert place is not None
     rest = held.tail(place)
     rest_of_it = list(rest.new())

@@ -33,8 +33,8 @@ def test_a_program_takes_and_sends_what_its_descriptor_says(name: str) -> None:
     arguments, reply, _order = typing.get_args(typing.cast(Any, DESCRIPTORS[name]).__orig_class__)
     tree = ast.parse(Path(next(iter(programs.__path__)), f"{name}.py").read_text(encoding="utf-8"))
     (main,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
-    (say,) = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "say")
-    taken, sent = main.args.args[0].annotation, say.annotation
+    (send,) = (node for node in tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "send")
+    taken, sent = main.args.args[0].annotation, send.annotation
     assert taken is not None
     assert TYPES[ast.unparse(taken)] == arguments
     assert TYPES[ast.unparse(sent).removeprefix("Callable[[").removesuffix("], None]")] == reply

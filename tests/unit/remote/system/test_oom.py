@@ -19,18 +19,20 @@ def test_what_was_ended_since_the_run_began_is_counted(tmp_path: Path, monkeypat
     monkeypatch.setattr(oom, "COUNTERS", str(file))
     counted(file, 4)
     deployed: Record = {"oom_kills": oom.kills()}
-    assert (oom.since(deployed), oom.said(deployed)) == (0, "")
+    assert (oom.since(deployed), oom.describe(deployed)) == (0, "")
     counted(file, 5)
-    assert oom.said(deployed) == "the kernel has ended a process of this host for want of memory since the run began"
+    assert (
+        oom.describe(deployed) == "the kernel has killed a process of this host for lack of memory since the run began"
+    )
     counted(file, 7)
-    assert "3 processes of this host" in oom.said(deployed)
+    assert "3 processes of this host" in oom.describe(deployed)
     counted(file, 0)
-    assert oom.said(deployed) == ""
+    assert oom.describe(deployed) == ""
 
 
 def test_what_is_not_known_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert oom.said({}) == ""
-    assert oom.said({"oom_kills": None}) == ""
+    assert oom.describe({}) == ""
+    assert oom.describe({"oom_kills": None}) == ""
     monkeypatch.setattr(oom, "COUNTERS", str(tmp_path / "none"))
     assert oom.kills() is None
-    assert oom.said({"oom_kills": 1}) == ""
+    assert oom.describe({"oom_kills": 1}) == ""
