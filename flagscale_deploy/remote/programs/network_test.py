@@ -14,7 +14,7 @@ from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.network_test.connect import Attempts
 from flagscale_deploy.remote.network_test.listener import Listener
 from flagscale_deploy.remote.network_test.throughput import measure, serve_measurement
-from flagscale_deploy.remote.requests import Requests
+from flagscale_deploy.remote.orders import OrderReader
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.check import NetworkTestArguments, NetworkTestOrder, NetworkTestReply
@@ -31,21 +31,21 @@ def main(args: NetworkTestArguments) -> None:
     selector = selectors.DefaultSelector()
     listener = Listener(selector, token, serve_measurement)
     send({"listening": [listener.open(place["address"], place["port"]) for place in args["ports"]]})
-    requests: Requests[NetworkTestOrder] = Requests()
-    selector.register(0, selectors.EVENT_READ, requests.receive)
+    orders: OrderReader[NetworkTestOrder] = OrderReader()
+    selector.register(0, selectors.EVENT_READ, orders.receive)
     attempts: Optional[Attempts] = None
-    while not requests.ended:
+    while not orders.ended:
         for key, _ in selector.select(POLL_SECONDS):
             key.data()
         listener.drop_timed_out_clients()
         if attempts is not None and attempts.over():
             send({"tried": attempts.results()})
             attempts = None
-        request = requests.next() if attempts is None else None
-        if request and "try" in request:
-            attempts = Attempts(selector, request["try"], token)
-        elif request:
-            measured = measure(request["measure"]["address"], request["measure"]["port"], token)
+        order = orders.next() if attempts is None else None
+        if order and "try" in order:
+            attempts = Attempts(selector, order["try"], token)
+        elif order:
+            measured = measure(order["measure"]["address"], order["measure"]["port"], token)
             send({"latency": measured["latency"], "bandwidth": measured["bandwidth"]})
 
 

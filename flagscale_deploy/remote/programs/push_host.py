@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Dict, Optional
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.fetch import Fetcher
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
-from flagscale_deploy.remote.push.orders import Counter, Orders, tell
+from flagscale_deploy.remote.push.orders import ByteCounter, OrderQueue, reply
 from flagscale_deploy.remote.push.place import root_of
 from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.store import Store
@@ -29,7 +29,7 @@ def main(args: PushHostArguments) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     receiver = Receiver(args)
-    tell({"network": {"interfaces": network.interfaces(), "default_address": network.default_address()}})
+    reply({"network": {"interfaces": network.interfaces(), "default_address": network.default_address()}})
     receiver.work()
     sys.stdout.flush()
     os._exit(0)  # a thread still reads standard input, and an interpreter that ends must not wait for its lock
@@ -41,12 +41,12 @@ class Receiver:
     def __init__(self, args: PushHostArguments) -> None:
         self._args, self._token = args, bytes.fromhex(args["token"])
         self._store: Optional[Store] = None
-        self._listener: Optional[PieceServer] = None
+        self._server: Optional[PieceServer] = None
         self._fetcher: Optional[Fetcher] = None
         self._feeding: Dict[int, Intake] = {}
-        self._received = Counter("received")
+        self._received = ByteCounter("received")
         self._buffer = memoryview(bytearray(1 << 20))
-        self._orders = Orders(self._lost, self._at_once)
+        self._orders = OrderQueue(self._lost, self._at_once)
 
     def work(self) -> None:
         """Carry out orders, until the last of them."""
@@ -55,14 +55,14 @@ class Receiver:
             if "look" in order:
                 self._look(order["look"])
             elif "compare" in order:
-                tell(self._tree.compare([hashes.from_text(text) for text in order["compare"]]))
+                reply(self._tree.compare([hashes.from_text(text) for text in order["compare"]]))
             elif "prepare" in order:
                 self._prepare()
             elif "listen" in order:
                 self._listen(order["listen"])
             elif "finish" in order or "leave" in order:
                 self._close()
-                tell({"finished": self._tree.finish() if "finish" in order else self._leave()})
+                reply({"finished": self._tree.finish() if "finish" in order else self._leave()})
                 return
 
     @property
@@ -74,40 +74,40 @@ class Receiver:
         tree = look["tree"]
         root, refused = root_of(look["dest"], tree["single"])
         if refused:
-            tell({"refused": refused})
+            reply({"refused": refused})
             return
         try:
             self._store = Store(root, tree, self._args["host"])
-            self._store.look(look["checksum"], Counter("hashed"))
+            self._store.look(look["checksum"], ByteCounter("hashed"))
         except (OSError, EOFError, ValueError) as error:
-            tell({"refused": str(error)})
+            reply({"refused": str(error)})
             return
-        tell({"looked": True})
+        reply({"looked": True})
 
     def _prepare(self) -> None:
         try:
-            self._tree.prepare(Counter("hashed"))
+            self._tree.prepare(ByteCounter("hashed"))
         except BlockingIOError:
-            tell({"refused": "another push writes there"})
+            reply({"refused": "another push writes there"})
         except (OSError, EOFError) as error:
-            tell({"refused": str(error)})
+            reply({"refused": str(error)})
         else:
-            tell({"have": sorted(self._tree.have), "needed": self._tree.needed(), "free": self._tree.free()})
+            reply({"have": sorted(self._tree.have), "needed": self._tree.needed(), "free": self._tree.free()})
 
     def _listen(self, address: str) -> None:
-        self._fetcher = Fetcher(self._tree, self._token, tell, self._broken, self._received)
+        self._fetcher = Fetcher(self._tree, self._token, reply, self._broken, self._received)
         try:
-            self._listener = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read)
+            self._server = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read)
         except OSError as error:
-            tell({"refused": str(error)})
+            reply({"refused": str(error)})
         else:
-            tell({"port": self._listener.port})
+            reply({"port": self._server.port})
 
     def _at_once(self, order: PushOrder) -> bool:
         """Carry out what must not wait for anything else; return whether it was such an order."""
         if "feed" in order:
             self._feed(int(order["feed"]), int(order["at"]), int(order["size"]))
-            tell({"fed": order["size"]})
+            reply({"fed": order["size"]})
         elif self._fetcher is not None and "fetch" in order:
             self._fetcher.order(order)
         elif self._fetcher is not None and "cancel" in order:
@@ -143,9 +143,9 @@ class Receiver:
             if intake.missing:
                 return True
             intake.end()
-            tell({"got": intake.number})
+            reply({"got": intake.number})
         except CorruptError as error:
-            tell({"failed": intake.number, "kind": "corrupt", "why": str(error)})
+            reply({"failed": intake.number, "kind": "corrupt", "why": str(error)})
         except OSError as error:
             self._broken(str(error))
         intake.close()
@@ -154,11 +154,11 @@ class Receiver:
     def _broken(self, why: str) -> None:
         """Report that this host cannot go on, and close its listener."""
         self._close()
-        tell({"broken": why})
+        reply({"broken": why})
 
     def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        if self._server is not None:
+            self._server.close()
 
     def _lost(self) -> None:
         self._leave()

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Optional
 
 from flagscale_deploy.remote.push import hashes
-from flagscale_deploy.remote.push.orders import Counter, Orders, tell
+from flagscale_deploy.remote.push.orders import ByteCounter, OrderQueue, reply
 from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.system import network
@@ -32,19 +32,19 @@ class _Sender:
 
     def __init__(self, args: PushSourceArguments) -> None:
         self._args = args
-        self._listener: Optional[PieceServer] = None
-        self._orders = Orders(self._close, lambda order: "alive" in order)
+        self._server: Optional[PieceServer] = None
+        self._orders = OrderQueue(self._close, lambda order: "alive" in order)
 
     def work(self) -> None:
         """Carry out orders, until the last of them."""
         try:
             source = Source(self._args["source"], self._args["host"], self._args["copy_links"])
         except OSError as error:
-            tell({"refused": str(error)})
+            reply({"refused": str(error)})
             self._wait_for_finish()
             return
         own: PushNetwork = {"interfaces": network.interfaces(), "default_address": network.default_address()}
-        tell({"tree": source.tree, "network": own})
+        reply({"tree": source.tree, "network": own})
         while True:
             order = self._orders.next()
             if "finish" in order:
@@ -53,19 +53,19 @@ class _Sender:
             try:
                 self._do(source, order)
             except (OSError, EOFError) as error:
-                tell({"refused": str(error)})
+                reply({"refused": str(error)})
 
     def _do(self, source: Source, order: PushOrder) -> None:
         if "hash" in order:
-            digests = source.digests(self._args["checksum"], Counter("hashed"))
-            tell({"digests": [hashes.to_text(digest) for digest in digests]})
+            digests = source.digests(self._args["checksum"], ByteCounter("hashed"))
+            reply({"digests": [hashes.to_text(digest) for digest in digests]})
         elif "listen" in order:
             token = bytes.fromhex(self._args["token"])
-            self._listener = PieceServer(order["listen"], token, source.piece, source.open)
-            tell({"port": self._listener.port})
+            self._server = PieceServer(order["listen"], token, source.piece, source.open)
+            reply({"port": self._server.port})
         elif "read" in order:
             data = source.read(order["file"], order["offset"], order["length"])
-            tell({"read": order["read"], "data": base64.b64encode(data).decode()})
+            reply({"read": order["read"], "data": base64.b64encode(data).decode()})
 
     def _wait_for_finish(self) -> None:
         while "finish" not in self._orders.next():
@@ -74,8 +74,8 @@ class _Sender:
 
     def _finish(self) -> None:
         self._close()
-        tell({"finished": {}})
+        reply({"finished": {}})
 
     def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        if self._server is not None:
+            self._server.close()

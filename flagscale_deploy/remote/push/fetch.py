@@ -1,4 +1,4 @@
-"""Gets pieces from other hosts, several at the same time, over connections that are kept."""
+"""Fetch pieces from other hosts, several at the same time, over connections that are kept open."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
-"""A host that sends nothing for so long is given up; the piece is asked for elsewhere."""
+"""After so long without a byte a fetch has failed; the piece is fetched elsewhere."""
 THREADS = 4
 """Pieces that are fetched at the same time."""
 BUFFER = 1 << 20
-Place = Tuple[str, int]
-Say = Callable[["PushReply"], None]
+Address = Tuple[str, int]
+Reply = Callable[["PushReply"], None]
 
 
 class Fetcher:
-    """Threads that carry out orders {"fetch": piece, "from": [address, port]}, in their order.
+    """Threads that carry out the orders `fetch`, in their order, and reply `got` or `failed` to each.
 
-    Each says {"got": piece, "seconds"} or {"failed": piece, "why", "kind": "connect" | "transfer" | "corrupt" |
-    "cancelled"}; what this host itself is at fault for is said by `broken`.
+    `broken` is called with what is wrong with this host itself, such as a full disk.
     """
 
-    def __init__(self, store: Store, token: bytes, say: Say, broken: Callable[[str], None], received: Progress) -> None:
-        self._store, self._token, self._say, self._broken, self._received = store, token, say, broken, received
+    def __init__(
+        self, store: Store, token: bytes, reply: Reply, broken: Callable[[str], None], received: Progress
+    ) -> None:
+        self._store, self._token, self._reply, self._broken, self._received = store, token, reply, broken, received
         self._orders: queue.Queue[PushOrder] = queue.Queue()
-        self._idle: Dict[Place, List[socket.socket]] = {}
+        self._idle: Dict[Address, List[socket.socket]] = {}
         self._busy: Dict[int, socket.socket] = {}
         self._cancelled: Set[int] = set()
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
         for _ in range(THREADS):
             threading.Thread(target=self._work, daemon=True).start()
 
     def order(self, order: PushOrder) -> None:
-        """Have a piece fetched."""
+        """Queue an order."""
         self._orders.put(order)
 
     def cancel(self, number: int) -> None:
-        """Give up a piece that was ordered; harmless where it has come."""
-        with self._changing:
+        """Cancel the fetch of a piece; does nothing if it has ended."""
+        with self._lock:
             self._cancelled.add(number)
             with contextlib.suppress(KeyError, OSError):
                 self._busy[number].shutdown(socket.SHUT_RDWR)
@@ -60,40 +61,40 @@ class Fetcher:
         buffer = memoryview(bytearray(BUFFER))
         while True:
             order = self._orders.get()
-            number, place = int(order["fetch"]), (str(order["from"][0]), int(order["from"][1]))
+            number, address = int(order["fetch"]), (str(order["from"][0]), int(order["from"][1]))
             began = time.monotonic()
             try:
-                self._fetch(number, place, buffer)
-                self._say({"got": number, "seconds": time.monotonic() - began})
-            except _CallError as error:
+                self._fetch(number, address, buffer)
+                self._reply({"got": number, "seconds": time.monotonic() - began})
+            except _ConnectError as error:
                 self._fail(number, "connect", str(error))
             except CorruptError as error:
                 self._fail(number, "corrupt", str(error))
-            except _WireError as error:
+            except _TransferError as error:
                 self._fail(number, "transfer", str(error))
-            except (OSError, ValueError) as error:  # our own files: the disk is full, or somebody removed them
+            except (OSError, ValueError) as error:  # of our own files: the disk is full, or they were removed
                 self._broken("%s" % error)
-            with self._changing:
+            with self._lock:
                 self._cancelled.discard(number)
 
     def _fail(self, number: int, kind: str, why: str) -> None:
         kind = "cancelled" if number in self._cancelled else kind
-        self._say({"failed": number, "kind": kind, "why": why})
+        self._reply({"failed": number, "kind": kind, "why": why})
 
-    def _fetch(self, number: int, place: Place, buffer: memoryview) -> None:
-        connection = self._connection(number, place)
+    def _fetch(self, number: int, address: Address, buffer: memoryview) -> None:
+        connection = self._connection(number, address)
         try:
             with Intake(self._store, number) as intake:
-                with _wire_errors():
+                with _transfer_errors():
                     connection.sendall(REQUEST.pack(number))
-                    answer, size = REPLY.unpack(receive(connection, REPLY.size))
-                if answer != PRESENT or size != intake.missing:
-                    raise _WireError("it does not have the piece")
+                    state, size = REPLY.unpack(receive(connection, REPLY.size))
+                if state != PRESENT or size != intake.missing:
+                    raise _TransferError("it does not have the piece")
                 while intake.missing:
-                    with _wire_errors():
+                    with _transfer_errors():
                         count = connection.recv_into(buffer, min(intake.missing, BUFFER))
                     if not count:
-                        raise _WireError("the connection ended")
+                        raise _TransferError("the connection ended")
                     self._received(count)
                     intake.take(buffer[:count])
                 intake.end()
@@ -101,51 +102,51 @@ class Fetcher:
             connection.close()
             raise
         finally:
-            with self._changing:
+            with self._lock:
                 self._busy.pop(number, None)
-        with self._changing:
-            self._idle.setdefault(place, []).append(connection)
+        with self._lock:
+            self._idle.setdefault(address, []).append(connection)
 
-    def _connection(self, number: int, place: Place) -> socket.socket:
-        """A connection to a host, noted as the piece's. Raises _CallError."""
-        with self._changing:
-            kept = self._idle.get(place)
+    def _connection(self, number: int, address: Address) -> socket.socket:
+        """Return a connection to a host, registered as busy with the piece. Raises _ConnectError."""
+        with self._lock:
+            kept = self._idle.get(address)
             connection = kept.pop() if kept else None
         if connection is None:
-            connection = _call(place, self._token)
-        with self._changing:
+            connection = _connect(address, self._token)
+        with self._lock:
             if number not in self._cancelled:
                 self._busy[number] = connection
                 return connection
         connection.close()
-        raise _CallError("cancelled")
+        raise _ConnectError("cancelled")
 
 
-class _CallError(Exception):
-    """The other host can't be talked to."""
+class _ConnectError(Exception):
+    """The other host cannot be connected to."""
 
 
-class _WireError(Exception):
-    """A connection broke."""
+class _TransferError(Exception):
+    """The connection failed during a transfer."""
 
 
-def _call(place: Place, token: bytes) -> socket.socket:
-    connection = socket.socket(family(place[0]))
+def _connect(address: Address, token: bytes) -> socket.socket:
+    connection = socket.socket(family(address[0]))
     try:
         connection.settimeout(CONNECT_SECONDS)
-        connection.connect(place)
+        connection.connect(address)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         authenticate(connection, token, is_client=True)
         connection.settimeout(SILENCE_SECONDS)
     except OSError as error:
         connection.close()
-        raise _CallError(str(error.strerror or error)) from error
+        raise _ConnectError(str(error.strerror or error)) from error
     return connection
 
 
 @contextlib.contextmanager
-def _wire_errors() -> Iterator[None]:
+def _transfer_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _WireError(str(error.strerror or error)) from error
+        raise _TransferError(str(error.strerror or error)) from error

@@ -50,7 +50,7 @@ class Intake:
         """Accept the piece. Raises CorruptError if bytes are missing, OSError if it cannot be stored."""
         if self._spans:
             raise CorruptError("the piece has fewer bytes than it should")
-        self._store.got(self.number)
+        self._store.mark_received(self.number)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""What the operator tells a program of a push, line by line, and how it hears that nobody tells it anything more."""
+"""Read the operator's orders to a program of a push, send replies, and end the program when the operator is gone."""
 
 from __future__ import annotations
 
@@ -8,85 +8,87 @@ import threading
 import time
 from typing import TYPE_CHECKING, Callable, Literal
 
-from flagscale_deploy.remote.requests import Requests
+from flagscale_deploy.remote.orders import OrderReader
 from flagscale_deploy.remote.wire import send
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 
-SILENCE_SECONDS = 60.0
-"""The operator says something every few seconds; one that has not for so long is gone."""
-LOOK_SECONDS = 2.0
-TOLD_SECONDS = 0.5
+OPERATOR_TIMEOUT_SECONDS = 60.0
+"""The operator sends something every few seconds; after so long without it, the operator is gone."""
+POLL_SECONDS = 2.0
+REPORT_SECONDS = 0.5
 
-_speaking = threading.Lock()
+_sending = threading.Lock()
 
 
-def tell(message: PushReply) -> None:
+def reply(message: PushReply) -> None:
     """Send a message to the operator, from any thread."""
-    with _speaking:
+    with _sending:
         send(message)
 
 
-class Counter:
-    """Bytes, told to the operator now and then under a name."""
+class ByteCounter:
+    """Count bytes, and report the count to the operator every half second."""
 
     def __init__(self, name: Literal["hashed", "received"]) -> None:
-        self._name, self._count, self._told = name, 0, time.monotonic()
+        self._name, self._count, self._reported_at = name, 0, time.monotonic()
         self._lock = threading.Lock()
 
     def __call__(self, count: int) -> None:
+        """Add to the count."""
         with self._lock:
             self._count += count
-            if time.monotonic() - self._told < TOLD_SECONDS:
+            if time.monotonic() - self._reported_at < REPORT_SECONDS:
                 return
-            self._told = time.monotonic()
+            self._reported_at = time.monotonic()
             count = self._count
-        tell({"hashed": count} if self._name == "hashed" else {"received": count})
+        reply({"hashed": count} if self._name == "hashed" else {"received": count})
 
 
-class Orders:
-    """Orders as they come. `lost` is called when standard input ends, or is silent for a minute; then all ends.
+class OrderQueue:
+    """The orders as they come. This process ends when standard input does, or is silent for a minute.
 
-    Bytes may follow an order: `bytes_of(order)` reads them, into a buffer, before the next order is read.
+    `lost` is called before that. `urgent` carries out orders that must not wait for others, as soon as they come, and
+    returns whether it did.
     """
 
     def __init__(self, lost: Callable[[], None], urgent: Callable[[PushOrder], bool]) -> None:
         self._lost, self._urgent = lost, urgent
         self._waiting: queue.Queue[PushOrder] = queue.Queue()
-        self._requests: Requests[PushOrder] = Requests()
+        self._reader: OrderReader[PushOrder] = OrderReader()
         self._ending = threading.Lock()
         for work in (self._listen, self._watch):
             threading.Thread(target=work, daemon=True).start()
 
     def next(self) -> PushOrder:
-        """The next order that is not urgent: those are carried out at once, by whoever hears them."""
+        """Wait for the next order that is not urgent."""
         return self._waiting.get()
 
     def read_into(self, buffer: memoryview) -> None:
-        """The bytes that follow an order; for `urgent` to call."""
+        """Fill a buffer with the bytes behind an order; for `urgent` to call."""
         try:
-            self._requests.read_into(buffer)
+            self._reader.read_into(buffer)
         except EOFError:
             self._leave()
 
     def _listen(self) -> None:
         while True:
-            order = self._requests.next()
+            order = self._reader.next()
             if order is None:
-                self._requests.receive()
-                if self._requests.ended:
+                self._reader.receive()
+                if self._reader.ended:
                     self._leave()
             elif not self._urgent(order):
                 self._waiting.put(order)
 
     def _watch(self) -> None:
-        while time.monotonic() - self._requests.received_at < SILENCE_SECONDS:
-            time.sleep(LOOK_SECONDS)
+        while time.monotonic() - self._reader.received_at < OPERATOR_TIMEOUT_SECONDS:
+            time.sleep(POLL_SECONDS)
         self._leave()
 
     def _leave(self) -> None:
-        """Nobody listens: end, whatever is being done, and whatever a thread waits for in the kernel."""
+        """End this process at once, whatever its threads do or wait for: the operator is gone."""
         with self._ending:
             try:
                 self._lost()

@@ -1,4 +1,4 @@
-"""Directories, links and modes of a tree: how a host's differ, and how they are set right."""
+"""Compare a host's directories, links and modes with those of a tree, and correct them."""
 
 from __future__ import annotations
 
@@ -16,54 +16,51 @@ if TYPE_CHECKING:
 
 
 def look_at(root: int, path: bytes) -> Optional[os.stat_result]:
-    """What is at a path below `root`, a link itself; None where nothing is, or a link is on the way."""
+    """Return the status of a path below `root`, of a link itself; None if nothing is there, or behind a link."""
     with contextlib.suppress(OSError), parent_of(root, path) as (at, name):
         return os.stat(name, dir_fd=at, follow_symlinks=False)
     return None
 
 
 def difference(root: int, entry: TreeEntry) -> str:
-    """How a directory or link differs: "missing", "different", "modes", or "" if it doesn't."""
+    """Return how a directory or link differs: "missing", "different", "modes", or "" if it does not."""
     path = from_wire(entry["path"])
-    found = look_at(root, path)
-    if found is None:
+    status = look_at(root, path)
+    if status is None:
         return "missing"
     if entry["kind"] == "link":
-        return "" if stat.S_ISLNK(found.st_mode) and _target(root, path) == from_wire(entry["target"]) else "different"
-    if not stat.S_ISDIR(found.st_mode):
+        return "" if stat.S_ISLNK(status.st_mode) and _target(root, path) == from_wire(entry["target"]) else "different"
+    if not stat.S_ISDIR(status.st_mode):
         return "different"
-    return "" if stat.S_IMODE(found.st_mode) & 0o777 == entry["mode"] else "modes"
+    return "" if stat.S_IMODE(status.st_mode) & 0o777 == entry["mode"] else "modes"
 
 
 def is_blocked(root: int, entry: TreeEntry) -> bool:
-    """Whether a directory stands where another thing belongs, or another thing where a directory does.
-
-    A link is in nobody's way: it is replaced.
-    """
-    found = look_at(root, from_wire(entry["path"]))
-    if found is None or stat.S_ISLNK(found.st_mode):
+    """Return whether a directory is in the place of something else, or the reverse. Links do not block."""
+    status = look_at(root, from_wire(entry["path"]))
+    if status is None or stat.S_ISLNK(status.st_mode):
         return False
-    return bool(stat.S_ISDIR(found.st_mode) != (entry["kind"] == "dir"))
+    return bool(stat.S_ISDIR(status.st_mode) != (entry["kind"] == "dir"))
 
 
 def put_link(root: int, staging: int, path: bytes, target: bytes) -> None:
-    """Have a link there, in the place of what was; it is never half there. Raises OSError."""
+    """Make a link atomically, in the place of what was there. Raises OSError."""
     with contextlib.suppress(OSError):
         if _target(root, path) == target:
             return
-    beside = b"link-" + hashlib.sha256(path).hexdigest()[:24].encode()
+    unfinished = b"link-" + hashlib.sha256(path).hexdigest()[:24].encode()
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside, dir_fd=staging)
-    os.symlink(target, beside, dir_fd=staging)
+        os.unlink(unfinished, dir_fd=staging)
+    os.symlink(target, unfinished, dir_fd=staging)
     with parent_of(root, path, make=True) as (at, name):
-        os.rename(beside, name, src_dir_fd=staging, dst_dir_fd=at)
+        os.rename(unfinished, name, src_dir_fd=staging, dst_dir_fd=at)
 
 
 def set_mode(root: int, path: bytes, mode: int) -> None:
-    """Give a file or directory its mode, if it has another. Raises OSError."""
+    """Set the mode of a file or directory if it is another. Raises OSError."""
     with parent_of(root, path) as (at, name):
-        found = os.stat(name, dir_fd=at, follow_symlinks=False)
-        if stat.S_IMODE(found.st_mode) == mode:
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+        if stat.S_IMODE(status.st_mode) == mode:
             return
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
     try:
@@ -74,5 +71,5 @@ def set_mode(root: int, path: bytes, mode: int) -> None:
 
 def _target(root: int, path: bytes) -> bytes:
     with parent_of(root, path) as (at, name):
-        found: bytes = os.readlink(name, dir_fd=at)
-        return found
+        target: bytes = os.readlink(name, dir_fd=at)
+        return target

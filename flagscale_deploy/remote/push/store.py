@@ -1,7 +1,7 @@
-"""The tree as it is on this host: what of it is there, where the rest is written, and how files become whole.
+"""Store a tree on this host: find what is there, write the rest, and name files once they are complete.
 
-A file is written below DEST/.flagscale-push and gets its name when the hashes of all its blocks are right. What a push
-that was interrupted has written stays there: the next one hashes it again, and asks only for what is missing.
+A file is written below DEST/.flagscale-push, and gets its name when the hashes of all its blocks are right. An
+interrupted push leaves there what it has written: the next push hashes it, and fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A tree below `root`. Paths of entries are checked: none leads out of it. Raises ValueError for one that would."""
+    """A tree below `root`. Raises ValueError for an entry whose path leads out of it."""
 
     def __init__(self, root: bytes, tree: PushTree, host: str) -> None:
         self.root, self._mode = root, int(tree["mode"])
@@ -44,54 +44,53 @@ class Store:
         self.pieces = pieces([file["size"] for file in self.files])
         self.have: Set[int] = set()
         self._digests: List[bytes] = []
-        self._whole: Set[int] = set()
-        """Files that stand under their names, with the right content."""
+        self._complete: Set[int] = set()
+        """Files that have their names and the right content."""
         self._blocks_left: Dict[int, int] = {}
         alone = self.files[0]["path"] if tree["single"] else ""
-        self._memory = HashCache("%s:%s:%s" % (host, os.fsdecode(root), alone))
-        self._found: Dict[int, Tuple[os.stat_result, bytes]] = {}
+        self._cache = HashCache("%s:%s:%s" % (host, os.fsdecode(root), alone))
+        self._present: Dict[int, Tuple[os.stat_result, bytes]] = {}
         self._lock = threading.Lock()
         self._root, self._staging = -1, -1
         self._made: List[bytes] = []
 
     def look(self, checksum: bool, progress: Progress) -> None:
-        """Hash the files that are there and as long as they should be; with `checksum`, also those hashed before."""
+        """Hash the files that are there with the right size, from the cache unless `checksum`."""
         if not os.path.isdir(self.root):
             return
         self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        unknown: Dict[int, os.stat_result] = {}
+        unread: Dict[int, os.stat_result] = {}
         for number, file in enumerate(self.files):
-            found = self._stat(number)
-            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != file["size"]:
+            status = self._stat(number)
+            if status is None or not stat.S_ISREG(status.st_mode) or status.st_size != file["size"]:
                 continue
-            known = None if checksum else self._memory.get(file["path"], found)
-            if known is None:
-                unknown[number] = found
+            cached = None if checksum else self._cache.get(file["path"], status)
+            if cached is None:
+                unread[number] = status
             else:
-                self._found[number] = found, known
-        hashed = hashes.of_files(self._open_named, [(each, unknown[each].st_size) for each in unknown], progress)
-        for number, digests in hashed.items():
-            found = unknown[number]
-            self._found[number] = found, digests
-            self._memory.put(self.files[number]["path"], found, digests)
-        self._remember()
+                self._present[number] = status, cached
+        sizes = [(number, status.st_size) for number, status in unread.items()]
+        for number, digests in hashes.of_files(self._open_named, sizes, progress).items():
+            self._present[number] = unread[number], digests
+            self._cache.put(self.files[number]["path"], unread[number], digests)
+        self._save_cache()
 
     def compare(self, digests: Sequence[bytes]) -> PushReply:
         """Return what differs from the tree whose files have these hashes."""
         self._digests = list(digests)
         differs: Dict[str, List[str]] = {"missing": [], "different": [], "modes": []}
         for number, file in enumerate(self.files):
-            found, mine = self._found.get(number, (None, b""))
-            if found is not None and mine == self._digests[number]:
-                self._whole.add(number)
-                if stat.S_IMODE(found.st_mode) != file["mode"]:
+            status, present = self._present.get(number, (None, b""))
+            if status is not None and present == self._digests[number]:
+                self._complete.add(number)
+                if stat.S_IMODE(status.st_mode) != file["mode"]:
                     differs["modes"].append(file["path"])
             else:
                 differs["missing" if self._stat(number) is None else "different"].append(file["path"])
         for entry in self._others:
-            how = difference(self._root, entry)
-            if how:
-                differs[how].append(entry["path"])
+            kind = difference(self._root, entry)
+            if kind:
+                differs[kind].append(entry["path"])
         self.have = {number for number, piece in enumerate(self.pieces) if self._has(piece)}
         return {
             "missing": differs["missing"],
@@ -101,9 +100,9 @@ class Store:
         }
 
     def prepare(self, progress: Progress) -> None:
-        """Make room for what is missing, and find what an earlier push has left of it. Raises OSError.
+        """Make files for what is missing, and hash what an earlier push has left of it. Raises OSError.
 
-        BlockingIOError where another push writes there.
+        BlockingIOError means that another push writes there.
         """
         self._made = make_directories(self.root, self._mode | 0o700)
         if self._root < 0:
@@ -112,10 +111,10 @@ class Store:
             os.mkdir(STAGING, 0o700, dir_fd=self._root)
         self._staging = os.open(STAGING, DIRECTORY, dir_fd=self._root)
         fcntl.flock(self._staging, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        wanted = [number for number in range(len(self.files)) if number not in self._whole]
+        wanted = [number for number in range(len(self.files)) if number not in self._complete]
         names = {self._staged(number) for number in wanted}
         for name in os.listdir(self._staging):
-            if os.fsencode(name) not in names:  # of another content
+            if os.fsencode(name) not in names:  # for other content
                 os.unlink(name, dir_fd=self._staging)
         for number in wanted:
             descriptor = self._open_staged(number, os.O_RDWR | os.O_CREAT)
@@ -126,33 +125,33 @@ class Store:
         self._resume(wanted, progress)
 
     def needed(self) -> int:
-        """Bytes that the missing pieces will take."""
+        """Return the bytes that the missing pieces will take."""
         return sum(bytes_of(piece) for number, piece in enumerate(self.pieces) if number not in self.have)
 
     def free(self) -> int:
-        """Bytes that there is room for."""
+        """Return the bytes that there is room for."""
         return free_bytes(self.root)
 
     def piece(self, number: int) -> Optional[Piece]:
-        """A piece that is there, for others."""
+        """Return a piece for other hosts, None if it is not there."""
         return self.pieces[number] if number in self.have else None
 
     def digest(self, file: int, offset: int) -> bytes:
-        """The hash that the block of a file at this offset has to have."""
+        """Return the hash that a file's block at this offset must have."""
         return self._part(self._digests[file], file, offset)
 
     def open_to_read(self, file: int) -> int:
-        """A descriptor of a file of which blocks are there. Raises OSError."""
+        """Return a descriptor to read a file's blocks. Raises OSError."""
         with self._lock:
-            return self._open_named(file) if file in self._whole else self._open_staged(file, os.O_RDONLY)
+            return self._open_named(file) if file in self._complete else self._open_staged(file, os.O_RDONLY)
 
     def open_to_write(self, file: int) -> int:
-        """A descriptor to write a file's blocks to; -1 where the file stands there already. Raises OSError."""
+        """Return a descriptor to write a file's blocks, -1 if the file is complete already. Raises OSError."""
         with self._lock:
-            return -1 if file in self._whole else self._open_staged(file, os.O_WRONLY)
+            return -1 if file in self._complete else self._open_staged(file, os.O_WRONLY)
 
-    def got(self, number: int) -> None:
-        """A piece has been written, and is right: files that are whole with it get their names. Raises OSError."""
+    def mark_received(self, number: int) -> None:
+        """Note that a piece is written and right; name the files that it completes. Raises OSError."""
         with self._lock:
             if number in self.have:
                 return
@@ -164,9 +163,9 @@ class Store:
             self.have.add(number)
 
     def finish(self) -> PushFinish:
-        """Put the rest in order: directories, links, modes. Says what is still missing: nothing, if all is well."""
+        """Correct directories, links and modes; return the paths that are missing, none in the end."""
         for number, left in self._blocks_left.items():
-            if not left and number not in self._whole:  # empty, or left whole by an earlier push
+            if not left and number not in self._complete:  # empty, or completed by an earlier push
                 self._name(number)
         for entry in self._others:
             path = from_wire(entry["path"])
@@ -175,20 +174,20 @@ class Store:
             else:
                 make_directory(self._root, path)
         for number, file in enumerate(self.files):
-            if number in self._whole:
+            if number in self._complete:
                 set_mode(self._root, from_wire(file["path"]), file["mode"])
-        for entry in reversed(self._others):  # what is inside comes first: its directory may become read-only
+        for entry in reversed(self._others):  # content first: its directory may become read-only
             if entry["kind"] == "dir":
                 set_mode(self._root, from_wire(entry["path"]), entry["mode"])
         if self.root in self._made:
             os.chmod(self.root, self._mode)
-        missing = [file["path"] for number, file in enumerate(self.files) if number not in self._whole]
-        self._remember()
+        missing = [file["path"] for number, file in enumerate(self.files) if number not in self._complete]
+        self._save_cache()
         self.leave()
         return {"missing": missing}
 
     def leave(self) -> None:
-        """Take away what holds nothing: empty files and directories of ours. What was received stays."""
+        """Remove our empty files and directories; what was received stays."""
         if self._staging < 0:
             return
         for name in os.listdir(self._staging):
@@ -196,36 +195,36 @@ class Store:
                 os.unlink(name, dir_fd=self._staging)
         with contextlib.suppress(OSError):
             os.rmdir(STAGING, dir_fd=self._root)
-            for each in reversed(self._made):
-                os.rmdir(each)
+            for directory in reversed(self._made):
+                os.rmdir(directory)
 
     def _resume(self, wanted: Sequence[int], progress: Progress) -> None:
-        """Which blocks are in the files that are not whole; one that was never written is a hole, and not read."""
+        """Find the blocks that incomplete files have; one that was never written is a hole, and not read."""
         sizes = [(number, self.files[number]["size"]) for number in wanted]
-        there = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, progress)
+        written = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, progress)
         right: Set[Tuple[int, int]] = set()
-        for number, mine in there.items():
+        for number, digests in written.items():
             spans = blocks(number, self.files[number]["size"])
-            good = {span.offset for span in spans if self._is_right(mine, number, span.offset)}
-            right |= {(number, offset) for offset in good}
-            self._blocks_left[number] = len(spans) - len(good)
+            offsets = {span.offset for span in spans if self._is_right(digests, number, span.offset)}
+            right |= {(number, offset) for offset in offsets}
+            self._blocks_left[number] = len(spans) - len(offsets)
         for number, piece in enumerate(self.pieces):
-            if all(span.file in self._whole or (span.file, span.offset) in right for span in piece):
+            if all(span.file in self._complete or (span.file, span.offset) in right for span in piece):
                 self.have.add(number)
-            else:  # it comes whole, whatever of it is there
+            else:  # all of it is fetched, also the blocks that are there
                 for span in piece:
                     if (span.file, span.offset) in right:
                         self._blocks_left[span.file] += 1
 
-    def _is_right(self, mine: bytes, file: int, offset: int) -> bool:
-        return self._part(mine, file, offset) == self.digest(file, offset)
+    def _is_right(self, digests: bytes, file: int, offset: int) -> bool:
+        return self._part(digests, file, offset) == self.digest(file, offset)
 
     def _part(self, digests: bytes, file: int, offset: int) -> bytes:
         at = offset // block_size(self.files[file]["size"]) * SIZE
         return digests[at : at + SIZE]
 
     def _has(self, piece: Piece) -> bool:
-        return all(span.file in self._whole for span in piece)
+        return all(span.file in self._complete for span in piece)
 
     def _stat(self, number: int) -> Optional[os.stat_result]:
         return look_at(self._root, from_wire(self.files[number]["path"]))
@@ -241,7 +240,7 @@ class Store:
         return os.open(self._staged(number), flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._staging)
 
     def _name(self, number: int) -> None:
-        """A file that is whole gets its name, in the place of what had it."""
+        """Give a complete file its name, in the place of what had it."""
         file, staged = self.files[number], self._staged(number)
         descriptor = self._open_staged(number, os.O_RDWR)
         try:
@@ -252,15 +251,15 @@ class Store:
         path = from_wire(file["path"])
         with parent_of(self._root, path, make=True) as (at, name):
             os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=at)
-        self._whole.add(number)
-        found = self._stat(number)
-        if found is not None:
-            self._memory.put(file["path"], found, self._digests[number])
+        self._complete.add(number)
+        status = self._stat(number)
+        if status is not None:
+            self._cache.put(file["path"], status, self._digests[number])
 
-    def _remember(self) -> None:
-        """Keep hashes, with the times that files have now: a new mode is a change, too."""
-        for number in self._whole:
-            found = self._stat(number)
-            if found is not None:
-                self._memory.put(self.files[number]["path"], found, self._digests[number])
-        self._memory.save([file["path"] for file in self.files])
+    def _save_cache(self) -> None:
+        """Save hashes with the times that files have now: a new mode counts as a change."""
+        for number in self._complete:
+            status = self._stat(number)
+            if status is not None:
+                self._cache.put(self.files[number]["path"], status, self._digests[number])
+        self._cache.save([file["path"] for file in self.files])

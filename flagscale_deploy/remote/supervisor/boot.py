@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.run import ScriptArguments
 
 STOPPED = 3
-"""The exit status of `command` where the run was stopped: nothing of it is started any more."""
+"""The exit status of `command` if the run was stopped: none of its scripts is started any more."""
 
 
 def command(words: Sequence[str]) -> None:
-    """Start one script of the run; exits with its status, 0 for a detached one that goes on, STOPPED if it may not."""
+    """Start one script of the run; exit with its status, 0 if it is detached and runs, STOPPED if it was stopped."""
     parser = argparse.ArgumentParser(prog="boot", allow_abbrev=False)
     for name in ("--deployment", "--host", "--run", "--session", "--script", "--role"):
         parser.add_argument(name, required=True)
     parser.add_argument("--timeout", type=float, required=True)
     parser.add_argument("--detached", action="store_true")
-    asked = parser.parse_args(list(words))
+    options = parser.parse_args(list(words))
     args: ScriptArguments = {
-        "deployment": asked.deployment,
-        "host": asked.host,
-        "run_id": asked.run,
-        "script": asked.script,
-        "role": asked.role,
-        "detached": asked.detached,
-        "timeout": asked.timeout,
-        "session": asked.session,
+        "deployment": options.deployment,
+        "host": options.host,
+        "run_id": options.run,
+        "script": options.script,
+        "role": options.role,
+        "detached": options.detached,
+        "timeout": options.timeout,
+        "session": options.session,
     }
-    known = record.read(asked.deployment, asked.host) or {}
-    over = known.get("stopped_at") or restart_state.is_forbidden(asked.deployment, asked.host, asked.run)
-    if over or known.get("run_id") != asked.run:
-        print("this run was stopped: nothing is started")
+    recorded = record.read(options.deployment, options.host) or {}
+    stopped = recorded.get("stopped_at") or restart_state.is_forbidden(options.deployment, options.host, options.run)
+    if stopped or recorded.get("run_id") != options.run:
+        print("this run was stopped: no script is started")
         sys.exit(STOPPED)
-    record.update(asked.deployment, asked.host, forget_earlier_boots)
+    record.update(options.deployment, options.host, forget_earlier_boots)
     scripts.make_temporary_directory(args)
     sys.exit(start(args))
 
 
 def start(args: ScriptArguments) -> int:
-    """Start a script; its log goes on."""
+    """Start a script, and append to its log; return its exit status, 0 if it is detached and runs."""
     directory = state.directory(args["deployment"], args["host"])
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
-    print("starts %s" % args["script"], flush=True)
+    print("starting %s" % args["script"], flush=True)
     process = scripts.start(directory, args, log, os.environ)
     try:
         return process.wait(scripts.SETTLE_SECONDS if args["detached"] else args["timeout"])
@@ -63,7 +63,7 @@ def start(args: ScriptArguments) -> int:
             return 0
         os.killpg(process.pid, 9)
         process.wait()
-        print("%s did not end within %g s; it was ended" % (args["script"], args["timeout"]))
+        print("%s did not end within %g s and was killed" % (args["script"], args["timeout"]))
         return 1
 
 

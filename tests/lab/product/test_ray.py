@@ -139,7 +139,7 @@ def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_withou
     ]
     host.run(["kill", "-9", str(raylet.pid), str(second)])
     assert eventually(lambda: instance()["state"] == "gave up", within=60, every=1.0)
-    assert "Ray itself is gone on this host" in instance()["problem"]
+    assert "Ray no longer runs on this host" in instance()["problem"]
     known = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, known) == []

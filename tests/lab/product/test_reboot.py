@@ -107,7 +107,7 @@ def test_what_was_stopped_does_not_come_back_whatever_runs_the_line(
     reboot(lab, host, served)
     assert lab.processes(served.name) == []
     log = (host.directory / f"home/.flagscale-deploy/{served.name}/node1/logs/boot.log").read_text()
-    assert "this run was stopped: nothing is started" in log
+    assert "this run was stopped: no script is started" in log
     operator("cleanup", "--name", served.name)
     assert kept(host).read_text() == OTHERS, "cleanup takes it away as well"
 

@@ -61,7 +61,7 @@ def test_an_engine_that_dies_comes_back_without_its_operator_and_is_counted(
     assert re.search(r"model0/0\s+ready\s+node1\s+node1\[0\]\s+1, \d\d-\d\d ", status.out)
     told = log_of(host, served)
     assert re.search(r"\nflagscale-deploy \d{4}-\d\d-\d\d [:\d]{8}: model0/0 " + FIRST + "\n", told)
-    assert "ended 2 processes that it left" in told
+    assert "ended 2 remaining processes" in told
     assert told.count("Application startup complete.") == 2, "what the first engine printed is there still"
     known = lab.processes(served.name)
     assert "node1: 4 processes ended, none left" in operator("stop", "--name", served.name).out

@@ -22,7 +22,7 @@ import pytest
 from flagscale_deploy.remote.deployment import processes, restart_state
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import RestartState
-from flagscale_deploy.remote.supervisor.supervise import delay, how_it_ended, what_ray_lacks
+from flagscale_deploy.remote.supervisor.supervise import delay, describe_exit, what_ray_lacks
 from flagscale_deploy.remote.system import proc
 from flagscale_deploy.remote.system.proc import MARKER
 from flagscale_deploy.transport.bundle import library
@@ -240,7 +240,7 @@ open({str(tmp_path / "orphans")!r}, "a").write(out)
     supervised.kill()
     wait_until(lambda: len(supervised.lives) == 2)
     assert not runs(first)
-    assert "ended 1 processes that it left" in supervised.told
+    assert "ended 1 remaining process" in supervised.told
     (_, second) = (int(line) for line in (tmp_path / "orphans").read_text().split())
     assert runs(second)
     os.kill(second, signal.SIGKILL)
@@ -351,7 +351,7 @@ def test_waits_grow_up_to_a_ceiling() -> None:
         ({"nodes": {}, "missing": [], "available": {"GPU": 4.0}}, ""),
         ({"nodes": {}, "missing": [], "available": {"GPU": 2.0}}, "Ray has 2 of 4 GPUs free"),
         ({"nodes": {}, "missing": [], "available": {}}, "Ray has 0 of 4 GPUs free"),
-        ({"missing": ["10.0.0.2: no node"], "available": {"GPU": 4.0}}, "Ray misses 10.0.0.2: no node"),
+        ({"missing": ["10.0.0.2: no node"], "available": {"GPU": 4.0}}, "Ray lacks 10.0.0.2: no node"),
         ({"why": "Ray does not answer within 30 s"}, "Ray does not answer: Ray does not answer within 30 s"),
     ],
 )
@@ -360,6 +360,6 @@ def test_what_ray_lacks_is_said(answer: RayNodesReply, lacks: str) -> None:
 
 
 def test_an_end_is_told_in_words() -> None:
-    assert how_it_ended(0) == "ended with exit status 0"
-    assert how_it_ended(-9) == "was ended by SIGKILL"
+    assert describe_exit(0) == "ended with exit status 0"
+    assert describe_exit(-9) == "was ended by SIGKILL"
     assert birth(os.getpid())["pid"] == os.getpid()

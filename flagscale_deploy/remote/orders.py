@@ -1,4 +1,4 @@
-"""What the operator asks of a program that runs: lines of JSON on its standard input."""
+"""Read the operator's orders to a running program: lines of JSON on its standard input."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import sys
 import time
 from typing import Generic, Optional, TypeVar, cast
 
-Request = TypeVar("Request")
+Order = TypeVar("Order")
 
 
-class Requests(Generic[Request]):
-    """The requests as they come, in pieces of any size. Bytes may follow one that says how many."""
+class OrderReader(Generic[Order]):
+    """The orders as they come, in pieces of any size. Bytes may follow an order that announces them."""
 
     def __init__(self) -> None:
         self._input = cast(io.BufferedReader, sys.stdin.buffer)
         self._received = bytearray()
         self.received_at = time.monotonic()
         self.ended = False
-        """Whether standard input has ended, which tells that nobody listens any more."""
+        """Whether standard input has ended: nobody reads the replies any more."""
 
     def receive(self) -> None:
         """Wait until something comes, or standard input ends."""
@@ -30,17 +30,17 @@ class Requests(Generic[Request]):
         self.received_at, self.ended = time.monotonic(), not data
         self._received += data
 
-    def next(self) -> Optional[Request]:
-        """Return the next request, None where not all of it has come."""
+    def next(self) -> Optional[Order]:
+        """Return the next order, None if it is not complete."""
         end = self._received.find(b"\n")
         if end < 0:
             return None
-        request: Request = json.loads(self._received[:end])
+        order: Order = json.loads(self._received[:end])
         del self._received[: end + 1]
-        return request
+        return order
 
     def read_into(self, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes behind a request. Raises EOFError where standard input ends before."""
+        """Fill a buffer with the bytes behind an order. Raises EOFError if standard input ends before."""
         count = min(len(buffer), len(self._received))
         buffer[:count] = self._received[:count]
         del self._received[:count]
