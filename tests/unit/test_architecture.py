@@ -257,8 +257,6 @@ NOT_YET_RENAMED = (
     "docs",
     "inventory",
     "push",
-    "remote/push",
-    "remote/supervisor",
     "sources.py",
     "support",
 )

@@ -82,17 +82,17 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def by_path(found: PushTree) -> dict[bytes, Any]:
-    return {from_wire(entry["path"]): entry for entry in found["entries"]}
+def by_path(scanned: PushTree) -> dict[bytes, Any]:
+    return {from_wire(entry["path"]): entry for entry in scanned["entries"]}
 
 
 def test_a_tree_is_listed_with_links_as_links_and_modes_without_setuid(tree: Path) -> None:
-    found = scan(os.fsencode(tree))
-    entries = by_path(found)
+    scanned = scan(os.fsencode(tree))
+    entries = by_path(scanned)
     assert list(entries) == sorted([b"sub", b"sub/model.bin", b"run.sh", b"link", b"away", b"\xff\n'$(x)"])
     assert entries[b"run.sh"]["mode"] == 0o755
     assert (entries[b"link"]["kind"], entries[b"link"]["target"]) == ("link", "sub/model.bin")
-    assert (found["left_out"], found["outside"], found["single"]) == (["pipe"], ["away"], False)
+    assert (scanned["left_out"], scanned["outside"], scanned["single"]) == (["pipe"], ["away"], False)
 
 
 def test_copied_links_are_what_they_lead_to_and_circles_end(tree: Path) -> None:
@@ -113,9 +113,9 @@ def test_a_hole_is_not_read_and_hashes_as_zeros(tmp_path: Path) -> None:
         file.write(b"x")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        told: list[int] = []
+        progress: list[int] = []
         at = size - (1 << 20)
-        assert hashes.of_span(descriptor, at, 1 << 20, told.append) == hashlib.sha256(bytes(1 << 20)).digest()
+        assert hashes.of_span(descriptor, at, 1 << 20, progress.append) == hashlib.sha256(bytes(1 << 20)).digest()
         assert not hashes.is_hole(descriptor, 0, 4096)
         with pytest.raises(EOFError):
             hashes.of_span(descriptor, at, 2 << 20)
@@ -126,10 +126,10 @@ def test_a_hole_is_not_read_and_hashes_as_zeros(tmp_path: Path) -> None:
 def test_hashes_are_those_of_each_block(tmp_path: Path) -> None:
     content = os.urandom(SMALLEST + 5)
     (tmp_path / "file").write_bytes(content)
-    found = hashes.of_files(lambda _file: os.open(tmp_path / "file", os.O_RDONLY), [(7, len(content))])
+    digests = hashes.of_files(lambda _file: os.open(tmp_path / "file", os.O_RDONLY), [(7, len(content))])
     wanted = [hashlib.sha256(content[span.offset :][: span.length]).digest() for span in blocks(7, len(content))]
-    assert found == {7: b"".join(wanted)}
-    assert hashes.from_text(hashes.to_text(found[7])) == found[7]
+    assert digests == {7: b"".join(wanted)}
+    assert hashes.from_text(hashes.to_text(digests[7])) == digests[7]
 
 
 def test_hashes_are_kept_while_a_file_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,13 +156,13 @@ def test_hashes_are_kept_while_a_file_stays_the_same(tmp_path: Path, monkeypatch
     assert (tmp_path / ".cache/flagscale-deploy/push").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_memory_that_is_broken_is_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_cache_is_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = os.stat(tmp_path)
-    memory = HashCache("k")
-    memory.put("a", found, bytes(32))
-    memory.save(["a"])
+    status = os.stat(tmp_path)
+    cache = HashCache("k")
+    cache.put("a", status, bytes(32))
+    cache.save(["a"])
     (path,) = (tmp_path / ".cache/flagscale-deploy/push").iterdir()
     for text in ("", "[]", '{"a": 3}', '{"a": []}', '{"a": [1, 2, 3, 4, "!"]}'):
         path.write_text(text)
-        assert HashCache("k").get("a", found) is None
+        assert HashCache("k").get("a", status) is None
