@@ -14,7 +14,6 @@ from tests.unit.sources import PACKAGE, ROOT, Module, imported, read_package
 LONGEST_MODULE = 300
 UNTYPED_MAPPINGS = 1.0
 """How often `dict[str, Any]` and the like may stand in 1,000 lines."""
-MOST_PARAMETERS = 7
 
 FLOORS = (
     ("errors", "events", "remote", "remote.messages", "secrets", "serve"),
@@ -206,19 +205,6 @@ def test_few_mappings_hold_anything() -> None:
 def test_a_module_is_a_room_and_no_hall() -> None:
     lengths = {module.name: len(module.text.splitlines()) for module in MODULES.values()}
     assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
-
-
-def test_no_function_has_many_parameters() -> None:
-    """Arguments that belong together are one noun; `self`, `cls`, `*args` and `**kwargs` do not count."""
-    many = {}
-    for module in MODULES.values():
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.FunctionDef):
-                listed = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-                count = len([name for name in listed if name.arg not in ("self", "cls")])
-                if count > MOST_PARAMETERS:
-                    many[f"{module.name}.{node.name}"] = count
-    assert many == {}
 
 
 def test_every_module_says_what_it_is_for() -> None:
