@@ -43,8 +43,8 @@ class Module:
 
     def attributes_of(self, owner: str) -> set[str]:
         """What it asks of something of this name: `environ` for `os.environ`."""
-        found = [node for node in self.nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
-        return {node.attr for node in found if isinstance(node.value, ast.Name) and node.value.id == owner}
+        owned = [node for node in self.nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        return {node.attr for node in owned if isinstance(node.value, ast.Name) and node.value.id == owner}
 
     @property
     def attributes(self) -> set[str]:
@@ -54,7 +54,7 @@ class Module:
     def called(self) -> set[str]:
         """Functions that it calls by a bare name."""
         calls = [node.func for node in self.nodes if isinstance(node, ast.Call)]
-        return {each.id for each in calls if isinstance(each, ast.Name)}
+        return {name_node.id for name_node in calls if isinstance(name_node, ast.Name)}
 
 
 def imported(nodes: list[ast.AST]) -> Iterator[str]:

@@ -107,7 +107,7 @@ def test_the_commands_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_is_explained(command: str) -> None:
-    options = [each for each in cli.commands[command].params if isinstance(each, click.Option)]
+    options = [parameter for parameter in cli.commands[command].params if isinstance(parameter, click.Option)]
     names = {name for option in options for name in option.opts}
     if command in ABOUT_HOSTS:
         assert {"--inventory", "--limit", "--forks", "--quiet", "--verbose", "--no-color", "--json"} <= names
@@ -122,7 +122,7 @@ def test_wrong_words_are_bad_input(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "problems"),
     [
         (["-i", "nosuch.yaml", "-c", "qwen.yaml"], ["nosuch.yaml"]),
         (["-i", "hosts.yaml", "-c", "nosuch.yaml"], ["nosuch.yaml"]),
@@ -140,15 +140,15 @@ def test_wrong_words_are_bad_input(words: list[str]) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_bad_input_is_status_2_with_file_and_key_path(
-    place: Path, command: str, words: list[str], said: list[str]
+    place: Path, command: str, words: list[str], problems: list[str]
 ) -> None:
     (place / "bad.yaml").write_text(QWEN.replace("{vllm_model: {num_gpus", "{vllm_modle: {num_gpus"))
     (place / "broken.yaml").write_text("a: 1\nb: [\n")
     result = go(command, *(["--offline"] if command == "plan" else []), *words)
     assert result.exit_code == 2
     assert not result.stdout
-    for each in said:
-        assert each in result.stderr, result.stderr
+    for message in problems:
+        assert message in result.stderr, result.stderr
     assert "internal error" not in result.stderr
 
 
@@ -164,30 +164,30 @@ def test_hosts_shows_the_inventory() -> None:
     assert result.exit_code == 0
     assert "gpu01 (head)" in result.stdout
     assert "10.0.0.2" in result.stdout
-    said = json.loads(go("hosts", "-i", "hosts.yaml", "--json", "--limit", "gpu02").stdout)
-    assert "gpu02" in json.dumps(said)
-    assert "gpu01" not in json.dumps(said)
+    answer = json.loads(go("hosts", "-i", "hosts.yaml", "--json", "--limit", "gpu02").stdout)
+    assert "gpu02" in json.dumps(answer)
+    assert "gpu01" not in json.dumps(answer)
 
 
 def test_plan_offline_as_json_is_the_contract() -> None:
     result = go("plan", "-i", "hosts.yaml", "-c", "qwen.yaml", "--offline", "--json", "-q")
     assert result.exit_code == 0
     assert not result.stderr
-    said = json.loads(result.stdout)
-    assert said["schema"] == 1
-    assert said["deployment"] == "qwen"
-    assert said["instances"][0]["gpus"] == {"gpu01": list(range(8)), "gpu02": list(range(8))}
-    assert said["instances"][0]["argv"][:3] == ["vllm", "serve", "/models/Qwen"]
-    assert said["ray"]["head"] == "gpu01"
+    answer = json.loads(result.stdout)
+    assert answer["schema"] == 1
+    assert answer["deployment"] == "qwen"
+    assert answer["instances"][0]["gpus"] == {"gpu01": list(range(8)), "gpu02": list(range(8))}
+    assert answer["instances"][0]["argv"][:3] == ["vllm", "serve", "/models/Qwen"]
+    assert answer["ray"]["head"] == "gpu01"
 
 
 def test_overrides_change_the_plan() -> None:
     words = ["plan", "-i", "hosts.yaml", "-c", "qwen.yaml", "--offline", "--json", "--name", "other"]
-    said = json.loads(
+    answer = json.loads(
         go(*words, "deploy.models.vllm_model.num_gpus=4", "model_args.vllm_model.tensor-parallel-size=4").stdout
     )
-    assert said["deployment"] == "other"
-    assert said["instances"][0]["gpus"] == {"gpu01": [0, 1, 2, 3]}
+    assert answer["deployment"] == "other"
+    assert answer["instances"][0]["gpus"] == {"gpu01": [0, 1, 2, 3]}
 
 
 @pytest.mark.parametrize("dash_i", [True, False])
@@ -247,10 +247,10 @@ def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, mo
 def test_an_error_as_json_too() -> None:
     result = go("plan", "-i", "hosts.yaml", "-c", "nosuch.yaml", "--json")
     assert result.exit_code == 2
-    said = json.loads(result.stdout)
-    assert said["schema"] == 1
-    assert said["exit_code"] == 2
-    assert "nosuch.yaml" in said["error"]
+    answer = json.loads(result.stdout)
+    assert answer["schema"] == 1
+    assert answer["exit_code"] == 2
+    assert "nosuch.yaml" in answer["error"]
 
 
 ERRORS: dict[str, tuple[BaseException, int, str]] = {
@@ -271,10 +271,10 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("error", "code", "said"), ERRORS.values(), ids=ERRORS.keys())
+@pytest.mark.parametrize(("error", "code", "message"), ERRORS.values(), ids=ERRORS.keys())
 @pytest.mark.parametrize("command", ["run", "status", "stop", "check"])
 def test_exit_statuses(
-    monkeypatch: pytest.MonkeyPatch, command: str, error: BaseException, code: int, said: str
+    monkeypatch: pytest.MonkeyPatch, command: str, error: BaseException, code: int, message: str
 ) -> None:
     def fail(*_words: object, **_settings: object) -> None:
         raise error
@@ -282,7 +282,7 @@ def test_exit_statuses(
     monkeypatch.setattr(api, command, fail)
     result = go(command, "-i", "hosts.yaml", "-c", "qwen.yaml")
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert not result.stdout
 
 
@@ -335,9 +335,9 @@ def test_sigterm_interrupts_and_what_nohup_ignores_stays_ignored(monkeypatch: py
 def test_the_command_line_starts_without_what_only_acts_need() -> None:
     """`--help` and completion have to be quick: Fabric, Rich and pydantic take most of a second."""
     program = "import sys, flagscale_deploy.cli; print(*{name.partition('.')[0] for name in sys.modules})"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "click" in said
-    assert not {"fabric", "paramiko", "rich", "pydantic", "omegaconf", "jinja2", "yaml"} & set(said)
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "click" in modules
+    assert not {"fabric", "paramiko", "rich", "pydantic", "omegaconf", "jinja2", "yaml"} & set(modules)
 
 
 def test_the_package_runs_as_a_module() -> None:

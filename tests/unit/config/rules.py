@@ -57,7 +57,7 @@ def refused(path: Path) -> str | None:
         return "is not there"
     serve = read(path)["serve"]
     models = (serve.get("deploy") or {}).get("models") or {} if isinstance(serve, dict) else {}
-    if any("module" in (each or {}) or "depends" in (each or {}) for each in models.values()):
+    if any("module" in (model or {}) or "depends" in (model or {}) for model in models.values()):
         return "composition graph"
     return None
 
@@ -65,13 +65,13 @@ def refused(path: Path) -> str | None:
 def hostfile(text: str) -> list[tuple[str, int, str]]:
     """Host, slots and type of each line; the first is the head."""
     lines = [line.strip() for line in text.splitlines()]
-    found = []
+    hosts = []
     for line in lines:
         if line and not line.startswith("#"):
             host, *pairs = line.split()
             given = dict(pair.split("=", 1) for pair in pairs)
-            found.append((host, int(given["slots"]), given.get("type", "gpu")))
-    return found
+            hosts.append((host, int(given["slots"]), given.get("type", "gpu")))
+    return hosts
 
 
 def _of_model_args(name: str, args: dict[str, Any], deploy: dict[str, Any]) -> Asked:

@@ -79,7 +79,7 @@ def test_groups_may_have_groups_and_bases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "problem"),
     [
         ({"config.yaml": "defaults: [config]"}, "conf/config.yaml: defaults: includes itself"),
         ({"config.yaml": "defaults: [[a]]"}, "conf/config.yaml: defaults: holds a list"),
@@ -92,9 +92,9 @@ def test_groups_may_have_groups_and_bases(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_composed_is_named(tmp_path: Path, files: dict[str, str], said: str) -> None:
+def test_what_cannot_be_composed_is_named(tmp_path: Path, files: dict[str, str], problem: str) -> None:
     write(tmp_path / "conf", files)
-    assert error_of(tmp_path).startswith(said)
+    assert error_of(tmp_path).startswith(problem)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def request(**words: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["config_qwen2.5_7b", "config_qwen2.5_7b.yaml", "config", None])
 def test_the_name_may_have_dots_and_a_suffix_or_be_hydras_own(conf: str, name: str | None) -> None:
-    found = request(config_path=conf, config_name=name, overrides=("action=stop", "deploy.port=9")).serve
-    assert (found.action, found.models[0].port, found.name) == ("stop", 9, "qwen2.5_7b")
+    serve = request(config_path=conf, config_name=name, overrides=("action=stop", "deploy.port=9")).serve
+    assert (serve.action, serve.models[0].port, serve.name) == ("stop", 9, "qwen2.5_7b")
 
 
 def test_the_folder_is_where_you_are_if_none_is_given(conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_the_folder_is_where_you_are_if_none_is_given(conf: str, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "problem"),
     [
         (
             {"config_path": "conf", "config_name": "config_qwen2.5_8b"},
@@ -56,8 +56,8 @@ def test_the_folder_is_where_you_are_if_none_is_given(conf: str, monkeypatch: py
         ({"config_name": "a", "config": "x.yaml"}, "--config-name: names another configuration than -c x.yaml"),
     ],
 )
-def test_what_does_not_fit_is_named(conf: str, words: dict[str, Any], said: str) -> None:
+def test_what_does_not_fit_is_named(conf: str, words: dict[str, Any], problem: str) -> None:
     with pytest.raises(InputError) as raised:
         request(**words)
-    assert str(raised.value).startswith(said)
+    assert str(raised.value).startswith(problem)
     assert "→" in str(raised.value)

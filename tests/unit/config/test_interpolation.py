@@ -64,10 +64,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("line", "said"), FAULTS.items())
-def test_what_cannot_be_put_in_is_named_with_its_place(tmp_path: Path, line: str, said: str) -> None:
+@pytest.mark.parametrize(("line", "problem"), FAULTS.items())
+def test_what_cannot_be_put_in_is_named_with_its_place(tmp_path: Path, line: str, problem: str) -> None:
     (fault,) = faults(experiment(line), folder=tmp_path)
-    assert fault.startswith(f"qwen.yaml: experiment.exp_dir: {said}")
+    assert fault.startswith(f"qwen.yaml: experiment.exp_dir: {problem}")
 
 
 def test_all_that_cannot_be_put_in_is_named_together(tmp_path: Path) -> None:

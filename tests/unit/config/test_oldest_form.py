@@ -87,7 +87,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), FAULTS.values(), ids=FAULTS.keys())
-def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "problem"), FAULTS.values(), ids=FAULTS.keys())
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
     (fault,) = faults(text, folder=tmp_path)
-    assert fault.startswith(said)
+    assert fault.startswith(problem)

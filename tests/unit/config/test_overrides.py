@@ -93,7 +93,7 @@ def test_keys_with_dots_are_found(tmp_path: Path) -> None:
 
 
 def test_a_model_is_added_with_a_plus(tmp_path: Path) -> None:
-    assert [each.name for each in load(SEED, "+model_args.b.model-tag=/b", folder=tmp_path).models] == [
+    assert [model.name for model in load(SEED, "+model_args.b.model-tag=/b", folder=tmp_path).models] == [
         "vllm_model",
         "b",
     ]
@@ -140,10 +140,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("word", "said"), FAULTS.items())
-def test_an_override_that_does_not_fit_is_named_by_itself(tmp_path: Path, word: str, said: str) -> None:
+@pytest.mark.parametrize(("word", "problem"), FAULTS.items())
+def test_an_override_that_does_not_fit_is_named_by_itself(tmp_path: Path, word: str, problem: str) -> None:
     (fault,) = faults(SEED, word, folder=tmp_path)
-    assert fault.startswith(said)
+    assert fault.startswith(problem)
 
 
 def test_an_entry_that_the_list_does_not_have(tmp_path: Path) -> None:

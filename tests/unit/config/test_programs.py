@@ -104,12 +104,12 @@ def test_where_a_program_answers_is_said_by_deploy(tmp_path: Path, deploy: str, 
 
 def test_nobody_can_choose_a_programs_port_for_it(tmp_path: Path) -> None:
     text = "experiment: {task: {entrypoint: a.py}}\ndeploy: {port: auto}\n"
-    (found,) = faults(text, folder=tmp_path)
-    assert found.startswith("qwen.yaml: deploy.port: auto: a program of your own chooses its port itself")
+    (fault,) = faults(text, folder=tmp_path)
+    assert fault.startswith("qwen.yaml: deploy.port: auto: a program of your own chooses its port itself")
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "problem"),
     [
         ("+deploy.models.llm.hosts=gpu01", "override deploy.models.llm.hosts: has no effect on a program of your own"),
         ("+deploy.router.policy=random", "override deploy.router.policy: has no effect on a program of your own"),
@@ -119,7 +119,7 @@ def test_nobody_can_choose_a_programs_port_for_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_said_of_engines_is_refused_beside_a_program(tmp_path: Path, word: str, said: str) -> None:
+def test_what_is_said_of_engines_is_refused_beside_a_program(tmp_path: Path, word: str, problem: str) -> None:
     (fault,) = faults(PROGRAM, word, folder=tmp_path)
-    assert fault.startswith(said)
+    assert fault.startswith(problem)
     assert load(PROGRAM, "+deploy.router=none", folder=tmp_path).router.enabled is False

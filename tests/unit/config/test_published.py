@@ -193,9 +193,9 @@ def test_the_command_lines_are_those_that_the_yaml_asks_for(case: Path) -> None:
 
 def refuse_difference(models: list[rules.Asked], made: Plan) -> None:
     """Fail where a plan has other instances, flags or ports than were asked for."""
-    assert {each.model for each in made.instances} == {each.name for each in models}
+    assert {instance.model for instance in made.instances} == {model.name for model in models}
     for asked in models:
-        copies = [each for each in made.instances if each.model == asked.name]
+        copies = [instance for instance in made.instances if instance.model == asked.name]
         assert len(copies) == asked.copies
         for instance in copies:
             program, serve, model, *words = instance.argv
@@ -204,7 +204,7 @@ def refuse_difference(models: list[rules.Asked], made: Plan) -> None:
             spanning = {"--distributed-executor-backend=ray"} if len(instance.hosts) > 1 else set()
             assert set(words) - spanning == asked.words | {f"--port={instance.port}"}
             assert len(words) == len(set(words))
-        taken = [(each.driver, each.port) for each in copies]
+        taken = [(copy.driver, copy.port) for copy in copies]
         assert copies[0].port == asked.port
         assert len(taken) == len(set(taken))
 
@@ -216,7 +216,7 @@ def test_the_first_line_of_the_hostfile_is_the_head_and_every_slot_is_rays_or_an
     assert [node.host for node in made.ray.nodes] == [host for host, _, _ in lines]
     for (host, slots, kind), node in zip(lines, made.ray.nodes, strict=True):
         limit = slots if visible is None else len(visible.split(","))
-        pinned = sum(len(each.gpus.get(host, ())) for each in made.instances if each.executor != "ray")
+        pinned = sum(len(instance.gpus.get(host, ())) for instance in made.instances if instance.executor != "ray")
         assert node.num_gpus == limit - pinned
         assert dict(node.resources) == (
             {} if kind in ("gpu", "cpu") or limit == pinned else {kind: float(limit - pinned)}

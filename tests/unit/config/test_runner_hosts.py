@@ -39,18 +39,22 @@ def summary(host: Host) -> tuple[object, ...]:
 
 
 def test_inline_nodes_are_hosts_the_master_the_head() -> None:
-    found = hosts_of(None, spec(nodes=NODES))
-    assert [summary(host) for host in found.hosts] == [
+    inventory = hosts_of(None, spec(nodes=NODES))
+    assert [summary(host) for host in inventory.hosts] == [
         ("10.0.0.1", 8, None, "gpu", None, None),
         ("10.0.0.2", 4, None, "A100", 2222, "ds"),
         ("n3", 0, 2, "cpu", None, None),
     ]
-    assert found.head.address == "10.0.0.1"
+    assert inventory.head.address == "10.0.0.1"
 
 
 def test_runner_settings_serve_where_a_node_is_silent() -> None:
-    found = hosts_of(None, spec(nodes=NODES, ssh_port=22022, docker="other"))
-    assert [(host.port, host.container) for host in found.hosts] == [(22022, "other"), (2222, "ds"), (22022, "other")]
+    inventory = hosts_of(None, spec(nodes=NODES, ssh_port=22022, docker="other"))
+    assert [(host.port, host.container) for host in inventory.hosts] == [
+        (22022, "other"),
+        (2222, "ds"),
+        (22022, "other"),
+    ]
 
 
 def test_an_inventory_wins_over_a_hostfile_and_that_over_nodes(tmp_path: Path) -> None:
@@ -67,8 +71,8 @@ def test_a_hostfile_lies_below_the_working_directory(tmp_path: Path, monkeypatch
 
 
 def test_nnodes_and_nproc_per_node_are_upper_limits(tmp_path: Path) -> None:
-    found = hosts_of(None, spec(hostfile=file(tmp_path), nnodes=2, nproc_per_node=6))
-    assert [(host.name, host.gpus) for host in found.hosts] == [("gpu01", 6), ("gpu02", 4)]
+    inventory = hosts_of(None, spec(hostfile=file(tmp_path), nnodes=2, nproc_per_node=6))
+    assert [(host.name, host.gpus) for host in inventory.hosts] == [("gpu01", 6), ("gpu02", 4)]
     assert len(hosts_of(None, spec(hostfile=file(tmp_path), nnodes=1, host_env={"gpu03": {}})).hosts) == 1
 
 
@@ -81,8 +85,8 @@ def test_more_nodes_than_there_are_hosts_are_refused(nodes: tuple[InlineNode, ..
 
 @pytest.mark.parametrize("text", ["gpu01 slotss=8", "[gpu]", "hosts: [gpu01]", "gpu01"])
 def test_what_the_runner_names_is_a_hostfile_whatever_it_looks_like(tmp_path: Path, text: str) -> None:
-    found = said(spec(hostfile=file(tmp_path, f"gpu02 slots=8\n{text}\n")))
-    assert f"hosts.txt:2: found {text!r}, expected HOST slots=N [type=gpu|cpu|RESOURCE]" in found
+    text_of_fault = said(spec(hostfile=file(tmp_path, f"gpu02 slots=8\n{text}\n")))
+    assert f"hosts.txt:2: found {text!r}, expected HOST slots=N [type=gpu|cpu|RESOURCE]" in text_of_fault
 
 
 def test_slots_of_a_host_of_type_cpu_are_cpus(tmp_path: Path) -> None:

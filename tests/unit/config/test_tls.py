@@ -28,7 +28,7 @@ def test_paths_on_the_hosts_stay_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "problem"),
     [
         ("keyfile: /k.pem", "deploy.tls.certfile: is not set\n"),
         ("certfile: c.pem", "deploy.tls.certfile: 'c.pem': expected an absolute path on the hosts\n"),
@@ -37,9 +37,9 @@ def test_paths_on_the_hosts_stay_as_they_are(tmp_path: Path) -> None:
         ("certfile: /no/such.pem, send: true", "deploy.tls.certfile: /no/such.pem cannot be read: No such file"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, settings: str, said: str) -> None:
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, settings: str, problem: str) -> None:
     (fault,) = faults(tls(settings), folder=tmp_path)
-    assert fault.startswith(f"qwen.yaml: {said}")
+    assert fault.startswith(f"qwen.yaml: {problem}")
 
 
 def test_files_that_are_sent_are_read_here_and_the_key_is_shown_to_nobody(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ def test_an_example_can_be_planned_on_a_sample_inventory(configuration: Path, in
     assert {step.host for step in steps} == set(hosts.names), "Ray runs on every host"
     assert all(made.scripts[step.host][step.script].startswith("#!") for step in steps)
     assert any(step.detached for step in steps), "something goes on serving"
-    for instance in (each for each in made.instances if each.model in needed):  # a program of one's own is no model
+    engines = [
+        instance for instance in made.instances if instance.model in needed
+    ]  # a program of one's own is no model
+    for instance in engines:
         assert sum(len(indexes) for indexes in instance.gpus.values()) == needed[instance.model]
 
 

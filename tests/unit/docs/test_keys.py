@@ -46,9 +46,9 @@ def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation, False
     for part in get_args(annotation):
-        found, mapped = settings_of(part)
-        if found is not None:
-            return found, mapped or get_origin(annotation) is dict
+        settings, mapped = settings_of(part)
+        if settings is not None:
+            return settings, mapped or get_origin(annotation) is dict
     return None, False
 
 
@@ -59,15 +59,15 @@ def keys_of(kind: type[Settings], path: str) -> Iterator[tuple[str, str, bool]]:
         if inner is None or name in BY_ITSELF:
             yield path, name, field.annotation is Any
         if inner is not None:
-            each = "<model>" if name == "models" else "<host>"
-            yield from keys_of(inner, f"{path}.{name}" + (f".{each}" if mapped else ""))
+            placeholder = "<model>" if name == "models" else "<host>"
+            yield from keys_of(inner, f"{path}.{name}" + (f".{placeholder}" if mapped else ""))
 
 
 def all_keys() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """(path of the mapping, key) of what is read, and of what is known and ignored."""
-    found = {*keys_of(Deploy, "deploy"), *keys_of(Experiment, "experiment")}
-    ignored = {(path, name) for path, name, anything in found if anything} - ANYTHING - OTHER_PLACES
-    return {(path, name) for path, name, _ in found} - ignored - OTHER_PLACES, ignored
+    keys = {*keys_of(Deploy, "deploy"), *keys_of(Experiment, "experiment")}
+    ignored = {(path, name) for path, name, anything in keys if anything} - ANYTHING - OTHER_PLACES
+    return {(path, name) for path, name, _ in keys} - ignored - OTHER_PLACES, ignored
 
 
 def test_every_key_of_a_host_is_documented_and_no_other() -> None:
@@ -109,7 +109,7 @@ def test_every_policy_of_the_router_is_named_and_no_other() -> None:
     for word in named:
         assert RouterSettings.model_validate({"policy": word}).policy == word
     schema = RouterSettings.model_json_schema()["properties"]["policy"]
-    assert sorted(named) == sorted(word for each in schema["anyOf"] for word in each.get("enum", ()))
+    assert sorted(named) == sorted(word for choice in schema["anyOf"] for word in choice.get("enum", ()))
 
 
 def ignored_in_the_page() -> set[tuple[str, str]]:

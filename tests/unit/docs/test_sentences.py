@@ -52,4 +52,4 @@ def paths(entry: Any) -> list[str]:
         return [entry]
     assert isinstance(entry, dict)
     (inside,) = entry.values()
-    return [inside] if isinstance(inside, str) else [path for each in inside for path in paths(each)]
+    return [inside] if isinstance(inside, str) else [path for part in inside for path in paths(part)]

@@ -105,9 +105,9 @@ def test_every_host_program_is_in_the_protocol() -> None:
 def test_a_command_that_a_text_mentions_has_the_options_that_it_names(page: str, words: str) -> None:
     _, name, *rest = ["", *words.removeprefix("flagscale-deploy ").split()]
     command = cli.commands[name]
-    known = {word for option in command.params if isinstance(option, click.Option) for word in option.opts}
+    all_options = {word for option in command.params if isinstance(option, click.Option) for word in option.opts}
     given = [word.partition("=")[0] for word in rest[: (*rest, "--").index("--")] if word.startswith("-")]
-    assert set(given) <= known | {"--help"}, page
+    assert set(given) <= all_options | {"--help"}, page
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)

@@ -20,7 +20,7 @@ def host(*variables: str) -> Host:
 
 
 def test_connection_variables_become_our_keys() -> None:
-    found = host(
+    read_host = host(
         "ansible_host: 10.0.0.1",
         "ansible_port: 2222",
         "ansible_user: ubuntu",
@@ -29,9 +29,18 @@ def test_connection_variables_become_our_keys() -> None:
         "ansible_ssh_common_args: -o ProxyJump=ops@bastion -o UserKnownHostsFile=/dev/null",
         "ansible_host_key_checking: false",
     )
-    assert (found.address, found.port, found.user, found.identity_file) == ("10.0.0.1", 2222, "ubuntu", "~/.ssh/k")
-    assert (found.python, found.proxy_jump, found.known_hosts) == ("/opt/python3", "ops@bastion", "/dev/null")
-    assert (found.host_key_checking, found.connection) == ("off", "ssh")
+    assert (read_host.address, read_host.port, read_host.user, read_host.identity_file) == (
+        "10.0.0.1",
+        2222,
+        "ubuntu",
+        "~/.ssh/k",
+    )
+    assert (read_host.python, read_host.proxy_jump, read_host.known_hosts) == (
+        "/opt/python3",
+        "ops@bastion",
+        "/dev/null",
+    )
+    assert (read_host.host_key_checking, read_host.connection) == ("off", "ssh")
 
 
 @pytest.mark.parametrize(
@@ -120,9 +129,9 @@ def test_a_reference_that_leads_nowhere_is_refused_where_it_stands(value: str, p
     ansible_user: "VALUE"
   hosts: {h: , i: }
 """.replace("VALUE", value)
-    ((where, said),) = faults_of(text)
+    ((where, text_of_fault),) = faults_of(text)
     assert where == "hosts.yaml:5: all.vars.ansible_user"
-    assert problem in said
+    assert problem in text_of_fault
 
 
 def test_an_encrypted_variable_matters_only_where_we_need_it() -> None:

@@ -46,10 +46,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )  # fmt: skip
 def test_the_hosts_of_a_command_are_named_to_the_next_one(options: Options, words: list[str]) -> None:
     hosts = load_request(options).inventory
-    told = shlex.split(again(hosts, "stop", "other"))
-    assert told == ["flagscale-deploy", "stop", *words, "--name", "other"]
+    words_again = shlex.split(again(hosts, "stop", "other"))
+    assert words_again == ["flagscale-deploy", "stop", *words, "--name", "other"]
     overrides = tuple(word for word in words if "=" in word)
-    chosen = dict(zip(told[2::2], told[3::2], strict=False))
+    chosen = dict(zip(words_again[2::2], words_again[3::2], strict=False))
     assert load_request(Options(chosen.get("-i"), chosen.get("-c"), overrides, "other")).inventory.hosts == hosts.hosts
 
 
@@ -59,13 +59,13 @@ def test_an_inventory_that_was_made_elsewhere_is_named_by_its_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [([], True), (["-i", "my hosts.yaml"], False), (["-c", "qwen.yaml"], False)]
+    ("words", "noted"), [([], True), (["-i", "my hosts.yaml"], False), (["-c", "qwen.yaml"], False)]
 )
 def test_a_command_that_looks_at_this_machine_only_says_so(
-    monkeypatch: pytest.MonkeyPatch, words: list[str], said: bool
+    monkeypatch: pytest.MonkeyPatch, words: list[str], noted: bool
 ) -> None:
     empty = Status("q", "absent", None, None, None, None, None, None, (), ())
     monkeypatch.setattr(api, "status", lambda *_words, **_settings: empty)
     result = CliRunner().invoke(cli, ["status", "--name", "q", *words])
     assert result.exit_code == 0
-    assert ("neither -i nor -c was given: this command acts on this machine only" in result.stderr) == said
+    assert ("neither -i nor -c was given: this command acts on this machine only" in result.stderr) == noted

@@ -103,5 +103,5 @@ def test_brackets_without_end_are_an_error_and_no_crash() -> None:
 def places(value: Any) -> Any:
     """A document with the lines it came from."""
     if isinstance(value, Section):
-        return value.lines, value.written, {key: places(each) for key, each in value.items()}
-    return [places(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return value.lines, value.written, {key: places(item) for key, item in value.items()}
+    return [places(item) for item in value] if isinstance(value, (list, tuple)) else value

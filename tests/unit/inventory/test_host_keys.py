@@ -123,9 +123,9 @@ def test_an_environment_value_is_the_text_as_written(written: str, value: str) -
     ],
 )
 def test_a_wrong_environment_is_refused(env: str, where: str, problem: str) -> None:
-    ((found, said),) = faults_of(f"hosts:\n  - name: h\n    env: {{{env}}}\n")
-    assert found == f"hosts.yaml:3: {where}"
-    assert said.startswith(problem)
+    ((place, text_of_fault),) = faults_of(f"hosts:\n  - name: h\n    env: {{{env}}}\n")
+    assert place == f"hosts.yaml:3: {where}"
+    assert text_of_fault.startswith(problem)
 
 
 def test_an_encrypted_value_is_named_and_its_cipher_text_is_not() -> None:

@@ -92,9 +92,9 @@ groups:
 def test_unknown_keys_are_answered_with_the_nearest_known_one() -> None:
     entries = ("{name: a, prot: 1}", "{name: b, ansible_host: x}", "{name: c, slots: 8}", "{name: d, zzz: }")
     text = "hosts:\n" + "".join(f"  - {entry}\n" for entry in entries)
-    port, address, gpus, known = remedies_of(text)
+    port, address, gpus, all_keys = remedies_of(text)
     assert (port, address, gpus) == ("did you mean port?", "did you mean address?", "did you mean gpus?")
-    assert known.startswith("known: address, before_start,")
+    assert all_keys.startswith("known: address, before_start,")
 
 
 def test_hosts_must_be_a_list_of_at_least_one() -> None:

@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 def test_every_error_says_its_exit_status_in_the_modules_table() -> None:
-    kinds = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, DeployError)]
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, DeployError)]
     assert len(kinds) > 10
     table = {name: int(code) for name, code in re.findall(r"(\w+) +(\d+)", errors.__doc__ or "")}
     assert len(table) >= 10
@@ -57,13 +57,13 @@ def test_words_come_back_as_they_were(words: list[str]) -> None:
 def test_bash_reads_assignments_as_they_were(values: list[str]) -> None:
     text = shell.assignments((f"V{at}", value) for at, value in enumerate(values))
     names = " ".join(f'"$V{at}"' for at in range(len(values)))
-    said = subprocess.run(
+    output = subprocess.run(
         ["bash", "-c", f'set -a; . /dev/stdin; printf "%s\\0" {names}'],
         input=text.encode(),
         capture_output=True,
         check=True,
     ).stdout
-    assert said.decode().split("\0")[:-1] == values
+    assert output.decode().split("\0")[:-1] == values
 
 
 def test_quoting() -> None:
@@ -160,10 +160,10 @@ def test_facts_are_read_from_json_as_they_were() -> None:
 
 
 def test_a_newer_probe_may_say_more_and_an_older_one_less() -> None:
-    said = json.loads(json.dumps(asdict(FACTS)))
-    said["of_tomorrow"] = 1
-    said["gpus"][0]["of_tomorrow"] = said["gpus"][0]["processes"][0]["of_tomorrow"] = 1
-    said["interfaces"][0]["of_tomorrow"] = said["ports"][0]["of_tomorrow"] = 1
-    assert Facts.parse(said) == FACTS
+    output = json.loads(json.dumps(asdict(FACTS)))
+    output["of_tomorrow"] = 1
+    output["gpus"][0]["of_tomorrow"] = output["gpus"][0]["processes"][0]["of_tomorrow"] = 1
+    output["interfaces"][0]["of_tomorrow"] = output["ports"][0]["of_tomorrow"] = 1
+    assert Facts.parse(output) == FACTS
     nothing: Any = {}
     assert Facts.parse(nothing) == Facts()
