@@ -188,7 +188,7 @@ class Fleet:
         except InterruptedByUser:
             if not fail_fast:
                 raise
-            return GivenUpError(name, "given up, because another host failed")
+            return GivenUpError(name, "stopped, because another host failed")
         if fail_fast:
             self.cancelled.set()
         return error

@@ -82,7 +82,7 @@ def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Pat
         host.name,
         f"its host key changed: {name} shows {error.key.get_name()} {error.key.fingerprint}, "
         f"{place or 'known_hosts'} has {error.expected_key.get_name()} {error.expected_key.fingerprint}",
-        f"if it was reinstalled: ssh-keygen -f {quote(file)} -R {quote(name)}; otherwise somebody is in between",
+        f"if it was reinstalled: ssh-keygen -f {quote(file)} -R {quote(name)}; otherwise someone may be in between",
     )
 
 

@@ -47,7 +47,7 @@ def through_losses(
                 waiting = _Waiting(fleet, host, patience)
             if losses is not None and lost > losses:
                 raise UnreachableError(host, f"{error.problem}, {lost} times", error.remedy) from error
-            tell(host, f"{error.problem}; it is tried again for up to {waiting.left} s")
+            tell(host, f"{error.problem}; retrying for up to {waiting.left} s")
             connection = waiting.until_back(error)
             tell(host, "the connection is back")
 
@@ -73,5 +73,5 @@ class _Waiting:
                 return self._fleet.fresh_connection(self._host)
             except UnreachableError as failed:
                 error = failed
-        problem = f"{lost.problem}, and it is not back after {self._deadline.seconds:g} s: {error.problem}"
+        problem = f"{lost.problem}; not back after {self._deadline.seconds:g} s: {error.problem}"
         raise UnreachableError(self._host, problem, error.remedy) from error

@@ -91,7 +91,7 @@ class Program(Generic[Reply, Order]):
         """Return its next message. Raises RemoteError as `messages` does, and if it ends without one."""
         for message in self.messages():
             return message
-        raise NoReplyError(self._host, f"{self._module}: the program ended without an answer")
+        raise NoReplyError(self._host, f"{self._module}: the host program ended without a reply")
 
     @property
     def noise(self) -> str:
@@ -123,7 +123,7 @@ class Program(Generic[Reply, Order]):
         for message in self.messages():
             last = message
         if last is None:
-            raise NoReplyError(self._host, f"{self._module}: the program ended without an answer")
+            raise NoReplyError(self._host, f"{self._module}: the host program ended without a reply")
         return last
 
     def take(self, count: int) -> Iterator[bytes]:
@@ -195,7 +195,7 @@ def _why(module: str, code: int, stderr: bytes) -> tuple[str, str]:
     lines = stderr.decode(errors="replace").strip().splitlines()
     last = lines[-1] if lines else ""
     if code in (126, 127):
-        return f"no Python to run our programs with ({last or f'exit status {code}'})", (
+        return f"no usable Python ({last or f'exit status {code}'})", (
             "install python3 (3.8 or later) on the host, or name it with `python:` (ansible_python_interpreter)"
         )
     if code == -14 or code == 142:

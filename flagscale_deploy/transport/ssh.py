@@ -274,7 +274,7 @@ def _wake(transport: paramiko.Transport | None) -> None:
 
 
 def _lost(host: str) -> UnreachableError:
-    return UnreachableError(host, "the SSH connection was lost", "look at the host and the network, then: status")
+    return UnreachableError(host, "the SSH connection was lost", "check the host and the network, then run `status`")
 
 
 @contextmanager

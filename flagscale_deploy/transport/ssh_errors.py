@@ -22,11 +22,15 @@ def connect_error(host: Host, error: Exception) -> ConnectError:
     if isinstance(error, paramiko.AuthenticationException) or "authentication methods" in str(error):
         return AuthenticationError(
             name,
-            f"login refused for {host.user or 'the current user'} at {where}: {error}",
-            f"ssh-copy-id, or set user and identity_file for {name} in the inventory",
+            f"cannot log in to {where} as {host.user or 'the current user'}: {error}",
+            f"copy your key there with ssh-copy-id, or set `user` and `identity_file` for {name} in the inventory",
         )
     if isinstance(error, socket.gaierror):
-        return TcpError(name, f"the name {host.address} cannot be resolved", "give its `address` in the inventory")
+        return TcpError(
+            name,
+            f"the name {host.address} cannot be resolved",
+            "check the spelling, DNS and ~/.ssh/config, or give `address` in the inventory",
+        )
     if isinstance(error, TimeoutError):
         return TcpError(name, f"no answer from {where} in time", "is the host up, and its SSH port reachable?")
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):

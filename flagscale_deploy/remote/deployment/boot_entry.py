@@ -30,7 +30,7 @@ LINGER = Path("/var/lib/systemd/linger")
 def mechanism(container: bool) -> Tuple[str, str]:
     """Return by what this host starts something for our user when it comes up, and why by nothing."""
     if container:
-        return "", "nothing starts processes in a container that its host has started again"
+        return "", "nothing starts processes in a container after a reboot of its host"
     if lingers() and _systemctl("show-environment"):
         return "systemd", ""
     if shutil.which("crontab") is None:
@@ -89,7 +89,7 @@ def edit_crontab(add: Optional[str] = None, take: Optional[str] = None) -> bool:
         done = _crontab("-", stdin=after) if after else _crontab("-r")
         if done.returncode or read_crontab() != after:
             raise OSError(
-                "crontab: %s" % (done.stderr.decode("utf-8", "replace").strip() or "it did not take the line")
+                "crontab: %s" % (done.stderr.decode("utf-8", "replace").strip() or "it did not accept the line")
             )
         return True
 

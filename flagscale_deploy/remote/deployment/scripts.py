@@ -50,7 +50,7 @@ def make_temporary_directory(args: ScriptArguments) -> None:
     path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["session"]))
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
-        raise RuntimeError("%s belongs to somebody else" % path)
+        raise RuntimeError("%s belongs to another user" % path)
     claim = {"deployment": args["deployment"], "host": args["host"], "run_id": args["run_id"]}
     put(path / ray_temp.CLAIM, json.dumps(claim), 0o600)
     record.update(args["deployment"], args["host"], lambda before: {**before, "ray_temp_dir": str(path)})

@@ -39,5 +39,5 @@ def file_name(name: str) -> str:
     """Return a name as that of a file, never a way out of its folder. Raises ValueError where no file can have it."""
     safe = quote(name, safe="")
     if safe in ("", ".", ".."):
-        raise ValueError("%r cannot be a name" % name)
+        raise ValueError("%r cannot be used as a name" % name)
     return safe

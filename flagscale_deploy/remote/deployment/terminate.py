@@ -99,7 +99,7 @@ class Termination:
 
     def _why(self, process: Process) -> str:
         if process.identity in self._refused:
-            return f"it belongs to the user {user_of(process.uid)}, and we may not signal it"
+            return f"it belongs to the user {user_of(process.uid)}; we have no permission to signal it"
         if process.state == "D":
             return "it waits in the kernel (state D), often for a GPU driver or a network file system"
         return f"it did not end within {KILL_SECONDS:.0f} s of SIGKILL"

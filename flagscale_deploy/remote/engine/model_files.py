@@ -103,9 +103,9 @@ def _read_json(place: str, name: str) -> Dict[str, object]:
     try:
         parsed = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{name} is no JSON: {error}") from None
+        raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"{name} holds no object")
+        raise ValueError(f"{name} is not a JSON object")
     return parsed
 
 

@@ -58,7 +58,7 @@ def request(
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8", "replace")
     except http.client.HTTPException as error:
-        raise OSError("no answer in HTTP: %s %s" % (type(error).__name__, str(error)[:200])) from error
+        raise OSError("not an HTTP answer: %s %s" % (type(error).__name__, str(error)[:200])) from error
 
 
 def _context() -> ssl.SSLContext:

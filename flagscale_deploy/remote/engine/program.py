@@ -39,7 +39,7 @@ class ProgramPoll(threading.Thread):
     def __init__(self, args: WatchArguments, addresses: Sequence[str]) -> None:
         super().__init__(daemon=True)
         self.answered = None  # type: Optional[str]
-        self.why = "it has not been asked yet"
+        self.why = "it was not asked yet"
         self._args, self._addresses = args, addresses
         self._joined = None  # type: Optional[float]
         self.start()
@@ -57,7 +57,7 @@ class ProgramPoll(threading.Thread):
     def _look(self) -> None:
         if self._joined is None and joined(self._args["deployment"], self._args["host"], self._args["pid"]):
             self._joined = time.monotonic()
-        self.why = "it has not joined Ray; set deploy.port if it serves without"
+        self.why = "it has not joined Ray; set deploy.port if it serves without Ray"
         if self._joined is not None and time.monotonic() - self._joined >= STAY_SECONDS:
             self.answered = ""
 

@@ -90,13 +90,13 @@ def _problem(path: str, size: int) -> str:
             return ""
         length = int.from_bytes(beginning[:LENGTH_BYTES], "little")
         if len(beginning) < LENGTH_BYTES or length > LONGEST_HEADER:
-            return "is no safetensors file"
+            return "is not a safetensors file"
         if LENGTH_BYTES + length > size:
             return f"is cut off after {size} bytes, in its header"
         rest = file.read(max(0, LENGTH_BYTES + length - len(beginning)))
     header = (beginning[LENGTH_BYTES:] + rest)[:length]
     if header[:1] != b"{":
-        return "is no safetensors file"
+        return "is not a safetensors file"
     announced = LENGTH_BYTES + length + max(map(int, OFFSETS.findall(header)), default=0)
     if size == announced:
         return ""

@@ -58,4 +58,4 @@ def main(args: ChatArguments) -> None:
     try:
         send({"answer": json.loads(text)})
     except ValueError:
-        send({"problem": "HTTP 200, but no JSON: %s" % text[:2000]})
+        send({"problem": "HTTP 200, but not JSON: %s" % text[:2000]})

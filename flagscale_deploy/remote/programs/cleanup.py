@@ -61,7 +61,7 @@ def clean(deployment: str, host: str, deployed: Record) -> CleanupReply:
 def _ray_objection(path: str, deployment: str, host: str) -> Optional[str]:
     """Return why a directory must stay: the record names Ray's files, but only a name of ours may be removed."""
     if not ray_temp.is_ours_by_name(path):
-        return "it isn't one of the directories that flagscale-deploy makes: remove it yourself if it isn't needed"
+        return "flagscale-deploy did not create it; remove it yourself if it is not needed"
     if ray_temp.claim(path) and not ray_temp.belongs(path, deployment, host):
         return f"it belongs to the deployment {ray_temp.claim(path).get('deployment')}"
     return None

@@ -111,7 +111,7 @@ def note_past(server: InspectedServer, script: str, listed: List[InspectedProces
     server["ready_at"] = max((process.get("ready_at") or 0.0 for process in own), default=0.0) or None
     held = [process["pid"] for process in own if process["stopped"]]
     if held and server["why"]:
-        server["why"] += "; process %d is stopped (kill -CONT %d lets it go on)" % (held[0], held[0])
+        server["why"] += "; process %d is stopped (continue it with kill -CONT %d)" % (held[0], held[0])
 
 
 class Inspection:

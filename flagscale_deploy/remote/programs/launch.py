@@ -30,7 +30,7 @@ def main(args: LaunchArguments) -> None:
     directory = state.directory(args["deployment"], args["host"])
     deployed = record.read(args["deployment"], args["host"]) or {}
     if deployed.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
-        raise RuntimeError("run %s of %s has taken this one's place" % (deployed["run_id"], args["deployment"]))
+        raise RuntimeError("run %s of %s has replaced this run" % (deployed["run_id"], args["deployment"]))
     for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         files.make_private_directory(folder)
     for name, (text, mode) in args["files"].items():

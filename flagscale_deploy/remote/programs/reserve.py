@@ -68,7 +68,7 @@ def alone() -> Iterator[None]:
         if descriptor is not None:
             break
         if time.monotonic() >= until:
-            raise RuntimeError("another command has been reserving GPUs here for %g s" % WAIT_SECONDS)
+            raise RuntimeError("another command has held the reservation lock here for %g s" % WAIT_SECONDS)
         time.sleep(POLL_SECONDS)
     try:
         yield

@@ -196,14 +196,14 @@ def test_a_host_without_python_is_told_with_a_remedy(python: str) -> None:
             {},
             timeout=10,
         )
-    assert raised.value.problem.startswith("no Python to run our programs with (")
+    assert raised.value.problem.startswith("no usable Python (")
     assert python in raised.value.problem
     assert "ansible_python_interpreter" in raised.value.remedy
 
 
 def test_a_program_that_says_nothing_is_an_error() -> None:
     running = FakeFleet(lambda _host, _module, _args: [b"Last login: today\n"])
-    with pytest.raises(RemoteError, match="gpu01: probe: the program ended without an answer"):
+    with pytest.raises(RemoteError, match="gpu01: probe: the host program ended without a reply"):
         call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
 
 

@@ -68,7 +68,7 @@ def test_a_cable_that_is_cut_while_logs_are_rotated_costs_no_line_and_doubles_no
     following.wait_for("numbered 300\n")
     host.cut()
     try:
-        following.wait_for("node1: the SSH connection was lost; it is tried again for up to 300 s", within=60)
+        following.wait_for("node1: the SSH connection was lost; retrying for up to 300 s", within=60)
     finally:
         host.join()
     following.wait_for("node1: the connection is back", within=60)

@@ -153,7 +153,8 @@ def test_a_login_that_is_refused_says_who_tried(lab: Lab, operator: Operator, tm
     asked = operator("exec", "--json", "--", "hostname", exits=3)
     answer = json.loads(asked.out)
     assert set(answer["failed"]) == {"node6"}
-    assert f"login refused for {'nobody' if wrong == 'user' else 'root'} at {lab.hosts[5].address}" in asked.err
+    assert f"cannot log in to {lab.hosts[5].address}" in asked.err
+    assert f" as {'nobody' if wrong == 'user' else 'root'}: " in asked.err
     assert len(answer["hosts"]) == 7
 
 

@@ -427,7 +427,7 @@ def test_a_collection_goes_on_after_a_cut_and_says_so(tmp_path: Path) -> None:
     assert lies_in(tmp_path / "gpu01") == {"logs/e.log": LosingHost.content}
     assert collected.received == len(LosingHost.content)
     assert [host for host, _ in notes] == ["gpu01"] * 6
-    assert notes[0][1].startswith("the SSH connection was lost; it is tried again for up to 10 s")
+    assert notes[0][1].startswith("the SSH connection was lost; retrying for up to 10 s")
     assert notes[1][1] == "the connection is back"
 
 

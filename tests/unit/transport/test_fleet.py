@@ -139,7 +139,7 @@ def test_fail_fast_ends_the_others_and_keeps_every_error() -> None:
     failed = failures(running.map(work, fail_fast=True))
     assert sorted(failed) == NAMES
     assert [name for name, error in failed.items() if not isinstance(error, GivenUpError)] == ["gpu02", "gpu05"]
-    assert failed["gpu01"].problem == "given up, because another host failed"
+    assert failed["gpu01"].problem == "stopped, because another host failed"
 
 
 def test_fail_fast_starts_nothing_after_a_failure() -> None:

@@ -61,7 +61,7 @@ def test_it_is_done_again_on_a_fresh_connection_and_that_is_told() -> None:
         fleet, "gpu01", work, heard=lambda: work.done, patience=10, tell=lambda _host, text: events.append(text)
     )
     assert result == "done"
-    assert events == ["the SSH connection was lost; it is tried again for up to 10 s", "the connection is back"]
+    assert events == ["the SSH connection was lost; retrying for up to 10 s", "the connection is back"]
 
 
 def test_a_connection_that_does_not_come_back_is_given_up_with_both_reasons() -> None:
@@ -69,7 +69,7 @@ def test_a_connection_that_does_not_come_back_is_given_up_with_both_reasons() ->
     began = time.monotonic()
     with pytest.raises(UnreachableError) as raised:
         through_losses(fleet, "gpu01", Work(1), heard=lambda: 0, patience=0.5, tell=lambda *_: None)
-    assert raised.value.problem == "the SSH connection was lost, and it is not back after 0.5 s: no route"
+    assert raised.value.problem == "the SSH connection was lost; not back after 0.5 s: no route"
     assert raised.value.remedy == "plug it in"
     assert time.monotonic() - began < 5
 

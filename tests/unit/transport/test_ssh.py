@@ -42,15 +42,15 @@ KEY, OTHER = load_key(new_key()), load_key(new_key())
 TABLE: dict[type[Exception], tuple[Exception, type[ConnectError], str]] = {
     paramiko.SSHException: (paramiko.SSHException("Error reading SSH protocol banner"), UnreachableError, "banner"),
     paramiko.AuthenticationException: (
-        paramiko.AuthenticationException("Authentication failed."), AuthenticationError, "login refused for ubuntu"),
+        paramiko.AuthenticationException("Authentication failed."), AuthenticationError, "as ubuntu: "),
     paramiko.PasswordRequiredException: (
         paramiko.PasswordRequiredException("Private key file is encrypted"), AuthenticationError, "passphrase"),
     paramiko.BadAuthenticationType: (
-        paramiko.BadAuthenticationType("Bad authentication type", ["password"]), AuthenticationError, "login refused"),
+        paramiko.BadAuthenticationType("Bad authentication type", ["password"]), AuthenticationError, "cannot log in"),
     ssh_exception.PartialAuthentication: (
-        ssh_exception.PartialAuthentication(["publickey"]), AuthenticationError, "login refused"),
+        ssh_exception.PartialAuthentication(["publickey"]), AuthenticationError, "cannot log in"),
     ssh_exception.UnableToAuthenticate: (
-        ssh_exception.UnableToAuthenticate("no more"), AuthenticationError, "login refused"),
+        ssh_exception.UnableToAuthenticate("no more"), AuthenticationError, "cannot log in"),
     paramiko.ChannelException: (
         paramiko.ChannelException(1, "Administratively prohibited"), UnreachableError, "Administratively prohibited"),
     paramiko.BadHostKeyException: (
@@ -372,7 +372,7 @@ def test_a_refused_login_names_user_and_place(home: Path, server: Server) -> Non
     known(home, server.line())
     with pytest.raises(AuthenticationError) as raised:
         to(server, user="stranger").open()
-    assert f"login refused for stranger at 127.0.0.1:{server.port}" in raised.value.problem
+    assert f"cannot log in to 127.0.0.1:{server.port} as stranger: " in raised.value.problem
     assert "ssh-copy-id" in raised.value.remedy
 
 

@@ -39,7 +39,7 @@ def answering(status: int, body: bytes) -> Iterator[int]:
         (503, b"", "HTTP 503: Service Unavailable"),
         (503, b"No available workers", "HTTP 503: No available workers"),
         (400, b'{"error": "too long"}', 'HTTP 400: {"error": "too long"}'),
-        (200, b"<html>", "HTTP 200, but no JSON: <html>"),
+        (200, b"<html>", "HTTP 200, but not JSON: <html>"),
     ],
 )
 def test_an_answer_that_is_no_completion_is_told_with_its_status(

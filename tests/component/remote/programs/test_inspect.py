@@ -84,10 +84,10 @@ def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer
 def test_an_answer_that_is_no_http_is_told(home: Home, people: Household) -> None:
     with server(no_http) as url:
         said, _ = ask(home, url, people.python(SLEEP)[0])
-        with pytest.raises(OSError, match="no answer in HTTP"):
+        with pytest.raises(OSError, match="not an HTTP answer"):
             openai.request(url + "/health")
     assert (said["health"], said["token"]) == (None, None)
-    assert said["why"].startswith("it does not answer: no answer in HTTP: ")
+    assert said["why"].startswith("it does not answer: not an HTTP answer: ")
 
 
 def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
@@ -99,7 +99,9 @@ def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
         said, seconds = ask(home, url, pid, ready_at=1000.0, stopped=True)
         starting, _ = ask(home, url, pid)
     assert (said["alive"], said["health"], said["ready_at"]) == (True, None, 1000.0)
-    assert said["why"] == (f"it does not answer: timed out; process {pid} is stopped (kill -CONT {pid} lets it go on)")
+    assert said["why"] == (
+        f"it does not answer: timed out; process {pid} is stopped (continue it with kill -CONT {pid})"
+    )
     assert (starting["ready_at"], starting["why"]) == (None, "it does not answer: timed out")
     assert seconds < 2
 

@@ -118,4 +118,4 @@ def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:
     with home.open("launch", run_id="r1", timeout=5, session="0" * 8, **args) as program:
         said = program.communicate(timeout=30)[0]
     assert program.returncode == 1
-    assert f"run r2 of {home.deployment} has taken this one's place".encode() in said
+    assert f"run r2 of {home.deployment} has replaced this run".encode() in said

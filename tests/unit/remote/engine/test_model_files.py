@@ -101,8 +101,8 @@ def test_parts_say_how_many_there_are_where_there_is_no_index(model: Path) -> No
         (safetensors(200)[:-1], "is cut off: 199 of 200 bytes"),
         (safetensors(200)[:40], "is cut off after 40 bytes, in its header"),
         (safetensors(200) + b"x", "has 201 bytes, 200 by its header"),
-        (b"<html><body>Please log in</body></html>", "is no safetensors file"),
-        (b"w" * 4, "is no safetensors file"),
+        (b"<html><body>Please log in</body></html>", "is not a safetensors file"),
+        (b"w" * 4, "is not a safetensors file"),
         (b"", None),
     ],
 )
@@ -152,8 +152,8 @@ def remove(model: Path) -> None:
     ("breaking", "problem"),
     [
         (remove, "it has no config.json"),
-        (break_json, "config.json is no JSON"),
-        (hold_a_list, "config.json holds no object"),
+        (break_json, "config.json is not JSON"),
+        (hold_a_list, "config.json is not a JSON object"),
         (grow, "config.json is larger than 1 MiB"),
     ],
 )
