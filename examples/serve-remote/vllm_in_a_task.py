@@ -8,7 +8,7 @@ from flagscale_deploy import serve  # `from flagscale import serve` does as well
 
 @serve.remote(name="vllm_model")
 def vllm_model(config):
-    """The exit status of the server, when it ends."""
+    """Run the server; return its exit status when it ends."""
     flags = dict(config.serve.model_args.vllm_model)
     model, switches = flags.pop("model-tag"), flags.pop("action-args", None) or []
     words = ["vllm", "serve", model, *(f"--{flag}={value}" for flag, value in flags.items())]

@@ -42,7 +42,7 @@ class Module:
         return {name.split(".")[0] for name in self.imports}
 
     def attributes_of(self, owner: str) -> set[str]:
-        """What it asks of something of this name: `environ` for `os.environ`."""
+        """Return the attributes that it uses of this name: `environ` for `os.environ`."""
         owned = [node for node in self.nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
         return {node.attr for node in owned if isinstance(node.value, ast.Name) and node.value.id == owner}
 

@@ -41,7 +41,7 @@ ON_HOSTS = [module for module in MODULES.values() if module.room in ("remote", "
 
 
 def ours(module: Module) -> set[str]:
-    """The modules of this package that a module imports."""
+    """Return the modules of this package that a module imports."""
     modules = set()
     for name in module.imports:
         package, _, rest = name.partition(".")
@@ -53,7 +53,7 @@ def ours(module: Module) -> set[str]:
 
 
 def folder_of(name: str) -> str:
-    """The folder that a module lies in; a module of the root is a room of its own."""
+    """Return the folder that a module lies in; a module of the root is a room of its own."""
     return name if name in PACKAGES or "." not in name else name.rpartition(".")[0]
 
 

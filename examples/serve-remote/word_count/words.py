@@ -4,7 +4,7 @@ from collections import Counter
 
 
 def split_evenly(text, parts):
-    """A text's words in as many parts as asked for, each a text again."""
+    """Split a text's words into as many parts as asked for, each a text again."""
     words = text.split()
     return [" ".join(words[at::parts]) for at in range(parts)]
 

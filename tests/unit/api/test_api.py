@@ -72,7 +72,7 @@ class World:
         yield {**asdict(self.facts[host.name]), "deployments": [self.records[host.name]] if self.records else []}
 
     def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
-        """It tries the other host's data port, and the head's port of Ray."""
+        """Connect to the other host's data port, and to Ray's port on the head."""
         yield {"listening": [{"port": port["port"] or 40000 + at} for at, port in enumerate(args["ports"])]}
         yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
 

@@ -100,7 +100,7 @@ def go(stage: Stage, *prompts: Prompt) -> Smoke:
 
 
 def states(result: Smoke) -> dict[str, str]:
-    """The worst state of each phase."""
+    """Return the worst state of each phase."""
     worst = ("passed", "skipped", "failed")
     return {
         phase: max((case.state for case in result.cases if case.phase == phase), key=worst.index) for phase in PHASES

@@ -44,7 +44,7 @@ ASKED = spec(model(tp=32, engine_args={"max-model-len": 32768}))
 
 
 def facts(name: str, **changed: Any) -> Facts:
-    """What the probe finds on a healthy host of eight GPUs."""
+    """Return what the probe finds on a healthy host of eight GPUs."""
     number = int(name[-2:])
     gpu = Gpu(0, "", "NVIDIA H100 80GB HBM3", 81559, 4, (), 0, True, False)
     sound = plain_facts(
@@ -99,7 +99,7 @@ def make_context(
     parsed: Mapping[str, Parsed] | None = None,
     skip: tuple[str, ...] = (),
 ) -> Context:
-    """The four hosts, with what is different on some: fields of their facts, or the error they answered with."""
+    """Return the context of four hosts; some have other facts, or an error instead."""
     hosts = hosts or inventory(*HOSTS)
     seen = {}
     for name in hosts.names:
@@ -129,12 +129,12 @@ def make_context(
 
 
 def complaints(context: Context, skip: tuple[str, ...] = ()) -> list[Verdict]:
-    """What is failed or warned of."""
+    """Return the verdicts that are failures or warnings."""
     return [verdict for verdict in judge(context, skip) if verdict.state in ("failed", "warning")]
 
 
 def only(context: Context) -> Verdict:
-    """The one complaint that there is."""
+    """Return the only failure or warning."""
     verdicts = complaints(context)
     assert len(verdicts) == 1, "\n".join(map(str, verdicts))
     return verdicts[0]

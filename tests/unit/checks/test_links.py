@@ -180,7 +180,7 @@ def test_a_missing_route_is_the_sources_and_explains_what_finds_no_way_back() ->
 
 
 def test_a_firewall_that_answers_like_a_router_is_the_targets() -> None:
-    """firewalld refuses with icmp-host-prohibited, which `connect` tells as no route to the host."""
+    """A firewall (firewalld) refuses with icmp-host-prohibited, which `connect` reports as no route to the host."""
     verdict = only(
         make_context(tried=where(lambda link: link.target == "gpu03", "unreachable", "unreachable: No route to host"))
     )

@@ -412,7 +412,7 @@ WITHOUT_GPUS = {"gpus": (), "driver_version": None}
 
 
 def on_cpu(engine_args: Mapping[str, Any], memory: int, **env: str) -> list[Verdict]:
-    """A 135.4 GiB model on the processors of one host with so much memory."""
+    """Judge a 135.4 GiB model on the processors of one host with so much memory."""
     serve_spec = spec(model(num_gpus=0, engine_args={"max-model-len": 512, **engine_args}), ray="off", env=env)
     lone = {**WITHOUT_GPUS, "memory_total": 512 * GIB, "memory_available": memory}
     return complaints(make_context({"gpu01": lone}, hosts=inventory("gpu01"), serve_spec=serve_spec))

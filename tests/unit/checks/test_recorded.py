@@ -1,5 +1,8 @@
-"""Recorded answers of the probe on a real host with real vLLM, Ray, a tiny Qwen2 and a stand-in GPU: healthy, and with
-one real fault each. `python -m tests.environments.record_probe` makes them anew."""
+"""Check recorded replies of the probe on a real host: healthy, and with one real fault each.
+
+The host had real vLLM and Ray, a tiny Qwen2 and a stand-in GPU. `python -m tests.environments.record_probe` records
+them again.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ ASKED = spec(
 
 
 def recorded(changed: Any) -> Context:
-    """The host as it was seen, with these fields as they were in another look."""
+    """Return the context of the recorded host, with these fields as in another recording."""
     facts = {"gpu01": Facts.parse(RECORDED["host"] | changed)}
     hosts = Inventory((Host("gpu01", "10.0.0.1"),), {}, "hosts.yaml")
     drafted = draft(hosts, ASKED, facts, RUN, TEMPLATES)

@@ -27,7 +27,7 @@ def serve_spec(router: RouterSpec = HIDDEN, flags: Mapping[str, Any] = PAIR, tls
 
 
 def said(changes: Mapping[str, TlsFile], wish: ServeSpec, **files: TlsFile) -> list[Verdict]:
-    """What is complained of where hosts have other certificates than the common one."""
+    """Return the verdicts where hosts have other certificates than the common one."""
     key = {"/k.pem": TlsFile("", 0o600)}
     seen = {name: {"tls_files": {"/c.pem": changes.get(name, CERTIFICATE), **key, **files}} for name in HOSTS}
     return complaints(make_context(seen, serve_spec=wish))

@@ -55,7 +55,7 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with an inventory and a configuration."""
+    """Change to a directory with an inventory and a configuration."""
     (tmp_path / "hosts.yaml").write_text(HOSTS)
     (tmp_path / "qwen.yaml").write_text(QWEN)
     monkeypatch.chdir(tmp_path)

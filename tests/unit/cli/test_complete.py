@@ -26,7 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def offered(line: str, shell: str = "bash") -> list[str]:
-    """What is offered at the end of a command line, as the script of that shell asks for it."""
+    """Return the completions of a command line, as the script of that shell asks for them."""
     words = [PROGRAM, *line.split(" ")]
     at = words[-1] if shell == "fish" else str(len(words) - 1)
     asked = {VARIABLE: f"{shell}_complete", "COMP_WORDS": "\n".join(words), "COMP_CWORD": at}

@@ -21,12 +21,12 @@ def shown(*words: str, width: int = 80) -> str:
 
 
 def parts(text: str) -> dict[str, str]:
-    """The parts of a help text by their titles, each on one line."""
+    """Return the parts of a help text by their titles, each on one line."""
     return {title: " ".join(body.split()) for title, body in PARTS.findall(text)}
 
 
 def joined(text: str | None) -> str:
-    """A text without its white space: where lines are folded does not matter."""
+    """Return a text without its white space: where lines are folded does not matter."""
     return "".join((text or "").replace("\b", "").split())
 
 

@@ -69,13 +69,13 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def load(text: str, *overrides: str, folder: Path, name: str | None = None, **environ: str) -> ServeSpec:
-    """The specification of one file, `qwen.yaml`."""
+    """Return the specification of one file, `qwen.yaml`."""
     write(folder, {"qwen.yaml": text})
     return load_spec(folder / "qwen.yaml", overrides, name, environ)
 
 
 def faults(text: str, *overrides: str, folder: Path, **environ: str) -> list[str]:
-    """The faults of one file, with the folder's name taken off."""
+    """Return the faults of one file, without the folder's name."""
     with pytest.raises(InputError) as raised:
         load(text, *overrides, folder=folder, **environ)
     return [str(fault).replace(f"{folder}/", "") for fault in raised.value.faults]

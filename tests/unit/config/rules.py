@@ -30,7 +30,7 @@ class Asked:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """An experiment file with the group that its defaults list mounts under `serve`."""
+    """Read an experiment file with the group that its defaults list mounts under `serve`."""
     tree: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     for entry in tree["defaults"]:
         if isinstance(entry, dict):
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def asked_by(tree: dict[str, Any]) -> list[Asked]:
-    """The models of an experiment."""
+    """Return the models of an experiment."""
     serve, experiment = tree["serve"], tree["experiment"]
     if isinstance(serve, list):
         deploy = {**experiment.get("runner", {}).get("deploy", {}), **experiment.get("deploy", {})}
@@ -50,7 +50,7 @@ def asked_by(tree: dict[str, Any]) -> list[Asked]:
 
 
 def refused(path: Path) -> str | None:
-    """A word of the error that an experiment shall get, or None where it can be planned."""
+    """Return a word of the error that an experiment shall get, or None if it can be planned."""
     tree: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     groups = [entry["serve"] for entry in tree["defaults"] if isinstance(entry, dict) and "serve" in entry]
     if not all((path.parent / "serve" / f"{group}.yaml").is_file() for group in groups):

@@ -112,7 +112,7 @@ relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 
 
 def mutated(tree: Any, draw: Any) -> Any:
-    """A copy with one thing, anywhere in it, replaced, removed or added."""
+    """Return a copy with one thing, anywhere in it, replaced, removed or added."""
     tree = copy.deepcopy(tree)
     node = tree
     while True:

@@ -35,7 +35,7 @@ hydra:
 
 
 def experiment(name: str, group: str, *lines: str) -> str:
-    """An experiment file; `lines` stand in `experiment`, two blanks further left than in the file."""
+    """Write an experiment file; `lines` stand in `experiment`, two blanks further left than in the file."""
     return HEAD.format(name=name, group=group) + "".join(f"  {line}\n" for line in lines) + TAIL
 
 

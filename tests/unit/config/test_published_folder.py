@@ -20,7 +20,7 @@ FOUR_HOSTS = "".join(f"10.7.0.{number} slots=8\n" for number in (4, 3, 2, 1))
 
 
 def experiments(folder: Path) -> list[Path]:
-    """The files that mount a group under `serve`."""
+    """Return the files that mount a group under `serve`."""
     paths = [path for path in sorted(folder.rglob("*.yaml")) if path.parent.name == "conf"]
     return [path for path in paths if "defaults:" in path.read_text(encoding="utf-8")]
 

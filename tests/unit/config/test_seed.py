@@ -43,7 +43,7 @@ def test_dashes_underscores_and_leading_dashes_are_one_spelling(tmp_path: Path) 
 
 
 def test_a_short_name_and_a_long_one_are_one_key(tmp_path: Path) -> None:
-    """vLLM knows `-tp` for `--tensor-parallel-size`; what the planner counts and what vLLM is told have to agree."""
+    """In vLLM `-tp` is `--tensor-parallel-size`; what the planner counts and what vLLM gets have to agree."""
     cli = "experiment: {runner: {cli_args: {engine_args: {tp: 4}}}}\n"
     (model,) = load(f"{cli}model_args: {{m: {{model: /m, tensor-parallel-size: 1}}}}", folder=tmp_path).models
     assert (dict(model.engine_args), model.gpus_needed) == ({"tensor-parallel-size": 4}, 4)

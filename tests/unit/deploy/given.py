@@ -40,18 +40,18 @@ class Heard:
 
 
 def launched(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
-    """What `launch` answers: the script runs, and ends well unless it is one that stays."""
+    """Reply as `launch`: the script runs, and ends well unless it is one that stays."""
     yield {"log": f"/state/logs/{args['script']}.log", "pid": 100, "start_ticks": 7}
     yield {"exit_code": None if args["detached"] else 0, "tail": []}
 
 
 def unseen(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-    """What `watch_ranks` answers where it sees nothing."""
+    """Reply as `watch_ranks` where it sees nothing."""
     return ()
 
 
 def archived(files: Mapping[str, bytes]) -> Iterable[Output]:
-    """What `archive` answers where these are the logs, and nothing of them is here yet."""
+    """Reply as `archive` with these logs, of which nothing was collected yet."""
     yield {"archive": 2}
     for name, content in files.items():
         yield {"file": name, "size": len(content), "at": 0, "mtime": 1.0e9}
@@ -62,19 +62,19 @@ def archived(files: Mapping[str, bytes]) -> Iterable[Output]:
 
 
 def held(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-    """What `lock` answers where nobody else has it: it stays until it is let go of."""
+    """Reply as `lock` where nobody else has it: it stays until it is released."""
     yield {"locked": True}
     while True:
         yield None
 
 
 def reserved(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-    """What `reserve` answers where nobody was quicker."""
+    """Reply as `reserve` where nothing was taken."""
     yield {"taken": []}
 
 
 def answering(**modules: Any) -> Handler:
-    """A handler from functions (host, args) by module; `launch`, `reserve` and `watch_ranks` are there already."""
+    """Return a handler from functions (host, args) by module; `launch`, `reserve` and `watch_ranks` are included."""
 
     def handler(host: Host, module: str, args: dict[str, Any]) -> Iterable[Output]:
         return {"launch": launched, "reserve": reserved, "watch_ranks": unseen, **modules}[module](host, args)  # type: ignore[no-any-return]

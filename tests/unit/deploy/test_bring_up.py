@@ -151,7 +151,7 @@ def test_a_host_that_is_lost_is_status_3_and_named_where_its_logs_are_missing(tm
 
 
 def interrupting(stage: str, heard: Heard) -> Sink:
-    """A sink in whose stage the user presses Ctrl-C, once."""
+    """Return a sink that simulates Ctrl-C in a stage, once."""
     done: list[bool] = []
 
     def say(event: Event) -> None:

@@ -33,7 +33,7 @@ SMALL, LARGE = ["serve", "/models/small"], ["serve", "/models/large", "--max-mod
 
 
 def say(_host: Host, _module: str, args: dict[str, Any]) -> Iterator[Output]:
-    """What a parser answers that knows one flag less than is used."""
+    """Reply as a parser that knows one flag less than is used."""
     unknown = [["max-model-lenn"] if "--max-model-lenn=5" in line else [] for line in args["lines"]]
     yield {"known": KNOWN, "parsed": [{"error": "", "unknown": flags} for flags in unknown]}
 

@@ -24,7 +24,7 @@ class Bench:
         self.stalls = Stalls(plan.instances, LIMIT, self.heard, lambda: self.now)
 
     def at(self, now: float, host: str, groups: Mapping[str, tuple[float, float]], *stopped: str) -> list[str]:
-        """What is said once a host has told since when its processes have not read, and not used CPU time."""
+        """Return the events after a host reported since when its processes have not read, and not used CPU time."""
         self.now = now
         activity: dict[str, Stillness] = {
             script: {"read": now - read, "used": now - used, "stopped": list(stopped)}

@@ -187,7 +187,7 @@ def test_the_earliest_cause_of_all_hosts_is_named_first(form: str) -> None:
 
 
 def test_within_a_second_a_file_is_read_in_its_own_order() -> None:
-    """vLLM's times are whole seconds, torch's and Ray's are not."""
+    """Times of vLLM are whole seconds, those of torch and Ray are not."""
     first = "[W1123 21:01:40.769759079 socket.cpp:207] Warning: the hostname cannot be resolved"
     later = CAUSE.replace("11-22 11:05:09", "11-23 21:01:40")
     diagnosis = diagnose([of(first, "ray.exceptions.NodeDiedError: gone", later)])

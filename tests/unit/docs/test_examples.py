@@ -21,7 +21,7 @@ CONFIGURATIONS = [
 
 
 def counted(inventory: Path, scratch: Path) -> Path:
-    """The inventory with the line put in that says how many GPUs, where it is left to the check: none is made here."""
+    """Return the inventory with a line that says how many GPUs, which examples leave to the probe."""
     text = inventory.read_text()
     if "# gpus: 1 " not in text:
         return inventory

@@ -37,12 +37,12 @@ BY_ITSELF = {"ray", "router", "restart", "backoff"}
 
 
 def key_tables() -> dict[str, list[str]]:
-    """The rows of the serve YAML's tables by their key, as the code spells it."""
+    """Return the rows of the serve YAML's tables by their key, as the code spells it."""
     return {code(row[0])[0].replace("-", "_"): row for table in tables("key", PAGE) for row in table}
 
 
 def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
-    """The settings class in an annotation, and whether it stands for each value of a mapping."""
+    """Return the settings class in an annotation, and whether it stands for each value of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation, False
     for part in get_args(annotation):

@@ -11,7 +11,7 @@ from tests.docs.pages import PAGES, REPOSITORY, Command, console_blocks
 
 
 def lines(svg: str) -> list[str]:
-    """The lines of a terminal picture: the texts of one height are one line."""
+    """Return the lines of a terminal picture: the texts of one height are one line."""
     rows: dict[float, str] = {}
     for text in ElementTree.fromstring(svg).findall(".//{*}text"):
         if "clip-path" in text.attrib and "line" in text.attrib["clip-path"]:

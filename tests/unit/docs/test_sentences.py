@@ -47,7 +47,7 @@ def test_every_page_is_on_the_site_once() -> None:
 
 
 def paths(entry: Any) -> list[str]:
-    """The pages of an entry of the navigation: a path, or a title with a path or entries."""
+    """Return the pages of an entry of the navigation: a path, or a title with a path or entries."""
     if isinstance(entry, str):
         return [entry]
     assert isinstance(entry, dict)

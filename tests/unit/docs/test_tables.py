@@ -47,7 +47,7 @@ def long_options(cell: str) -> set[str]:
 
 
 def described(command: str) -> set[str]:
-    """The options in the section of a command."""
+    """Return the options in the section of a command."""
     section = re.search(rf"^### {command}\n(.*?)(?=^##|^<!-- end|\Z)", PAGES[PAGE], re.MULTILINE | re.DOTALL)
     assert section is not None
     return {

@@ -101,7 +101,7 @@ def test_brackets_without_end_are_an_error_and_no_crash() -> None:
 
 
 def places(value: Any) -> Any:
-    """A document with the lines it came from."""
+    """Return a document with the lines it came from."""
     if isinstance(value, Section):
         return value.lines, value.written, {key: places(item) for key, item in value.items()}
     return [places(item) for item in value] if isinstance(value, (list, tuple)) else value

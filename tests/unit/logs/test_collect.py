@@ -32,13 +32,13 @@ BOMBS = {by: pack(bytes(1000)) for by, pack in PACK.items()}
 
 
 def file(name: str, content: bytes = b"x", **more: Any) -> list[Output]:
-    """A file as it is sent."""
+    """Return the messages that send a file."""
     begin = {"file": name, "size": len(content), "at": 0, "mtime": 1.0e9, **more}
     return [begin, {"data": len(content)}, content, END]
 
 
 def sending(*outputs: Output, at_once: int = 1000) -> Any:
-    """A host that sends this, whatever it is asked for."""
+    """Return a host that sends this, whatever it is asked for."""
 
     def send(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         for output in outputs:
@@ -56,7 +56,7 @@ def collect(into: Path, *outputs: Output, at_once: int = 1000, **wanted: Any) ->
 
 
 def whole(into: Path, *outputs: Output, **settings: Any) -> Collected:
-    """What is collected where the host begins and ends as it should."""
+    """Collect from a host that begins and ends as it should."""
     collected = collect(into, BEGIN, *outputs, DONE, **settings)
     assert isinstance(collected, Collected), collected
     return collected

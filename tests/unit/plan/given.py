@@ -33,7 +33,7 @@ def inventory(*hosts: Host | str, head: str | None = None) -> Inventory:
 
 
 def model(name: str = "qwen", **settings: Any) -> ModelSpec:
-    """A model of `tp` ranks; other settings are those of ModelSpec."""
+    """Return a model of `tp` ranks; other settings are those of ModelSpec."""
     args = dict(settings.pop("engine_args", {}))
     if "tp" in settings:
         args["tensor-parallel-size"] = settings.pop("tp")
@@ -67,7 +67,7 @@ def gpus(count: int, busy: Iterable[int] = (), host: int = 1) -> tuple[Gpu, ...]
 
 
 def facts(name: str, count: int = 8, **changes: Any) -> Facts:
-    """What a healthy host's probe finds."""
+    """Return what the probe finds on a healthy host."""
     number = int(name[-2:])
     sound = Facts(
         user="ubuntu",
@@ -121,7 +121,7 @@ def planned(
 def faults_of(
     hosts: Inventory, serve_spec: ServeSpec, host_facts: Mapping[str, Facts] | None = None, **words: Any
 ) -> Sequence[Fault]:
-    """The faults of a plan that can't be made."""
+    """Return the faults of a plan that can't be made."""
     with pytest.raises(FaultsError) as raised:
         planned(hosts, serve_spec, host_facts, **words)
     return raised.value.faults

@@ -12,7 +12,7 @@ FACTS = facts("gpu01")
 
 
 def network(host_facts: Facts | None = FACTS, **settings: Any) -> tuple[str, str | None]:
-    """What gpu01 is told of its address and interface."""
+    """Return the address and interface that gpu01 gets."""
     made = one(host_facts, **settings)
     env = made.instances[0].env
     assert env.get("GLOO_SOCKET_IFNAME") == env.get("NCCL_SOCKET_IFNAME")

@@ -14,7 +14,7 @@ BOOT = RestartSpec(boot=True)
 
 
 def asked(made: Plan, host: str, script: str) -> list[str]:
-    """The words that a script gives to the supervisor."""
+    """Return the words that a script passes to the supervisor."""
     text = made.scripts[host][script]
     line = text[text.index('exec python3 "$state/supervisor" supervise') :].replace("\\\n", " ")
     return shlex.split(line)[4:]

@@ -13,7 +13,7 @@ HOSTILE = """-it's "$(x)" `y` ünï\ncode"""
 
 
 def flags(args: dict[str, Any], **extra: Any) -> list[str]:
-    """What stands between the model and the port."""
+    """Return the words between the model and the port."""
     argv = serve_argv(
         ModelSpec("m", "/m", engine_args=args), port=1, extra={key.replace("_", "-"): extra[key] for key in extra}
     )

@@ -70,7 +70,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program that was started as `program.sh` starts it, with a word of its own."""
+    """Return a program that was started as `program.sh` starts it, with a word of its own."""
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG)
     monkeypatch.setattr(sys, "argv", ["app.py", f"--config-path={path}", "--log-dir=/logs", "--own", "word"])

@@ -17,7 +17,7 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 
 def new_key() -> str:
-    """A private Ed25519 key as OpenSSH writes it."""
+    """Return a private Ed25519 key as OpenSSH writes it."""
     return (
         Ed25519PrivateKey.generate()
         .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())

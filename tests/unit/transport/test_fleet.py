@@ -120,7 +120,7 @@ def test_where_no_more_threads_can_be_started_those_that_run_are_cancelled(monke
 
 
 def waits_for_cancel(running: FakeFleet, host: Host) -> str:
-    """What every program does: it looks whether it was cancelled."""
+    """Do what every program does: check whether it was cancelled."""
     if not running.cancelled.wait(10):
         raise RemoteError(host.name, "nobody cancelled it")
     raise InterruptedByUser("interrupted")

@@ -76,7 +76,7 @@ def test_output_is_an_answer_as_well() -> None:
 
 @pytest.fixture
 def full() -> Iterator[socket.socket]:
-    """A socket whose other side does not read, and has no room any more."""
+    """Return a socket whose other side does not read, and has no room any more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as here, server.accept()[0]:
             here.setblocking(False)

@@ -141,7 +141,7 @@ def test_no_authentication_methods_left_is_a_refused_login() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home directory of the test's own: neither the user's ~/.ssh nor his agent plays a part."""
+    """Set a home directory of the test's own: neither the user's ~/.ssh nor their agent plays a part."""
     (tmp_path / ".ssh").mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
@@ -152,7 +152,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
-    """A server that lets `operator` in with ~/key."""
+    """Start a server that lets `operator` in with ~/key."""
     text = new_key()
     (home / "key").write_text(text)
     (home / "key").chmod(0o600)

@@ -27,7 +27,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
 
 
 def safetensors(size: int, name: str = "w") -> bytes:
-    """A file of so many bytes with one tensor of bytes."""
+    """Write a file of so many bytes with one tensor of bytes."""
     room = size - 8 - len(json.dumps({name: {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]}}))
     for data in range(max(room - 8, 0), size):
         header = json.dumps({name: {"dtype": "U8", "shape": [data], "data_offsets": [0, data]}}).encode()

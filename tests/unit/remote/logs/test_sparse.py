@@ -29,7 +29,7 @@ def small_blocks() -> object:
 
 
 def write(path: Path, parts: list[tuple[bool, int]], sparse: bool) -> int:
-    """A file of runs of bytes and zeros, which are holes if it is sparse. An open descriptor."""
+    """Write a file of runs of bytes and zeros, holes if it is sparse; return an open descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     at = 0
     for data, length in parts:
