@@ -6,7 +6,7 @@ from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.push import push as act
-from flagscale_deploy.push.arguments import parse_arguments
+from flagscale_deploy.push.arguments import PushOptions, parse_arguments
 from flagscale_deploy.push.report import PushReport
 from flagscale_deploy.transport.fleet import Fleet
 
@@ -35,4 +35,4 @@ def push(
     options = request.options
     timeout = request.timeouts.connect
     with Fleet(hosts.values(), forks=options.forks, connect_timeout=timeout, connect=options.connect) as fleet:
-        return act.push(fleet, arguments, list(targets), act.Choices(check, checksum, copy_links), say)
+        return act.push(fleet, arguments, list(targets), PushOptions(check, checksum, copy_links), say)

@@ -1,1 +1,1 @@
-"""A model's files to many hosts: what is sent where (`schedule`), and who does it (`act`)."""
+"""Send a model's files to many hosts: `schedule` decides what is sent where, `push` does it."""

@@ -28,6 +28,19 @@ class PushArguments:
         return self.host == host and posixpath.normpath(self.path) == posixpath.normpath(self.dest)
 
 
+@dataclass(frozen=True)
+class PushOptions:
+    """How to push.
+
+    `check` only compares, `checksum` reads all files instead of using cached hashes, and `copy_links` replaces links
+    by what they lead to.
+    """
+
+    check: bool = False
+    checksum: bool = False
+    copy_links: bool = False
+
+
 def parse_arguments(source: str, dest: str, hosts: Sequence[str]) -> PushArguments:
     """Parse SRC, a path here or HOST:PATH, and DEST, a path on every host.
 

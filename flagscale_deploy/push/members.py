@@ -1,4 +1,4 @@
-"""Programs on hosts that are talked to at the same time: what they say comes into one inbox."""
+"""Exchange messages with programs on many hosts at the same time: their replies arrive in one inbox."""
 
 from __future__ import annotations
 
@@ -14,117 +14,118 @@ from flagscale_deploy.transport.remote_program import Program
 ALIVE_SECONDS = 5.0
 CHUNK = 256 << 10
 CREDIT = 6
-"""Chunks that a host may have on its way: more would keep the orders behind them waiting."""
+"""The most chunks on their way to a host: more would delay the orders behind them."""
 Message = PushReply | DeployError | None
-"""What a program says, what ended it, or that it has ended well."""
+"""A reply, the error that ended the program, or None: it has ended without one."""
 Inbox = queue.Queue[tuple[str, Message]]
 Chunks = Iterator[bytes]
-Hear = Callable[[PushReply], bool]
-"""Whether a message was what it waited for."""
-Read = Callable[[int], Chunks]
-"""The bytes of a piece, in chunks. Raises OSError, EOFError."""
+TakeReply = Callable[[PushReply], bool]
+"""Take a reply out of the inbox; return whether it did."""
+ReadPiece = Callable[[int], Chunks]
+"""Yield the bytes of a piece, in chunks. Raises OSError, EOFError."""
 
 
 class Member:
-    """A program on a host, with a thread that listens and one that speaks. Nothing here waits for the host."""
+    """A program on a host, with a thread that receives and one that sends. No method waits for the host."""
 
     def __init__(
         self,
         host: str,
         program: Program[PushReply, PushOrder],
         inbox: Inbox,
-        read: Read | None = None,
-        hear: Hear | None = None,
+        read_piece: ReadPiece | None = None,
+        take_reply: TakeReply | None = None,
     ) -> None:
-        """`read` gives the pieces that are fed; `hear` takes messages before they come into the inbox."""
-        self.host, self._program, self._inbox, self._read, self._hear = host, program, inbox, read, hear
+        """Start the threads. `read_piece` reads pieces to send; `take_reply` sees replies before the inbox does."""
+        self.host, self._program, self._inbox = host, program, inbox
+        self._read_piece, self._take_reply = read_piece, take_reply
         self._orders: deque[PushOrder] = deque()
         self._pieces: deque[int] = deque()
         self._credit = CREDIT
         self._ended = False
-        self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._listen, self._speak)]
+        self._condition = threading.Condition()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._send)]
         for thread in self._threads:
             thread.start()
 
     def order(self, order: PushOrder) -> None:
-        """Tell it something."""
-        with self._changed:
+        """Queue an order for the program."""
+        with self._condition:
             self._orders.append(order)
-            self._changed.notify()
+            self._condition.notify()
 
-    def feed(self, piece: int) -> None:
-        """Send it a piece."""
-        with self._changed:
+    def send_piece(self, piece: int) -> None:
+        """Queue a piece for the program."""
+        with self._condition:
             self._pieces.append(piece)
-            self._changed.notify()
+            self._condition.notify()
 
-    def unfeed(self, piece: int) -> bool:
-        """Don't, if it has not begun; whether that is so."""
-        with self._changed:
+    def cancel_send(self, piece: int) -> bool:
+        """Cancel a piece that has not started; return whether it was cancelled."""
+        with self._condition:
             if piece in self._pieces:
                 self._pieces.remove(piece)
                 return True
             return False
 
     def close(self) -> None:
-        """End it."""
-        with self._changed:
+        """End the program and the threads."""
+        with self._condition:
             self._ended = True
-            self._changed.notify()
+            self._condition.notify()
         self._program.__exit__(None, None, None)
 
     def join(self, seconds: float) -> None:
-        """Wait for the threads of a member that was closed."""
+        """Wait for the threads, after `close`, for so many seconds each at most."""
         for thread in self._threads:
             thread.join(seconds)
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         try:
             for message in self._program.messages():
                 if "fed" in message:
-                    with self._changed:
+                    with self._condition:
                         self._credit += 1
-                        self._changed.notify()
-                elif self._hear is None or not self._hear(message):
+                        self._condition.notify()
+                elif self._take_reply is None or not self._take_reply(message):
                     self._inbox.put((self.host, message))
             self._inbox.put((self.host, None))
         except (HostError, InterruptedByUser) as error:
             self._inbox.put((self.host, error))
-        except Exception as error:  # noqa: BLE001 (a closed channel says it in many ways)
-            self._inbox.put((self.host, RemoteError(self.host, f"its program could not be heard: {error}")))
-        with self._changed:
+        except Exception as error:  # noqa: BLE001 (a closed channel raises many kinds)
+            self._inbox.put((self.host, RemoteError(self.host, f"cannot read from its program: {error}")))
+        with self._condition:
             self._ended = True
-            self._changed.notify()
+            self._condition.notify()
 
-    def _speak(self) -> None:
+    def _send(self) -> None:
         try:
             while (order := self._next()) is not None:
                 if isinstance(order, int):
-                    self._send_piece(order)
+                    self._send_chunks(order)
                 else:
                     self._program.send(order)
         except HostError:
-            return  # who listens hears of it, too
+            return  # the receiving thread gets it as well
         except Exception as error:  # noqa: BLE001 (as above)
-            self._inbox.put((self.host, RemoteError(self.host, f"its program could not be told: {error}")))
+            self._inbox.put((self.host, RemoteError(self.host, f"cannot send to its program: {error}")))
 
     def _next(self) -> PushOrder | int | None:
-        """What to say next, orders before pieces; None at the end of it."""
-        with self._changed:
+        """Wait for the next order or piece to send, orders first; return None at the end."""
+        with self._condition:
             if not self._orders and not self._pieces and not self._ended:
-                self._changed.wait(ALIVE_SECONDS)
+                self._condition.wait(ALIVE_SECONDS)
             if self._ended:
                 return None
             if self._orders:
                 return self._orders.popleft()
             return self._pieces.popleft() if self._pieces else {"alive": True}
 
-    def _send_piece(self, piece: int) -> None:
-        assert self._read is not None, "only who has the pieces is asked to send them"
+    def _send_chunks(self, piece: int) -> None:
+        assert self._read_piece is not None, "pieces are sent to receivers only"
         at = 0
         try:
-            for chunk in self._read(piece):
+            for chunk in self._read_piece(piece):
                 if not self._may_send():
                     return
                 self._program.send_with({"feed": piece, "at": at, "size": len(chunk)}, chunk)
@@ -133,11 +134,11 @@ class Member:
             self._inbox.put(("", {"refused": str(error)}))
 
     def _may_send(self) -> bool:
-        """Wait until the host has taken enough of what it was sent, and tell it what it is to know meanwhile."""
+        """Wait until another chunk may be sent, and send orders meanwhile; return False at the end."""
         while True:
-            with self._changed:
+            with self._condition:
                 if not self._credit and not self._orders and not self._ended:
-                    self._changed.wait(ALIVE_SECONDS)
+                    self._condition.wait(ALIVE_SECONDS)
                 if self._ended:
                     return False
                 order = self._orders.popleft() if self._orders else None

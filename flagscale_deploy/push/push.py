@@ -1,4 +1,4 @@
-"""Pushes: look everywhere at the same time, compare, see that there is room, send, put in order, prove it is over."""
+"""Push a tree to hosts: compare, check the space, transfer, correct modes and links, and end all programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from threading import Event as Flag
 
@@ -15,13 +15,21 @@ from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, Re
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, parse_interfaces
 from flagscale_deploy.plan.network import plan_networks
-from flagscale_deploy.push.arguments import PushArguments, dest_of_file
-from flagscale_deploy.push.members import Inbox, Member, Read
-from flagscale_deploy.push.report import Differences, HostReport, PushReport, shown
+from flagscale_deploy.push.arguments import PushArguments, PushOptions, dest_of_file
+from flagscale_deploy.push.members import Inbox, Member, ReadPiece
+from flagscale_deploy.push.report import (
+    Differences,
+    HostReport,
+    PushReport,
+    faults_of_paths,
+    faults_of_space,
+    notes_of,
+    shown,
+)
 from flagscale_deploy.push.schedule import SOURCE
-from flagscale_deploy.push.session import STAGE, Talk
-from flagscale_deploy.push.source import Here, There
-from flagscale_deploy.push.transfer import Place, Transfer
+from flagscale_deploy.push.session import STAGE, Session
+from flagscale_deploy.push.source import LocalSource, RemoteSource
+from flagscale_deploy.push.transfer import Address, Transfer
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram
 from flagscale_deploy.remote.messages.push import (
     PUSH_HOST,
@@ -35,111 +43,114 @@ from flagscale_deploy.remote.messages.push import (
     PushTree,
 )
 from flagscale_deploy.remote.push.tree import bytes_of, from_wire, pieces, to_wire
-from flagscale_deploy.support.units import format_size
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.remote_program import Program
 
-FOREVER_SECONDS = 10 * 365 * 86400.0
+NO_TIMEOUT_SECONDS = 10 * 365 * 86400.0
 END_SECONDS = 15.0
 
 
-@dataclass(frozen=True)
-class Choices:
-    """How to go about it: only compare; hash again what was hashed before; what links lead to in their place."""
-
-    check: bool = False
-    checksum: bool = False
-    copy_links: bool = False
-
-
 def push(
-    fleet: Fleet, words: PushArguments, targets: Sequence[str], choices: Choices = Choices(), say: Sink = silent
+    fleet: Fleet,
+    arguments: PushArguments,
+    targets: Sequence[str],
+    options: PushOptions = PushOptions(),
+    say: Sink = silent,
 ) -> PushReport:
-    """Make DEST on every target what the source is. `fleet` has them, and the source's host if it is on one.
+    """Make DEST on every target equal to the source; `fleet` has the targets, and the source's host if there is one.
 
-    Raises InputError where the source can't be read, CheckError with nothing sent where hosts have no room or DEST
-    can't be written, HostsUnreachableError where none can be reached. Whatever happens, the programs on hosts end.
+    Raises InputError if the source cannot be read, CheckError before anything is sent if hosts lack space or DEST
+    cannot be written, HostsUnreachableError if no host can be reached. The programs on hosts end in every case.
     """
-    with _Push(fleet, words, targets, choices, say).begun() as work:
-        return work.do()
+    with _Push(fleet, arguments, targets, options, say).begun() as work:
+        return work.run()
 
 
 class _Push:
-    def __init__(self, fleet: Fleet, words: PushArguments, targets: Sequence[str], choices: Choices, say: Sink) -> None:
-        self._fleet, self._words, self._choices, self._say = fleet, words, choices, say
-        self._targets = [name for name in targets if not words.is_source(name)]
-        self._dest = words.dest
+    """One push."""
+
+    def __init__(
+        self, fleet: Fleet, arguments: PushArguments, targets: Sequence[str], options: PushOptions, say: Sink
+    ) -> None:
+        self._fleet, self._arguments, self._options, self._say = fleet, arguments, options, say
+        self._targets = [name for name in targets if not arguments.is_source(name)]
+        self._dest = arguments.dest
         self._began = time.monotonic()
         self._inbox = Inbox()
-        self._talk = Talk(self._inbox, words.host or "SRC", say)
+        self._session = Session(self._inbox, arguments.host or "SRC", say)
         self._cancelled = Flag()
         self._token = secrets.token_hex(32)
-        self._here: Here | None = None
-        self._there = There()
+        self._local: LocalSource | None = None
+        self._remote = RemoteSource()
         self._networks: dict[str, PushNetwork] = {}
 
     @contextmanager
     def begun(self) -> Iterator[_Push]:
-        """With the programs on hosts, which are gone afterwards."""
+        """Scan a local source; afterwards end the programs on hosts."""
         try:
-            if not self._words.host:
-                each = self._choices
-                self._here = Here(self._words.path, self._inbox, copy_links=each.copy_links, checksum=each.checksum)
+            if not self._arguments.host:
+                self._local = LocalSource(self._arguments.path, self._inbox, self._options)
             yield self
         finally:
             self._cancelled.set()
-            self._talk.close()
+            self._session.close()
 
-    def do(self) -> PushReport:
-        """All of it; see `push`."""
+    def run(self) -> PushReport:
+        """Push; see `push`."""
         tree = self._open()
         before = self._compare(tree)
         report = self._report(tree, before)
-        if self._choices.check:
+        if self._options.check:
             self._end()
-            return replace(report, failed=dict(self._talk.failed), check=True)
+            return replace(report, failed=dict(self._session.failed), check=True)
         transfer = self._send(tree)
         self._finish()
         hosts = {
             name: HostReport(before[name], transfer.progress[name].wanted)
             for name in report.hosts
-            if name in transfer.progress and name not in self._talk.failed
+            if name in transfer.progress and name not in self._session.failed
         }
         return replace(
             report,
             hosts=hosts,
-            failed=dict(self._talk.failed),
+            failed=dict(self._session.failed),
             sent=transfer.sent,
             elapsed=time.monotonic() - self._began,
         )
 
     def _open(self) -> PushTree:
-        """Start the programs, and learn what there is to push."""
-        self._say(Event(STAGE, "running", text=f"looking at {len(self._targets)} hosts"))
-        starts = {name: partial(self._start, name, PUSH_HOST, self._receiver(name)) for name in self._targets}
-        if self._words.host:
-            starts[SOURCE] = partial(self._start, self._words.host, PUSH_SOURCE, self._sender())
+        """Start the programs, and return the tree to push."""
+        self._say(Event(STAGE, "running", text=f"comparing with {counted(len(self._targets), 'host')}"))
+        starts = {
+            name: partial(self._start, name, PUSH_HOST, PushHostArguments(host=name, token=self._token))
+            for name in self._targets
+        }
+        if self._arguments.host:
+            starts[SOURCE] = partial(self._start, self._arguments.host, PUSH_SOURCE, self._sender())
         started = self._fleet.gather(starts)
-        read: Read = self._here.read if self._here else self._there.read
+        read_piece: ReadPiece = self._local.read if self._local else self._remote.read
         for name, program in answers(started).items():
-            hear = None if name else self._there.hear
-            self._talk.members[name] = Member(name, program, self._inbox, read, hear)
-        self._there.member = self._talk.members.get(SOURCE)
+            take_reply = None if name else self._remote.take_reply
+            self._session.members[name] = Member(name, program, self._inbox, read_piece, take_reply)
+        self._remote.member = self._session.members.get(SOURCE)
         for name, error in failures(started).items():
-            self._talk.fail(name, error)
-        opened = self._talk.collect({name: "network" if name else "tree" for name in self._talk.members})
-        self._networks = {name: each["network"] for name, each in opened.items() if "network" in each}
-        if not self._talk.hosts and self._targets:
-            raise HostsUnreachableError(list(self._talk.failed.values()))
-        self._source_must_live()
+            self._session.fail(name, error)
+        opened = self._session.collect({name: "network" if name else "tree" for name in self._session.members})
+        self._networks = {name: reply["network"] for name, reply in opened.items() if "network" in reply}
+        if not self._session.hosts and self._targets:
+            raise HostsUnreachableError(list(self._session.failed.values()))
+        self._require_source()
         if "refused" in opened.get(SOURCE, {}):
-            raise RemoteError(self._words.host, f"{self._words.path} cannot be read: {opened[SOURCE]['refused']}")
-        return self._tree(self._here.tree if self._here is not None else opened[SOURCE]["tree"])
+            raise RemoteError(
+                self._arguments.host, f"{self._arguments.path} cannot be read: {opened[SOURCE]['refused']}"
+            )
+        return self._tree(self._local.tree if self._local is not None else opened[SOURCE]["tree"])
 
     def _tree(self, tree: PushTree) -> PushTree:
-        """What there is, under the name that it gets."""
+        """Return the tree to push; a single file gets its name at DEST."""
         if not tree["entries"]:
-            raise RemoteError(self._words.host, f"there is nothing in {self._words.path}")
+            raise RemoteError(self._arguments.host, f"there is nothing in {self._arguments.path}")
         if tree["single"]:
             (file,) = tree["entries"]
             self._dest = dest_of_file(self._dest, from_wire(file["path"]).decode(errors="surrogateescape"))
@@ -148,148 +159,134 @@ class _Push:
         return tree
 
     def _compare(self, tree: PushTree) -> dict[str, Differences]:
-        """Hash on both sides at the same time; how each host differs. Raises CheckError where DEST can't be used."""
-        self._talk.tell({"look": {"dest": self._dest, "tree": tree, "checksum": self._choices.checksum}})
-        if self._here is not None:
-            self._here.hash()
+        """Hash on both sides at once; return how each host differs. Raises CheckError if DEST cannot be used."""
+        self._session.order({"look": {"dest": self._dest, "tree": tree, "checksum": self._options.checksum}})
+        if self._local is not None:
+            self._local.hash()
         else:
-            self._talk.members[SOURCE].order({"hash": True})
-        found = self._talk.collect({SOURCE: "digests", **dict.fromkeys(self._talk.hosts, "looked")})
-        self._source_must_live()
-        if "refused" in found[SOURCE]:
-            raise RemoteError(self._words.host or "SRC", str(found[SOURCE]["refused"]), "push again")
-        self._refuse(found)
-        self._talk.tell({"compare": found[SOURCE]["digests"]})
-        compared = self._talk.collect(dict.fromkeys(self._talk.hosts, "missing"))
-        blocked = [
-            Fault(name, f"{shown(path)} is a directory there, or a file in the place of one", "move it away")
-            for name, each in compared.items()
-            for path in each["blocked"]
-        ]
-        self._stop_at(blocked)
-        return {name: Differences.parse(each) for name, each in compared.items()}
+            self._session.members[SOURCE].order({"hash": True})
+        hashed = self._session.collect({SOURCE: "digests", **dict.fromkeys(self._session.hosts, "looked")})
+        self._require_source()
+        if "refused" in hashed[SOURCE]:
+            raise RemoteError(self._arguments.host or "SRC", str(hashed[SOURCE]["refused"]), "push again")
+        self._refuse(hashed)
+        self._session.order({"compare": hashed[SOURCE]["digests"]})
+        compared = self._session.collect(dict.fromkeys(self._session.hosts, "missing"))
+        self._stop_at(faults_of_paths(compared))
+        return {name: Differences.parse(reply) for name, reply in compared.items()}
 
     def _send(self, tree: PushTree) -> Transfer:
-        self._talk.tell({"prepare": True})
-        prepared = self._talk.collect(dict.fromkeys(self._talk.hosts, "have"))
+        self._session.order({"prepare": True})
+        prepared = self._session.collect(dict.fromkeys(self._session.hosts, "have"))
         self._refuse(prepared)
-        self._stop_at(
-            [
-                Fault(
-                    name,
-                    f"{self._dest} needs {format_size(each['needed'])}, and {format_size(each['free'])} are free",
-                    "free some, or leave the host out with --limit",
-                )
-                for name, each in prepared.items()
-                if each["needed"] > each["free"]
-            ]
-        )
-        self._there.pieces = pieces([each["size"] for each in tree["entries"] if each["kind"] == "file"])
-        sizes = [bytes_of(piece) for piece in self._there.pieces]
+        self._stop_at(faults_of_space(self._dest, prepared))
+        self._remote.pieces = pieces([entry["size"] for entry in tree["entries"] if entry["kind"] == "file"])
+        sizes = [bytes_of(piece) for piece in self._remote.pieces]
         numbers = range(len(sizes))
         have = {
-            name: {piece for piece in each["have"] if piece in numbers}
-            for name, each in prepared.items()
-            if name in self._talk.hosts
+            name: {piece for piece in reply["have"] if piece in numbers}
+            for name, reply in prepared.items()
+            if name in self._session.hosts
         }
-        needed = any(len(each) < len(sizes) for each in have.values())
-        transfer = Transfer(self._talk, sizes, have, self._listen() if needed else {})
+        needed = any(len(present) < len(sizes) for present in have.values())
+        transfer = Transfer(self._session, sizes, have, self._listen() if needed else {})
         if needed:
             self._say(Event(STAGE, "running", text="sending"))
             transfer.run()
         return transfer
 
-    def _listen(self) -> dict[str, Place]:
-        """Have every host listen on its data network; where it can be called."""
-        hosts = {name or self._words.host: name for name in self._talk.members if name not in self._talk.failed}
+    def _listen(self) -> dict[str, Address]:
+        """Have every host listen on its data network; return the addresses of those that do."""
+        hosts = {
+            name or self._arguments.host: name for name in self._session.members if name not in self._session.failed
+        }
         facts = {host: _facts(self._networks[name]) for host, name in hosts.items()}
         networks, _ = plan_networks([self._fleet.hosts[host] for host in hosts], facts)
-        called = {name: networks[host].node_ip for host, name in hosts.items()}
-        if SOURCE in self._talk.members and self._words.host in self._talk.members:
-            called[SOURCE] = called[self._words.host] = networks[self._words.host].node_ip
-        for name, address in called.items():
-            self._talk.members[name].order({"listen": address})
-        answered = self._talk.collect(dict.fromkeys(called, "port"))
-        for name, each in answered.items():
-            if "port" not in each:
-                self._say(Event(STAGE, "note", name or self._words.host, f"{each['refused']}: it passes nothing on"))
-        return {name: (called[name], int(each["port"])) for name, each in answered.items() if "port" in each}
+        addresses = {name: networks[host].node_ip for host, name in hosts.items()}
+        if SOURCE in self._session.members and self._arguments.host in self._session.members:
+            addresses[SOURCE] = addresses[self._arguments.host] = networks[self._arguments.host].node_ip
+        for name, address in addresses.items():
+            self._session.members[name].order({"listen": address})
+        replies = self._session.collect(dict.fromkeys(addresses, "port"))
+        for name, reply in replies.items():
+            if "port" not in reply:
+                text = f"{reply['refused']}: other hosts get nothing from it"
+                self._say(Event(STAGE, "note", name or self._arguments.host, text))
+        return {name: (addresses[name], int(reply["port"])) for name, reply in replies.items() if "port" in reply}
 
     def _finish(self) -> None:
-        """Links, modes, and the end of the programs. A host that misses a file after all has failed."""
-        self._talk.ending = True
-        self._talk.tell({"finish": True})
-        for name, each in self._talk.collect(dict.fromkeys(self._talk.hosts, "finished")).items():
-            finish: PushFinish = each.get("finished", {})
+        """Correct links and modes, and end the programs; a host that still lacks a file has failed."""
+        self._session.ending = True
+        self._session.order({"finish": True})
+        for name, reply in self._session.collect(dict.fromkeys(self._session.hosts, "finished")).items():
+            finish: PushFinish = reply.get("finished", {})
             missing = finish.get("missing", [])
-            if missing or "refused" in each:
-                what = each.get("refused") or f"{len(missing)} files are not there, as {shown(missing[0])}"
-                self._talk.fail(name, RemoteError(name, str(what), "push again"))
+            if missing or "refused" in reply:
+                lacks = f"it lacks {counted(len(missing), 'file')}" + (
+                    f", such as {shown(missing[0])}" if missing else ""
+                )
+                self._session.fail(name, RemoteError(name, reply.get("refused") or lacks, "push again"))
         self._wait_for_ends()
 
     def _end(self) -> None:
-        """Nothing was sent, and nothing stays."""
-        self._talk.ending = True
-        self._talk.tell({"leave": True})
-        self._talk.collect(dict.fromkeys(self._talk.hosts, "finished"))
+        """End the programs before anything is sent; they leave nothing behind."""
+        self._session.ending = True
+        self._session.order({"leave": True})
+        self._session.collect(dict.fromkeys(self._session.hosts, "finished"))
         self._wait_for_ends()
 
     def _wait_for_ends(self) -> None:
-        if SOURCE in self._talk.members:
-            self._talk.members[SOURCE].order({"finish": True})
-        self._talk.wait_for_ends(END_SECONDS)
+        if SOURCE in self._session.members:
+            self._session.members[SOURCE].order({"finish": True})
+        self._session.wait_for_ends(END_SECONDS)
 
-    def _refuse(self, answered: Mapping[str, PushReply]) -> None:
+    def _refuse(self, replies: Mapping[str, PushReply]) -> None:
+        """End the push if a host refuses DEST. Raises CheckError."""
         faults = [
-            Fault(name, f"{self._dest}: {each['refused']}", "mend it, or leave the host out with --limit")
-            for name, each in answered.items()
-            if "refused" in each
+            Fault(name, f"{self._dest}: {reply['refused']}", "correct it, or leave the host out with --limit")
+            for name, reply in replies.items()
+            if "refused" in reply
         ]
         self._stop_at(faults)
 
     def _stop_at(self, faults: Sequence[Fault]) -> None:
+        """End the push if there are faults. Raises CheckError."""
         if faults:
             self._end()
             raise CheckError(faults)
 
-    def _source_must_live(self) -> None:
-        if SOURCE in self._talk.failed:
-            raise self._talk.failed[SOURCE]
+    def _require_source(self) -> None:
+        """Raise the error of the source's host, if there is one."""
+        if SOURCE in self._session.failed:
+            raise self._session.failed[SOURCE]
 
     def _report(self, tree: PushTree, before: Mapping[str, Differences]) -> PushReport:
-        files = [each for each in tree["entries"] if each["kind"] == "file"]
-        notes = [f"left out, because it is no file: {shown(path)}" for path in tree["left_out"]]
-        if tree["outside"]:
-            some = ", ".join(map(shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
-            notes.append(f"links that lead out of {self._words}: {some}; --copy-links sends what they lead to instead")
+        files = [entry for entry in tree["entries"] if entry["kind"] == "file"]
         return PushReport(
-            source=str(self._words),
+            source=str(self._arguments),
             dest=self._dest,
             files=len(files),
-            bytes=sum(each["size"] for each in files),
+            bytes=sum(file["size"] for file in files),
             hosts={name: HostReport(before[name]) for name in self._targets if name in before},
             failed={},
             sent=0,
             elapsed=time.monotonic() - self._began,
-            notes=tuple(notes),
+            notes=notes_of(tree, str(self._arguments)),
         )
 
     def _start(
         self, host: str, program: HostProgram[Arguments, PushReply, PushOrder], args: Arguments, *_: object
     ) -> Program[PushReply, PushOrder]:
         connection = self._fleet.connection(host)
-        return Program(connection, program, args, timeout=FOREVER_SECONDS, cancelled=self._cancelled, bounded=False)
-
-    def _receiver(self, name: str) -> PushHostArguments:
-        return {"host": name, "token": self._token}
+        return Program(connection, program, args, timeout=NO_TIMEOUT_SECONDS, cancelled=self._cancelled, bounded=False)
 
     def _sender(self) -> PushSourceArguments:
         return {
-            "host": self._words.host,
-            "source": self._words.path,
+            "host": self._arguments.host,
+            "source": self._arguments.path,
             "token": self._token,
-            "copy_links": self._choices.copy_links,
-            "checksum": self._choices.checksum,
+            "copy_links": self._options.copy_links,
+            "checksum": self._options.checksum,
         }
 
 

@@ -1,18 +1,19 @@
-"""How a push ended."""
+"""The result of a push."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flagscale_deploy.errors import HostError
-from flagscale_deploy.remote.messages.push import PushReply
+from flagscale_deploy.errors import Fault, HostError
+from flagscale_deploy.remote.messages.push import PushReply, PushTree
 from flagscale_deploy.remote.push.tree import from_wire
+from flagscale_deploy.support.units import format_size
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The paths that a host does not have, has with another content, or has with another mode."""
+    """The paths that a host lacks, has with other content, or has with another mode."""
 
     missing: tuple[str, ...] = ()
     different: tuple[str, ...] = ()
@@ -29,7 +30,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class HostReport:
-    """One host: how it differed before, and the bytes that came to it."""
+    """The result of one host: how it differed before, and the bytes that it received."""
 
     before: Differences
     bytes: int = 0
@@ -37,7 +38,7 @@ class HostReport:
 
 @dataclass(frozen=True)
 class PushReport:
-    """What there was to push, and how it went. `hosts` has those where all is well (or, of a check, was compared)."""
+    """What was pushed, and the result of each host; `hosts` has those that succeeded, or that a check compared."""
 
     source: str
     dest: str
@@ -53,12 +54,43 @@ class PushReport:
 
     @property
     def exit_code(self) -> int:
-        """0; 3 where a host could not be reached; 1 where one failed or, of a check, differs."""
+        """Return 0, 3 if a host could not be reached, or 1 if one failed or, in a check, differs."""
         worst = max((error.exit_code for error in self.failed.values()), default=0)
-        differs = self.check and any(each.before for each in self.hosts.values())
+        differs = self.check and any(host.before for host in self.hosts.values())
         return worst or int(differs)
 
 
+def faults_of_paths(compared: Mapping[str, PushReply]) -> list[Fault]:
+    """Return a fault for each path that the push cannot replace, from the replies to `compare`."""
+    return [
+        Fault(name, f"{shown(path)} is a directory there, or a file in the place of one", "move it away")
+        for name, reply in compared.items()
+        for path in reply["blocked"]
+    ]
+
+
+def faults_of_space(dest: str, prepared: Mapping[str, PushReply]) -> list[Fault]:
+    """Return a fault for each host that lacks space, from the replies to `prepare`."""
+    return [
+        Fault(
+            name,
+            f"{dest} needs {format_size(reply['needed'])}, and {format_size(reply['free'])} are free",
+            "free disk space, or leave the host out with --limit",
+        )
+        for name, reply in prepared.items()
+        if reply["needed"] > reply["free"]
+    ]
+
+
+def notes_of(tree: PushTree, source: str) -> tuple[str, ...]:
+    """Return what the user should know about a tree: what is left out of it, and which links lead out of it."""
+    notes = [f"left out, because it is not a file: {shown(path)}" for path in tree["left_out"]]
+    if tree["outside"]:
+        links = ", ".join(map(shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
+        notes.append(f"links that lead out of {source}: {links}; --copy-links sends their targets instead")
+    return tuple(notes)
+
+
 def shown(path: str) -> str:
-    """Return a path that travelled as people read it."""
+    """Return a path of a message as text for people."""
     return from_wire(path).decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What is pushed, read piece by piece: files of this machine, or of a host that the others cannot reach."""
+"""Read what is pushed piece by piece: files of this machine, or of a host that others cannot connect to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.push.arguments import PushOptions
 from flagscale_deploy.push.members import CHUNK, Inbox, Member
 from flagscale_deploy.push.schedule import SOURCE
 from flagscale_deploy.remote.messages.push import PushReply, PushTree
@@ -19,20 +20,20 @@ from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.push.tree import Piece, Span
 
 READ_SECONDS = 60.0
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 
 
-class Here:
-    """They are sent through SSH, and nobody can call us. The hashes come into the inbox: {"digests"} or {"refused"}."""
+class LocalSource:
+    """Files of this machine, which go through SSH. Their hashes arrive in the inbox, as `digests` or `refused`."""
 
-    def __init__(self, path: str, inbox: Inbox, *, copy_links: bool, checksum: bool) -> None:
-        """Raises InputError where they can't be read, or there are none."""
-        self._inbox, self._checksum = inbox, checksum
+    def __init__(self, path: str, inbox: Inbox, options: PushOptions) -> None:
+        """Scan the files. Raises InputError if they cannot be read, or there are none."""
+        self._inbox, self._checksum = inbox, options.checksum
         try:
-            self._source = Source(path, "", copy_links)
+            self._source = Source(path, "", options.copy_links)
         except OSError as error:
             where = os.fsdecode(error.filename or path)
-            raise InputError.at(where, f"cannot be read: {error.strerror}", "give what you may read") from error
+            raise InputError.at(where, f"cannot be read: {error.strerror}", "choose files that you may read") from error
         if not self._source.tree["entries"]:
             raise InputError.at("SRC", f"there is nothing in {path}", "give a directory with files, or a file")
 
@@ -42,65 +43,65 @@ class Here:
         return self._source.tree
 
     def hash(self) -> None:
-        """Begin to hash all files."""
+        """Start to hash all files."""
         threading.Thread(target=self._hash, daemon=True).start()
 
     def read(self, piece: int) -> Iterator[bytes]:
-        """The bytes of a piece, in chunks. Raises OSError, EOFError."""
+        """Yield the bytes of a piece, in chunks. Raises OSError, EOFError."""
         for span in chunks(self._source.pieces[piece]):
             yield self._source.read(*span)
 
     def _hash(self) -> None:
-        done, told_at = 0, time.monotonic()
+        hashed, reported_at = 0, time.monotonic()
 
-        def tell(count: int) -> None:
-            nonlocal done, told_at
-            done += count
-            if time.monotonic() - told_at > TELL_SECONDS:
-                told_at = time.monotonic()
-                self._inbox.put((SOURCE, {"hashed": done}))
+        def report(count: int) -> None:
+            nonlocal hashed, reported_at
+            hashed += count
+            if time.monotonic() - reported_at > REPORT_SECONDS:
+                reported_at = time.monotonic()
+                self._inbox.put((SOURCE, {"hashed": hashed}))
 
         try:
-            digests = self._source.digests(self._checksum, tell)
+            digests = self._source.digests(self._checksum, report)
         except (OSError, EOFError) as error:
             self._inbox.put((SOURCE, {"refused": str(error)}))
         else:
-            self._inbox.put((SOURCE, {"digests": [to_text(each) for each in digests]}))
+            self._inbox.put((SOURCE, {"digests": [to_text(digest) for digest in digests]}))
 
 
-class There:
-    """Files of a host that some others can't call: read through its SSH connection, a chunk at a time."""
+class RemoteSource:
+    """Files of a host that some others cannot connect to: read through its SSH connection, a chunk at a time."""
 
     def __init__(self) -> None:
         self.member: Member | None = None
         self.pieces: Sequence[Piece] = ()
-        self._answers: dict[int, queue.Queue[bytes]] = {}
+        self._replies: dict[int, queue.Queue[bytes]] = {}
         self._ids = itertools.count()
 
-    def hear(self, message: PushReply) -> bool:
-        """Take the answer to a question of ours; whether it was one."""
-        waiting = self._answers.get(message.get("read", -1))
+    def take_reply(self, message: PushReply) -> bool:
+        """Take the reply to an order `read`; return whether it was one."""
+        waiting = self._replies.get(message.get("read", -1))
         if waiting is not None:
             waiting.put(base64.b64decode(message["data"]))
         return waiting is not None
 
     def read(self, piece: int) -> Iterator[bytes]:
-        """The bytes of a piece, in chunks. Raises TimeoutError where they don't come."""
-        assert self.member is not None, "it is read from when its program runs"
+        """Yield the bytes of a piece, in chunks. Raises TimeoutError if they do not come."""
+        assert self.member is not None, "the source's program runs before it is read"
         for span in chunks(self.pieces[piece]):
             number = next(self._ids)
-            self._answers[number] = queue.Queue()
+            self._replies[number] = queue.Queue()
             try:
                 self.member.order({"read": number, "file": span.file, "offset": span.offset, "length": span.length})
-                yield self._answers[number].get(timeout=READ_SECONDS)
+                yield self._replies[number].get(timeout=READ_SECONDS)
             except queue.Empty:
-                raise TimeoutError(f"nothing could be read there for {READ_SECONDS:g} s") from None
+                raise TimeoutError(f"the source sent nothing for {READ_SECONDS:g} s") from None
             finally:
-                del self._answers[number]
+                del self._replies[number]
 
 
 def chunks(piece: Piece) -> Iterator[Span]:
-    """A piece in parts that are sent at once."""
+    """Yield the parts of a piece that are sent at once."""
     for span in piece:
         for at in range(0, span.length, CHUNK):
             yield Span(span.file, span.offset + at, min(CHUNK, span.length - at))

@@ -304,7 +304,7 @@ def test_two_pushes_to_one_place_do_not_mix(homes: Homes, model: Path) -> None:
 def test_what_cannot_be_sent_is_noted(homes: Homes, model: Path) -> None:
     os.mkfifo(model / "pipe")
     report = homes.push(model, check=True)
-    assert any("left out, because it is no file: pipe" in note for note in report.notes)
+    assert any("left out, because it is not a file: pipe" in note for note in report.notes)
     assert any("links that lead out of" in note and "dangling" in note for note in report.notes)
 
 

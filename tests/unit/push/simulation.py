@@ -46,14 +46,14 @@ def simulate(
             key = order.target, order.piece, order.origin
             if order.cancel:
                 left.pop(key, None)
-                starting = [each for each in starting if each[1] != key]
+                starting = [(began, other) for began, other in starting if other != key]
                 schedule.mark_failed(order.target, order.piece, "cancelled")
             elif (order.origin, order.target) in unreachable:
                 schedule.mark_failed(order.target, order.piece, "connect")
             else:
                 starting.append((now + delay, key))
                 result.sent += order.origin == SOURCE
-        for began, key in [each for each in starting if each[0] <= now]:
+        for began, key in [(began, key) for began, key in starting if began <= now]:
             starting.remove((began, key))
             left[key] = 1.0
         result.stuck = schedule.unservable()
@@ -72,13 +72,13 @@ def simulate(
                 schedule.mark_received(key[0], key[1], now)
                 if schedule_has(schedule, key[0]):
                     result.ready.setdefault(key[0], now)
-        for name in [each for each, at in dead.items() if at <= now]:
+        for name in [name for name, at in dead.items() if at <= now]:
             del dead[name]
             schedule.mark_lost(name)
-            for key in [each for each in left if name in (each[0], each[2])]:
+            for key in [key for key in left if name in (key[0], key[2])]:
                 del left[key]
                 schedule.mark_failed(key[0], key[1], "transfer")
-            starting = [each for each in starting if name not in (each[1][0], each[1][2])]
+            starting = [(began, key) for began, key in starting if name not in (key[0], key[2])]
     return result
 
 
@@ -96,7 +96,7 @@ def _rates(left: Iterable[tuple[str, int, str]], speed: Link) -> dict[tuple[str,
     while waiting:
         over = {link: [key for key in waiting if link in (("in", key[0]), ("out", key[2]))] for link in room}
         link, keys = min(
-            ((link, keys) for link, keys in over.items() if keys), key=lambda each: room[each[0]] / len(each[1])
+            ((link, keys) for link, keys in over.items() if keys), key=lambda pair: room[pair[0]] / len(pair[1])
         )
         share = room[link] / len(keys)
         for key in keys:

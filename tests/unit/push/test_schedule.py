@@ -17,10 +17,10 @@ def last(ready: dict[str, float]) -> float:
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_many_hosts_take_little_longer_than_one_and_the_source_sends_all_once(hosts: int) -> None:
-    found = simulate(PIECES, EIGHT[:hosts])
-    assert last(found.ready) < 1.25
-    assert found.sent == PIECES
-    assert found.moved == PIECES * hosts
+    result = simulate(PIECES, EIGHT[:hosts])
+    assert last(result.ready) < 1.25
+    assert result.sent == PIECES
+    assert result.moved == PIECES * hosts
 
 
 def test_orders_that_take_a_piece_s_time_to_arrive_do_not_let_links_stand_still() -> None:
@@ -28,52 +28,52 @@ def test_orders_that_take_a_piece_s_time_to_arrive_do_not_let_links_stand_still(
 
 
 def test_a_slow_host_does_not_hold_up_the_others() -> None:
-    found = simulate(PIECES, EIGHT, speed={"gpu03": 0.1})
-    slow = found.ready.pop("gpu03")
-    assert len(found.ready) == 7
-    assert last(found.ready) < 1.5
+    result = simulate(PIECES, EIGHT, speed={"gpu03": 0.1})
+    slow = result.ready.pop("gpu03")
+    assert len(result.ready) == 7
+    assert last(result.ready) < 1.5
     assert slow / PIECES < 13  # its own link is the limit
-    assert found.sent < 1.1 * PIECES
+    assert result.sent < 1.1 * PIECES
 
 
 def test_a_slow_source_is_what_all_wait_for_and_nothing_else() -> None:
-    found = simulate(PIECES, EIGHT, speed={SOURCE: 0.1})
-    assert last(found.ready) < 10.3
-    assert found.sent == PIECES
+    result = simulate(PIECES, EIGHT, speed={SOURCE: 0.1})
+    assert last(result.ready) < 10.3
+    assert result.sent == PIECES
 
 
 def test_a_host_that_dies_stops_nobody() -> None:
-    found = simulate(PIECES, EIGHT, dies={"gpu03": 20})
-    assert set(found.ready) == set(EIGHT) - {"gpu03"}
-    assert last(found.ready) < 1.5
-    assert found.sent < 1.2 * PIECES
+    result = simulate(PIECES, EIGHT, dies={"gpu03": 20})
+    assert set(result.ready) == set(EIGHT) - {"gpu03"}
+    assert last(result.ready) < 1.5
+    assert result.sent < 1.2 * PIECES
 
 
 def test_what_hosts_have_is_not_sent_again() -> None:
-    found = simulate(PIECES, EIGHT[:4], have={"gpu01": range(PIECES), "gpu02": range(PIECES // 2)})
-    assert found.sent == 0
-    assert found.moved == 2 * PIECES + PIECES // 2
+    result = simulate(PIECES, EIGHT[:4], have={"gpu01": range(PIECES), "gpu02": range(PIECES // 2)})
+    assert result.sent == 0
+    assert result.moved == 2 * PIECES + PIECES // 2
 
 
 def test_hosts_that_cannot_reach_each_other_get_all_from_the_source() -> None:
     walls = {(one, other) for one in EIGHT[:3] for other in EIGHT[:3]}
-    found = simulate(PIECES, EIGHT[:3], unreachable=walls)
-    assert set(found.ready) == set(EIGHT[:3])
-    assert found.sent == 3 * PIECES
+    result = simulate(PIECES, EIGHT[:3], unreachable=walls)
+    assert set(result.ready) == set(EIGHT[:3])
+    assert result.sent == 3 * PIECES
 
 
 def test_a_host_that_reaches_one_other_only_gets_all_through_it() -> None:
     walls = {(other, "gpu03") for other in ("gpu01", SOURCE)}
-    found = simulate(PIECES, EIGHT[:3], unreachable=walls)
-    assert set(found.ready) == set(EIGHT[:3])
-    assert found.sent <= PIECES + 1
+    result = simulate(PIECES, EIGHT[:3], unreachable=walls)
+    assert set(result.ready) == set(EIGHT[:3])
+    assert result.sent <= PIECES + 1
 
 
 def test_a_host_that_nobody_reaches_is_told_apart_from_one_that_waits() -> None:
     walls = {(other, "gpu03") for other in (*EIGHT[:2], SOURCE)}
-    found = simulate(PIECES, EIGHT[:3], unreachable=walls)
-    assert set(found.ready) == {"gpu01", "gpu02"}
-    assert found.stuck == ["gpu03"]
+    result = simulate(PIECES, EIGHT[:3], unreachable=walls)
+    assert set(result.ready) == {"gpu01", "gpu02"}
+    assert result.stuck == ["gpu03"]
 
 
 def test_a_late_transfer_is_given_up_where_another_has_the_piece_and_not_asked_for_there_again() -> None:
