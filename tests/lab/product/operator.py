@@ -17,6 +17,8 @@ from typing import IO, Any
 from tests.lab.keepers import REPOSITORY
 
 COMMAND = (sys.executable, "-m", "flagscale_deploy")
+DEADLINE = 60.0
+"""Seconds that the tests wait at most, on a machine that runs others beside them. How fast a thing is, they assert."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Result:
         return self.out + self.err
 
 
-def eventually(true: Callable[[], object], within: float = 20.0, every: float = 0.02) -> bool:
+def eventually(true: Callable[[], object], within: float = DEADLINE, every: float = 0.02) -> bool:
     """Whether it becomes true in time. It is asked again after `every` seconds, or as many as the asking took."""
     deadline = time.monotonic() + within
     asked = time.monotonic()
@@ -76,11 +78,11 @@ class Running:
         """When a line with this text came on standard error (Unix time). Raises StopIteration if none did."""
         return next(at for at, line in self._lines["err"] if text in line)
 
-    def wait_for(self, text: str, within: float = 20.0) -> None:
+    def wait_for(self, text: str, within: float = DEADLINE) -> None:
         assert eventually(lambda: text in self.said or self._process.poll() is not None, within), self.said
         assert text in self.said, self.said
 
-    def until(self, act: Callable[[], None], pattern: str, within: float = 20.0) -> None:
+    def until(self, act: Callable[[], None], pattern: str, within: float = DEADLINE) -> None:
         """Do something again and again until the command has said what it should because of it."""
 
         def said() -> object:
@@ -92,7 +94,7 @@ class Running:
     def send(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def end(self, exits: int | None, within: float = 60.0) -> Result:
+    def end(self, exits: int | None, within: float = 2 * DEADLINE) -> Result:
         """Wait for its end, which has to be with this status; None takes any."""
         code = self._process.wait(within)
         for reader in self._readers:

@@ -47,7 +47,7 @@ def operator(lab: Lab, stand_in: StandIn, node_env: Path, tmp_path: Path) -> Ite
 def other_cluster(lab: Lab, node_env: Path) -> set[str]:
     """Somebody else's Ray on the head host, with the defaults of Ray where ours would have them; its pids."""
     host = lab.hosts[0]
-    host.run(f"setsid bash -c '{OTHER_CLUSTER.format(env=node_env, address=host.address)}'")
+    host.run(f"setsid bash -c '{OTHER_CLUSTER.format(env=node_env, address=host.address)}'", timeout=120)
     pids = other_processes(host)
     assert pids
     return pids
