@@ -64,6 +64,15 @@ def test_the_wheel_plans_without_a_host(installed: Path, tmp_path: Path) -> None
     assert {"ray_head.sh", "ray_worker.sh", "vllm_serve_vllm_model_0.sh"} <= scripts
 
 
+def test_a_clone_runs_its_own_code_and_templates_beside_an_installed_wheel(installed: Path) -> None:
+    """`python -m flagscale_deploy` in a clone imports the clone, whose templates lie at its top level."""
+    words = ["-i", "inventories/hostfile.txt", "-c", "examples/qwen2.5-72b-two-hosts.yaml"]
+    command = [str(installed / "python"), "-m", "flagscale_deploy", "plan", "--offline", "--scripts", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ray start" in done.stdout
+
+
 def test_the_wheel_holds_every_package_template_and_table(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())

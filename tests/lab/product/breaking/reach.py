@@ -80,7 +80,7 @@ def its_python_is_not_there(stage: Stage) -> None:
     stage.inventory(ansible_python_interpreter="/usr/bin/python3.99")
 
 
-@caught_by("python", "name it with `python:`", round="interpreters", at="node2")
+@caught_by("python", "set `python:` for", round="interpreters", at="node2")
 def its_python_is_too_old(stage: Stage) -> None:
     use_python(stage, OLD)
 
