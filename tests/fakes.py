@@ -136,7 +136,7 @@ def connecting(
     refused: Mapping[str, ConnectError] = MappingProxyType({}),
     made: dict[str, FakeConnection] | None = None,
 ) -> Connect:
-    """What `Fleet` and `Options` take for `connect`; notes programs in `calls` and connections in `made`."""
+    """Return what `Fleet` and `Options` take for `connect`; notes programs in `calls` and connections in `made`."""
 
     def connect(host: Host, timeout: float) -> FakeConnection:
         connection = FakeConnection(host, handler, calls, refused.get(host.name))
@@ -165,7 +165,7 @@ class FakeFleet(Fleet):
         super().__init__(named, forks=forks, connect=connect)
 
     def sent(self, module: str) -> list[Call]:
-        """The programs of one module."""
+        """Return the programs of one module."""
         return [call for call in self.calls if call.module == module]
 
 

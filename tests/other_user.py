@@ -13,7 +13,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user 
 
 
 def as_nobody(act: Callable[[], object]) -> Any:
-    """What `act` returns (as JSON) in a child that is the user nobody."""
+    """Return what `act` returns (as JSON) in a child that is the user nobody."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

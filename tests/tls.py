@@ -48,7 +48,7 @@ def _self_signed(key: rsa.RSAPrivateKey, name: str, addresses: Iterable[str]) ->
 
 @contextmanager
 def serving(pair: tuple[Path, Path], handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """A server on 127.0.0.1 with a certificate and its key; its port."""
+    """Serve on 127.0.0.1 with a certificate and its key; yield the port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*pair)

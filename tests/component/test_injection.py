@@ -83,7 +83,7 @@ class Bench:
             (self.state / name).mkdir(parents=True)
 
     def plan(self, host: dict[str, Any] | None = None, **changed: Any) -> Plan:
-        """Raises InputError, CheckError."""
+        """Plan; raises InputError or CheckError."""
         hosts = self.folder / "hosts.yaml"
         keys = {"name": "gpu01", "address": "10.0.0.1", "gpus": 2, "venv": str(self.bin.parent), **(host or {})}
         hosts.write_text(yaml.safe_dump({"hosts": [keys]}, allow_unicode=False), encoding="utf-8")

@@ -53,7 +53,7 @@ def test_checks_and_links_do_the_same_where_texts_cannot_be_read() -> None:
 
 @pytest.fixture
 def branching(tmp_path: Path) -> Path:
-    """Tests that pass as long as texts can be read."""
+    """Run tests that pass as long as texts can be read."""
     cases = [f"def test_{at}():\n    assert {branch}\n" for at, branch in enumerate(BRANCHES.values())]
     path = tmp_path / "test_branching.py"
     path.write_text("\n\n".join([IMPORTS, *cases]))

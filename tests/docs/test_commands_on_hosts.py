@@ -74,7 +74,7 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def work(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """An operator whose `ssh gpu01` works."""
+    """Provide an operator whose `ssh gpu01` works."""
     work = Workplace(tmp_path_factory.mktemp("work"))
     names = [f"Host gpu0{at}\n  HostName {host.address}" for at, host in enumerate(lab.hosts, 1)]
     everywhere = f"Host *\n  User root\n  IdentityFile {lab.identity_file}\n  UserKnownHostsFile {lab.known_hosts}"
@@ -128,7 +128,7 @@ def paste_curl(printed: str, work: Workplace) -> None:
 
 
 def check_what_is_on_the_operator_s_disk(work: Workplace) -> None:
-    """What the pages say that `-o`, `run` and `smoke` write."""
+    """Return what the pages say that `-o`, `run` and `smoke` write."""
     (run,) = (work.directory / "outputs" / DEPLOYMENT / "runs").iterdir()
     assert {path.name for path in run.iterdir()} == {"plan.json", "events.jsonl", "report.json", "scripts"}
     assert run.stat().st_mode & 0o777 == 0o700

@@ -20,7 +20,7 @@ OFFLINE = "flagscale-deploy plan --offline -i inventories/hostfile.txt -c exampl
 
 @pytest.fixture(scope="module")
 def installers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with pipx and uv, as people have them."""
+    """Provide a directory with pipx and uv, as people have them."""
     directory = tmp_path_factory.mktemp("installers")
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
     install = [f"{directory}/bin/pip", "install", "-qq", "--disable-pip-version-check", "pipx", "uv"]

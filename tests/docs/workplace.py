@@ -38,7 +38,7 @@ class Workplace:
             path.write_text(text, encoding="utf-8")
 
     def type(self, line: str, **variables: str) -> str:
-        """What a command line prints on standard output. It has to end well."""
+        """Return what a command line prints on standard output. It has to end well."""
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=self.directory,
@@ -53,7 +53,7 @@ class Workplace:
         return done.stdout
 
     def type_until_line(self, line: str) -> str:
-        """What a command line that goes on prints first. It is ended as by Ctrl-C, and has to say so."""
+        """Return what a command line that goes on prints first. It is ended as by Ctrl-C, and has to say so."""
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {line}"],

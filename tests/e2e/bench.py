@@ -30,7 +30,7 @@ class Failed:
     said: str
 
     def blames(self, host: str, name: str) -> str:
-        """The line that is quoted, which has to be of this host, with cause and remedy of this entry of the table."""
+        """Return the quoted line, which has to be of this host, with cause and remedy of this entry of the table."""
         cause = self.answer["cause"]
         entry = signature(name)
         assert cause is not None, self.said
@@ -42,7 +42,7 @@ class Failed:
 
 
 def signature(name: str) -> Signature:
-    """An entry of the table of error texts."""
+    """Return an entry of the table of error texts."""
     return next(each for each in signatures() if each.name == name)
 
 
@@ -86,7 +86,7 @@ class Bench:
         return self.ended(name, self.start(name, *words, **wishes), exits)
 
     def ended(self, name: str, running: Running, exits: int) -> Failed:
-        """The same of a run that goes on already."""
+        """Expect the same of a run that goes on already."""
         result = running.end(exits, within=GIVES_UP_SECONDS)
         assert self.left(name) == []
         failed = Failed(result.json, result.said)
@@ -101,7 +101,7 @@ class Bench:
         return result.json, time.monotonic() - begun
 
     def left(self, name: str, known: Sequence[Process] = ()) -> list[str]:
-        """Processes and ports of a deployment on any host."""
+        """Return processes and ports of a deployment on any host."""
         return [f"{each.host}: {each.what}" for each in self.lab.leftovers(name, known) if each.kind != "directory"]
 
     @property
@@ -135,7 +135,7 @@ def covered(host: Host, path: Path, *how: str) -> Iterator[None]:
 
 
 def processes(host: Host, name: str) -> list[int]:
-    """Processes that have this in their command lines, by their pids on the host."""
+    """Return processes that have this in their command lines, by their pids on the host."""
     pattern = f"[{name[0]}]{name[1:]}"  # which doesn't match the command line of the search itself
     return [int(pid) for pid in host.run(["pgrep", "-f", pattern], check=False).stdout.split()]
 

@@ -39,7 +39,7 @@ def stats() -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def ancestry(pid: int, table: dict[int, dict[str, Any]]) -> set[int]:
-    """A process and those it comes from, without the machine's first."""
+    """Return a process and those it comes from, without the machine's first."""
     found = set()
     while pid > 1 and pid in table:
         found.add(pid)

@@ -38,7 +38,7 @@ class Sight:
         return cls(processes, frozenset(seen["ports"]), frozenset(seen["files"]))
 
     def new_since(self, earlier: Sight) -> list[str]:
-        """Processes and ports that were not there: nothing, after a clean stop."""
+        """Return processes and ports that were not there: nothing, after a clean stop."""
         born = {(each.pid, each.start) for each in earlier.processes}
         processes = [f"{each.pid} {each.command}" for each in self.processes if (each.pid, each.start) not in born]
         return processes + [f"port {port}" for port in self.ports - earlier.ports]
@@ -73,7 +73,7 @@ class Presence:
         return list(self._known.values())
 
     def living(self) -> list[str]:
-        """What of it lives, and what else carries the marker."""
+        """Return what of it lives, and what else carries the marker."""
         self._look()
         table = dict(inspect_host.living())
         alive = {(pid, seen.start) for pid, seen in table.items()}

@@ -37,7 +37,7 @@ def bench(
 
 @pytest.fixture(autouse=True)
 def nothing_left(bench: Bench) -> Iterator[None]:
-    """What the product did not take away must not be in the next test's way."""
+    """Remove what the product left behind, so that it does not disturb the next test."""
     yield
     bench.forget()
 
@@ -123,7 +123,7 @@ def test_node_ip_of_nobody(bench: Bench) -> None:
 
 
 def test_vllm_host_ip_that_ray_does_not_know(bench: Bench) -> None:
-    """vLLM's first Ray executor puts the driver on the node of this address; the second, its default, does not."""
+    """The first Ray executor of vLLM puts the driver on the node of this address; the second, its default, does not."""
     env = {"VLLM_HOST_IP": bench.nobody, "VLLM_USE_RAY_V2_EXECUTOR_BACKEND": "0"}
     failed = bench.fails("host-ip", exits=5, hosts={"node1": {"env": env}})
     assert bench.nobody in failed.blames("node1", "ray-node-ip")

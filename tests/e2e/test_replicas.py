@@ -43,7 +43,7 @@ def ran(operator: Operator, tiny_model: Path) -> Result:
 
 @pytest.fixture(scope="module")
 def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
-    """The status once the engine on the second host has been killed, with its supervisor."""
+    """Return the status after the engine on the second host was killed, with its supervisor."""
     engines = [each for each in lab.processes(NAME) if each.host == "node2"]
     lab.hosts[1].run(["kill", "-9", *(str(each.pid) for each in engines)])
     return operator("status", "--name", NAME, "--json", exits=1).json
@@ -109,7 +109,7 @@ def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_d
 
 def test_stop_takes_all_of_it_away(lab: Lab, operator: Operator, after_one_died: Any) -> None:
     def routers() -> list[str]:
-        """It renames itself and so loses its marker: the lab can't tell whose it is."""
+        """Find the router, which changes its process title and so loses its marker: the lab can't tell whose it is."""
         return [each.command for each in look_at(lab.hosts[0]).processes if "vllm::router" in each.command]
 
     known = lab.processes(NAME)

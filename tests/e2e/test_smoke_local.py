@@ -59,7 +59,7 @@ class Job:
         return self.operator.start("smoke", "-c", self.config, *outputs, *words)
 
     def traces(self) -> list[str]:
-        """What is left of the deployment in files and ports."""
+        """Return what is left of the deployment in files and ports."""
         homes = (Path.home(), self.operator.directory / "operator-home")
         left = [str(home / ".flagscale-deploy") for home in homes if (home / ".flagscale-deploy" / self.name).exists()]
         for claim in Path("/tmp").glob("fsd-*/flagscale-deploy.json"):
@@ -69,7 +69,7 @@ class Job:
             return [*left, *([f"port {self.port}"] if asking.connect_ex(("127.0.0.1", self.port)) == 0 else [])]
 
     def cases(self) -> dict[str, ET.Element]:
-        """The test cases of the JUnit file by name; its own counts agree with them."""
+        """Return the test cases of the JUnit file by name; its own counts agree with them."""
         (suite,) = ET.parse(self.junit).getroot()
         cases = {case.attrib["name"]: case for case in suite}
         assert len(cases) == len(suite) == int(suite.attrib["tests"])

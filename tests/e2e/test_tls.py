@@ -33,7 +33,7 @@ class Desk:
     key: Path
 
     def curl(self, url: str, *words: str) -> tuple[int, str]:
-        """What a client on the host gets: curl's exit status, and the status of HTTP with the answer."""
+        """Return what a client on the host gets: curl's exit status, and the status of HTTP with the answer."""
         trusted = self.certificate.read_text()
         command = ["curl", "-sS", "-m", "20", "--noproxy", "*", "-w", " %{http_code}", *words, url]
         ended = self.lab.hosts[0].run(command, check=False, stdin=trusted)

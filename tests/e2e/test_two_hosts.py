@@ -110,13 +110,13 @@ def ran(cluster: Cluster) -> Result:
 
 @pytest.fixture(scope="module")
 def known(cluster: Cluster, ran: Result) -> list[Any]:
-    """The deployment's processes while it served."""
+    """Provide the deployment's processes while it served."""
     return cluster.lab.processes(NAME)
 
 
 @pytest.fixture(scope="module")
 def after_a_worker_died(cluster: Cluster, known: list[Any]) -> dict[str, Any]:
-    """The status once the rank on the second host has been killed."""
+    """Return the status after the rank on the second host was killed."""
     (rank,) = [each for each in known if each.host == "node2" and "RayWorkerProc" in each.command]
     cluster.lab.hosts[1].run(["kill", "-9", str(rank.pid)])
     status: dict[str, Any] = cluster.status(exits=1)

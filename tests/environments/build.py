@@ -30,14 +30,14 @@ OLDEST_PYTHON = (3, 11)
 
 
 def node_environment() -> Path:
-    """A virtual environment with `vllm` and `ray`; built if need be. Raises CalledProcessError if a step fails."""
+    """Return a virtual environment with `vllm` and `ray`; build it if need be. Raises CalledProcessError."""
     support = sorted(path for path in SUPPORT.rglob("*") if path.suffix in {".py", ".toml"})
     files = [REQUIREMENTS, CONSTRAINTS, *support, Path(__file__)]
     return entry(f"node-{recipe(files, platform.python_version(), platform.machine())}", _build_node)
 
 
 def tiny_model() -> Path:
-    """A directory with the tiny Qwen2, the same bytes every time; written if need be."""
+    """Return a directory with the tiny Qwen2, the same bytes every time; written if need be."""
     python = node_environment() / "bin/python"
 
     def write(path: Path) -> None:
@@ -48,7 +48,7 @@ def tiny_model() -> Path:
 
 
 def mounts(environment: Path) -> list[Path]:
-    """What has to be visible on a host for a virtual environment to work: itself and its interpreter's installation."""
+    """Return what has to be visible on a host for a virtual environment to work: itself and its interpreter."""
     return [environment, (environment / "bin/python").resolve().parents[1]]
 
 

@@ -22,7 +22,7 @@ def root() -> Path:
 
 
 def recipe(files: Iterable[Path], *words: str) -> str:
-    """A name for what is built from these files and words: 12 hex digits that change with any of them."""
+    """Return a name for what is built from these files and words: 12 hex digits that change with any of them."""
     digest = hashlib.sha256()
     for part in (*(path.read_bytes() for path in files), *(word.encode() for word in words)):
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -30,7 +30,7 @@ def recipe(files: Iterable[Path], *words: str) -> str:
 
 
 def entry(name: str, build: Callable[[Path], None]) -> Path:
-    """The finished directory `name` of the cache; `build` fills it if it isn't there.
+    """Return the finished directory `name` of the cache; `build` fills it if it isn't there.
 
     One process builds while others wait. What an interrupted build left is thrown away: only the marker that is written
     last makes an entry. A new entry drives out those of its kind that nobody has asked for in `UNUSED_DAYS`.

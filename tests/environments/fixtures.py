@@ -11,11 +11,11 @@ from tests.environments import build
 
 @pytest.fixture(scope="session")
 def node_env() -> Path:
-    """A virtual environment with real vLLM (CPU) and Ray; for a lab, mount `build.mounts(node_env)`."""
+    """Provide a virtual environment with real vLLM (CPU) and Ray; for a lab, mount `build.mounts(node_env)`."""
     return build.node_environment()
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
-    """A directory with a tiny Qwen2 that vLLM serves on CPU."""
+    """Provide a directory with a tiny Qwen2 that vLLM serves on CPU."""
     return build.tiny_model()

@@ -1,5 +1,6 @@
-"""Records what the probe finds on this machine with real vLLM and Ray and a stand-in GPU, healthy and with real
-faults, for tests/unit/checks/recorded.
+"""Record what the probe finds on this machine, healthy and with real faults, for tests/unit/checks/recorded.
+
+The machine needs real vLLM and Ray; the GPU is a stand-in.
 
 python -m tests.environments.record_probe
 
@@ -121,7 +122,7 @@ def main() -> int:
 
 
 def _look(model: Path, fault: Fault) -> dict[str, Any]:
-    """The facts of this machine, with a copy of the tiny model that the fault is done to."""
+    """Return the facts of this machine, with a copy of the tiny model that the fault is done to."""
     environment, tiny = build.node_environment(), build.tiny_model()
     shutil.rmtree(model, ignore_errors=True)
     shutil.copytree(tiny, model, ignore=shutil.ignore_patterns(".*"))

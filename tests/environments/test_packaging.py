@@ -39,7 +39,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment into which only the wheel was installed."""
+    """Provide the folder of programs of an environment into which only the wheel was installed."""
     environment = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     (wheel,) = dist.glob("*.whl")
@@ -94,7 +94,7 @@ def test_the_source_distribution_has_what_the_wheel_is_built_from(dist: Path) ->
 
 
 def run(programs: Path, place: Path, *words: str) -> str:
-    """What the installed program prints; nothing of this clone or of the environment of the tests is in its reach."""
+    """Return what the installed program prints, without access to this clone or the environment of the tests."""
     env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(place), "LANG": os.environ.get("LANG", "C.UTF-8")}
     command = [str(programs / "flagscale-deploy"), *words]
     return subprocess.run(command, cwd=place, env=env, check=True, capture_output=True, text=True, timeout=60).stdout

@@ -11,7 +11,7 @@ from tests.unit.sources import ROOT
 
 
 def recipe(target: str) -> str:
-    """The commands of a target and of all that it needs, as if nothing had been built."""
+    """Return the commands of a target and of all that it needs, as if nothing had been built."""
     words = ["make", "--dry-run", "--always-make", target]
     return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 

@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: any text can be encoded, the sentence in few tokens."""
+    """Return a byte-level BPE tokenizer: any text can be encoded, the sentence in few tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

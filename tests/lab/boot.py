@@ -24,14 +24,14 @@ BOOT_SECONDS = 15.0
 
 
 def make_keys(slot: Slot, hosts: int) -> None:
-    """The operator's key, and a host key for each host."""
+    """Return the operator's key, and a host key for each host."""
     for path in [slot.directory / "key", *(room(slot, index) / "host_key" for index in range(hosts))]:
         path.parent.mkdir(exist_ok=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", path], check=True)
 
 
 def host_key(slot: Slot, index: int) -> str:
-    """A host's line for known_hosts."""
+    """Return a host's line for known_hosts."""
     kind, key, _ = (room(slot, index) / "host_key.pub").read_text().split()
     return f"{slot.address(index)} {kind} {key}\n"
 
@@ -52,13 +52,13 @@ def furnish(slot: Slot, index: int, gpu_count: int) -> None:
 
 
 def hidden(mounts: Sequence[str]) -> list[str]:
-    """The directories that a host would not see, parents first."""
+    """Return the directories that a host would not see, parents first."""
     wanted = {str(Path(os.path.abspath(each))) for each in mounts}
     return sorted(each for each in wanted if any(Path(each).is_relative_to(place) for place in PRIVATE))
 
 
 def start(slot: Slot, index: int, mounts: Sequence[str]) -> subprocess.Popen[str]:
-    """A host's first process in namespaces of its own. It dies with the keeper."""
+    """Return a host's first process in namespaces of its own. It dies with the keeper."""
     host = room(slot, index)
     namespaces = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"]
     init: list[str | Path] = [HERE / "host_init.sh", host, host.name, slot.address(index), slot.gateway, HOME]
@@ -104,10 +104,10 @@ def wait_for_sshd(slot: Slot, index: int, process: subprocess.Popen[str]) -> Non
 
 
 def console(slot: Slot, index: int, problem: str) -> str:
-    """What went wrong with a host, and what it printed."""
+    """Return what went wrong with a host, and what it printed."""
     return f"{room(slot, index).name} {problem}; it said:\n{(room(slot, index) / 'console.log').read_text()}"
 
 
 def room(slot: Slot, index: int) -> Path:
-    """A host's directory on the machine; its name is the host's."""
+    """Return a host's directory on the machine; its name is the host's."""
     return slot.directory / f"node{index + 1}"

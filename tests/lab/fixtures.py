@@ -12,7 +12,7 @@ from tests.lab import Lab
 
 @pytest.fixture(scope="module")
 def make_lab() -> Iterator[Callable[..., Lab]]:
-    """Makes labs that live until the module's tests are done: `make_lab(hosts=3, gpus=2)`; see `Lab`.
+    """Make labs that live until the module's tests are done: `make_lab(hosts=3, gpus=2)`; see `Lab`.
 
     A lab of which anything remains afterwards fails the module.
     """

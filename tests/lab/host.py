@@ -71,7 +71,7 @@ class Host:
         return _run(["timeout", "-k", "1", str(timeout), *self.ssh_argv(), command], timeout + 5, check, stdin)
 
     def ssh_argv(self) -> list[str]:
-        """The ssh command line that reaches this host; append a command, or nothing for a shell."""
+        """Return the ssh command line that reaches this host; append a command, or nothing for a shell."""
         files = [f"-oIdentityFile={self.slot.directory}/key", f"-oUserKnownHostsFile={self.slot.directory}/known_hosts"]
         return ["ssh", "-Fnone", "-oBatchMode=yes", "-oConnectTimeout=10", *files, f"root@{self.address}"]
 

@@ -54,7 +54,7 @@ def main(wish: Wish) -> None:
 
 
 def claim() -> tuple[Slot, int]:
-    """The first free slot and the descriptor that holds its lock."""
+    """Return the first free slot and the descriptor that holds its lock."""
     with registry():
         with suppress(OSError):  # what cannot be taken away keeps its slot, and nobody from another
             reap()

@@ -54,7 +54,7 @@ class Lab:
 
     @classmethod
     def attach(cls, slot: int) -> Lab:
-        """A lab that is already up, by its slot's number. Raises LabError if there is none."""
+        """Return a lab that is already up, by its slot's number. Raises LabError if there is none."""
         state = LabState.of(Slot(slot))
         if state is None:
             raise LabError(f"no lab in slot {slot}")
@@ -133,7 +133,7 @@ class Lab:
         return path
 
     def processes(self, deployment: str) -> list[Process]:
-        """The living processes of a deployment on all hosts: to be remembered for `leftovers`."""
+        """Return the living processes of a deployment on all hosts: to be remembered for `leftovers`."""
         return [process for host in self.hosts if host.alive for process in inspect(host, deployment).processes]
 
     def leftovers(self, deployment: str, known: Sequence[Process] = ()) -> list[Leftover]:

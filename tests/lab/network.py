@@ -9,7 +9,7 @@ from tests.lab.slots import Slot
 
 
 def make_bridge(slot: Slot) -> None:
-    """The switch that all hosts of a lab are plugged into; the machine itself has the gateway's address on it.
+    """Return the switch that all hosts of a lab are plugged into; the machine itself has the gateway's address on it.
 
     Its card is ours, not the lowest of those plugged in: with that one's host it would change, and the answers of the
     others would be lost for ten seconds, until they ask for the gateway again.
@@ -35,7 +35,7 @@ def plug_in(slot: Slot, index: int, pid: int) -> None:
 
 
 def card(slot: Slot, number: int) -> str:
-    """The address of a network card: the machine's own is number 0, the hosts' follow."""
+    """Return the address of a network card: the machine's own is number 0, the hosts' follow."""
     return f"02:77:00:{slot.number:02x}:00:{number:02x}"
 
 

@@ -46,7 +46,7 @@ class Slot:
         return f"10.77.{self.number}.{11 + index}"
 
     def cable(self, index: int) -> str:
-        """The machine's end of a host's link; interface names end at 15 characters."""
+        """Return the machine's end of a host's link; interface names end at 15 characters."""
         return f"{self.bridge}h{index + 1}"
 
     def owns(self, link: str) -> bool:

@@ -54,7 +54,7 @@ class LabState:
 
     @classmethod
     def of(cls, slot: Slot) -> LabState | None:
-        """The state that the slot's keeper has written, or None where there is none (yet)."""
+        """Return the state that the slot's keeper has written, or None where there is none (yet)."""
         try:
             return cls.loads((slot.directory / STATE).read_text())
         except FileNotFoundError:
@@ -62,7 +62,7 @@ class LabState:
 
 
 def pid_namespace(pid: int) -> int | None:
-    """The inode of a process's pid namespace; None where there is no such process."""
+    """Return the inode of a process's pid namespace; None where there is no such process."""
     try:
         return Path(f"/proc/{pid}/ns/pid").stat().st_ino
     except OSError:

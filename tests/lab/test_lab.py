@@ -252,7 +252,7 @@ time.sleep(600)
 
 @pytest.fixture
 def foreign_lab() -> Iterator[tuple[subprocess.Popen[str], LabState]]:
-    """A lab of another process, and that process."""
+    """Provide a lab of another process, and that process."""
     with subprocess.Popen([sys.executable, "-c", OWNER], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         yield owner, LabState.loads(owner.stdout.readline())

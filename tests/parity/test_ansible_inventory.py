@@ -23,7 +23,7 @@ SAMPLES = Path(__file__).parents[2] / "inventories"
 
 
 def ansible_inventory(inventory: Path, *options: str) -> dict[str, Any]:
-    """What Ansible prints, less the name of its JSON dialect."""
+    """Return what Ansible prints, less the name of its JSON dialect."""
     command = [sys.executable, "-m", "ansible", "inventory", "-i", str(inventory), "--list", *options]
     # A configuration of the machine must not turn Ansible's defaults.
     (config := inventory.parent / ".ansible.cfg").touch()
@@ -51,7 +51,7 @@ def inventory_json(inventory: Inventory) -> dict[str, Any]:
 
 
 def without_vars(listing: Mapping[str, Any]) -> dict[str, Any]:
-    """The listing as Ansible prints it without `--export`: groups show no variables."""
+    """Return the listing as Ansible prints it without `--export`: groups show no variables."""
     groups = {
         name: {key: each[key] for key in each if key != "vars"} for name, each in listing.items() if name != "_meta"
     }

@@ -43,7 +43,7 @@ PLAN = planned(inventory(*NAMES), spec(model(tp=24, port=4567)))
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that is free on every address."""
+    """Provide a port that is free on every address."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -199,7 +199,7 @@ Running = Program[NetworkTestReply, NetworkTestOrder]
 
 @pytest.fixture
 def reach() -> Iterator[Running]:
-    """The program on one host, which listens on one port."""
+    """Provide the program on one host, which listens on one port."""
     args: NetworkTestArguments = {"token": TOKEN.hex(), "ports": [{"address": "127.0.0.1", "port": 0}]}
     with Program(LocalConnection(HOSTS[0]), NETWORK_TEST, args, timeout=30) as program:
         yield program

@@ -1,5 +1,7 @@
-"""Following with the real program on this machine, through rotations and over a connection that is cut: no line is
-lost and none is repeated. `CutConnection` is a stand-in for a network that fails."""
+"""Follow logs with the real program on this machine, through rotations and a connection that is cut.
+
+No line is lost and none is repeated. `CutConnection` is a stand-in for a network that fails.
+"""
 
 from __future__ import annotations
 

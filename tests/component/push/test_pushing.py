@@ -32,7 +32,7 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Homes:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model with weights, a configuration, a script, an empty file, links, and names to stumble over."""
+    """Provide a model with weights, a configuration, a script, an empty file, links, and names to stumble over."""
     root = tmp_path / "model"
     (root / "sub/empty").mkdir(parents=True)
     (root / "model.safetensors").write_bytes(random.Random(1).randbytes(SIZE))
@@ -48,7 +48,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def whole(model: Path) -> dict[str, Any]:
-    """What hosts should have: no setuid bit."""
+    """Return what hosts should have: no setuid bit."""
     (model / "sub/run.sh").chmod(0o750)
     return content(model)
 
@@ -174,7 +174,7 @@ def test_what_an_interrupted_push_sent_is_not_sent_again(homes: Homes, model: Pa
 
 
 def begin_then_stop(root: Path, model: Path) -> Callable[[Event], None]:
-    """Takes the weights away before the push looks; stops it when it has made room for them, with five blocks there."""
+    """Take the weights away before the push looks; stop it when it has made room for them, with five blocks there."""
     (root / "model.safetensors").unlink()
 
     def say(event: Event) -> None:

@@ -11,14 +11,14 @@ from tests.component.remote.living import Home, Household, household
 
 @pytest.fixture
 def people() -> Iterator[Household]:
-    """Starts processes; ends them with the test."""
+    """Start processes; end them with the test."""
     with household() as found:
         yield found
 
 
 @pytest.fixture
 def deployment() -> str:
-    """A name that no other test, and no deployment on this machine, has."""
+    """Provide a name that no other test, and no deployment on this machine, has."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 

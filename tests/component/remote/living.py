@@ -42,8 +42,10 @@ class Household:
         self._told: set[int] = set()
 
     def python(self, code: str, marker: str = "", *, session: bool = True, expect: int = 1) -> list[int]:
-        """Start Python with this code, in a session of its own. Returns its pid and those that it prints (a number it
-        prints is a pid, and will be ended), once it has printed `expect` lines."""
+        """Start Python with this code in a session of its own; return its pid and those that it prints.
+
+        It returns once `expect` lines were printed. A number that it prints is a pid, and will be ended.
+        """
         return self.start([sys.executable, "-c", code], marker, session=session, expect=expect)
 
     def start(self, argv: list[str], marker: str = "", *, session: bool = True, expect: int = 1) -> list[int]:
@@ -118,13 +120,13 @@ class Home:
 
 
 def messages(output: bytes) -> list[dict[str, Any]]:
-    """What a program said."""
+    """Return what a program said."""
     lines = output.decode().splitlines()
     return [json.loads(line[len(PREFIX) :]) for line in lines if line.startswith(PREFIX)]
 
 
 def birth(pid: int) -> dict[str, Any]:
-    """What tells a process from another that gets its pid later, as a record keeps it."""
+    """Return what tells a process from another that gets its pid later, as a record keeps it."""
     start_ticks = parse_stat(Path(f"/proc/{pid}/stat").read_bytes()).start_ticks
     return {
         "pid": pid,
@@ -148,7 +150,7 @@ def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
 
 @contextlib.contextmanager
 def household() -> Iterator[Household]:
-    """A household that is gone afterwards."""
+    """Provide a household that is gone afterwards."""
     found = Household()
     try:
         yield found

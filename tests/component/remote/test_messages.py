@@ -59,7 +59,7 @@ def check(tree: Path, *modules: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package that the type checker has found well, and its cache."""
+    """Provide a copy of the package that the type checker has found well, and its cache."""
     copy = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "flagscale_deploy", copy / "flagscale_deploy", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "setup.cfg", copy)

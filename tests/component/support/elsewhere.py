@@ -1,4 +1,4 @@
-"""A plugin of pytest that runs tests without what only Linux has: `pytest -p tests.component.support.elsewhere …`"""
+"""A plugin of pytest that runs tests without what only Linux has: `pytest -p tests.component.support.elsewhere …`."""
 
 from tests.only_linux import take_away
 

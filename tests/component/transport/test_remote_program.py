@@ -42,7 +42,7 @@ HERE = Host("here", "localhost", connection="local", python=sys.executable)
 
 @pytest.fixture
 def send(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Sends a program of the test's own to a real Python on this machine."""
+    """Send a program of the test's own to a real Python on this machine."""
     closure.cache_clear()
     sources: dict[str, str] = {}
     real = bundle_module._source
@@ -72,7 +72,7 @@ def test_a_program_brings_all_it_needs_in_the_order_it_needs_it(module: str) -> 
 
 
 def imports(module: str) -> set[str]:
-    """What a module of remote/ imports from its room, read in another way than the product does."""
+    """Return what a module of remote/ imports from its room, read in another way than the product does."""
     tree = ast.parse((ROOM / f"{module.replace('.', '/')}.py").read_text())
     tree.body = [
         node for node in tree.body if not isinstance(node, ast.If) or ast.unparse(node.test) != "TYPE_CHECKING"

@@ -45,7 +45,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
-    """An environment with stand-ins for vLLM and for Ray."""
+    """Provide an environment with stand-ins for vLLM and for Ray."""
     made = stand_ins.build(tmp_path_factory.mktemp("stand-in"))
     packages = next((made.environment / "lib").glob("python*")) / "site-packages"
     shutil.copytree(HERE / "ray_package", packages / "ray", ignore=shutil.ignore_patterns("__pycache__"))
@@ -62,7 +62,7 @@ def lab(make_lab: Callable[..., Lab], stand_in: StandIn) -> Lab:
 
 @pytest.fixture(scope="module")
 def innocents(lab: Lab) -> Innocents:
-    """Processes on both hosts that must outlive everything."""
+    """Provide processes on both hosts that must outlive everything."""
     made = Innocents(lab)
     for index in range(len(lab.hosts)):
         made.start(index)

@@ -70,7 +70,7 @@ def kill_operator(scene: Scene) -> None:
 
 
 def interrupt_twice(scene: Scene) -> None:
-    """The second one while the first is being obeyed."""
+    """Press Ctrl-C twice, the second time while the first is being obeyed."""
     before = len(scene.running.said)
     scene.running.send(signal.SIGINT)
     eventually(lambda: len(scene.running.said) > before, within=1.0)
@@ -112,7 +112,7 @@ def empty_disk_here(scene: Scene) -> None:
 
 
 def sessions(scene: Scene) -> list[str]:
-    """The processes of sshd that serve a login; the first process is the one that listens."""
+    """Return the processes of sshd that serve a login; the first process is the one that listens."""
     found = scene.host.run("grep -ls '^sshd' $(ls -d /proc/[0-9]*/comm)", check=False).stdout.split()
     return [pid for path in found if (pid := path.split("/")[2]) != "1"]
 
@@ -137,7 +137,7 @@ def cut_and_join(scene: Scene) -> None:
 
 
 def silence(scene: Scene) -> None:
-    """The kernel accepts and acknowledges, and sshd says nothing."""
+    """Stop sshd: the kernel accepts and acknowledges, and sshd sends nothing."""
     if logged_in := sessions(scene):
         scene.host.run(["kill", "-STOP", *logged_in], check=False)
     os.kill(scene.host.state.pid, signal.SIGSTOP)
@@ -196,7 +196,7 @@ STATES = "/root/.flagscale-deploy"
 
 
 def small_disk(scene: Scene) -> None:
-    """What the product keeps on the host is on a disk of 1 MiB."""
+    """Put what the product keeps on the host on a disk of 1 MiB."""
     scene.host.run(f"mkdir -m 700 {STATES} && mount -t tmpfs -o size=1m,mode=700 none {STATES}")
 
 
@@ -214,7 +214,7 @@ def small_full_disk(scene: Scene) -> None:
 
 
 def own_disk(scene: Scene) -> None:
-    """An empty place to mount on is no leftover of the deployment's."""
+    """Remove the empty place to mount on, which is no leftover of the deployment."""
     scene.host.run(f"umount -l {STATES}; rmdir {STATES}", check=False)
 
 
@@ -284,7 +284,7 @@ def be_quiet(scene: Scene) -> None:
 
 
 def restart_sshd(scene: Scene, config: str) -> None:
-    """A second sshd with this configuration, which the inventory names from now on."""
+    """Start a second sshd with this configuration, which the inventory names from now on."""
     key = scene.host.directory / "host_key"
     scene.host.run(f"/usr/sbin/sshd -f {config} -p 2222 -h {key} -o PidFile=/run/second-sshd")
     use_port(scene, 2222)
@@ -317,7 +317,7 @@ def own_passwd(scene: Scene) -> None:
 
 
 def share_home(scene: Scene) -> None:
-    """What a host borrows from the machine lies below its home as well, and is put back."""
+    """Mount the other host's home; what a host borrows from the machine lies below its home too, and is put back."""
     other, here = scene.lab.hosts[1 - scene.at], scene.host.directory
     borrowed = enumerate(hidden(scene.lab.mounts))
     again = [f"mount --bind {here}/borrowed/{at} {path}" for at, path in borrowed if path.startswith("/root/")]
@@ -340,7 +340,7 @@ def show_python(scene: Scene) -> None:
 
 
 def hide_processes(scene: Scene) -> None:
-    """The operator logs in as a user who sees only his own processes, at a second sshd that gives him root's PATH."""
+    """Log in as a user who sees only their own processes, at a second sshd that sets root's PATH."""
     host, home = scene.host, "/run/fsd-user"
     host.run(
         f"mkdir -p {home} && cp -a /root/.ssh {home} && chown -R 65500:65500 {home} && chmod 700 {home} &&"

@@ -76,7 +76,7 @@ def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
 
 
 def proven() -> list[Cell]:
-    """The cells whose figures stand in docs/internals/reliability.md: a day's part is taken from these."""
+    """Return the cells whose figures stand in docs/internals/reliability.md: a day's part is taken from these."""
     rows = [[word.strip() for word in line.strip("| ").split("|")] for line in FIGURES.read_text().splitlines()]
     shown = {(row[0], stage.name): said for row in rows for stage, said in zip(STAGES, row[1:], strict=False)}
     return [cell for cell in cells() if shown.get((cell.fault.name, cell.stage.name), "·") not in "·–"]
@@ -234,7 +234,7 @@ def nothing_is_left_after_cleanup(scene: Scene) -> None:
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """The matrix in Markdown: exit status and seconds to the command's end; a dash where a cell makes no sense."""
+    """Return the matrix in Markdown: exit status and seconds to the command's end; a dash for senseless cells."""
     seen = {(each.cell.fault.name, each.cell.stage.name): each for each in outcomes}
     head = ["fault", *(stage.name for stage in STAGES)]
     rows = [[fault.name, *(_shown(seen.get((fault.name, stage.name)), fault, stage) for stage in STAGES)]

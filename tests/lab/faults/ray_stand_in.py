@@ -1,5 +1,7 @@
-"""A stand-in for the command `ray`: `ray start --head --node-ip-address=A --port=P --num-gpus=N` and `ray start
---address=A:P …` start daemons that are called gcs_server and raylet, and end when the node is counted.
+"""A stand-in for the command `ray`: `ray start` with the flags that the product uses.
+
+`ray start --head --node-ip-address=A --port=P --num-gpus=N` and `ray start --address=A:P …` start daemons that are
+called gcs_server and raylet, and end when the node is counted.
 
 The daemons do what the product can see of Ray's: they detach into sessions of their own, keep the environment they were
 started with, listen, and leave a file in --temp-dir. A raylet stays when its gcs_server is gone. While there is a file

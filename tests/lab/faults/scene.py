@@ -84,11 +84,11 @@ class Scene:
             host.run(["rm", "-f", f"/dev/shm/hold-{what}"])
 
     def processes(self, host: Host) -> list[Process]:
-        """The deployment's processes on a host; none on one that is off."""
+        """Return the deployment's processes on a host; none on one that is off."""
         return [each for each in self.everywhere() if each.host == host.name]
 
     def everywhere(self) -> list[Process]:
-        """The deployment's processes on all hosts, without those of another user with a deployment of that name.
+        """Return the deployment's processes on all hosts, without those of another user with a deployment of that name.
 
         A host that has no Python has none of them either.
         """
@@ -97,7 +97,7 @@ class Scene:
         return [each for each in found if not each.command.startswith(OTHER_USERS)]
 
     def leftovers(self) -> list[Leftover]:
-        """What there is of the deployment, also of what ran when the fault struck."""
+        """Return what there is of the deployment, also of what ran when the fault struck."""
         found = [each for each in self.lab.leftovers(NAME, self.before) if OTHER_USERS not in each.what]
         return [each for each in found if not each.what.endswith("/.flagscale-deploy") or not self._is_mount(each)]
 
@@ -106,12 +106,12 @@ class Scene:
         return [each.pid for each in self.processes(host) if each.command.split(" ")[0].rpartition("/")[2] == name]
 
     def _is_mount(self, left: Leftover) -> bool:
-        """An empty place that a fault has mounted a disk on."""
+        """Return whether it is an empty place that a fault has mounted a disk on."""
         host = next(host for host in self.lab.hosts if host.name == left.host)
         return host.run(["mountpoint", "-q", left.what], check=False).returncode == 0
 
     def engine(self) -> dict[str, Any]:
-        """What the engine wrote down of itself; it runs on the first host."""
+        """Return what the engine wrote down of itself; it runs on the first host."""
         return given(self.lab.hosts[0], PORT)
 
     def answers(self) -> bool:

@@ -31,7 +31,7 @@ def main(inventory: str, config: str, rounds: int, look_at: set[int]) -> None:
 
 
 def held() -> dict[str, object]:
-    """What this process holds, once what is garbage is gone."""
+    """Return what this process holds after a garbage collection."""
     gc.collect()
     children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
     return {

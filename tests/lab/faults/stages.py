@@ -25,8 +25,10 @@ def let_go(_scene: Scene) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A moment of `run` or `stop`. `at` is the host that the command waits for, `reach` brings it there and holds it,
-    `release` lets it go on."""
+    """A moment of `run` or `stop`.
+
+    `at` is the host that the command waits for, `reach` brings it there and holds it, `release` lets it go on.
+    """
 
     name: str
     command: str
@@ -36,7 +38,7 @@ class Stage:
 
 
 def from_the_start(scene: Scene) -> None:
-    """The fault is there before the command is typed."""
+    """Start the command; the fault is there already."""
     scene.start("run")
 
 
@@ -61,7 +63,7 @@ def let_go_of_lock(scene: Scene) -> None:
 
 
 def uploading(scene: Scene) -> None:
-    """The second host is reserved, has its files, and can't write its record: what holds it came after `reserve`."""
+    """Hold `run` where the second host is reserved, has its files, and can't write its record."""
     host = scene.lab.hosts[1]
     directory = f"{STATE}/{host.name}"
     made = (
@@ -81,7 +83,7 @@ def let_go_of_record(scene: Scene) -> None:
 
 
 def ray_starting(scene: Scene) -> None:
-    """The head's daemons run, and the second host's script is about to start its own."""
+    """Hold `run` where the head's daemons run, and the second host's script is about to start its own."""
     scene.hold(scene.lab.hosts[1], "ray")
     running = scene.start("run")
     assert eventually(lambda: there(scene.lab.hosts[1], "/dev/shm/hold-ray-reached"), WITHIN), running.said
@@ -96,7 +98,7 @@ def loading(scene: Scene) -> None:
 
 
 def ready(scene: Scene) -> None:
-    """The command is over; what it made is there."""
+    """Run the command to its end; what it made is there."""
     scene.start("run").end(0, WITHIN)
     scene.command = None
 

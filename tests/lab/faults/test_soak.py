@@ -47,7 +47,7 @@ print(json.dumps({"processes": sorted(seen), "files": sorted(files),
 
 
 def on_host(host: Host) -> dict[str, list[str]]:
-    """Processes, listening ports and files of a host."""
+    """Return processes, listening ports and files of a host."""
     found: dict[str, list[str]] = json.loads(host.run(["python3", "-c", LOOK]).stdout)
     return found
 

@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
-    """The environment with the stand-in for vLLM; a lab has to mount `stand_in.mounts`."""
+    """Provide the environment with the stand-in for vLLM; a lab has to mount `stand_in.mounts`."""
     return stand_ins.build(tmp_path_factory.mktemp("stand-in"))
 
 
@@ -53,7 +53,7 @@ def lab(make_lab: Callable[..., Lab], stand_in: StandIn) -> Lab:
 
 @pytest.fixture
 def operator(lab: Lab, stand_in: StandIn, tmp_path: Path) -> Iterator[Operator]:
-    """An operator with an inventory of the whole lab; commands that still run at the end are ended."""
+    """Provide an operator with an inventory of the whole lab; commands that still run at the end are ended."""
     sits = Operator(tmp_path, lab.inventory(tmp_path / "hosts.yaml", venv=str(stand_in.environment)))
     yield sits
     for running in sits.started:
@@ -62,7 +62,7 @@ def operator(lab: Lab, stand_in: StandIn, tmp_path: Path) -> Iterator[Operator]:
 
 @pytest.fixture
 def serve(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
-    """Writes configurations in the seed form; what a failed test leaves running of them is killed."""
+    """Write configurations in the seed form; what a failed test leaves running of them is killed."""
     made: list[Serve] = []
 
     def write(
@@ -97,7 +97,7 @@ def serve(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
 
 
 def _forget(lab: Lab, deployment: str) -> None:
-    """What the product did not take away must not be in the next test's way."""
+    """Remove what the product left behind, so that it does not disturb the next test."""
     for process in lab.processes(deployment):
         host = next(host for host in lab.hosts if host.name == process.host)
         host.run(["kill", "-9", str(process.pid)], check=False)

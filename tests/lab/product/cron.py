@@ -29,5 +29,5 @@ def remove(host: Host) -> None:
 
 
 def kept(host: Host) -> Path:
-    """The user's crontab."""
+    """Return the user's crontab."""
     return host.directory / "home/.crontab-stand-in"

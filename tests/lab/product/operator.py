@@ -138,7 +138,7 @@ class Operator:
         return running
 
     def run_folder(self) -> Path:
-        """The folder of the latest run."""
+        """Return the folder of the latest run."""
         return max(self.directory.glob("outputs/*/runs/*"), key=lambda path: path.name)
 
     def _environment(self) -> dict[str, str]:

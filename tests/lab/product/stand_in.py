@@ -31,10 +31,10 @@ class StandIn:
 
 
 def build(path: Path) -> StandIn:
-    """Make the environment in an empty directory. Its metadata say that vLLM, Ray and PyTorch are installed; this Ray
-    fails.
+    """Make the environment in an empty directory.
 
-    Of vLLM there is also the package, which reads command lines and no more: every flag of vLLM 0.32 is known to it.
+    Its metadata say that vLLM, Ray and PyTorch are installed; this Ray fails. Of vLLM there is also the package, which
+    reads command lines and no more: every flag of vLLM 0.32 is known to it.
     """
     made = StandIn(make_environment(path / "environment"), path / "command")
     made.command.mkdir()
@@ -50,8 +50,10 @@ def make_environment(
     torch: str | None = TORCH,
     python: str | None = None,
 ) -> Path:
-    """A virtual environment that says it has these versions, None for what it has not; `python` is what its Python says
-    of itself instead of the truth."""
+    """Return a virtual environment that claims to have these versions, None for what it does not have.
+
+    `python` is the version that its Python claims to be.
+    """
     venv.create(path, symlinks=True)
     packages = next((path / "lib").glob("python*")) / "site-packages"
     for name, version in (("vllm", vllm), ("ray", ray), ("torch", torch)):
@@ -79,7 +81,7 @@ def _program(path: Path, text: str) -> None:
 
 
 def given(host: Host, port: int) -> dict[str, Any]:
-    """What the stand-in that serves on `port` was given: {argv, environ, pid, children}."""
+    """Return what the stand-in that serves on `port` was given: {argv, environ, pid, children}."""
     written: dict[str, Any] = json.loads(host.run(["cat", f"{PLACE}/{port}.json"]).stdout)
     return written
 

@@ -97,7 +97,7 @@ def of_operator(operator: Operator, served: Serve) -> set[Path]:
 
 @pytest.fixture
 def leaky(serve: Write) -> Callable[..., Serve]:
-    """Writes configurations with secrets."""
+    """Write configurations with secrets."""
 
     def write(stand_in: str = "") -> Serve:
         return serve(stand_in=stand_in, envs={"HF_TOKEN": TOKEN}, flags={"api-key": KEY})

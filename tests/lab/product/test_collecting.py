@@ -36,7 +36,7 @@ for number in range(lines):
 
 @pytest.fixture
 def served(operator: Operator, serve: Write) -> Iterator[Serve]:
-    """A deployment on node1 and node2 that has run, and is stopped: its logs are there, and nobody writes to them."""
+    """Provide a deployment on node1 and node2 that ran and was stopped: it has logs that nobody writes to."""
     found = serve(models=2)
     operator("run", "-c", found.config)
     operator("stop", "--name", found.name)

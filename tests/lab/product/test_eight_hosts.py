@@ -81,7 +81,7 @@ def test_what_a_plan_shows_is_what_a_run_sends(lab: Lab, operator: Operator, ser
 
 
 def normal(script: Path) -> str:
-    """A script without what differs from run to run: its id, and the directory named after it."""
+    """Return a script without what differs from run to run: its id, and the directory named after it."""
     return re.sub(r"\d{8}T\d{6}Z-[0-9a-f]{6}|(?<=-\")[0-9a-f]{8}|(?<=-)[0-9a-f]{8}(?=/)", "…", script.read_text())
 
 

@@ -17,7 +17,7 @@ Write = Callable[..., Serve]
 
 
 def loading(lab: Lab, operator: Operator, served: Serve) -> Running:
-    """A run whose engine has started and does not get ready."""
+    """Return a run whose engine has started and does not get ready."""
     running = operator.start("run", "-c", served.config)
     assert eventually(lambda: is_started(lab.hosts[0], served.port)), running.said
     return running

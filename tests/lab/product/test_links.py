@@ -60,7 +60,7 @@ def listening(host: Host) -> str:
 
 @pytest.fixture
 def silent(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Makes a host drop, without a word, connections from another (to one of its ports); until the test's end."""
+    """Make a host silently drop connections from another (to one of its ports) until the test's end."""
 
     def drop(at: Host, source: Host, port: int | None = None) -> None:
         to_port = f"match ip dport {port} 0xffff" if port else ""

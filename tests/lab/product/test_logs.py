@@ -18,7 +18,7 @@ Write = Callable[..., Serve]
 
 
 def ask_for(host: Host, port: int, path: str) -> None:
-    """A request that the stand-in writes a line about."""
+    """Send a request that the stand-in writes a line about."""
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{host.address}:{port}{path}").close()
 
 

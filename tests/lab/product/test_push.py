@@ -59,7 +59,7 @@ def listed(host: Host, path: str = DEST) -> str:
 
 
 def right(model: Path) -> str:
-    """What `listed` should give, by the machine's own tools."""
+    """Return what `listed` should give, by the machine's own tools."""
     done = subprocess.run(["bash", "-c", LIST], cwd=model, capture_output=True, text=True, check=True)
     return done.stdout
 

@@ -36,7 +36,7 @@ def crontabs(lab: Lab) -> Iterator[None]:
 
 
 def reboot(lab: Lab, host: Host, served: Serve) -> list[Any]:
-    """What a reboot leaves of a host: no process, nothing in /tmp; the record is of another boot. Then cron's turn."""
+    """Leave what a reboot leaves of a host: no process, nothing in /tmp, a record of another boot. Then run cron."""
 
     def all_gone() -> bool:
         pids = [str(each.pid) for each in lab.processes(served.name) if each.host == host.name]

@@ -26,7 +26,7 @@ def restarting(backoff: Any = 0.1, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def doomed(lab: Lab) -> Iterator[str]:
-    """A file that makes every stand-in of node1 die while it loads; gone after the test."""
+    """Provide a file that makes every stand-in of node1 die while it loads; gone after the test."""
     yield f"{PLACE}/doomed"
     lab.hosts[0].run(["rm", "-f", f"{PLACE}/doomed"])
 

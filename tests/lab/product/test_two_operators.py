@@ -115,7 +115,7 @@ def test_a_run_that_finds_its_port_taken_by_a_run_of_the_same_moment_says_by_whi
 
 
 def held_gpus(lab: Lab, deployment: str) -> list[tuple[str, int]]:
-    """The GPUs that a deployment's records name, with their hosts."""
+    """Return the GPUs that a deployment's records name, with their hosts."""
     found = []
     for host in lab.hosts:
         path = host.directory / f"home/.flagscale-deploy/{deployment}/{host.name}/record.json"

@@ -93,7 +93,7 @@ def fork_renamed() -> list[int]:
 
 
 def start_core() -> list[int]:
-    """A process that is called as vLLM's engine core is; without it there is no engine."""
+    """Start a process that is named like vLLM's engine core; without it there is no engine."""
     core = subprocess.Popen(["bash", "-c", "exec -a VLLM::EngineCore sleep 3600"])
     threading.Thread(target=die_with, args=(core,), daemon=True).start()
     return [core.pid]

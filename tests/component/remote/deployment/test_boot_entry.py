@@ -31,7 +31,7 @@ OTHERS = (
 
 @pytest.fixture
 def command(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `crontab` in front of PATH, no systemctl, and the home that it works in; the path of the user's crontab."""
+    """Put a `crontab` in front of PATH, without systemctl, and set its home; yield the path of the user's crontab."""
     (tmp_path / "bin").mkdir()
     for name in ("sh", "cat", "rm"):
         (tmp_path / "bin" / name).symlink_to(f"/bin/{name}")
@@ -98,7 +98,7 @@ def test_adding_and_taking_away_is_the_same_as_nothing(lines: list[bytes], end: 
 def test_the_line_runs_the_script_whatever_the_host_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    """As cron hands it to sh: `\\%` is a percent sign to it."""
+    r"""As cron hands it to sh: `\%` is a percent sign to it."""
     monkeypatch.setenv("HOME", str(tmp_path / "it's $HOME"))
     script = Path(boot_entry.script("qwen", host))
     script.parent.mkdir(parents=True)

@@ -50,7 +50,7 @@ def test_a_child_that_lost_its_environment_in_a_session_of_its_own_is_ours_by_de
 
 
 def leave_orphans(*environments: str) -> str:
-    """A session leader that ends, leaving an orphan for each `env` prefix; each has said its pid before the next."""
+    """Run a session leader that ends, leaving an orphan for each `env` prefix; each prints its pid before the next."""
     child = f"[sys.executable, '-c', {FORK + TELL_AND_SLEEP!r}]"
     start = "subprocess.Popen({words} + " + child + ", stdout=subprocess.PIPE)"
     relay = "print(int({start}.stdout.readline()), flush=True)\n"

@@ -30,7 +30,7 @@ READ, READ_WRITE = "1", "3"
 
 @pytest.fixture
 def segment() -> Iterator[Path]:
-    """A file as `shm_open` makes it."""
+    """Provide a file as `shm_open` makes it."""
     descriptor, name = tempfile.mkstemp(prefix="fsd test ", dir="/dev/shm")
     os.write(descriptor, bytes(4096))
     os.close(descriptor)
@@ -39,7 +39,7 @@ def segment() -> Iterator[Path]:
 
 
 def hold(people: Household, path: Path, marker: str = "", how: str = SHARED, access: str = READ_WRITE) -> int:
-    """The pid of a process that has mapped a file, and keeps it open."""
+    """Return the pid of a process that has mapped a file, and keeps it open."""
     return people.start(["python3", "-c", HOLD, str(path), how, access], marker)[0]
 
 

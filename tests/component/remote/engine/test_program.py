@@ -40,7 +40,7 @@ def web(status: int) -> Iterator[str]:
 
 @contextmanager
 def talks(words: bytes) -> Iterator[str]:
-    """A server that says something that is no HTTP and hangs up, to everybody."""
+    """Provide a server that says something that is no HTTP and hangs up, to everybody."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
 
@@ -89,7 +89,7 @@ def test_nobody_there_is_said() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: str) -> Path:
-    """The state directory of the deployment on the host `here`."""
+    """Provide the state directory of the deployment on the host `here`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     state = tmp_path / ".flagscale-deploy" / deployment / "here"
     (state / "app").mkdir(parents=True)

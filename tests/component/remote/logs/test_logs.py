@@ -42,7 +42,7 @@ def ray_temp(home: Home) -> Iterator[Path]:
 
 @pytest.fixture
 def full(home: Home, ray_temp: Path) -> Home:
-    """A deployment with logs of every kind."""
+    """Provide a deployment with logs of every kind."""
     (home.state / "logs" / "vllm_serve_qwen_0.log").write_text("engine 1\nengine 2\nengine 3\n")
     (home.state / "logs" / "ray_head.log").write_text("head\n")
     (home.state / "scripts" / "ray_head.sh").write_text("#!/bin/bash\n")
@@ -155,7 +155,7 @@ def test_files_that_nobody_wrote_to_since_are_left_out(full: Home) -> None:
 
 
 def have(**files: bytes) -> dict[str, Any]:
-    """What the operator tells of its copies."""
+    """Return what the operator tells of its copies."""
     with tempfile.TemporaryFile() as file:
         told = {}
         for name, content in files.items():

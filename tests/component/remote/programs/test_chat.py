@@ -15,7 +15,7 @@ from tests.component.remote.living import Home
 
 @contextmanager
 def answering(status: int, body: bytes) -> Iterator[int]:
-    """A server that answers all the same; its port."""
+    """Serve the same reply to everything; yield the port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

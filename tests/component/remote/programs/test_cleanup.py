@@ -18,7 +18,7 @@ MakeTemp = Callable[..., Path]
 
 @pytest.fixture
 def make_temp() -> Iterator[MakeTemp]:
-    """Makes directories as the launcher makes Ray's, with a claim for a deployment."""
+    """Make directories as the launcher makes Ray's, with a claim for a deployment."""
     made = []
 
     def make(claim: str = "", **more: str) -> Path:

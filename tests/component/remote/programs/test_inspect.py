@@ -26,7 +26,7 @@ Reply = Callable[[socket.socket, bytes, threading.Event], None]
 
 @contextmanager
 def server(reply: Reply) -> Iterator[str]:
-    """A server on a free port: `reply` gets each connection, what was asked, and an event that is set at the end."""
+    """Serve on a free port: `reply` gets each connection, what was asked, and an event that is set at the end."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -72,7 +72,7 @@ def never_a_token(visitor: socket.socket, asked: bytes, over: threading.Event) -
 
 
 def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer, float]:
-    """What is said of the one server of a record, and the seconds that took."""
+    """Return what is said of the one server of a record, and the seconds that took."""
     instance: Any = {"name": "q/0", "driver": home.host, "script": "serve.sh", "local_url": url, "served_name": "q"}
     listed: Any = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False, **birth(pid), **process}]
     began = time.monotonic()

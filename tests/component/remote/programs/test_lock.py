@@ -20,7 +20,7 @@ BY = {"who": "eve@desk", "since": "2026-11-24 23:00:00 +0000"}
 
 @contextlib.contextmanager
 def holding(home: Home, *, beat: float = 0.05, lease: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
-    """The lock's program, which has the lock. What it says is read by the test."""
+    """Provide the lock's program, which has the lock. What it says is read by the test."""
     with home.open("lock", wait=0, beat=beat, lease=lease, holder=HOLDER) as program:
         try:
             assert hear(program) == {"locked": True}
@@ -36,7 +36,7 @@ def hear(program: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def the_rest(program: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
-    """What it says to its end, which has to come by itself; its standard input stays open until then."""
+    """Return what it says to its end, which has to come by itself; its standard input stays open until then."""
     assert program.stdout is not None
     said = messages(program.stdout.read())
     program.wait(10)

@@ -43,13 +43,13 @@ def cmd_init():
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A directory for PYTHONPATH with a package `vllm` in the layout of 0.6."""
+    """Provide a directory for PYTHONPATH with a package `vllm` in the layout of 0.6."""
     return shutil.copytree(STAND_IN, tmp_path / "lib/vllm")
 
 
 @pytest.fixture
 def newer(package: Path) -> Path:
-    """The layout since 0.7, with a module for the parser's class as since 0.12."""
+    """Provide the layout since 0.7, with a module for the parser's class as since 0.12."""
     (package / "entrypoints/cli").mkdir()
     (package / "entrypoints/cli/__init__.py").touch()
     (package / "entrypoints/cli/serve.py").write_text(NEWER)

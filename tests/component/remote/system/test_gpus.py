@@ -160,7 +160,7 @@ def test_without_nvidia_smi_there_are_no_gpus_and_no_error(monkeypatch: pytest.M
 
 @pytest.fixture
 def nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Puts the lab's stand-in on PATH, with these GPUs."""
+    """Put the lab's stand-in on PATH, with these GPUs."""
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return partial(stand_in.install, tmp_path)
 

@@ -9,7 +9,7 @@ from torch._dynamo import config as dynamo
 
 
 def register() -> str:
-    """The platform class, by name: vLLM imports it when it chooses its platform, in every process that serves."""
+    """Return the name of the platform class, which vLLM imports in every process that serves."""
     # Even with --enforce-eager, vLLM compiles the tensor-parallel embedding lookup at the first token: 25 s on two
     # cores where there is a C++ compiler, an InductorError where there is none. The completion is the same without.
     # TORCH_COMPILE_DISABLE would be read too early: Ray's workers have imported this before they call.

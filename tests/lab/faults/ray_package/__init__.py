@@ -1,5 +1,7 @@
-"""A stand-in for the package `ray` on lab hosts: what the script that counts nodes asks for, answered by
-`ray_stand_in.py`'s gcs_server at RAY_ADDRESS."""
+"""A stand-in for the package `ray` on lab hosts, as far as the script that counts nodes uses it.
+
+The gcs_server of `ray_stand_in.py` at RAY_ADDRESS replies.
+"""
 
 from __future__ import annotations
 

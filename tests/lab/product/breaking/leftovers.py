@@ -57,7 +57,7 @@ def nothing_starts_it_after_a_reboot(stage: Stage) -> None:
 
 
 def run_another(stage: Stage, gpus: int) -> None:
-    """A deployment of the stand-in, with so many GPUs."""
+    """Run a deployment of the stand-in with so many GPUs."""
     content = {
         "experiment": {"exp_name": "other"},
         "model_args": {"small": {"model-tag": MODEL, "port": 7950}},

@@ -59,7 +59,7 @@ def its_weights_are_a_pointer_of_git_lfs(stage: Stage) -> None:
 
 @caught_by("model-weights", "rsync -a --delete", round="model, in part", at="node3")
 def its_weights_are_the_first_of_several_parts(stage: Stage) -> None:
-    """A download that was ended early, before the index came."""
+    """Leave a download that ended early, before the index came."""
     with_copy(stage)
     stage.on(f"mv {WEIGHTS} {MODEL}/model-00001-of-00004.safetensors")
 
@@ -90,7 +90,7 @@ def its_chat_template_is_missing(stage: Stage) -> None:
 
 @caught_by("model-memory", "use more or larger GPUs")
 def its_gpu_is_just_too_small(stage: Stage) -> None:
-    """It is not as odd as a GPU of another kind; files of that size that hold nothing take no room."""
+    """Make GPUs a little too small for the weights; files of that size that hold nothing take no room."""
     equip(stage, Gpu(memory_mib=80000))
     for host in stage.lab.hosts:
         stage.on(f"mv {WEIGHTS} {MODEL}.kept", f"mv {MODEL}.kept {WEIGHTS}", host)
@@ -123,7 +123,7 @@ def the_model_wants_its_own_code_to_run(stage: Stage) -> None:
 
 @caught_by("engine-arguments", "did you mean --max-num-seqs?", host="node1", round="flags", at="node2")
 def a_flag_is_misspelt(stage: Stage) -> None:
-    """vLLM on the driver's host reads the command line."""
+    """Give a wrong flag, which vLLM on the driver's host finds in the command line."""
     stage.flags(max_nun_seqs=4)
 
 

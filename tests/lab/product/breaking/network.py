@@ -82,7 +82,7 @@ def more_gpus_are_asked_for_than_there_are(stage: Stage) -> None:
 
 
 def drop(stage: Stage, *sources: int) -> None:
-    """Lose, without a word, what opens connections from these hosts. (There is no netfilter in every kernel.)"""
+    """Silently drop packets that open connections from these hosts; not every kernel has netfilter."""
     stage.on(
         "ip link add sink type veth peer name drain && ip link set sink up && ip link set drain up\n"
         "tc qdisc add dev eth0 ingress",

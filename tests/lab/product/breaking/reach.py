@@ -34,7 +34,7 @@ def something_else_listens_on_its_port(stage: Stage) -> None:
 
 @caught_by("ssh", "try: ssh 10.", exits=3, round="silent", at="node2")
 def sshd_hangs(stage: Stage) -> None:
-    """The kernel takes connections for it."""
+    """Stop sshd; the kernel accepts connections for it."""
     stage.configuration["deploy"]["timeouts"]["connect"] = 1
     os.kill(stage.host.state.pid, signal.SIGSTOP)
     stage.undo.callback(os.kill, stage.host.state.pid, signal.SIGCONT)

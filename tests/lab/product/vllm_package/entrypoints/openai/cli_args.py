@@ -12,7 +12,7 @@ FLAGS = Path(__file__).parents[2] / "flags.txt"
 
 
 def length(text: str) -> int:
-    """A number that may have a suffix: 32k."""
+    """Return a number that may have a suffix: 32k."""
     return int(text.rstrip("kKmM"))
 
 
