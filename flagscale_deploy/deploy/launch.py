@@ -13,6 +13,7 @@ from flagscale_deploy.errors import (
     ConnectError,
     DeployError,
     HostError,
+    NoReplyError,
     NotReadyError,
     RemoteError,
 )
@@ -180,7 +181,7 @@ def _launch(
             began = message if "pid" in message else began
             ended = message if "exit_code" in message else ended
     if "exit_code" not in ended:
-        raise RemoteError(step.host, f"{step.script}: the program that starts it ended without a reply")
+        raise NoReplyError(step.host, f"{step.script}: the program that starts it ended without a reply")
     code = ended["exit_code"]
     if code is not None and (code != 0 or (step.detached and not step.may_end)):
         kind = EndedAtOnceError if step.detached else RemoteError

@@ -11,7 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockedError, LockLostError, RemoteError
+from flagscale_deploy.errors import (
+    ConnectError,
+    InterruptedByUser,
+    LockedError,
+    LockLostError,
+    NoReplyError,
+    RemoteError,
+)
 from flagscale_deploy.remote.messages.stop import (
     LOCK,
     UNLOCK,
@@ -68,7 +75,7 @@ def lock(fleet: Fleet, head: str, deployment: str, command: str, wait: float = L
     with Program(connection, LOCK, args, timeout=patience, cancelled=leaving, bounded=False) as program:
         reply = next(program.messages(), None)
         if reply is None:
-            raise RemoteError(head, "the program that takes the lock ended without a reply")
+            raise NoReplyError(head, "the program that takes the lock ended without a reply")
         if not reply["locked"]:
             raise _refused(head, deployment, reply)
         lease = _Lease(fleet, head, deployment, program, leaving)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from flagscale_deploy.errors import ConnectError, HostError, RemoteError
+from flagscale_deploy.errors import ConnectError, HostError, NoReplyError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.stop import (
@@ -214,7 +214,7 @@ class _Stopping:
                         return message
                     else:
                         self._tell(host.name, message)
-            raise RemoteError(host.name, "the program that stops the deployment ended without a reply")
+            raise NoReplyError(host.name, "the program that stops the deployment ended without a reply")
         except HostError:  # the next program does not count what has ended already
             if engines_ended is not None:
                 self._before[host.name].add(engines_ended)

@@ -1,4 +1,4 @@
-"""Logs of a deployment: `list_logs`, `follow`, `archive`."""
+"""Logs of a deployment: `follow`, `archive`."""
 
 from __future__ import annotations
 
@@ -13,27 +13,6 @@ class HostClock(TypedDict):
     clock: float
     utc_offset: float  # seconds that local time is ahead of UTC
 
-
-# list_logs
-
-
-class ListedLog(TypedDict):
-    """A log file; see `remote/logs/logfiles.py`."""
-
-    path: str
-    name: str  # relative path among those collected
-    kind: str  # engine, script, ray, ray-worker
-    size: int
-    mtime: float
-
-
-class ListLogsReply(TypedDict):
-    """Every log file there is."""
-
-    files: list[ListedLog]
-
-
-LIST_LOGS = HostProgram[Target, ListLogsReply, NoOrder]("list_logs")
 
 # follow: lines of log files, and new ones as they are written, until standard input ends.
 

@@ -21,7 +21,6 @@ RENAMED = [
     ("remote/programs/inspect.py", "live"),
     ("remote/programs/install_boot_entry.py", "by"),
     ("remote/programs/launch.py", "start_ticks"),
-    ("remote/programs/list_logs.py", "kind"),
     ("remote/programs/lock.py", "displaced"),
     ("remote/programs/network_test.py", "tried"),
     ("remote/programs/parse_flags.py", "broken"),

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -22,6 +22,9 @@ from tests.component.remote.living import Home, messages, wait_until
 
 WORKER = "worker-7a3f0c5e9b1d2f48a6c0e4b8d2f6a0c4e8b2d6f0a4c8e2b6d0f4a8c2-01000000-4711.out"
 SESSION = "session_2026-11-22_10-26-31_123456_4242"
+
+
+Listed = Callable[[], list[logfiles.LogFile]]
 
 
 @pytest.fixture
@@ -41,6 +44,13 @@ def ray_temp(home: Home) -> Iterator[Path]:
 
 
 @pytest.fixture
+def listed(home: Home, monkeypatch: pytest.MonkeyPatch) -> Listed:
+    """Return a function that lists the deployment's log files."""
+    monkeypatch.setenv("HOME", str(home.path))
+    return lambda: logfiles.listing(home.deployment, home.host)
+
+
+@pytest.fixture
 def full(home: Home, ray_temp: Path) -> Home:
     """Provide a deployment with logs of every kind."""
     (home.state / "logs" / "vllm_serve_qwen_0.log").write_text("engine 1\nengine 2\nengine 3\n")
@@ -51,17 +61,15 @@ def full(home: Home, ray_temp: Path) -> Home:
     return home
 
 
-def test_a_session_of_rays_from_before_the_run_is_called_previous(home: Home, ray_temp: Path) -> None:
+def test_a_session_of_rays_from_before_the_run_is_called_previous(home: Home, ray_temp: Path, listed: Listed) -> None:
     began = os.stat(ray_temp / SESSION).st_mtime
     for started_at, name in ((began - 1, SESSION), (began + 1, f"previous-{SESSION}")):
         home.record(ray_temp_dir=str(ray_temp), started_at=started_at)
-        (answer,) = home.run("list_logs")
-        assert f"ray/{name}/raylet.out" in {each["name"] for each in answer["files"]}
+        assert f"ray/{name}/raylet.out" in {file.name for file in listed()}
 
 
-def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> None:
-    (answer,) = full.run("list_logs")
-    assert {each["name"]: each["kind"] for each in answer["files"]} == {
+def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home, listed: Listed) -> None:
+    assert {file.name: file.kind for file in listed()} == {
         "logs/vllm_serve_qwen_0.log": "engine",
         "logs/ray_head.log": "script",
         "scripts/ray_head.sh": "script",
@@ -69,17 +77,16 @@ def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home) -> No
         f"ray/{SESSION}/events/event_GCS.log": "ray",
         f"ray/{SESSION}/{WORKER}": "ray-worker",
     }
-    worker = next(each for each in answer["files"] if each["kind"] == "ray-worker")
-    assert worker["size"] == Path(worker["path"]).stat().st_size
-    assert worker["mtime"] == Path(worker["path"]).stat().st_mtime
+    worker = next(file for file in listed() if file.kind == "ray-worker")
+    assert worker.size == Path(worker.path).stat().st_size
+    assert worker.mtime == Path(worker.path).stat().st_mtime
 
 
-def test_what_a_program_writes_is_listed_as_its_own_also_without_a_record(home: Home) -> None:
+def test_what_a_program_writes_is_listed_as_its_own_also_without_a_record(home: Home, listed: Listed) -> None:
     for name in ("program_app.log", "app/notes.txt", "router.log.1", "vllm_serve_q.log-20261124"):
         (home.state / "logs" / name).parent.mkdir(exist_ok=True)
         (home.state / "logs" / name).write_text("x")
-    (answer,) = home.run("list_logs")
-    assert {each["name"]: each["kind"] for each in answer["files"]} == {
+    assert {file.name: file.kind for file in listed()} == {
         "logs/program_app.log": "engine",
         "logs/app/notes.txt": "engine",
         "logs/router.log.1": "engine",
@@ -87,18 +94,16 @@ def test_what_a_program_writes_is_listed_as_its_own_also_without_a_record(home: 
     }
 
 
-def test_logs_are_found_by_their_claim_when_the_record_is_lost(full: Home) -> None:
+def test_logs_are_found_by_their_claim_when_the_record_is_lost(full: Home, listed: Listed) -> None:
     (full.state / "record.json").unlink()
-    (answer,) = full.run("list_logs")
-    assert {each["kind"] for each in answer["files"]} == {"engine", "script", "ray", "ray-worker"}
+    assert {file.kind for file in listed()} == {"engine", "script", "ray", "ray-worker"}
 
 
-def test_a_recorded_engine_log_is_the_engines_whatever_its_name(home: Home) -> None:
+def test_a_recorded_engine_log_is_the_engines_whatever_its_name(home: Home, listed: Listed) -> None:
     log = home.state / "logs" / "other.log"
     log.write_text("x")
     (home.state / "record.json").write_text(json.dumps({"processes": [{"role": "engine", "log": str(log)}]}))
-    (answer,) = home.run("list_logs")
-    assert [each["kind"] for each in answer["files"]] == ["engine"]
+    assert [file.kind for file in listed()] == ["engine"]
 
 
 def unpack(output: bytes) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
@@ -126,12 +131,11 @@ def run_archive(home: Home, **args: Any) -> tuple[dict[str, bytes], list[dict[st
     return unpack(output)
 
 
-def test_the_archive_holds_every_log_as_it_is(full: Home) -> None:
+def test_the_archive_holds_every_log_as_it_is(full: Home, listed: Listed) -> None:
     binary = bytes(range(256)) * 8192
     (full.state / "logs" / "vllm_serve_qwen_0.log").write_bytes(binary)
     files, heard = run_archive(full)
-    (answer,) = full.run("list_logs")
-    assert set(files) == {each["name"] for each in answer["files"]}
+    assert set(files) == {file.name for file in listed()}
     assert files["logs/vllm_serve_qwen_0.log"] == binary
     assert files[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
     assert heard[-1] == {"done": True, "older": 0}
