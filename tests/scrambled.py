@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from flagscale_deploy.checks.model import Finding, Link, Parsed, Verdict
+from flagscale_deploy.checks.types import Finding, Link, Parsed, Verdict
 from flagscale_deploy.deploy import network_test
 from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.facts.model import Facts, ModelFiles, TlsFile

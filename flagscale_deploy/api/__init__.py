@@ -9,8 +9,7 @@ from flagscale_deploy.api.request import Options, PlanOptions, Request, load_req
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.checking import CheckReport, check
-    from flagscale_deploy.api.ending import cleanup, stop, unlock
-    from flagscale_deploy.api.looking import (
+    from flagscale_deploy.api.inspecting import (
         call,
         collect,
         diagnose,
@@ -22,12 +21,13 @@ if TYPE_CHECKING:
     from flagscale_deploy.api.planning import describe, plan
     from flagscale_deploy.api.pushing import push
     from flagscale_deploy.api.running import RunResult, run
+    from flagscale_deploy.api.stopping import cleanup, stop, unlock
     from flagscale_deploy.logs import FileSelection, LineSelection
 
 _MODULES = {
     "api.checking": ("CheckReport", "check"),
-    "api.ending": ("cleanup", "stop", "unlock"),
-    "api.looking": ("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "status"),
+    "api.stopping": ("cleanup", "stop", "unlock"),
+    "api.inspecting": ("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "status"),
     "api.planning": ("describe", "plan"),
     "api.pushing": ("push",),
     "api.running": ("RunResult", "run"),

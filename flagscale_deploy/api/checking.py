@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
-from flagscale_deploy.checks.model import Context, Link, Parsed, Verdict
 from flagscale_deploy.checks.registry import judge, refuse_unskippable
+from flagscale_deploy.checks.types import Context, Link, Parsed, Verdict
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
 from flagscale_deploy.deploy.network_test import try_links
 from flagscale_deploy.deploy.run_folder import new_run_id

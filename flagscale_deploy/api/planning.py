@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.config.program_files import ProgramFiles, load_program
-from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.deploy.probe_hosts import facts_of, observe
 from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation

@@ -13,7 +13,7 @@ from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.checks.registry import refuse_unskippable
 from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.deploy.probe import facts_of, raise_failures
+from flagscale_deploy.deploy.probe_hosts import facts_of, raise_failures
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.reserve import lost, release, reserve
 from flagscale_deploy.deploy.run_folder import RunFolder, runs

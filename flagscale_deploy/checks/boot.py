@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import no_spec, on
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 
 
 def boot(context: Context) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from flagscale_deploy.checks.model import Context, Finding, State
+from flagscale_deploy.checks.types import Context, Finding, State
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.model import InstancePlan

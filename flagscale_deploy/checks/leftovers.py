@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import no_facts, no_spec, on
 from flagscale_deploy.checks.gpu_users import busy_with
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.claims import current, others
 

@@ -22,8 +22,8 @@ from flagscale_deploy.checks.conditions import (
     ray_hosts,
     spanning,
 )
-from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.rank_memory import ranks_of, ranks_on
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.support.units import GIB, MIB, format_size
 

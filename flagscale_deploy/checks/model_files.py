@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flagscale_deploy.checks.conditions import engines, model_of, no_plan, on, passed
-from flagscale_deploy.checks.model import Context, Finding
 from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
+from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.software import odd_ones

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flagscale_deploy.checks.conditions import engines, model_of, on, passed
-from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.model_files import (
     UNREAD,
     LoadedModel,
@@ -20,6 +19,7 @@ from flagscale_deploy.checks.model_files import (
 from flagscale_deploy.checks.model_memory import incomplete, need, switched_on, utilization
 from flagscale_deploy.checks.model_numbers import heads, kv_heads, layers, longest, text_config, tokens
 from flagscale_deploy.checks.model_types import KNOWN
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
 from flagscale_deploy.plan.model import InstancePlan

@@ -15,9 +15,9 @@ from flagscale_deploy.checks.conditions import (
     spanning,
     summary,
 )
-from flagscale_deploy.checks.links import ALL_PAIRS, unreachable
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.connectivity import ALL_PAIRS, unreachable
 from flagscale_deploy.checks.speed import bandwidth
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.plan.network import CHECK as NODE_IP
 from flagscale_deploy.plan.network import SLOW_SECONDS, plan_networks

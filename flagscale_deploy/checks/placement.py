@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import from_planner, passed, unplanned
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.support.units import counted
 
 

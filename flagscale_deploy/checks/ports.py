@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from flagscale_deploy.checks.conditions import as_finding, on, passed, unplanned
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.plan.ports import WORKER_PORTS
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flagscale_deploy.checks.conditions import engine_hosts, model_of
-from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.model_files import loaded
 from flagscale_deploy.checks.model_memory import incomplete, need, number
+from flagscale_deploy.checks.types import Context
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.support.units import GIB, format_size

@@ -9,7 +9,7 @@ from math import isfinite
 from statistics import median
 
 from flagscale_deploy.checks.conditions import environment, no_facts, no_ray, on, passed
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.errors import (
     AuthenticationError,
     ConnectError,

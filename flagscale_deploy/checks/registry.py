@@ -11,7 +11,6 @@ from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.leftovers import LEFTOVERS
 from flagscale_deploy.checks.machines import MACHINES
 from flagscale_deploy.checks.memory import MEMORY
-from flagscale_deploy.checks.model import Check, Context, Finding, Verdict
 from flagscale_deploy.checks.models import MODELS
 from flagscale_deploy.checks.network import NETWORK
 from flagscale_deploy.checks.placement import PLACEMENT
@@ -19,6 +18,7 @@ from flagscale_deploy.checks.ports import PORTS
 from flagscale_deploy.checks.reach import REACH
 from flagscale_deploy.checks.security import SECURITY
 from flagscale_deploy.checks.software import SOFTWARE
+from flagscale_deploy.checks.types import Check, Context, Finding, Verdict
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from flagscale_deploy.checks.conditions import no_plan
-from flagscale_deploy.checks.model import Check, Context, Finding
 from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.plan.model import InstancePlan, Server
 from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
 from flagscale_deploy.plan.program import is_program

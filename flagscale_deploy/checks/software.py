@@ -20,7 +20,7 @@ from flagscale_deploy.checks.conditions import (
     summary,
     unplanned,
 )
-from flagscale_deploy.checks.model import Check, Context, Finding
+from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.software import odd_ones
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from statistics import median, median_high
 
 from flagscale_deploy.checks.conditions import on, passed, spanning
-from flagscale_deploy.checks.links import TOURNAMENT
-from flagscale_deploy.checks.model import Context, Finding, Link
+from flagscale_deploy.checks.connectivity import TOURNAMENT
+from flagscale_deploy.checks.types import Context, Finding, Link
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.support.units import counted
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.conditions import engines, no_plan, on
-from flagscale_deploy.checks.model import Context, Finding
+from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
 from flagscale_deploy.plan.model import InstancePlan, RouterPlan, flag_of
 from flagscale_deploy.plan.network import is_address, is_loopback

@@ -10,14 +10,21 @@ import gc
 import click
 
 from flagscale_deploy import __version__
-from flagscale_deploy.cli.deploying import check, plan, run
-from flagscale_deploy.cli.ending import cleanup, stop, unlock
+from flagscale_deploy.cli.call import call
+from flagscale_deploy.cli.check import check
+from flagscale_deploy.cli.cleanup import cleanup
+from flagscale_deploy.cli.exec import exec_
 from flagscale_deploy.cli.help import Commands
-from flagscale_deploy.cli.hosts import exec_, hosts
-from flagscale_deploy.cli.looking import call, logs, status
-from flagscale_deploy.cli.pushing import push
+from flagscale_deploy.cli.hosts import hosts
+from flagscale_deploy.cli.logs import logs
+from flagscale_deploy.cli.plan import plan
+from flagscale_deploy.cli.push import push
+from flagscale_deploy.cli.run import run
 from flagscale_deploy.cli.shell import PROGRAM, completion, schema
-from flagscale_deploy.cli.smoking import smoke
+from flagscale_deploy.cli.smoke import smoke
+from flagscale_deploy.cli.status import status
+from flagscale_deploy.cli.stop import stop
+from flagscale_deploy.cli.unlock import unlock
 
 GARBAGE = 50_000
 """New objects before Python looks for cycles among them. With Python's own 700, a plan for 1000 hosts takes 10 %

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from flagscale_deploy.config.compose import merge
-from flagscale_deploy.config.dialects import is_composition, read_body
+from flagscale_deploy.config.dialects.forms import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic.json_schema import models_json_schema
 
-from flagscale_deploy.config.dialects import MODEL_ROOTS, list_form
+from flagscale_deploy.config.dialects import list_form
+from flagscale_deploy.config.dialects.forms import MODEL_ROOTS
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.nodes import Node
 from flagscale_deploy.config.schema.settings import Deploy, ModelOptions

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from flagscale_deploy.config.dialects import MODEL_ROOTS
+from flagscale_deploy.config.dialects.forms import MODEL_ROOTS
 from flagscale_deploy.config.dialects.model import flag_name
 from flagscale_deploy.config.schema.places import Path, Places
 from flagscale_deploy.config.source import parse_word, parse_yaml

@@ -13,7 +13,7 @@ from flagscale_deploy.config.deployment import (
     read_restart,
     read_router,
 )
-from flagscale_deploy.config.dialects import BODY_KEYS, read_body, read_entries
+from flagscale_deploy.config.dialects.forms import BODY_KEYS, read_body, read_entries
 from flagscale_deploy.config.environment import read_environment
 from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Runner, Task
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options

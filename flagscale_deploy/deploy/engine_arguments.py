@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from flagscale_deploy.checks.model import Parsed
+from flagscale_deploy.checks.types import Parsed
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts

@@ -11,8 +11,8 @@ from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flagscale_deploy.checks.links import ALL_PAIRS, TOURNAMENT
-from flagscale_deploy.checks.model import Link
+from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
+from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan

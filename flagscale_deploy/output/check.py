@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from flagscale_deploy.api import CheckReport
-from flagscale_deploy.checks.model import State, Verdict
 from flagscale_deploy.checks.registry import CHECKS
+from flagscale_deploy.checks.types import State, Verdict
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.hosts import describe_facts
 from flagscale_deploy.support.units import counted

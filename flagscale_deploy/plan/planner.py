@@ -13,11 +13,11 @@ from flagscale_deploy.errors import CheckError, Fault, InputError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
+from flagscale_deploy.plan.gpu_placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
 from flagscale_deploy.plan.network import plan_networks
-from flagscale_deploy.plan.placement import busy_gpus, free_gpus, place
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray, ray_needed

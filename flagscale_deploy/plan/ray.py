@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.gpu_placement import Free
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Placement, RayNode, RayPlan
-from flagscale_deploy.plan.placement import Free
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports
 
 GCS_PORT, DASHBOARD_PORT, CLIENT_PORT, AGENT_PORT = 6379, 8265, 10001, 52365

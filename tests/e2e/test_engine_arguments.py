@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Parsed
+from flagscale_deploy.checks.types import Parsed
 from flagscale_deploy.deploy.engine_arguments import parse_engine_arguments
-from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.deploy.probe_hosts import facts_of, observe
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
-from flagscale_deploy.deploy.probe import observe
+from flagscale_deploy.deploy.probe_hosts import observe
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.fleet import Fleet
 from tests.environments import build

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from flagscale_deploy.config.dialects import seed
+from flagscale_deploy.config.dialects import model_args_form
 from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
@@ -23,7 +23,7 @@ def read(root: str, args: Value, instances: Value, path: Path) -> Checked[list[E
     faults = KeyFaults()
     options = faults.take(_read_instances(instances, (*path, "deploy", "instance")))
     name = options[0].name if len(options) == 1 else None
-    entry = faults.take(seed.read_model(name if isinstance(name, str) else root, args, (*path, root)))
+    entry = faults.take(model_args_form.read_model(name if isinstance(name, str) else root, args, (*path, root)))
     if entry is None:
         return [], faults
     counts = [option.num_replicas or option.replicas or 1 for option in options] or [1]

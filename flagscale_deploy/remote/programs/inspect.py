@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import processes, record, restart_state
+from flagscale_deploy.remote.deployment import processes, record, restart_permits
 from flagscale_deploy.remote.engine import metrics, openai, program, ranks, ray_nodes
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.background import Background
@@ -96,7 +96,7 @@ def supervised(instance: RecordedServer, deployed: Record, leads: bool, args: Ta
 
     `leads`: whether the supervisor is there, as leader of the script's session.
     """
-    files = restart_state.of(args["deployment"], args["host"], str(deployed.get("run_id")), instance["script"])
+    files = restart_permits.of(args["deployment"], args["host"], str(deployed.get("run_id")), instance["script"])
     state = files.read()
     if state is None:
         return None

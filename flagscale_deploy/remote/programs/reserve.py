@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, List
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import lockfile, processes, ray_temp, record, restart_state, scripts, state
+from flagscale_deploy.remote.deployment import lockfile, processes, ray_temp, record, restart_permits, scripts, state
 from flagscale_deploy.remote.system import files, ports, proc
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(args: ReserveArguments) -> None:
         if not taken:
             for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
                 files.make_private_directory(folder)
-            for name in ("app", restart_state.NAME):  # of an earlier run: a program's files, what was restarted
+            for name in ("app", restart_permits.NAME):  # of an earlier run: a program's files, what was restarted
                 shutil.rmtree(str(directory / name), ignore_errors=True)
             forget_all_but_last(args)
             record.update(args["deployment"], args["host"], lambda before: take(before, args))

@@ -1,6 +1,6 @@
 """End what a deployment runs on this host, engines before Ray, and prove that it is gone.
 
-Before it looks for anything it forbids restarts (`deployment/restart_state.py`) and removes the entry for a reboot
+Before it looks for anything it forbids restarts (`deployment/restart_permits.py`) and removes the entry for a reboot
 (`deployment/boot_entry.py`): what dies now stays dead. Logs and scripts stay; secrets don't.
 
 With `wait`, Ray and what comes after it ends when an order says so, for the engines of every host end before the Ray of
@@ -22,7 +22,7 @@ from flagscale_deploy.remote.deployment import (
     boot_entry,
     processes,
     record,
-    restart_state,
+    restart_permits,
     shared_memory,
     state,
     terminate,
@@ -60,10 +60,12 @@ def main(args: StopArguments) -> None:
     ours = processes.Family([entry.identity for entry in named], processes.marked(f"{deployment}/{run_id or ''}"))
     engines = processes.Family([entry.identity for entry in named if entry.role in ENGINES])
     act, segments = terminate.Termination(ours, _tell), shared_memory.Segments(deployed)
-    restart_state.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
+    restart_permits.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
     boot_entry.remove(deployment, host)
     running = act.look(ours)
-    restart_state.forbid(deployment, host, {process.marker.rpartition("/")[2] for process in running if process.marker})
+    restart_permits.forbid(
+        deployment, host, {process.marker.rpartition("/")[2] for process in running if process.marker}
+    )
     segments.note(running)
     _tell({"event": "found", "count": len(running)})
     act.end(terminate.Stage("engines", engines, args["grace"]))

@@ -1,6 +1,6 @@
 """Wait on the driver host for an instance to be ready, and report everything that is seen on the way.
 
-A server that was ready may be restarted from then on (`deployment/restart_state.py`), where that was asked for; its
+A server that was ready may be restarted from then on (`deployment/restart_permits.py`), where that was asked for; its
 process in the record then has `ready_at`.
 """
 
@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Callable, List, Optional, Tuple, Union
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import record, restart_state, shared_memory
+from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.proc import lives
@@ -52,7 +52,7 @@ def main(args: WatchArguments) -> None:
                 shared_memory.remember(args["deployment"], args["host"])
                 record.update(args["deployment"], args["host"], lambda before: note_ready(before, args))
                 if args.get("restart"):
-                    restart_state.of(args["deployment"], args["host"], **args["restart"]).permit()
+                    restart_permits.of(args["deployment"], args["host"], **args["restart"]).permit()
                 if own:
                     send({"ready": True, "at": asking.answered})
                 else:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from flagscale_deploy.remote.deployment import record, restart_state, scripts, state
+from flagscale_deploy.remote.deployment import record, restart_permits, scripts, state
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
@@ -41,7 +41,7 @@ def command(words: Sequence[str]) -> None:
         "session": options.session,
     }
     recorded = record.read(options.deployment, options.host) or {}
-    stopped = recorded.get("stopped_at") or restart_state.is_forbidden(options.deployment, options.host, options.run)
+    stopped = recorded.get("stopped_at") or restart_permits.is_forbidden(options.deployment, options.host, options.run)
     if stopped or recorded.get("run_id") != options.run:
         print("this run was stopped: no script is started")
         sys.exit(STOPPED)

@@ -3,7 +3,7 @@
 `python3 STATE/supervisor supervise OPTIONS -- COMMAND…` runs in the place of the command, as the leader of the script's
 session. If a server ends before it was ever ready, its supervisor ends with the same exit status, and the run fails.
 One that was ready is restarted after a delay; before that, its remaining processes are ended, and Ray must count its
-GPUs as free. `stop` always has priority: see `restart_state.py`. The supervisor logs to the server's own log; the
+GPUs as free. `stop` always has priority: see `restart_permits.py`. The supervisor logs to the server's own log; the
 engine gets one SIGTERM, from whoever sends it, and none because the supervisor has died.
 """
 
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from flagscale_deploy.remote.deployment import processes, record, restart_state, shared_memory, terminate
+from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
 from flagscale_deploy.remote.supervisor.health import Lifetime
@@ -73,7 +73,7 @@ class Supervisor:
         self._options, self._signals = options, signals
         if options.certificate:
             openai.trust(options.certificate)
-        self._files = restart_state.Files(options.state, options.run, options.script)
+        self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # from an earlier boot
         self._state: RestartState = {

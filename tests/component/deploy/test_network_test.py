@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from flagscale_deploy.checks.model import Link
+from flagscale_deploy.checks.types import Link
 from flagscale_deploy.deploy.network_test import DATA, RAY, peers, rounds, try_links
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.facts.model import Facts

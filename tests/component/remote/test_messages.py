@@ -40,7 +40,7 @@ RENAMED = [
     ("remote/system/gpus.py", "memory_used_mib"),
     ("deploy/launch.py", "session"),
     ("deploy/lock.py", "lease"),
-    ("deploy/probe.py", "tls_files"),
+    ("deploy/probe_hosts.py", "tls_files"),
     ("deploy/records.py", "local_url"),
     ("deploy/stop.py", "ray_grace"),
     ("logs/collect.py", "max_size"),

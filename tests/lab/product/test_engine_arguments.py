@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.checks.model import Parsed
+from flagscale_deploy.checks.types import Parsed
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.deploy.engine_arguments import parse_engine_arguments
-from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.deploy.probe_hosts import facts_of, observe
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.transport.fleet import Fleet
 from tests.lab import Lab

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.checks.model import Link
+from flagscale_deploy.checks.types import Link
 from flagscale_deploy.deploy.network_test import DATA, RAY, try_links
-from flagscale_deploy.deploy.probe import facts_of, observe
+from flagscale_deploy.deploy.probe_hosts import facts_of, observe
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.plan.model import Plan

@@ -15,7 +15,7 @@ from flagscale_deploy.api import smoke as module
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.api.request import Options, Request
 from flagscale_deploy.api.smoke import PHASES, Prompt, Smoke, smoke
-from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.status import HostStatus, Status

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flagscale_deploy.checks.model import Context, Link, Parsed, Verdict
 from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.checks.types import Context, Link, Parsed, Verdict
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts, Gpu, Interface, ModelFiles, Observation

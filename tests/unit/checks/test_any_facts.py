@@ -8,8 +8,8 @@ from typing import Any, get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagscale_deploy.checks.model import Link, Parsed
 from flagscale_deploy.checks.registry import NAMES, judge
+from flagscale_deploy.checks.types import Link, Parsed
 from flagscale_deploy.errors import NoReplyError, RemoteError, TcpError, UnreachableError
 from flagscale_deploy.facts.model import (
     Facts,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.model_memory import need
 from flagscale_deploy.checks.model_numbers import longest, tokens
 from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.checks.types import Context
 from flagscale_deploy.facts.model import ModelFiles
 from tests.unit.checks.given import CONFIG, FILES, GIB, HOSTS, complaints, make_context, only
 from tests.unit.plan.given import model, spec

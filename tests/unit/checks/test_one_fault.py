@@ -10,8 +10,8 @@ import paramiko
 import pytest
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from flagscale_deploy.checks.model import Parsed, Verdict
 from flagscale_deploy.checks.registry import NAMES
+from flagscale_deploy.checks.types import Parsed, Verdict
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.errors import HostError, HostKeyError, NoReplyError, RemoteError, TcpError, UnreachableError
 from flagscale_deploy.facts.model import (

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Context
 from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.checks.types import Context
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.plan.planner import draft

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Verdict
 from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.errors import TcpError
 from flagscale_deploy.facts.model import Interface, ModelFiles
 from flagscale_deploy.plan.planner import draft

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec, TlsSpec
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flagscale_deploy.checks.model import Parsed
+from flagscale_deploy.checks.types import Parsed
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
 from flagscale_deploy.errors import RemoteError, UnreachableError

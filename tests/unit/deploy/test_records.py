@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.deploy.lock import lock, unlock
-from flagscale_deploy.deploy.probe import facts_of, observe, raise_failures
+from flagscale_deploy.deploy.probe_hosts import facts_of, observe, raise_failures
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.errors import HostsUnreachableError, LockedError, LockLostError, RemoteError, UnreachableError
 from flagscale_deploy.facts.model import Facts, Observation

@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from flagscale_deploy.config import translate
-from flagscale_deploy.config.dialects import BODY_KEYS, list_form, llm_form
+from flagscale_deploy.config.dialects import list_form, llm_form
+from flagscale_deploy.config.dialects.forms import BODY_KEYS
 from flagscale_deploy.config.dialects.model import SECRET_FLAGS
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.load import load_spec

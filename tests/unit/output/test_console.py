@@ -21,7 +21,7 @@ from rich.text import Text
 from flagscale_deploy import api
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.api.smoke import Smoke
-from flagscale_deploy.checks.model import Verdict
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote.deployment import processes, restart_state
+from flagscale_deploy.remote.deployment import processes, restart_permits
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import RestartState
 from flagscale_deploy.remote.supervisor.supervise import delay, describe_exit, what_ray_lacks
@@ -53,7 +53,7 @@ class Supervised:
 
     def __init__(self, home: Home, folder: Path) -> None:
         self.home, self.folder = home, folder
-        self.files = restart_state.Files(home.state, "r1", SCRIPT)
+        self.files = restart_permits.Files(home.state, "r1", SCRIPT)
         self.log = home.state / "logs/vllm_serve_m_0.log"
         for name, text in library("supervise").items():
             path = home.state / "supervisor" / name
@@ -285,7 +285,7 @@ def test_a_stop_that_can_only_forbid_is_enough(supervised: Supervised) -> None:
     wait_until(lambda: "restart 1 of 5 in 600 s" in supervised.told)
     os.environ["HOME"], before = str(supervised.home.path), os.environ["HOME"]
     try:
-        restart_state.forbid(supervised.home.deployment, supervised.home.host, ["r1"])
+        restart_permits.forbid(supervised.home.deployment, supervised.home.host, ["r1"])
     finally:
         os.environ["HOME"] = before
     assert supervised.wait() == 0
@@ -297,7 +297,7 @@ def test_a_licence_is_not_given_after_a_stop_and_a_lost_directory_is_none(superv
     supervised.stop()
     supervised.files.permit()
     assert not supervised.files.permitted
-    other = restart_state.Files(supervised.home.state, "r2", SCRIPT)
+    other = restart_permits.Files(supervised.home.state, "r2", SCRIPT)
     assert not other.permitted
     other.permit()
     assert other.permitted, "a run's stop says nothing of the next run"

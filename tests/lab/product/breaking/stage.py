@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from flagscale_deploy.checks.model import State
+from flagscale_deploy.checks.types import State
 from tests.lab import Host, Lab
 from tests.lab.product.operator import Operator, Result
 

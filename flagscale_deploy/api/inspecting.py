@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
-from flagscale_deploy.deploy.probe import raise_failures
+from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flagscale_deploy.checks.conditions import on
-from flagscale_deploy.checks.model import Context, Finding, Link
+from flagscale_deploy.checks.types import Context, Finding, Link
 
 ALL_PAIRS = 64
 """With more hosts, each one tries the head, its neighbours in the plan's order, and 4 others."""

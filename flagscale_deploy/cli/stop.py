@@ -1,4 +1,4 @@
-"""`stop`, `cleanup` and `unlock`."""
+"""The command `stop`: end a deployment, and what other commands take down the same way."""
 
 from __future__ import annotations
 
@@ -24,33 +24,6 @@ def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) 
     from flagscale_deploy import api
 
     return end(console, api.stop, request_of(console, words), "stop", lock_timeout, as_json)
-
-
-@click.command(cls=Command, section="deploy", example="flagscale-deploy cleanup -i hosts.yaml --name qwen")
-@options(*DEPLOYMENT, LOCK, JSON)
-@command
-def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
-    """Stop, then remove what is left on the hosts: state, logs, Ray's temporary directories."""
-    from flagscale_deploy import api
-
-    return end(console, api.cleanup, request_of(console, words), "cleanup", lock_timeout, as_json)
-
-
-@click.command(cls=Command, section="hosts", example="flagscale-deploy unlock -i hosts.yaml --name qwen")
-@click.option("--force", is_flag=True, help="Release the lock anyway. The other command stops at its current step.")
-@options(*DEPLOYMENT, JSON)
-@command
-def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int:
-    """Show who holds the deployment's lock; release it if the command that took it no longer runs."""
-    from flagscale_deploy import api
-    from flagscale_deploy.output import unlock as view
-
-    done = api.unlock(request_of(console, words), force=force)
-    if as_json:
-        console.json(view.unlock_json(done))
-    else:
-        view.show_unlock(console, done)
-    return 0
 
 
 def end(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flagscale_deploy.checks.model import Context, Link, LinkFailure
 from flagscale_deploy.checks.registry import judge
+from flagscale_deploy.checks.types import Context, Link, LinkFailure
 from flagscale_deploy.facts.model import Interface
 from tests.unit.checks.given import HOSTS, complaints, links, make_context, only
 from tests.unit.plan.given import host, inventory, model, spec

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
 from flagscale_deploy.deploy.lock import unlock as unlock_deployment
-from flagscale_deploy.deploy.probe import raise_failures
+from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.stop import StopReport, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 import pytest
 
-from flagscale_deploy.cli.amounts import SIZE, TIME, When
+from flagscale_deploy.cli.option_types import SIZE, TIME, When
 
 
 @pytest.mark.parametrize(

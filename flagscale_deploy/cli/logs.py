@@ -1,4 +1,4 @@
-"""`status`, `logs`, `call`."""
+"""The command `logs`: show, follow, collect or diagnose logs."""
 
 from __future__ import annotations
 
@@ -7,45 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flagscale_deploy.cli.amounts import SIZE, TIME, When
 from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.option_types import SIZE, TIME, When
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.output.console import Console
-
-
-@click.command(cls=Command, section="look", example="flagscale-deploy status -i hosts.yaml --name qwen --watch")
-@click.option("-w", "--watch", is_flag=True, help="Repeat every few seconds until interrupted.")
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.5),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two rounds of --watch.",
-)
-@options(*DEPLOYMENT, JSON)
-@command
-def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
-    """Show the real state of hosts, Ray nodes, GPUs, instances and endpoints."""
-    import time
-
-    from flagscale_deploy import api
-    from flagscale_deploy.output import status as view
-
-    request = request_of(console, words)
-    while True:
-        report = api.status(request)
-        if as_json:
-            console.json(report.json())
-        else:
-            if watch and console.out.is_terminal:
-                console.out.clear()
-            view.show_status(console, report)
-        if not watch:
-            return report.exit_code
-        time.sleep(interval)
 
 
 @click.command(cls=Command, section="look", example="flagscale-deploy logs -i hosts.yaml --name qwen -f")
@@ -137,38 +104,3 @@ def logs(
     lines = LineSelection(tail, kinds, when.since, when.within)
     shown = api.follow(request, show, lines, follow=words["follow"], tell=tell)
     return view.show_unread(console, shown)
-
-
-@click.command(cls=Command, section="look", example='flagscale-deploy call -i hosts.yaml --name qwen "Who are you?"')
-@click.argument("text")
-@click.option(
-    "--max-tokens",
-    metavar="N",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Longest answer, in tokens.",
-)
-@click.option(
-    "--temperature",
-    metavar="NUMBER",
-    type=click.FloatRange(0),
-    help="0 gives the same answer each time. Default: the server's.",
-)
-@click.option("--system", metavar="TEXT", help="A system message before TEXT.")
-@options(*DEPLOYMENT, JSON)
-@command
-def call(console: Console, *, text: str, as_json: bool, system: str | None, **words: Any) -> int:
-    """Send a chat completion to the deployment, through SSH, and print the answer."""
-    from flagscale_deploy import api
-
-    request = request_of(console, words)
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
-    parameters = {name: value for name, value in words.items() if value is not None}
-    answer = api.call(request, messages, **parameters)
-    if as_json:
-        console.json(answer)
-    else:
-        console.print(answer["choices"][0]["message"]["content"] or "")
-    return 0

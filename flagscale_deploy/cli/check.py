@@ -1,0 +1,50 @@
+"""The command `check`: look at every host and report every problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.options import (
+    DEPLOYMENT,
+    FORCE,
+    JSON,
+    JUNIT,
+    SKIP,
+    TEMPLATES,
+    command,
+    options,
+    plan_options,
+    request_of,
+)
+
+if TYPE_CHECKING:
+    from flagscale_deploy.output.console import Console
+
+
+@click.command(cls=Command, section="look", example="flagscale-deploy check -i hosts.yaml -c qwen.yaml --network")
+@click.option("--network", is_flag=True, help="Also measure bandwidth and latency between hosts.")
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, JUNIT, JSON)
+@command
+def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) -> int:
+    """Check every host and report all problems at once; start nothing."""
+    from flagscale_deploy import api
+    from flagscale_deploy.output import check as view
+
+    request = request_of(console, words)
+    if junit is not None:
+        from flagscale_deploy.output.junit import refuse_unwritable, write_junit
+
+        refuse_unwritable(junit)  # before any host is contacted
+    with console.progress("check") as progress:
+        report = api.check(request, plan_options(words), network=words["network"], say=progress)
+    if as_json:
+        console.json(view.check_json(report))
+    else:
+        view.show_check(console, report)
+    if junit is not None:
+        write_junit(request.name or "check", view.cases(report), junit, console.redactor.redact)
+    return report.exit_code

@@ -1,0 +1,46 @@
+"""The command `status`: what a deployment's hosts and servers really do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
+
+if TYPE_CHECKING:
+    from flagscale_deploy.output.console import Console
+
+
+@click.command(cls=Command, section="look", example="flagscale-deploy status -i hosts.yaml --name qwen --watch")
+@click.option("-w", "--watch", is_flag=True, help="Repeat every few seconds until interrupted.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.5),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two rounds of --watch.",
+)
+@options(*DEPLOYMENT, JSON)
+@command
+def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
+    """Show the real state of hosts, Ray nodes, GPUs, instances and endpoints."""
+    import time
+
+    from flagscale_deploy import api
+    from flagscale_deploy.output import status as view
+
+    request = request_of(console, words)
+    while True:
+        report = api.status(request)
+        if as_json:
+            console.json(report.json())
+        else:
+            if watch and console.out.is_terminal:
+                console.out.clear()
+            view.show_status(console, report)
+        if not watch:
+            return report.exit_code
+        time.sleep(interval)
