@@ -101,6 +101,14 @@ def test_every_host_program_is_in_the_protocol() -> None:
     assert sorted(listed) == sorted(path.stem for path in programs)
 
 
+def test_every_path_that_the_architecture_names_exists() -> None:
+    texts = re.findall(r"`([^`\n]+)`", PAGES["docs/internals/architecture.md"])
+    paths = [text for text in texts if re.fullmatch(r"[a-z_/]+(?:/|\.py|\.yaml)", text)]
+    assert len(paths) > 40
+    roots = (REPOSITORY, REPOSITORY / "flagscale_deploy")
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
+
+
 @pytest.mark.parametrize(("page", "words"), MENTIONED)
 def test_a_command_that_a_text_mentions_has_the_options_that_it_names(page: str, words: str) -> None:
     _, name, *rest = ["", *words.removeprefix("flagscale-deploy ").split()]
