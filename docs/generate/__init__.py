@@ -26,6 +26,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "diagnosis": diagnosis.tables,
     "folders": folders.table,
     "floors": folders.floors,
+    "figures": folders.figures,
     "protocol": protocol.sections,
 }
 _PART = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
