@@ -15,6 +15,7 @@ from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.errors import CheckError, ConnectError, Fault
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.partial import draft_in_part
 from flagscale_deploy.plan.planner import Draft
@@ -100,7 +101,7 @@ def _draft(request: Request, facts: Mapping[str, Facts], sources: Sources, optio
     if request.spec is None:
         return Draft(None)
     skip = {*options.skip, *(["gpu-busy"] if options.force else [])}
-    return draft_in_part(request.inventory, request.spec, facts, new_run_id(), *sources, skip=skip)
+    return draft_in_part(Inputs(request.inventory, request.spec, facts, new_run_id(), *sources, skip=skip))
 
 
 def _test_hosts(

@@ -10,6 +10,7 @@ from flagscale_deploy.deploy.probe_hosts import facts_of, observe
 from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.validate import refuse_wrong
@@ -39,7 +40,7 @@ def plan(request: Request, options: PlanOptions = PlanOptions(), *, offline: boo
         with request.fleet() as fleet:
             facts = facts_of(observe_hosts(request, fleet, say))
     skip = ["gpu-busy"] if options.force else []
-    return make_plan(request.inventory, request.serve, facts, new_run_id(), templates, program, skip=skip)
+    return make_plan(Inputs(request.inventory, request.serve, facts, new_run_id(), templates, program, skip))
 
 
 def observe_hosts(request: Request, fleet: Fleet, say: Sink) -> dict[str, Observation]:

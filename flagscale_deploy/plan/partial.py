@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from flagscale_deploy.config.program_files import ProgramFiles
-from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import Draft, draft
-from flagscale_deploy.rendering.render import Templates
 
 
-def draft_in_part(
-    inventory: Inventory,
-    spec: ServeSpec,
-    facts: Mapping[str, Facts],
-    run_id: str,
-    templates: Templates,
-    program: ProgramFiles | None = None,
-    *,
-    skip: Collection[str] = (),
-) -> Draft:
+def draft_in_part(inputs: Inputs) -> Draft:
     """Return a draft as `planner.draft` does, although some hosts have no facts.
 
     For such a host the inventory counts, or else as many GPUs as most other hosts have; its faults are left out. There
     is no plan if no host has facts. Raises InputError if the specification itself is wrong.
     """
-    if not facts:
+    if not inputs.facts:
         return Draft(None)
-    completed = _completed(inventory, facts)
-    complete = draft(completed, spec, facts, run_id, templates, program, skip=skip)
-    silent = set(inventory.names) - facts.keys()
+    complete = draft(replace(inputs, inventory=_completed(inputs.inventory, inputs.facts)))
+    silent = set(inputs.inventory.names) - inputs.facts.keys()
     return replace(
         complete,
         faults=tuple(fault for fault in complete.faults if fault.where not in silent),

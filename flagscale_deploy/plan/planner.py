@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flagscale_deploy.config.program_files import ProgramFiles
-from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import CheckError, Fault, InputError
-from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
-from flagscale_deploy.plan.gpu_placement import busy_gpus, free_gpus, place
+from flagscale_deploy.plan.gpu_placement import Free, busy_gpus, free_gpus, place
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
-from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Plan
-from flagscale_deploy.plan.network import plan_networks
+from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan, RouterPlan
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray, ray_needed
@@ -41,115 +39,135 @@ class Draft:
     idle: tuple[Fault, ...] = ()
 
 
-def plan(
-    inventory: Inventory,
-    spec: ServeSpec,
-    facts: Mapping[str, Facts],
-    run_id: str,
-    templates: Templates,
-    program: ProgramFiles | None = None,
-    *,
-    skip: Collection[str] = (),
-) -> Plan:
+def plan(inputs: Inputs) -> Plan:
     """Return the plan for bringing a deployment up.
 
-    `facts` has every host of the inventory, or is empty if none was contacted; `program` are the files of the program
-    that the specification runs, if it runs one. Faults of the checks in `skip` are ignored, if a plan can be made in
-    spite of them: without gpu-busy, busy GPUs are used too. The same input gives the same plan. Raises CheckError with
-    all faults, or InputError if no host was contacted or could help.
+    Raises CheckError with all faults, or InputError if no host was contacted or could help.
     """
-    made = draft(inventory, spec, facts, run_id, templates, program, skip=skip)
+    made = draft(inputs)
     if made.plan is None or made.faults:
-        raise (CheckError if facts else InputError)(made.faults)
+        raise (CheckError if inputs.facts else InputError)(made.faults)
     return made.plan
 
 
-def draft(
-    inventory: Inventory,
-    spec: ServeSpec,
-    facts: Mapping[str, Facts],
-    run_id: str,
-    templates: Templates,
-    program: ProgramFiles | None = None,
-    *,
-    skip: Collection[str] = (),
-) -> Draft:
+def draft(inputs: Inputs) -> Draft:
     """Return a plan as `plan` does, with faults beside the plan if there can be one.
 
     Raises InputError if the specification itself is wrong.
     """
+    spec, inventory, program = inputs.spec, inputs.inventory, inputs.program
     refuse_wrong(spec)
     if spec.runs_program and program is None:
         raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "its files are needed for a plan",
                             "read them first: load_program")  # fmt: skip
-    hosts, head = inventory.hosts, inventory.head
-    networks, faults = plan_networks(hosts, facts)
-    ports = Ports(facts, spec.name, faults)
-    forced = "gpu-busy" in skip
-    busy = {} if forced else {name: busy_gpus(host_facts, spec.name) for name, host_facts in facts.items()}
+    faults = inputs.network_faults
+    ports = Ports(inputs.facts, spec.name, faults)
+    room = _place(inputs)
+    faults += room.faults
+    take_asked_ports(spec, inventory.hosts, inventory.head, room.placements, _models(spec), ports)
+    engine_ports = _engine_ports(spec, room.placements, ports)
+    ray = plan_ray(inputs, room.placements, room.free, ports)
+    faults += _without_ray(spec, room.placements, ray)
+    instances = tuple(
+        plan_instance(inputs, _models(spec)[placement.model], placement, port, ray)
+        for placement, port in zip(room.placements, engine_ports, strict=True)
+    )
+    routers = plan_routers(spec, inventory.head, instances, inputs.networks, ports,
+                           inputs.facts.get(inventory.head.name), faults)  # fmt: skip
+    if program is not None:
+        instances += (plan_program(spec, program, inventory, inputs.networks, room.free, ray, ports),)
+    faults += software_faults(
+        inputs.facts,
+        [node.host for node in ray.nodes],
+        [name for placement in room.placements for name in placement.hosts],
+        [router.driver for router in routers],
+    )
+    remaining = dict.fromkeys(fault for fault in faults if fault.check not in inputs.skip or fault.check == "placement")
+    if room.is_short or any(fault.check == "placement" for fault in remaining):
+        return Draft(None, tuple(remaining))
+    unscripted = _assemble(inputs, room, ray, instances, routers)
+    working = {*unscripted.working, *(fault.where for fault in remaining if fault.where not in inventory.names)}
+    return Draft(
+        render_scripts(unscripted, inputs),
+        tuple(fault for fault in remaining if fault.where in working),
+        tuple(fault for fault in remaining if fault.where not in working),
+    )
+
+
+@dataclass(frozen=True)
+class _Room:
+    """The places of all replicas, the GPUs that are left, and those of each host with their users ("": none).
+
+    `is_short` means that a replica has no place; `faults` say why, or what is wrong with the number of GPUs.
+    """
+
+    placements: tuple[Placement, ...]
+    free: Free
+    users: Mapping[str, Mapping[int, str]]
+    faults: list[Fault]
+    is_short: bool
+
+
+def _place(inputs: Inputs) -> _Room:
+    spec, inventory, facts, skip = inputs.spec, inputs.inventory, inputs.facts, inputs.skip
+    uses = {name: busy_gpus(host_facts, spec.name) for name, host_facts in facts.items()}
+    busy = {} if inputs.uses_busy_gpus else uses
     miscounted: list[Fault] = []
     misplaced: list[Fault] = []
-    free = free_gpus(hosts, spec, facts, busy, miscounted)
-    holders = {
+    free = free_gpus(inventory.hosts, spec, facts, busy, miscounted)
+    users = {
         name: {**dict.fromkeys(free[name], ""), **{gpu: use.holder for gpu, use in busy.get(name, {}).items()}}
         for name in inventory.names
     }
-    eligible = eligible_hosts(spec, inventory)
-    placements = place(spec, eligible, free, busy, misplaced)
-    miscounted = [fault for fault in miscounted if fault.check not in skip]
+    placements = place(spec, eligible_hosts(spec, inventory), free, busy, misplaced)
     if any(host_facts.gpu_error for host_facts in facts.values()) and "gpu-driver" not in skip:
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
-    faults += miscounted or misplaced  # GPUs that were counted wrong explain a lack of room
-    models = {model.name: model for model in spec.models}
-    take_asked_ports(spec, hosts, head, placements, models, ports)
-    workers = WORKER_PORTS if ray_needed(spec, placements) else ()
-    engine_ports = plan_engine_ports(placements, models, ports, avoiding=workers)
-    inputs = Inputs(spec, inventory, facts, networks)
-    ray = plan_ray(inputs, placements, free, ports, run_id)
-    faults += [
-        Fault(models[placement.model].where, f"replica {placement.replica} needs Ray, and deploy.ray is off",
+    miscounted = [fault for fault in miscounted if fault.check not in skip]
+    # GPUs that were counted wrong explain a lack of room.
+    return _Room(placements, free, users, miscounted or misplaced, is_short=bool(misplaced))
+
+
+def _without_ray(spec: ServeSpec, placements: Sequence[Placement], ray: RayPlan) -> list[Fault]:
+    return [
+        Fault(_models(spec)[placement.model].where, f"replica {placement.replica} needs Ray, and deploy.ray is off",
               "set deploy.ray: auto", "placement")
         for placement in placements
         if placement.executor == "ray" and not ray.enabled
     ]  # fmt: skip
-    instances = tuple(
-        plan_instance(inputs, models[placement.model], placement, engine_ports[placement.model, placement.replica], ray)
-        for placement in placements
-    )
-    routers = plan_routers(spec, head, instances, networks, ports, facts.get(head.name), faults)
-    if program is not None:
-        instances += (plan_program(spec, program, inventory, networks, free, ray, ports),)
-    faults += software_faults(
-        facts,
-        [node.host for node in ray.nodes],
-        [name for placement in placements for name in placement.hosts],
-        [router.driver for router in routers],
-    )
-    wrong = tuple(dict.fromkeys(fault for fault in faults if fault.check not in skip or fault.check == "placement"))
-    if misplaced or any(fault.check == "placement" for fault in wrong):
-        return Draft(None, wrong)
-    unscripted = Plan(
-        run_id=run_id,
+
+
+def _engine_ports(spec: ServeSpec, placements: Sequence[Placement], ports: Ports) -> list[int]:
+    workers = WORKER_PORTS if ray_needed(spec, placements) else ()
+    by_replica = plan_engine_ports(placements, _models(spec), ports, avoiding=workers)
+    return [by_replica[placement.model, placement.replica] for placement in placements]
+
+
+def _assemble(
+    inputs: Inputs, room: _Room, ray: RayPlan, instances: tuple[InstancePlan, ...], routers: tuple[RouterPlan, ...]
+) -> Plan:
+    """Return the plan without its scripts."""
+    spec, inventory, program = inputs.spec, inputs.inventory, inputs.program
+    tolerated = {"gpus": inputs.uses_busy_gpus, "ports": "ports" in inputs.skip}
+    return Plan(
+        run_id=inputs.run_id,
         deployment=spec.name,
-        digest=digest(inventory, spec, templates, program),
-        head=head.name,
+        digest=digest(inventory, spec, inputs.templates, program),
+        head=inventory.head.name,
         hosts=inventory.names,
         ray=ray,
         instances=instances,
         routers=routers,
         stages=plan_stages(ray, instances, routers, spec.timeouts),
         scripts={},
-        gpus=_with_instances(holders, instances),
-        exclusive=tuple(kind for kind in EXCLUSIVE if not (forced if kind == "gpus" else kind in skip)),
+        gpus=_with_instances(room.users, instances),
+        exclusive=tuple(kind for kind in EXCLUSIVE if not tolerated[kind]),
         restart=spec.restart,
         app=program.files if program else {},
     )
-    working = {*unscripted.working, *(fault.where for fault in wrong if fault.where not in inventory.names)}
-    return Draft(
-        render_scripts(unscripted, inventory, spec, networks, templates, program),
-        tuple(fault for fault in wrong if fault.where in working),
-        tuple(fault for fault in wrong if fault.where not in working),
-    )
+
+
+def _models(spec: ServeSpec) -> dict[str, ModelSpec]:
+    return {model.name: model for model in spec.models}
 
 
 def _with_instances(

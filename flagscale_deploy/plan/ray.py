@@ -21,7 +21,7 @@ def ray_needed(spec: ServeSpec, placements: Sequence[Placement]) -> bool:
     return spec.ray.mode == "on" or (spec.ray.mode == "auto" and on_ray)
 
 
-def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports: Ports, run_id: str) -> RayPlan:
+def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports: Ports) -> RayPlan:
     """Return the cluster over all hosts. Each node has the GPUs that no pinned instance holds, so Ray's count is true.
 
     `free` holds what `place` left over. Ray itself picks the nodes of an instance that it carries, so where such a
@@ -29,7 +29,7 @@ def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports:
     """
     asked, head, networks = inputs.spec, inputs.inventory.head, inputs.networks
     spec = asked.ray
-    session = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    session = hashlib.sha256(inputs.run_id.encode()).hexdigest()[:8]
     if not ray_needed(asked, placements):
         return RayPlan(False, head.name, networks[head.name].node_ip, spec.port or GCS_PORT, session)
     port = (

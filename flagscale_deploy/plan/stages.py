@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
-from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
-from flagscale_deploy.plan.model import InstancePlan, Network, Plan, RayPlan, RouterPlan, Stage, Step
+from flagscale_deploy.plan.inputs import Inputs
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan, Stage, Step
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.remote.supervisor.boot import STOPPED
-from flagscale_deploy.rendering.render import Templates
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
 START_SECONDS = 60.0
@@ -55,20 +54,14 @@ def plan_stages(
     return tuple(stages)
 
 
-def render_scripts(
-    plan: Plan,
-    inventory: Inventory,
-    spec: ServeSpec,
-    networks: Mapping[str, Network],
-    templates: Templates,
-    program: ProgramFiles | None,
-) -> Plan:
+def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     """Return the plan with every script that its steps name, by host."""
+    inventory, spec, networks = inputs.inventory, inputs.spec, inputs.networks
     scripts: dict[str, dict[str, str]] = {}
 
     def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
-        shared = _context(plan, inventory[host], spec) | {"env": env, "program": program}
-        scripts.setdefault(host, {})[script] = templates.render(template, **shared, **context)
+        shared = _context(plan, inventory[host], spec) | {"env": env, "program": inputs.program}
+        scripts.setdefault(host, {})[script] = inputs.templates.render(template, **shared, **context)
 
     for node in plan.ray.nodes:
         env = host_environment(spec, inventory[node.host], networks[node.host])

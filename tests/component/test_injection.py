@@ -24,6 +24,7 @@ from flagscale_deploy.deploy.launch import secret_files
 from flagscale_deploy.errors import CheckError, InputError
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.remote.deployment import state
@@ -91,7 +92,7 @@ class Bench:
         model = {"model-tag": "/models/qwen", "port": 4567, **changed.pop("flags", {})}
         content = {"experiment": {"exp_name": "qwen", **changed}, "model_args": {"qwen": model}}
         config.write_text(yaml.safe_dump(content, allow_unicode=False), encoding="utf-8")
-        return plan(load_inventory(str(hosts)), load_spec(config, environ={}), {}, "r1", TEMPLATES)
+        return plan(Inputs(load_inventory(str(hosts)), load_spec(config, environ={}), {}, "r1", TEMPLATES))
 
     def run(self, made: Plan, script: str, secrets: dict[str, str] | None = None) -> dict[str, Any]:
         """Run one of its scripts with bash; what the program was given."""

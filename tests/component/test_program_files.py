@@ -19,6 +19,7 @@ from flagscale_deploy.config.program_files import MOST_BYTES, load_program, prog
 from flagscale_deploy.config.source import WrittenFloat
 from flagscale_deploy.config.spec import RestartSpec, ServeSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
@@ -36,7 +37,8 @@ def spec(folder: Path, entrypoint: str = "app.py", **settings: Any) -> ServeSpec
 
 def planned(asked: ServeSpec, known: Any = None, run_id: str = GIVEN_RUN) -> Plan:
     hosts = inventory("gpu01", "gpu02")
-    return plan(hosts, asked, seen(*hosts.names) if known is None else known, run_id, TEMPLATES, load_program(asked))
+    facts = seen(*hosts.names) if known is None else known
+    return plan(Inputs(hosts, asked, facts, run_id, TEMPLATES, load_program(asked)))
 
 
 def fault(asked: ServeSpec) -> str:

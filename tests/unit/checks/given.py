@@ -12,6 +12,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts, Gpu, Interface, ModelFiles, Observation
 from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.partial import draft_in_part
 from flagscale_deploy.plan.planner import Draft
 from tests.unit.plan.given import RUN, TEMPLATES, inventory, model, spec
@@ -111,7 +112,7 @@ def make_context(
         )
     known_facts = {name: observation.facts for name, observation in seen.items() if observation.facts is not None}
     made = (
-        draft_in_part(hosts, serve_spec, known_facts, RUN, TEMPLATES, skip=skip)
+        draft_in_part(Inputs(hosts, serve_spec, known_facts, RUN, TEMPLATES, skip=skip))
         if serve_spec is not None
         else Draft(None)
     )

@@ -16,6 +16,7 @@ from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.checks.types import Context
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import draft
 from tests.unit.plan.given import RUN, TEMPLATES, model, spec
 
@@ -31,7 +32,7 @@ def recorded(changed: Any) -> Context:
     """Return the context of the recorded host, with these fields as in another recording."""
     facts = {"gpu01": Facts.parse(RECORDED["host"] | changed)}
     hosts = Inventory((Host("gpu01", "10.0.0.1"),), {}, "hosts.yaml")
-    drafted = draft(hosts, ASKED, facts, RUN, TEMPLATES)
+    drafted = draft(Inputs(hosts, ASKED, facts, RUN, TEMPLATES))
     seen = {name: Observation(name, host_facts) for name, host_facts in facts.items()}
     return Context(hosts, ASKED, seen, drafted.plan, (*drafted.faults, *drafted.idle))
 

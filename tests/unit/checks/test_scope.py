@@ -11,6 +11,7 @@ from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.errors import TcpError
 from flagscale_deploy.facts.model import Interface, ModelFiles
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import draft
 from tests.unit.checks.given import ASKED, FILES, HOSTS, PATH, complaints, facts, links, make_context
 from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, model, planned, spec
@@ -122,7 +123,7 @@ def test_the_same_on_a_host_that_something_runs_on_does(fault: dict[str, Any]) -
 def test_a_host_that_nothing_runs_on_does_not_keep_the_plan_from_being_carried_out() -> None:
     hosts = inventory("gpu01", host("gpu02", gpus=8), host("gpu03", node_ip="10.9.9.9"))
     seen = {"gpu01": facts("gpu01"), "gpu02": facts("gpu02", gpus=()), "gpu03": facts("gpu03")}
-    drafted = draft(hosts, ON_ONE, seen, RUN, TEMPLATES)
+    drafted = draft(Inputs(hosts, ON_ONE, seen, RUN, TEMPLATES))
     assert drafted.plan is not None
     assert drafted.plan.working == ("gpu01",)
     assert (drafted.faults, {fault.check for fault in drafted.idle}) == ((), {"gpu-count", "node-ip"})

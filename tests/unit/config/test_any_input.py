@@ -15,6 +15,7 @@ from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.config import source
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.vllm import serve_argv
 from flagscale_deploy.rendering.render import load_templates
@@ -140,7 +141,7 @@ def check(path: Path, overrides: list[str]) -> None:
             serve_argv(model, port=model.port, extra={})
         json.dumps(spec.public())
         given = None if spec.nodes or spec.hostfile else str(path.with_name("hosts.yaml"))
-        plan(hosts_of(given, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES)
+        plan(Inputs(hosts_of(given, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES))
     except InputError as error:
         faults = list(error.faults)
     assert [str(fault) for fault in faults if not (fault.where and fault.problem and fault.remedy)] == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.api.request import Options, load_request
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.rendering.render import load_templates
@@ -176,7 +177,7 @@ EXPERIMENTS: dict[str, tuple[str, str, str]] = {
 
 def planned(path: Path, inventory: str = "conf/hostfile.txt") -> Plan:
     request = load_request(Options(inventory=inventory, config=str(path)), {})
-    return plan(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates())
+    return plan(Inputs(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates()))
 
 
 @pytest.fixture(params=list(EXPERIMENTS))

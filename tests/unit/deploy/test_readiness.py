@@ -14,6 +14,7 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.errors import DeployError, HostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
 from tests.fakes import Exit, FakeFleet, Output, Stderr
@@ -222,7 +223,7 @@ def test_when_two_die_both_are_named() -> None:
 def program(folder: Path, port: int | None) -> Plan:
     (folder / "app.py").write_text("")
     serve = ServeSpec("app", (), entrypoint="app.py", source=str(folder / "app.yaml"), program_port=port)
-    return make_plan(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve))
+    return make_plan(Inputs(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve)))
 
 
 def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.deploy.watchdog import RankLostError
 from flagscale_deploy.errors import DeployError, UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
 from tests.fakes import FakeFleet, Output, silence_until
@@ -115,7 +116,7 @@ def test_an_engine_that_ends_because_of_it_says_so_itself(line: str, blamed: boo
 def test_a_program_of_the_users_own_may_end_what_it_likes_but_not_ray(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("")
     serve = ServeSpec("app", (), entrypoint="app.py", source=str(tmp_path / "app.yaml"), program_port=8123)
-    plan = make_plan(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve))
+    plan = make_plan(Inputs(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve)))
     heard = Heard()
     wait(
         heard,

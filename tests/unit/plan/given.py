@@ -12,6 +12,7 @@ from flagscale_deploy.config.spec import ModelSpec, RaySpec, ServeSpec
 from flagscale_deploy.errors import Fault, FaultsError
 from flagscale_deploy.facts.model import Facts, Gpu, GpuProcess, Interface, ListeningPort
 from flagscale_deploy.inventory.model import Group, Host, Inventory
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.rendering.render import Templates, load_templates
@@ -115,7 +116,7 @@ def planned(
 ) -> Plan:
     """Return the plan over these hosts, each of them with 8 free GPUs unless `host_facts` differ."""
     host_facts = seen(*hosts.names) if host_facts is None else host_facts
-    return plan(hosts, serve_spec, host_facts, run_id, templates, skip=["gpu-busy"] if force else [])
+    return plan(Inputs(hosts, serve_spec, host_facts, run_id, templates, skip=["gpu-busy"] if force else []))
 
 
 def faults_of(
