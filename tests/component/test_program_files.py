@@ -35,17 +35,17 @@ def spec(folder: Path, entrypoint: str = "app.py", **settings: Any) -> ServeSpec
     return ServeSpec("app", (), entrypoint=entrypoint, source=str(folder / "app.yaml"), **settings)
 
 
-def planned(asked: ServeSpec, known: Any = None, run_id: str = GIVEN_RUN) -> Plan:
+def planned(asked: ServeSpec, host_facts: Any = None, run_id: str = GIVEN_RUN) -> Plan:
     hosts = inventory("gpu01", "gpu02")
-    facts = seen(*hosts.names) if known is None else known
+    facts = seen(*hosts.names) if host_facts is None else host_facts
     return plan(Inputs(hosts, asked, facts, run_id, TEMPLATES, load_program(asked)))
 
 
 def fault(asked: ServeSpec) -> str:
     with pytest.raises(InputError) as raised:
         load_program(asked)
-    (found,) = raised.value.faults
-    return str(found)
+    (only_fault,) = raised.value.faults
+    return str(only_fault)
 
 
 @pytest.fixture
@@ -97,8 +97,11 @@ def test_a_relative_path_starts_at_the_working_directory_then_at_the_configurati
 
 
 def test_a_program_that_is_not_there_is_named_with_the_places_it_was_looked_for(folder: Path) -> None:
-    said = fault(spec(folder, "nosuch.py"))
-    assert f"{folder}/app.yaml: experiment.task.entrypoint: there is no file nosuch.py and {folder}/nosuch.py" in said
+    text_of_fault = fault(spec(folder, "nosuch.py"))
+    assert (
+        f"{folder}/app.yaml: experiment.task.entrypoint: there is no file nosuch.py and {folder}/nosuch.py"
+        in text_of_fault
+    )
 
 
 def test_models_and_data_do_not_travel(folder: Path) -> None:
@@ -148,9 +151,9 @@ def test_it_is_planned_as_a_driver_on_the_head_with_all_gpus_in_ray(folder: Path
 
 def test_its_port_has_to_be_free_wherever_a_task_may_listen(folder: Path) -> None:
     asked = spec(folder, program_port=8123)
-    known = {**seen("gpu01"), **seen("gpu02", ports=(taken(8123),))}
+    host_facts = {**seen("gpu01"), **seen("gpu02", ports=(taken(8123),))}
     with pytest.raises(InputError.__mro__[1]) as raised:
-        planned(asked, known)
+        planned(asked, host_facts)
     assert "port 8123 on gpu02, for app/0, is in use by nginx (pid 99)" in str(raised.value)
 
 
@@ -158,7 +161,7 @@ def test_it_needs_ray_and_no_vllm_and_no_router(folder: Path) -> None:
     asked = spec(folder)
     assert planned(asked, seen("gpu01", "gpu02", vllm=None)).ray.enabled
     off = replace(asked, ray=replace(asked.ray, mode="off"), router=replace(asked.router, enabled=True))
-    assert [each.problem for each in faults_of(inventory("gpu01"), off)] == [
+    assert [fault.problem for fault in faults_of(inventory("gpu01"), off)] == [
         "app.py runs on Ray, but deploy.ray is off", "app.py is a program of your own, which has no router",
     ]  # fmt: skip
 

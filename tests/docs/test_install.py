@@ -58,5 +58,5 @@ def index() -> dict[str, str]:
     """How this machine's installers reach their index and its cache, which an empty home would hide."""
     names = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP", "NO_PROXY")
     given = {name: value for name, value in os.environ.items() if name.upper().startswith(names)}
-    found = subprocess.run(["python3", "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=False)
-    return given | ({"PIP_CACHE_DIR": found.stdout.strip()} if found.returncode == 0 else {})
+    cache = subprocess.run(["python3", "-m", "pip", "cache", "dir"], capture_output=True, text=True, check=False)
+    return given | ({"PIP_CACHE_DIR": cache.stdout.strip()} if cache.returncode == 0 else {})

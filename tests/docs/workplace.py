@@ -54,14 +54,14 @@ class Workplace:
 
     def type_until_line(self, line: str) -> str:
         """Return what a command line that goes on prints first. It is ended as by Ctrl-C, and has to say so."""
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {line}"],
                 cwd=self.directory,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=output,
                 text=True,
                 start_new_session=True,
             )
@@ -71,7 +71,7 @@ class Workplace:
                 os.killpg(process.pid, signal.SIGINT)
                 rest = process.stdout.read()
                 code = process.wait(SECONDS)
-            said.seek(0)
-            assert first, f"$ {line}\n{said.read()}"
-            assert code == 130, f"$ {line}\n{said.read()}exit status {code}"
+            output.seek(0)
+            assert first, f"$ {line}\n{output.read()}"
+            assert code == 130, f"$ {line}\n{output.read()}exit status {code}"
             return first + rest

@@ -43,7 +43,7 @@ class Failed:
 
 def signature(name: str) -> Signature:
     """Return an entry of the table of error texts."""
-    return next(each for each in signatures() if each.name == name)
+    return next(signature for signature in signatures() if signature.name == name)
 
 
 @dataclass
@@ -100,9 +100,13 @@ class Bench:
         result = self.operators[-1].start("status", "--name", name, "--json").end(1)
         return result.json, time.monotonic() - begun
 
-    def left(self, name: str, known: Sequence[Process] = ()) -> list[str]:
+    def left(self, name: str, served: Sequence[Process] = ()) -> list[str]:
         """Return processes and ports of a deployment on any host."""
-        return [f"{each.host}: {each.what}" for each in self.lab.leftovers(name, known) if each.kind != "directory"]
+        return [
+            f"{leftover.host}: {leftover.what}"
+            for leftover in self.lab.leftovers(name, served)
+            if leftover.kind != "directory"
+        ]
 
     @property
     def nobody(self) -> str:
@@ -113,8 +117,8 @@ class Bench:
         """Kill what is left of any deployment."""
         for host in self.hosts:
             for name in self._names:
-                for each in inspect(host, name).processes:
-                    host.run(["kill", "-9", str(each.pid)], check=False)
+                for process in inspect(host, name).processes:
+                    host.run(["kill", "-9", str(process.pid)], check=False)
 
     def _inventory(self, path: Path, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
         content = yaml.safe_load(self.lab.inventory(path, venv=str(self.node_env)).read_text())

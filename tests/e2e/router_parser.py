@@ -22,9 +22,9 @@ def main() -> None:
     sys.argv = ["vllm-router"]
     with contextlib.suppress(SystemExit):
         launch_router.main()
-    actions = [each for each in seen[0]._actions if each.option_strings and each.dest != "help"]
-    names = {each.option_strings[0][2:]: each for each in actions}
-    repeated = [name for name, each in names.items() if type(each).__name__ == "_AppendAction"]
+    actions = [action for action in seen[0]._actions if action.option_strings and action.dest != "help"]
+    names = {action.option_strings[0][2:]: action for action in actions}
+    repeated = [name for name, action in names.items() if type(action).__name__ == "_AppendAction"]
     json.dump({"flags": sorted(names), "repeated": sorted(repeated)}, sys.stdout)
 
 

@@ -40,11 +40,11 @@ def stats() -> Iterator[tuple[int, dict[str, Any]]]:
 
 def ancestry(pid: int, table: dict[int, dict[str, Any]]) -> set[int]:
     """Return a process and those it comes from, without the machine's first."""
-    found = set()
+    ancestors = set()
     while pid > 1 and pid in table:
-        found.add(pid)
+        ancestors.add(pid)
         pid = table[pid]["parent"]
-    return found
+    return ancestors
 
 
 def command(pid: int) -> str:
@@ -53,7 +53,7 @@ def command(pid: int) -> str:
 
 def marker(pid: int) -> str:
     variables = read(pid, "environ").split(b"\0")
-    return next((each[len(MARKER) :].decode() for each in variables if each.startswith(MARKER)), "")
+    return next((variable[len(MARKER) :].decode() for variable in variables if variable.startswith(MARKER)), "")
 
 
 def read(pid: int, name: str) -> bytes:
@@ -76,8 +76,8 @@ def listening() -> Iterator[int]:
 def files(directories: Iterable[str], prune: set[str]) -> Iterator[str]:
     for directory in directories:
         for path, below, names in os.walk(directory):
-            below[:] = [each for each in below if os.path.join(path, each) not in prune]
-            yield from (os.path.join(path, each) for each in (*below, *names))
+            below[:] = [folder for folder in below if os.path.join(path, folder) not in prune]
+            yield from (os.path.join(path, entry) for entry in (*below, *names))
 
 
 if __name__ == "__main__":

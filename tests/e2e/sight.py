@@ -34,13 +34,15 @@ class Sight:
     @classmethod
     def read(cls, text: str) -> Sight:
         seen = json.loads(text)
-        processes = frozenset(Process(*each) for each in seen["processes"])
+        processes = frozenset(Process(*process) for process in seen["processes"])
         return cls(processes, frozenset(seen["ports"]), frozenset(seen["files"]))
 
     def new_since(self, earlier: Sight) -> list[str]:
         """Return processes and ports that were not there: nothing, after a clean stop."""
-        born = {(each.pid, each.start) for each in earlier.processes}
-        processes = [f"{each.pid} {each.command}" for each in self.processes if (each.pid, each.start) not in born]
+        born = {(process.pid, process.start) for process in earlier.processes}
+        processes = [
+            f"{process.pid} {process.command}" for process in self.processes if (process.pid, process.start) not in born
+        ]
         return processes + [f"port {port}" for port in self.ports - earlier.ports]
 
 

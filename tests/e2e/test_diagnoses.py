@@ -132,7 +132,7 @@ def test_vllm_host_ip_that_ray_does_not_know(bench: Bench) -> None:
 def test_head_killed_while_serving(bench: Bench) -> None:
     """Ray's GCS first, which engines outlive for a minute, then the raylet, which takes its workers along."""
     bench.start("serving").end(0, within=LOADS_SECONDS)
-    known = bench.lab.processes("serving")
+    serving = bench.lab.processes("serving")
     kill_when_there(bench.hosts[0], "gcs/gcs_server")
     status, seconds = bench.status("serving")
     assert (status["state"], status["instances"][0]["problem"]) == ("unwell", "Ray's gcs_server is gone on node1")
@@ -143,4 +143,4 @@ def test_head_killed_while_serving(bench: Bench) -> None:
     assert status["hosts"][0]["problem"] == "Ray's gcs_server is gone"
     assert seconds < 30
     bench.operators[-1].start("stop", "--name", "serving").end(0, within=60)
-    assert bench.left("serving", known) == []
+    assert bench.left("serving", serving) == []

@@ -41,8 +41,8 @@ def host(request: pytest.FixtureRequest) -> Host:
 
 @pytest.fixture(scope="module")
 def fleet(host: Host) -> Iterator[Fleet]:
-    with Fleet([host]) as found:
-        yield found
+    with Fleet([host]) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,9 @@ def test_what_was_good_is_not_asked_again(
     fleet: Fleet, plan: Plan, facts: dict[str, Facts], cache: Path, parsed: dict[str, Parsed]
 ) -> None:
     assert parsed["good/0"].broken == ""
-    good = replace(plan, instances=tuple(each for each in plan.instances if each.model in ("good", "replicated")))
+    good = replace(
+        plan, instances=tuple(instance for instance in plan.instances if instance.model in ("good", "replicated"))
+    )
     began = time.monotonic()
     again = parse_engine_arguments(fleet, SPEC, good, facts, cache)
     assert time.monotonic() - began < 0.5
@@ -108,7 +110,7 @@ def test_a_vllm_that_cannot_be_imported_is_told_with_the_reason(
     (package / "__init__.py").write_text("import libcudart_of_another_release\n")
     broken = replace(SPEC, before_start=f"export PYTHONPATH={tmp_path}/lib")
     with Fleet([host]) as fleet:
-        found = parse_engine_arguments(fleet, broken, plan, facts, tmp_path / "cache")
+        result = parse_engine_arguments(fleet, broken, plan, facts, tmp_path / "cache")
     why = "ModuleNotFoundError: No module named 'libcudart_of_another_release'"
-    assert {each.broken for each in found.values()} == {why}
+    assert {parsed_arguments.broken for parsed_arguments in result.values()} == {why}
     assert not (tmp_path / "cache").exists()

@@ -29,10 +29,10 @@ def operator(make_lab: Callable[..., Lab], node_env: Path, tmp_path_factory: pyt
 def test_an_example_is_planned_with_scripts_that_bash_reads(operator: Operator, example: Path, tmp_path: Path) -> None:
     plan = operator("plan", "-c", example, "--json", "-o", tmp_path / "scripts").json
     assert plan["instances"]
-    taken = [(host, gpu) for each in plan["instances"] for host, gpus in each["gpus"].items() for gpu in gpus]
+    taken = [(host, gpu) for instance in plan["instances"] for host, gpus in instance["gpus"].items() for gpu in gpus]
     assert len(taken) == len(set(taken))
     assert {host for host, _ in taken} <= {"node1", "node2"}
     scripts = sorted(str(path) for path in (tmp_path / "scripts").rglob("*.sh"))
-    assert len(scripts) == sum(len(each) for each in plan["scripts"].values()) > 0
+    assert len(scripts) == sum(len(host_scripts) for host_scripts in plan["scripts"].values()) > 0
     for script in scripts:
         subprocess.run(["bash", "-n", script], check=True)

@@ -44,8 +44,8 @@ def ran(operator: Operator, tiny_model: Path) -> Result:
 @pytest.fixture(scope="module")
 def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
     """Return the status after the engine on the second host was killed, with its supervisor."""
-    engines = [each for each in lab.processes(NAME) if each.host == "node2"]
-    lab.hosts[1].run(["kill", "-9", *(str(each.pid) for each in engines)])
+    engines = [process for process in lab.processes(NAME) if process.host == "node2"]
+    lab.hosts[1].run(["kill", "-9", *(str(process.pid) for process in engines)])
     return operator("status", "--name", NAME, "--json", exits=1).json
 
 
@@ -54,7 +54,7 @@ def served(lab: Lab, operator: Operator) -> dict[str, int]:
     operator("logs", "--name", NAME, "-o", operator.directory / "collected")
     logs = {host.name: operator.directory / "collected" / host.name / "logs" for host in lab.hosts}
     return {
-        name: sum(each.read_text().count("/v1/chat/completions HTTP") for each in folder.glob("vllm_serve_*.log"))
+        name: sum(path.read_text().count("/v1/chat/completions HTTP") for path in folder.glob("vllm_serve_*.log"))
         for name, folder in logs.items()
     }
 
@@ -72,7 +72,10 @@ def test_the_endpoint_is_the_routers(lab: Lab, ran: Result) -> None:
 
 def test_status_has_both_replicas_and_the_router(operator: Operator, ran: Result) -> None:
     status = operator("status", "--name", NAME, "--json").json
-    assert [(each["name"], each["state"], each["driver"]) for each in status["instances"] + status["routers"]] == [
+    assert [
+        (instance["name"], instance["state"], instance["driver"])
+        for instance in status["instances"] + status["routers"]
+    ] == [
         ("vllm_model/0", "ready", "node1"),
         ("vllm_model/1", "ready", "node2"),
         ("vllm_model/router", "ready", "node1"),
@@ -88,21 +91,24 @@ def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -
 
 
 def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator, ran: Result) -> None:
-    (core,) = [each for each in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in each.command]
+    (core,) = [process for process in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in process.command]
     lab.hosts[1].run(["kill", "-9", str(core.pid)])
 
     def back() -> bool:
         status = operator("status", "--name", NAME, "--json", exits=None).json
-        return [(each["state"], each["restarts"]) for each in status["instances"]] == [("ready", 0), ("ready", 1)]
+        return [(instance["state"], instance["restarts"]) for instance in status["instances"]] == [
+            ("ready", 0),
+            ("ready", 1),
+        ]
 
     assert eventually(back, within=180, every=2.0)
-    (restarted,) = [each for each in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in each.command]
+    (restarted,) = [process for process in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in process.command]
     assert restarted.pid != core.pid
 
 
 def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_died: Any) -> None:
     assert after_one_died["state"] == "unwell"
-    assert [each["state"] for each in after_one_died["instances"]] == ["ready", "dead"]
+    assert [instance["state"] for instance in after_one_died["instances"]] == ["ready", "dead"]
     for _ in range(4):
         assert ask(operator) == "tiny"
 
@@ -110,12 +116,12 @@ def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_d
 def test_stop_takes_all_of_it_away(lab: Lab, operator: Operator, after_one_died: Any) -> None:
     def routers() -> list[str]:
         """Find the router, which changes its process title and so loses its marker: the lab can't tell whose it is."""
-        return [each.command for each in look_at(lab.hosts[0]).processes if "vllm::router" in each.command]
+        return [process.command for process in look_at(lab.hosts[0]).processes if "vllm::router" in process.command]
 
-    known = lab.processes(NAME)
+    processes = lab.processes(NAME)
     assert routers()
     operator.start("stop", "--name", NAME).end(0, within=120)
     assert not routers()
-    assert eventually(lambda: not [left for left in lab.leftovers(NAME, known) if left.kind != "directory"])
+    assert eventually(lambda: not [left for left in lab.leftovers(NAME, processes) if left.kind != "directory"])
     operator("cleanup", "--name", NAME)
-    assert lab.leftovers(NAME, known) == []
+    assert lab.leftovers(NAME, processes) == []

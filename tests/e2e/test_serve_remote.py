@@ -70,8 +70,12 @@ def operator(lab: Lab, node_env: Path, tmp_path_factory: pytest.TempPathFactory)
     return Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
 
 
-def left(lab: Lab, name: str, known: list[Any]) -> list[str]:
-    return [f"{each.host}: {each.what}" for each in lab.leftovers(name, known) if each.kind != "directory"]
+def left(lab: Lab, name: str, processes: list[Any]) -> list[str]:
+    return [
+        f"{leftover.host}: {leftover.what}"
+        for leftover in lab.leftovers(name, processes)
+        if leftover.kind != "directory"
+    ]
 
 
 def get(url: str) -> Any:
@@ -127,7 +131,7 @@ def test_logs_of_the_program_and_of_its_tasks_are_collected(
 
 
 def test_stop_leaves_nothing(lab: Lab, operator: Operator, counting_known: list[Any]) -> None:
-    assert {each.host for each in counting_known} == {"node1", "node2"}
+    assert {process.host for process in counting_known} == {"node1", "node2"}
     operator.start("stop", "--name", "word-count").end(0, within=120)
     assert left(lab, "word-count", counting_known) == []
     operator("cleanup", "--name", "word-count")
@@ -146,16 +150,16 @@ def report(operator: Operator, reported: Result, tmp_path_factory: pytest.TempPa
     assert (into / "node1/logs/app/note.log").read_text() == "kept"
     assert "report/0 has finished " in reported.out
     lines = (into / "node1/logs/program_report.log").read_text().splitlines()
-    (line,) = [each for each in lines if each.startswith("REPORT ")]
+    (line,) = [line for line in lines if line.startswith("REPORT ")]
     return json.loads(line.removeprefix("REPORT "))
 
 
 def test_options_of_the_configuration_win(report: Any) -> None:
-    assert [each["resources"] for each in report["tasks"]] == [{"GPU": 1.0, "CPU": 0.5}] * 2
+    assert [task["resources"] for task in report["tasks"]] == [{"GPU": 1.0, "CPU": 0.5}] * 2
 
 
 def test_tasks_read_the_configuration_wherever_they_run(report: Any) -> None:
-    assert {each["secret"] for each in report["tasks"]} <= {"open-sesame", "[REDACTED]"}
+    assert {task["secret"] for task in report["tasks"]} <= {"open-sesame", "[REDACTED]"}
     assert report["config"] == {"any": {"thing": [1, 2.5, "3"]}}
 
 
@@ -168,18 +172,18 @@ def test_the_configuration_is_its_owners(lab: Lab, report: Any) -> None:
 
 def test_it_is_finished_and_its_cluster_waits_for_stop(lab: Lab, operator: Operator, report: Any) -> None:
     status = operator("status", "--name", "report", "--json").json
-    assert (status["state"], [each["state"] for each in status["instances"]]) == ("finished", ["finished"])
-    known = lab.processes("report")
+    assert (status["state"], [instance["state"] for instance in status["instances"]]) == ("finished", ["finished"])
+    processes = lab.processes("report")
     operator.start("stop", "--name", "report").end(0, within=120)
-    assert left(lab, "report", known) == []
+    assert left(lab, "report", processes) == []
     assert operator("status", "--name", "report", "--json").json["state"] == "stopped"
 
 
 def test_one_that_fails_is_taken_down_with_its_error(lab: Lab, operator: Operator, report: Any) -> None:
     failed = operator.start("run", "-c", operator.directory / "report.yaml", "+experiment.envs.ENDS_WITH=7")
-    said = failed.end(5, within=READY_SECONDS).said
-    assert "report/0 ended" in said
-    assert "with exit status 7" in said
+    output = failed.end(5, within=READY_SECONDS).said
+    assert "report/0 ended" in output
+    assert "with exit status 7" in output
     assert left(lab, "report", []) == []
 
 
@@ -207,7 +211,7 @@ def test_a_completion_comes_from_wherever_it_runs(operator: Operator, serving: R
 
 
 def test_stop_ends_the_server_in_the_task_too(lab: Lab, operator: Operator, serving: Result) -> None:
-    known = lab.processes("vllm-in-a-task")
-    assert any("vllm serve" in each.command for each in known)
+    processes = lab.processes("vllm-in-a-task")
+    assert any("vllm serve" in process.command for process in processes)
     operator.start("stop", "--name", "vllm-in-a-task").end(0, within=120)
-    assert left(lab, "vllm-in-a-task", known) == []
+    assert left(lab, "vllm-in-a-task", processes) == []

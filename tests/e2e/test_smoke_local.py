@@ -100,8 +100,8 @@ def test_a_smoke_that_passes_reports_every_phase_and_leaves_nothing(job: Job) ->
             "--prompt", "Say something.", "--expect", "(?s).{4}", "--prompt", "And more.", "--min-tokens", "4"
         )
         ended = command.end(0, within=LIMIT_SECONDS)
-    assert any("gcs_server" in each for each in presence.commands)
-    assert any("vllm serve" in each for each in presence.commands)
+    assert any("gcs_server" in command for command in presence.commands)
+    assert any("vllm serve" in command for command in presence.commands)
     assert presence.living() == []
     assert job.traces() == []
 
@@ -125,9 +125,9 @@ def test_a_smoke_that_passes_reports_every_phase_and_leaves_nothing(job: Job) ->
     }
 
     events = [json.loads(line) for line in (job.run_folder / "events.jsonl").read_text().splitlines()]
-    assert {"ray-head", "ray-nodes", "serve"} <= {each["stage"] for each in events}
+    assert {"ray-head", "ray-nodes", "serve"} <= {event["stage"] for event in events}
     assert json.loads((job.run_folder / "plan.json").read_text())["ray"]["enabled"] is True
-    logs = {each.name for each in (job.artifacts / "logs/here").rglob("*")}
+    logs = {path.name for path in (job.artifacts / "logs/here").rglob("*")}
     assert {"ray_head.log", "raylet.out", "vllm_serve_vllm_model_0.log"} <= logs
     assert "> Say something.\n" in (job.artifacts / "prompts.txt").read_text()
 
@@ -160,7 +160,7 @@ def test_a_smoke_that_the_ci_runner_ends_takes_down_what_it_started(job: Job) ->
     with Presence(job.name) as presence:
         command = job.start()
         command.wait_for("serve: reading the model's configuration", within=LIMIT_SECONDS)
-        assert eventually(lambda: any("vllm serve" in each for each in presence.commands))
+        assert eventually(lambda: any("vllm serve" in command for command in presence.commands))
         command.send(signal.SIGTERM)
         command.end(130, within=LIMIT_SECONDS)
     assert presence.living() == []

@@ -67,24 +67,24 @@ def test_it_becomes_ready_and_tells_where_tls_ends(desk: Desk, ran: Result) -> N
     assert f"endpoint http://{desk.lab.hosts[0].address}:30000/v1" in ran.out
     assert "router-tls: vllm_model/router speaks plain HTTP" in ran.said
     status = desk.operator("status", "--name", NAME, "--json").json
-    assert [(each["name"], each["state"]) for each in status["instances"] + status["routers"]] == [
+    assert [(instance["name"], instance["state"]) for instance in status["instances"] + status["routers"]] == [
         ("vllm_model/0", "ready"),
         ("vllm_model/router", "ready"),
     ]
 
 
 def test_call_is_answered_through_the_router_and_its_replica(desk: Desk, ran: Result) -> None:
-    said = desk.operator("call", "Say something.", "--name", NAME, "--max-tokens", "4", "--json").out
-    assert json.loads(said)["usage"]["completion_tokens"] == 4
+    output = desk.operator("call", "Say something.", "--name", NAME, "--max-tokens", "4", "--json").out
+    assert json.loads(output)["usage"]["completion_tokens"] == 4
     (log,) = (desk.lab.hosts[0].directory / "home").glob(".flagscale-deploy/*/*/logs/vllm_serve_*.log")
     assert '"POST /v1/chat/completions HTTP/1.1" 200' in log.read_text()
 
 
 def test_the_server_speaks_tls_alone_to_who_trusts_it_and_has_the_key(desk: Desk, ran: Result) -> None:
     models = f"https://{desk.lab.hosts[0].address}:{PORT}/v1/models"
-    known = ("--cacert", "/dev/stdin")
-    assert desk.curl(models, *known, "-H", f"Authorization: Bearer {API_KEY}")[1].endswith(" 200")
-    assert desk.curl(models, *known)[1].endswith(" 401")
+    trust = ("--cacert", "/dev/stdin")
+    assert desk.curl(models, *trust, "-H", f"Authorization: Bearer {API_KEY}")[1].endswith(" 200")
+    assert desk.curl(models, *trust)[1].endswith(" 401")
     assert desk.curl(models)[0] == 60, "a certificate that curl does not know"
     code, answer = desk.curl(models.replace("https:", "http:"))
     assert code != 0
@@ -94,7 +94,7 @@ def test_the_server_speaks_tls_alone_to_who_trusts_it_and_has_the_key(desk: Desk
 def test_the_key_is_for_its_user_alone_and_goes_with_stop(desk: Desk, ran: Result) -> None:
     home = desk.lab.hosts[0].directory / "home"
     (secrets,) = home.glob(".flagscale-deploy/*/*/secrets")
-    sent = {each.name: stat.S_IMODE(each.stat().st_mode) for each in secrets.glob("tls.*")}
+    sent = {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.glob("tls.*")}
     assert sent == {"tls.crt": 0o600, "tls.key": 0o600}
     line = desk.key.read_text().splitlines()[3]
 
@@ -104,9 +104,9 @@ def test_the_key_is_for_its_user_alone_and_goes_with_stop(desk: Desk, ran: Resul
 
     assert holding(desk.operator.directory / "outputs") == []
     assert holding(home / ".flagscale-deploy") == [secrets / "tls.key"]
-    known = desk.lab.processes(NAME)
+    trust = desk.lab.processes(NAME)
     desk.operator.start("stop", "--name", NAME).end(0, within=120)
     assert holding(home / ".flagscale-deploy") == []
-    assert eventually(lambda: not [left for left in desk.lab.leftovers(NAME, known) if left.kind != "directory"])
+    assert eventually(lambda: not [left for left in desk.lab.leftovers(NAME, trust) if left.kind != "directory"])
     desk.operator("cleanup", "--name", NAME)
-    assert desk.lab.leftovers(NAME, known) == []
+    assert desk.lab.leftovers(NAME, trust) == []

@@ -64,7 +64,7 @@ class Cluster:
         return {host.name: look_at(host, places, [*self.prune, OTHERS]) for host in self.lab.hosts}
 
     def new(self) -> list[str]:
-        return [f"{name}: {each}" for name, seen in self.look().items() for each in seen.new_since(self.before[name])]
+        return [f"{name}: {item}" for name, seen in self.look().items() for item in seen.new_since(self.before[name])]
 
     def status(self, exits: int) -> Any:
         return self.operator("status", "-c", self.config, "--json", exits=exits).json
@@ -80,7 +80,7 @@ def cluster(
     desk = tmp_path_factory.mktemp("desk")
     operator = Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
     config = tiny.write(desk / f"{NAME}.yaml", tiny_model, port=PORT, gpus=2, flags={"tensor-parallel-size": 2})
-    work = Cluster(lab, operator, config, node_env, [str(each) for each in mounts], {}, {})
+    work = Cluster(lab, operator, config, node_env, [str(mount) for mount in mounts], {}, {})
     work.files_before = work.look_at_files()
     start_other_work(lab.hosts[0], node_env)
     assert eventually(lambda: set(OTHER_RAY_PORTS) <= look_at(lab.hosts[0]).ports, within=60)
@@ -109,15 +109,15 @@ def ran(cluster: Cluster) -> Result:
 
 
 @pytest.fixture(scope="module")
-def known(cluster: Cluster, ran: Result) -> list[Any]:
+def processes(cluster: Cluster, ran: Result) -> list[Any]:
     """Provide the deployment's processes while it served."""
     return cluster.lab.processes(NAME)
 
 
 @pytest.fixture(scope="module")
-def after_a_worker_died(cluster: Cluster, known: list[Any]) -> dict[str, Any]:
+def after_a_worker_died(cluster: Cluster, processes: list[Any]) -> dict[str, Any]:
     """Return the status after the rank on the second host was killed."""
-    (rank,) = [each for each in known if each.host == "node2" and "RayWorkerProc" in each.command]
+    (rank,) = [process for process in processes if process.host == "node2" and "RayWorkerProc" in process.command]
     cluster.lab.hosts[1].run(["kill", "-9", str(rank.pid)])
     status: dict[str, Any] = cluster.status(exits=1)
     return status
@@ -148,7 +148,7 @@ def test_the_printed_curl_line_brings_a_chat_completion(ran: Result) -> None:
 def test_status_says_ready_with_both_hosts_ray_nodes_and_the_instance(cluster: Cluster, ran: Result) -> None:
     status = cluster.status(exits=0)
     assert status["state"] == "ready"
-    assert [(each["host"], each["state"], each["gpus"]) for each in status["hosts"]] == [
+    assert [(host["host"], host["state"], host["gpus"]) for host in status["hosts"]] == [
         ("node1", "running", [0]),
         ("node2", "running", [0]),
     ]
@@ -182,10 +182,10 @@ def test_gpus_of_a_running_deployment_are_not_given_to_another(cluster: Cluster,
     assert f"deployment {NAME}" in refused.err
 
 
-def test_run_again_finds_it_running(cluster: Cluster, known: list[Any]) -> None:
+def test_run_again_finds_it_running(cluster: Cluster, processes: list[Any]) -> None:
     again = cluster.operator("run", "-c", cluster.config)
     assert f"{NAME} runs already" in again.out
-    assert set(known) <= set(cluster.lab.processes(NAME))
+    assert set(processes) <= set(cluster.lab.processes(NAME))
 
 
 def test_logs_shows_the_last_lines_of_the_engine(cluster: Cluster, ran: Result) -> None:
@@ -199,29 +199,29 @@ def test_logs_shows_the_last_lines_of_the_engine(cluster: Cluster, ran: Result) 
 def test_collected_logs_are_those_of_engine_and_ray_on_both_hosts(
     cluster: Cluster, ran: Result, tmp_path: Path
 ) -> None:
-    said = cluster.operator("logs", "-c", cluster.config, "-o", tmp_path / "collected").said
-    files = {host: [each for each in (tmp_path / "collected" / host).rglob("*") if each.is_file()] for host in
+    output = cluster.operator("logs", "-c", cluster.config, "-o", tmp_path / "collected").said
+    files = {host: [path for path in (tmp_path / "collected" / host).rglob("*") if path.is_file()] for host in
              ("node1", "node2")}  # fmt: skip
-    names = {host: {each.name for each in found} for host, found in files.items()}
-    (engine,) = [each for each in files["node1"] if each.name.startswith("vllm_serve") and each.suffix == ".log"]
+    names = {host: {path.name for path in paths} for host, paths in files.items()}
+    (engine,) = [file for file in files["node1"] if file.name.startswith("vllm_serve") and file.suffix == ".log"]
     assert "Application startup complete" in engine.read_text()
     assert "ray_head.log" in names["node1"]
     assert "ray_worker.log" in names["node2"]
-    for host, found in files.items():
+    for host, paths in files.items():
         assert {"raylet.out", "raylet.err"} <= names[host]
-        assert {each.suffix for each in found if WORKER_LOG.fullmatch(each.name)} == {".out", ".err"}
-        assert host in said
-        assert str(len(found)) in said
+        assert {path.suffix for path in paths if WORKER_LOG.fullmatch(path.name)} == {".out", ".err"}
+        assert host in output
+        assert str(len(paths)) in output
 
 
 def test_status_is_not_ready_once_a_rank_has_died(after_a_worker_died: dict[str, Any]) -> None:
     assert after_a_worker_died["state"] in {"unwell", "starting", "dead"}
-    assert [each["state"] for each in after_a_worker_died["instances"]] != ["ready"]
+    assert [instance["state"] for instance in after_a_worker_died["instances"]] != ["ready"]
 
 
-def test_stop_leaves_no_process_and_no_port(cluster: Cluster, known: list[Any], stopped: Result) -> None:
-    assert len(known) > 10
-    kept = [left for left in cluster.lab.leftovers(NAME, known) if left.kind != "directory"]
+def test_stop_leaves_no_process_and_no_port(cluster: Cluster, processes: list[Any], stopped: Result) -> None:
+    assert len(processes) > 10
+    kept = [left for left in cluster.lab.leftovers(NAME, processes) if left.kind != "directory"]
     assert kept == []
     assert eventually(lambda: not cluster.new()), cluster.new()  # the operator's SSH sessions end a moment later
 
@@ -239,7 +239,7 @@ def test_stop_keeps_the_logs(cluster: Cluster, stopped: Result) -> None:
 def test_other_peoples_work_lives_on(cluster: Cluster, cleaned: Result) -> None:
     gone = {name: cluster.before[name].processes - seen.processes for name, seen in cluster.look().items()}
     assert gone == {"node1": frozenset(), "node2": frozenset()}
-    assert any("time.sleep(3600)" in each.command for each in cluster.before["node1"].processes)
+    assert any("time.sleep(3600)" in process.command for process in cluster.before["node1"].processes)
     assert "1 node_" in ray_of_others(cluster)
 
 

@@ -28,17 +28,17 @@ def flags(parser: Any) -> dict[str, Any]:
         return [name[2:] for name in action.option_strings if name.startswith("--")]
 
     def of(wanted: Any) -> list[str]:
-        return sorted(name for each in parser._actions if wanted(each) for name in names(each)[:1])
+        return sorted(name for action in parser._actions if wanted(action) for name in names(action)[:1])
 
     return {
-        "booleans": of(lambda each: type(each).__name__ == "BooleanOptionalAction"),
-        "switches": of(lambda each: type(each).__name__ == "_StoreTrueAction"),
-        "word_lists": of(lambda each: each.nargs == "+"),
-        "repeated": of(lambda each: type(each).__name__ == "_AppendAction"),
+        "booleans": of(lambda flag: type(flag).__name__ == "BooleanOptionalAction"),
+        "switches": of(lambda flag: type(flag).__name__ == "_StoreTrueAction"),
+        "word_lists": of(lambda flag: flag.nargs == "+"),
+        "repeated": of(lambda flag: type(flag).__name__ == "_AppendAction"),
         "short_names": {
-            short[1:]: names(each)[0]
-            for each in parser._actions
-            for short in each.option_strings
+            short[1:]: names(action)[0]
+            for action in parser._actions
+            for short in action.option_strings
             if not short.startswith("--") and short != "-h"
         },
     }

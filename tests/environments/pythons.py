@@ -59,7 +59,7 @@ def requirements(version: str) -> list[str]:
     tools = setup["options.extras_require"]["dev"].split("\n")
     if version == HOST:  # of cryptography the last that does not warn of Python 3.8
         return ["cryptography<46", *filter(FOR_HOST_TESTS.match, tools)]
-    lines = setup["options"]["install_requires"].split("\n") + [each for each in tools if not NOT_FOR_TESTS.match(each)]
+    lines = setup["options"]["install_requires"].split("\n") + [tool for tool in tools if not NOT_FOR_TESTS.match(tool)]
     return [line for line in lines if line and not line.startswith("#")]
 
 

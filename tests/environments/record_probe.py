@@ -111,11 +111,11 @@ FAULTS = (
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         healthy = _look(Path(folder) / "tiny", Fault("", ""))
-        found = [(fault, _look(Path(folder) / "tiny", fault)) for fault in FAULTS]
+        recorded = [(fault, _look(Path(folder) / "tiny", fault)) for fault in FAULTS]
     faults = [
         {"name": fault.name, "check": fault.check, "state": fault.state,
          "changed": {key: seen[key] for key in seen if key not in MOVING and seen[key] != healthy[key]}}
-        for fault, seen in found
+        for fault, seen in recorded
     ]  # fmt: skip
     FILE.write_text(json.dumps({"host": healthy, "faults": faults}, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -136,8 +136,8 @@ def _look(model: Path, fault: Fault) -> dict[str, Any]:
     with Fleet((host,)) as fleet:
         facts = observe(fleet, asked, timeout=60.0)["gpu01"].facts
     assert facts is not None, fault.name
-    found = {key: value for key, value in asdict(facts).items() if key not in OF_THIS_MACHINE} | ANOTHER
-    text = json.dumps(found).replace(str(environment), "/opt/vllm").replace(str(model), "/models/tiny")
+    recorded = {key: value for key, value in asdict(facts).items() if key not in OF_THIS_MACHINE} | ANOTHER
+    text = json.dumps(recorded).replace(str(environment), "/opt/vllm").replace(str(model), "/models/tiny")
     text = re.sub(r"GPU-\d{8}", "GPU-00000001", text).replace(sys.executable, "python3")
     content: dict[str, Any] = json.loads(text)
     return content

@@ -33,8 +33,8 @@ LAB_PROGRAMS = {
 
 def main() -> int:
     if sys.version_info[:2] < OLDEST_PYTHON:
-        found, wanted = (".".join(map(str, version)) for version in (sys.version_info[:3], OLDEST_PYTHON))
-        say(f"Python {wanted} or later is needed for vLLM 0.32; this is {found} ({sys.executable}).")
+        present, wanted = (".".join(map(str, version)) for version in (sys.version_info[:3], OLDEST_PYTHON))
+        say(f"Python {wanted} or later is needed for vLLM 0.32; this is {present} ({sys.executable}).")
         say("Name another one: make PYTHON=/path/to/python3.12 …")
         return 1
     root = os.geteuid() == 0

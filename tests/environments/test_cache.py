@@ -41,7 +41,7 @@ def test_what_an_interrupted_build_left_is_thrown_away(own_cache: Path) -> None:
         cache.entry("thing-1", fail_half_way)
     assert (own_cache / "thing-1" / "half").exists()
     path = cache.entry("thing-1", write)
-    assert sorted(each.name for each in path.iterdir()) == [cache.COMPLETE, "built"]
+    assert sorted(entry.name for entry in path.iterdir()) == [cache.COMPLETE, "built"]
 
 
 def test_two_that_ask_at_the_same_time_get_one_build() -> None:

@@ -21,15 +21,15 @@ def test_is_told(at):
 
 
 def test_a_module_stays_in_one_process_and_those_with_ray_follow_each_other(tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    record_file = tmp_path / "told"
     names = [RAY[0], RAY[-1], "tests/lab/test_c.py", "tests/lab/test_d.py"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(MODULE.format(told=str(told), name=name))
+        (tmp_path / name).write_text(MODULE.format(told=str(record_file), name=name))
     options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.parallel", "-n", "2", "--dist", "loadscope"]
     subprocess.run([sys.executable, "-m", "pytest", *options, tmp_path], cwd=REPOSITORY, check=True)
-    ran = [line.split() for line in told.read_text().splitlines()]
-    where = {name: {worker for each, worker in ran if each == name} for name in names}
+    ran = [line.split() for line in record_file.read_text().splitlines()]
+    where = {name: {worker for test_name, worker in ran if test_name == name} for name in names}
     assert len(ran) == 16
     assert all(len(workers) == 1 for workers in where.values()), where
     assert where[names[0]] == where[names[1]] != where[names[2]]

@@ -53,8 +53,8 @@ def furnish(slot: Slot, index: int, gpu_count: int) -> None:
 
 def hidden(mounts: Sequence[str]) -> list[str]:
     """Return the directories that a host would not see, parents first."""
-    wanted = {str(Path(os.path.abspath(each))) for each in mounts}
-    return sorted(each for each in wanted if any(Path(each).is_relative_to(place) for place in PRIVATE))
+    wanted = {str(Path(os.path.abspath(mount))) for mount in mounts}
+    return sorted(directory for directory in wanted if any(Path(directory).is_relative_to(place) for place in PRIVATE))
 
 
 def start(slot: Slot, index: int, mounts: Sequence[str]) -> subprocess.Popen[str]:

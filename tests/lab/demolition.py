@@ -52,7 +52,7 @@ def demolish(slot: Slot, patience: float = 10.0) -> None:
 def processes_in(namespaces: Iterable[int]) -> list[int]:
     """Pids, as the machine counts, of the living processes in these pid namespaces (inodes)."""
     wanted = set(namespaces)
-    pids = (int(each) for each in os.listdir("/proc") if each.isdigit())
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     return [pid for pid in pids if lives_in(pid, wanted)]
 
 

@@ -57,7 +57,7 @@ def install(
         command.unlink(missing_ok=True)
         return
     listed = [Gpu()] * gpus if isinstance(gpus, int) else gpus
-    state = {"gpus": [asdict(gpu) for gpu in listed], "processes": [asdict(each) for each in processes]}
+    state = {"gpus": [asdict(gpu) for gpu in listed], "processes": [asdict(process) for process in processes]}
     fresh = answers / uuid.uuid4().hex
     fresh.mkdir(parents=True)
     (fresh / "state").write_text(repr({**state, "error": error, "unknown": list(unknown)}))

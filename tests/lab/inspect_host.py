@@ -28,7 +28,9 @@ def main(asked: dict[str, Any]) -> None:
     table = dict(living())
     ours = family(table, asked["deployment"])
     ours |= {
-        each["pid"] for each in asked["known"] if each["pid"] in table and table[each["pid"]].start == each["start"]
+        process["pid"]
+        for process in asked["known"]
+        if process["pid"] in table and table[process["pid"]].start == process["start"]
     }
     answer = {
         "processes": [{"pid": pid, "start": table[pid].start, "command": table[pid].command} for pid in sorted(ours)],
@@ -58,7 +60,7 @@ def living() -> Iterator[tuple[int, Seen]]:
 def family(table: dict[int, Seen], deployment: str) -> set[int]:
     """Pids of the marked, of those who share a session with them, and of all that descend from either."""
     marker = MARKER + deployment.encode() + b"/"
-    ours = {pid for pid, seen in table.items() if any(each.startswith(marker) for each in seen.environment)}
+    ours = {pid for pid, seen in table.items() if any(variable.startswith(marker) for variable in seen.environment)}
     while True:
         # Session 0 is led by a process outside the host: its console.
         sessions = {table[pid].session for pid in ours} - {0}

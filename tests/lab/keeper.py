@@ -82,8 +82,8 @@ def bring_up(slot: Slot, wish: Wish, hosts: list[subprocess.Popen[str]]) -> LabS
         hosts.append(start(slot, index, hidden(wish.mounts)))
     states = [connect(slot, index, process) for index, process in enumerate(hosts)]
     state = LabState(slot, os.getpid(), wish.owner, tuple(states))
-    known = (host_key(slot, index) for index in range(wish.hosts))
-    (slot.directory / "known_hosts").write_text("".join(known))
+    host_keys = (host_key(slot, index) for index in range(wish.hosts))
+    (slot.directory / "known_hosts").write_text("".join(host_keys))
     (slot.directory / STATE).write_text(state.dumps())
     for index, process in enumerate(hosts):
         wait_for_sshd(slot, index, process)

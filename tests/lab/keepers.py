@@ -58,9 +58,9 @@ class OwnKeeper:
             return
         with self._complaints:
             self._complaints.seek(0)
-            said = self._complaints.read()
+            complaint = self._complaints.read()
         if status not in (0, -signal.SIGKILL):
-            raise LabError(f"the lab's keeper ended with status {status}:\n{said}")
+            raise LabError(f"the lab's keeper ended with status {status}:\n{complaint}")
 
 
 class ForeignKeeper:

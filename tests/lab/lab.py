@@ -38,8 +38,8 @@ class Lab:
     ) -> None:
         if reason := obstacle():
             raise LabError(reason)
-        directories = [os.path.abspath(each) for each in mounts]
-        if absent := [each for each in directories if not os.path.isdir(each)]:
+        directories = [os.path.abspath(mount) for mount in mounts]
+        if absent := [directory for directory in directories if not os.path.isdir(directory)]:
             raise LabError(f"only directories can be mounted in hosts, and these are none: {', '.join(absent)}")
         wish = {
             "hosts": hosts,
@@ -136,11 +136,11 @@ class Lab:
         """Return the living processes of a deployment on all hosts: to be remembered for `leftovers`."""
         return [process for host in self.hosts if host.alive for process in inspect(host, deployment).processes]
 
-    def leftovers(self, deployment: str, known: Sequence[Process] = ()) -> list[Leftover]:
+    def leftovers(self, deployment: str, processes: Sequence[Process] = ()) -> list[Leftover]:
         """Everything of a deployment that living hosts still hold: processes, listening ports, directories.
 
         A process is the deployment's if it carries its marker, shares a session with one that does, or descends from
         either; those in `known` are looked for whatever they look like now. The lab uses none of the product's code
         for this. After `stop` the state directory is to be expected: filter by `kind`.
         """
-        return [left for host in self.hosts if host.alive for left in inspect(host, deployment, known).leftovers()]
+        return [left for host in self.hosts if host.alive for left in inspect(host, deployment, processes).leftovers()]

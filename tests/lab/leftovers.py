@@ -43,15 +43,15 @@ class Inspection:
 
     def leftovers(self) -> list[Leftover]:
         return [
-            *(Leftover(self.host, "process", f"{each.pid} {each.command}") for each in self.processes),
+            *(Leftover(self.host, "process", f"{process.pid} {process.command}") for process in self.processes),
             *(Leftover(self.host, "port", str(port)) for port in self.ports),
             *(Leftover(self.host, "directory", path) for path in self.directories),
         ]
 
 
-def inspect(host: Host, deployment: str, known: Sequence[Process] = ()) -> Inspection:
+def inspect(host: Host, deployment: str, served: Sequence[Process] = ()) -> Inspection:
     """Look for a deployment on a living host; `known` are processes of it that were seen before."""
-    asked = {"deployment": deployment, "known": [asdict(each) for each in known if each.host == host.name]}
+    asked = {"deployment": deployment, "known": [asdict(process) for process in served if process.host == host.name]}
     answer = json.loads(host.run(["python3", "-", json.dumps(asked)], stdin=PROGRAM.read_text()).stdout)
-    processes = tuple(Process(host.name, **each) for each in answer["processes"])
+    processes = tuple(Process(host.name, **process) for process in answer["processes"])
     return Inspection(host.name, processes, tuple(answer["ports"]), tuple(answer["directories"]))

@@ -59,7 +59,7 @@ def shape(cable: str, pid: int, mbit: float | None) -> None:
 def links(slot: Slot) -> list[str]:
     """Names of the slot's bridge and cables that exist on the machine."""
     shown = subprocess.run(["ip", "-json", "link"], check=True, capture_output=True, text=True).stdout
-    return [name for each in json.loads(shown) if slot.owns(name := each["ifname"])]
+    return [name for link in json.loads(shown) if slot.owns(name := link["ifname"])]
 
 
 def remove_links(slot: Slot) -> None:

@@ -35,7 +35,7 @@ def main(directory: str, argv: list[str]) -> int:
         rows = [gpu_row(i, gpu, state) for i, gpu in enumerate(state["gpus"])]
         return answer_table(options["--query-gpu"], rows, form)
     if "--query-compute-apps" in options:
-        rows = [process_row(each, state["gpus"]) for each in state["processes"]]
+        rows = [process_row(process, state["gpus"]) for process in state["processes"]]
         return answer_table(options["--query-compute-apps"], rows, form)
     if argv:
         return answer([f"Invalid combination of input arguments: {' '.join(argv)}"], BAD_ARGUMENT)
@@ -89,8 +89,8 @@ def gpu_row(index: int, gpu: Row, state: Row) -> Row:
         "power.draw": "75.00 W",
         "ecc.errors.uncorrected.volatile.total": "[N/A]" if gpu["ecc_uncorrected"] is None else gpu["ecc_uncorrected"],
     }
-    known = {**name, **identity, **memory, **condition}
-    return {field: value for field, value in known.items() if field not in state["unknown"]}
+    values = {**name, **identity, **memory, **condition}
+    return {field: value for field, value in values.items() if field not in state["unknown"]}
 
 
 def switch(value: bool | None) -> str:

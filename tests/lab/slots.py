@@ -68,7 +68,7 @@ def registry() -> Iterator[None]:
 def known_slots() -> list[Slot]:
     """Slots that have a directory, with or without a living lab."""
     with suppress(FileNotFoundError):
-        return sorted((Slot(int(each.name)) for each in ROOT.iterdir()), key=lambda slot: slot.number)
+        return sorted((Slot(int(path.name)) for path in ROOT.iterdir()), key=lambda slot: slot.number)
     return []
 
 

@@ -174,19 +174,19 @@ def test_what_a_deployment_leaves_is_found_and_what_others_run_is_not(lab: Lab) 
     host.run(f"setsid sleep 602 {background}", env={"FLAGSCALE_DEPLOY_RUN": "qwen-other/r1"})
     host.run("mkdir -p ~/.flagscale-deploy/qwen/node1 /tmp/fsd-0-12345678")
     assert eventually(lambda: ("port", "7001") in kinds(lab, "qwen"))
-    known = lab.processes("qwen")
-    assert sorted(each.command.split()[0] for each in known) == ["python3", "sleep"]
+    processes = lab.processes("qwen")
+    assert sorted(process.command.split()[0] for process in processes) == ["python3", "sleep"]
     directories = {what for kind, what in kinds(lab, "qwen") if kind == "directory"}
     assert directories == {"/root/.flagscale-deploy/qwen", "/tmp/fsd-0-12345678"}
 
     # The marked one ends, and with it the session that gave the other away: that is known from before only.
     host.run("pkill -x python3; rm -r ~/.flagscale-deploy/qwen /tmp/fsd-*")
     assert eventually(lambda: kinds(lab, "qwen") == {("directory", "/root/.flagscale-deploy")})
-    assert [left.what.split()[1:] for left in lab.leftovers("qwen", known) if left.kind == "process"] == [
+    assert [left.what.split()[1:] for left in lab.leftovers("qwen", processes) if left.kind == "process"] == [
         ["sleep", "601"]
     ]
     host.run("pkill -x sleep; rmdir ~/.flagscale-deploy")
-    assert eventually(lambda: lab.leftovers("qwen", known) == [])
+    assert eventually(lambda: lab.leftovers("qwen", processes) == [])
 
 
 def kinds(lab: Lab, deployment: str) -> set[tuple[str, str]]:

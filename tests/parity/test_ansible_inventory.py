@@ -53,13 +53,13 @@ def inventory_json(inventory: Inventory) -> dict[str, Any]:
 def without_vars(listing: Mapping[str, Any]) -> dict[str, Any]:
     """Return the listing as Ansible prints it without `--export`: groups show no variables."""
     groups = {
-        name: {key: each[key] for key in each if key != "vars"} for name, each in listing.items() if name != "_meta"
+        name: {key: group[key] for key in group if key != "vars"} for name, group in listing.items() if name != "_meta"
     }
     return {"_meta": listing["_meta"], **{name: group for name, group in groups.items() if group}}
 
 
 def group_vars(listing: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each["vars"] for name, each in listing.items() if name != "_meta" and "vars" in each}
+    return {name: group["vars"] for name, group in listing.items() if name != "_meta" and "vars" in group}
 
 
 def write(files: Mapping[str, str], directory: Path) -> Path:
@@ -139,7 +139,7 @@ all:
 def test_limit_picks_the_hosts_that_ansible_picks(pattern: str, tmp_path: Path) -> None:
     file = write({"hosts.yaml": PATTERNS_FILE}, tmp_path)
     theirs = ansible_inventory(file, "--limit", pattern)
-    names = {name for group, each in theirs.items() if group != "_meta" for name in each.get("hosts", ())}
+    names = {name for group, entry in theirs.items() if group != "_meta" for name in entry.get("hosts", ())}
     inventory = load_inventory(file)
     if not names:
         with pytest.raises(InputError):

@@ -55,8 +55,8 @@ def plan(free_port: int) -> Plan:
 
 @pytest.fixture
 def fleet() -> Iterator[Fleet]:
-    with Fleet(HOSTS) as found:
-        yield found
+    with Fleet(HOSTS) as partners:
+        yield partners
 
 
 def seen(links: Sequence[Link], use: str) -> set[tuple[str, str, str]]:
@@ -107,7 +107,8 @@ def test_a_port_that_is_taken_is_left_to_the_check_of_ports(fleet: Fleet, plan: 
 def test_a_router_reaches_its_engines_and_nobody_else_is_asked_to(fleet: Fleet, plan: Plan, free_port: int) -> None:
     routed = planned(inventory(*NAMES), spec(model(tp=8, port=free_port, replicas=3)))
     instances = tuple(
-        replace(each, worker_url=f"http://{ADDRESSES[each.driver]}:{free_port}") for each in routed.instances
+        replace(instance, worker_url=f"http://{ADDRESSES[instance.driver]}:{free_port}")
+        for instance in routed.instances
     )
     links = try_links(fleet, replace(routed, instances=instances), FACTS)
     assert {(link.source, link.target, link.port, link.use) for link in links if link.use != DATA} == {
@@ -184,13 +185,13 @@ def test_many_hosts_are_measured_around_a_ring_in_few_rounds(count: int) -> None
 
 def test_very_many_hosts_try_the_head_their_neighbours_and_a_few_others() -> None:
     names = [f"n{at:03}" for at in range(300)]
-    found = peers(names, "n007")
-    assert found == peers(names, "n007")
-    assert found["n007"] == set(names) - {"n007"}
+    partners = peers(names, "n007")
+    assert partners == peers(names, "n007")
+    assert partners["n007"] == set(names) - {"n007"}
     for at, name in enumerate(names):
-        assert name not in found[name]
-        assert {names[at - 1], names[(at + 1) % 300], "n007"} - {name} <= found[name]
-        assert name == "n007" or len(found[name]) <= 7
+        assert name not in partners[name]
+        assert {names[at - 1], names[(at + 1) % 300], "n007"} - {name} <= partners[name]
+        assert name == "n007" or len(partners[name]) <= 7
     assert peers(names[:64], "n007")["n001"] == set(names[:64]) - {"n001"}
 
 
@@ -209,10 +210,10 @@ def port_of(program: Running) -> int:
     return int(program.hear()["listening"][0]["port"])
 
 
-@pytest.mark.parametrize("said", [b"x" * (NONCE + TAG), b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", b"z"])
-def test_a_client_without_the_token_gets_a_nonce_at_most(reach: Running, said: bytes) -> None:
+@pytest.mark.parametrize("sent_data", [b"x" * (NONCE + TAG), b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", b"z"])
+def test_a_client_without_the_token_gets_a_nonce_at_most(reach: Running, sent_data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port_of(reach)), timeout=10) as stranger:
-        stranger.sendall(said)
+        stranger.sendall(sent_data)
         stranger.shutdown(socket.SHUT_WR)
         received = b""
         with contextlib.suppress(ConnectionResetError):
@@ -243,8 +244,8 @@ def test_refused_and_foreign_listeners_are_told_apart(reach: Running, free_port:
             taken.recv(100)
             taken.sendall(b"HTTP/1.1 400 Bad Request\r\n")
             tried = reach.hear()["tried"]
-    assert [each["failure"] for each in tried] == ["refused", "wrong-peer"]
-    assert [each["problem"] for each in tried] == ["refused", "something else answers there"]
+    assert [attempt["failure"] for attempt in tried] == ["refused", "wrong-peer"]
+    assert [attempt["problem"] for attempt in tried] == ["refused", "something else answers there"]
 
 
 def test_the_program_ends_with_its_standard_input(reach: Running) -> None:
@@ -262,7 +263,7 @@ def test_an_order_may_come_in_pieces(reach: Running) -> None:
     line = json.dumps({"try": [{"address": "127.0.0.1", "port": port}]}).encode() + b"\n"
     for at in range(0, len(line), 7):
         reach._running.send(line[at : at + 7])
-    assert [each["problem"] for each in reach.hear()["tried"]] == [""]  # and no failure
+    assert [attempt["problem"] for attempt in reach.hear()["tried"]] == [""]  # and no failure
 
 
 def test_facts_are_not_needed_for_anything_but_the_address() -> None:

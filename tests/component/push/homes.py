@@ -60,10 +60,10 @@ class Homes:
 def content(path: Path) -> dict[str, Any]:
     """Everything below a directory: links by target, files by content and mode."""
     return {
-        str(each.relative_to(path)): str(each.readlink())
-        if each.is_symlink()
-        else oct(each.stat().st_mode & 0o7777)
-        if each.is_dir()
-        else (each.read_bytes(), oct(each.stat().st_mode & 0o7777))
-        for each in sorted(path.rglob("*"))
+        str(file_path.relative_to(path)): str(file_path.readlink())
+        if file_path.is_symlink()
+        else oct(file_path.stat().st_mode & 0o7777)
+        if file_path.is_dir()
+        else (file_path.read_bytes(), oct(file_path.stat().st_mode & 0o7777))
+        for file_path in sorted(path.rglob("*"))
     }

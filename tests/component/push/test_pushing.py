@@ -55,15 +55,15 @@ def whole(model: Path) -> dict[str, Any]:
 
 def programs(homes: Homes) -> list[int]:
     """Programs of a push that still run on these hosts."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
+    paths = []
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (each / "environ").read_bytes()
+            environment = (path / "environ").read_bytes()
         except OSError:
             continue
         if any(f"HOME={homes / name}".encode() in environment.split(b"\0") for name in homes.names):
-            found.append(int(each.name))
-    return found
+            paths.append(int(path.name))
+    return paths
 
 
 def test_all_hosts_get_the_same_tree_and_the_source_sends_it_once(homes: Homes, model: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_file_of_its_own(homes: Homes, model: Path) -> None:
     homes.push(model / "none", "~/models/none")
     assert (homes / "gpu01/models/a.json").read_text() == (homes / "gpu01/models/b/config.json").read_text() == "{}"
     assert (homes / "gpu03/models/none").read_bytes() == b""
-    assert sorted(each.name for each in (homes / "gpu01/models").iterdir()) == ["a.json", "b", "none"]
+    assert sorted(path.name for path in (homes / "gpu01/models").iterdir()) == ["a.json", "b", "none"]
 
 
 def test_what_an_interrupted_push_sent_is_not_sent_again(homes: Homes, model: Path, tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ def test_a_sparse_file_is_sent_without_its_holes(homes: Homes, tmp_path: Path) -
         file.write(b"here")
     report = homes.push(tmp_path / "sparse")
     assert 16 << 20 <= report.sent <= 48 << 20  # a block; to each, if it came late
-    found = homes / "gpu03" / DEST / "file"
-    assert found.stat().st_size == 3 << 30
-    assert found.stat().st_blocks * 512 < 32 << 20
-    with found.open("rb") as file:
+    paths = homes / "gpu03" / DEST / "file"
+    assert paths.stat().st_size == 3 << 30
+    assert paths.stat().st_blocks * 512 < 32 << 20
+    with paths.open("rb") as file:
         file.seek(2 << 30)
         assert file.read(5) == b"here\0"
 
@@ -332,7 +332,7 @@ def test_hosts_that_cannot_call_the_source_get_its_pieces_through_here(
 ) -> None:
     """An address that belongs to nobody: no host can listen there, nor be called."""
     homes.push(model, "~/models/m", "gpu02")
-    told: list[Event] = []
+    events: list[Event] = []
     request = homes.request()
     nowhere = tuple(
         replace(host, node_ip="127.0.0.9" if host.name != "gpu02" else "192.0.2.1") for host in request.inventory.hosts
@@ -340,9 +340,9 @@ def test_hosts_that_cannot_call_the_source_get_its_pieces_through_here(
     text = homes.inventory.read_text().replace("{name: gpu02,", "{name: gpu02, node_ip: 192.0.2.1,")
     homes.inventory.write_text(text)
     request = replace(request, inventory=replace(request.inventory, hosts=nowhere))
-    report = push(request, "gpu02:~/models/m", "~/models/m", say=told.append)
+    report = push(request, "gpu02:~/models/m", "~/models/m", say=events.append)
     assert report.exit_code == 0
-    assert any("cannot listen on 192.0.2.1" in event.text for event in told)
+    assert any("cannot listen on 192.0.2.1" in event.text for event in events)
     for name in ("gpu01", "gpu03"):
         assert content(homes / name / DEST) == whole(model)
     assert programs(homes) == []

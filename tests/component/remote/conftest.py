@@ -12,8 +12,8 @@ from tests.component.remote.living import Home, Household, household
 @pytest.fixture
 def people() -> Iterator[Household]:
     """Start processes; end them with the test."""
-    with household() as found:
-        yield found
+    with household() as people:
+        yield people
 
 
 @pytest.fixture

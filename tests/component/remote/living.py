@@ -60,13 +60,13 @@ class Household:
         self._running.append(process)
         assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(expect)]
-        told = [int(line) for line in lines if line.isdigit()]
-        self._told.update(told)
-        return [process.pid, *told]
+        pids = [int(line) for line in lines if line.isdigit()]
+        self._told.update(pids)
+        return [process.pid, *pids]
 
     def reap(self, pid: int) -> None:
         """Wait for a process that was started here, so that it leaves no zombie."""
-        next(each for each in self._running if each.pid == pid).wait(10)
+        next(process for process in self._running if process.pid == pid).wait(10)
 
     def end(self) -> None:
         for pid in self._told:
@@ -137,7 +137,7 @@ def birth(pid: int) -> dict[str, Any]:
 
 def runs(pid: int) -> bool:
     """Whether a process lives; a zombie doesn't."""
-    return any(each.pid == pid and alive(each) for each in scan())
+    return any(process.pid == pid and alive(process) for process in scan())
 
 
 def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -151,8 +151,8 @@ def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
 @contextlib.contextmanager
 def household() -> Iterator[Household]:
     """Provide a household that is gone afterwards."""
-    found = Household()
+    people = Household()
     try:
-        yield found
+        yield people
     finally:
-        found.end()
+        people.end()

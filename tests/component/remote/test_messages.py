@@ -92,9 +92,14 @@ class Rename:
         self._before[path] = path.read_bytes()
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         shown = [node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.Dict)]
-        keys = [each for node in shown for each in node.keys if isinstance(each, ast.Constant) and each.value == key]
-        for each in keys:
-            lines[each.lineno - 1] = lines[each.lineno - 1].replace(f'"{key}"', f'"{key}_"')
+        keys = [
+            constant
+            for node in shown
+            for constant in node.keys
+            if isinstance(constant, ast.Constant) and constant.value == key
+        ]
+        for constant in keys:
+            lines[constant.lineno - 1] = lines[constant.lineno - 1].replace(f'"{key}"', f'"{key}_"')
         path.write_text("".join(lines), encoding="utf-8")
         return len(keys)
 

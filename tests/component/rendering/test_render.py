@@ -144,7 +144,7 @@ class Bench:
         assert ended.returncode == 0, ended.stderr
         assert not ended.stderr
         assert not list(self.work.iterdir())
-        variables = dict(each.split("=", 1) for each in texts(self.record / "env"))
+        variables = dict(text.split("=", 1) for text in texts(self.record / "env"))
         return Called(texts(self.record / "argv"), variables)
 
 
@@ -266,8 +266,8 @@ def test_weights_are_read_ahead_where_they_fit(bench: Bench, warm: bool, size: i
     os.truncate(weights / "a.safetensors", size)
     made = planned(inventory("gpu01"), spec(model(model=str(weights)), ray="on", warm=warm), run_id=RUN)
     bench.called(made.scripts["gpu01"]["ray_head.sh"].replace("exec ray", "ray") + "\nwait\n")
-    told = bench.record / "read"
-    seen = sorted(each for each in texts(told) if each.startswith("/")) if told.exists() else []
+    record_file = bench.record / "read"
+    seen = sorted(text for text in texts(record_file) if text.startswith("/")) if record_file.exists() else []
     assert seen == ([str(weights / "a.safetensors"), str(weights / "b c.bin")] if read else [])
 
 

@@ -66,9 +66,9 @@ def test_a_program_brings_all_it_needs_in_the_order_it_needs_it(module: str) -> 
     order = closure(module)
     assert order[-1] == module
     assert len(order) == len(set(order))
-    for at, each in enumerate(order):
-        for needed in imports(each):
-            assert needed in order[:at], f"{each} needs {needed}"
+    for at, entry in enumerate(order):
+        for needed in imports(entry):
+            assert needed in order[:at], f"{entry} needs {needed}"
 
 
 def imports(module: str) -> set[str]:
@@ -96,8 +96,8 @@ def test_a_bundle_compiles_and_its_arguments_are_data(module: str) -> None:
     assert behind.read() == b""
     order, (name, given, seconds) = json.loads(zlib.decompress(read["PACKED"])), json.loads(read["TOLD"])
     assert (name, given, seconds) == (module, args, 2)
-    assert [each for each, _ in order][-1] == f"programs.{module}"
-    assert "wire" in [each for each, _ in order]
+    assert [entry for entry, _ in order][-1] == f"programs.{module}"
+    assert "wire" in [entry for entry, _ in order]
 
 
 def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
@@ -145,8 +145,8 @@ def main(args):
 )
 @pytest.mark.parametrize("size", [3, 1 << 20])
 def test_what_is_printed_before_the_first_message_is_kept(printed: bytes, noise: str, size: int) -> None:
-    said = printed + PREFIX.encode() + b'{"n": 1}\nlater\n' + PREFIX.encode() + b'{"n": 2}\n'
-    cut: list[Output] = [said[at : at + size] for at in range(0, len(said), size)]
+    output = printed + PREFIX.encode() + b'{"n": 1}\nlater\n' + PREFIX.encode() + b'{"n": 2}\n'
+    cut: list[Output] = [output[at : at + size] for at in range(0, len(output), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
     with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert program.last() == {"n": 2}
@@ -330,8 +330,8 @@ def test_raw_bytes_of_a_program_that_fails_are_no_success() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_however_the_network_cuts_it(size: int) -> None:
-    said = b"noise\n" + b"".join(PREFIX.encode() + json.dumps({"n": n, "t": "ü"}).encode() + b"\n" for n in range(5))
-    cut: list[Output] = [said[at : at + size] for at in range(0, len(said), size)]
+    output = b"noise\n" + b"".join(PREFIX.encode() + json.dumps({"n": n, "t": "ü"}).encode() + b"\n" for n in range(5))
+    cut: list[Output] = [output[at : at + size] for at in range(0, len(output), size)]
     running = FakeFleet(lambda _host, _module, _args: cut)
     with Program(running.connection("gpu01"), untyped("probe"), {}, timeout=5) as program:
         assert [message["n"] for message in program.messages()] == [0, 1, 2, 3, 4]
@@ -414,8 +414,8 @@ def test_of_many_threads_one_puts_a_library_together(monkeypatch: pytest.MonkeyP
         bundle("chat", {})
 
     at_work = [threading.Thread(target=put_together) for _ in range(8)]
-    for each in at_work:
-        each.start()
-    for each in at_work:
-        each.join()
+    for worker in at_work:
+        worker.start()
+    for worker in at_work:
+        worker.join()
     assert read.count("programs.chat") <= 2  # its imports, its text

@@ -37,7 +37,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not MATRIX.outcomes:
         return
     rows = table(MATRIX.outcomes)
-    passed = sum(each.passed for each in MATRIX.outcomes)
+    passed = sum(outcome.passed for outcome in MATRIX.outcomes)
     tell(session.config, [*rows, f"{passed} of {len(MATRIX.outcomes)} cells passed; {MATRIX.chosen_by}"])
     if target := os.environ.get("FSD_FAULTS_TABLE"):
         Path(target).write_text("\n".join([*rows, "", *reasons()]) + "\n")

@@ -113,8 +113,8 @@ def empty_disk_here(scene: Scene) -> None:
 
 def sessions(scene: Scene) -> list[str]:
     """Return the processes of sshd that serve a login; the first process is the one that listens."""
-    found = scene.host.run("grep -ls '^sshd' $(ls -d /proc/[0-9]*/comm)", check=False).stdout.split()
-    return [pid for path in found if (pid := path.split("/")[2]) != "1"]
+    pids = scene.host.run("grep -ls '^sshd' $(ls -d /proc/[0-9]*/comm)", check=False).stdout.split()
+    return [pid for path in pids if (pid := path.split("/")[2]) != "1"]
 
 
 def drop_connections(scene: Scene) -> None:
@@ -172,12 +172,12 @@ def power_on(scene: Scene) -> None:
 
 def reboot(scene: Scene) -> None:
     """At once; a pid that the record names is another's when it is back."""
-    found = scene.processes(scene.host)
+    processes = scene.processes(scene.host)
     lose_power(scene)
     power_on(scene)
-    if not found:
+    if not processes:
         return
-    pid = max(each.pid for each in found)
+    pid = max(process.pid for process in processes)
     while True:  # whatever is born in between takes the number
         scene.host.run(f"echo {pid - 1} >/proc/sys/kernel/ns_last_pid; setsid sleep 86400 </dev/null >/dev/null 2>&1 &")
         seen = scene.host.run(["cat", f"/proc/{pid}/cmdline"], check=False).stdout
@@ -187,9 +187,9 @@ def reboot(scene: Scene) -> None:
 
 
 def innocents(scene: Scene) -> Innocents:
-    found = scene.kept["innocents"]
-    assert isinstance(found, Innocents)
-    return found
+    kept = scene.kept["innocents"]
+    assert isinstance(kept, Innocents)
+    return kept
 
 
 STATES = "/root/.flagscale-deploy"
@@ -294,13 +294,13 @@ def use_port(scene: Scene, port: int | None) -> None:
     content = yaml.safe_load(scene.desk.inventory.read_text())
     host = content["all"]["hosts"][scene.host.name]
     host.pop("ansible_port", None)
-    known = scene.desk.directory / "known_hosts"
+    known_hosts = scene.desk.directory / "known_hosts"
     lines = scene.lab.known_hosts.read_text()
     if port is not None:
         host["ansible_port"] = port
         lines += lines.replace(f"{scene.host.address} ", f"[{scene.host.address}]:{port} ")
-    known.write_text(lines)
-    content["all"]["vars"]["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={known}"
+    known_hosts.write_text(lines)
+    content["all"]["vars"]["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={known_hosts}"
     scene.desk.inventory.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -329,8 +329,8 @@ def own_home(scene: Scene) -> None:
 
 
 def hide_python(scene: Scene) -> None:
-    found = "for each in $(type -ap python3 | sort -u); do readlink -f $each; done | sort -u"
-    paths = scene.host.run(found).stdout.split()
+    pids = "for each in $(type -ap python3 | sort -u); do readlink -f $each; done | sort -u"
+    paths = scene.host.run(pids).stdout.split()
     scene.host.run(": >/run/no-python; " + "; ".join(f"mount --bind /run/no-python {path}" for path in paths))
     scene.kept["python"] = paths
 

@@ -69,7 +69,7 @@ def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
     wish = environ.get("FSD_FAULTS", "")
     if wish:
         MATRIX.chosen_by = f"FSD_FAULTS={wish}"
-        return [cell for cell in cells() if wish == "all" or any(each in cell.name for each in wish.split(","))]
+        return [cell for cell in cells() if wish == "all" or any(word in cell.name for word in wish.split(","))]
     seed = int(environ.get("FSD_FAULTS_SEED") or time.strftime("%Y%m%d", time.gmtime()))
     MATRIX.chosen_by = f"FSD_FAULTS_SEED={seed} repeats this choice, FSD_FAULTS=all runs every cell"
     return of_day(seed)
@@ -78,7 +78,7 @@ def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
 def proven() -> list[Cell]:
     """Return the cells whose figures stand in docs/internals/reliability.md: a day's part is taken from these."""
     rows = [[word.strip() for word in line.strip("| ").split("|")] for line in FIGURES.read_text().splitlines()]
-    shown = {(row[0], stage.name): said for row in rows for stage, said in zip(STAGES, row[1:], strict=False)}
+    shown = {(row[0], stage.name): text for row in rows for stage, text in zip(STAGES, row[1:], strict=False)}
     return [cell for cell in cells() if shown.get((cell.fault.name, cell.stage.name), "·") not in "·–"]
 
 
@@ -181,20 +181,20 @@ def pretend_reuse(scene: Scene, innocents: Innocents) -> None:
 
 def status_tells_the_truth(scene: Scene, fault: Fault) -> None:
     """UNKNOWN for a host that can't be asked, and no other; processes as they are; ready only what answers."""
-    told: dict[str, str] = {}
+    texts: dict[str, str] = {}
 
     def true() -> bool:
         result = scene.start("status", "--json").end(None, 100)
         assert "Traceback" not in result.said, result.said
-        told["last"] = result.said
+        texts["last"] = result.said
         return _is_true(result, scene, fault)
 
-    assert eventually(true, within=15.0), told["last"]
+    assert eventually(true, within=15.0), texts["last"]
 
 
 def _is_true(result: Result, scene: Scene, fault: Fault) -> bool:
     status = result.json
-    hosts = {each["host"]: each for each in status["hosts"]}
+    hosts = {host["host"]: host for host in status["hosts"]}
     unasked = fault.lost or "python" in scene.kept
     for index, host in enumerate(scene.lab.hosts):
         seen = hosts[host.name]
@@ -235,7 +235,7 @@ def nothing_is_left_after_cleanup(scene: Scene) -> None:
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """Return the matrix in Markdown: exit status and seconds to the command's end; a dash for senseless cells."""
-    seen = {(each.cell.fault.name, each.cell.stage.name): each for each in outcomes}
+    seen = {(outcome.cell.fault.name, outcome.cell.stage.name): outcome for outcome in outcomes}
     head = ["fault", *(stage.name for stage in STAGES)]
     rows = [[fault.name, *(_shown(seen.get((fault.name, stage.name)), fault, stage) for stage in STAGES)]
             for fault in FAULTS if any(name == fault.name for name, _ in seen)]  # fmt: skip

@@ -37,7 +37,7 @@ def main() -> int:
     detach("raylet", [f"--address={address}", *words])
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if any(each["node"] == flags["node-ip-address"] for each in ask(address)):
+        if any(node["node"] == flags["node-ip-address"] for node in ask(address)):
             return 0
         time.sleep(0.05)
     sys.stderr.write(f"ERROR: Failed to connect to GCS at address {address} within {START_SECONDS:g} seconds\n")
@@ -67,9 +67,9 @@ def serve(host: str, port: int) -> int:
 def talk(connection: socket.socket, nodes: dict[int, dict[str, Any]]) -> None:
     with connection, connection.makefile() as heard:
         for line in heard:
-            said = json.loads(line)
-            if "node" in said:
-                nodes[connection.fileno()] = said
+            message = json.loads(line)
+            if "node" in message:
+                nodes[connection.fileno()] = message
             else:
                 connection.sendall(json.dumps(list(nodes.values())).encode() + b"\n")
         nodes.pop(connection.fileno(), None)
@@ -95,8 +95,8 @@ def ask(address: str) -> list[dict[str, Any]]:
     try:
         with socket.create_connection(place(address), timeout=2) as gcs, gcs.makefile() as answer:
             gcs.sendall(b'{"ask": true}\n')
-            found: list[dict[str, Any]] = json.loads(answer.readline())
-            return found
+            nodes: list[dict[str, Any]] = json.loads(answer.readline())
+            return nodes
     except (OSError, ValueError):
         return []
 

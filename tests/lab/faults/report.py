@@ -16,10 +16,10 @@ LINES = pytest.StashKey[list[str]]()
 
 def tell(config: pytest.Config, lines: Sequence[str]) -> None:
     """Have lines written at the end of the session, by this process or by the one that started it."""
-    told = config.stash.setdefault(LINES, [])
-    told.extend(lines)
+    all_lines = config.stash.setdefault(LINES, [])
+    all_lines.extend(lines)
     if hasattr(config, "workeroutput"):
-        config.workeroutput[__name__] = told
+        config.workeroutput[__name__] = all_lines
 
 
 @pytest.hookimpl(optionalhook=True)

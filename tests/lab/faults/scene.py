@@ -85,7 +85,7 @@ class Scene:
 
     def processes(self, host: Host) -> list[Process]:
         """Return the deployment's processes on a host; none on one that is off."""
-        return [each for each in self.everywhere() if each.host == host.name]
+        return [process for process in self.everywhere() if process.host == host.name]
 
     def everywhere(self) -> list[Process]:
         """Return the deployment's processes on all hosts, without those of another user with a deployment of that name.
@@ -93,17 +93,19 @@ class Scene:
         A host that has no Python has none of them either.
         """
         looked = [host for host in self.lab.hosts if host.alive and not ("python" in self.kept and host is self.host)]
-        found = [process for host in looked for process in inspect(host, NAME).processes]
-        return [each for each in found if not each.command.startswith(OTHER_USERS)]
+        left_over = [process for host in looked for process in inspect(host, NAME).processes]
+        return [item for item in left_over if not item.command.startswith(OTHER_USERS)]
 
     def leftovers(self) -> list[Leftover]:
         """Return what there is of the deployment, also of what ran when the fault struck."""
-        found = [each for each in self.lab.leftovers(NAME, self.before) if OTHER_USERS not in each.what]
-        return [each for each in found if not each.what.endswith("/.flagscale-deploy") or not self._is_mount(each)]
+        left_over = [leftover for leftover in self.lab.leftovers(NAME, self.before) if OTHER_USERS not in leftover.what]
+        return [item for item in left_over if not item.what.endswith("/.flagscale-deploy") or not self._is_mount(item)]
 
     def daemons(self, host: Host, name: str) -> list[int]:
         """Pids of the deployment's daemons of this name: of the stand-in, or of Ray itself."""
-        return [each.pid for each in self.processes(host) if each.command.split(" ")[0].rpartition("/")[2] == name]
+        return [
+            process.pid for process in self.processes(host) if process.command.split(" ")[0].rpartition("/")[2] == name
+        ]
 
     def _is_mount(self, left: Leftover) -> bool:
         """Return whether it is an empty place that a fault has mounted a disk on."""
@@ -142,8 +144,8 @@ class Scene:
         for running in self.desk.started:
             running.abandon()
         for host in self.lab.hosts:
-            for each in self.processes(host):
-                host.run(["kill", "-9", str(each.pid)], check=False)
+            for process in self.processes(host):
+                host.run(["kill", "-9", str(process.pid)], check=False)
             host.run("rm -rf /root/.flagscale-deploy /tmp/fsd-* /dev/shm/hold-* /dev/shm/vllm-stand-in", check=False)
 
 

@@ -36,7 +36,7 @@ def held() -> dict[str, object]:
     children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split()
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": sorted(each.name for each in threading.enumerate()),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
         "children": children,
         "resident": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
     }

@@ -48,13 +48,13 @@ print(json.dumps({"processes": sorted(seen), "files": sorted(files),
 
 def on_host(host: Host) -> dict[str, list[str]]:
     """Return processes, listening ports and files of a host."""
-    found: dict[str, list[str]] = json.loads(host.run(["python3", "-c", LOOK]).stdout)
-    return found
+    things: dict[str, list[str]] = json.loads(host.run(["python3", "-c", LOOK]).stdout)
+    return things
 
 
 def settled(lab: Lab) -> bool:
     """Whether no login is served any more on any host."""
-    return not any(each.startswith("sshd: root") for host in lab.hosts for each in on_host(host)["processes"])
+    return not any(process.startswith("sshd: root") for host in lab.hosts for process in on_host(host)["processes"])
 
 
 def configured(lab: Lab, stand_in: StandIn, place: Path) -> list[str]:

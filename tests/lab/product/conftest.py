@@ -81,8 +81,8 @@ def serve(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
         content = {
             "experiment": {"exp_name": name, "envs": {"STAND_IN": stand_in} | (envs or {})},
             "model_args": {
-                each: {"model-tag": "lab/tiny", "served-model-name": "tiny", "port": port} | (flags or {})
-                for each, port in ports.items()
+                model_name: {"model-tag": "lab/tiny", "served-model-name": "tiny", "port": port} | (flags or {})
+                for model_name, port in ports.items()
             },
             "deploy": {"ray": "off", "timeouts": {"connect": 4, "ready": 20, "stop": 2}} | (deploy or {}),
         }
@@ -92,8 +92,8 @@ def serve(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Serve]]:
         return made[-1]
 
     yield write
-    for each in made:
-        _forget(lab, each.name)
+    for deployment in made:
+        _forget(lab, deployment.name)
 
 
 def _forget(lab: Lab, deployment: str) -> None:

@@ -65,7 +65,7 @@ class Running:
         )
         self._lines: dict[str, list[tuple[float, str]]] = {"out": [], "err": []}
         streams: dict[str, IO[bytes] | None] = {"out": self._process.stdout, "err": self._process.stderr}
-        self._readers = [threading.Thread(target=self._read, args=each, daemon=True) for each in streams.items()]
+        self._readers = [threading.Thread(target=self._read, args=stream, daemon=True) for stream in streams.items()]
         for reader in self._readers:
             reader.start()
 

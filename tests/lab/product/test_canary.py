@@ -71,7 +71,7 @@ def watched() -> Iterator[Everywhere]:
     finally:
         ended.set()
         watcher.join()
-    shown = [each for each in seen.said if SEEN.search(each.encode())]
+    shown = [message for message in seen.said if SEEN.search(message.encode())]
     assert shown == []
     assert seen.lines == set(), "in a list of processes"
     assert seen.foreign == set(), "in the environment of a process that is not the deployment's"
@@ -91,8 +91,8 @@ def on_hosts(lab: Lab) -> set[Path]:
 
 def of_operator(operator: Operator, served: Serve) -> set[Path]:
     """Files of the operator's that show one, but what he wrote himself, and logs as programs wrote them."""
-    found = holding(operator.directory)
-    return {path for path in found if path != served.config and "logs" not in path.parts}
+    files = holding(operator.directory)
+    return {path for path in files if path != served.config and "logs" not in path.parts}
 
 
 @pytest.fixture

@@ -51,14 +51,14 @@ def stage(lab: Lab, environments: Mapping[str, Path], tmp_path: Path) -> Iterato
 
 def complaints(report: Any) -> set[tuple[str, str, str]]:
     return {
-        (each["check"], each["host"], each["state"])
-        for each in report["checks"]
-        if each["state"] not in ("passed", "skipped")
+        (check["check"], check["host"], check["state"])
+        for check in report["checks"]
+        if check["state"] not in ("passed", "skipped")
     }
 
 
 def skipped(report: Any) -> dict[str, str]:
-    return {each["check"]: each["found"] for each in report["checks"] if each["state"] == "skipped"}
+    return {check["check"]: check["found"] for check in report["checks"] if check["state"] == "skipped"}
 
 
 def answered(result: Result, exits: int) -> Any:
@@ -67,7 +67,7 @@ def answered(result: Result, exits: int) -> Any:
 
 
 def told(report: Any) -> str:
-    return "\n".join(str(each) for each in report["checks"] if each["state"] not in ("passed", "skipped"))
+    return "\n".join(str(check) for check in report["checks"] if check["state"] not in ("passed", "skipped"))
 
 
 def test_nothing_is_wrong_with_ordinary_hosts(stage: Stage) -> None:
@@ -75,7 +75,7 @@ def test_nothing_is_wrong_with_ordinary_hosts(stage: Stage) -> None:
     assert complaints(report) == set(), told(report)
     assert set(skipped(report)) == NOT_LOOKED_AT
     assert all(skipped(report).values())
-    assert {each["check"] for each in report["checks"]} == set(NAMES)
+    assert {check["check"] for check in report["checks"]} == set(NAMES)
 
 
 @pytest.mark.parametrize("faults", rounds().values(), ids=rounds())
@@ -88,7 +88,7 @@ def test_faults_are_told_by_their_checks_of_their_hosts(stage: Stage, faults: Se
     assert complaints(report) == {(fault.check, fault.named, fault.state) for fault in faults}, told(report)
     exits = {fault.exits for fault in faults}
     assert result.code == (3 if 3 in exits else max(exits))
-    verdicts = {(each["check"], each["host"]): each for each in report["checks"]}
+    verdicts = {(check["check"], check["host"]): check for check in report["checks"]}
     for fault in faults:
         verdict = verdicts[fault.check, fault.named]
         assert fault.cure in verdict["remedy"]
@@ -111,9 +111,9 @@ def test_without_a_configuration_hosts_are_looked_at_all_the_same(stage: Stage) 
     report = answered(stage.operator("check", "--json", "--network", exits=None), exits=0)
     assert complaints(report) == set(), told(report)
     assert skipped(report)["model-path"] == "needs a configuration: -c"
-    found = {each["check"]: each for each in report["checks"]}
-    assert "12 connections" in found["data-network"]["found"]
-    assert "Gbit/s in the middle" in found["bandwidth"]["found"]
+    by_check = {check["check"]: check for check in report["checks"]}
+    assert "12 connections" in by_check["data-network"]["found"]
+    assert "Gbit/s in the middle" in by_check["bandwidth"]["found"]
 
 
 def test_an_ordinary_user_is_no_cause_for_alarm(stage: Stage) -> None:
@@ -151,14 +151,14 @@ def test_a_check_that_is_to_be_skipped_is_left_out_by_check_and_run(lab: Lab, sm
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "problem"),
     [("mtv", "did you mean mtu?"), ("login", "it can't be skipped"), ("xyz", "checks are: tcp, ssh")],
 )
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_what_can_not_be_skipped_is_refused(stage: Stage, command: str, name: str, said: str) -> None:
+def test_what_can_not_be_skipped_is_refused(stage: Stage, command: str, name: str, problem: str) -> None:
     stage.host.cut()  # no host is asked
     stage.undo.callback(stage.host.join)
-    assert said in stage.operator(command, "-c", stage.config, "--skip-check", name, exits=2).err
+    assert problem in stage.operator(command, "-c", stage.config, "--skip-check", name, exits=2).err
 
 
 def test_every_verdict_is_a_test_case_for_a_ci_system(smaller: Stage) -> None:
@@ -166,10 +166,10 @@ def test_every_verdict_is_a_test_case_for_a_ci_system(smaller: Stage) -> None:
     path = smaller.directory / "out/check.xml"
     report = answered(smaller.check("--junit", str(path)), exits=4)
     suite = ElementTree.parse(path).getroot()[0]
-    cases = {each.get("name"): each for each in suite}
+    cases = {case.get("name"): case for case in suite}
     assert len(cases) == len(report["checks"]) == int(suite.get("tests", ""))
-    assert [name for name, each in cases.items() if each.find("failure") is not None] == ["mtu [node3]"]
-    assert {name for name, each in cases.items() if each.find("skipped") is not None} == NOT_LOOKED_AT
+    assert [name for name, case in cases.items() if case.find("failure") is not None] == ["mtu [node3]"]
+    assert {name for name, case in cases.items() if case.find("skipped") is not None} == NOT_LOOKED_AT
     failure = cases["mtu [node3]"].find("failure")
     assert failure is not None
     assert "ip link set eth0 mtu 1500" in str(failure.text)
@@ -178,9 +178,9 @@ def test_every_verdict_is_a_test_case_for_a_ci_system(smaller: Stage) -> None:
 
 def test_for_people_the_worst_comes_first(smaller: Stage) -> None:
     devices.its_driver_unloads_between_uses(smaller)
-    said = smaller.operator("check", "-c", smaller.config, exits=4).out
-    assert said.index("MTU 1400 on eth0") < said.index("persistence mode is off") < said.index("\nreach\n")
-    assert "1 problem, 1 warning" in said
+    problem = smaller.operator("check", "-c", smaller.config, exits=4).out
+    assert problem.index("MTU 1400 on eth0") < problem.index("persistence mode is off") < problem.index("\nreach\n")
+    assert "1 problem, 1 warning" in problem
 
 
 def test_a_host_that_can_not_be_reached_counts_more_than_what_others_lack(smaller: Stage) -> None:
@@ -190,10 +190,10 @@ def test_a_host_that_can_not_be_reached_counts_more_than_what_others_lack(smalle
     smaller.undo.callback(far.join)
     report = answered(smaller.check(), exits=3)
     assert complaints(report) == {("tcp", "node4", "failed"), ("mtu", "node3", "failed")}, told(report)
-    found = {each["check"]: each for each in report["checks"]}
+    by_check = {check["check"]: check for check in report["checks"]}
     for name in ("data-network", "ports", "placement", "model-path", "model-weights", "engine-arguments"):
-        assert found[name]["state"] == "passed"
-        assert found[name]["found"].endswith("; node4 did not answer")
+        assert by_check[name]["state"] == "passed"
+        assert by_check[name]["found"].endswith("; node4 did not answer")
 
 
 def test_what_is_wrong_where_nothing_runs_stops_nothing(smaller: Stage) -> None:

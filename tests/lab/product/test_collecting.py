@@ -37,11 +37,11 @@ for number in range(lines):
 @pytest.fixture
 def served(operator: Operator, serve: Write) -> Iterator[Serve]:
     """Provide a deployment on node1 and node2 that ran and was stopped: it has logs that nobody writes to."""
-    found = serve(models=2)
-    operator("run", "-c", found.config)
-    operator("stop", "--name", found.name)
-    yield found
-    operator("cleanup", "--name", found.name)
+    deployment = serve(models=2)
+    operator("run", "-c", deployment.config)
+    operator("stop", "--name", deployment.name)
+    yield deployment
+    operator("cleanup", "--name", deployment.name)
 
 
 def logs_of(host: Host, served: Serve) -> Path:
@@ -75,8 +75,8 @@ def test_a_cable_that_is_cut_while_logs_are_rotated_costs_no_line_and_doubles_no
     following.wait_for(f"numbered {lines - 1}\n", within=60)
     assert eventually(lambda: len(numbers(following.said)) >= lines)
     following.send(2)
-    said = following.end(exits=130).out
-    assert sorted(numbers(said)) == list(range(lines))
+    output = following.end(exits=130).out
+    assert sorted(numbers(output)) == list(range(lines))
 
 
 def test_a_collection_that_is_cut_goes_on_and_a_second_one_brings_only_what_is_new(
@@ -107,8 +107,8 @@ def test_a_collection_that_is_cut_goes_on_and_a_second_one_brings_only_what_is_n
     assert (here / "core.log").stat().st_blocks < 1 << 14
     with (there / LOG).open("ab") as file:
         file.write(b"one more\n")
-    said = operator("logs", "-o", into, "--name", served.name, "--json").json["hosts"]
-    assert (said["node1"]["received"], said["node2"]["received"]) == (9, 0)
+    output = operator("logs", "-o", into, "--name", served.name, "--json").json["hosts"]
+    assert (output["node1"]["received"], output["node2"]["received"]) == (9, 0)
     assert (here / LOG).read_bytes() == (there / LOG).read_bytes()
 
 
@@ -119,9 +119,9 @@ def test_limits_are_said_and_what_came_is_kept(lab: Lab, operator: Operator, ser
     os.utime(there / "old.log", (1e9, 1e9))
     words = ("--name", served.name, "--limit", "node1")
     less = ("--max-size", "1M", "--since", "1d", "--json")
-    said = operator("logs", *words, "-o", tmp_path / "cut", *less).json["hosts"]["node1"]
-    assert said["cut"] == {f"logs/{LOG}": (1 << 20) + 11}
-    assert said["older"] >= 1
+    output = operator("logs", *words, "-o", tmp_path / "cut", *less).json["hosts"]["node1"]
+    assert output["cut"] == {f"logs/{LOG}": (1 << 20) + 11}
+    assert output["older"] >= 1
     cut = (tmp_path / "cut/node1/logs" / LOG).read_bytes()
     assert cut.startswith(b"first\n")
     assert cut.endswith(b"last\n")

@@ -51,7 +51,7 @@ def test_a_rank_that_dies_on_another_host_is_named_within_seconds_and_ends_the_r
 def test_a_load_that_stands_still_is_said_and_the_wait_goes_on(lab: Lab, operator: Operator, serve: Write) -> None:
     served = hanging(serve)
     running = operator.start("run", "-c", served.config)
-    assert eventually(lambda: all(is_started(*each) for each in zip(places(lab), served.ports, strict=True)))
+    assert eventually(lambda: all(is_started(*instance) for instance in zip(places(lab), served.ports, strict=True)))
     started = time.time()
     running.wait_for("no log line, no data read, no CPU time used for")
     assert time.time() - started < 1 + 5
@@ -76,9 +76,9 @@ def test_the_status_of_a_dead_instance_says_why(lab: Lab, operator: Operator, se
     assert operator("status", *named, "--json").json["diagnosis"] is None
     signal_server(lab.hosts[0], served, "USR1")
     assert eventually(lambda: operator("status", *named, "--json", exits=1).json["state"] == "dead")
-    found = operator("status", *named, "--json", exits=1).json["diagnosis"]
-    assert (found["host"], found["line"], found["signature"]) == ("node1", CAUSE, "disk-full")
-    assert REMEDY in found["remedy"]
+    cause_found = operator("status", *named, "--json", exits=1).json["diagnosis"]
+    assert (cause_found["host"], cause_found["line"], cause_found["signature"]) == ("node1", CAUSE, "disk-full")
+    assert REMEDY in cause_found["remedy"]
     shown = operator("status", *named, exits=1).out
     assert re.search(
         rf"host +node1\n.*\n +line +{re.escape(CAUSE)}\n +cause +a disk is full\n +remedy +{REMEDY}", shown
@@ -94,23 +94,23 @@ def test_an_engine_that_dies_behind_its_server_is_unwell_and_says_why(
     signal_server(lab.hosts[0], served, "USR2")
     named = ("--name", served.name)
     assert eventually(lambda: "unwell" in operator.start("status", *named).end(exits=1).out)
-    found = operator("status", *named, "--json", exits=1).json
-    assert (found["state"], found["instances"][0]["problem"]) == ("unwell", "/health answers 503")
-    assert found["diagnosis"]["signature"] == "gpu-out-of-memory"
+    cause_found = operator("status", *named, "--json", exits=1).json
+    assert (cause_found["state"], cause_found["instances"][0]["problem"]) == ("unwell", "/health answers 503")
+    assert cause_found["diagnosis"]["signature"] == "gpu-out-of-memory"
     operator("stop", *named)
 
 
 def test_what_an_engine_has_to_do_is_shown_and_a_full_cache_is_said(operator: Operator, serve: Write) -> None:
     figures = {"vllm:num_requests_running": 2, "vllm:num_requests_waiting": 5, "vllm:kv_cache_usage_perc": 0.25,
                "vllm:generation_tokens_total": 1200}  # fmt: skip
-    for used, said in ((0.25, "2 running, 5 waiting, KV cache 25%, 1200 tokens generated"),
+    for used, output in ((0.25, "2 running, 5 waiting, KV cache 25%, 1200 tokens generated"),
                        (0.996, "its KV cache is full (100%), 5 requests waiting")):  # fmt: skip
         metrics = json.dumps({**figures, "vllm:kv_cache_usage_perc": used})
         served = serve(envs={"STAND_IN_METRICS": metrics})
         operator("run", "-c", served.config)
-        assert said in " ".join(operator("status", "--name", served.name).out.split())
-        found = operator("status", "--name", served.name, "--json").json["instances"][0]
-        assert (found["state"], found["metrics"]["kv_cache"]) == ("ready", used)
+        assert output in " ".join(operator("status", "--name", served.name).out.split())
+        cause_found = operator("status", "--name", served.name, "--json").json["instances"][0]
+        assert (cause_found["state"], cause_found["metrics"]["kv_cache"]) == ("ready", used)
         operator("stop", "--name", served.name)
 
 
@@ -121,8 +121,8 @@ def test_logs_are_diagnosed_on_the_hosts_and_on_this_disk(
     operator("run", "-c", served.config, "--keep-on-failure", exits=5)
     named = ("--name", served.name)
     for words in (named, (*named, "-o", tmp_path / "collected")):
-        said = operator("logs", "--diagnose", *words).out
-        assert re.search(rf"host +node1\n +file +vllm_serve_model0_0.log\n +line +{re.escape(CAUSE)}", said)
+        output = operator("logs", "--diagnose", *words).out
+        assert re.search(rf"host +node1\n +file +vllm_serve_model0_0.log\n +line +{re.escape(CAUSE)}", output)
     assert operator("logs", "--diagnose", *named, "--json").json["diagnosis"]["signature"] == "disk-full"
     operator("cleanup", *named)
     assert "nothing in these logs looks like an error" in operator("logs", "--diagnose", *named).out
@@ -134,8 +134,8 @@ def test_logs_are_diagnosed_on_the_hosts_and_on_this_disk(
         (operator.run_folder(), "node1"),
         (log, log.name),
     ):
-        found = operator("logs", "--diagnose", "--from", place, "--json").json["diagnosis"]
-        assert (found["host"], found["line"], found["file"]) == (host, CAUSE, log.name)
+        cause_found = operator("logs", "--diagnose", "--from", place, "--json").json["diagnosis"]
+        assert (cause_found["host"], cause_found["line"], cause_found["file"]) == (host, CAUSE, log.name)
     shutil.rmtree(tmp_path / "collected/node1/logs")
     assert operator("logs", "--diagnose", "--from", tmp_path / "collected", "--json").json["diagnosis"] is None
     operator("logs", "--from", tmp_path / "collected", exits=2)

@@ -35,19 +35,19 @@ def cut(lab: Lab) -> Iterator[Host]:
 
 def test_hosts_and_their_state_are_shown(operator: Operator, serve: Write) -> None:
     listed = operator("hosts", "--json").json
-    assert [each["name"] for each in listed["hosts"]] == NAMES
+    assert [host["name"] for host in listed["hosts"]] == NAMES
     checked = operator("check", "-c", serve(**OVER_ALL).config)
     assert "no problem found: this deployment can be run" in checked.out
-    found = [line for line in checked.out.splitlines() if line.startswith("node")]
-    assert len(found) == 8
-    assert all("2 × NVIDIA H100 80GB HBM3" in line and f"vLLM {VERSION}" in line for line in found)
+    host_lines = [line for line in checked.out.splitlines() if line.startswith("node")]
+    assert len(host_lines) == 8
+    assert all("2 × NVIDIA H100 80GB HBM3" in line and f"vLLM {VERSION}" in line for line in host_lines)
 
 
 def test_a_command_runs_on_all_hosts_or_those_it_is_limited_to(operator: Operator) -> None:
     everywhere = operator("exec", "--", "hostname")
     assert re.findall(r"^(node\d) +\S* *(node\d)$", everywhere.out, re.M) == [(name, name) for name in NAMES]
     limited = operator("exec", "--limit", "node2:node3", "--json", "--", "exit 3", exits=1).json
-    assert {name: each["exit_code"] for name, each in limited["hosts"].items()} == {"node2": 3, "node3": 3}
+    assert {name: host["exit_code"] for name, host in limited["hosts"].items()} == {"node2": 3, "node3": 3}
 
 
 def test_a_plan_spans_them_and_shows_the_scripts_it_would_send(
@@ -103,14 +103,14 @@ def test_a_host_with_another_key_is_refused(lab: Lab, operator: Operator, serve:
     host, other = lab.hosts[2], lab.hosts[3]
     lines = lab.known_hosts.read_text().splitlines(keepends=True)
     wrong = next(line for line in lines if line.startswith(other.address + " ")).replace(other.address, host.address)
-    known = tmp_path / "known_hosts"
-    known.write_text("".join(line for line in lines if not line.startswith(host.address + " ")) + wrong)
-    trusting(operator.inventory, known)
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text("".join(line for line in lines if not line.startswith(host.address + " ")) + wrong)
+    trusting(operator.inventory, known_hosts)
     served = serve()
     ran = operator("run", "-c", served.config, exits=3)
     fingerprint = host.run("ssh-keygen -lf " + str(host.directory / "host_key.pub")).stdout.split()[1]
     assert re.search(rf"{host.name}: its host key changed: .*{re.escape(fingerprint)}", ran.err)
-    assert re.search(rf"ssh-keygen -f {known} -R '?{host.address}'?", ran.err)
+    assert re.search(rf"ssh-keygen -f {known_hosts} -R '?{host.address}'?", ran.err)
     assert lab.leftovers(served.name) == []
 
 
@@ -118,23 +118,23 @@ def test_a_host_with_another_key_is_refused(lab: Lab, operator: Operator, serve:
 def test_an_unknown_key_is_treated_as_the_user_chose(
     lab: Lab, operator: Operator, tmp_path: Path, checking: str
 ) -> None:
-    known = tmp_path / "known_hosts"
-    trusting(operator.inventory, known, host_key_checking=checking)
+    known_hosts = tmp_path / "known_hosts"
+    trusting(operator.inventory, known_hosts, host_key_checking=checking)
     asked = operator("exec", "--limit", "node1:node2", "--", "true", exits=3 if checking == "strict" else 0)
     lines = sorted(
         line for line in lab.known_hosts.read_text().splitlines() if line.split()[0].endswith((".11", ".12"))
     )
     if checking == "strict":
-        assert all(f"echo '{line}' >> {known}" in asked.err for line in lines), asked.err
-    assert (sorted(known.read_text().splitlines()) if known.exists() else []) == (
+        assert all(f"echo '{line}' >> {known_hosts}" in asked.err for line in lines), asked.err
+    assert (sorted(known_hosts.read_text().splitlines()) if known_hosts.exists() else []) == (
         lines if checking == "accept-new" else []
     )
 
 
-def trusting(inventory: Path, known: Path, **variables: object) -> None:
+def trusting(inventory: Path, known_hosts: Path, **variables: object) -> None:
     """Change an inventory to this file of known hosts."""
     content = yaml.safe_load(inventory.read_text())
-    content["all"]["vars"] |= {"ansible_ssh_common_args": f"-o UserKnownHostsFile={known}", **variables}
+    content["all"]["vars"] |= {"ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts}", **variables}
     inventory.write_text(yaml.safe_dump(content))
 
 

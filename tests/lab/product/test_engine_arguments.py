@@ -27,7 +27,7 @@ def parse(lab: Lab, stand_in: StandIn, tmp_path: Path) -> Iterator[Parse]:
     inventory = load_inventory(lab.inventory(tmp_path / "hosts.yaml", venv=str(stand_in.environment)))
     with Fleet(inventory.hosts) as fleet:
         facts = facts_of(observe(fleet))
-        able = {name: replace(each, ray="2.60.0") for name, each in facts.items()}
+        able = {name: replace(host_facts, ray="2.60.0") for name, host_facts in facts.items()}
 
         def ask(*models: ModelSpec) -> dict[str, Parsed]:
             asked = spec(*models)
@@ -37,12 +37,12 @@ def parse(lab: Lab, stand_in: StandIn, tmp_path: Path) -> Iterator[Parse]:
 
 
 def test_what_hosts_would_refuse_is_known_before_it_is_started(parse: Parse) -> None:
-    found = parse(
+    parsed = parse(
         model("good", port=4567, engine_args={"max-model-len": "8k"}, action_args=("enforce-eager",)),
         model("typo", port=4568, engine_args={"no-such-flag": "x"}),
         model("wrong", port=4569, engine_args={"max-model-len": "abc"}),
     )
-    assert {name: (each.error, each.unknown, each.broken) for name, each in found.items()} == {
+    assert {name: (arguments.error, arguments.unknown, arguments.broken) for name, arguments in parsed.items()} == {
         "good/0": ("", (), ""),
         "typo/0": ("", ("no-such-flag",), ""),
         "wrong/0": ("argument --max-model-len: invalid length value: 'abc'", (), ""),
@@ -51,6 +51,8 @@ def test_what_hosts_would_refuse_is_known_before_it_is_started(parse: Parse) -> 
 
 def test_hostile_values_are_values_there_too(parse: Parse, lab: Lab) -> None:
     flags = {f"hostile-{at}": value for at, value in enumerate(HOSTILE)}
-    assert [(each.error, each.unknown) for each in parse(model(port=4567, engine_args=flags)).values()] == [("", ())]
+    assert [(parsed.error, parsed.unknown) for parsed in parse(model(port=4567, engine_args=flags)).values()] == [
+        ("", ())
+    ]
     for host in lab.hosts:
         assert "pwned" not in host.run("ls /tmp").stdout

@@ -42,7 +42,7 @@ def test_an_engine_that_dies_while_loading_is_reported_within_seconds(
     assert report["cause"]["host"] == "node1"
     assert report["stopped"] == {"node1": "nothing", "node2": "nothing"}
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert {"plan", "serve", "collect", "stop"} <= {each["stage"] for each in events}
+    assert {"plan", "serve", "collect", "stop"} <= {event["stage"] for event in events}
 
 
 def test_an_engine_that_can_never_come_up_is_not_waited_for(lab: Lab, operator: Operator, serve: Write) -> None:
@@ -78,8 +78,8 @@ def test_an_engine_that_never_gets_ready_is_given_up_in_time(lab: Lab, operator:
 def test_what_failed_can_be_kept_and_stopped_later(lab: Lab, operator: Operator, serve: Write) -> None:
     served = serve(stand_in="hangs", **UNREADY)
     ended = operator("run", "-c", served.config, "--keep-on-failure", exits=5)
-    (told,) = re.findall(r"stop it with: flagscale-deploy (.*)", ended.err)
-    assert told == f"stop -i {operator.inventory} --name {served.name}"
+    (stop_command,) = re.findall(r"stop it with: flagscale-deploy (.*)", ended.err)
+    assert stop_command == f"stop -i {operator.inventory} --name {served.name}"
     (kept,) = lab.processes(served.name)
     stopped = operator("stop", "--name", served.name, "--json").json
     assert stopped["hosts"]["node1"]["ended"] == 1

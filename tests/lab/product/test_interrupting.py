@@ -29,13 +29,13 @@ def test_an_interrupted_run_takes_down_what_it_started_and_says_so(
 ) -> None:
     served = serve(stand_in="hangs")
     running = loading(lab, operator, served)
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     running.send(number)
     ended = running.end(exits=130)
     assert "interrupted" in ended.err
     assert re.search(r"node1: 1 process ended, none left", ended.err)
-    assert known
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert processes
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
 
 
 def test_a_run_that_is_interrupted_again_while_it_takes_down_still_takes_down(
@@ -55,12 +55,12 @@ def test_what_a_killed_operator_left_is_stopped_and_cleaned_by_another(
 ) -> None:
     served = serve(stand_in="hangs,forks")
     loading(lab, operator, served).abandon()
-    known = lab.processes(served.name)
-    assert len(known) >= 3
+    processes = lab.processes(served.name)
+    assert len(processes) >= 3
     operator("stop", "--name", served.name)
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
 
 
 def test_the_lock_of_a_killed_operator_holds_up_nobody(lab: Lab, operator: Operator, serve: Write) -> None:

@@ -31,13 +31,15 @@ class Held(NamedTuple):
 
 def held() -> Held:
     descriptors = []
-    for each in Path("/proc/self/fd").iterdir():
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            descriptors.append(os.readlink(each).partition("[")[0])
+            descriptors.append(os.readlink(path).partition("[")[0])
         except OSError:  # the one that the directory was read through
             continue
     children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    return Held(sorted(descriptors), sorted(each.name for each in threading.enumerate()), " ".join(children).split())
+    return Held(
+        sorted(descriptors), sorted(thread.name for thread in threading.enumerate()), " ".join(children).split()
+    )
 
 
 @pytest.fixture

@@ -34,14 +34,16 @@ def inventory_file(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fleet(inventory_file: Path) -> Iterator[Fleet]:
-    with Fleet(load_inventory(inventory_file).hosts) as found:
-        yield found
+    with Fleet(load_inventory(inventory_file).hosts) as lab_fleet:
+        yield lab_fleet
 
 
 @pytest.fixture(scope="module")
 def facts(fleet: Fleet) -> dict[str, Facts]:
     """As the hosts are, but for the software, which these have no use for."""
-    return {name: replace(each, ray="2.60.0", vllm="0.32.0") for name, each in facts_of(observe(fleet)).items()}
+    return {
+        name: replace(host_facts, ray="2.60.0", vllm="0.32.0") for name, host_facts in facts_of(observe(fleet)).items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_all_logs_are_collected_into_a_folder_for_each_host(
 ) -> None:
     served = serve(models=3)
     operator("run", "-c", served.config)
-    said = operator("logs", "--name", served.name, "-o", tmp_path / "logs").out
+    output = operator("logs", "--name", served.name, "-o", tmp_path / "logs").out
     collected = {path.relative_to(tmp_path / "logs").as_posix() for path in (tmp_path / "logs").rglob("*.*")}
     assert collected >= {
         "node1/logs/vllm_serve_model0_0.log",
@@ -73,14 +73,14 @@ def test_all_logs_are_collected_into_a_folder_for_each_host(
     }
     clocks = json.loads((tmp_path / "logs" / "clocks.json").read_text())
     assert {"node1", "node2"} <= set(clocks)
-    assert all(abs(each["skew"]) < 5 and abs(each["utc_offset"]) <= 14 * 3600 for each in clocks.values())
+    assert all(abs(clock["skew"]) < 5 and abs(clock["utc_offset"]) <= 14 * 3600 for clock in clocks.values())
     assert not [name for name in collected if "secret" in name or "record" in name]
     for name in ("node1", "node2"):
         files = [path for path in (tmp_path / "logs" / name).rglob("*") if path.is_file()]
-        told = re.search(rf"^{name} +(\d+) +([\d,]+) ", said, re.M)
-        assert told, said
-        assert int(told[1]) == len(files)
-        assert int(told[2].replace(",", "")) == sum(path.stat().st_size for path in files)
+        match = re.search(rf"^{name} +(\d+) +([\d,]+) ", output, re.M)
+        assert match, output
+        assert int(match[1]) == len(files)
+        assert int(match[2].replace(",", "")) == sum(path.stat().st_size for path in files)
     operator("stop", "--name", served.name)
 
 
@@ -104,7 +104,7 @@ def test_files_with_hostile_names_neither_break_out_nor_play_with_the_terminal(
     assert "\x07" not in shown
     assert "root:x:" not in shown
     operator("logs", "--name", served.name, "-o", tmp_path / "logs")
-    found = {path.name for path in (tmp_path / "logs/node1/logs").iterdir()}
-    assert found == {name for name in HOSTILE if name != ".."} | {"vllm_serve_model0_0.log"}
+    names = {path.name for path in (tmp_path / "logs/node1/logs").iterdir()}
+    assert names == {name for name in HOSTILE if name != ".."} | {"vllm_serve_model0_0.log"}
     assert not list(tmp_path.rglob("pwned"))
     operator("cleanup", "--name", served.name)

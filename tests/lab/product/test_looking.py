@@ -61,7 +61,7 @@ def test_a_host_that_cannot_be_reached_is_unknown(lab: Lab, operator: Operator, 
             lab.hosts[index].join()
         assert status["state"] == "UNKNOWN"
         assert status["hosts"][index]["state"] == "UNKNOWN"
-        assert [each["state"] for each in status["instances"]] in ([instance], [])
+        assert [instance["state"] for instance in status["instances"]] in ([instance], [])
     operator("stop", "-c", served.config)
 
 

@@ -89,9 +89,9 @@ def test_four_hosts_get_it_and_then_nothing_more(lab: Lab, operator: Operator, m
 
 def test_from_one_host_to_the_others(lab: Lab, operator: Operator, model: Path) -> None:
     operator("push", model, DEST, "--limit", "node2")
-    told = operator("push", f"node2:{DEST}", DEST, "--limit", "!node4", "--json").json
-    assert set(told["hosts"]) == {"node1", "node3"}
-    assert told["bytes"] <= told["sent"] < 1.5 * told["bytes"]
+    report = operator("push", f"node2:{DEST}", DEST, "--limit", "!node4", "--json").json
+    assert set(report["hosts"]) == {"node1", "node3"}
+    assert report["bytes"] <= report["sent"] < 1.5 * report["bytes"]
     assert listed(lab.hosts[0]) == listed(lab.hosts[2]) == right(model)
     assert lab.hosts[3].run("ls /srv").stdout == ""
 
@@ -107,16 +107,16 @@ def test_an_operator_that_is_killed_leaves_no_listener_and_what_came_is_not_sent
     opened = {line.split()[3] for line in listening(lab.hosts[0]).splitlines()} - {
         line.split()[3] for line in before[0].splitlines()
     }
-    assert [each.rpartition(":")[0] for each in opened] == [lab.hosts[0].address]
+    assert [address.rpartition(":")[0] for address in opened] == [lab.hosts[0].address]
     running.send(signal.SIGKILL)
     running.end(-signal.SIGKILL)
     for host, quiet in zip(lab.hosts, before, strict=True):
         assert eventually(lambda host=host, quiet=quiet: is_quiet(host, quiet))  # type: ignore[misc]
         assert host.run(f"test ! -e {DEST}/model.safetensors")
         host.rate(None)
-    told = operator("push", model, DEST, "--json").json
-    assert told["sent"] < SIZE * 0.95, "nothing at all, where the hosts had every piece among them"
-    assert 0 < sum(host["bytes"] for host in told["hosts"].values()) < 4 * SIZE * 0.95
+    report = operator("push", model, DEST, "--json").json
+    assert report["sent"] < SIZE * 0.95, "nothing at all, where the hosts had every piece among them"
+    assert 0 < sum(host["bytes"] for host in report["hosts"].values()) < 4 * SIZE * 0.95
     assert [listed(host) for host in lab.hosts] == [right(model)] * 4
 
 
@@ -125,11 +125,11 @@ def test_hosts_that_cannot_reach_each_other_are_served_from_here(lab: Lab, opera
     for one, other in walls:
         one.run(f"ip route add unreachable {other.address}/32")
     try:
-        said = operator("push", model, DEST)
+        result = operator("push", model, DEST)
     finally:
         for one, other in walls:
             one.run(f"ip route del unreachable {other.address}/32")
-    assert "cannot get anything from node" in said.err
+    assert "cannot get anything from node" in result.err
     assert [listed(host) for host in lab.hosts] == [right(model)] * 4
 
 
@@ -137,8 +137,8 @@ def test_no_room_on_one_host_is_said_before_anything_is_sent(lab: Lab, operator:
     small = lab.hosts[2]
     small.run("mkdir -p /srv/models && mount -t tmpfs -o size=8m tmpfs /srv/models")
     try:
-        said = operator("push", model, DEST, exits=4)
-        assert "node3: /srv/models/tiny needs 24.0 MiB, and 8.0 MiB are free" in said.err
+        result = operator("push", model, DEST, exits=4)
+        assert "node3: /srv/models/tiny needs 24.0 MiB, and 8.0 MiB are free" in result.err
         assert [host.run("ls -A /srv").stdout for host in lab.hosts[:2]] == ["", ""]
         assert small.run("ls -A /srv/models").stdout == ""
         operator("push", model, DEST, "--limit", "!node3")
@@ -153,8 +153,8 @@ def test_a_host_that_loses_power_is_named_and_the_others_get_all(lab: Lab, opera
     running = operator.start("push", model, DEST)
     running.wait_for("MB of ")
     lab.hosts[1].kill()
-    said = running.end(3)
-    assert "node2: the SSH connection was lost" in said.err
+    result = running.end(3)
+    assert "node2: the SSH connection was lost" in result.err
     others = [lab.hosts[0], *lab.hosts[2:]]
     assert [listed(host) for host in others] == [right(model)] * 3
     unreachable = operator("push", model, DEST, "--json", exits=3).json

@@ -54,8 +54,8 @@ def other_cluster(lab: Lab, node_env: Path) -> set[str]:
 
 
 def other_processes(host: Host) -> set[str]:
-    found = host.run("grep -lz -e /tmp/other $(ls -d /proc/[0-9]*/cmdline) 2>/dev/null", check=False).stdout.split()
-    running = {path.split("/")[2] for path in found}
+    pids = host.run("grep -lz -e /tmp/other $(ls -d /proc/[0-9]*/cmdline) 2>/dev/null", check=False).stdout.split()
+    running = {path.split("/")[2] for path in pids}
     return {pid for pid in running if "gcs_server" in command(host, pid) or "raylet" in command(host, pid)}
 
 
@@ -94,13 +94,13 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
         assert list(collected.glob(f"{host.name}/ray/session_*/raylet.out"))
     assert (collected / "node2/logs/ray_worker.log").is_file()
 
-    known = lab.processes(served.name)
-    assert {process.host for process in known} == {"node1", "node2", "node3"}
+    processes = lab.processes(served.name)
+    assert {process.host for process in processes} == {"node1", "node2", "node3"}
     operator("stop", "--name", served.name)
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     assert other_processes(lab.hosts[0]) == other_cluster
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
     assert other_processes(lab.hosts[0]) == other_cluster
 
 
@@ -109,13 +109,13 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
 ) -> None:
     served = serve(stand_in="ray", **OVER_ALL)
     running = operator.start("run", "-c", served.config)
-    assert eventually(lambda: {each.host for each in lab.processes(served.name)} == {"node1", "node2", "node3"})
+    assert eventually(lambda: {process.host for process in lab.processes(served.name)} == {"node1", "node2", "node3"})
     running.abandon()
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     operator("stop", "--name", served.name)
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
 
 
 def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_without_ray(
@@ -135,11 +135,13 @@ def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_withou
     second = given(host, served.port)["pid"]
     assert second != first
     (raylet,) = [
-        each for each in lab.processes(served.name) if each.host == "node1" and "raylet/raylet" in each.command
+        process
+        for process in lab.processes(served.name)
+        if process.host == "node1" and "raylet/raylet" in process.command
     ]
     host.run(["kill", "-9", str(raylet.pid), str(second)])
     assert eventually(lambda: instance()["state"] == "gave up", within=60, every=1.0)
     assert "Ray no longer runs on this host" in instance()["problem"]
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []

@@ -39,7 +39,7 @@ def reboot(lab: Lab, host: Host, served: Serve) -> list[Any]:
     """Leave what a reboot leaves of a host: no process, nothing in /tmp, a record of another boot. Then run cron."""
 
     def all_gone() -> bool:
-        pids = [str(each.pid) for each in lab.processes(served.name) if each.host == host.name]
+        pids = [str(process.pid) for process in lab.processes(served.name) if process.host == host.name]
         if pids:
             host.run(["kill", "-9", *pids], check=False)
         return not pids
@@ -84,16 +84,16 @@ def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
     (claim,) = host.run("cat /tmp/fsd-*/flagscale-deploy.json").stdout.splitlines()
     assert json.loads(claim)["deployment"] == served.name
     record = json.loads((host.directory / f"home/.flagscale-deploy/{served.name}/node1/record.json").read_text())
-    assert [each["script"] for each in record["processes"]] == ["vllm_serve_model0_0.sh"]
+    assert [process["script"] for process in record["processes"]] == ["vllm_serve_model0_0.sh"]
     assert record["boot_id"] == host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
 
     host.run(["kill", "-9", str(second["pid"])])
     assert eventually(lambda: given(host, served.port)["pid"] != second["pid"]), "it is supervised as before"
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     operator("stop", "--name", served.name)
     assert kept(host).read_text() == OTHERS
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
 
 
 def test_what_was_stopped_does_not_come_back_whatever_runs_the_line(

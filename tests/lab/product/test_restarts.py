@@ -39,8 +39,12 @@ def log_of(host: Host, served: Serve) -> str:
     return str((state_of(host, served) / "logs/vllm_serve_model0_0.log").read_text())
 
 
-def left(lab: Lab, name: str, *known: Any) -> list[str]:
-    return [f"{each.host}: {each.what}" for each in lab.leftovers(name, *known) if each.kind != "directory"]
+def left(lab: Lab, name: str, *processes: Any) -> list[str]:
+    return [
+        f"{leftover.host}: {leftover.what}"
+        for leftover in lab.leftovers(name, *processes)
+        if leftover.kind != "directory"
+    ]
 
 
 def test_an_engine_that_dies_comes_back_without_its_operator_and_is_counted(
@@ -59,15 +63,15 @@ def test_an_engine_that_dies_comes_back_without_its_operator_and_is_counted(
     assert eventually(answers)
     status = operator("status", "--name", served.name)
     assert re.search(r"model0/0\s+ready\s+node1\s+node1\[0\]\s+1, \d\d-\d\d ", status.out)
-    told = log_of(host, served)
-    assert re.search(r"\nflagscale-deploy \d{4}-\d\d-\d\d [:\d]{8}: model0/0 " + FIRST + "\n", told)
-    assert "ended 2 remaining processes" in told
-    assert told.count("Application startup complete.") == 2, "what the first engine printed is there still"
-    known = lab.processes(served.name)
+    log_text = log_of(host, served)
+    assert re.search(r"\nflagscale-deploy \d{4}-\d\d-\d\d [:\d]{8}: model0/0 " + FIRST + "\n", log_text)
+    assert "ended 2 remaining processes" in log_text
+    assert log_text.count("Application startup complete.") == 2, "what the first engine printed is there still"
+    processes = lab.processes(served.name)
     assert "node1: 4 processes ended, none left" in operator("stop", "--name", served.name).out
-    assert left(lab, served.name, known) == []
+    assert left(lab, served.name, processes) == []
     operator("cleanup", "--name", served.name)
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
 
 
 def test_an_engine_that_dies_again_and_again_is_given_up_visibly(
@@ -104,10 +108,10 @@ def test_stop_ends_what_waits_to_be_restarted(lab: Lab, operator: Operator, serv
     assert eventually(lambda: "restart 1 of 5 in 600 s" in log_of(host, served))
     status = operator("status", "--name", served.name, "--json", exits=1).json
     assert (status["state"], status["instances"][0]["state"]) == ("restarting", "restarting")
-    known = lab.processes(served.name)
-    assert len(known) == 1
+    processes = lab.processes(served.name)
+    assert len(processes) == 1
     operator("stop", "--name", served.name)
-    assert left(lab, served.name, known) == []
+    assert left(lab, served.name, processes) == []
     assert operator("status", "--name", served.name, "--json").json["state"] == "stopped"
 
 
@@ -133,7 +137,7 @@ def test_stop_wins_at_whatever_moment_engines_die(lab: Lab, operator: Operator, 
     chance = random.Random(5)
     served = serve(models=4, stand_in="forks", deploy=restarting(backoff=0.05, max=1000))
     operator("run", "-c", served.config)
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     doors = [(host, port) for host in lab.hosts for port in served.ports if is_started(host, port)]
     assert len(doors) == 4
     stopping, until = operator.start("stop", "--name", served.name), time.monotonic() + 2.5
@@ -141,6 +145,6 @@ def test_stop_wins_at_whatever_moment_engines_die(lab: Lab, operator: Operator, 
         host, port = chance.choice(doors)
         host.run(["kill", "-9", str(given(host, port)["pid"])], check=False)
     stopping.end(exits=0)
-    assert left(lab, served.name, known) == []
+    assert left(lab, served.name, processes) == []
     assert not eventually(lambda: lab.processes(served.name), within=1.0)
     operator("cleanup", "--name", served.name)

@@ -29,16 +29,16 @@ def test_a_deployment_answers_and_goes_without_a_trace(lab: Lab, operator: Opera
     record = json.loads((home / "record.json").read_text())
     assert record["deployment"] == served.name
     assert record["roles"] == ["engine"]
-    assert [each["pid"] for each in record["processes"]] == [given(lab.hosts[0], served.port)["pid"]]
+    assert [process["pid"] for process in record["processes"]] == [given(lab.hosts[0], served.port)["pid"]]
 
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     stopped = operator("stop", "--name", served.name)
     assert "node1: 1 process ended, none left" in stopped.out
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     assert (home / "logs").is_dir()
     cleaned = operator("cleanup", "--name", served.name)
     assert str(home).removeprefix(str(lab.hosts[0].directory / "home")) in cleaned.out
-    assert lab.leftovers(served.name, known) == []
+    assert lab.leftovers(served.name, processes) == []
 
 
 def test_what_runs_already_is_not_started_again_and_a_changed_one_is_refused(
@@ -64,7 +64,7 @@ def test_two_deployments_share_a_host_with_gpus_and_ports_of_their_own(
     one, other = serve(), serve()
     operator("run", "-c", one.config, *here)
     operator("run", "-c", other.config, *here)
-    held = [given(host, each.port)["environ"]["CUDA_VISIBLE_DEVICES"] for each in (one, other)]
+    held = [given(host, deployment.port)["environ"]["CUDA_VISIBLE_DEVICES"] for deployment in (one, other)]
     assert held == ["0", "1"]
     third = serve()
     refused = operator("run", "-c", third.config, *here, exits=4)

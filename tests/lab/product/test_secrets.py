@@ -16,7 +16,7 @@ from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
 TOKEN, KEY, TAKEN = "hf_canary-one$'\"", "sk-canary two", "canary3_from_the_environment"
-CANARIES = [each.encode() for each in (TOKEN, KEY, TAKEN)]
+CANARIES = [canary.encode() for canary in (TOKEN, KEY, TAKEN)]
 
 
 @contextmanager

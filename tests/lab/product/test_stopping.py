@@ -39,16 +39,16 @@ def test_an_orphan_of_an_engine_that_has_died_is_still_found(lab: Lab, operator:
 def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(lab: Lab, operator: Operator, serve: Write) -> None:
     served = serve(stand_in="stubborn", deploy={"ray": "off", "timeouts": {"stop": 1}})
     operator("run", "-c", served.config)
-    known = lab.processes(served.name)
+    processes = lab.processes(served.name)
     stopped = operator("stop", "-c", served.config)
     assert "SIGKILL to 1 process that did not end" in stopped.err
-    assert [left for left in lab.leftovers(served.name, known) if left.kind != "directory"] == []
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
 
 
 def test_everybody_elses_processes_live_on(lab: Lab, operator: Operator, serve: Write) -> None:
     served, neighbour, host = serve(), serve(), lab.hosts[0]
-    for each in (served, neighbour):
-        operator("run", "-c", each.config)
+    for deployment in (served, neighbour):
+        operator("run", "-c", deployment.config)
     others = [
         in_background(host, f"exec -a 'vllm serve {served.name}' sleep 3600"),
         in_background(host, f"exec python3 -c 'import time; time.sleep(3600)' vllm serve /models/tiny {served.name}"),

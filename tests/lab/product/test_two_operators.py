@@ -58,11 +58,11 @@ def test_two_runs_at_the_same_moment_get_different_gpus_and_ports_and_one_serves
     """Both are planned from the same look at the hosts. Requests go on through the stop, and none of them fails."""
     flags = {"tensor-parallel-size": 2, "port": "auto"}
     first, second = serve(flags=flags), serve(flags=flags)
-    running = [operator.start("run", "-c", each.config, "--json") for each in (first, second)]
-    ended = [each.end(exits=0) for each in running]
-    places = [f"{each.json['endpoints'][0]['endpoint']}" for each in ended]
+    running = [operator.start("run", "-c", deployment.config, "--json") for deployment in (first, second)]
+    ended = [command.end(exits=0) for command in running]
+    places = [f"{result.json['endpoints'][0]['endpoint']}" for result in ended]
     assert len(set(places)) == 2
-    held = [held_gpus(lab, each.name) for each in (first, second)]
+    held = [held_gpus(lab, deployment.name) for deployment in (first, second)]
     assert sorted(held[0] + held[1]) == [("node1", 0), ("node1", 1), ("node2", 0), ("node2", 1)]
 
     asked, failed, stopping = 0, [], threading.Event()
@@ -79,8 +79,8 @@ def test_two_runs_at_the_same_moment_get_different_gpus_and_ports_and_one_serves
                 failed.append(str(error))
 
     askers = [threading.Thread(target=ask) for _ in range(4)]
-    for each in askers:
-        each.start()
+    for command in askers:
+        command.start()
     try:
         assert eventually(lambda: asked > 50 or failed)
         operator("stop", "--name", first.name)
@@ -89,8 +89,8 @@ def test_two_runs_at_the_same_moment_get_different_gpus_and_ports_and_one_serves
         assert eventually(lambda: asked > after + 50 or failed)
     finally:
         stopping.set()
-        for each in askers:
-            each.join()
+        for command in askers:
+            command.join()
     assert failed == []
     assert operator("status", "--name", second.name, "--json").json["state"] == "ready"
     assert [left for left in lab.leftovers(first.name) if left.kind != "directory"] == []  # one is the other's
@@ -102,13 +102,13 @@ def test_a_run_that_finds_its_port_taken_by_a_run_of_the_same_moment_says_by_whi
     lab: Lab, operator: Operator, serve: Write
 ) -> None:
     first, second = serve(), serve()
-    for each in (first, second):
-        each.config.write_text(each.config.read_text().replace(f"port: {each.port}", "port: 7777"))
-    running = [operator.start("run", "-c", each.config) for each in (first, second)]
-    ended = [each.end(exits=None) for each in running]
-    assert sorted(each.code for each in ended) == [0, 4]
-    loser = next(each for each in ended if each.code == 4)
-    winner = (first, second)[[each.code for each in ended].index(0)]
+    for deployment in (first, second):
+        deployment.config.write_text(deployment.config.read_text().replace(f"port: {deployment.port}", "port: 7777"))
+    running = [operator.start("run", "-c", deployment.config) for deployment in (first, second)]
+    ended = [command.end(exits=None) for command in running]
+    assert sorted(result.code for result in ended) == [0, 4]
+    loser = next(result for result in ended if result.code == 4)
+    winner = (first, second)[[result.code for result in ended].index(0)]
     assert re.search(rf"port 7777 .*(in use|taken).* by .*({winner.name}|vllm)", loser.err)
     operator("cleanup", "--name", winner.name)
     assert lab.leftovers(first.name) + lab.leftovers(second.name) == []
@@ -116,9 +116,9 @@ def test_a_run_that_finds_its_port_taken_by_a_run_of_the_same_moment_says_by_whi
 
 def held_gpus(lab: Lab, deployment: str) -> list[tuple[str, int]]:
     """Return the GPUs that a deployment's records name, with their hosts."""
-    found = []
+    gpus = []
     for host in lab.hosts:
         path = host.directory / f"home/.flagscale-deploy/{deployment}/{host.name}/record.json"
         if path.exists():
-            found += [(host.name, index) for index in json.loads(path.read_text())["gpus"]]
-    return found
+            gpus += [(host.name, index) for index in json.loads(path.read_text())["gpus"]]
+    return gpus

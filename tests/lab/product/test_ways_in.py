@@ -58,10 +58,10 @@ def test_a_jump_host_s_key_is_verified_as_strictly_whatever_is_said_of_the_host_
     lab: Lab, operator: Operator, tmp_path: Path
 ) -> None:
     jump, host = lab.hosts
-    known = [line for line in lab.known_hosts.read_text().splitlines() if line.split()[0] == host.address]
+    known_hosts = [line for line in lab.known_hosts.read_text().splitlines() if line.split()[0] == host.address]
     wrong = next(line for line in lab.known_hosts.read_text().splitlines() if line.split()[0] == host.address)
     file = tmp_path / "known_hosts"
-    file.write_text("\n".join(known) + "\n")
+    file.write_text("\n".join(known_hosts) + "\n")
     arguments = f"-o UserKnownHostsFile={file} -o ProxyJump=root@{jump.address}"
     for checking in ("", " -o StrictHostKeyChecking=no"):
         change(operator, host, ansible_ssh_common_args=arguments + checking)
@@ -82,9 +82,9 @@ def test_a_port_of_its_own_has_a_key_of_its_own_in_known_hosts(lab: Lab, operato
     change(operator, host, ansible_port=2222)
     refused = operator("exec", "--", "true", exits=3)
     assert f"[{host.address}]:2222" in refused.err
-    known = tmp_path / "known_hosts"
-    known.write_text(lab.known_hosts.read_text().replace(f"{host.address} ", f"[{host.address}]:2222 "))
-    change(operator, host, ansible_port=2222, ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(lab.known_hosts.read_text().replace(f"{host.address} ", f"[{host.address}]:2222 "))
+    change(operator, host, ansible_port=2222, ansible_ssh_common_args=f"-o UserKnownHostsFile={known_hosts}")
     assert "2222" in operator("exec", "--", "echo $SSH_CONNECTION").out
 
 

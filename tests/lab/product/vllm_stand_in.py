@@ -155,8 +155,8 @@ def use_ray() -> None:
 
     task = ray.remote(num_gpus=1)(work)
     nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
-    found = ray.get([task.options(scheduling_strategy=node).remote() for node in nodes])
-    say(f"workers on {' '.join(sorted(found))}")
+    results = ray.get([task.options(scheduling_strategy=node).remote() for node in nodes])
+    say(f"workers on {' '.join(sorted(results))}")
 
 
 def say(line: str) -> None:
@@ -184,8 +184,8 @@ class Answers(BaseHTTPRequestHandler):
         elif self.path == "/v1/completions":
             self._answer(200, self._completion({"text": " token"}))
         elif self.path == "/v1/chat/completions":
-            said = f"you said: {asked['messages'][-1]['content']}"
-            self._answer(200, self._completion({"message": {"role": "assistant", "content": said}}))
+            reply = f"you said: {asked['messages'][-1]['content']}"
+            self._answer(200, self._completion({"message": {"role": "assistant", "content": reply}}))
         else:
             self._answer(404, {"error": {"message": "Not Found"}})
 

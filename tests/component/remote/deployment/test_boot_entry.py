@@ -123,7 +123,7 @@ def test_a_unit_is_written_linked_and_taken_away_with_nothing_else(home: Home, c
     assert f'ExecStart=/bin/bash "{home.state}/scripts/boot.sh"' in text
     assert f"ConditionHost={socket.gethostname()}" in text
     assert boot_entry.remove(home.deployment, home.host) == [str(path)]
-    assert [each.name for each in other.parent.iterdir()] == ["mine.service"]
+    assert [path.name for path in other.parent.iterdir()] == ["mine.service"]
 
 
 def test_the_user_s_systemd_counts_where_it_lingers(

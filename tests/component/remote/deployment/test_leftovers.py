@@ -61,7 +61,7 @@ def test_the_product_s_own_lock_is_seen(home: Home) -> None:
         holding.stdout.readline()
         (answer,) = home.run("probe")
         holding.communicate(timeout=10)
-    assert [(each["deployment"], each["holder"]["who"]) for each in answer["locks"]] == [(home.deployment, "me")]
+    assert [(lock["deployment"], lock["holder"]["who"]) for lock in answer["locks"]] == [(home.deployment, "me")]
     assert runs(answer["locks"][0]["pid"]) is False
 
 
@@ -92,7 +92,7 @@ GCS = "/home/a b/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp/ray/session/logs
 
 
 def test_ray_of_others_is_foreign_and_ours_is_not() -> None:
-    found = leftovers.foreign_ray([
+    foreign = leftovers.foreign_ray([
         process(RAYLET, pid=1001),
         process(GCS, pid=1002),
         process(RAYLET, "qwen/r1", pid=1003),
@@ -101,9 +101,9 @@ def test_ray_of_others_is_foreign_and_ours_is_not() -> None:
         process("/usr/bin/python3 -m raylet", pid=1006),
         process("[raylet]", pid=1007),
     ])  # fmt: skip
-    assert [each["pid"] for each in found] == [1001, 1002, 1004]
-    assert found[0]["command"] == RAYLET
-    assert found[0]["user"]
+    assert [process["pid"] for process in foreign] == [1001, 1002, 1004]
+    assert foreign[0]["command"] == RAYLET
+    assert foreign[0]["user"]
 
 
 def test_without_lock_files_nobody_holds_a_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ FORK = "import os, time, sys\n"
 TELL_AND_SLEEP = "print(os.getpid(), flush=True)\ntime.sleep(600)"
 
 
-def found(marker: str, known: tuple[Recorded, ...] = ()) -> set[int]:
-    return {each.pid for each in processes.ours(proc.scan(), marker, known)}
+def found(marker: str, recorded_before: tuple[Recorded, ...] = ()) -> set[int]:
+    return {process.pid for process in processes.ours(proc.scan(), marker, recorded_before)}
 
 
 def recorded(pid: int, role: str = "engine") -> Recorded:
@@ -45,7 +45,7 @@ def test_a_child_that_lost_its_environment_in_a_session_of_its_own_is_ours_by_de
     child = f"{FORK}os.setsid()\n{LOSE_ENVIRONMENT}\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
     parent = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
     mine, renamed = people.python(parent, f"{deployment}/r1")
-    assert next(each for each in proc.scan() if each.pid == renamed).marker == ""
+    assert next(process for process in proc.scan() if process.pid == renamed).marker == ""
     assert found(f"{deployment}/") == {mine, renamed}
 
 
@@ -111,7 +111,7 @@ def test_a_process_of_another_user_is_not_ours_whatever_its_marker(people: House
 def test_a_process_of_another_pid_namespace_is_not_ours_whatever_its_marker(people: Household, deployment: str) -> None:
     inside = f"env {MARKER}={deployment}/r1 sleep 600 & echo up; wait"
     people.start(["unshare", "--pid", "--fork", "--kill-child", "bash", "-c", inside])
-    wait_until(lambda: any(each.command == "sleep 600" and each.uid == os.getuid() for each in proc.scan()))
+    wait_until(lambda: any(process.command == "sleep 600" and process.uid == os.getuid() for process in proc.scan()))
     assert found(f"{deployment}/") == set()
 
 
@@ -148,10 +148,10 @@ def test_a_family_remembers_an_orphan_whose_parent_has_gone(people: Household, d
     parent = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {child!r}]).wait()"
     mine, renamed = people.python(parent, f"{deployment}/r1")
     family = processes.Family((), processes.marked(f"{deployment}/"))
-    assert {each.pid for each in family.among(proc.scan())} == {mine, renamed}
+    assert {process.pid for process in family.among(proc.scan())} == {mine, renamed}
     os.kill(mine, signal.SIGKILL)
     people.reap(mine)
-    assert {each.pid for each in family.among(proc.scan())} == {renamed}
+    assert {process.pid for process in family.among(proc.scan())} == {renamed}
     assert found(f"{deployment}/") == set()
 
 
@@ -167,7 +167,7 @@ def test_a_record_names_nothing_after_a_clean_stop_or_a_reboot(people: Household
 
 def test_a_signal_reaches_only_the_very_process(people: Household) -> None:
     (pid,) = people.python(SLEEP)
-    target = next(each for each in proc.scan() if each.pid == pid)
+    target = next(process for process in proc.scan() if process.pid == pid)
     assert proc.send(target._replace(start_ticks=target.start_ticks - 1), signal.SIGKILL) == "gone"
     assert runs(pid)
     assert proc.send(target, signal.SIGKILL) == "sent"

@@ -77,22 +77,22 @@ def test_a_segment_noted_while_the_deployment_lived_is_removed_after_a_crash(
 
 
 def test_a_new_run_removes_what_a_crashed_one_left(segment: Path) -> None:
-    found = segment.stat()
-    known: Record = {
+    status = segment.stat()
+    content: Record = {
         "run_id": "r1",
         "boot_id": record.boot_id(),
-        "segments": {str(segment): [found.st_dev, found.st_ino]},
+        "segments": {str(segment): [status.st_dev, status.st_ino]},
     }
-    known = scripts.begin(known, {}, "r1")
+    content = scripts.begin(content, {}, "r1")
     assert segment.exists()
-    known = scripts.begin(known, {}, "r2")
+    content = scripts.begin(content, {}, "r2")
     assert not segment.exists()
-    assert "segments" not in known
+    assert "segments" not in content
 
 
 def test_a_segment_noted_before_a_reboot_is_not_looked_for(home: Home, segment: Path) -> None:
-    found = segment.stat()
-    home.record(boot_id="another", segments={str(segment): [found.st_dev, found.st_ino]})
+    status = segment.stat()
+    home.record(boot_id="another", segments={str(segment): [status.st_dev, status.st_ino]})
     assert (stop(home)["segments"], segment.exists()) == (0, True)
 
 
@@ -130,7 +130,7 @@ def test_a_mapped_file_elsewhere_stays(people: Household, home: Home, tmp_path: 
 def test_a_later_file_of_the_same_name_stays(people: Household, segment: Path) -> None:
     noted = Segments({})
     pid = hold(people, segment)
-    noted.note(each for each in proc.scan() if each.pid == pid)
+    noted.note(process for process in proc.scan() if process.pid == pid)
     os.kill(pid, 9)
     people.reap(pid)
     segment.rename(other := segment.with_name(f"{segment.name} moved"))
@@ -146,7 +146,7 @@ def test_a_file_of_another_user_stays(people: Household, segment: Path) -> None:
     segment.chmod(0o666)
     noted = Segments({})
     pid = hold(people, segment)
-    noted.note(each for each in proc.scan() if each.pid == pid)
+    noted.note(process for process in proc.scan() if process.pid == pid)
     os.kill(pid, 9)
     people.reap(pid)
     assert (as_nobody(noted.remove), segment.exists()) == (0, True)
@@ -154,8 +154,8 @@ def test_a_file_of_another_user_stays(people: Household, segment: Path) -> None:
 
 
 def test_the_maps_of_a_process_name_the_very_file(people: Household, segment: Path) -> None:
-    found = segment.stat()
-    expected = Mapping("rw-s", (found.st_dev, found.st_ino), str(segment))
+    status = segment.stat()
+    expected = Mapping("rw-s", (status.st_dev, status.st_ino), str(segment))
     assert expected in list(mappings(hold(people, segment)))
 
 

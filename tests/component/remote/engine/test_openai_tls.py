@@ -37,7 +37,7 @@ def test_the_key_goes_to_the_server_that_was_started_and_to_nobody_else(home: Ho
             server = {"name": "m/0", "driver": home.host, "served_name": "m", "local_url": f"https://127.0.0.1:{port}"}
             given = own[0].name if relative else str(own[0])
             home.record(instances=[{**server, "certificate": given}])
-            (said,) = home.run("chat", server="m/0", messages=[], parameters={})
-            assert ("answer" in said) is answered, said
+            (reply,) = home.run("chat", server="m/0", messages=[], parameters={})
+            assert ("answer" in reply) is answered, reply
     assert Completion.heard == ["Bearer sk-canary"]
-    assert "certificate verify failed" in said["problem"]
+    assert "certificate verify failed" in reply["problem"]

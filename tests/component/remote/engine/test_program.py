@@ -81,8 +81,8 @@ def test_what_speaks_no_http_serves_when_it_accepts() -> None:
 
 def test_nobody_there_is_said() -> None:
     where = nobody()
-    found, why = program.answers([where], None)
-    assert found is None
+    url, why = program.answers([where], None)
+    assert url is None
     assert why.startswith(f"{where}: ")
     assert "refused" in why
 
@@ -103,7 +103,7 @@ def test_how_it_ended(home: Path, deployment: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("noted", "addresses", "said"),
+    ("noted", "addresses", "expected"),
     [
         ("0", [], {"finished": True}),
         ("0", ["http://a"], {"dead": True, "exit_status": 0}),
@@ -112,11 +112,11 @@ def test_how_it_ended(home: Path, deployment: str) -> None:
     ],
 )
 def test_only_one_that_has_no_port_may_end(
-    home: Path, deployment: str, noted: str | None, addresses: list[str], said: dict[str, Any]
+    home: Path, deployment: str, noted: str | None, addresses: list[str], expected: dict[str, Any]
 ) -> None:
     if noted is not None:
         (home / "app/exit").write_text(noted)
-    assert watch.how_it_ended({"deployment": deployment, "host": "here"}, {"addresses": addresses}) == said
+    assert watch.how_it_ended({"deployment": deployment, "host": "here"}, {"addresses": addresses}) == expected
 
 
 def test_it_has_joined_when_ray_has_opened_the_log_of_a_driver_of_its_session(

@@ -109,11 +109,11 @@ def test_a_recorded_engine_log_is_the_engines_whatever_its_name(home: Home, list
 def unpack(output: bytes) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     """Files by name, from their beginning or from `at`, and all that was said."""
     files: dict[str, bytes] = {}
-    said, name, rest = [], "", output
+    messages_read, name, rest = [], "", output
     while rest:
         line, _, rest = rest.partition(b"\n")
         (message,) = messages(line)
-        said.append(message)
+        messages_read.append(message)
         if "file" in message and "problem" not in message:
             name = message["file"]
             files[name] = b""
@@ -121,7 +121,7 @@ def unpack(output: bytes) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
             files[name], rest = files[name] + rest[: message["data"]], rest[message["data"] :]
         elif "zeros" in message:
             files[name] += bytes(message["zeros"])
-    return files, said
+    return files, messages_read
 
 
 def run_archive(home: Home, **args: Any) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
@@ -145,7 +145,7 @@ def test_of_a_file_over_the_limit_beginning_and_end_are_sent_and_that_is_told(fu
     files, heard = run_archive(full, max_size=18)
     assert files["logs/vllm_serve_qwen_0.log"] == b"engine 1\nengine 3\n"
     assert files[f"ray/{SESSION}/{WORKER}"] == b"worker 1\nworker 2\n"
-    assert [each for each in heard if "cut" in each] == [{"cut": 9}]
+    assert [message for message in heard if "cut" in message] == [{"cut": 9}]
 
 
 def test_files_that_nobody_wrote_to_since_are_left_out(full: Home) -> None:
@@ -155,26 +155,26 @@ def test_files_that_nobody_wrote_to_since_are_left_out(full: Home) -> None:
         assert "logs/vllm_serve_qwen_0.log" in files
         assert "logs/ray_head.log" not in files
         assert heard[-1] == {"done": True, "older": 1}
-        assert "ray_head.log" not in said(full.run("follow", tail=1, follow=False, kinds=None, **asked))
+        assert "ray_head.log" not in lines_of_files(full.run("follow", tail=1, follow=False, kinds=None, **asked))
 
 
 def have(**files: bytes) -> dict[str, Any]:
     """Return what the operator tells of its copies."""
     with tempfile.TemporaryFile() as file:
-        told = {}
+        replies = {}
         for name, content in files.items():
             file.truncate(0)
             os.pwrite(file.fileno(), content, 0)
-            told[f"logs/{name}.log".encode().hex()] = len(content), sparse.digest(file.fileno(), len(content))
-        return told
+            replies[f"logs/{name}.log".encode().hex()] = len(content), sparse.digest(file.fileno(), len(content))
+        return replies
 
 
 def test_only_the_rest_is_sent_where_the_beginning_is_the_same(full: Home) -> None:
-    known = have(vllm_serve_qwen_0=b"engine 1\nengi", ray_head=b"haed")
-    files, heard = run_archive(full, have=known)
+    places = have(vllm_serve_qwen_0=b"engine 1\nengi", ray_head=b"haed")
+    files, heard = run_archive(full, have=places)
     assert files["logs/vllm_serve_qwen_0.log"] == b"ne 2\nengine 3\n"
     assert files["logs/ray_head.log"] == b"head\n"
-    assert {each["file"]: each["at"] for each in heard if "at" in each}["logs/vllm_serve_qwen_0.log"] == 13
+    assert {message["file"]: message["at"] for message in heard if "at" in message}["logs/vllm_serve_qwen_0.log"] == 13
 
 
 def test_an_archive_of_nothing_is_empty(home: Home) -> None:
@@ -189,11 +189,11 @@ def test_a_host_tells_its_clock_with_the_archive_and_where_it_is_asked(
 ) -> None:
     monkeypatch.setenv("TZ", zone)
     _, (archived, *_) = run_archive(full)
-    told, *_ = full.run("follow", tail=1, follow=False, kinds=None, clock=True)
-    for each in (archived, told):
-        assert each["utc_offset"] == seconds
-        assert abs(each["clock"] - time.time()) < 60
-    assert all("lines" in each for each in full.run("follow", tail=1, follow=False, kinds=None))
+    replies, *_ = full.run("follow", tail=1, follow=False, kinds=None, clock=True)
+    for reply in (archived, replies):
+        assert reply["utc_offset"] == seconds
+        assert abs(reply["clock"] - time.time()) < 60
+    assert all("lines" in message for message in full.run("follow", tail=1, follow=False, kinds=None))
 
 
 def test_zeros_are_told_and_not_sent(home: Home) -> None:
@@ -214,9 +214,9 @@ def test_what_cannot_be_opened_is_told(capfd: pytest.CaptureFixture[str], tmp_pa
     sending = archive.Sending({}, None, None)
     sending.send(open_files.Pinned("logs/link", str(link), None))
     sending.send(open_files.Pinned("logs/gone", "", None, "it could not be opened: No such file or directory"))
-    told = messages(capfd.readouterr().out.encode())
-    assert [each["file"] for each in told] == ["logs/link", "logs/gone"]
-    assert all(each["problem"].startswith("it could not be opened: ") for each in told)
+    replies = messages(capfd.readouterr().out.encode())
+    assert [message["file"] for message in replies] == ["logs/link", "logs/gone"]
+    assert all(message["problem"].startswith("it could not be opened: ") for message in replies)
 
 
 def test_a_file_that_is_truncated_before_its_turn_comes_after_the_copy_that_was_made_of_it(
@@ -231,10 +231,10 @@ def test_a_file_that_is_truncated_before_its_turn_comes_after_the_copy_that_was_
     for file in files:
         sending.send(file)
     sending.send_again(open_files.pin(full.deployment, full.host), {file.name for file in files})
-    found, heard = unpack(capfdbinary.readouterr().out)
-    assert found[f"logs/{log.name}.1"] == b"engine 1\nengine 2\nengine 3\n"
-    assert found[f"logs/{log.name}"] == b"new\n"
-    assert [each["file"] for each in heard if each.get("again")] == [f"logs/{log.name}"]
+    result, heard = unpack(capfdbinary.readouterr().out)
+    assert result[f"logs/{log.name}.1"] == b"engine 1\nengine 2\nengine 3\n"
+    assert result[f"logs/{log.name}"] == b"new\n"
+    assert [message["file"] for message in heard if message.get("again")] == [f"logs/{log.name}"]
 
 
 def test_each_file_is_held_once_whatever_it_is_called_meanwhile(full: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,11 +243,11 @@ def test_each_file_is_held_once_whatever_it_is_called_meanwhile(full: Home, monk
     listing, turns = logfiles.listing, iter([True])
 
     def rotating(deployment: str, host: str) -> list[logfiles.LogFile]:
-        found = listing(deployment, host)
+        result = listing(deployment, host)
         if next(turns, False):
             log.rename(log.with_name("ray_head.log.1"))
             log.write_text("younger\n")
-        return found
+        return result
 
     monkeypatch.setattr(logfiles, "listing", rotating)
     files = {file.name: file.descriptor for file in open_files.pin(full.deployment, full.host)}
@@ -256,17 +256,17 @@ def test_each_file_is_held_once_whatever_it_is_called_meanwhile(full: Home, monk
     assert contents["logs/ray_head.log.1"] == b"head\n"
 
 
-def said(found: list[dict[str, Any]]) -> dict[str, list[str]]:
+def lines_of_files(result: list[dict[str, Any]]) -> dict[str, list[str]]:
     """Lines by the last part of the file's name."""
     lines: dict[str, list[str]] = {}
-    for each in found:
-        lines.setdefault(os.path.basename(each["file"]), []).extend(each["lines"])
+    for message in result:
+        lines.setdefault(os.path.basename(message["file"]), []).extend(message["lines"])
     return lines
 
 
 def test_the_last_lines_of_every_log_are_said_and_scripts_are_no_logs(full: Home) -> None:
-    found = said(full.run("follow", tail=2, follow=False, kinds=None))
-    assert found == {
+    result = lines_of_files(full.run("follow", tail=2, follow=False, kinds=None))
+    assert result == {
         "vllm_serve_qwen_0.log": ["engine 2", "engine 3"],
         "ray_head.log": ["head"],
         "raylet.out": ["raylet 1"],
@@ -276,7 +276,7 @@ def test_the_last_lines_of_every_log_are_said_and_scripts_are_no_logs(full: Home
 
 
 def test_only_the_kinds_asked_for_are_said(full: Home) -> None:
-    assert set(said(full.run("follow", tail=None, follow=False, kinds=["engine", "ray-worker"]))) == {
+    assert set(lines_of_files(full.run("follow", tail=None, follow=False, kinds=["engine", "ray-worker"]))) == {
         "vllm_serve_qwen_0.log",
         WORKER,
     }
@@ -285,9 +285,9 @@ def test_only_the_kinds_asked_for_are_said(full: Home) -> None:
 def test_without_a_number_all_is_said_to_the_last_word(full: Home) -> None:
     log = full.state / "logs" / "vllm_serve_qwen_0.log"
     log.write_text("".join(f"line {number}\n" for number in range(100_000)) + "no end")
-    found = said(full.run("follow", tail=None, follow=False, kinds=["engine"]))[log.name]
-    assert len(found) == 100_001
-    assert found[-2:] == ["line 99999", "no end"]
+    result = lines_of_files(full.run("follow", tail=None, follow=False, kinds=["engine"]))[log.name]
+    assert len(result) == 100_001
+    assert result[-2:] == ["line 99999", "no end"]
 
 
 class Follower:
@@ -300,7 +300,7 @@ class Follower:
         self._reader.start()
 
     def lines(self, name: str) -> list[str]:
-        return said(list(self._said)).get(name, [])
+        return lines_of_files(list(self._said)).get(name, [])
 
     def wait_for(self, name: str, *lines: str) -> None:
         wait_until(lambda: self.lines(name) == list(lines))
@@ -322,10 +322,10 @@ class Follower:
 @pytest.fixture
 def follower(full: Home) -> Iterator[Follower]:
     with full.open("follow", tail=1, follow=True, kinds=None) as program:
-        found = Follower(program)
-        yield found
+        result = Follower(program)
+        yield result
         if program.poll() is None:
-            assert found.end() == 0
+            assert result.end() == 0
 
 
 def test_new_lines_and_new_files_are_said_as_they_come(full: Home, ray_temp: Path, follower: Follower) -> None:

@@ -118,7 +118,7 @@ def test_a_recorded_directory_that_is_not_named_or_claimed_as_ours_is_kept(
     recorded.mkdir(exist_ok=True)
     home.record(ray_temp_dir=str(recorded))
     (answer,) = home.run("cleanup")
-    assert [each["path"] for each in answer["kept"]] == [str(recorded)]
+    assert [item["path"] for item in answer["kept"]] == [str(recorded)]
     assert recorded.exists()
 
 

@@ -83,11 +83,11 @@ def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer
 
 def test_an_answer_that_is_no_http_is_told(home: Home, people: Household) -> None:
     with server(no_http) as url:
-        said, _ = ask(home, url, people.python(SLEEP)[0])
+        state, _ = ask(home, url, people.python(SLEEP)[0])
         with pytest.raises(OSError, match="not an HTTP answer"):
             openai.request(url + "/health")
-    assert (said["health"], said["token"]) == (None, None)
-    assert said["why"].startswith("it does not answer: not an HTTP answer: ")
+    assert (state["health"], state["token"]) == (None, None)
+    assert state["why"].startswith("it does not answer: not an HTTP answer: ")
 
 
 def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
@@ -96,10 +96,10 @@ def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
     monkeypatch.setattr(inspect, "HEALTH_SECONDS", 0.2)
     pid = people.python(SLEEP)[0]
     with server(silent) as url:
-        said, seconds = ask(home, url, pid, ready_at=1000.0, stopped=True)
+        state, seconds = ask(home, url, pid, ready_at=1000.0, stopped=True)
         starting, _ = ask(home, url, pid)
-    assert (said["alive"], said["health"], said["ready_at"]) == (True, None, 1000.0)
-    assert said["why"] == (
+    assert (state["alive"], state["health"], state["ready_at"]) == (True, None, 1000.0)
+    assert state["why"] == (
         f"it does not answer: timed out; process {pid} is stopped (continue it with kill -CONT {pid})"
     )
     assert (starting["ready_at"], starting["why"]) == (None, "it does not answer: timed out")
@@ -111,8 +111,8 @@ def test_a_token_that_never_comes_to_its_end_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(inspect, "ANSWER_SECONDS", 1.0)
     with server(never_a_token) as url:
-        said, seconds = ask(home, url, people.python(SLEEP)[0])
-    assert (said["health"], said["token"], said["why"]) == (200, None, "it does not answer within 1 s")
+        state, seconds = ask(home, url, people.python(SLEEP)[0])
+    assert (state["health"], state["token"], state["why"]) == (200, None, "it does not answer within 1 s")
     assert seconds < 3
 
 
@@ -132,9 +132,9 @@ def started(home: Home, pid: int, ticks: int | None) -> WatchArguments:
 
 def test_readiness_is_noted_of_the_very_process(home: Home, people: Household) -> None:
     first, other = (people.python(SLEEP)[0] for _ in range(2))
-    known: Any = home.record({"engine": first, "router": other})
+    record: Any = home.record({"engine": first, "router": other})
     began = time.time()
-    known = watch.note_ready(known, started(home, first, start_ticks(first)))
-    known = watch.note_ready(known, started(home, other, 1))
-    assert began <= known["processes"][0]["ready_at"] <= time.time()
-    assert "ready_at" not in known["processes"][1]
+    record = watch.note_ready(record, started(home, first, start_ticks(first)))
+    record = watch.note_ready(record, started(home, other, 1))
+    assert began <= record["processes"][0]["ready_at"] <= time.time()
+    assert "ready_at" not in record["processes"][1]

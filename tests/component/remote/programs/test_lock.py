@@ -38,9 +38,9 @@ def hear(program: subprocess.Popen[bytes]) -> dict[str, Any]:
 def the_rest(program: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
     """Return what it says to its end, which has to come by itself; its standard input stays open until then."""
     assert program.stdout is not None
-    said = messages(program.stdout.read())
+    replies = messages(program.stdout.read())
     program.wait(10)
-    return said
+    return replies
 
 
 def unlock(home: Home, *, force: bool = False, gone: float = 45.0) -> dict[str, Any]:
@@ -52,17 +52,17 @@ def test_a_holder_is_told_with_who_where_and_when(home: Home) -> None:
     with holding(home) as program:
         (answer,) = home.run("lock", wait=0, beat=1, lease=60, holder={"who": "eve"})
         assert answer["locked"] is False
-        found = answer["holder"]
-        assert {name: found[name] for name in HOLDER} == HOLDER
-        assert found["pid"] == program.pid
-        assert found["start_ticks"] > 0
+        holder = answer["holder"]
+        assert {name: holder[name] for name in HOLDER} == HOLDER
+        assert holder["pid"] == program.pid
+        assert holder["start_ticks"] > 0
         assert 0 <= answer["silent"] < 10
 
 
 def test_a_lock_goes_by_itself_when_its_operator_falls_silent(home: Home) -> None:
     with holding(home, lease=0.3) as program:
-        said = the_rest(program)
-    assert said[-1] == {"displaced": {"silent": 0.3}}
+        replies = the_rest(program)
+    assert replies[-1] == {"displaced": {"silent": 0.3}}
     assert unlock(home)["state"] == "free"
 
 

@@ -74,7 +74,7 @@ GOOD = ["serve", "/models/it's", "--tensor_parallel_size=2", "--max-model-len=8k
 
 @pytest.mark.parametrize("layout", ["package", "newer"])
 def test_what_the_parser_says_of_each_line(layout: str, request: pytest.FixtureRequest) -> None:
-    found = ask(
+    parsed = ask(
         request.getfixturevalue(layout),
         GOOD,
         ["serve", "m", "--tensor-paralel-size=2", "--no-such.key=1", "--enforce-eager"],
@@ -82,21 +82,21 @@ def test_what_the_parser_says_of_each_line(layout: str, request: pytest.FixtureR
         ["serve", "m", "stray"],
         ["serve", "m", "--help"],
     )
-    assert [(each["error"], each["unknown"]) for each in found["parsed"]] == [
+    assert [(answer["error"], answer["unknown"]) for answer in parsed["parsed"]] == [
         ("", []),
         ("", ["tensor-paralel-size", "no-such"]),
         ("argument --max-model-len: invalid length value: 'abc'", []),
         ("unrecognized arguments: stray", []),
         ("it ends with 0", []),
     ]
-    assert {"tensor-parallel-size", "max-model-len", "served-model-name"} <= set(found["known"])
+    assert {"tensor-parallel-size", "max-model-len", "served-model-name"} <= set(parsed["known"])
 
 
 def test_what_serve_checks_itself_is_checked_in_both_layouts(package: Path, newer: Path) -> None:
     assert ask(newer, ["serve", "m", "--headless"])["parsed"][0]["error"] == "no head"
     shutil.rmtree(package / "entrypoints/cli")
-    told = ask(package, ["serve", "m", "--enable-auto-tool-choice"])["parsed"][0]["error"]
-    assert told == "Error: --enable-auto-tool-choice requires --tool-call-parser"
+    error_text = ask(package, ["serve", "m", "--enable-auto-tool-choice"])["parsed"][0]["error"]
+    assert error_text == "Error: --enable-auto-tool-choice requires --tool-call-parser"
 
 
 def test_what_is_printed_meanwhile_is_passed_over_and_the_network_is_off(package: Path) -> None:
@@ -140,10 +140,10 @@ def test_it_is_the_python_of_the_command_that_is_asked(package: Path, tmp_path: 
     script = tmp_path / "bin/vllm"
     script.parent.mkdir()
     script.write_text(f"#!{other}\n")
-    for each in (other, script):
-        each.chmod(0o755)
-    found = ask(tmp_path / "nothing/vllm", GOOD, before_start=f"PATH={script.parent}:$PATH")
-    assert found.get("parsed") == [{"error": "", "unknown": []}], found
+    for changed_file in (other, script):
+        changed_file.chmod(0o755)
+    parsed = ask(tmp_path / "nothing/vllm", GOOD, before_start=f"PATH={script.parent}:$PATH")
+    assert parsed.get("parsed") == [{"error": "", "unknown": []}], parsed
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,17 @@ def test_records_of_this_host_come_back_and_a_broken_one_says_so(home: Home) -> 
         path.mkdir(parents=True)
         (path / "record.json").write_text("{")
     (answer,) = home.run("probe")
-    broken, found = sorted(answer["deployments"], key=lambda each: "broken" not in each)
-    assert found == json.loads(json.dumps(record))
+    broken, entry = sorted(answer["deployments"], key=lambda item: "broken" not in item)
+    assert entry == json.loads(json.dumps(record))
     assert broken["deployment"] == "broken/one"
     assert "record.json" in broken["broken"]
 
 
 def test_a_port_held_by_a_deployment_bears_its_marker(people: Household, home: Home, tmp_path: Path) -> None:
-    told = tmp_path / "port"
-    tell = f"open({str(told)!r}, 'w').write(str(s.getsockname()[1]))"
+    port_file = tmp_path / "port"
+    tell = f"open({str(port_file)!r}, 'w').write(str(s.getsockname()[1]))"
     listen = f"import socket\ns = socket.create_server(('127.0.0.1', 0))\n{tell}\n{SLEEP}"
     (pid,) = people.python(listen, f"{home.deployment}/r1")
     (answer,) = home.run("probe")
-    (found,) = [each for each in answer["ports"] if each["port"] == int(told.read_text())]
-    assert (found["pid"], found["run"]) == (pid, f"{home.deployment}/r1")
+    (entry,) = [port for port in answer["ports"] if port["port"] == int(port_file.read_text())]
+    assert (entry["pid"], entry["run"]) == (pid, f"{home.deployment}/r1")

@@ -30,16 +30,16 @@ def asking(home: Home, run_id: str, **changed: Any) -> dict[str, Any]:
 def neighbour(home: Home, host: str = "gpu01", **more: Any) -> Home:
     """Another deployment in the same home, of a run that goes on."""
     other = Home(home.path, f"{home.deployment}-neighbour", host)
-    known = {"boot_id": record.boot_id(), "machine": os.uname().nodename, "operator": "eve@desk", **more}
-    other.record(**known)
+    fields = {"boot_id": record.boot_id(), "machine": os.uname().nodename, "operator": "eve@desk", **more}
+    other.record(**fields)
     return other
 
 
 def test_what_nobody_has_is_taken_and_recorded(home: Home) -> None:
     assert reserve(home) == []
-    found = home.read_record()
-    assert (found["run_id"], found["gpus"], found["processes"]) == ("r2", [0, 1], [])
-    assert (found["boot_id"], found["machine"]) == (record.boot_id(), os.uname().nodename)
+    written = home.read_record()
+    assert (written["run_id"], written["gpus"], written["processes"]) == ("r2", [0, 1], [])
+    assert (written["boot_id"], written["machine"]) == (record.boot_id(), os.uname().nodename)
     assert not GATE.exists()
 
 
@@ -60,7 +60,7 @@ def test_a_run_that_is_over_holds_nothing(home: Home, over: dict[str, Any]) -> N
 
 def test_a_machine_that_another_inventory_calls_otherwise_is_the_same(home: Home) -> None:
     neighbour(home, host="10.0.0.1", gpus=[0])
-    assert [each["what"] for each in reserve(home)] == ["GPU 0"]
+    assert [conflict["what"] for conflict in reserve(home)] == ["GPU 0"]
 
 
 def test_another_machine_that_shares_the_home_is_not(home: Home) -> None:
@@ -105,9 +105,9 @@ def test_of_many_that_come_at_once_one_gets_it(tmp_path: Path) -> None:
     """Different deployments, the same GPUs, planned from the same look at the host."""
     homes = [Home(tmp_path, f"race-{at}") for at in range(6)]
     started: list[subprocess.Popen[bytes]] = [home.open("reserve", **asking(home, "r2")) for home in homes]
-    said = [program.communicate(timeout=60)[0] for program in started]
-    assert sum(b'"taken": []' in each for each in said) == 1
-    assert sum(b"GPU 0" in each for each in said) == 5
+    outputs = [program.communicate(timeout=60)[0] for program in started]
+    assert sum(b'"taken": []' in message for message in outputs) == 1
+    assert sum(b"GPU 0" in message for message in outputs) == 5
     assert not GATE.exists()
 
 
@@ -116,6 +116,6 @@ def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:
     reserve(home, "r2")
     args: dict[str, Any] = {"record": {}, "files": {}, "script": None, "role": "engine", "detached": True}
     with home.open("launch", run_id="r1", timeout=5, session="0" * 8, **args) as program:
-        said = program.communicate(timeout=30)[0]
+        outputs = program.communicate(timeout=30)[0]
     assert program.returncode == 1
-    assert f"run r2 of {home.deployment} has replaced this run".encode() in said
+    assert f"run r2 of {home.deployment} has replaced this run".encode() in outputs

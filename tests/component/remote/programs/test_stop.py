@@ -38,8 +38,8 @@ def stop(home: Home, **args: Any) -> list[dict[str, Any]]:
     return home.run("stop", **{"run_id": None, "grace": 5.0, "ray_grace": 5.0, **args})
 
 
-def stages(said: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    return [(each["stage"], each["signalled"]) for each in said if each["event"] == "stage"]
+def stages(replies: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(message["stage"], message["signalled"]) for message in replies if message["event"] == "stage"]
 
 
 def test_engines_end_before_ray_and_others_live_on(people: Household, home: Home, tmp_path: Path) -> None:
@@ -49,20 +49,20 @@ def test_engines_end_before_ray_and_others_live_on(people: Household, home: Home
     (ray,) = people.python(on_term(append(order, "ray")), f"{home.deployment}/r1")
     (foreign,) = people.python(SLEEP)
     home.record({"engine": engine, "ray-head": ray})
-    said = stop(home)
-    assert said[0] == {"event": "found", "count": 2}
-    assert stages(said) == [("engines", 1), ("ray", 1)]
+    replies = stop(home)
+    assert replies[0] == {"event": "found", "count": 2}
+    assert stages(replies) == [("engines", 1), ("ray", 1)]
     assert order.read_text().split() == ["engine", "ray"]
-    assert said[-1]["survivors"] == []
-    assert said[-1]["ended"] == 2
-    assert said[-1]["seconds"] < 3
+    assert replies[-1]["survivors"] == []
+    assert replies[-1]["ended"] == 2
+    assert replies[-1]["seconds"] < 3
     assert not runs(engine)
     assert not runs(ray)
     assert runs(foreign)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Home, told: bool) -> None:
+@pytest.mark.parametrize("ordered", [True, False])
+def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Home, ordered: bool) -> None:
     (engine,) = people.python(SLEEP, f"{home.deployment}/r1")
     (ray,) = people.python(SLEEP, f"{home.deployment}/r1")
     (home.state / "scripts/after_stop.sh").write_text("exit 0")
@@ -71,18 +71,18 @@ def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Ho
         assert program.stdin is not None
         assert program.stdout is not None
         first = [messages(program.stdout.readline())[0] for _ in range(3)]
-        assert [each["event"] for each in first] == ["found", "stage", "waiting"]
+        assert [event["event"] for event in first] == ["found", "stage", "waiting"]
         assert first[-1]["ended"] == 1
         assert not runs(engine)
         assert runs(ray)
         assert "stopped_at" not in home.read_record()
         time.sleep(2)
-        if told:
+        if ordered:
             program.stdin.write(b'{"go": "on"}\n')
         program.stdin.close()
         rest = messages(program.stdout.read())
         program.wait(30)
-    if not told:  # the operator has gone
+    if not ordered:  # the operator has gone
         assert rest == []
         assert runs(ray)
         return
@@ -97,7 +97,7 @@ def test_it_waits_no_longer_than_it_was_asked_to(people: Household, home: Home) 
     home.record({"ray-head": ray})
     with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=0.2) as program:
         assert program.stdout is not None
-        assert [each["event"] for each in messages(program.stdout.read())] == ["found", "waiting"]
+        assert [message["event"] for message in messages(program.stdout.read())] == ["found", "waiting"]
         program.wait(30)
     assert runs(ray)
 
@@ -105,9 +105,9 @@ def test_it_waits_no_longer_than_it_was_asked_to(people: Household, home: Home) 
 def test_what_ignores_sigterm_is_killed_after_the_grace(people: Household, home: Home) -> None:
     (engine,) = people.python(STUBBORN, f"{home.deployment}/r1")
     home.record({"engine": engine})
-    said = stop(home, grace=0.3)
-    assert {"event": "killed", "count": 1} in said
-    assert 0.3 <= said[-1]["seconds"] < 3
+    replies = stop(home, grace=0.3)
+    assert {"event": "killed", "count": 1} in replies
+    assert 0.3 <= replies[-1]["seconds"] < 3
     assert not runs(engine)
 
 
@@ -126,17 +126,17 @@ def test_what_is_born_during_the_stop_is_ended_too(people: Household, home: Home
     act = f"open({str(born)!r}, 'w').write(str({start}.pid)); time.sleep(1.5)"
     (engine,) = people.python(on_term(act), f"{home.deployment}/r1")
     home.record({"engine": engine})
-    said = stop(home)
-    assert said[-1]["survivors"] == []
-    assert said[-1]["ended"] == 2
+    replies = stop(home)
+    assert replies[-1]["survivors"] == []
+    assert replies[-1]["ended"] == 2
     assert not runs(int(born.read_text()))
 
 
 def test_without_a_record_the_marker_is_enough_and_the_long_grace_holds(people: Household, home: Home) -> None:
     (engine,) = people.python(on_term("time.sleep(0.5)"), f"{home.deployment}/lost")
-    said = stop(home, ray_grace=0)
-    assert stages(said) == [("ray", 1)]
-    assert not any(each["event"] == "killed" for each in said)
+    replies = stop(home, ray_grace=0)
+    assert stages(replies) == [("ray", 1)]
+    assert not any(message["event"] == "killed" for message in replies)
     assert not runs(engine)
 
 
@@ -144,8 +144,8 @@ def test_one_run_is_stopped_and_another_left(people: Household, home: Home) -> N
     (first,) = people.python(SLEEP, f"{home.deployment}/r1")
     (second,) = people.python(SLEEP, f"{home.deployment}/r2")
     home.record({"engine": first})
-    said = stop(home, run_id="r2")
-    assert said[-1]["ended"] == 1
+    replies = stop(home, run_id="r2")
+    assert replies[-1]["ended"] == 1
     assert runs(first)
     assert not runs(second)
     assert "stopped_at" not in home.read_record()
@@ -167,12 +167,12 @@ def test_a_stopped_deployment_keeps_logs_and_scripts_and_loses_its_secrets(peopl
 
 
 def test_nothing_to_stop_is_no_fault(home: Home) -> None:
-    said = stop(home)
-    assert said[0] == {"event": "found", "count": 0}
-    assert stages(said) == []
-    assert said[-1]["survivors"] == []
-    assert said[-1]["ended"] == 0
-    assert said[-1]["after_stop"] is None
+    replies = stop(home)
+    assert replies[0] == {"event": "found", "count": 0}
+    assert stages(replies) == []
+    assert replies[-1]["survivors"] == []
+    assert replies[-1]["ended"] == 0
+    assert replies[-1]["after_stop"] is None
 
 
 def test_after_stop_runs_once_when_all_is_gone_and_leaves_nothing(people: Household, home: Home) -> None:
@@ -184,8 +184,8 @@ def test_after_stop_runs_once_when_all_is_gone_and_leaves_nothing(people: Househ
     )
     done = stop(home)[-1]
     log = home.state / "logs/after_stop.log"
-    left, *said = log.read_text().split("\n")
-    assert said == ["done", ""]
+    left, *replies = log.read_text().split("\n")
+    assert replies == ["done", ""]
     assert done["after_stop"] == {"exit_code": 3, "log": str(log)}
     assert done["survivors"] == []
     assert not runs(int(left))
@@ -198,7 +198,7 @@ def test_recorded_ports_that_are_still_held_are_told_with_their_holder(home: Hom
         free.close()
         home.record(ports=[port, closed])
         left = stop(home)[-1]["ports_left"]
-    assert [(each["port"], each["pid"]) for each in left] == [(port, os.getpid())]
+    assert [(item["port"], item["pid"]) for item in left] == [(port, os.getpid())]
 
 
 def test_it_goes_on_when_the_operator_has_gone(people: Household, home: Home) -> None:
@@ -218,7 +218,7 @@ def test_it_goes_on_when_the_operator_has_gone(people: Household, home: Home) ->
 def test_what_may_not_be_signalled_is_told_as_a_survivor_without_waiting(people: Household) -> None:
     (pid,) = people.python(SLEEP)
     (killable,) = people.python(SLEEP)
-    started = {each: birth(each)["start_ticks"] for each in (pid, killable)}
+    started = {other_pid: birth(other_pid)["start_ticks"] for other_pid in (pid, killable)}
 
     def end() -> list[Any]:
         family = processes.Family([(pid, started[pid])])
@@ -228,7 +228,7 @@ def test_what_may_not_be_signalled_is_told_as_a_survivor_without_waiting(people:
         return [act.survivors(family), time.monotonic() - began]
 
     survivors, seconds = as_nobody(end)
-    assert [each["pid"] for each in survivors] == [pid]
+    assert [survivor["pid"] for survivor in survivors] == [pid]
     assert "root" in survivors[0]["why"]
     assert seconds < 5
     assert runs(pid)
@@ -243,10 +243,10 @@ def test_daemons_of_ray_are_not_waited_for_and_workers_are(people: Household, ho
     tidy = f"time.sleep(2 * {terminate.HASTE_SECONDS}); {append(order, 'tidy')}"
     (worker,) = people.python(on_term(tidy), f"{home.deployment}/r1")
     home.record({"ray-head": daemon, "ray-worker": worker})
-    said = stop(home, ray_grace=60.0)
+    replies = stop(home, ray_grace=60.0)
     assert order.read_text().split() == ["tidy"]
-    assert said[-1]["survivors"] == []
-    assert said[-1]["seconds"] < 30
-    assert {"event": "killed", "count": 1} in said
+    assert replies[-1]["survivors"] == []
+    assert replies[-1]["seconds"] < 30
+    assert {"event": "killed", "count": 1} in replies
     assert not runs(daemon)
     assert not runs(worker)

@@ -63,7 +63,7 @@ class Watching:
             self.said += messages(line)
 
     def latest(self, key: str) -> Any:
-        return next((each[key] for each in reversed(self.said) if key in each), None)
+        return next((message[key] for message in reversed(self.said) if key in message), None)
 
 
 @contextmanager
@@ -158,15 +158,15 @@ WAITS = "import time; time.sleep(99)"
 )
 def test_who_computes_or_reads_is_not_still(people: Household, work: str, which: int) -> None:
     busy, idle = (people.python(f"print('up', flush=True)\n{code}")[0] for code in (work, WAITS))
-    found = {each.pid: each for each in scan()}
+    by_pid = {process.pid: process for process in scan()}
     working, waiting = Activity(), Activity()
-    working.look([found[busy]])
-    waiting.look([found[idle]])
+    working.look([by_pid[busy]])
+    waiting.look([by_pid[idle]])
     began = time.monotonic()
     stillest = 0.0
-    while min(waiting.look([found[idle]])) < 1.2:
-        stillest = max(stillest, working.look([found[busy], found[idle]])[which])
+    while min(waiting.look([by_pid[idle]])) < 1.2:
+        stillest = max(stillest, working.look([by_pid[busy], by_pid[idle]])[which])
         assert time.monotonic() - began < 20
         time.sleep(0.3)
     assert stillest < 0.7
-    assert (working.look([found[busy]])[0] > 1.0) == (which == 1)
+    assert (working.look([by_pid[busy]])[0] > 1.0) == (which == 1)

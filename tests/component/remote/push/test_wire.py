@@ -28,14 +28,14 @@ PIECES: tuple[Piece, ...] = ((Span(0, 1 << 20, 1 << 20),), (Span(0, 0, 10), Span
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PieceServer]:
     path: Path = tmp_path_factory.mktemp("served") / "file"
     path.write_bytes(CONTENT)
-    found = PieceServer(
+    server = PieceServer(
         "127.0.0.1",
         TOKEN,
         lambda number: PIECES[number] if number < len(PIECES) else None,
         lambda _file: os.open(path, os.O_RDONLY),
     )
-    yield found
-    found.close()
+    yield server
+    server.close()
 
 
 def call(listener: PieceServer) -> socket.socket:
@@ -53,10 +53,10 @@ def heard(connection: socket.socket) -> bytes:
     return data
 
 
-def say_last(connection: socket.socket, said: bytes) -> None:
+def say_last(connection: socket.socket, last_bytes: bytes) -> None:
     """Say something and no more. The other side may have hung up already."""
     with contextlib.suppress(OSError):
-        connection.sendall(said)
+        connection.sendall(last_bytes)
         connection.shutdown(socket.SHUT_WR)
 
 
@@ -85,10 +85,10 @@ def test_who_does_not_know_the_token_is_not_taken_for_a_host() -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=st.binary(max_size=200))
-def test_a_stranger_gets_nothing_but_chance_whatever_it_says(listener: PieceServer, said: bytes) -> None:
+@given(last_bytes=st.binary(max_size=200))
+def test_a_stranger_gets_nothing_but_chance_whatever_it_says(listener: PieceServer, last_bytes: bytes) -> None:
     with call(listener) as connection:
-        say_last(connection, said)
+        say_last(connection, last_bytes)
         assert len(heard(connection)) <= NONCE
 
 
@@ -120,20 +120,20 @@ def test_silent_strangers_do_not_keep_friends_out(listener: PieceServer, monkeyp
         with call(listener) as connection:
             authenticate(connection, TOKEN, is_client=True)
     finally:
-        for each in idle:
-            each.close()
+        for connection in idle:
+            connection.close()
 
 
 def test_a_closed_listener_leaves_neither_port_nor_thread(tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    found = PieceServer("127.0.0.1", TOKEN, lambda _number: None, lambda _file: -1)
-    connection = call(found)
+    server = PieceServer("127.0.0.1", TOKEN, lambda _number: None, lambda _file: -1)
+    connection = call(server)
     authenticate(connection, TOKEN, is_client=True)
-    found.close()
+    server.close()
     assert heard(connection) == b""
     connection.close()
     with pytest.raises(ConnectionRefusedError):
-        call(found)
+        call(server)
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive()

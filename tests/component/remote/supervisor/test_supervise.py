@@ -126,20 +126,22 @@ class Supervised:
         return processes.ours(proc.scan(), f"{self.home.deployment}/")
 
     def stop(self, grace: float = 5.0) -> dict[str, Any]:
-        said = self.home.run("stop", run_id=None, grace=grace, ray_grace=5.0)[-1]
+        text = self.home.run("stop", run_id=None, grace=grace, ray_grace=5.0)[-1]
         self.wait()
-        return said
+        return text
 
 
 @pytest.fixture
 def supervised(home: Home, tmp_path: Path) -> Iterator[Supervised]:
-    found = Supervised(home, tmp_path)
-    yield found
-    found.home.record({"engine": found.pid} if found.process and not found.ended else {})
-    for each in found.left():
-        os.kill(each.pid, signal.SIGKILL)
-    if found.process is not None:
-        found.process.wait(10)
+    server_process = Supervised(home, tmp_path)
+    yield server_process
+    server_process.home.record(
+        {"engine": server_process.pid} if server_process.process and not server_process.ended else {}
+    )
+    for item in server_process.left():
+        os.kill(item.pid, signal.SIGKILL)
+    if server_process.process is not None:
+        server_process.process.wait(10)
 
 
 def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised: Supervised) -> None:
@@ -148,10 +150,10 @@ def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised
         supervised.kill()
         wait_until(partial(supervised.lived, life + 1))
     wait_until(lambda: supervised.said["state"] == "running")
-    said = supervised.said
-    assert (said["restarts"], said["in_a_row"], said["max"]) == (2, 2, 5)
-    assert said["pid"] == supervised.lives[-1]
-    assert abs((said["last_restart"] or 0.0) - time.time()) < 20
+    text = supervised.said
+    assert (text["restarts"], text["in_a_row"], text["max"]) == (2, 2, 5)
+    assert text["pid"] == supervised.lives[-1]
+    assert abs((text["last_restart"] or 0.0) - time.time()) < 20
     lines = supervised.told.splitlines()
     assert lines.count("half a line") >= 2, "the supervisor's words stand on lines of their own"
     second = next(line for line in lines if "restart 2" in line)
@@ -164,10 +166,10 @@ def test_after_so_many_restarts_in_a_row_it_is_given_up(supervised: Supervised) 
     supervised.kill()
     assert supervised.wait() == 1
     assert len(supervised.lives) == 4
-    said = supervised.said
-    assert (said["state"], said["restarts"]) == ("gave up", 3)
-    assert re.fullmatch(r"ended with exit status 3 after \d s; gave up after 3 restarts", said["why"])
-    assert said["why"] in supervised.told
+    text = supervised.said
+    assert (text["state"], text["restarts"]) == ("gave up", 3)
+    assert re.fullmatch(r"ended with exit status 3 after \d s; gave up after 3 restarts", text["why"])
+    assert text["why"] in supervised.told
 
 
 def is_past(moment: float) -> bool:
@@ -265,8 +267,8 @@ def test_a_killed_supervisor_does_not_take_its_engine_along(supervised: Supervis
     supervised.wait()
     assert runs(supervised.lives[0])
     assert supervised.terms == ""
-    said = supervised.stop()
-    assert said["survivors"] == []
+    text = supervised.stop()
+    assert text["survivors"] == []
     assert not runs(supervised.lives[0])
 
 
@@ -317,8 +319,8 @@ def test_stop_wins_at_whatever_moment_the_engine_dies(supervised: Supervised, se
                 supervised.kill()
         if stopping is None and time.monotonic() >= start + began:
             stopping = supervised.home.open("stop", run_id=None, grace=5.0, ray_grace=5.0)
-    said = messages(stopping.communicate(timeout=30)[0])
-    assert said[-1]["survivors"] == []
+    text = messages(stopping.communicate(timeout=30)[0])
+    assert text[-1]["survivors"] == []
     supervised.wait()
     lives = len(supervised.lives)
     assert supervised.left() == []

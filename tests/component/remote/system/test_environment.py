@@ -45,8 +45,8 @@ def test_versions_come_from_the_activated_environment(venv: Path) -> None:
 
 
 def test_env_is_set_before_the_hook(venv: Path) -> None:
-    found = environment.observe(None, '. "$WHERE/bin/activate"', {"WHERE": str(venv)})
-    assert found["ray"] == "2.60.0"
+    versions = environment.observe(None, '. "$WHERE/bin/activate"', {"WHERE": str(venv)})
+    assert versions["ray"] == "2.60.0"
 
 
 def test_a_package_without_its_command_is_not_there(venv: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("venv_path", "hook", "said"),
+    ("venv_path", "hook", "problem"),
     [
         ("/nowhere/venv", None, "/nowhere/venv/bin/activate: No such file"),
         (None, "module load cuda/13", "module: command not found"),
@@ -70,10 +70,10 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
         (None, "PATH=/nowhere", "python3"),
     ],
 )
-def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, said: str) -> None:
-    found: Any = environment.observe(venv_path, hook, {})
-    assert said in found.pop("environment_error")
-    assert found == dict.fromkeys(("python", "ray", "vllm", "torch", "router", "parser"))
+def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, problem: str) -> None:
+    versions: Any = environment.observe(venv_path, hook, {})
+    assert problem in versions.pop("environment_error")
+    assert versions == dict.fromkeys(("python", "ray", "vllm", "torch", "router", "parser"))
 
 
 def test_a_hook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_a_vllm_that_is_installed_for_editing_is_found(venv: Path, tmp_path: Pat
 def test_without_vllm_there_is_no_parser_and_without_torch_no_torch(venv: Path) -> None:
     (venv / "bin" / "vllm").unlink()
     shutil.rmtree(venv / "lib" / "torch-2.13.0+cpu.dist-info")
-    found = environment.observe(str(venv), None, {})
-    assert (found["vllm"], found["parser"], found["torch"]) == (None, None, None)
+    versions = environment.observe(str(venv), None, {})
+    assert (versions["vllm"], versions["parser"], versions["torch"]) == (None, None, None)
 
 
 def test_a_package_that_only_importlib_knows_has_its_version(venv: Path) -> None:
@@ -165,8 +165,8 @@ def test_the_python_that_asks_answers_itself_where_scripts_meet_no_other(
 def test_what_a_hook_leaves_behind_neither_delays_the_answer_nor_stays(tmp_path: Path) -> None:
     left = tmp_path / "left"
     began = time.monotonic()
-    found = environment.observe(None, f"sleep 600 & echo $! > '{left}'", {})
-    assert found["python"] is not None
+    versions = environment.observe(None, f"sleep 600 & echo $! > '{left}'", {})
+    assert versions["python"] is not None
     assert time.monotonic() - began < 10
     wait_until(lambda: not runs(int(left.read_text())))
 

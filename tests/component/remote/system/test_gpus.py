@@ -42,10 +42,10 @@ LOST = (
 
 
 def test_eight_gpus_with_memory_and_driver() -> None:
-    found = gpus.parse_devices(H100_X8, ())
-    assert [device.gpu["index"] for device in found] == list(range(8))
-    assert found[0].driver_version == "550.90.07"
-    assert found[0].gpu == {
+    devices = gpus.parse_devices(H100_X8, ())
+    assert [device.gpu["index"] for device in devices] == list(range(8))
+    assert devices[0].driver_version == "550.90.07"
+    assert devices[0].gpu == {
         "index": 0,
         "uuid": "GPU-5e1b3c0f-9a52-7d2e-3f0a-1c9d8b7a6e50",
         "name": "NVIDIA H100 80GB HBM3",
@@ -75,10 +75,10 @@ def test_a_figure_that_is_not_given_counts_as_none(line: str, total: int, used: 
 
 def test_processes_go_to_their_gpus_with_user_command_and_marker() -> None:
     mine = Process(4711, 1, 4711, 5, "S", os.getuid(), "VLLM::EngineCore", "qwen/r1")
-    found = gpus.parse_devices(H100_X8, ())
-    gpus.attach(found, gpus.parse_apps(H100_APPS), {4711: mine})
-    since = found[0].gpu["processes"][0]["since"]
-    assert found[0].gpu["processes"] == [
+    devices = gpus.parse_devices(H100_X8, ())
+    gpus.attach(devices, gpus.parse_apps(H100_APPS), {4711: mine})
+    since = devices[0].gpu["processes"][0]["since"]
+    assert devices[0].gpu["processes"] == [
         {
             "pid": 4711,
             "memory_mib": 74196,
@@ -88,9 +88,12 @@ def test_processes_go_to_their_gpus_with_user_command_and_marker() -> None:
             "since": since,
         }
     ]
-    assert [(each["pid"], each["memory_mib"]) for each in found[1].gpu["processes"]] == [(4712, 74196), (990, 0)]
-    assert (found[1].gpu["processes"][1]["user"], found[1].gpu["processes"][1]["since"]) == ("", None)
-    assert found[2].gpu["processes"] == []
+    assert [(process["pid"], process["memory_mib"]) for process in devices[1].gpu["processes"]] == [
+        (4712, 74196),
+        (990, 0),
+    ]
+    assert (devices[1].gpu["processes"][1]["user"], devices[1].gpu["processes"][1]["since"]) == ("", None)
+    assert devices[2].gpu["processes"] == []
 
 
 @pytest.mark.parametrize(
@@ -145,10 +148,10 @@ def test_the_condition_of_a_gpu(line: str, errors: int | None, persistence: bool
 def test_a_process_on_a_gpu_bears_the_time_of_its_start(people: Household) -> None:
     before = time.time()
     (pid,) = people.python(SLEEP)
-    (process,) = [each for each in scan() if each.pid == pid]
-    found = gpus.parse_devices(H100_X8, ())
-    gpus.attach(found, [gpus.App(found[3].gpu["uuid"], pid, 1)], {pid: process})
-    since = found[3].gpu["processes"][0]["since"]
+    (process,) = [process for process in scan() if process.pid == pid]
+    devices = gpus.parse_devices(H100_X8, ())
+    gpus.attach(devices, [gpus.App(devices[3].gpu["uuid"], pid, 1)], {pid: process})
+    since = devices[3].gpu["processes"][0]["since"]
     assert since is not None
     assert before - 1 < since < time.time() + 1
 
@@ -172,8 +175,8 @@ def test_nvidia_smi_is_asked_for_devices_and_processes(nvidia_smi: Callable[...,
     nvidia_smi([well, ill, consumer], [stand_in.GpuProcess(1, 4712, 900), stand_in.GpuProcess(1, 990)])
     seen = gpus.see(gpus.ask(), [])
     assert (len(seen.gpus), seen.gpu_error, seen.driver_version) == (3, None, "570.124.06")
-    assert [each["pid"] for each in seen.gpus[1]["processes"]] == [4712, 990]
-    assert [(each["ecc_uncorrected"], each["persistence"], each["mig"]) for each in seen.gpus] == [
+    assert [gpu["pid"] for gpu in seen.gpus[1]["processes"]] == [4712, 990]
+    assert [(gpu["ecc_uncorrected"], gpu["persistence"], gpu["mig"]) for gpu in seen.gpus] == [
         (0, True, False),
         (3, False, True),
         (None, True, None),
@@ -188,8 +191,8 @@ def test_a_driver_that_does_not_know_a_field_is_asked_for_the_others(
     nvidia_smi([stand_in.Gpu(used_mib=7, ecc_uncorrected=1)], unknown=unknown)
     seen = gpus.see(gpus.ask(), [])
     assert (seen.gpu_error, [gpu["memory_used_mib"] for gpu in seen.gpus]) == (None, [7])
-    known = {"ecc_uncorrected": 1, "persistence": True, "mig": False}
-    for name, (field, value) in zip(gpus.EXTRAS, known.items(), strict=True):
+    condition = {"ecc_uncorrected": 1, "persistence": True, "mig": False}
+    for name, (field, value) in zip(gpus.EXTRAS, condition.items(), strict=True):
         assert dict(seen.gpus[0])[field] == (None if name in unknown else value)
 
 

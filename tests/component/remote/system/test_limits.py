@@ -18,9 +18,9 @@ OTHERS = "/dev/sda1 / ext4 rw,relatime 0 0\ntmpfs /proc/acpi tmpfs ro,relatime 0
 
 
 def test_limits_are_the_hard_ones() -> None:
-    found = limits.observe(os.path.expanduser("~"))
-    assert found["open_files"] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert found["locked_memory"] == resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    observed = limits.observe(os.path.expanduser("~"))
+    assert observed["open_files"] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert observed["locked_memory"] == resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     assert resource.RLIM_INFINITY == -1
 
 

@@ -24,10 +24,10 @@ def nodes() -> list[dict[str, Any]]:
     """Every node that is connected."""
     with socket.create_connection(_place[0], timeout=5) as gcs, gcs.makefile() as answer:
         gcs.sendall(b'{"ask": true}\n')
-        found: list[dict[str, Any]] = json.loads(answer.readline())
-    return [{"NodeManagerAddress": each["node"], "Resources": {"GPU": each["gpus"]}, "Alive": True} for each in found]
+        listed: list[dict[str, Any]] = json.loads(answer.readline())
+    return [{"NodeManagerAddress": node["node"], "Resources": {"GPU": node["gpus"]}, "Alive": True} for node in listed]
 
 
 def available_resources() -> dict[str, float]:
     """All GPUs: nobody takes one."""
-    return {"GPU": sum(each["Resources"]["GPU"] for each in nodes())}
+    return {"GPU": sum(node["Resources"]["GPU"] for node in nodes())}

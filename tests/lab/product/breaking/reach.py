@@ -45,19 +45,19 @@ def its_key_is_another(stage: Stage) -> None:
     address, other = stage.host.address, stage.lab.hosts[3].address
     lines = stage.lab.known_hosts.read_text().splitlines()
     key = next(line.partition(" ")[2] for line in lines if line.startswith(f"{other} "))
-    known = stage.directory / "known_hosts"
-    known.write_text(
+    known_hosts = stage.directory / "known_hosts"
+    known_hosts.write_text(
         "".join(f"{line}\n" for line in lines if not line.startswith(f"{address} ")) + f"{address} {key}\n"
     )
-    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
+    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known_hosts}")
 
 
 @caught_by("host-key", "compare the fingerprint on the host", exits=3, round="refused", at="node3")
 def its_key_is_not_known(stage: Stage) -> None:
     lines = stage.lab.known_hosts.read_text().splitlines(keepends=True)
-    known = stage.directory / "known_hosts"
-    known.write_text("".join(line for line in lines if not line.startswith(f"{stage.host.address} ")))
-    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known}")
+    known_hosts = stage.directory / "known_hosts"
+    known_hosts.write_text("".join(line for line in lines if not line.startswith(f"{stage.host.address} ")))
+    stage.inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={known_hosts}")
 
 
 @caught_by("login", "ssh-copy-id", exits=3, round="refused", at="node4")
