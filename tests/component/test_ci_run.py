@@ -34,5 +34,7 @@ def test_files_of_flagscale_beside_the_clone_are_planned(
     done = subprocess.run([script], env=variables, capture_output=True, text=True, check=True)
     folder = expected.format(place=tmp_path.resolve())
     *targets, times = done.stdout.splitlines()
-    assert targets == [f"{target} with {folder}" for target in ("lint", "unit-all", "demo", "bench-quick", "test")]
+    assert targets == [
+        f"{target} with {folder}" for target in ("lint", "docs", "unit-all", "demo", "bench-quick", "test")
+    ]
     assert re.fullmatch(r"── .ci/run: make lint \d+ s, .*, make test \d+ s, \d+ s in all", times)

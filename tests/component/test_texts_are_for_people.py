@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNCHANGED = (
-    "tests/unit/checks/test_links.py",
+    "tests/unit/checks/test_connectivity.py",
     "tests/unit/checks/test_models.py",
     "tests/unit/checks/test_one_fault.py",
     "tests/unit/checks/test_recorded.py",
@@ -34,7 +34,7 @@ BRANCHES = {
     "a file's": "'pointer' in ModelFiles('/m', torn={'a': 'is a pointer'}).torn['a']",
 }
 IMPORTS = """
-from flagscale_deploy.checks.model import Finding, Link
+from flagscale_deploy.checks.types import Finding, Link
 from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.facts.model import ModelFiles
 """

@@ -127,5 +127,5 @@ def test_a_name_that_would_lead_outside_is_refused(home: Home, name: str) -> Non
     with home.open("cleanup", deployment=name) as program:
         output = program.communicate(timeout=30)[0]
     assert program.returncode == 1
-    assert b"cannot be a name" in output
+    assert b"cannot be used as a name" in output
     assert home.state.exists()
