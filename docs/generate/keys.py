@@ -65,8 +65,8 @@ def keys_of(kind: type[Settings], path: str) -> Iterator[Key]:
         if inner is None or _is_value(field.metadata, field.annotation):
             yield path, name, field.description or ""
         if inner is not None:
-            each = "<model>" if name == "models" else "<host>"
-            yield from keys_of(inner, f"{path}.{name}" + (f".{each}" if mapped else ""))
+            placeholder = "<model>" if name == "models" else "<host>"
+            yield from keys_of(inner, f"{path}.{name}" + (f".{placeholder}" if mapped else ""))
 
 
 def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
@@ -74,9 +74,9 @@ def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation, False
     for part in get_args(annotation):
-        found, mapped = settings_of(part)
-        if found is not None:
-            return found, mapped or get_origin(annotation) is dict
+        settings, mapped = settings_of(part)
+        if settings is not None:
+            return settings, mapped or get_origin(annotation) is dict
     return None, False
 
 

@@ -86,7 +86,7 @@ class _Module:
         return _Message(" ".join((ast.get_docstring(node) or "").split()), base, rows)
 
     def _row(self, key: ast.expr, kind: ast.expr, always: bool) -> Row:
-        name, shown = (_text(each) or ast.unparse(each) for each in (key, kind))
+        name, shown = (_text(node) or ast.unparse(node) for node in (key, kind))
         return (
             f"`{name}`",
             f"`{shown.replace(' | ', ' or ')}`",

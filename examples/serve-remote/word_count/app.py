@@ -22,8 +22,8 @@ def count(part):
 
 @serve.remote(name="add", num_cpus=0.1)
 def add(*counts):
-    words = sum((each["words"] for each in counts), start=count_words(""))
-    return {"hosts": sorted({host for each in counts for host in each["hosts"]}), "words": dict(words)}
+    words = sum((count["words"] for count in counts), start=count_words(""))
+    return {"hosts": sorted({host for count in counts for host in count["hosts"]}), "words": dict(words)}
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
