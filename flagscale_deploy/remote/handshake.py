@@ -29,7 +29,7 @@ class Handshake:
 
     @property
     def missing(self) -> int:
-        """The number of bytes that are still to come, 0 at the end."""
+        """Return the number of bytes that are still to come, 0 at the end."""
         return NONCE + TAG - len(self._received)
 
     def start(self) -> bytes:

@@ -95,7 +95,7 @@ class Program(Generic[Reply, Order]):
 
     @property
     def noise(self) -> str:
-        """The first 200 characters of standard output before the first message: a login that prints something."""
+        """Return the first 200 characters on standard output before the first message: what a login printed."""
         return bytes(self._noise).decode(errors="replace").strip()[:NOISE_KEPT]
 
     def messages(self) -> Iterator[Reply]:

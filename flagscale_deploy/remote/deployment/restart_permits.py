@@ -41,12 +41,12 @@ class Files:
 
     @property
     def forbidden(self) -> bool:
-        """Whether this run was stopped."""
+        """Return whether this run was stopped."""
         return (self._run / STOP).exists()
 
     @property
     def permitted(self) -> bool:
-        """Whether the server may be started again now."""
+        """Return whether the server may be started again now."""
         return (self._run / (self._stem + PERMIT)).exists() and not self.forbidden
 
     def write(self, content: RestartState) -> None:

@@ -34,7 +34,7 @@ class Mapping(NamedTuple):
 
     @property
     def writable_by_all(self) -> bool:
-        """Whether what this process writes is seen by all who map the file."""
+        """Return whether what this process writes is seen by all processes that map the file."""
         return self.permissions[1] == "w" and self.permissions[3] == "s"
 
 

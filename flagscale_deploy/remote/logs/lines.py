@@ -29,7 +29,7 @@ class Cutter:
 
     @property
     def pending(self) -> int:
-        """How many bytes of a line have come that is not known yet."""
+        """Return how many bytes of an unfinished line have come."""
         return len(self._begun)
 
     def feed(self, data: bytes) -> List[str]:

@@ -110,7 +110,7 @@ class Tail:
 
     @property
     def removed(self) -> bool:
-        """Whether the file has no name any more."""
+        """Return whether the file was removed."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def close(self) -> None:
