@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from flagscale_deploy.remote.messages.push import PieceFailure
+
 SOURCE = ""
 """The name of the source, which has all pieces from the start."""
 MOST_TO_HOST, MOST_FROM_HOST, MOST_OF_PAIR = 8, 12, 3
@@ -113,8 +115,8 @@ class Schedule:
         self._durations[from_source] = [*self._durations[from_source][-DURATIONS_KEPT:], now - began]
         self._late[from_source] = max(LATE_SECONDS, LATE_TIMES * median(self._durations[from_source]))
 
-    def mark_failed(self, name: str, piece: int, kind: str) -> str | None:
-        """Note that a piece did not come; `kind` is "connect", "transfer", "corrupt" or "cancelled".
+    def mark_failed(self, name: str, piece: int, kind: PieceFailure) -> str | None:
+        """Note that a piece did not come.
 
         Return the host that the piece was to come from if this pair of hosts is not used from now on, else None.
         """

@@ -102,7 +102,7 @@ class Transfer:
                 text, took = format_size(progress.wanted), now - self._began
                 self._session.say(Event(STAGE, "done", name, text, elapsed=took))
         elif "failed" in message:
-            cut_off = self._schedule.mark_failed(name, int(message["failed"]), str(message["kind"]))
+            cut_off = self._schedule.mark_failed(name, int(message["failed"]), message["kind"])
             if cut_off is not None:
                 self._use_another_way(name, cut_off, str(message["why"]))
         elif "broken" in message:

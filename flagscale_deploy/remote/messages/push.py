@@ -48,6 +48,10 @@ class PushFinish(TypedDict, total=False):
     missing: list[str]  # paths of files that are not there
 
 
+PieceFailure = Literal["connect", "transfer", "corrupt", "cancelled"]
+"""Why a piece did not come. corrupt: with the wrong hash."""
+
+
 class PushReply(TypedDict, total=False):
     """What a program of a push reports; keys that come together stand together."""
 
@@ -74,7 +78,7 @@ class PushReply(TypedDict, total=False):
     got: int  # to fetch or feed: a piece
     seconds: float
     failed: int  # or why a piece did not come
-    kind: str  # connect, transfer, corrupt, cancelled
+    kind: PieceFailure
     why: str
     fed: int  # bytes of a feed
     received: int  # bytes so far

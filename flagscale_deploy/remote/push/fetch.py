@@ -16,7 +16,7 @@ from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST
 
 if TYPE_CHECKING:
-    from flagscale_deploy.remote.messages.push import PushOrder, PushReply
+    from flagscale_deploy.remote.messages.push import PieceFailure, PushOrder, PushReply
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
@@ -77,9 +77,9 @@ class Fetcher:
             with self._lock:
                 self._cancelled.discard(number)
 
-    def _fail(self, number: int, kind: str, why: str) -> None:
-        kind = "cancelled" if number in self._cancelled else kind
-        self._reply({"failed": number, "kind": kind, "why": why})
+    def _fail(self, number: int, kind: PieceFailure, why: str) -> None:
+        cancelled = number in self._cancelled
+        self._reply({"failed": number, "kind": "cancelled" if cancelled else kind, "why": why})
 
     def _fetch(self, number: int, address: Address, buffer: memoryview) -> None:
         connection = self._connection(number, address)
