@@ -46,6 +46,7 @@ def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
     """Return the status after the engine on the second host was killed, with its supervisor."""
     engines = [process for process in lab.processes(NAME) if process.host == "node2"]
     lab.hosts[1].run(["kill", "-9", *(str(process.pid) for process in engines)])
+    assert eventually(lambda: all(process.host != "node2" for process in lab.processes(NAME)))
     return operator("status", "--name", NAME, "--json", exits=1).json
 
 

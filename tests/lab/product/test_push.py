@@ -103,7 +103,7 @@ def test_an_operator_that_is_killed_leaves_no_listener_and_what_came_is_not_sent
     for host in lab.hosts:
         host.rate(40)  # 5 s for all of it
     running = operator.start("push", model, DEST)
-    running.until(lambda: None, r"\] push: 1\d\.\d MB of")
+    running.until(lambda: None, r"\] push: 1\d\.\d MiB of")
     opened = {line.split()[3] for line in listening(lab.hosts[0]).splitlines()} - {
         line.split()[3] for line in before[0].splitlines()
     }
@@ -151,7 +151,7 @@ def test_a_host_that_loses_power_is_named_and_the_others_get_all(lab: Lab, opera
     for host in lab.hosts:
         host.rate(40)
     running = operator.start("push", model, DEST)
-    running.wait_for("MB of ")
+    running.wait_for("MiB of ")
     lab.hosts[1].kill()
     result = running.end(3)
     assert "node2: the SSH connection was lost" in result.err
