@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import pytest
 
+from docs.generate.keys import settings_of
 from flagscale_deploy.config import translate
 from flagscale_deploy.config.dialects import list_form, llm_form
 from flagscale_deploy.config.dialects.forms import BODY_KEYS
@@ -40,17 +41,6 @@ BY_ITSELF = {"ray", "router", "restart", "backoff"}
 def key_tables() -> dict[str, list[str]]:
     """Return the rows of the serve YAML's tables by their key, as the code spells it."""
     return {code(row[0])[0].replace("-", "_"): row for table in tables("key", PAGE) for row in table}
-
-
-def settings_of(annotation: Any) -> tuple[type[Settings] | None, bool]:
-    """Return the settings class in an annotation, and whether it stands for each value of a mapping."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return annotation, False
-    for part in get_args(annotation):
-        settings, mapped = settings_of(part)
-        if settings is not None:
-            return settings, mapped or get_origin(annotation) is dict
-    return None, False
 
 
 def keys_of(kind: type[Settings], path: str) -> Iterator[tuple[str, str, bool]]:
