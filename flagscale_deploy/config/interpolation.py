@@ -17,10 +17,9 @@ from flagscale_deploy.errors import causes
 from flagscale_deploy.support.value import Tree, Value
 
 _MISSING = "???"
-_PLAIN = r"[^'\"$\\\[\]{},\s]"
 _BARE_DEFAULT = re.compile(
-    r"((?<!\\)(?:\\\\)*\$\{\s*oc\.env\s*:\s*[^\s,:{}'\"$\\]+\s*,\s*)"  # ${oc.env:NAME, no backslash before it
-    rf"((?:{_PLAIN}(?:(?:{_PLAIN}|\s)*{_PLAIN})?)?)\s*\}}"
+    r"((?<!\\)(?:\\\\)*\$\{\s*oc\.env\s*:\s*[^\s,:{}'\"$\\]+\s*,)"  # ${oc.env:NAME, no backslash before it
+    r"([^'\"$\\\[\]{},]*)\}"
 )
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
@@ -90,7 +89,10 @@ def _quoted_defaults(text: str) -> str:
     if quote is None:
         return text
     return _BARE_DEFAULT.sub(
-        lambda match: match[0] if match[2].lower() == "null" else f"{match[1]}{quote}{match[2]}{quote}}}", text
+        lambda match: (
+            match[0] if match[2].strip().lower() == "null" else f"{match[1]}{quote}{match[2].strip()}{quote}}}"
+        ),
+        text,
     )
 
 

@@ -29,7 +29,7 @@ DEPLOY_PLACES: tuple[Path, ...] = (
 _BODY = (*MODEL_ROOTS, "hostfile")
 _HOLD_FLAGS = {*MODEL_ROOTS, "engine_args"}
 _WORD = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+?)(?:=(?P<value>.*))?", re.DOTALL)
-_SEGMENT = re.compile(r"""\[\s*(?P<quote>['"]?)(?P<bracket>[^\]]*?)(?P=quote)\s*\]|(?P<plain>(?:\\.|[^.\[\]\\])+)""")
+_SEGMENT = re.compile(r"""\[(?P<bracket>[^\[\]]*)\]|(?P<plain>(?:\\.|[^.\[\]\\])+)""")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,13 @@ def _segments(key: str) -> Path:
     if rest.strip("."):
         return ()
     return tuple(
-        re.sub(r"\\(.)", r"\1", segment["plain"]) if segment["plain"] else segment["bracket"] for segment in segments
+        re.sub(r"\\(.)", r"\1", segment["plain"]) if segment["plain"] else _unquoted(segment["bracket"].strip())
+        for segment in segments
     )
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _value(text: str, source: str) -> Value:

@@ -30,7 +30,7 @@ ASK_AGAIN_SECONDS = 3.0
 ASK_SECONDS = 60.0
 KEPT_LINES = 400
 _PLACEMENT_GROUP = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
-_GPUS_NEEDED = re.compile(r"'GPU': ([\d.]+)")
+_GPUS_NEEDED = re.compile(r"'GPU': (\d{1,6}(?:\.\d{1,6})?)")
 
 
 class RankLostError(RemoteError):

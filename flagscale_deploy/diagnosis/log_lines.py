@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 _PREFIX = re.compile(
-    r"(?:(?:\x1b\[[0-9;]*m|\([^()]*\bpid=[^)]*\)|\(raylet[^)]*\)|\[rank\d+\]:"
+    r"(?:(?:\x1b\[[0-9;]*m|\([^()]{0,100}\bpid=[^)]{0,200}\)|\(raylet[^)]{0,200}\)|\[rank\d+\]:"
     r"|(?:ERROR|INFO|WARNING|DEBUG|CRITICAL) [\d-]+ [\d:.]+ (?:\[[^\]]*\]|\S+:\d+\])) ?)+"
 )
 """Prefixes of vLLM and Ray; one blank may follow each, further ones are the line's own indent."""
@@ -17,7 +17,7 @@ _BARE = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)")
 """An exception without a message, for example an assertion."""
 _MARKS = re.compile(r"[\s^~]+")
 """The marks that Python 3.11 prints below a line of a traceback."""
-_PROCESS = re.compile(r"\([^()]*\bpid=[^)]*\)")
+_PROCESS = re.compile(r"\([^()]{0,100}\bpid=[^)]{0,200}\)")
 _IP = re.compile(
     r"[(,] ?ip=([0-9a-fA-F.:]+)[,)]|\bIP(?: address)?: (\d+(?:\.\d+){3})\b"
     r"|\b(?:and address:|address =) (\d+(?:\.\d+){3})\b"
@@ -44,6 +44,8 @@ _STAMPS = (
 _YEAR = 366 * 86400.0
 LONGEST = 500
 """Quoted characters of a line: some lines of Ray are very long."""
+MATCHED = 8192
+"""Characters of a line that patterns are tried on, half from its beginning and half from its end."""
 
 
 class Stamp(NamedTuple):
@@ -98,7 +100,7 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
     """Processes that are in the middle of a traceback, with the address that it came from."""
     code: dict[str, str] = {}
     """The last source line in the traceback of each process."""
-    for number, line in enumerate(lines):
+    for number, line in enumerate(map(matched_part, lines)):
         if _QUIET.search(line):
             quiet = line
             continue
@@ -122,8 +124,14 @@ def _possible(lines: Iterable[str]) -> Iterator[LogLine]:
             code[process] = body.strip()
 
 
+def matched_part(line: str) -> str:
+    """Return the line without the middle of a longer one: whoever sends a request may choose what is logged."""
+    return line if len(line) <= MATCHED else f"{line[: MATCHED // 2]} … {line[-MATCHED // 2 :]}"
+
+
 def clean(line: str) -> str:
     """Return a log line without the process and logger prefixes of vLLM and Ray."""
+    line = matched_part(line)
     return _split(line)[1].strip() or line
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from flagscale_deploy.diagnosis.log_lines import matched_part
+
 _STAGES = tuple(
     (re.compile(pattern), stage)
     for pattern, stage in (
@@ -12,13 +14,13 @@ _STAGES = tuple(
         (r"Resolved architecture|Using max model len|Waiting for \d+ local, ", "starting the engine"),
         (r"Initializing an? (?:V\d )?LLM engine", "initializing the engine"),
         (r"placement group", "asking Ray for GPUs"),
-        (r"\((?:\w*Worker\w*[ )]|pid=\d)", "starting workers"),
+        (r"\((?:(?=\w{0,40}Worker)\w{6,80}[ )]|pid=\d)", "starting workers"),
         (r"distributed_init_method=|is using nccl|is assigned as DP rank", "connecting ranks"),
-        (r"[Ll]oading (?:\w+ )*shards|Loading \S+ weights|Starting to load model", "loading weights"),
+        (r"[Ll]oading (?:\w{1,40} ){0,9}shards|Loading \S+ weights|Starting to load model", "loading weights"),
         (r"Model loading took|Loading weights took", "weights loaded"),
         (r"Dynamo bytecode|torch\.compile t(?:akes|ook)|Compiling a graph|Compile and warm", "compiling"),
         (r"KV cache size|Available KV cache memory|for KV cache on node|# \w+ blocks: ", "allocating the KV cache"),
-        (r"Captur\w+ .*(?:CUDA|cuda) ?graph", "capturing graphs"),
+        (r"Captur\w{1,20} .{0,200}(?:CUDA|cuda) ?graph", "capturing graphs"),
         (r"init engine \(profile", "engine initialized"),
         (r"Starting vLLM (?:API )?server", "starting the server"),
         (r"Application startup complete", "answering"),
@@ -46,6 +48,7 @@ ASKING = Progress("answers /health; asking for a token", rank=LAST_RANK + 1)
 
 def engine_progress(line: str) -> Progress | None:
     """Return the progress that a line of vLLM's log reports, None if none. The furthest stage counts."""
+    line = matched_part(line)
     for rank in range(LAST_RANK, 0, -1):
         pattern, stage = _STAGES[rank - 1]
         if pattern.search(line):

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from flagscale_deploy.diagnosis.log_lines import matched_part
 from flagscale_deploy.support.yaml import load_packaged
 
 Level = Literal["cause", "consequence", "echo", "never"]
@@ -60,7 +61,7 @@ def match(text: str) -> Signature | None:
 
     Lists of possible reasons are ignored: Ray prints everything that can kill a process.
     """
-    text = _POSSIBLE.split(text, maxsplit=1)[0]
+    text = _POSSIBLE.split(matched_part(text), maxsplit=1)[0]
     if not _any().search(text):
         return None
     return next((signature for signature in _order() if signature.regex.search(text)), None)

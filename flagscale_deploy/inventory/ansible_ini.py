@@ -16,7 +16,7 @@ from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
-_NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
+_NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?", re.DOTALL)
 _KINDS = ("hosts", "vars", "children")
 
 

@@ -21,7 +21,7 @@ def looks_like_hostfile(text: str) -> bool:
     """Return whether a text has no INI section, and a line with `slots=` behind a first word that is no YAML key."""
     lines = text.splitlines()
     sections = any(re.match(r"\s*\[[^\]]+\]\s*(#|$)", line) for line in lines)
-    return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s+([^#]*\s)?slots=", line) for line in lines)
+    return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s[^#]*(?<=\s)slots=", line) for line in lines)
 
 
 def parse_hostfile(text: str, source: str) -> Inventory:

@@ -15,7 +15,7 @@ from flagscale_deploy.inventory.tree import ALL
 from flagscale_deploy.support.units import counted
 
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?\d+)|(\d+):(\d*))\]")
-_TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
+_TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]{0,100}\])+")
 _WHERE = "--limit"
 
 

@@ -12,7 +12,7 @@ MOST_HOSTS = 100_000
 """No inventory is larger; a slip such as `[1:99999999]` would fill the memory."""
 
 _NAME = re.compile(r"\w[\w.:-]*")
-_BRACKETED = re.compile(r"\[([^\[\]]*:[^\[\]]*:[^\[\]]*)\]:([0-9]+)")
+_BRACKETED = re.compile(r"\[([^\[\]:]*:[^\[\]:]*:[^\[\]]*)\]:([0-9]+)")
 _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]+)")
 
 
