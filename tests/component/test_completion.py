@@ -23,9 +23,20 @@ COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 _flagscale_deploy_completion flagscale-deploy 2>/dev/null
 printf '%s\\n' "${COMPREPLY[@]}"
 """,
+    "zsh": """
+autoload -U compinit && compinit -D
+eval "$(flagscale-deploy completion zsh)"
+[[ $_comps[flagscale-deploy] == _flagscale_deploy_completion ]] || exit 1
+words=(${(z)LINE}); [[ $LINE == *' ' ]] && words+=('')
+CURRENT=$#words
+compadd() { print -l -- ${(P)@[-1]} }
+_describe() { print -l -- ${(@)${(P)3}%%:*} }
+_flagscale_deploy_completion
+""",
     "fish": "flagscale-deploy completion fish | source\ncomplete -C $LINE",
 }
-"""What prints the completions of a line. `compopt` works while bash completes only, hence no standard error."""
+"""What prints the completions of a line. `compopt` works while bash completes only, hence no standard error; zsh's
+`compadd` and `_describe` work in its line editor only, hence functions that print what they are given."""
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ASK if shutil.which(shell)])

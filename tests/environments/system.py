@@ -28,6 +28,7 @@ LAB_PROGRAMS = {
     "setpriv": "util-linux",
     "fish": "fish",
     "tcsh": "tcsh",
+    "zsh": "zsh",
 }
 
 
