@@ -29,7 +29,7 @@ SILENCE_SECONDS = 0.005
 
 def untyped(name: str) -> HostProgram[Any, Any, Any]:
     """Return a host program by its name, to send it what the types of its messages don't allow."""
-    return HostProgram(name)
+    return HostProgram[Any, Any, Any](name)
 
 
 class Stderr(bytes):

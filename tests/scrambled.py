@@ -17,7 +17,7 @@ from flagscale_deploy.checks.types import Finding, Link, Parsed, Verdict
 from flagscale_deploy.deploy import network_test
 from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.facts.model import Facts, ModelFiles, TlsFile
-from flagscale_deploy.transport import remote_program
+from flagscale_deploy.transport.replies import Replies
 
 SHIFT = 0xE000  # Unicode's private use area
 SCRAMBLED = {ord(letter): ord(letter) + SHIFT for letter in string.ascii_letters}
@@ -76,19 +76,19 @@ def _change_on_construction(kind: type, names: tuple[str, ...], change: Callable
 
 def _with_scrambled_replies(try_links: Callable[..., tuple[Link, ...]]) -> Callable[..., tuple[Link, ...]]:
     """Have hosts reply with scrambled texts, and return links whose texts can be read."""
-    parse = remote_program._message
+    read = Replies.read
 
-    def scrambled_reply(line: bytes) -> dict[str, Any] | None:
-        message = parse(line)
+    def scrambled_reply(replies: Replies[Any], line: bytes) -> Any:
+        message = read(replies, line)
         return None if message is None else _with_scrambled_problems(message)
 
     @wraps(try_links)
     def tried(*args: Any, **kwargs: Any) -> tuple[Link, ...]:
-        remote_program._message = scrambled_reply
+        setattr(Replies, "read", scrambled_reply)  # noqa: B010 (mypy forbids the assignment)
         try:
             links = try_links(*args, **kwargs)
         finally:
-            remote_program._message = parse
+            setattr(Replies, "read", read)  # noqa: B010
         for link in links:
             for name in TEXTS[Link]:
                 object.__setattr__(link, name, readable(getattr(link, name)))

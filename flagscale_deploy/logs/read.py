@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeGuard
 
 from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
 from flagscale_deploy.errors import HostError, RemoteError
@@ -26,6 +25,7 @@ PATIENCE_SECONDS = 300.0
 REMEMBERED_MARKS = 256
 CUT = " … [line cut]"
 LONGEST_LINE = LONGEST + 40
+LONGEST_MARK = 1024
 """A line that was cut on its host, with the mark that says so."""
 
 Lines = Callable[[str, str, Sequence[str]], None]
@@ -143,16 +143,15 @@ class _Reading:
     def _take(self, message: FollowReply) -> None:
         """Show lines, then note their place; a connection breaks between messages, so both or neither happens."""
         self.messages += 1
-        lines: object = message.get("lines")
-        if not isinstance(lines, list):  # a keepalive, or the host's clock
+        lines = message.get("lines")
+        if lines is None:  # a keepalive, or the host's clock
             self.clock = parse_clock(message) or self.clock
             return
-        file = str(message.get("file", ""))
+        file = message.get("file", "")
         self.files.add(file[:LONGEST])
         if lines:
-            texts = [line if isinstance(line, str) else str(line) for line in lines]
-            self.bytes += sum(map(len, texts)) + len(texts)
-            self.show(self.host, file, [text if len(text) <= LONGEST_LINE else text[:LONGEST] + CUT for text in texts])
+            self.bytes += sum(map(len, lines)) + len(lines)
+            self.show(self.host, file, [line if len(line) <= LONGEST_LINE else line[:LONGEST] + CUT for line in lines])
         at = message.get("at")
         if at is not None:
             self._note(file, at)
@@ -161,8 +160,8 @@ class _Reading:
                 self.host, f"it has more than {MAX_FILES:,} log files", "read fewer with --kind or --since"
             )
 
-    def _note(self, file: str, at: object) -> None:
-        if not _is_place(at):
+    def _note(self, file: str, at: LogMark) -> None:
+        if len(at["head"]) > LONGEST_MARK or len(at["last"]) > LONGEST_MARK:  # it is kept and sent back
             raise RemoteError(self.host, "follow: malformed place in a log file")
         key = at["device"], at["inode"]
         before = self.places.get(key)
@@ -173,13 +172,3 @@ class _Reading:
 
 def _was_truncated(before: LogMark, at: LogMark) -> bool:
     return before["offset"] > at["offset"] or not at["head"].startswith(before["head"])
-
-
-def _is_place(at: object) -> TypeGuard[LogMark]:
-    """Return whether it is a mark of `remote/logs/tail.py`, which is kept and sent back."""
-    return (
-        isinstance(at, dict)
-        and set(at) == {"device", "inode", "offset", "skipping", "head", "last"}
-        and all(isinstance(at[name], int) for name in ("device", "inode", "offset", "skipping"))
-        and all(isinstance(at[name], str) and len(at[name]) <= 1024 for name in ("head", "last"))
-    )

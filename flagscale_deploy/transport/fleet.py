@@ -17,6 +17,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.remote_program import call
+from flagscale_deploy.transport.replies import REPORT, brief
 
 T = TypeVar("T")
 DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
@@ -25,7 +26,6 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 
 MALFORMED = (LookupError, TypeError, AttributeError)
 """What reading a reply raises that is not as `remote/messages/` has it."""
-REPORT = "check what `python3` runs on the host; if it is Python, please report a bug"
 
 
 class GivenUpError(HostError):
@@ -182,7 +182,7 @@ class Fleet:
         except HostError as failed:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
-            error = RemoteError(name, str(wrong))
+            error = RemoteError(name, brief(str(wrong)))
         except MALFORMED as wrong:
             error = RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
         except InterruptedByUser:
@@ -202,7 +202,7 @@ class Fleet:
 def _describe(wrong: Exception) -> str:
     """Return an exception in words, with where it was raised."""
     frame = traceback.extract_tb(wrong.__traceback__)[-1]
-    return f"{type(wrong).__name__}: {wrong}, {PurePath(frame.filename).name}:{frame.lineno}"
+    return f"{type(wrong).__name__}: {brief(str(wrong))}, {PurePath(frame.filename).name}:{frame.lineno}"
 
 
 def _allow_descriptors(wanted: int) -> None:

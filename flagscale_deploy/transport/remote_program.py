@@ -11,22 +11,20 @@ import json
 from collections.abc import Iterator
 from threading import Event
 from types import TracebackType
-from typing import Generic, cast
+from typing import Generic
 
 from flagscale_deploy.errors import NoReplyError, RemoteError
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
-from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.shell import join
 from flagscale_deploy.transport.base import Connection, Listening
 from flagscale_deploy.transport.bundle import bundle
+from flagscale_deploy.transport.replies import MARK, Replies, brief
 
 READER = "import sys;sys.path.remove('');s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
 PYTHON_WORDS = ("-SE", "-c", READER)
 """What follows Python on the command line. Programs need nothing but the standard library: no site-packages with their
 hooks, no PYTHONPATH, and no json.py that lies in the home directory."""
-LONGEST_LINE = 16 << 20
-"""An answer is a line of at most so many bytes; a host that sends a longer one is not listened to any more."""
 NOISE_KEPT = 200
 
 
@@ -55,6 +53,7 @@ class Program(Generic[Reply, Order]):
     ) -> None:
         self._host, self._module = connection.host.name, program.name
         self._deadline = Deadline(timeout)
+        self._replies = Replies(self._host, program)
         self._buffer = bytearray()
         self._searched = 0
         self._stderr = bytearray()
@@ -111,10 +110,8 @@ class Program(Generic[Reply, Order]):
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._listen(line)
-            if (message := _message(line)) is not None:
-                if "error" in message and "traceback" in message:
-                    raise RemoteError(self._host, f"{self._module}: {message['error']}")
-                yield cast(Reply, message)
+            if (message := self._replies.read(line)) is not None:
+                yield message
         self._ended()
 
     def last(self) -> Reply:
@@ -141,7 +138,7 @@ class Program(Generic[Reply, Order]):
             yield chunk
 
     def _listen(self, line: bytes) -> None:
-        before, prefix, _ = line.partition(PREFIX.encode())
+        before, prefix, _ = line.partition(MARK)
         if not self._heard and len(self._noise) < 4 * NOISE_KEPT:  # of UTF-8's longest characters
             self._noise += before if prefix else line + b"\n"
         self._heard = self._heard or bool(prefix)
@@ -155,8 +152,7 @@ class Program(Generic[Reply, Order]):
             self._stderr = (self._stderr + data)[-8192:]
         else:
             self._buffer += data
-            if len(self._buffer) > LONGEST_LINE and b"\n" not in data:
-                raise RemoteError(self._host, f"{self._module}: a line of more than {LONGEST_LINE >> 20} MiB")
+        self._replies.count(len(data), 0 if b"\n" in data else len(self._buffer))
         return True
 
     def _ended(self) -> None:
@@ -178,26 +174,13 @@ def call(
         return running.last()
 
 
-def _message(line: bytes) -> dict[str, object] | None:
-    at = line.find(PREFIX.encode())
-    if at < 0:
-        return None
-    try:
-        message = json.loads(line[at + len(PREFIX) :])
-        if b"\\ud" in line:  # a file name that is no UTF-8, say: half a surrogate pair cannot be printed or written
-            message = json.loads(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
-
-
 def _why(module: str, code: int, stderr: bytes) -> tuple[str, str]:
     lines = stderr.decode(errors="replace").strip().splitlines()
     last = lines[-1] if lines else ""
     if code in (126, 127):
-        return f"no usable Python ({last or f'exit status {code}'})", (
+        return f"no usable Python ({brief(last) or f'exit status {code}'})", (
             "install python3 (3.8 or later) on the host, or name it with `python:` (ansible_python_interpreter)"
         )
     if code == -14 or code == 142:
         return f"{module}: it did not end in time", "look at the host's load and disks"
-    return f"{module}: exit status {code}" + (f": {last}" if last else ""), ""
+    return f"{module}: exit status {code}" + (f": {brief(last)}" if last else ""), ""

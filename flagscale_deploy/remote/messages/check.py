@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Sequence, TypedDict
+from typing import Literal, Sequence
 
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder
+from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, TypedDict
 
 # network_test: listen on ports and try those of other hosts, until standard input ends.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Sequence, TypedDict
+from typing import Sequence
 
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, Target
+from flagscale_deploy.remote.messages.program import KIB, MIB, HostProgram, NoOrder, Target, TypedDict
 
 
 class HostClock(TypedDict):
@@ -62,7 +62,7 @@ class FollowReply(TypedDict, total=False):
     utc_offset: float
 
 
-FOLLOW = HostProgram[FollowArguments, FollowReply, NoOrder]("follow")
+FOLLOW = HostProgram[FollowArguments, FollowReply, NoOrder]("follow", message_bytes=8 * MIB, bytes_per_second=None)
 
 # archive: log files, from where the operator's copies of them end.
 
@@ -104,4 +104,4 @@ class ArchiveReply(TypedDict, total=False):
     older: int  # files left out, by `since`
 
 
-ARCHIVE = HostProgram[ArchiveArguments, ArchiveReply, NoOrder]("archive")
+ARCHIVE = HostProgram[ArchiveArguments, ArchiveReply, NoOrder]("archive", message_bytes=64 * KIB, bytes_per_second=None)

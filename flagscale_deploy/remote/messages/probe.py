@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal
 
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder
+from flagscale_deploy.remote.messages.program import MIB, HostProgram, NoOrder, TypedDict
 from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.messages.stop import LockHolder
 
@@ -223,4 +223,4 @@ class ProbeReply(
     clock: float
 
 
-PROBE = HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe")
+PROBE = HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe", message_bytes=4 * MIB)

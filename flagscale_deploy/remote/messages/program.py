@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from typing import TypedDict as TypedDict
+else:
+    try:  # an operator's Python, where replies are validated: before 3.12, pydantic reads only this one
+        from typing_extensions import TypedDict
+    except ImportError:
+        from typing import TypedDict
 
 Arguments = TypeVar("Arguments")
 Reply = TypeVar("Reply")
 Order = TypeVar("Order")
 
+KIB, MIB = 1 << 10, 1 << 20
+
 
 class HostProgram(Generic[Arguments, Reply, Order]):
-    """A module of `remote/programs/`: `HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe")`."""
+    """A module of `remote/programs/`: `HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe")`.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    `message_bytes` is the longest message that it may send. All that it sends may be eight times as much, and
+    `bytes_per_second` more for each second that it runs; None: as much as is read, because reading is what it is for.
+    """
+
+    def __init__(self, name: str, *, message_bytes: int = MIB, bytes_per_second: int | None = 64 * KIB) -> None:
+        self.name, self.message_bytes, self.bytes_per_second = name, message_bytes, bytes_per_second
 
 
 class NoOrder(TypedDict):

@@ -5,10 +5,10 @@ A path travels as its bytes, each as the character of the same number (Latin-1).
 
 from __future__ import annotations
 
-from typing import Literal, Sequence, TypedDict
+from typing import Literal, Sequence
 
 from flagscale_deploy.remote.messages.probe import ProbedInterface
-from flagscale_deploy.remote.messages.program import HostProgram
+from flagscale_deploy.remote.messages.program import MIB, HostProgram, TypedDict
 
 
 class _TreeEntry(TypedDict):
@@ -102,7 +102,7 @@ _PushOrder = TypedDict(
     {
         "look": PushLook,
         "hash": bool,  # of a source
-        "compare": "Sequence[str]",  # hashes of the blocks of each file
+        "compare": Sequence[str],  # hashes of the blocks of each file
         "prepare": bool,  # make room; say what is there and what is needed
         "listen": str,  # address; only now others can get something
         "fetch": int,  # a piece, `from` an address and port
@@ -142,5 +142,9 @@ class PushSourceArguments(PushHostArguments):
     checksum: bool  # hash what was hashed before again
 
 
-PUSH_HOST = HostProgram[PushHostArguments, PushReply, PushOrder]("push_host")
-PUSH_SOURCE = HostProgram[PushSourceArguments, PushReply, PushOrder]("push_source")
+PUSH_HOST = HostProgram[PushHostArguments, PushReply, PushOrder](
+    "push_host", message_bytes=16 * MIB, bytes_per_second=MIB
+)
+PUSH_SOURCE = HostProgram[PushSourceArguments, PushReply, PushOrder](
+    "push_source", message_bytes=16 * MIB, bytes_per_second=None
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from flagscale_deploy.remote.messages.program import TypedDict
 
 
 class _RecordedProcess(TypedDict):

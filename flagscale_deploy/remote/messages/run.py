@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, RunTarget, Target
+from flagscale_deploy.remote.messages.program import MIB, HostProgram, NoOrder, RunTarget, Target, TypedDict
 from flagscale_deploy.remote.messages.record import Record
 
 # reserve: take a run's GPUs and ports on a host, or name who has them; or give them back.
@@ -64,7 +62,7 @@ class LaunchReply(TypedDict, total=False):
     tail: list[str]  # the last 40 lines of the log
 
 
-LAUNCH = HostProgram[LaunchArguments, LaunchReply, NoOrder]("launch")
+LAUNCH = HostProgram[LaunchArguments, LaunchReply, NoOrder]("launch", message_bytes=4 * MIB)
 
 # watch: wait on the driver host until an instance is ready; report its log meanwhile.
 
@@ -114,7 +112,7 @@ class WatchReply(TypedDict, total=False):
     why: str  # with timed_out
 
 
-WATCH = HostProgram[WatchArguments, WatchReply, NoOrder]("watch")
+WATCH = HostProgram[WatchArguments, WatchReply, NoOrder]("watch", message_bytes=8 * MIB, bytes_per_second=8 * MIB)
 
 # watch_ranks: watch the processes of a run on one host while its engines start, until standard input ends.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Mapping, Sequence, TypedDict
+from typing import Literal, Mapping, Sequence
 
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, Target
+from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, Target, TypedDict
 from flagscale_deploy.remote.messages.record import Record, RecordedProcess
 from flagscale_deploy.remote.messages.run import RayNodesReply
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, Union
+from typing import Literal, Union
 
-from flagscale_deploy.remote.messages.program import HostProgram, NoOrder, Target
+from flagscale_deploy.remote.messages.program import KIB, HostProgram, NoOrder, Target, TypedDict
 
 # lock: hold the deployment's lock on its head for as long as the operator answers.
 
@@ -195,7 +195,7 @@ class StopOrder(TypedDict):
     go: str
 
 
-STOP = HostProgram[StopArguments, StopReply, StopOrder]("stop")
+STOP = HostProgram[StopArguments, StopReply, StopOrder]("stop", message_bytes=64 * KIB, bytes_per_second=KIB)
 
 # cleanup: remove what a stopped deployment has left on a host.
 

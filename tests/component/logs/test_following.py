@@ -206,14 +206,26 @@ def test_what_is_no_lost_connection_is_not_tried_again(error: Exception) -> None
     assert len(fleet.calls) == 1
 
 
-@pytest.mark.parametrize("lines", [None, 7, "text", {"a": 1}, [[1], None, {"x": "y"}], ["x" * (1 << 20)]])
-def test_lines_that_are_none_break_nothing(lines: object) -> None:
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"file": "e", "lines": lines} for lines in (None, 7, "text", {"a": 1}, [[1], None, {"x": "y"}])),
+        {"file": 7, "lines": ["x"]},
+    ],
+)
+def test_lines_that_are_none_are_that_hosts_error(odd: dict[str, object]) -> None:
     seen: list[str] = []
-    outputs: list[Output] = [{"file": "e", "lines": lines}, {"alive": True}, {"file": 7, "lines": ["next"]}]
-    fleet = FakeFleet(answering(follow=lambda _host, _args: outputs))
-    read_logs(fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), LineSelection(tail=1), follow=True)
-    assert seen[-1] == "next"
-    assert max(map(len, seen)) < 70_000
+
+    def follow(host: Host, _args: object) -> list[Output]:
+        return [odd] if host.name == "gpu01" else [{"file": "e", "lines": ["x" * (1 << 20)]}, {"alive": True}]
+
+    fleet = FakeFleet(answering(follow=follow), ["gpu01", "gpu02"])
+    files = read_logs(
+        fleet, "qwen", lambda _host, _file, lines: seen.extend(lines), LineSelection(tail=1), follow=True
+    ).files
+    assert isinstance(files["gpu01"], RemoteError)
+    assert files["gpu02"] == 1
+    assert 60_000 < len(seen[0]) < 70_000
 
 
 @pytest.mark.parametrize("at", [{"device": 1}, {"offset": "x" * 10_000}, 7, {"device": [], "inode": 1}])

@@ -25,9 +25,9 @@ from flagscale_deploy import remote
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.deployment import ray_temp
+from flagscale_deploy.remote.messages.program import HostProgram
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport import bundle as bundle_module
-from flagscale_deploy.transport import remote_program as programs
 from flagscale_deploy.transport.bundle import bundle, closure
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import PYTHON_WORDS, Program, call, command
@@ -124,7 +124,7 @@ def test_noise_before_and_between_messages_is_passed_over(send: Any) -> None:
 def main(args):
     sys.stdout.write("Welcome to gpu01!\nno newline before: ")
     send({"a": 1})
-    sys.stdout.write("@fsd1 not json\n@fsd1 [1]\n@fsd1\n\xff\n")
+    sys.stdout.write("fsd1 not json\n@fsd2 [1]\n@fsd1\n\xff\n")
     sys.stderr.write("locale: Cannot set LC_ALL\n")
     send({"b": 2})
     sys.stdout.write("bye, without a line end")
@@ -337,43 +337,49 @@ def test_however_the_network_cuts_it(size: int) -> None:
         assert [message["n"] for message in program.messages()] == [0, 1, 2, 3, 4]
 
 
-def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "LONGEST_LINE", 1 << 20)
-
+def test_a_line_without_end_is_refused() -> None:
     def endless(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         while True:
             yield b"x" * (1 << 16)
 
     running = FakeFleet(endless)
-    with pytest.raises(RemoteError, match="a line of more than 1 MiB"):
+    with pytest.raises(RemoteError, match="a line of more than 1024 KiB"):
         call(running.connection("gpu01"), untyped("probe"), {}, timeout=10)
 
 
 @pytest.mark.parametrize("source", [Stderr, bytes])
-def test_endless_noise_ends_with_the_deadline_and_takes_no_memory(source: type[bytes]) -> None:
+def test_endless_noise_is_not_listened_to_and_takes_no_memory(source: type[bytes]) -> None:
     def noisy(_host: Host, _module: str, _args: object) -> Iterator[Output]:
         while True:
             yield source(b"noise " * 10_000 + b"\n")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
-        call(FakeFleet(noisy).connection("gpu01"), untyped("probe"), {}, timeout=0.5)
+    with pytest.raises(RemoteError, match=r"sent more than 8\d\d\d KiB"):
+        call(FakeFleet(noisy).connection("gpu01"), untyped("probe"), {}, timeout=60)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
 
 
-def test_an_answer_that_is_nested_without_end_is_none() -> None:
+def test_a_reply_that_is_nested_without_end_is_refused() -> None:
     nested = PREFIX.encode() + b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"
     running = FakeFleet(lambda _host, _module, _args: [nested, {"a": 1}])
-    assert call(running.connection("gpu01"), untyped("probe"), {}, timeout=5) == {"a": 1}
+    with pytest.raises(RemoteError, match="gpu01: probe: malformed reply from the host program"):
+        call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
 
 
-def test_endless_messages_end_with_the_deadline() -> None:
-    def talking(_host: Host, _module: str, _args: object) -> Iterator[Output]:
-        for at in itertools.count():
-            yield {f"k{at}": "x" * 1000}
+def talking(_host: Host, _module: str, _args: object) -> Iterator[Output]:
+    for at in itertools.count():
+        yield {f"k{at}": "x" * 1000}
 
+
+def test_endless_messages_are_not_listened_to() -> None:
+    with pytest.raises(RemoteError, match=r"gpu01: probe: sent more than 8\d\d\d KiB"):
+        call(FakeFleet(talking).connection("gpu01"), untyped("probe"), {}, timeout=60)
+
+
+def test_endless_messages_of_a_program_that_is_there_for_them_end_with_the_deadline() -> None:
+    reader = HostProgram[Any, Any, Any]("archive", bytes_per_second=None)
     with pytest.raises(RemoteError, match=r"not ended within 0\.5 s"):
-        call(FakeFleet(talking).connection("gpu01"), untyped("probe"), {}, timeout=0.5)
+        call(FakeFleet(talking).connection("gpu01"), reader, {}, timeout=0.5)
 
 
 def test_text_that_is_no_unicode_can_be_printed_and_written(send: Any) -> None:

@@ -74,7 +74,7 @@ class World:
     def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         """Connect to the other host's data port, and to Ray's port on the head."""
         yield {"listening": [{"port": port["port"] or 40000 + at} for at, port in enumerate(args["ports"])]}
-        yield {"tried": [{"problem": "", "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
+        yield {"tried": [{"problem": "", "failure": None, "seconds": 0.001}] * (1 if host.name == HOSTS[0] else 2)}
 
     def follow(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"file": "logs/vllm_serve_qwen_0.log", "lines": [f"OSError: of {host.name}: No space left on device"]}
@@ -95,13 +95,14 @@ class World:
 
     def stop(self, _host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         ended, self.running = 3 * self.running, False
-        yield {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1}
+        yield {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1,
+               "after_stop": None, "unclosed": ""}  # fmt: skip
 
     def inspect(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        well = {"alive": self.running, "health": 200, "token": self.token, "why": ""}
+        well = {"alive": self.running, "health": 200, "token": self.token, "why": "", "metrics": None, "restarts": None}
         yield {
             "record": self.records.get(host.name), "processes": [], "live": 3 * self.running,
-            "instances": {"qwen/0": well}, "ray": None,
+            "instances": {"qwen/0": well}, "ray": None, "ranks": {"gcs_server": 1, "raylet": 1},
         }  # fmt: skip
 
     def ask(self, _host: Host, args: dict[str, Any]) -> Iterable[Output]:
@@ -109,7 +110,7 @@ class World:
 
     def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         self.records.pop(host.name, None)
-        yield {"removed": ["/state"], "kept": []}
+        yield {"removed": ["/state"], "bytes": 1, "kept": []}
 
     def archive(self, _host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from archived({})
@@ -464,7 +465,9 @@ def test_a_run_that_fails_takes_down_itself_and_no_other_run(world: World) -> No
 
 def test_unlock_asks_the_head_alone(world: World) -> None:
     holder = {"who": "bob@ops", "what": "run", "since": "then"}
-    world.unlock = lambda _host, _args: [{"state": "free", "holder": holder, "pid": None, "silent": None}]
+    world.unlock = lambda _host, _args: [
+        {"state": "free", "holder": holder, "pid": None, "silent": None, "filesystem": ""}
+    ]
     done = api.unlock(world.request())
     assert (done.state, done.host, done.deployment) == ("free", "gpu01", "qwen")
     assert [(call.module, call.host) for call in world.calls] == [("unlock", "gpu01")]

@@ -36,7 +36,8 @@ def archive(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
 
 
 def stop(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
-    yield {"event": "done", "ended": 3, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1}
+    yield {"event": "done", "ended": 3, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1,
+               "after_stop": None, "unclosed": ""}  # fmt: skip
 
 
 class Bench:

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
 from tests.fakes import FakeFleet, Output, silence_until, untyped
 from tests.unit.deploy.given import HOSTS, PLAN, answering, held
+from tests.unit.plan.given import facts as facts_given
 from tests.unit.plan.given import host, inventory, model, planned, seen, spec
+
+PROBED = {**asdict(facts_given("gpu01")), "user": "u"}
 
 
 def test_a_record_is_enough_to_find_and_end_a_deployment_from_anywhere() -> None:
@@ -98,7 +102,7 @@ def test_an_error_in_the_block_lets_go_of_the_lock_and_passes() -> None:
 
 def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     hosts = [host("gpu01", venv="/v", env={"B": "host"}, before_start="b"), host("gpu02")]
-    fleet = FakeFleet(answering(probe=lambda _host, _args: [{"user": "u", "gpus": [], "from_the_future": 1}]), hosts)
+    fleet = FakeFleet(answering(probe=lambda _host, _args: [{**PROBED, "from_the_future": 1}]), hosts)
     observations = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
     assert [observation.facts and observation.facts.user for observation in observations.values()] == ["u", "u"]
     args = {call.host: call.args for call in fleet.calls}
@@ -118,7 +122,9 @@ def test_a_probe_is_asked_for_models_that_are_paths_and_no_names() -> None:
 
 
 def test_what_a_login_prints_and_when_the_answer_came_are_facts() -> None:
-    fleet = FakeFleet(answering(probe=lambda _host, _args: [b"Welcome to gpu01!\n", {"clock": 7.0}, b"bye\n"]))
+    fleet = FakeFleet(
+        answering(probe=lambda _host, _args: [b"Welcome to gpu01!\n", {**PROBED, "clock": 7.0}, b"bye\n"])
+    )
     facts = observe(fleet, clock=lambda: 12.5)["gpu01"].facts
     assert facts is not None
     assert (facts.noise, facts.asked_at, facts.clock) == ("Welcome to gpu01!", 12.5, 7.0)
@@ -218,7 +224,9 @@ SAID = "qwen is locked: bob@ops (from 10.0.0.9) has been running `run` since 202
     ],
 )
 def test_a_lock_that_stays_names_its_holder(answer: dict[str, Any], text: str) -> None:
-    fleet = FakeFleet(answering(unlock=lambda _host, _args: [{"holder": HOLDER, **answer}]))
+    fleet = FakeFleet(
+        answering(unlock=lambda _host, _args: [{"holder": HOLDER, "silent": None, "filesystem": "", **answer}])
+    )
     with pytest.raises(LockedError) as raised:
         unlock(fleet, "gpu01", "qwen", force=False)
     assert text in str(raised.value)
@@ -227,7 +235,7 @@ def test_a_lock_that_stays_names_its_holder(answer: dict[str, Any], text: str) -
 
 def test_a_lock_that_is_free_or_was_ended_is_told() -> None:
     for state in ("free", "ended"):
-        answers = [{"state": state, "holder": HOLDER, "pid": None, "silent": 50.0}]
+        answers = [{"state": state, "holder": HOLDER, "pid": None, "silent": 50.0, "filesystem": ""}]
         fleet = FakeFleet(answering(unlock=lambda _host, _args, answers=answers: answers))
         done = unlock(fleet, "gpu01", "qwen", force=True)
         assert (done.state, done.holder["who"], done.silent) == (state, "bob@ops", 50.0)

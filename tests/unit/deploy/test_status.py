@@ -19,10 +19,10 @@ INSTANCE = {
     "name": "qwen/0", "model": "qwen", "replica": 0, "driver": "gpu01", "hosts": ["gpu01", "gpu02"],
     "gpus": {"gpu01": [0], "gpu02": [0]},
     "port": 4567, "endpoint": "http://10.0.0.1:4567/v1", "local_url": "http://127.0.0.1:4567", "served_name": "tiny",
-    "script": "vllm_serve_qwen_0.sh",
+    "script": "vllm_serve_qwen_0.sh", "certificate": None,
 }  # fmt: skip
 RAY = {"nodes": {"10.0.0.1": 1, "10.0.0.2": 1}, "missing": [], "available": {}}
-WELL = {"alive": True, "health": 200, "token": True, "why": ""}
+WELL = {"alive": True, "health": 200, "token": True, "why": "", "metrics": None, "restarts": None}
 
 
 def record(*roles: str, **changed: Any) -> Any:
@@ -33,18 +33,27 @@ def record(*roles: str, **changed: Any) -> Any:
     }  # fmt: skip
 
 
+def process(role: str, pid: int, alive: bool = True) -> dict[str, Any]:
+    return {
+        "role": role, "pid": pid, "start_ticks": 7, "boot_id": "b", "log": "/l", "script": "s.sh", "alive": alive,
+        "stopped": False,
+    }  # fmt: skip
+
+
 def head(**changed: Any) -> Any:
     alive = changed.pop("alive", True)
-    processes = [{"role": "ray-head", "pid": 1, "alive": alive}, {"role": "engine", "pid": 2, "alive": alive}]
+    processes = [process("ray-head", 1, alive), process("engine", 2, alive)]
     return {
         "record": record("ray-head", "ray-nodes", "engine"), "processes": processes, "live": 14,
-        "instances": {"qwen/0": WELL}, "ray": RAY, **changed,
+        "instances": {"qwen/0": WELL}, "ray": RAY, "ranks": {"gcs_server": 1, "raylet": 1}, **changed,
     }  # fmt: skip
 
 
 def worker(**changed: Any) -> Any:
-    processes = [{"role": "ray-worker", "pid": 1, "alive": True}]
-    return {"record": record("ray-worker"), "processes": processes, "live": 6, "instances": {}, "ray": None, **changed}
+    return {
+        "record": record("ray-worker"), "processes": [process("ray-worker", 1)], "live": 6, "instances": {},
+        "ray": None, "ranks": {"raylet": 1}, **changed,
+    }  # fmt: skip
 
 
 NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instances": {}, "ray": None}

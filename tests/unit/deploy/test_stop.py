@@ -14,13 +14,16 @@ from flagscale_deploy.transport.fleet import answers, failures
 from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.unit.deploy.given import Heard, answering
 
-SURVIVOR = {"pid": 7, "command": "vllm serve", "why": "it does not end"}
+SURVIVOR = {"pid": 7, "command": "vllm serve", "state": "D", "why": "it does not end"}
 GO = b'{"go": "on"}\n'
 PORT: PortLeft = {"port": 4567, "pid": 9, "command": "nginx"}
 
 
 def done(ended: int = 0, **fields: Any) -> dict[str, Any]:
-    return {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5, **fields}
+    return {
+        "event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 1, "seconds": 0.5,
+        "after_stop": None, "unclosed": "", **fields,
+    }  # fmt: skip
 
 
 def waiting(ended: int) -> dict[str, Any]:
@@ -254,7 +257,8 @@ def test_what_could_not_be_removed_is_a_failure() -> None:
 
 def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
     def cleanup(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield {"removed": ["/a", "/b"], "kept": [{"path": "/c", "why": "in use"}] if host.name == "gpu02" else []}
+        kept = [{"path": "/c", "why": "in use"}] if host.name == "gpu02" else []
+        yield {"removed": ["/a", "/b"], "bytes": 1, "kept": kept}
 
     heard = Heard()
     refused = {"gpu03": UnreachableError("gpu03", "no answer")}
