@@ -9,6 +9,8 @@ import time
 from typing import Generic, Optional, TypeVar, cast
 
 Order = TypeVar("Order")
+LONGEST_ORDER = 64 << 20
+"""Bytes of a line; the tree of a push with 100,000 files has 10 MiB."""
 
 
 class OrderReader(Generic[Order]):
@@ -31,8 +33,10 @@ class OrderReader(Generic[Order]):
         self._received += data
 
     def next(self) -> Optional[Order]:
-        """Return the next order, None if it is not complete."""
+        """Return the next order, None if it is not complete. Raises ValueError where it is too long, or no JSON."""
         end = self._received.find(b"\n")
+        if end > LONGEST_ORDER or (end < 0 and len(self._received) > LONGEST_ORDER):
+            raise ValueError("an order of more than %d MiB" % (LONGEST_ORDER >> 20))
         if end < 0:
             return None
         order: Order = json.loads(self._received[:end])

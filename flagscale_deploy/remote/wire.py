@@ -7,14 +7,19 @@ import sys
 from typing import Mapping, Optional
 
 PREFIX = "@fsd1 "
+LONGEST_MESSAGE = (16 << 20) - 1024
+"""Bytes; the operator's side accepts no line of 16 MiB."""
 
 
 def send(message: Mapping[str, object]) -> None:
-    """Send one message to the operator, at once.
+    """Send one message to the operator, at once. Raises ValueError where it is too long, or holds a number like NaN.
 
     A program gives it the type of its own replies: `send: Callable[[ProbeReply], None] = wire.send`.
     """
-    sys.stdout.write(PREFIX + json.dumps(message) + "\n")
+    text = json.dumps(message, allow_nan=False)
+    if len(text) > LONGEST_MESSAGE:
+        raise ValueError("the reply has %d bytes; at most %d are sent" % (len(text), LONGEST_MESSAGE))
+    sys.stdout.write(PREFIX + text + "\n")
     sys.stdout.flush()
 
 

@@ -25,6 +25,10 @@ _TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
 """Imports that only a type checker carries out: a host does without them."""
 
 
+EVERYWHERE = ("wire", "system.files")
+"""What every program comes with."""
+
+
 _packing = threading.Lock()
 """Of all the threads that want the same library at once, one puts it together."""
 
@@ -57,7 +61,9 @@ for module, source in order:
     full = "flagscale_deploy.remote." + module
     sources[full] = source
     add(full, Module(full))
+from flagscale_deploy.remote.system.files import keep_private
 from flagscale_deploy.remote.wire import send
+keep_private()
 try:
     sys.modules["flagscale_deploy.remote.programs." + name].main(args)
 except BrokenPipeError:
@@ -71,8 +77,10 @@ except Exception as error:
 
 _RUN_ALONE = f"""\
 import importlib
+import os
 import sys
 
+os.umask(0o077)
 importlib.import_module("{PACKAGE}.supervisor." + sys.argv[1]).command(sys.argv[2:])
 """
 
@@ -134,5 +142,5 @@ def bundle(program: str, args: object, seconds: float | None = None) -> bytes:
 @functools.cache
 def _packed(program: str) -> bytes:
     """Return a program with all it needs, in order, compressed to a third: that is seconds on a slow link."""
-    order = [(module, _source(module)) for module in dict.fromkeys(("wire", *closure(f"programs.{program}")))]
+    order = [(module, _source(module)) for module in dict.fromkeys((*EVERYWHERE, *closure(f"programs.{program}")))]
     return zlib.compress(json.dumps(order).encode())

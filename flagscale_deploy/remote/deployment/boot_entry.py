@@ -14,16 +14,15 @@ import os
 import shlex
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 from typing import Iterator, List, Optional, Tuple
 
 from flagscale_deploy.remote.deployment import scripts, state
-from flagscale_deploy.remote.system import gpus
+from flagscale_deploy.remote.system import gpus, subprocesses
 
 COMMAND_SECONDS = 10.0
-
-
+CRONTAB_BYTES = 1 << 20
+"""A longer one is left alone: it is written back whole, or not at all."""
 LINGER = Path("/var/lib/systemd/linger")
 
 
@@ -71,12 +70,14 @@ def line(deployment: str, host: str) -> str:
 def read_crontab() -> bytes:
     """Return the user's crontab, byte for byte. Raises OSError where it can't be read."""
     done = _crontab("-l")
-    if done.returncode == 0:
+    if done.cut:
+        raise OSError("crontab -l: it has more than %d KiB" % (CRONTAB_BYTES >> 10))
+    if done.code == 0:
         return done.stdout
     complaint = done.stderr.decode("utf-8", "replace").strip()
-    if "no crontab for" in complaint or (done.returncode == 1 and not complaint):
+    if "no crontab for" in complaint or (done.code == 1 and not complaint):
         return b""
-    raise OSError("crontab -l: %s" % (complaint or "exit status %d" % done.returncode))
+    raise OSError("crontab -l: %s" % (complaint or "exit status %d" % (done.code or 0)))
 
 
 def edit_crontab(add: Optional[str] = None, take: Optional[str] = None) -> bool:
@@ -87,7 +88,7 @@ def edit_crontab(add: Optional[str] = None, take: Optional[str] = None) -> bool:
         if after == before:
             return False
         done = _crontab("-", stdin=after) if after else _crontab("-r")
-        if done.returncode or read_crontab() != after:
+        if done.code or read_crontab() != after:
             raise OSError(
                 "crontab: %s" % (done.stderr.decode("utf-8", "replace").strip() or "it did not accept the line")
             )
@@ -172,34 +173,20 @@ def _wanted(path: Path) -> Path:
 
 
 def _systemctl(*words: str) -> bool:
-    environ = dict(os.environ)
-    environ.setdefault("XDG_RUNTIME_DIR", "/run/user/%d" % os.getuid())
+    environ = {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or "/run/user/%d" % os.getuid()}
     try:
-        done = subprocess.run(
-            ["systemctl", "--user", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_SECONDS,
-            env=environ,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocesses.run(["systemctl", "--user", *words], COMMAND_SECONDS, environ).code == 0
+    except OSError:
         return False
-    return done.returncode == 0
 
 
-def _crontab(word: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    try:
-        return subprocess.run(
-            ["crontab", word],
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=COMMAND_SECONDS,
-            env=dict(os.environ, LC_ALL="C"),
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError("crontab %s does not end within %g s" % (word, COMMAND_SECONDS)) from None
+def _crontab(word: str, stdin: bytes = b"") -> subprocesses.EndedBytes:
+    done = subprocesses.run_bytes(
+        ["crontab", word], COMMAND_SECONDS, env={"LC_ALL": "C"}, stdin=stdin, kept=CRONTAB_BYTES
+    )
+    if done.code is None:
+        raise OSError("crontab %s does not end within %g s" % (word, COMMAND_SECONDS))
+    return done
 
 
 @contextlib.contextmanager

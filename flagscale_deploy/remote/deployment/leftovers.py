@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import ProbedLeftovers, ProbedLock, ProbedRay
 
 RAY = ("raylet", "gcs_server")
+MOST = 100
+"""As many are reported: any user can give processes these names."""
 
 
 class Flock(NamedTuple):
@@ -58,11 +60,12 @@ def foreign_ray(everyone: Iterable[Process]) -> List[ProbedRay]:
     They keep the environment that they were started with (Ray 2.60): our marker, where they are ours.
     """
     uid = os.getuid()
-    return [
+    foreign: List[ProbedRay] = [
         {"pid": process.pid, "user": user_of(process.uid), "command": process.command}
         for process in everyone
         if _program(process.command) in RAY and not (process.marker and process.uid == uid)
     ]
+    return foreign[:MOST]
 
 
 def parse_locks(content: str) -> List[Flock]:

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional, cast
 
 from flagscale_deploy.remote.deployment import record
-from flagscale_deploy.remote.system import files, proc
+from flagscale_deploy.remote.system import files, json_files, proc
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.stop import Displacement, LockHolder, LockIdentity
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
+
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SHAPE = {
+    "who": str, "what": str, "since": str, "heard": str, "from": str, "boot_id": str, "pid": int,
+    "start_ticks": (int, type(None)),
+}  # fmt: skip
 
 
 class UnusableError(Exception):
@@ -50,7 +56,9 @@ def take(path: Path) -> Optional[int]:
     """
     try:
         files.make_private_directory(path.parent)
-        descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(str(path), FLAGS, 0o600)
+    except FileNotFoundError:
+        return None  # its holder has just removed it, and the directory
     except OSError as error:
         raise UnusableError("%s: %s" % (error.filename or path, error.strerror)) from None
     try:
@@ -81,12 +89,12 @@ def leave(directory: Path, descriptor: int) -> None:
 
 
 def holder(path: Path) -> LockHolder:
-    """Return who wrote the lock file; empty while they have not yet."""
+    """Return who wrote the lock file; empty while they have not yet, and where it is broken."""
     try:
-        content = json.loads(path.read_text())
+        content = json_files.read_object(str(path))
     except (OSError, ValueError):
         return {}
-    return cast("LockHolder", content) if isinstance(content, dict) else {}
+    return {} if json_files.mismatch(content, _SHAPE) else cast("LockHolder", content)
 
 
 def displacement(directory: Path) -> Displacement:
@@ -108,12 +116,8 @@ def silent_for(holder: LockHolder) -> Optional[float]:
 
 def filesystem(path: Path) -> str:
     """Return the type of the file system that a path lies on, "" where it is unknown."""
-    try:
-        real = os.path.realpath(str(path))
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [line.split() for line in file]
-    except OSError:
-        return ""
+    real = os.path.realpath(str(path))
+    mounts = [line.split() for line in files.read_text("/proc/self/mountinfo").split("\n") if line]
     best = ("", "")
     for words in mounts:
         point = words[4].encode().decode("unicode_escape")

@@ -1,22 +1,52 @@
-"""Find Ray's temporary directories of a deployment: `/tmp/fsd-<uid>-<8 hex>`, each with a claim that names its owner.
+"""Make and find a run's temporary directory, `/tmp/fsd-<uid>-<8 hex>`: TMPDIR of its processes, and Ray's sessions.
 
-The launcher writes the claim (`flagscale-deploy.json`: deployment, host) into the directory when it makes it, so that a
-directory whose record is lost or was replaced by a later run can still be found.
+It is in /tmp because a Unix socket's path has 107 bytes at most, which a path below a home directory would exceed, and
+because sockets don't work in a home directory on NFS. Every local user may write in /tmp: a name there is used only
+once it is verified as a directory of our own that is closed to all others, and where it is somebody else's, another
+name is taken. The record and the file `temporary` of the state directory tell scripts and programs which; a claim in
+the directory itself (`flagscale-deploy.json`: deployment, host) tells `cleanup` when the record is lost or is a later
+run's.
+
+Ray has a directory of its own in it: it opens its --temp-dir to everybody (mode 0777, seen with Ray 2.60).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
-from glob import glob
-from typing import TYPE_CHECKING, Dict, List
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
+
+from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
+ROOT = "/tmp"
 CLAIM = "flagscale-deploy.json"
+CLAIM_BYTES = 64 << 10
+RAY = "ray"
+OTHER_NAMES = 16
+"""How many other names are tried; each is one of 2^32 that nobody can foresee."""
+
+
+def make(session: str, claim: Dict[str, str], recorded: Optional[str] = None) -> str:
+    """Make the directory of a run, or take the one that was made before; return its path.
+
+    `recorded` is what the run's record names. Raises OSError.
+    """
+    names = [os.path.basename(recorded)] if recorded and is_ours_by_name(recorded) else []
+    names.append("fsd-%d-%s" % (os.getuid(), session))
+    others = ("fsd-%d-%s" % (os.getuid(), os.urandom(4).hex()) for _ in range(OTHER_NAMES))
+    for name in chain(names, others):
+        path = os.path.join(ROOT, name)
+        if _take(path, claim):
+            return path
+    raise FileExistsError("%s: other users have taken every name for a temporary directory that was tried" % ROOT)
 
 
 def is_ours_by_name(path: str) -> bool:
@@ -34,13 +64,14 @@ def is_own_directory(path: str) -> bool:
 
 
 def claim(path: str) -> Dict[str, object]:
-    """Return whose a directory is; empty if it does not say."""
-    try:
-        with open(os.path.join(path, CLAIM), encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
+    """Return whose a directory of ours is; empty if it does not say."""
+    descriptor = files.open_own_directory(path)
+    if descriptor is None:
         return {}
-    return content if isinstance(content, dict) else {}
+    try:
+        return _claim_in(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def belongs(path: str, deployment: str, host: str) -> bool:
@@ -51,12 +82,59 @@ def belongs(path: str, deployment: str, host: str) -> bool:
 
 def directories(deployment: str, host: str, record: Record) -> List[str]:
     """Return every temporary directory of a deployment that is there, the recorded one first."""
-    claimed = [
-        path
-        for path in sorted(glob("/tmp/fsd-%d-*" % os.getuid()))
-        if is_ours_by_name(path) and is_own_directory(path) and belongs(path, deployment, host)
-    ]
+    claimed = [path for path in _named() if belongs(path, deployment, host)]
     recorded = record.get("ray_temp_dir")
     if isinstance(recorded, str) and is_own_directory(recorded):
         return [recorded, *(path for path in claimed if path != recorded)]
     return claimed
+
+
+def sessions(path: str) -> List[str]:
+    """Return the paths of Ray's sessions in a temporary directory, oldest first; `session_latest` is a link to one.
+
+    Runs of earlier versions have them in the temporary directory itself.
+    """
+    paths: Dict[str, str] = {}
+    for parent in (path, os.path.join(path, RAY)):
+        try:
+            with os.scandir(parent) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        paths.update((name, os.path.join(parent, name)) for name in names if name.startswith("session_"))
+    return [paths[name] for name in sorted(paths)]
+
+
+def _named() -> Iterable[str]:
+    """Return the paths in /tmp that are ours by their names, sorted."""
+    prefix = "fsd-%d-" % os.getuid()
+    try:
+        with os.scandir(ROOT) as entries:
+            paths = sorted(os.path.join(ROOT, entry.name) for entry in entries if entry.name.startswith(prefix))
+    except OSError:
+        return []
+    return [path for path in paths if is_ours_by_name(path)]
+
+
+def _take(path: str, claim: Dict[str, str]) -> bool:
+    """Make a directory, or take one of our own that belongs to the same; return whether it is ours now."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    descriptor = files.open_own_directory(path)
+    if descriptor is None:
+        return False
+    try:
+        owner = _claim_in(descriptor)
+        if owner and (owner.get("deployment"), owner.get("host")) != (claim["deployment"], claim["host"]):
+            return False
+        files.write_atomically(Path(CLAIM), json.dumps(claim), dir_fd=descriptor)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _claim_in(descriptor: int) -> Dict[str, object]:
+    try:
+        return json_files.read_object(CLAIM, CLAIM_BYTES, dir_fd=descriptor)
+    except (OSError, ValueError):
+        return {}

@@ -1,4 +1,8 @@
-"""Read and write `record.json`, what a host knows of a deployment: under a lock, and never in part."""
+"""Read and write `record.json`, what a host knows of a deployment: under a lock, and never in part.
+
+A record that is no JSON, or in which something is of another type than programs here rely on, is broken: it counts as
+none, and `probe` reports it.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,32 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, List, Optional, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, cast
 
 from flagscale_deploy.remote.deployment import state
-from flagscale_deploy.remote.system import files
+from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 
+_NUMBER, _OPTIONAL = (int, float), (int, type(None))
+_SERVER = {
+    "name": str, "model": str, "driver": str, "port": _OPTIONAL, "local_url": str, "served_name": str, "script": str,
+    "certificate": (str, type(None)), "engine": str, "addresses": {"": str},
+}  # fmt: skip
+_SHAPE: Dict[str, Any] = {
+    "deployment": str, "host": str, "run_id": str, "operator": str, "boot_id": str, "machine": str, "gpus": [int],
+    "ports": ({"": int}, [int]), "ray": {"enabled": bool}, "instances": [_SERVER], "routers": [_SERVER],
+    "started_at": _NUMBER, "oom_kills": _OPTIONAL, "ray_temp_dir": str, "segments": {"": [int]}, "stopped_at": _NUMBER,
+    "processes": [{"role": str, "pid": int, "start_ticks": _OPTIONAL, "boot_id": str, "log": str, "script": str}],
+}  # fmt: skip
+_SHAPE["before"] = dict(_SHAPE)
+
+
 def boot_id() -> str:
     """Return the kernel's id of this boot; a pid means nothing in another one."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return files.read_text("/proc/sys/kernel/random/boot_id").strip()
 
 
 def read(deployment: str, host: str) -> Optional[Record]:
@@ -47,16 +65,30 @@ def _is_here(record: Record) -> bool:
 
 def _load(path: Path) -> Optional[Record]:
     try:
-        content = json.loads(path.read_text())
+        return load(path)
     except (OSError, ValueError):
         return None
-    return cast("Record", content) if isinstance(content, dict) else None
+
+
+def ports(deployed: Record) -> Set[int]:
+    """Return the ports that a record takes; one of an earlier version has a list of them."""
+    recorded = deployed.get("ports") or ()
+    return set(recorded.values() if isinstance(recorded, dict) else recorded)
+
+
+def load(path: Path) -> Record:
+    """Return the record in a file. Raises OSError, and ValueError where it is broken."""
+    content = json_files.read_object(str(path))
+    problem = json_files.mismatch(content, _SHAPE)
+    if problem:
+        raise ValueError(problem)
+    return cast("Record", content)
 
 
 def update(deployment: str, host: str, change: Callable[[Record], Record]) -> Record:
     """Replace the record (an empty one where there is none) by what `change` makes of it, and return that."""
     directory = state.directory(deployment, host)
-    descriptor = os.open(str(directory / "record.lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(str(directory / "record.lock"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = change(read(deployment, host) or {})

@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Optional, cast
 
 from flagscale_deploy.remote.deployment import state
-from flagscale_deploy.remote.system import files
+from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.status import RestartState
 
 NAME = "restart"
 PERMIT, STOP = ".ready", "stop"
+
+_OPTIONAL, _NUMBER = (int, type(None)), (int, float, type(None))
+_SHAPE = {
+    "state": str, "restarts": int, "in_a_row": int, "max": int, "last_restart": _NUMBER, "last_exit": str,
+    "healthy": bool, "why": str, "pid": int, "start_ticks": _OPTIONAL, "boot_id": str,
+}  # fmt: skip
 
 
 class Files:
@@ -55,12 +61,12 @@ class Files:
         files.write_atomically(self._said, json.dumps(content))
 
     def read(self) -> Optional[RestartState]:
-        """Return the state; None where no supervisor has written one."""
+        """Return the state; None where no supervisor has written one, or the file is broken."""
         try:
-            content = json.loads(self._said.read_text())
+            content = json_files.read_object(str(self._said))
         except (OSError, ValueError):
             return None
-        return cast("RestartState", content) if isinstance(content, dict) else None
+        return None if json_files.mismatch(content, _SHAPE) else cast("RestartState", content)
 
 
 def is_forbidden(deployment: str, host: str, run_id: str) -> bool:

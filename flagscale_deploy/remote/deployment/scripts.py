@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Mapping
 
-from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory
+from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory, state
 from flagscale_deploy.remote.system import files, oom, proc
 from flagscale_deploy.remote.system.proc import start_ticks
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record, RecordedProcess
     from flagscale_deploy.remote.messages.run import ScriptArguments
 
+LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 SETTLE_SECONDS = 0.2
 """How long a detached script is watched for an end at once (a command that isn't there)."""
 
@@ -46,14 +46,12 @@ def begin(before: Record, planned: Record, run_id: str) -> Record:
 
 
 def make_temporary_directory(args: ScriptArguments) -> None:
-    """Make the run's temporary directory (Ray's, and TMPDIR): short, ours alone, with a claim for cleanup."""
-    path = Path("/tmp/fsd-%d-%s" % (os.getuid(), args["session"]))
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.is_symlink() or path.stat().st_uid != os.getuid():
-        raise RuntimeError("%s belongs to another user" % path)
-    claim = {"deployment": args["deployment"], "host": args["host"], "run_id": args["run_id"]}
-    put(path / ray_temp.CLAIM, json.dumps(claim), 0o600)
-    record.update(args["deployment"], args["host"], lambda before: {**before, "ray_temp_dir": str(path)})
+    """Make the run's temporary directory, and note it for the scripts and in the record."""
+    deployment, host = args["deployment"], args["host"]
+    recorded = (record.read(deployment, host) or {}).get("ray_temp_dir")
+    path = ray_temp.make(args["session"], {"deployment": deployment, "host": host, "run_id": args["run_id"]}, recorded)
+    put(state.directory(deployment, host) / "temporary", path, 0o600)
+    record.update(deployment, host, lambda before: {**before, "ray_temp_dir": path})
 
 
 def start(directory: Path, args: ScriptArguments, log: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -61,7 +59,7 @@ def start(directory: Path, args: ScriptArguments, log: Path, environ: Mapping[st
     environment = dict(environ)
     environment[proc.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
     # to its end, also when somebody has cut it
-    with os.fdopen(os.open(str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+    with os.fdopen(os.open(str(log), LOG, 0o600), "ab") as output:
         process = subprocess.Popen(
             ["bash", str(directory / "scripts" / args["script"])],
             stdin=subprocess.DEVNULL,

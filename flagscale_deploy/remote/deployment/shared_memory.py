@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 from flagscale_deploy.remote.deployment import processes, record
+from flagscale_deploy.remote.system.files import read_text
 from flagscale_deploy.remote.system.proc import Process, scan
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 ROOT = "/dev/shm"
+NOTE_SECONDS = 5.0
 
 File = Tuple[int, int]
 """Device and inode: the file itself, which another one of the same name, or in a container's /dev/shm, is not."""
@@ -44,14 +47,18 @@ class Segments:
     def __init__(self, deployed: Record) -> None:
         of_this_boot = deployed.get("boot_id") == record.boot_id()
         noted = deployed.get("segments") or {} if of_this_boot else {}
-        self._noted: Dict[str, File] = {path: (file[0], file[1]) for path, file in noted.items()}
+        self._noted: Dict[str, File] = {path: (file[0], file[1]) for path, file in noted.items() if len(file) == 2}
 
-    def note(self, family: Iterable[Process]) -> None:
+    def note(self, family: Iterable[Process], seconds: float = NOTE_SECONDS) -> None:
         """Note what these processes write together: shared writable maps of files right in /dev/shm.
 
-        (`shm_open` makes no others.) Weights that somebody keeps in /dev/shm are mapped to be read, and stay.
+        (`shm_open` makes no others.) Weights that somebody keeps in /dev/shm are mapped to be read, and stay. Processes
+        that are not read within `seconds` are left out: GPUs wait for this.
         """
+        end = time.monotonic() + seconds
         for process in family:
+            if time.monotonic() > end:
+                break
             for mapping in mappings(process.pid):
                 if mapping.writable_by_all and os.path.dirname(mapping.path) == ROOT:
                     self._noted[mapping.path] = mapping.file
@@ -85,12 +92,12 @@ def remember(deployment: str, host: str) -> None:
 
 def mappings(pid: int) -> Iterator[Mapping]:
     """Return what a process has mapped that has a path; nothing if it has ended or isn't ours to look at."""
-    for line in _lines(f"/proc/{pid}/maps"):
+    for line in read_text(f"/proc/{pid}/maps", "surrogateescape").split("\n"):
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[5].startswith("/"):
             major, minor = fields[3].split(":")
             file = os.makedev(int(major, 16), int(minor, 16)), int(fields[4])
-            yield Mapping(fields[1], file, fields[5].rstrip("\n"))
+            yield Mapping(fields[1], file, fields[5])
 
 
 def holders(files: Set[File]) -> Set[File]:
@@ -121,14 +128,6 @@ def _open_files(pid: int) -> List[File]:
                 status = os.stat(f"/proc/{pid}/fd/{name}")
                 files.append((status.st_dev, status.st_ino))
     return files
-
-
-def _lines(path: str) -> List[str]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.readlines()
-    except OSError:
-        return []
 
 
 def _unlink(path: str) -> bool:

@@ -1,14 +1,37 @@
 """Name the directories and files of a deployment on a host. One directory a host: a shared home must not collide."""
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import List
 from urllib.parse import quote
 
 
 def root() -> Path:
-    """Return `~/.flagscale-deploy`, by $HOME as a login shell has it."""
-    return Path(os.path.expanduser("~")) / ".flagscale-deploy"
+    """Return `~/.flagscale-deploy`, by $HOME as a login shell has it.
+
+    Raises PermissionError where another user has made it: a home directory need not be closed to others. One of our
+    own that others may write in is closed.
+    """
+    path = Path(os.path.expanduser("~")) / ".flagscale-deploy"
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        if status.st_uid not in (os.getuid(), path.parent.stat().st_uid):  # the latter: NFS maps users to another
+            raise PermissionError("%s belongs to another user (uid %d): remove it" % (path, status.st_uid))
+        if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o022:
+            path.chmod(0o700)
+    return path
+
+
+def reservation_lock() -> Path:
+    """Return the lock file of this host and user for `reserve`.
+
+    It is in the home directory, where no other user can take its name, as in /tmp. Records lie there too: runs that
+    see each other's records share the lock. On a home that hosts share (NFS) every host has its own, by the name that
+    it has for itself, as records have it (`machine`). Other than names of deployments it has an @, which those lose.
+    """
+    return root() / ("@reserve-%s" % file_name(os.uname().nodename))
 
 
 def directory(deployment: str, host: str) -> Path:

@@ -20,6 +20,8 @@ KILL_SECONDS = 20.0
 """How long a process may take to die of SIGKILL: the driver first takes down what it holds on its GPUs."""
 
 
+MOST_SURVIVORS = 1000
+"""As many are reported."""
 HASTE_SECONDS = 0.5
 """The grace of what has nothing to tidy up. Of Ray's daemons, those that SIGTERM ends are gone in 0.1 s; a raylet takes
 10 s over it, and the GCS and the autoscaler's monitor never end (measured with Ray 2.60)."""
@@ -80,10 +82,10 @@ class Termination:
             self._tell({"event": "killed", "count": len(killed)})
 
     def survivors(self, family: Family) -> List[Survivor]:
-        """Return what still runs of a family by a fresh look, and why."""
+        """Return what still runs of a family by a fresh look, and why; 1,000 at most."""
         return [
             {"pid": process.pid, "command": process.command, "state": process.state, "why": self._why(process)}
-            for process in self.look(family)
+            for process in self.look(family)[:MOST_SURVIVORS]
         ]
 
     def ended(self) -> int:

@@ -6,6 +6,7 @@ import os
 import time
 from typing import Dict, Iterable, List, Optional, Tuple
 
+from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.proc import Identity, Process
 
 BUSY = 0.05
@@ -52,8 +53,7 @@ def usage(process: Process) -> Optional[Tuple[str, int, int]]:
     Bytes are 0 where they may not be seen.
     """
     try:
-        with open("/proc/%d/stat" % process.pid, "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = files.read_start("/proc/%d/stat" % process.pid, 4096).rpartition(b")")[2].split()
     except OSError:
         return None
     if int(fields[19]) != process.start_ticks:
@@ -63,8 +63,7 @@ def usage(process: Process) -> Optional[Tuple[str, int, int]]:
 
 def _read(pid: int) -> int:
     try:
-        with open("/proc/%d/io" % pid, "rb") as file:
-            numbers = dict(line.split(b": ") for line in file.read().splitlines())
+        numbers = dict(line.split(b": ") for line in files.read_start("/proc/%d/io" % pid, 4096).splitlines())
         return int(numbers[b"rchar"]) + int(numbers[b"read_bytes"])
     except (OSError, ValueError, KeyError):
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
@@ -37,5 +39,7 @@ def parse(text: str) -> Optional[Dict[str, float]]:
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is not None and match.group(1) in _FIGURES:
-            figures.setdefault(match.group(1), []).append(float(match.group(2)))
-    return {_FIGURES[name][0]: _FIGURES[name][1](values) for name, values in figures.items()} or None
+            with contextlib.suppress(ValueError):
+                figure = float(match.group(2))
+                figures.setdefault(match.group(1), []).extend([figure] if math.isfinite(figure) else [])
+    return {_FIGURES[name][0]: _FIGURES[name][1](values) for name, values in figures.items() if values} or None

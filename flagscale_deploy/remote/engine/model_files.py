@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Dict, Iterable, List
 
 from flagscale_deploy.remote.engine.weights import PART, pointers, siblings, sizes, torn, total, wanted
+from flagscale_deploy.remote.system import files, json_files
 from flagscale_deploy.remote.system.background import Background
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ SECONDS = 15.0
 CONFIG_BYTES = 1 << 20
 HASHED_BYTES, HASHED_BYTES_IN_ALL = 32 << 20, 64 << 20
 HEADER_BYTES = 16 << 20
+MOST_FILES = 10_000
 
 SMALL = re.compile(
     r"(?:config|generation_config|params|tekken|special_tokens_map|added_tokens|preprocessor_config|processor_config)"
@@ -51,23 +52,30 @@ def look(path: str) -> ProbedModel:
         return _problem(path, "no such file or directory" if _is(error, place) else f"{_name(error)} is missing")
     except PermissionError as error:
         return _problem(path, "permission denied" + ("" if _is(error, place) else f": {_name(error)}"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return _problem(path, f"{_name(error)}: {error.strerror or error}")
+    except ValueError as error:
         return _problem(path, str(error))
 
 
 def _directory(path: str, place: str) -> ProbedModel:
     names = sorted(os.listdir(place))
+    if len(names) > MOST_FILES:
+        return _problem(path, f"it holds {len(names)} files; a model has {MOST_FILES} at most")
     if "config.json" not in names and "params.json" not in names:  # the latter is Mistral's own format
         return _problem(path, "it has no config.json")
     config = _read_json(place, "config.json") if "config.json" in names else {}
     index = next((_read_json(place, name) for name in INDEXES if name in names), {})
     weights = sizes(place, [name for name in names if WEIGHTS.fullmatch(name)])
+    indexed = wanted(index, names)
+    if len(indexed) > MOST_FILES:
+        return _problem(path, f"its index names {len(indexed)} files; a model has {MOST_FILES} at most")
     return {
         **_nothing(path),
         "config": config,
         "hashes": _hashes(place, [name for name in names if SMALL.fullmatch(name)]),
         "weights": weights,
-        "indexed": wanted(index, names),
+        "indexed": indexed,
         "total": total(index),
         "torn": torn(place, weights),
         "pointers": pointers(place, weights),
@@ -79,9 +87,8 @@ def _file(path: str, place: str) -> ProbedModel:
     """Look at a model in a file, or in several (`-00001-of-00003.gguf`): every one counts as indexed."""
     directory, name = os.path.split(place)
     part = PART.fullmatch(name)
-    parts = siblings(part) if part and part[4] == "gguf" else [name]
-    with open(place, "rb") as file:
-        template = b"tokenizer.chat_template" in file.read(HEADER_BYTES)
+    parts = siblings(part) if part and part[4] == "gguf" and int(part[3]) <= MOST_FILES else [name]
+    template = b"tokenizer.chat_template" in files.read_start(place, HEADER_BYTES, follow=True)
     there = [part for part in parts if os.path.exists(os.path.join(directory, part))]
     weights = sizes(directory, there)
     return {
@@ -96,12 +103,11 @@ def _file(path: str, place: str) -> ProbedModel:
 
 def _read_json(place: str, name: str) -> Dict[str, object]:
     limit = CONFIG_BYTES if name == "config.json" else HASHED_BYTES
-    with open(os.path.join(place, name), "rb") as file:
-        content = file.read(limit + 1)
+    content = files.read_start(os.path.join(place, name), limit + 1, follow=True)
     if len(content) > limit:
         raise ValueError(f"{name} is larger than {limit >> 20} MiB")
     try:
-        parsed = json.loads(content)
+        parsed = json_files.parse(content)
     except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(parsed, dict):
@@ -123,8 +129,7 @@ def _hashes(place: str, names: Iterable[str]) -> Dict[str, str]:
             hashes[name] = f"{size} bytes"
             continue
         left -= size
-        with open(path, "rb") as file:
-            hashes[name] = hashlib.sha256(file.read(HASHED_BYTES)).hexdigest()
+        hashes[name] = hashlib.sha256(files.read_start(path, HASHED_BYTES, follow=True)).hexdigest()
     return hashes
 
 

@@ -89,10 +89,11 @@ def joined(deployment: str, host: str, leader: int) -> bool:
     """Return whether a process of the session that `leader` leads has connected to the deployment's Ray as a driver."""
     pids = {process.pid for process in proc.scan() if process.sid == leader}
     for directory in ray_temp.directories(deployment, host, {}):
-        for path in glob.glob(os.path.join(directory, "session_*", "logs", "python-core-driver-*.log")):
-            driver = _DRIVER.fullmatch(os.path.basename(path))
-            if driver and int(driver.group(1)) in pids:
-                return True
+        for session in ray_temp.sessions(directory):
+            for path in glob.glob(os.path.join(session, "logs", "python-core-driver-*.log")):
+                driver = _DRIVER.fullmatch(os.path.basename(path))
+                if driver and int(driver.group(1)) in pids:
+                    return True
     return False
 
 

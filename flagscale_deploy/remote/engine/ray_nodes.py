@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from flagscale_deploy.remote.deployment import state
+from flagscale_deploy.remote.system import json_files, subprocesses
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.run import RayNodesReply
 
 RAY_SECONDS = 20
+LINE = 1000
+_NUMBER = (int, float)
+_SHAPE = {"nodes": {"": _NUMBER}, "missing": [str], "available": {"": _NUMBER}, "pending": _NUMBER, "why": str}
 
 
 def look(deployment: str, host: str) -> RayNodesReply:
@@ -23,21 +25,13 @@ def look(deployment: str, host: str) -> RayNodesReply:
 
 def ask(script: Path) -> RayNodesReply:
     """Ask once, with this script."""
-    try:
-        done = subprocess.run(
-            ["bash", str(script), "0"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=RAY_SECONDS,
-            cwd=os.path.expanduser("~"),
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
+    ended = subprocesses.run(["bash", str(script), "0"], RAY_SECONDS, cwd=os.path.expanduser("~"))
+    if ended.code is None:
         return {"why": "Ray does not answer within %d s" % RAY_SECONDS}
     try:
-        reply = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])
-        return cast("RayNodesReply", reply) if isinstance(reply, dict) else {"why": "Ray does not answer"}
+        reply = json_files.parse_object(ended.stdout.strip().splitlines()[-1])
+        problem = json_files.mismatch(reply, _SHAPE)
+        return {"why": "Ray's reply is malformed: %s" % problem} if problem else cast("RayNodesReply", reply)
     except (IndexError, ValueError):
-        complaint = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return {"why": complaint[-1] if complaint else "Ray does not answer"}
+        complaint = ended.stderr.strip().splitlines()
+        return {"why": complaint[-1][:LINE] if complaint else "Ray does not answer"}

@@ -6,6 +6,8 @@ import os
 import re
 from typing import Dict, Iterable, List, Mapping, Optional
 
+from flagscale_deploy.remote.system import files
+
 LEFT_BY_TRAINING = frozenset(("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"))
 """vLLM loads none of these (`filter_files_not_needed_for_inference`)."""
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin|gguf)")
@@ -77,12 +79,11 @@ def pointers(place: str, weights: Mapping[str, int]) -> List[str]:
 
 
 def _is_pointer(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(POINTER)) == POINTER
+    return files.read_start(path, len(POINTER), follow=True) == POINTER
 
 
 def _problem(path: str, size: int) -> str:
-    with open(path, "rb", buffering=0) as file:
+    with files.open_regular(path, follow=True) as file:
         beginning = file.read(len(POINTER))
         if beginning == POINTER:
             return f"is a Git LFS pointer of {size} bytes"

@@ -46,12 +46,13 @@ def listing(deployment: str, host: str) -> List[LogFile]:
     files += _walk(os.path.join(directory, "scripts"), "scripts", "script")
     used: Set[str] = set()
     for temp_dir in ray_temp.directories(deployment, host, deployed):
-        for session in _sessions(temp_dir):
-            name = session if session not in used else f"{session}-{os.path.basename(temp_dir)}"
+        for session in ray_temp.sessions(temp_dir):
+            name = os.path.basename(session)
+            name = name if name not in used else f"{name}-{os.path.basename(temp_dir)}"
             used.add(name)
-            if _is_over(os.path.join(temp_dir, session), deployed.get("started_at", 0.0)):
+            if _is_over(session, deployed.get("started_at", 0.0)):
                 name = f"previous-{name}"
-            files += map(_of_ray, _walk(os.path.join(temp_dir, session, "logs"), f"ray/{name}", "ray"))
+            files += map(_of_ray, _walk(os.path.join(session, "logs"), f"ray/{name}", "ray"))
     return files
 
 
@@ -65,13 +66,6 @@ def is_rotation(name: str, of: str) -> bool:
 
 def _is_engines(name: str) -> bool:
     return ENGINE.fullmatch(os.path.basename(name)) is not None or name.startswith("logs/app/")
-
-
-def _sessions(temp_dir: str) -> List[str]:
-    """Return Ray's sessions in a directory, oldest first; `session_latest` is a link to one of them."""
-    with os.scandir(temp_dir) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return sorted(name for name in names if name.startswith("session_"))
 
 
 def _is_over(session: str, started_at: float) -> bool:

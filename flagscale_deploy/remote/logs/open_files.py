@@ -8,10 +8,10 @@ import resource
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from flagscale_deploy.remote.logs import logfiles
+from flagscale_deploy.remote.system import files
 
 ROUNDS = 5
 """A file may be renamed between the listing and its opening: it is listed again until nothing new is found."""
-FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 Key = Tuple[int, int]
 
 
@@ -51,7 +51,13 @@ def pin(deployment: str, host: str) -> List[Pinned]:
 
 def opened(file: Pinned) -> int:
     """Return its descriptor. Raises OSError."""
-    return os.open(file.path, FLAGS) if file.descriptor is None else file.descriptor
+    return open_log(file.path) if file.descriptor is None else file.descriptor
+
+
+def open_log(path: str) -> int:
+    """Return a descriptor of a log file. Raises OSError where the path is anything else by now, a FIFO for one."""
+    with files.open_regular(path) as file:
+        return os.dup(file.fileno())
 
 
 def allow_many_files() -> None:
@@ -62,7 +68,7 @@ def allow_many_files() -> None:
 
 def _hold(held: Dict[Key, Pinned], file: logfiles.LogFile) -> bool:
     """Hold a file open; return whether it is new."""
-    descriptor = os.open(file.path, FLAGS)
+    descriptor = open_log(file.path)
     status = os.fstat(descriptor)
     key = (status.st_dev, status.st_ino)
     earlier = held.pop(key, None)
@@ -73,10 +79,10 @@ def _hold(held: Dict[Key, Pinned], file: logfiles.LogFile) -> bool:
     return earlier is None
 
 
-def _named_once(files: List[Pinned]) -> List[Pinned]:
+def _named_once(pinned: List[Pinned]) -> List[Pinned]:
     """Give the older of two files that had one name, one after the other, a name of its own."""
     named: Dict[str, Pinned] = {}
-    for file in reversed(files):
+    for file in reversed(pinned):
         name, number = file.name, 0
         while name in named:
             number += 1

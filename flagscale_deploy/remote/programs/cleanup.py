@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import boot_entry, processes, ray_temp, record, state
+from flagscale_deploy.remote.deployment import boot_entry, lockfile, processes, ray_temp, record, state
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.program import Target
@@ -80,11 +80,23 @@ def _remove(path: str) -> Optional[str]:
 def _remove_empty_parents(deployment: str, host: str) -> List[str]:
     """Remove the directories above, if empty: on a shared home they hold those of other hosts."""
     removed = []
+    _remove_stale_lock()
     for parent in (state.directory(deployment, host).parent, state.root()):
         with contextlib.suppress(OSError):  # not empty, or never there
             os.rmdir(parent)
             removed.append(str(parent))
     return removed
+
+
+def _remove_stale_lock() -> None:
+    """Remove the lock file of a `reserve` that was killed; nothing where one holds it just now."""
+    path = state.reservation_lock()
+    if os.path.lexists(path):
+        with contextlib.suppress(OSError, lockfile.UnusableError):
+            descriptor = lockfile.take(path)
+            if descriptor is not None:
+                os.unlink(path)
+                os.close(descriptor)
 
 
 def _size(path: str) -> int:

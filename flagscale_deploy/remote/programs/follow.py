@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Set
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.logs import logfiles
 from flagscale_deploy.remote.logs.lines import start_of_last
-from flagscale_deploy.remote.logs.open_files import FLAGS, Key, allow_many_files
+from flagscale_deploy.remote.logs.open_files import Key, allow_many_files, open_log
 from flagscale_deploy.remote.logs.tail import Held, Mark, Place, Tail
 from flagscale_deploy.remote.system import clock
 from flagscale_deploy.remote.wire import input_ended
@@ -103,7 +103,7 @@ class Following:
         status = os.lstat(file.path)
         if (status.st_dev, status.st_ino) in self._tails or (status.st_dev, status.st_ino) in self._held:
             return
-        descriptor = os.open(file.path, FLAGS)
+        descriptor = open_log(file.path)
         opened = os.fstat(descriptor)
         key = (opened.st_dev, opened.st_ino)
         left = self._places.pop(key, None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 send: Callable[[LaunchReply], None] = wire.send
 
 POLL_SECONDS = 0.05
-TAIL_LINES = 40
+TAIL_LINES, TAIL_BYTES = 40, 16 << 10
 
 
 def main(args: LaunchArguments) -> None:
@@ -73,6 +73,6 @@ def wait(process: subprocess.Popen[bytes], args: ScriptArguments) -> Optional[in
 
 def tail(log: Path) -> List[str]:
     """Return the last lines of a log."""
-    with open(str(log), "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
-        return file.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    with files.open_regular(str(log)) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()[-TAIL_LINES:]

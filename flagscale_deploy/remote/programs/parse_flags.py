@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
 import tempfile
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, cast
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.system import environment, subprocesses
+from flagscale_deploy.remote.system import environment, json_files, subprocesses
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.check import ParseFlagsArguments, ParseFlagsReply
@@ -41,8 +42,9 @@ def read(ended: subprocesses.Ended, seconds: float) -> ParseFlagsReply:
     """Return the reply among whatever else was printed; else what went wrong, with its last words."""
     marked = [line for line in ended.stdout.splitlines() if line.startswith(SENTINEL)]
     if ended.code == 0 and marked:
-        reply: ParseFlagsReply = json.loads(marked[-1][len(SENTINEL) :])
-        return reply
+        with contextlib.suppress(ValueError):
+            return cast("ParseFlagsReply", json_files.parse_object(marked[-1][len(SENTINEL) :]))
+        return {"broken": "vLLM's parser gave no answer that can be read"}
     if ended.code is None:
         return {"broken": "vLLM's parser did not answer within %g s" % seconds}
     how = signal.Signals(-ended.code).name if ended.code < 0 else "exit status %d" % ended.code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -78,10 +77,7 @@ def identity() -> ProbedIdentity:
 def deployment(path: Path) -> ProbedRecord:
     """Read a record; of one that can't be read, return why."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return cast("ProbedRecord", content)
-        reason = f"expected an object, found {type(content).__name__}"
+        return cast("ProbedRecord", record.load(path))
     except (OSError, ValueError) as error:
         reason = str(error)
     return {"deployment": unquote(path.parent.parent.name), "broken": f"{path}: {reason}"}

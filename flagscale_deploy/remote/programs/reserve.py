@@ -61,7 +61,7 @@ def forget_all_but_last(args: Target) -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Keep everybody else of this user from reserving anything on this host meanwhile. Nothing of it stays."""
-    path = Path("/tmp/fsd-%d.lock" % os.getuid())
+    path = state.reservation_lock()
     until = time.monotonic() + WAIT_SECONDS
     while True:
         descriptor = lockfile.take(path)
@@ -73,8 +73,9 @@ def alone() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # /tmp was cleaned meanwhile
+        with contextlib.suppress(OSError):
             os.unlink(str(path))
+            os.rmdir(str(path.parent))  # where nothing was reserved here, ever
         os.close(descriptor)
 
 
@@ -94,7 +95,7 @@ def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
         whose = who(other)
         for index in sorted(gpus & set(other.get("gpus") or ())):
             yield {"what": "GPU %d" % index, "by": whose}
-        for port in sorted(numbers & set((other.get("ports") or {}).values())):
+        for port in sorted(numbers & record.ports(other)):
             yield {"what": "port %d" % port, "by": whose}
             numbers.discard(port)
     mine = "%s/" % args["deployment"]
@@ -116,7 +117,9 @@ def living(other: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
 def who(other: Record) -> str:
     """Return a record's run in words."""
     since = other.get("started_at")
-    when = time.strftime(", since %Y-%m-%d %H:%M:%S %z", time.localtime(since)) if since else ""
+    when = ""
+    with contextlib.suppress(OSError, OverflowError, ValueError):  # no time of this world
+        when = time.strftime(", since %Y-%m-%d %H:%M:%S %z", time.localtime(since)) if since else ""
     return "deployment %s (run %s of %s%s)" % (
         other.get("deployment"), other.get("run_id"), other.get("operator") or "somebody", when,
     )  # fmt: skip

@@ -23,12 +23,14 @@ from flagscale_deploy.remote.deployment import (
     processes,
     record,
     restart_permits,
+    scripts,
     shared_memory,
     state,
     terminate,
 )
 from flagscale_deploy.remote.engine import ranks
 from flagscale_deploy.remote.system import gpus, ports, proc, subprocesses
+from flagscale_deploy.remote.system.background import Background
 from flagscale_deploy.remote.wire import receive
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 send: Callable[[StopReply], None] = wire.send
 
+BEFORE_SECONDS, REMOVAL_SECONDS = 5.0, 30.0
+"""How long the removal of the entry for a reboot may keep processes from being ended, and this program from its end."""
 AFTER_STOP_SECONDS = 60.0
 RAY_GRACE_SECONDS = 5.0
 ENGINES = ("engine", "router")
@@ -61,7 +65,9 @@ def main(args: StopArguments) -> None:
     engines = processes.Family([entry.identity for entry in named if entry.role in ENGINES])
     act, segments = terminate.Termination(ours, _tell), shared_memory.Segments(deployed)
     restart_permits.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
-    boot_entry.remove(deployment, host)
+    removal = Background(boot_entry.remove, deployment, host)
+    with contextlib.suppress(TimeoutError):  # systemd or cron that hangs; what boots asks for permission to start
+        removal.result(BEFORE_SECONDS)
     running = act.look(ours)
     restart_permits.forbid(
         deployment, host, {process.marker.rpartition("/")[2] for process in running if process.marker}
@@ -89,13 +95,14 @@ def main(args: StopArguments) -> None:
         "ports_left": left,
         "segments": removed,
     }
+    with contextlib.suppress(TimeoutError):
+        removal.result(REMOVAL_SECONDS)
     _tell(done)
 
 
 def ports_left(deployed: Record) -> List[PortLeft]:
     """Return the recorded ports on which something still listens, ours or not."""
-    recorded = deployed.get("ports") or ()
-    numbers = set(recorded.values() if isinstance(recorded, dict) else recorded)
+    numbers = record.ports(deployed)
     listening = ports.listening(proc.scan()) if numbers else []
     return [
         {"port": port["port"], "pid": port["pid"], "command": port["command"]}
@@ -132,7 +139,7 @@ def _after_stop(directory: Path, marker: str) -> Optional[AfterStop]:
         return None
     log = directory / "logs" / "after_stop.log"
     log.parent.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+    with os.fdopen(os.open(log, scripts.LOG | os.O_TRUNC, 0o600), "wb") as output:
         ended = subprocesses.run(["bash", str(script)], AFTER_STOP_SECONDS, {proc.MARKER: marker}, output)
     return {"exit_code": ended.code, "log": str(log)}
 

@@ -7,6 +7,8 @@ import os
 import stat
 from typing import Iterator, List, Tuple
 
+from flagscale_deploy.remote.system.files import users_umask
+
 SYSTEM = (
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/opt",
     "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/local", "/usr/share", "/var",
@@ -48,7 +50,8 @@ def make_directories(path: bytes, mode: int) -> List[bytes]:
         missing.append(path)
         path = os.path.dirname(path)
     for number, directory in enumerate(reversed(missing), 1):
-        os.mkdir(directory, mode if number == len(missing) else 0o755)
+        os.mkdir(directory, 0o700)
+        os.chmod(directory, (mode if number == len(missing) else 0o755) & ~users_umask())
     return missing[::-1]
 
 
@@ -98,4 +101,7 @@ def _make(at: int, name: bytes) -> None:
         if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=at)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o755, dir_fd=at)
+        os.mkdir(name, 0o700, dir_fd=at)
+        made = os.open(name, DIRECTORY, dir_fd=at)
+        os.fchmod(made, 0o755 & ~users_umask())
+        os.close(made)

@@ -8,6 +8,8 @@ import os
 import resource
 from typing import TYPE_CHECKING, Iterable, List
 
+from flagscale_deploy.remote.system import files
+
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import ProbedLimits
 
@@ -37,11 +39,9 @@ def sees_everyone() -> bool:
     """Return whether /proc shows us the processes of other users."""
     if os.getuid() == 0:
         return True
-    try:
-        with open("/proc/1/stat", "rb"), open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
-            return not hides(mounts.read(), [os.getegid(), *os.getgroups()])
-    except OSError:
+    if not files.read_text("/proc/1/stat"):
         return False
+    return not hides(files.read_text("/proc/self/mounts"), [os.getegid(), *os.getgroups()])
 
 
 def hides(mounts: str, groups: Iterable[int]) -> bool:
@@ -58,7 +58,7 @@ def _makes_files(directory: str) -> bool:
     except OSError as error:
         if error.errno not in NO_SUCH_FILES:
             return False
-    path = os.path.join(directory, ".flagscale-deploy-%d" % os.getpid())
+    path = os.path.join(directory, ".flagscale-deploy-%s" % os.urandom(8).hex())
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:

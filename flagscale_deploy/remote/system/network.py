@@ -14,6 +14,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, List, Optional, Tuple
 
+from flagscale_deploy.remote.system.files import read_text
+
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import ProbedInterface
 
@@ -33,7 +35,7 @@ ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 def interfaces() -> List[ProbedInterface]:
     """Return every interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        held = parse_ifconf(_ifconf(asking)) + parse_if_inet6(_if_inet6())
+        held = parse_ifconf(_ifconf(asking)) + parse_if_inet6(read_text("/proc/net/if_inet6"))
         listed: List[ProbedInterface] = []
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # it went away since it was listed
@@ -94,8 +96,7 @@ def parse_ethtool(answer: bytes) -> Optional[int]:
 
 def _is_active(state: str) -> bool:
     """Parse a port's state as the kernel writes it: `4: ACTIVE`, `1: DOWN`."""
-    with open(state, encoding="ascii") as file:
-        return file.read().split()[-1:] == ["ACTIVE"]
+    return read_text(state).split()[-1:] == ["ACTIVE"]
 
 
 def _ifconf(asking: socket.socket) -> bytes:
@@ -108,14 +109,6 @@ def _ifconf(asking: socket.socket) -> bytes:
         if used < size:  # a full buffer may have been too small
             return room.tobytes()[:used]
         size *= 4
-
-
-def _if_inet6() -> str:
-    try:
-        with open("/proc/net/if_inet6", encoding="ascii") as file:
-            return file.read()
-    except OSError:  # IPv6 is switched off
-        return ""
 
 
 def _speed(asking: socket.socket, name: str) -> Optional[int]:

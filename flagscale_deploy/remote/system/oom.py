@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Optional
 
+from flagscale_deploy.remote.system import files
+
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
@@ -16,10 +18,9 @@ def kills() -> Optional[int]:
     None where it does not count them (before Linux 4.13), or we may not see it.
     """
     try:
-        with open(COUNTERS, encoding="ascii") as file:
-            counters = dict(line.split() for line in file)
+        counters = dict(line.split() for line in files.read_text(COUNTERS).splitlines())
         return int(counters["oom_kill"])
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError):
         return None
 
 

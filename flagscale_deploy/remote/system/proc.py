@@ -8,12 +8,17 @@ import sys
 import time
 from typing import List, NamedTuple, Optional, Tuple
 
+from flagscale_deploy.remote.system import files
+
 MARKER = "FLAGSCALE_DEPLOY_RUN"
 """The environment variable every process of a deployment is started with: `<deployment>/<run_id>`."""
 
 
 Identity = Tuple[int, int]
 """A pid and the start time of its process, in ticks since boot: together they never come again before a reboot."""
+
+OWN_ENVIRONMENT, OTHER_ENVIRONMENT = 8 << 20, 64 << 10
+"""How much is read of an environment. That of a new program has 6 MiB at most (execve(2)), with its arguments."""
 
 EXEC_LOOKS, EXEC_SECONDS = 10, 0.001
 """How often and at what distance to look again at a process that executes another program just then."""
@@ -144,7 +149,7 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
     except OSError:
         return None
     command = parse_command(cmdline, stat.name)
-    return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, namespace))
+    return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, uid, namespace))
 
 
 def _cmdline(pid: int, stat: Stat) -> bytes:
@@ -161,9 +166,9 @@ def _cmdline(pid: int, stat: Stat) -> bytes:
     return content
 
 
-def _marker(pid: int, namespace: str) -> str:
+def _marker(pid: int, uid: int, namespace: str) -> str:
     try:
-        marker = parse_marker(_read(pid, "environ"))
+        marker = parse_marker(_read(pid, "environ", OWN_ENVIRONMENT if uid == os.getuid() else OTHER_ENVIRONMENT))
     except OSError:
         return ""
     return marker if marker and _namespace(str(pid)) == namespace else ""
@@ -176,9 +181,9 @@ def _namespace(pid: str) -> str:
         return ""
 
 
-def _read(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
-        return file.read()
+def _read(pid: int, name: str, size: int = 4096) -> bytes:
+    """Read the beginning of a file: a process of another user can make its command line as long as it likes."""
+    return files.read_start(f"/proc/{pid}/{name}", size)
 
 
 def _send_by_pidfd(process: Process, signum: int) -> str:

@@ -6,6 +6,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Dict, Iterable
 
+from flagscale_deploy.remote.system import files
+
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.probe import Certificate, ProbedTlsFile
 
@@ -21,12 +23,13 @@ def observe(paths: Iterable[str]) -> Dict[str, ProbedTlsFile]:
 def look(path: str) -> ProbedTlsFile:
     """Return what is known of one file."""
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path, follow=True) as file:
             file.read(1)
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
     except OSError as error:
         return {"problem": error.strerror or str(error), "mode": 0}
-    return {"problem": "", "mode": mode, **certificate(path)}
+    certified: Certificate = certificate(path) if status.st_size <= LARGEST else {}
+    return {"problem": "", "mode": stat.S_IMODE(status.st_mode), **certified}
 
 
 def certificate(path: str) -> Certificate:
@@ -36,8 +39,7 @@ def certificate(path: str) -> Certificate:
 
     try:
         decoded = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]  # what Python has for it without more
-        with open(path, "rb") as file:
-            digest = hashlib.sha256(file.read(LARGEST)).hexdigest()
+        digest = hashlib.sha256(files.read_start(path, LARGEST, follow=True)).hexdigest()
         return {
             "hash": digest,
             "expires": float(ssl.cert_time_to_seconds(decoded["notAfter"])),

@@ -235,7 +235,7 @@ def test_ray_head_starts_as_planned(bench: Bench) -> None:
     call = bench.called(scripts_of()["ray_head.sh"])
     assert call.argv == [
         "ray", "start", "--head", "--node-ip-address=10.0.0.1", "--port=6379", "--num-gpus=8",
-        f"--temp-dir=/tmp/fsd-{os.getuid()}-{SESSION}", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+        f"--temp-dir=/tmp/fsd-{os.getuid()}-{SESSION}/ray", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
         "--dashboard-port=8265", "--dashboard-agent-listen-port=52365", "--ray-client-server-port=10001",
         "--disable-usage-stats",
     ]  # fmt: skip
