@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
 
 from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.units import KIB
 from flagscale_deploy.support.value import Value
 
 Variables = tuple[dict[str, str], dict[str, Secret]]
 """Variables, and those whose values nobody may see."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MOST_SECRET = 64 * KIB
 
 
 def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
@@ -53,17 +57,14 @@ def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str,
     for name, file in files.items():
         where = (*path, name)
         try:
-            text = FilePath(file).expanduser().read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            faults.add(where, f"{file} cannot be read: {why}", "a relative path starts where you are")
+            text = read_text(os.path.expanduser(file), MOST_SECRET, encoding="utf-8").removesuffix("\n")
+        except InputError as error:
+            faults.add(where, f"{file} {error.faults[0].problem}", error.faults[0].remedy)
             continue
-        except ValueError:
-            text = ""
-        if not text or "\0" in text:
-            faults.add(where, f"{file} is empty or not text", "write the secret alone into it, as UTF-8")
-        else:
+        if text:
             secrets[name] = Secret(text)
+        else:
+            faults.add(where, f"{file} is empty", "write the secret alone into it, as UTF-8")
     return secrets, faults
 
 

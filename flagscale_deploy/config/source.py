@@ -21,8 +21,9 @@ from typing import cast
 import yaml
 
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.value import Value
-from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load
+from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load, whole_characters
 
 
 class WrittenFloat(float):
@@ -66,20 +67,7 @@ for _name, _pattern, _first in _WORDS:
 
 def read_yaml(path: Path) -> Value:
     """Return the value of a YAML file. Raises InputError with file, line and column if it is not one document."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError.at(
-            str(path), "there is no such file", "correct the path: a relative one starts where you are"
-        ) from None
-    except IsADirectoryError:
-        raise InputError.at(str(path), "is a folder", "name the YAML file in it") from None
-    except UnicodeDecodeError as error:
-        problem = f"is not text in UTF-8: {error.reason} at byte {error.start}"
-        raise InputError.at(str(path), problem, "save it as text in UTF-8") from error
-    except OSError as error:
-        raise InputError.at(str(path), f"cannot be read: {error.strerror}", "make it readable for you") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str, source: str) -> Value:
@@ -115,22 +103,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise ContentError(node, "a key must be a single word", "put {{ … }} in quotes; a key is one word")
-    return _text(node)
-
-
-def _text(node: yaml.ScalarNode) -> str:
-    r"""Return a scalar's text, if a program can be given it; `"\ud83d\ude00"`, JSON's 😀, is one character."""
-    try:
-        text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        raise ContentError(node, "half a character (a surrogate)", "write the whole character") from None
-    if "\0" in text:
-        raise ContentError(node, "a NUL byte cannot be given to a program", "take it out")
-    return text
+    return whole_characters(node)
 
 
 def _string(_loader: _Loader, node: yaml.ScalarNode) -> str:
-    return _text(node)
+    return str(node.value)
 
 
 def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[object]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy, TlsSettings
 from flagscale_deploy.config.spec import TlsSpec
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.remote.system import tls_files
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support.input_files import read_bytes
+from flagscale_deploy.support.units import MIB
 
 SENT = {"certfile": "tls.crt", "keyfile": "tls.key", "cafile": "tls-ca.crt"}
 """The names of files that are sent, below `secrets/` of every host's state directory."""
+MOST_PEM = MIB
 
 
 def read_tls(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[TlsSpec | None]:
@@ -41,7 +46,7 @@ def _on_hosts(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
 def _read_sent(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
     """Read the files of this machine, and check that certificate and key are a pair."""
     faults = KeyFaults()
-    paths = {name: FilePath(path).expanduser() for name, path in _files(settings).items()}
+    paths = {name: FilePath(os.path.expanduser(path)) for name, path in _files(settings).items()}
     texts = {name: faults.take(_read(path, (*where, name))) for name, path in paths.items()}
     read = {name: text for name, text in texts.items() if text is not None}
     if read.keys() == paths.keys():
@@ -76,10 +81,10 @@ def _files(settings: TlsSettings) -> dict[str, str]:
 def _read(path: FilePath, where: Path) -> Checked[str | None]:
     faults = KeyFaults()
     try:
-        return path.read_text(encoding="ascii"), faults
-    except OSError as error:
-        faults.add(where, f"{path} cannot be read: {error.strerror}", "a relative path starts where you are")
-    except ValueError:
+        return read_bytes(path, MOST_PEM, pipes=False).decode("ascii"), faults
+    except InputError as error:
+        faults.add(where, f"{path} {error.faults[0].problem}", error.faults[0].remedy)
+    except UnicodeDecodeError:
         remedy = "turn it into PEM: openssl x509 -inform der, openssl pkcs12 -nodes"
         faults.add(where, f"{path} is not in PEM", remedy)
     return None, faults

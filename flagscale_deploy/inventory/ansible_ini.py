@@ -7,17 +7,20 @@ import re
 import shlex
 import warnings
 
-from flagscale_deploy.errors import Fault
+from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.ansible import PRIORITY, build
 from flagscale_deploy.inventory.document import Section, Unsafe
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
 from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.units import KIB, format_size
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?", re.DOTALL)
 _KINDS = ("hosts", "vars", "children")
+LONGEST_LINE = 64 * KIB
+LARGEST_BITS = 1024
 
 
 def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory:
@@ -25,6 +28,8 @@ def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory
     reader = _Reader(source)
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
+        if len(stripped) > LONGEST_LINE:
+            raise InputError.at(f"{source}:{number}", f"is longer than {format_size(LONGEST_LINE)}", "write a range")
         if stripped and stripped[0] not in "#;":
             reader.read_line(stripped, number)
     reader.report_undefined()
@@ -40,7 +45,7 @@ def literal(text: str) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             return _data(ast.literal_eval(text))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ArithmeticError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -153,4 +158,6 @@ def _data(value: object) -> object:
         return Unsafe(value.decode())
     if value is ...:
         return "..."
+    if isinstance(value, int) and value.bit_length() > LARGEST_BITS:
+        raise ValueError("not for any setting, and more digits than Python prints")
     return str(value) if isinstance(value, complex) else value

@@ -7,12 +7,13 @@ An error can then name the line, and an environment variable can get `010` or `o
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import yaml
 
 from flagscale_deploy.errors import Fault, InputError
-from flagscale_deploy.support.yaml import TAG, Loader, duplicate_key, load
+from flagscale_deploy.support.yaml import TAG, Loader, duplicate_key, load, refuse_bombs
 
 
 class Section(dict[object, object]):
@@ -54,15 +55,25 @@ def parse_json(text: str, source: str) -> tuple[object, list[Fault]]:
     faults: list[Fault] = []
 
     def section(pairs: list[tuple[str, object]]) -> Section:
-        keys = [key for key, _ in pairs]
-        faults.extend(duplicate_key(source, key) for key in sorted({key for key in keys if keys.count(key) > 1}))
+        counts = Counter(key for key, _ in pairs)
+        faults.extend(duplicate_key(source, key) for key in sorted(key for key in counts if counts[key] > 1))
         return Section(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=section), faults
+        value = json.loads(text, object_pairs_hook=section, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         where = f"{source}:{error.lineno}:{error.colno}"
         raise InputError.at(where, f"this is not JSON: {error.msg}", "correct it there") from error
+    except ValueError as error:
+        raise InputError.at(source, f"this is not JSON: {error}", "write it as text, in quotes") from error
+    except RecursionError:
+        raise InputError.at(source, "is nested too deeply", "use fewer levels") from None
+    refuse_bombs(value, source)
+    return value, faults
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"it has no {name}")
 
 
 class _Loader(Loader):

@@ -56,7 +56,7 @@ def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
     except ValueError as error:
         reading.faults.append(Fault(where, str(error), "as in 10.0.0.1 slots=8, or gpu[01:04] slots=8"))
         return
-    slots = int(match["slots"]) if match["slots"].isdecimal() else match["slots"] or "nothing"
+    slots = int(match["slots"]) if re.fullmatch(r"[0-9]{1,9}", match["slots"]) else match["slots"] or "nothing"
     settings = {"user": user, "port": port, "gpus": slots, "type": match["type"]}
     keys = {
         key: Located(value, f"{where}: {_WORDS.get(key, key)}") for key, value in settings.items() if value is not None

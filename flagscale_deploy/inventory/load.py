@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flagscale_deploy.inventory.model import Group, Host, Inventory
 from flagscale_deploy.inventory.short import looks_like_short, parse_short
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.input_files import read_text
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
@@ -36,21 +38,9 @@ def load_hostfile(path: str | Path) -> Inventory:
 
 
 def _read(path: str | Path) -> str:
-    file, source = Path(path), str(path)
-    if file.is_dir():
-        raise InputError.at(source, "found a directory, expected one inventory file", _AS_FILE)
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError.at(
-            source, "there is no such file", "correct the path; a relative one starts where you are"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError.at(
-            source, f"found bytes that are not UTF-8 text (byte {error.start})", "save it as text in UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError.at(source, f"cannot be read: {error.strerror}", "make it readable for you") from error
+    if os.path.isdir(path):
+        raise InputError.at(str(path), "found a directory, expected one inventory file", _AS_FILE)
+    return read_text(path)
 
 
 def parse_inventory(text: str, source: str = "inventory", files: VariableFiles | None = None) -> Inventory:
@@ -71,7 +61,7 @@ def parse_inventory(text: str, source: str = "inventory", files: VariableFiles |
         return parse_ansible_ini(text, source, files)
     document, faults = parse_yaml(text, source)
     if not isinstance(document, Section):
-        what = "nothing" if document is None else "a list" if isinstance(document, list) else repr(document)
+        what = "nothing" if document is None else "a list" if isinstance(document, list) else "one value"
         raise InputError.at(
             source, f"found {what}, expected `hosts:` or groups", "the short form is `hosts: [gpu01, gpu02]`"
         )

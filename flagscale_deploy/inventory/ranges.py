@@ -10,7 +10,10 @@ from string import ascii_letters
 
 MOST_HOSTS = 100_000
 """No inventory is larger; a slip such as `[1:99999999]` would fill the memory."""
+LONGEST_NAME = 253
+"""Characters of a name in DNS."""
 
+_MOST_DIGITS = 18
 _NAME = re.compile(r"\w[\w.:-]*")
 _BRACKETED = re.compile(r"\[([^\[\]:]*:[^\[\]:]*:[^\[\]]*)\]:([0-9]+)")
 _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]+)")
@@ -25,6 +28,8 @@ def expand(pattern: str) -> list[str]:
     """
     if is_ip_address(pattern):
         return [pattern]
+    if len(pattern) > 2 * LONGEST_NAME:
+        raise ValueError(f"found a host name of {len(pattern):,} characters, expected {LONGEST_NAME} at most")
     parts = re.split(r"\[([^\[\]]*)\]", pattern)
     texts, ranges = parts[::2], [_members(bounds) for bounds in parts[1::2]]
     if any("[" in text or "]" in text for text in texts):
@@ -32,7 +37,7 @@ def expand(pattern: str) -> list[str]:
     _limit_size(pattern, ranges)
     names = ["".join(_interleave(texts, chosen)) for chosen in product(*ranges)]
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
             raise ValueError(f"found the host name {name!r}, expected letters, digits, '.', '-', '_' or an IP address")
     return names
 
@@ -42,7 +47,7 @@ def split_port(pattern: str) -> tuple[str, int | None]:
     match = _BRACKETED.fullmatch(pattern) or _WITH_PORT.fullmatch(pattern)
     if match is None or is_ip_address(pattern):
         return pattern, None
-    return match[1], int(match[2])
+    return match[1], int((match[2].lstrip("0") or "0")[:9])
 
 
 def split_login(text: str) -> tuple[str | None, str, int | None]:
@@ -65,7 +70,7 @@ def _members(bounds: str) -> Sequence[str]:
     begin, end, step = _bounds(bounds)
     if len(begin) == len(end) == 1 and begin in ascii_letters and end in ascii_letters:
         members: Sequence[str] = ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step]
-    elif begin.isdecimal() and end.isdecimal():
+    elif begin.isdecimal() and end.isdecimal() and max(len(begin), len(end)) <= _MOST_DIGITS:
         members = _numbers(begin, end, step)
     else:
         raise ValueError(f"found the range [{bounds}], expected two numbers or two letters")
@@ -79,7 +84,7 @@ def _bounds(bounds: str) -> tuple[str, str, int]:
     if len(parts) not in (2, 3) or not parts[1]:
         raise ValueError(f"found the range [{bounds}], expected [begin:end] or [begin:end:step]")
     step = parts[2] if len(parts) == 3 else "1"
-    if not step.isdecimal() or int(step) == 0:
+    if not step.isdecimal() or len(step) > _MOST_DIGITS or int(step) == 0:
         raise ValueError(f"found the step {step!r} in the range [{bounds}], expected a whole number above 0")
     return parts[0] or "0", parts[1], int(step)
 

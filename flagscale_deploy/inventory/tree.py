@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.model import Group
+from flagscale_deploy.inventory.ranges import MOST_HOSTS
 
 ALL, UNGROUPED = "all", "ungrouped"
+MOST_NAMED = 5 * MOST_HOSTS
+"""How often hosts may be named, in all groups together."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Tree:
     def __init__(self) -> None:
         self.groups: dict[str, GroupNode] = {}
         self.hosts: dict[str, Variables] = {}
+        self._named = 0
         self.add_group(ALL)
         self.add_group(UNGROUPED)
         self.add_child(ALL, UNGROUPED)
@@ -70,8 +75,12 @@ class Tree:
     def add_host(self, name: str, group: str, port: Located | None = None) -> Variables:
         """Put a host into a group and return its variables.
 
-        The port of `host:port` counts only where the host is named first, as in Ansible.
+        The port of `host:port` counts only where the host is named first, as in Ansible. Raises InputError where ranges
+        name more hosts than any inventory has.
         """
+        self._named += 1
+        if self._named > MOST_NAMED or len(self.hosts) > MOST_HOSTS:
+            raise InputError.at(name, f"the inventory names more than {MOST_HOSTS:,} hosts", "correct its ranges")
         if name not in self.hosts:
             self.hosts[name] = {} if port is None else {"ansible_port": port}
         self.groups[group].hosts.setdefault(name)

@@ -9,6 +9,7 @@ from typing import Literal
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.document import Section, parse_json, parse_yaml
 from flagscale_deploy.inventory.tree import Located, Variables
+from flagscale_deploy.support.input_files import read_text
 
 Kind = Literal["group_vars", "host_vars"]
 
@@ -41,16 +42,13 @@ class VariableFiles:
 
     def _read_file(self, file: Path) -> Variables:
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_text(file)
             if text.startswith(_VAULT_HEADER):
                 self.encrypted.append(str(file))
                 return {}
             value, faults = (parse_json if file.suffix == ".json" else parse_yaml)(text, str(file))
         except InputError as error:
             self.faults += error.faults
-            return {}
-        except (OSError, UnicodeDecodeError) as error:
-            self.faults.append(Fault(str(file), f"cannot be read: {error}"))
             return {}
         self.faults += faults
         if value is None:

@@ -17,19 +17,47 @@ TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
 
 
+MOST_NODES = 250_000
+"""Keys and values of a document: 30,000 hosts with three variables each."""
+MOST_EXPANDED = 2 * MOST_NODES
+"""The same with each alias replaced by what it stands for."""
+LONGEST_NUMBER = 400
+"""Python converts no more than 4,300 digits, and numbers in base 60 grow with the square of their length."""
+
+
 class ContentError(yaml.constructor.ConstructorError):
     """What is YAML and may not stand in this document; `remedy` says what may."""
 
-    def __init__(self, node: yaml.Node, problem: str, remedy: str) -> None:
-        super().__init__(None, None, problem, node.start_mark)
+    def __init__(self, node: yaml.Node | yaml.Event, problem: str, remedy: str) -> None:
+        mark: yaml.Mark | None = node.start_mark  # type: ignore[assignment]  # libyaml's has the same fields
+        super().__init__(None, None, problem, mark)
         self.remedy = remedy
 
 
-class Loader(yaml.SafeLoader):
-    """A loader of one text. Its constructors add to `faults` what is wrong and does not keep them from going on."""
+class _Bounded(yaml.composer.Composer):
+    """A composer that refuses documents that are too large or too deep, before their values are made."""
 
-    deepest: int | None = None
-    """How many levels of nesting are allowed; None: as many as Python can follow."""
+    deepest = 100
+    nodes = aliases = 0
+    depth = -1
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node. Raises ContentError where it is one too many."""
+        event = self.peek_event()  # type: ignore[attr-defined]  # of the parser beside it
+        self.aliases += isinstance(event, yaml.AliasEvent)
+        self.nodes += 1
+        self.depth += 1
+        if self.depth > self.deepest:
+            raise ContentError(event, f"is nested more than {self.deepest} deep", "use fewer levels")
+        if self.nodes > MOST_NODES:
+            raise ContentError(event, f"has more than {MOST_NODES:,} keys and values", "use ranges, or split it")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class Loader(_Bounded, yaml.SafeLoader):
+    """A loader of one text. Its constructors add to `faults` what is wrong and does not keep them from going on."""
 
     def __init__(self, text: str, source: str) -> None:
         super().__init__(text)
@@ -39,6 +67,32 @@ class Loader(yaml.SafeLoader):
     def place(self, mark: yaml.Mark | None) -> str:
         """Return `source:line:column`."""
         return self.source if mark is None else f"{self.source}:{mark.line + 1}:{mark.column + 1}"
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a node's value. Raises ContentError for each that PyYAML cannot make, whatever it raises itself."""
+        kind = node.tag.removeprefix(TAG)
+        if isinstance(node, yaml.ScalarNode):
+            if len(node.value) > LONGEST_NUMBER and kind in ("int", "float", "timestamp"):
+                problem = f"a number of {len(node.value):,} characters"
+                raise ContentError(node, problem, "put it in quotes if it is text")
+            node.value = whole_characters(node)
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ContentError(node, f"is not a valid {kind}", "correct the value, or put it in quotes") from error
+
+
+def whole_characters(node: yaml.ScalarNode) -> str:
+    r"""Return a scalar's text, if a program can be given it; `"\ud83d\ude00"`, JSON's 😀, is one character."""
+    text = str(node.value)
+    if "\0" in text:
+        raise ContentError(node, "a NUL byte cannot be given to a program", "take it out")
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ContentError(node, "half a character (a surrogate)", "write the whole character") from None
 
 
 def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault]]:
@@ -56,6 +110,8 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
         if node is None:
             return None, []
         # Before construction: that copies the keys of `<<` into the mappings that merge them.
+        if loader.aliases:
+            _refuse_large_aliases(node)
         loader.faults += _duplicates(node, loader)
         return loader.construct_document(node), loader.faults
     except yaml.MarkedYAMLError as error:
@@ -86,17 +142,23 @@ def _compose(loader: Loader) -> yaml.Node | None:
     PyYAML's own parser has the last word on errors: they are in its words.
     """
     if yaml.__with_libyaml__ and not _PARTING & set(loader.text):
+        quick = _Quick(loader)
         try:
-            return _Quick(loader).get_single_node()
+            node = quick.get_single_node()
+        except ContentError:
+            raise
         except yaml.YAMLError:
             pass
+        else:
+            loader.aliases = quick.aliases
+            return node
     return loader.get_single_node()
 
 
 if yaml.__with_libyaml__:
     from yaml._yaml import CParser
 
-    class _Quick(yaml.composer.Composer, CParser, yaml.resolver.Resolver):
+    class _Quick(_Bounded, CParser, yaml.resolver.Resolver):
         """libyaml's parser below PyYAML's composer: libyaml's own overruns the stack on 100,000 brackets."""
 
         def __init__(self, loader: Loader) -> None:
@@ -104,25 +166,62 @@ if yaml.__with_libyaml__:
             yaml.composer.Composer.__init__(self)
             yaml.resolver.Resolver.__init__(self)
             self.yaml_implicit_resolvers = loader.yaml_implicit_resolvers
+            self.deepest = loader.deepest
+
+
+def refuse_bombs(value: object, source: str) -> None:
+    """Raise InputError for a value of JSON that is too large or too deep, as `load` does for YAML."""
+    level, nodes = [value], 0
+    for _ in range(Loader.deepest + 1):
+        parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
+        level = [child for children in parts for child in children]
+        nodes += len(level)
+        if nodes > MOST_NODES:
+            raise InputError.at(source, f"has more than {MOST_NODES:,} values", "split it")
+    if level:
+        raise InputError.at(source, f"is nested more than {Loader.deepest} deep", "use fewer levels")
+
+
+def _refuse_large_aliases(root: yaml.Node) -> None:
+    """Raise ContentError for aliases that stand for too much, or for what they stand in themselves."""
+    sizes: dict[int, tuple[int, int]] = {}  # nodes and depth of each node, its aliases expanded
+    above = set[int]()
+    waiting = [root]
+    while waiting:
+        node = waiting[-1]
+        children = _children(node)
+        if id(node) not in sizes and id(node) not in above:
+            above.add(id(node))
+            if inside := [child for child in children if id(child) in above]:
+                raise ContentError(inside[0], "contains itself", "write the value in place of the alias")
+            waiting += [child for child in children if id(child) not in sizes]
+            continue
+        waiting.pop()
+        above.discard(id(node))
+        below = [sizes[id(child)] for child in children]
+        sizes[id(node)] = 1 + sum(size for size, _ in below), 1 + max((depth for _, depth in below), default=0)
+        if sizes[id(node)][0] > MOST_EXPANDED or sizes[id(node)][1] > 2 * Loader.deepest:
+            raise ContentError(node, "its aliases stand for too many keys and values", "write fewer aliases")
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def _duplicates(root: yaml.Node, loader: Loader) -> Iterator[Fault]:
-    """Yield a fault for each key that its mapping has already. Raises ContentError for too deep a nesting."""
-    waiting: list[tuple[yaml.Node, int]] = [(root, 0)]
+    """Yield a fault for each key that its mapping has already."""
+    waiting = [root]
     seen = set[int]()
     while waiting:
-        node, depth = waiting.pop()
-        if loader.deepest is not None and depth > loader.deepest:
-            raise ContentError(node, f"is nested more than {loader.deepest} deep", "use fewer levels")
+        node = waiting.pop()
         if id(node) in seen or isinstance(node, yaml.ScalarNode):
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             yield from _duplicate_keys(node, loader)
-            children = [value for _, value in node.value]
-        else:
-            children = node.value
-        waiting += [(child, depth + 1) for child in reversed(children)]
+        waiting += reversed([value for _, value in node.value] if isinstance(node, yaml.MappingNode) else node.value)
 
 
 def _duplicate_keys(node: yaml.MappingNode, loader: Loader) -> Iterator[Fault]:

@@ -101,10 +101,10 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "No such file or directory"),
-        (b"", "is empty or not text"),
-        (b"\xff\xfe", "is empty or not text"),
-        (b"a\0b", "is empty or not text"),
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "is text in UTF-16"),
+        (b"a\0b", "holds a NUL byte"),
     ],
 )
 def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes | None, problem: str) -> None:

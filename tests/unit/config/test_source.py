@@ -108,7 +108,7 @@ FAULTY = {
     "NUL": ('a: ["\\0"]', "f.yaml:1:5: a NUL byte"),
     "half a character": ('a: "\\ud83d"', "f.yaml:1:4: half a character"),
     "control character": ("a: \x01", "f.yaml:1:4: this is not YAML: special characters"),
-    "far too deep": ("[" * 3000, "f.yaml: is nested too deeply"),
+    "far too deep": ("[" * 3000, "f.yaml:1:34: is nested more than 32 deep"),
     "too deep": ("[" * 100 + "]" * 100, "f.yaml:1:34: is nested more than 32 deep"),
 }
 
@@ -123,7 +123,7 @@ def test_what_is_no_yaml_is_named_with_line_and_column(text: str, problem: str) 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
     for name, problem in (
-        ("none.yaml", "there is no such file"),
+        ("none.yaml", "does not exist"),
         ("", "is a folder"),
         ("latin.yaml", "is not text in UTF-8"),
     ):

@@ -34,7 +34,7 @@ def test_paths_on_the_hosts_stay_as_they_are(tmp_path: Path) -> None:
         ("certfile: c.pem", "deploy.tls.certfile: 'c.pem': expected an absolute path on the hosts\n"),
         ("certfile: /c.pem, keyfile: ~/k.pem", "deploy.tls.keyfile: '~/k.pem': expected an absolute path"),
         ("certfile: /c.pem, key: /k.pem", "deploy.tls.key: unknown key"),
-        ("certfile: /no/such.pem, send: true", "deploy.tls.certfile: /no/such.pem cannot be read: No such file"),
+        ("certfile: /no/such.pem, send: true", "deploy.tls.certfile: /no/such.pem does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, settings: str, problem: str) -> None:

@@ -40,7 +40,7 @@ def test_the_form_is_told_by_the_content(text: str, source: str) -> None:
         ("", "x.yaml", "found nothing"),
         ("# nothing\n", "x.ini", "has no hosts"),
         ("- a\n- b\n", "x", "found a list, expected `hosts:` or groups"),
-        ("a\n", "x.yaml", "found 'a', expected `hosts:` or groups"),
+        ("a\n", "x.yaml", "found one value, expected `hosts:` or groups"),
         ("#!/bin/sh\necho {}", "x", "found a program"),
         ("plugin: aws_ec2\n", "x.yaml", "inventory plugin"),
         ('{"_meta": {"hostvars": {}}}', "x.json", "inventory plugin"),
@@ -60,8 +60,8 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"hosts: [\xff]")
     for path, problem in [
         (tmp_path, "found a directory"),
-        (tmp_path / "none.yaml", "there is no such file\n.*correct the path"),
-        (tmp_path / "bytes.yaml", r"not UTF-8 text \(byte 8\)"),
+        (tmp_path / "none.yaml", "does not exist\n.*correct the path"),
+        (tmp_path / "bytes.yaml", "is not text in UTF-8: .* at byte 8"),
         (tmp_path / "bytes.yaml" / "x", "cannot be read"),
     ]:
         with pytest.raises(InputError, match=problem):
