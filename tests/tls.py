@@ -1,14 +1,10 @@
-"""Certificates that vouch for themselves, and servers that speak TLS with them."""
+"""Certificates that vouch for themselves."""
 
 from __future__ import annotations
 
 import ipaddress
-import ssl
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from cryptography import x509
@@ -44,20 +40,3 @@ def _self_signed(key: rsa.RSAPrivateKey, name: str, addresses: Iterable[str]) ->
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, hashes.SHA256())
-
-
-@contextmanager
-def serving(pair: tuple[Path, Path], handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve on 127.0.0.1 with a certificate and its key; yield the port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*pair)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -144,6 +144,8 @@ class _Watch:
                     how = self.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
                     how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
+                if message.get("foreign"):
+                    raise self._failed(f"cannot serve: {message['foreign']}", watch, self._port_remedy())
                 if message.get("timed_out"):
                     problem = f"is not ready after {self.timeout:g} s ({message['why']})"
                     raise self._failed(problem, watch, self._timeout_remedy())
@@ -194,6 +196,9 @@ class _Watch:
         now = self.start.now
         last = "its log shows no step of its start" if now is None else f"the last step in its log was: {now.stage}"
         return f"{last}; raise deploy.timeouts.ready if it only needs more time"
+
+    def _port_remedy(self) -> str:
+        return f"end that process (`ss -ltnp` on {self.instance.driver} shows it), or choose another port"
 
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]

@@ -33,6 +33,8 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
     if inspected["token"]:
         unguarded = bool(restarts) and not restarts.get("supervised")
         return "ready", "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""
+    if inspected.get("foreign"):
+        return "unwell", inspected["why"]
     if restarts.get("in_a_row") and not restarts.get("healthy") and inspected["health"] is None:
         number, most, end = (restarts.get(name) for name in ("in_a_row", "max", "last_exit"))
         return "restarting", f"loading after restart {number} of {most}: it {end}"

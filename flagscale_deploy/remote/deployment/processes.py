@@ -83,7 +83,12 @@ def ours(processes: Iterable[Process], marker: str, named: Iterable[Recorded] = 
     They are found by marker, record, session and descent. `marker` is `<deployment>/` or, for one run,
     `<deployment>/<run_id>`.
     """
-    return Family((process.identity for process in named), marked(marker)).among(processes)
+    return family(marker, named).among(processes)
+
+
+def family(marker: str, named: Iterable[Recorded] = ()) -> Family:
+    """Return what finds the processes that `ours` does, at several looks."""
+    return Family((process.identity for process in named), marked(marker))
 
 
 def marked(marker: str) -> Callable[[Process], bool]:

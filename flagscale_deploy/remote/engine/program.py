@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import glob
-import http.client
 import os
 import re
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Iterable, Optional, Sequence, Tuple
-from urllib.parse import urlsplit
 
 from flagscale_deploy.remote.deployment import ray_temp, state
+from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai
+from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import proc
 
 if TYPE_CHECKING:
@@ -33,23 +32,27 @@ class ProgramPoll(threading.Thread):
     """Waits until a program serves, beside the loop that reads its log.
 
     With addresses, it serves when one of them is reached (`answers`). Without, when it has joined Ray and has lived for
-    STAY_SECONDS since. `answered` is then the address, or "".
+    STAY_SECONDS since. `answered` is then the address, or "". `foreign` tells who else has its port.
     """
 
     def __init__(self, args: WatchArguments, addresses: Sequence[str]) -> None:
         super().__init__(daemon=True)
         self.answered = None  # type: Optional[str]
         self.why = "it was not asked yet"
+        self.foreign = ""
         self._args, self._addresses = args, addresses
         self._joined = None  # type: Optional[float]
         self.start()
 
     def run(self) -> None:
         """Look until it serves."""
+        client = openai.client(self._args["deployment"], self._args["host"], program=True)
         while self.answered is None:
             if self._addresses:
-                key = openai.api_key(self._args["deployment"], self._args["host"])
-                self.answered, self.why = answers(self._addresses, key)
+                try:
+                    self.answered, self.why = answers(client, self._addresses)
+                except ForeignListenerError as error:
+                    self.foreign = str(error)
             else:
                 self._look()
             time.sleep(POLL_SECONDS)
@@ -62,27 +65,36 @@ class ProgramPoll(threading.Thread):
             self.answered = ""
 
 
-def answers(addresses: Iterable[str], key: Optional[str]) -> Tuple[Optional[str], str]:
+def answers(client: Client, addresses: Iterable[str]) -> Tuple[Optional[str], str]:
     """Return the first address where something serves, and why the others don't count.
 
     Something serves where a connection is accepted, unless it speaks HTTP and answers GET /health with a 5xx status.
+    Raises ForeignListenerError if it serves nowhere, and somebody else has the port on this host.
     """
-    why = ""
+    why, foreign = "", None
     for address in addresses:
-        place = urlsplit(address)
         try:
-            socket.create_connection((str(place.hostname), int(place.port or 0)), CONNECT_SECONDS).close()
+            client.reach(address, CONNECT_SECONDS)
+            if (status := _health(client, address)) < 500:
+                return address, ""
+            why = "%s/health answers %d" % (address, status)
+        except ForeignListenerError as error:
+            foreign = foreign or error
         except OSError as error:
             why = why or "%s: %s" % (address, error)
-            continue
-        try:
-            status, _ = openai.request(address + "/health", key=key, timeout=ANSWER_SECONDS)
-        except (OSError, ValueError, http.client.HTTPException):
-            return address, ""
-        if status < 500:
-            return address, ""
-        why = "%s/health answers %d" % (address, status)
+    if foreign is not None:
+        raise foreign
     return None, why
+
+
+def _health(client: Client, address: str) -> int:
+    """Return the status of GET /health, 0 from what does not speak HTTP."""
+    try:
+        return client.request(address + "/health", timeout=ANSWER_SECONDS)[0]
+    except ForeignListenerError:
+        raise
+    except (OSError, ValueError):
+        return 0
 
 
 def joined(deployment: str, host: str, leader: int) -> bool:

@@ -97,7 +97,7 @@ class WatchArguments(_WatchArguments, total=False):
 
 
 class WatchReply(TypedDict, total=False):
-    """`lines` as the log grows, `healthy` once; last `ready`, `finished`, `dead` or `timed_out`."""
+    """`lines` as the log grows, `healthy` once; last `ready`, `finished`, `dead`, `foreign` or `timed_out`."""
 
     lines: list[str]
     healthy: bool
@@ -108,6 +108,7 @@ class WatchReply(TypedDict, total=False):
     dead: bool
     exit_status: int | None  # with dead, of a program
     oom: str  # with dead or finished: processes that the kernel killed for lack of memory, in words; "" for none
+    foreign: str  # who else has the server's port, in words: it is not asked, and will not be ready
     timed_out: bool
     why: str  # with timed_out
 

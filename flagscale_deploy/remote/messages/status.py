@@ -57,10 +57,14 @@ class _InspectedServer(TypedDict):
 
 
 class InspectedServer(_InspectedServer, total=False):
-    """A server of this host. `finished` and `at` are a program's: it ended well; the address that answered."""
+    """A server of this host. `finished` and `at` are a program's: it ended well; the address that answered.
+
+    With `foreign` it was not asked, since a process that is not of the deployment has its port.
+    """
 
     ready_at: float | None
     finished: bool
+    foreign: bool
     at: str | None
 
 

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-from typing import TYPE_CHECKING, Callable, Optional, Tuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Callable, Tuple, cast
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.engine import openai, program
+from flagscale_deploy.remote.engine.client import Client
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import RecordedServer
-    from flagscale_deploy.remote.messages.status import ChatArguments, ChatReply
+    from flagscale_deploy.remote.messages.status import ChatArguments, ChatCompletion, ChatReply
 
 send: Callable[[ChatReply], None] = wire.send
 
 ANSWER_SECONDS = 590.0
+MODELS = {"data": [{"id": str}]}
+NONE = type(None)
+COMPLETION = {
+    "choices": [{"message": {"content": (str, NONE)}}],
+    "usage": ({"completion_tokens": (int, NONE)}, NONE),
+}
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-def served_by(server: RecordedServer, key: Optional[str]) -> Tuple[str, str]:
+def served_by(server: RecordedServer, client: Client) -> Tuple[str, str]:
     """Return URL and model of a server.
 
     A program of the user's own is asked for its model, if it speaks the OpenAI API.
     """
     if server.get("engine") != "program":
         return server["local_url"], server["served_name"]
-    url, why = program.answers(server["addresses"], key)
+    url, why = program.answers(client, server["addresses"])
     if url is None:
         raise OSError(why or "it is a program of your own, and has no port (deploy.port)")
     try:
-        return url, json.loads(openai.request(url + "/v1/models", key=key)[1])["data"][0]["id"]
-    except (ValueError, LookupError, TypeError):
+        reply = client.request(url + "/v1/models", private=True)[1]
+        return url, openai.parse(reply, "data", MODELS)["data"][0]["id"]
+    except (ValueError, LookupError):
         raise OSError("it is a program of your own, at %s, and has no /v1/models" % url) from None
 
 
@@ -43,19 +51,22 @@ def main(args: ChatArguments) -> None:
     if not asked_for:
         send({"problem": "it is not recorded on this host"})
         return
-    key = openai.api_key(args["deployment"], args["host"])
+    client = openai.client(args["deployment"], args["host"], program=asked_for[0].get("engine") == "program")
     try:
-        url, model = served_by(asked_for[0], key)
+        url, model = served_by(asked_for[0], client)
         body = {**args["parameters"], "model": model, "messages": args["messages"]}
-        status, text = openai.request(url + "/v1/chat/completions", body, key, ANSWER_SECONDS)
+        status, text = client.request(url + "/v1/chat/completions", body, private=True, timeout=ANSWER_SECONDS)
     except OSError as error:
         send({"problem": "no answer: %s" % error})
         return
     if status != 200:
-        words = text[:2000] or http.client.responses.get(status, "nothing more")
+        words = text[:2000] or PHRASES.get(status, "nothing more")
         send({"problem": "HTTP %d: %s" % (status, words)})
         return
     try:
-        send({"answer": json.loads(text)})
-    except ValueError:
-        send({"problem": "HTTP 200, but not JSON: %s" % text[:2000]})
+        answer = cast("ChatCompletion", openai.parse(text, "choices", COMPLETION))
+        if not all("content" in choice.get("message", ()) for choice in answer["choices"]):
+            raise ValueError("a choice has no message")
+        send({"answer": answer})
+    except (ValueError, RecursionError) as error:
+        send({"problem": "HTTP 200, but not a chat completion (%s): %s" % (error, text[:2000])})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import processes, record, restart_permits
+from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import metrics, openai, program, ranks, ray_nodes
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.background import Background
@@ -86,9 +87,12 @@ def look_at_program(server: InspectedServer, instance: RecordedServer, args: Tar
     elif not instance["addresses"]:
         server["token"], server["why"] = True, ""
     else:
-        key = openai.api_key(args["deployment"], args["host"])
-        server["at"], server["why"] = program.answers(instance["addresses"], key)
-        server["token"] = server["at"] is not None
+        client = openai.client(args["deployment"], args["host"], program=True)
+        try:
+            server["at"], server["why"] = program.answers(client, instance["addresses"])
+        except ForeignListenerError as error:
+            server["foreign"], server["why"] = True, str(error)
+        server["token"] = server.get("at") is not None
 
 
 def supervised(instance: RecordedServer, deployed: Record, leads: bool, args: Target) -> Optional[InspectedRestarts]:
@@ -166,18 +170,20 @@ class Inspection:
             killed = oom.describe(record.read(self._args["deployment"], self._args["host"]) or {})
             server["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
-        key = openai.api_key(self._args["deployment"], self._args["host"])
+        client = openai.client(self._args["deployment"], self._args["host"])
         try:
-            status = openai.request(instance["local_url"] + "/health", key=key, timeout=HEALTH_SECONDS)[0]
+            status = client.request(instance["local_url"] + "/health", timeout=HEALTH_SECONDS)[0]
             server["health"] = status
             if status == 200:
-                figures = Background(metrics.ask, instance["local_url"], key)
-                ok, text = openai.one_token(instance["local_url"], instance["served_name"], key, TOKEN_SECONDS)
+                figures = Background(metrics.ask, client, instance["local_url"])
+                ok, text = openai.one_token(client, instance["local_url"], instance["served_name"], TOKEN_SECONDS)
                 server["token"], server["why"] = ok, "" if ok else text
                 with contextlib.suppress(TimeoutError):
                     server["metrics"] = figures.result(metrics.SECONDS)
             else:
                 server["why"] = "/health answers %d" % status
+        except ForeignListenerError as error:
+            server["foreign"], server["health"], server["why"] = True, None, str(error)
         except (OSError, ValueError) as error:
             server["why"] = "it does not answer: %s" % error
 

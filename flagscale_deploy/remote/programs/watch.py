@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, Callable, List, Optional, Tuple, Uni
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory
+from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai, program
+from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.proc import lives
 from flagscale_deploy.remote.wire import input_ended
@@ -42,6 +44,9 @@ def main(args: WatchArguments) -> None:
         while not input_ended():
             alive = lives(args["pid"], args["start_ticks"])
             reader.send_new()
+            if asking.foreign:
+                send({"foreign": asking.foreign})
+                return
             if not alive:
                 reader.send_new(last=True)
                 deployed = record.read(args["deployment"], args["host"]) or {}
@@ -81,36 +86,42 @@ def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:
 
 
 class EnginePoll(threading.Thread):
-    """Asks for health, then for a token, beside the loop that reads the log: a reply may take long."""
+    """Asks for health, then for a token, beside the loop that reads the log: a reply may take long.
+
+    `foreign` tells who else has the engine's port, "" if nobody has.
+    """
 
     def __init__(self, args: WatchArguments) -> None:
         super().__init__(daemon=True)
-        self.answered = None  # type: Optional[str]
+        self.answered: Optional[str] = None
         self.why = "the server does not listen yet"
+        self.foreign = ""
         self._args = args
         self._healthy = False
         self.start()
 
     def run(self) -> None:
         """Ask until there is a token."""
-        key = openai.api_key(self._args["deployment"], self._args["host"])
+        client = openai.client(self._args["deployment"], self._args["host"])
         while self.answered is None:
             try:
-                self._ask(key)
+                self._ask(client)
+            except ForeignListenerError as error:
+                self.foreign = str(error)
             except (OSError, ValueError) as error:
                 self.why = "%s: %s" % (self._args["url"], error)
             time.sleep(POLL_SECONDS)
 
-    def _ask(self, key: Optional[str]) -> None:
+    def _ask(self, client: Client) -> None:
         url = self._args["url"]
-        status, _ = openai.request(url + "/health", key=key, timeout=5)
+        status, _ = client.request(url + "/health", timeout=5)
         if status != 200:
             self.why = "%s/health answers %d" % (url, status)
             return
         if not self._healthy:
             self._healthy = True
             send({"healthy": True})
-        ok, text = openai.one_token(url, self._args["model"], key, timeout=120)
+        ok, text = openai.one_token(client, url, self._args["model"], timeout=120)
         if ok:
             self.answered = text
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from typing import Optional
 
-from flagscale_deploy.remote.engine import openai
+from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
+from flagscale_deploy.remote.engine.client import Client
 
 POLL_SECONDS = 2.0
 
@@ -15,14 +15,17 @@ POLL_SECONDS = 2.0
 class Lifetime:
     """One run of a server, from its start. With `url`, it is healthy once that replies with 200.
 
-    The first one has no URL: `run` itself waits until the server completes a token.
+    The first one has no URL: `run` itself waits until the server completes a token. `foreign` tells who else has the
+    server's port, and is "" while nobody has.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, client: Client, url: str) -> None:
         self.polls = bool(url)
         self._began = time.monotonic()
         self._ended = threading.Event()
         self.healthy_at: Optional[float] = None
+        self.foreign = ""
+        self._client = client
         if url:
             threading.Thread(target=self._poll, args=(url,), daemon=True).start()
 
@@ -47,7 +50,14 @@ class Lifetime:
     def _poll(self, url: str) -> None:
         """Poll until the first 200, and no longer, to keep the server's access log clean."""
         while not self._ended.wait(POLL_SECONDS):
-            with contextlib.suppress(OSError, ValueError):
-                if openai.request(url, timeout=5)[0] == 200:
+            try:
+                status = self._client.request(url, timeout=5)[0]
+                self.foreign = ""
+            except ForeignListenerError as error:
+                self.foreign = str(error)
+            except (OSError, ValueError):
+                continue
+            else:
+                if status == 200:
                     self.healthy()
                     return

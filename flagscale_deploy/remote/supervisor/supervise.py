@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
-from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
+from flagscale_deploy.remote.deployment.port_guard import PortGuard
+from flagscale_deploy.remote.engine import ranks, ray_nodes
+from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
 from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.signals import Signals
@@ -71,8 +73,7 @@ class Supervisor:
 
     def __init__(self, options: argparse.Namespace, signals: Signals) -> None:
         self._options, self._signals = options, signals
-        if options.certificate:
-            openai.trust(options.certificate)
+        self._client = Client(PortGuard(Descendants()), [options.certificate] if options.certificate else [])
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # from an earlier boot
@@ -90,7 +91,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""
         while True:
-            lifetime = Lifetime(self._options.health if self._files.permitted else "")
+            lifetime = Lifetime(self._client, self._options.health if self._files.permitted else "")
             status = self._run_once(lifetime)
             if self._is_final(status):
                 return status if status >= 0 else 128 - status
@@ -144,6 +145,10 @@ class Supervisor:
             return
         if not lifetime.polls and self._files.permitted:
             lifetime.healthy()
+        if lifetime.foreign != self._state["why"]:
+            self._update({"why": lifetime.foreign})
+            if lifetime.foreign:
+                self._log(lifetime.foreign)
         if lifetime.healthy_at is not None:
             self._update({"healthy": True})
             self._segments.note(Descendants().among(proc.scan()))

@@ -109,6 +109,17 @@ def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
     assert [event.host for event in heard.of("serve", "failed")] == ["gpu01"]
 
 
+def test_somebody_else_on_the_port_ends_the_wait() -> None:
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield {"lines": LOG[:3]}
+        yield {"foreign": "port 4567 is held by another user's process (uid 1001, pid 123)"}
+
+    error = fails(watch)
+    assert isinstance(error, InstanceFailedError)
+    assert "qwen/0 cannot serve: port 4567 is held by another user's process (uid 1001, pid 123)" in str(error)
+    assert error.remedy == "end that process (`ss -ltnp` on gpu01 shows it), or choose another port"
+
+
 def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": ["one", "two", "three", "four"]}

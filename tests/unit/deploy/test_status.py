@@ -110,6 +110,9 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
     "it was ready, and hangs": (
         head(instances={"qwen/0": {**HANGS, "ready_at": 1500.0}}), worker(), "unwell", "unwell", 1),
     "it loads, and listens late": (head(instances={"qwen/0": HANGS}), worker(), "starting", "starting", 1),
+    "another user has its port while it loads": (
+        head(instances={"qwen/0": {**HANGS, "foreign": True, "why": "port 4567 is held"}}), worker(),
+        "unwell", "unwell", 1),
     "stopped": (gone(record("engine")), gone(record("ray-worker")), "stopped", "stopped", 0),
     "stopped, but one host has survivors": (
         gone(record("engine")), {**gone(record("ray-worker")), "live": 2}, "leftovers", "stopped", 1),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,48 +12,18 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.deployment import ray_temp
-from flagscale_deploy.remote.engine import program
+from flagscale_deploy.remote.engine import openai, program
+from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.programs import inspect, watch
 from tests.component.remote.living import SLEEP, Household
+from tests.component.remote.stand_in import HEALTHY, reply, stand_in
 
 
 @contextmanager
-def web(status: int) -> Iterator[str]:
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_words: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@contextmanager
-def talks(words: bytes) -> Iterator[str]:
-    """Provide a server that says something that is no HTTP and hangs up, to everybody."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        done = threading.Event()
-
-        def serve() -> None:
-            while not done.is_set():
-                visitor, _ = server.accept()
-                with visitor:
-                    visitor.sendall(words)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        done.set()
-        socket.create_connection(server.getsockname()).close()
-        thread.join()
+def serving(folder: Path, deployment: str, anything: str, **more: Any) -> Iterator[tuple[Client, str]]:
+    """Provide a server of the deployment that replies so to everybody, and what asks it."""
+    with stand_in(folder, f"{deployment}/r1", anything=anything, **more) as server:
+        yield openai.client(deployment, "here", program=True), server.url
 
 
 def nobody() -> str:
@@ -64,24 +32,24 @@ def nobody() -> str:
 
 
 @pytest.mark.parametrize("status", [200, 401, 404])
-def test_any_answer_but_an_error_of_the_server_is_serving(status: int) -> None:
-    with web(status) as there:
-        assert program.answers([nobody(), there], None) == (there, "")
+def test_any_answer_but_an_error_of_the_server_is_serving(tmp_path: Path, deployment: str, status: int) -> None:
+    with serving(tmp_path, deployment, reply("", f"{status} -")) as (client, there):
+        assert program.answers(client, [nobody(), there]) == (there, "")
 
 
-def test_a_server_that_is_not_well_yet_is_not_serving() -> None:
-    with web(503) as there:
-        assert program.answers([there], None) == (None, f"{there}/health answers 503")
+def test_a_server_that_is_not_well_yet_is_not_serving(tmp_path: Path, deployment: str) -> None:
+    with serving(tmp_path, deployment, reply("", "503 -")) as (client, there):
+        assert program.answers(client, [there]) == (None, f"{there}/health answers 503")
 
 
-def test_what_speaks_no_http_serves_when_it_accepts() -> None:
-    with talks(b"220 ready\r\n") as there:
-        assert program.answers([there], None) == (there, "")
+def test_what_speaks_no_http_serves_when_it_accepts(tmp_path: Path, deployment: str) -> None:
+    with serving(tmp_path, deployment, "", greeting="220 ready\r\n") as (client, there):
+        assert program.answers(client, [there]) == (there, "")
 
 
-def test_nobody_there_is_said() -> None:
+def test_nobody_there_is_said(deployment: str) -> None:
     where = nobody()
-    url, why = program.answers([where], None)
+    url, why = program.answers(openai.client(deployment, "here", program=True), [where])
     assert url is None
     assert why.startswith(f"{where}: ")
     assert "refused" in why
@@ -133,7 +101,7 @@ def test_it_has_joined_when_ray_has_opened_the_log_of_a_driver_of_its_session(
 
 
 @pytest.mark.usefixtures("home")
-def test_what_status_hears_of_it(home: Path, deployment: str) -> None:
+def test_what_status_hears_of_it(home: Path, tmp_path: Path, deployment: str) -> None:
     def look(alive: bool, **addresses: str) -> dict[str, Any]:
         """Return what is noted of a program beside whether it lives."""
         server: Any = {"alive": alive}
@@ -144,7 +112,7 @@ def test_what_status_hears_of_it(home: Path, deployment: str) -> None:
 
     assert look(True) == {"token": True, "why": ""}
     assert look(False) == {"why": "its process is gone"}
-    with web(200) as there:
+    with serving(tmp_path, deployment, HEALTHY) as (_, there):
         answers = look(True, **{there: "http://public"})
     assert answers == {"token": True, "at": there, "why": ""}
     (home / "app/exit").write_text("3")

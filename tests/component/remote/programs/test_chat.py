@@ -1,50 +1,50 @@
-"""What is said of answers that are no completion."""
+"""What `chat` reports of replies that are no chat completion."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from tests.component.remote.living import Home
+from tests.component.remote.stand_in import reply, stand_in
 
-
-@contextmanager
-def answering(status: int, body: bytes) -> Iterator[int]:
-    """Serve the same reply to everything; yield the port."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+ANSWER = '{"choices": [{"message": {"content": %s}}], "usage": {"completion_tokens": %s}}'
 
 
 @pytest.mark.parametrize(
     ("status", "body", "problem"),
     [
-        (503, b"", "HTTP 503: Service Unavailable"),
-        (503, b"No available workers", "HTTP 503: No available workers"),
-        (400, b'{"error": "too long"}', 'HTTP 400: {"error": "too long"}'),
-        (200, b"<html>", "HTTP 200, but not JSON: <html>"),
+        ("503 -", "", "HTTP 503: Service Unavailable"),
+        ("503 -", "No available workers", "HTTP 503: No available workers"),
+        ("400 -", '{"error": "too long"}', 'HTTP 400: {"error": "too long"}'),
+        ("200 -", "<html>", "Expecting value: line 1 column 1 (char 0)"),
+        ("200 -", "[]", "expected an object, found list"),
+        ("200 -", '{"choices": {"0": 1}}', "choices: expected list, found dict"),
+        ("200 -", '{"choices": [7]}', "choices.0: expected dict, found int"),
+        ("200 -", '{"usage": {}}', "it has no choices"),
+        ("200 -", '{"choices": [{}]}', "a choice has no message"),
+        ("200 -", ANSWER % ("[1]", 1), "choices.0.message.content: expected str, found list"),
+        ("200 -", ANSWER % ('"a"', '"1"'), "usage.completion_tokens: expected int, found str"),
+        ("200 -", ANSWER % ('"a"', "9" * 5000), "a number of 5000 digits"),
+        ("200 -", ANSWER % ('"a"', "[" * 20_000 + "]" * 20_000), "it is nested too deeply"),
     ],
 )
-def test_an_answer_that_is_no_completion_is_told_with_its_status(
-    home: Home, status: int, body: bytes, problem: str
+def test_a_reply_that_is_no_completion_is_reported_with_its_status(
+    home: Home, tmp_path: Path, status: str, body: str, problem: str
 ) -> None:
-    with answering(status, body) as port:
-        home.record(instances=[{"name": "m/0", "served_name": "m", "local_url": f"http://127.0.0.1:{port}"}])
-        assert home.run("chat", server="m/0", messages=[], parameters={}) == [{"problem": problem}]
+    with stand_in(tmp_path, f"{home.deployment}/r1", anything=reply(body, status)) as server:
+        home.record(instances=[{"name": "m/0", "driver": home.host, "served_name": "m", "local_url": server.url}])
+        (message,) = home.run("chat", server="m/0", messages=[], parameters={})
+    if status.startswith("200"):
+        problem = f"HTTP 200, but not a chat completion ({problem}): {body[:2000]}"
+    assert message == {"problem": problem}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_not_handed_on(home: Home, tmp_path: Path, number: str) -> None:
+    body = ANSWER % ('"a"', number)
+    with stand_in(tmp_path, f"{home.deployment}/r1", anything=reply(body)) as server:
+        home.record(instances=[{"name": "m/0", "driver": home.host, "served_name": "m", "local_url": server.url}])
+        (message,) = home.run("chat", server="m/0", messages=[], parameters={})
+    assert message["answer"]["usage"] == {"completion_tokens": None}

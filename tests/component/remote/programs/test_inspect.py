@@ -4,71 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.messages.run import WatchArguments
 from flagscale_deploy.remote.messages.status import InspectArguments, InspectedServer
 from flagscale_deploy.remote.programs import inspect, watch
 from flagscale_deploy.remote.system.proc import start_ticks
 from tests.component.remote.living import SLEEP, Home, Household, birth, wait_until
-
-HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-Reply = Callable[[socket.socket, bytes, threading.Event], None]
-
-
-@contextmanager
-def server(reply: Reply) -> Iterator[str]:
-    """Serve on a free port: `reply` gets each connection, what was asked, and an event that is set at the end."""
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                visitor, _ = listener.accept()
-                if over.is_set():
-                    visitor.close()
-                    return
-                threading.Thread(target=answer, args=(visitor,), daemon=True).start()
-
-        def answer(visitor: socket.socket) -> None:
-            with visitor:
-                try:
-                    reply(visitor, visitor.recv(65536), over)
-                except OSError:
-                    """Nobody waits for it any more."""
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        socket.create_connection(listener.getsockname()).close()
-        thread.join()
-
-
-def silent(_visitor: socket.socket, _asked: bytes, over: threading.Event) -> None:
-    over.wait(30)
-
-
-def no_http(visitor: socket.socket, _asked: bytes, _over: threading.Event) -> None:
-    visitor.sendall(b"220 mail ready\r\n")
-
-
-def never_a_token(visitor: socket.socket, asked: bytes, over: threading.Event) -> None:
-    """Healthy; a completion begins, and another byte of it comes before any socket's deadline."""
-    if b"/v1/" not in asked.partition(b"\r\n")[0]:
-        visitor.sendall(HEALTHY)
-        return
-    visitor.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
-    while not over.wait(0.05):
-        visitor.sendall(b" ")
+from tests.component.remote.stand_in import HEALTHY, StandIn, stand_in
 
 
 def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer, float]:
@@ -81,23 +29,25 @@ def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer
     return asked.instances["q/0"], time.monotonic() - began
 
 
-def test_an_answer_that_is_no_http_is_told(home: Home, people: Household) -> None:
-    with server(no_http) as url:
-        state, _ = ask(home, url, people.python(SLEEP)[0])
-        with pytest.raises(OSError, match="not an HTTP answer"):
-            openai.request(url + "/health")
+def serving(home: Home, folder: Path, **behaviour: Any) -> AbstractContextManager[StandIn]:
+    return stand_in(folder, f"{home.deployment}/r1", **behaviour)
+
+
+def test_an_answer_that_is_no_http_is_told(home: Home, people: Household, tmp_path: Path) -> None:
+    with serving(home, tmp_path, anything="220 mail ready\r\n") as server:
+        state, _ = ask(home, server.url, people.python(SLEEP)[0])
     assert (state["health"], state["token"]) == (None, None)
     assert state["why"].startswith("it does not answer: not an HTTP answer: ")
 
 
 def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
-    home: Home, people: Household, monkeypatch: pytest.MonkeyPatch
+    home: Home, people: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspect, "HEALTH_SECONDS", 0.2)
     pid = people.python(SLEEP)[0]
-    with server(silent) as url:
-        state, seconds = ask(home, url, pid, ready_at=1000.0, stopped=True)
-        starting, _ = ask(home, url, pid)
+    with serving(home, tmp_path, hold=True) as server:
+        state, seconds = ask(home, server.url, pid, ready_at=1000.0, stopped=True)
+        starting, _ = ask(home, server.url, pid)
     assert (state["alive"], state["health"], state["ready_at"]) == (True, None, 1000.0)
     assert state["why"] == (
         f"it does not answer: timed out; process {pid} is stopped (continue it with kill -CONT {pid})"
@@ -107,11 +57,13 @@ def test_a_server_that_hangs_is_said_to_have_been_ready_and_to_be_stopped(
 
 
 def test_a_token_that_never_comes_to_its_end_is_not_waited_for(
-    home: Home, people: Household, monkeypatch: pytest.MonkeyPatch
+    home: Home, people: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A byte of it comes before any socket's own deadline."""
     monkeypatch.setattr(inspect, "ANSWER_SECONDS", 1.0)
-    with server(never_a_token) as url:
-        state, seconds = ask(home, url, people.python(SLEEP)[0])
+    endless: Any = {"replies": {"/health": HEALTHY}, "anything": "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"}
+    with serving(home, tmp_path, **endless, repeat=" ", pause=0.05) as server:
+        state, seconds = ask(home, server.url, people.python(SLEEP)[0])
     assert (state["health"], state["token"], state["why"]) == (200, None, "it does not answer within 1 s")
     assert seconds < 3
 

@@ -8,12 +8,12 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,11 @@ from flagscale_deploy.remote.system import proc
 from flagscale_deploy.remote.system.proc import MARKER
 from flagscale_deploy.transport.bundle import library
 from tests.component.remote.living import HOST_PYTHON, Home, birth, messages, runs, wait_until
-from tests.tls import certificate, serving
+from tests.component.remote.stand_in import ENGINE as ENGINE_REPLIES
+from tests.component.remote.stand_in import NOBODY, stand_in
+from tests.other_user import needs_root
+from tests.tls import certificate
+from tests.unit.sources import ROOT
 
 SCRIPT = "vllm_serve_m_0.sh"
 ENGINE = """
@@ -187,23 +191,46 @@ def test_a_time_of_health_begins_the_count_anew(supervised: Supervised) -> None:
     assert (supervised.said["restarts"], supervised.said["in_a_row"]) == (3, 1)
 
 
-class Healthy(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+SERVING = f"""
+import json, os, sys
+sys.path[:0] = [{str(ROOT)!r}]
+from tests.component.remote import stand_in
+behaviour = json.loads(os.environ["BEHAVIOUR"])
+lives = sys.argv[1]
+open(lives, "a").write("%d\\n" % os.getpid())
+behaviour["port"] = int(os.environ["PORT"])
+sys.argv[1] = json.dumps(behaviour)
+stand_in.main()
+"""
+"""An engine that serves on PORT, as the stand-in of BEHAVIOUR."""
 
-    def log_message(self, *_: Any) -> None:
-        pass
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def test_health_is_asked_over_tls_with_the_servers_own_certificate(supervised: Supervised, tmp_path: Path) -> None:
-    pair = certificate(tmp_path, "model.example.com")
-    with serving(pair, Healthy) as port:
-        supervised.start(f"--health=https://127.0.0.1:{port}/health", f"--certificate={pair[0]}")
-        supervised.kill()
-        wait_until(lambda: supervised.lived(2) and bool(supervised.said["healthy"]))
+    pair, port = certificate(tmp_path, "model.example.com"), free_port()
+    behaviour = {"address": "127.0.0.1", "certificate": [str(path) for path in pair], "replies": ENGINE_REPLIES}
+    options = f"--health=https://127.0.0.1:{port}/health", f"--certificate={pair[0]}"
+    supervised.start(*options, engine=SERVING, PORT=str(port), BEHAVIOUR=json.dumps(behaviour))
+    supervised.kill()
+    wait_until(lambda: supervised.lived(2) and bool(supervised.said["healthy"]))
     assert supervised.said["restarts"] == 1
+
+
+@needs_root
+def test_a_stranger_on_the_port_is_named_and_is_not_the_servers_health(supervised: Supervised, tmp_path: Path) -> None:
+    with stand_in(tmp_path, uid=NOBODY, replies=ENGINE_REPLIES) as stranger:
+        supervised.start(f"--health={stranger.url}/health")
+        supervised.kill()
+        named = f"port {stranger.port} is held by another user's process (uid 65534, pid {stranger.process.pid})"
+        wait_until(lambda: supervised.lived(2) and supervised.said["why"] == named)
+        wait_until(lambda: f"m/0 {named}" in supervised.told)
+        assert not supervised.said["healthy"]
+        assert stranger.heard == []
+        assert supervised.told.count(named) == 1
 
 
 def test_what_was_never_ready_ends_its_supervisor_with_its_own_status(supervised: Supervised) -> None:

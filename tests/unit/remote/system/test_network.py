@@ -35,13 +35,18 @@ little_endian = pytest.mark.skipif(sys.byteorder == "big", reason="recorded on a
 
 
 @little_endian
-def test_listening_ports_are_read_and_connections_are_not() -> None:
-    assert ports.parse_tcp(TCP) == [sock_diag.Socket(6379, "127.0.0.1", 31442), sock_diag.Socket(22, "0.0.0.0", 21007)]
+def test_sockets_are_read_with_owner_state_and_other_end() -> None:
+    assert ports.parse_tcp(TCP) == [
+        (sock_diag.Socket(6379, "127.0.0.1", 31442, 1000), ("0.0.0.0", 0)),
+        (sock_diag.Socket(22, "0.0.0.0", 21007, 0), ("0.0.0.0", 0)),
+        (sock_diag.Socket(22, "10.77.0.11", 40100, 0, state=1), ("10.77.0.1", 53732)),
+        (sock_diag.Socket(6667, "10.77.0.11", 0, 0, state=6), ("10.77.0.12", 40000)),
+    ]
 
 
 @little_endian
 def test_ipv6_addresses_are_written_as_people_do() -> None:
-    sockets = [(socket_.port, socket_.address) for socket_ in ports.parse_tcp(TCP6)]
+    sockets = [(row.end.port, row.end.address) for row in ports.parse_tcp(TCP6)]
     assert sockets == [(4567, "::"), (8080, "10.77.0.11"), (631, "::1")]
 
 
@@ -78,7 +83,7 @@ def test_the_kernel_and_proc_tell_the_same_sockets() -> None:
         mine = {os.fstat(socket_.fileno()).st_ino for socket_ in (four, six)}
         listed = {socket_ for socket_ in sock_diag.listening() if socket_.inode in mine}
         texts = [Path("/proc/net", name).read_text() for name in ("tcp", "tcp6")]
-        written = [socket_ for text in texts for socket_ in ports.parse_tcp(text)]
+        written = [row.end for text in texts for row in ports.parse_tcp(text)]
         assert listed == {socket_ for socket_ in written if socket_.inode in mine}
         assert len(listed) == 2
 
@@ -93,10 +98,41 @@ def test_a_sandbox_without_sock_diag_is_read_from_proc(monkeypatch: pytest.Monke
         assert number in [port["port"] for port in ports.listening(proc.scan())]
 
 
+@pytest.mark.parametrize("sandboxed", [False, True])
+@pytest.mark.parametrize(
+    ("bound", "asked"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
+)
+def test_the_other_end_of_a_connection_is_found(
+    bound: str, asked: str, sandboxed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(93, "Protocol not supported")
+
+    if sandboxed:
+        monkeypatch.setattr(sock_diag, "other_end", refuse)
+    dual, family = bound == "::", socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=family, dualstack_ipv6=dual) as server:
+        with socket.create_connection((asked, server.getsockname()[1])) as connected:
+            connection = sock_diag.Connection.of(connected)
+            waiting = ports.other_end(connection)
+            assert waiting is not None
+            assert (waiting.inode, waiting.state) == (0, 1)
+            accepted = server.accept()[0]
+            with accepted:
+                end = ports.other_end(connection)
+                assert end is not None
+                assert (end.inode, end.uid) == (os.fstat(accepted.fileno()).st_ino, os.getuid())
+            closed = ports.other_end(connection)
+            assert closed is not None
+            assert closed.inode == 0
+            assert closed.state != 1
+            assert ports.is_local(connection)
+
+
 def test_what_the_kernel_complains_of_is_raised() -> None:
     error = sock_diag.HEADER.pack(36, sock_diag.NLMSG_ERROR, 0, 1, 0) + struct.pack("=i", -2) + bytes(16)
     with pytest.raises(OSError, match="sock_diag") as raised:
-        sock_diag.parse(socket.AF_INET, error)
+        sock_diag.parse(error)
     assert raised.value.errno == 2
 
 
