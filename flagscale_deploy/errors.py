@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flagscale_deploy.text import one_line
+
 
 @dataclass(frozen=True, order=True)
 class Fault:
@@ -30,7 +32,8 @@ class Fault:
 
     `where` is a place that the user can find: `qwen.yaml: deploy.models.vllm_model` or `gpu01`. `check` is the name of
     its check in `checks/registry.py`; faults of files have none. `host` is the host concerned, where `where` is a
-    place in a file. `taken_port` is the port concerned, where another process of that host listens on it.
+    place in a file. `taken_port` is the port concerned, where another process of that host listens on it. All texts
+    are on one line, whatever they were made of.
     """
 
     where: str
@@ -40,14 +43,27 @@ class Fault:
     host: str = field(default="", compare=False)
     taken_port: int | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        for name in ("where", "problem", "remedy"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the lines for the terminal: the problem, and what to do."""
+        return (f"{self.where}: {self.problem}", *((f"    → {self.remedy}",) if self.remedy else ()))
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}" + (f"\n    → {self.remedy}" if self.remedy else "")
+        return "\n".join(self.lines)
 
 
 class DeployError(Exception):
-    """Any error that the tool reports before it exits; `str()` of it is the text for the terminal."""
+    """Any error that the tool reports before it exits; `lines`, and `str()` of it, are the text for the terminal."""
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = tuple(map(one_line, lines)) or (type(self).__name__,)
+        super().__init__("\n".join(self.lines))
 
 
 class FaultsError(DeployError):
@@ -55,7 +71,7 @@ class FaultsError(DeployError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        super().__init__(*(line for fault in self.faults for line in fault.lines))
 
     @classmethod
     def at(cls, where: str, problem: str, remedy: str = "") -> FaultsError:
@@ -76,11 +92,16 @@ class CheckError(FaultsError):
 
 
 class HostError(DeployError):
-    """An error on one host. `host` is its inventory name."""
+    """An error on one host. `host` is its inventory name; `quoted` are lines of the host's logs, shown with its name.
 
-    def __init__(self, host: str, problem: str, remedy: str = "") -> None:
-        self.host, self.problem, self.remedy = host, problem, remedy
-        super().__init__(str(Fault(host, problem, remedy)))
+    `problem` and `remedy` are on one line each, whatever the host sent.
+    """
+
+    def __init__(self, host: str, problem: str, remedy: str = "", quoted: Sequence[str] = ()) -> None:
+        first, *rest = (fault := Fault(host, problem, remedy)).lines
+        self.host, self.problem, self.remedy = host, fault.problem, fault.remedy
+        self.quoted = tuple(map(one_line, quoted))
+        super().__init__(first, *(f"    {host} | {line}" for line in self.quoted), *rest)
 
 
 class ConnectError(HostError):
@@ -118,7 +139,7 @@ class HostsFailedError(DeployError):
 
     def __init__(self, errors: Sequence[HostError]) -> None:
         self.errors = tuple(errors)
-        super().__init__("\n".join(str(error) for error in self.errors))
+        super().__init__(*(line for error in self.errors for line in error.lines))
 
 
 class HostsUnreachableError(HostsFailedError):

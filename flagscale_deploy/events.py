@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from flagscale_deploy.text import one_line
+
 State = Literal["running", "progress", "done", "failed", "note"]
 
 
@@ -19,7 +21,8 @@ State = Literal["running", "progress", "done", "failed", "note"]
 class Event:
     """Progress of a stage on a host ("" on the operator's side).
 
-    `percent` is 0 to 100, `elapsed` is in seconds, `at` is Unix time.
+    `percent` is 0 to 100, `elapsed` is in seconds, `at` is Unix time. `text` is on one line, whatever a host sent;
+    `lines` are those below it, as an error has them.
     """
 
     stage: str
@@ -29,6 +32,10 @@ class Event:
     percent: float | None = None
     elapsed: float | None = None
     at: float = field(default_factory=time.time)
+    lines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", one_line(self.text))
 
 
 Sink = Callable[[Event], None]
@@ -84,7 +91,7 @@ class JsonLines:
         """Write an event."""
         if self._file is None or self.problem:
             return
-        content = {key: value for key, value in asdict(event).items() if value is not None}
+        content = {key: value for key, value in asdict(event).items() if value not in (None, ())}
         line = self._redact(json.dumps(content, ensure_ascii=False)) + "\n"
         try:
             self._file.write(line.encode(errors="replace"))

@@ -224,7 +224,7 @@ def _write_report(folder: RunFolder, content: Mapping[str, object], say: Sink) -
     try:
         folder.write_json("report.json", content)
     except InputError as error:
-        say(Event("run", "note", text=str(error)))
+        say(Event("run", "note", text=error.lines[0], lines=error.lines[1:]))
 
 
 def _secured(request: Request) -> bool:

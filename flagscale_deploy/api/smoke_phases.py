@@ -93,7 +93,7 @@ class Phases:
             code = error.exit_code
         except DeployError as error:
             host = error.host if isinstance(error, HostError) else ""
-            cases, code = [Case(name, host, "failed", message=str(error))], error.exit_code
+            cases, code = [Case(name, host, "failed", message=error.lines[0], lines=error.lines[1:])], error.exit_code
         took = time.monotonic() - began
         self.result.cases += [replace(case, seconds=case.seconds or took, number=number) for case in cases]
         failed = [case for case in cases if case.state == "failed"]
@@ -114,12 +114,12 @@ class Phases:
         report = api.check(self.request, self.options, say=self.say)
         problems: dict[str, list[str]] = {}
         for fault in map(fault_of, report.failed):
-            problems.setdefault(fault.where, []).append(str(fault))
+            problems.setdefault(fault.where, []).append(" → ".join(filter(None, (fault.problem, fault.remedy))))
         cases = [
-            Case("check", name, "failed" if name in problems else "passed", message="\n".join(problems.pop(name, ())))
+            Case("check", name, "failed" if name in problems else "passed", message="; ".join(problems.pop(name, ())))
             for name in report.observations
         ]
-        cases += [Case("check", where, "failed", message="\n".join(texts)) for where, texts in problems.items()]
+        cases += [Case("check", where, "failed", message="; ".join(texts)) for where, texts in problems.items()]
         self.result.exit_code = report.exit_code
         return cases
 
@@ -189,7 +189,10 @@ class Phases:
             Case("logs", name, "passed", message=f"{counted(len(logs.files), 'file')}, {counted(logs.bytes, 'byte')}")
             for name, logs in answers(collected).items()
         ]
-        return cases + [Case("logs", name, "failed", message=str(error)) for name, error in failures(collected).items()]
+        failed = failures(collected).items()
+        return cases + [
+            Case("logs", name, "failed", message=error.lines[0], lines=error.lines[1:]) for name, error in failed
+        ]
 
     def stop(self) -> list[Case]:
         """Stop the deployment on all hosts."""
@@ -232,9 +235,6 @@ def _run_cases(error: RunFailedError) -> list[Case]:
     failure = error.failure
     diagnosis = failure.diagnosis
     host = failure.error.host if isinstance(failure.error, HostError) else ""
-    lines = [str(failure.error), *([str(diagnosis)] if diagnosis else [])]
-    first = str(failure.error).splitlines()
-    message = first[0] if first else type(failure.error).__name__
-    return [
-        Case("run", diagnosis.host if diagnosis and not host else host, "failed", message=message, lines=tuple(lines))
-    ]
+    lines = (*failure.error.lines, *(diagnosis.lines if diagnosis else ()))
+    message = error.lines[0]
+    return [Case("run", diagnosis.host if diagnosis and not host else host, "failed", message=message, lines=lines)]

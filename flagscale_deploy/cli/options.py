@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -136,9 +136,9 @@ def command(function: F) -> F:
             code = 1
         except Exception as error:  # noqa: BLE001 (the command line: nothing is above it)
             if verbose:  # not left to the interpreter: what it prints is not looked through for secrets
-                console.error(traceback.format_exc())
+                console.error(*traceback.format_exc().splitlines())
             remedy = "please report it" if verbose else "run again with -v for the traceback, and report it"
-            console.error(f"✗ internal error: {type(error).__name__}: {error}\n    → {remedy}")
+            console.error(f"✗ internal error: {type(error).__name__}: {error}", f"    → {remedy}")
             code = 1
         sys.exit(code or 0)
 
@@ -162,7 +162,7 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 
 def _report(console: Console, error: Exception, as_json: bool) -> int:
     from flagscale_deploy.deploy.bring_up import RunFailedError, failure_json
-    from flagscale_deploy.errors import DeployError
+    from flagscale_deploy.errors import DeployError, Fault, FaultsError, HostsFailedError
     from flagscale_deploy.output.run import show_run_failure
 
     assert isinstance(error, DeployError)
@@ -177,8 +177,14 @@ def _report(console: Console, error: Exception, as_json: bool) -> int:
         faults = [{"where": fault.where, "problem": fault.problem, "remedy": fault.remedy}
                   for fault in getattr(error, "faults", ())]  # fmt: skip
         console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code, "faults": faults})
-    for line in getattr(error, "faults", None) or getattr(error, "errors", None) or [error]:
-        console.error(f"✗ {line}")
+    parts: Iterable[Fault | DeployError] = (error,)
+    if isinstance(error, FaultsError):
+        parts = error.faults
+    elif isinstance(error, HostsFailedError):
+        parts = error.errors
+    for part in parts:
+        first, *rest = part.lines
+        console.error(f"✗ {first}", *rest)
     return error.exit_code
 
 

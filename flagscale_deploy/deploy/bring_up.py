@@ -64,7 +64,7 @@ class RunFailedError(DeployError):
     def __init__(self, failure: Failure, folder: RunFolder, deployment: str) -> None:
         self.failure, self.folder, self.deployment = failure, folder, deployment
         self.exit_code = failure.error.exit_code
-        super().__init__(str(failure.error) or type(failure.error).__name__)
+        super().__init__(*failure.error.lines)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class StepsFailedError(DeployError):
         codes = {error.exit_code for error in self.errors.values()}
         self.exit_code = next((code for code in (ConnectError.exit_code, DeployError.exit_code) if code in codes),
                               NotReadyError.exit_code)  # fmt: skip
-        super().__init__("\n".join(str(error) for error in self.errors.values()))
+        super().__init__(*(line for error in self.errors.values() for line in error.lines))
 
 
 def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _timed(stage: str, step: Step, say: Sink, act: Callable[[], Started]) -> Sta
     try:
         result = act()
     except HostError as error:
-        say(Event(stage, "failed", step.host, error.problem, elapsed=watch.elapsed))
+        say(Event(stage, "failed", step.host, error.problem, elapsed=watch.elapsed, lines=error.lines[1:]))
         raise
     if not step.detached:
         say(Event(stage, "done", step.host, step.script, elapsed=watch.elapsed))
@@ -185,10 +185,7 @@ def _launch(
     code = ended["exit_code"]
     if code is not None and (code != 0 or (step.detached and not step.may_end)):
         kind = EndedAtOnceError if step.detached else RemoteError
-        raise kind(step.host, _failure(step, code, ended.get("tail", [])))
+        tail = ended.get("tail", [])
+        quoted = error_lines(tail) or tail[-3:]
+        raise kind(step.host, f"{step.script} ended with exit status {code}", quoted=quoted)
     return Started(step, began["pid"], began["start_ticks"], began["log"])
-
-
-def _failure(step: Step, code: int, tail: list[str]) -> str:
-    lines = error_lines(tail) or tail[-3:]
-    return f"{step.script} ended with exit status {code}" + "".join(f"\n    {line}" for line in lines)

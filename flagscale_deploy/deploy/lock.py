@@ -159,8 +159,8 @@ class _Lease:
         if self._leaving.is_set():
             return
         self._lost = LockLostError(
-            f"{self._head}: the lock of {self._deployment} was lost: {why}\n"
-            "    → nothing more was done; look with flagscale-deploy status and the same hosts"
+            f"{self._head}: the lock of {self._deployment} was lost: {why}",
+            "    → nothing more was done; look with flagscale-deploy status and the same hosts",
         )
         self._fleet.cancelled.set()
 

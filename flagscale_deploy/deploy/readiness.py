@@ -29,14 +29,13 @@ SLACK_SECONDS = 30
 
 
 class InstanceFailedError(RemoteError):
-    """An instance has ended, or did not answer in time. `lines` are the errors in its log."""
+    """An instance has ended, or did not answer in time. `quoted` are the errors in its log."""
 
     exit_code = NotReadyError.exit_code
 
     def __init__(self, instance: Server, problem: str, lines: Sequence[str], remedy: str = "") -> None:
-        self.instance, self.lines = instance, tuple(lines)
-        shown = "".join(f"\n    {line}" for line in lines)
-        super().__init__(instance.driver, f"{instance.name} {problem}{shown}", remedy)
+        self.instance = instance
+        super().__init__(instance.driver, f"{instance.name} {problem}", remedy, lines)
 
 
 @dataclass(frozen=True)
@@ -203,6 +202,6 @@ class _Watch:
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]
         error = InstanceFailedError(self.instance, problem, lines, remedy)
-        text = error.problem + (f"\n    → {remedy}" if remedy else "")
-        self.say(Event(self.stage, "failed", self.instance.driver, text, elapsed=watch.elapsed))
+        host, elapsed = self.instance.driver, watch.elapsed
+        self.say(Event(self.stage, "failed", host, error.problem, elapsed=elapsed, lines=error.lines[1:]))
         return error

@@ -177,8 +177,8 @@ class StartupWatchdog:
             lines = error_lines(self._kept)
         problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready{_because(loss)}"
         remedy = kernel_log_remedy(loss.host) if loss.oom or not lines else ""
-        error = RankLostError(loss.host, problem + "".join(f"\n    {line}" for line in lines), remedy)
-        self._say(Event(SERVE, "failed", loss.host, error.problem))
+        error = RankLostError(loss.host, problem, remedy, lines)
+        self._say(Event(SERVE, "failed", loss.host, error.problem, lines=error.lines[1:]))
         raise error
 
     def _watch_placement(self) -> None:

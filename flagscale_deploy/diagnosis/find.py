@@ -10,6 +10,7 @@ from types import MappingProxyType
 from flagscale_deploy.diagnosis.clocks import Clock
 from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
 from flagscale_deploy.diagnosis.table import Signature, match
+from flagscale_deploy.text import one_line
 
 SAME_SECONDS = 1e-6
 """Times that differ by less are equal: they are floats, corrected by floats."""
@@ -36,11 +37,14 @@ class Diagnosis:
     note: str = ""
     """Why it may be wrong."""
 
-    def __str__(self) -> str:
+    @property
+    def lines(self) -> tuple[str, ...]:
         """Return host, file and line, with cause and remedy below."""
-        text = f"{self.host}: {self.file}: {self.line}"
-        text += f"\n    cause: {self.cause}" if self.cause else ""
-        return text + (f"\n    → {self.remedy}" if self.remedy else "")
+        below = (self.cause and f"    cause: {self.cause}", self.remedy and f"    → {self.remedy}")
+        return (one_line(f"{self.host}: {self.file}: {self.line}"), *filter(None, below))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def show_check(console: Console, report: CheckReport) -> None:
     for group, verdicts in _grouped(report.verdicts):
         console.print()
         console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(verdict, widest) for verdict in verdicts])
-    console.print(f"\n{_summary(report)}")
+    console.print("", _summary(report))
 
 
 def _grouped(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
@@ -61,11 +61,11 @@ def _badness(verdict: Verdict) -> int:
 def _row(verdict: Verdict, widest: int) -> Sequence[object]:
     """Return a table row with the same columns in every group."""
     mark, style = MARKS[verdict.state]
-    text = verdict.found
+    lines = [verdict.found]
     if verdict.state in ("failed", "warning"):
-        text += f"\nexpected: {verdict.expected}" if verdict.expected else ""
-        text += f"\n→ {verdict.remedy}" if verdict.remedy else ""
-    return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", text
+        lines += [f"expected: {verdict.expected}"] if verdict.expected else []
+        lines += [f"→ {verdict.remedy}"] if verdict.remedy else []
+    return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", tuple(lines)
 
 
 def _summary(report: CheckReport) -> str:

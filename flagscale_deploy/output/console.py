@@ -21,7 +21,8 @@ from rich.table import Table
 from rich.text import Span, Text
 
 from flagscale_deploy.events import Event
-from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets import HIDDEN, Redactor
+from flagscale_deploy.text import bare, plain
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
 STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red", "note": "yellow"}
@@ -32,8 +33,6 @@ PIPE_WIDTH = 400
 GAP = "  "
 """Between two columns of a table."""
 
-_SGR = re.compile(r"\x1b\[[0-9;]*m")
-"""Colour codes, which logs often contain."""
 _JSON_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _UNUSUAL = re.compile(r"[^ -~\n]")
 
@@ -55,17 +54,22 @@ class Console:
         self.out = RichConsole(**settings, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.err = RichConsole(**settings, stderr=True)
 
-    def print(self, text: str = "") -> None:
-        """Print a line of the result literally: no markup, no wrapping."""
+    def print(self, *lines: str) -> None:
+        """Print lines of the result literally: no markup, no wrapping; a line end within one is escaped."""
+        self.out.print(self._text(lines))
+
+    def text(self, text: str) -> None:
+        """Print a result that has lines of its own."""
         self.out.print(Text(self.clean(text)))
 
     def json(self, content: Mapping[str, object]) -> None:
         """Print the result as JSON; characters that are not printable are escaped."""
-        self.write(self._printable(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"))
+        seen = self._seen_through(content)
+        self.write(self._printable(json.dumps(seen, indent=2, ensure_ascii=False, default=str) + "\n"))
 
     def json_lines(self, contents: Iterable[Mapping[str, object]]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
-        return self._printable("".join(_JSON_LINE(content) + "\n" for content in contents))
+        return self._printable("".join(_JSON_LINE(self._seen_through(content)) + "\n" for content in contents))
 
     def write(self, text: str) -> None:
         """Write text that is already redacted and printable."""
@@ -79,13 +83,14 @@ class Console:
         return shown.get()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table that folds long cells where the terminal is narrow."""
+        """Print a table that folds long cells where the terminal is narrow; a tuple is a cell of several lines."""
         if title:
-            self.out.print(Text(self.clean(title), style="bold"))
+            self.out.print(self._text([title], style="bold"))
         listed = [list(row) for row in rows]
-        texts = [str(cell) for row in listed for cell in row if not isinstance(cell, Text)]
-        clean = iter(self._all_plain(texts) or map(self.clean, texts))
-        cells = [[cell if isinstance(cell, Text) else next(clean) for cell in row] for row in listed]
+        texts = [str(cell) for row in listed for cell in row if not isinstance(cell, (Text, tuple))]
+        clean = iter(self.clean_lines(texts))
+        cells = [[next(clean) if not isinstance(cell, (Text, tuple)) else self._shaped(cell) for cell in row]
+                 for row in listed]  # fmt: skip
         table = _aligned(columns, cells, self.out.width) or _folding(columns, cells)
         self.out.print(table, soft_wrap=isinstance(table, Text))
 
@@ -97,14 +102,14 @@ class Console:
         )
         return Text(state, style="green" if state in good else "red" if state in bad else "yellow")
 
-    def error(self, text: str) -> None:
-        """Print an error, or other text that must be read."""
-        self.err.print(Text(self.clean(text), style="red"))
+    def error(self, *lines: str) -> None:
+        """Print the lines of an error, or others that must be read."""
+        self.err.print(self._text(lines, style="red"))
 
-    def note(self, text: str) -> None:
+    def note(self, *lines: str) -> None:
         """Print additional information that is not the result."""
         if not self.quiet:
-            self.err.print(Text(self.clean(text)))
+            self.err.print(self._text(lines))
 
     def progress(self, title: str) -> Progress:
         """Return a view that shows events while a `with` block runs: live on a terminal, else plain lines."""
@@ -112,24 +117,45 @@ class Console:
         return LiveProgress(self, title) if live else Progress(self, title)
 
     def clean(self, text: str) -> str:
-        """Return text redacted and without control characters, which a host may send to manipulate the terminal."""
-        hidden = self._hidden(text)
-        if hidden.isprintable():
-            return hidden
-        return "".join(char if char in "\n\t" or char.isprintable() else f"\\x{ord(char):02x}" for char in hidden)
+        """Return text without control characters, which a host may send to manipulate the terminal, and redacted.
+
+        A secret with characters in it that show nothing is a secret as well: those are left out then.
+        """
+        return self.redactor.redact(plain(self._seen(text)))
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
         """Return lines as `clean` does, with line ends inside escaped; fast where all are plain text."""
         return self._all_plain(lines) or [self.clean(line).replace("\n", "\\n") for line in lines]
 
+    def _text(self, lines: Sequence[str], style: str = "") -> Text:
+        return Text("\n".join(self.clean_lines(lines or ("",))), style=style)
+
+    def _shaped(self, cell: Text | tuple[str, ...]) -> str | Text:
+        return cell if isinstance(cell, Text) else "\n".join(self.clean_lines(cell))
+
     def _all_plain(self, texts: Sequence[str]) -> list[str] | None:
         """Return all texts as `clean` does, at once, if they are plain text without line ends; else None."""
-        hidden = self._hidden("\n".join(texts))
-        plain = hidden.count("\n") == len(texts) - 1 and not _UNUSUAL.search(hidden)
-        return hidden.split("\n") if plain else None
+        joined = "\n".join(texts)
+        if _UNUSUAL.search(joined):
+            return None
+        hidden = self.redactor.redact(joined)
+        return hidden.split("\n") if hidden.count("\n") == len(texts) - 1 else None
 
-    def _hidden(self, text: str) -> str:
-        return _SGR.sub("", self.redactor.redact(text))
+    def _seen(self, text: str) -> str:
+        """Return the text as a terminal would show it, if only that shows a secret; else the text as it is."""
+        if text.isascii() and text.isprintable():
+            return text
+        shown = bare(text)
+        hidden, seen = (self.redactor.redact(form).count(HIDDEN) for form in (text, shown))
+        return shown if seen > hidden else text
+
+    def _seen_through(self, value: object) -> object:
+        """Return the content of JSON with `_seen` of each text in it."""
+        if isinstance(value, str):
+            return self._seen(value)
+        if isinstance(value, Mapping):
+            return {self._seen(key) if isinstance(key, str) else key: self._seen_through(value[key]) for key in value}
+        return [self._seen_through(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def _printable(self, text: str) -> str:
         return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
@@ -199,13 +225,8 @@ class Progress:
             return
         host = f"[{event.host}] " if event.host else ""
         took = f" ({event.elapsed:.1f} s)" if event.elapsed is not None else ""
-        self.console.err.print(
-            Text(
-                self.console.clean(
-                    f"{self._clock()} {MARKS[event.state]} {host}{event.stage}: {_event_text(event)}{took}"
-                )
-            )
-        )
+        first = f"{self._clock()} {MARKS[event.state]} {host}{event.stage}: {_event_text(event)}{took}"
+        self.console.err.print(Text("\n".join(self.console.clean_lines((first, *event.lines)))))
 
     def _clock(self) -> str:
         return f"{time.monotonic() - self.began:6.1f}s"
@@ -234,6 +255,8 @@ class LiveProgress(Progress):
             took = self._note(event)
         if event.state not in ("running", "progress"):
             self._live.console.print(self._line(event, "" if took is None else f"{took:.1f} s"), soft_wrap=False)
+            if event.lines:
+                self._live.console.print(Text("\n".join(self.console.clean_lines(event.lines))), soft_wrap=False)
 
     def _note(self, event: Event) -> float | None:
         """Remember active work; return the seconds that finished work took, None if not known."""
@@ -260,7 +283,7 @@ class LiveProgress(Progress):
     def _line(self, event: Event, took: str) -> Text:
         line = Text(MARKS[event.state] + " ", style=STYLES[event.state])
         line.append(f"{event.host or 'local'} ", style="bold")
-        line.append(self.console.clean(f"{event.stage}: {_event_text(event)} "), style="")
+        line.append(self.console.clean_lines([f"{event.stage}: {_event_text(event)} "])[0], style="")
         return line.append(took, style="dim")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.file_modes import hand_on
+from flagscale_deploy.text import one_line
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -33,7 +34,7 @@ def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Call
     took = f"{sum(case.seconds for case in cases):.3f}"
 
     def clean(text: str) -> str:
-        return _xml_text(redact(text))
+        return _xml_text(redact(one_line(text)))
 
     deployment = clean(deployment)
     suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
@@ -54,7 +55,7 @@ def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], 
     element = ET.SubElement(suite, "testcase", attributes)
     if case.state == "failed":
         failure = ET.SubElement(element, "failure", {"message": clean(case.message), "type": case.phase})
-        failure.text = clean("\n".join(case.lines) or case.message)
+        failure.text = "\n".join(map(clean, case.lines)) or clean(case.message)
     elif case.state == "skipped":
         ET.SubElement(element, "skipped", {"message": clean(case.message)})
     elif case.message:

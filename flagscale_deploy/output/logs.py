@@ -144,5 +144,5 @@ def show_unread(console: Console, results: Mapping[str, int | HostError]) -> int
 def show_failures(console: Console, failed: Mapping[str, HostError]) -> int:
     """Print the errors of hosts. Return the exit status."""
     for error in failed.values():
-        console.error(f"✗ {error}")
+        console.error(f"✗ {error.lines[0]}", *error.lines[1:])
     return max((error.exit_code for error in failed.values()), default=0)

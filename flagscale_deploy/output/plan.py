@@ -31,8 +31,8 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
     for instance in plan.instances:
         _show_instance(console, instance)
     for router in plan.routers:
-        console.print(f"\n{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
-        console.print(f"    {shell.join(router.argv)}")
+        console.print("", f"{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
+        console.text(f"    {shell.join(router.argv)}")
     _show_restart(console, plan.restart)
     _show_gpus(console, plan)
     console.print()
@@ -45,8 +45,8 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
     if show_scripts:
         for host, scripts in plan.scripts.items():
             for name, text in scripts.items():
-                console.print(f"\n──── {host}: {name}")
-                console.print(text.rstrip())
+                console.print("", f"──── {host}: {name}")
+                console.text(text.rstrip())
 
 
 def _show_restart(console: Console, restart: RestartSpec) -> None:
@@ -61,7 +61,7 @@ def _show_restart(console: Console, restart: RestartSpec) -> None:
     if restart.boot:
         policies.append("hosts that reboot: their part of the deployment")
     if policies:
-        console.print(f"\nrestart   {'; '.join(policies)}")
+        console.print("", f"restart   {'; '.join(policies)}")
 
 
 def _show_gpus(console: Console, plan: Plan) -> None:
@@ -86,7 +86,7 @@ def _show_gpus(console: Console, plan: Plan) -> None:
 def _show_instance(console: Console, instance: InstancePlan) -> None:
     gpus = ", ".join(f"{host} [{','.join(map(str, indexes))}]" if indexes else f"{host} (no GPU)"
                      for host, indexes in instance.gpus.items())  # fmt: skip
-    console.print(f"\n{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
-    console.print(f"    {shell.join(instance.argv)}")
+    console.print("", f"{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
+    console.text(f"    {shell.join(instance.argv)}")
     for name, value in instance.env.items():
-        console.print(f"    {name}={shell.quote(value)}")
+        console.text(f"    {name}={shell.quote(value)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from rich.text import Text
+
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.push.report import Differences, PushReport
 from flagscale_deploy.support.units import counted, format_size
@@ -16,7 +18,7 @@ def show_push(console: Console, report: PushReport) -> None:
     """Show `push`: what each host received, or with `--check` how each differs."""
     for note in report.notes:
         console.note(f"· {note}")
-    rows = []
+    rows: list[tuple[str, Text, str | tuple[str, ...]]] = []
     for name, host in report.hosts.items():
         if report.check:
             rows.append((name, console.state("ok" if not host.before else "differs"), _differs(host.before)))
@@ -27,12 +29,12 @@ def show_push(console: Console, report: PushReport) -> None:
     what = f"{counted(report.files, 'file')}, {format_size(report.bytes)}: {report.source} → {report.dest}"
     console.table(what, ("HOST", "STATE", ""), rows)
     for error in report.failed.values():
-        console.error(f"✗ {error}")
+        console.error(f"✗ {error.lines[0]}", *error.lines[1:])
     if not report.check and report.sent:
-        console.print(f"\nthe source sent {format_size(report.sent)} in {report.elapsed:.1f} s")
+        console.print("", f"the source sent {format_size(report.sent)} in {report.elapsed:.1f} s")
 
 
-def _differs(differences: Differences) -> str:
+def _differs(differences: Differences) -> tuple[str, ...]:
     parts = []
     for paths, what in (
         (differences.missing, "missing"),
@@ -41,8 +43,8 @@ def _differs(differences: Differences) -> str:
     ):
         if paths:
             more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-            parts.append(f"{what}: {', '.join(path.replace(chr(10), '⏎') for path in paths[:NAMED])}{more}")
-    return "\n".join(parts)
+            parts.append(f"{what}: {', '.join(paths[:NAMED])}{more}")
+    return tuple(parts)
 
 
 def push_json(report: PushReport) -> dict[str, object]:

@@ -12,6 +12,7 @@ from flagscale_deploy.output.stop import show_stop
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.units import counted
+from flagscale_deploy.text import one_line
 
 
 def show_run(console: Console, result: RunResult) -> None:
@@ -33,10 +34,10 @@ def show_run(console: Console, result: RunResult) -> None:
         took = "   ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.stages.items() if seconds)
         console.print(f"{took}   in all {result.elapsed:.1f} s")
     for endpoint, served in result.endpoints:
-        console.print(f"\nendpoint {endpoint}")
-        console.print(curl(endpoint, served, result.secured, result.authority))
+        console.print("", f"endpoint {endpoint}")
+        console.text(curl(one_line(endpoint), served, result.secured, result.authority))
     if result.folder is not None:
-        console.print(f"\nplan, scripts and events: {result.folder.path}")
+        console.print("", f"plan, scripts and events: {result.folder.path}")
 
 
 def curl(endpoint: str, served_name: str, secured: bool, authority: str | None = None) -> str:
@@ -80,12 +81,13 @@ def run_json(result: RunResult) -> dict[str, object]:
 def show_run_failure(console: Console, error: RunFailedError) -> None:
     """Show a failed `run`: what failed, where and why, and what happened to the deployment."""
     failure = error.failure
-    console.error(f"✗ {str(failure.error).partition(chr(10))[0]}")  # the rest was shown when it happened
+    console.error(f"✗ {error.lines[0]}")  # the rest was shown when it happened
     if failure.diagnosis is not None:
-        console.error(f"\nfirst cause in the logs:\n  {failure.diagnosis}")
+        first, *rest = failure.diagnosis.lines
+        console.error("", "first cause in the logs:", f"  {first}", *rest)
     if failure.logs:
         files, hosts = counted(sum(failure.logs.values()), "file"), counted(len(failure.logs), "host")
-        console.note(f"\nlogs: {files} of {hosts} in {error.folder.logs}")
+        console.note("", f"logs: {files} of {hosts} in {error.folder.logs}")
     for host, why in failure.unread.items():
         console.error(f"logs of {host} could not be collected: {why}")
     if isinstance(failure.error, LockLostError):

@@ -43,6 +43,6 @@ def show_smoke(console: Console, result: Smoke) -> None:
     ]
     console.table(f"smoke {result.deployment}", ("PHASE", "HOST", "STATE", "TIME", ""), rows)
     for case in result.cases:
-        for line in case.lines:
-            console.error(line)
-    console.print(f"\n{'passed' if result.passed else 'FAILED'}; artifacts in {result.artifacts}")
+        if case.lines:
+            console.error(*case.lines)
+    console.print("", f"{'passed' if result.passed else 'FAILED'}; artifacts in {result.artifacts}")

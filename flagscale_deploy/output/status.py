@@ -19,8 +19,8 @@ def show_status(console: Console, status: Status) -> None:
     since = (
         f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.started_at))}" if status.started_at else ""
     )
-    run = console.clean(f"  run {status.run_id or '-'} of {status.operator or '-'}{since}")
-    console.out.print(Text.assemble(console.clean(f"{status.deployment}: "), console.state(status.state), run))
+    (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}"])
+    console.out.print(Text.assemble(*console.clean_lines([f"{status.deployment}: "]), console.state(status.state), run))
     if status.instances:
         servers = (*status.instances, *status.routers)
         restarts = ("RESTARTS",) if any(server.restarts is not None for server in servers) else ()

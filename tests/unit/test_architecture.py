@@ -16,9 +16,9 @@ UNTYPED_MAPPINGS = 1.0
 """How often `dict[str, Any]` and the like may stand in 1,000 lines."""
 
 FLOORS = (
-    ("errors", "events", "remote", "remote.messages", "secrets", "serve"),
-    ("facts", "remote.network_test", "remote.system"),
-    ("remote.deployment", "remote.push", "support"),
+    ("remote", "remote.messages", "secrets", "serve", "text"),
+    ("errors", "events", "remote.network_test", "remote.system"),
+    ("facts", "remote.deployment", "remote.push", "support"),
     ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
     ("config", "logs"),

@@ -100,10 +100,8 @@ def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> No
     began = time.monotonic()
     error = failed(answering(launch=launch), heard)
     assert time.monotonic() - began < 5
-    assert problems(error.errors) == {
-        "gpu02": "ray_worker.sh ended with exit status 1\n"
-        "    RuntimeError: Version mismatch: The cluster was started with:"
-    }
+    assert problems(error.errors) == {"gpu02": "ray_worker.sh ended with exit status 1"}
+    assert "    gpu02 | RuntimeError: Version mismatch: The cluster was started with:" in error.lines
     assert "gpu02: ray_worker.sh ended" in str(error)
     assert [(event.host, event.state) for event in heard.of("ray-workers")] == [
         ("gpu02", "running"),
@@ -119,9 +117,9 @@ def test_every_hosts_error_is_kept() -> None:
         meeting.wait(10)
         yield {"exit_code": 9, "tail": [f"ERROR on {host.name}"]}
 
-    assert problems(failed(answering(launch=launch)).errors) == {
-        "gpu01": "ray_head.sh ended with exit status 9\n    ERROR on gpu01",
-        "gpu02": "ray_worker.sh ended with exit status 9\n    ERROR on gpu02",
+    assert {host: error.lines for host, error in failed(answering(launch=launch)).errors.items()} == {
+        "gpu01": ("gpu01: ray_head.sh ended with exit status 9", "    gpu01 | ERROR on gpu01"),
+        "gpu02": ("gpu02: ray_worker.sh ended with exit status 9", "    gpu02 | ERROR on gpu02"),
     }
 
 
@@ -139,7 +137,9 @@ def test_without_an_error_in_the_log_its_last_lines_are_shown() -> None:
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         yield {"exit_code": 2, "tail": ["one", "two", "three", "four"]}
 
-    assert "exit status 2\n    two\n    three\n    four" in str(failed(answering(launch=launch)))
+    assert "exit status 2\n    gpu01 | two\n    gpu01 | three\n    gpu01 | four" in str(
+        failed(answering(launch=launch))
+    )
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -149,7 +149,7 @@ def test_an_engine_that_ends_at_once_has_failed_whatever_its_status(code: int) -
             {"log": "/l", "pid": 5, "start_ticks": 1}, {"exit_code": code, "tail": ["vllm: not found"]},
         )  # fmt: skip
 
-    assert f"vllm_serve_qwen_0.sh ended with exit status {code}\n    vllm: not found" in str(
+    assert f"vllm_serve_qwen_0.sh ended with exit status {code}\n    gpu01 | vllm: not found" in str(
         failed(answering(launch=launch))
     )
 

@@ -102,7 +102,7 @@ def test_a_dead_engine_ends_the_wait_with_its_own_error_lines() -> None:
     error = fails(watch, heard=heard)
     assert isinstance(error, InstanceFailedError)
     assert error.host == "gpu01"
-    assert error.lines == ("KeyError: 'layers.0.mlp.weight'",)
+    assert error.quoted == ("KeyError: 'layers.0.mlp.weight'",)
     assert "qwen/0 ended" in str(error)
     assert "KeyError: 'layers.0.mlp.weight'" in str(error)
     assert "Engine core initialization failed" not in str(error)
@@ -127,7 +127,7 @@ def test_an_engine_that_dies_without_an_error_shows_its_last_lines() -> None:
 
     error = fails(watch)
     assert isinstance(error, InstanceFailedError)
-    assert error.lines == ("two", "three", "four")
+    assert error.quoted == ("two", "three", "four")
 
 
 def test_a_time_that_runs_out_says_why_it_is_not_ready() -> None:

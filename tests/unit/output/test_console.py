@@ -47,8 +47,10 @@ from flagscale_deploy.transport.base import Outcome
 from tests.unit.deploy.given import PLAN
 from tests.unit.plan.given import facts, host, inventory
 
-EVIL = "[/evil][red]x[/red] \x1b]0;title\x07\x1b[2J\x9b31m\rover\x08\u202e\ud800 :smile: s3cret"
-"""Markup, a window's title, a cleared screen, a C1 sequence, text over text, and a secret."""
+ENDS = ("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+FORGED = "".join(f"{end}✗ gpu09: forged{end}    → forged" for end in ENDS)
+EVIL = f"[/evil][red]x[/red] \x1b]0;title\x07\x1b[2J\x9b31m\rover\x08\u202e\ud800 :smile: s3cret{FORGED}"
+"""Markup, a window's title, a cleared screen, a C1 sequence, text over text, lines of our own kind, and a secret."""
 
 FORBIDDEN = ("\x1b", "\x07", "\x9b", "\r", "\x08", "\u202e", "s3cret")
 
@@ -73,6 +75,7 @@ class Terminal:
 def harmless(text: str) -> None:
     for sequence in FORBIDDEN:
         assert sequence not in text
+    assert not [line for line in text.splitlines() if re.match(r" {0,8}(✗ gpu09|→ forged)", line)]
     text.encode()
 
 
@@ -145,6 +148,20 @@ def test_a_secret_is_hidden_in_lines_that_are_cleaned_together_also_one_of_sever
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text: str) -> None:
     assert all(char in "\n\t" or char.isprintable() for char in Console().clean(text))
+
+
+@pytest.mark.parametrize(
+    "hidden", ["s3\x1b[1mcr\x1b[0met", "s3\x1b[2Jcret", "s3c\u200bret", "s3c\x00ret", "s3\x1b]0;t\x07cret"]
+)
+@pytest.mark.parametrize("method", ["print", "error", "note", "text"])
+def test_no_character_within_a_secret_hides_it_from_us(method: str, hidden: str) -> None:
+    terminal = Terminal()
+    getattr(terminal.console, method)(f"a {hidden} b")
+    terminal.console.table("", ("A",), [(hidden,)])
+    terminal.console.json({"a": [hidden], hidden: 1})
+    terminal.console.write(terminal.console.json_lines([{"line": hidden}]))
+    assert terminal.text.count("[REDACTED]") == 5
+    assert "cret" not in terminal.text
 
 
 def test_quiet_keeps_results_and_errors() -> None:

@@ -116,7 +116,7 @@ def test_events_are_written_as_json_lines_without_secrets(tmp_path: Path) -> Non
             "stage": "serve",
             "state": "progress",
             "host": "gpu01",
-            "text": 'ünï\n"[REDACTED]"',
+            "text": 'ünï\\n"[REDACTED]"',
             "percent": 50.0,
             "at": 1.0,
         },
