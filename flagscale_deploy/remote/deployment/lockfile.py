@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, cast
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
-FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SHAPE = {
     "who": str, "what": str, "since": str, "heard": str, "from": str, "boot_id": str, "pid": int,
     "start_ticks": (int, type(None)),
@@ -56,11 +56,14 @@ def take(path: Path) -> Optional[int]:
     """
     try:
         files.make_private_directory(path.parent)
-        descriptor = os.open(str(path), FLAGS, 0o600)
+        descriptor = os.open(str(path), files.LOCK, 0o600)
     except FileNotFoundError:
         return None  # its holder has just removed it, and the directory
     except OSError as error:
         raise UnusableError("%s: %s" % (error.filename or path, error.strerror)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnusableError("%s: not a regular file" % path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), os.stat(str(path))):

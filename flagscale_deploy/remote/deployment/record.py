@@ -88,7 +88,7 @@ def load(path: Path) -> Record:
 def update(deployment: str, host: str, change: Callable[[Record], Record]) -> Record:
     """Replace the record (an empty one where there is none) by what `change` makes of it, and return that."""
     directory = state.directory(deployment, host)
-    descriptor = os.open(str(directory / "record.lock"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(str(directory / "record.lock"), files.LOCK, 0o600)
     with os.fdopen(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         record = change(read(deployment, host) or {})

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Optional
 
 PRIVATE_UMASK = 0o077
+LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file is opened that is locked; whatever else has its name keeps nobody waiting."""
 PSEUDO_BYTES = 64 << 20
 """The most that is read of a file in /proc or /sys: a table of the kernel, which other users can make grow."""
 

@@ -13,7 +13,7 @@ import pytest
 from flagscale_deploy.remote.deployment import record
 from tests.component.remote.living import SLEEP, Home, Household
 
-GATE = Path(f"/tmp/fsd-{os.getuid()}.lock")
+GATE = f"@reserve-{os.uname().nodename}"
 
 
 def reserve(home: Home, run_id: str = "r2", **changed: Any) -> list[dict[str, str]]:
@@ -40,7 +40,7 @@ def test_what_nobody_has_is_taken_and_recorded(home: Home) -> None:
     written = home.read_record()
     assert (written["run_id"], written["gpus"], written["processes"]) == ("r2", [0, 1], [])
     assert (written["boot_id"], written["machine"]) == (record.boot_id(), os.uname().nodename)
-    assert not GATE.exists()
+    assert not (home.path / ".flagscale-deploy" / GATE).exists()
 
 
 def test_what_another_deployment_recorded_is_its_own_also_before_it_has_started(home: Home) -> None:
@@ -108,7 +108,7 @@ def test_of_many_that_come_at_once_one_gets_it(tmp_path: Path) -> None:
     outputs = [program.communicate(timeout=60)[0] for program in started]
     assert sum(b'"taken": []' in message for message in outputs) == 1
     assert sum(b"GPU 0" in message for message in outputs) == 5
-    assert not GATE.exists()
+    assert not (tmp_path / ".flagscale-deploy" / GATE).exists()
 
 
 def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:
