@@ -20,8 +20,8 @@ KILL_SECONDS = 20.0
 """How long a process may take to die of SIGKILL: the driver first takes down what it holds on its GPUs."""
 
 
-MOST_SURVIVORS = 1000
-"""As many are reported."""
+MOST_SURVIVORS = 20
+"""As many are listed: a message of `stop` has 64 KiB at most."""
 HASTE_SECONDS = 0.5
 """The grace of what has nothing to tidy up. Of Ray's daemons, those that SIGTERM ends are gone in 0.1 s; a raylet takes
 10 s over it, and the GCS and the autoscaler's monitor never end (measured with Ray 2.60)."""
@@ -82,11 +82,18 @@ class Termination:
             self._tell({"event": "killed", "count": len(killed)})
 
     def survivors(self, family: Family) -> List[Survivor]:
-        """Return what still runs of a family by a fresh look, and why; 1,000 at most."""
-        return [
+        """Return what still runs of a family by a fresh look, and why; of more than 20, how many more there are."""
+        running = self.look(family)
+        listed: List[Survivor] = [
             {"pid": process.pid, "command": process.command, "state": process.state, "why": self._why(process)}
-            for process in self.look(family)[:MOST_SURVIVORS]
+            for process in running[:MOST_SURVIVORS]
         ]
+        more = running[MOST_SURVIVORS:]
+        if more:
+            listed.append(
+                {"pid": more[0].pid, "command": "and others", "state": "", "why": "%d more are left" % len(more)}
+            )
+        return listed
 
     def ended(self) -> int:
         """Return how many of those that were there are gone, by a fresh look."""

@@ -22,7 +22,9 @@ def client(deployment: str, host: str, *, program: bool = False) -> Client:
     """
     deployed = record.read(deployment, host) or {}
     family = processes.family(deployment + "/", processes.recorded(deployed))
-    certificates = [server.get("certificate") for server in deployed.get("instances", []) if server["driver"] == host]
+    certificates = [
+        server.get("certificate") for server in deployed.get("instances", []) if server.get("driver") == host
+    ]
     return Client(
         PortGuard(family, program=program), [path for path in certificates if path], api_key(deployment, host)
     )

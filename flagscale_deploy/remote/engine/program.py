@@ -13,7 +13,7 @@ from flagscale_deploy.remote.deployment import ray_temp, state
 from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.engine.client import Client
-from flagscale_deploy.remote.system import proc
+from flagscale_deploy.remote.system import files, proc
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.run import WatchArguments
@@ -112,6 +112,6 @@ def joined(deployment: str, host: str, leader: int) -> bool:
 def exit_status(deployment: str, host: str) -> Optional[int]:
     """Return its exit status as its script noted it; None where it runs, or was killed with its script."""
     try:
-        return int((state.directory(deployment, host) / "app" / "exit").read_text())
+        return int(files.read_whole(str(state.directory(deployment, host) / "app" / "exit"), 16))
     except (OSError, ValueError):
         return None

@@ -49,6 +49,7 @@ send: Callable[[StopReply], None] = wire.send
 BEFORE_SECONDS, REMOVAL_SECONDS = 5.0, 30.0
 """How long the removal of the entry for a reboot may keep processes from being ended, and this program from its end."""
 AFTER_STOP_SECONDS = 60.0
+MOST_PORTS = 20
 RAY_GRACE_SECONDS = 5.0
 ENGINES = ("engine", "router")
 
@@ -101,13 +102,12 @@ def main(args: StopArguments) -> None:
 
 
 def ports_left(deployed: Record) -> List[PortLeft]:
-    """Return the recorded ports on which something still listens, ours or not."""
+    """Return the recorded ports on which something still listens, ours or not; 20 at most."""
     numbers = record.ports(deployed)
     listening = ports.listening(proc.scan()) if numbers else []
     return [
         {"port": port["port"], "pid": port["pid"], "command": port["command"]}
-        for port in listening
-        if port["port"] in numbers
+        for port in [port for port in listening if port["port"] in numbers][:MOST_PORTS]
     ]
 
 

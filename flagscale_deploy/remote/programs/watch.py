@@ -6,17 +6,18 @@ process in the record then has `ready_at`.
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO, Callable, List, Optional, Tuple, Union
+from typing import IO, TYPE_CHECKING, Callable, List, Optional, Tuple, Union
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory
 from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.engine.client import Client
-from flagscale_deploy.remote.system import oom
+from flagscale_deploy.remote.system import files, oom
 from flagscale_deploy.remote.system.proc import lives
 from flagscale_deploy.remote.wire import input_ended
 
@@ -29,7 +30,9 @@ send: Callable[[WatchReply], None] = wire.send
 
 POLL_SECONDS = 0.1
 LINES_AT_ONCE = 500
-READ_BYTES = 1 << 20
+READ_BYTES, LONGEST_LINE = 1 << 20, 64 << 10
+BYTES_PER_SECOND, BURST, KEPT_BYTES = 1 << 20, 4 << 20, 64 << 10
+"""How much of a log is sent. vLLM writes about 100 KiB while it starts."""
 
 
 def main(args: WatchArguments) -> None:
@@ -39,7 +42,7 @@ def main(args: WatchArguments) -> None:
     asking: Union[program.ProgramPoll, EnginePoll] = (
         program.ProgramPoll(args, own["addresses"]) if own else EnginePoll(args)
     )
-    with open(args["log"], "rb") as log:
+    with files.open_regular(args["log"]) as log:
         reader = Lines(log)
         while not input_ended():
             alive = lives(args["pid"], args["start_ticks"])
@@ -129,26 +132,44 @@ class EnginePoll(threading.Thread):
 
 
 class Lines:
-    """New whole lines of a growing file; one that does not end in 1 MiB is cut there."""
+    """New whole lines of a growing file, each cut at 64 KiB.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Of a file that grows faster than BYTES_PER_SECOND, more than BURST bytes at once are passed over but for the last.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._rest = b""
+        self._allowed, self._looked_at = float(BURST), time.monotonic()
 
     def send_new(self, last: bool = False) -> None:
         """Send the lines that are new; with `last` also one that has no end."""
+        now = time.monotonic()
+        self._allowed = min(BURST, self._allowed + BYTES_PER_SECOND * (now - self._looked_at))
+        self._looked_at = now
+        self._pass_over()
         while True:
             data = self._file.read(READ_BYTES)
+            self._allowed -= len(data)
             keep_rest = len(self._rest) < READ_BYTES and not (last and not data)
             lines, self._rest = split(self._rest + data, keep_rest)
             for at in range(0, len(lines), LINES_AT_ONCE):
                 send({"lines": lines[at : at + LINES_AT_ONCE]})
-            if not data:
+            if not data or self._allowed <= (-BURST if last else 0):
                 return
+
+    def _pass_over(self) -> None:
+        """Go on near the end of the file where there is more than may be sent."""
+        at, size = self._file.tell(), os.fstat(self._file.fileno()).st_size
+        if size - at > max(self._allowed, KEPT_BYTES):
+            passed_over = size - KEPT_BYTES - at
+            self._file.seek(passed_over, os.SEEK_CUR)
+            self._rest = b""
+            send({"lines": ["[%d bytes of the log are left out here: it grows too fast]" % passed_over]})
 
 
 def split(data: bytes, keep_rest: bool) -> Tuple[List[str], bytes]:
     """Return whole lines, and what follows the last line end; a progress bar ends lines with a carriage return."""
     parts = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     rest = parts.pop() if keep_rest else b""
-    return [part.decode("utf-8", "replace") for part in parts if part.strip()], rest
+    return [part[:LONGEST_LINE].decode("utf-8", "replace") for part in parts if part.strip()], rest

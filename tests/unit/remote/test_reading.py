@@ -32,17 +32,16 @@ OTHERWISE = {
     "deployment.lockfile": "opens the file that it locks",
     "deployment.boot_entry": "opens the directory that it locks",
     "deployment.scripts": "opens a script's log to be written, and starts the script with it",
-    "deployment.ray_temp": "reads a claim through system.json_files",
     "programs.stop": "opens the log of after_stop to be written",
     "system.limits": "tries whether files can be made",
     "engine.vllm_parser": "is sent to vLLM's Python without our modules; it reads two lines of 4 KiB, and our question",
     "orders": "parses an order of the operator, of bounded length",
+    "push.hashes": "reads the hashes that it has remembered",
     "push.place": "opens what a push sends or writes, without following links",
     "push.shape": "opens a directory to change its mode",
     "push.source": "opens the file that is sent, piece by piece",
     "push.store": "opens the files that are received",
     "push.serve": "opens the file that is sent, piece by piece",
-    "push.tree": "opens the files that are listed",
 }
 """The modules that call one of them all the same, and for what."""
 
