@@ -60,7 +60,7 @@ def calls(module: Module) -> Iterator[str]:
 
 def test_files_commands_and_json_are_read_by_the_functions_that_bound_it() -> None:
     reading = {name.partition("remote.")[2]: sorted(set(calls(module))) for name, module in REMOTE.items()}
-    assert {name: found for name, found in reading.items() if found and name not in OTHERWISE} == {}
+    assert {name: reads for name, reads in reading.items() if reads and name not in OTHERWISE} == {}
 
 
 def test_no_command_is_started_past_the_function_that_bounds_it() -> None:
