@@ -13,6 +13,7 @@ from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.references import References
 from flagscale_deploy.inventory.tree import ALL, Tree, Variables, plain_values
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.sandbox import SHARE, Budget
 
 PRIORITY = "ansible_group_priority"
 
@@ -24,8 +25,10 @@ def build(tree: Tree, files: VariableFiles, faults: Sequence[Fault], source: str
     references = _references(tree, files, source, variables)
     hosts: list[Host | None] = []
     all_faults = [*faults]
+    budget = Budget(SHARE + 20 * len(tree.hosts))
     for name, own in variables.items():
-        keys, wrong = read_keys(own, references[name], files.encrypted)
+        with budget.share():
+            keys, wrong = read_keys(own, references[name], files.encrypted)
         host, more = make_host(name, keys, plain_values(own))
         hosts.append(host)
         all_faults += wrong + more

@@ -14,6 +14,7 @@ from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecki
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.tree import Located
 from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 
 _WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
@@ -221,5 +222,4 @@ def _bare(value: object) -> object:
 
 def shown(value: object) -> str:
     """Return a value as a message quotes it, cut where it is long."""
-    text = "no value" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    return "no value" if value is None else quoted(value)

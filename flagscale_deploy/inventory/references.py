@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import jinja2
 from jinja2.runtime import Context, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
+from flagscale_deploy.support.quote import LONGEST, quoted
+from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment, measured
 
 _OWNER = " references "
 _EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{\{|\}\}).)*?)-?\}\}\s*", re.DOTALL)
@@ -68,17 +69,21 @@ class References(Mapping[str, object]):
 
     def _render(self, text: str) -> object:
         if text in self._resolving:
-            raise ReferenceProblem(f"{text!r}, which refers to itself")
+            raise ReferenceProblem(f"{quoted(text)}, which refers to itself")
         self._resolving.append(text)
         try:
-            return self.resolve(_compiled(text)(self._variables))
+            return self.resolve(measured(_compiled(text)(self._variables)))
         except jinja2.UndefinedError as error:
-            raise ReferenceProblem(f"{text!r}: {error.message}", "define it, or write the value itself") from error
+            raise ReferenceProblem(
+                f"{quoted(text)}: {error.message}", "define it, or write the value itself"
+            ) from error
         except jinja2.TemplateSyntaxError as error:
             remedy = "only Jinja's own filters and tests are known here; write the value itself"
-            raise ReferenceProblem(f"{text!r}: {error.message}", remedy) from error
-        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ReferenceProblem(f"{text!r}: {error}", "write the value itself") from error
+            raise ReferenceProblem(f"{quoted(text)}: {error.message}", remedy) from error
+        except RecursionError as error:
+            raise ReferenceProblem(f"{quoted(text)}, which leads on too often", "write the value itself") from error
+        except WRONG as error:
+            raise ReferenceProblem(f"{quoted(text)}: {str(error)[:LONGEST]}", "write the value itself") from error
         finally:
             self._resolving.pop()
 
@@ -92,7 +97,7 @@ class _Context(Context):
         return owner.resolve(value) if isinstance(owner, References) else value
 
 
-_environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+_environment = BoundedEnvironment()
 _environment.context_class = _Context
 
 
@@ -115,5 +120,6 @@ def _defined(value: object) -> object:
 
 def _resolved_section(section: Section, resolve: Callable[[object], object]) -> Section:
     resolved = Section(((key, resolve(value)) for key, value in section.items()), section.line)
-    resolved.lines, resolved.written = section.lines, section.written
+    resolved.lines = section.lines
+    resolved.written = {key: text for key, text in section.written.items() if resolved[key] is section[key]}
     return resolved

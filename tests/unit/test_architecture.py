@@ -98,7 +98,7 @@ def test_the_root_holds_few_files() -> None:
         ("invoke", ("transport.ssh",)),
         ("paramiko", ("transport.ssh", "transport.ssh_errors", "transport.hostkeys", "transport.keepalive")),
         ("rich", ("output",)),
-        ("jinja2", ("rendering", "inventory.references")),
+        ("jinja2", ("rendering", "inventory.references", "support.sandbox")),
         ("omegaconf", ("config",)),
         ("pydantic", ("config", "inventory.keys", "transport.replies")),
         ("subprocess", ("transport.local", "remote")),

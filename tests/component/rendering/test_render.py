@@ -479,8 +479,8 @@ def _a_folder(folder: Path) -> Path:
     [
         (lambda folder: folder / "nosuch", "templates: no such directory"),
         (lambda folder: override(folder, ray_haed="x"), "overrides no template"),
-        (_not_utf8, "is not UTF-8"),
-        (_a_folder, "cannot be read"),
+        (_not_utf8, "is text in UTF-16"),
+        (_a_folder, "is a folder"),
     ],
     ids=["no directory", "another name", "not UTF-8", "a folder"],
 )
