@@ -32,7 +32,7 @@ def status(request: Request, *, ask: bool = True) -> Status:
     for the cause.
     """
     with request.fleet() as fleet:
-        current = look(fleet, request.deployment, ask=ask)
+        current = look(fleet, request.deployment, request.inventory.head.name, ask=ask)
         if current.well or not ask:
             return current
         return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
@@ -89,12 +89,14 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
     on the host. Raises HostError where no server answers.
     """
     with request.fleet() as fleet:
-        current = look(fleet, request.deployment, ask=False)
+        current = look(fleet, request.deployment, request.inventory.head.name, ask=False)
         raise_unknown(current)
         if not current.instances:
             raise FaultsError.at(
                 request.deployment, "there is no such deployment on these hosts", "start it with `run`, or check --name"
             )
+        if not current.trusted:
+            raise _untrusted(request.inventory.head.name, current)
         problems: list[HostError] = []
         for server in current.entrances:
             args: ChatArguments = {
@@ -109,11 +111,20 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
             except HostError as error:
                 problems.append(error)
                 continue
-            if "answer" in reply:
+            if reply.get("answer", {}).get("choices"):
                 return reply["answer"]
-            problem = f"{server.name}: {reply['problem']}"
+            problem = f"{server.name}: {reply.get('problem', 'it sent no answer')}"
             problems.append(RemoteError(server.driver, problem, "look at `status` and `logs`"))
         raise problems[0]
+
+
+def _untrusted(head: str, current: Status) -> HostError:
+    """Return why nothing is sent where only other hosts than the head say that a server is."""
+    for host in current.hosts:
+        if host.host == head and host.state == "UNKNOWN":
+            return ConnectError(head, f"{host.problem}; only its record tells which server a prompt may be sent to")
+    remedy = "name the deployment's own head first in the inventory; `status` shows what the hosts have"
+    return RemoteError(head, current.note, remedy)
 
 
 def execute_everywhere(

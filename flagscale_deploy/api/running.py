@@ -144,10 +144,10 @@ def _result(
 def _find_running(request: Request, fleet: Fleet, digest: str) -> Status | None:
     """Return the deployment if the same one is ready already, None where nothing of it runs. Raises CheckError else."""
     spec = request.serve
-    current = look(fleet, spec.name)  # under the lock: it may have come up since the probe
+    current = look(fleet, spec.name, request.inventory.head.name)  # under the lock: it may have come up since the probe
     if current.live_processes == 0:
         return None
-    if current.digest == digest and current.state == "ready":
+    if current.trusted and current.digest == digest and current.state == "ready":
         return current
     earlier = f"run {current.run_id} of {current.operator}, {counted(current.live_processes, 'process')}"
     if current.digest != digest:

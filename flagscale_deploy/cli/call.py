@@ -44,5 +44,5 @@ def call(console: Console, *, text: str, as_json: bool, system: str | None, **wo
     if as_json:
         console.json(answer)
     else:
-        console.text(answer["choices"][0]["message"]["content"] or "")
+        console.text(answer["choices"][0]["message"].get("content") or "")
     return 0

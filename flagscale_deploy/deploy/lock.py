@@ -76,7 +76,7 @@ def lock(fleet: Fleet, head: str, deployment: str, command: str, wait: float = L
         reply = next(program.messages(), None)
         if reply is None:
             raise NoReplyError(head, "the program that takes the lock ended without a reply")
-        if not reply["locked"]:
+        if not reply.get("locked"):
             raise _refused(head, deployment, reply)
         lease = _Lease(fleet, head, deployment, program, leaving)
         keeper = threading.Thread(target=lease.keep, name="lock", daemon=True)
@@ -96,10 +96,10 @@ def _holder(command: str) -> LockHolder:
 
 
 def _refused(head: str, deployment: str, reply: LockReply) -> LockedError | RemoteError:
-    if "problem" in reply:
+    if "holder" not in reply:
         return RemoteError(
             head,
-            f"{deployment} cannot be locked: {reply['problem']}",
+            f"{deployment} cannot be locked: {reply.get('problem', 'the host does not say why')}",
             "the home directory on this host must be writable, and its file system must support flock(2)",
         )
     silent = reply.get("silent")

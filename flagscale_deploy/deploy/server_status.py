@@ -91,7 +91,7 @@ def lost_daemon(reply: InspectReply) -> str:
     """Return the Ray daemon that is missing on a node of ours while other processes still run; "" for none."""
     record = reply["record"] or {}
     roles = set(record.get("roles", ()))
-    if record.get("stopped_at") or not reply["live"] or "ranks" not in reply:
+    if record.get("stopped_at") or not reply["live"]:
         return ""
     needed = ["gcs_server"] if "ray-head" in roles else []
     needed += ["raylet"] if roles & {"ray-head", "ray-worker"} else []

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from flagscale_deploy.deploy.authority import authority
 from flagscale_deploy.deploy.server_status import InstanceStatus, lost_daemon, server_status
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
@@ -39,7 +40,10 @@ class HostStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a deployment. `ray` are the nodes that its head counts, or None."""
+    """The state of a deployment. `ray` are the nodes that its head counts, or None.
+
+    Without `trusted` it is not the head's record that tells what the deployment is; `note` has whose.
+    """
 
     deployment: str
     state: str
@@ -52,6 +56,8 @@ class Status:
     hosts: tuple[HostStatus, ...]
     instances: tuple[InstanceStatus, ...]
     routers: tuple[InstanceStatus, ...] = ()
+    trusted: bool = True
+    note: str = ""
     diagnosis: Diagnosis | None = None
     """Why it is unwell or dead, if the logs show it."""
 
@@ -81,29 +87,35 @@ class Status:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def look(fleet: Fleet, deployment: str, *, ask: bool = True, now: float | None = None) -> Status:
-    """Inspect a deployment on all hosts. With `ask`, request a token from every server, and the nodes from Ray."""
+def look(fleet: Fleet, deployment: str, head: str, *, ask: bool = True, now: float | None = None) -> Status:
+    """Inspect a deployment on all hosts. With `ask`, request a token from every server, and the nodes from Ray.
+
+    `head` is the host whose record tells what the deployment is.
+    """
     results = fleet.call(
         INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
     )
-    return summarize(deployment, results, time.time() if now is None else now)
+    return summarize(deployment, head, results, time.time() if now is None else now)
 
 
-def summarize(deployment: str, results: Mapping[str, InspectReply | HostError], now: float) -> Status:
-    """Combine the hosts' replies (of `remote/programs/inspect.py`) into a status."""
+def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | HostError], now: float) -> Status:
+    """Combine the hosts' replies (of `remote/programs/inspect.py`) into a status.
+
+    Each reply counts for its own host; which servers there are, and what Ray counts, is the head's to say.
+    """
     replies = answers(results)
-    records = {name: reply["record"] for name, reply in replies.items() if reply["record"]}
-    newest = max(records.values(), key=_age, default=None)
-    hosts = tuple(_host(name, result, now) for name, result in results.items())
-    record: Record = newest or {}
+    told = authority(head, {name: reply["record"] for name, reply in replies.items() if reply["record"]})
+    hosts = tuple(_host(name, result, now, told.differing.get(name, "")) for name, result in results.items())
+    record: Record = told.record or {}
     instances, routers = (
         tuple(server_status(server, results, record) for server in servers)
         for servers in (record.get("instances", ()), record.get("routers", ()))
     )
-    ray = next((reply["ray"] for reply in replies.values() if reply.get("ray")), None)
+    counting = replies.get(str(record.get("head")))
+    ray = counting["ray"] if counting else None
     return Status(
         deployment=deployment,
-        state=_overall(hosts, instances + routers, newest, ray),
+        state=_overall(hosts, instances + routers, told.record, ray) if told.trusted or not record else "UNKNOWN",
         run_id=record.get("run_id"),
         digest=record.get("digest"),
         head=record.get("head"),
@@ -113,15 +125,12 @@ def summarize(deployment: str, results: Mapping[str, InspectReply | HostError], 
         hosts=hosts,
         instances=instances,
         routers=routers,
+        trusted=told.trusted,
+        note=told.note,
     )
 
 
-def _age(record: Record) -> tuple[bool, float]:
-    """Return a key that sorts records by age; as hosts' clocks may be wrong, stopped ones count as older."""
-    return not record.get("stopped_at"), record.get("started_at", 0)
-
-
-def _host(name: str, result: InspectReply | HostError, now: float) -> HostStatus:
+def _host(name: str, result: InspectReply | HostError, now: float, differing: str) -> HostStatus:
     if isinstance(result, HostError):
         return HostStatus(name, "UNKNOWN", problem=result.problem)
     record = result["record"]
@@ -142,7 +151,7 @@ def _host(name: str, result: InspectReply | HostError, now: float) -> HostStatus
         gpus=tuple(record.get("gpus", ())),
         uptime=max(0.0, now - record["started_at"]) if state == "running" and "started_at" in record else None,
         versions=record.get("versions"),
-        problem="" if stopped or finished else problem,
+        problem=differing or ("" if stopped or finished else problem),
     )
 
 

@@ -16,11 +16,11 @@ from flagscale_deploy.support.units import format_duration
 
 def show_status(console: Console, status: Status) -> None:
     """Show `status`: instances, Ray nodes and hosts."""
-    since = (
-        f", since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.started_at))}" if status.started_at else ""
-    )
+    since = f", since {_local_time(status.started_at, '%Y-%m-%d %H:%M:%S')}" if status.started_at else ""
     (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}"])
     console.out.print(Text.assemble(*console.clean_lines([f"{status.deployment}: "]), console.state(status.state), run))
+    if status.note:
+        console.note(status.note)
     if status.instances:
         servers = (*status.instances, *status.routers)
         restarts = ("RESTARTS",) if any(server.restarts is not None for server in servers) else ()
@@ -65,7 +65,15 @@ def _restarts(server: InstanceStatus) -> str:
     """Return how often a server was restarted, and when last."""
     if server.restarts is None or server.last_restart is None:
         return "" if server.restarts is None else "0"
-    return f"{server.restarts}, {time.strftime('%m-%d %H:%M:%S', time.localtime(server.last_restart))}"
+    return f"{server.restarts}, {_local_time(server.last_restart, '%m-%d %H:%M:%S')}"
+
+
+def _local_time(seconds: float, form: str) -> str:
+    """Return a point in time of a host's clock, "?" for one that no calendar has."""
+    try:
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return "?"
 
 
 def _load(metrics: Mapping[str, float] | None) -> str:

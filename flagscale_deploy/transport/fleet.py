@@ -12,7 +12,7 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError
+from flagscale_deploy.errors import ConnectError, HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
@@ -85,6 +85,8 @@ class Fleet:
     def connection(self, host: str) -> Connection:
         """Return the open connection to a host. Raises ConnectError, and what the guard raises."""
         self.guard()
+        if host not in self.hosts:
+            raise ConnectError(host, "it is not among this command's hosts", "add it to the inventory or to --limit")
         with self._opening[host]:
             if host in self._failed:
                 raise self._failed[host]

@@ -23,11 +23,10 @@ class Conflict(TypedDict):
     by: str  # who has it, in words
 
 
-class ReserveReply(TypedDict, total=False):
-    """With `taken` empty, the host's record is this run's from now on."""
+class ReserveReply(TypedDict):
+    """With `taken` empty, the host's record is this run's from now on, or what was reserved is released."""
 
     taken: list[Conflict]
-    released: bool
 
 
 RESERVE = HostProgram[ReserveArguments, ReserveReply, NoOrder]("reserve")

@@ -96,10 +96,10 @@ class ChatMessage(TypedDict, total=False):
     """What the model says."""
 
     role: str
-    content: str | None
+    content: str | None  # may be missing, beside tool calls
 
 
-class ChatChoice(TypedDict, total=False):
+class ChatChoice(TypedDict):
     """An answer."""
 
     message: ChatMessage

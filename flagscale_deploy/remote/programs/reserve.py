@@ -34,7 +34,7 @@ def main(args: ReserveArguments) -> None:
     with alone():
         if args.get("release"):
             release(args, directory)
-            send({"released": True})
+            send({"taken": []})
             return
         taken = list(conflicts(args))
         if not taken:

@@ -28,9 +28,9 @@ def nodes(value: Any, path: Path = ()) -> Iterator[Path]:
 def mutated(chance: random.Random, message: Any) -> Any:
     """Return a copy with one place changed: another value there, none, one too many, another key, or a value twice."""
     copied = copy.deepcopy(message)
-    *way, last = chance.choice([path for path in nodes(message) if path])
-    inside = copied
-    for key in way:
+    path: list[Any] = list(chance.choice([path for path in nodes(message) if path]))
+    last, inside = path.pop(), copied
+    for key in path:
         inside = inside[key]
     match chance.randrange(6):
         case 0:

@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import os
 import random
 import resource
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +20,18 @@ import pytest
 from flagscale_deploy import api
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.bring_up import RunFailedError
-from flagscale_deploy.errors import DeployError, RemoteError
+from flagscale_deploy.errors import DeployError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.output.check import check_json, show_check
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.output.logs import show_collected
 from flagscale_deploy.output.plan import show_plan
 from flagscale_deploy.output.run import run_json, show_run, show_run_failure
 from flagscale_deploy.output.status import show_status
 from flagscale_deploy.output.stop import show_stop, stop_json
 from flagscale_deploy.output.unlock import show_unlock, unlock_json
-from flagscale_deploy.remote.wire import PREFIX
-from flagscale_deploy.transport.replies import Replies
 from tests.fakes import Output
 from tests.unit.api.mutations import mutated
 from tests.unit.api.world import World
-from tests.unit.test_host_programs import DESCRIPTORS
 
 ALL = os.environ.get("FSD_FAULTS") == "all"
 SECONDS = 10.0
@@ -53,7 +46,8 @@ class Busy(World):
             assert isinstance(reply, dict)
             models = [
                 {
-                    "path": "/models/qwen", "problem": "", "config": {"model_type": "qwen2"}, "hashes": {"config.json": "ab"},
+                    "path": "/models/qwen", "problem": "", "config": {"model_type": "qwen2"},
+                    "hashes": {"config.json": "ab", "tokenizer.json": "cd"},
                     "weights": {"model.safetensors": 1 << 30}, "indexed": ["model.safetensors"], "total": 1 << 30,
                     "torn": {}, "pointers": [], "chat_template": True,
                 }
@@ -66,8 +60,9 @@ class Busy(World):
         for reply in super().inspect(host, args):
             assert isinstance(reply, dict)
             restarts = {
-                "state": "running", "restarts": 1, "in_a_row": 1, "max": 3, "last_restart": 5.0, "last_exit": "it ended",
-                "healthy": True, "why": "", "pid": 8, "start_ticks": 9, "boot_id": "b", "supervised": True, "alive": True,
+                "state": "running", "restarts": 1, "in_a_row": 1, "max": 3, "last_restart": 5.0,
+                "last_exit": "it ended", "healthy": True, "why": "", "pid": 8, "start_ticks": 9, "boot_id": "b",
+                "supervised": True, "alive": True,
             }  # fmt: skip
             metrics = {"kv_cache": 0.5, "waiting": 1.0, "running": 2.0}
             process = {
@@ -157,7 +152,7 @@ def unlocked(request: Request) -> None:
 
 def called(request: Request) -> None:
     answer = api.call(request, [{"role": "user", "content": "Hi"}])
-    show(lambda console: console.print(answer["choices"][0]["message"]["content"] or ""), dict(answer))
+    show(lambda console: console.print(answer["choices"][0]["message"].get("content") or ""), dict(answer))
 
 
 def followed(request: Request) -> None:
@@ -218,11 +213,10 @@ def test_no_reply_ends_a_command(act: str, program: str, records: dict[str, Any]
         began = time.monotonic()
         try:
             do(world.request())
-        except DeployError as error:
-            assert str(error), liar.sent
+        except DeployError:
+            pass  # the command's own words, and the exit status that goes with them
         except Exception as error:
-            error.add_note(f"{act}, {program}, {number}: {str(liar.sent)[:3000]}")
-            raise
+            raise AssertionError(f"{act}, {program}, {number}: {str(liar.sent)[:3000]}") from error
         assert time.monotonic() - began < SECONDS, str(liar.sent)[:3000]
         assert len(capsys.readouterr().out) < 1 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10

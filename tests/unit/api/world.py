@@ -32,7 +32,7 @@ class World:
         self.token = True
         self.complaint = ""
         self.holder: dict[str, Any] | None = None
-        self.answers: dict[str, Any] = {"qwen/0": {"answer": {"choices": []}}}
+        self.answers: dict[str, Any] = {"qwen/0": {"answer": {"choices": [{"message": {"content": "Hi"}}]}}}
         self.calls: list[Call] = []
         self.watched: list[dict[str, Any]] = [{"ready": True, "token": "x"}]
         self.watch: Act = lambda _host, _args: list(self.watched)

@@ -56,12 +56,12 @@ def worker(**changed: Any) -> Any:
     }  # fmt: skip
 
 
-NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instances": {}, "ray": None}
+NOTHING: dict[str, Any] = {"record": None, "processes": [], "live": 0, "instances": {}, "ray": None, "ranks": {}}
 LOST = UnreachableError("gpu02", "no answer")
 
 
 def status(first: Any, second: Any) -> Status:
-    return summarize("qwen", {"gpu01": first, "gpu02": second}, NOW)
+    return summarize("qwen", "gpu01", {"gpu01": first, "gpu02": second}, NOW)
 
 
 def test_ready_is_what_answers_with_every_node_there() -> None:
@@ -229,7 +229,7 @@ def test_engine_processes_that_are_gone_are_counted() -> None:
 
 
 def test_a_clock_that_was_set_back_makes_no_crash() -> None:
-    assert summarize("qwen", {"gpu01": head()}, now=1.0).hosts[0].uptime is not None
+    assert summarize("qwen", "gpu01", {"gpu01": head()}, now=1.0).hosts[0].uptime is not None
 
 
 def test_it_is_json() -> None:
@@ -248,9 +248,9 @@ def test_all_hosts_are_asked() -> None:
         yield head() if host.name == "gpu01" else worker()
 
     fleet = FakeFleet(answering(inspect=inspect), ["gpu01", "gpu02"])
-    assert look(fleet, "qwen", now=NOW) == status(head(), worker())
+    assert look(fleet, "qwen", "gpu01", now=NOW) == status(head(), worker())
     assert {(call.args["host"], call.args["ask"]) for call in fleet.calls} == {("gpu01", True), ("gpu02", True)}
-    look(fleet, "qwen", ask=False)
+    look(fleet, "qwen", "gpu01", ask=False)
     assert fleet.calls[-1].args["ask"] is False
 
 
