@@ -37,7 +37,16 @@ def ssh(context: Context) -> Iterator[Finding]:
 
 
 def host_key(context: Context) -> Iterator[Finding]:
-    """Check that known_hosts has the host's key."""
+    """Check that known_hosts has the host's key; a warning for a host whose key the inventory says not to verify."""
+    unverified = [name for name in context.facts if context.inventory[name].host_key_checking == "off"]
+    for name in unverified:
+        yield Finding(
+            name,
+            "its key is not verified (host_key_checking: off): secrets go to whoever answers",
+            "a key in known_hosts",
+            "set host_key_checking: strict, and add the key to known_hosts",
+            "warning",
+        )
     yield from _failing(context, lambda error: isinstance(error, HostKeyError))
 
 

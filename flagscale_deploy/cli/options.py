@@ -115,8 +115,9 @@ def command(function: F) -> F:
     @functools.wraps(function)
     @kept_private()
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
-        from flagscale_deploy.errors import DeployError
+        from flagscale_deploy.errors import DeployError, InterruptedByUser
         from flagscale_deploy.output.console import Console
+        from flagscale_deploy.output.streams import discard
 
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -129,17 +130,16 @@ def command(function: F) -> F:
             code = _report(console, error, bool(words.get("as_json")))
         except KeyboardInterrupt:
             _end_on_interrupt(130)
-            console.error("interrupted")
-            code = 130
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing more to flush
+            code = _report(console, InterruptedByUser("interrupted"), bool(words.get("as_json")))
+        except BrokenPipeError:  # nobody reads
+            discard(sys.stdout)
             code = 1
         except Exception as error:  # noqa: BLE001 (the command line: nothing is above it)
             if verbose:  # not left to the interpreter: what it prints is not looked through for secrets
                 console.error(*traceback.format_exc().splitlines())
             remedy = "please report it" if verbose else "run again with -v for the traceback, and report it"
-            console.error(f"✗ internal error: {type(error).__name__}: {error}", f"    → {remedy}")
-            code = 1
+            bug = DeployError(f"internal error: {type(error).__name__}: {error}", f"    → {remedy}")
+            code = _report(console, bug, bool(words.get("as_json")))
         sys.exit(code or 0)
 
     return guarded  # type: ignore[return-value]  # the same function to click

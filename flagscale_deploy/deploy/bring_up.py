@@ -20,12 +20,15 @@ from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.logs import collect_logs, diagnose_folder
+from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
+
+EVIDENCE = FileSelection(max_size=64 << 20, max_total=256 << 20, seconds=30.0)
+"""How much of each host's logs a failed run collects before it stops what it started; `logs -o` brings the rest."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
     if isinstance(error, LockLostError):
         return failure  # another command changes the hosts now
     try:
-        failure = _collect_evidence(run, error)
+        failure = _collect_evidence(run, failure)
     except KeyboardInterrupt:
         run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
     finally:
@@ -161,12 +164,13 @@ def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
         if not keep:
             plan, grace = run.plan, run.spec.timeouts.stop
             stopped = stop_deployment(run.fleet, plan.deployment, grace, run.say, plan.run_id)
-    return replace(failure, stopped=stopped)
+    return replace(failure, stopped=stopped, diagnosis=_diagnosis(error, run.folder))
 
 
-def _collect_evidence(run: Run, error: DeployError) -> Failure:
+def _collect_evidence(run: Run, failure: Failure) -> Failure:
+    """Collect logs within the bounds of EVIDENCE, because GPUs are taken until it is done."""
     run.say(Event("collect", "running", text="collecting logs of all hosts"))
-    results = collect_logs(run.fleet, run.plan.deployment, run.folder.logs)
+    results = collect_logs(run.fleet, run.plan.deployment, run.folder.logs, selection=EVIDENCE)
     collected = answers(results)
     for host, logs in collected.items():
         if logs.limit:
@@ -175,7 +179,7 @@ def _collect_evidence(run: Run, error: DeployError) -> Failure:
     text = f"{counted(sum(files.values()), 'log file')} in {run.folder.logs}"
     run.say(Event("collect", "done", text=text))
     unread = {host: fault.problem for host, fault in failures(results).items()}
-    return Failure(error, _diagnosis(error, run.folder), files, unread)
+    return replace(failure, logs=files, unread=unread)
 
 
 def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:

@@ -104,9 +104,9 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     Each reply counts for its own host; which servers there are, and what Ray counts, is the head's to say.
     """
     replies = answers(results)
-    told = authority(head, {name: reply["record"] for name, reply in replies.items() if reply["record"]})
-    hosts = tuple(_host(name, result, now, told.differing.get(name, "")) for name, result in results.items())
-    record: Record = told.record or {}
+    decided = authority(head, {name: reply["record"] for name, reply in replies.items() if reply["record"]})
+    hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
+    record: Record = decided.record or {}
     instances, routers = (
         tuple(server_status(server, results, record) for server in servers)
         for servers in (record.get("instances", ()), record.get("routers", ()))
@@ -115,7 +115,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     ray = counting["ray"] if counting else None
     return Status(
         deployment=deployment,
-        state=_overall(hosts, instances + routers, told.record, ray) if told.trusted or not record else "UNKNOWN",
+        state=_overall(hosts, instances + routers, decided.record, ray) if decided.trusted or not record else "UNKNOWN",
         run_id=record.get("run_id"),
         digest=record.get("digest"),
         head=record.get("head"),
@@ -125,8 +125,8 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         hosts=hosts,
         instances=instances,
         routers=routers,
-        trusted=told.trusted,
-        note=told.note,
+        trusted=decided.trusted,
+        note=decided.note,
     )
 
 

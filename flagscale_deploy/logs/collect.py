@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.diagnosis import clocks
@@ -36,13 +36,14 @@ class FileSelection:
 
     Only files written to after `since` (Unix seconds), or `within` so many seconds before now by each host's clock. Of
     a file longer than `max_size`, half of that size is taken from its beginning and half from its end. At most
-    `max_total` is taken from a host.
+    `max_total` is taken from a host, and for at most `seconds`.
     """
 
     since: float | None = None
     within: float | None = None
     max_size: int | None = None
     max_total: int = MAX_TOTAL
+    seconds: float = COLLECT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def collect_logs(
 
     def work(host: Host) -> Collected:
         limit = ByteLimit(selection.max_total)
-        collection = _Collection(fleet, deployment, host, into / safe_name(host.name), selection, limit)
+        folder, deadline = into / safe_name(host.name), Deadline(selection.seconds)
+        collection = _Collection(fleet, deployment, host, folder, selection, limit, deadline)
         try:
             return through_losses(
                 fleet, host.name, collection.attempt,
@@ -117,7 +119,7 @@ class _Collection:
     folder: Path
     selection: FileSelection
     received: ByteLimit
-    deadline: Deadline = field(default_factory=lambda: Deadline(COLLECT_SECONDS))
+    deadline: Deadline
     clock: clocks.Clock | None = None
 
     def attempt(self, connection: Connection) -> Collected:

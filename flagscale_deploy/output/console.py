@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from rich.text import Span, Text
 
 from flagscale_deploy.events import Event
+from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.secrets import HIDDEN, Redactor
 from flagscale_deploy.text import bare, plain
 
@@ -51,8 +53,9 @@ class Console:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not break a command
         settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
-        self.out = RichConsole(**settings, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-        self.err = RichConsole(**settings, stderr=True)
+        results = for_results(sys.stdout)
+        self.out = RichConsole(**settings, file=results, width=None if results.isatty() else PIPE_WIDTH)
+        self.err = RichConsole(**settings, file=for_progress(sys.stderr))
 
     def print(self, *lines: str) -> None:
         """Print lines of the result literally: no markup, no wrapping; a line end within one is escaped."""
@@ -65,7 +68,11 @@ class Console:
     def json(self, content: Mapping[str, object]) -> None:
         """Print the result as JSON; characters that are not printable are escaped."""
         seen = self._seen_through(content)
-        self.write(self._printable(json.dumps(seen, indent=2, ensure_ascii=False, default=str) + "\n"))
+        try:
+            text = _json(seen)
+        except ValueError:  # a number that JSON does not have
+            text = _json(_finite(seen))
+        self.write(self._printable(text + "\n"))
 
     def json_lines(self, contents: Iterable[Mapping[str, object]]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
@@ -159,6 +166,19 @@ class Console:
 
     def _printable(self, text: str) -> str:
         return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(content: object) -> object:
+    """Return content with null in the place of NaN and infinities."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def _escaped(char: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import threading
 import traceback
@@ -26,6 +27,9 @@ DESCRIPTORS, SPARE_DESCRIPTORS = 4, 256
 
 MALFORMED = (LookupError, TypeError, AttributeError)
 """What reading a reply raises that is not as `remote/messages/` has it."""
+
+
+MORE_FILES = "raise its limit of open files (`ulimit -n`), or act on fewer hosts at once (--limit)"
 
 
 class GivenUpError(HostError):
@@ -185,6 +189,10 @@ class Fleet:
             error = failed
         except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
             error = RemoteError(name, brief(str(wrong)))
+        except OSError as failed:
+            if failed.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            error = ConnectError(name, f"no connection: {failed.strerror} on this machine", MORE_FILES)
         except MALFORMED as wrong:
             error = RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
         except InterruptedByUser:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import is_typeddict
 
 from flagscale_deploy.remote import messages, programs
 from flagscale_deploy.remote.messages.program import HostProgram
@@ -42,6 +43,6 @@ def test_a_program_takes_and_sends_what_its_descriptor_says(name: str) -> None:
 
 def test_every_type_of_a_message_can_be_read_as_documentation_reads_it() -> None:
     for name, message in TYPES.items():
-        if typing.is_typeddict(message) and not name.startswith("_"):
+        if is_typeddict(message) and not name.startswith("_"):
             assert typing.get_type_hints(message).keys() == message.__annotations__.keys(), name
             assert message.__doc__, name

@@ -72,6 +72,14 @@ def test_a_check_that_is_left_out_says_so() -> None:
     assert (left.state, left.found) == ("skipped", "skipped by --skip-check")
 
 
+def test_a_host_key_that_was_not_verified_is_no_host_key_that_passed() -> None:
+    hosts = inventory(host("gpu01"), host("gpu02", host_key_checking="off"))
+    verdicts = judge(make_context(hosts=hosts, serve_spec=None), ())
+    (verdict,) = [verdict for verdict in verdicts if verdict.check == "host-key"]
+    assert (verdict.state, verdict.host) == ("warning", "gpu02")
+    assert verdict.found == "its key is not verified (host_key_checking: off): secrets go to whoever answers"
+
+
 def test_a_name_that_is_no_check_gets_the_nearest() -> None:
     with pytest.raises(InputError) as raised:
         refuse_unskippable(["open-file", "xyz", "memory"])

@@ -94,6 +94,7 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     error = bench.fails()
     assert error.exit_code == 5
     assert bench.modules == ["launch", "watch", "archive", "stop"]
+    assert {call.args["max_size"] for call in bench.fleet.sent("archive")} == {64 << 20}
     failure = error.failure
     assert failure.diagnosis is not None
     cause = "the model and its KV cache do not fit into GPU memory"

@@ -1,0 +1,124 @@
+"""Where output goes nowhere any more, a command still does what it was told, and says so by its exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from click.testing import CliRunner
+
+from flagscale_deploy import api
+from flagscale_deploy.cli.options import JSON, command, options
+from flagscale_deploy.output.console import Console
+from tests.unit.api.world import World
+from tests.unit.sources import ROOT
+
+STOP = "{python} -m flagscale_deploy stop --name lost-output"
+PROGRESS = {
+    "a full disk": f"{STOP} 2>/dev/full",
+    "a closed descriptor": f"{STOP} 2>&-",
+    "a reader that has gone": f"{STOP} 2> >(exit)",
+}
+RESULTS = {
+    "a full disk": (f"{STOP} >/dev/full", 1, "✗ the result cannot be written to standard output: No space left"),
+    "a closed descriptor": (f"{STOP} >&-", 0, "nothing was running"),
+    "a reader that has gone": (f"{STOP} > >(exit)", 1, "nothing was running"),
+}
+
+
+def shell(line: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(home)}
+    text = line.format(python=sys.executable)
+    return subprocess.run(
+        ["bash", "-c", text], cwd=home, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("line", PROGRESS.values(), ids=PROGRESS)
+def test_progress_that_nobody_can_read_ends_no_act(tmp_path: Path, line: str) -> None:
+    done = shell(line, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "localhost: nothing was running" in done.stdout
+
+
+@pytest.mark.parametrize(("line", "status", "error"), RESULTS.values(), ids=RESULTS)
+def test_a_result_that_cannot_be_written_is_a_failure_after_the_act(
+    tmp_path: Path, line: str, status: int, error: str
+) -> None:
+    done = shell(line, tmp_path)
+    assert done.returncode == status
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class Failing(io.StringIO):
+    """A stream that takes so many writes."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self._left = writes
+
+    def write(self, text: str) -> int:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5, 20])
+def test_a_terminal_that_goes_away_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    monkeypatch.setattr(sys, "stderr", Failing(writes))
+    console, world = Console(), World(tmp_path)
+    with console.progress("run") as progress:
+        result = api.run(world.request(), say=progress)
+    assert result.up is not None
+    assert "launch" in world.modules
+
+
+def test_few_descriptors_cost_the_hosts_that_get_none(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yaml").write_text('hosts:\n  - {name: "h[01:40]", connection: local}\n')
+    done = shell(
+        "ulimit -n 40; {python} -m flagscale_deploy exec -i hosts.yaml --forks 40 -- echo it-ran; exit $?", tmp_path
+    )
+    ran, refused = done.stdout.count("it-ran"), done.stderr.count("Too many open files on this machine")
+    assert (ran + refused, done.returncode) == (40, 3)
+    assert ran
+    assert refused
+    assert "ulimit -n" in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def failing(error: BaseException) -> Any:
+    """Return a command that ends with an error nobody expected."""
+
+    @options(JSON)
+    @command
+    def broken(_console: Console, **_words: Any) -> NoReturn:
+        raise error
+
+    import click
+
+    return click.command(broken)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [(ZeroDivisionError("of ours"), 1, "internal error: ZeroDivisionError"), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_json_is_json_also_of_what_nobody_expected(error: BaseException, status: int, text: str) -> None:
+    done = CliRunner().invoke(failing(error), ["--json"])
+    content = json.loads(done.stdout)
+    assert (done.exit_code, content["exit_code"], content["schema"]) == (status, status, 1)
+    assert content["error"].startswith(text)
+
+
+def test_json_has_no_numbers_that_json_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().json({"a": [float("nan"), {"b": float("inf")}, 1.5], "c": (float("-inf"),)})
+    text = capsys.readouterr().out
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, {"b": None}, 1.5], "c": [None]}
