@@ -34,7 +34,7 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.check import show_check
-from flagscale_deploy.output.console import Console, _aligned, _folding
+from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.hosts import show_inventory, show_outcomes
 from flagscale_deploy.output.logs import line_printer, show_collected
 from flagscale_deploy.output.plan import show_plan
@@ -42,6 +42,7 @@ from flagscale_deploy.output.run import curl, run_json, show_run, show_run_failu
 from flagscale_deploy.output.smoke import show_smoke
 from flagscale_deploy.output.status import show_status
 from flagscale_deploy.output.stop import show_stop
+from flagscale_deploy.output.tables import aligned, folding
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.transport.base import Outcome
 from tests.unit.deploy.given import PLAN
@@ -431,9 +432,9 @@ def test_an_output_that_is_no_utf_8_does_not_break_us(monkeypatch: pytest.Monkey
 )
 def test_a_table_that_fits_looks_as_rich_would_draw_it(rows: list[tuple[str, str, str]], width: int) -> None:
     columns, cells = ("A", "HÉ", ""), [[Text(a), Text(b, style="green"), Text(c)] for a, b, c in rows]
-    aligned = _aligned(columns, cells, width)
-    if aligned is not None:
-        assert drawn(aligned, width) == drawn(_folding(columns, cells), width)
+    fitting = aligned(columns, cells, width)
+    if fitting is not None:
+        assert drawn(fitting, width) == drawn(folding(columns, cells), width)
 
 
 def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:
