@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 ROOT = "/dev/shm"
-NOTE_SECONDS = 5.0
+NOTE_SECONDS, HOLDERS_SECONDS = 5.0, 15.0
 
 File = Tuple[int, int]
 """Device and inode: the file itself, which another one of the same name, or in a container's /dev/shm, is not."""
@@ -101,9 +101,12 @@ def mappings(pid: int) -> Iterator[Mapping]:
 
 
 def holders(files: Set[File]) -> Set[File]:
-    """Return those of the files that some process of this host has mapped or open."""
+    """Return those of the files that some process of this host has mapped or open; all where that takes too long."""
     held: Set[File] = set()
+    end = time.monotonic() + HOLDERS_SECONDS
     for process in scan():
+        if time.monotonic() > end:
+            return files
         held.update(mapping.file for mapping in mappings(process.pid))
         held.update(_open_files(process.pid))
     return held & files

@@ -41,7 +41,9 @@ class ScriptArguments(RunTarget):
     role: str
     detached: bool  # whether it goes on running
     timeout: float  # for a script that is not detached; then its session is killed
-    session: str  # names the run's temporary directory, /tmp/fsd-<uid>-<session>
+    session: (
+        str  # names the run's temporary directory, /tmp/fsd-<uid>-<session>; a host takes another where that is taken
+    )
 
 
 class LaunchArguments(ScriptArguments):

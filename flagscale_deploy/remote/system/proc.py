@@ -144,21 +144,22 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
         stat = parse_stat(_read(pid, "stat"))
         if stat.ended:
             return None
-        cmdline = _cmdline(pid, stat)
         uid = os.stat(f"/proc/{pid}").st_uid
+        cmdline = _cmdline(pid, stat, looks=EXEC_LOOKS if uid == os.getuid() else 1)
     except OSError:
         return None
     command = parse_command(cmdline, stat.name)
     return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, uid, namespace))
 
 
-def _cmdline(pid: int, stat: Stat) -> bytes:
+def _cmdline(pid: int, stat: Stat, looks: int) -> bytes:
     """Return a process's arguments.
 
     Both they and its environment are empty for a moment while it executes another program: that is waited for, since it
-    would seem to be nobody's. Kernel threads (children of 2) never have any.
+    would seem to be nobody's. Kernel threads (children of 2) never have any. Processes of other users, which may have
+    emptied theirs, are looked at once.
     """
-    for _ in range(EXEC_LOOKS):
+    for _ in range(looks):
         content = _read(pid, "cmdline")
         if content or stat.ppid in (0, 2) or stat.state == "Z":
             break

@@ -119,9 +119,15 @@ def state_of(*paths: Path) -> list[object]:
     return states
 
 
-def script(session: str) -> str:
+def script(session: str, before_start: str | None = None) -> str:
     """Return a script that begins as all do, and tells where its temporary directory is."""
-    settings = {"ray": {"session": session}, "env": {}, "ray_enabled": False, "venv": None, "before_start": None}
+    settings = {
+        "ray": {"session": session},
+        "env": {},
+        "ray_enabled": False,
+        "venv": None,
+        "before_start": before_start,
+    }
     environment = load_templates().render("_environment.sh.j2", **settings)
     return f'#!/usr/bin/env bash\n{environment}\ntouch "$TMPDIR/made"\necho "$TMPDIR"\n'
 
@@ -228,6 +234,16 @@ def test_what_programs_and_scripts_make_is_for_the_owner_alone_whatever_the_umas
     made = [own, *own.rglob("*"), *(home.path / ".flagscale-deploy").rglob("*")]
     assert own / "tmp" / "made" in made
     assert [path for path in made if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
+
+
+@pytest.mark.parametrize(("before_start", "mode"), [(None, 0o600), ("umask 022", 0o644)])
+def test_a_hook_may_open_to_others_what_engines_download(
+    home: Home, session: str, before_start: str | None, mode: int
+) -> None:
+    (home.state / "scripts" / "x.sh").write_text(script(session, before_start))
+    subprocess.run(["bash", home.state / "scripts" / "x.sh"], timeout=30, check=True, stdout=subprocess.DEVNULL)
+    made = Path(f"/tmp/fsd-{os.getuid()}-{session}/tmp/made")
+    assert stat.S_IMODE(made.stat().st_mode) == mode
 
 
 def test_the_longest_socket_of_ray_fits_into_the_path_of_a_unix_socket() -> None:

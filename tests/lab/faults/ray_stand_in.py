@@ -78,6 +78,8 @@ def talk(connection: socket.socket, nodes: dict[int, dict[str, Any]]) -> None:
 def join(address: str, node: str, gpus: float, directory: Path) -> int:
     """Be connected until SIGTERM."""
     signal.signal(signal.SIGTERM, end_when_let)
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o777)  # as Ray 2.60 does
     (directory / "session_stand_in").write_text("a socket would be here\n")
     connection = connect(address)
     connection.sendall(json.dumps({"node": node, "gpus": gpus}).encode() + b"\n")

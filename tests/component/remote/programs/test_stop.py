@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.deployment import processes, terminate
+from flagscale_deploy.remote.system.proc import Process
 from tests.component.remote.living import LOSE_ENVIRONMENT, SLEEP, Home, Household, birth, messages, runs
 from tests.other_user import as_nobody, needs_root
 
@@ -250,3 +252,35 @@ def test_daemons_of_ray_are_not_waited_for_and_workers_are(people: Household, ho
     assert {"event": "killed", "count": 1} in replies
     assert not runs(daemon)
     assert not runs(worker)
+
+
+def test_a_crontab_that_hangs_keeps_processes_for_five_seconds_at_most(
+    people: Household, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "crontab").write_text("#!/bin/sh\nexec sleep 8\n")
+    (tmp_path / "bin" / "crontab").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (engine,) = people.python(SLEEP, f"{home.deployment}/r1")
+    home.record({"engine": engine})
+    began = time.monotonic()
+    with home.open("stop", run_id=None, grace=1.0) as program:
+        while runs(engine):
+            assert time.monotonic() - began < 7.5
+            time.sleep(0.05)
+        output = program.communicate(timeout=30)[0]
+    assert messages(output)[-1]["survivors"] == []
+
+
+def test_of_many_survivors_some_are_listed_and_the_rest_counted() -> None:
+    names = [Process(pid, 1, 1, pid, "D", 0, "\x01" * 300, "") for pid in range(1000, 1100)]
+
+    class Everyone(processes.Family):
+        def among(self, *_: Any) -> list[Process]:
+            return names
+
+    family = Everyone(())
+    listed = terminate.Termination(family, lambda _: None).survivors(family)
+    assert len(listed) == terminate.MOST_SURVIVORS + 1
+    assert listed[-1]["why"] == "80 more are left"
+    assert len(json.dumps(listed)) < 48 << 10
