@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.probe_hosts import raise_failures
+from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
@@ -19,6 +20,7 @@ from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCom
 from flagscale_deploy.support import shell
 from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
 from flagscale_deploy.transport.base import run as run_command
+from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Tell
 from flagscale_deploy.transport.remote_program import call as call_program
 
@@ -85,8 +87,9 @@ def follow(
 def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: object) -> ChatCompletion:
     """Send a chat completion to the deployment's router, else to its instances in turn; return the first answer.
 
-    The request is sent from the server's own host. So the port need not be reachable from here, and the API key stays
-    on the host. Raises HostError where no server answers.
+    A program of the user's own may serve on any of its hosts, so each is asked. The request is sent from the server's
+    own host. So the port need not be reachable from here, and the API key stays on the host. Raises HostError where no
+    server answers.
     """
     with request.fleet() as fleet:
         current = look(fleet, request.deployment, request.inventory.head.name, ask=False)
@@ -98,23 +101,24 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
         if not current.trusted:
             raise _untrusted(request.inventory.head.name, current)
         problems: list[HostError] = []
-        for server in current.entrances:
+        places = [(entrance, host) for entrance in current.entrances for host in _hosts(entrance, fleet)]
+        for server, host in places:
             args: ChatArguments = {
                 "deployment": request.deployment,
-                "host": server.driver,
+                "host": host,
                 "server": server.name,
                 "messages": list(messages),
                 "parameters": parameters,
             }
             try:
-                reply = call_program(fleet.connection(server.driver), CHAT, args, timeout=CALL_SECONDS)
+                reply = call_program(fleet.connection(host), CHAT, args, timeout=CALL_SECONDS)
             except HostError as error:
                 problems.append(error)
                 continue
             if reply.get("answer", {}).get("choices"):
                 return reply["answer"]
             problem = f"{server.name}: {reply.get('problem', 'it sent no answer')}"
-            problems.append(RemoteError(server.driver, problem, "look at `status` and `logs`"))
+            problems.append(RemoteError(host, problem, "look at `status` and `logs`"))
         raise problems[0]
 
 
@@ -125,6 +129,12 @@ def _untrusted(head: str, current: Status) -> HostError:
             return ConnectError(head, f"{host.problem}; only its record tells which server a prompt may be sent to")
     remedy = "name the deployment's own head first in the inventory; `status` shows what the hosts have"
     return RemoteError(head, current.note, remedy)
+
+
+def _hosts(server: InstanceStatus, fleet: Fleet) -> list[str]:
+    """Return the hosts to send a request from: that of the driver, and for a user's own program any other too."""
+    others = () if server.served_name else (name for name in server.hosts if name in fleet.hosts)
+    return list(dict.fromkeys((server.driver, *others)))
 
 
 def execute_everywhere(

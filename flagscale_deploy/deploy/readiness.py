@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
+from flagscale_deploy.deploy.serving import is_elsewhere, verify
 from flagscale_deploy.deploy.watchdog import StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
@@ -137,6 +139,7 @@ class _Watch:
                 if message.get("healthy"):
                     self._tell(self.start.advance(ASKING))
                 if message.get("ready") or message.get("finished"):
+                    self._verify_elsewhere(message.get("at", ""), fleet, watch)
                     return self._ready(message, watch)
                 if message.get("dead"):
                     status = message.get("exit_status")
@@ -144,7 +147,9 @@ class _Watch:
                     how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("foreign"):
-                    raise self._failed(f"cannot serve: {message['foreign']}", watch, self._port_remedy())
+                    raise self._failed(
+                        f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.instance.driver)
+                    )
                 if message.get("timed_out"):
                     problem = f"is not ready after {self.timeout:g} s ({message['why']})"
                     raise self._failed(problem, watch, self._timeout_remedy())
@@ -155,6 +160,16 @@ class _Watch:
         """Return the addresses at which a user's program may answer; None for an engine or router."""
         program = isinstance(self.instance, InstancePlan) and is_program(self.instance)
         return self.instance.addresses if isinstance(self.instance, InstancePlan) and program else None
+
+    def _verify_elsewhere(self, at: str, fleet: Fleet, watch: Deadline) -> None:
+        """Have another host than the driver's verify that a program serves at its address `at`."""
+        if self._addresses is None or not is_elsewhere(self._addresses, self.instance.endpoint, at):
+            return
+        host = next(node.host for node in self.plan.ray.nodes if node.node_ip == urlsplit(at).hostname)
+        reply = verify(fleet, self.plan.deployment, host, at)
+        if not reply["serves"]:
+            remedy = self._port_remedy(host) if reply.get("foreign") else ""
+            raise self._failed(f"does not serve on {host}: {reply['why']}", watch, remedy)
 
     def _ready(self, message: WatchReply, watch: Deadline) -> Ready:
         """Report and return an instance that is ready; a program may answer on another host than its driver's."""
@@ -196,8 +211,8 @@ class _Watch:
         last = "its log shows no step of its start" if now is None else f"the last step in its log was: {now.stage}"
         return f"{last}; raise deploy.timeouts.ready if it only needs more time"
 
-    def _port_remedy(self) -> str:
-        return f"end that process (`ss -ltnp` on {self.instance.driver} shows it), or choose another port"
+    def _port_remedy(self, host: str) -> str:
+        return f"end that process (`ss -ltnp` on {host} shows it), or choose another port"
 
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flagscale_deploy.deploy.authority import authority
 from flagscale_deploy.deploy.server_status import InstanceStatus, lost_daemon, server_status
+from flagscale_deploy.deploy.serving import withdraw_unverified
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.plan.model import entrances
@@ -95,6 +96,7 @@ def look(fleet: Fleet, deployment: str, head: str, *, ask: bool = True, now: flo
     results = fleet.call(
         INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
     )
+    withdraw_unverified(fleet, deployment, head, results)
     return summarize(deployment, head, results, time.time() if now is None else now)
 
 

@@ -45,9 +45,9 @@ class Client:
     def reach(self, url: str, timeout: float) -> None:
         """Raise OSError unless a process of the deployment takes connections there; nothing is sent.
 
-        Raises ForeignListenerError where somebody else does. What another host accepts is believed.
+        Raises ForeignListenerError where somebody else does, NotThisHostError where another host takes it.
         """
-        self._open(url, time.monotonic() + timeout, listening=True).connected.close()
+        self._open(url, time.monotonic() + timeout, private=True, listening=True).connected.close()
 
     def request(
         self, url: str, body: Optional[Mapping[str, object]] = None, *, private: bool = False, timeout: float = 30.0

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Iterable, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.deployment import ray_temp, state
-from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
+from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError, NotThisHostError
 from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import files, proc
@@ -50,7 +50,7 @@ class ProgramPoll(threading.Thread):
         while self.answered is None:
             if self._addresses:
                 try:
-                    self.answered, self.why = answers(client, self._addresses)
+                    self.answered, self.why = answers(client, self._addresses, elsewhere=True)
                 except ForeignListenerError as error:
                     self.foreign = str(error)
             else:
@@ -65,16 +65,23 @@ class ProgramPoll(threading.Thread):
             self.answered = ""
 
 
-def answers(client: Client, addresses: Iterable[str]) -> Tuple[Optional[str], str]:
+def answers(client: Client, addresses: Iterable[str], *, elsewhere: bool = False) -> Tuple[Optional[str], str]:
     """Return the first address where something serves, and why the others don't count.
 
-    Something serves where a connection is accepted, unless it speaks HTTP and answers GET /health with a 5xx status.
+    Something serves where a connection is accepted, unless it speaks HTTP and answers GET /health with a 5xx status. On
+    this host it is verified to be of the deployment. `elsewhere`: addresses of other hosts count too; what serves there
+    has to be verified there (`serving`).
+
     Raises ForeignListenerError if it serves nowhere, and somebody else has the port on this host.
     """
     why, foreign = "", None
     for address in addresses:
         try:
-            client.reach(address, CONNECT_SECONDS)
+            try:
+                client.reach(address, CONNECT_SECONDS)
+            except NotThisHostError:
+                if not elsewhere:
+                    continue
             if (status := _health(client, address)) < 500:
                 return address, ""
             why = "%s/health answers %d" % (address, status)

@@ -1,4 +1,4 @@
-"""`inspect`: what of a deployment is really there. `chat`: a chat completion, sent from the server's own host."""
+"""What looks at servers: `inspect` for all of a deployment, `serving` for one address. `chat` asks for a completion."""
 
 from __future__ import annotations
 
@@ -80,6 +80,28 @@ class InspectReply(TypedDict):
 
 
 INSPECT = HostProgram[InspectArguments, InspectReply, NoOrder]("inspect")
+
+# serving: whether a program of the user's own serves at an address of this host.
+
+
+class ServingArguments(Target):
+    """Where it should serve."""
+
+    address: str  # URL
+
+
+class _ServingReply(TypedDict):
+    serves: bool  # a process of the deployment answers there
+    why: str  # why not; "" where the address is not of this host
+
+
+class ServingReply(_ServingReply, total=False):
+    """With `foreign`, a process that is not of the deployment has the port."""
+
+    foreign: bool
+
+
+SERVING = HostProgram[ServingArguments, ServingReply, NoOrder]("serving")
 
 # chat
 

@@ -29,7 +29,7 @@ PHRASES = {status.value: status.phrase for status in HTTPStatus}
 def served_by(server: RecordedServer, client: Client) -> Tuple[str, str]:
     """Return URL and model of a server.
 
-    A program of the user's own is asked for its model, if it speaks the OpenAI API.
+    A program of the user's own is asked for its model, if it speaks the OpenAI API and serves on this host.
     """
     if server.get("engine") != "program":
         return server["local_url"], server["served_name"]

@@ -89,7 +89,7 @@ def look_at_program(server: InspectedServer, instance: RecordedServer, args: Tar
     else:
         client = openai.client(args["deployment"], args["host"], program=True)
         try:
-            server["at"], server["why"] = program.answers(client, instance["addresses"])
+            server["at"], server["why"] = program.answers(client, instance["addresses"], elsewhere=True)
         except ForeignListenerError as error:
             server["foreign"], server["why"] = True, str(error)
         server["token"] = server.get("at") is not None

@@ -28,6 +28,7 @@ RENAMED = [
     ("remote/programs/push_host.py", "needed"),
     ("remote/programs/push_source.py", "digests"),
     ("remote/programs/reserve.py", "taken"),
+    ("remote/programs/serving.py", "foreign"),
     ("remote/programs/stop.py", "survivors"),
     ("remote/programs/unlock.py", "filesystem"),
     ("remote/programs/watch.py", "timed_out"),

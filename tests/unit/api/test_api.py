@@ -253,6 +253,19 @@ def test_a_call_goes_to_the_first_server_that_answers(world: World) -> None:
     assert call.args["messages"] == [{"role": "user", "content": "hi"}]
 
 
+def test_a_call_to_a_program_is_sent_from_the_host_where_it_serves(world: World) -> None:
+    api.run(world.request())
+    servers = [
+        server | {"served_name": "", "engine": "program", "hosts": list(HOSTS)}
+        for server in world.records["gpu01"]["instances"]
+    ]
+    for name in HOSTS:
+        world.records[name] = world.records[name] | {"instances": servers}
+    world.answers["qwen/0 on gpu01"] = {"problem": "no answer: Connection refused"}
+    assert api.call(world.request(), []) == world.answers["qwen/0"]["answer"]
+    assert [call.host for call in world.calls if call.module == "chat"] == ["gpu01", "gpu02"]
+
+
 def test_a_call_that_nobody_answers_says_why(world: World) -> None:
     api.run(world.request())
     world.answers["qwen/0"] = {"problem": "HTTP 500: boom"}

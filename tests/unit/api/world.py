@@ -92,8 +92,8 @@ class World:
             "instances": {"qwen/0": well}, "ray": None, "ranks": {"gcs_server": 1, "raylet": 1},
         }  # fmt: skip
 
-    def ask(self, _host: Host, args: dict[str, Any]) -> Iterable[Output]:
-        yield self.answers[args["server"]]
+    def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        yield self.answers.get(f"{args['server']} on {host.name}") or self.answers[args["server"]]
 
     def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         self.records.pop(host.name, None)

@@ -237,9 +237,31 @@ def program(folder: Path, port: int | None) -> Plan:
     return make_plan(Inputs(inventory(*HOSTS), serve, seen(*HOSTS), "run", TEMPLATES, load_program(serve)))
 
 
+def far(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+    yield {"ready": True, "at": "http://10.0.0.2:8123"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "remedy"),
+    [
+        ({"serves": False, "foreign": True, "why": "port 8123 is held by another user's process (uid 7)"}, "ss -ltnp"),
+        ({"serves": False, "why": "http://10.0.0.2:8123: Connection refused"}, ""),
+    ],
+)
+def test_a_program_on_another_host_is_verified_there(tmp_path: Path, reply: dict[str, Any], remedy: str) -> None:
+    made = program(tmp_path, 8123)
+    fleet = FakeFleet(answering(watch=far, serving=lambda _host, _args: [reply]), HOSTS)
+    with pytest.raises(InstanceFailedError, match=r"app/0 does not serve on gpu02: ") as raised:
+        wait_ready(made, fleet, started(made), LIMITS, Heard())
+    assert reply["why"] in str(raised.value)
+    assert (f"`{remedy}` on gpu02" in raised.value.remedy) == bool(remedy)
+    (call,) = fleet.sent("serving")
+    assert (call.host, call.args["address"]) == ("gpu02", "http://10.0.0.2:8123")
+
+
 def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
     made, heard = program(tmp_path, 8123), Heard()
-    fleet = FakeFleet(answering(watch=lambda _host, _args: [{"ready": True, "at": "http://10.0.0.2:8123"}]), HOSTS)
+    fleet = FakeFleet(answering(watch=far, serving=lambda _host, _args: [{"serves": True, "why": ""}]), HOSTS)
     assert wait_ready(made, fleet, started(made), LIMITS, heard)["app/0"].endpoint == "http://10.0.0.2:8123"
     assert heard.texts("serve", "done") == ["ready at http://10.0.0.2:8123"]
     (call,) = fleet.sent("watch")

@@ -282,6 +282,36 @@ def test_a_program_serves_finishes_or_dies(
     assert ("gone" in current.hosts[0].problem) == (state == "dead")
 
 
+FOREIGN = "port 8123 is held by another user's process (uid 7)"
+NO_HOST = "no host verifies that it serves at http://10.0.0.2:8123"
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "problem"),
+    [
+        ({"serves": True, "why": ""}, "ready", ""),
+        ({"serves": False, "foreign": True, "why": FOREIGN}, "unwell", FOREIGN),
+        ({"serves": False, "why": ""}, "starting", NO_HOST),
+        (LOST, "starting", f"{NO_HOST}; gpu02 cannot be asked: no answer"),
+    ],
+)
+def test_a_program_that_serves_on_another_host_is_verified_there(reply: Any, state: str, problem: str) -> None:
+    server = {**WELL, "health": None, "at": "http://10.0.0.2:8123"}
+    recorded = record("ray-head", instances=[PROGRAM | {"hosts": ["gpu01", "gpu02"]}])
+    replies = {"gpu01": head(record=recorded, instances={"app/0": server}), "gpu02": worker()}
+
+    def serving(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        if isinstance(reply, HostError):
+            raise reply
+        yield reply
+
+    fleet = FakeFleet(answering(inspect=lambda host, _args: [replies[host.name]], serving=serving), ["gpu01", "gpu02"])
+    (instance,) = look(fleet, "qwen", "gpu01", now=NOW).instances
+    assert (instance.state, instance.problem) == (state, problem)
+    assert instance.endpoint == ("http://far" if state == "ready" else PROGRAM["endpoint"])
+    assert [call.host for call in fleet.sent("serving")] == ["gpu02"]
+
+
 SUPERVISED: dict[str, Any] = {
     "state": "running", "restarts": 0, "in_a_row": 0, "max": 5, "last_restart": None, "last_exit": "", "healthy": True,
     "why": "", "supervised": True, "alive": True,

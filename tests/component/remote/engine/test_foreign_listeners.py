@@ -259,6 +259,23 @@ def test_an_operator_without_root_knows_their_own_servers(home: Home, tmp_path: 
         assert ask(marked, program=True) == f"port {marked.port} is held by another user's process (uid 1)"
 
 
+def test_a_program_is_verified_at_the_host_where_it_serves(secret_home: Home, tmp_path: Path) -> None:
+    mark = f"{secret_home.deployment}/r1"
+    with stand_in(tmp_path, mark, replies=ENGINE) as own, stand_in(tmp_path, uid=NOBODY, replies=ENGINE) as stranger:
+        assert secret_home.run("serving", address=own.url) == [{"serves": True, "why": ""}]
+        foreign = {"serves": False, "foreign": True, "why": held_by(stranger)}
+        assert secret_home.run("serving", address=stranger.url) == [foreign]
+        assert [SECRET in request for request in own.heard] == [False]
+        server = server_of(secret_home, "", engine="program", addresses={own.url: ""}) | {"driver": "another-host"}
+        secret_home.record(instances=[server])
+        (chat,) = secret_home.run("chat", server="m/0", messages=[], parameters={})
+        assert "answer" in chat
+        assert stranger.heard == []
+    (refused,) = secret_home.run("serving", address=own.url)
+    assert refused["serves"] is False
+    assert "refused" in refused["why"]
+
+
 def test_an_address_of_another_host_gets_no_key() -> None:
     guard = PortGuard(processes.family("any/"))
     elsewhere = Connection(socket.AF_INET, ("192.0.2.1", 40000), ("198.51.100.7", 8000), 0)

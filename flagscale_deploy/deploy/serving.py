@@ -1,0 +1,56 @@
+"""Have a host verify that a program of the user's own serves there, where that is not its driver's host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.remote.messages.record import RecordedServer
+from flagscale_deploy.remote.messages.status import SERVING, InspectReply, ServingArguments, ServingReply
+from flagscale_deploy.transport.fleet import Fleet, answers, failures
+from flagscale_deploy.transport.remote_program import call
+
+SECONDS = 20.0
+
+
+def is_elsewhere(addresses: Mapping[str, str], endpoint: str, at: str) -> bool:
+    """Return whether an address that answered is not of the driver's host, whose endpoint is `endpoint`."""
+    return at != "" and addresses.get(at) != endpoint
+
+
+def verify(fleet: Fleet, deployment: str, host: str, address: str) -> ServingReply:
+    """Ask a host whether the deployment serves at an address of its own. Raises HostError."""
+    args: ServingArguments = {"deployment": deployment, "host": host, "address": address}
+    return call(fleet.connection(host), SERVING, args, timeout=SECONDS, cancelled=fleet.cancelled)
+
+
+def withdraw_unverified(
+    fleet: Fleet, deployment: str, head: str, results: Mapping[str, InspectReply | HostError]
+) -> None:
+    """Take back that a program is ready, in the reply of the head, unless the host where it serves verifies that.
+
+    Programs are driven from the head. `results` are the replies of all hosts.
+    """
+    reply = answers(results).get(head)
+    if reply is None:
+        return
+    for server in (reply["record"] or {}).get("instances", ()):
+        inspected = reply["instances"].get(server["name"])
+        at = inspected.get("at") if inspected else None
+        if inspected and at and is_elsewhere(server.get("addresses", {}), server["endpoint"], at):
+            verified = _verify_anywhere(fleet, deployment, server, at)
+            if not verified["serves"]:
+                inspected["token"], inspected["at"], inspected["why"] = False, None, verified["why"]
+                inspected["foreign"] = verified.get("foreign", False)
+
+
+def _verify_anywhere(fleet: Fleet, deployment: str, server: RecordedServer, at: str) -> ServingReply:
+    hosts = [name for name in server["hosts"] if name in fleet.hosts and name != server["driver"]]
+    replies = fleet.map(lambda host: verify(fleet, deployment, host.name, at), hosts)
+    lost = "; ".join(f"{name} cannot be asked: {error.problem}" for name, error in failures(replies).items())
+    verified: ServingReply = {"serves": False, "why": f"no host verifies that it serves at {at}; {lost}".rstrip("; ")}
+    for reply in answers(replies).values():
+        if reply["serves"]:
+            return reply
+        verified = reply if reply["why"] else verified
+    return verified
