@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 2.0
 ASK_AGAIN_SECONDS = 3.0
 ASK_SECONDS = 60.0
 KEPT_LINES = 400
+MOST_LOST = 64
+"""How many processes that ended together are named."""
 _PLACEMENT_GROUP = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
 _GPUS_NEEDED = re.compile(r"'GPU': (\d{1,6}(?:\.\d{1,6})?)")
 
@@ -156,7 +158,7 @@ class StartupWatchdog:
     def _read(self, host: str, message: WatchRanksReply) -> None:
         if "still" in message:
             self._stalls.note_activity(host, message["still"])
-        for process in message.get("gone", ()):
+        for process in message.get("gone", ())[:MOST_LOST]:
             loss = Loss(host, process["title"], process["pid"], message.get("oom", ""))
             self.losses.append(loss)
             self._say(Event(SERVE, "note", host, f"{loss.title} (process {loss.pid}) is gone{_because(loss)}"))

@@ -19,6 +19,8 @@ from flagscale_deploy.remote.wire import PREFIX
 MARK = PREFIX.encode()
 MESSAGES_AT_ONCE = 8
 """How many of its longest messages a program may send at once; see HostProgram."""
+MESSAGES_PER_SECOND = 20
+"""How many more messages a program may send for each second that it runs."""
 DIGITS = 19
 """No number of a host's is longer: 2^63 nanoseconds are 292 years."""
 SHOWN = 300
@@ -42,8 +44,9 @@ class Replies(Generic[Reply]):
     def __init__(self, host: str, program: HostProgram[Arguments, Reply, Order]) -> None:
         self._host, self._name = host, program.name
         self._validator = _validator(program)
-        self._message_bytes, self._rate = program.message_bytes, program.bytes_per_second
-        self._bytes, self._began = 0, time.monotonic()
+        self._messages, self._message_bytes = program.messages, program.message_bytes
+        self._rate = program.bytes_per_second
+        self._bytes, self._read, self._began = 0, 0, time.monotonic()
 
     def count(self, taken: int, waiting: int) -> None:
         """Count bytes that have come, of which so many wait for the end of their line. Raises RemoteError."""
@@ -61,6 +64,10 @@ class Replies(Generic[Reply]):
         at = line.find(MARK)
         if at < 0:
             return None
+        self._read += 1
+        allowed = self._messages + MESSAGES_PER_SECOND * (time.monotonic() - self._began)
+        if self._rate is not None and self._read > allowed:
+            self._refuse(f"sent more than {int(allowed)} messages")
         try:
             content = _DECODER.decode(line[at + len(MARK) :].decode(errors="replace"))
             if b"\\ud" in line:  # a file name that is no UTF-8, say: half a surrogate pair cannot be printed or written

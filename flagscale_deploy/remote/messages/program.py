@@ -22,12 +22,16 @@ KIB, MIB = 1 << 10, 1 << 20
 class HostProgram(Generic[Arguments, Reply, Order]):
     """A module of `remote/programs/`: `HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe")`.
 
-    `message_bytes` is the longest message that it may send. All that it sends may be eight times as much, and
-    `bytes_per_second` more for each second that it runs; None: as much as is read, because reading is what it is for.
+    `messages` is how many messages it may send at once, and `message_bytes` the longest of them. All that it sends may
+    be eight times as much, and `bytes_per_second` more for each second that it runs; None: as much as is read, because
+    reading is what it is for.
     """
 
-    def __init__(self, name: str, *, message_bytes: int = MIB, bytes_per_second: int | None = 64 * KIB) -> None:
-        self.name, self.message_bytes, self.bytes_per_second = name, message_bytes, bytes_per_second
+    def __init__(
+        self, name: str, *, messages: int = 1000, message_bytes: int = MIB, bytes_per_second: int | None = 64 * KIB
+    ) -> None:
+        self.name, self.messages = name, messages
+        self.message_bytes, self.bytes_per_second = message_bytes, bytes_per_second
 
 
 class NoOrder(TypedDict):

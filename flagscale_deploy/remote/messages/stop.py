@@ -195,7 +195,9 @@ class StopOrder(TypedDict):
     go: str
 
 
-STOP = HostProgram[StopArguments, StopReply, StopOrder]("stop", message_bytes=64 * KIB, bytes_per_second=KIB)
+STOP = HostProgram[StopArguments, StopReply, StopOrder](
+    "stop", messages=50, message_bytes=64 * KIB, bytes_per_second=KIB
+)
 
 # cleanup: remove what a stopped deployment has left on a host.
 

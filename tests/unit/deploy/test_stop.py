@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_a_host_that_answers_nonsense_keeps_no_other_one_waiting(odd: dict[str, 
     report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, Heard())
     assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
     assert sorted(runs) == [("gpu01", False), ("gpu01", True), ("gpu02", True)]
+
+
+def test_a_host_that_babbles_keeps_nobody_waiting_and_fills_no_terminal() -> None:
+    heard = Heard()
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        while host.name == "gpu01":
+            yield {"event": "killed", "count": 1}
+        yield waiting(2)
+        yield done(2)
+
+    began = time.monotonic()
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 1.0, heard)
+    assert time.monotonic() - began < 5
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
+    assert "sent more than" in report.hosts[0].problem
+    assert len(heard.events) < 200
 
 
 def last_sent(fleet: FakeFleet, host: str) -> bytes:

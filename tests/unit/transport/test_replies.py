@@ -123,6 +123,15 @@ def test_no_program_may_send_without_end(program: HostProgram[Any, Any, Any]) ->
             replies.count(2 * program.bytes_per_second + program.message_bytes, 0)
 
 
+def test_a_program_that_sends_small_messages_without_end_is_not_listened_to() -> None:
+    replies = Replies("gpu01", DESCRIPTORS["stop"])
+    line = (PREFIX + json.dumps({"event": "killed", "count": 1})).encode()
+    for _ in range(DESCRIPTORS["stop"].messages):
+        replies.read(line)
+    with pytest.raises(RemoteError, match=r"gpu01: stop: sent more than \d+ messages"):
+        replies.read(line)
+
+
 READERS = {"archive", "follow", "push_source"}
 """Programs whose messages are what a command is there to read; it reads no more than it wants."""
 
