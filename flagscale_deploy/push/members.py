@@ -15,6 +15,9 @@ ALIVE_SECONDS = 5.0
 CHUNK = 256 << 10
 CREDIT = 6
 """The most chunks on their way to a host: more would delay the orders behind them."""
+ROOM_SECONDS = 1.0
+MOST_WAITING = 8
+"""The most messages of a host in the inbox: one that sends more waits, and takes no memory."""
 Message = PushReply | DeployError | None
 """A reply, the error that ended the program, or None: it has ended without one."""
 Inbox = queue.Queue[tuple[str, Message]]
@@ -43,6 +46,7 @@ class Member:
         self._pieces: deque[int] = deque()
         self._credit = CREDIT
         self._ended = False
+        self._room = threading.Semaphore(MOST_WAITING)
         self._condition = threading.Condition()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._receive, self._send)]
         for thread in self._threads:
@@ -75,6 +79,10 @@ class Member:
             self._condition.notify()
         self._program.__exit__(None, None, None)
 
+    def note_taken(self) -> None:
+        """Note that a message of the host was taken out of the inbox."""
+        self._room.release()
+
     def join(self, seconds: float) -> None:
         """Wait for the threads, after `close`, for so many seconds each at most."""
         for thread in self._threads:
@@ -85,9 +93,12 @@ class Member:
             for message in self._program.messages():
                 if "fed" in message:
                     with self._condition:
-                        self._credit += 1
+                        self._credit = min(CREDIT, self._credit + 1)
                         self._condition.notify()
                 elif self._take_reply is None or not self._take_reply(message):
+                    while not self._room.acquire(timeout=ROOM_SECONDS):
+                        if self._ended:
+                            return
                     self._inbox.put((self.host, message))
             self._inbox.put((self.host, None))
         except (HostError, InterruptedByUser) as error:

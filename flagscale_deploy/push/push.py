@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from threading import Event as Flag
 
 from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
-from flagscale_deploy.facts.model import Facts, parse_interfaces
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.push.arguments import PushArguments, PushOptions, dest_of_file
 from flagscale_deploy.push.members import Inbox, Member, ReadPiece
+from flagscale_deploy.push.replies import facts_of, peers_of
 from flagscale_deploy.push.report import (
     Differences,
     HostReport,
@@ -36,13 +38,13 @@ from flagscale_deploy.remote.messages.push import (
     PUSH_SOURCE,
     PushFinish,
     PushHostArguments,
-    PushNetwork,
     PushOrder,
     PushReply,
     PushSourceArguments,
     PushTree,
 )
 from flagscale_deploy.remote.push.tree import bytes_of, from_wire, pieces, to_wire
+from flagscale_deploy.remote.push.validate import without_outside
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.remote_program import Program
@@ -83,7 +85,8 @@ class _Push:
         self._token = secrets.token_hex(32)
         self._local: LocalSource | None = None
         self._remote = RemoteSource()
-        self._networks: dict[str, PushNetwork] = {}
+        self._networks: dict[str, Facts] = {}
+        self._notes: tuple[str, ...] = ()
 
     @contextmanager
     def begun(self) -> Iterator[_Push]:
@@ -137,7 +140,7 @@ class _Push:
         for name, error in failures(started).items():
             self._session.fail(name, error)
         opened = self._session.collect({name: "network" if name else "tree" for name in self._session.members})
-        self._networks = {name: reply["network"] for name, reply in opened.items() if "network" in reply}
+        self._networks = {name: facts_of(reply["network"]) for name, reply in opened.items() if "network" in reply}
         if not self._session.hosts and self._targets:
             raise HostsUnreachableError(list(self._session.failed.values()))
         self._require_source()
@@ -145,12 +148,18 @@ class _Push:
             raise RemoteError(
                 self._arguments.host, f"{self._arguments.path} cannot be read: {opened[SOURCE]['refused']}"
             )
-        return self._tree(self._local.tree if self._local is not None else opened[SOURCE]["tree"])
+        tree = self._tree(self._local.tree if self._local is not None else opened[SOURCE]["tree"])
+        self._session.validator.set_tree(tree)
+        return tree
 
     def _tree(self, tree: PushTree) -> PushTree:
         """Return the tree to push; a single file gets its name at DEST."""
+        self._notes = notes_of(tree, str(self._arguments), links_left_out=self._local is None)
+        if self._local is None:
+            tree = without_outside(tree)
         if not tree["entries"]:
-            raise RemoteError(self._arguments.host, f"there is nothing in {self._arguments.path}")
+            notes = "; ".join(self._notes)
+            raise RemoteError(self._arguments.host, f"there is nothing in {self._arguments.path}", notes)
         if tree["single"]:
             (file,) = tree["entries"]
             self._dest = dest_of_file(self._dest, from_wire(file["path"]).decode(errors="surrogateescape"))
@@ -172,6 +181,7 @@ class _Push:
         self._refuse(hashed)
         self._session.order({"compare": hashed[SOURCE]["digests"]})
         compared = self._session.collect(dict.fromkeys(self._session.hosts, "missing"))
+        self._refuse(compared)
         self._stop_at(faults_of_paths(compared))
         return {name: Differences.parse(reply) for name, reply in compared.items()}
 
@@ -182,12 +192,7 @@ class _Push:
         self._stop_at(faults_of_space(self._dest, prepared))
         self._remote.pieces = pieces([entry["size"] for entry in tree["entries"] if entry["kind"] == "file"])
         sizes = [bytes_of(piece) for piece in self._remote.pieces]
-        numbers = range(len(sizes))
-        have = {
-            name: {piece for piece in reply["have"] if piece in numbers}
-            for name, reply in prepared.items()
-            if name in self._session.hosts
-        }
+        have = {name: set(reply["have"]) for name, reply in prepared.items() if name in self._session.hosts}
         needed = any(len(present) < len(sizes) for present in have.values())
         transfer = Transfer(self._session, sizes, have, self._listen() if needed else {})
         if needed:
@@ -200,19 +205,21 @@ class _Push:
         hosts = {
             name or self._arguments.host: name for name in self._session.members if name not in self._session.failed
         }
-        facts = {host: _facts(self._networks[name]) for host, name in hosts.items()}
+        facts = {host: self._networks[name] for host, name in hosts.items()}
         networks, _ = plan_networks([self._fleet.hosts[host] for host in hosts], facts)
         addresses = {name: networks[host].node_ip for host, name in hosts.items()}
         if SOURCE in self._session.members and self._arguments.host in self._session.members:
             addresses[SOURCE] = addresses[self._arguments.host] = networks[self._arguments.host].node_ip
+        peers = {*addresses.values(), *chain.from_iterable(map(peers_of, facts.values()))}
         for name, address in addresses.items():
-            self._session.members[name].order({"listen": address})
+            self._session.members[name].order({"listen": address, "peers": sorted(peers)})
         replies = self._session.collect(dict.fromkeys(addresses, "port"))
+        self._require_source()
         for name, reply in replies.items():
             if "port" not in reply:
                 text = f"{reply['refused']}: other hosts get nothing from it"
                 self._say(Event(STAGE, "note", name or self._arguments.host, text))
-        return {name: (addresses[name], int(reply["port"])) for name, reply in replies.items() if "port" in reply}
+        return {name: (addresses[name], reply["port"]) for name, reply in replies.items() if "port" in reply}
 
     def _finish(self) -> None:
         """Correct links and modes, and end the programs; a host that still lacks a file has failed."""
@@ -271,7 +278,7 @@ class _Push:
             failed={},
             sent=0,
             elapsed=time.monotonic() - self._began,
-            notes=notes_of(tree, str(self._arguments)),
+            notes=self._notes,
         )
 
     def _start(
@@ -288,7 +295,3 @@ class _Push:
             "copy_links": self._options.copy_links,
             "checksum": self._options.checksum,
         }
-
-
-def _facts(network: PushNetwork) -> Facts:
-    return Facts(interfaces=parse_interfaces(network["interfaces"]), default_address=network["default_address"])

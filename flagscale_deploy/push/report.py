@@ -10,6 +10,8 @@ from flagscale_deploy.remote.messages.push import PushReply, PushTree
 from flagscale_deploy.remote.push.tree import from_wire
 from flagscale_deploy.support.units import format_size
 
+MOST_NOTES = 10
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -82,15 +84,19 @@ def faults_of_space(dest: str, prepared: Mapping[str, PushReply]) -> list[Fault]
     ]
 
 
-def notes_of(tree: PushTree, source: str) -> tuple[str, ...]:
+def notes_of(tree: PushTree, source: str, *, links_left_out: bool) -> tuple[str, ...]:
     """Return what the user should know about a tree: what is left out of it, and which links lead out of it."""
-    notes = [f"left out, because it is not a file: {shown(path)}" for path in tree["left_out"]]
+    notes = [f"left out, because it is not a file: {shown(path)}" for path in tree["left_out"][:MOST_NOTES]]
+    if len(tree["left_out"]) > MOST_NOTES:
+        notes.append(f"left out, because they are not files: {len(tree['left_out']) - MOST_NOTES} more")
     if tree["outside"]:
         links = ", ".join(map(shown, tree["outside"][:3])) + (", …" if len(tree["outside"]) > 3 else "")
-        notes.append(f"links that lead out of {source}: {links}; --copy-links sends their targets instead")
+        what = f"left out, because they lead out of {source}" if links_left_out else f"links that lead out of {source}"
+        notes.append(f"{what}: {links}; --copy-links sends their targets instead")
     return tuple(notes)
 
 
 def shown(path: str) -> str:
-    """Return a path of a message as text for people."""
-    return from_wire(path).decode(errors="backslashreplace")
+    """Return a path of a message as text for people, on one line."""
+    text = from_wire(path).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -123,10 +123,10 @@ class Schedule:
         host = self._hosts.get(name)
         if host is None or piece not in host.orders:
             return None
-        origin = host.orders[piece][0]
-        self._end(name, piece)
+        was_cancelled = kind == "cancelled" and piece in host.cancelled  # a host may not cancel by itself
+        origin, _ = self._end(name, piece)
         host.avoid.add((piece, origin))
-        if kind == "cancelled":
+        if was_cancelled:
             return None
         before = self._failures.get((origin, name), 0)
         self._failures[origin, name] = before + (FAILED_CONNECTION if kind == "connect" else 1)

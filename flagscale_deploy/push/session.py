@@ -5,18 +5,44 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flagscale_deploy.errors import DeployError, HostError, NoReplyError, RemoteError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.push.members import Inbox, Member
+from flagscale_deploy.push.replies import MALFORMED, ReplyValidator
 from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 from flagscale_deploy.support.units import format_size
 
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 120.0
-"""A hashing host reports its progress every half second; after so long without a reply it has failed."""
+"""A hashing host reports its progress every half second; after so long without a reply or progress it has failed."""
+SLOWEST = 64 << 10
+"""Bytes a second. Whoever hashes less makes no progress, however often it reports."""
 SHOW_SECONDS = 5.0
 STAGE = "push"
+
+
+class Growth:
+    """Whether a count grows by `slowest` a second at least, over `seconds` each."""
+
+    def __init__(self, seconds: float, slowest: float) -> None:
+        self._seconds, self._enough = seconds, seconds * slowest
+        self._count, self._at = 0, time.monotonic()
+
+    def note(self, count: int) -> None:
+        """Note the count as of now."""
+        if count - self._count >= self._enough:
+            self.renew(count)
+
+    def renew(self, count: int) -> None:
+        """Begin anew with a count."""
+        self._count, self._at = count, time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the count has grown too little for too long."""
+        return time.monotonic() - self._at > self._seconds
 
 
 class Session:
@@ -28,6 +54,7 @@ class Session:
         self.members: dict[str, Member] = {}
         self.failed: dict[str, HostError] = {}
         self.ended: set[str] = set()
+        self.validator = ReplyValidator()
         self.ending = False
         """Whether programs have been ordered to end, so that their end is no failure."""
 
@@ -55,18 +82,19 @@ class Session:
         Raises what ends the whole push.
         """
         replies: dict[str, PushReply] = {}
-        received_at = dict.fromkeys(wanted, time.monotonic())
-        shown_at = dict(received_at)
+        growth = {name: Growth(SILENCE_SECONDS, SLOWEST) for name in wanted}
+        shown_at = dict.fromkeys(wanted, time.monotonic())
         while waiting := [name for name in wanted if name not in replies and name not in self.failed]:
             for name in waiting:
-                if time.monotonic() - received_at[name] > SILENCE_SECONDS:
-                    problem = f"no reply for {SILENCE_SECONDS:g} s"
+                if growth[name].is_over:
+                    problem = f"no reply and no progress for {SILENCE_SECONDS:g} s"
                     self.fail(name, RemoteError(name or self.source, problem, "check the host's load and disks"))
             for name, message in self.receive():
-                received_at[name] = time.monotonic()
-                if "hashed" in message and received_at[name] - shown_at.get(name, 0.0) > SHOW_SECONDS:
-                    shown_at[name] = received_at[name]
-                    self.say(Event(STAGE, "progress", name, f"{format_size(message['hashed'])} hashed"))
+                if "hashed" in message and name in wanted:
+                    growth[name].note(message["hashed"])
+                    if time.monotonic() - shown_at[name] > SHOW_SECONDS:
+                        shown_at[name] = time.monotonic()
+                        self.say(Event(STAGE, "progress", name, f"{format_size(message['hashed'])} hashed"))
                 if name in wanted and (wanted[name] in message or "refused" in message):
                     replies.setdefault(name, message)
             for name in self.ended.intersection(wanted) - replies.keys():
@@ -76,14 +104,14 @@ class Session:
     def receive(self) -> list[tuple[str, PushReply]]:
         """Wait a moment for messages, and return them; note errors, and programs that ended too early."""
         received = []
-        try:
+        with suppress(queue.Empty):
             received.append(self.inbox.get(timeout=POLL_SECONDS))
-            while True:
+            for _ in range(self.inbox.qsize()):  # and no more: a host may send faster than they are taken
                 received.append(self.inbox.get_nowait())
-        except queue.Empty:
-            pass
         messages = []
         for name, message in received:
+            if name in self.members:
+                self.members[name].note_taken()
             if isinstance(message, HostError):
                 self.fail(name, message)
             elif isinstance(message, DeployError):
@@ -92,9 +120,19 @@ class Session:
                 self.ended.add(name)
                 if not self.ending:
                     self.fail(name, RemoteError(name or self.source, "its program ended before the push was complete"))
-            elif name not in self.failed:
+            elif name not in self.failed and self._is_valid(name, message):
                 messages.append((name, message))
         return messages
+
+    def _is_valid(self, name: str, message: PushReply) -> bool:
+        """Return whether a reply can be used; else its host has failed."""
+        try:
+            self.validator.validate(message)
+        except MALFORMED as error:
+            problem = f"malformed message from the remote program: {error}"
+            self.fail(name, RemoteError(name or self.source, problem, "check what runs there"))
+            return False
+        return True
 
     def wait_for_ends(self, seconds: float) -> None:
         """Wait until all programs have ended, and their listeners with them; one that does not end has failed."""

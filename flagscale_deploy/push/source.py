@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import os
 import queue
@@ -18,6 +19,7 @@ from flagscale_deploy.remote.messages.push import PushReply, PushTree
 from flagscale_deploy.remote.push.hashes import to_text
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.push.tree import Piece, Span
+from flagscale_deploy.remote.push.validate import checked_tree
 
 READ_SECONDS = 60.0
 REPORT_SECONDS = 0.5
@@ -31,16 +33,19 @@ class LocalSource:
         self._inbox, self._checksum = inbox, options.checksum
         try:
             self._source = Source(path, "", options.copy_links)
+            self._tree = checked_tree(self._source.tree)
+        except ValueError as error:
+            raise InputError.at("SRC", f"{path} cannot be pushed: {error}", "push a part of it") from error
         except OSError as error:
             where = os.fsdecode(error.filename or path)
             raise InputError.at(where, f"cannot be read: {error.strerror}", "choose files that you may read") from error
-        if not self._source.tree["entries"]:
+        if not self._tree["entries"]:
             raise InputError.at("SRC", f"there is nothing in {path}", "give a directory with files, or a file")
 
     @property
     def tree(self) -> PushTree:
         """Return what there is."""
-        return self._source.tree
+        return self._tree
 
     def hash(self) -> None:
         """Start to hash all files."""
@@ -82,22 +87,26 @@ class RemoteSource:
         """Take the reply to an order `read`; return whether it was one."""
         waiting = self._replies.get(message.get("read", -1))
         if waiting is not None:
-            waiting.put(base64.b64decode(message["data"]))
+            with contextlib.suppress(queue.Full):  # it was answered before
+                waiting.put_nowait(base64.b64decode(message["data"]))
         return waiting is not None
 
     def read(self, piece: int) -> Iterator[bytes]:
-        """Yield the bytes of a piece, in chunks. Raises TimeoutError if they do not come."""
+        """Yield the bytes of a piece, in chunks. Raises OSError, EOFError if they do not come."""
         assert self.member is not None, "the source's program runs before it is read"
         for span in chunks(self.pieces[piece]):
             number = next(self._ids)
-            self._replies[number] = queue.Queue()
+            self._replies[number] = queue.Queue(1)
             try:
                 self.member.order({"read": number, "file": span.file, "offset": span.offset, "length": span.length})
-                yield self._replies[number].get(timeout=READ_SECONDS)
+                data = self._replies[number].get(timeout=READ_SECONDS)
             except queue.Empty:
                 raise TimeoutError(f"the source sent nothing for {READ_SECONDS:g} s") from None
             finally:
                 del self._replies[number]
+            if len(data) != span.length:
+                raise EOFError(f"the source sent {len(data)} B instead of {span.length} B")
+            yield data
 
 
 def chunks(piece: Piece) -> Iterator[Span]:

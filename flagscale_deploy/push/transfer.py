@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.events import Event
 from flagscale_deploy.push.schedule import SOURCE, Order, Schedule
-from flagscale_deploy.push.session import STAGE, Session
+from flagscale_deploy.push.session import STAGE, Growth, Session
 from flagscale_deploy.remote.messages.push import PushReply
+from flagscale_deploy.remote.push.wire import SLOWEST
 from flagscale_deploy.support.units import format_duration, format_size
 
 STALL_SECONDS = 60.0
@@ -19,11 +20,11 @@ Address = tuple[str, int]
 
 @dataclass
 class Progress:
-    """A host's progress: the bytes it wants and has received, and when it last received any."""
+    """A host's progress: the bytes it wants and has received, and whether they become more."""
 
     wanted: int
     received: int = 0
-    moved_at: float = 0.0
+    growth: Growth = field(default_factory=lambda: Growth(STALL_SECONDS, SLOWEST))
     rates: list[tuple[float, int]] = field(default_factory=list)
 
 
@@ -47,7 +48,7 @@ class Transfer:
         self._began = self._shown = time.monotonic()
         present = {name: set(pieces) for name, pieces in have.items()}
         self.progress = {
-            name: Progress(sum(size for piece, size in enumerate(sizes) if piece not in pieces), 0, self._began)
+            name: Progress(sum(size for piece, size in enumerate(sizes) if piece not in pieces))
             for name, pieces in present.items()
         }
 
@@ -84,29 +85,28 @@ class Transfer:
     def _take(self, name: str, message: PushReply) -> None:
         if name == SOURCE:
             if "refused" in message:  # a file cannot be read any more: no host can get all of it
-                raise RemoteError(self._session.source, str(message["refused"]), "push again")
+                raise RemoteError(self._session.source, message["refused"], "push again")
             return
-        try:
+        if name in self.progress:
             self._take_from_host(name, message)
-        except (KeyError, TypeError, ValueError) as error:
-            self._session.fail(name, RemoteError(name, f"malformed message from the remote program: {error!r}"))
 
     def _take_from_host(self, name: str, message: PushReply) -> None:
         progress, now = self.progress[name], time.monotonic()
         if "received" in message:
-            progress.received, progress.moved_at = int(message["received"]), now
+            progress.received = message["received"]
+            progress.growth.note(progress.received)
         elif "got" in message:
-            progress.moved_at = now
-            self._schedule.mark_received(name, int(message["got"]), now)
+            progress.growth.renew(progress.received)
+            self._schedule.mark_received(name, message["got"], now)
             if self._schedule.has_all(name):
                 text, took = format_size(progress.wanted), now - self._began
                 self._session.say(Event(STAGE, "done", name, text, elapsed=took))
         elif "failed" in message:
-            cut_off = self._schedule.mark_failed(name, int(message["failed"]), message["kind"])
+            cut_off = self._schedule.mark_failed(name, message["failed"], message["kind"])
             if cut_off is not None:
-                self._use_another_way(name, cut_off, str(message["why"]))
+                self._use_another_way(name, cut_off, message["why"])
         elif "broken" in message:
-            self._session.fail(name, RemoteError(name, str(message["broken"]), "free its disk, then push again"))
+            self._session.fail(name, RemoteError(name, message["broken"], "free its disk, then push again"))
 
     def _use_another_way(self, name: str, other: str, why: str) -> None:
         """Replace a connection that fails: by SSH for the source's pieces, else by connections to other hosts."""
@@ -120,16 +120,15 @@ class Transfer:
 
     def _drop_failed(self) -> None:
         """Remove hosts that failed, that receive nothing, and that no host can serve."""
-        now = time.monotonic()
         if SOURCE in self._session.failed:
             self._schedule.mark_unreachable(SOURCE)
         for name, progress in self.progress.items():
             if name in self._session.failed:
                 self._schedule.mark_lost(name)
             elif not self._schedule.waiting(name):
-                progress.moved_at = now
-            elif now - progress.moved_at > STALL_SECONDS:
-                problem = f"it received nothing for {STALL_SECONDS:g} s"
+                progress.growth.renew(progress.received)
+            elif progress.growth.is_over:
+                problem = f"it received next to nothing for {STALL_SECONDS:g} s"
                 self._session.fail(name, RemoteError(name, problem, "check its disk and network, then push again"))
                 self._schedule.mark_lost(name)
         for name in self._schedule.unservable():

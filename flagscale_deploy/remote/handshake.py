@@ -37,12 +37,17 @@ class Handshake:
         return self._nonce if self._is_client else b""
 
     def receive(self, data: bytes) -> bytes:
-        """Take at most `missing` bytes; return the reply. Raises WrongPeerError as soon as one of them is wrong."""
+        """Take at most `missing` bytes; return the reply. Raises WrongPeerError.
+
+        A client raises it at the first wrong byte: what answers there may be no program of ours, and send no more.
+        """
         had_nonce = len(self._received) >= NONCE
         self._received += data
         if len(self._received) < NONCE:
             return b""
         tag = self._received[NONCE:]
+        if not self._is_client and self.missing and had_nonce:
+            return b""  # a client's tag is compared once, as a whole
         if not hmac.compare_digest(tag, self._tag(of_client=not self._is_client)[: len(tag)]):
             raise WrongPeerError("something else answers there" if self._is_client else "the token is wrong")
         reply = b""
@@ -61,28 +66,41 @@ class Handshake:
 def authenticate(
     connection: socket.socket, token: bytes, *, is_client: bool, seconds: float = HANDSHAKE_SECONDS
 ) -> None:
-    """Shake hands on a connection. Raises WrongPeerError, and OSError where it ends or nothing comes in time."""
+    """Shake hands on a connection, in `seconds` in all. Raises WrongPeerError, and OSError where it ends before."""
     deadline = time.monotonic() + seconds
-    connection.settimeout(seconds)
     handshake = Handshake(token, is_client=is_client)
+    wait_until(connection, deadline)
     connection.sendall(handshake.start())
     while handshake.missing:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
-        data = connection.recv(handshake.missing)
-        if not data:
-            raise ConnectionError("the connection ended")
-        connection.sendall(handshake.receive(data))
+        wait_until(connection, deadline)
+        connection.sendall(handshake.receive(_some(connection, handshake.missing)))
 
 
-def receive(connection: socket.socket, count: int) -> bytes:
-    """Return exactly so many bytes of a connection. Raises ConnectionError where they end before, OSError."""
-    received = b""
+def receive(connection: socket.socket, count: int, seconds: float) -> bytes:
+    """Return exactly so many bytes of a connection. Raises OSError where they end before, or take longer."""
+    deadline, received = time.monotonic() + seconds, b""
     while len(received) < count:
-        data = connection.recv(count - len(received))
-        if not data:
-            raise ConnectionError("the connection ended")
-        received += data
+        wait_until(connection, deadline)
+        received += _some(connection, count - len(received))
     return received
+
+
+def wait_until(connection: socket.socket, deadline: float) -> None:
+    """Let the next operation of a connection take until a deadline of time.monotonic. Raises TimeoutError there.
+
+    A peer that sends a byte a second cannot put it off.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    connection.settimeout(left)
+
+
+def _some(connection: socket.socket, most: int) -> bytes:
+    data = connection.recv(most)
+    if not data:
+        raise ConnectionError("the connection ended")
+    return data
 
 
 def family(address: str) -> socket.AddressFamily:

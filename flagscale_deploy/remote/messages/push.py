@@ -14,8 +14,8 @@ from flagscale_deploy.remote.messages.program import MIB, HostProgram, TypedDict
 class _TreeEntry(TypedDict):
     path: str
     kind: Literal["file", "dir", "link"]
-    mode: int  # permission bits
-    size: int
+    mode: int  # of tree.PERMISSIONS
+    size: int  # 0 of what is no file
     mtime_ns: int
 
 
@@ -32,7 +32,7 @@ class PushTree(TypedDict):
     mode: int
     entries: list[TreeEntry]
     left_out: list[str]  # devices, pipes and sockets
-    outside: list[str]  # links that lead out of the tree
+    outside: list[str]  # links that lead out of the tree; as computed by whoever validates it
 
 
 class PushNetwork(TypedDict):
@@ -105,6 +105,7 @@ _PushOrder = TypedDict(
         "compare": Sequence[str],  # hashes of the blocks of each file
         "prepare": bool,  # make room; say what is there and what is needed
         "listen": str,  # address; only now others can get something
+        "peers": Sequence[str],  # with listen: the addresses of the push's hosts
         "fetch": int,  # a piece, `from` an address and port
         "from": "tuple[str, int]",
         "cancel": int,  # a piece that was to be fetched

@@ -9,15 +9,15 @@ import contextlib
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Dict, Optional, Sequence
 
-from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.fetch import Fetcher
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.orders import ByteCounter, OrderQueue, reply
 from flagscale_deploy.remote.push.place import root_of
 from flagscale_deploy.remote.push.serve import PieceServer
 from flagscale_deploy.remote.push.store import Store
+from flagscale_deploy.remote.push.validate import checked_number, checked_tree_of_operator
 from flagscale_deploy.remote.system import network
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class Receiver:
             if "look" in order:
                 self._look(order["look"])
             elif "compare" in order:
-                reply(self._tree.compare([hashes.from_text(text) for text in order["compare"]]))
+                self._compare(order["compare"])
             elif "prepare" in order:
                 self._prepare()
             elif "listen" in order:
-                self._listen(order["listen"])
+                self._listen(order["listen"], order.get("peers", ()))
             elif "finish" in order or "leave" in order:
                 self._close()
                 reply({"finished": self._tree.finish() if "finish" in order else self._leave()})
@@ -71,12 +71,12 @@ class Receiver:
         return self._store
 
     def _look(self, look: PushLook) -> None:
-        tree = look["tree"]
-        root, refused = root_of(look["dest"], tree["single"])
-        if refused:
-            reply({"refused": refused})
-            return
         try:
+            tree = checked_tree_of_operator(look["tree"])
+            root, refused = root_of(look["dest"], tree["single"])
+            if refused:
+                reply({"refused": refused})
+                return
             self._store = Store(root, tree, self._args["host"])
             self._store.look(look["checksum"], ByteCounter("hashed"))
         except (OSError, EOFError, ValueError) as error:
@@ -84,20 +84,25 @@ class Receiver:
             return
         reply({"looked": True})
 
+    def _compare(self, digests: Sequence[str]) -> None:
+        try:
+            reply(self._tree.compare(digests))
+        except ValueError as error:
+            reply({"refused": str(error)})
+
     def _prepare(self) -> None:
         try:
             self._tree.prepare(ByteCounter("hashed"))
+            reply({"have": sorted(self._tree.have), "needed": self._tree.needed(), "free": self._tree.free()})
         except BlockingIOError:
             reply({"refused": "another push writes there"})
         except (OSError, EOFError) as error:
             reply({"refused": str(error)})
-        else:
-            reply({"have": sorted(self._tree.have), "needed": self._tree.needed(), "free": self._tree.free()})
 
-    def _listen(self, address: str) -> None:
+    def _listen(self, address: str, peers: Sequence[str]) -> None:
         self._fetcher = Fetcher(self._tree, self._token, reply, self._broken, self._received)
         try:
-            self._server = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read)
+            self._server = PieceServer(address, self._token, self._tree.piece, self._tree.open_to_read, peers)
         except OSError as error:
             reply({"refused": str(error)})
         else:
@@ -106,18 +111,22 @@ class Receiver:
     def _at_once(self, order: PushOrder) -> bool:
         """Carry out what must not wait for anything else; return whether it was such an order."""
         if "feed" in order:
-            self._feed(int(order["feed"]), int(order["at"]), int(order["size"]))
+            self._feed(order["feed"], order["at"], order["size"])
             reply({"fed": order["size"]})
         elif self._fetcher is not None and "fetch" in order:
             self._fetcher.order(order)
         elif self._fetcher is not None and "cancel" in order:
-            self._fetcher.cancel(int(order["cancel"]))
+            self._fetcher.cancel(order["cancel"])
         else:
             return "alive" in order
         return True
 
     def _feed(self, number: int, at: int, size: int) -> None:
-        """Read all bytes of a piece that come from the operator, in their order, wanted or not."""
+        """Read all bytes of a piece that come from the operator, in their order, wanted or not.
+
+        Raises ValueError for a piece that there is not.
+        """
+        checked_number(number, range(len(self._tree.pieces)), "piece")
         intake = self._feeding.pop(number, None) if at else self._begin(number)
         while size:
             part = self._buffer[: min(size, len(self._buffer))]

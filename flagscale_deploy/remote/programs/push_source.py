@@ -52,7 +52,7 @@ class _Sender:
                 return
             try:
                 self._do(source, order)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 reply({"refused": str(error)})
 
     def _do(self, source: Source, order: PushOrder) -> None:
@@ -61,7 +61,7 @@ class _Sender:
             reply({"digests": [hashes.to_text(digest) for digest in digests]})
         elif "listen" in order:
             token = bytes.fromhex(self._args["token"])
-            self._server = PieceServer(order["listen"], token, source.piece, source.open)
+            self._server = PieceServer(order["listen"], token, source.piece, source.open, order.get("peers", ()))
             reply({"port": self._server.port})
         elif "read" in order:
             data = source.read(order["file"], order["offset"], order["length"])

@@ -7,13 +7,15 @@ import queue
 import socket
 import threading
 import time
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Set, Tuple
 
 from flagscale_deploy.remote.handshake import authenticate, family, receive
 from flagscale_deploy.remote.push.hashes import Progress
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
-from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST
+from flagscale_deploy.remote.push.validate import checked_number
+from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST, longest_seconds
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PieceFailure, PushOrder, PushReply
@@ -47,7 +49,10 @@ class Fetcher:
             threading.Thread(target=self._work, daemon=True).start()
 
     def order(self, order: PushOrder) -> None:
-        """Queue an order."""
+        """Queue an order. Raises ValueError for a piece or an address that cannot be."""
+        checked_number(order["fetch"], range(len(self._store.pieces)), "piece")
+        checked_number(order["from"][1], range(1, 1 << 16), "port")
+        ip_address(order["from"][0])
         self._orders.put(order)
 
     def cancel(self, number: int) -> None:
@@ -86,15 +91,20 @@ class Fetcher:
         try:
             with Intake(self._store, number) as intake:
                 with _transfer_errors():
+                    connection.settimeout(SILENCE_SECONDS)
                     connection.sendall(REQUEST.pack(number))
-                    state, size = REPLY.unpack(receive(connection, REPLY.size))
+                    state, size = REPLY.unpack(receive(connection, REPLY.size, SILENCE_SECONDS))
                 if state != PRESENT or size != intake.missing:
                     raise _TransferError("it does not have the piece")
+                connection.settimeout(SILENCE_SECONDS)
+                deadline = time.monotonic() + longest_seconds(size, SILENCE_SECONDS)
                 while intake.missing:
                     with _transfer_errors():
                         count = connection.recv_into(buffer, min(intake.missing, BUFFER))
                     if not count:
                         raise _TransferError("the connection ended")
+                    if time.monotonic() > deadline:
+                        raise _TransferError("it sends too slowly")
                     self._received(count)
                     intake.take(buffer[:count])
                 intake.end()
@@ -137,7 +147,6 @@ def _connect(address: Address, token: bytes) -> socket.socket:
         connection.connect(address)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         authenticate(connection, token, is_client=True)
-        connection.settimeout(SILENCE_SECONDS)
     except OSError as error:
         connection.close()
         raise _ConnectError(str(error.strerror or error)) from error

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from flagscale_deploy.remote.push.tree import Span, blocks
+from flagscale_deploy.remote.push.tree import Span, block_count, blocks
 from flagscale_deploy.remote.system import files
 
 READ = 1 << 20
@@ -36,8 +36,8 @@ def to_text(digests: bytes) -> str:
 
 
 def from_text(text: str) -> bytes:
-    """Return the hashes that such a text stands for."""
-    return base64.b64decode(text)
+    """Return the hashes that such a text stands for. Raises ValueError for any other text."""
+    return base64.b64decode(text, validate=True)
 
 
 @functools.lru_cache(maxsize=None)
@@ -47,6 +47,11 @@ def of_zeros(length: int) -> bytes:
     for at in range(0, length, READ):
         hasher.update(memoryview(zeros)[: min(READ, length - at)])
     return hasher.digest()
+
+
+def of_hole(size: int) -> bytes:
+    """Return the hashes of the blocks of a file that is a single hole."""
+    return b"".join(of_zeros(span.length) for span in blocks(0, size))
 
 
 def of_span(descriptor: int, offset: int, length: int, progress: Progress = silent) -> bytes:
@@ -90,7 +95,7 @@ def of_files(open_file: Open, sizes: Sequence[Tuple[int, int]], progress: Progre
     spans: List[Span] = []
     for file, size in sizes:
         if _is_empty(open_file(file), size):
-            digests[file] += b"".join(of_zeros(span.length) for span in blocks(file, size))
+            digests[file] += of_hole(size)
         else:
             spans += blocks(file, size)
     with ThreadPoolExecutor(max(1, min(THREADS, _usable_cpus()))) as pool:
@@ -133,8 +138,10 @@ class HashCache:
         entry = self._entries.get(path)
         if not isinstance(entry, list) or entry[:-1] != _identity(status):
             return None
-        digests = from_text(str(entry[-1]))
-        return digests if len(digests) == SIZE * len(blocks(0, status.st_size)) else None
+        with contextlib.suppress(ValueError):
+            digests = from_text(str(entry[-1]))
+            return digests if len(digests) == SIZE * block_count(status.st_size) else None
+        return None
 
     def put(self, path: str, status: os.stat_result, digests: bytes) -> None:
         """Add a file's hashes."""

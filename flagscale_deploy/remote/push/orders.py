@@ -73,14 +73,19 @@ class OrderQueue:
             self._leave()
 
     def _listen(self) -> None:
-        while True:
-            order = self._reader.next()
-            if order is None:
-                self._reader.receive()
-                if self._reader.ended:
-                    self._leave()
-            elif not self._urgent(order):
-                self._waiting.put(order)
+        try:
+            while True:
+                order = self._reader.next()
+                if order is None:
+                    self._reader.receive()
+                    if self._reader.ended:
+                        self._leave()
+                elif not self._urgent(order):
+                    self._waiting.put(order)
+        except Exception as error:  # noqa: BLE001 (an order that cannot be carried out: the operator has to learn of it)
+            with _sending:
+                send({"error": "%s: %s" % (type(error).__name__, error), "traceback": ""})
+            self._leave()
 
     def _watch(self) -> None:
         while time.monotonic() - self._reader.received_at < OPERATOR_TIMEOUT_SECONDS:

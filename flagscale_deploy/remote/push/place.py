@@ -19,6 +19,8 @@ WITHIN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", 
 """Directories with no place for a model anywhere below them, except for those in `EXCEPT`."""
 EXCEPT = ("/usr/local/", "/usr/share/", "/dev/shm/")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+PASSAGE = DIRECTORY | getattr(os, "O_PATH", 0)
+"""To go through a directory, or make something in it, which need not be readable. The operator may lack O_PATH."""
 
 
 def refused(dest: str, home: str = "") -> str:
@@ -43,24 +45,47 @@ def root_of(dest: str, single: bool) -> Tuple[bytes, str]:
     return os.fsencode(real), refused(real, home)
 
 
-def make_directories(path: bytes, mode: int) -> List[bytes]:
-    """Make a directory and its missing parents; return those made, the outermost first. Raises OSError."""
+def open_root(path: bytes, flags: int = DIRECTORY) -> int:
+    """Return a descriptor of a real directory, following no link that was put in its way. Raises OSError."""
+    *above, name = path.split(b"/")
+    at = os.open(b"/", PASSAGE)
+    for part in filter(None, above):
+        at = _enter(at, part, PASSAGE)
+    return _enter(at, name or b".", flags)
+
+
+def make_directories(path: bytes) -> List[bytes]:
+    """Make a directory for us alone, and its missing parents as others; return those made, the outermost first.
+
+    Raises OSError.
+    """
     missing: List[bytes] = []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
     for number, directory in enumerate(reversed(missing), 1):
-        os.mkdir(directory, 0o700)
-        os.chmod(directory, (mode if number == len(missing) else 0o755) & ~users_umask())
+        at = open_root(os.path.dirname(directory), PASSAGE)
+        try:
+            os.mkdir(os.path.basename(directory), 0o700, dir_fd=at)
+            if number < len(missing):
+                made = os.open(os.path.basename(directory), DIRECTORY, dir_fd=at)
+                os.fchmod(made, 0o755 & ~users_umask())
+                os.close(made)
+        finally:
+            os.close(at)
     return missing[::-1]
 
 
-def free_bytes(path: bytes) -> int:
-    """Return the space that we may use in the file system of a path, which need not exist yet."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+def open_private(root: int, name: bytes) -> int:
+    """Return a descriptor of a directory that is ours alone, made if it is missing. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=root)
+    descriptor = os.open(name, DIRECTORY, dir_fd=root)
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError("%s there belongs to another user: have it removed" % os.fsdecode(name))
+    os.fchmod(descriptor, 0o700)
+    return descriptor
 
 
 @contextlib.contextmanager
@@ -101,7 +126,11 @@ def _make(at: int, name: bytes) -> None:
         if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=at)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=at)
-        made = os.open(name, DIRECTORY, dir_fd=at)
-        os.fchmod(made, 0o755 & ~users_umask())
-        os.close(made)
+        os.mkdir(name, 0o700, dir_fd=at)  # until all is there
+
+
+def _enter(at: int, name: bytes, flags: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=at)
+    finally:
+        os.close(at)

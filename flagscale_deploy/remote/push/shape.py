@@ -32,7 +32,16 @@ def difference(root: int, entry: TreeEntry) -> str:
         return "" if stat.S_ISLNK(status.st_mode) and _target(root, path) == from_wire(entry["target"]) else "different"
     if not stat.S_ISDIR(status.st_mode):
         return "different"
-    return "" if stat.S_IMODE(status.st_mode) & 0o777 == entry["mode"] else "modes"
+    return "" if has_mode(status, entry["mode"]) else "modes"
+
+
+def has_mode(status: os.stat_result, mode: int) -> bool:
+    """Return whether a file or directory has a mode. Whether its group may write is this host's own affair.
+
+    So is a directory's setgid bit, which hands its group on.
+    """
+    own = 0o020 | (stat.S_ISGID if stat.S_ISDIR(status.st_mode) else 0)
+    return stat.S_IMODE(status.st_mode) & ~own == mode
 
 
 def is_blocked(root: int, entry: TreeEntry) -> bool:
@@ -59,12 +68,12 @@ def put_link(root: int, staging: int, path: bytes, target: bytes) -> None:
 def set_mode(root: int, path: bytes, mode: int) -> None:
     """Set the mode of a file or directory if it is another. Raises OSError."""
     with parent_of(root, path) as (at, name):
-        status = os.stat(name, dir_fd=at, follow_symlinks=False)
-        if stat.S_IMODE(status.st_mode) == mode:
+        if has_mode(os.stat(name, dir_fd=at, follow_symlinks=False), mode):
             return
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=at)
     try:
-        os.fchmod(descriptor, mode)
+        if stat.S_IFMT(os.fstat(descriptor).st_mode) in (stat.S_IFREG, stat.S_IFDIR):  # else it has been replaced
+            os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,9 @@ from typing import Dict, List, Optional
 
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import HashCache, Progress
-from flagscale_deploy.remote.push.tree import Piece, from_wire, pieces, scan
+from flagscale_deploy.remote.push.scan import scan
+from flagscale_deploy.remote.push.tree import Piece, from_wire, pieces
+from flagscale_deploy.remote.push.validate import checked_number
 
 
 class Source:
@@ -26,7 +28,9 @@ class Source:
         return os.open(os.path.join(self.path, name) if name else self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, file: int, offset: int, length: int) -> bytes:
-        """Return a part of a file. Raises OSError, EOFError if the file ends before."""
+        """Return a part of a file. Raises OSError, EOFError if the file ends before, ValueError if it never had it."""
+        size = self.files[checked_number(file, range(len(self.files)), "file")]["size"]
+        checked_number(length, range(size - checked_number(offset, range(size + 1), "offset") + 1), "length")
         descriptor = self.open(file)
         try:
             data = os.pread(descriptor, length, offset)

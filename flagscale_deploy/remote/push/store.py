@@ -17,28 +17,27 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import SIZE, HashCache, Progress
 from flagscale_deploy.remote.push.place import (
-    DIRECTORY,
-    free_bytes,
     make_directories,
     make_directory,
     open_below,
+    open_private,
+    open_root,
     parent_of,
 )
-from flagscale_deploy.remote.push.shape import difference, is_blocked, look_at, put_link, set_mode
-from flagscale_deploy.remote.push.tree import STAGING, Piece, block_size, blocks, bytes_of, checked, from_wire, pieces
+from flagscale_deploy.remote.push.shape import difference, has_mode, is_blocked, look_at, put_link, set_mode
+from flagscale_deploy.remote.push.tree import STAGING, Piece, block_size, blocks, bytes_of, from_wire, pieces
+from flagscale_deploy.remote.push.validate import checked_digests
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PushFinish, PushReply, PushTree, TreeEntry
 
 
 class Store:
-    """A tree below `root`. Raises ValueError for an entry whose path leads out of it."""
+    """A tree below `root`, as validated by `checked_tree`."""
 
     def __init__(self, root: bytes, tree: PushTree, host: str) -> None:
-        self.root, self._mode = root, int(tree["mode"])
+        self.root, self._mode = root, tree["mode"]
         entries = tree["entries"]
-        for entry in entries:
-            checked(from_wire(entry["path"]))
         self.files: List[TreeEntry] = [entry for entry in entries if entry["kind"] == "file"]
         self._others = [entry for entry in entries if entry["kind"] != "file"]
         self.pieces = pieces([file["size"] for file in self.files])
@@ -58,7 +57,7 @@ class Store:
         """Hash the files that are there with the right size, from the cache unless `checksum`."""
         if not os.path.isdir(self.root):
             return
-        self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = open_root(self.root)
         unread: Dict[int, os.stat_result] = {}
         for number, file in enumerate(self.files):
             status = self._stat(number)
@@ -75,15 +74,15 @@ class Store:
             self._cache.put(self.files[number]["path"], unread[number], digests)
         self._save_cache()
 
-    def compare(self, digests: Sequence[bytes]) -> PushReply:
-        """Return what differs from the tree whose files have these hashes."""
-        self._digests = list(digests)
+    def compare(self, digests: Sequence[str]) -> PushReply:
+        """Return what differs from the tree whose files have these hashes. Raises ValueError for malformed hashes."""
+        self._digests = checked_digests(digests, [file["size"] for file in self.files])
         differs: Dict[str, List[str]] = {"missing": [], "different": [], "modes": []}
         for number, file in enumerate(self.files):
             status, present = self._present.get(number, (None, b""))
             if status is not None and present == self._digests[number]:
                 self._complete.add(number)
-                if stat.S_IMODE(status.st_mode) != file["mode"]:
+                if not has_mode(status, file["mode"]):
                     differs["modes"].append(file["path"])
             else:
                 differs["missing" if self._stat(number) is None else "different"].append(file["path"])
@@ -100,37 +99,34 @@ class Store:
         }
 
     def prepare(self, progress: Progress) -> None:
-        """Make files for what is missing, and hash what an earlier push has left of it. Raises OSError.
+        """Hash what an earlier push has left, and make files for what is missing if there is room.
 
-        BlockingIOError means that another push writes there.
+        Raises OSError; BlockingIOError if another push writes there.
         """
-        self._made = make_directories(self.root, self._mode | 0o700)
+        self._made = make_directories(self.root)
         if self._root < 0:
-            self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(STAGING, 0o700, dir_fd=self._root)
-        self._staging = os.open(STAGING, DIRECTORY, dir_fd=self._root)
+            self._root = open_root(self.root)
+        self._staging = open_private(self._root, STAGING)
         fcntl.flock(self._staging, fcntl.LOCK_EX | fcntl.LOCK_NB)
         wanted = [number for number in range(len(self.files)) if number not in self._complete]
         names = {self._staged(number) for number in wanted}
-        for name in os.listdir(self._staging):
-            if os.fsencode(name) not in names:  # for other content
-                os.unlink(name, dir_fd=self._staging)
-        for number in wanted:
-            descriptor = self._open_staged(number, os.O_RDWR | os.O_CREAT)
-            try:
-                os.ftruncate(descriptor, self.files[number]["size"])
-            finally:
-                os.close(descriptor)
-        self._resume(wanted, progress)
+        left = set(map(os.fsencode, os.listdir(self._staging)))
+        for name in left - names:  # for other content
+            os.unlink(name, dir_fd=self._staging)
+        there = [number for number in wanted if self._staged(number) in left]
+        self._allocate(there)
+        self._resume(wanted, there, progress)
+        if self.needed() <= self.free():
+            self._allocate(wanted)
 
     def needed(self) -> int:
         """Return the bytes that the missing pieces will take."""
         return sum(bytes_of(piece) for number, piece in enumerate(self.pieces) if number not in self.have)
 
     def free(self) -> int:
-        """Return the bytes that there is room for."""
-        return free_bytes(self.root)
+        """Return the bytes that there is room for. Raises OSError."""
+        status = os.fstatvfs(self._root)
+        return status.f_bavail * status.f_frsize
 
     def piece(self, number: int) -> Optional[Piece]:
         """Return a piece for other hosts, None if it is not there."""
@@ -180,7 +176,7 @@ class Store:
             if entry["kind"] == "dir":
                 set_mode(self._root, from_wire(entry["path"]), entry["mode"])
         if self.root in self._made:
-            os.chmod(self.root, self._mode)
+            os.fchmod(self._root, self._mode)
         missing = [file["path"] for number, file in enumerate(self.files) if number not in self._complete]
         self._save_cache()
         self.leave()
@@ -198,10 +194,20 @@ class Store:
             for directory in reversed(self._made):
                 os.rmdir(directory)
 
-    def _resume(self, wanted: Sequence[int], progress: Progress) -> None:
+    def _allocate(self, numbers: Sequence[int]) -> None:
+        """Make staged files, or give them their size; what is not written yet takes no space."""
+        for number in numbers:
+            descriptor = self._open_staged(number, os.O_RDWR | os.O_CREAT)
+            try:
+                os.ftruncate(descriptor, self.files[number]["size"])
+            finally:
+                os.close(descriptor)
+
+    def _resume(self, wanted: Sequence[int], there: Sequence[int], progress: Progress) -> None:
         """Find the blocks that incomplete files have; one that was never written is a hole, and not read."""
-        sizes = [(number, self.files[number]["size"]) for number in wanted]
+        sizes = [(number, self.files[number]["size"]) for number in there]
         written = hashes.of_files(lambda file: self._open_staged(file, os.O_RDONLY), sizes, progress)
+        written.update((number, hashes.of_hole(self.files[number]["size"])) for number in set(wanted).difference(there))
         right: Set[Tuple[int, int]] = set()
         for number, digests in written.items():
             spans = blocks(number, self.files[number]["size"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from flagscale_deploy.api import push
 from flagscale_deploy.api.request import Options, Request
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.push.report import PushReport
-from flagscale_deploy.support.shell import quote
+from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.local import LocalConnection, LocalRunning
 from tests.component.remote.living import HOST_PYTHON
@@ -19,12 +20,38 @@ from tests.component.remote.living import HOST_PYTHON
 class HomeConnection(LocalConnection):
     """A host whose home is a directory here."""
 
-    def __init__(self, host: Host, home: Path) -> None:
+    def __init__(self, host: Host, home: Path, before: str = "") -> None:
         super().__init__(host)
-        self._home = home
+        self._home, self._before = home, before
 
     def start(self, command: str) -> LocalRunning:
-        return LocalRunning(self.host.name, f"HOME={quote(self._home)} exec {command}")
+        return LocalRunning(self.host.name, f"{self._before} HOME={quote(self._home)} exec {command}")
+
+
+class HostileConnection(HomeConnection):
+    """A host that runs what it likes in the place of our program: the same, with a trick played before it starts."""
+
+    def __init__(self, host: Host, home: Path, trick: str) -> None:
+        super().__init__(host, home)
+        self._trick = trick
+
+    def start(self, command: str) -> LocalRunning:  # noqa: ARG002 (our program is not run)
+        return super().start(join([sys.executable, "-c", f"TRICK = {self._trick!r}\n{HOSTILE}", str(ROOT)]))
+
+
+HOSTILE = """
+import importlib, json, re, sys
+sys.path.insert(0, sys.argv[1])
+s = sys.stdin.buffer
+loader = s.read(int(s.readline()))
+packed, told = [s.read(int(count)) for count in re.search(rb"s.read\\((\\d+)\\), s.read\\((\\d+)\\)", loader).groups()]
+name, args, _ = json.loads(told)
+from flagscale_deploy.remote import wire
+exec(TRICK)
+importlib.import_module("flagscale_deploy.remote.programs." + name).main(args)
+"""
+"""What such a host does with the bundle that it is sent. A trick may use `name`, `args` and `wire`."""
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -34,6 +61,10 @@ class Homes:
     path: Path
     names: tuple[str, ...] = ("gpu01", "gpu02", "gpu03")
     inventory: Path = field(init=False)
+    tricks: dict[str, str] = field(default_factory=dict)
+    """What a hostile host does before it starts our program, in Python."""
+    before: str = ""
+    """What the other hosts do before, in the shell."""
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -46,7 +77,9 @@ class Homes:
         return self.path / name
 
     def connect(self, host: Host, timeout: float) -> Connection:  # noqa: ARG002 (as others take it)
-        return HomeConnection(host, self.path / host.name)
+        if host.name in self.tricks:
+            return HostileConnection(host, self.path / host.name, self.tricks[host.name])
+        return HomeConnection(host, self.path / host.name, self.before)
 
     def request(self, *names: str) -> Request:
         hosts = tuple(Host(name, name, connection="local", python=HOST_PYTHON) for name in names or self.names)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flagscale_deploy.remote.messages.push import PushTree
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import HashCache
+from flagscale_deploy.remote.push.scan import scan
 from flagscale_deploy.remote.push.source import Source
 from flagscale_deploy.remote.push.tree import (
     BLOCKS,
@@ -26,7 +27,6 @@ from flagscale_deploy.remote.push.tree import (
     checked,
     from_wire,
     pieces,
-    scan,
     to_wire,
 )
 
