@@ -31,7 +31,7 @@ def reservation_lock() -> Path:
     see each other's records share the lock. On a home that hosts share (NFS) every host has its own, by the name that
     it has for itself, as records have it (`machine`). Other than names of deployments it has an @, which those lose.
     """
-    return root() / ("@reserve-%s" % file_name(os.uname().nodename))
+    return root() / ("@reserve-%s" % quote(os.uname().nodename, safe=""))
 
 
 def directory(deployment: str, host: str) -> Path:

@@ -26,6 +26,7 @@ FORMAT = "--format=csv,noheader,nounits"
 
 _UNKNOWN = re.compile(r'Field "([\w.]+)" is not a valid field to query')
 """Said on standard output, of the first such field, with exit status 2."""
+_COUNT = re.compile(r"[0-9]{1,18}")
 
 
 class Answers(NamedTuple):
@@ -84,7 +85,7 @@ def parse_devices(answer: str, extras: Sequence[str] = EXTRAS) -> List[Device]:
     devices = []
     for line in answer.splitlines():
         values = [value.strip() for value in line.split(",")]
-        if len(values) == len(FIELDS) + len(extras) and values[0].isdigit():
+        if len(values) == len(FIELDS) + len(extras) and _number(values[0]) is not None:
             devices.append(_device(values[: len(FIELDS)], dict(zip(extras, values[len(FIELDS) :]))))
     return devices
 
@@ -94,7 +95,7 @@ def parse_apps(answer: str) -> List[App]:
     apps = []
     for line in answer.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 3 and fields[1].isdigit():
+        if len(fields) == 3 and _number(fields[1]) is not None:
             apps.append(App(fields[0], int(fields[1]), _number(fields[2]) or 0))
     return apps
 
@@ -170,7 +171,7 @@ def _describe(app: App, process: Optional[Process]) -> ProbedGpuProcess:
 
 def _number(text: str) -> Optional[int]:
     """Return a count; None for `[N/A]`, `[Not Supported]` and the like."""
-    return int(text) if text.isdigit() else None
+    return int(text) if _COUNT.fullmatch(text) else None
 
 
 def _text(text: str) -> Optional[str]:

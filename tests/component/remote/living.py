@@ -84,6 +84,7 @@ class Home:
 
     def __init__(self, path: Path, deployment: str, host: str = "gpu01") -> None:
         self.path, self.deployment, self.host = path, deployment, host
+        self.stderr: int | None = None
         self.state = path / ".flagscale-deploy" / deployment / host
         for name in ("scripts", "logs", "secrets"):
             (self.state / name).mkdir(parents=True)
@@ -111,6 +112,7 @@ class Home:
             [HOST_PYTHON, *PYTHON_WORDS],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.stderr,
             env=os.environ | {"HOME": str(self.path)},
         )
         assert program.stdin is not None

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -20,6 +21,8 @@ import pytest
 
 from flagscale_deploy.remote.deployment import ray_temp
 from flagscale_deploy.rendering.render import load_templates
+from flagscale_deploy.transport.remote_program import READER
+from tests.component.remote import living
 from tests.component.remote.living import Home, messages
 from tests.other_user import as_nobody, needs_root
 
@@ -205,6 +208,45 @@ def test_a_directory_in_the_place_of_the_former_lock_keeps_no_run_back(home: Hom
             former.rmdir()
 
 
+WATCHING = """
+import os, sys
+def watch(event, args, shared=("/tmp", "/dev/shm", "/var/tmp", "/run/user")):
+    for path in args[:2] if event.startswith(("open", "os.", "shutil.", "tempfile.")) else ():
+        path = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
+        if path.startswith(shared) and not path.startswith(os.environ["HOME"]):
+            os.write(2, ("used %s\\n" % path).encode())
+sys.addaudithook(watch)
+"""
+
+
+def test_programs_use_no_other_path_in_a_shared_place(
+    home: Home, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python itself tells of every file and directory that a program opens, makes, lists or removes."""
+    monkeypatch.setattr(living, "PYTHON_WORDS", ("-SE", "-c", WATCHING + READER))
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    home.stderr = subprocess.PIPE
+    used: set[str] = set()
+    args: dict[str, Any] = {"run_id": "r1", "record": {"gpus": [], "ports": {}}, "files": {"scripts/x.sh": ["", "700"]}}
+    args |= {"script": "x.sh", "role": "engine", "detached": False, "timeout": 20, "session": session, "wait": 0.0}
+    args |= {"exclusive": ["gpus"], "venv": None, "before_start": "", "env": {}, "models": [], "tls_files": []}
+    args |= {"ask": True, "tail": 5, "force": False, "gone": 45.0, "by": {}, "grace": 0.1, "boot": "host"}
+    args |= {"program": "", "lines": [], "seconds": 5.0, "holder": {}, "beat": 1.0, "lease": 5.0}
+    for program in ("lock", "probe", "parse_flags", "reserve", "launch", "inspect", "follow", "archive", "unlock",
+                    "stop", "cleanup"):  # fmt: skip
+        with home.open(program, **args) as running:
+            if program == "launch":
+                assert running.stdout is not None
+                running.stdout.read()
+            output, errors = running.communicate(timeout=60)
+        assert b"traceback" not in output, output
+        used |= {line.split(" ", 1)[1] for line in errors.decode().splitlines() if line.startswith("used ")}
+    chance = "[a-z0-9_]{8}"  # of tempfile, which makes them for itself alone
+    named = rf"/tmp|/dev/shm|/tmp/{chance}|/tmp/fsd-({os.getuid()}-[0-9a-f]{{8}}|parse-{chance})(/.*)?"
+    assert {path for path in used if not re.fullmatch(named, path)} == set()
+    assert f"/tmp/fsd-{os.getuid()}-{session}" in used
+
+
 def test_a_home_in_a_shared_place_that_a_stranger_has_taken_is_refused_in_words() -> None:
     shared = Path(f"/tmp/shared-{uuid.uuid4().hex[:8]}")
     shared.mkdir()
@@ -212,7 +254,7 @@ def test_a_home_in_a_shared_place_that_a_stranger_has_taken_is_refused_in_words(
     try:
         as_nobody(lambda: open_directory(shared / ".flagscale-deploy", "x"))
         home = Home.__new__(Home)
-        home.path, home.deployment, home.host = shared, "x", "gpu01"
+        home.path, home.deployment, home.host, home.stderr = shared, "x", "gpu01", None
         with home.open("cleanup") as program:
             output = program.communicate(timeout=30)[0].decode()
         assert program.returncode == 1

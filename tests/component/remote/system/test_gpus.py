@@ -121,6 +121,12 @@ def test_gpus_that_answer_are_seen_beside_one_that_is_lost() -> None:
     assert len(gpus.parse_devices("".join(H100_X8.splitlines(True)[:2]) + LOST, ())) == 2
 
 
+def test_numbers_that_no_driver_gives_are_passed_over() -> None:
+    long = "9" * 5000
+    assert gpus.parse_devices(f"{long}, GPU-1, H200, 1, 1, 550, 0, Enabled, Disabled\n²" + ", x" * 8) == []
+    assert gpus.parse_apps(f"GPU-1, {long}, 1\nGPU-1, ²³, 1") == []
+
+
 def test_mig_text_among_the_answers_is_passed_over() -> None:
     text = "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-1)\n  MIG 3g.20gb     Device  0: (UUID: MIG-2)\n"
     assert gpus.parse_devices(text) == []
