@@ -14,14 +14,20 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN = "[REDACTED]"
 
-_SECRET_NAME = re.compile(r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET)$")
+_SECRET_NAME = re.compile(
+    r"(?:(?:^|_)(?:KEYS?|AUTH|AUTHORIZATION|COOKIES?|PWD)|(?<!^ALLOW_)CREDENTIALS?"
+    r"|(?:API_?KEY|PASSWORD|PASSPHRASE|SECRET)S?|TOKEN|PASSWD)(?:_?\d{1,3})?$"
+)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NO_SECRETS = frozenset(("PWD", "OLDPWD"))
 _SHORTEST = 4
 """Shorter values are not hidden: they protect nothing, and `DISABLE_TOKEN: 1` must not hide every 1 in a log."""
 
 
 def is_secret_name(name: str) -> bool:
     """Return whether a variable or flag of this name is secret, like `HF_TOKEN` and `api-key`, but not `tokenizer`."""
-    return _SECRET_NAME.search(name.lstrip("-").replace("-", "_").upper()) is not None
+    name = _HUMP.sub("_", name.lstrip("-")[-200:]).replace("-", "_").replace(".", "_").upper()
+    return name not in _NO_SECRETS and _SECRET_NAME.search(name) is not None
 
 
 class Secret:
@@ -77,24 +83,57 @@ class Redactor:
         self._lock = threading.Lock()
         self._forms: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
-        for value in values:
-            self.add(value)
+        self.add(*values)
 
-    def add(self, value: str | Secret) -> None:
-        """Hide a value of at least 4 characters from now on; of several lines, each is also hidden by itself."""
-        text = value.reveal() if isinstance(value, Secret) else value
-        parts = {text, *map(str.strip, text.splitlines())}
+    def add(self, *values: str | Secret) -> None:
+        """Hide values of at least 4 characters from now on; of several lines, each is also hidden by itself."""
+        texts = [value.reveal() if isinstance(value, Secret) else value for value in values]
         with self._lock:
-            for part in parts:
+            for part in {part for text in texts for part in (text, *map(str.strip, text.splitlines()))}:
                 if len(part) >= _SHORTEST:
                     self._forms.update(_forms(part))
             longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
             self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def redact(self, text: str) -> str:
-        """Return the text with `[REDACTED]` in place of each value in any of its forms."""
+        """Return the text with `[REDACTED]` in place of each value in any of its forms, and of keys by their look."""
         pattern = self._pattern
-        return text if pattern is None else pattern.sub(HIDDEN, text)
+        return by_look(text if pattern is None else pattern.sub(HIDDEN, text))
+
+
+_LOOKS = tuple(
+    (mark, re.compile(pattern, re.IGNORECASE if mark == "=" else 0))
+    for mark, pattern in (
+        ("hf_", r"hf_[A-Za-z0-9]{16,}"),
+        ("sk-", r"sk-(?<![A-Za-z0-9]sk-)(?=[A-Za-z_-]{0,60}\d)[\w-]{20,}"),
+        ("gh", r"gh[oprsu]_[A-Za-z0-9]{20,}"),
+        ("github_pat_", r"github_pat_\w{20,}"),
+        ("glpat-", r"glpat-[\w-]{16,}"),
+        ("xox", r"xox[abprs]-[\w-]{10,}"),
+        ("nvapi-", r"nvapi-[\w-]{20,}"),
+        ("AKIA", r"AKIA[0-9A-Z]{16}"),
+        ("ASIA", r"ASIA[0-9A-Z]{16}"),
+        ("AIza", r"AIza[\w-]{30,}"),
+        ("eyJ", r"eyJ(?<![\w-]eyJ)[\w-]{8,2000}\.[\w-]{8,}\.[\w-]{8,}"),
+        (
+            "PRIVATE KEY-----",
+            r"-{5}BEGIN [A-Z ]{0,30}PRIVATE KEY-{5}[^-]{0,16000}(?:-{5}END [A-Z ]{0,30}KEY-{5})?",
+        ),
+        ("earer ", r"(?<=earer )(?=[A-Za-z.~+/=_-]{0,60}\d|\S{20})[\w.~+/=-]{8,}"),
+        ("Basic ", r"(?<=Basic )[A-Za-z0-9+/=]{8,}"),
+        ("://", r"://[^\s/:@'\"]{0,100}:(?!\d{1,5}/)[^\s@'\"]{1,200}(?=@)"),
+        ("=", r"(?<=[?&])([\w.-]{0,30}(?:token|key|secret|password|passwd|signature|sig|auth)=)[^\s&#'\"<>\\]{4,}"),
+    )
+)
+"""What keys look like, whatever their names are: a text that each contains, and its pattern. JWT, PEM, HTTP, URLs."""
+
+
+def by_look(text: str) -> str:
+    """Return the text with `[REDACTED]` in place of what looks like a key or a password."""
+    for mark, pattern in _LOOKS:
+        if mark in text:
+            text = pattern.sub(lambda match: (match[1] if match.re.groups else "") + HIDDEN, text)
+    return text
 
 
 def _forms(value: str) -> set[str]:

@@ -13,6 +13,7 @@ from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 
@@ -98,9 +99,12 @@ def _host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     return (*inventory, "-c", options.config, *overrides)
 
 
+@quoting_no_secret
 def load_request(options: Options, environ: Mapping[str, str] | None = None) -> Request:
     """Read the files that options name; contact no host. Raises InputError with the faults of all files."""
     environ = os.environ if environ is None else environ
+    for word in options.overrides:
+        learn_text(word)
     faults: list[Fault] = []
     spec = inventory = None
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -24,8 +27,35 @@ SHARED = {
 """Options of most commands, listed after a command's own."""
 
 
+@contextmanager
+def quoting_no_secret(words: Sequence[str]) -> Iterator[None]:
+    """Hide in click's own errors what the words of the command line hold of secrets, or what looks like one."""
+    from flagscale_deploy.secrets import Redactor
+    from flagscale_deploy.support.learn_secrets import learn_text, learning
+    from flagscale_deploy.text import one_line
+
+    words = list(words)  # click takes them out of its own list
+    try:
+        yield
+    except click.UsageError as error:
+        redactor = Redactor()
+        with learning(redactor):
+            for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+                learn_text(word)
+                learn_text(f"{word.lstrip('-')}={following}" if word.startswith("--") else "")
+        shown, hidden = error.format_message(), redactor.redact(one_line(error.format_message()))
+        if shown == hidden:
+            raise
+        raise click.UsageError(hidden, error.ctx) from None
+
+
 class Command(click.Command):
     """A command that is listed in a section and shows an example."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        """Do what click does; its errors show no secret."""
+        with quoting_no_secret(args):
+            return super().make_context(info_name, args, *more, **extra)
 
     def __init__(self, *args: Any, section: str, example: str, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -53,6 +83,18 @@ class Command(click.Command):
 
 class Commands(click.Group):
     """All commands, listed by section, with their first sentences whole."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
+        """Do what click does; its errors show no secret."""
+        with quoting_no_secret(args):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Do what click does; its errors show no secret."""
+        with quoting_no_secret(args):
+            return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list for each section that has commands."""

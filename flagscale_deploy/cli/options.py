@@ -118,13 +118,16 @@ def command(function: F) -> F:
         from flagscale_deploy.errors import DeployError, InterruptedByUser
         from flagscale_deploy.output.console import Console
         from flagscale_deploy.output.streams import discard
+        from flagscale_deploy.support.learn_secrets import learn_value, learning
 
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
                 signal.signal(number, _interrupt)
         try:
-            code = function(console, **words)
+            with learning(console.redactor):
+                learn_value(words)
+                code = function(console, **words)
         except DeployError as error:
             _end_on_interrupt(error.exit_code)
             code = _report(console, error, bool(words.get("as_json")))
@@ -197,8 +200,7 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
         words["config"] = _config_in(folder, name, words.get("config"))
     names = ("inventory", "config", "name", "limit", "forks", "overrides")
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}))
-    for secret in request.secrets:
-        console.redactor.add(secret)
+    console.redactor.add(*request.secrets)
     if request.name is not None and request.options.inventory is None and request.spec is None:
         console.note("neither -i nor -c was given: this command acts on this machine only")
     return request

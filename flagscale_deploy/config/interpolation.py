@@ -14,6 +14,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, Unsu
 
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.errors import causes
+from flagscale_deploy.secrets import is_secret_name
+from flagscale_deploy.support.learn_secrets import learn
 from flagscale_deploy.support.value import Tree, Value
 
 _MISSING = "???"
@@ -33,6 +35,8 @@ def _environment_variable(name: str, default: object = _UNSET) -> str | None:
     """Do what OmegaConf's own `oc.env` does, over the environment that `interpolate` was called with."""
     value = _environ.get().get(name)
     if value is not None:
+        if is_secret_name(name):
+            learn(value)
         return value
     if default is _UNSET:
         raise UnsetVariableError(f"the environment variable {name} is not set")

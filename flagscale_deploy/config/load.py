@@ -12,8 +12,10 @@ from flagscale_deploy.config.overrides import Override, apply_overrides, parse_o
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.learn_secrets import quoting_no_secret
 
 
+@quoting_no_secret
 def load_spec(
     path: Path | str,
     overrides: Sequence[str] = (),

@@ -16,6 +16,7 @@ from flagscale_deploy.config.dialects.model import flag_name
 from flagscale_deploy.config.schema.places import Path, Places
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.learn_secrets import learn_text, learn_value, quoting_no_secret
 from flagscale_deploy.support.value import Tree, Value
 
 DEPLOY_PLACES: tuple[Path, ...] = (
@@ -51,16 +52,19 @@ class _NotApplicableError(Exception):
         super().__init__(problem)
 
 
+@quoting_no_secret
 def parse_overrides(words: Sequence[str]) -> list[Override]:
     """Return the words as overrides. Raises InputError with every one that is not `key=value`."""
     faults, overrides = [], []
     for word in words:
+        learn_text(word)
         match = _WORD.fullmatch(word)
         path = _segments(match["key"].strip()) if match else ()
         if match is None or not path or (match["value"] is None and match["sign"] != "~"):
             faults.append(Fault(f"override {word}", "is not key=value", "as in deploy.port=9000; ~key removes a key"))
             continue
         value = _value(match["value"] or "", f"override {match['key']}")
+        learn_value(value, *path)
         sign = cast(Literal["", "+", "++", "~"], match["sign"] or "")
         overrides.append(Override(match["key"].strip(), path, value, sign, bare=match["value"] is None))
     if faults:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import yaml
 
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.learn_secrets import learn_value
 from flagscale_deploy.support.yaml import TAG, Loader, duplicate_key, load, refuse_bombs
 
 
@@ -69,6 +70,7 @@ def parse_json(text: str, source: str) -> tuple[object, list[Fault]]:
     except RecursionError:
         raise InputError.at(source, "is nested too deeply", "use fewer levels") from None
     refuse_bombs(value, source)
+    learn_value(value)
     return value, faults
 
 

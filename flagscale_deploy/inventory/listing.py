@@ -85,7 +85,11 @@ def _variables(variables: Mapping[object, object] | Mapping[str, object]) -> dic
 
 def _hidden(name: str, value: object) -> object:
     """Return a variable's value, unless its name says that it is secret."""
-    return HIDDEN if isinstance(value, (str, int, float)) and is_secret_name(name) else value
+    if not is_secret_name(name) or isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, dict):
+        return value if "__ansible_vault" in value else {key: _hidden(name, item) for key, item in value.items()}
+    return [_hidden(name, item) for item in value] if isinstance(value, list) else HIDDEN
 
 
 def _plain(value: object) -> object:

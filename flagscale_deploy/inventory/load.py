@@ -16,12 +16,14 @@ from flagscale_deploy.inventory.short import looks_like_short, parse_short
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED
 from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.learn_secrets import quoting_no_secret
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
 _AS_FILE = "write its result to a file: ansible-inventory -i SOURCE --list --yaml > hosts.yaml"
 
 
+@quoting_no_secret
 def load_inventory(path: str | Path | None) -> Inventory:
     """Return the inventory of a file, with `group_vars/` and `host_vars/` beside it where the form is Ansible's.
 
@@ -32,6 +34,7 @@ def load_inventory(path: str | Path | None) -> Inventory:
     return parse_inventory(_read(path), str(path), VariableFiles(Path(path).parent))
 
 
+@quoting_no_secret
 def load_hostfile(path: str | Path) -> Inventory:
     """Return the inventory of FlagScale's hostfile, whatever its content looks like. Raises InputError as above."""
     return parse_hostfile(_read(path), str(path))
@@ -43,6 +46,7 @@ def _read(path: str | Path) -> str:
     return read_text(path)
 
 
+@quoting_no_secret
 def parse_inventory(text: str, source: str = "inventory", files: VariableFiles | None = None) -> Inventory:
     """Return the inventory of a text, whose form follows from its content; `source` is its name in messages.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.learn_secrets import learn_text
 from flagscale_deploy.support.units import MIB, format_size
 
 MOST_BYTES = 4 * MIB
@@ -37,7 +38,9 @@ def read_text(path: str | Path, most: int = MOST_BYTES, *, encoding: str = "utf-
         line = content[: content.index(b"\0")].count(b"\n") + 1
         raise InputError.at(f"{path}:{line}", "holds a NUL byte", "save it as text in UTF-8")
     try:
-        return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        text = content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+        learn_text(text)
+        return text
     except UnicodeDecodeError as error:
         name = "ASCII" if encoding == "ascii" else "UTF-8"
         problem = f"is not text in {name}: {error.reason} at byte {error.start}"

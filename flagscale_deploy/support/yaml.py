@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.learn_secrets import learn_value
 
 TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
@@ -113,7 +114,9 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
         if loader.aliases:
             _refuse_large_aliases(node)
         loader.faults += _duplicates(node, loader)
-        return loader.construct_document(node), loader.faults
+        value = loader.construct_document(node)
+        learn_value(value)
+        return value, loader.faults
     except yaml.MarkedYAMLError as error:
         raise InputError([_fault(error, loader)]) from error
     except RecursionError:
