@@ -102,7 +102,7 @@ class Redactor:
 
 
 _LOOKS = tuple(
-    (mark, re.compile(pattern, re.IGNORECASE if mark == "=" else 0))
+    (mark, re.compile(pattern, re.IGNORECASE if mark == "?" else 0))
     for mark, pattern in (
         ("hf_", r"hf_[A-Za-z0-9]{16,}"),
         ("sk-", r"sk-(?<![A-Za-z0-9]sk-)(?=[A-Za-z_-]{0,60}\d)[\w-]{20,}"),
@@ -121,8 +121,8 @@ _LOOKS = tuple(
         ),
         ("earer ", r"(?<=earer )(?=[A-Za-z.~+/=_-]{0,60}\d|\S{20})[\w.~+/=-]{8,}"),
         ("Basic ", r"(?<=Basic )[A-Za-z0-9+/=]{8,}"),
-        ("://", r"://[^\s/:@'\"]{0,100}:(?!\d{1,5}/)[^\s@'\"]{1,200}(?=@)"),
-        ("=", r"(?<=[?&])([\w.-]{0,30}(?:token|key|secret|password|passwd|signature|sig|auth)=)[^\s&#'\"<>\\]{4,}"),
+        ("://", r"(://)[^\s/:@'\"]{0,100}:(?!\d{1,5}/)[^\s@'\"]{1,200}(?=@)"),
+        ("?", r"([?&][\w.-]{0,30}(?:token|key|secret|password|passwd|signature|sig|auth)=)[^\s&#'\"<>\\]{4,}"),
     )
 )
 """What keys look like, whatever their names are: a text that each contains, and its pattern. JWT, PEM, HTTP, URLs."""

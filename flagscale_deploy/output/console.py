@@ -24,7 +24,7 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
 from flagscale_deploy.secrets import HIDDEN, Redactor
-from flagscale_deploy.text import bare, plain
+from flagscale_deploy.text import bare, plain, without_colours
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
 STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red", "note": "yellow"}
@@ -73,7 +73,10 @@ class Console:
 
     def json_lines(self, contents: Iterable[Mapping[str, object]]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
-        return self._printable("".join(_JSON_LINE(self._seen_through(content)) + "\n" for content in contents))
+        contents = list(contents)
+        whole = "\n".join(str(value) for content in contents for value in content.values())
+        seen = contents if self._seen(whole) is whole else map(self._seen_through, contents)
+        return self._printable("".join(_JSON_LINE(content) + "\n" for content in seen))
 
     def write(self, text: str) -> None:
         """Write text that is already redacted and printable."""
@@ -128,8 +131,14 @@ class Console:
         return self.redactor.redact(plain(self._seen(text)))
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
-        """Return lines as `clean` does, with line ends inside escaped; fast where all are plain text."""
-        return self._all_plain(lines) or [self.clean(line).replace("\n", "\\n") for line in lines]
+        """Return lines as `clean` does, with line ends inside escaped; fast, since done with all of them at once."""
+        joined = without_colours("\n".join(line.replace("\n", "\\n") if "\n" in line else line for line in lines))
+        if _UNUSUAL.search(joined) and bare(joined) != joined:
+            joined = plain(joined) if self._seen(joined) is joined else "\n" * len(lines)
+        hidden = self.redactor.redact(joined)
+        if hidden.count("\n") == len(lines) - 1:
+            return hidden.split("\n")
+        return [self.clean(line).replace("\n", "\\n") for line in lines]
 
     def _text(self, lines: Sequence[str], style: str = "") -> Text:
         return Text("\n".join(self.clean_lines(lines or ("",))), style=style)
@@ -137,21 +146,14 @@ class Console:
     def _shaped(self, cell: Text | tuple[str, ...]) -> str | Text:
         return cell if isinstance(cell, Text) else "\n".join(self.clean_lines(cell))
 
-    def _all_plain(self, texts: Sequence[str]) -> list[str] | None:
-        """Return all texts as `clean` does, at once, if they are plain text without line ends; else None."""
-        joined = "\n".join(texts)
-        if _UNUSUAL.search(joined):
-            return None
-        hidden = self.redactor.redact(joined)
-        return hidden.split("\n") if hidden.count("\n") == len(texts) - 1 else None
-
     def _seen(self, text: str) -> str:
         """Return the text as a terminal would show it, if only that shows a secret; else the text as it is."""
         if text.isascii() and text.isprintable():
             return text
         shown = bare(text)
-        hidden, seen = (self.redactor.redact(form).count(HIDDEN) for form in (text, shown))
-        return shown if seen > hidden else text
+        if shown == text or (hidden := self.redactor.redact(shown)) == shown:
+            return text
+        return text if hidden.count(HIDDEN) <= self.redactor.redact(text).count(HIDDEN) else shown
 
     def _seen_through(self, value: object) -> object:
         """Return the content of JSON with `_seen` of each text in it."""

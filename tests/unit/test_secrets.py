@@ -132,3 +132,74 @@ def test_a_redactor_may_be_fed_while_it_is_used() -> None:
     for thread in threads:
         thread.join()
     assert redactor.redact(" ".join(values)) == " ".join([HIDDEN] * len(values))
+
+
+@pytest.mark.parametrize(
+    "name", ["PGPASSWORD", "apiKey", "authToken", "MYSQL_PWD", "AWS_CREDENTIALS", "SESSION_COOKIE", "Authorization",
+             "client-secret", "OPENAI_API_KEYS", "HF_TOKEN_2", "db.password", "NPM_AUTH", "GITHUBTOKEN"],
+)  # fmt: skip
+def test_names_of_secrets_are_known_in_other_spellings(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["PWD", "OLDPWD", "max_tokens", "author", "authorized_keys_file", "tokens", "ssh-auth-sock", "keyed"]
+)
+def test_names_that_only_begin_so_are_not_secret(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+LOOKS = {
+    "Hugging Face": "hf_AbCdEfGhIjKlMnOpQrStUv",
+    "OpenAI": "sk-proj-0123456789abcdefghij",
+    "GitHub": "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "GitHub, fine-grained": "github_pat_0123456789abcdefghij_ABCDEF",
+    "GitLab": "glpat-0123456789abcdefghij",
+    "Slack": "xoxb-0123456789-abcdef",
+    "NVIDIA": "nvapi-0123456789abcdefghij",
+    "AWS": "AKIA0123456789ABCDEF",
+    "Google": "AIza0123456789abcdefghijABCDEFGHIJ01234",
+    "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlc2lnbg",
+    "a private key": "-----BEGIN OPENSSH PRIVATE KEY-----\nMIIabc\n-----END OPENSSH PRIVATE KEY-----",
+}
+
+
+@pytest.mark.parametrize("value", LOOKS.values(), ids=LOOKS.keys())
+@pytest.mark.parametrize("around", ["{}", "'{}'", "key={} x", '{{"a": "{}"}}', "http://h/?x={}"])
+def test_what_looks_like_a_key_is_hidden_without_being_known(value: str, around: str) -> None:
+    redacted = Redactor().redact(around.format(value))
+    assert redacted == around.format(HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("http://me:s3cr/et@proxy:8080/x", "http://[REDACTED]@proxy:8080/x"),
+        ("GET /v1?model=q&api_key=abcdefgh HTTP/1.1", "GET /v1?model=q&api_key=[REDACTED] HTTP/1.1"),
+        ("https://h/x?token=abcdefgh", "https://h/x?token=[REDACTED]"),
+        ("Authorization: Bearer abcdefgh12345678", "Authorization: Bearer [REDACTED]"),
+        ("authorization: Basic dXNlcjpwYXNz", "authorization: Basic [REDACTED]"),
+    ],
+)
+def test_passwords_in_addresses_and_headers_are_hidden(text: str, hidden: str) -> None:
+    assert Redactor().redact(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'curl -H "Authorization: Bearer $VLLM_API_KEY" http://gpu01:8000/v1/chat/completions',
+        "hf_hub_download of Qwen/Qwen2.5-0.5B-Instruct at 10.0.0.1:8000/v1@x",
+        "http://10.0.0.1:8000/metrics@x ?model=q&n=1",
+        "task-runner-for-something-long disk-0 sk-short sha256:0123456789abcdef0123456789abcdef",
+        "run 20260727-101112-a1b2c3 of root@ops1, digest 9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+        "max_tokens=16 top_k=20 keys=3 Bearer token",
+        "-----BEGIN CERTIFICATE-----",
+    ],
+)
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert Redactor().redact(text) == text
+
+
+def test_a_very_short_secret_blots_nothing_out() -> None:
+    assert Redactor([Secret("1"), Secret("abc")]).redact("1 abc of 11") == "1 abc of 11"
