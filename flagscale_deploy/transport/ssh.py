@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, cast
@@ -17,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 
 from flagscale_deploy.errors import HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.platform import limit_silence
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
@@ -68,7 +70,8 @@ class SshConnection:
         assert self._keepalive is not None
         with _errors_of(self.host):
             channel = self._fabric.transport.open_session(timeout=self._timeout)
-            channel.exec_command(command)
+            with _answered(self.host.name, channel, self._timeout):
+                channel.exec_command(command)
         return SshRunning(self.host.name, channel, self._keepalive)
 
     def close(self) -> None:
@@ -87,14 +90,16 @@ class SshRunning:
 
     def __init__(self, host: str, channel: paramiko.Channel, keepalive: Keepalive) -> None:
         self._host, self._channel, self._keepalive = host, channel, keepalive
-        channel.settimeout(SEND_SECONDS)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
 
     def send(self, data: bytes) -> None:
         """Write to its standard input."""
+        deadline, sent = Deadline(SEND_SECONDS), 0
         try:
-            self._channel.sendall(data)
+            while sent < len(data):  # not sendall: with a host that reads a byte now and then it would take days
+                self._channel.settimeout(max(0.01, deadline.remaining))
+                sent += self._channel.send(data[sent : sent + CHUNK])
         except (OSError, EOFError):
             if not self._channel.exit_status_ready():  # else it ended early: its exit status and stderr say why
                 raise _lost(self._host) from None
@@ -149,6 +154,26 @@ class SshRunning:
         if self._channel.recv_stderr_ready():
             return "stderr", self._channel.recv_stderr(CHUNK)
         return None
+
+
+@contextmanager
+def _answered(host: str, channel: paramiko.Channel, seconds: float) -> Iterator[None]:
+    """Close the channel if the block takes longer: Paramiko waits without end for the answer to a request.
+
+    Raises UnreachableError then.
+    """
+    timer = threading.Timer(seconds, channel.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except paramiko.SSHException as error:
+        if timer.finished.is_set():
+            problem = f"its SSH server has not started a command within {seconds:g} s"
+            raise UnreachableError(host, problem, "look at the host's load and disks") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric is untyped

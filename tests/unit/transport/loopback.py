@@ -37,6 +37,8 @@ class Server:
     host_key: paramiko.PKey = field(default_factory=lambda: load_key(new_key()))
     port: int = 0
     sessions: int = 0
+    ignores_commands: bool = False
+    """Whether it lets a client wait for the answer to its request for a command."""
     transports: list[paramiko.Transport] = field(default_factory=list)
 
     def __enter__(self) -> Server:
@@ -87,6 +89,8 @@ class _Door(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if self._server.ignores_commands:
+            threading.Event().wait(5)  # the server answers other channels and keepalives meanwhile
         threading.Thread(target=_execute, args=(channel, command), daemon=True).start()
         return True
 

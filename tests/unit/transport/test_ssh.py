@@ -409,6 +409,29 @@ def test_a_connection_that_breaks_is_unreachable_and_not_an_exit_status(home: Pa
     connection.close()
 
 
+def test_a_server_that_starts_no_command_is_told_in_time(home: Path, server: Server) -> None:
+    known(home, server.line())
+    server.ignores_commands = True
+    connection = SshConnection(to(server).host, 0.5)
+    with pytest.raises(UnreachableError, match=r"its SSH server has not started a command within 0\.5 s"):
+        connection.start("true")
+    connection.close()
+
+
+def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
+    home: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "SEND_SECONDS", 1.0)
+    known(home, server.line())
+    connection = to(server)
+    running = connection.start("while head -c 1 >/dev/null; do sleep 0.2; done")
+    began = time.monotonic()
+    with pytest.raises(UnreachableError):
+        running.send(b"x" * (64 << 20))
+    assert time.monotonic() - began < 5
+    connection.close()
+
+
 def test_a_command_that_does_not_end_is_an_error(home: Path, server: Server) -> None:
     known(home, server.line())
     connection = to(server)
