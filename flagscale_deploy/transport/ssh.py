@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import select
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,22 +18,17 @@ from cryptography.exceptions import InvalidTag
 from flagscale_deploy.errors import HostKeyError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
-from flagscale_deploy.support.platform import limit_silence
 from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
 from flagscale_deploy.transport.keepalive import Keepalive
 from flagscale_deploy.transport.ssh_errors import connect_error
+from flagscale_deploy.transport.ssh_transport import Transport, notice_silence, wake
 
 CHUNK = 1 << 16
-KEEPALIVE_SECONDS = 5
-SILENCE_MILLISECONDS = 30_000
-"""A connection whose packets nobody acknowledges for so long is lost (TCP_USER_TIMEOUT; the default is 15 minutes)."""
 LOST_SECONDS = 0.5
 SEND_SECONDS = 120.0
 """How long a program may leave unread what is sent to it."""
 
-IDLE_SECONDS = 2.5
-"""How often an idle connection's thread wakes up to look after it: Paramiko's 0.1 s cost 1000 hosts a whole core."""
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -60,7 +54,7 @@ class SshConnection:
                 self._fabric.open()
             except paramiko.BadHostKeyException as error:
                 raise _changed_key(self.host, self._fabric, error) from error
-        _notice_silence(self._fabric.transport)
+        notice_silence(self._fabric.transport)
         self._keepalive = Keepalive(self._fabric.transport)
 
     def start(self, command: str) -> SshRunning:
@@ -78,7 +72,7 @@ class SshConnection:
         """Close it, with the hops before it."""
         for hop in _hops(self._fabric) if self._fabric is not None else ():
             transport = hop.transport
-            _wake(transport)
+            wake(transport)
             hop.close()
             hop.client.close()  # Fabric leaves a login that was refused, or a lost connection, open
             if transport is not None and transport.is_alive():
@@ -189,7 +183,7 @@ class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric is untyped
 def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
     config = _fabric_config()
     settings = {
-        "banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout, "transport_factory": _Transport,
+        "banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout, "transport_factory": Transport,
     }  # fmt: skip
     keys = _keys(host.identity_file) if host.identity_file else {}
     gateway: fabric.Connection | Literal[False] | None = False if host.proxy_jump == "none" else None
@@ -212,25 +206,6 @@ def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
         of_hop = cast("Mapping[str, object]", hop.ssh_config)
         hostkeys.install(hop.client, host, of_hop, known_as, jump=hop is not connection)
     return connection
-
-
-class _Transport(paramiko.Transport):
-    """A transport that prefers AES-GCM, which Paramiko offers last, and has no log.
-
-    With other ciphers Paramiko compares each packet's MAC in Python, byte by byte: 0.5 ms of the CPU that a login takes
-    and a tenth of a megabyte's. To log what an sshd tells of a key's options takes 0.9 ms by itself.
-    """
-
-    def __init__(self, sock: Any, **settings: Any) -> None:
-        super().__init__(sock, **settings)
-        options = self.get_security_options()
-        options.ciphers = tuple(sorted(options.ciphers, key=lambda cipher: "-gcm@" not in cipher))
-
-    def _log(self, level: int, msg: str | list[str], *args: object) -> None:
-        """Log nothing."""
-
-    def _parse_debug(self, _message: paramiko.Message) -> None:
-        """Ignore it."""
 
 
 def _keys(path: str) -> dict[str, Any]:
@@ -282,20 +257,6 @@ def _fabric_config() -> fabric.Config:
     for name in ("user", "port", "gateway", "forward_agent", "inline_ssh_env", "connect_kwargs"):
         object.__setattr__(config, name, getattr(config, name))
     return config
-
-
-def _notice_silence(transport: paramiko.Transport) -> None:
-    transport.set_keepalive(KEEPALIVE_SECONDS)
-    if isinstance(transport.sock, socket.socket):
-        transport.sock.settimeout(IDLE_SECONDS)
-        limit_silence(transport.sock, SILENCE_MILLISECONDS)
-
-
-def _wake(transport: paramiko.Transport | None) -> None:
-    """Make a connection's thread see at once that it is closed, and not at its next look."""
-    if transport is not None and isinstance(transport.sock, socket.socket):
-        with suppress(OSError):
-            transport.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _lost(host: str) -> UnreachableError:

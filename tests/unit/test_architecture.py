@@ -96,7 +96,16 @@ def test_the_root_holds_few_files() -> None:
         ("click", ("cli",)),
         ("fabric", ("transport.ssh",)),
         ("invoke", ("transport.ssh",)),
-        ("paramiko", ("transport.ssh", "transport.ssh_errors", "transport.hostkeys", "transport.keepalive")),
+        (
+            "paramiko",
+            (
+                "transport.ssh",
+                "transport.ssh_transport",
+                "transport.ssh_errors",
+                "transport.hostkeys",
+                "transport.keepalive",
+            ),
+        ),
         ("rich", ("output",)),
         ("jinja2", ("rendering", "inventory.references", "support.sandbox")),
         ("omegaconf", ("config",)),

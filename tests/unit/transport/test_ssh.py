@@ -34,6 +34,7 @@ from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
 from flagscale_deploy.transport.ssh_errors import connect_error
+from flagscale_deploy.transport.ssh_transport import Transport
 from tests.unit.transport.loopback import Server, load_key, new_key
 
 HOST = Host("gpu01", "10.0.0.1", port=2222, user="ubuntu")
@@ -466,7 +467,7 @@ def test_connections_leave_the_configuration_that_they_share_alone() -> None:
 def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        plain, made = paramiko.Transport(ours), ssh._Transport(theirs)
+        plain, made = paramiko.Transport(ours), Transport(theirs)
         first = made.get_security_options().ciphers
         assert "-gcm@" in first[0]
         assert sorted(first) == sorted(plain.get_security_options().ciphers)
