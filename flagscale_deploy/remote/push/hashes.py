@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.push.tree import Span, block_count, blocks
-from flagscale_deploy.remote.system import files
+from flagscale_deploy.remote.system import files, json_files
 
 READ = 1 << 20
+LARGEST_CACHE = 64 << 20
 SIZE = 32
 """Bytes of a SHA-256."""
 THREADS = 8
@@ -129,9 +130,7 @@ class HashCache:
         self._path = Path(os.path.expanduser("~"), ".cache", "flagscale-deploy", "push", name)
         self._entries: Dict[str, List[object]] = {}
         with contextlib.suppress(OSError, ValueError):
-            entries = json.loads(self._path.read_text())
-            if isinstance(entries, dict):
-                self._entries = entries
+            self._entries = json_files.read_object(str(self._path), LARGEST_CACHE)
 
     def get(self, path: str, status: os.stat_result) -> Optional[bytes]:
         """Return the hashes of a file, None if it has changed since."""

@@ -36,7 +36,6 @@ OTHERWISE = {
     "system.limits": "tries whether files can be made",
     "engine.vllm_parser": "is sent to vLLM's Python without our modules; it reads two lines of 4 KiB, and our question",
     "orders": "parses an order of the operator, of bounded length",
-    "push.hashes": "reads the hashes that it has remembered",
     "push.place": "opens what a push sends or writes, without following links",
     "push.shape": "opens a directory to change its mode",
     "push.source": "opens the file that is sent, piece by piece",
