@@ -2,7 +2,8 @@
 
 Any local user may listen on a port while an engine loads, or after it has ended. So every request to a server looks at
 the kernel's own tables before its first byte: at all sockets that listen where the connection went, and at the very
-socket that it ends at. Each must be open in a process of the deployment.
+socket that it ends at. Each must be of our own user or root, as the kernel has it, and open in a process of the
+deployment. (Its uid decides beside the process: session numbers of dead leaders are used again.)
 
 The order matters: a connection that nobody has accepted yet lies in the queue of a socket that listens now. So the
 listeners are looked at first, and its own end after them.
@@ -95,7 +96,7 @@ class PortGuard:
     def _unheld(self, sockets: List[Socket]) -> List[Socket]:
         pids = [pid for pid in self._holders if pid in self._members]
         pids += [pid for pid in self._members if pid not in pids]
-        held = ports.holders_of({end.inode for end in sockets}, pids)
+        held = ports.holders_of({end.inode for end in sockets if end.uid in (0, os.getuid())}, pids)
         held = {inode: pid for inode, pid in held.items() if proc.lives(*self._members[pid])}
         self._holders = list(dict.fromkeys(held.values())) or self._holders
         return [end for end in sockets if end.inode not in held]

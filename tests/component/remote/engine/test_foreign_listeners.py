@@ -12,9 +12,10 @@ import pytest
 
 from flagscale_deploy.remote.deployment import processes
 from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError, NotThisHostError, PortGuard
+from flagscale_deploy.remote.deployment.processes import Recorded
 from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.engine.client import Client
-from flagscale_deploy.remote.system import sock_diag
+from flagscale_deploy.remote.system import proc, sock_diag
 from flagscale_deploy.remote.system.sock_diag import Connection
 from tests.component.remote.living import SLEEP, Home, Household, birth, messages, wait_until
 from tests.component.remote.stand_in import ENGINE, NOBODY, StandIn, stand_in
@@ -164,6 +165,18 @@ def test_of_several_listeners_on_one_port_all_have_to_be_the_deployments(home: H
                 with pytest.raises(ForeignListenerError):
                     client.request(f"{one.url}/v1/models", private=True)
             assert other.heard == []
+
+
+def test_another_user_whom_the_process_table_takes_for_the_deployment_is_a_stranger(home: Home, tmp_path: Path) -> None:
+    """Who forks often enough gets the number of a dead session leader. The kernel knows whose socket it is."""
+    with stand_in(tmp_path, uid=NOBODY, replies=ENGINE) as stranger:
+        table = proc.scan()
+        (process,) = (process for process in table if process.pid == stranger.process.pid)
+        family = processes.family(f"{home.deployment}/", [Recorded("engine", *process.identity)])
+        assert family.among(table) == [process]
+        with pytest.raises(ForeignListenerError):
+            Client(PortGuard(family)).request(f"{stranger.url}/health")
+        assert stranger.heard == []
 
 
 def test_one_listener_that_several_processes_inherited_is_the_deployments(home: Home, tmp_path: Path) -> None:
