@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
+from flagscale_deploy.text import bare
+
 HIDDEN = "[REDACTED]"
 
 _SECRET_NAME = re.compile(
@@ -100,6 +102,33 @@ class Redactor:
         pattern = self._pattern
         return by_look(text if pattern is None else pattern.sub(HIDDEN, text))
 
+    def seen(self, text: str) -> str:
+        """Return the text as a terminal would show it, if only that shows a secret; else the text as it is.
+
+        Characters that show nothing, and escape sequences, would hide the secret that they stand in.
+        """
+        if text.isascii() and text.isprintable():
+            return text
+        shown = bare(text)
+        if shown == text or (hidden := self.redact(shown)) == shown:
+            return text
+        return text if hidden.count(HIDDEN) <= self.redact(text).count(HIDDEN) else shown
+
+    @property
+    def longest(self) -> int:
+        """Return how many characters at the end of a text may be the beginning of a secret."""
+        return max(_LONGEST_LOOK, *map(len, self._forms)) if self._forms else _LONGEST_LOOK
+
+    def cut(self, text: str, at: int) -> int:
+        """Return the last position up to `at` that is not within a secret."""
+        before = max(0, at - self.longest)
+        for pattern in (*((self._pattern,) if self._pattern else ()), *(pattern for _, pattern in _LOOKS)):
+            for match in pattern.finditer(text, before):
+                if match.start() >= at:
+                    break
+                at = match.start() if match.end() > at else at
+        return at
+
 
 _LOOKS = tuple(
     (mark, re.compile(pattern, re.IGNORECASE if mark == "?" else 0))
@@ -126,6 +155,9 @@ _LOOKS = tuple(
     )
 )
 """What keys look like, whatever their names are: a text that each contains, and its pattern. JWT, PEM, HTTP, URLs."""
+
+
+_LONGEST_LOOK = 20_000
 
 
 def by_look(text: str) -> str:

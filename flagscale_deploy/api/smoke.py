@@ -39,6 +39,8 @@ def smoke(
     request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)))
     result = Smoke(request.deployment, artifacts)
     run = Phases(request, result, options, lock_wait, redactor or Redactor(), say)
+    run.redactor.add(*request.secrets)
+    earlier = set(_runs(artifacts))
     if run.phase("check", run.check):
         try:
             if run.phase("run", run.start):
@@ -53,6 +55,7 @@ def smoke(
             if run.started:
                 run.phase("stop", run.stop)
                 run.phase("clean", run.clean)
+            run.redact([artifacts / "logs", *(folder for folder in _runs(artifacts) if folder not in earlier)])
     _add_skipped(result)
     (artifacts / "smoke.json").write_text(
         run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n", encoding="utf-8"
@@ -69,6 +72,10 @@ def _prepare(artifacts: Path) -> None:
         (artifacts / "prompts.txt").unlink(missing_ok=True)
     except OSError as error:
         raise InputError.at(str(artifacts), f"artifacts cannot be written there: {error.strerror}") from error
+
+
+def _runs(artifacts: Path) -> list[Path]:
+    return list((artifacts / "runs").glob("*"))
 
 
 def _add_skipped(result: Smoke) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from flagscale_deploy.deploy.stop import StopReport
 from flagscale_deploy.deploy.stop import describe as describe_stop
 from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.units import counted
@@ -157,7 +158,7 @@ class Phases:
         answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
         text, tokens = _completion(answer)
         with (self.result.artifacts / "prompts.txt").open("a", encoding="utf-8") as file:
-            file.write(f"> {prompt.text}\n{text}\n({counted(tokens, 'token')})\n\n")
+            file.write(self.redactor.redact(f"> {prompt.text}\n{text}\n({counted(tokens, 'token')})\n\n"))
         problem = ""
         if tokens < prompt.min_tokens:
             problem = f"{counted(tokens, 'token')} came, expected at least {prompt.min_tokens}"
@@ -193,6 +194,14 @@ class Phases:
         return cases + [
             Case("logs", name, "failed", message=error.lines[0], lines=error.lines[1:]) for name, error in failed
         ]
+
+    def redact(self, folders: Sequence[Path]) -> None:
+        """Hide secrets in all that CI gets: a program may have printed its key."""
+        for folder in folders:
+            for path, why in redact_folder(folder, self.redactor).items():
+                message = f"{path} was removed, because secrets in it could not be hidden: {why}"
+                self.result.cases.append(Case("logs", "", "failed", message=message))
+                self.result.exit_code = self.result.exit_code or 1
 
     def stop(self) -> list[Case]:
         """Stop the deployment on all hosts."""

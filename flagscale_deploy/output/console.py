@@ -23,7 +23,7 @@ from rich.text import Text
 from flagscale_deploy.events import Event
 from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
-from flagscale_deploy.secrets import HIDDEN, Redactor
+from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.text import bare, plain, without_colours
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
@@ -75,7 +75,7 @@ class Console:
         """Return every item as a line of JSON, redacted and printable."""
         contents = list(contents)
         whole = "\n".join(str(value) for content in contents for value in content.values())
-        seen = contents if self._seen(whole) is whole else map(self._seen_through, contents)
+        seen = contents if self.redactor.seen(whole) is whole else map(self._seen_through, contents)
         return self._printable("".join(_JSON_LINE(content) + "\n" for content in seen))
 
     def write(self, text: str) -> None:
@@ -128,13 +128,13 @@ class Console:
 
         A secret with characters in it that show nothing is a secret as well: those are left out then.
         """
-        return self.redactor.redact(plain(self._seen(text)))
+        return self.redactor.redact(plain(self.redactor.seen(text)))
 
     def clean_lines(self, lines: Sequence[str]) -> list[str]:
         """Return lines as `clean` does, with line ends inside escaped; fast, since done with all of them at once."""
         joined = without_colours("\n".join(line.replace("\n", "\\n") if "\n" in line else line for line in lines))
         if _UNUSUAL.search(joined) and bare(joined) != joined:
-            joined = plain(joined) if self._seen(joined) is joined else "\n" * len(lines)
+            joined = plain(joined) if self.redactor.seen(joined) is joined else "\n" * len(lines)
         hidden = self.redactor.redact(joined)
         if hidden.count("\n") == len(lines) - 1:
             return hidden.split("\n")
@@ -146,21 +146,15 @@ class Console:
     def _shaped(self, cell: Text | tuple[str, ...]) -> str | Text:
         return cell if isinstance(cell, Text) else "\n".join(self.clean_lines(cell))
 
-    def _seen(self, text: str) -> str:
-        """Return the text as a terminal would show it, if only that shows a secret; else the text as it is."""
-        if text.isascii() and text.isprintable():
-            return text
-        shown = bare(text)
-        if shown == text or (hidden := self.redactor.redact(shown)) == shown:
-            return text
-        return text if hidden.count(HIDDEN) <= self.redactor.redact(text).count(HIDDEN) else shown
-
     def _seen_through(self, value: object) -> object:
-        """Return the content of JSON with `_seen` of each text in it."""
+        """Return the content of JSON with `Redactor.seen` of each text in it."""
         if isinstance(value, str):
-            return self._seen(value)
+            return self.redactor.seen(value)
         if isinstance(value, Mapping):
-            return {self._seen(key) if isinstance(key, str) else key: self._seen_through(value[key]) for key in value}
+            return {
+                self.redactor.seen(key) if isinstance(key, str) else key: self._seen_through(value[key])
+                for key in value
+            }
         return [self._seen_through(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     def _printable(self, text: str) -> str:

@@ -16,8 +16,8 @@ UNTYPED_MAPPINGS = 1.0
 """How often `dict[str, Any]` and the like may stand in 1,000 lines."""
 
 FLOORS = (
-    ("remote", "remote.messages", "secrets", "serve", "text"),
-    ("errors", "events", "remote.network_test", "remote.system"),
+    ("remote", "remote.messages", "serve", "text"),
+    ("errors", "events", "remote.network_test", "remote.system", "secrets"),
     ("facts", "remote.deployment", "remote.push", "support"),
     ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),

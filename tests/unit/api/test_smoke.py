@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from flagscale_deploy.events import Event, silent
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.junit import write_junit
+from flagscale_deploy.secrets import Secret
 from tests.unit.deploy.given import PLAN
 from tests.unit.plan.given import inventory, spec
 
@@ -319,3 +321,29 @@ def test_junit_is_xml_whatever_the_texts_and_hides_secrets(tmp_path: Path) -> No
 
 def test_the_phases_are_those_of_the_design() -> None:
     assert module.PHASES == ("check", "run", "prompt", "status", "logs", "stop", "clean")
+
+
+def test_what_is_made_for_ci_holds_no_key(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, artifacts = "s3cr3t-Key-0123456789", stage.folder / "artifacts"
+    request = Request(inventory("gpu01", "gpu02"), replace(spec(), secret_env={"VLLM_API_KEY": Secret(key)}), "qwen",
+                      Options())  # fmt: skip
+    earlier = artifacts / "runs" / "earlier"
+    earlier.mkdir(parents=True)
+    (earlier / "theirs.log").write_text(key)
+
+    def collect(_request: Request, into: Path, **_settings: Any) -> dict[str, Collected]:
+        for folder in (into / "gpu01", artifacts / "runs" / "run-1" / "logs" / "gpu01"):
+            folder.mkdir(parents=True)
+            (folder / "engine.log").write_text(f"args: {{'api_key': ['{key}']}}\n")
+        return {"gpu01": Collected("gpu01", into, (("engine.log", 7),))}
+
+    monkeypatch.setattr(api, "collect", collect)
+    stage.answer = lambda: {
+        "choices": [{"message": {"content": f"my key is {key}"}}],
+        "usage": {"completion_tokens": 5},
+    }
+    result = smoke(request, [Prompt(f"is it {key}?")], artifacts, say=silent)
+    assert states(result)["logs"] == "passed"
+    texts = {path: path.read_text() for path in artifacts.rglob("*") if path.is_file()}
+    assert [path for path, text in texts.items() if key in text] == [earlier / "theirs.log"], "not of this test"
+    assert sum("[REDACTED]" in text for text in texts.values()) >= 4

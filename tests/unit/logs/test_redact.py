@@ -1,0 +1,74 @@
+"""Files that CI gets hold no secret, however large they are and wherever a secret stands in them."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.logs.redact import BLOCK, redact_folder, redacted
+from flagscale_deploy.secrets import HIDDEN, Redactor
+
+KEY = "s3cr3t-ünï-Key/0123456789=="
+REDACTOR = Redactor([KEY])
+
+
+def test_a_secret_is_hidden_and_all_else_stays_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "gpu01" / "logs"
+    folder.mkdir(parents=True)
+    before = b"\xff\x00 api_key=[" + KEY.encode() + b"] \xc3 done\r\n"
+    (folder / "engine.log").write_bytes(before)
+    (folder / "other.log").write_bytes(b"nothing \xff here\n")
+    (folder / "engine.log").chmod(0o600)
+    inode = (folder / "other.log").stat().st_ino
+    assert redact_folder(tmp_path, REDACTOR) == {}
+    assert (folder / "engine.log").read_bytes() == before.replace(KEY.encode(), HIDDEN.encode())
+    assert (folder / "engine.log").stat().st_mode & 0o777 == 0o600
+    assert (folder / "other.log").stat().st_ino == inode
+    assert sorted(os.listdir(folder)) == ["engine.log", "other.log"]
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text(KEY)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "link").symlink_to(outside)
+    (tmp_path / "logs" / "folder").symlink_to(tmp_path)
+    redact_folder(tmp_path / "logs", REDACTOR)
+    assert outside.read_text() == KEY
+
+
+@pytest.mark.parametrize("shift", [*range(0, 40, 7), len(KEY.encode()) // 2])
+@pytest.mark.parametrize("line", [b"x", b"x\n"], ids=["one line", "lines"])
+def test_a_secret_across_the_end_of_a_block_is_hidden(shift: int, line: bytes) -> None:
+    jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlc2lnbg"
+    for secret in (KEY, jwt):
+        content = (line * BLOCK)[: BLOCK - shift] + b" " + secret.encode() + b" " + (line * BLOCK)[:BLOCK] + b" end"
+        text = "".join(hidden for _, hidden in redacted(io.BytesIO(content), REDACTOR))
+        assert text.encode("utf-8", "surrogateescape") == content.replace(secret.encode(), HIDDEN.encode())
+
+
+def test_a_secret_is_hidden_also_where_the_cut_would_fall(tmp_path: Path) -> None:
+    """Every position around the place where the first piece ends."""
+    longest = REDACTOR.longest
+    for shift in range(0, 2 * len(KEY), 3):
+        content = b"." * (BLOCK - longest - shift) + KEY.encode() + b"." * (2 * longest)
+        text = "".join(hidden for _, hidden in redacted(io.BytesIO(content), REDACTOR))
+        assert KEY not in text
+        assert text.count(HIDDEN) == 1
+
+
+def test_colours_within_a_secret_do_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "e.log").write_text("a s3cr3t-\x1b[1münï-Key/0123456789==\x1b[0m b")
+    redact_folder(tmp_path, REDACTOR)
+    assert (tmp_path / "e.log").read_text() == f"a {HIDDEN} b"
+
+
+def test_a_file_that_cannot_be_written_anew_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "e.log").write_text(KEY)
+    (tmp_path / ".e.log.redacted").mkdir()
+    removed = redact_folder(tmp_path, REDACTOR)
+    assert list(removed) == [tmp_path / "e.log"]
+    assert not (tmp_path / "e.log").exists()
