@@ -37,14 +37,11 @@ class Attempt:
         self.ended = False
         self.failure: Optional[ConnectFailure] = None
         self.problem = ""
-        self._socket = socket.socket(family(address))
-        self._socket.setblocking(False)
-        code = self._socket.connect_ex((address, port))
-        if code not in (0, errno.EINPROGRESS):
-            self._socket.close()
-            self.ended, self.failure, self.problem = True, "no-route", os.strerror(code)
-        else:
-            selector.register(self._socket, selectors.EVENT_WRITE, self._start)
+        try:
+            self._begin(address, port)
+        except (OSError, ValueError, TypeError, OverflowError) as error:  # no route, no files left, or no address at all
+            self.ended, self.failure = True, "no-route"
+            self.problem = str(getattr(error, "strerror", None) or error)
 
     def end_if_late(self) -> None:
         """End the attempt if its time is over."""
@@ -54,6 +51,18 @@ class Attempt:
             self._end("wrong-peer", f"{WRONG_PEER}, and sends nothing")
         else:
             self._end("timed-out", "timed out")
+
+    def _begin(self, address: str, port: int) -> None:
+        self._socket = socket.socket(family(address))
+        self._socket.setblocking(False)
+        try:
+            code = self._socket.connect_ex((address, port))
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            self._selector.register(self._socket, selectors.EVENT_WRITE, self._start)
+        except BaseException:
+            self._socket.close()
+            raise
 
     def _start(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

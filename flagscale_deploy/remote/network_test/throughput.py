@@ -6,14 +6,14 @@ import socket
 import time
 from typing import TYPE_CHECKING, Callable, Optional
 
-from flagscale_deploy.remote.handshake import authenticate, family
+from flagscale_deploy.remote.handshake import authenticate, family, wait_until
 from flagscale_deploy.remote.network_test.listener import ECHO, STREAM
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.check import Measured
 
 PEER_SECONDS = 2.0
-"""How long one side waits for the other."""
+"""How long a measurement may take, on either side."""
 ROUND_TRIPS = 20
 SETTLE_SECONDS, COUNTED_SECONDS = 0.05, 0.2
 """The beginning is not counted: TCP has to find its speed, and a shaped link lets the first of it through at once."""
@@ -34,18 +34,20 @@ def measure(address: str, port: int, token: bytes) -> Measured:
 
 
 def serve_measurement(connection: socket.socket, request: bytes) -> None:
-    """Serve one measuring client until it disconnects, at most 2 s."""
-    connection.settimeout(PEER_SECONDS)
+    """Serve one measuring client until it disconnects. Raises OSError after 2 s."""
+    deadline = time.monotonic() + PEER_SECONDS
+    wait_until(connection, deadline)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if request == ECHO:
         for _ in range(ROUND_TRIPS):
+            wait_until(connection, deadline)
             if not connection.recv(1):
                 return
             connection.send(b".")
         return
     data = bytes(BUFFER)
-    deadline = time.monotonic() + PEER_SECONDS
-    while time.monotonic() < deadline:
+    while True:
+        wait_until(connection, deadline)
         connection.sendall(data)
 
 
@@ -57,9 +59,11 @@ def _or_none(measurement: Measurement, address: str, port: int, token: bytes) ->
 
 
 def _latency(address: str, port: int, token: bytes) -> Optional[float]:
+    deadline = time.monotonic() + PEER_SECONDS
     with _connection(address, port, token, ECHO) as connection:
         times = []
         for _ in range(ROUND_TRIPS):
+            wait_until(connection, deadline)
             began = time.monotonic()
             connection.send(b".")
             if not connection.recv(1):
@@ -69,14 +73,16 @@ def _latency(address: str, port: int, token: bytes) -> Optional[float]:
 
 
 def _bandwidth(address: str, port: int, token: bytes) -> Optional[float]:
-    buffer = bytearray(BUFFER)
+    buffer, deadline = bytearray(BUFFER), time.monotonic() + PEER_SECONDS
     with _connection(address, port, token, STREAM) as connection:
+        wait_until(connection, deadline)
         connection.recv_into(buffer, 1)
         settled = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < settled:
             connection.recv_into(buffer)
         began, received = time.monotonic(), 0
         while time.monotonic() - began < COUNTED_SECONDS:
+            wait_until(connection, deadline)
             count = connection.recv_into(buffer)
             if not count:
                 break

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.remote.handshake import NONCE, TAG, Handshake
+from flagscale_deploy.remote.handshake import NONCE, TAG, Handshake, authenticate
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -27,7 +28,7 @@ from flagscale_deploy.remote.messages.check import (
 )
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.local import LocalConnection
+from flagscale_deploy.transport.local import LocalConnection, LocalRunning
 from flagscale_deploy.transport.remote_program import Program
 from tests.unit.plan.given import facts, inventory, model, planned, spec
 
@@ -232,6 +233,76 @@ def test_a_client_with_the_token_is_authenticated_even_in_pieces(reach: Running)
             unsent = handshake.receive(client.recv(handshake.missing))
         client.sendall(b"z")
         assert client.recv(100) == b"", "there is no such request"
+
+
+class FewFiles(LocalConnection):
+    """A host on which a program may open 80 files."""
+
+    def start(self, command: str) -> LocalRunning:
+        return LocalRunning(self.host.name, f"ulimit -n 80; exec {command}")
+
+
+def test_strangers_in_plenty_do_not_keep_peers_out() -> None:
+    """Each connects again once it is turned away. The program may open fewer files than there are strangers."""
+    args: NetworkTestArguments = {"token": TOKEN.hex(), "ports": [{"address": "127.0.0.1", "port": 0}]}
+    ended = threading.Event()
+    with Program(FewFiles(HOSTS[0]), NETWORK_TEST, args, timeout=60) as program:
+        port = port_of(program)
+
+        def be_strange() -> None:
+            while not ended.is_set():
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as stranger:
+                    while not ended.wait(0.1):
+                        stranger.sendall(b"?")
+
+        strangers = [threading.Thread(target=be_strange) for _ in range(150)]
+        for stranger in strangers:
+            stranger.start()
+        try:
+            for _ in range(20):
+                began = time.monotonic()
+                with socket.create_connection(("127.0.0.1", port), 5, ("127.0.0.2", 0)) as peer:
+                    authenticate(peer, TOKEN, is_client=True)
+                assert time.monotonic() - began < 2
+        finally:
+            ended.set()
+            for stranger in strangers:
+                stranger.join(10)
+
+
+def test_a_peer_that_measures_for_ever_is_dropped_and_keeps_out_no_other(reach: Running) -> None:
+    port = port_of(reach)
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), 5) as slow:
+        authenticate(slow, TOKEN, is_client=True)
+        slow.settimeout(5)
+        slow.sendall(b"e")
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 20:
+                slow.sendall(b".")
+                assert slow.recv(1)
+                other = time.monotonic()
+                with socket.create_connection(("127.0.0.1", port), 5) as peer:
+                    authenticate(peer, TOKEN, is_client=True)
+                assert time.monotonic() - other < 1
+                time.sleep(0.3)
+                if not slow.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                    break
+    assert time.monotonic() - began < 5
+
+
+def test_addresses_that_cannot_be_and_sockets_that_cannot_be_had_are_failures_of_their_own() -> None:
+    args: NetworkTestArguments = {"token": TOKEN.hex(), "ports": [{"address": "127.0.0.1", "port": 0}]}
+    with Program(FewFiles(HOSTS[0]), NETWORK_TEST, args, timeout=60) as program:
+        good = {"address": "127.0.0.1", "port": port_of(program)}
+        wrong = [{"address": "127.0.0.1", "port": 1 << 20}, {"address": "\0", "port": 1}, {"address": "::x", "port": 1}]
+        program.send({"try": [good, *wrong, *([good] * 90)]})  # type: ignore[list-item]
+        failures = [attempt["failure"] for attempt in program.hear()["tried"]]
+        assert failures[1:4] == ["no-route"] * 3
+        assert set(failures[4:]) <= {None, "no-route", "wrong-peer"}
+        assert "no-route" in failures[4:]
+        program.send({"try": [good]})  # type: ignore[list-item]
+        assert program.hear()["tried"][0]["failure"] is None
 
 
 def test_refused_and_foreign_listeners_are_told_apart(reach: Running, free_port: int) -> None:
