@@ -39,7 +39,12 @@ class Attempt:
         self.problem = ""
         try:
             self._begin(address, port)
-        except (OSError, ValueError, TypeError, OverflowError) as error:  # no route, no files left, or no address at all
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            OverflowError,
+        ) as error:  # no route, no files left, or no address at all
             self.ended, self.failure = True, "no-route"
             self.problem = str(getattr(error, "strerror", None) or error)
 

@@ -83,6 +83,15 @@ def test_all_hosts_get_the_same_tree_and_the_source_sends_it_once(homes: Homes, 
     assert not list(homes.path.rglob("pwned"))
 
 
+def test_a_push_from_here_may_take_any_number_of_messages(
+    homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host confirms each chunk: 400 messages a second at 100 MB/s. Chunks are smaller here."""
+    monkeypatch.setattr("flagscale_deploy.push.source.CHUNK", 4096)
+    assert homes.push(model, "~/models/m", "gpu01").exit_code == 0
+    assert content(homes / "gpu01" / DEST) == whole(model)
+
+
 def test_a_second_push_sends_and_reads_nothing(homes: Homes, model: Path) -> None:
     homes.push(model)
     before = content(homes / "gpu02" / DEST), (homes / "gpu02" / DEST / "model.safetensors").stat()
