@@ -67,3 +67,16 @@ def parse(text: str, key: str, shape: json_files.Shape) -> Dict[str, Any]:
     if problem:
         raise ValueError(problem)
     return reply
+
+
+def keep(value: Any, shape: json_files.Shape) -> Any:
+    """Return of a JSON value what has this shape, without the keys that have another one."""
+    if isinstance(shape, dict):
+        wanted = {key: inner for key, inner in shape.items() if key in value and _fits(value[key], inner)}
+        return {key: keep(value[key], inner) for key, inner in wanted.items()}
+    return [keep(item, shape[0]) for item in value if _fits(item, shape[0])] if isinstance(shape, list) else value
+
+
+def _fits(value: object, shape: json_files.Shape) -> bool:
+    kind = type(shape) if isinstance(shape, (dict, list)) else shape
+    return not json_files.mismatch(value, kind)

@@ -121,21 +121,32 @@ class ChatMessage(TypedDict, total=False):
     content: str | None  # may be missing, beside tool calls
 
 
-class ChatChoice(TypedDict):
+class _ChatChoice(TypedDict):
+    message: ChatMessage
+
+
+class ChatChoice(_ChatChoice, total=False):
     """An answer."""
 
-    message: ChatMessage
+    index: int
+    finish_reason: str | None
 
 
 class ChatUsage(TypedDict, total=False):
     """What it took."""
 
+    prompt_tokens: int
     completion_tokens: int
+    total_tokens: int
 
 
 class ChatCompletion(TypedDict, total=False):
-    """The server's JSON, as far as we read it."""
+    """The server's JSON, as far as we know it."""
 
+    id: str
+    object: str
+    created: int  # Unix time
+    model: str
     choices: list[ChatChoice]
     usage: ChatUsage
 

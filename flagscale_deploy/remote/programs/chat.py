@@ -19,10 +19,17 @@ send: Callable[[ChatReply], None] = wire.send
 ANSWER_SECONDS = 590.0
 MODELS = {"data": [{"id": str}]}
 NONE = type(None)
-COMPLETION = {
-    "choices": [{"message": {"content": (str, NONE)}}],
-    "usage": ({"completion_tokens": (int, NONE)}, NONE),
+COMPLETION = {"choices": [{"message": {"content": (str, NONE)}}]}
+"""What a chat completion has to be."""
+KEPT = {
+    "id": str,
+    "object": str,
+    "created": int,
+    "model": str,
+    "choices": [{"index": int, "finish_reason": (str, NONE), "message": {"role": str, "content": (str, NONE)}}],
+    "usage": {"prompt_tokens": int, "completion_tokens": int, "total_tokens": int},
 }
+"""What of it is handed on."""
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -64,9 +71,9 @@ def main(args: ChatArguments) -> None:
         send({"problem": "HTTP %d: %s" % (status, words)})
         return
     try:
-        answer = cast("ChatCompletion", openai.parse(text, "choices", COMPLETION))
-        if not all("content" in choice.get("message", ()) for choice in answer["choices"]):
+        answer = openai.parse(text, "choices", COMPLETION)
+        if not all("message" in choice for choice in answer["choices"]):
             raise ValueError("a choice has no message")
-        send({"answer": answer})
-    except (ValueError, RecursionError) as error:
+        send({"answer": cast("ChatCompletion", openai.keep(answer, KEPT))})
+    except ValueError as error:
         send({"problem": "HTTP 200, but not a chat completion (%s): %s" % (error, text[:2000])})

@@ -127,6 +127,7 @@ class Inspection:
         self.instances: Dict[str, InspectedServer] = {}
         self.ray: Optional[RayNodesReply] = None
         self._args = args
+        self._client = openai.client(args["deployment"], args["host"])  # one finds the processes for all
         threads = []
         servers = deployed.get("instances", []) + deployed.get("routers", [])
         for instance in servers:
@@ -170,7 +171,7 @@ class Inspection:
             killed = oom.describe(record.read(self._args["deployment"], self._args["host"]) or {})
             server["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
-        client = openai.client(self._args["deployment"], self._args["host"])
+        client = self._client
         try:
             status = client.request(instance["local_url"] + "/health", timeout=HEALTH_SECONDS)[0]
             server["health"] = status
