@@ -19,7 +19,7 @@ from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.facts.model import Facts, ModelFiles, TlsFile
 from flagscale_deploy.transport.replies import Replies
 
-SHIFT = 0xE000  # Unicode's private use area
+SHIFT = 0x4E00  # printable letters of another script: the error classes drop what is not
 SCRAMBLED = {ord(letter): ord(letter) + SHIFT for letter in string.ascii_letters}
 READABLE = {scrambled: plain for plain, scrambled in SCRAMBLED.items()}
 
