@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.config.schema.places import Places
@@ -18,6 +19,15 @@ from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree, Value
 
 SELF = "_self_"
+MOST_FILES = 200
+
+
+@dataclass
+class _Composition:
+    """What the files of one composition share: the groups that were picked, and how many files were read."""
+
+    choices: MutableMapping[str, str]
+    files: int = 0
 
 
 def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tuple[Tree, Places]:
@@ -32,21 +42,20 @@ def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tupl
         places.groups["serve",] = str(path)
         return {"serve": own}, places
     if not isinstance(own, dict):
-        problem = "is empty" if own is None else f"holds {kind_of(own)}"
+        problem = "is empty" if own is None else "holds one value"
         raise InputError.at(str(path), problem, "expected model_args: and deploy:, or a list of - serve_id: …")
     choices = {} if choices is None else choices
-    composed = _compose_groups(path, own, places, choices, (path.resolve(),))
+    run = _Composition(choices)
+    composed = _compose_groups(path, own, places, run, (path.resolve(),))
     # As Hydra's +serve=NAME: a group that the defaults list does not have, and that has a folder.
     for group in [choice for choice in choices if _is_group(path, choice)]:
         file = _find(path, group, choices.pop(group), optional=False)
         if file is not None:
-            merge(composed, _mounted(file, group, places, choices, (path.resolve(),)))
+            merge(composed, _mounted(file, group, places, run, (path.resolve(),)))
     return composed, places
 
 
-def _compose_groups(
-    path: Path, own: Tree, places: Places, choices: MutableMapping[str, str], above: tuple[Path, ...]
-) -> Tree:
+def _compose_groups(path: Path, own: Tree, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:
     if "defaults" not in own:
         return own
     entries = list(_entries(path, own.pop("defaults")))
@@ -60,10 +69,10 @@ def _compose_groups(
         if group is not None and len(above) > 1 and (group.startswith("/") or "@" in group):
             remedy = "write it in the file that is named on the command line"
             raise InputError.at(f"{path}: defaults.{group}", "is supported at the top only", remedy)
-        name = choices.pop(_folder(group), name) if group is not None else name
+        name = run.choices.pop(_folder(group), name) if group is not None else name
         file = _find(path, group, name, optional)
         if file is not None:
-            merge(result, _mounted(file, group, places, choices, above))
+            merge(result, _mounted(file, group, places, run, above))
     return result
 
 
@@ -131,18 +140,20 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _mounted(
-    file: Path, group: str | None, places: Places, choices: MutableMapping[str, str], above: tuple[Path, ...]
-) -> Tree:
+def _mounted(file: Path, group: str | None, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:
     """Return a group file's values under the keys of its group."""
     if file.resolve() in above:
         raise InputError.at(f"{file}: defaults", "includes itself", "remove the entry from this list")
+    run.files += 1
+    if run.files > MOST_FILES:
+        raise InputError.at(f"{file}: defaults", f"is one of more than {MOST_FILES} files", "name fewer groups")
     value = read_yaml(file)
     keys = _package(group) if group else ()
     if isinstance(value, dict):
-        value = _compose_groups(file, value, Places(str(file)), choices, (*above, file.resolve()))
+        value = _compose_groups(file, value, Places(str(file)), run, (*above, file.resolve()))
     elif not (isinstance(value, list) and keys):
-        raise InputError.at(str(file), "is empty" if value is None else f"holds {kind_of(value)}", "expected settings")
+        problem = "is empty" if value is None else "holds a list" if isinstance(value, list) else "holds one value"
+        raise InputError.at(str(file), problem, "expected settings")
     if keys:
         places.groups[keys] = str(file)
     for key in reversed(keys):

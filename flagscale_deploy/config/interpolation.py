@@ -2,14 +2,18 @@ r"""Resolve `${…}` in values, by OmegaConf: `${experiment.exp_name}`, `${oc.en
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, cast
 
 import omegaconf
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
@@ -25,6 +29,14 @@ _BARE_DEFAULT = re.compile(
 )
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
+
+
+MOST_STEPS = 2_000_000
+"""Calls within OmegaConf, of which each `${…}` takes a thousand: 1,700 of them, in about a second."""
+
+
+class _TooManyStepsError(BaseException):
+    """OmegaConf wraps what is an Exception, and goes on."""
 
 
 class UnsetVariableError(KeyError):
@@ -54,16 +66,64 @@ def interpolate(tree: Tree, environ: Mapping[str, str]) -> Checked[Tree]:
 
     `hydra` is left out of the result: its `${now:…}` mean something to Hydra only.
     """
-    faults = KeyFaults()
-    tree = {key: faults.take(_readable(value, (key,))) for key, value in tree.items()}
     token = _environ.set(environ)
+    steps = _Steps()
     try:
-        # Values of other types than OmegaConf's own are allowed so that a WrittenFloat comes back as the one it was.
-        config = OmegaConf.create(tree, flags={"allow_objects": True})
-        ours = {key: value for key, value in tree.items() if key != "hydra"}
-        return {key: faults.take(_resolved(value, config, key, (key,))) for key, value in ours.items()}, faults
+        with steps.counted():
+            return _interpolate(tree)
+    except BaseException:  # OmegaConf may raise another error over ours
+        if steps.left >= 0:
+            raise
+        faults = KeyFaults()
+        faults.add((), "its ${…} stand for too much", "write the values in place of some of them")
+        return {}, faults
     finally:
         _environ.reset(token)
+
+
+def _interpolate(tree: Tree) -> Checked[Tree]:
+    faults = KeyFaults()
+    tree = {key: faults.take(_readable(value, (key,))) for key, value in tree.items()}
+    # Values of other types than OmegaConf's own are allowed so that a WrittenFloat comes back as the one it was.
+    config = OmegaConf.create(tree, flags={"allow_objects": True}) if _refers(tree) else tree
+    ours = {key: value for key, value in tree.items() if key != "hydra"}
+    return {key: faults.take(_resolved(value, config, key, (key,))) for key, value in ours.items()}, faults
+
+
+class _Steps:
+    """The calls that OmegaConf may still make; `left` is below 0 where it made too many.
+
+    `${a}${a}` in 30 places doubles a text 30 times, and OmegaConf has no limit. Calls are counted as a profiler does.
+    """
+
+    def __init__(self) -> None:
+        self.left = MOST_STEPS
+        self.depth = 0
+        # Far from Python's own limit: an error of recursion within `_count` would end the counting.
+        self.deepest = (sys.getrecursionlimit() - len(inspect.stack(0))) // 2
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count calls in the block. Raises _TooManyStepsError for too many, too deep ones, and too long texts."""
+        profiler = sys.getprofile()
+        sys.setprofile(self._count)
+        try:
+            yield
+            if self.left < 0:
+                raise _TooManyStepsError
+        finally:
+            sys.setprofile(profiler)
+
+    def _count(self, _frame: FrameType, event: str, value: object) -> None:
+        if event == "call":
+            self.left -= 1
+            self.depth += 1
+        elif event == "return":
+            self.left -= len(value) // 64 if isinstance(value, str) else 0
+            self.depth -= 1
+        if self.left < 0 or self.depth > self.deepest:
+            self.left = -1
+            raise _TooManyStepsError
 
 
 def _readable(value: Value, path: Path) -> Checked[Value]:
@@ -77,7 +137,7 @@ def _readable(value: Value, path: Path) -> Checked[Value]:
         value = _quoted_defaults(value)
         try:
             OmegaConf.create([value])
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, RecursionError):
             remedy = "as in ${experiment.exp_name}, ${oc.env:VAR,default}"
             faults.add(path, "holds a ${…} that cannot be read", remedy)
             return None, faults
@@ -100,7 +160,14 @@ def _quoted_defaults(text: str) -> str:
     )
 
 
-def _resolved(value: Value, parent: DictConfig | ListConfig, key: Any, path: Path) -> Checked[Value]:
+def _refers(value: Value) -> bool:
+    if isinstance(value, str):
+        return "${" in value
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_refers, children))
+
+
+def _resolved(value: Value, parent: Any, key: Any, path: Path) -> Checked[Value]:
     faults = KeyFaults()
     if isinstance(value, dict):
         return {

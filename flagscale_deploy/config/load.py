@@ -13,6 +13,10 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
+from flagscale_deploy.support.yaml import refuse_bombs
+
+MOST_LEVELS = 48
+"""Levels of a file, of the groups above it, and of the overrides in it."""
 
 
 @quoting_no_secret
@@ -34,9 +38,11 @@ def load_spec(
     tree, places = compose(Path(path), picked)
     taken = choices.keys() - picked.keys()
     _refuse(apply_overrides(tree, [word for word in words if word.key not in taken], places))
+    refuse_bombs(tree, str(path), MOST_LEVELS)
     environment = os.environ if environ is None else environ
     resolved, faults = interpolate(tree, environment)
     _refuse(places.locate(faults))
+    refuse_bombs(resolved, str(path), MOST_LEVELS)
     spec, wrong = translate(resolved, Path(path), name, environment, places)
     _refuse(wrong)
     return spec

@@ -26,6 +26,7 @@ DEPLOY_PLACES: tuple[Path, ...] = (
     ("deploy",),
 )
 """Where `deploy` settings may stand; a later place wins over an earlier one."""
+LONGEST_PATH = 32
 
 _BODY = (*MODEL_ROOTS, "hostfile")
 _HOLD_FLAGS = {*MODEL_ROOTS, "engine_args"}
@@ -60,7 +61,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         learn_text(word)
         match = _WORD.fullmatch(word)
         path = _segments(match["key"].strip()) if match else ()
-        if match is None or not path or (match["value"] is None and match["sign"] != "~"):
+        if match is None or not path or len(path) > LONGEST_PATH or (match["value"] is None and match["sign"] != "~"):
             faults.append(Fault(f"override {word}", "is not key=value", "as in deploy.port=9000; ~key removes a key"))
             continue
         value = _value(match["value"] or "", f"override {match['key']}")

@@ -18,6 +18,7 @@ TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
 
 
+DEEPEST = 100
 MOST_NODES = 250_000
 """Keys and values of a document: 30,000 hosts with three variables each."""
 MOST_EXPANDED = 2 * MOST_NODES
@@ -38,7 +39,7 @@ class ContentError(yaml.constructor.ConstructorError):
 class _Bounded(yaml.composer.Composer):
     """A composer that refuses documents that are too large or too deep, before their values are made."""
 
-    deepest = 100
+    deepest = DEEPEST
     nodes = aliases = 0
     depth = -1
 
@@ -112,7 +113,7 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
             return None, []
         # Before construction: that copies the keys of `<<` into the mappings that merge them.
         if loader.aliases:
-            _refuse_large_aliases(node)
+            _refuse_large_aliases(node, loader.deepest)
         loader.faults += _duplicates(node, loader)
         value = loader.construct_document(node)
         learn_value(value)
@@ -172,20 +173,20 @@ if yaml.__with_libyaml__:
             self.deepest = loader.deepest
 
 
-def refuse_bombs(value: object, source: str) -> None:
+def refuse_bombs(value: object, source: str, deepest: int = DEEPEST) -> None:
     """Raise InputError for a value of JSON that is too large or too deep, as `load` does for YAML."""
     level, nodes = [value], 0
-    for _ in range(Loader.deepest + 1):
+    for _ in range(deepest + 1):
         parts = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)]
         level = [child for children in parts for child in children]
         nodes += len(level)
         if nodes > MOST_NODES:
             raise InputError.at(source, f"has more than {MOST_NODES:,} values", "split it")
     if level:
-        raise InputError.at(source, f"is nested more than {Loader.deepest} deep", "use fewer levels")
+        raise InputError.at(source, f"is nested more than {deepest} deep", "use fewer levels")
 
 
-def _refuse_large_aliases(root: yaml.Node) -> None:
+def _refuse_large_aliases(root: yaml.Node, deepest: int) -> None:
     """Raise ContentError for aliases that stand for too much, or for what they stand in themselves."""
     sizes: dict[int, tuple[int, int]] = {}  # nodes and depth of each node, its aliases expanded
     above = set[int]()
@@ -203,7 +204,7 @@ def _refuse_large_aliases(root: yaml.Node) -> None:
         above.discard(id(node))
         below = [sizes[id(child)] for child in children]
         sizes[id(node)] = 1 + sum(size for size, _ in below), 1 + max((depth for _, depth in below), default=0)
-        if sizes[id(node)][0] > MOST_EXPANDED or sizes[id(node)][1] > 2 * Loader.deepest:
+        if sizes[id(node)][0] > MOST_EXPANDED or sizes[id(node)][1] > deepest + 1:
             raise ContentError(node, "its aliases stand for too many keys and values", "write fewer aliases")
 
 

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Settings
 from flagscale_deploy.config.schema.values import UnfitError
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Value
 
@@ -47,7 +48,7 @@ def read_settings(kind: type[S], value: Value, path: Path) -> Checked[S]:
 
 def kind_of(value: object) -> str:
     """Return how a message names a value: `a list`, `a mapping`, or the value itself."""
-    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+    return "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else quoted(value)
 
 
 def _fault(kind: type[Settings], detail: ErrorDetails, path: Path, value: Value) -> KeyFault:

@@ -235,7 +235,7 @@ FAULTS = {
         "qwen.yaml: model_args.m.action-args: no-enable-prefix-caching is set as a flag, too",
     ),
     "empty": ("", "qwen.yaml: is empty"),
-    "a word": ("hello", "qwen.yaml: holds 'hello'"),
+    "a word": ("hello", "qwen.yaml: holds one value"),
     "a bad name": (
         "experiment: {exp_name: a/b}\nmodel_args: {m: {model: /m}}",
         "qwen.yaml: experiment.exp_name: 'a/b' cannot name a deployment",
