@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 
 from flagscale_deploy.config.spec import InlineNode, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
@@ -39,7 +39,7 @@ def _named_by(spec: ServeSpec) -> Inventory:
 
 
 def _hostfile(path: str, spec: ServeSpec) -> Inventory:
-    if not Path(path).exists():
+    if not os.path.exists(path):  # False, where Path.exists would raise, for a name that no file can have
         where = f"{spec.source}: experiment.runner.hostfile"
         remedy = "correct the path (relative to the working directory), or name the hosts with -i/--inventory"
         raise InputError.at(where, f"there is no file {path}", remedy)

@@ -14,6 +14,7 @@ from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret
+from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 
@@ -123,6 +124,8 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
         inventory = limit_to(inventory, options.limit) if options.limit else inventory
     except InputError as error:
         faults += error.faults
+    if spec is None and options.name is not None:
+        faults += deployment_name_fault(options.name, "--name")
     if faults or inventory is None:
         raise InputError(faults)
     return Request(inventory, spec, spec.name if spec else options.name, options)

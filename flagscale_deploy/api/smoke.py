@@ -16,6 +16,7 @@ from flagscale_deploy.errors import InputError
 from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.file_modes import hand_on
+from flagscale_deploy.support.paths import write_file
 
 __all__ = ["PHASES", "Prompt", "Smoke", "smoke"]
 
@@ -57,9 +58,8 @@ def smoke(
                 run.phase("clean", run.clean)
             run.redact([artifacts / "logs", *(folder for folder in _runs(artifacts) if folder not in earlier)])
     _add_skipped(result)
-    (artifacts / "smoke.json").write_text(
-        run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n", encoding="utf-8"
-    )
+    text = run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n"
+    write_file(artifacts / "smoke.json", text, "smoke.json")
     for path in (artifacts, artifacts / "smoke.json"):
         hand_on(path)
     return result

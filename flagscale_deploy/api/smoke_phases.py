@@ -20,6 +20,7 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.support.paths import without_links
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import answers, failures
 
@@ -157,7 +158,7 @@ class Phases:
         """Send a prompt, keep the answer in prompts.txt, and compare it with what is expected."""
         answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
         text, tokens = _completion(answer)
-        with (self.result.artifacts / "prompts.txt").open("a", encoding="utf-8") as file:
+        with open(self.result.artifacts / "prompts.txt", "a", encoding="utf-8", opener=without_links) as file:
             file.write(self.redactor.redact(f"> {prompt.text}\n{text}\n({counted(tokens, 'token')})\n\n"))
         problem = ""
         if tokens < prompt.min_tokens:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.option_types import MOST_TOKENS, TEXT, Number, Whole
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, section="look", example='flagscale-deploy call -i hosts.yaml --name qwen "Who are you?"')
-@click.argument("text")
+@click.argument("text", type=TEXT)
 @click.option(
     "--max-tokens",
     metavar="N",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_TOKENS),
     default=256,
     show_default=True,
     help="Longest answer, in tokens.",
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 @click.option(
     "--temperature",
     metavar="NUMBER",
-    type=click.FloatRange(0),
+    type=Number(0, 100),
     help="0 gives the same answer each time. Default: the server's.",
 )
-@click.option("--system", metavar="TEXT", help="A system message before TEXT.")
+@click.option("--system", metavar="TEXT", type=TEXT, help="A system message before TEXT.")
 @options(*DEPLOYMENT, JSON)
 @command
 def call(console: Console, *, text: str, as_json: bool, system: str | None, **words: Any) -> int:

@@ -36,9 +36,10 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
 
     request = request_of(console, words)
     if junit is not None:
-        from flagscale_deploy.output.junit import refuse_unwritable, write_junit
+        from flagscale_deploy.output.junit import JUNIT, write_junit
+        from flagscale_deploy.support.paths import refuse_unwritable
 
-        refuse_unwritable(junit)  # before any host is contacted
+        refuse_unwritable(junit, JUNIT)  # before any host is contacted
     with console.progress("check") as progress:
         report = api.check(request, plan_options(words), network=words["network"], say=progress)
     if as_json:

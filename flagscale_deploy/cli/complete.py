@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+LARGEST_PLAN = 64 << 20
+
 
 def deployments(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the deployments whose runs lie in `outputs/` of the working directory."""
@@ -44,9 +46,12 @@ def checks(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) ->
 
 def _deployment_of(runs: Path) -> str:
     """Return the name in the newest plan of these runs, else that of their folder."""
+    from flagscale_deploy.errors import InputError
+    from flagscale_deploy.support.input_files import read_text
+
     for plan in sorted(runs.glob("*/plan.json"), reverse=True):
         try:
-            return str(json.loads(plan.read_text(encoding="utf-8"))["deployment"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(read_text(plan, LARGEST_PLAN))["deployment"])
+        except (InputError, LookupError, RecursionError, TypeError, ValueError):
             continue
     return runs.parent.name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
-from flagscale_deploy.cli.option_types import SIZE
+from flagscale_deploy.cli.option_types import SIZE, Number
 from flagscale_deploy.cli.options import HOSTS, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1),
+    type=Number(0.1, 30 * 86_400),
     default=3600.0,
     show_default=True,
     metavar="SECONDS",

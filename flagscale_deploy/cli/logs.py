@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
-from flagscale_deploy.cli.option_types import SIZE, TIME, When
+from flagscale_deploy.cli.option_types import SIZE, TIME, When, Whole
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @click.command(cls=Command, section="look", example="flagscale-deploy logs -i hosts.yaml --name qwen -f")
 @click.option("-f", "--follow", is_flag=True, help="Print new lines of all hosts as they come.")
 @click.option(
-    "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines of each file. Default: 50; with -o all."
+    "--tail",
+    type=Whole(0, 10_000_000),
+    metavar="N",
+    help="Only the last N lines of each file. Default: 50; with -o all.",
 )
 @click.option(
     "--kind",

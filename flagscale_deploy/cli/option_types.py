@@ -1,13 +1,55 @@
-"""Sizes and times on the command line: `20M`, `2h`, `2026-11-24T10:00`."""
+"""Numbers, sizes and times on the command line, each within bounds: `20M`, `2h`, `2026-11-24T10:00`."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import click
 
 from flagscale_deploy.support.units import parse_duration, parse_size
+
+MOST_TOKENS = 10_000_000
+LONGEST = 100 * 366 * 86_400.0
+"""Seconds before now."""
+
+
+class Whole(click.IntRange):
+    """A whole number from `low` to `high`."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(low, high)
+
+
+class Number(click.FloatRange):
+    """A number from `low` to `high`; `nan` is none."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__(low, high)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return a number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+class Text(click.ParamType[str]):
+    """Text for an engine: of whole characters."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return a text."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail("the text is not in UTF-8", param, ctx)
+        return text
 
 
 @dataclass(frozen=True)
@@ -43,7 +85,7 @@ class Time(click.ParamType[When]):
         if isinstance(value, When):
             return value
         text = str(value).strip()
-        if (seconds := parse_duration(text)) is not None:
+        if (seconds := parse_duration(text)) is not None and seconds <= LONGEST:
             return When(within=seconds)
         try:
             iso = f"{text[:-1]}+00:00" if text.endswith(("Z", "z")) else text  # Python 3.10 does not know Z
@@ -52,4 +94,4 @@ class Time(click.ParamType[When]):
             self.fail(f"{value} is not a time: give a duration (30m, 2h, 1d) or 2026-11-24T10:00", param, ctx)
 
 
-SIZE, TIME = Size(), Time()
+SIZE, TIME, TEXT = Size(), Time(), Text()

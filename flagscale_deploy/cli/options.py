@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from flagscale_deploy.cli import complete
+from flagscale_deploy.cli.option_types import Number, Whole
 from flagscale_deploy.support.file_modes import kept_private
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ LIMIT = click.option(
 FORKS = click.option(
     "--forks",
     metavar="N",
-    type=click.IntRange(1),
+    type=Whole(1, 10_000),
     default=64,
     show_default=True,
     help="How many hosts to contact at the same time.",
@@ -83,7 +84,7 @@ JUNIT = click.option(
 )
 LOCK = click.option(
     "--lock-timeout",
-    type=float,
+    type=Number(0, 7 * 86_400),
     default=3.0,
     show_default=True,
     metavar="SECONDS",

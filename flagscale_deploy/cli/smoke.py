@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.option_types import MOST_TOKENS, TEXT, Whole
 from flagscale_deploy.cli.options import (
     DEPLOYMENT,
     FORCE,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prompt",
     "prompts",
+    type=TEXT,
     multiple=True,
     metavar="TEXT",
     help="Send this prompt (may be given often). Default: one question.",
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-tokens",
     metavar="N",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_TOKENS),
     default=1,
     show_default=True,
     help="A shorter answer is a failure.",
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-tokens",
     metavar="N",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_TOKENS),
     default=64,
     show_default=True,
     help="Longest answer, in tokens.",

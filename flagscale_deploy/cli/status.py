@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
+from flagscale_deploy.cli.option_types import Number
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("-w", "--watch", is_flag=True, help="Repeat every few seconds until interrupted.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.5),
+    type=Number(0.5, 86_400),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

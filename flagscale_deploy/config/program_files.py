@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.input_files import read_bytes
 from flagscale_deploy.support.value import Tree, Value
 from flagscale_deploy.support.yaml import dump
 
@@ -54,9 +56,15 @@ def load_program(spec: ServeSpec) -> ProgramFiles | None:
     folder = WITH_FOLDER.search(text) is not None
     files = {script.name: text}
     if folder:
+        size = len(text)
         for path in _beside(script.parent):
-            files[path.relative_to(script.parent).as_posix()] = _read(path, where)
-            _refuse_too_much(files, script.parent, where)
+            content = _read(path, where)
+            files[path.relative_to(script.parent).as_posix()] = content
+            size += len(content) + 256  # a file is not for nothing
+            if size > MOST_BYTES:
+                problem = f"the folder {script.parent} holds more than {MOST_BYTES >> 20} MiB"
+                remedy = "put the program into a folder of its own; models and data do not travel"
+                raise InputError.at(where, problem, remedy)
     sent = {f"program/{name}": content for name, content in files.items()}
     return ProgramFiles(script.name, {**sent, **_library()}, folder)
 
@@ -84,7 +92,7 @@ def program_config(spec: ServeSpec) -> str:
 def _find(entrypoint: str, source: str, where: str) -> Path:
     places = [Path(entrypoint), Path(source).parent / entrypoint]
     for path in places:
-        if path.is_file():
+        if os.path.isfile(path):  # False, where Path.is_file would raise, for a name that no file can have
             return path
     tried = " and ".join(dict.fromkeys(str(path) for path in places))
     remedy = "a relative path starts where you are, or at the configuration's folder"
@@ -102,20 +110,12 @@ def _beside(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _refuse_too_much(files: Mapping[str, str], folder: Path, where: str) -> None:
-    if sum(map(len, files.values())) > MOST_BYTES:
-        problem = f"the folder {folder} holds more than {MOST_BYTES >> 20} MiB"
-        raise InputError.at(where, problem, "put the program into a folder of its own; models and data do not travel")
-
-
 def _read(path: Path, where: str) -> str:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            problem = f"{path} is larger than {MOST_BYTES >> 20} MiB"
-            raise InputError.at(where, problem, "models and data do not travel: put them on the hosts")
-        return path.read_bytes().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        raise InputError.at(where, f"{path} cannot be read: {error.strerror}", "make it readable for you") from error
+        return read_bytes(path, MOST_BYTES, pipes=False).decode("utf-8", "surrogateescape")
+    except InputError as error:
+        remedy = "models and data do not travel: put them on the hosts"
+        raise InputError.at(where, f"{path} {error.faults[0].problem}", remedy) from error
 
 
 def _library() -> dict[str, str]:

@@ -13,6 +13,7 @@ Keys are always text. FlagScale reads the same files with OmegaConf's loader, wh
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ class WrittenFloat(float):
     def __new__(cls, text: str) -> WrittenFloat:
         """Return the number that a text is."""
         number = super().__new__(cls, text)
+        if not math.isfinite(number):
+            raise OverflowError(text)
         number.text = text
         return number
 

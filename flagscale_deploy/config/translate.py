@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import InlineNode, RaySpec, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree
 
@@ -33,7 +33,6 @@ ACTIONS = ("run", "stop", "auto_tune", "dryrun", "query", "test")
 """What FlagScale's run.py does (its `action`)."""
 
 _ROOT_KEYS = ("action", "deploy", "experiment", "hydra", "model_args", "serve")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def translate(
@@ -91,7 +90,7 @@ def translate(
         warm=deploy.warm is not False,
         tls=faults.take(read_tls(deploy, set_in)),
     )
-    return spec, [*_wrong_name(deployment, where), *places.locate(faults)]
+    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults)]
 
 
 def _program_port(deploy: Deploy, cli: CliArgs, set_in: Mapping[str, KeyPath]) -> Checked[int | None]:
@@ -142,10 +141,3 @@ def _named(
     if experiment.exp_name is not None:
         return experiment.exp_name, places.where(("experiment", "exp_name"))
     return Path(places.file).stem, f"{places.file}: the file's name, as experiment.exp_name is not set"
-
-
-def _wrong_name(name: str, where: str) -> list[Fault]:
-    if _NAME.fullmatch(name):
-        return []
-    remedy = "letters, digits, '.', '_' and '-', a letter or digit first, 63 at most; or pass --name"
-    return [Fault(where, f"{name!r} cannot name a deployment", remedy)]

@@ -15,7 +15,7 @@ import platformdirs
 
 from flagscale_deploy.checks.types import Parsed
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.errors import HostError
+from flagscale_deploy.errors import HostError, InputError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan
@@ -23,6 +23,7 @@ from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.remote import engine
 from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParsedFlags, ParseFlagsArguments
 from flagscale_deploy.remote.system.files import make_private_directory, write_atomically
+from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
 
@@ -53,10 +54,10 @@ class Cache:
         try:
             path = self.directory / f"{key}.json"
             fresh = time.time() - path.stat().st_mtime < KEPT_SECONDS
-            good = fresh and json.loads(path.read_text(encoding="utf-8")) == {"good": key}
+            good = fresh and json.loads(read_text(path)) == {"good": key}
             if good:
                 os.utime(path)
-        except (OSError, ValueError):
+        except (InputError, OSError, RecursionError, ValueError):
             return False
         return good
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.support.paths import make_directory, safe_name
+from flagscale_deploy.support.paths import make_directory, safe_name, write_file, write_folder
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"
 
@@ -61,10 +60,7 @@ class RunFolder:
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file. Raises InputError where that is not possible."""
         text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
-        try:
-            (self.path / name).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError.at(str(self.path / name), f"cannot be written: {error.strerror}", REMEDY) from error
+        write_file(self.path / name, text + "\n", name, REMEDY)
 
 
 def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:
@@ -74,14 +70,5 @@ def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> 
     """
     written = []
     for host, files in scripts.items():
-        folder = directory / safe_name(host)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in files.items():
-                path = folder / name
-                path.write_text(text, encoding="utf-8")
-                path.chmod(0o700)
-                written.append(path)
-        except OSError as error:
-            raise InputError.at(str(folder), f"scripts cannot be written there: {error.strerror}") from error
+        written += write_folder(directory / safe_name(host), files, 0o700)
     return written

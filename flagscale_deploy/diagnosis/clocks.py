@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.remote.system.files import write_atomically
+from flagscale_deploy.support.input_files import read_text
+
 FILE = "clocks.json"
 UNKNOWN = "times may be compared wrongly: time zone and clock skew of {hosts} are unknown (no entry in " + FILE + ")"
 NAMED = 8
@@ -40,15 +44,14 @@ def write(folder: Path, clocks: Mapping[str, Clock]) -> None:
     if clocks:
         entries = {name: asdict(clock) for name, clock in sorted({**read(folder), **clocks}.items())}
         path = folder / FILE
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, json.dumps(entries, indent=1) + "\n")
 
 
 def read(folder: Path) -> dict[str, Clock]:
     """Return the clocks that lie beside the folders of hosts' logs, by the folders' names; {} where there are none."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(folder / FILE))
+    except (InputError, RecursionError, ValueError):
         return {}
     entries = content.items() if isinstance(content, dict) else ()
     clocks = {name: _clock(entry.get("utc_offset"), entry.get("skew"), 0.0) for name, entry in entries

@@ -102,9 +102,10 @@ class HostKeys(BaseModel):
         "Python 3.8 or later, for our own small programs. Default: `python3`",
     )
     gpus: Annotated[int, BeforeValidator(_no_boolean)] | None = _key(
-        "a whole number of GPUs, 0 or more",
+        "a whole number of GPUs, from 0 to 9999",
         "GPUs that one deployment may use on this host. Default: what the probe finds",
         ge=0,
+        le=9999,
     )
     type: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.:/-]*$")] | None = _key(
         "gpu, cpu, or the name of a Ray resource such as A100", "The kind of host. Default: `gpu`"

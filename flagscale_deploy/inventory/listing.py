@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date, datetime
@@ -106,4 +107,6 @@ def _plain(value: object) -> object:
         return HIDDEN
     if isinstance(value, (date, datetime)):
         return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value.decode(errors="replace") if isinstance(value, bytes) else value

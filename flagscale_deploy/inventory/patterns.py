@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.keys import nearest
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import is_ip_address
+from flagscale_deploy.inventory.regex_cost import ERRORS, steps
 from flagscale_deploy.inventory.tree import ALL
-from flagscale_deploy.support.units import counted
+from flagscale_deploy.support.quote import quoted
+from flagscale_deploy.support.units import KIB, counted
 
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?\d+)|(\d+):(\d*))\]")
 _TERM = re.compile(r"(?:[^\s:\[\]]|\[[^\]]{0,100}\])+")
 _WHERE = "--limit"
+LONGEST = 64 * KIB
+LONGEST_TERM = 1000
+MOST_STEPS = 10_000_000
 
 
 def limit(inventory: Inventory, pattern: str) -> Inventory:
@@ -38,7 +43,7 @@ def limit(inventory: Inventory, pattern: str) -> Inventory:
         if term[0] == "!":
             chosen.difference_update(_matches(inventory, term[1:]))
     if not chosen:
-        raise InputError.at(_WHERE, f"{pattern!r} matches no host of {inventory.source}", "`hosts` lists them")
+        raise InputError.at(_WHERE, f"{quoted(pattern)} matches no host of {inventory.source}", "`hosts` lists them")
     return _restrict(inventory, chosen)
 
 
@@ -57,9 +62,14 @@ def _terms(pattern: str) -> list[str]:
     else:
         # A colon separates too, but not inside an IPv6 address or a bracket.
         parts = [pattern] if is_ip_address(pattern.strip("!& ")) else _TERM.findall(pattern)
-    terms = [part.strip() for part in parts if part.strip()]
+    if "," not in pattern and _TERM.sub("", pattern).strip(": \t") and not is_ip_address(pattern.strip("!& ")):
+        raise InputError.at(_WHERE, f"found {quoted(pattern)} with a bracket that has no partner", "as in 'gpu[0:2]'")
+    terms = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if len(pattern) > LONGEST or any(len(term) > LONGEST_TERM for term in terms):
+        problem = f"found a pattern of {len(pattern):,} characters, with terms of up to {max(map(len, terms)):,}"
+        raise InputError.at(_WHERE, problem, "name groups, or use wildcards")
     if any(not term.strip("!&") for term in terms):
-        raise InputError.at(_WHERE, f"found {pattern!r}, expected a name after '!' and '&'", "as in 'all,!gpu03'")
+        raise InputError.at(_WHERE, f"found {quoted(pattern)}, expected a name after '!' and '&'", "as in 'all,!gpu03'")
     return terms
 
 
@@ -74,13 +84,13 @@ def _matches(inventory: Inventory, term: str) -> list[str]:
     if index is None:
         return hosts[int(begin) : int(end) + 1 if end else None]
     if not -len(hosts) <= int(index) < len(hosts):
-        problem = f"found {term!r}, but {expression!r} has {counted(len(hosts), 'host')}"
+        problem = f"found {quoted(term)}, but {quoted(expression)} has {counted(len(hosts), 'host')}"
         raise InputError.at(_WHERE, problem, "the first is [0]")
     return [hosts[int(index)]]
 
 
 def _named(inventory: Inventory, expression: str) -> list[str]:
-    matcher = _compile(expression)
+    matcher = _compile(expression, (*inventory.groups, *inventory.names))
     hosts: dict[str, None] = {}
     groups = [name for name in inventory.groups if matcher.match(name)]
     for group in groups:
@@ -90,7 +100,7 @@ def _named(inventory: Inventory, expression: str) -> list[str]:
         hosts.update(dict.fromkeys(name for name in inventory.names if matcher.match(name)))
     if not hosts and not groups and not _is_wild(expression):
         names = (*inventory.names, *inventory.groups)
-        problem = f"{expression!r} is not a host or group of {inventory.source}"
+        problem = f"{quoted(expression)} is not a host or group of {inventory.source}"
         raise InputError.at(_WHERE, problem, nearest(expression, names, "`hosts` lists them"))
     return list(hosts)
 
@@ -99,13 +109,18 @@ def _is_wild(expression: str) -> bool:
     return expression[0] == "~" or any(special in expression for special in "?*[")
 
 
-def _compile(expression: str) -> re.Pattern[str]:
+def _compile(expression: str, names: Sequence[str]) -> re.Pattern[str]:
+    if expression[0] != "~":
+        return re.compile(fnmatch.translate(expression))
     try:
-        return re.compile(expression[1:] if expression[0] == "~" else fnmatch.translate(expression))
-    except re.error as error:
-        raise InputError.at(
-            _WHERE, f"found {expression!r}, which is not a regular expression: {error}", "as in '~gpu0[1-4]'"
-        ) from error
+        ways = steps(expression[1:], max(map(len, names), default=0))
+        if ways * len(names) > MOST_STEPS:
+            problem = f"found {quoted(expression)}, which may take very long"
+            raise InputError.at(_WHERE, problem, "repeat single characters, not groups: '~gpu0[1-4].*'")
+        return re.compile(expression[1:])
+    except ERRORS as error:
+        problem = f"found {quoted(expression)}, which is not a regular expression: {error}"
+        raise InputError.at(_WHERE, problem, "as in '~gpu0[1-4]'") from error
 
 
 def _ordered_members(inventory: Inventory, group: str) -> Iterable[str]:

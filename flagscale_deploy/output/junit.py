@@ -8,22 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flagscale_deploy.api.cases import Case
-from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.file_modes import hand_on
+from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.text import one_line
 
-
-def refuse_unwritable(path: Path) -> None:
-    """Raise InputError if no file can be written there, before any work is done; leave no file behind."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
+JUNIT = "the JUnit file"
 
 
 def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
@@ -41,12 +30,8 @@ def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Call
     suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
     for case in cases:
         _add(suite, deployment, case, clean)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ET.ElementTree(suites).write(path, encoding="utf-8", xml_declaration=True)
-        hand_on(path)  # CI may read it as another user
-    except OSError as error:
-        raise InputError.at(str(path), f"the JUnit file cannot be written: {error.strerror}") from error
+    write_file(path, ET.tostring(suites, encoding="utf-8", xml_declaration=True).decode(), JUNIT)
+    hand_on(path)  # CI may read it as another user
 
 
 def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:

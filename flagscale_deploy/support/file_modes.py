@@ -29,5 +29,5 @@ def users_umask() -> int:
 
 def hand_on(path: Path) -> None:
     """Give a file or folder that CI will read the mode of the user's own umask."""
-    if _users:
+    if _users and (path.is_dir() or path.is_file()):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~_users[0])

@@ -1,12 +1,17 @@
-"""Names and directories on the operator's disk."""
+"""Names, directories and files on the operator's disk."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from flagscale_deploy.errors import InputError
-from flagscale_deploy.remote.system.files import make_private_directory
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.remote.system.files import make_private_directory, open_own_directory, write_atomically
+from flagscale_deploy.support.quote import quoted
 
 
 def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None:
@@ -18,6 +23,75 @@ def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None
         make_private_directory(path, fresh=fresh)
     except OSError as error:
         raise InputError.at(str(path), f"cannot be made: {error.strerror}", remedy) from error
+
+
+def refuse_unwritable(path: Path, what: str) -> None:
+    """Raise InputError if no file can be written there, before any work is done; leave no file behind."""
+    with _errors_of(path, what):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not _is_stream(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            probe = path.with_name(f"{path.name}.new")
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            probe.unlink()
+
+
+def write_file(path: Path, text: str, what: str, remedy: str = "") -> None:
+    """Write a file in place of what has its name: a link there leads nowhere. Raises InputError.
+
+    /dev/stdout and its like are written to.
+    """
+    with _errors_of(path, what, remedy):
+        if _is_stream(path):
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+
+
+def write_folder(folder: Path, files: Mapping[str, str], mode: int) -> list[Path]:
+    """Write files, by name, into a folder of the user's own. Raises InputError, also where a link has its name."""
+    with _errors_of(folder, "scripts"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = open_own_directory(str(folder))
+        if descriptor is None:
+            raise InputError.at(str(folder), "is no folder of yours, or a link", "name another folder")
+        try:
+            for name, text in files.items():
+                write_atomically(Path(name), text, mode, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+    return [folder / name for name in files]
+
+
+def without_links(path: str, flags: int) -> int:
+    """Open a file for `open(…, opener=…)`, unless a link has its name."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+@contextmanager
+def _errors_of(path: Path, what: str, remedy: str = "") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError.at(str(path), f"{what} cannot be written there: {error.strerror}", remedy) from error
+
+
+def _is_stream(path: Path) -> bool:
+    return str(path).startswith("/dev/")
+
+
+DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""It is part of paths, of names of processes and of marks in their environment."""
+
+
+def deployment_name_fault(name: str, where: str) -> list[Fault]:
+    """Return the fault of a name that no deployment can have."""
+    if DEPLOYMENT_NAME.fullmatch(name):
+        return []
+    remedy = "letters, digits, '.', '_' and '-', a letter or digit first, 63 at most; or pass --name"
+    return [Fault(where, f"{quoted(name)} cannot name a deployment", remedy)]
 
 
 def safe_name(host: str) -> str:

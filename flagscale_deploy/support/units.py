@@ -6,11 +6,11 @@ import re
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _PARTS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(
-    "".join(rf"(?:\s*(?P<{unit}>\d+(?:\.\d+)?)\s*{unit})?" for unit in _PARTS), re.IGNORECASE | re.ASCII
+    "".join(rf"(?:\s*(?P<{unit}>\d{{1,12}}(?:\.\d{{1,12}})?)\s*{unit})?" for unit in _PARTS), re.IGNORECASE | re.ASCII
 )
 
 

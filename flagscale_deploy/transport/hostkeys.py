@@ -13,9 +13,10 @@ from typing import NamedTuple, cast
 import paramiko
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
-from flagscale_deploy.errors import HostKeyError
+from flagscale_deploy.errors import HostKeyError, InputError
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.remote.system.files import make_private_directory
+from flagscale_deploy.support.input_files import read_bytes
 from flagscale_deploy.support.shell import quote
 
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -24,6 +25,7 @@ USER_KNOWN_HOSTS = "~/.ssh/known_hosts"
 _FROM_SSH_CONFIG: Mapping[str, HostKeyChecking] = {
     "yes": "strict", "ask": "strict", "accept-new": "accept-new", "no": "off", "off": "off",
 }  # fmt: skip
+LARGEST = 64 << 20
 _writing = threading.Lock()
 
 
@@ -89,8 +91,8 @@ def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Pat
 def _place(files: Sequence[Path], name: str, key: paramiko.PKey) -> str:
     """Return the file and line that a known key stands in, `file:12`; "" where it is not there any more."""
     for path in files:
-        with suppress(OSError):
-            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        with suppress(InputError):
+            for number, line in enumerate(_lines_of(path), 1):
                 names, _, rest = line.strip().partition(" ")
                 if key.get_base64() in rest and _is_among(name, names):
                     return f"{path}:{number}"
@@ -164,18 +166,24 @@ def _known(host: Host, path: Path) -> _Known:
         return _read(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error
+    except InputError as error:
+        raise HostKeyError(host.name, f"known hosts file {path} {error.faults[0].problem}") from error
 
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, _modified: int, _size: int) -> _Known:
     lines = _Known(_Lines(), _Lines())
-    for at, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+    for at, text in enumerate(_lines_of(path)):
         line = " ".join(text.split())
         if line.startswith("@revoked "):
             lines.revoked.add(at, line.partition(" ")[2])
         elif line and line[0] not in "#@":
             lines.trusted.add(at, line)
     return lines
+
+
+def _lines_of(path: Path) -> list[str]:
+    return read_bytes(path, LARGEST, pipes=False).decode(errors="replace").splitlines()
 
 
 def _is_among(name: str, names: str) -> bool:

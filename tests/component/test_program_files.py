@@ -110,7 +110,7 @@ def test_models_and_data_do_not_travel(folder: Path) -> None:
         (folder / name).write_bytes(b"x" * (MOST_BYTES // 2))
     assert "holds more than 4 MiB" in fault(spec(folder))
     (folder / "app.py").write_bytes(b"#" * (MOST_BYTES + 1))
-    assert "is larger than 4 MiB" in fault(spec(folder))
+    assert "is larger than 4.0 MiB" in fault(spec(folder))
 
 
 def test_another_program_is_another_deployment(folder: Path) -> None:

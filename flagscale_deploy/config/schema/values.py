@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, PlainValidator
 
 from flagscale_deploy.support.units import parse_duration
 
+MOST = 9999
+"""GPUs, CPUs, replicas, nodes, restarts."""
+LONGEST_SECONDS = 366 * 86_400
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
@@ -68,7 +71,7 @@ def _port_or_auto(value: object) -> int | Literal["auto"]:
 def _count_or_auto(value: object) -> int | Literal["auto"]:
     if str(value).lower() == "auto":
         return "auto"
-    count = whole_number(value, 1, 9999)
+    count = whole_number(value, 1, MOST)
     if count is None:
         raise UnfitError("expected a whole number from 1, or auto", "as in num_replicas: 2")
     return count
@@ -76,7 +79,7 @@ def _count_or_auto(value: object) -> int | Literal["auto"]:
 
 def _least_nodes(value: object) -> int:
     """Return `2`, or the lower end of torchrun's range `2:4`: deployments do not grow while they run."""
-    nodes = whole_number(str(value).partition(":")[0], 1, 9999)
+    nodes = whole_number(str(value).partition(":")[0], 1, MOST)
     if nodes is None:
         raise UnfitError("expected a whole number from 1", "as in nnodes: 2")
     return nodes
@@ -87,15 +90,17 @@ PortOrAuto = Annotated[
     int | Literal["auto"], PlainValidator(_port_or_auto, json_schema_input_type=int | Literal["auto"])
 ]
 Seconds = Annotated[
-    float, BeforeValidator(_seconds, json_schema_input_type=float | str), Field(gt=0, allow_inf_nan=False)
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=float | str),
+    Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False),
 ]
-Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_inf_nan=False)]
-Factor = Annotated[float, BeforeValidator(_no_boolean), Field(ge=1, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=MOST, allow_inf_nan=False)]
+Factor = Annotated[float, BeforeValidator(_no_boolean), Field(ge=1, le=MOST, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=MOST)]
 CountOrAuto = Annotated[
     int | Literal["auto"], PlainValidator(_count_or_auto, json_schema_input_type=int | Literal["auto"])
 ]
-Slots = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)]
+Slots = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=MOST)]
 Nodes = Annotated[int, PlainValidator(_least_nodes, json_schema_input_type=int | str)]
 Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool | Literal["yes", "no", "on", "off"])]
 Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | float)]

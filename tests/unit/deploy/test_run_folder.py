@@ -8,15 +8,49 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id, write_scripts
+from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.support.paths import safe_name
+from flagscale_deploy.output.junit import write_junit
+from flagscale_deploy.support.paths import refuse_unwritable, safe_name
 from tests.unit.plan.given import inventory, planned, spec
 
 
-def test_what_a_full_disk_does_not_take_is_told_with_its_place(tmp_path: Path) -> None:
-    (tmp_path / "report.json").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"report\.json: cannot be written: No space left on device\n.*exp_dir"):
+def test_what_cannot_be_written_is_reported_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(InputError, match=r"report\.json cannot be written there: Is a directory\n.*exp_dir"):
         RunFolder(tmp_path).write_json("report.json", {"verdict": "ready"})
+
+
+@pytest.mark.parametrize("link", ["vllm.sh", "vllm.sh.new"])
+def test_scripts_are_not_written_through_links(tmp_path: Path, link: str) -> None:
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "out/gpu01").mkdir(parents=True)
+    (tmp_path / "out/gpu01" / link).symlink_to(tmp_path / "victim")
+    (script,) = write_scripts(tmp_path / "out", {"gpu01": {"vllm.sh": "text"}})
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert (script.read_text(), script.is_symlink(), stat.S_IMODE(script.stat().st_mode)) == ("text", False, 0o700)
+
+
+def test_the_folder_of_a_hosts_scripts_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/gpu01").symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match="is no folder of yours, or a link"):
+        write_scripts(tmp_path / "out", {"gpu01": {"vllm.sh": "text"}})
+    assert list((tmp_path / "victim").iterdir()) == []
+
+
+def test_files_for_ci_are_not_written_through_links(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    for name in ("smoke.xml", "report.json", clocks.FILE):
+        (tmp_path / name).symlink_to("victim")
+    write_junit("qwen", [], tmp_path / "smoke.xml", str)
+    RunFolder(tmp_path).write_json("report.json", {})
+    clocks.write(tmp_path, {"gpu01": clocks.Clock()})
+    assert [path.name for path in tmp_path.iterdir() if path.is_symlink()] == []
+    refuse_unwritable(tmp_path / "new.xml", "the JUnit file")
+    assert not (tmp_path / "new.xml").exists()
+    assert (tmp_path / "victim").read_text() == "kept"
 
 
 def test_run_ids_are_unique_and_their_names_sort_by_time() -> None:

@@ -58,8 +58,8 @@ def test_every_wrong_line_is_reported() -> None:
     assert faults_of(text, "h") == [
         ("h:2", f"found 'b slot=8', {expected}"),
         ("h:3", f"found 'c slots=8 type=gpu more', {expected}"),
-        ("h:4: slots", "found '-2', expected a whole number of GPUs, 0 or more"),
-        ("h:5: slots", "found 'nothing', expected a whole number of GPUs, 0 or more"),
+        ("h:4: slots", "found '-2', expected a whole number of GPUs, from 0 to 9999"),
+        ("h:5: slots", "found 'nothing', expected a whole number of GPUs, from 0 to 9999"),
         ("h:6", "found the host name '../f', expected letters, digits, '.', '-', '_' or an IP address"),
         ("h:7", "found host 'a', which is already on line 1"),
     ]

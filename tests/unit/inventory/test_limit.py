@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,3 +98,27 @@ def test_union_then_intersection_then_exclusion(plain: list[str], both: list[str
     else:
         with pytest.raises(InputError):
             limit(INVENTORY, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "~(a+)+$", "~(a|a)*b", "~(a*)*b", "~a*a*a*a*a*a*a*a*b", "~(.*){30}b", "~(?=a*)b", "~(a)\\1", "~" + "(" * 5000,
+        "~a{99999999999}", "~" + "a?" * 400, "*a" * 400 + "b", "gpu[" * 20_000, "a," * 60_000, "~[",
+        "gpu[" + "1" * 5000 + "]", "~(?P<a", "!" * 5000,
+    ],
+)  # fmt: skip
+def test_no_pattern_takes_long(pattern: str) -> None:
+    names = ["a" * 200 + "c", *(f"gpu{number:03}" for number in range(500))]
+    inventory = parse_inventory("hosts: [" + ", ".join(names) + "]", "hosts.yaml")
+    began = time.process_time()
+    with pytest.raises(InputError) as caught:
+        limit(inventory, pattern)
+    assert time.process_time() - began < 1
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("pattern", [r"~gpu0[0-9]+\d*$", r"~(gpu|cpu)\d{3}", r"~.*pu.*0.*1", r"~(g(p)u)?.*-?\d+"])
+def test_ordinary_expressions_match(pattern: str) -> None:
+    inventory = parse_inventory("hosts: ['gpu[001:500]']", "hosts.yaml")
+    assert "gpu001" in limit(inventory, pattern).names

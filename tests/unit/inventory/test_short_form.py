@@ -69,7 +69,7 @@ groups:
 """
     assert faults_of(text) == [
         ("hosts.yaml:3: hosts[1]", "found host 'gpu01', which is already on line 2"),
-        ("hosts.yaml:3: hosts[1].gpus", "found -1, expected a whole number of GPUs, 0 or more"),
+        ("hosts.yaml:3: hosts[1].gpus", "found -1, expected a whole number of GPUs, from 0 to 9999"),
         ("hosts.yaml:3: hosts[1].prot", "found the unknown key 'prot'"),
         ("hosts.yaml:4: hosts[2]", "found no name, expected a host name as text"),
         ("hosts.yaml:4: hosts[2].adress", "found the unknown key 'adress'"),
@@ -78,7 +78,7 @@ groups:
             "found '10.0.0.1', which is 1 value, expected 3, one for each host",
         ),
         ("hosts.yaml:6: hosts[4]", "found the name 17, expected a host name as text"),
-        ("hosts.yaml:7: defaults.gpus", "found 'many', expected a whole number of GPUs, 0 or more"),
+        ("hosts.yaml:7: defaults.gpus", "found 'many', expected a whole number of GPUs, from 0 to 9999"),
         ("hosts.yaml:7: defaults.name", "'name' belongs to one host"),
         ("hosts.yaml:7: defaults.verv", "found the unknown key 'verv'"),
         ("hosts.yaml:8: groops", "found the unknown key 'groops'"),
