@@ -357,14 +357,14 @@ def test_a_large_known_hosts_costs_little(home: Path, server: Server) -> None:
 
 def test_a_known_hosts_that_cannot_be_read_is_told(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     known(home, server.line())
-    real = Path.read_text
+    real = os.open
 
-    def refuse(self: Path, *words: str, **settings: str) -> str:
-        if self.name == "known_hosts":
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if Path(path).name == "known_hosts":
             raise PermissionError(13, "Permission denied")
-        return real(self, *words, **settings)
+        return real(path, flags, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(HostKeyError, match=r"known hosts file .*known_hosts cannot be read: Permission denied"):
         to(server).open()
 
