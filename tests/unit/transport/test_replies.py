@@ -132,8 +132,8 @@ def test_a_program_that_sends_small_messages_without_end_is_not_listened_to() ->
         replies.read(line)
 
 
-READERS = {"archive", "follow", "push_source"}
-"""Programs whose messages are what a command is there to read; it reads no more than it wants."""
+READERS = {"archive", "follow", "push_host", "push_source"}
+"""Programs whose messages are what a command is there to read, and no more than it wants; push_host confirms chunks."""
 
 
 def test_all_but_what_is_there_to_be_read_has_a_rate() -> None:
