@@ -25,7 +25,8 @@ class Slots(Generic[Client]):
         """Add a client; return the one to disconnect for it, None if there was room."""
         with self._lock:
             clients = Counter(self._addresses.values())
-            crowded = address if clients[address] >= self._of_one else None
+            clients[address] += 1
+            crowded = address if clients[address] > self._of_one else None
             if crowded is None and len(self._addresses) >= self._most:
                 crowded = clients.most_common(1)[0][0]
             leaving = next((other for other, place in self._addresses.items() if place == crowded), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flagscale_deploy.push.schedule import SOURCE, Schedule
+from flagscale_deploy.push.schedule import MOST_FAILURES, SOURCE, Schedule
 from tests.unit.push.simulation import simulate
 
 EIGHT = [f"gpu{number:02}" for number in range(1, 9)]
@@ -116,3 +116,14 @@ def test_a_host_that_claims_what_it_was_not_sent_is_not_believed() -> None:
     schedule.mark_received("a", 1, 0.0)
     assert not schedule.has_all("a")
     assert {order.origin for order in schedule.next(0.0)} == {SOURCE}
+
+
+def test_a_host_that_cancels_by_itself_has_failed_to_fetch() -> None:
+    """Else it could be asked again for ever."""
+    schedule = Schedule(1, {"a": [0], "b": []})
+    schedule.mark_unreachable(SOURCE)
+    for _ in range(MOST_FAILURES):
+        (order,) = schedule.next(0.0)
+        schedule.mark_failed("b", order.piece, "cancelled")
+    assert schedule.next(0.0) == []
+    assert schedule.unservable() == ["b"]

@@ -50,3 +50,13 @@ def test_what_one_side_proves_is_no_proof_of_the_other() -> None:
     client = Handshake(TOKEN, is_client=True)
     with pytest.raises(WrongPeerError):
         client.receive(client.receive(b"n" * NONCE))  # its own proof, sent back
+
+
+def test_a_clients_proof_is_compared_as_a_whole() -> None:
+    """A server says nothing of a part of it: neither that it is wrong, nor how much of it is right."""
+    server = Handshake(TOKEN, is_client=False)
+    assert len(server.receive(b"n" * NONCE)) == NONCE
+    for _ in range(TAG - 1):
+        assert server.receive(b"x") == b""
+    with pytest.raises(WrongPeerError):
+        server.receive(b"x")
