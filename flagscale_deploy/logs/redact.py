@@ -11,6 +11,8 @@ from typing import BinaryIO
 from flagscale_deploy.secrets import Redactor
 
 BLOCK = 1 << 20
+MOST_WAITING = 16 * BLOCK
+"""Characters that are kept until it is seen where a secret ends."""
 
 
 def redact_folder(folder: Path, redactor: Redactor) -> dict[Path, str]:
@@ -43,6 +45,8 @@ def redacted(file: BinaryIO, redactor: Redactor) -> Iterator[tuple[str, str]]:
         if not text:
             return
         end = len(text) if not block else redactor.cut(text, max(0, len(text) - redactor.longest))
+        if not end and len(text) > MOST_WAITING:
+            end = len(text)
         if end:
             piece, text = text[:end], text[end:]
             yield piece, redactor.redact(redactor.seen(piece))

@@ -102,7 +102,7 @@ def _add(redactor: Redactor, values: Iterator[str]) -> None:
         if len(chosen) >= MOST:
             break
     if chosen:
-        redactor.add(*chosen)
+        redactor.add(*chosen, quoted_only=True)
 
 
 def _assigned(text: str) -> Iterator[str]:

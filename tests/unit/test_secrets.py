@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import json
 import pickle
 import shlex
 import threading
+import time
 from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
@@ -203,3 +205,21 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 
 def test_a_very_short_secret_blots_nothing_out() -> None:
     assert Redactor([Secret("1"), Secret("abc")]).redact("1 abc of 11") == "1 abc of 11"
+
+
+def test_many_secrets_are_hidden_as_one_is_and_soon() -> None:
+    """An inventory may have a password for each of its hosts."""
+    values = [f"{hash_of(number)}" for number in range(2000)] + ["abcdefgh", "abcdefghij", "abcdefg"]
+    began = time.process_time()
+    redactor = Redactor()
+    redactor.add(*values, quoted_only=True)
+    text = "\n".join(f"x {value}! {value[:-1]}" for value in values[:2000]) + " abcdefghijk abcdefghi abcdefg!"
+    redacted = redactor.redact(text)
+    assert time.process_time() - began < 2
+    assert not [value for value in values if value in redacted]
+    assert redacted.startswith(f"x {HIDDEN}! {values[0][:-1]}\n")
+    assert redacted.endswith(f" {HIDDEN}k {HIDDEN}i {HIDDEN}!")
+
+
+def hash_of(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()[:24]
