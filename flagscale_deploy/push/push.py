@@ -106,7 +106,7 @@ class _Push:
         report = self._report(tree, before)
         if self._options.check:
             self._end()
-            return replace(report, failed=dict(self._session.failed), check=True)
+            return replace(report, failed=self._session.errors, check=True)
         transfer = self._send(tree)
         self._finish()
         hosts = {
@@ -117,7 +117,7 @@ class _Push:
         return replace(
             report,
             hosts=hosts,
-            failed=dict(self._session.failed),
+            failed=self._session.errors,
             sent=transfer.sent,
             elapsed=time.monotonic() - self._began,
         )

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Literal
 
 from flagscale_deploy.facts.model import Facts, parse_interfaces
 from flagscale_deploy.remote.messages.push import PushNetwork, PushReply, PushTree
 from flagscale_deploy.remote.push.tree import pieces
 from flagscale_deploy.remote.push.validate import MOST_BYTES, checked_digests, checked_number, checked_tree
+from flagscale_deploy.transport.replies import brief
 
 PORTS = range(1, 1 << 16)
 COUNTS = range(1 << 63)
+TEXTS: frozenset[Literal["refused", "broken", "why"]] = frozenset(("refused", "broken", "why"))
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 """What the use of a malformed reply raises."""
 MOST_ADDRESSES = 32
@@ -36,7 +39,9 @@ class ReplyValidator:
         self._pieces = len(pieces(self._sizes))
 
     def validate(self, reply: PushReply) -> None:
-        """Raise MALFORMED for a reply that cannot be used; of a tree, leave what is valid only."""
+        """Raise MALFORMED for a reply that cannot be used. Cut a tree to what is valid, texts to what is shown."""
+        for key in TEXTS & reply.keys():
+            reply[key] = brief(reply[key])
         if "network" in reply:
             facts_of(reply["network"])
         if "tree" in reply:

@@ -61,6 +61,8 @@ class Session:
     def fail(self, name: str, error: HostError) -> None:
         """Note a host's error, and close its program."""
         if name not in self.failed:
+            if not error.host:  # the source's member does not know its name
+                error = RemoteError(self.source, error.problem, error.remedy)
             self.failed[name] = error
             self.say(Event(STAGE, "failed", error.host, error.problem))
             if name in self.members:
@@ -70,6 +72,11 @@ class Session:
         """Send an order to all hosts that are left, except for the source."""
         for name in self.hosts:
             self.members[name].order(order)
+
+    @property
+    def errors(self) -> dict[str, HostError]:
+        """Return the errors of hosts by their names, the source's included."""
+        return {name or self.source: error for name, error in self.failed.items()}
 
     @property
     def hosts(self) -> list[str]:

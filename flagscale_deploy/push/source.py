@@ -87,8 +87,8 @@ class RemoteSource:
         """Take the reply to an order `read`; return whether it was one."""
         waiting = self._replies.get(message.get("read", -1))
         if waiting is not None:
-            with contextlib.suppress(queue.Full):  # it was answered before
-                waiting.put_nowait(base64.b64decode(message["data"]))
+            with contextlib.suppress(queue.Full, ValueError):  # it was answered before, or in no base64
+                waiting.put_nowait(base64.b64decode(message.get("data", "")))
         return waiting is not None
 
     def read(self, piece: int) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ class Source:
 
     def __init__(self, path: str, host: str, copy_links: bool = False) -> None:
         self.path = os.fsencode(os.path.abspath(os.path.expanduser(path)))
+        self._copy_links = copy_links
         self.tree = scan(self.path, copy_links)
         self.files = [entry for entry in self.tree["entries"] if entry["kind"] == "file"]
         self.pieces = pieces([file["size"] for file in self.files])
@@ -24,8 +25,11 @@ class Source:
 
     def open(self, file: int) -> int:
         """Return a descriptor of one of its files. Raises OSError."""
-        name = b"" if self.tree["single"] else from_wire(self.files[file]["path"])
-        return os.open(os.path.join(self.path, name) if name else self.path, os.O_RDONLY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # it may have become a pipe, or a link
+        if self.tree["single"]:
+            return os.open(self.path, flags)
+        path = os.path.join(self.path, from_wire(self.files[file]["path"]))
+        return os.open(path, flags if self._copy_links else flags | os.O_NOFOLLOW)
 
     def read(self, file: int, offset: int, length: int) -> bytes:
         """Return a part of a file. Raises OSError, EOFError if the file ends before, ValueError if it never had it."""

@@ -276,9 +276,21 @@ if name == "push_source":
 
 
 def test_a_source_that_sends_pieces_of_other_lengths_through_the_operator_is_named(homes: Homes, model: Path) -> None:
-    for data in ("'AAAA'", "'!'", "None", "'A' * (4 << 20)"):
-        homes.tricks["gpu01"] = (
-            replying("read", f"message['data'] = {data}") + replying("port", "message = {'refused': 'no'}")
-        ).replace('"push_host"', '"push_source"')
+    for trick in (
+        "message['data'] = 'AAAA'",
+        "message['data'] = '!'",
+        "message['data'] = 'A' * (4 << 20)",
+        "del message['data']",
+    ):
+        homes.tricks["gpu01"] = (replying("read", trick) + replying("port", "message = {'refused': 'no'}")).replace(
+            '"push_host"', '"push_source"'
+        )
         with pytest.raises(RemoteError, match=r"^gpu01: "):
             homes.push(f"gpu01:~/{DEST}")
+
+
+def test_a_text_of_a_host_is_shown_in_part(homes: Homes, model: Path) -> None:
+    homes.tricks["gpu02"] = replying("have", "message.clear(); message['refused'] = 'no room ' * 100_000")
+    with pytest.raises(CheckError, match=r"gpu02: .*no room") as error:
+        homes.push(f"gpu01:~/{DEST}")
+    assert len(str(error.value)) < 1000
