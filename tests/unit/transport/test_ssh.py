@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -425,7 +426,8 @@ def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
     monkeypatch.setattr(ssh, "SEND_SECONDS", 1.0)
     known(home, server.line())
     connection = to(server)
-    running = connection.start("while head -c 1 >/dev/null; do sleep 0.2; done")
+    slow = "import os, time\nwhile os.read(0, 1): time.sleep(0.2)"
+    running = connection.start(shlex.join([sys.executable, "-c", slow]))
     began = time.monotonic()
     with pytest.raises(UnreachableError):
         running.send(b"x" * (64 << 20))
