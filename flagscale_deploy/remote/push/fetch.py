@@ -15,14 +15,14 @@ from flagscale_deploy.remote.push.hashes import Progress
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.push.validate import checked_number
-from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST, longest_seconds
+from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST, SLOWEST
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PieceFailure, PushOrder, PushReply
 
 CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
-"""After so long without a byte a fetch has failed; the piece is fetched elsewhere."""
+"""After so long without a byte, or with next to none, a fetch has failed; the piece is fetched elsewhere."""
 THREADS = 4
 """Pieces that are fetched at the same time."""
 BUFFER = 1 << 20
@@ -96,17 +96,7 @@ class Fetcher:
                     state, size = REPLY.unpack(receive(connection, REPLY.size, SILENCE_SECONDS))
                 if state != PRESENT or size != intake.missing:
                     raise _TransferError("it does not have the piece")
-                connection.settimeout(SILENCE_SECONDS)
-                deadline = time.monotonic() + longest_seconds(size, SILENCE_SECONDS)
-                while intake.missing:
-                    with _transfer_errors():
-                        count = connection.recv_into(buffer, min(intake.missing, BUFFER))
-                    if not count:
-                        raise _TransferError("the connection ended")
-                    if time.monotonic() > deadline:
-                        raise _TransferError("it sends too slowly")
-                    self._received(count)
-                    intake.take(buffer[:count])
+                self._take(connection, intake, buffer)
                 intake.end()
         except BaseException:
             connection.close()
@@ -116,6 +106,22 @@ class Fetcher:
                 self._busy.pop(number, None)
         with self._lock:
             self._idle.setdefault(address, []).append(connection)
+
+    def _take(self, connection: socket.socket, intake: Intake, buffer: memoryview) -> None:
+        """Receive a piece. Raises _TransferError if it ends before, or comes more slowly than SLOWEST for a while."""
+        connection.settimeout(SILENCE_SECONDS)
+        due, at_most = 0.0, 0.0
+        while intake.missing:
+            if time.monotonic() >= due:
+                if due and intake.missing > at_most:
+                    raise _TransferError("it sends too slowly")
+                due, at_most = time.monotonic() + SILENCE_SECONDS, max(0, intake.missing - SLOWEST * SILENCE_SECONDS)
+            with _transfer_errors():
+                count = connection.recv_into(buffer, min(intake.missing, BUFFER))
+            if not count:
+                raise _TransferError("the connection ended")
+            self._received(count)
+            intake.take(buffer[:count])
 
     def _connection(self, number: int, address: Address) -> socket.socket:
         """Return a connection to a host, registered as busy with the piece. Raises _ConnectError."""

@@ -12,7 +12,7 @@ from typing import Callable, Collection, Iterator, Optional, Set
 
 from flagscale_deploy.remote.handshake import authenticate, family, receive
 from flagscale_deploy.remote.push.tree import Piece, Span, bytes_of
-from flagscale_deploy.remote.push.wire import ABSENT, PRESENT, REPLY, REQUEST, longest_seconds
+from flagscale_deploy.remote.push.wire import ABSENT, PRESENT, REPLY, REQUEST, SLOWEST
 from flagscale_deploy.remote.slots import Slots
 
 SEND_SECONDS = 20.0
@@ -106,7 +106,7 @@ class PieceServer:
             connection.sendall(REPLY.pack(ABSENT, 0))
             return
         size = bytes_of(piece)
-        deadline = time.monotonic() + longest_seconds(size, SEND_SECONDS)
+        deadline = time.monotonic() + SEND_SECONDS + size / SLOWEST
         connection.sendall(REPLY.pack(PRESENT, size))
         for span in piece:
             descriptor = self._open_file(span.file)

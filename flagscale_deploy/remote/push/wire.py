@@ -13,8 +13,3 @@ REQUEST, REPLY = struct.Struct("!I"), struct.Struct("!BQ")
 PRESENT, ABSENT = 1, 0
 SLOWEST = 8 << 10
 """Bytes a second. A piece that comes more slowly is given up, however regularly its bytes come."""
-
-
-def longest_seconds(size: int, silence: float) -> float:
-    """Return how long so many bytes may take; `silence` is how long there may be none."""
-    return silence + size / SLOWEST

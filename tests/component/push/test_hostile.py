@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.api import push
 from flagscale_deploy.errors import CheckError, DeployError, RemoteError
 from flagscale_deploy.push import session, transfer
 from flagscale_deploy.push.report import PushReport
@@ -294,3 +297,56 @@ def test_a_text_of_a_host_is_shown_in_part(homes: Homes, model: Path) -> None:
     with pytest.raises(CheckError, match=r"gpu02: .*no room") as error:
         homes.push(f"gpu01:~/{DEST}")
     assert len(str(error.value)) < 1000
+
+
+SERVING = {
+    "other bytes": "connection.sendall(REPLY.pack(PRESENT, bytes_of(piece)) + os.urandom(bytes_of(piece)))",
+    "another size": "connection.sendall(REPLY.pack(PRESENT, bytes_of(piece) + 1)); real(self, connection, number)",
+    "a huge size": "connection.sendall(REPLY.pack(PRESENT, (1 << 64) - 1)); connection.sendall(bytes(1 << 20))",
+    "nothing": "connection.close()",
+    "a byte now and then": "connection.sendall(REPLY.pack(PRESENT, bytes_of(piece))); drip(connection)",
+}
+
+
+@pytest.mark.parametrize("what", SERVING)
+def test_a_receiver_that_serves_anything_keeps_nothing_from_the_others(homes: Homes, model: Path, what: str) -> None:
+    """It has all that they lack, so that they ask it; what it does not give them comes from elsewhere."""
+    shutil.copytree(model, homes / "gpu02" / DEST, symlinks=True)
+    homes.tricks["gpu02"] = f"""
+import os, time
+from flagscale_deploy.remote.push import serve
+from flagscale_deploy.remote.push.serve import PRESENT, REPLY, bytes_of
+real = serve.PieceServer._send
+def drip(connection):
+    while True:
+        connection.sendall(b"?")
+        time.sleep(0.2)
+def send(self, connection, number):
+    open(os.path.expanduser("~/asked"), "w").close()
+    piece = self._find_piece(number)
+    {SERVING[what]}
+serve.PieceServer._send = send
+"""
+    report = homes.push(f"gpu01:~/{DEST}")
+    assert (homes / "gpu02/asked").exists()
+    assert set(report.failed) <= {"gpu02"}
+    assert (homes / "gpu03" / DEST / "model.bin").read_bytes() == (model / "model.bin").read_bytes()
+
+
+def test_listeners_know_the_addresses_of_their_peers(homes: Homes, model: Path) -> None:
+    homes.tricks["gpu02"] = """
+if name == "push_host":
+    import os
+    from flagscale_deploy.remote.programs import push_host
+    class Server(push_host.PieceServer):
+        def __init__(self, *words):
+            super().__init__(*words)
+            with open(os.path.expanduser("~/peers"), "w") as file:
+                file.write(" ".join(self._peers))
+    push_host.PieceServer = Server
+"""
+    request = homes.request()
+    addresses = {"gpu01": "127.0.0.1", "gpu02": "127.0.0.2", "gpu03": "127.0.0.3"}
+    hosts = tuple(replace(host, node_ip=addresses[host.name]) for host in request.inventory.hosts)
+    push(replace(request, inventory=replace(request.inventory, hosts=hosts)), f"gpu01:~/{DEST}", "~/models/m")
+    assert set((homes / "gpu02/peers").read_text().split()) >= set(addresses.values())

@@ -118,7 +118,6 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(
     outcome: Any, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "SILENCE_SECONDS", 1.0)
-    monkeypatch.setattr(fetch, "longest_seconds", lambda _size, silence: silence)
     header = REPLY.pack(PRESENT, len(DATA))
     ways: dict[str, Misbehave] = {
         "handshake": lambda peer: drip(peer, os.urandom(16), 0.7),

@@ -179,7 +179,8 @@ def test_a_stranger_that_sends_a_byte_a_second_is_turned_away_in_time(listener: 
 def test_a_client_that_takes_a_piece_too_slowly_is_dropped(
     server_of: Callable[..., PieceServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "longest_seconds", lambda _size, _silence: 1.0)
+    monkeypatch.setattr(serve, "SLOWEST", 64 << 20)
+    monkeypatch.setattr(serve, "SEND_SECONDS", 0.5)
     server = server_of(size=64 << 20)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
