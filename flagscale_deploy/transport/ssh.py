@@ -156,13 +156,19 @@ def _answered(host: str, channel: paramiko.Channel, seconds: float) -> Iterator[
 
     Raises UnreachableError then.
     """
-    timer = threading.Timer(seconds, channel.close)
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        channel.close()
+
+    timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
     try:
         yield
     except paramiko.SSHException as error:
-        if timer.finished.is_set():
+        if late.is_set():
             problem = f"its SSH server has not started a command within {seconds:g} s"
             raise UnreachableError(host, problem, "look at the host's load and disks") from error
         raise
