@@ -20,6 +20,7 @@ from flagscale_deploy.support.value import Tree, Value
 
 SELF = "_self_"
 MOST_FILES = 200
+LONGEST_PATH = 1024
 
 
 @dataclass
@@ -97,6 +98,8 @@ def _entries(path: Path, defaults: Value) -> Iterator[tuple[str | None, str, boo
 def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | None:
     folder = path.parent / _folder(group or "")
     file = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if len(str(file)) > LONGEST_PATH:
+        raise InputError.at(f"{path}: defaults", f"names a file of {len(str(file)):,} characters", "correct its name")
     if _is_file(file):
         return file
     if optional:

@@ -15,6 +15,7 @@ from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, Rou
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import RestartSpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree, Value
 
@@ -89,9 +90,9 @@ def other_modes(experiment: Experiment, deploy: Deploy, set_in: Mapping[str, Pat
     where = ("experiment", "task")
     itself = "or run it with FlagScale itself"
     if task and task.type not in (None, "serve"):
-        yield KeyFault((*where, "type"), f"{task.type!r} is not run here", "this tool serves: type: serve")
+        yield KeyFault((*where, "type"), f"{quoted(task.type)} is not run here", "this tool serves: type: serve")
     if task and (task.backend or "").strip().lower() not in ("", "vllm"):
-        yield KeyFault((*where, "backend"), f"{task.backend!r} is not run here", f"set backend: vllm, {itself}")
+        yield KeyFault((*where, "backend"), f"{quoted(task.backend)} is not run here", f"set backend: vllm, {itself}")
     if deploy.prefill_decode_disaggregation:
         path = set_in["prefill_decode_disaggregation"]
         remedy = f"set it to false to have one engine do both, {itself}"

@@ -31,8 +31,8 @@ _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
 
-MOST_STEPS = 2_000_000
-"""Calls within OmegaConf, of which each `${…}` takes a thousand: 1,700 of them, in about a second."""
+MOST_STEPS = 800_000
+"""Calls within OmegaConf, of which each `${…}` takes a thousand, within about a second."""
 
 
 class _TooManyStepsError(BaseException):

@@ -23,6 +23,7 @@ import yaml
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Value
 from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load, whole_characters
 
@@ -51,6 +52,7 @@ class _Loader(Loader):
     """A loader with the words above; a tag that none of the constructors below takes is an error."""
 
     deepest = 32
+    most = 50_000
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own design)
     yaml_constructors = {None: yaml.SafeLoader.construct_undefined}  # noqa: RUF012
 
@@ -120,7 +122,7 @@ def _sequence(loader: _Loader, node: yaml.SequenceNode) -> list[object]:
 def _word(loader: _Loader, node: yaml.ScalarNode) -> Value:
     text, kind = str(node.value), node.tag.removeprefix(TAG)
     if _tag(loader, text) != node.tag:
-        raise ContentError(node, f"{text!r} is not of type {kind}", "correct the value, or take the tag out")
+        raise ContentError(node, f"{quoted(text)} is not of type {kind}", "correct the value, or take the tag out")
     return _MEANINGS[kind](text)
 
 

@@ -14,6 +14,7 @@ from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.remote.system import tls_files
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.input_files import read_bytes
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import MIB
 
 SENT = {"certfile": "tls.crt", "keyfile": "tls.key", "cafile": "tls-ca.crt"}
@@ -39,7 +40,7 @@ def _on_hosts(settings: TlsSettings, where: Path) -> Checked[TlsSpec | None]:
     for name, path in _files(settings).items():
         if not path.startswith("/"):
             remedy = "write /… for a file on every host; or send: true for one of your own machine"
-            faults.add((*where, name), f"{path!r}: expected an absolute path on the hosts", remedy)
+            faults.add((*where, name), f"{quoted(path)}: expected an absolute path on the hosts", remedy)
     return TlsSpec(settings.certfile or "", settings.keyfile, settings.cafile), faults
 
 

@@ -26,6 +26,7 @@ from flagscale_deploy.config.spec import InlineNode, RaySpec, ServeSpec, Timeout
 from flagscale_deploy.config.tls import read_tls
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.support.paths import deployment_name_fault
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree
 
@@ -126,7 +127,7 @@ def _action(tree: Tree) -> Checked[str]:
     if action is None:
         return "run", faults
     if not isinstance(action, str) or action not in ACTIONS:
-        faults.add(("action",), f"{action!r} is not an action", suggest(str(action), ACTIONS))
+        faults.add(("action",), f"{quoted(action)} is not an action", suggest(str(action), ACTIONS))
     return str(action), faults
 
 

@@ -11,7 +11,7 @@ from flagscale_deploy.inventory.keys import make_host
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.references import References
-from flagscale_deploy.inventory.tree import ALL, Tree, Variables, plain_values
+from flagscale_deploy.inventory.tree import ALL, Faults, Tree, Variables, plain_values
 from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.sandbox import SHARE, Budget
 
@@ -24,7 +24,7 @@ def build(tree: Tree, files: VariableFiles, faults: Sequence[Fault], source: str
     variables = _variables_by_host(tree, files)
     references = _references(tree, files, source, variables)
     hosts: list[Host | None] = []
-    all_faults = [*faults]
+    all_faults = Faults(faults)
     budget = Budget(SHARE + 20 * len(tree.hosts))
     for name, own in variables.items():
         with budget.share():

@@ -12,8 +12,9 @@ from flagscale_deploy.inventory.ansible import PRIORITY, build
 from flagscale_deploy.inventory.document import Section, Unsafe
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
-from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree
+from flagscale_deploy.inventory.tree import UNGROUPED, Faults, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import KIB, format_size
 
 _SECTION = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
@@ -52,7 +53,7 @@ def literal(text: str) -> object:
 class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
-        self.faults: list[Fault] = []
+        self.faults = Faults()
         self.tree = Tree()
         self.group, self.kind = UNGROUPED, "hosts"
         self.children_waiting: dict[str, list[tuple[str, int]]] = {}
@@ -66,7 +67,7 @@ class _Reader:
         if section is not None:
             self._open(section[1], section[2] or "hosts", number)
         elif line.startswith("[") and line.endswith("]"):
-            self._fault(number, f"found the section {line!r}, expected [group], [group:vars] or [group:children]")
+            self._fault(number, f"found the section {quoted(line)}, expected [group], [group:vars] or [group:children]")
         elif self.kind == "vars":
             self._read_variable(line, number)
         elif self.kind == "children":
@@ -79,9 +80,15 @@ class _Reader:
         for child, parents in self.children_waiting.items():
             for parent, number in parents:
                 remedy = f"add [{child}], or put the host into [{parent}]"
-                self._fault(number, f"found the child {child!r} of group {parent!r}, which no section defines", remedy)
+                self._fault(
+                    number,
+                    f"found the child {quoted(child)} of group {quoted(parent)}, which no section defines",
+                    remedy,
+                )
         for group, number in self.only_vars.items():
-            self._fault(number, f"found variables for group {group!r}, which no section defines", f"add [{group}]")
+            self._fault(
+                number, f"found variables for group {quoted(group)}, which no section defines", f"add [{group}]"
+            )
 
     def _open(self, group: str, kind: str, number: int) -> None:
         self.group, self.kind = group, kind
@@ -100,7 +107,7 @@ class _Reader:
     def _read_child(self, line: str, number: int) -> None:
         name = _NAME.fullmatch(line)
         if name is None:
-            self._fault(number, f"found {line!r}, expected the name of a group")
+            self._fault(number, f"found {quoted(line)}, expected the name of a group")
         elif name[1] in self.tree.groups:
             self._add_child(self.group, name[1], number)
         else:
@@ -115,7 +122,7 @@ class _Reader:
     def _read_variable(self, line: str, number: int) -> None:
         name, equals, text = (part.strip() for part in line.partition("="))
         if not equals:
-            self._fault(number, f"found {line!r}, expected name=value")
+            self._fault(number, f"found {quoted(line)}, expected name=value")
             return
         value = literal(text)
         if name != PRIORITY:
@@ -124,7 +131,7 @@ class _Reader:
         elif isinstance(value, int):
             self.tree.groups[self.group].priority = value
         else:
-            self._fault(number, f"found {PRIORITY}={text}, expected a whole number")
+            self._fault(number, f"found {PRIORITY}={quoted(text)}, expected a whole number")
 
     def _read_hosts(self, line: str, number: int) -> None:
         try:
@@ -132,13 +139,13 @@ class _Reader:
             bare, port = split_port(pattern)
             names = expand(bare)
         except ValueError as error:
-            self._fault(number, f"in {line!r}: {error}")
+            self._fault(number, f"in {quoted(line)}: {error}")
             return
         variables = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
-                self._fault(number, f"found {assignment!r} after host {pattern!r}, expected name=value")
+                self._fault(number, f"found {quoted(assignment)} after host {quoted(pattern)}, expected name=value")
             variables[name] = Located(literal(text), f"{self.source}:{number}: {name}")
         for host in names:
             own_port = None if port is None else Located(port, f"{self.source}:{number}")

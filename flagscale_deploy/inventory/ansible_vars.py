@@ -9,6 +9,7 @@ from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.inventory.references import ReferenceProblem, References
 from flagscale_deploy.inventory.ssh_options import read_ssh_options
 from flagscale_deploy.inventory.tree import Located, Variables
+from flagscale_deploy.support.quote import quoted
 
 NAMES = {
     "ansible_ssh_host": "address",
@@ -77,7 +78,7 @@ def _read_names(variables: Variables) -> tuple[Variables, list[Fault]]:
             value = _CONNECTIONS.get(str(value).rpartition(".")[2])
             if value is None:
                 expected = f"expected one of {', '.join(_CONNECTIONS)}"
-                faults.append(Fault(variable.where, f"found the connection {variable.value!r}, {expected}"))
+                faults.append(Fault(variable.where, f"found the connection {quoted(variable.value)}, {expected}"))
                 continue
         elif key == "host_key_checking":
             value = _boolean(value)

@@ -10,8 +10,9 @@ from flagscale_deploy.inventory.document import Section
 from flagscale_deploy.inventory.keys import nearest, shown
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
-from flagscale_deploy.inventory.tree import Located, Tree
+from flagscale_deploy.inventory.tree import Faults, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.quote import quoted
 
 _SECTIONS = ("vars", "children", "hosts")
 
@@ -30,13 +31,13 @@ def parse_ansible_yaml(document: Section, source: str, files: VariableFiles, fau
 class _Reader:
     def __init__(self, source: str, faults: Sequence[Fault]) -> None:
         self.source = source
-        self.faults = list(faults)
+        self.faults = Faults(faults)
         self.tree = Tree()
 
     def read_group(self, name: object, body: object, line: int, path: str) -> None:
         """Read a group, and those inside it."""
         if not isinstance(name, str) or not name:
-            self._fault(line, path, f"found the group name {name!r}, expected text", "put it in quotes")
+            self._fault(line, path, f"found the group name {quoted(name)}, expected text", "put it in quotes")
             return
         if body is not None and not isinstance(body, Section):
             expected = "expected a group: a mapping with hosts, children or vars"
@@ -51,7 +52,7 @@ class _Reader:
                 hint = nearest(
                     str(key), _SECTIONS, "a group has hosts, children and vars; other keys belong under vars"
                 )
-                self._fault(at, f"{path}.{key}", f"found the unknown key {key!r} in group {name!r}", hint)
+                self._fault(at, f"{path}.{key}", f"found the unknown key {quoted(key)} in group {quoted(name)}", hint)
 
     def _read_section(self, group: str, kind: str, value: object, line: int, path: str) -> None:
         section = _named(value, line)
@@ -84,11 +85,11 @@ class _Reader:
         try:
             node.priority = int(str(value.value))
         except (TypeError, ValueError):
-            self.faults.append(Fault(value.where, f"found {value.value!r}, expected a whole number"))
+            self.faults.append(Fault(value.where, f"found {quoted(value.value)}, expected a whole number"))
 
     def _read_host(self, group: str, pattern: object, body: object, line: int, path: str) -> None:
         if not isinstance(pattern, str):
-            self._fault(line, path, f"found the host name {pattern!r}, expected text", "put it in quotes")
+            self._fault(line, path, f"found the host name {quoted(pattern)}, expected text", "put it in quotes")
             return
         section = _named(body, line) if not isinstance(body, str) else None
         if section is None:

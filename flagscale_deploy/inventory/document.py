@@ -14,7 +14,7 @@ import yaml
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.learn_secrets import learn_value
-from flagscale_deploy.support.yaml import TAG, Loader, duplicate_key, load, refuse_bombs
+from flagscale_deploy.support.yaml import MOST_FAULTS, TAG, ContentError, Loader, duplicate_key, load, refuse_bombs
 
 
 class Section(dict[object, object]):
@@ -57,7 +57,8 @@ def parse_json(text: str, source: str) -> tuple[object, list[Fault]]:
 
     def section(pairs: list[tuple[str, object]]) -> Section:
         counts = Counter(key for key, _ in pairs)
-        faults.extend(duplicate_key(source, key) for key in sorted(key for key in counts if counts[key] > 1))
+        twice = sorted(key for key in counts if counts[key] > 1)
+        faults.extend(duplicate_key(source, key) for key in twice[:MOST_FAULTS])
         return Section(pairs)
 
     try:
@@ -82,9 +83,11 @@ class _Loader(Loader):
     """A loader with YAML 1.1's words, as Ansible's is."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[Section]:
+def _mapping(loader: _Loader, node: yaml.Node) -> Iterator[Section]:
     section = Section(line=node.start_mark.line + 1)
     yield section
+    if not isinstance(node, yaml.MappingNode):
+        raise ContentError(node, "is not a mapping", "take its tag out")
     loader.flatten_mapping(node)
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -100,9 +103,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[Section]:
             section.written[key] = value_node.value
 
 
-def _sequence(loader: _Loader, node: yaml.SequenceNode) -> Iterator[Items]:
+def _sequence(loader: _Loader, node: yaml.Node) -> Iterator[Items]:
     items = Items()
     yield items
+    if not isinstance(node, yaml.SequenceNode):
+        raise ContentError(node, "is not a list", "take its tag out")
     for item in node.value:
         items.append(loader.construct_object(item))
         items.lines.append(item.start_mark.line + 1)

@@ -10,7 +10,8 @@ from flagscale_deploy.inventory.assembly import assemble
 from flagscale_deploy.inventory.keys import make_host
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
-from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree, plain_values
+from flagscale_deploy.inventory.tree import UNGROUPED, Faults, Located, Tree, plain_values
+from flagscale_deploy.support.quote import quoted
 
 _LINE = re.compile(r"(?P<host>\S+)\s+slots=(?P<slots>\S*)(?:\s+type=(?P<type>\S+))?")
 _WORDS = {"gpus": "slots"}
@@ -41,14 +42,14 @@ def parse_hostfile(text: str, source: str) -> Inventory:
 class _Reading:
     tree: Tree = field(default_factory=Tree)
     hosts: list[Host | None] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
     first_line: dict[str, int] = field(default_factory=dict)
 
 
 def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
     match = _LINE.fullmatch(line)
     if match is None:
-        reading.faults.append(Fault(where, f"found {line!r}, {_EXPECTED}", "as in 10.0.0.1 slots=8 type=gpu"))
+        reading.faults.append(Fault(where, f"found {quoted(line)}, {_EXPECTED}", "as in 10.0.0.1 slots=8 type=gpu"))
         return
     user, pattern, port = split_login(match["host"])
     try:
@@ -64,7 +65,7 @@ def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
     for name in names:
         if name in reading.first_line:
             earlier = reading.first_line[name]
-            problem = f"found host {name!r}, which is already on line {earlier}"
+            problem = f"found host {quoted(name)}, which is already on line {earlier}"
             reading.faults.append(Fault(where, problem, f"change line {earlier} or line {number}"))
             continue
         reading.first_line[name] = number

@@ -11,6 +11,7 @@ from flagscale_deploy.inventory.keys import make_host
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand
 from flagscale_deploy.inventory.tree import UNGROUPED, Located, Tree, plain_values
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import counted
 
 
@@ -44,4 +45,4 @@ def _name_problems(name: str) -> list[str]:
         return [str(error)]
     if names == [name]:
         return []
-    return [f"found {name!r}, which stands for {counted(len(names), 'host')}, expected its name alone"]
+    return [f"found {quoted(name)}, which stands for {counted(len(names), 'host')}, expected its name alone"]

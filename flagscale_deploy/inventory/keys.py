@@ -184,7 +184,7 @@ def nearest(word: str, names: Collection[str], fallback: str | None = None) -> s
 
 def unknown_key(key: object, keys: Collection[str], where: str) -> Fault:
     """Return the fault of a key that is none of the known ones."""
-    return Fault(where, f"found the unknown key {key!r}", nearest(str(key), keys))
+    return Fault(where, f"found the unknown key {quoted(key)}", nearest(str(key), keys))
 
 
 def _fault(detail: ErrorDetails, keys: Mapping[str, Located]) -> Fault:
@@ -196,7 +196,7 @@ def _fault(detail: ErrorDetails, keys: Mapping[str, Located]) -> Fault:
         return Fault(place.where, f"found {shown(place.value)}, expected {HOST_KEYS[key]}", _remedy(key))
     if inside[-1] == "[key]":
         expected = "the name of an environment variable: letters, digits and _, no digit first"
-        return Fault(place.where, f"found {inside[0]!r}, expected {expected}", "rename the variable")
+        return Fault(place.where, f"found {quoted(inside[0])}, expected {expected}", "rename the variable")
     remedy = 'write "" for an empty value' if detail["input"] is None else "write it as text, in quotes"
     return Fault(f"{place.where}.{inside[0]}", f"found {shown(detail['input'])}, expected text or a number", remedy)
 

@@ -8,6 +8,8 @@ from ipaddress import ip_address
 from itertools import product
 from string import ascii_letters
 
+from flagscale_deploy.support.quote import quoted
+
 MOST_HOSTS = 100_000
 """No inventory is larger; a slip such as `[1:99999999]` would fill the memory."""
 LONGEST_NAME = 253
@@ -33,12 +35,14 @@ def expand(pattern: str) -> list[str]:
     parts = re.split(r"\[([^\[\]]*)\]", pattern)
     texts, ranges = parts[::2], [_members(bounds) for bounds in parts[1::2]]
     if any("[" in text or "]" in text for text in texts):
-        raise ValueError(f"found {pattern!r} with a bracket that has no partner")
+        raise ValueError(f"found {quoted(pattern)} with a bracket that has no partner")
     _limit_size(pattern, ranges)
     names = ["".join(_interleave(texts, chosen)) for chosen in product(*ranges)]
     for name in names:
         if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-            raise ValueError(f"found the host name {name!r}, expected letters, digits, '.', '-', '_' or an IP address")
+            raise ValueError(
+                f"found the host name {quoted(name)}, expected letters, digits, '.', '-', '_' or an IP address"
+            )
     return names
 
 
@@ -85,7 +89,7 @@ def _bounds(bounds: str) -> tuple[str, str, int]:
         raise ValueError(f"found the range [{bounds}], expected [begin:end] or [begin:end:step]")
     step = parts[2] if len(parts) == 3 else "1"
     if not step.isdecimal() or len(step) > _MOST_DIGITS or int(step) == 0:
-        raise ValueError(f"found the step {step!r} in the range [{bounds}], expected a whole number above 0")
+        raise ValueError(f"found the step {quoted(step)} in the range [{bounds}], expected a whole number above 0")
     return parts[0] or "0", parts[1], int(step)
 
 
@@ -104,7 +108,7 @@ def _limit_size(pattern: str, ranges: Sequence[Sequence[object]]) -> None:
     for members in ranges:
         size *= len(members)
     if size > MOST_HOSTS:
-        raise ValueError(f"found {pattern!r}, which names {size} hosts; expected {MOST_HOSTS} at most")
+        raise ValueError(f"found {quoted(pattern)}, which names {size} hosts; expected {MOST_HOSTS} at most")
 
 
 def _interleave(texts: Sequence[str], chosen: Sequence[str]) -> Sequence[str]:

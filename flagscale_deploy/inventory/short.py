@@ -11,7 +11,8 @@ from flagscale_deploy.inventory.document import Items, Section
 from flagscale_deploy.inventory.keys import HOST_KEYS, make_host, nearest, shown, unknown_key
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
-from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Located, Tree, Variables, plain_values
+from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Faults, Located, Tree, Variables, plain_values
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import counted
 
 _TOP = ("hosts", "defaults", "groups")
@@ -30,7 +31,7 @@ class _Reading:
     tree: Tree = field(default_factory=Tree)
     hosts: list[Host | None] = field(default_factory=list)
     first_line: dict[str, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    faults: Faults = field(default_factory=Faults)
 
     def where(self, line: int, path: str) -> str:
         """Return `hosts.yaml:12: hosts[0].gpus`."""
@@ -46,7 +47,7 @@ def parse_short(document: Section, source: str, faults: Sequence[Fault] = ()) ->
 
     Raises InputError with every fault of the file.
     """
-    reading = _Reading(source, faults=list(faults))
+    reading = _Reading(source, faults=Faults(faults))
     for key in document:
         if key not in _TOP:
             where = reading.where(document.lines[key], str(key))
@@ -77,7 +78,7 @@ def _defaults(reading: _Reading, document: Section) -> Variables:
     settings = _located(reading, section, "defaults")
     for key in [key for key in settings if key in ("name", *PER_HOST)]:
         setting = settings.pop(key)
-        problem = f"{key!r} belongs to one host"
+        problem = f"{quoted(key)} belongs to one host"
         reading.faults.append(Fault(setting.where, problem, "write it in the entry of that host"))
     # Validated as if they were a host, so that a fault is found where every host overrides the default too.
     reading.faults += make_host("defaults", settings, {})[1]
@@ -91,7 +92,7 @@ def _read_entry(reading: _Reading, entry: object, line: int, path: str, defaults
     # Here and not per host, so that an entry whose name is wrong has its other faults reported with it.
     reading.faults += make_host("entry", _without(settings, PER_HOST), {})[1]
     if not isinstance(name, str):
-        what = "no name" if name is None else f"the name {name!r}"
+        what = "no name" if name is None else f"the name {quoted(name)}"
         reading.fault(line, path, f"found {what}, expected a host name as text", "write `name: gpu01`")
         return
     user, pattern, port = split_login(name)
@@ -125,7 +126,9 @@ def _spread(reading: _Reading, setting: Located, names: Sequence[str]) -> Sequen
         reading.faults.append(Fault(setting.where, str(error)))
         return [Located(None, setting.where)] * len(names)
     if len(values) != len(names):
-        problem = f"found {value!r}, which is {counted(len(values), 'value')}, expected {len(names)}, one for each host"
+        problem = (
+            f"found {quoted(value)}, which is {counted(len(values), 'value')}, expected {len(names)}, one for each host"
+        )
         reading.faults.append(Fault(setting.where, problem, "write a range of the same length, such as 10.0.0.[1:4]"))
         return [Located(None, setting.where)] * len(names)
     return [Located(address, setting.where) for address in values]
@@ -134,7 +137,9 @@ def _spread(reading: _Reading, setting: Located, names: Sequence[str]) -> Sequen
 def _add_host(reading: _Reading, name: str, keys: Variables, line: int, path: str) -> None:
     if name in reading.first_line:
         earlier = reading.first_line[name]
-        reading.fault(line, path, f"found host {name!r}, which is already on line {earlier}", "name each host once")
+        reading.fault(
+            line, path, f"found host {quoted(name)}, which is already on line {earlier}", "name each host once"
+        )
         return
     reading.first_line[name] = line
     reading.tree.add_host(name, UNGROUPED)
@@ -156,7 +161,7 @@ def _read_groups(reading: _Reading, document: Section) -> None:
         patterns = [members] if isinstance(members, str) else members
         if not isinstance(group, str) or not isinstance(patterns, list) or group in (ALL, UNGROUPED):
             reading.fault(
-                line, path, f"found {group!r}: {_kind(members)}, expected a name of your own and a list of hosts"
+                line, path, f"found {quoted(group)}: {_kind(members)}, expected a name of your own and a list of hosts"
             )
             continue
         reading.tree.add_group(group)
@@ -174,7 +179,9 @@ def _add_members(reading: _Reading, group: str, pattern: str, line: int, path: s
         if name in reading.first_line:
             reading.tree.add_host(name, group)
         else:
-            reading.fault(line, path, f"found {name!r}, which `hosts` does not name", nearest(name, reading.first_line))
+            reading.fault(
+                line, path, f"found {quoted(name)}, which `hosts` does not name", nearest(name, reading.first_line)
+            )
 
 
 def _located(reading: _Reading, section: Section, path: str) -> Variables:

@@ -9,6 +9,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
+from flagscale_deploy.support.quote import quoted
+
 _WITH_VALUE = frozenset("BbcDEeFIiJLlmOopQRSWw")
 """Flags of ssh(1) that take a value."""
 
@@ -92,7 +94,7 @@ def _split_flag(word: str, next_word: Callable[[], str] | None) -> tuple[str, st
 def _jump_of(command: str) -> str:
     """Return the ProxyJump that means the same as `ssh -W %h:%p [-p PORT] [-l USER] [USER@]HOST`."""
     refused = ValueError(
-        f"found ProxyCommand={command!r}; expected ProxyJump=[user@]host[:port], or a ~/.ssh/config entry"
+        f"found ProxyCommand={quoted(command)}; expected ProxyJump=[user@]host[:port], or a ~/.ssh/config entry"
     )
     words = shlex.split(command)
     if not words or words[0].rsplit("/", 1)[-1] != "ssh":

@@ -6,12 +6,14 @@ group is in `ungrouped` (docs.ansible.com, "How to build your inventory", defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flagscale_deploy.errors import InputError
+from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Group
 from flagscale_deploy.inventory.ranges import MOST_HOSTS
+from flagscale_deploy.support.quote import quoted
+from flagscale_deploy.support.yaml import MOST_FAULTS
 
 ALL, UNGROUPED = "all", "ungrouped"
 MOST_NAMED = 5 * MOST_HOSTS
@@ -27,6 +29,22 @@ class Located:
 
 
 Variables = dict[str, Located]
+
+
+class Faults(list[Fault]):
+    """What is wrong with a file. Raises InputError as soon as that is more than anybody reads."""
+
+    def append(self, fault: Fault) -> None:
+        """Add a fault."""
+        super().append(fault)
+        if len(self) > MOST_FAULTS:
+            raise InputError(self)
+
+    def __iadd__(self, faults: Iterable[Fault]) -> Faults:  # type: ignore[override,misc]
+        """Add faults."""
+        for fault in faults:
+            self.append(fault)
+        return self
 
 
 def plain_values(variables: Mapping[str, Located]) -> dict[str, object]:
@@ -66,9 +84,11 @@ class Tree:
         if child in self.groups[parent].children:
             return
         if child == ALL:
-            raise ValueError(f"group 'all' cannot be inside {parent!r}: it holds every group")
+            raise ValueError(f"group 'all' cannot be inside {quoted(parent)}: it holds every group")
         if child == parent or child in self.ancestors(parent):
-            raise ValueError(f"group {child!r} cannot be inside {parent!r}, which is itself inside {child!r}")
+            raise ValueError(
+                f"group {quoted(child)} cannot be inside {quoted(parent)}, which is itself inside {quoted(child)}"
+            )
         self.groups[parent].children.append(child)
         self.groups[child].parents.append(parent)
 

@@ -7,6 +7,7 @@ configurations, `inventory/document.py` the tags and positions of inventories.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -23,6 +24,9 @@ MOST_NODES = 250_000
 """Keys and values of a document: 30,000 hosts with three variables each."""
 MOST_EXPANDED = 2 * MOST_NODES
 """The same with each alias replaced by what it stands for."""
+MOST_FAULTS = 100
+"""What is wrong with one file; who has more wrong does not read them all."""
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 LONGEST_NUMBER = 400
 """Python converts no more than 4,300 digits, and numbers in base 60 grow with the square of their length."""
 
@@ -40,6 +44,7 @@ class _Bounded(yaml.composer.Composer):
     """A composer that refuses documents that are too large or too deep, before their values are made."""
 
     deepest = DEEPEST
+    most = MOST_NODES
     nodes = aliases = 0
     depth = -1
 
@@ -51,8 +56,8 @@ class _Bounded(yaml.composer.Composer):
         self.depth += 1
         if self.depth > self.deepest:
             raise ContentError(event, f"is nested more than {self.deepest} deep", "use fewer levels")
-        if self.nodes > MOST_NODES:
-            raise ContentError(event, f"has more than {MOST_NODES:,} keys and values", "use ranges, or split it")
+        if self.nodes > self.most:
+            raise ContentError(event, f"has more than {self.most:,} keys and values", "use ranges, or split it")
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -80,7 +85,7 @@ class Loader(_Bounded, yaml.SafeLoader):
             node.value = whole_characters(node)
         try:
             return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _UNFIT as error:
             raise ContentError(node, f"is not a valid {kind}", "correct the value, or put it in quotes") from error
 
 
@@ -114,7 +119,7 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
         # Before construction: that copies the keys of `<<` into the mappings that merge them.
         if loader.aliases:
             _refuse_large_aliases(node, loader.deepest)
-        loader.faults += _duplicates(node, loader)
+        loader.faults += islice(_duplicates(node, loader), MOST_FAULTS)
         value = loader.construct_document(node)
         learn_value(value)
         return value, loader.faults
@@ -122,6 +127,10 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
         raise InputError([_fault(error, loader)]) from error
     except RecursionError:
         raise InputError.at(source, "is nested too deeply", "use fewer levels") from None
+    except _UNFIT as error:  # of a value that PyYAML makes at the end
+        raise InputError.at(
+            source, "holds a value that is not of its type", "correct it, or take its tag out"
+        ) from error
     finally:
         loader.dispose()
 
@@ -170,7 +179,7 @@ if yaml.__with_libyaml__:
             yaml.composer.Composer.__init__(self)
             yaml.resolver.Resolver.__init__(self)
             self.yaml_implicit_resolvers = loader.yaml_implicit_resolvers
-            self.deepest = loader.deepest
+            self.deepest, self.most = loader.deepest, loader.most
 
 
 def refuse_bombs(value: object, source: str, deepest: int = DEEPEST) -> None:

@@ -6,6 +6,7 @@ from flagscale_deploy.config.dialects.model import Entry, flag_name, read_flags,
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.validate import read_settings
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree, Value
 
@@ -40,7 +41,7 @@ def _read_entry(value: Value, path: Path) -> Checked[Entry | None]:
     engine = item.get("engine") or "vllm"
     if engine != "vllm":
         remedy = "set engine: vllm, or run it with FlagScale itself"
-        faults.add((*path, "engine"), f"{engine!r} is not run here", remedy)
+        faults.add((*path, "engine"), f"{quoted(engine)} is not run here", remedy)
         return None, faults
     path_of_args = (*path, "engine_args")
     flags = faults.take(read_flags(faults.take(_merged_args(item, path)), path_of_args))

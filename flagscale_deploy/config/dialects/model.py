@@ -12,6 +12,7 @@ from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
 from flagscale_deploy.config.schema.values import port_or_auto, whole_number
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Tree, Value
 
 SECRET_FLAGS = {"api-key": "VLLM_API_KEY", "hf-token": "HF_TOKEN"}
@@ -47,7 +48,9 @@ def read_flags(args: Mapping[str, Value], path: Path) -> Checked[Tree]:
         if flag in flags:
             faults.add((*path, key), f"--{flag} is set twice", "keep one of the two spellings")
         elif flag in SIZES and value is not None and whole_number(value, 1, 999999) is None:
-            faults.add((*path, key), f"{value!r}: expected a whole number from 1", "as in tensor-parallel-size: 2")
+            faults.add(
+                (*path, key), f"{quoted(value)}: expected a whole number from 1", "as in tensor-parallel-size: 2"
+            )
         elif value is not None:
             flags[flag] = _modernized(flag, value)
     return flags, faults
@@ -66,7 +69,7 @@ def take_port(flags: Tree, path: Path) -> Checked[int | Literal["auto"] | None]:
     value = flags.pop("port", None)
     port = None if value is None else port_or_auto(value)
     if value is not None and port is None:
-        faults.add((*path, "port"), f"{value!r}: expected a port from 1 to 65535, or auto", "as in port: 8000")
+        faults.add((*path, "port"), f"{quoted(value)}: expected a port from 1 to 65535, or auto", "as in port: 8000")
     return port, faults
 
 
@@ -78,7 +81,7 @@ def take_model(flags: Tree, names: tuple[str, ...], path: Path) -> Checked[str]:
     if not model.strip():
         faults.add(path, f"has no {names[0]}", f"add {names[0]}: the model's path on the hosts, or its repository id")
     elif model.startswith("-"):
-        faults.add((*path, names[0]), f"vLLM would read {model!r} as a flag", f"write ./{model} or the full path")
+        faults.add((*path, names[0]), f"vLLM would read {quoted(model)} as a flag", f"write ./{model} or the full path")
     return model, faults
 
 
