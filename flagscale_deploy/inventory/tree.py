@@ -35,8 +35,9 @@ class Faults(list[Fault]):
     """What is wrong with a file. Raises InputError as soon as that is more than anybody reads."""
 
     def append(self, fault: Fault) -> None:
-        """Add a fault."""
-        super().append(fault)
+        """Add a fault, once."""
+        if fault not in self:
+            super().append(fault)
         if len(self) > MOST_FAULTS:
             raise InputError(self)
 
