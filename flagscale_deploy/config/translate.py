@@ -24,7 +24,7 @@ from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import InlineNode, RaySpec, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
-from flagscale_deploy.errors import Fault
+from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
@@ -33,6 +33,7 @@ from flagscale_deploy.support.value import Tree
 ACTIONS = ("run", "stop", "auto_tune", "dryrun", "query", "test")
 """What FlagScale's run.py does (its `action`)."""
 
+FEW = 4
 _ROOT_KEYS = ("action", "deploy", "experiment", "hydra", "model_args", "serve")
 
 
@@ -41,9 +42,12 @@ def translate(
 ) -> tuple[ServeSpec, list[Fault]]:
     """Return the specification, and what is wrong; `tree` is composed, overridden and interpolated."""
     faults = KeyFaults()
-    for key in tree.keys() - {*_ROOT_KEYS}:
-        if key.replace("-", "_") not in BODY_KEYS:
-            faults.add((key,), "unknown key", suggest(key, _ROOT_KEYS))
+    unknown = [key for key in tree if key not in _ROOT_KEYS and key.replace("-", "_") not in BODY_KEYS]
+    if len(unknown) == len(tree) >= FEW:  # some other file, of which nothing is quoted
+        remedy = f"name a serve YAML; its keys are {', '.join(_ROOT_KEYS)}"
+        raise InputError.at(str(source), "has none of the keys of a serve YAML", remedy)
+    for key in unknown:
+        faults.add((key,), "unknown key", suggest(key, _ROOT_KEYS))
     experiment = faults.take(read_settings(Experiment, tree.get("experiment"), ("experiment",)))
     runner, cmds = experiment.runner or Runner(), experiment.cmds or Commands()
     cli, task, envs = runner.cli_args or CliArgs(), experiment.task or Task(), experiment.envs or {}

@@ -9,6 +9,7 @@ import warnings
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.ansible import PRIORITY, build
+from flagscale_deploy.inventory.assembly import refuse_other_text
 from flagscale_deploy.inventory.document import Section, Unsafe
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
@@ -33,6 +34,8 @@ def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory
             raise InputError.at(f"{source}:{number}", f"is longer than {format_size(LONGEST_LINE)}", "write a range")
         if stripped and stripped[0] not in "#;":
             reader.read_line(stripped, number)
+            if not reader.sections:
+                refuse_other_text(reader.faults, len(reader.tree.hosts), source)
     reader.report_undefined()
     return build(reader.tree, files, reader.faults, source)
 
@@ -56,6 +59,7 @@ class _Reader:
         self.faults = Faults()
         self.tree = Tree()
         self.group, self.kind = UNGROUPED, "hosts"
+        self.sections = False
         self.children_waiting: dict[str, list[tuple[str, int]]] = {}
         """Children named before their section: their parents, and the lines of the names."""
         self.only_vars: dict[str, int] = {}
@@ -91,7 +95,7 @@ class _Reader:
             )
 
     def _open(self, group: str, kind: str, number: int) -> None:
-        self.group, self.kind = group, kind
+        self.group, self.kind, self.sections = group, kind, True
         if kind not in _KINDS:
             expected = "expected [group], [group:vars] or [group:children]"
             self._fault(number, f"found the section [{group}:{kind}], {expected}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.tree import Tree
+
+FEW = 4
 
 
 def assemble(
@@ -28,6 +30,14 @@ def assemble(
         raise InputError(wrong)
     groups = {group.name: group for group in tree.freeze(group_vars)}
     return Inventory(tuple(host for host in hosts if host is not None), groups, source)
+
+
+def refuse_other_text(faults: Sequence[Fault], hosts: int, source: str) -> None:
+    """Raise InputError, and quote nothing, where lines name hardly a host: a key, a log."""
+    if len(faults) >= FEW and FEW * hosts <= len(faults):
+        where = next((fault.where for fault in faults if fault.where.startswith(f"{source}:")), source)
+        problem = "is no line of an inventory, as are most lines of this file"
+        raise InputError.at(where, problem, "name another file; a line is HOST [NAME=VALUE …]")
 
 
 def _place(fault: Fault) -> list[str | int]:

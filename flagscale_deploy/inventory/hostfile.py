@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.inventory.assembly import assemble
+from flagscale_deploy.inventory.assembly import assemble, refuse_other_text
 from flagscale_deploy.inventory.keys import make_host
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
@@ -34,6 +34,7 @@ def parse_hostfile(text: str, source: str) -> Inventory:
     for number, line in enumerate(map(_without_comment, text.splitlines()), start=1):
         if line:
             _read_line(reading, line, number, f"{source}:{number}")
+            refuse_other_text(reading.faults, len(reading.hosts), source)
     reading.tree.settle()
     return assemble(reading.tree, reading.hosts, reading.faults, source, {})
 

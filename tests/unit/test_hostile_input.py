@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -200,8 +202,9 @@ def test_no_reader_waits_for_a_file_that_is_none(tmp_path: Path, reader: str, ki
 def test_no_reader_fails_on_a_document(tmp_path: Path, reader: str, kind: str) -> None:
     content = DOCUMENTS[kind]
     (tmp_path / "x").write_bytes(content if isinstance(content, bytes) else content.encode())
-    bounded(lambda: READERS[reader](tmp_path / "x"))
+    text = bounded(lambda: READERS[reader](tmp_path / "x"))
     assert not Path("/tmp/fsd-hostile").exists()
+    assert not re.search(r"verysecrethash|b3BlbnNzaC1rZXk", text), "of a file that is something else nothing is quoted"
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -217,3 +220,41 @@ def test_no_place_fails_on_a_value(tmp_path: Path, place: str) -> None:
             wrong.append((kind, type(error).__name__, str(error)[:300]))
     assert wrong == []
     assert not Path("/tmp/fsd-hostile").exists()
+
+
+def mutated(text: str, chosen: random.Random) -> str:
+    """Return a text with one to four parts repeated, cut, exchanged or replaced."""
+    for _ in range(chosen.randint(1, 4)):
+        begin, end = sorted((chosen.randrange(len(text) + 1), chosen.randrange(len(text) + 1)))
+        end = min(end, begin + chosen.choice((1, 1, 5, 40)))
+        part = chosen.choice(
+            (
+                "",
+                text[begin:end] * chosen.choice((2, 3, 50)),
+                chosen.choice("{}[]:,-&*!|>'\"%@`#?\t\n =~$\0\ud800\x85"),
+                chosen.choice(tuple(VALUES.values()))[:400],
+                f"&a [{text[begin:end]}, *a]",
+                "\n" + " " * chosen.randint(0, 9),
+            )
+        )
+        text = text[:begin] + part + text[end:]
+    return text
+
+
+EXAMPLES = sorted([*(ROOT / "examples").rglob("*.yaml"), *(ROOT / "inventories").iterdir()])
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_no_mutated_example_fails(tmp_path: Path, example: Path) -> None:
+    chosen = random.Random(example.name)
+    text = example.read_text(encoding="utf-8")
+    read = READERS["inventory"] if example.parent.name == "inventories" else READERS["serve YAML"]
+    for number in range(2000 if WHOLE else 40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = folder / f"x{example.suffix}"
+        path.write_text(mutated(text, chosen), encoding="utf-8", errors="surrogatepass")
+        try:
+            bounded(partial(read, path))
+        except Exception as error:
+            raise AssertionError(f"{path.read_bytes()!r}") from error

@@ -1,0 +1,79 @@
+"""Every option of every command, from click's tree: what is no number, name or time ends the command at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flagscale_deploy.cli import cli
+
+NO_NUMBERS = ("nan", "inf", "-inf", "-1", "1e400", "-1e400", "9" * 30, "9" * 5000, "0x10", "", " ", "x")
+NO_NAMES = (
+    "..",
+    ".",
+    "a/b",
+    "/",
+    "-x",
+    "a b",
+    "a\nb",
+    "a\x1b[2J",
+    "x" * 64,
+    "x" * 5000,
+    "é",
+    "\udcff",
+    "~",
+    "$(id)",
+    "",
+)
+
+
+def options(kinds: tuple[type, ...]) -> Iterator[tuple[str, str]]:
+    for name, command in cli.commands.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and isinstance(parameter.type, kinds):
+                yield name, parameter.opts[-1]
+
+
+NUMBERS = [*options((click.types.IntParamType, click.types.FloatParamType))]
+NAMED = [name for name, command in cli.commands.items() if any(one.name == "name" for one in command.params)]
+
+
+def words(command: str) -> list[str]:
+    """Return the arguments that a command cannot do without."""
+    return {"call": ["hello"], "exec": ["true"], "push": ["a", "b"]}.get(command, [])
+
+
+def test_every_number_has_a_range() -> None:
+    assert len(NUMBERS) >= 20
+    for name, option in NUMBERS:
+        (parameter,) = [one for one in cli.commands[name].params if option in one.opts]
+        kind = parameter.type
+        assert isinstance(kind, (click.IntRange, click.FloatRange)), (name, option)
+        assert kind.min is not None, (name, option)
+        assert kind.max is not None, (name, option)
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS)
+def test_what_is_no_number_in_the_range_is_refused(command: str, option: str) -> None:
+    for value in NO_NUMBERS:
+        result = CliRunner().invoke(cli, [command, option, value, *words(command)])
+        assert (result.exit_code, "Invalid value" in result.output) == (2, True), (value, result.output[-300:])
+
+
+@pytest.mark.parametrize("option", ["--max-size", "--max-total", "--since"])
+def test_sizes_and_times_are_bounded(option: str) -> None:
+    for value in (*NO_NUMBERS, "9" * 20 + "d", "1e9h", "99999-01-01", "2024-13-45", "-1h", "9" * 400 + "G"):
+        result = CliRunner().invoke(cli, ["logs", option, value])
+        assert (result.exit_code, "Invalid value" in result.output) == (2, True), (value, result.output[-300:])
+
+
+@pytest.mark.parametrize("command", NAMED)
+def test_what_is_no_name_is_refused(command: str) -> None:
+    for value in NO_NAMES:
+        result = CliRunner().invoke(cli, [command, f"--name={value}", *words(command)])
+        assert result.exit_code == 2, (value, result.output[-300:])
+        assert result.output.count("\n") < 6
+        assert "internal error" not in result.output
