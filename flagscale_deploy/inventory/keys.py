@@ -12,6 +12,7 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.document import Encrypted, Section
 from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecking
 from flagscale_deploy.inventory.ranges import is_ip_address
+from flagscale_deploy.inventory.ssh_options import checked_ssh_options
 from flagscale_deploy.inventory.tree import Located
 from flagscale_deploy.secrets import Secret, is_secret_name
 from flagscale_deploy.support.quote import quoted
@@ -95,6 +96,9 @@ class HostKeys(BaseModel):
     )
     known_hosts: _Path | None = _key(
         "the path of a known_hosts file", "On your machine. Default: `~/.ssh/config`, else `~/.ssh/known_hosts`"
+    )
+    ssh_options: Annotated[_Path, AfterValidator(checked_ssh_options)] | None = _key(
+        "options of ssh(1) such as -o ProxyCommand='…' or -F FILE", "Given to `ssh`, which is asked. Default: none"
     )
     connection: ConnectionKind | None = _key("ssh or local", "`local`: this machine, without SSH. Default: `ssh`")
     python: _Path | None = _key(

@@ -31,6 +31,8 @@ class Host:
     proxy_jump: str | None = None
     host_key_checking: HostKeyChecking | None = None
     known_hosts: str | None = None
+    ssh_options: str | None = None
+    """Other options of ssh(1), as on its command line: `-o ProxyCommand=… -F file`."""
     connection: ConnectionKind = "ssh"
     python: str = "python3"
     gpus: int | None = None

@@ -1,82 +1,130 @@
-"""Reach hosts by SSH: Fabric reads `~/.ssh/config` and opens connections, Paramiko carries the commands."""
+"""Reach hosts by SSH: Paramiko carries the commands; where they go is what the operator's own ssh would do."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import select
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, Literal, cast
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import fabric
 import paramiko
-from cryptography.exceptions import InvalidTag
 
-from flagscale_deploy.errors import HostKeyError, RemoteError, UnreachableError
+from flagscale_deploy.errors import RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
-from flagscale_deploy.transport import hostkeys
 from flagscale_deploy.transport.base import Source
 from flagscale_deploy.transport.keepalive import Keepalive
-from flagscale_deploy.transport.ssh_errors import connect_error
-from flagscale_deploy.transport.ssh_transport import Transport, notice_silence, wake
+from flagscale_deploy.transport.login import LOST_SECONDS, Login
+from flagscale_deploy.transport.route import destination_of, find_route
+from flagscale_deploy.transport.ssh_config import resolver
+from flagscale_deploy.transport.ssh_errors import FAILED, REFUSED, errors_of
+from flagscale_deploy.transport.ssh_settings import Settings
 
 CHUNK = 1 << 16
-LOST_SECONDS = 0.5
 SEND_SECONDS = 120.0
 """How long a program may leave unread what is sent to it."""
-
+FREE_SECONDS = 1.0
+"""How long a server may count a command that has just ended against MaxSessions."""
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 
 class SshConnection:
-    """One SSH connection, opened on first use; each command is a channel of it."""
+    """The way to one host by SSH, opened on first use; each command is a channel of a login.
+
+    There is one login, and more where the server allows fewer channels in each (MaxSessions) than run at a time.
+    """
 
     def __init__(self, host: Host, connect_timeout: float) -> None:
         self.host = host
         self._timeout = connect_timeout
-        self._fabric: fabric.Connection | None = None
-        self._keepalive: Keepalive | None = None
+        self._lock = threading.RLock()
+        self._jumps: list[Login] = []
+        self._logins: list[_Sessions] = []
+        self._settings: Settings | None = None
+        resolver().expect(destination_of(host))
 
     def open(self) -> None:
         """Connect and log in, if that has not been done."""
-        if self._fabric is not None and self._fabric.is_connected:
-            return
-        self.close()
-        with _errors_of(self.host):
-            self._fabric = _fabric_connection(self.host, self._timeout)
-            try:
-                self._fabric.open()
-            except paramiko.BadHostKeyException as error:
-                raise _changed_key(self.host, self._fabric, error) from error
-        notice_silence(self._fabric.transport)
-        self._keepalive = Keepalive(self._fabric.transport)
+        with self._lock:
+            lost = [sessions for sessions in self._logins if not sessions.login.is_open]
+            for sessions in lost:
+                sessions.login.close()
+                self._logins.remove(sessions)
+            if not self._logins:
+                self.close()
+                self._log_in()
 
     def start(self, command: str) -> SshRunning:
         """Start a command on a channel of its own."""
-        self.open()
-        assert self._fabric is not None
-        assert self._keepalive is not None
-        with _errors_of(self.host):
-            channel = self._fabric.transport.open_session(timeout=self._timeout)
-            with _answered(self.host.name, channel, self._timeout):
-                channel.exec_command(command)
-        return SshRunning(self.host.name, channel, self._keepalive)
+        with self._lock:
+            self.open()
+            for sessions in self._logins:
+                if (running := self._start(sessions, command)) is not None:
+                    return running
+            running = self._start(self._log_in(), command)
+        if running is None:
+            raise UnreachableError(
+                self.host.name,
+                "its SSH server lets us in, and refuses every command (MaxSessions 0, or a forced setting)",
+                "allow sessions in its sshd_config: MaxSessions 10",
+            )
+        return running
 
     def close(self) -> None:
-        """Close it, with the hops before it."""
-        for hop in _hops(self._fabric) if self._fabric is not None else ():
-            transport = hop.transport
-            wake(transport)
-            hop.close()
-            hop.client.close()  # Fabric leaves a login that was refused, or a lost connection, open
-            if transport is not None and transport.is_alive():
-                transport.join(LOST_SECONDS)  # Paramiko waits for no thread that has noticed the end itself
+        """Close it, with the jump hosts on the way."""
+        for login in (*(sessions.login for sessions in self._logins), *reversed(self._jumps)):
+            login.close()
+        self._logins, self._jumps, self._settings = [], [], None
+
+    def _log_in(self) -> _Sessions:
+        if self._settings is None:
+            with errors_of(self.host):
+                *jumps, self._settings = find_route(self.host, resolver())
+            for settings in jumps:
+                via = self._jumps[-1] if self._jumps else None
+                self._jumps.append(Login(self.host, settings, self._timeout, via=via, jump=True))
+        via = self._jumps[-1] if self._jumps else None
+        self._logins.append(_Sessions(Login(self.host, self._settings, self._timeout, via=via, jump=False)))
+        return self._logins[-1]
+
+    def _start(self, sessions: _Sessions, command: str) -> SshRunning | None:
+        """Start a command on a login; return None where its server takes no more at a time."""
+        with errors_of(self.host, sessions.login.settings):
+            channel = sessions.open(self._timeout)
+            if channel is None:
+                return None
+            with _answered(self.host.name, channel, self._timeout):
+                channel.exec_command(command)
+        return SshRunning(self.host.name, channel, sessions.login.keepalive)
+
+
+class _Sessions:
+    """The session channels of a login."""
+
+    def __init__(self, login: Login) -> None:
+        self.login = login
+        self._channels: list[paramiko.Channel] = []
+
+    def open(self, timeout: float) -> paramiko.Channel | None:
+        """Return a new session; None where the server refuses it because of those that are open."""
+        deadline = time.monotonic() + FREE_SECONDS
+        while True:
+            try:
+                channel = self.login.transport.open_session(timeout=timeout)
+            except paramiko.ChannelException as error:
+                if error.code not in (FAILED, REFUSED):
+                    raise
+                self._channels = [channel for channel in self._channels if not channel.closed]
+                if self._channels or time.monotonic() > deadline:
+                    return None
+                time.sleep(0.02)  # the last command has ended, and the server may not have noticed yet
+            else:
+                self._channels = [*(channel for channel in self._channels if not channel.closed), channel]
+                return channel
 
 
 class SshRunning:
@@ -176,103 +224,5 @@ def _answered(host: str, channel: paramiko.Channel, seconds: float) -> Iterator[
         timer.cancel()
 
 
-class _Connection(fabric.Connection):  # type: ignore[misc]  # Fabric is untyped
-    """A connection of Fabric's that shares nothing with others.
-
-    Fabric 3.2 keeps every attribute that its class does not declare in the configuration, which all connections share,
-    and builds that anew each time: other threads found it half empty (seen with 300 hosts).
-    """
-
-    inline_ssh_env: bool | None = None
-
-
-def _fabric_connection(host: Host, timeout: float) -> fabric.Connection:
-    config = _fabric_config()
-    settings = {
-        "banner_timeout": timeout, "auth_timeout": timeout, "channel_timeout": timeout, "transport_factory": Transport,
-    }  # fmt: skip
-    keys = _keys(host.identity_file) if host.identity_file else {}
-    gateway: fabric.Connection | Literal[False] | None = False if host.proxy_jump == "none" else None
-    for jump in (host.proxy_jump or "").split(","):
-        if jump and jump != "none":  # as OpenSSH has it, `none` overrides the ProxyJump of ~/.ssh/config
-            gateway = _Connection(
-                jump, gateway=gateway or None, config=config, connect_timeout=timeout, connect_kwargs=settings | keys
-            )
-    connection = _Connection(
-        host.address,
-        user=host.user,
-        port=host.port,
-        gateway=gateway,
-        config=config,
-        connect_timeout=timeout,
-        connect_kwargs=settings | keys,
-    )
-    for hop in _hops(connection):  # Fabric's own policy accepts any key, also a jump host's
-        known_as = hostkeys.known_name(hop.host, hop.port)
-        of_hop = cast("Mapping[str, object]", hop.ssh_config)
-        hostkeys.install(hop.client, host, of_hop, known_as, jump=hop is not connection)
-    return connection
-
-
-def _keys(path: str) -> dict[str, Any]:
-    """Return how Paramiko is given an identity file: by its key, which it would else read three times for each host.
-
-    What needs a passphrase, or is no key, is given by its name.
-    """
-    try:
-        return {"pkey": _key(path, _changed(path), _changed(f"{path}-cert.pub"))}
-    except Exception:  # noqa: BLE001 (whatever it is)
-        return {"key_filename": path}
-
-
-@functools.cache
-def _key(path: str, *_changed: int | None) -> paramiko.PKey:
-    """Read a key anew where it, or its certificate, has changed: those may be valid for minutes."""
-    return paramiko.PKey.from_path(path)
-
-
-def _changed(path: str) -> int | None:
-    with suppress(OSError):
-        return os.stat(path).st_ctime_ns
-    return None
-
-
-def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """Yield a connection and those it goes through, the nearest to the host first."""
-    hop: fabric.Connection | str | None = connection
-    while isinstance(hop, fabric.Connection):
-        yield hop
-        hop = hop.gateway
-
-
-def _changed_key(host: Host, connection: fabric.Connection, error: paramiko.BadHostKeyException) -> HostKeyError:
-    """Return the error for a changed key: Paramiko's names the machine but not its port, which known_hosts has."""
-    hop = next((hop for hop in _hops(connection) if hop.host == error.hostname), connection)
-    files = hostkeys.known_hosts_files(host, cast("Mapping[str, object]", hop.ssh_config))
-    return hostkeys.changed(host, error, files, hostkeys.known_name(hop.host, hop.port))
-
-
-@functools.cache
-def _fabric_config() -> fabric.Config:
-    """Read `~/.ssh/config` and the system's, once; Fabric's own configuration files are not for us.
-
-    What Fabric asks it for each connection are plain attributes here: Invoke looks for them in all of its levels.
-    """
-    config = fabric.Config(lazy=True)
-    config.load_ssh_config()
-    for name in ("user", "port", "gateway", "forward_agent", "inline_ssh_env", "connect_kwargs"):
-        object.__setattr__(config, name, getattr(config, name))
-    return config
-
-
 def _lost(host: str) -> UnreachableError:
     return UnreachableError(host, "the SSH connection was lost", "check the host and the network, then run `status`")
-
-
-@contextmanager
-def _errors_of(host: Host) -> Iterator[None]:
-    """Raise everything that Paramiko, Fabric and sockets raise while connecting as a ConnectError."""
-    try:
-        yield
-    except (paramiko.SSHException, OSError, EOFError, InvalidTag) as error:
-        raise connect_error(host, error) from error

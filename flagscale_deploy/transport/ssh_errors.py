@@ -3,42 +3,92 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import paramiko
+from cryptography.exceptions import InvalidTag
 
 from flagscale_deploy.errors import AuthenticationError, ConnectError, TcpError, UnreachableError, causes
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import hostkeys
+from flagscale_deploy.transport.ssh_settings import ConfigProblem, Settings
+
+REFUSED = paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+FAILED = paramiko.common.OPEN_FAILED_CONNECT_FAILED
 
 
-def connect_error(host: Host, error: Exception) -> ConnectError:
+@contextmanager
+def errors_of(host: Host, settings: Settings | None = None, *, jump: bool = False) -> Iterator[None]:
+    """Raise everything that Paramiko, sockets and we raise while connecting as a ConnectError.
+
+    `settings` are those of the machine that is connected to; `jump`: a jump host, which the error then names.
+    """
+    try:
+        yield
+    except (paramiko.SSHException, OSError, EOFError, InvalidTag, ConfigProblem, ConnectError) as error:
+        ours = connect_error(host, error, settings)
+        if jump and settings is not None:
+            problem = f"jump host {settings.alias}: {ours.problem}"
+            raise type(ours)(host.name, problem, ours.remedy) from error
+        if ours is error:
+            raise
+        raise ours from error
+
+
+def connect_error(host: Host, error: Exception, settings: Settings | None = None) -> ConnectError:
     """Return our error for a foreign one: the one place where this is done."""
-    name, where = host.name, f"{host.address}" + (f":{host.port}" if host.port else "")
+    name, address = host.name, settings.hostname if settings else host.address
+    where = settings.where if settings else address + (f":{host.port}" if host.port else "")
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, ConfigProblem):
+        return ConnectError(name, error.problem, error.remedy)
     if isinstance(error, paramiko.BadHostKeyException):
-        known_as = hostkeys.known_name(error.hostname, host.port or 22)
-        return hostkeys.changed(host, error, hostkeys.known_hosts_files(host, {}), known_as)
+        return hostkeys.changed(host, error, (), hostkeys.known_name(error.hostname, host.port or 22))
     if isinstance(error, paramiko.PasswordRequiredException):
         return AuthenticationError(name, "the private key has a passphrase", "add it to the SSH agent: ssh-add")
     if isinstance(error, paramiko.AuthenticationException) or "authentication methods" in str(error):
-        return AuthenticationError(
-            name,
-            f"cannot log in to {where} as {host.user or 'the current user'}: {error}",
-            f"copy your key there with ssh-copy-id, or set `user` and `identity_file` for {name} in the inventory",
-        )
+        user = (settings.user if settings else host.user) or "the current user"
+        return AuthenticationError(name, f"cannot log in to {where} as {user}: {error}", copy_key(host, address))
     if isinstance(error, socket.gaierror):
         return TcpError(
             name,
-            f"the name {host.address} cannot be resolved",
+            f"the name {address} cannot be resolved",
             "check the spelling, DNS and ~/.ssh/config, or give `address` in the inventory",
         )
     if isinstance(error, TimeoutError):
         return TcpError(name, f"no answer from {where} in time", "is the host up, and its SSH port reachable?")
     if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
         return TcpError(name, f"cannot connect to {where}: {error.strerror}", "is sshd running there?")
-    if isinstance(error, ConnectError):
-        return error
     kind = TcpError if _is_beneath_ssh(error) else UnreachableError
-    return kind(name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {host.address}")
+    target = settings.alias if settings else address
+    return kind(name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {target}")
+
+
+def copy_key(host: Host, address: str) -> str:
+    """Return the remedy for a login that was refused."""
+    keys = f"`user` and `identity_file` for {host.name} in the inventory"
+    return f"copy your key to {address} with ssh-copy-id, or set {keys}"
+
+
+def forwarding_error(
+    host: Host, via: Settings, target: str, error: paramiko.ChannelException, text: str
+) -> ConnectError:
+    """Return the error for a jump host that does not connect us to the next; `text` is what it said."""
+    if error.code == REFUSED:
+        problem = f"jump host {via.alias} forbids connections to {target}"
+        return UnreachableError(host.name, problem, "allow them in its sshd_config: AllowTcpForwarding, PermitOpen")
+    reason = f" ({text})" if text and text != "open failed" else ""
+    problem = f"jump host {via.alias} cannot connect to {target}{reason}"
+    return TcpError(host.name, problem, f"on {via.alias}: does the name resolve, and does sshd listen there?")
+
+
+def mismatch_error(host: Host, where: str, mismatches: list[tuple[str, list[str], list[str]]]) -> ConnectError:
+    """Return the error for a server that we have no algorithm in common with."""
+    kind, theirs, ours = mismatches[0]
+    problem = f"no common {kind} algorithm with {where}: it offers {', '.join(theirs)}; supported are {', '.join(ours)}"
+    return UnreachableError(host.name, problem, "allow one of the supported algorithms in its sshd_config")
 
 
 def _is_beneath_ssh(error: Exception) -> bool:
@@ -47,7 +97,7 @@ def _is_beneath_ssh(error: Exception) -> bool:
     Paramiko replaces an error of the socket by one of its own while it reads the banner; it keeps the first as context.
     """
     if isinstance(error, paramiko.ChannelException):
-        return error.code == paramiko.common.OPEN_FAILED_CONNECT_FAILED
+        return error.code == FAILED
     if isinstance(error, OSError):
         return True
     sockets = (cause for cause in causes(error) if isinstance(cause, OSError))

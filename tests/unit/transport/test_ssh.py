@@ -30,11 +30,13 @@ from flagscale_deploy.errors import (
 )
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments
-from flagscale_deploy.transport import hostkeys, ssh
+from flagscale_deploy.transport import hostkeys, identities, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
-from flagscale_deploy.transport.ssh_errors import connect_error
+from flagscale_deploy.transport.ssh_config import resolver
+from flagscale_deploy.transport.ssh_errors import connect_error, errors_of
+from flagscale_deploy.transport.ssh_settings import Settings
 from flagscale_deploy.transport.ssh_transport import Transport
 from tests.unit.transport.loopback import Server, load_key, new_key
 
@@ -125,7 +127,7 @@ def test_a_connection_that_fails_beneath_ssh_is_told_from_an_ssh_that_fails() ->
 def test_every_one_of_them_is_caught_where_we_connect() -> None:
     for error, expected, _ in TABLE.values():
         with pytest.raises(expected) as raised:
-            with ssh._errors_of(HOST):
+            with errors_of(HOST):
                 raise error
         assert raised.value.__cause__ is error
 
@@ -146,10 +148,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Set a home directory of the test's own: neither the user's ~/.ssh nor their agent plays a part."""
     (tmp_path / ".ssh").mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    ssh._fabric_config.cache_clear()
+    resolver.cache_clear()
     yield tmp_path
-    ssh._fabric_config.cache_clear()
+    resolver.cache_clear()
 
 
 @pytest.fixture
@@ -325,7 +328,7 @@ def test_forms_of_known_hosts(home: Path, server: Server, line: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["[127.0.0.1]:22", "127.0.0.1", "!*,[127.0.0.1]:{port}", "@cert-authority *", "|1|no|no"]
+    "name", ["[127.0.0.1]:22", "127.0.0.2", "!*,[127.0.0.1]:{port}", "@cert-authority *", "|1|no|no"]
 )
 def test_another_names_key_is_not_this_hosts(home: Path, server: Server, name: str) -> None:
     line = renamed(name)
@@ -346,14 +349,13 @@ def test_a_large_known_hosts_costs_little(home: Path, server: Server) -> None:
     other = load_key(new_key())
     lines = [f"gpu{at}.example.org,10.1.{at // 250}.{at % 250} ssh-ed25519 {other.get_base64()}" for at in range(3000)]
     known(home, *lines, server.line())
-    client = paramiko.SSHClient()
     began = time.process_time()
     for _ in range(5):
-        hostkeys.install(
-            client, replace(HOST, known_hosts=str(home / ".ssh/known_hosts")), {}, f"[127.0.0.1]:{server.port}"
-        )
+        hostkeys.HostKeys(
+            replace(HOST, known_hosts=str(home / ".ssh/known_hosts")),
+            Settings("gpu01", "127.0.0.1", "operator", server.port),
+        ).verify(server.host_key)
     assert time.process_time() - began < 1
-    assert client.get_host_keys().lookup(f"[127.0.0.1]:{server.port}") is not None
 
 
 def test_a_known_hosts_that_cannot_be_read_is_told(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +382,7 @@ def test_a_refused_login_names_user_and_place(home: Path, server: Server) -> Non
 
 def test_an_identity_file_that_is_not_there_is_named(home: Path, server: Server) -> None:
     known(home, server.line())
-    with pytest.raises(ConnectError, match=r"/no/such/key"):
+    with pytest.raises(AuthenticationError, match=r"/no/such/key is passed over: No such file or directory"):
         to(server, identity_file="/no/such/key").open()
 
 
@@ -446,24 +448,16 @@ def test_a_command_that_does_not_end_is_an_error(home: Path, server: Server) -> 
 @pytest.mark.parametrize(
     ("inventory", "config", "expected"),
     [
-        (None, {}, "strict"),
-        (None, {"stricthostkeychecking": "ask"}, "strict"),
-        (None, {"stricthostkeychecking": "no"}, "off"),
-        (None, {"stricthostkeychecking": "Accept-New"}, "accept-new"),
-        (None, {"stricthostkeychecking": "nonsense"}, "strict"),
-        ("strict", {"stricthostkeychecking": "no"}, "strict"),
-        ("off", {"stricthostkeychecking": "yes"}, "off"),
+        (None, "ask", "strict"),
+        (None, "no", "off"),
+        (None, "Accept-New", "accept-new"),
+        (None, "nonsense", "strict"),
+        ("strict", "no", "strict"),
+        ("off", "yes", "off"),
     ],
 )
-def test_who_decides_about_host_keys(
-    inventory: HostKeyChecking | None, config: dict[str, str], expected: HostKeyChecking
-) -> None:
+def test_who_decides_about_host_keys(inventory: HostKeyChecking | None, config: str, expected: HostKeyChecking) -> None:
     assert hostkeys.checking(replace(HOST, host_key_checking=inventory), config) == expected
-
-
-def test_connections_leave_the_configuration_that_they_share_alone() -> None:
-    ssh._fabric_connection(Host("gpu01", "127.0.0.1", port=22, user="root", known_hosts="/dev/null"), 5.0)
-    assert ssh._fabric_config()._modifications == {}
 
 
 def test_ciphers_that_need_no_separate_mac_come_first_and_none_is_missing() -> None:
@@ -490,6 +484,7 @@ def write_key(path: Path, key: Key, passphrase: bytes = b"") -> Path:
     """Write a private key as `ssh-keygen` does."""
     locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, locked))
+    path.chmod(0o600)
     return path
 
 
@@ -508,22 +503,40 @@ def write_certificate(path: Path, key: Key) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(NEW_KEYS))
-def test_an_identity_file_is_read_once_with_its_certificate_until_that_is_renewed(tmp_path: Path, kind: str) -> None:
+def test_an_identity_file_is_read_once_and_its_certificate_each_time(tmp_path: Path, kind: str) -> None:
     private = NEW_KEYS[kind]()
     key = write_key(tmp_path / "key", private)
-    renewed = Path(f"{key}-cert.pub")
-    write_certificate(renewed, private)
-    key_ = ssh._keys(str(key))
-    assert list(key_) == ["pkey"]
-    assert key_["pkey"].public_blob is not None
-    assert ssh._keys(str(key))["pkey"] is key_["pkey"]
-    os.utime(renewed, ns=(0, renewed.stat().st_mtime_ns + 1))
-    assert ssh._keys(str(key))["pkey"] is not key_["pkey"]
+    certificate = Path(f"{key}-cert.pub")
+    write_certificate(certificate, private)
+    settings = Settings("gpu01", "gpu01", "root", identity_files=(str(key),))
+    first, again = (identities.identities(settings).offers for _ in range(2))
+    assert [offer.name for offer in first] == [str(certificate), str(key)]
+    assert again[1].key is first[1].key
+    assert first[1].key.public_blob is None
+    shown = first[0].key.public_blob
+    write_certificate(certificate, private)
+    renewed = identities.identities(settings).offers[0].key.public_blob
+    assert shown is not None
+    assert renewed is not None
+    assert shown.key_blob != renewed.key_blob
 
 
-def test_an_identity_file_that_cannot_be_read_is_left_to_paramiko(tmp_path: Path) -> None:
+def test_identity_files_that_cannot_be_used_are_passed_over_with_the_reason(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage"
     garbage.write_text("no key")
     locked = write_key(tmp_path / "locked", Ed25519PrivateKey.generate(), b"a passphrase")
-    for path in (garbage, tmp_path / "nothing", locked):
-        assert ssh._keys(str(path)) == {"key_filename": str(path)}
+    for path in (garbage, locked):
+        path.chmod(0o600)
+    opened = write_key(tmp_path / "opened", Ed25519PrivateKey.generate())
+    opened.chmod(0o644)
+    paths = tuple(map(str, (garbage, tmp_path / "nothing", locked, opened)))
+    result = identities.identities(Settings("gpu01", "gpu01", "root", identity_files=paths))
+    assert result.offers == []
+    assert [path for path, _ in result.passed_over] == list(paths)
+    reasons = [problem for _, problem in result.passed_over]
+    assert "cannot be read as a private key" in reasons[0]
+    assert reasons[1:] == [
+        "No such file or directory",
+        "it has a passphrase, and the agent does not hold it",
+        "its mode 0644 lets others read it: chmod 600",
+    ]

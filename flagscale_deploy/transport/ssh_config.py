@@ -1,0 +1,219 @@
+"""Resolve hosts as the operator's own OpenSSH does: `ssh -G` is asked, in parallel, and its answers are remembered.
+
+It is not asked where no configuration file sets anything that a connection depends on. Where there is no ssh program,
+Paramiko's reader of these files takes its place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from flagscale_deploy.support.shell import join
+from flagscale_deploy.transport import ssh_config_fallback
+from flagscale_deploy.transport.ssh_config_cache import SshConfigCache, default_cache
+from flagscale_deploy.transport.ssh_config_files import RELEVANT, SYSTEM, ConfigFile, Patterns, read_config
+from flagscale_deploy.transport.ssh_config_home import with_home
+from flagscale_deploy.transport.ssh_notes import NOTES
+from flagscale_deploy.transport.ssh_settings import (
+    DEFAULT_KEYS,
+    Answer,
+    ConfigProblem,
+    Destination,
+    Settings,
+    home,
+    settings_of,
+)
+
+ASK_SECONDS = 60.0
+"""How long `ssh -G` may take for one chunk of hosts: `Match exec` and CanonicalizeHostname may ask the network."""
+CHUNK = 32
+"""How many hosts one shell asks for: to start a process from a large Python process costs more than from a shell."""
+
+
+class Resolver:
+    """Resolves destinations; `expect` those that will follow, so that they are asked for together.
+
+    `program` is the ssh to ask, None for Paramiko's reader.
+    """
+
+    def __init__(self, program: str | None, cache: SshConfigCache) -> None:
+        self._program, self._cache = program, cache
+        self._lock = threading.Lock()
+        self._expected: dict[Destination, None] = {}
+        self._sources: dict[str | None, _Source] = {}
+
+    def expect(self, destination: Destination) -> None:
+        """Note a destination that is going to be resolved."""
+        with self._lock:
+            self._expected[destination] = None
+
+    def resolve(self, destination: Destination) -> Settings:
+        """Return the settings for a destination. Raises ConfigProblem."""
+        return settings_of(destination, self._answer(destination))
+
+    def _answer(self, destination: Destination) -> Answer:
+        with self._lock:
+            source = self._source(destination.config_file)
+        if not (source.patterns.matter or destination.options):
+            return _defaults(destination)
+        if self._program is None:
+            return ssh_config_fallback.answer(destination, source.files)
+        if source.patterns.vary:
+            return self._ask([destination], source)[destination]
+        with self._lock:
+            key = source.key(destination)
+            if key not in source.answers:
+                self._ask_for_all(destination, source)
+            return _for_alias(source.answers[key], destination)
+
+    def _ask_for_all(self, destination: Destination, source: _Source) -> None:
+        """Ask for a destination and those expected beside it, once for each group of names that resolve alike."""
+        source.answers.update(self._cache.load(source.state) if not source.answers else {})
+        missing = {source.key(destination): destination}
+        for expected in self._expected:
+            if expected.config_file == destination.config_file:
+                missing.setdefault(source.key(expected), expected)
+        missing = {key: expected for key, expected in missing.items() if key not in source.answers}
+        if missing:
+            answers = self._ask(list(missing.values()), source, but_for=destination)
+            fresh = {key: answers[expected] for key, expected in missing.items() if expected in answers}
+            source.answers.update(fresh)
+            if source.is_unchanged():
+                self._cache.add(source.state, fresh)
+        self._expected.clear()
+
+    def _ask(
+        self, destinations: Sequence[Destination], source: _Source, but_for: Destination | None = None
+    ) -> dict[Destination, Answer]:
+        """Ask for destinations. Raises ConfigProblem where ssh refuses one; with `but_for`, only for that one."""
+        assert self._program is not None
+        file = source.file_words
+        commands = {destination: join([self._program, *file, "-G", *destination.words]) for destination in destinations}
+        chunks = [destinations[at : at + CHUNK] for at in range(0, len(destinations), CHUNK)]
+        with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), "ssh-config") as pool:
+            outputs = pool.map(lambda chunk: _run([commands[destination] for destination in chunk]), chunks)
+            replies = [reply for chunk in outputs for reply in chunk]
+        answers = {}
+        for destination, (code, output) in zip(destinations, replies, strict=True):
+            if code == 0:
+                answers[destination] = _parsed(output)
+            elif but_for in (None, destination):
+                raise ConfigProblem(f"ssh cannot use its configuration for {destination.alias}: {_reason(output)}")
+        return answers
+
+    def _source(self, config_file: str | None) -> _Source:
+        if config_file not in self._sources:
+            source = self._sources[config_file] = _Source(config_file, self._program)
+            reader = f"{self._program} -G" if self._program else "Paramiko's reader (there is no ssh program here)"
+            names = ", ".join(file.path for file in source.files) or "none"
+            if source.patterns.matter:
+                NOTES.info("SSH configuration: %s, read by %s", names, reader)
+            else:
+                NOTES.info("SSH configuration: nothing in it concerns us (files: %s)", names)
+        return self._sources[config_file]
+
+
+class _Source:
+    """The configuration files of one `-F`, or of the user and the system, with the answers that they lead to."""
+
+    def __init__(self, config_file: str | None, program: str | None) -> None:
+        self._config_file, self._program = config_file, program
+        self.files = self._read()
+        self.patterns = Patterns(self.files)
+        self.state = self._state(self.files)
+        self.answers: dict[str, Answer] = {}
+
+    def key(self, destination: Destination) -> str:
+        """Return a text that destinations have in common for which ssh has the same answer, but for their names."""
+        own = (destination.user, destination.port, destination.settings, destination.options)
+        return f"{own!r} {self.patterns.group(destination.alias)}"
+
+    @functools.cached_property
+    def file_words(self) -> tuple[str, ...]:
+        """Return the words that make ssh read these files."""
+        if self._config_file is not None:
+            return ("-F", os.path.expanduser(self._config_file))
+        return with_home(self.files, home())
+
+    def is_unchanged(self) -> bool:
+        return self._state(self._read()) == self.state
+
+    def _read(self) -> tuple[ConfigFile, ...]:
+        folder = home()
+        if self._config_file is not None:
+            if self._config_file == "none":
+                return ()
+            file = read_config(os.path.expanduser(self._config_file), folder)
+            if file is None:
+                raise ConfigProblem(f"the SSH configuration file {self._config_file} cannot be read")
+            return (file,)
+        both = (read_config(f"{folder}/.ssh/config", folder), read_config(SYSTEM, folder, system=True))
+        return tuple(file for file in both if file is not None)
+
+    def _state(self, files: Iterable[ConfigFile]) -> str:
+        """Return what the answers depend on: files, the ssh program, and who asks."""
+        program = os.stat(self._program) if self._program else None
+        version = (program.st_ino, program.st_size, program.st_mtime_ns) if program else ()
+        states = [(file.path, file.state) for top in files for file in top.walk()]
+        return repr((states, self._program, version, os.getuid(), home(), self._config_file))
+
+
+@functools.cache
+def resolver() -> Resolver:
+    """Return this process's resolver."""
+    return Resolver(shutil.which("ssh"), SshConfigCache(default_cache()))
+
+
+def _defaults(destination: Destination) -> Answer:
+    """Return what ssh answers where no file sets anything."""
+    given = {"user": destination.user, "port": destination.port, "proxyjump": destination.proxy_jump}
+    keys = [destination.identity_file] if destination.identity_file else DEFAULT_KEYS
+    return {"identityfile": keys} | {keyword: [str(value)] for keyword, value in given.items() if value}
+
+
+def _for_alias(answer: Answer, destination: Destination) -> Answer:
+    """Return a group's answer for one of its names: where ssh left the name of the one asked for, its own."""
+    asked = answer["host"][0] if "host" in answer else ""
+    alias = destination.alias.rpartition("@")[2]
+    if asked and asked != alias and answer["hostname"][0] == asked.lower():
+        return {**answer, "hostname": [alias.lower()]}
+    return answer
+
+
+def _parsed(output: str) -> Answer:
+    answer: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        keyword, _, value = line.partition(" ")
+        if keyword in RELEVANT or keyword == "host":
+            answer.setdefault(keyword, []).append(value)
+    return answer
+
+
+def _reason(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip() and "terminating" not in line]
+    return lines[-1] if lines else "no reason given"
+
+
+def _run(commands: Sequence[str]) -> list[tuple[int, str]]:
+    """Run shell commands one after the other in one shell; return exit status and output of each."""
+    script = "".join(f"{command} </dev/null 2>&1; printf '\\000%s\\000' $?\n" for command in commands)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=ASK_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                problem = f"ssh -G did not answer within {ASK_SECONDS:g} s"
+                raise ConfigProblem(problem, "look at Match exec and CanonicalizeHostname in ~/.ssh/config") from error
+            raise
+    parts = output.decode(errors="surrogateescape").split("\0")
+    return [(int(code), text) for text, code in zip(parts[0::2], parts[1::2], strict=False)]

@@ -1,0 +1,154 @@
+"""The files of the SSH configuration: which they are, their state, and what their lines depend on.
+
+The meaning of the lines is left to `ssh -G`. Read here is only what decides whether, and how often, it must be asked.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.input_files import read_bytes
+
+SYSTEM = "/etc/ssh/ssh_config"
+DEPTH = 16
+"""How deep ssh follows Include."""
+
+RELEVANT = frozenset((
+    "hostname", "user", "port", "identityfile", "certificatefile", "identityagent", "identitiesonly", "proxyjump",
+    "proxycommand", "hostkeyalias", "userknownhostsfile", "userknownhostsfile2", "globalknownhostsfile",
+    "globalknownhostsfile2", "stricthostkeychecking", "connecttimeout", "addressfamily", "bindaddress",
+    "canonicalizehostname", "canonicaldomains", "canonicalizefallbacklocal", "canonicalizemaxdots",
+    "canonicalizepermittedcnames",
+))  # fmt: skip
+"""The keywords that a connection of ours depends on: where none of them stands, ssh need not be asked."""
+
+_LINE = re.compile(r"\s*\"?([A-Za-z][A-Za-z0-9]*)\"?(?:\s*=\s*|\s+)(.*)", re.DOTALL)
+_ARGUMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(#.*)|(\S+)", re.DOTALL)
+_VARYING = re.compile(r"\b(exec|localnetwork)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file: its lines, what each Include among them names (by line number), and its state on disk."""
+
+    path: str
+    lines: tuple[str, ...]
+    state: tuple[int, ...]
+    included: Mapping[int, tuple[ConfigFile, ...]] = field(default_factory=dict)
+
+    def walk(self) -> Iterator[ConfigFile]:
+        """Yield this file and all that it includes."""
+        yield self
+        for files in self.included.values():
+            for file in files:
+                yield from file.walk()
+
+    @cached_property
+    def directives(self) -> tuple[tuple[str, str], ...]:
+        """Return keyword (in lower case) and the rest of each line, those of included files too."""
+        return tuple(
+            (match[1].lower(), match[2].strip())
+            for file in self.walk()
+            for line in file.lines
+            if (match := _LINE.match(line))
+        )
+
+
+def directive(line: str) -> tuple[str, str]:
+    """Return keyword and arguments of a line; empty for blanks and comments."""
+    match = _LINE.match(line)
+    return (match[1].lower(), match[2].strip()) if match else ("", "")
+
+
+def arguments(rest: str) -> list[str]:
+    """Return the words of a line, up to a comment."""
+    words = []
+    for match in _ARGUMENT.finditer(rest):
+        if match[3] is not None:
+            break
+        words.append(next(group for group in (match[1], match[2], match[4]) if group is not None))
+    return words
+
+
+def read_config(path: str, home: str, *, system: bool = False, depth: int = 0) -> ConfigFile | None:
+    """Return a configuration file with what it includes; None where it cannot be read, or is too deep."""
+    try:
+        status = os.stat(path)
+        text = read_bytes(path, pipes=False).decode(errors="surrogateescape")
+    except (OSError, InputError):
+        return None
+    lines = tuple(text.splitlines())
+    included = {}
+    for at, line in enumerate(lines):
+        keyword, rest = directive(line)
+        if keyword == "include" and depth < DEPTH:
+            paths = [name for word in arguments(rest) for name in _matches(word, home, system)]
+            files = (read_config(name, home, system=system, depth=depth + 1) for name in paths)
+            included[at] = tuple(file for file in files if file is not None)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ConfigFile(path, lines, state, included)
+
+
+def _matches(pattern: str, home: str, system: bool) -> list[str]:
+    if pattern.startswith("~/"):
+        pattern = home + pattern[1:]
+    base = "/etc/ssh" if system else f"{home}/.ssh"
+    return sorted(glob.glob(os.path.join(base, os.path.expanduser(pattern))))
+
+
+class Patterns:
+    """The names and patterns that decide which lines apply to a host."""
+
+    def __init__(self, files: tuple[ConfigFile, ...]) -> None:
+        directives = [directive for file in files for directive in file.directives]
+        self.matter = any(keyword in RELEVANT for keyword, _ in directives)
+        """Whether any keyword stands there that a connection depends on."""
+        self.vary = any(map(_varies, directives))
+        """Whether the values depend on more than these files: on a program, the network or the environment."""
+        self._hostnames = {rest.lower().strip('"') for keyword, rest in directives if keyword == "hostname"}
+        self._by_name = any("%" in rest for keyword, rest in directives if keyword in ("hostname", "user", "include"))
+        words = {word for keyword, rest in directives if keyword in ("host", "match") for word in _names(rest)}
+        self._exact = frozenset(word for word in words if not set(word) & set("*?"))
+        self._wild = [_pattern(word) for word in sorted(words - self._exact)]
+
+    def group(self, alias: str) -> str:
+        """Return a text that is the same for names that ssh resolves alike, but for the name itself.
+
+        It is the name where that cannot be known.
+        """
+        if self._by_name or alias.lower() in self._hostnames or not re.fullmatch(r"[A-Za-z0-9._-]+", alias):
+            return f"={alias}"
+        if alias in self._exact or alias.lower() in self._exact:
+            return f"={alias}"
+        hits = "".join(
+            f"{int(bool(pattern.fullmatch(alias)))}{int(bool(pattern.fullmatch(alias.lower())))}"
+            for pattern in self._wild
+        )
+        return f"~{hits}"
+
+
+def _names(rest: str) -> Iterator[str]:
+    """Yield everything in a Host or Match line that may be a name or a pattern; too many do no harm."""
+    for word in re.split(r"[\s,=\"']+", rest):
+        name = word.lstrip("!")
+        if name:
+            yield name
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    return re.compile("".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in word), re.DOTALL)
+
+
+def _varies(directive: tuple[str, str]) -> bool:
+    keyword, rest = directive
+    if keyword == "match":
+        return bool(_VARYING.search(rest))
+    if keyword == "canonicalizehostname":
+        return rest.strip('"').lower() != "no"
+    return keyword in ("include", "hostname", "user") and ("$" in rest or (keyword == "include" and "%" in rest))
