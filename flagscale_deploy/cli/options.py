@@ -120,8 +120,11 @@ def command(function: F) -> F:
         from flagscale_deploy.output.console import Console
         from flagscale_deploy.output.streams import discard
         from flagscale_deploy.support.learn_secrets import learn_value, learning
+        from flagscale_deploy.transport.ssh_notes import show_notes
 
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
+        if verbose:
+            show_notes(console.note)
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
                 signal.signal(number, _interrupt)

@@ -48,9 +48,18 @@ def read_keys(variables: Variables, references: References, encrypted: list[str]
         _read_arguments(resolved, _ARGUMENTS_AFTER),
         ({key: resolved[key] for key in HOST_KEYS if key in resolved}, []),
     ):
-        keys = read | keys
+        keys = _merged(keys, read)
         faults += wrong
     return keys, faults
+
+
+def _merged(first: Variables, later: Variables) -> Variables:
+    """Return the keys of both; of one that both have the first counts, but options of ssh are joined, as ssh reads."""
+    merged = later | first
+    name = "ssh_options"
+    if name in first and name in later:
+        merged[name] = Located(f"{first[name].value} {later[name].value}", first[name].where)
+    return merged
 
 
 def _resolve(variables: Variables, references: References, encrypted: list[str]) -> tuple[Variables, list[Fault]]:
@@ -104,5 +113,5 @@ def _read_arguments(variables: Mapping[str, Located], names: tuple[str, ...]) ->
             except ValueError as error:
                 faults.append(Fault(where, str(error)))
                 continue
-            keys = {key: Located(value, where) for key, value in options.items()} | keys
+            keys = _merged(keys, {key: Located(value, where) for key, value in options.items()})
     return keys, faults

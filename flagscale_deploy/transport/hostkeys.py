@@ -74,7 +74,7 @@ class HostKeys:
         """Raise HostKeyError unless the key that the machine shows is to be trusted; remember a new one if allowed."""
         if self._mode == "off":
             return
-        self._refuse_revoked(key)
+        self._refuse_revoked(key, self.name)
         problem = self._refused_certificate(key)
         if problem == "":
             return
@@ -87,6 +87,7 @@ class HostKeys:
             raise changed(
                 self._host, paramiko.BadHostKeyException(self._address, key, expected), self._files, self.name
             )
+        self._refuse_revoked(key, self._address)
         self._add_or_refuse(key, problem)
 
     def _keys(self, name: str) -> list[paramiko.PKey]:
@@ -112,14 +113,13 @@ class HostKeys:
             for at, key in lines.revoked.keys_of(name)
         }
 
-    def _refuse_revoked(self, key: paramiko.PKey) -> None:
-        for name in dict.fromkeys((self.name, self._address)):
-            if place := self._revoked(name).get(key.get_base64()):
-                raise HostKeyError(
-                    self._host.name,
-                    f"its host key is revoked: {self.name} shows {_shown(key)}, see {place}",
-                    "somebody else may have that key: give the host a new one",
-                )
+    def _refuse_revoked(self, key: paramiko.PKey, name: str) -> None:
+        if place := self._revoked(name).get(key.get_base64()):
+            raise HostKeyError(
+                self._host.name,
+                f"its host key is revoked: {self.name} shows {_shown(key)}, see {place}",
+                "somebody else may have that key: give the host a new one",
+            )
 
     def _refused_certificate(self, key: paramiko.PKey) -> str | None:
         """Return why the key's certificate is not valid here, "" where it is, and None where there is none."""

@@ -18,7 +18,7 @@ from flagscale_deploy.transport.base import Source
 from flagscale_deploy.transport.keepalive import Keepalive
 from flagscale_deploy.transport.login import LOST_SECONDS, Login
 from flagscale_deploy.transport.route import destination_of, find_route
-from flagscale_deploy.transport.ssh_config import resolver
+from flagscale_deploy.transport.ssh_config import Resolver, this_resolver
 from flagscale_deploy.transport.ssh_errors import FAILED, REFUSED, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
 
@@ -38,14 +38,15 @@ class SshConnection:
     There is one login, and more where the server allows fewer channels in each (MaxSessions) than run at a time.
     """
 
-    def __init__(self, host: Host, connect_timeout: float) -> None:
+    def __init__(self, host: Host, connect_timeout: float, resolver: Resolver | None = None) -> None:
         self.host = host
+        self._resolver = resolver or this_resolver()
         self._timeout = connect_timeout
         self._lock = threading.RLock()
         self._jumps: list[Login] = []
         self._logins: list[_Sessions] = []
         self._settings: Settings | None = None
-        resolver().expect(destination_of(host))
+        self._resolver.expect(destination_of(host))
 
     def open(self) -> None:
         """Connect and log in, if that has not been done."""
@@ -83,7 +84,7 @@ class SshConnection:
     def _log_in(self) -> _Sessions:
         if self._settings is None:
             with errors_of(self.host):
-                *jumps, self._settings = find_route(self.host, resolver())
+                *jumps, self._settings = find_route(self.host, self._resolver)
             for settings in jumps:
                 via = self._jumps[-1] if self._jumps else None
                 self._jumps.append(Login(self.host, settings, self._timeout, via=via, jump=True))

@@ -166,7 +166,7 @@ class _Source:
 
 
 @functools.cache
-def resolver() -> Resolver:
+def this_resolver() -> Resolver:
     """Return this process's resolver."""
     return Resolver(shutil.which("ssh"), SshConfigCache(default_cache()))
 

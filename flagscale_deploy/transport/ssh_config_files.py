@@ -26,7 +26,23 @@ RELEVANT = frozenset((
     "canonicalizehostname", "canonicaldomains", "canonicalizefallbacklocal", "canonicalizemaxdots",
     "canonicalizepermittedcnames",
 ))  # fmt: skip
-"""The keywords that a connection of ours depends on: where none of them stands, ssh need not be asked."""
+"""The keywords that a connection of ours depends on."""
+
+HARMLESS = frozenset((
+    "host", "match", "include", "addkeystoagent", "batchmode", "checkhostip", "ciphers", "clearallforwardings",
+    "compression", "controlmaster", "controlpath", "controlpersist", "dynamicforward", "enableescapecommandline",
+    "escapechar", "exitonforwardfailure", "fingerprinthash", "forkafterauthentication", "forwardagent", "forwardx11",
+    "forwardx11timeout", "forwardx11trusted", "gatewayports", "gssapiauthentication", "gssapidelegatecredentials",
+    "gssapikeyexchange", "gssapirenewalforcesrekey", "gssapitrustdns", "gssapikexalgorithms", "hashknownhosts",
+    "hostbasedauthentication", "hostkeyalgorithms", "ignoreunknown", "ipqos", "kbdinteractiveauthentication",
+    "kexalgorithms", "localforward", "loglevel", "logverbose", "macs", "numberofpasswordprompts",
+    "obscurekeystroketiming", "passwordauthentication", "permitlocalcommand", "localcommand", "permitremoteopen",
+    "pkcs11provider", "preferredauthentications", "pubkeyacceptedalgorithms", "rekeylimit", "remotecommand",
+    "remoteforward", "requesttty", "sendenv", "serveralivecountmax", "serveraliveinterval", "sessiontype", "setenv",
+    "stdinnull", "streamlocalbindmask", "streamlocalbindunlink", "syslogfacility", "tcpkeepalive", "tunnel",
+    "tunneldevice", "updatehostkeys", "visualhostkey", "xauthlocation",
+))  # fmt: skip
+"""The keywords that no connection of ours depends on: where no others stand, ssh need not be asked."""
 
 _LINE = re.compile(r"\s*\"?([A-Za-z][A-Za-z0-9]*)\"?(?:\s*=\s*|\s+)(.*)", re.DOTALL)
 _ARGUMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(#.*)|(\S+)", re.DOTALL)
@@ -107,8 +123,8 @@ class Patterns:
 
     def __init__(self, files: tuple[ConfigFile, ...]) -> None:
         directives = [directive for file in files for directive in file.directives]
-        self.matter = any(keyword in RELEVANT for keyword, _ in directives)
-        """Whether any keyword stands there that a connection depends on."""
+        self.matter = any(keyword not in HARMLESS for keyword, _ in directives)
+        """Whether any keyword stands there that a connection may depend on."""
         self.vary = any(map(_varies, directives))
         """Whether the values depend on more than these files: on a program, the network or the environment."""
         self._hostnames = {rest.lower().strip('"') for keyword, rest in directives if keyword == "hostname"}

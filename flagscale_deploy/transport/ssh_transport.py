@@ -21,6 +21,9 @@ IDLE_SECONDS = 2.5
 CURVE25519 = "curve25519-sha256"
 """RFC 8731's name of what Paramiko knows as `curve25519-sha256@libssh.org`; some servers offer that name alone."""
 
+_SIGNALS = ("kex-strict-", "ext-info-")
+"""What stands among the algorithms and is none."""
+
 _LISTS = ("kex_algo_list", "server_key_algo_list", "server_encrypt_algo_list", "server_mac_algo_list")
 
 
@@ -59,7 +62,7 @@ class Transport(paramiko.Transport):
 
     def _really_parse_kex_init(self, message: paramiko.Message, *args: Any) -> Any:
         parsed = super()._really_parse_kex_init(message, *args)  # type: ignore[misc]
-        self.offered = {key: list(parsed[key]) for key in _LISTS}
+        self.offered = {key: [name for name in parsed[key] if not name.startswith(_SIGNALS)] for key in _LISTS}
         return parsed
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:

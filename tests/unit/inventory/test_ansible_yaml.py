@@ -146,7 +146,7 @@ def test_a_wrong_group_variable_is_one_fault_however_many_hosts_have_it() -> Non
   vars:
     gpus: eight
     ansible_connection: winrm
-    ansible_ssh_common_args: -F x
+    ansible_ssh_common_args: -o StrictHostKeyChecking=x
   hosts: {"h[1:9]": }
 """
     assert [where for where, _ in faults_of(text)] == [

@@ -34,7 +34,7 @@ from flagscale_deploy.transport import hostkeys, identities, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
-from flagscale_deploy.transport.ssh_config import resolver
+from flagscale_deploy.transport.ssh_config import this_resolver
 from flagscale_deploy.transport.ssh_errors import connect_error, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
 from flagscale_deploy.transport.ssh_transport import Transport
@@ -150,9 +150,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    resolver.cache_clear()
+    this_resolver.cache_clear()
     yield tmp_path
-    resolver.cache_clear()
+    this_resolver.cache_clear()
 
 
 @pytest.fixture
