@@ -29,6 +29,8 @@ class Login:
     def __init__(self, host: Host, settings: Settings, timeout: float, *, via: Login | None, jump: bool) -> None:
         self.settings, self._host, self._timeout, self._jump = settings, host, timeout, jump
         self._proxy: ProxyCommand | None = None
+        with errors_of(host, settings, jump=jump):
+            self._keys = HostKeys(host, settings, jump=jump)
         connection = self._connect(via)
         self.transport = Transport(connection)
         try:
@@ -81,9 +83,8 @@ class Login:
     def _open(self) -> None:
         transport = self.transport
         transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = self._timeout
-        keys = HostKeys(self._host, self.settings, jump=self._jump)
         options = transport.get_security_options()
-        options.key_types = keys.algorithms(options.key_types)
+        options.key_types = self._keys.algorithms(options.key_types)
         try:
             transport.start_client(timeout=self._timeout)
         except paramiko.ssh_exception.IncompatiblePeer as error:
@@ -96,7 +97,7 @@ class Login:
             raise
         if not transport.initial_kex_done:
             raise TimeoutError
-        keys.verify(transport.get_remote_server_key())
+        self._keys.verify(transport.get_remote_server_key())
         log_in(transport, self._host, self.settings)
 
 
