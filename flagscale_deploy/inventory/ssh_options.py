@@ -11,6 +11,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
+from flagscale_deploy.support.quote import quoted
+
 _WITH_VALUE = frozenset("BbcDEeFIiJLlmOopQRSWw")
 """Flags of ssh(1) that take a value."""
 
@@ -90,7 +92,7 @@ def _meaning(name: str, value: str) -> Iterator[tuple[str, str]]:
     elif name == "stricthostkeychecking":
         checking = _CHECKING.get(value.lower(), "")
         if checking == "":
-            raise ValueError(f"found StrictHostKeyChecking={value}, expected yes, no or accept-new")
+            raise ValueError(f"found StrictHostKeyChecking={quoted(value)}, expected yes, no or accept-new")
         if checking is not None:
             yield "host_key_checking", checking
 

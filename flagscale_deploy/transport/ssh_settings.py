@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flagscale_deploy.support.quote import quoted
+
 Answer = Mapping[str, Sequence[str]]
 """The values of each keyword, in lower case, as `ssh -G` prints them."""
 
@@ -57,7 +59,7 @@ class Destination:
         """Return the options that the inventory's own keys mean."""
         words: list[str] = []
         if self.identity_file:
-            words += ["-o", f"IdentityFile={quoted(self.identity_file)}"]
+            words += ["-o", f"IdentityFile={argument(self.identity_file)}"]
         if self.proxy_jump:
             words += ["-o", f"ProxyJump={self.proxy_jump}"]
         return tuple(words)
@@ -143,7 +145,7 @@ def parse_jump(spec: str) -> tuple[str | None, str, int | None]:
     else:
         host, port = place, None
     if not host or (port is not None and not port.isdigit()):
-        raise ConfigProblem(f"found the jump host {spec!r}, expected [user@]host[:port]")
+        raise ConfigProblem(f"found the jump host {quoted(spec)}, expected [user@]host[:port]")
     return user or None, host, int(port) if port else None
 
 
@@ -153,7 +155,7 @@ def expanded(text: str, tokens: Mapping[str, str]) -> str:
     def variable(match: re.Match[str]) -> str:
         name = match[1]
         if name not in os.environ:
-            raise ConfigProblem(f"found {text}, and the environment has no {name}", f"export {name}")
+            raise ConfigProblem(f"found {quoted(text)}, and the environment has no {name}", f"export {name}")
         return os.environ[name]
 
     path = os.path.expanduser(text)
@@ -169,7 +171,7 @@ def percent_expanded(text: str, tokens: Mapping[str, str]) -> str:
 
     def token(match: re.Match[str]) -> str:
         if match[1] not in tokens:
-            raise ConfigProblem(f"found the unknown token %{match[1]} in {text!r}")
+            raise ConfigProblem(f"found the unknown token %{match[1]} in {quoted(text)}")
         return tokens[match[1]]
 
     return re.sub(r"%(.?)", token, text, flags=re.DOTALL)
@@ -191,7 +193,7 @@ def split_paths(text: str, tokens: Mapping[str, str] | None = None) -> list[str]
     return [path for path in paths if path]
 
 
-def quoted(path: str) -> str:
+def argument(path: str) -> str:
     """Return a path as one argument of an option, whatever blanks and quotes it has."""
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
