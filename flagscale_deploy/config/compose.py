@@ -6,6 +6,7 @@ Later entries win; without `_self_` the file's own values come last (measured wi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
@@ -100,12 +101,12 @@ def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | No
     file = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if len(str(file)) > LONGEST_PATH:
         raise InputError.at(f"{path}: defaults", f"names a file of {len(str(file)):,} characters", "correct its name")
-    if _is_file(file):
+    if os.path.isfile(file):  # False, where Path.is_file would raise, for a name that no file can have
         return file
     if optional:
         return None
     place = f"{path}: defaults" + (f".{group}" if group else "")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError.at(
             place,
             f"neither {file} nor its folder {folder} is there",
@@ -130,17 +131,7 @@ def _package(group: str) -> tuple[str, ...]:
 
 
 def _is_group(path: Path, key: str) -> bool:
-    try:
-        return re.fullmatch(r"[\w/-]+", key) is not None and (path.parent / key).is_dir()
-    except OSError:  # a name longer than the file system allows
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system allows
-        return False
+    return re.fullmatch(r"[\w/-]+", key) is not None and os.path.isdir(path.parent / key)
 
 
 def _mounted(file: Path, group: str | None, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:

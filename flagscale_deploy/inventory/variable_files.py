@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -66,9 +67,9 @@ def _place(file: Path, line: int | None, key: object) -> str:
 def _files_of(directory: Path, name: str) -> list[Path]:
     for suffix in _SUFFIXES:
         path = directory / f"{name}{suffix}"
-        if path.is_dir():
+        if os.path.isdir(path):
             return _files_below(path)
-        if path.exists():
+        if os.path.exists(path):
             return [path]
     return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def load_templates(override: Path | None = None) -> Templates:
     }
     files = {}
     if override is not None:
-        if not override.is_dir():
+        if not os.path.isdir(override):
             raise InputError.at(str(override), "templates: no such directory")
         for path in sorted(override.glob(f"*{SUFFIX}")):
             if path.name not in sources:

@@ -28,7 +28,7 @@ def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None
 def refuse_unwritable(path: Path, what: str) -> None:
     """Raise InputError if no file can be written there, before any work is done; leave no file behind."""
     with _errors_of(path, what):
-        if path.is_dir():
+        if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not _is_stream(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -154,6 +154,11 @@ def plan_with(text: str, path: Path, value: str) -> None:
     show_plan(beside(path, "config.yaml", text.replace("VALUE", value)), beside(path, "hosts.yaml", HOSTS))
 
 
+def with_group_vars(text: str, path: Path, value: str) -> None:
+    (path.parent / "group_vars").mkdir()
+    list_with(text, ".yaml", path, value)
+
+
 def list_with(text: str, suffix: str, path: Path, value: str) -> None:
     list_hosts(beside(path, f"hosts{suffix}", text.replace("VALUE", value)))
 
@@ -161,6 +166,8 @@ def list_with(text: str, suffix: str, path: Path, value: str) -> None:
 PLACES: Mapping[str, Callable[[Path, str], object]] = {
     **{place: partial(plan_with, text) for place, text in SERVE_YAML.items()},
     **{place: partial(list_with, text, ".yaml") for place, text in INVENTORIES.items()},
+    "group with variables": partial(with_group_vars, "VALUE: {hosts: {gpu01: {}}}\n"),
+    "templates": lambda path, value: load_templates(path.parent / value.replace("\0", "")),
     **{place: partial(list_with, text, ".ini") for place, text in INI.items()},
     "override": lambda path, value: show_plan(beside(path, "c.yaml", MODEL), None, f"deploy.port={value}"),
     "added override": lambda path, value: show_plan(beside(path, "c.yaml", MODEL), None, f"+experiment.envs.A={value}"),
