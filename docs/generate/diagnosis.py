@@ -9,6 +9,7 @@ _TITLES: tuple[tuple[Level, str], ...] = (
     ("cause", "Causes"),
     ("consequence", "Consequences"),
     ("echo", "What others see of it"),
+    ("warning", "Warnings"),
     ("never", "Texts that say nothing of the cause"),
 )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from flagscale_deploy.diagnosis.clocks import Clock
 from flagscale_deploy.diagnosis.log_lines import LONGEST, LogLine, earlier, read
-from flagscale_deploy.diagnosis.table import Signature, match
+from flagscale_deploy.diagnosis.passed import Course, Trouble, passes
+from flagscale_deploy.diagnosis.progress import engine_progress
+from flagscale_deploy.diagnosis.table import Signature
+from flagscale_deploy.diagnosis.weigh import WARNING, WEIGHTS, Weight, is_daemons, weigh, weigh_daemons
 from flagscale_deploy.text import one_line
 
 SAME_SECONDS = 1e-6
@@ -49,29 +52,29 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A line that may be the root cause, with its `weight`; the lowest wins.
+    """A line that may be the root cause, with its `weight`; the lowest wins."""
 
-    0: a known cause. 1: an exception or a known consequence. 2: another line that calls itself an error, or a
-    consequence in the logs of Ray's daemons (a closed socket whose owner is not known yet). 3: other errors in the logs
-    of Ray's daemons, which write many harmless ones.
-    """
-
-    weight: int
+    weight: Weight
     rank: int
     at: float | None
-    number: int
+    trouble: Trouble
     diagnosis: Diagnosis
 
     @property
     def order(self) -> tuple[int, str, str, int]:
-        return self.rank, self.diagnosis.host, self.diagnosis.file, self.number
+        return self.rank, self.diagnosis.host, self.diagnosis.file, self.trouble.number
 
 
-_EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)): \S")
-_ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL)\b|[Ee]rror:|: not found|No such file")
-_DAEMON = re.compile(
-    r"(raylet|gcs_server|dashboard|monitor|log_monitor|runtime_env|agent-|ray_client|python-core|io-worker|event)"
-)
+@dataclass(frozen=True)
+class _File:
+    """What a log has: the earliest candidate of each kind that an engine did not go past, and whether one answers.
+
+    `answers` is None in a log that is not an engine's own.
+    """
+
+    candidates: Sequence[_Candidate]
+    daemons: bool
+    answers: bool | None
 
 
 def diagnose(
@@ -83,27 +86,35 @@ def diagnose(
     """Return the root cause in logs given as (host, file, lines); None where no line looks like an error.
 
     The earliest known cause wins; then the earliest of exceptions and known consequences; then of other lines that call
-    themselves errors. An echo (a connection that closes because a process ended) may be logged before the end itself:
-    the end wins whatever the times are. Where a time is not known, the earlier entry of the table wins.
+    themselves errors; then of warnings. What an engine went past is left out. An echo (a connection that closes because
+    a process ended) may be logged before the end itself: the end wins whatever the times are. Where a time is not
+    known, the earlier entry of the table wins.
     `addresses` maps addresses in log lines to host names; `clocks` are those of the hosts, to correct times by.
     """
-    best: dict[tuple[int, bool], _Candidate] = {}
-    ends: dict[tuple[int, bool], _Candidate] = {}
-    for host, file, lines in logs:
-        for candidate in _candidates(host, file, lines, addresses, clocks):
-            for among in (best, ends) if candidate.diagnosis.level == "consequence" else (best,):
-                key = candidate.weight, candidate.at is None
-                if key not in among or _before(candidate, among[key]):
-                    among[key] = candidate
+    files = [_read(host, file, lines, addresses, clocks) for host, file, lines in logs]
+    engines = [file.answers for file in files if file.answers is not None]
+    serving = bool(engines) and all(engines)
+    best: dict[tuple[Weight, bool], _Candidate] = {}
+    ends: dict[tuple[Weight, bool], _Candidate] = {}
+    for candidate in (one for file in files for one in file.candidates if not (serving and _is_minor(one, file))):
+        for among in (best, ends) if candidate.diagnosis.level == "consequence" else (best,):
+            key = candidate.weight, candidate.at is None
+            if key not in among or _before(candidate, among[key]):
+                among[key] = candidate
     first = _first(best)
     if first is not None and first.level == "echo":
         return _first(ends) or first
     return first
 
 
-def _first(best: Mapping[tuple[int, bool], _Candidate]) -> Diagnosis | None:
+def _is_minor(candidate: _Candidate, file: _File) -> bool:
+    """Return whether a candidate is no trouble for engines that answer: a warning, or what Ray's daemons log."""
+    return candidate.weight >= WARNING or (file.daemons and not candidate.trouble.end)
+
+
+def _first(best: Mapping[tuple[Weight, bool], _Candidate]) -> Diagnosis | None:
     """Return the best of the lowest weight, by time unless one without a time is nearer to the cause."""
-    for weight in range(4):
+    for weight in WEIGHTS:
         dated, undated = best.get((weight, False)), best.get((weight, True))
         if dated is not None:
             return (undated if undated is not None and undated.rank < dated.rank else dated).diagnosis
@@ -120,7 +131,7 @@ def error_lines(lines: Iterable[str], most: int = 8) -> list[str]:
     exceptions: dict[str, None] = {}
     others: dict[str, None] = {}
     for line in read(lines):
-        weight, _ = _weigh(line)
+        weight, _ = weigh(line)
         if weight is not None:
             (exceptions if weight <= 1 else others).setdefault(quoted(line.text))
     return [*exceptions, *others][:most]
@@ -131,27 +142,71 @@ def quoted(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
-def _candidates(
+def _read(
     host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], clocks: Mapping[str, Clock]
-) -> Iterable[_Candidate]:
-    """Return the earliest candidate of each weight and table entry: a file is written in the order of time."""
-    first: dict[tuple[int, int, bool], _Candidate] = {}
-    daemon = _DAEMON.match(file.rpartition("/")[2]) is not None
-    for line in read(lines):
-        weight, entry = _weigh(line)
+) -> _File:
+    """Read a log. Of candidates that the same steps pass, the earliest is kept: a file is written in order of time."""
+    course, candidates, daemons = Course(), _Candidates(), is_daemons(file)
+    for line in read(lines) if daemons else read(lines, course.read):
+        weight, entry = weigh(line)
         if weight is None:
+            if not daemons:
+                course.read(line.number, line.raw)
             continue
-        if daemon and (entry is None or entry.level in ("consequence", "echo")):
-            weight = 3 if entry is None else 2
-        rank = -1 if entry is None else entry.rank
-        at = _time_of(line, host, addresses, clocks)
+        candidates.drop_passed(course, line.number)
+        weight = weigh_daemons(weight, entry) if daemons else weight
         where = addresses.get(line.ip, line.ip) or host
         named = (entry.cause, entry.remedy, entry.name, entry.source, entry.level) if entry else ()
-        candidate = _Candidate(weight, rank, at, line.number, Diagnosis(where, file, quoted(line.text), *named))
-        key = weight, rank if at is None else 0, at is None
-        if key not in first or (at is not None and _before(candidate, first[key], same_file=True)):
-            first[key] = candidate
-    return first.values()
+        diagnosis = Diagnosis(where, file, quoted(line.text), *named)
+        rank = -1 if entry is None else entry.rank
+        at = _time_of(line, host, addresses, clocks)
+        candidates.add(_Candidate(weight, rank, at, _trouble(line, weight == WARNING, entry), diagnosis))
+    candidates.drop_passed(course)
+    earliest = candidates.earliest
+    well = course.answers and all(candidate.weight >= WARNING for candidate in earliest)
+    return _File(earliest, daemons, well if course.is_engine else None)
+
+
+def _trouble(line: LogLine, warning: bool, entry: Signature | None) -> Trouble:
+    stage = engine_progress(line.raw) if warning else None
+    end = entry is not None and entry.level in ("consequence", "echo")
+    at = line.stamp.at if line.stamp is not None else None
+    return Trouble(line.number, line.process, stage.rank if stage else 0, at, warning, end)
+
+
+class _Candidates:
+    """The candidates of a file: the earliest and the latest of each kind."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[object, ...], list[_Candidate]] = {}
+
+    @property
+    def earliest(self) -> list[_Candidate]:
+        """Return the earliest of each weight and table entry, echoes apart."""
+        first: dict[tuple[object, ...], _Candidate] = {}
+        for candidate, *_ in self._kinds.values():
+            undated = candidate.at is None
+            key = candidate.weight, candidate.rank if undated else 0, undated, candidate.diagnosis.level == "echo"
+            if key not in first or _before(candidate, first[key], same_file=True):
+                first[key] = candidate
+        return list(first.values())
+
+    def add(self, candidate: _Candidate) -> None:
+        trouble, undated = candidate.trouble, candidate.at is None
+        kind = candidate.weight, candidate.rank if undated else 0, undated, trouble.process, trouble.stage, trouble.end
+        first, *_ = self._kinds.get(kind, [candidate])
+        is_first = not undated and _before(candidate, first, same_file=True)
+        self._kinds[kind] = [candidate if is_first else first, candidate]
+
+    def drop_passed(self, course: Course, until: float = math.inf) -> None:
+        """Drop what the steps up to the line `until` went past."""
+        while course.steps and course.steps[0].number < until:
+            step = course.steps.popleft()
+            for kind, candidates in list(self._kinds.items()):
+                if kept := [candidate for candidate in candidates if not passes(step, candidate.trouble)]:
+                    self._kinds[kind] = kept
+                else:
+                    del self._kinds[kind]
 
 
 def _time_of(line: LogLine, host: str, addresses: Mapping[str, str], clocks: Mapping[str, Clock]) -> float | None:
@@ -171,15 +226,5 @@ def _before(one: _Candidate, other: _Candidate, same_file: bool = False) -> bool
     Within a file and a second the order of lines decides: vLLM's times are whole seconds, Ray's and torch's are not.
     """
     if one.at is None or other.at is None or abs(one.at - other.at) < (1.0 if same_file else SAME_SECONDS):
-        return one.number < other.number if same_file else one.order < other.order
+        return one.trouble.number < other.trouble.number if same_file else one.order < other.order
     return earlier(one.at, other.at)
-
-
-def _weigh(line: LogLine) -> tuple[int | None, Signature | None]:
-    """Return the weight of a line (None: not an error at all), and its entry in the table."""
-    entry = match(line.text)
-    if entry is not None:
-        return {"cause": 0, "consequence": 1, "echo": 1, "never": None}[entry.level], entry
-    if line.minor:
-        return None, None
-    return (1, None) if _EXCEPTION.search(line.text) else (2, None) if _ERROR.search(line.raw) else (None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -46,15 +47,24 @@ class Progress:
 ASKING = Progress("answers /health; asking for a token", rank=LAST_RANK + 1)
 
 
-def engine_progress(line: str) -> Progress | None:
-    """Return the progress that a line of vLLM's log reports, None if none. The furthest stage counts."""
+def engine_progress(line: str, above: int = 0) -> Progress | None:
+    """Return the progress that a line of vLLM's log reports, None if none. The furthest stage counts.
+
+    Stages up to the rank `above` are not looked for.
+    """
     line = matched_part(line)
-    for rank in range(LAST_RANK, 0, -1):
+    for rank in range(LAST_RANK, above, -1):
         pattern, stage = _STAGES[rank - 1]
         if pattern.search(line):
             match = _PERCENT.search(line)
             return Progress(stage, min(float(match.group(1)), 100.0) if match else None, rank)
     return None
+
+
+@functools.cache
+def any_above(rank: int) -> re.Pattern[str]:
+    """Return the patterns of all stages above a rank as one: most lines match none."""
+    return re.compile("|".join(f"(?:{pattern.pattern})" for pattern, _ in _STAGES[rank:]))
 
 
 @dataclass

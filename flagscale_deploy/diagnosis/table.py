@@ -11,7 +11,7 @@ from typing import Literal
 from flagscale_deploy.diagnosis.log_lines import matched_part
 from flagscale_deploy.support.yaml import load_packaged
 
-Level = Literal["cause", "consequence", "echo", "never"]
+Level = Literal["cause", "consequence", "echo", "warning", "never"]
 
 
 _POSSIBLE = re.compile(r"(?:Possible reasons|Some common causes|common causes) include")
@@ -22,8 +22,9 @@ class Signature:
     """An error text that users meet, what causes it, and what to do. `source` is where the fact comes from.
 
     A consequence follows from something else, and is shown only where there is no cause. An echo is what other
-    processes see of a consequence, and is shown only where the consequence itself is not logged. A text of the level
-    `never` says nothing about the cause. `rank` is the position in the table: the earlier is nearer to the cause.
+    processes see of a consequence, and is shown only where the consequence itself is not logged. A warning is shown
+    only where nothing else is: what logs it goes on. A text of the level `never` says nothing about the cause. `rank`
+    is the position in the table: the earlier is nearer to the cause.
     `fatal`: the engine that logs it stays alive but never becomes ready.
     """
 

@@ -17,7 +17,8 @@ from flagscale_deploy.transport.fleet import Fleet
 
 PLACES = ("logs", "ray", "scripts")
 """The folders of one host's logs."""
-NODE_IP = re.compile(r"--node-ip-address=([0-9a-fA-F.:]+)")
+NODE_IP = re.compile(r"(?:--node-ip-address=|Local node IP(?:\x1b\[\d+m)?: (?:\x1b\[\d+m)?)([0-9a-fA-F.:]+)")
+"""The address by which Ray knows a host: in the script that starts Ray, or in what `ray start` logs."""
 DIAGNOSED_LINES = 2000
 DIAGNOSED_BYTES = 8 << 20
 """How much of the end of a file is read for a diagnosis."""
@@ -44,6 +45,9 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
     addresses = {
         address: host.name for host in fleet.hosts.values() for address in (host.address, host.node_ip) if address
     }
+    for (host, file), lines in ends.items():
+        if file in ("ray_head.log", "ray_worker.log"):
+            addresses = {**dict(_addresses_in(lines, host)), **addresses}
     logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()))
     return _diagnose(logs, addresses, {host: host_clocks.get(host) for host, _ in ends})
 
@@ -79,25 +83,29 @@ def _diagnose(
 def _is_evidence(path: PurePath) -> bool:
     """Return whether a file may show a cause: no script, nothing of earlier runs.
 
-    Ray's `event_*` files repeat other logs as JSON.
+    Ray's `event_*` files repeat other logs as JSON; its `debug_state*` files are statistics.
     """
     return (
         path.suffix != ".sh"
         and path.name != CUT_FILES.decode()
         and ".kept-" not in path.name
-        and not path.name.startswith("event_")
+        and not path.name.startswith(("event_", "debug_state"))
         and not any(part.startswith("previous-session_") for part in path.parts)
         and ".previous." not in path.name
     )
 
 
 def _addresses(hosts: Mapping[Path, str]) -> Iterator[tuple[str, str]]:
-    """Yield the addresses by which Ray knows hosts, with the hosts, as the collected Ray scripts have them."""
+    """Yield the addresses by which Ray knows hosts, with the hosts, as Ray's scripts and their logs have them."""
     for path, host in hosts.items():
-        if path.name in ("ray_head.sh", "ray_worker.sh"):
-            for line in _end_of(path):
-                if address := NODE_IP.search(line):
-                    yield address[1], host
+        if path.stem in ("ray_head", "ray_worker"):
+            yield from _addresses_in(_end_of(path), host)
+
+
+def _addresses_in(lines: Iterable[str], host: str) -> Iterator[tuple[str, str]]:
+    for line in lines:
+        if address := NODE_IP.search(line):
+            yield address[1], host
 
 
 def _end_of(path: Path) -> Iterator[str]:
