@@ -47,6 +47,7 @@ class Replies(Generic[Reply]):
         self._messages, self._message_bytes = program.messages, program.message_bytes
         self._rate = program.bytes_per_second
         self._bytes, self._read, self._began = 0, 0, time.monotonic()
+        self._begun = False
 
     def count(self, taken: int, waiting: int) -> None:
         """Count bytes that have come, of which so many wait for the end of their line. Raises RemoteError."""
@@ -60,7 +61,10 @@ class Replies(Generic[Reply]):
             self._refuse(f"sent more than {int(allowed) >> 10} KiB")
 
     def read(self, line: bytes) -> Reply | None:
-        """Return the message in a line of output, None where it holds none. Raises what the program reports, too."""
+        """Return the message in a line of output, None where it holds none. Raises what the program reports, too.
+
+        Before the first message, what is no JSON behind a message's mark may be a login's.
+        """
         at = line.find(MARK)
         if at < 0:
             return None
@@ -76,10 +80,13 @@ class Replies(Generic[Reply]):
                 failure = _FAILURE.validate_python(content, strict=True)
                 raise RemoteError(self._host, f"{self._name}: {brief(failure['error'])}")
             reply: Reply = self._validator.validate_python(content, strict=True)
+            self._begun = True
             return reply
         except ValidationError as wrong:
             self._refuse(f"malformed reply from the host program ({_first(wrong)})")
         except (ValueError, RecursionError) as wrong:
+            if not self._begun:
+                return None
             self._refuse(f"malformed reply from the host program ({brief(str(wrong))})")
 
     def _refuse(self, problem: str) -> NoReturn:

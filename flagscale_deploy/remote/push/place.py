@@ -54,8 +54,8 @@ def open_root(path: bytes, flags: int = DIRECTORY) -> int:
     return _enter(at, name or b".", flags)
 
 
-def make_directories(path: bytes) -> List[bytes]:
-    """Make a directory for us alone, and its missing parents as others; return those made, the outermost first.
+def make_directories(path: bytes, mode: int) -> List[bytes]:
+    """Make a directory with a mode, and its missing parents as others; return those made, the outermost first.
 
     Raises OSError.
     """
@@ -67,10 +67,9 @@ def make_directories(path: bytes) -> List[bytes]:
         at = open_root(os.path.dirname(directory), PASSAGE)
         try:
             os.mkdir(os.path.basename(directory), 0o700, dir_fd=at)
-            if number < len(missing):
-                made = os.open(os.path.basename(directory), DIRECTORY, dir_fd=at)
-                os.fchmod(made, 0o755 & ~users_umask())
-                os.close(made)
+            made = os.open(os.path.basename(directory), DIRECTORY, dir_fd=at)
+            os.fchmod(made, 0o755 & ~users_umask() if number < len(missing) else mode)
+            os.close(made)
         finally:
             os.close(at)
     return missing[::-1]

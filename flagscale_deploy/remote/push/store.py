@@ -103,7 +103,7 @@ class Store:
 
         Raises OSError; BlockingIOError if another push writes there.
         """
-        self._made = make_directories(self.root)
+        self._made = make_directories(self.root, self._mode)
         if self._root < 0:
             self._root = open_root(self.root)
         self._staging = open_private(self._root, STAGING)

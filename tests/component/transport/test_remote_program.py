@@ -361,7 +361,7 @@ def test_endless_noise_is_not_listened_to_and_takes_no_memory(source: type[bytes
 
 def test_a_reply_that_is_nested_without_end_is_refused() -> None:
     nested = PREFIX.encode() + b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"
-    running = FakeFleet(lambda _host, _module, _args: [nested, {"a": 1}])
+    running = FakeFleet(lambda _host, _module, _args: [{"a": 1}, nested])
     with pytest.raises(RemoteError, match="gpu01: probe: malformed reply from the host program"):
         call(running.connection("gpu01"), untyped("probe"), {}, timeout=5)
 

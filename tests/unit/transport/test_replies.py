@@ -83,7 +83,10 @@ def fits(kind: Any, value: Any) -> bool:
 
 def read(program: HostProgram[Any, Any, Any], message: object) -> Any:
     line = PREFIX + json.dumps(message)
-    return Replies("gpu01", program).read(line.encode(errors="replace"))
+    reply = Replies("gpu01", program).read(line.encode(errors="replace"))
+    if reply is None:
+        raise RemoteError("gpu01", f"{program.name}: malformed reply: taken for what a login prints")
+    return reply
 
 
 def read_or_error(program: HostProgram[Any, Any, Any], message: object) -> Any:
@@ -148,8 +151,11 @@ def test_all_but_what_is_there_to_be_read_has_a_rate() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_json_or_no_number_is_refused(text: str) -> None:
+    replies = Replies("gpu01", DESCRIPTORS["ray_nodes"])
+    assert replies.read((PREFIX + text).encode()) is None  # what a login prints
+    assert replies.read((PREFIX + "{}").encode()) == {}
     with pytest.raises(RemoteError, match="malformed reply"):
-        Replies("gpu01", DESCRIPTORS["ray_nodes"]).read((PREFIX + text).encode())
+        replies.read((PREFIX + text).encode())
 
 
 def test_an_answer_of_the_longest_kind_costs_little_memory() -> None:

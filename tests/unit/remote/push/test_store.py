@@ -122,7 +122,7 @@ def test_a_link_put_in_the_way_meanwhile_is_not_followed(tmp_path: Path) -> None
         open_root(os.fsencode(tmp_path / "srv/models"))
     for path in (tmp_path / "srv/new", tmp_path / "srv/new/deep"):
         with pytest.raises(OSError, match="Not a directory"):
-            make_directories(os.fsencode(path))
+            make_directories(os.fsencode(path), 0o755)
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["models"]
 
 
