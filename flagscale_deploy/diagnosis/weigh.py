@@ -19,6 +19,8 @@ _EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception|Exit|Inte
 _ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL)\b|[Ee]rror:|: not found|No such file")
 _STATISTIC = re.compile(r"\[state-dump\]|: \d+(?:\.\d+)?$")
 """A line of Ray's statistics, such as "num chunks received failed / plasma error: 0"."""
+_RETRIED = re.compile(r"thrown while requesting (?:HEAD|GET) |[Rr]etrying (?:\(|(?:in|after) \d)|\[Retry \d")
+"""A request that is tried again, as huggingface_hub and urllib3 log it, with or without a level."""
 _DAEMON = re.compile(
     r"(raylet|gcs_server|dashboard|monitor|log_monitor|runtime_env|agent-|ray_client|python-core|io-worker|event)"
 )
@@ -29,15 +31,19 @@ def weigh(line: LogLine) -> tuple[Weight | None, Signature | None]:
     entry = match(line.text)
     if entry is not None and entry.level == "never":
         return None, entry
-    if entry is not None and entry.level in ("consequence", "echo"):
-        return 1, entry
     if entry is not None:
-        return (WARNING if line.warning or entry.level == "warning" else 0), entry
+        return (WARNING if _is_warning(line, entry) else 0 if entry.level == "cause" else 1), entry
     if line.minor:
         return None, None
     if line.raised or _EXCEPTION.search(line.text):
         return 1, None
     return (2 if _ERROR.search(line.raw) and not _STATISTIC.search(line.text) else None), None
+
+
+def _is_warning(line: LogLine, entry: Signature) -> bool:
+    """Return whether what logs the line goes on; that a process ended is said with warnings, too."""
+    warns = line.warning or _RETRIED.search(line.text) is not None
+    return entry.level == "warning" or (warns and entry.level != "consequence")
 
 
 def is_daemons(file: str) -> bool:
@@ -47,4 +53,4 @@ def is_daemons(file: str) -> bool:
 
 def weigh_daemons(weight: Weight, entry: Signature | None) -> Weight:
     """Return the weight of a line with this weight in a log of Ray's daemons."""
-    return 4 if entry is None else 2 if entry.level in ("consequence", "echo") else weight
+    return 4 if entry is None else 2 if weight == 1 else weight

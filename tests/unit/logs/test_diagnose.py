@@ -1,0 +1,50 @@
+"""A rank that died on a worker's host is that host's, by the address by which Ray knows it, in a folder and live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.diagnosis.find import Diagnosis
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.logs import diagnose_ends, diagnose_folder
+from tests.fakes import FakeFleet, Output
+from tests.unit.deploy.given import answering
+
+ENGINE, WORKER = "logs/vllm_serve_q_0.log", "logs/ray_worker.log"
+DIED = (
+    "(EngineCore pid=599) ERROR 10-02 10:26:00 [ray_executor_v2.py:522] RayWorkerProc rank=[1] died unexpectedly,"
+    " shutting down executor.",
+    "(raylet) A worker died or was killed while executing a task by an unexpected system error. Lease ID: 02"
+    " Worker IP address: 10.0.0.2 Worker port: 12406 Worker PID: 4648 Worker exit type: SYSTEM_ERROR",
+)
+STARTED = "2026-10-02 10:20:00,760\tINFO scripts.py:1234 -- {}"
+ADDRESSES = ("Local node IP: 10.0.0.2", "\x1b[37mLocal node IP\x1b[39m: \x1b[1m10.0.0.2\x1b[22m")
+"""As `ray start` writes it to a file, and with colours."""
+
+
+def live(lines: dict[str, dict[str, tuple[str, ...]]], _folder: Path) -> Diagnosis | None:
+    def follow(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        for file, logged in lines[host.name].items():
+            yield {"file": file, "lines": list(logged)}
+
+    return diagnose_ends(FakeFleet(answering(follow=follow), list(lines)), "qwen")
+
+
+def on_disk(lines: dict[str, dict[str, tuple[str, ...]]], folder: Path) -> Diagnosis | None:
+    for host, files in lines.items():
+        for file, logged in files.items():
+            (folder / host / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / host / file).write_text("\n".join(logged))
+    return diagnose_folder(folder)
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=["plain", "colours"])
+@pytest.mark.parametrize("look", [live, on_disk])
+def test_a_rank_that_died_is_told_of_its_own_host(look: Any, address: str, tmp_path: Path) -> None:
+    lines = {"gpu01": {ENGINE: DIED}, "gpu02": {WORKER: (STARTED.format(address),)}}
+    diagnosis = look(lines, tmp_path)
+    assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
