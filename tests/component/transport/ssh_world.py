@@ -116,8 +116,10 @@ class World:
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait(SECONDS)
+        self._process.stdout.close()
 
 
 class _Inside:
