@@ -132,6 +132,8 @@ def _joined(held: LogLine, line: LogLine) -> LogLine | None:
             return held
         if line.text.startswith('File "'):
             return held if ', File "' in held.text else replace(held, text=f"{held.text}, {line.text}")
+    if held.text.startswith("terminate called") and line.text.startswith("what():"):
+        return replace(held, text=f"{held.text}, {line.text}")
     unsaid = held.text.endswith(":") if held.raised else False
     if (
         (unsaid or (line.indented and _VALIDATION.search(held.text)))
