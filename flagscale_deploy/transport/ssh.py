@@ -7,7 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import paramiko
 
@@ -209,7 +209,8 @@ def _answered(host: str, channel: paramiko.Channel, seconds: float) -> Iterator[
 
     def give_up() -> None:
         late.set()
-        channel.close()
+        with suppress(OSError, EOFError, paramiko.SSHException):  # closed meanwhile
+            channel.close()
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True

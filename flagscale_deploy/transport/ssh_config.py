@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from flagscale_deploy.support.shell import join
 from flagscale_deploy.transport import ssh_config_fallback
 from flagscale_deploy.transport.ssh_config_cache import SshConfigCache, default_cache
-from flagscale_deploy.transport.ssh_config_files import RELEVANT, SYSTEM, ConfigFile, Patterns, read_config
+from flagscale_deploy.transport.ssh_config_files import RELEVANT, SYSTEM, ConfigFile, read_config
+from flagscale_deploy.transport.ssh_config_groups import Groups
 from flagscale_deploy.transport.ssh_config_home import with_home
 from flagscale_deploy.transport.ssh_notes import NOTES
 from flagscale_deploy.transport.ssh_settings import (
@@ -37,6 +38,10 @@ CHUNK = 32
 """How many hosts one shell asks for: to start a process from a large Python process costs more than from a shell."""
 
 
+OWN = "%"
+"""Stands for the name itself, or for its own HostName, in the answer of a group."""
+
+
 class Resolver:
     """Resolves destinations; `expect` those that will follow, so that they are asked for together.
 
@@ -47,7 +52,7 @@ class Resolver:
         self._program, self._cache = program, cache
         self._lock = threading.Lock()
         self._expected: dict[Destination, None] = {}
-        self._sources: dict[str | None, _Source] = {}
+        self._sources: dict[str | None, Source] = {}
 
     def expect(self, destination: Destination) -> None:
         """Note a destination that is going to be resolved."""
@@ -56,24 +61,25 @@ class Resolver:
 
     def resolve(self, destination: Destination) -> Settings:
         """Return the settings for a destination. Raises ConfigProblem."""
-        return settings_of(destination, self._answer(destination))
+        return settings_of(destination, self.answer(destination))
 
-    def _answer(self, destination: Destination) -> Answer:
+    def answer(self, destination: Destination) -> Answer:
+        """Return the values of a destination as `ssh -G` prints them. Raises ConfigProblem."""
         with self._lock:
-            source = self._source(destination.config_file)
-        if not (source.patterns.matter or destination.options):
+            source = self.source(destination.config_file)
+        if not (source.groups.matter or destination.options):
             return _defaults(destination)
         if self._program is None:
             return ssh_config_fallback.answer(destination, source.files)
-        if source.patterns.vary:
+        if source.groups.vary:
             return self._ask([destination], source)[destination]
         with self._lock:
             key = source.key(destination)
             if key not in source.answers:
                 self._ask_for_all(destination, source)
-            return _for_alias(source.answers[key], destination)
+            return source.answer(destination)
 
-    def _ask_for_all(self, destination: Destination, source: _Source) -> None:
+    def _ask_for_all(self, destination: Destination, source: Source) -> None:
         """Ask for a destination and those expected beside it, once for each group of names that resolve alike."""
         source.answers.update(self._cache.load(source.state) if not source.answers else {})
         missing = {source.key(destination): destination}
@@ -83,14 +89,14 @@ class Resolver:
         missing = {key: expected for key, expected in missing.items() if key not in source.answers}
         if missing:
             answers = self._ask(list(missing.values()), source, but_for=destination)
-            fresh = {key: answers[expected] for key, expected in missing.items() if expected in answers}
+            fresh = dict(source.common(expected, answer) for expected, answer in answers.items())
             source.answers.update(fresh)
             if source.is_unchanged():
                 self._cache.add(source.state, fresh)
         self._expected.clear()
 
     def _ask(
-        self, destinations: Sequence[Destination], source: _Source, but_for: Destination | None = None
+        self, destinations: Sequence[Destination], source: Source, but_for: Destination | None = None
     ) -> dict[Destination, Answer]:
         """Ask for destinations. Raises ConfigProblem where ssh refuses one; with `but_for`, only for that one."""
         assert self._program is not None
@@ -108,32 +114,52 @@ class Resolver:
                 raise ConfigProblem(f"ssh cannot use its configuration for {destination.alias}: {_reason(output)}")
         return answers
 
-    def _source(self, config_file: str | None) -> _Source:
+    def source(self, config_file: str | None) -> Source:
+        """Return the files of one `-F`, or of the user and the system."""
         if config_file not in self._sources:
-            source = self._sources[config_file] = _Source(config_file, self._program)
+            source = self._sources[config_file] = Source(config_file, self._program)
             reader = f"{self._program} -G" if self._program else "Paramiko's reader (there is no ssh program here)"
             names = ", ".join(file.path for file in source.files) or "none"
-            if source.patterns.matter:
+            if source.groups.matter:
                 NOTES.info("SSH configuration: %s, read by %s", names, reader)
             else:
                 NOTES.info("SSH configuration: nothing in it concerns us (files: %s)", names)
         return self._sources[config_file]
 
 
-class _Source:
+class Source:
     """The configuration files of one `-F`, or of the user and the system, with the answers that they lead to."""
 
     def __init__(self, config_file: str | None, program: str | None) -> None:
         self._config_file, self._program = config_file, program
         self.files = self._read()
-        self.patterns = Patterns(self.files)
+        self.groups = Groups(self.files)
         self.state = self._state(self.files)
         self.answers: dict[str, Answer] = {}
+        self._unlike: set[str] = set()
 
     def key(self, destination: Destination) -> str:
         """Return a text that destinations have in common for which ssh has the same answer, but for their names."""
-        own = (destination.user, destination.port, destination.settings, destination.options)
-        return f"{own!r} {self.patterns.group(destination.alias)}"
+        given = (destination.user, destination.port, destination.settings, destination.options)
+        group = self.groups.of(destination.alias).key
+        return f"{given!r} {f'={destination.alias}' if f'{given!r} {group}' in self._unlike else group}"
+
+    def common(self, destination: Destination, answer: Answer) -> tuple[str, Answer]:
+        """Return a destination's answer as that of its group, with a mark in place of what is its own."""
+        group = self.groups.of(destination.alias)
+        own = group.hostname or destination.alias.lower()
+        if answer.get("hostname") == [own]:
+            return self.key(destination), {**answer, "hostname": [OWN]}
+        if group.hostname is not None:  # another HostName applies than was read here: ask for each name
+            self._unlike.add(self.key(destination))
+        return self.key(destination), answer
+
+    def answer(self, destination: Destination) -> Answer:
+        """Return what is known of a destination, from the answer of its group."""
+        answer = self.answers[self.key(destination)]
+        if answer.get("hostname") != [OWN]:
+            return answer
+        return {**answer, "hostname": [self.groups.of(destination.alias).hostname or destination.alias.lower()]}
 
     @functools.cached_property
     def file_words(self) -> tuple[str, ...]:
@@ -143,6 +169,7 @@ class _Source:
         return with_home(self.files, home())
 
     def is_unchanged(self) -> bool:
+        """Return whether the files are as they were when they were read."""
         return self._state(self._read()) == self.state
 
     def _read(self) -> tuple[ConfigFile, ...]:
@@ -178,20 +205,11 @@ def _defaults(destination: Destination) -> Answer:
     return {"identityfile": keys} | {keyword: [str(value)] for keyword, value in given.items() if value}
 
 
-def _for_alias(answer: Answer, destination: Destination) -> Answer:
-    """Return a group's answer for one of its names: where ssh left the name of the one asked for, its own."""
-    asked = answer["host"][0] if "host" in answer else ""
-    alias = destination.alias.rpartition("@")[2]
-    if asked and asked != alias and answer["hostname"][0] == asked.lower():
-        return {**answer, "hostname": [alias.lower()]}
-    return answer
-
-
 def _parsed(output: str) -> Answer:
     answer: dict[str, list[str]] = {}
     for line in output.splitlines():
         keyword, _, value = line.partition(" ")
-        if keyword in RELEVANT or keyword == "host":
+        if keyword in RELEVANT:
             answer.setdefault(keyword, []).append(value)
     return answer
 

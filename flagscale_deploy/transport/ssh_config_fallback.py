@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import paramiko
 
 from flagscale_deploy.transport.ssh_config_files import RELEVANT, ConfigFile, arguments, directive
-from flagscale_deploy.transport.ssh_settings import Answer, ConfigProblem, Destination, local_user
+from flagscale_deploy.transport.ssh_settings import DEFAULT_KEYS, Answer, ConfigProblem, Destination, local_user
 
 _LISTS = ("identityfile", "certificatefile")
 _AS_WRITTEN = ("proxycommand", "userknownhostsfile", "globalknownhostsfile")
@@ -29,6 +29,7 @@ def answer(destination: Destination, files: tuple[ConfigFile, ...]) -> Answer:
         raise ConfigProblem(problem, "install the OpenSSH client on this machine") from error
     values = {key: list(value) if isinstance(value, list) else [str(value)] for key, value in read.items()}
     values |= {"user": [destination.user or user or (values.get("user") or [local_user()])[0]]}
+    values.setdefault("identityfile", list(DEFAULT_KEYS))
     return values | ({"port": [str(destination.port)]} if destination.port else {})
 
 

@@ -1,7 +1,4 @@
-"""The files of the SSH configuration: which they are, their state, and what their lines depend on.
-
-The meaning of the lines is left to `ssh -G`. Read here is only what decides whether, and how often, it must be asked.
-"""
+"""The files of the SSH configuration: which they are, what they include, and their state on disk."""
 
 from __future__ import annotations
 
@@ -46,7 +43,6 @@ HARMLESS = frozenset((
 
 _LINE = re.compile(r"\s*\"?([A-Za-z][A-Za-z0-9]*)\"?(?:\s*=\s*|\s+)(.*)", re.DOTALL)
 _ARGUMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(#.*)|(\S+)", re.DOTALL)
-_VARYING = re.compile(r"\b(exec|localnetwork)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -116,55 +112,3 @@ def _matches(pattern: str, home: str, system: bool) -> list[str]:
         pattern = home + pattern[1:]
     base = "/etc/ssh" if system else f"{home}/.ssh"
     return sorted(glob.glob(os.path.join(base, os.path.expanduser(pattern))))
-
-
-class Patterns:
-    """The names and patterns that decide which lines apply to a host."""
-
-    def __init__(self, files: tuple[ConfigFile, ...]) -> None:
-        directives = [directive for file in files for directive in file.directives]
-        self.matter = any(keyword not in HARMLESS for keyword, _ in directives)
-        """Whether any keyword stands there that a connection may depend on."""
-        self.vary = any(map(_varies, directives))
-        """Whether the values depend on more than these files: on a program, the network or the environment."""
-        self._hostnames = {rest.lower().strip('"') for keyword, rest in directives if keyword == "hostname"}
-        self._by_name = any("%" in rest for keyword, rest in directives if keyword in ("hostname", "user", "include"))
-        words = {word for keyword, rest in directives if keyword in ("host", "match") for word in _names(rest)}
-        self._exact = frozenset(word for word in words if not set(word) & set("*?"))
-        self._wild = [_pattern(word) for word in sorted(words - self._exact)]
-
-    def group(self, alias: str) -> str:
-        """Return a text that is the same for names that ssh resolves alike, but for the name itself.
-
-        It is the name where that cannot be known.
-        """
-        if self._by_name or alias.lower() in self._hostnames or not re.fullmatch(r"[A-Za-z0-9._-]+", alias):
-            return f"={alias}"
-        if alias in self._exact or alias.lower() in self._exact:
-            return f"={alias}"
-        hits = "".join(
-            f"{int(bool(pattern.fullmatch(alias)))}{int(bool(pattern.fullmatch(alias.lower())))}"
-            for pattern in self._wild
-        )
-        return f"~{hits}"
-
-
-def _names(rest: str) -> Iterator[str]:
-    """Yield everything in a Host or Match line that may be a name or a pattern; too many do no harm."""
-    for word in re.split(r"[\s,=\"']+", rest):
-        name = word.lstrip("!")
-        if name:
-            yield name
-
-
-def _pattern(word: str) -> re.Pattern[str]:
-    return re.compile("".join({"*": ".*", "?": "."}.get(letter, re.escape(letter)) for letter in word), re.DOTALL)
-
-
-def _varies(directive: tuple[str, str]) -> bool:
-    keyword, rest = directive
-    if keyword == "match":
-        return bool(_VARYING.search(rest))
-    if keyword == "canonicalizehostname":
-        return rest.strip('"').lower() != "no"
-    return keyword in ("include", "hostname", "user") and ("$" in rest or (keyword == "include" and "%" in rest))

@@ -144,7 +144,7 @@ def parse_jump(spec: str) -> tuple[str | None, str, int | None]:
         host, _, port = place.partition(":")
     else:
         host, port = place, None
-    if not host or (port is not None and not port.isdigit()):
+    if not host or set(host) & set("[]") or (port is not None and not port.isdigit()):
         raise ConfigProblem(f"found the jump host {quoted(spec)}, expected [user@]host[:port]")
     return user or None, host, int(port) if port else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -200,6 +201,22 @@ CONNECTS = {
 def test_where_ssh_gets_we_get(world: World, name: str) -> None:
     reply = world.play(CONNECTS[name])
     assert (reply.ssh_code, reply.ssh_error) == (0, reply.ssh_error), reply.ssh_error
+    assert reply.output == reply.ssh_output, reply
+    assert not reply.error
+
+
+WITHOUT_SSH = (
+    "include of relative paths", "trailing comments", "an apostrophe in a comment", "Latin-1 in a comment",
+    "a host key alias", "a known_hosts file with a blank", "the name in a ProxyCommand", "a jump host as URL",
+    "canonical names without domains", "Match host=", "two jump hosts in order", "no jump host for this one",
+    "a variable in an identity file", "tokens in an identity file", "an agent that the configuration names",
+    "a missing identity file", "no identity file",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_SSH)
+def test_without_an_ssh_program_paramikos_reader_gets_there_too(world: World, name: str) -> None:
+    reply = world.play(replace(CONNECTS[name], without_ssh=True))
     assert reply.output == reply.ssh_output, reply
     assert not reply.error
 

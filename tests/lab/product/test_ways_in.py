@@ -66,26 +66,32 @@ def test_a_jump_host_s_key_is_verified_as_strictly_whatever_is_said_of_the_host_
     for checking in ("", " -o StrictHostKeyChecking=no"):
         change(operator, host, ansible_ssh_common_args=arguments + checking)
         refused = operator("exec", "--", "true", exits=3)
-        assert f"{host.name}: its host key is not known: {jump.address} shows ssh-" in refused.err
+        assert (
+            f"{host.name}: jump host {jump.address}: its host key is not known: {jump.address} shows ssh-"
+            in refused.err
+        )
 
     file.write_text(f"# of the jump host\n{jump.address} {wrong.partition(' ')[2]}\n")
     change(operator, host, ansible_ssh_common_args=arguments)
     refused = operator("exec", "--", "true", exits=3)
-    assert f"{host.name}: its host key changed: {jump.address} shows ssh-" in refused.err
+    assert f"{host.name}: jump host {jump.address}: its host key changed: {jump.address} shows ssh-" in refused.err
     assert f"{file}:2 has ssh-" in refused.err
     assert f"ssh-keygen -f {file} -R {jump.address}" in refused.err
 
 
-def test_a_port_of_its_own_has_a_key_of_its_own_in_known_hosts(lab: Lab, operator: Operator, tmp_path: Path) -> None:
+def test_a_port_of_its_own_has_a_key_of_its_own_in_known_hosts_or_that_of_the_name(
+    lab: Lab, operator: Operator, tmp_path: Path
+) -> None:
     host, directory = lab.hosts[0], lab.slot.directory
     host.run(f"/usr/sbin/sshd -f {directory}/sshd_config -p 2222 -h {host.directory}/host_key")
-    change(operator, host, ansible_port=2222)
+    known_hosts, lines = tmp_path / "known_hosts", lab.known_hosts.read_text()
+    change(operator, host, ansible_port=2222, ansible_ssh_common_args=f"-o UserKnownHostsFile={known_hosts}")
+    known_hosts.write_text(lines.replace(f"{host.address} ", "another "))
     refused = operator("exec", "--", "true", exits=3)
     assert f"[{host.address}]:2222" in refused.err
-    known_hosts = tmp_path / "known_hosts"
-    known_hosts.write_text(lab.known_hosts.read_text().replace(f"{host.address} ", f"[{host.address}]:2222 "))
-    change(operator, host, ansible_port=2222, ansible_ssh_common_args=f"-o UserKnownHostsFile={known_hosts}")
-    assert "2222" in operator("exec", "--", "echo $SSH_CONNECTION").out
+    for name in (host.address, f"[{host.address}]:2222"):
+        known_hosts.write_text(lines.replace(f"{host.address} ", f"{name} "))
+        assert "2222" in operator("exec", "--", "echo $SSH_CONNECTION").out
 
 
 NOISE = """
