@@ -15,6 +15,7 @@ from flagscale_deploy.remote.system.files import make_private_directory
 from flagscale_deploy.support.shell import quote
 from flagscale_deploy.transport.host_certificates import certificate_problem
 from flagscale_deploy.transport.known_hosts import KnownHosts, is_among, lines_of, read_known_hosts
+from flagscale_deploy.transport.revoked_keys import is_revoked
 from flagscale_deploy.transport.ssh_settings import Settings, split_paths
 
 CERTIFIED = "-cert-v01@openssh.com"
@@ -59,6 +60,7 @@ class HostKeys:
     def __init__(self, host: Host, settings: Settings, *, jump: bool = False) -> None:
         self._host = host
         self._files = known_hosts_files(host, settings)
+        self._revoked_file = settings.revoked_host_keys
         self._mode = checking(host, settings.strict, jump=jump)
         self._address = settings.host_key_alias or settings.hostname
         self.name = settings.host_key_alias or known_name(settings.hostname, settings.port)
@@ -75,6 +77,8 @@ class HostKeys:
         if self._mode == "off":
             return
         self._refuse_revoked(key, self.name)
+        if self._revoked_file and is_revoked(self._revoked_file, key):
+            raise self._revoked_error(key, self._revoked_file)
         problem = self._refused_certificate(key)
         if problem == "":
             return
@@ -115,11 +119,14 @@ class HostKeys:
 
     def _refuse_revoked(self, key: paramiko.PKey, name: str) -> None:
         if place := self._revoked(name).get(key.get_base64()):
-            raise HostKeyError(
-                self._host.name,
-                f"its host key is revoked: {self.name} shows {_shown(key)}, see {place}",
-                "somebody else may have that key: give the host a new one",
-            )
+            raise self._revoked_error(key, place)
+
+    def _revoked_error(self, key: paramiko.PKey, place: str) -> HostKeyError:
+        return HostKeyError(
+            self._host.name,
+            f"its host key is revoked: {self.name} shows {_shown(key)}, see {place}",
+            "somebody else may have that key: give the host a new one",
+        )
 
     def _refused_certificate(self, key: paramiko.PKey) -> str | None:
         """Return why the key's certificate is not valid here, "" where it is, and None where there is none."""

@@ -21,7 +21,7 @@ RELEVANT = frozenset((
     "proxycommand", "hostkeyalias", "userknownhostsfile", "userknownhostsfile2", "globalknownhostsfile",
     "globalknownhostsfile2", "stricthostkeychecking", "connecttimeout", "addressfamily", "bindaddress",
     "canonicalizehostname", "canonicaldomains", "canonicalizefallbacklocal", "canonicalizemaxdots",
-    "canonicalizepermittedcnames",
+    "canonicalizepermittedcnames", "revokedhostkeys",
 ))  # fmt: skip
 """The keywords that a connection of ours depends on."""
 

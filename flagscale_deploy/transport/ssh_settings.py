@@ -85,6 +85,7 @@ class Settings:
     host_key_alias: str | None = None
     user_known_hosts: tuple[Path, ...] = ()
     global_known_hosts: tuple[Path, ...] = ()
+    revoked_host_keys: str | None = None
     connect_timeout: float | None = None
     family: socket.AddressFamily = socket.AF_UNSPEC
     bind_address: str | None = None
@@ -126,6 +127,7 @@ def settings_of(destination: Destination, answer: Answer) -> Settings:
         host_key_alias=value("hostkeyalias"),
         user_known_hosts=_files(answer, "userknownhostsfile", USER_KNOWN_HOSTS, expand),
         global_known_hosts=_files(answer, "globalknownhostsfile", SYSTEM_KNOWN_HOSTS, expand),
+        revoked_host_keys=expand(revoked) if (revoked := value("revokedhostkeys")) else None,
         connect_timeout=float(seconds) if seconds and seconds.isdigit() else None,
         family=_FAMILIES.get(value("addressfamily") or "", socket.AF_UNSPEC),
         bind_address=value("bindaddress"),

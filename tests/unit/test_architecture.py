@@ -101,7 +101,10 @@ def test_the_root_holds_few_files() -> None:
         ("jinja2", ("rendering", "inventory.references", "support.sandbox")),
         ("omegaconf", ("config",)),
         ("pydantic", ("config", "inventory.keys", "transport.replies")),
-        ("subprocess", ("transport.local", "transport.ssh_config", "transport.proxy_command", "remote")),
+        (
+            "subprocess",
+            ("transport.local", "transport.ssh_config", "transport.proxy_command", "transport.revoked_keys", "remote"),
+        ),
         ("yaml", ("support.yaml", "config.source", "inventory.document", "serve")),
         ("asyncio", ()),
         ("ray", ("serve",)),

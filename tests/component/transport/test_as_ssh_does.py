@@ -325,6 +325,16 @@ REFUSED: dict[str, tuple[Case, str, str]] = {
         "its host key is revoked",
         "give the host a new one",
     ),
+    "a key of a revocation list": (
+        Case(config("RevokedHostKeys ~/revoked\n", revoked="{host}\n"), servers=ONE),
+        "its host key is revoked: gpu01 shows ssh-ed25519",
+        "give the host a new one",
+    ),
+    "a revocation list that is not there": (
+        Case(config("RevokedHostKeys ~/revoked\n"), servers=ONE),
+        "its host key is revoked",
+        "give the host a new one",
+    ),
     "a ProxyCommand that fails": (
         Case(config("ProxyCommand echo no way to %h >&2; exit 7\n"), servers=ONE),
         "its ProxyCommand (echo) ended with exit status 0: no way to gpu01",
@@ -394,3 +404,10 @@ def test_an_ansible_inventorys_key_and_options_are_ssh_s(world: World) -> None:
     reply = world.play(case)
     assert reply.kind == "0", outcome(reply)
     assert "here" in reply.output
+    assert "SSH configuration: " in reply.error
+
+
+def test_hosts_and_an_offline_plan_run_nothing_that_the_configuration_names(world: World) -> None:
+    files = config('Match exec "echo ran >&2; sleep 9"\n  Port 1\n')
+    reply = world.play(Case(files, command=["hosts", "-i", "inventory.yaml", "-v"], ssh_words=["-F", "none"]))
+    assert (reply.kind, reply.error) == ("0", "")

@@ -14,6 +14,7 @@ import pytest
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import ssh_config_files
 from flagscale_deploy.transport.route import destination_of, find_route
+from flagscale_deploy.transport.ssh import SshConnection
 from flagscale_deploy.transport.ssh_config import Resolver
 from flagscale_deploy.transport.ssh_config_cache import SshConfigCache
 from flagscale_deploy.transport.ssh_settings import (
@@ -164,6 +165,13 @@ def test_the_cache_is_the_users_own_and_a_damaged_one_does_no_harm(make: Make, t
     file.chmod(0o666)
     make().resolve(Destination("gpu01"))
     assert asked(tmp_path) == 5
+
+
+def test_a_connection_that_is_not_opened_runs_nothing_of_the_configuration(make: Make, tmp_path: Path) -> None:
+    configure(tmp_path, f"Match exec 'touch {tmp_path}/ran'\n  Port 1\n")
+    connection = SshConnection(Host("gpu01", "gpu01"), 5.0, make())
+    connection.close()
+    assert asked(tmp_path) == 0
 
 
 def test_a_refusal_of_ssh_is_told_and_not_remembered(make: Make, tmp_path: Path) -> None:
