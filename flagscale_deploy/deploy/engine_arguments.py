@@ -39,7 +39,7 @@ Line = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Cache:
-    """Remembers the command lines that vLLM's parser accepted, by parser and hash; without a directory nothing.
+    """Remembers the command lines that the vLLM of a host accepted, by hash; without a directory nothing.
 
     Rejected command lines are not remembered: they will be changed. A directory that can't be read or written counts as
     none. Entries that were not used for 30 days are removed.
@@ -86,12 +86,13 @@ def parse_engine_arguments(
 
     Hosts parse at the same time, each once for all its instances, for at most 60 s; nothing is started. Left out are
     users' own programs, and hosts without facts, without vLLM, or with a broken environment, which other checks report.
-    `cache` is a directory.
+    `cache` is a directory;
+    a command line that any host with the same parser refused is not remembered.
     """
     store = Cache(cache)
     lines = {instance.name: _line(instance) for instance in plan.instances if _is_asked(instance, facts)}
     keys = {
-        instance.name: _key(instance, facts[instance.driver].parser)
+        instance.name: _key(instance, fleet.hosts[instance.driver], facts[instance.driver].parser)
         for instance in plan.instances
         if instance.name in lines
     }
@@ -108,7 +109,10 @@ def parse_engine_arguments(
                 parsed[instance.name] = Parsed(broken=result.problem)
             else:
                 parsed[instance.name] = result[_line(instance)]
-    store.add([key for name, key in keys.items() if key and name not in good and _is_good(parsed[name])])
+    asked = {instance.name: (facts[instance.driver].parser, lines[instance.name]) for instance in plan.instances
+             if instance.name in lines}  # fmt: skip
+    refused = {asked[name] for name in lines if not _is_good(parsed[name])}
+    store.add([key for name, key in keys.items() if key and name not in good and asked[name] not in refused])
     return {name: parsed[name] for name in lines}
 
 
@@ -127,14 +131,19 @@ def _line(instance: InstancePlan) -> Line:
     return tuple(word for word in instance.argv[1:] if not word.startswith("--port="))
 
 
-def _key(instance: InstancePlan, parser: str | None) -> str | None:
-    """Return a cache key of command line, parser and vLLM's variables; None where the result cannot be cached."""
+def _key(instance: InstancePlan, host: Host, parser: str | None) -> str | None:
+    """Return a cache key of host, parser, command line and vLLM's variables; None where the result cannot be cached.
+
+    A host names its parser itself: what it says of a command line counts for no other host.
+    """
     if parser is None or any(word.startswith(READS_FILES) for word in instance.argv):
         return None
     env = sorted(
         (name, value) for name, value in instance.env.items() if name.startswith("VLLM_") and name != "VLLM_HOST_IP"
     )
-    return hashlib.sha256(json.dumps([parser, _line(instance), env]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([host.name, host.address, host.port, parser, _line(instance), env]).encode()
+    ).hexdigest()
 
 
 def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:

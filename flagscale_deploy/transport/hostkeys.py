@@ -82,17 +82,23 @@ class HostKeys:
         problem = self._refused_certificate(key)
         if problem == "":
             return
+        if self._is_trusted(key):
+            return
+        self._refuse_revoked(key, self._address)
+        self._add_or_refuse(key, problem)
+
+    def _is_trusted(self, key: paramiko.PKey) -> bool:
+        """Return whether the key is known, False if no key is. Raises HostKeyError where another one is known."""
         trusted = self._keys(self.name)
         blobs = {other.get_base64() for other in (*trusted, *self._plain_keys())}
         if key.get_base64() in blobs:
-            return
+            return True
         if trusted:
             expected = next((other for other in trusted if other.get_name() == key.get_name()), trusted[0])
             raise changed(
                 self._host, paramiko.BadHostKeyException(self._address, key, expected), self._files, self.name
             )
-        self._refuse_revoked(key, self._address)
-        self._add_or_refuse(key, problem)
+        return False
 
     def _keys(self, name: str) -> list[paramiko.PKey]:
         revoked = set(self._revoked(name))
@@ -137,7 +143,7 @@ class HostKeys:
     def _add_or_refuse(self, key: paramiko.PKey, problem: str | None) -> None:
         line = f"{self.name} {key.get_name()} {key.get_base64()}"
         if self._mode == "accept-new" and self._files:
-            _append(self._files[0], line)
+            self._add(key, line)
             return
         add = f"then: echo '{line}' >> {self._files[0]} (or" if self._files else "(or"
         raise HostKeyError(
@@ -147,6 +153,16 @@ class HostKeys:
             + f", searched {', '.join(str(path) for path in self._files) or 'no file'}",
             f"compare the fingerprint on the host, {add} host_key_checking: accept-new)",
         )
+
+    def _add(self, key: paramiko.PKey, line: str) -> None:
+        """Remember a new key. Raises HostKeyError if another one was added since the files were read."""
+        with _writing:
+            path = self._files[0]
+            if path.is_file():
+                self._known[path] = _read(self._host, path)
+            self._refuse_revoked(key, self.name)
+            if not self._is_trusted(key):
+                _append(path, line)
 
 
 def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Path], name: str) -> HostKeyError:
@@ -191,10 +207,8 @@ def _read(host: Host, path: Path) -> KnownHosts:
 
 
 def _append(path: Path, line: str) -> None:
-    with _writing:
-        make_private_directory(path.parent)
-        with path.open("a+", encoding="utf-8") as file:
-            file.seek(0)
-            content = file.read()
-            if line not in content.splitlines():
-                file.write(("\n" if content and not content.endswith("\n") else "") + line + "\n")
+    make_private_directory(path.parent)
+    with path.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        content = file.read()
+        file.write(("\n" if content and not content.endswith("\n") else "") + line + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Dict, Iterable, List
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List
 
 from flagscale_deploy.remote.engine.weights import PART, pointers, siblings, sizes, torn, total, wanted
 from flagscale_deploy.remote.system import files, json_files
@@ -20,6 +20,8 @@ CONFIG_BYTES = 1 << 20
 HASHED_BYTES, HASHED_BYTES_IN_ALL = 32 << 20, 64 << 20
 HEADER_BYTES = 16 << 20
 MOST_FILES = 10_000
+DIGITS, DEPTH = 19, 64
+"""The longest whole number and the deepest nesting of a configuration that a reply takes."""
 
 SMALL = re.compile(
     r"(?:config|generation_config|params|tekken|special_tokens_map|added_tokens|preprocessor_config|processor_config)"
@@ -64,7 +66,7 @@ def _directory(path: str, place: str) -> ProbedModel:
         return _problem(path, f"it holds {len(names)} files; a model has {MOST_FILES} at most")
     if "config.json" not in names and "params.json" not in names:  # the latter is Mistral's own format
         return _problem(path, "it has no config.json")
-    config = _read_json(place, "config.json") if "config.json" in names else {}
+    config = _sendable(_read_json(place, "config.json")) if "config.json" in names else {}
     index = next((_read_json(place, name) for name in INDEXES if name in names), {})
     weights = sizes(place, [name for name in names if WEIGHTS.fullmatch(name)])
     indexed = wanted(index, names)
@@ -113,6 +115,17 @@ def _read_json(place: str, name: str) -> Dict[str, object]:
     if not isinstance(parsed, dict):
         raise ValueError(f"{name} is not a JSON object")
     return parsed
+
+
+def _sendable(value: Any, depth: int = 0) -> Any:
+    """Return a configuration with None for numbers of more than 19 digits. Raises ValueError if nested too deeply."""
+    if depth > DEPTH:
+        raise ValueError("config.json is nested deeper than %d levels" % DEPTH)
+    if isinstance(value, dict):
+        return {name: _sendable(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_sendable(inner, depth + 1) for inner in value]
+    return None if type(value) is int and len(str(value)) > DIGITS else value
 
 
 def _hashes(place: str, names: Iterable[str]) -> Dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Set, Tuple
 
 from flagscale_deploy.remote.system import files
 
@@ -37,7 +37,10 @@ class Stat(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A live process. `marker` is FLAGSCALE_DEPLOY_RUN of its environment, empty where that isn't readable."""
+    """A live process. `marker` is FLAGSCALE_DEPLOY_RUN of its environment, empty where that isn't readable.
+
+    That of a setuid program is empty too: another user started it, and chose its environment.
+    """
 
     pid: int
     ppid: int
@@ -172,7 +175,17 @@ def _marker(pid: int, uid: int, namespace: str) -> str:
         marker = parse_marker(_read(pid, "environ", OWN_ENVIRONMENT if uid == os.getuid() else OTHER_ENVIRONMENT))
     except OSError:
         return ""
-    return marker if marker and _namespace(str(pid)) == namespace else ""
+    return marker if marker and _namespace(str(pid)) == namespace and _uids(pid) == {uid} else ""
+
+
+def _uids(pid: int) -> Set[int]:
+    """Return the real, effective, saved and file system user of a process; none where it is gone."""
+    try:
+        status = _read(pid, "status")
+    except OSError:
+        return set()
+    line = next((line for line in status.splitlines() if line.startswith(b"Uid:")), b"")
+    return {int(uid) for uid in line.split()[1:]}
 
 
 def _namespace(pid: str) -> str:

@@ -105,7 +105,8 @@ def test_only_good_lines_are_remembered_and_nothing_of_what_they_say(tmp_path: P
     again = fleet()
     assert ask(again, cache) == parsed | {"small/0": Parsed(), "small/1": Parsed()}
     assert [call.args["lines"] for call in again.calls] == [[LARGE]]
-    (kept,) = files(cache)
+    kept = files(cache)[0]
+    assert len(files(cache)) == len({call.host for call in first.sent("parse_flags") if SMALL in call.args["lines"]})
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert "small" not in kept.name + kept.read_text()
@@ -125,6 +126,31 @@ def test_another_parser_another_flag_or_another_plugin_is_asked_again(tmp_path: 
         other = fleet()
         ask(other, tmp_path, facts=facts, serve=changed)
         assert len(other.calls) == 1
+
+
+def test_what_one_host_accepts_is_remembered_for_no_other_host_and_not_where_one_refused_it(tmp_path: Path) -> None:
+    """A host names its parser itself: one that lies must not vouch for the vLLM of others."""
+    serve = spec(model("large", tp=8, port=4567, replicas=2))
+
+    def disagree(on: Host, _module: str, args: dict[str, Any]) -> Iterator[Output]:
+        error = "" if on.name == "gpu01" else "unrecognized arguments"
+        yield {"known": KNOWN, "parsed": [{"error": error, "unknown": []} for _ in args["lines"]]}
+
+    for _ in range(2):
+        hosts = fleet(disagree)
+        assert {parsed.error for parsed in ask(hosts, tmp_path / "cache", serve=serve).values()} == {
+            "", "unrecognized arguments",
+        }  # fmt: skip
+        assert sorted(call.host for call in hosts.calls) == ["gpu01", "gpu02"]
+    assert not (tmp_path / "cache").exists()
+    ask(fleet(), tmp_path / "cache", serve=serve)
+    assert len(files(tmp_path / "cache")) == 2
+    same = fleet()
+    ask(same, tmp_path / "cache", serve=serve)
+    assert same.calls == []
+    moved = FakeFleet(say, [host("gpu01", venv="/venv/gpu01"), host("gpu02", venv="/venv/gpu02", address="10.9.9.9")])
+    ask(moved, tmp_path / "cache", serve=serve)
+    assert [call.host for call in moved.calls] == ["gpu02"]
 
 
 def test_without_a_name_for_the_parser_or_with_files_of_the_host_nothing_is_remembered(tmp_path: Path) -> None:

@@ -234,6 +234,34 @@ def test_accept_new_remembers_and_then_verifies(home: Path, server: Server) -> N
         to(server, "accept-new").open()
 
 
+@pytest.mark.parametrize("before", ["other ssh-ed25519 AAAA", None], ids=["a file", "no file yet"])
+def test_of_first_logins_at_the_same_time_only_one_key_is_accepted(home: Path, before: str | None) -> None:
+    path = home / ".ssh" / "known_hosts"
+    if before is not None:
+        known(home, before, end="")
+    host = replace(HOST, known_hosts=str(path), host_key_checking="accept-new")
+    logins = [hostkeys.HostKeys(host, Settings("gpu01", "127.0.0.1", "operator", 2222)) for _ in range(8)]
+    outcomes: list[str] = []
+    together = threading.Barrier(len(logins))
+
+    def log_in(host_keys: hostkeys.HostKeys, key: paramiko.PKey) -> None:
+        together.wait(10)
+        try:
+            host_keys.verify(key)
+            outcomes.append(key.get_base64())
+        except HostKeyError as error:
+            outcomes.append(error.problem.partition(":")[0])
+
+    keys = [KEY, OTHER] * 4
+    threads = [threading.Thread(target=log_in, args=login) for login in zip(logins, keys, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    (added,) = [line.split()[2] for line in path.read_text().splitlines() if line.startswith("[127.0.0.1]:2222 ")]
+    assert sorted(outcomes) == sorted([added] * 4 + ["its host key changed"] * 4)
+
+
 def test_accept_new_makes_the_file_it_needs(home: Path, server: Server) -> None:
     connection = to(server, "accept-new", known_hosts=str(home / "deep" / "known"))
     connection.open()

@@ -179,3 +179,16 @@ def test_zombies_are_not_found(people: Household, deployment: str) -> None:
     (pid,) = people.python("print('up', flush=True)", f"{deployment}/r1")
     wait_until(lambda: b") Z " in Path(f"/proc/{pid}/stat").read_bytes())
     assert found(f"{deployment}/") == set()
+
+
+@needs_root
+def test_a_setuid_program_that_another_user_started_with_our_marker_is_not_ours(
+    people: Household, deployment: str
+) -> None:
+    """For an operator who logs in as root: such a program runs as root, in an environment that the other user chose."""
+    give_up = "import os, time\n{ids}\nprint('up', flush=True)\ntime.sleep(600)"
+    for ids in ("os.setresuid(65534, 0, 0)", "os.setresuid(0, 0, 65534)", "os.setresuid(65534, 0, 65534)"):
+        (other,) = people.python(give_up.format(ids=ids), f"{deployment}/r1")
+        process = next(process for process in proc.scan() if process.pid == other)
+        assert process.marker == "", ids
+        assert found(f"{deployment}/") == set(), ids

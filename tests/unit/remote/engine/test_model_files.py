@@ -218,6 +218,22 @@ def test_a_model_in_one_file_and_in_several(tmp_path: Path) -> None:
     assert not parts.chat_template
 
 
+def test_what_no_reply_takes_of_a_configuration_is_that_models_and_not_the_hosts(model: Path) -> None:
+    content = '{"a": %s, "b": [-%s, {"c": %s}], "d": %s, "e": 1e400, "f": true}'
+    numbers = ("9" * 32, "9" * 19, "1" + "0" * 19, "9" * 19)
+    (model / "config.json").write_text(content % numbers)
+    (model / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    files = look(model)
+    assert files.problem == ""
+    assert files.config == {"a": None, "b": [None, {"c": None}], "d": int("9" * 19), "e": None, "f": True}
+    for opened, closed in (("[", "]"), ('{"x":', "}")):
+        for levels in (60, 80, 5000, 100_000):
+            (model / "config.json").write_text(f'{{"a": {opened * levels}1{closed * levels}}}')
+            problem = look(model).problem
+            assert ("nested" in problem) is (levels > 64), problem
+            json.dumps(model_files.look(str(model)))
+
+
 def test_a_file_system_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(model_files, "SECONDS", 0.2)
     monkeypatch.setattr(os, "listdir", lambda _: threading.Event().wait(60))
