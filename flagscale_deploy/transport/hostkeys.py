@@ -74,11 +74,11 @@ class HostKeys:
 
     def verify(self, key: paramiko.PKey) -> None:
         """Raise HostKeyError unless the key that the machine shows is to be trusted; remember a new one if allowed."""
+        if self._revoked_file and is_revoked(self._revoked_file, key):
+            raise self._revoked_error(key, self._revoked_file)
         if self._mode == "off":
             return
         self._refuse_revoked(key, self.name)
-        if self._revoked_file and is_revoked(self._revoked_file, key):
-            raise self._revoked_error(key, self._revoked_file)
         problem = self._refused_certificate(key)
         if problem == "":
             return
@@ -162,7 +162,11 @@ class HostKeys:
                 self._known[path] = _read(self._host, path)
             self._refuse_revoked(key, self.name)
             if not self._is_trusted(key):
-                _append(path, line)
+                try:
+                    _append(path, line)
+                except OSError as error:
+                    problem = f"its host key is new, and cannot be remembered: {path}: {error.strerror}"
+                    raise HostKeyError(self._host.name, problem, "name a file for `known_hosts`") from error
 
 
 def changed(host: Host, error: paramiko.BadHostKeyException, files: Sequence[Path], name: str) -> HostKeyError:

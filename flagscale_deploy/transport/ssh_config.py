@@ -71,21 +71,28 @@ class Resolver:
             return _defaults(destination)
         if self._program is None:
             return ssh_config_fallback.answer(destination, source.files)
-        if source.groups.vary:
-            return self._ask([destination], source)[destination]
-        with self._lock:
-            key = source.key(destination)
-            if key not in source.answers:
-                self._ask_for_all(destination, source)
-            return source.answer(destination)
+        try:
+            if source.groups.vary:
+                return self._ask([destination], source)[destination]
+            with self._lock:
+                if source.key(destination) not in source.answers:
+                    self._ask_for_all(destination, source)
+                return source.answer(destination)
+        except ConfigProblem:
+            if _is_openssh(self._program):
+                raise
+            NOTES.info("%s is not OpenSSH's, and is asked no more: Paramiko's reader takes its place", self._program)
+            self._program = None
+            return ssh_config_fallback.answer(destination, source.files)
 
     def _ask_for_all(self, destination: Destination, source: Source) -> None:
         """Ask for a destination and those expected beside it, once for each group of names that resolve alike."""
         source.answers.update(self._cache.load(source.state) if not source.answers else {})
         missing = {source.key(destination): destination}
-        for expected in self._expected:
-            if expected.config_file == destination.config_file:
-                missing.setdefault(source.key(expected), expected)
+        together = [expected for expected in self._expected if expected.config_file == destination.config_file]
+        for expected in together:
+            missing.setdefault(source.key(expected), expected)
+            del self._expected[expected]  # also where ssh refuses them: then each asks for itself
         missing = {key: expected for key, expected in missing.items() if key not in source.answers}
         if missing:
             answers = self._ask(list(missing.values()), source, but_for=destination)
@@ -93,15 +100,13 @@ class Resolver:
             source.answers.update(fresh)
             if source.is_unchanged():
                 self._cache.add(source.state, fresh)
-        self._expected.clear()
 
     def _ask(
         self, destinations: Sequence[Destination], source: Source, but_for: Destination | None = None
     ) -> dict[Destination, Answer]:
         """Ask for destinations. Raises ConfigProblem where ssh refuses one; with `but_for`, only for that one."""
-        assert self._program is not None
-        file = source.file_words
-        commands = {destination: join([self._program, *file, "-G", *destination.words]) for destination in destinations}
+        program, file = self._program or "ssh", source.file_words
+        commands = {destination: join([program, *file, "-G", *destination.words]) for destination in destinations}
         chunks = [destinations[at : at + CHUNK] for at in range(0, len(destinations), CHUNK)]
         with ThreadPoolExecutor(min(len(chunks), os.cpu_count() or 1), "ssh-config") as pool:
             outputs = pool.map(lambda chunk: _run([commands[destination] for destination in chunk]), chunks)
@@ -203,6 +208,15 @@ def _defaults(destination: Destination) -> Answer:
     given = {"user": destination.user, "port": destination.port, "proxyjump": destination.proxy_jump}
     keys = [destination.identity_file] if destination.identity_file else DEFAULT_KEYS
     return {"identityfile": keys} | {keyword: [str(value)] for keyword, value in given.items() if value}
+
+
+@functools.cache
+def _is_openssh(program: str) -> bool:
+    """Return whether a program says that it is OpenSSH's: others have the name ssh, and know no `-G`."""
+    done = subprocess.run(
+        [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS, check=False
+    )
+    return b"openssh" in (done.stdout + done.stderr).lower()
 
 
 def _parsed(output: str) -> Answer:

@@ -269,6 +269,12 @@ def test_accept_new_makes_the_file_it_needs(home: Path, server: Server) -> None:
     assert (home / "deep" / "known").read_text() == server.line() + "\n"
 
 
+def test_a_new_key_that_cannot_be_remembered_is_refused(home: Path, server: Server) -> None:
+    (home / "file").write_text("")
+    with pytest.raises(HostKeyError, match=r"cannot be remembered: .*file/known: File exists"):
+        to(server, "accept-new", known_hosts=str(home / "file" / "known")).open()
+
+
 @pytest.mark.parametrize("checking", [None, "strict", "accept-new"])
 def test_a_changed_key_is_refused(home: Path, server: Server, checking: HostKeyChecking | None) -> None:
     path = known(home, server.line())

@@ -178,11 +178,32 @@ def test_a_refusal_of_ssh_is_told_and_not_remembered(make: Make, tmp_path: Path)
     configure(tmp_path, "Port 2200\n")
     program = tmp_path / "ssh"
     before = program.read_text()
-    program.write_text("#!/bin/sh\necho 'config: line 3: Bad configuration option: prot' >&2\nexit 255\n")
+    program.write_text(
+        "#!/bin/sh\necho 'OpenSSH' >&2\necho 'config: line 3: Bad configuration option: prot' >&2\nexit 255\n"
+    )
     with pytest.raises(ConfigProblem, match="gpu01: config: line 3: Bad configuration option: prot"):
         make().resolve(Destination("gpu01"))
     program.write_text(before)
     assert make().resolve(Destination("gpu01")).user == "asked"
+
+
+def test_a_refusal_costs_each_host_one_question(make: Make, tmp_path: Path) -> None:
+    configure(tmp_path, "".join(f"Host gpu{at}\n  Port {at}\n" for at in range(20)))
+    program = tmp_path / "ssh"
+    program.write_text(f"#!/bin/sh\necho OpenSSH\necho x >> {tmp_path}/log\nexit 255\n")
+    resolver = make()
+    for at in range(20):
+        resolver.expect(Destination(f"gpu{at}"))
+    for at in range(20):
+        with pytest.raises(ConfigProblem):
+            resolver.resolve(Destination(f"gpu{at}"))
+    assert asked(tmp_path) <= 20 + 19 + 1  # together, then each, and once for the version
+
+
+def test_another_program_called_ssh_is_not_relied_on(make: Make, tmp_path: Path) -> None:
+    configure(tmp_path, "Host gpu01\n  Port 2200\n")
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho 'Dropbear SSH client v2022.83' >&2\nexit 1\n")
+    assert make().resolve(Destination("gpu01")).port == 2200
 
 
 def test_home_is_what_the_environment_says(make: Make, tmp_path: Path) -> None:
