@@ -24,6 +24,14 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NO_SECRETS = frozenset(("PWD", "OLDPWD"))
 _SHORTEST = 4
 """Shorter values are not hidden: they protect nothing, and `DISABLE_TOKEN: 1` must not hide every 1 in a log."""
+LONGEST = 16 << 10
+"""Characters of a secret. The ends of a longer value are known, so that it isn't printed from its beginning."""
+KNOWN_END = 1 << 10
+ENCODED_AGAIN = 4 << 10
+DEEP_CHARACTERS, MOST_CHARACTERS = 2 << 20, 16 << 20
+"""Up to how many characters of forms each value gets all of its forms, and up to how many those of one encoding."""
+_HEAD = 32
+"""Forms are looked up by so many of their first characters."""
 
 
 def is_secret_name(name: str) -> bool:
@@ -83,27 +91,65 @@ class Redactor:
 
     def __init__(self, values: Iterable[str | Secret] = ()) -> None:
         self._lock = threading.Lock()
-        self._forms: set[str] = set()
+        self._forms: dict[str, dict[str, None]] = {}
+        self._encoded: set[str] = set()
+        self._longest = self._size = 0
         self._pattern: re.Pattern[str] | None = None
+        self._lengths: tuple[int, ...] = ()
+        self._stale = False
         self.add(*values)
 
     def add(self, *values: str | Secret, quoted_only: bool = False) -> None:
         """Hide values of at least 4 characters from now on; of several lines, each is also hidden by itself.
 
-        With `quoted_only` in the forms that messages quote them in, and not in base64 and the like.
+        With `quoted_only` in the forms that messages quote them in, and not in base64 and the like. Of a value longer
+        than `LONGEST`, only its ends are hidden; of very many values, fewer forms are.
         """
-        texts = [value.reveal() if isinstance(value, Secret) else value for value in values]
+        texts = [_ends(value.reveal() if isinstance(value, Secret) else value) for value in values]
+        parts = dict.fromkeys(part for whole in texts for text in whole for part in (text, text.strip()))
+        parts |= dict.fromkeys(part.strip() for whole in texts for text in whole for part in text.splitlines())
         with self._lock:
-            for part in {part for text in texts for part in (text, *map(str.strip, text.splitlines()))}:
-                if len(part) >= _SHORTEST:
-                    self._forms.update({part, *_shell(part), *_escaped(part)} if quoted_only else _forms(part))
-            longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
-            self._pattern = re.compile(_any_of(longest_first)) if longest_first else None
+            for part in parts:
+                if len(part) >= _SHORTEST and part not in self._encoded:
+                    self._add_forms({part, *_shell(part), *_escaped(part)} if quoted_only else self._affordable(part))
+
+    def _affordable(self, part: str) -> set[str]:
+        self._encoded.add(part)
+        if self._size > MOST_CHARACTERS:
+            return {part}
+        return _forms(part) if self._size < DEEP_CHARACTERS else _once(part) | {part}
+
+    def _add_forms(self, forms: Iterable[str]) -> None:
+        for form in forms:
+            same_head = self._forms.setdefault(form[:_HEAD], {})
+            if form not in same_head:
+                same_head[form] = None
+                self._size += len(form)
+                self._longest = max(self._longest, len(form))
+                self._stale = True
 
     def redact(self, text: str) -> str:
         """Return the text with `[REDACTED]` in place of each value in any of its forms, and of keys by their look."""
-        pattern = self._pattern
-        return by_look(text if pattern is None else pattern.sub(HIDDEN, text))
+        pieces, done = [], 0
+        for start, end in self._spans(text):
+            pieces += [text[done:start], HIDDEN]
+            done = end
+        return by_look("".join((*pieces, text[done:])) if pieces else text)
+
+    def _spans(self, text: str, at: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield where values stand, the longest form at each place."""
+        if self._stale:
+            with self._lock:
+                self._pattern = _beginnings(self._forms)
+                self._lengths = tuple({len(head) for head in self._forms})
+                self._stale = False
+        while self._pattern and (match := self._pattern.search(text, at)):
+            at = match.start()
+            heads = (text[at : at + length] for length in self._lengths)
+            forms = (form for head in heads for form in tuple(self._forms.get(head, ())))
+            if length := max((len(form) for form in forms if text.startswith(form, at)), default=0):
+                yield at, at + length
+            at += length or 1
 
     def seen(self, text: str) -> str:
         """Return the text as a terminal would show it, if only that shows a secret; else the text as it is.
@@ -120,16 +166,17 @@ class Redactor:
     @property
     def longest(self) -> int:
         """Return how many characters at the end of a text may be the beginning of a secret."""
-        return max(_LONGEST_LOOK, *map(len, self._forms)) if self._forms else _LONGEST_LOOK
+        return max(_LONGEST_LOOK, self._longest)
 
     def cut(self, text: str, at: int) -> int:
         """Return the last position up to `at` that is not within a secret."""
         before = max(0, at - self.longest)
-        for pattern in (*((self._pattern,) if self._pattern else ()), *(pattern for _, pattern in _LOOKS)):
-            for match in pattern.finditer(text, before):
-                if match.start() >= at:
+        looks = ((match.span() for match in pattern.finditer(text, before)) for _, pattern in _LOOKS)
+        for spans in (self._spans(text, before), *looks):
+            for start, end in spans:
+                if start >= at:
                     break
-                at = match.start() if match.end() > at else at
+                at = start if end > at else at
         return at
 
 
@@ -171,24 +218,46 @@ def by_look(text: str) -> str:
     return text
 
 
-def _any_of(forms: list[str], at: int = 0) -> str:
-    """Return a pattern for any of some texts; many are told apart by their first characters, else it takes long."""
-    if len(forms) <= 8 or at == 6:
-        return "|".join(re.escape(form[at:]) for form in forms)
+def _ends(value: str) -> tuple[str, ...]:
+    return (value,) if len(value) <= LONGEST else (value[:KNOWN_END], value[-KNOWN_END:])
+
+
+def _beginnings(forms: Iterable[str]) -> re.Pattern[str] | None:
+    """Return a pattern for how any of some texts begins: short enough to be compiled soon, however many they are."""
+    for length in (6, 4, 3, 2):
+        beginnings = {form[:length] for form in forms}
+        if len(beginnings) <= 2000:
+            break
+    return re.compile(_any_of(sorted(beginnings))) if beginnings else None
+
+
+def _any_of(texts: list[str], at: int = 0) -> str:
+    """Return a pattern for any of some texts, which are told apart character by character."""
+    if len(texts) <= 8:
+        return "|".join(re.escape(text[at:]) for text in texts)
     groups: dict[str, list[str]] = {}
-    for form in forms:
-        groups.setdefault(form[at : at + 1], []).append(form)
-    ended = groups.pop("", None)
-    branches = [f"{re.escape(first)}(?:{_any_of(group, at + 1)})" for first, group in groups.items()]
-    return "|".join(branches + ([""] if ended else []))
+    for text in texts:
+        groups.setdefault(text[at : at + 1], []).append(text)
+    if "" in groups:
+        return ""
+    if all(len(group) == 1 and len(group[0]) == at + 1 for group in groups.values()):
+        return f"[{''.join(map(re.escape, groups))}]"
+    return "|".join(f"{re.escape(first)}(?:{_any_of(group, at + 1)})" for first, group in groups.items())
 
 
 def _forms(value: str) -> set[str]:
-    """Return the value and its encodings, two deep; shell quoting one deeper (ssh, `bash -c` and `export` quote)."""
-    once = {form for encode in _ENCODERS for form in encode(value)}
-    twice = {form for inner in once for encode in _ENCODERS for form in encode(inner)}
-    thrice = {form for inner in twice for form in _shell(inner)}
+    """Return the value and its encodings, two deep; shell quoting one deeper (ssh, `bash -c` and `export` quote).
+
+    Very long encodings are not encoded again.
+    """
+    once = _once(value)
+    twice = {form for inner in once if len(inner) <= ENCODED_AGAIN for form in _once(inner)}
+    thrice = {form for inner in twice if len(inner) <= ENCODED_AGAIN for form in _shell(inner)}
     return {value} | once | twice | thrice
+
+
+def _once(value: str) -> set[str]:
+    return {form for encode in _ENCODERS for form in encode(value)}
 
 
 def _shell(value: str) -> Iterator[str]:

@@ -10,16 +10,17 @@ from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.secrets import LONGEST, Secret, is_secret_name
 from flagscale_deploy.support.input_files import read_text
-from flagscale_deploy.support.units import KIB
+from flagscale_deploy.support.units import format_size
 from flagscale_deploy.support.value import Value
 
 Variables = tuple[dict[str, str], dict[str, Secret]]
 """Variables, and those whose values nobody may see."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MOST_SECRET = 64 * KIB
+TOO_LONG = f"is longer than {format_size(LONGEST)}", "send a file to the hosts, and set a variable to its path"
+"""What is wrong with a secret that could not be hidden in all that is printed, and what to do."""
 
 
 def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
@@ -36,6 +37,7 @@ def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
             faults.add(where, f"is {kind}", "write the variable's value as text, such as 0,1,2,3")
         elif value is not None and is_secret_name(name) and not isinstance(value, bool):
             secret[name] = Secret(str(value))
+            _refuse_long(secret[name], where, faults)
         elif value is not None:
             public[name] = str(value).lower() if isinstance(value, bool) else str(value)
     return (public, secret), faults
@@ -57,7 +59,7 @@ def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str,
     for name, file in files.items():
         where = (*path, name)
         try:
-            text = read_text(os.path.expanduser(file), MOST_SECRET, encoding="utf-8").removesuffix("\n")
+            text = read_text(os.path.expanduser(file), LONGEST, encoding="utf-8").removesuffix("\n")
         except InputError as error:
             faults.add(where, f"{file} {error.faults[0].problem}", error.faults[0].remedy)
             continue
@@ -66,6 +68,11 @@ def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str,
         else:
             faults.add(where, f"{file} is empty", "write the secret alone into it, as UTF-8")
     return secrets, faults
+
+
+def _refuse_long(secret: Secret, where: Path, faults: KeyFaults) -> None:
+    if len(secret.reveal()) > LONGEST:
+        faults.add(where, *TOO_LONG)
 
 
 def read_environment(
@@ -92,6 +99,7 @@ def read_environment(
         sources.append((faults.take(read_secret_files(deploy.secret_files, path)), path))
     for variables, path in [*sources, *((entry.secret_env, entry.path) for entry in entries)]:
         for variable, secret in variables.items():
+            _refuse_long(secret, (*path, variable), faults)
             if secret_env.setdefault(variable, secret) != secret or variable in env:
                 faults.add(path, f"sets {variable} to another value than an earlier place", "set it in one place")
     return (env, secret_env), faults

@@ -14,9 +14,10 @@ from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecki
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.ssh_options import checked_ssh_options
 from flagscale_deploy.inventory.tree import Located
-from flagscale_deploy.secrets import Secret, is_secret_name
+from flagscale_deploy.secrets import LONGEST, Secret, is_secret_name
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.units import format_size
 
 _WORD = r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$"
 _LINE = r"^[^\x00-\x1f]+$"
@@ -152,10 +153,18 @@ def make_host(
         valid = HostKeys.model_validate({key: _bare(setting.value) for key, setting in filled.items()})
     except ValidationError as error:
         faults += [_fault(detail, filled) for detail in error.errors(include_url=False)]
+    else:
+        faults += [_too_long(name, filled["env"]) for name, value in (valid.env or {}).items()
+                   if is_secret_name(name) and len(value) > LONGEST]  # fmt: skip
     if faults:
         return None, faults
     fields = {key: getattr(valid, key) for key in filled} | _split(valid.env or {})
     return Host(**{"name": name, "address": name, **fields, "vars": variables}), []
+
+
+def _too_long(name: str, env: Located) -> Fault:
+    problem = f"is longer than {format_size(LONGEST)}"
+    return Fault(f"{env.where}.{name}", problem, "send a file to the hosts, and set a variable to its path")
 
 
 def _split(env: Mapping[str, str]) -> dict[str, dict[str, str] | dict[str, Secret]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.plan.vllm import serve_argv
-from flagscale_deploy.secrets import Secret
+from flagscale_deploy.secrets import LONGEST, Secret
 from tests.unit.config.files import LISTED, SEED, faults, load
 
 KEY = "sk-open-sesame"
@@ -114,3 +114,23 @@ def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes |
     (fault,) = faults(f"{SEED}  secret_files: {{HF_TOKEN: '{file}'}}", folder=tmp_path)
     assert fault.startswith("qwen.yaml: deploy.secret_files.HF_TOKEN: ")
     assert problem in fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{SEED}  secrets: [LONG]",
+        f"{SEED}  secret_files: {{LONG_TOKEN: FILE}}",
+        f"{SEED}experiment: {{envs: {{LONG_TOKEN: '${{oc.env:LONG}}'}}}}",
+        SEED.replace("port: 4567", "api-key: ${oc.env:LONG}"),
+    ],
+)
+def test_a_secret_too_long_to_be_hidden_is_refused_at_every_door(tmp_path: Path, text: str) -> None:
+    for length, refused in ((LONGEST, False), (LONGEST + 1, True)):
+        (tmp_path / "long.txt").write_text("k" * length)
+        text = text.replace("FILE", str(tmp_path / "long.txt"))
+        if refused:
+            (fault,) = faults(text, folder=tmp_path, LONG="k" * length)
+            assert re.search("is (longer|larger) than 16.0 KiB", fault)
+        else:
+            assert len(load(text, folder=tmp_path, LONG="k" * length).secret_env) == 1

@@ -9,6 +9,7 @@ import yaml
 
 from flagscale_deploy.inventory.load import parse_inventory
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.secrets import LONGEST
 from tests.unit.inventory.faults import faults_of
 
 
@@ -133,3 +134,10 @@ def test_an_encrypted_value_is_named_and_its_cipher_text_is_not() -> None:
     assert where == "hosts.yaml:2: hosts[0].env"
     assert "ansible-vault" in problem
     assert "cipher" not in problem
+
+
+def test_a_secret_too_long_to_be_hidden_is_refused() -> None:
+    text = "hosts:\n- {name: h, env: {A: '%s', HF_TOKEN: '%s'}}\n"
+    assert parse_inventory(text % ("k" * 20_000, "k" * LONGEST), "hosts.yaml").hosts[0].secret_env
+    ((where, problem),) = faults_of(text % ("a", "k" * (LONGEST + 1)))
+    assert (where.rpartition(".")[2], problem) == ("HF_TOKEN", "is longer than 16.0 KiB")
