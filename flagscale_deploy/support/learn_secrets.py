@@ -6,6 +6,7 @@ depth, also where the text is broken. `redact` of `secrets.py` knows the others 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,14 +31,21 @@ _ASSIGNED = re.compile(
 _FIRST = re.compile(r"[^\s,}\]'\"]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_.-]{0,40}")
 _NO_SECRET = re.compile(
-    r"[~/$<{(\[!%&*|>].*|\.{1,2}/.*|[\w./-]{1,200}\.(?:txt|key|token|pem|secret|env|json|ya?ml|conf|cfg|ini|crt|cert)"
-    r"|(?:true|false|null|none|auto|yes|no|off|on|default|required|optional)",
+    r"\$\{[^{}]*\}|\{\{.*\}\}|!vault\b.*|\{ ?[\"']?\w{1,80}[\"']? ?: .*"
+    r"|true|false|null|none|auto|yes|no|off|on|default|required|optional",
     re.IGNORECASE | re.DOTALL,
 )
-"""Paths, references such as `${oc.env:HF_TOKEN}`, and words that no one has as a secret."""
+"""References such as `${oc.env:HF_TOKEN}`, mappings, and words that no one has as a secret."""
+_PATH = re.compile(
+    r"(?:~|\.{1,2})?/[\w./ @:-]{1,400}"
+    r"|[\w./-]{1,200}\.(?:txt|key|token|pem|secret|env|json|ya?ml|conf|cfg|ini|crt|cert)"
+)
+"""What a path looks like: it may be quoted below `secret_files`, and where there is such a file."""
 _VALUE_PLACES = frozenset(("secrets", "secret_files"))
 _VARIABLE_PLACES = frozenset(("env", "envs", "environment"))
-_REFERENCE = re.compile(r"\$\{(?:([^.:,{}]{1,200})|[^,{}]{1,100},([^{}]{1,200}))\}")
+_REFERENCE = re.compile(
+    r"\$\{(?:([^.:,{}]{1,200}|(?=[^{}]{0,200}[^\w.:,{}[\]-])[^:,{}]{1,200})|[^,{}]{1,100},([^{}]{1,200}))\}"
+)
 """A value that was taken for a reference, and the default of a reference."""
 _learning: ContextVar[Redactor | None] = ContextVar("learning", default=None)
 
@@ -97,7 +105,7 @@ def learn(secret: str) -> None:
 def _add(redactor: Redactor, values: Iterator[str]) -> None:
     chosen: set[str] = set()
     for value in values:
-        if len(value) >= SHORTEST and not _NO_SECRET.fullmatch(value) and not _is_named(value):
+        if len(value) >= SHORTEST and not (_NO_SECRET.fullmatch(value) or _is_named(value) or _is_file(value)):
             chosen.add(value)
         if len(chosen) >= MOST:
             break
@@ -108,6 +116,8 @@ def _add(redactor: Redactor, values: Iterator[str]) -> None:
 def _assigned(text: str) -> Iterator[str]:
     for match in _ASSIGNED.finditer(text):
         name, rest = match[1], match[2].lstrip("[ ") or " "
+        if _is_path_of_secret(text, match.start(), rest):
+            continue
         if is_secret_name(name) and not (_is_place(_VALUE_PLACES, (name,)) and _VARIABLE.match(rest)):
             if rest[0] in "'\"":
                 yield rest[1:].partition(rest[0])[0]
@@ -137,6 +147,8 @@ def _within(value: object, path: tuple[str, ...]) -> Iterator[str]:
 
 def _of_scalar(text: str, path: tuple[str, ...]) -> Iterator[str]:
     yield from _assigned(text)
+    if "secret_files" in path and _PATH.fullmatch(text):
+        return
     if any(is_secret_name(key) and not _is_place(_VALUE_PLACES, (key,)) for key in path):
         yield from (text, text.rstrip("="), *(part for match in _REFERENCE.finditer(text) for part in match.groups("")))
     elif _is_place(_VALUE_PLACES, path):
@@ -159,6 +171,15 @@ def _of_variable(text: str, path: tuple[str, ...]) -> Iterator[str]:
 
 def _is_place(places: frozenset[str], path: tuple[str, ...]) -> bool:
     return any(key.replace("-", "_").lower().rpartition(".")[2] in places for key in path)
+
+
+def _is_path_of_secret(text: str, at: int, rest: str) -> bool:
+    value = re.split(r"[\"'\n,}\]]| #", rest.lstrip("\"'"), maxsplit=1)[0].rstrip()
+    return _PATH.fullmatch(value) is not None and "secret_files" in text[max(0, at - 400) : at]
+
+
+def _is_file(text: str) -> bool:
+    return _PATH.fullmatch(text) is not None and os.path.exists(os.path.expanduser(text))
 
 
 def _is_variable(text: str) -> bool:

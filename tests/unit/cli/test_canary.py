@@ -15,6 +15,10 @@ HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n"
 SERVE = "model_args:\n  m: {model: /models/q, gpus: 1}\n"
 CANARIES = ("correct-horse-battery", "Tr0ub4dor&3xyz", "9f8e7d6c5b4a39281706", "C4nary/plus+Slash00==")
 """Without any look of a key."""
+PATHS = ("q7pass.key", "/q7pass/secret", "~/q7pass")
+MISTAKEN = ("!q7pass&word", "$Kq7secretword", "%Zq7pass", "[q7pa(ss", "*Aq7pass!", "~Tq7passw0rd", "/q7Slash+abc=",
+            "<q7pass>", "&q7pass", "|q7passw", ">q7passw", "{q7pass", "(q7pass", "./q7+pass", *PATHS)  # fmt: skip
+"""With the look of a reference, a tag or a path."""
 LOOKING = (
     "hf_CanaryCanaryCanary0123",
     "sk-canary-0123456789abcdefgh",
@@ -140,7 +144,7 @@ OVERRIDES = [
     ["--forks", "HF_TOKEN=CANARY"],
 ]
 NOWHERE = ("correct-horse", "battery", "Tr0ub4dor", "9f8e7d6c5b", "C4nary", "Canary0123", "canary-0123", "anaryCanary",
-           "CANARY", "eyJzdWIi")  # fmt: skip
+           "CANARY", "eyJzdWIi", "q7")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -175,12 +179,37 @@ FORMS = [
 ]
 
 
+def mistaken(hosts: str, serve: str, words: list[str]) -> list[str]:
+    """Return every third of the canaries that look like something else; a path or a reference may be quoted where one is meant."""
+    form = f"{hosts}{serve}{words}"
+    chosen = [canary for at, canary in enumerate(MISTAKEN) if (at + len(form)) % 3 == 0]
+    return [canary for canary in chosen if canary not in PATHS or not ("secret_files" in form or "${CANARY}" in form)]
+
+
 @pytest.mark.parametrize(("hosts", "serve", "words"), [form[1:] for form in FORMS], ids=[form[0] for form in FORMS])
 def test_a_canary_is_nowhere(hosts: str, serve: str, words: list[str]) -> None:
-    for canary in (*CANARIES, LOOKING[len(serve) % len(LOOKING)]):
+    for canary in (*CANARIES, LOOKING[len(serve) % len(LOOKING)], *mistaken(hosts, serve, words)):
         output = shown(hosts, serve, words, canary)
         assert not [part for part in (canary, *NOWHERE) if part in output], output
 
 
 def test_there_are_many_forms() -> None:
     assert len(FORMS) >= 100
+
+
+def test_a_secret_flag_that_vllm_takes_is_not_in_a_plan() -> None:
+    serve = SERVE.replace("gpus: 1", "gpus: 1, extra-headers-token: '$HOME`id`q7pass'")
+    assert "q7pass" not in shown(HOSTS, serve, [], "")
+
+
+def test_a_path_that_is_wrong_is_named() -> None:
+    serve = SERVE + "deploy:\n  secret_files:\n    HF_TOKEN: /run/secrts/hf-token\n    B_KEY: ./b.key\n"
+    output = shown(HOSTS, serve, [], "")
+    assert "/run/secrts/hf-token does not exist" in output
+    assert "./b.key does not exist" in output
+
+
+@pytest.mark.parametrize("value", ["${oc.env:NOSUCH}", "${model_args.none.x}"])
+def test_a_reference_that_is_wrong_is_named(value: str) -> None:
+    output = shown(HOSTS, f"{SERVE}experiment: {{envs: {{HF_TOKEN: '{value}'}}}}\n", [], "")
+    assert "NOSUCH" in output or "model_args.none.x" in output
