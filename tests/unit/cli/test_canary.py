@@ -180,7 +180,7 @@ FORMS = [
 
 
 def mistaken(hosts: str, serve: str, words: list[str]) -> list[str]:
-    """Return every third of the canaries that look like something else; a path or a reference may be quoted where one is meant."""
+    """Return every third of the canaries that look like something else; where a path is meant, it may be quoted."""
     form = f"{hosts}{serve}{words}"
     chosen = [canary for at, canary in enumerate(MISTAKEN) if (at + len(form)) % 3 == 0]
     return [canary for canary in chosen if canary not in PATHS or not ("secret_files" in form or "${CANARY}" in form)]
