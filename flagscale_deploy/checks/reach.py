@@ -17,7 +17,6 @@ from flagscale_deploy.errors import (
     HostKeyError,
     NoReplyError,
     TcpError,
-    UnreachableError,
 )
 from flagscale_deploy.plan.network import SLOW_SECONDS
 from flagscale_deploy.support.units import counted
@@ -32,8 +31,9 @@ def tcp(context: Context) -> Iterator[Finding]:
 
 
 def ssh(context: Context) -> Iterator[Finding]:
-    """Check that an SSH server answers there, and that the connection lasts."""
-    yield from _failing(context, lambda error: isinstance(error, UnreachableError) and not isinstance(error, TcpError))
+    """Check that an SSH server answers there, and that the connection lasts; also that this machine can make one."""
+    others = TcpError | HostKeyError | AuthenticationError
+    yield from _failing(context, lambda error: isinstance(error, ConnectError) and not isinstance(error, others))
 
 
 def host_key(context: Context) -> Iterator[Finding]:

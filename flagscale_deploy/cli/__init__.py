@@ -17,6 +17,7 @@ from flagscale_deploy.cli.exec import exec_
 from flagscale_deploy.cli.help import Commands
 from flagscale_deploy.cli.hosts import hosts
 from flagscale_deploy.cli.logs import logs
+from flagscale_deploy.cli.options import reporting_lost_output
 from flagscale_deploy.cli.plan import plan
 from flagscale_deploy.cli.push import push
 from flagscale_deploy.cli.run import run
@@ -68,6 +69,7 @@ for _command in COMMANDS:
 
 
 def main() -> None:
-    """Run the console script."""
+    """Run the command line."""
     gc.set_threshold(GARBAGE)
-    cli(prog_name=PROGRAM)
+    with reporting_lost_output():
+        cli(prog_name=PROGRAM)

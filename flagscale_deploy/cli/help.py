@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -27,6 +28,15 @@ SHARED = {
 """Options of most commands, listed after a command's own."""
 
 
+class UsageErrorAsJson(click.UsageError):
+    """An error in the words of a command with `--json`: it is printed as JSON as well."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print what click prints on standard error, then the error as JSON."""
+        super().show(file)
+        click.echo(json.dumps({"schema": 1, "error": self.message, "exit_code": self.exit_code, "faults": []}))
+
+
 @contextmanager
 def quoting_no_secret(words: Sequence[str]) -> Iterator[None]:
     """Hide in click's own errors what the words of the command line hold of secrets, or what looks like one."""
@@ -44,9 +54,10 @@ def quoting_no_secret(words: Sequence[str]) -> Iterator[None]:
                 learn_text(word)
                 learn_text(f"{word.lstrip('-')}={following}" if word.startswith("--") else "")
         shown, hidden = error.format_message(), redactor.redact(one_line(error.format_message()))
-        if shown == hidden:
+        as_json = "--json" in itertools.takewhile(lambda word: word != "--", words)
+        if shown == hidden and not as_json:
             raise
-        raise click.UsageError(hidden, error.ctx) from None
+        raise (UsageErrorAsJson if as_json else click.UsageError)(hidden, error.ctx) from None
 
 
 class Command(click.Command):

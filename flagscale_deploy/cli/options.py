@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -116,6 +118,7 @@ def command(function: F) -> F:
     @functools.wraps(function)
     @kept_private()
     def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
+        importlib.import_module("flagscale_deploy.api")  # most of what a command imports: before interrupts are caught
         from flagscale_deploy.errors import DeployError, InterruptedByUser
         from flagscale_deploy.output.console import Console
         from flagscale_deploy.output.streams import discard
@@ -125,10 +128,10 @@ def command(function: F) -> F:
         console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
         if verbose:
             show_notes(console.note)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
-                signal.signal(number, _interrupt)
         try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
+                    signal.signal(number, _interrupt)
             with learning(console.redactor):
                 learn_value(words)
                 code = function(console, **words)
@@ -150,6 +153,20 @@ def command(function: F) -> F:
         sys.exit(code or 0)
 
     return guarded  # type: ignore[return-value]  # the same function to click
+
+
+@contextmanager
+def reporting_lost_output() -> Iterator[None]:
+    """Exit with status 1 and one line where what click itself prints (help, completion) cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        from flagscale_deploy.output.streams import discard
+
+        discard(sys.stdout)
+        with suppress(OSError):
+            click.echo(f"✗ the result cannot be written to standard output: {error.strerror}", err=True)
+        sys.exit(1)
 
 
 def _end_on_interrupt(code: int) -> None:

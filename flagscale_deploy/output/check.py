@@ -71,8 +71,11 @@ def _row(verdict: Verdict, widest: int) -> Sequence[object]:
 def _summary(report: CheckReport) -> str:
     failed, warned = len(report.failed), sum(verdict.state == "warning" for verdict in report.verdicts)
     warnings = f", {counted(warned, 'warning')}" if warned else ""
-    if failed:
-        return f"{counted(failed, 'problem')}{warnings}"
+    silent = sum(observation.facts is None for observation in report.observations.values())
+    if failed or silent:
+        problems = counted(failed, "problem") if failed else f"{counted(silent, 'host')} did not answer"
+        nobody = ": no host answered" if silent and silent == len(report.observations) else ""
+        return f"{problems}{warnings}{nobody}"
     return f"no problem found{warnings}" + (": this deployment can be run" if report.plan else "")
 
 

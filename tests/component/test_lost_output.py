@@ -57,6 +57,14 @@ def test_a_result_that_cannot_be_written_is_a_failure_after_the_act(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "run --help", "schema serve", "completion bash"])
+def test_what_click_prints_and_nobody_can_take_is_one_line_of_error(tmp_path: Path, words: str) -> None:
+    done = shell(f"{{python}} -m flagscale_deploy {words} >/dev/full", tmp_path)
+    error = "✗ the result cannot be written to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, error)
+    assert shell(f"{{python}} -m flagscale_deploy {words} >&-", tmp_path).stderr == ""
+
+
 class Failing(io.StringIO):
     """A stream that takes so many writes."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,18 @@ import paramiko
 import pytest
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from flagscale_deploy.checks.registry import NAMES
+from flagscale_deploy.checks.registry import NAMES, judge
 from flagscale_deploy.checks.types import Parsed, Verdict
 from flagscale_deploy.config.spec import RestartSpec
-from flagscale_deploy.errors import HostError, HostKeyError, NoReplyError, RemoteError, TcpError, UnreachableError
+from flagscale_deploy.errors import (
+    ConnectError,
+    HostError,
+    HostKeyError,
+    NoReplyError,
+    RemoteError,
+    TcpError,
+    UnreachableError,
+)
 from flagscale_deploy.facts.model import (
     ForeignRay,
     GpuProcess,
@@ -87,6 +95,13 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
     ),
     ("ssh", "failed", connecting(paramiko.SSHException("Error reading SSH protocol banner")), "banner", "try: ssh"),
     ("ssh", "failed", UnreachableError("gpu03", "the SSH connection was lost", "look at"), "was lost", "look at"),
+    (
+        "ssh",
+        "failed",
+        ConnectError("gpu03", "no connection: Too many open files on this machine", "raise its limit"),
+        "on this machine",
+        "raise its limit",
+    ),
     ("host-key", "failed", HostKeyError("gpu03", "its host key is not known", "compare"), "not known", "compare"),
     ("login", "failed", connecting(paramiko.AuthenticationException("no")), "cannot log in", "ssh-copy-id"),
     (
@@ -556,3 +571,19 @@ def test_every_check_has_its_fault() -> None:
 
 def _complaints(changed: Mapping[str, Any]) -> list[Verdict]:
     return complaints(make_context(changed, serve_spec=ASKED))
+
+
+def kinds_of(error: type[HostError]) -> Iterator[type[HostError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from kinds_of(kind)
+
+
+def test_every_error_of_a_host_is_the_finding_of_exactly_one_check() -> None:
+    kinds = {*kinds_of(HostError)}
+    assert len(kinds) >= 10
+    for kind in kinds:
+        error = kind.__new__(kind)
+        HostError.__init__(error, "gpu03", "what happened", "what to do")
+        verdicts = [v for v in judge(make_context({"gpu03": error})) if v.state == "failed" and v.host == "gpu03"]
+        assert [verdict.found for verdict in verdicts] == ["what happened"], kind

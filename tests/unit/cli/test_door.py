@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import click
@@ -77,3 +78,26 @@ def test_what_is_no_name_is_refused(command: str) -> None:
         assert result.exit_code == 2, (value, result.output[-300:])
         assert result.output.count("\n") < 6
         assert "internal error" not in result.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["hosts --json --forks abc", "hosts --json --bogus", "logs --json --tail", "call --json", "--bogus --json",
+     "nosuch --json", "run --json --lock-timeout nan", "exec --json"],
+)  # fmt: skip
+def test_a_usage_error_with_json_is_json_too(line: str) -> None:
+    done = CliRunner().invoke(cli, line.split())
+    content = json.loads(done.stdout)
+    assert (done.exit_code, content["exit_code"], content["schema"], content["faults"]) == (2, 2, 1, [])
+    assert content["error"] in done.stderr
+
+
+def test_json_behind_two_dashes_is_no_option() -> None:
+    done = CliRunner().invoke(cli, ["hosts", "--forks", "abc", "--", "--json"])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_a_usage_error_in_json_shows_no_secret() -> None:
+    done = CliRunner().invoke(cli, ["hosts", "--json", "--forks", "api_key=canary-4711-canary"])
+    assert "canary-4711" not in done.stdout + done.stderr
+    assert json.loads(done.stdout)["exit_code"] == 2

@@ -31,7 +31,7 @@ from flagscale_deploy.deploy.stop import HostStop, StopReport
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.events import Event
-from flagscale_deploy.facts.model import Observation
+from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.check import show_check
 from flagscale_deploy.output.console import Console
@@ -445,3 +445,27 @@ def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:
     seen = Text.from_ansi(file.getvalue().rstrip("\n"))
     return [(char, "" if char in " \n" else str(seen.get_style_at_offset(console, at)))
             for at, char in enumerate(seen.plain)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answered", "failed", "summary"),
+    [
+        ((True, True), 0, "no problem found"),
+        ((True, True), 2, "2 problems"),
+        ((True, False), 0, "1 host did not answer"),
+        ((True, False), 1, "1 problem"),
+        ((False, False), 0, "2 hosts did not answer: no host answered"),
+        ((False, False), 2, "2 problems: no host answered"),
+    ],
+)
+def test_the_summary_of_a_check_counts_silent_hosts_as_a_problem(
+    capsys: pytest.CaptureFixture[str], answered: tuple[bool, ...], failed: int, summary: str
+) -> None:
+    lost = RemoteError("gpu01", "lost")
+    observations = {
+        name: Observation(name, Facts()) if reply else Observation(name, error=lost)
+        for name, reply in zip(("gpu01", "gpu02"), answered, strict=True)
+    }
+    verdicts = tuple(Verdict("tcp", "failed", "gpu01", "lost") for _ in range(failed))
+    show_check(Console(), api.CheckReport(observations, verdicts))
+    assert capsys.readouterr().out.splitlines()[-1] == summary
