@@ -15,8 +15,9 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
-from flagscale_deploy.plan.network import is_address, plan_networks
+from flagscale_deploy.plan.network import is_address, is_loopback, plan_networks
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -29,6 +30,8 @@ from flagscale_deploy.transport.remote_program import Program
 
 RAY, DATA = "Ray's port", "data"
 PEERS = 4
+UNPRIVILEGED = range(1024, 1 << 16)
+"""Where every kernel's ephemeral ports are: other hosts connect to whatever port a host reports."""
 END_SECONDS = 5.0
 
 
@@ -82,8 +85,10 @@ def _listen_ports(
     fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]
 ) -> Iterator[ListenPort]:
     networks, _ = plan_networks([fleet.hosts[name] for name in hosts], facts)
+    problems = {name: _address_problem(fleet.hosts[name], networks[name].node_ip) for name in hosts}
     for name in hosts:
-        yield ListenPort(name, networks[name].node_ip, 0, DATA, ephemeral=True)
+        yield ListenPort(name, networks[name].node_ip, 0, DATA, ephemeral=True, problem=problems[name])
+    hosts = [name for name in hosts if not problems[name]]
     if plan is None:
         return
     if plan.ray.enabled and plan.ray.head in hosts:
@@ -93,6 +98,19 @@ def _listen_ports(
             remote = instance.driver != router.driver and {instance.driver, router.driver} <= set(hosts)
             if instance.model == router.model and remote:
                 yield from _engine_port(instance, router, networks[instance.driver].node_ip)
+
+
+def _address_problem(host: Host, address: str) -> str:
+    """Return why no other host is told to connect to an address: only the host itself says that it is its own."""
+    if address == host.node_ip or (address == host.address and not is_loopback(address)):
+        return ""
+    if not is_address(address):
+        return f"it reports {address!r} for its address"
+    ip = ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+        return f"other hosts are not told to connect to {address}: if it is right, set node_ip in the inventory"
+    return ""
 
 
 def _engine_port(instance: InstancePlan, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:
@@ -159,7 +177,8 @@ class NetworkTest:
 
     def _listen(self, name: str) -> list[ListenPort]:
         """Start the program on a host; return its ports with their numbers, less those in use."""
-        ports = [port for port in self._ports if port.host == name]
+        refused = [port for port in self._ports if port.host == name and port.problem]
+        ports = [port for port in self._ports if port.host == name and not port.problem]
         args: NetworkTestArguments = {
             "token": self._token,
             "ports": [{"address": port.address, "port": port.port} for port in ports],
@@ -168,7 +187,7 @@ class NetworkTest:
         program = Program(connection, NETWORK_TEST, args, timeout=self._timeout, cancelled=self._fleet.cancelled)
         self.programs[name] = self._stack.enter_context(program)
         replies = zip(ports, program.hear()["listening"], strict=True)
-        return [_opened(port, reply) for port, reply in replies if not reply.get("taken")]
+        return refused + [_opened(port, reply) for port, reply in replies if not reply.get("taken")]
 
     def _try(self, name: str, links: Sequence[Link]) -> list[Link]:
         program = self.programs[name]
@@ -189,7 +208,11 @@ class NetworkTest:
 def _opened(port: ListenPort, reply: OpenedPort) -> ListenPort:
     if "problem" in reply:
         return replace(port, problem=f"cannot listen on {port.address}: {reply['problem']}")
-    return replace(port, port=reply["port"])
+    number = reply["port"]
+    if number != port.port if port.port else number not in UNPRIVILEGED:
+        wanted = f"port {port.port}" if port.port else "an ephemeral port"
+        return replace(port, problem=f"it reports that it listens on port {number} of {port.address}, not on {wanted}")
+    return replace(port, port=number)
 
 
 def _measured(link: Link, measured: Mapping[tuple[str, str], NetworkTestReply]) -> Link:

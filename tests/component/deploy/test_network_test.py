@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.deploy.network_test import DATA, RAY, peers, rounds, try_links
 from flagscale_deploy.errors import UnreachableError
-from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.facts.model import Facts, Interface
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.handshake import NONCE, TAG, Handshake, authenticate
@@ -26,7 +27,7 @@ from flagscale_deploy.remote.messages.check import (
     NetworkTestOrder,
     NetworkTestReply,
 )
-from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.base import Connection, Source
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.local import LocalConnection, LocalRunning
 from flagscale_deploy.transport.remote_program import Program
@@ -131,6 +132,52 @@ def test_an_address_that_is_not_the_hosts_is_told_and_the_others_are_tried(plan:
     problems = {link.source: link.problem for link in links if link.failure == "not-tried"}
     assert {link.failure for link in links} == {None, "not-tried"}
     assert problems == {"gpu03": "cannot listen on 192.0.2.1: Cannot assign requested address"}
+    assert seen(links, DATA) >= {("gpu01", "gpu02", ""), ("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
+
+
+class Lying(LocalConnection):
+    """A host that reports other ports than it listens on."""
+
+    port = 0
+
+    def start(self, command: str) -> LocalRunning:
+        port = self.port
+
+        class Running(LocalRunning):
+            def read(self, timeout: float) -> tuple[Source, bytes] | None:
+                output = super().read(timeout)
+                if output is None or b'"listening"' not in output[1]:
+                    return output
+                return output[0], re.sub(rb'"port": *\d+', b'"port": %d' % port, output[1])
+
+        return Running(self.host.name, command)
+
+
+@pytest.mark.parametrize("port", [-5, 0, 22, 80, 1023, 65536, 10**9])
+def test_a_port_that_no_kernel_chooses_and_nobody_asked_for_is_told_to_no_host(plan: Plan, port: int) -> None:
+    def connect(host: Host, timeout: float) -> Connection:
+        lying = type("LyingAboutPorts", (Lying,), {"port": port})
+        return lying(host) if host.name == "gpu01" else LocalConnection(host)
+
+    with Fleet(HOSTS, connect=connect) as fleet:
+        links = try_links(fleet, plan, FACTS)
+    problems = {link.source: link.problem for link in links if link.failure == "not-tried"}
+    assert list(problems) == ["gpu01"]
+    assert f"it reports that it listens on port {port} of 127.0.0.10, not on " in problems["gpu01"]
+    assert {link.target for link in links if link.failure != "not-tried"} == {"gpu02", "gpu03"}
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", "x y"]
+)
+def test_an_address_that_only_the_host_names_is_told_to_no_host_where_others_must_not_connect(
+    plan: Plan, address: str
+) -> None:
+    lying = replace(FACTS["gpu03"], default_address=address, interfaces=(Interface("eth0", addresses=(address,)),))
+    with Fleet([*HOSTS[:2], replace(HOSTS[2], node_ip=None)]) as fleet:
+        links = try_links(fleet, plan, FACTS | {"gpu03": lying})
+    assert [link.source for link in links if link.failure == "not-tried"] == ["gpu03"]
+    assert {link.address for link in links if link.failure != "not-tried"} <= {*ADDRESSES.values()}
     assert seen(links, DATA) >= {("gpu01", "gpu02", ""), ("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
 
 
