@@ -97,7 +97,7 @@ class FakeRunning:
                 ).encode() + b"\n"
         return None
 
-    def exit_code(self, timeout: float) -> int:  # noqa: ARG002 (a function ends at once)
+    def exit_code(self, timeout: float) -> int | None:  # noqa: ARG002 (a function ends at once)
         return self._code
 
     def close(self) -> None:

@@ -25,11 +25,14 @@ from flagscale_deploy.remote.messages.stop import (
     StopWaiting,
     Survivor,
 )
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import MALFORMED, Fleet
 from flagscale_deploy.transport.remote_program import Program
 
 RAY_GRACE_SECONDS = 5.0
+GATE_SECONDS = 20.0
+"""How long beyond the grace hosts wait for each other's engines: those have had SIGKILL by then."""
 SLACK_SECONDS = 120.0
 """How long stopping may take beyond its graces: SIGKILL waits for a GPU driver, and after_stop has a minute."""
 
@@ -159,6 +162,7 @@ class _Stopping:
 
     def __post_init__(self) -> None:
         self._gate = _Gate(self.fleet.hosts)
+        self._patience = Deadline(self.grace + GATE_SECONDS)
         self._before = {name: _Totals() for name in self.fleet.hosts}
 
     def stop(self, host: Host) -> StopDone:
@@ -174,7 +178,7 @@ class _Stopping:
                 done = self._stop_on(host, waiting=True)
         except (HostError, ValueError, *MALFORMED):
             self._gate.arrive(host.name)
-            self.fleet.wait_for(self._gate.open)
+            self.fleet.wait_for(self._gate.open, self._patience)
             done = self._stop_on(host, waiting=False)
         finally:
             self._gate.arrive(host.name)
@@ -206,7 +210,7 @@ class _Stopping:
                     if message["event"] == "waiting":
                         engines_ended = message
                         self._gate.arrive(host.name)
-                        self.fleet.wait_for(self._gate.open)
+                        self.fleet.wait_for(self._gate.open, self._patience)
                         self.fleet.guard()
                         program.allow(limit)
                         program.send({"go": "on"})

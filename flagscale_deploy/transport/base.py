@@ -43,8 +43,8 @@ class Running(Protocol):
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
         """Return the next output; b"" if none came within `timeout` seconds, None once both streams have ended."""
 
-    def exit_code(self, timeout: float) -> int:
-        """Wait for its exit status and return it, -1 if the connection was lost. RemoteError if it is late."""
+    def exit_code(self, timeout: float) -> int | None:
+        """Wait for its exit status and return it, None if it is late. Raises ConnectError for a lost connection."""
 
     def close(self) -> None:
         """Close its standard input and output, which ends the programs that we send."""
@@ -105,6 +105,22 @@ class Listening:
         return f"no answer within {self._deadline.seconds:g} s", "look at the host's load and disks"
 
 
+def exit_code(running: Running, host: str, seconds: float, cancelled: Event | None) -> int:
+    """Wait for the exit status of a command whose output has ended, which a host may never send.
+
+    Raises RemoteError past the deadline, InterruptedByUser once it is cancelled.
+    """
+    deadline = Deadline(seconds)
+    while True:
+        code = running.exit_code(min(POLL_SECONDS, deadline.remaining))
+        if code is not None:
+            return code
+        if cancelled is not None and cancelled.is_set():
+            raise InterruptedByUser("interrupted")
+        if deadline.expired:
+            raise RemoteError(host, f"a command did not end within {seconds:g} s of its output")
+
+
 class Ends:
     """The beginning and the end of bytes that come, in no more than three times `limit` bytes of memory."""
 
@@ -157,7 +173,7 @@ def run(
         running.close_stdin()
         while (chunk := listening.next()) is not None:
             output[chunk[0]].add(chunk[1])
-        code = running.exit_code(deadline.remaining + 1)
+        code = exit_code(running, connection.host.name, deadline.remaining + 1, cancelled)
     finally:
         running.close()
     stdout, stderr = (output[source].kept() for source in ("stdout", "stderr"))

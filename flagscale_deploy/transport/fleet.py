@@ -13,9 +13,10 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from flagscale_deploy.errors import ConnectError, HostError, InterruptedByUser, RemoteError
+from flagscale_deploy.errors import ConnectError, DeployError, HostError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.replies import REPORT, brief
@@ -126,8 +127,8 @@ class Fleet:
     ) -> dict[str, T | HostError]:
         """Do `work` for every host (or those named), at most `forks` at a time; return their results by name.
 
-        A HostError becomes that host's result, and so does what a reply of an unknown shape leads to. Any other
-        exception, and the interruption of the caller, cancels the others and is raised when they have ended.
+        A HostError becomes that host's result, and so does any exception that is none of ours. Other errors of ours,
+        and the interruption of the caller, cancel the others and are raised when they have ended.
         `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
         """
         names = self.hosts if hosts is None else hosts
@@ -157,10 +158,11 @@ class Fleet:
                     future.cancel()
                 raise
 
-    def wait_for(self, event: threading.Event) -> None:
-        """Wait until an event is set. Raises InterruptedByUser where all is cancelled: it may be set too soon."""
+    def wait_for(self, event: threading.Event, deadline: Deadline | None = None) -> None:
+        """Wait until an event is set, or for some time. Raises InterruptedByUser where all is cancelled."""
         while not event.wait(POLL_SECONDS) and not self.cancelled.is_set():
-            pass
+            if deadline is not None and deadline.expired:
+                return
         if self.cancelled.is_set():
             raise InterruptedByUser("interrupted")
 
@@ -187,18 +189,14 @@ class Fleet:
             return task()
         except HostError as failed:
             error = failed
-        except ValueError as wrong:  # what a value in a command line or an answer can still be wrong about
-            error = RemoteError(name, brief(str(wrong)))
-        except OSError as failed:
-            if failed.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            error = ConnectError(name, f"no connection: {failed.strerror} on this machine", MORE_FILES)
-        except MALFORMED as wrong:
-            error = RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
         except InterruptedByUser:
             if not fail_fast:
                 raise
             return GivenUpError(name, "stopped, because another host failed")
+        except (DeployError, BrokenPipeError):
+            raise
+        except Exception as wrong:  # noqa: BLE001 (of one host: it must not cost the others)
+            error = _error_of(name, wrong)
         if fail_fast:
             self.cancelled.set()
         return error
@@ -207,6 +205,17 @@ class Fleet:
         """Close every connection."""
         for connection in self._connections.values():
             connection.close()
+
+
+def _error_of(name: str, wrong: Exception) -> HostError:
+    """Return the error of a host for an exception that has no words of its own."""
+    if isinstance(wrong, OSError) and wrong.errno in (errno.EMFILE, errno.ENFILE):
+        return ConnectError(name, f"no connection: {wrong.strerror} on this machine", MORE_FILES)
+    if isinstance(wrong, MALFORMED):
+        return RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
+    if isinstance(wrong, ValueError):  # what a value in a command line can still be wrong about
+        return RemoteError(name, brief(str(wrong)))
+    return RemoteError(name, f"internal error: {_describe(wrong)}", "please report it")
 
 
 def _describe(wrong: Exception) -> str:

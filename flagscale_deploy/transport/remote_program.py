@@ -17,7 +17,7 @@ from flagscale_deploy.errors import NoReplyError, RemoteError
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.shell import join
-from flagscale_deploy.transport.base import Connection, Listening
+from flagscale_deploy.transport.base import Connection, Listening, exit_code
 from flagscale_deploy.transport.bundle import bundle
 from flagscale_deploy.transport.replies import MARK, Replies, brief
 
@@ -26,6 +26,8 @@ PYTHON_WORDS = ("-SE", "-c", READER)
 """What follows Python on the command line. Programs need nothing but the standard library: no site-packages with their
 hooks, no PYTHONPATH, and no json.py that lies in the home directory."""
 NOISE_KEPT = 200
+EXIT_SECONDS = 15.0
+"""How long a program may take from the end of its output to its exit status."""
 
 
 def command(connection: Connection) -> str:
@@ -60,6 +62,7 @@ class Program(Generic[Reply, Order]):
         self._noise = bytearray()
         self._heard = False
         self._running = connection.start(command(connection))
+        self._cancelled = cancelled
         self._listening = Listening(self._running, self._host, self._deadline, cancelled)
         self._running.send(bundle(program.name, args, timeout if bounded else None))
 
@@ -156,7 +159,8 @@ class Program(Generic[Reply, Order]):
         return True
 
     def _ended(self) -> None:
-        code = self._running.exit_code(self._deadline.remaining + 1)
+        seconds = min(self._deadline.remaining + 1, EXIT_SECONDS)
+        code = exit_code(self._running, self._host, seconds, self._cancelled)
         if code:
             raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr or self._noise)))
 

@@ -23,6 +23,10 @@ MESSAGES_PER_SECOND = 20
 """How many more messages a program may send for each second that it runs."""
 DIGITS = 19
 """No number of a host's is longer: 2^63 nanoseconds are 292 years."""
+DEEPEST = 64
+"""How deep a reply may be nested: a model's config.json is part of one."""
+MAY_BE_NEGATIVE = ("exit_code", "exit_status", "mtime_ns", "locked_memory", "open_files")
+"""Keys of whole numbers below zero; all others are counts, sizes, ports and the like."""
 SHOWN = 300
 """How many characters of a text that a host made up an error shows."""
 REPORT = "check what `python3` runs on the host; if it is Python, please report a bug"
@@ -74,8 +78,10 @@ class Replies(Generic[Reply]):
             self._refuse(f"sent more than {int(allowed)} messages")
         try:
             content = _DECODER.decode(line[at + len(MARK) :].decode(errors="replace"))
-            if b"\\ud" in line:  # a file name that is no UTF-8, say: half a surrogate pair cannot be printed or written
+            if b"\\ud" in line or b"\\uD" in line:  # half a surrogate pair, of a file name say, cannot be written
                 content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+            if not _is_shallow(content):
+                self._refuse(f"a reply that is nested more than {DEEPEST} levels deep")
             if isinstance(content, dict) and "traceback" in content:
                 failure = _FAILURE.validate_python(content, strict=True)
                 raise RemoteError(self._host, f"{self._name}: {brief(failure['error'])}")
@@ -93,6 +99,22 @@ class Replies(Generic[Reply]):
         raise RemoteError(self._host, f"{self._name}: {problem}", REPORT)
 
 
+def _is_shallow(content: object) -> bool:
+    """Return whether no value is nested deeper than DEEPEST."""
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return True
+    return False
+
+
 def brief(text: str) -> str:
     """Return a text that a host made up, cut to what an error shows."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
@@ -108,21 +130,31 @@ def _first(wrong: ValidationError) -> str:
 def _validator(program: HostProgram[Arguments, Reply, Order]) -> SchemaValidator:
     """Return what validates a program's replies, made from the type that its descriptor was made with."""
     made = getattr(program, "__orig_class__", HostProgram[object, object, object])  # set where a descriptor is made
-    return _first_error_only(typing.get_args(made)[1])
+    return _schema(typing.get_args(made)[1])
 
 
-def _first_error_only(kind: Any) -> SchemaValidator:
-    """Return a validator that stops at the first wrong item: a million of them take a gigabyte to be listed."""
+def _schema(kind: Any) -> SchemaValidator:
+    """Return a validator of a message's type, whose whole numbers are not negative unless they may be.
 
-    def stopping(schema: Any) -> Any:
+    It stops at the first wrong item of a list: a million of them take a gigabyte to be listed.
+    """
+
+    def strict(schema: Any, key: str = "") -> Any:
         if isinstance(schema, list):
-            return [stopping(part) for part in schema]
+            return [strict(part, key) for part in schema]
         if not isinstance(schema, dict):
             return schema
-        changed = {key: stopping(part) for key, part in schema.items()}
-        return {**changed, "fail_fast": True} if schema.get("type") in ("list", "dict") else changed
+        fields = schema.get("type") == "typed-dict"
+        changed = {name: strict(part, key) for name, part in schema.items() if not (fields and name == "fields")}
+        if fields:
+            changed["fields"] = {name: strict(part, name) for name, part in schema["fields"].items()}
+        if schema.get("type") in ("list", "dict"):
+            changed["fail_fast"] = True
+        if schema.get("type") == "int" and key not in MAY_BE_NEGATIVE:
+            changed["ge"] = 0
+        return changed
 
-    return SchemaValidator(stopping(TypeAdapter(kind).core_schema))
+    return SchemaValidator(strict(TypeAdapter(kind).core_schema))
 
 
 def _integer(digits: str) -> int:
@@ -143,4 +175,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant)
-_FAILURE = _first_error_only(ProgramError)
+_FAILURE = _schema(ProgramError)

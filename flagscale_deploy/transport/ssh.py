@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import paramiko
 
-from flagscale_deploy.errors import RemoteError, UnreachableError
+from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Source
@@ -23,6 +23,8 @@ from flagscale_deploy.transport.ssh_errors import FAILED, REFUSED, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
 
 CHUNK = 1 << 16
+BROKEN = (OSError, EOFError, paramiko.SSHException)
+"""What Paramiko raises for a connection that cannot be written to: lost, or a key exchange that does not end."""
 SEND_SECONDS = 120.0
 """How long a program may leave unread what is sent to it."""
 FREE_SECONDS = 1.0
@@ -143,7 +145,7 @@ class SshRunning:
             while sent < len(data):  # not sendall: with a host that reads a byte now and then it would take days
                 self._channel.settimeout(max(0.01, deadline.remaining))
                 sent += self._channel.send(data[sent : sent + CHUNK])
-        except (OSError, EOFError):
+        except BROKEN:
             if not self._channel.exit_status_ready():  # else it ended early: its exit status and stderr say why
                 raise _lost(self._host) from None
 
@@ -151,7 +153,7 @@ class SshRunning:
         """End its standard input."""
         try:
             self._channel.shutdown_write()
-        except (OSError, EOFError):
+        except BROKEN:
             return  # the other side closed first
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
@@ -168,17 +170,14 @@ class SshRunning:
                 return self._rest()
             if attempt == 0:
                 self._poll.poll(timeout * 1000)
-        if silent := self._keepalive.silent_for():
-            self._channel.get_transport().close()
-            raise UnreachableError(
-                self._host, f"its SSH server has not answered for {silent:.0f} s", "look at the host's load and disks"
-            )
+        self._raise_if_silent()
         return "stdout", b""
 
-    def exit_code(self, timeout: float) -> int:
-        """Wait for its exit status and return it."""
+    def exit_code(self, timeout: float) -> int | None:
+        """Wait for its exit status and return it, None if it is late."""
         if not self._channel.status_event.wait(timeout):
-            raise RemoteError(self._host, f"a command did not end within {timeout:g} s of its output")
+            self._raise_if_silent()
+            return None
         code = self._channel.recv_exit_status()
         if code < 0:  # lost, or killed by a signal; a transport that is lost ends its channels before itself
             self._channel.get_transport().join(LOST_SECONDS)
@@ -187,8 +186,16 @@ class SshRunning:
         return code
 
     def close(self) -> None:
-        """Close its channel."""
-        self._channel.close()
+        """Close its channel. A host that is in the middle of a key exchange, or has gone, is left to itself."""
+        with suppress(*BROKEN):
+            self._channel.close()
+
+    def _raise_if_silent(self) -> None:
+        if silent := self._keepalive.silent_for():
+            self._channel.get_transport().close()
+            raise UnreachableError(
+                self._host, f"its SSH server has not answered for {silent:.0f} s", "look at the host's load and disks"
+            )
 
     def _rest(self) -> tuple[Source, bytes] | None:
         """Return what arrived before the end, which has been announced."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import paramiko
+from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.kex_curve25519 import KexCurve25519
+from paramiko.packet import Packetizer
 
 from flagscale_deploy.support.platform import limit_silence
 
@@ -27,6 +29,33 @@ _SIGNALS = ("kex-strict-", "ext-info-")
 _LISTS = ("kex_algo_list", "server_key_algo_list", "server_encrypt_algo_list", "server_mac_algo_list")
 
 
+LARGEST_PACKET = 1 << 20
+"""No SSH server sends packets of a megabyte; the length of one is believed before it is known who sent it."""
+SLACK_BYTES = 1 << 20
+"""By how much a server may exceed a channel's window."""
+REKEY_SECONDS = 10.0
+"""How long a key exchange may keep us from sending."""
+
+
+class _Packetizer(Packetizer):
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        if n > LARGEST_PACKET:
+            raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
+
+def _within_window(take: Callable[[paramiko.Channel, paramiko.Message], None]) -> Callable[..., None]:
+    """Return what takes data of a channel, unless more waits to be read than was asked for."""
+
+    def taken(channel: paramiko.Channel, message: paramiko.Message) -> None:
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > channel.in_window_size + SLACK_BYTES:
+            raise paramiko.SSHException("the server sends more than was asked for")
+        take(channel, message)
+
+    return taken
+
+
 class Transport(paramiko.Transport):
     """A transport that prefers AES-GCM, which Paramiko offers last, and has no log.
 
@@ -37,8 +66,14 @@ class Transport(paramiko.Transport):
     _kex_info: Mapping[str, Any] = {**paramiko.Transport._kex_info, CURVE25519: KexCurve25519}  # type: ignore[attr-defined]
     _preferred_kex = (CURVE25519, *paramiko.Transport._preferred_kex)  # type: ignore[attr-defined]
 
+    _channel_handler_table: Mapping[int, Any] = {
+        number: _within_window(take) if number in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA) else take
+        for number, take in paramiko.Transport._channel_handler_table.items()  # type: ignore[attr-defined]
+    }
+
     def __init__(self, sock: Any, **settings: Any) -> None:
-        super().__init__(sock, **settings)
+        super().__init__(sock, **{"packetizer_class": _Packetizer, **settings})
+        self.clear_to_send_timeout = REKEY_SECONDS
         options = self.get_security_options()
         options.ciphers = tuple(sorted(options.ciphers, key=lambda cipher: "-gcm@" not in cipher))
         self.offered: Mapping[str, list[str]] = {}

@@ -144,9 +144,9 @@ class PushSourceArguments(PushHostArguments):
 
 
 PUSH_HOST = HostProgram[PushHostArguments, PushReply, PushOrder](
-    "push_host", message_bytes=16 * MIB, bytes_per_second=None
+    "push_host", message_bytes=8 * MIB, bytes_per_second=None
 )
 """It confirms every chunk and every piece; `push/members.py` and `push/session.py` bound what that costs."""
 PUSH_SOURCE = HostProgram[PushSourceArguments, PushReply, PushOrder](
-    "push_source", message_bytes=16 * MIB, bytes_per_second=None
+    "push_source", message_bytes=8 * MIB, bytes_per_second=None
 )
