@@ -10,6 +10,7 @@ DeployError                 1
 ├── HostsFailedError        1  several hosts failed; each is named
 │   └── HostsUnreachableError 3  at least one of them could not be reached
 ├── RemoteError             1  something failed on a host that was reached
+│   ├── UnforeseenError     1  an error of this tool in its work on one host
 │   └── NoReplyError        1  a command succeeded, but our program sent nothing
 ├── CheckError              4  a check or the planner refused; nothing was started
 ├── NotReadyError           5  started, but never became ready
@@ -128,6 +129,10 @@ class HostKeyError(ConnectError):
 
 class RemoteError(HostError):
     """A program failed on a host that was reached."""
+
+
+class UnforeseenError(RemoteError):
+    """An error of this tool in its work on one host; what was raised is its cause."""
 
 
 class NoReplyError(RemoteError):

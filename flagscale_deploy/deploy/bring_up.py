@@ -17,7 +17,7 @@ from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.stop import StopReport, stop_deployment
 from flagscale_deploy.diagnosis.find import Diagnosis
-from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
+from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError, UnforeseenError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
@@ -102,6 +102,8 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
             install_boot_entries(plan, fleet, run.say)
     except (KeyboardInterrupt, DeployError) as error:
         cause = error if isinstance(error, DeployError) else InterruptedByUser("interrupted")
+        if isinstance(error, UnforeseenError):
+            cause = DeployError(*error.lines, f"    its traceback: {_traceback(run)}")
         raise RunFailedError(_give_up(run, cause, keep_on_failure), run.folder, plan.deployment) from error
     except Exception as error:
         bug = DeployError(f"internal error: {type(error).__name__}: {error}; please report it with {_traceback(run)}")

@@ -13,7 +13,14 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from flagscale_deploy.errors import ConnectError, DeployError, HostError, InterruptedByUser, RemoteError
+from flagscale_deploy.errors import (
+    ConnectError,
+    DeployError,
+    HostError,
+    InterruptedByUser,
+    RemoteError,
+    UnforeseenError,
+)
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.support.deadline import Deadline
@@ -215,7 +222,9 @@ def _error_of(name: str, wrong: Exception) -> HostError:
         return RemoteError(name, f"malformed reply from the host program ({_describe(wrong)})", REPORT)
     if isinstance(wrong, ValueError):  # what a value in a command line can still be wrong about
         return RemoteError(name, brief(str(wrong)))
-    return RemoteError(name, f"internal error: {_describe(wrong)}", "please report it")
+    unforeseen = UnforeseenError(name, f"internal error: {_describe(wrong)}", "please report it")
+    unforeseen.__cause__ = wrong
+    return unforeseen
 
 
 def _describe(wrong: Exception) -> str:

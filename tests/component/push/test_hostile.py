@@ -112,7 +112,7 @@ def test_a_link_that_leads_out_is_left_out_and_named_also_if_the_source_hides_it
         assert {path.name for path in (homes / name / DEST).iterdir()} == {"model.bin", "sub", "link"}
 
 
-TYPES = ("fifo", "nan", "None", "90")
+TYPES = ("= -1", "fifo", "nan", "None", "90")
 """What is refused by the types of replies already, which the operator validates first."""
 AT_RECEIVERS = [
     change

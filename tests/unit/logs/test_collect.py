@@ -279,7 +279,6 @@ NONSENSE: dict[str, list[Output]] = {
     "bytes of no file": [{"data": 1}, b"x"],
     "zeros of no file": [{"zeros": 1}],
     "a file in a file": [{"file": "a", "size": 1, "at": 0}, {"file": "b", "size": 1, "at": 0}],
-    "a size below nothing": [{"file": "a", "size": 1, "at": -1}],
     "a size beyond everything": [{"file": "a", "size": 1 << 62, "at": 0}],
     "too large a packed piece": [SOME, {"data": 2 << 20, "packed": 9, "by": "zlib"}, b"123456789"],
     "a packed piece larger than itself": [SOME, {"data": 3, "packed": 4, "by": "zlib"}, b"nope"],

@@ -81,7 +81,8 @@ def places(value: Any, *way: Any) -> Any:
 def parse(reply: dict[str, Any]) -> PushReply:
     """Return a reply as it arrives over the wire. Raises RemoteError."""
     message = Replies("gpu01", PUSH_SOURCE).read((PREFIX + json.dumps(reply)).encode())
-    assert message is not None
+    if message is None:
+        raise RemoteError("gpu01", "no JSON, as a login may print it")
     try:
         validator().validate(message)
     except MALFORMED as error:

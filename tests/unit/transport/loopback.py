@@ -37,6 +37,8 @@ class Server:
     host_key: paramiko.PKey = field(default_factory=lambda: load_key(new_key()))
     port: int = 0
     sessions: int = 0
+    sends_no_status: bool = False
+    """Whether it ends a command's output and never sends its exit status."""
     ignores_commands: bool = False
     """Whether it lets a client wait for the answer to its request for a command."""
     transports: list[paramiko.Transport] = field(default_factory=list)
@@ -91,6 +93,9 @@ class _Door(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._server.ignores_commands:
             threading.Event().wait(5)  # the server answers other channels and keepalives meanwhile
+        if self._server.sends_no_status:
+            threading.Thread(target=channel.shutdown_write, daemon=True).start()
+            return True
         threading.Thread(target=_execute, args=(channel, command), daemon=True).start()
         return True
 

@@ -24,13 +24,14 @@ from flagscale_deploy.errors import (
     AuthenticationError,
     ConnectError,
     HostKeyError,
+    InterruptedByUser,
     RemoteError,
     TcpError,
     UnreachableError,
 )
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments
-from flagscale_deploy.transport import hostkeys, identities, ssh
+from flagscale_deploy.transport import hostkeys, identities, remote_program, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
@@ -454,6 +455,42 @@ def test_a_server_that_starts_no_command_is_told_in_time(home: Path, server: Ser
     with pytest.raises(UnreachableError, match=r"its SSH server has not started a command within 0\.5 s"):
         connection.start("true")
     connection.close()
+
+
+def test_an_exit_status_that_never_comes_is_waited_for_within_bounds(
+    home: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_program, "EXIT_SECONDS", 1.0)
+    known(home, server.line())
+    server.sends_no_status = True
+    args: InspectArguments = {"deployment": "qwen", "host": "box", "ask": False}
+    connection = to(server)
+    with pytest.raises(RemoteError, match="a command did not end within 1 s of its output"):
+        call(connection, INSPECT, args, timeout=3600)
+    monkeypatch.setattr(remote_program, "EXIT_SECONDS", 3600.0)
+    cancelled = threading.Event()
+    threading.Timer(0.5, cancelled.set).start()
+    began = time.monotonic()
+    with pytest.raises(InterruptedByUser):
+        call(connection, INSPECT, args, timeout=3600, cancelled=cancelled)
+    assert time.monotonic() - began < 10
+    connection.close()
+
+
+def test_a_packet_that_is_too_large_is_not_read(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def announce() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"SSH-2.0-evil\r\n" + ((1 << 31) + 4).to_bytes(4, "big") + b"x" * 60)
+                threading.Event().wait(5)
+
+        threading.Thread(target=announce, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(ConnectError, match="packet of"):
+            SshConnection(Host("box", "127.0.0.1", port=listener.getsockname()[1], user="operator"), 20).open()
+        assert time.monotonic() - began < 10
 
 
 def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
