@@ -86,8 +86,7 @@ def parse_engine_arguments(
 
     Hosts parse at the same time, each once for all its instances, for at most 60 s; nothing is started. Left out are
     users' own programs, and hosts without facts, without vLLM, or with a broken environment, which other checks report.
-    `cache` is a directory;
-    a command line that any host with the same parser refused is not remembered.
+    `cache` is a directory; a command line that any host with the same parser refused is not remembered.
     """
     store = Cache(cache)
     lines = {instance.name: _line(instance) for instance in plan.instances if _is_asked(instance, facts)}
