@@ -22,6 +22,7 @@ from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.paths import without_links
 from flagscale_deploy.support.units import counted
+from flagscale_deploy.text import plain
 from flagscale_deploy.transport.fleet import answers, failures
 
 PHASES = ("check", "run", "prompt", "status", "logs", "stop", "clean")
@@ -158,8 +159,10 @@ class Phases:
         """Send a prompt, keep the answer in prompts.txt, and compare it with what is expected."""
         answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
         text, tokens = _completion(answer)
-        with open(self.result.artifacts / "prompts.txt", "a", encoding="utf-8", opener=without_links) as file:
-            file.write(self.redactor.redact(f"> {prompt.text}\n{text}\n({counted(tokens, 'token')})\n\n"))
+        prompts = self.result.artifacts / "prompts.txt"
+        with open(prompts, "a", encoding="utf-8", errors="replace", opener=without_links) as file:
+            written = f"{_quoted('> ', prompt.text)}{_quoted('  ', text)}({counted(tokens, 'token')})\n\n"
+            file.write(plain(self.redactor.redact(self.redactor.seen(written))))
         problem = ""
         if tokens < prompt.min_tokens:
             problem = f"{counted(tokens, 'token')} came, expected at least {prompt.min_tokens}"
@@ -218,6 +221,11 @@ class Phases:
             if host.state != "absent"
         ]
         return cases
+
+
+def _quoted(mark: str, text: str) -> str:
+    """Return text with a mark before each of its lines, so that none looks like what stands around it."""
+    return "".join(f"{mark}{line}\n" for line in text.split("\n"))
 
 
 def _completion(answer: ChatCompletion) -> tuple[str, int]:

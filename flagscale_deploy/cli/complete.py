@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
+from itertools import islice
 from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
 
-LARGEST_PLAN = 64 << 20
+from flagscale_deploy.remote.system.files import open_regular
+from flagscale_deploy.support.paths import DEPLOYMENT_NAME
+
+MOST_FOLDERS = 1000
+LARGEST_PLAN = 64 << 10
+"""Bytes of a plan that are read; its deployment stands at its beginning."""
+_DEPLOYMENT = re.compile(r'\s*\{(?:\s*"\w+"\s*:\s*(?:\d+|"[^"\\\n]*")\s*,)*\s*"deployment"\s*:\s*"([^"\\\n]*)"')
+_HOST = re.compile(r"[\w.:-]+")
 
 
 def deployments(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the deployments whose runs lie in `outputs/` of the working directory."""
-    names = sorted({_deployment_of(runs) for runs in Path("outputs").glob("*/runs")})
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    folders = islice(Path("outputs").glob("*/runs"), MOST_FOLDERS)
+    names = sorted({_deployment_of(runs) for runs in folders})
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and DEPLOYMENT_NAME.fullmatch(name)]
 
 
 def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,7 +39,11 @@ def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete
     except DeployError:
         return []
     kinds = {**dict.fromkeys(inventory.groups, "group"), **dict.fromkeys(inventory.names, "host")}
-    return [CompletionItem(before + name, help=kind) for name, kind in kinds.items() if name.startswith(word)]
+    return [
+        CompletionItem(before + name, help=kind)
+        for name, kind in kinds.items()
+        if name.startswith(word) and _HOST.fullmatch(name)
+    ]
 
 
 def checks(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -46,12 +59,8 @@ def checks(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) ->
 
 def _deployment_of(runs: Path) -> str:
     """Return the name in the newest plan of these runs, else that of their folder."""
-    from flagscale_deploy.errors import InputError
-    from flagscale_deploy.support.input_files import read_text
-
-    for plan in sorted(runs.glob("*/plan.json"), reverse=True):
-        try:
-            return str(json.loads(read_text(plan, LARGEST_PLAN))["deployment"])
-        except (InputError, LookupError, RecursionError, TypeError, ValueError):
-            continue
+    for plan in sorted(islice(runs.glob("*/plan.json"), MOST_FOLDERS), reverse=True):
+        with contextlib.suppress(OSError), open_regular(str(plan)) as file:
+            if match := _DEPLOYMENT.match(file.read(LARGEST_PLAN).decode(errors="replace")):
+                return match[1]
     return runs.parent.name

@@ -49,6 +49,8 @@ def write(folder: Path, clocks: Mapping[str, Clock]) -> None:
 
 def read(folder: Path) -> dict[str, Clock]:
     """Return the clocks that lie beside the folders of hosts' logs, by the folders' names; {} where there are none."""
+    if (folder / FILE).is_symlink():
+        return {}
     try:
         content = json.loads(read_text(folder / FILE))
     except (InputError, RecursionError, ValueError):

@@ -55,11 +55,11 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
 def diagnose_folder(folder: Path) -> Diagnosis | None:
     """Find the root cause in logs on this disk: collected ones (`<folder>/<host>/…`), a run's, a host's, or one file.
 
-    The hosts' clocks are read from `clocks.json` beside the hosts' folders.
+    Links in the folder are not followed. The hosts' clocks are read from `clocks.json` beside the hosts' folders.
     """
-    if (folder / "plan.json").is_file() and (folder / "logs").is_dir():
+    if (folder / "plan.json").is_file() and (folder / "logs").is_dir() and not (folder / "logs").is_symlink():
         folder = folder / "logs"
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [folder] if folder.is_file() else sorted(filter(_is_plain_file, folder.rglob("*")))
     files = [path for path in files if path.name != clocks.FILE]
     alone = folder.is_file() or any(path.parent == folder or path.relative_to(folder).parts[0] in PLACES
                                     for path in files)  # fmt: skip
@@ -78,6 +78,10 @@ def _diagnose(
     """Call `diagnose` with the hosts' clocks; note where one is unknown."""
     diagnosis = diagnose(logs, addresses=addresses, clocks=clocks.comparable(host_clocks))
     return diagnosis and replace(diagnosis, note=clocks.unknown_clocks_note(host_clocks))
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _is_evidence(path: PurePath) -> bool:

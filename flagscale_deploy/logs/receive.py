@@ -13,12 +13,15 @@ from flagscale_deploy.logs.store import IncomingFile, RefusedError, Store, as_re
 from flagscale_deploy.remote.logs.sparse import BLOCK
 from flagscale_deploy.remote.messages.logs import ArchiveReply
 from flagscale_deploy.remote.messages.program import NoOrder
+from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.remote_program import Program
 
 MAX_FILES = 100_000
 MAX_PROBLEMS, LONGEST_PROBLEM = 1000, 500
 LARGEST = 1 << 50
-"""The largest size that is believed: holes cost nothing to send."""
+"""The largest size that is believed."""
+LARGEST_FILE = 1 << 40
+"""The largest file that is stored: holes cost nothing to send, but time where a file is read."""
 
 
 Size = Literal["data", "packed", "size", "at", "zeros", "cut", "older"]
@@ -109,6 +112,8 @@ class Receiver:
         try:
             if self._name in self.files and not again:
                 raise RefusedError("a second file has this name")
+            if size > LARGEST_FILE:
+                raise RefusedError(f"it is larger than {format_size(LARGEST_FILE)}")
             if at > size:
                 raise RefusedError("it begins after its end")
             self._file = self._store.begin(self._name, at, size, again=again)

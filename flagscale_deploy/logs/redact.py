@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 from pathlib import Path
-from typing import BinaryIO
 
+from flagscale_deploy.remote.logs.sparse import BLOCK, pieces
+from flagscale_deploy.remote.system.files import open_regular
 from flagscale_deploy.secrets import Redactor
 
-BLOCK = 1 << 20
 MOST_WAITING = 16 * BLOCK
 """Characters that are kept until it is seen where a secret ends."""
 
 
-def redact_folder(folder: Path, redactor: Redactor) -> dict[Path, str]:
-    """Hide secrets in every file below a folder, in its place; links are not followed.
+MOST_BYTES = 64 << 30
+"""Bytes of a folder that are read; files that come after them are removed."""
+
+
+def redact_folder(folder: Path, redactor: Redactor, most: int = MOST_BYTES) -> dict[Path, str]:
+    """Hide secrets in every file below a folder, in its place; links are not followed, and holes stay holes.
 
     A file that cannot be written anew is removed. Returns those, each with the reason.
     """
     removed = {}
+    left = [most]
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
         try:
-            _redact_file(path, redactor)
+            _redact_file(path, redactor, left)
         except OSError as error:
             path.unlink(missing_ok=True)
             removed[path] = error.strerror or str(error)
     return removed
 
 
-def redacted(file: BinaryIO, redactor: Redactor) -> Iterator[tuple[str, str]]:
-    """Yield the text of a file in pieces, each as it was and redacted; no secret is cut in two.
+def redacted(blocks: Iterable[bytes], redactor: Redactor) -> Iterator[tuple[str, str]]:
+    """Yield a text that comes in blocks, in pieces, each as it was and redacted; no secret is cut in two.
 
     Bytes that are no UTF-8 come as lone surrogates, as `surrogateescape` has them.
     """
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
     text = ""
-    while True:
-        block = file.read(BLOCK)
+    for block in chain(blocks, (b"",)):
         text += decode(block, not block)
-        if not text:
-            return
         end = len(text) if not block else redactor.cut(text, max(0, len(text) - redactor.longest))
         if not end and len(text) > MOST_WAITING:
             end = len(text)
@@ -52,19 +56,42 @@ def redacted(file: BinaryIO, redactor: Redactor) -> Iterator[tuple[str, str]]:
             yield piece, redactor.redact(redactor.seen(piece))
 
 
-def _redact_file(path: Path, redactor: Redactor) -> None:
-    with path.open("rb") as file:
-        if not any(piece != hidden for piece, hidden in redacted(file, redactor)):
+def _redact_file(path: Path, redactor: Redactor, left: list[int]) -> None:
+    with open_regular(str(path)) as file:
+        if not any(
+            isinstance(piece, tuple) and piece[0] != piece[1] for piece in _pieces(file.fileno(), redactor, left)
+        ):
             return
-        file.seek(0)
         fresh = path.with_name(f".{path.name[:200]}.redacted")
         mode = os.fstat(file.fileno()).st_mode & 0o777
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(descriptor, "wb") as written:
-                for _, hidden in redacted(file, redactor):
-                    written.write(hidden.encode("utf-8", "surrogateescape"))
+                for piece in _pieces(file.fileno(), redactor, left):
+                    if isinstance(piece, int):
+                        written.seek(piece, os.SEEK_CUR)
+                    else:
+                        written.write(piece[1].encode("utf-8", "surrogateescape"))
+                written.truncate()
             fresh.replace(path)
         except OSError:
             fresh.unlink(missing_ok=True)
             raise
+
+
+def _pieces(descriptor: int, redactor: Redactor, left: list[int]) -> Iterator[tuple[str, str] | int]:
+    """Yield a file's text as `redacted` does, and the lengths of its zeros. Raises OSError where too much is read."""
+    read = _within(left, pieces(descriptor, 0, os.fstat(descriptor).st_size))
+    for zeros, group in groupby(read, key=lambda piece: piece[1] is None):
+        if zeros:
+            yield from (length for length, _ in group)
+        else:
+            yield from redacted((content for _, content in group if content), redactor)
+
+
+def _within(left: list[int], read: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | None]]:
+    for length, content in read:
+        left[0] -= min(length, BLOCK)  # a hole costs no more than a block
+        if left[0] < 0:
+            raise OSError(errno.EFBIG, "the files before it are too large to be searched for secrets")
+        yield length, content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,16 @@ def users_umask() -> int:
 
 
 def hand_on(path: Path) -> None:
-    """Give a file or folder that CI will read the mode of the user's own umask."""
-    if _users and (path.is_dir() or path.is_file()):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~_users[0])
+    """Give a file or folder that CI will read the mode of the user's own umask; nothing behind a link."""
+    if not _users:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # a link, or nothing
+        return
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind in (stat.S_IFDIR, stat.S_IFREG):
+            os.fchmod(descriptor, (0o777 if kind == stat.S_IFDIR else 0o666) & ~_users[0])
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,15 @@ def _errors_of(path: Path, what: str, remedy: str = "") -> Iterator[None]:
 
 
 def _is_stream(path: Path) -> bool:
-    return str(path).startswith("/dev/")
+    """Return whether a path is one of this process's own streams, a character device or a pipe, and no link to one."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return _STREAM.fullmatch(str(path)) is not None or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+_STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d{1,9})|/proc/self/fd/\d{1,9}")
 
 
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

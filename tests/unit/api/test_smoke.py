@@ -126,6 +126,17 @@ def test_all_phases_pass_in_their_order(stage: Stage) -> None:
     assert json.loads(json.dumps(result.json()))["passed"] is True
 
 
+def test_an_answer_neither_moves_the_cursor_nor_looks_like_a_prompt(stage: Stage) -> None:
+    text = "a\x1b[2Jb\x9b1m\r\n(5 tokens)\n\n> faked\u2028\x85\ud800 hf_Canary\x1b[1mCanaryCanary0123"
+    stage.answer = lambda: {"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 5}}
+    go(stage, Prompt("Who?\nYou."))
+    content = (stage.folder / "artifacts" / "prompts.txt").read_bytes().decode()
+    assert content.isascii()
+    assert content.replace("\n", "").isprintable()
+    assert [line[:2] for line in content.splitlines()] == ["> ", "> ", "  ", "  ", "  ", "  ", "(5", ""]
+    assert "Canary" not in content
+
+
 def test_the_time_of_a_run_is_all_of_it_and_not_the_engine_s_alone(stage: Stage) -> None:
     (case,) = (case for case in go(stage).cases if case.phase == "run")
     assert 0 < case.seconds < 1.5

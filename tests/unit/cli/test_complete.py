@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,58 @@ def test_deployments_that_ran_from_here(place: Path) -> None:
             (path / "plan.json").write_text(json.dumps({"deployment": name}) if name else "{")
     assert offered("status --name ") == ["plain,broken", "plain,qwen", "plain,r1"]
     assert offered("status --name q") == ["plain,qwen"]
+
+
+NAMES = (
+    "$(touch pwned)",
+    "x;touch${IFS}pwned",
+    "`id`",
+    "a b",
+    "a\nplain,evil",
+    "--force",
+    "",
+    "a'b",
+    'a"b',
+    "a|b",
+    "~",
+    "a*",
+)
+
+
+HARMLESS = {"all", "ungrouped", "good", "h1", "h2", "plain", "host", "group", "_"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_shell_code_is_offered(place: Path, name: str, shell: str) -> None:
+    run = place / "outputs" / "good" / "runs" / "1"
+    run.mkdir(parents=True)
+    (run / "plan.json").write_text(json.dumps({"schema": 1, "deployment": name}))
+    (place / "outputs" / (name or "-")).mkdir()
+    (place / "outputs" / (name or "-") / "runs").mkdir()
+    groups: dict[str, object] = {name: {"hosts": {"h1": {}}}, "good": {"hosts": {name: {}, "h2": {}}}}
+    (place / "ansible.yaml").write_text(json.dumps({"all": {"children": groups}}))
+    names = [*offered("status --name ", shell), *offered("status -i ansible.yaml --limit ", shell)]
+    assert {line.partition("\t")[0].removeprefix("plain,") for line in names} <= HARMLESS
+    assert not (place / "pwned").exists()
+
+
+def test_of_a_plan_only_its_beginning_is_read(place: Path) -> None:
+    for name, deployment in (("a", "large"), ("b", "late"), ("c", "linked"), ("d", "pipe")):
+        run = place / "outputs" / name / "runs" / "1"
+        run.mkdir(parents=True)
+        plan = run / "plan.json"
+        if deployment == "large":
+            with plan.open("w") as file:
+                file.write('{"schema": 1, "deployment": "large", "hosts": [')
+                file.truncate(1 << 40)
+        elif deployment == "late":
+            plan.write_text(json.dumps({"x": "x" * (1 << 20), "deployment": "late"}))
+        elif deployment == "linked":
+            plan.symlink_to(place / "outputs" / "a" / "runs" / "1" / "plan.json")
+        else:
+            os.mkfifo(plan)
+    assert offered("status --name ") == ["plain,b", "plain,c", "plain,d", "plain,large"]
 
 
 def test_without_runs_no_deployment() -> None:

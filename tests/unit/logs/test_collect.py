@@ -449,3 +449,16 @@ def test_no_descriptor_is_left_whatever_comes(tmp_path: Path) -> None:
     collect(tmp_path, BEGIN, *outputs, {"file": "logs/z", "size": 9, "at": 0}, {"data": 9}, b"1")
     collect(tmp_path, BEGIN, *outputs, max_total=10)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_of_more_zeros_than_anyone_has_is_left_out(tmp_path: Path) -> None:
+    size = receive.LARGEST_FILE
+    collected = whole(
+        tmp_path,
+        *({"file": "logs/holes", "size": size + 1, "at": 0}, {"zeros": size + 1}, END),
+        *({"file": "logs/core", "size": size, "at": 0}, {"zeros": size}, END),
+        *file("logs/b"),
+    )
+    assert collected.problems == ("logs/holes: it is larger than 1.0 TiB; left out",)
+    assert sorted(path.name for path in (tmp_path / "gpu01/logs").iterdir()) == ["b", "core"]
+    assert (tmp_path / "gpu01/logs/core").stat().st_blocks == 0

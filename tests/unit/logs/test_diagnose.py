@@ -48,3 +48,21 @@ def test_a_rank_that_died_is_told_of_its_own_host(look: Any, address: str, tmp_p
     lines = {"gpu01": {ENGINE: DIED}, "gpu02": {WORKER: (STARTED.format(address),)}}
     diagnosis = look(lines, tmp_path)
     assert (diagnosis.host, diagnosis.signature) == ("gpu02", "worker-died")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "logs"])
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path, kind: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "run"
+    (outside / "gpu01/logs").mkdir(parents=True)
+    (outside / "gpu01" / ENGINE).write_text("\n".join(DIED))
+    (folder / "gpu01").mkdir(parents=True)
+    if kind == "file":
+        (folder / "gpu01/logs").mkdir()
+        (folder / "gpu01" / ENGINE).symlink_to(outside / "gpu01" / ENGINE)
+    elif kind == "folder":
+        (folder / "gpu01/logs").symlink_to(outside / "gpu01/logs")
+    else:
+        (folder / "plan.json").write_text("{}")
+        (folder / "logs").symlink_to(outside)
+    assert diagnose_folder(outside) is not None
+    assert diagnose_folder(folder) is None

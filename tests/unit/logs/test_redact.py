@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.logs.redact import BLOCK, redact_folder, redacted
+from flagscale_deploy.logs.redact import redact_folder, redacted
+from flagscale_deploy.remote.logs.sparse import BLOCK
 from flagscale_deploy.secrets import HIDDEN, Redactor
 
 KEY = "s3cr3t-ünï-Key/0123456789=="
 REDACTOR = Redactor([KEY])
+
+
+def blocks_of(content: bytes) -> list[bytes]:
+    return [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
 
 
 def test_a_secret_is_hidden_and_all_else_stays_byte_for_byte(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_a_secret_across_the_end_of_a_block_is_hidden(shift: int, line: bytes) -
     jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlc2lnbg"
     for secret in (KEY, jwt):
         content = (line * BLOCK)[: BLOCK - shift] + b" " + secret.encode() + b" " + (line * BLOCK)[:BLOCK] + b" end"
-        text = "".join(hidden for _, hidden in redacted(io.BytesIO(content), REDACTOR))
+        text = "".join(hidden for _, hidden in redacted(blocks_of(content), REDACTOR))
         assert text.encode("utf-8", "surrogateescape") == content.replace(secret.encode(), HIDDEN.encode())
 
 
@@ -55,7 +60,7 @@ def test_a_secret_is_hidden_also_where_the_cut_would_fall(tmp_path: Path) -> Non
     longest = REDACTOR.longest
     for shift in range(0, 2 * len(KEY), 3):
         content = b"." * (BLOCK - longest - shift) + KEY.encode() + b"." * (2 * longest)
-        text = "".join(hidden for _, hidden in redacted(io.BytesIO(content), REDACTOR))
+        text = "".join(hidden for _, hidden in redacted(blocks_of(content), REDACTOR))
         assert KEY not in text
         assert text.count(HIDDEN) == 1
 
@@ -72,3 +77,40 @@ def test_a_file_that_cannot_be_written_anew_is_removed(tmp_path: Path) -> None:
     removed = redact_folder(tmp_path, REDACTOR)
     assert list(removed) == [tmp_path / "e.log"]
     assert not (tmp_path / "e.log").exists()
+
+
+def test_holes_are_neither_read_nor_filled(tmp_path: Path) -> None:
+    """A host may announce terabytes of zeros, which cost it nothing."""
+    path = tmp_path / "e.log"
+    middle, size = 1 << 39, (1 << 40) - 7
+    with path.open("wb") as file:
+        file.write(b"a " + KEY.encode() + b"\n")
+        file.seek(middle)
+        file.write(KEY.encode() + b" b\n")
+        file.truncate(size)
+    began = time.monotonic()
+    assert redact_folder(tmp_path, REDACTOR) == {}
+    assert time.monotonic() - began < 10
+    hidden = len(KEY.encode()) - len(HIDDEN)
+    assert path.stat().st_blocks * 512 < 8 * BLOCK
+    with path.open("rb") as file:
+        assert file.read(64).rstrip(b"\0") == f"a {HIDDEN}\n".encode()
+        file.seek(middle - BLOCK)
+        assert file.read(2 * BLOCK).strip(b"\0") == f"{HIDDEN} b\n".encode()
+    assert size - path.stat().st_size in (hidden, 2 * hidden)
+
+
+def test_zeros_around_text_stay(tmp_path: Path) -> None:
+    for before, after in ((0, 5), (3, BLOCK), (BLOCK, 3 * BLOCK + 5), (2 * BLOCK - 9, 0)):
+        (tmp_path / "e.log").write_bytes(bytes(before) + KEY.encode() + bytes(after))
+        redact_folder(tmp_path, REDACTOR)
+        assert (tmp_path / "e.log").read_bytes() == bytes(before) + HIDDEN.encode() + bytes(after)
+
+
+def test_files_beyond_what_can_be_searched_are_removed(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"x" * BLOCK)
+    removed = redact_folder(tmp_path, REDACTOR, most=2 * BLOCK)
+    assert list(removed) == [tmp_path / "c"]
+    assert "too large" in removed[tmp_path / "c"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
