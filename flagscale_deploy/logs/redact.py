@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from pathlib import Path
@@ -17,17 +18,19 @@ MOST_WAITING = 16 * BLOCK
 """Characters that are kept until it is seen where a secret ends."""
 
 
-MOST_BYTES = 64 << 30
-"""Bytes of a folder that are read; files that come after them are removed."""
+_ZEROS = re.compile(rb"(\0{4096,})")
+"""Zeros within a block, which would become bytes on the disk."""
+MOST_ZEROS = 64 << 30
+"""Zeros of a folder that are read, a hole as one block; files that come after them are removed."""
 
 
-def redact_folder(folder: Path, redactor: Redactor, most: int = MOST_BYTES) -> dict[Path, str]:
+def redact_folder(folder: Path, redactor: Redactor, most_zeros: int = MOST_ZEROS) -> dict[Path, str]:
     """Hide secrets in every file below a folder, in its place; links are not followed, and holes stay holes.
 
     A file that cannot be written anew is removed. Returns those, each with the reason.
     """
     removed = {}
-    left = [most]
+    left = [most_zeros]
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
@@ -90,8 +93,16 @@ def _pieces(descriptor: int, redactor: Redactor, left: list[int]) -> Iterator[tu
 
 
 def _within(left: list[int], read: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | None]]:
+    """Yield what is read, with its zeros apart. Raises OSError after too many of them: not all file systems tell holes.
+
+    The other bytes were received, within `max_total`.
+    """
     for length, content in read:
-        left[0] -= min(length, BLOCK)  # a hole costs no more than a block
-        if left[0] < 0:
-            raise OSError(errno.EFBIG, "the files before it are too large to be searched for secrets")
-        yield length, content
+        if content is None:
+            left[0] -= min(length, BLOCK)
+            if left[0] < 0:
+                raise OSError(errno.EFBIG, "it and the files before it hold too many zeros")
+            yield length, None
+        else:
+            for part in filter(None, _ZEROS.split(content)):
+                yield len(part), part if part.strip(b"\0") else None

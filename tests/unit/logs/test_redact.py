@@ -100,6 +100,17 @@ def test_holes_are_neither_read_nor_filled(tmp_path: Path) -> None:
     assert size - path.stat().st_size in (hidden, 2 * hidden)
 
 
+def test_short_lines_between_holes_do_not_fill_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "e.log"
+    with path.open("wb") as file:
+        for at in range(100):
+            file.seek(at * BLOCK)
+            file.write(KEY.encode() + b"\n")
+    assert redact_folder(tmp_path, REDACTOR) == {}
+    assert path.stat().st_blocks * 512 <= 100 * 3 * 4096
+    assert path.read_bytes().replace(b"\0", b"") == f"{HIDDEN}\n".encode() * 100
+
+
 def test_zeros_around_text_stay(tmp_path: Path) -> None:
     for before, after in ((0, 5), (3, BLOCK), (BLOCK, 3 * BLOCK + 5), (2 * BLOCK - 9, 0)):
         (tmp_path / "e.log").write_bytes(bytes(before) + KEY.encode() + bytes(after))
@@ -109,8 +120,7 @@ def test_zeros_around_text_stay(tmp_path: Path) -> None:
 
 def test_files_beyond_what_can_be_searched_are_removed(tmp_path: Path) -> None:
     for name in "abc":
-        (tmp_path / name).write_bytes(b"x" * BLOCK)
-    removed = redact_folder(tmp_path, REDACTOR, most=2 * BLOCK)
-    assert list(removed) == [tmp_path / "c"]
-    assert "too large" in removed[tmp_path / "c"]
+        (tmp_path / name).write_bytes(bytes(BLOCK) + b"x" * BLOCK)
+    removed = redact_folder(tmp_path, REDACTOR, most_zeros=2 * BLOCK)
+    assert removed == {tmp_path / "c": "it and the files before it hold too many zeros"}
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
