@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flagscale_deploy.deploy import stop as module
 from flagscale_deploy.deploy.stop import HostStop, State, StopReport, describe, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, InterruptedByUser, LockLostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -287,3 +288,24 @@ def test_leftovers_are_removed_and_what_was_kept_is_told() -> None:
     ]  # fmt: skip
     assert failures(results) == {"gpu03": refused["gpu03"]}
     assert heard.texts("cleanup") == ["removed 2 paths", "removed 2 paths; kept /c: in use", "no answer"]
+
+
+def test_a_host_that_never_waits_holds_the_others_no_longer_than_its_engines_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GATE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "SLACK_SECONDS", 1.0)
+    monkeypatch.setattr(module, "RAY_GRACE_SECONDS", 0.1)
+    gone: list[float] = []
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        while host.name == "gpu01":
+            yield None
+        yield waiting(2)
+        gone.append(time.monotonic())
+        yield done(2)
+
+    began = time.monotonic()
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 0.1, Heard())
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
+    assert gone[0] - began < 1.0
