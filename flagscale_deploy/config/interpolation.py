@@ -31,6 +31,8 @@ _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
 
+LONGEST = 64 << 10
+"""Characters of a text that has a `${…}`: parsing them takes a second."""
 MOST_STEPS = 800_000
 """Calls within OmegaConf, of which each `${…}` takes a thousand, within about a second."""
 
@@ -134,6 +136,9 @@ def _readable(value: Value, path: Path) -> Checked[Value]:
     if isinstance(value, list):
         return [faults.take(_readable(item, (*path, str(index)))) for index, item in enumerate(value)], faults
     if isinstance(value, str) and "${" in value:
+        if len(value) > LONGEST:
+            faults.add(path, f"has ${{…}} and is longer than {LONGEST:,} characters", "write it without ${…}")
+            return None, faults
         value = _quoted_defaults(value)
         try:
             OmegaConf.create([value])

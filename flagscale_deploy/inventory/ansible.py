@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flagscale_deploy.errors import Fault
+from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.ansible_vars import read_keys
 from flagscale_deploy.inventory.assembly import assemble
 from flagscale_deploy.inventory.keys import make_host
@@ -13,15 +13,17 @@ from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.references import References
 from flagscale_deploy.inventory.tree import ALL, Faults, Tree, Variables, plain_values
 from flagscale_deploy.inventory.variable_files import VariableFiles
-from flagscale_deploy.support.sandbox import SHARE, Budget
+from flagscale_deploy.support.template_budget import SHARE, Budget
 
+MOST_VARIABLES = 2_000_000
+"""How many variables all hosts may have together, those of their groups included."""
 PRIORITY = "ansible_group_priority"
 
 
 def build(tree: Tree, files: VariableFiles, faults: Sequence[Fault], source: str) -> Inventory:
     """Return the inventory of a tree. Raises InputError with every fault of the file and of those beside it."""
     tree.settle()
-    variables = _variables_by_host(tree, files)
+    variables = _variables_by_host(tree, files, source)
     references = _references(tree, files, source, variables)
     hosts: list[Host | None] = []
     all_faults = Faults(faults)
@@ -36,7 +38,7 @@ def build(tree: Tree, files: VariableFiles, faults: Sequence[Fault], source: str
     return assemble(tree, hosts, [*all_faults, *files.faults], source, groups)
 
 
-def _variables_by_host(tree: Tree, files: VariableFiles) -> dict[str, Variables]:
+def _variables_by_host(tree: Tree, files: VariableFiles, source: str) -> dict[str, Variables]:
     """Return every host's variables after precedence (docs.ansible.com, "How variables are merged").
 
     From the weakest: `all` and then the groups in the inventory, the same in group_vars/, the host in the inventory,
@@ -45,12 +47,17 @@ def _variables_by_host(tree: Tree, files: VariableFiles) -> dict[str, Variables]
     depths, by_host = tree.depths(), tree.groups_by_host()
     in_files = {name: files.variables("group_vars", name) for name in tree.groups}
     merged: dict[str, Variables] = {}
+    variables = 0
     for host, own in tree.hosts.items():
         groups = sorted(by_host[host] - {ALL}, key=lambda name: (depths[name], tree.groups[name].priority, name))
         layers = [tree.groups[name].variables for name in (ALL, *groups)]
         layers += [in_files[name] for name in (ALL, *groups)]
         layers += [own, files.variables("host_vars", host)]
         merged[host] = {name: value for layer in layers for name, value in layer.items()}
+        variables += len(merged[host])
+        if variables > MOST_VARIABLES:
+            problem = f"gives its hosts more than {MOST_VARIABLES:,} variables together"
+            raise InputError.at(source, problem, "take out what nothing reads")
     return merged
 
 

@@ -57,7 +57,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.faults = Faults()
-        self.tree = Tree()
+        self.tree = Tree(source)
         self.group, self.kind = UNGROUPED, "hosts"
         self.sections = False
         self.children_waiting: dict[str, list[tuple[str, int]]] = {}

@@ -68,7 +68,7 @@ def _resolve(variables: Variables, references: References, encrypted: list[str])
     for name in (*_ARGUMENTS_BEFORE, *NAMES, *_ARGUMENTS_AFTER, *HOST_KEYS):
         if name in variables and variables[name].value is not None:
             try:
-                resolved[name] = Located(references.resolve(variables[name].value), variables[name].where)
+                resolved[name] = Located(references.read(variables[name].value), variables[name].where)
             except ReferenceProblem as problem:
                 unread = f" (not read, encrypted: {', '.join(encrypted)})" if encrypted else ""
                 faults.append(Fault(variables[name].where, f"found {problem}{unread}", problem.remedy))

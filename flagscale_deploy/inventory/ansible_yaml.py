@@ -32,7 +32,7 @@ class _Reader:
     def __init__(self, source: str, faults: Sequence[Fault]) -> None:
         self.source = source
         self.faults = Faults(faults)
-        self.tree = Tree()
+        self.tree = Tree(source)
 
     def read_group(self, name: object, body: object, line: int, path: str) -> None:
         """Read a group, and those inside it."""

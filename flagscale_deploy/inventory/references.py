@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from functools import lru_cache
+from types import NoneType
 
 import jinja2
 from jinja2.runtime import Context, Undefined
 
 from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
 from flagscale_deploy.support.quote import LONGEST, quoted
-from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment, measured
+from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
+from flagscale_deploy.support.template_budget import measured
 
 _OWNER = " references "
+_DATA = (str, int, float, date, NoneType)
 _EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{\{|\}\}).)*?)-?\}\}\s*", re.DOTALL)
 
 
@@ -47,6 +51,20 @@ class References(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._variables) - 1
+
+    def read(self, value: object) -> object:
+        """Return the value resolved. Raises ReferenceProblem also where it is no data: `{{ hostvars }}`."""
+        resolved = self.resolve(value)
+        waiting = [resolved]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                waiting += part.values()
+            elif isinstance(part, list | tuple):
+                waiting += part
+            elif not isinstance(part, _DATA):
+                raise ReferenceProblem(f"{quoted(value)}, which is no text, number, list or mapping")
+        return resolved
 
     def resolve(self, value: object) -> object:
         """Return the value with its references followed, in lists and mappings as well.
@@ -83,7 +101,9 @@ class References(Mapping[str, object]):
         except RecursionError as error:
             raise ReferenceProblem(f"{quoted(text)}, which leads on too often", "write the value itself") from error
         except WRONG as error:
-            raise ReferenceProblem(f"{quoted(text)}: {str(error)[:LONGEST]}", "write the value itself") from error
+            raise ReferenceProblem(
+                f"{quoted(text)}: {str(error)[:LONGEST] or 'is nested too deeply'}", "write the value itself"
+            ) from error
         finally:
             self._resolving.pop()
 

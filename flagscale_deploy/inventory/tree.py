@@ -18,6 +18,10 @@ from flagscale_deploy.support.yaml import MOST_FAULTS
 ALL, UNGROUPED = "all", "ungrouped"
 MOST_NAMED = 5 * MOST_HOSTS
 """How often hosts may be named, in all groups together."""
+MOST_ABOVE = 200
+"""How many groups may hold one group."""
+MOST_PLACES = 2_000_000
+"""How often hosts may be in groups, directly and through child groups."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class GroupNode:
 class Tree:
     """The groups and hosts of one inventory, in the order in which the file names them."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "inventory") -> None:
+        self.source = source
         self.groups: dict[str, GroupNode] = {}
         self.hosts: dict[str, Variables] = {}
         self._named = 0
@@ -108,7 +113,10 @@ class Tree:
         return self.hosts[name]
 
     def ancestors(self, group: str) -> set[str]:
-        """Return the groups above a group, `all` included once `settle` has run."""
+        """Return the groups above a group, `all` included once `settle` has run.
+
+        Raises InputError for more than MOST_ABOVE.
+        """
         above: set[str] = set()
         waiting = list(self.groups[group].parents)
         while waiting:
@@ -116,6 +124,9 @@ class Tree:
             if name not in above:
                 above.add(name)
                 waiting.extend(self.groups[name].parents)
+            if len(above) > MOST_ABOVE:
+                problem = f"group {quoted(group)} is inside more than {MOST_ABOVE} groups"
+                raise InputError.at(self.source, problem, "nest them less deeply")
         return above
 
     def settle(self) -> None:
@@ -135,23 +146,29 @@ class Tree:
     def groups_by_host(self) -> dict[str, set[str]]:
         """Return for each host the groups that it is in, directly or through a child group."""
         by_host: dict[str, set[str]] = {host: set() for host in self.hosts}
+        places = 0
         for name, group in self.groups.items():
             above = {name} | self.ancestors(name) if group.hosts else set()
+            places += len(above) * len(group.hosts)
+            if places > MOST_PLACES:
+                problem = f"its hosts are in groups more than {MOST_PLACES:,} times"
+                raise InputError.at(self.source, problem, "nest the groups less deeply")
             for host in group.hosts:
                 by_host[host] |= above
         return by_host
 
     def depths(self) -> dict[str, int]:
         """Return for each group the length of its longest path from `all`."""
-        depths: dict[str, int] = {}
-
-        def depth(name: str) -> int:
-            if name not in depths:
-                depths[name] = max((depth(parent) + 1 for parent in self.groups[name].parents), default=0)
-            return depths[name]
-
-        for name in self.groups:
-            depth(name)
+        depths = dict.fromkeys(self.groups, 0)
+        above = {name: len(group.parents) for name, group in self.groups.items()}
+        ready = [name for name, parents in above.items() if not parents]
+        while ready:
+            name = ready.pop()
+            for child in self.groups[name].children:
+                depths[child] = max(depths[child], depths[name] + 1)
+                above[child] -= 1
+                if not above[child]:
+                    ready.append(child)
         return depths
 
     def freeze(self, own: Mapping[str, Mapping[str, object]]) -> Iterator[Group]:

@@ -18,7 +18,8 @@ import flagscale_deploy
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
-from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment, Budget
+from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
+from flagscale_deploy.support.template_budget import Budget
 from flagscale_deploy.support.units import KIB
 
 SUFFIX = ".j2"
@@ -66,7 +67,7 @@ class Templates:
             "autoescape": False,  # it is shell, not HTML: `finalize` quotes
         }
         if self.files:
-            return BoundedEnvironment(_FILTERS, **options)
+            return BoundedEnvironment(_FILTERS, MOST_BYTES, **options)
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, **options)
         environment.filters |= _FILTERS
         return environment
@@ -112,7 +113,7 @@ def _packaged() -> Path:
 def _error_text(error: Exception) -> str:
     if isinstance(error, jinja2.TemplateNotFound):
         return f"there is no template {error.message}"[:LONGEST_ERROR]
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError | MemoryError):
         return "calls or includes itself too deeply"
     if isinstance(error, jinja2.TemplateError):
         return (error.message or type(error).__name__)[:LONGEST_ERROR]

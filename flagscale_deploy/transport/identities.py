@@ -149,7 +149,8 @@ def _certified(settings: Settings, of_files: list[Identity], keys: list[AgentKey
 def _with_certificate(key: paramiko.PKey, path: str) -> paramiko.PKey | None:
     """Return a copy of the key that presents the certificate of a file; None where that is another key's."""
     with suppress(InputError, ValueError, UnsupportedAlgorithm, paramiko.SSHException):
-        certificate = serialization.load_ssh_public_identity(read_bytes(path, LARGEST, pipes=False))
+        data = read_bytes(path, LARGEST, pipes=False)
+        certificate = serialization.load_ssh_public_identity(data)
         if not isinstance(certificate, serialization.SSHCertificate):
             return None
         public = certificate.public_key().public_bytes(
@@ -158,7 +159,7 @@ def _with_certificate(key: paramiko.PKey, path: str) -> paramiko.PKey | None:
         if public.split()[1].decode() != key.get_base64():
             return None
         twin = AgentKey(key.agent, key.blob, key.comment) if isinstance(key, AgentKey) else _copy(key)
-        twin.load_certificate(path)
+        twin.load_certificate(paramiko.Message(base64.b64decode(data.split()[1])))
         return twin
     return None
 
@@ -173,8 +174,9 @@ def _read(path: str, *_changed: int | None) -> _File:
     try:
         mode = os.stat(path)
         data = read_bytes(path, LARGEST, pipes=False)
-    except OSError as error:
-        return _File(path, public=_public(f"{path}.pub"), problem=error.strerror or "it cannot be read")
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte or half a character in its name
+        problem = getattr(error, "strerror", None) or "it cannot be read"
+        return _File(path, public=_public(f"{path}.pub"), problem=problem)
     except InputError as error:
         return _File(path, public=_public(f"{path}.pub"), problem=f"it {error.faults[0].problem}")
     if data.startswith(PUBLIC):
@@ -241,6 +243,6 @@ def _public_of_private(data: bytes) -> bytes | None:
 
 
 def _changed(path: str) -> int | None:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         return os.stat(path).st_ctime_ns
     return None

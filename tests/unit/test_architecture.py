@@ -98,7 +98,7 @@ def test_the_root_holds_few_files() -> None:
         ("invoke", ()),
         ("paramiko", ("transport",)),
         ("rich", ("output",)),
-        ("jinja2", ("rendering", "inventory.references", "support.sandbox")),
+        ("jinja2", ("rendering", "inventory.references", "support.sandbox", "support.template_budget")),
         ("omegaconf", ("config",)),
         ("pydantic", ("config", "inventory.keys", "transport.replies")),
         (

@@ -15,7 +15,8 @@ from flagscale_deploy.inventory.load import parse_inventory
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.rendering.render import Templates, load_templates
-from flagscale_deploy.support.sandbox import BoundedEnvironment
+from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
+from flagscale_deploy.support.template_budget import LARGEST, Budget
 from flagscale_deploy.support.yaml import dump
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("qwen*.yaml"))
@@ -146,6 +147,89 @@ def test_no_statement_takes_long(tmp_path: Path, text: str) -> None:
     bounded(lambda: parse_inventory(inventory))
     (tmp_path / "ray_head.sh.j2").write_text(text, encoding="utf-8")
     bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
+
+
+ENVIRONMENT = BoundedEnvironment()
+FILTERS = sorted(name for name in ENVIRONMENT.filters if not name.startswith("_"))
+TESTS = sorted(name for name in ENVIRONMENT.tests if name.isalpha())
+SEEDS = (")", ".", "<!--", "<a>", "&gt;", "a ", "a-", "http://", "a@b.", "(", "\n", "é")
+ARGUMENTS = {"replace": "('a', 'b')", "join": "('x')", "map": "('upper')", "groupby": "(0)", "attr": "('x')"}
+ARGUMENTS |= dict.fromkeys(("batch", "slice"), "(7)") | dict.fromkeys(("select", "reject"), "('eq', 1)")
+
+
+def exhaust(expression: str, value: object) -> None:
+    """Evaluate an expression until the budget is spent, or it fails. Raises AssertionError for more than 2 s."""
+    began = time.process_time()
+    try:
+        with Budget(0).share():
+            ENVIRONMENT.from_string(
+                "{% for _ in range(100000) %}{{ x if EXPRESSION }}{% endfor %}".replace("EXPRESSION", expression)
+            ).render(v=value, x="")
+    except WRONG:
+        pass
+    assert time.process_time() - began < SECONDS, (expression, str(value)[:10])
+
+
+def share_of_time(expression: str, value: object) -> float:
+    """Return how much of 1 s an expression would take if the whole budget were spent on it."""
+    budget = Budget(0)
+    whole = budget.left
+    with budget.share():
+        try:
+            template = ENVIRONMENT.from_string("{% set x = " + expression + " %}")
+            before, began = budget.left, time.process_time()
+            template.render(v=value)
+        except WRONG:
+            return 0.0
+    return (time.process_time() - began) * whole / (before - budget.left)
+
+
+@pytest.mark.parametrize(
+    "operation", [*(f"| {name}{ARGUMENTS.get(name, '')}" for name in FILTERS), *(f"is {name}" for name in TESTS)]
+)
+def test_no_filter_or_test_takes_long_on_any_value(operation: str) -> None:
+    """Each on large texts and lists, once; on the worst of them until the budget is spent."""
+    worst: tuple[float, object] = 1.0, None
+    for seed in SEEDS:
+        text = seed * (LARGEST // len(seed) - 1)
+        for value in (text, text[: LARGEST // 3], list(text[: LARGEST // 3]), dict.fromkeys(text[:9], text[:20_000])):
+            began = time.process_time()
+            share = share_of_time(f"v {operation}", value)
+            assert time.process_time() - began < SECONDS
+            worst = max(worst, (share, value), key=lambda pair: pair[0])
+    if worst[0] > 1.3 and operation not in ("is defined", "is none", "is undefined"):
+        exhaust(f"v {operation}", worst[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{x}}" * 100_000,
+        "x" * 4_000_000 + "{{x}}",
+        "{% if x == 1 %}1" + "{% elif x == 2 %}2" * 20_000 + "{% endif %}",
+        "{% if x == 1 %}1" + "{% elif x == 2 %}2" * 2500 + "{% endif %}",
+        "{% set x = 1 %}" * 4000,
+        "{{ [" + "x," * 30_000 + "] }}",
+        "{{ x" + "|d" * 30_000 + " }}",
+        "{#" + "x" * 300_000,
+        "{{ '" + "x" * 300_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_no_template_takes_long_to_compile(tmp_path: Path, text: str) -> None:
+    inventory = dump({"all": {"vars": {"user": text}, "hosts": {f"gpu{number}": None for number in range(100)}}})
+    assert not bounded(lambda: parse_inventory(inventory)).rstrip().endswith(":")
+    (tmp_path / "ray_head.sh.j2").write_text(text, encoding="utf-8")
+    bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
+
+
+def test_hosts_of_a_file_share_one_budget() -> None:
+    hosts = {f"gpu{number}": {"user": f"{{{{ ('a ' * 90000) | wordcount ~ {number} }}}}"} for number in range(3000)}
+    text = dump({"all": {"hosts": hosts}})
+    began = time.process_time()
+    with pytest.raises(InputError, match="takes too long"):
+        parse_inventory(text)
+    assert time.process_time() - began < 2 * SECONDS
 
 
 @pytest.mark.parametrize("text", SCRIPTS)
