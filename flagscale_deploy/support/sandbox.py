@@ -161,7 +161,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             pay_product([len(value), value], lengths=True)  # it copies what it has for each of them
         else:
             if name in _OF_ENTRIES and isinstance(value, str | list | tuple | dict):
-                spend((20 if isinstance(value, str) else 4) * len(value))
+                spend((60 if isinstance(value, str) else 6) * len(value))
             parts = [value if not isinstance(value, int) else 1, *values]
             pay_product(parts, name not in _NO_LENGTHS, price=4 if name in _SLOW else 1 / 16)
         first = {None: (), "context": (context,), "environment": (context.environment,)}

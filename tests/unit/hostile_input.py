@@ -153,7 +153,7 @@ DOCUMENTS: Mapping[str, str | bytes] = {
     + "".join(f"[a{n}:children]\ng{n}\n[b{n}:children]\ng{n}\n[g{n + 1}:children]\na{n}\nb{n}\n" for n in range(300)),
     "a wide diamond of children": "[g0]\nh\n"
     + "".join(f"[a{n}:children]\ng{n}\n[b{n}:children]\ng{n}\n[g{n + 1}:children]\na{n}\nb{n}\n" for n in range(60)),
-    "many groups of many hosts": "".join(f"[g{n}]\nh[1:9000]\n[a{n}:children]\ng{n}\n" for n in range(50)),
+    "many groups of many hosts": "".join(f"[g{n}]\nh[1:9000]\n[a{n}:children]\ng{n}\n" for n in range(20)),
     "many variables of many hosts": "h[00001:20000]\n[all:vars]\n" + "".join(f"v{n}=1\n" for n in range(20_000)),
     "a circle of children": "[a:children]\nb\n[b:children]\na\n",
     "literals": "a b={[]:1} c=0x" + "f" * 2000 + " d=" + "9" * 5000 + " e=1e999 f=b'\\xff' g=(1,) h={1} i=1j\n",
