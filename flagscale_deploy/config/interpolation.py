@@ -116,7 +116,7 @@ class _Steps:
         finally:
             sys.setprofile(profiler)
 
-    def _count(self, _frame: FrameType, event: str, value: object) -> None:
+    def _count(self, frame: FrameType, event: str, value: object) -> None:
         if event == "call":
             self.left -= 1
             self.depth += 1
@@ -125,7 +125,8 @@ class _Steps:
             self.depth -= 1
         if self.left < 0 or self.depth > self.deepest:
             self.left = -1
-            raise _TooManyStepsError
+            if event == "call" and not frame.f_code.co_flags & inspect.CO_GENERATOR:  # else lost
+                raise _TooManyStepsError
 
 
 def _readable(value: Value, path: Path) -> Checked[Value]:

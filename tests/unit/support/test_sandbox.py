@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -149,6 +150,7 @@ def test_no_statement_takes_long(tmp_path: Path, text: str) -> None:
     bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
 
 
+WHOLE = os.environ.get("FSD_FAULTS") == "all"
 ENVIRONMENT = BoundedEnvironment()
 FILTERS = sorted(name for name in ENVIRONMENT.filters if not name.startswith("_"))
 TESTS = sorted(name for name in ENVIRONMENT.tests if name.isalpha())
@@ -190,7 +192,7 @@ def share_of_time(expression: str, value: object) -> float:
 def test_no_filter_or_test_takes_long_on_any_value(operation: str) -> None:
     """Each on large texts and lists, once; on the worst of them until the budget is spent."""
     worst: tuple[float, object] = 1.0, None
-    for seed in SEEDS:
+    for seed in SEEDS if WHOLE else SEEDS[:: len(SEEDS) // 3]:
         text = seed * (LARGEST // len(seed) - 1)
         for value in (text, text[: LARGEST // 3], list(text[: LARGEST // 3]), dict.fromkeys(text[:9], text[:20_000])):
             began = time.process_time()
