@@ -32,7 +32,7 @@ SWEEPS = (
     "api/test_hostile_replies.py", "cli/test_canary.py", "support/test_sandbox.py", "test_hostile_input.py",
     "test_patterns.py", "transport/test_replies.py",
 )  # fmt: skip
-"""What takes most of the time of the unit tests: run under the oldest Python of the operator, not under those between."""
+"""What takes most of the time of the unit tests: run under the oldest Python of the operator, not those between."""
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
 FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
 PYTEST = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
