@@ -13,7 +13,8 @@ TOKEN_SECONDS = 20.0
 """vLLM logs the tokens of its last 10 s: those logged later than this were generated after the trouble."""
 _TOKENS = re.compile(r"Avg generation throughput: (?!0\.0 )\d")
 _START = "vLLM API server version"
-_REPLY = re.compile(r'HTTP/1\.\d" \d{3}\b')
+_REPLY = re.compile(r'"POST [^ "]{1,2000} HTTP/1\.\d" [234]\d\d\b')
+"""A request that was served. /health and /metrics answer, too, where the engine behind its server has died."""
 
 
 class Step(NamedTuple):

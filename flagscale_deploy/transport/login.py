@@ -96,7 +96,7 @@ class Login:
                 raise ConfigProblem(failure, f"try: ssh {self.settings.alias}") from error
             raise
         if not transport.initial_kex_done:
-            raise TimeoutError
+            raise paramiko.SSHException("its SSH server does not finish the handshake in time")
         self._keys.verify(transport.get_remote_server_key())
         log_in(transport, self._host, self.settings)
 

@@ -57,6 +57,7 @@ def remember(text: str) -> None:
     try:
         with open(f"{path} {os.getpid()}", "w", encoding="utf-8") as file:
             file.write(text)
+        os.chmod(f"{path} {os.getpid()}", 0o644)  # programs have umask 077, and other users ask as well
         os.replace(f"{path} {os.getpid()}", path)
     except OSError:  # words that make no file name, or a user who may not write here
         return
