@@ -106,7 +106,8 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     Each reply counts for its own host; which servers there are, and what Ray counts, is the head's to say.
     """
     replies = answers(results)
-    decided = authority(head, {name: reply["record"] for name, reply in replies.items() if reply["record"]})
+    records = {name: reply["record"] for name, reply in replies.items() if reply["record"]}
+    decided = authority(head, records, head_replied=head in replies)
     hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
     record: Record = decided.record or {}
     instances, routers = (

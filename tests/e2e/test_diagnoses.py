@@ -76,7 +76,8 @@ def test_port_taken(bench: Bench) -> None:
     failed = bench.ended("port", running, exits=5)
     (other,) = processes(bench.hosts[0], "socket.create_server")
     bench.hosts[0].run(["kill", str(other)])
-    failed.blames("node1", "port-taken")
+    held = f"vllm_model/0 cannot serve: port {PORT} is held by a process that is not of this deployment"
+    assert held in str(failed.answer["error"]), failed.said
 
 
 def test_model_missing_on_one_host(bench: Bench) -> None:

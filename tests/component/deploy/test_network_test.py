@@ -153,7 +153,7 @@ class Lying(LocalConnection):
         return Running(self.host.name, command)
 
 
-@pytest.mark.parametrize("port", [-5, 0, 22, 80, 1023, 65536, 10**9])
+@pytest.mark.parametrize("port", [0, 22, 80, 1023, 65536, 10**9])
 def test_a_port_that_no_kernel_chooses_and_nobody_asked_for_is_told_to_no_host(plan: Plan, port: int) -> None:
     def connect(host: Host, timeout: float) -> Connection:
         lying = type("LyingAboutPorts", (Lying,), {"port": port})

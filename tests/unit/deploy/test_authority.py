@@ -9,7 +9,7 @@ import pytest
 from flagscale_deploy.deploy.authority import authority
 from flagscale_deploy.deploy.status import Status, summarize
 from flagscale_deploy.errors import RemoteError, UnreachableError
-from tests.unit.deploy.test_status import INSTANCE, NOTHING, NOW, head, record, worker
+from tests.unit.deploy.test_status import INSTANCE, NOTHING, NOW, WELL, head, record, worker
 
 EVIL = {**INSTANCE, "driver": "gpu02", "endpoint": "http://evil:1/v1"}
 LATER = 10**12
@@ -40,6 +40,15 @@ def test_without_the_heads_record_what_all_others_have_is_shown_and_nothing_is_s
         assert why in current.note
 
 
+def test_a_head_that_has_no_part_in_it_leaves_it_to_the_others() -> None:
+    apart = {**INSTANCE, "driver": "gpu02", "hosts": ["gpu02"], "gpus": {"gpu02": [0]}}
+    reply = worker(record=record("engine", instances=[apart]), instances={"qwen/0": WELL}, ranks={})
+    assert (status(NOTHING, reply).trusted, status(NOTHING, reply).state) == (True, "ready")
+    assert not status(LOST, reply).trusted
+    other = worker(record=record("engine", instances=[EVIL]))
+    assert not status(NOTHING, reply, other).trusted
+
+
 def test_others_that_do_not_agree_are_believed_nothing() -> None:
     current = status(LOST, worker(), worker(record=record("ray-worker", instances=[EVIL])))
     assert (current.trusted, current.instances) == (False, ())
@@ -61,6 +70,6 @@ def test_a_host_that_is_of_no_account_to_the_run_may_have_an_older_record() -> N
 
 
 def test_nobody_has_a_record() -> None:
-    assert authority("gpu01", {}).record is None
+    assert authority("gpu01", {}, head_replied=True).record is None
     assert status(NOTHING, NOTHING).state == "absent"
     assert status(RemoteError("gpu01", "malformed"), NOTHING).state == "UNKNOWN"
