@@ -47,7 +47,14 @@ def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
     engines = [process for process in lab.processes(NAME) if process.host == "node2"]
     lab.hosts[1].run(["kill", "-9", *(str(process.pid) for process in engines)])
     assert eventually(lambda: all(process.host != "node2" for process in lab.processes(NAME)))
-    return operator("status", "--name", NAME, "--json", exits=1).json
+    seen: list[Any] = []
+
+    def is_dead() -> bool:
+        seen.append(operator("status", "--name", NAME, "--json", exits=1).json)
+        return [instance["state"] for instance in seen[-1]["instances"]][-1:] == ["dead"]
+
+    assert eventually(is_dead, every=1.0), seen[-1]  # what was killed is there until it has been reaped
+    return seen[-1]
 
 
 def served(lab: Lab, operator: Operator) -> dict[str, int]:
