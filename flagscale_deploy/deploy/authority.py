@@ -15,8 +15,8 @@ COMMON = ("run_id", "digest", "head", "hosts", "instances", "routers")
 class Authority:
     """The record that counts for the deployment.
 
-    Without `trusted` it is not the head's, and nothing is sent where it says. `differing` has the hosts whose own
-    records are of another run, or not as this one, in words.
+    Without `trusted` it is not the head's, and nothing is sent where it says; `note` tells whose it is while something
+    runs. `differing` has the hosts whose own records are of another run, or not as this one, in words.
     """
 
     record: Record | None

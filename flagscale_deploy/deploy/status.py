@@ -118,7 +118,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     ray = counting["ray"] if counting else None
     return Status(
         deployment=deployment,
-        state=_overall(hosts, instances + routers, decided.record, ray) if decided.trusted or not record else "UNKNOWN",
+        state="UNKNOWN" if decided.note else _overall(hosts, instances + routers, decided.record, ray),
         run_id=record.get("run_id"),
         digest=record.get("digest"),
         head=record.get("head"),

@@ -45,6 +45,8 @@ def test_a_head_that_has_no_part_in_it_leaves_it_to_the_others() -> None:
     reply = worker(record=record("engine", instances=[apart]), instances={"qwen/0": WELL}, ranks={})
     assert (status(NOTHING, reply).trusted, status(NOTHING, reply).state) == (True, "ready")
     assert not status(LOST, reply).trusted
+    stopped = {**NOTHING, "record": record("engine", instances=[apart], stopped_at=5.0)}
+    assert (status(NOTHING, stopped).trusted, status(NOTHING, stopped).state) == (False, "stopped")
     other = worker(record=record("engine", instances=[EVIL]))
     assert not status(NOTHING, reply, other).trusted
 
