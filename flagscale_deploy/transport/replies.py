@@ -50,8 +50,8 @@ class Replies(Generic[Reply]):
         self._validator = _validator(program)
         self._messages, self._message_bytes = program.messages, program.message_bytes
         self._rate = program.bytes_per_second
-        self._bytes, self._read, self._began = 0, 0, time.monotonic()
-        self._begun = False
+        self._bytes, self._lines, self._began = 0, 0, time.monotonic()
+        self._has_replied = False
 
     def count(self, taken: int, waiting: int) -> None:
         """Count bytes that have come, of which so many wait for the end of their line. Raises RemoteError."""
@@ -72,9 +72,9 @@ class Replies(Generic[Reply]):
         at = line.find(MARK)
         if at < 0:
             return None
-        self._read += 1
+        self._lines += 1
         allowed = self._messages + MESSAGES_PER_SECOND * (time.monotonic() - self._began)
-        if self._rate is not None and self._read > allowed:
+        if self._rate is not None and self._lines > allowed:
             self._refuse(f"sent more than {int(allowed)} messages")
         try:
             content = _DECODER.decode(line[at + len(MARK) :].decode(errors="replace"))
@@ -86,12 +86,12 @@ class Replies(Generic[Reply]):
                 failure = _FAILURE.validate_python(content, strict=True)
                 raise RemoteError(self._host, f"{self._name}: {brief(failure['error'])}")
             reply: Reply = self._validator.validate_python(content, strict=True)
-            self._begun = True
+            self._has_replied = True
             return reply
         except ValidationError as wrong:
             self._refuse(f"malformed reply from the host program ({_first(wrong)})")
         except (ValueError, RecursionError) as wrong:
-            if not self._begun:
+            if not self._has_replied:
                 return None
             self._refuse(f"malformed reply from the host program ({brief(str(wrong))})")
 

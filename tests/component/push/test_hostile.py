@@ -25,13 +25,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Homes:
-    (tmp_path / "operator").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "operator"))
-    return Homes(tmp_path)
-
-
-@pytest.fixture
 def model(homes: Homes) -> Path:
     """Provide a model on the first host, and here."""
     root = homes / "gpu01" / DEST

@@ -24,13 +24,6 @@ DEST = "models/m"
 
 
 @pytest.fixture
-def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Homes:
-    (tmp_path / "operator").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "operator"))
-    return Homes(tmp_path)
-
-
-@pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Provide a model with weights, a configuration, a script, an empty file, links, and names to stumble over."""
     root = tmp_path / "model"

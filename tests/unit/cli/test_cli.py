@@ -333,7 +333,7 @@ def test_sigterm_interrupts_and_what_nohup_ignores_stays_ignored(monkeypatch: py
 
 
 def test_the_command_line_starts_without_what_only_acts_need() -> None:
-    """`--help` and completion have to be quick: Fabric, Rich and pydantic take most of a second."""
+    """`--help` and completion have to be quick: Paramiko, Rich and pydantic take most of a second."""
     program = "import sys, flagscale_deploy.cli; print(*{name.partition('.')[0] for name in sys.modules})"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "click" in modules
