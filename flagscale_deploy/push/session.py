@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -19,6 +20,8 @@ SILENCE_SECONDS = 120.0
 """A hashing host reports its progress every half second; after so long without a reply or progress it has failed."""
 SLOWEST = 64 << 10
 """Bytes a second. Whoever hashes less makes no progress, however often it reports."""
+REPORTS_AT_ONCE, REPORTS_PER_SECOND = 64, 4
+"""How often a host may report its progress; it does so twice a second."""
 SHOW_SECONDS = 5.0
 STAGE = "push"
 
@@ -55,6 +58,8 @@ class Session:
         self.failed: dict[str, HostError] = {}
         self.ended: set[str] = set()
         self.validator = ReplyValidator()
+        self._reports: Counter[str] = Counter()
+        self._began = time.monotonic()
         self.ending = False
         """Whether programs have been ordered to end, so that their end is no failure."""
 
@@ -135,11 +140,17 @@ class Session:
         """Return whether a reply can be used; else its host has failed."""
         try:
             self.validator.validate(message)
+            problem = ""
         except MALFORMED as error:
             problem = f"malformed message from the remote program: {error}"
+        if "hashed" in message or "received" in message:
+            self._reports[name] += 1
+            allowed = REPORTS_AT_ONCE + REPORTS_PER_SECOND * (time.monotonic() - self._began)
+            if self._reports[name] > allowed:
+                problem = f"it reported its progress more than {int(allowed)} times"
+        if problem:
             self.fail(name, RemoteError(name or self.source, problem, "check what runs there"))
-            return False
-        return True
+        return not problem
 
     def wait_for_ends(self, seconds: float) -> None:
         """Wait until all programs have ended, and their listeners with them; one that does not end has failed."""

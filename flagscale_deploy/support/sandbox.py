@@ -47,11 +47,13 @@ _NO_LENGTHS = {
     *("unique", "upper"),
 }
 """Filters whose numbers are no lengths: `default(4294967296)`."""
-_SLOW = ("pprint", "striptags", "title", "urlencode", "wordcount", "wordwrap")
+_SLOW = ("indent", "pprint", "striptags", "title", "urlencode", "wordcount", "wordwrap")
 _OF_ENTRIES = {
     *("dictsort", "groupby", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort", "unique"),
 }
 """Filters that call Python for each entry of a list, or character of a text."""
+_SORTING = ("dictsort", "groupby", "sort")
+"""Those of them that compare entries, too."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -161,9 +163,10 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             pay_product([len(value), value], lengths=True)  # it copies what it has for each of them
         else:
             if name in _OF_ENTRIES and isinstance(value, str | list | tuple | dict):
-                spend((60 if isinstance(value, str) else 6) * len(value))
+                price = 60 if isinstance(value, str) else 12 if name in _SORTING else 6
+                spend(price * len(value))
             parts = [value if not isinstance(value, int) else 1, *values]
-            pay_product(parts, name not in _NO_LENGTHS, price=4 if name in _SLOW else 1 / 16)
+            pay_product(parts, name not in _NO_LENGTHS, price=10 if name in _SLOW else 1 / 16)
         first = {None: (), "context": (context,), "environment": (context.environment,)}
         own = first.get(passed and passed.name, (context.eval_ctx,))
         return measured(_listed(function(*own, value, *args, **kwargs)))

@@ -91,7 +91,7 @@ class Replies(Generic[Reply]):
         except ValidationError as wrong:
             self._refuse(f"malformed reply from the host program ({_first(wrong)})")
         except (ValueError, RecursionError) as wrong:
-            if not self._has_replied:
+            if isinstance(wrong, json.JSONDecodeError) and not self._has_replied:
                 return None
             self._refuse(f"malformed reply from the host program ({brief(str(wrong))})")
 

@@ -143,19 +143,28 @@ def test_all_but_what_is_there_to_be_read_has_a_rate() -> None:
     assert {program.name for program in DESCRIPTORS.values() if program.bytes_per_second is None} == READERS
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 20, "-" + "9" * 5000, "[" * 100_000, "{", "", "\\",
-        '"\\ud800', "nul", "1 2", '{"a": 1}{', "\x00", '{"nodes": {"a": NaN}}', '{"pending": 1e400}',
-    ],
-)  # fmt: skip
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 20, "-" + "9" * 5000, "[" * 100_000,
+              '{"nodes": {"a": NaN}}', '{"pending": 1e400}']  # fmt: skip
+NO_JSON = ["{", "", "\\", '"\\ud800', "nul", "1 2", '{"a": 1}{', "\x00"]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS + NO_JSON)
 def test_what_is_no_json_or_no_number_is_refused(text: str) -> None:
     replies = Replies("gpu01", DESCRIPTORS["ray_nodes"])
-    assert replies.read((PREFIX + text).encode()) is None  # what a login prints
     assert replies.read((PREFIX + "{}").encode()) == {}
     with pytest.raises(RemoteError, match="malformed reply"):
         replies.read((PREFIX + text).encode())
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_a_first_reply_with_a_number_beyond_all_bounds_is_refused_at_once(text: str) -> None:
+    with pytest.raises(RemoteError, match="malformed reply"):
+        Replies("gpu01", DESCRIPTORS["ray_nodes"]).read((PREFIX + text).encode())
+
+
+@pytest.mark.parametrize("text", NO_JSON)
+def test_what_is_no_json_before_the_first_reply_is_what_a_login_prints(text: str) -> None:
+    assert Replies("gpu01", DESCRIPTORS["ray_nodes"]).read((PREFIX + text).encode()) is None
 
 
 def test_an_answer_of_the_longest_kind_costs_little_memory() -> None:
