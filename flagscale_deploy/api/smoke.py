@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,17 +19,28 @@ from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.file_modes import hand_on
 from flagscale_deploy.support.paths import write_file
 
-__all__ = ["PHASES", "Prompt", "Smoke", "smoke"]
+__all__ = ["PHASES", "Kept", "Prompt", "Smoke", "smoke"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a test: files in `artifacts`, without the redactor's secrets.
+
+    `report` is called after each phase with the result so far. What it cannot write (InputError) ends nothing.
+    """
+
+    artifacts: Path
+    redactor: Redactor = field(default_factory=Redactor)
+    report: Callable[[Smoke], None] = lambda _result: None
 
 
 def smoke(
     request: Request,
     prompts: Sequence[Prompt],
-    artifacts: Path,
+    kept: Kept,
     options: PlanOptions = PlanOptions(),
     *,
     lock_wait: float = LOCK_WAIT_SECONDS,
-    redactor: Redactor | None = None,
     say: Sink = silent,
 ) -> Smoke:
     """Bring the deployment up, send prompts, and stop it, also after a failure or an interruption.
@@ -36,10 +48,16 @@ def smoke(
     A deployment that ran before is left alone; the test fails then. Failures of hosts and of the deployment are in
     the result. Raises InputError where `artifacts` cannot be written.
     """
+    artifacts = kept.artifacts
     _prepare(artifacts)
     request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)))
     result = Smoke(request.deployment, artifacts)
-    run = Phases(request, result, options, lock_wait, redactor or Redactor(), say)
+
+    def note() -> None:
+        with suppress(InputError):
+            kept.report(replace(result, cases=_of_all_phases(result.cases, "not reached yet")))
+
+    run = Phases(request, result, options, lock_wait, kept.redactor, say, note)
     run.redactor.add(*request.secrets)
     earlier = set(_runs(artifacts))
     if run.phase("check", run.check):
@@ -57,7 +75,7 @@ def smoke(
                 run.phase("stop", run.stop)
                 run.phase("clean", run.clean)
             run.redact([artifacts / "logs", *(folder for folder in _runs(artifacts) if folder not in earlier)])
-    _add_skipped(result)
+    result.cases = _of_all_phases(result.cases, "an earlier phase failed")
     text = run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n"
     write_file(artifacts / "smoke.json", text, "smoke.json")
     for path in (artifacts, artifacts / "smoke.json"):
@@ -78,9 +96,8 @@ def _runs(artifacts: Path) -> list[Path]:
     return list((artifacts / "runs").glob("*"))
 
 
-def _add_skipped(result: Smoke) -> None:
-    """Add a case for each phase that did not take place, and sort all by phase."""
-    for phase in PHASES:
-        if not any(case.phase == phase for case in result.cases):
-            result.cases.append(Case(phase, "", "skipped", message="an earlier phase failed"))
-    result.cases.sort(key=lambda case: PHASES.index(case.phase))
+def _of_all_phases(cases: Sequence[Case], why: str) -> list[Case]:
+    """Return cases sorted by phase, with a skipped one for each phase that has none; `why` is its message."""
+    missing = {*PHASES} - {case.phase for case in cases}
+    skipped = [Case(phase, "", "skipped", message=why) for phase in missing]
+    return sorted([*cases, *skipped], key=lambda case: PHASES.index(case.phase))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from flagscale_deploy import api
-from flagscale_deploy.api.cases import Case
+from flagscale_deploy.api.cases import Case, versions_of
 from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.deploy.bring_up import RunFailedError
@@ -46,6 +46,11 @@ class Smoke:
     artifacts: Path
     cases: list[Case] = field(default_factory=list)
     exit_code: int = 0
+    properties: dict[str, str] = field(default_factory=dict)
+    """What was tested: deployment, run id, versions, endpoints, seconds to the first token; as far as known."""
+
+    def __post_init__(self) -> None:
+        self.properties.setdefault("deployment", self.deployment)
 
     @property
     def passed(self) -> bool:
@@ -60,6 +65,7 @@ class Smoke:
             "passed": self.passed,
             "exit_code": self.exit_code,
             "artifacts": str(self.artifacts),
+            "properties": self.properties,
             "cases": [asdict(case) for case in self.cases],
         }
 
@@ -74,6 +80,8 @@ class Phases:
     lock_wait: float
     redactor: Redactor
     say: Sink
+    note: Callable[[], None]
+    """Called after each phase."""
     started: bool = False
     """Whether a start was tried; a run refused by another command's lock or deployment leaves nothing to stop."""
     interrupted: bool = False
@@ -87,6 +95,7 @@ class Phases:
             cases = act()
         except RunFailedError as error:
             cases, code = _run_cases(error), error.exit_code
+            self.result.properties["run_id"] = error.folder.path.name
         except KeyboardInterrupt:
             cases, code = [Case(name, "", "failed", message="interrupted")], InterruptedByUser.exit_code
         except FaultsError as error:
@@ -98,11 +107,14 @@ class Phases:
             host = error.host if isinstance(error, HostError) else ""
             cases, code = [Case(name, host, "failed", message=error.lines[0], lines=error.lines[1:])], error.exit_code
         took = time.monotonic() - began
-        self.result.cases += [replace(case, seconds=case.seconds or took, number=number) for case in cases]
+        self.result.cases += [
+            replace(case, seconds=0.0 if at else took, number=number) for at, case in enumerate(cases)
+        ]
         failed = [case for case in cases if case.state == "failed"]
         self.interrupted |= code == InterruptedByUser.exit_code
         if failed and not self.result.exit_code:
             self.result.exit_code = code or 1
+        self.note()
         return not failed
 
     def check(self) -> list[Case]:
@@ -115,6 +127,7 @@ class Phases:
                 "stop it, or choose another --name",
             )
         report = api.check(self.request, self.options, say=self.say)
+        self.result.properties.update(versions_of(report.observations))
         problems: dict[str, list[str]] = {}
         for fault in map(fault_of, report.failed):
             problems.setdefault(fault.where, []).append(" → ".join(filter(None, (fault.problem, fault.remedy))))
@@ -139,6 +152,9 @@ class Phases:
         if result.up is None or result.plan is None:
             raise CheckError.at(self.request.deployment, "it runs already: another command has just started it")
         ready_after = result.up.ready_after
+        self.result.properties["run_id"] = result.plan.run_id
+        self.result.properties["endpoint"] = ", ".join(endpoint for endpoint, _ in result.endpoints)
+        self.result.properties["seconds_to_first_token"] = f"{max(ready_after.values(), default=0.0):.3f}"
         return [
             Case(
                 "run",

@@ -47,5 +47,5 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     else:
         view.show_check(console, report)
     if junit is not None:
-        write_junit(request.name or "check", view.cases(report), junit, console.redactor.redact)
+        write_junit("check", view.cases(report), junit, console.redactor.redact, view.properties(report, request.name))
     return report.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,37 +77,41 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
 
     The deployment is always stopped at the end, also after a failure.
     """
+    from flagscale_deploy import __version__
     from flagscale_deploy.api import smoke as smokes
     from flagscale_deploy.api.cases import Case
     from flagscale_deploy.errors import InputError
     from flagscale_deploy.output import smoke as view
-    from flagscale_deploy.output.junit import write_junit
+    from flagscale_deploy.output.junit import JUNIT, write_junit
+    from flagscale_deploy.support.paths import refuse_unwritable
 
+    def write(cases: Sequence[Case], properties: Mapping[str, str]) -> None:
+        if junit is not None:
+            write_junit("smoke", cases, junit, console.redactor.redact, properties)
+
+    if junit is not None:
+        refuse_unwritable(junit, JUNIT)  # before any host is contacted
     try:
         request = request_of(console, words)
     except InputError as error:
-        if junit is not None:  # CI shows what the JUnit file says
-            cases = [
-                Case("check", fault.where, "failed", message=f"{fault.problem} → {fault.remedy}")
-                for fault in error.faults
-            ]
-            write_junit(words["name"] or "smoke", cases, junit, console.redactor.redact)
+        cases = [
+            Case("check", fault.where, "failed", message=f"{fault.problem} → {fault.remedy}") for fault in error.faults
+        ]
+        write(cases, {"flagscale-deploy": __version__})  # CI shows what the JUnit file says
         raise
     prompts = view.prompts(words["prompts"], words["expectations"], words["min_tokens"], words["max_tokens"])
     with console.progress(f"smoke {request.serve.name}") as progress:
         result = smokes.smoke(
             request,
             prompts,
-            artifacts,
+            smokes.Kept(artifacts, console.redactor, lambda result: write(result.cases, result.properties)),
             plan_options(words),
             lock_wait=words["lock_timeout"],
-            redactor=console.redactor,
             say=progress,
         )
     if as_json:
         console.json(result.json())
     else:
         view.show_smoke(console, result)
-    if junit is not None:
-        write_junit(result.deployment, result.cases, junit, console.redactor.redact)
+    write(result.cases, result.properties)
     return result.exit_code

@@ -1,7 +1,8 @@
-"""Show the results of checks: group by group, the worst first."""
+"""Show the results of checks: what to act on last, where a terminal ends."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from flagscale_deploy.api import CheckReport
 from flagscale_deploy.checks.registry import CHECKS
-from flagscale_deploy.checks.types import State, Verdict
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.hosts import describe_facts
 from flagscale_deploy.support.units import counted
@@ -18,14 +19,31 @@ from flagscale_deploy.support.units import counted
 if TYPE_CHECKING:
     from flagscale_deploy.api.cases import Case
 
-WORST_FIRST: tuple[State, ...] = ("failed", "warning", "passed", "skipped")
 MARKS = {"failed": ("✗", "red"), "warning": ("!", "yellow"), "passed": ("✓", "green"), "skipped": ("·", "dim")}
 LONGEST = max(len(check.name) for check in CHECKS)
 GROUPS = {check.name: check.group for check in CHECKS}
 
 
 def show_check(console: Console, report: CheckReport) -> None:
-    """Show `check`: the facts of every host, one row per verdict, and a summary."""
+    """Show `check`: the facts of every host, what passed if verbose, then warnings, failures and a summary.
+
+    Where no host answered, that is one line: why each of them did not stands in the progress already.
+    """
+    answered = any(observation.facts for observation in report.observations.values())
+    if answered or console.verbose or not report.observations:
+        _show_hosts(console, report)
+    if console.verbose:
+        _show_groups(console, [verdict for verdict in report.verdicts if verdict.state in ("passed", "skipped")])
+    silent = {name for name, observation in report.observations.items() if observation.facts is None}
+    for title, state in (("warnings", "warning"), ("failed", "failed")):
+        problems = [verdict for verdict in report.verdicts if verdict.state == state]
+        if not answered and not console.verbose:
+            problems = [verdict for verdict in problems if verdict.host not in silent]
+        _show_table(console, title, problems)
+    console.print(*([""] if answered or console.verbose else []), _summary(report, console.verbose))
+
+
+def _show_hosts(console: Console, report: CheckReport) -> None:
     rows = [
         (
             name,
@@ -37,25 +55,22 @@ def show_check(console: Console, report: CheckReport) -> None:
         for name, observation in report.observations.items()
     ]
     console.table(counted(len(rows), "host"), ("HOST", "STATE", "FOUND"), rows)
-    widest = max((len(verdict.host) for verdict in report.verdicts), default=0)
-    for group, verdicts in _grouped(report.verdicts):
-        console.print()
-        console.table(group, ("", "CHECK", "HOST", "FOUND"), [_row(verdict, widest) for verdict in verdicts])
-    console.print("", _summary(report))
 
 
-def _grouped(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
-    """Return the groups, those with the worst verdicts first; likewise the verdicts in each."""
+def _show_groups(console: Console, verdicts: Iterable[Verdict]) -> None:
+    """Show verdicts by group, in each the passed ones first."""
     groups: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.state):
         groups.setdefault(GROUPS[verdict.check], []).append(verdict)
-    for members in groups.values():
-        members.sort(key=_badness)
-    return sorted(groups.items(), key=lambda group: _badness(group[1][0]))
+    for group in dict.fromkeys(GROUPS.values()):
+        _show_table(console, group, groups.get(group, ()))
 
 
-def _badness(verdict: Verdict) -> int:
-    return WORST_FIRST.index(verdict.state)
+def _show_table(console: Console, title: str, verdicts: Sequence[Verdict]) -> None:
+    if verdicts:
+        widest = max(len(verdict.host) for verdict in verdicts)
+        console.print()
+        console.table(title, ("", "CHECK", "HOST", "FOUND"), [_row(verdict, widest) for verdict in verdicts])
 
 
 def _row(verdict: Verdict, widest: int) -> Sequence[object]:
@@ -68,15 +83,28 @@ def _row(verdict: Verdict, widest: int) -> Sequence[object]:
     return Text(mark, style=style), f"{verdict.check:{LONGEST}}", f"{verdict.host:{widest}}", tuple(lines)
 
 
-def _summary(report: CheckReport) -> str:
-    failed, warned = len(report.failed), sum(verdict.state == "warning" for verdict in report.verdicts)
-    warnings = f", {counted(warned, 'warning')}" if warned else ""
-    silent = sum(observation.facts is None for observation in report.observations.values())
-    if failed or silent:
-        problems = counted(failed, "problem") if failed else f"{counted(silent, 'host')} did not answer"
-        nobody = ": no host answered" if silent and silent == len(report.observations) else ""
-        return f"{problems}{warnings}{nobody}"
-    return f"no problem found{warnings}" + (": this deployment can be run" if report.plan else "")
+def _summary(report: CheckReport, verbose: bool) -> str:
+    counts = Counter(verdict.state for verdict in report.verdicts)
+    warnings = f", {counted(counts['warning'], 'warning')}" if counts["warning"] else ""
+    silent = [name for name, observation in report.observations.items() if observation.facts is None]
+    if silent and len(silent) == len(report.observations):
+        return f"no host answered{_why(report, silent[0])}"
+    if counts["failed"] or silent:
+        problems = counted(counts["failed"], "problem") if counts["failed"] else ""
+        return f"{problems or counted(len(silent), 'host') + ' did not answer'}{warnings}"
+    passed = f" ({counted(counts['passed'], 'check')} passed; details with -v)" if not verbose else ""
+    return f"no problem found{warnings}" + (": this deployment can be run" if report.plan else "") + passed
+
+
+def _why(report: CheckReport, host: str) -> str:
+    """Return why the first host did not answer, with the remedy, and how many others did not."""
+    error, others = report.observations[host].error, len(report.observations) - 1
+    remedies = [verdict.remedy for verdict in report.failed if verdict.host == host and verdict.remedy]
+    return (
+        f": {host}: {error.problem if error else 'no reply'}"
+        + (f" → {remedies[0]}" if remedies else "")
+        + (f" (and {counted(others, 'other host')})" if others else "")
+    )
 
 
 def check_json(report: CheckReport) -> dict[str, object]:
@@ -92,6 +120,13 @@ def check_json(report: CheckReport) -> dict[str, object]:
             for name, observation in report.observations.items()
         },
     }
+
+
+def properties(report: CheckReport, deployment: str | None) -> dict[str, str]:
+    """Return the properties of the JUnit suite: the deployment, if there is one, and versions."""
+    from flagscale_deploy.api.cases import versions_of
+
+    return {**({"deployment": deployment} if deployment else {}), **versions_of(report.observations)}
 
 
 def cases(report: CheckReport) -> list[Case]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.support.file_modes import hand_on
@@ -15,28 +17,42 @@ from flagscale_deploy.text import one_line
 JUNIT = "the JUnit file"
 
 
-def write_junit(deployment: str, cases: Sequence[Case], path: Path, redact: Callable[[str], str]) -> None:
-    """Write the file; characters that XML can't contain become `?`. Raises InputError if it cannot be written."""
-    failed = sum(case.state == "failed" for case in cases)
-    skipped = sum(case.state == "skipped" for case in cases)
-    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
-    took = f"{sum(case.seconds for case in cases):.3f}"
+def write_junit(
+    suite: str,
+    cases: Sequence[Case],
+    path: Path,
+    redact: Callable[[str], str],
+    properties: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the file, valid by Jenkins' junit-10.xsd; characters that XML can't contain become `?`.
+
+    No two cases have the same class and name: GitLab keeps one of those only. Class names are the same for every
+    deployment, so that CI systems recognise a test. Raises InputError if the file cannot be written.
+    """
 
     def clean(text: str) -> str:
         return _xml_text(redact(one_line(text)))
 
-    deployment = clean(deployment)
-    suites = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
-    suite = ET.SubElement(suites, "testsuite", {"name": deployment, **counts, "time": took})
+    failed, skipped = (sum(case.state == state for case in cases) for state in ("failed", "skipped"))
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0"}
+    took = f"{sum(case.seconds for case in cases):.3f}"
+    root = ET.Element("testsuites", {"name": "flagscale-deploy", **counts, "time": took})
+    element = ET.SubElement(root, "testsuite", {"name": clean(suite), **counts, "skipped": str(skipped), "time": took})
+    if properties:
+        listed = ET.SubElement(element, "properties")
+        for name, value in properties.items():
+            ET.SubElement(listed, "property", {"name": clean(name), "value": clean(value)})
+    used: Counter[str] = Counter()
     for case in cases:
-        _add(suite, deployment, case, clean)
-    write_file(path, ET.tostring(suites, encoding="utf-8", xml_declaration=True).decode(), JUNIT)
+        name = clean(f"{case.title} [{case.host}]" if case.host else case.title)
+        used[name] += 1
+        _add(element, clean(suite), name if used[name] == 1 else f"{name} ({used[name]})", case, clean)
+    write_file(path, ET.tostring(root, encoding="utf-8", xml_declaration=True).decode(), JUNIT)
     hand_on(path)  # CI may read it as another user
 
 
-def _add(suite: ET.Element, deployment: str, case: Case, clean: Callable[[str], str]) -> None:
-    name = f"{case.title} [{case.host}]" if case.host else case.title
-    attributes = {"classname": f"{deployment}.{case.phase}", "name": clean(name), "time": f"{case.seconds:.3f}"}
+def _add(suite: ET.Element, suite_name: str, name: str, case: Case, clean: Callable[[str], str]) -> None:
+    attributes = {"classname": f"{suite_name}.{case.phase}", "name": name, "time": f"{case.seconds:.3f}"}
     element = ET.SubElement(suite, "testcase", attributes)
     if case.state == "failed":
         failure = ET.SubElement(element, "failure", {"message": clean(case.message), "type": case.phase})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from flagscale_deploy import api
+from flagscale_deploy import __version__, api
 from flagscale_deploy.api import smoke as module
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.api.request import Options, Request
-from flagscale_deploy.api.smoke import PHASES, Prompt, Smoke, smoke
+from flagscale_deploy.api.smoke import PHASES, Kept, Prompt, Smoke, smoke
 from flagscale_deploy.checks.types import Verdict
+from flagscale_deploy.cli import cli
 from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.status import HostStatus, Status
@@ -26,6 +30,7 @@ from flagscale_deploy.errors import (
     CheckError,
     DeployError,
     Fault,
+    InputError,
     InterruptedByUser,
     LockedError,
     RemoteError,
@@ -98,7 +103,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def go(stage: Stage, *prompts: Prompt) -> Smoke:
-    return smoke(REQUEST, prompts or (Prompt("Who are you?"),), stage.folder / "artifacts", say=silent)
+    return smoke(REQUEST, prompts or (Prompt("Who are you?"),), Kept(stage.folder / "artifacts"), say=silent)
 
 
 def states(result: Smoke) -> dict[str, str]:
@@ -301,6 +306,68 @@ def test_not_ready_fails_the_status(stage: Stage) -> None:
     assert states(go(stage))["status"] == "failed"
 
 
+def test_a_phase_s_time_counts_once(stage: Stage) -> None:
+    result = go(stage)
+    assert [case.host for case in result.cases if case.seconds] == [
+        "gpu01",
+        "gpu01",
+        "",
+        "gpu01",
+        "gpu01",
+        "gpu01",
+        "gpu01",
+    ]
+
+
+def test_the_properties_say_what_was_tested(stage: Stage) -> None:
+    stage.report = api.CheckReport({
+        "gpu01": Observation("gpu01", Facts(python="3.11.7", ray="2.60.0", vllm="0.32.0")),
+        "gpu02": Observation("gpu02", Facts(python="3.12.1", ray="2.60.0")),
+    })  # fmt: skip
+    assert go(stage).properties == {
+        "deployment": "qwen", "flagscale-deploy": __version__, "python": "3.11.7, 3.12.1", "ray": "2.60.0",
+        "vllm": "0.32.0", "run_id": PLAN.run_id, "endpoint": "", "seconds_to_first_token": "1.500",
+    }  # fmt: skip
+
+
+def test_a_report_is_made_after_each_phase_with_all_phases_in_it(stage: Stage) -> None:
+    reports: list[Smoke] = []
+    smoke(REQUEST, [Prompt("one"), Prompt("two")], Kept(stage.folder, report=reports.append))
+    assert [sum(case.state == "skipped" for case in report.cases) for report in reports] == [6, 5, 4, 4, 3, 2, 1, 0]
+    assert {tuple(dict.fromkeys(case.phase for case in report.cases)) for report in reports} == {PHASES}
+
+
+def test_the_command_writes_its_junit_file_after_each_phase(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "hosts.yaml").write_text("hosts: [{name: gpu01, address: 10.0.0.1}]\n")
+    (tmp_path / "qwen.yaml").write_text("model_args: {q: {model-tag: /m}}\ndeploy: {models: {q: {num_gpus: 0}}}\n")
+    path, seen = tmp_path / "smoke.xml", []
+
+    def answer() -> dict[str, Any]:
+        seen.append([case.get("classname") for case in ET.parse(path).iter("testcase") if case.find("skipped") is None])
+        return {"choices": [{"message": {"content": "I am Qwen."}}], "usage": {"completion_tokens": 5}}
+
+    stage.answer = answer
+    words = ["-i", str(tmp_path / "hosts.yaml"), "-c", str(tmp_path / "qwen.yaml"), "--name", "job-4711"]
+    words += ["--junit", str(path), "--artifacts", str(tmp_path / "artifacts")]
+    result = CliRunner().invoke(cli, ["smoke", *words, "--prompt", "one", "--prompt", "two"])
+    assert result.exit_code == 0, result.output
+    checked = ["smoke.check", "smoke.check", "smoke.run"]
+    assert seen == [checked, [*checked, "smoke.prompt"]]
+    assert faults_by_jenkins(ET.parse(path).getroot()) == []
+    assert {case.get("classname") for case in ET.parse(path).iter("testcase")} == {f"smoke.{phase}" for phase in PHASES}
+
+
+def test_a_report_that_cannot_be_written_ends_nothing(stage: Stage) -> None:
+    def full(_result: Smoke) -> None:
+        raise InputError.at("smoke.xml", "the JUnit file cannot be written there: No space left on device")
+
+    assert smoke(REQUEST, [Prompt("one")], Kept(stage.folder, report=full)).passed
+    assert stage.calls[-4:] == TAKEN_DOWN
+
+
 HOSTILE = "a <b> & \"c\" 'd' \x00\x1b[31m\x0b\ufffe\ud800 ü \U0001f600 ]]> key-s3cret"
 
 
@@ -321,6 +388,7 @@ def test_junit_is_xml_whatever_the_texts_and_hides_secrets(tmp_path: Path) -> No
     assert (passed.get("name"), passed.get("classname"), passed.get("time")) == (
         "check [gpu01]", suite.get("name", "") + ".check", "0.500",
     )  # fmt: skip
+    assert faults_by_jenkins(suites) == []
     failure = failed.find("failure")
     assert failure is not None
     assert failure.get("message", "").startswith("a <b> & \"c\" 'd' ")
@@ -328,6 +396,57 @@ def test_junit_is_xml_whatever_the_texts_and_hides_secrets(tmp_path: Path) -> No
     assert skipped.find("skipped") is not None
     assert "s3cret" not in path.read_text()
     assert "\U0001f600" in path.read_text()
+
+
+TEXT, TIME = ".*", r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?"
+ELEMENTS: dict[str, tuple[set[str], dict[str, str], set[str]]] = {
+    "testsuites": ({"testsuite"}, {"name": TEXT, "time": TIME, "tests": TEXT, "failures": TEXT, "errors": TEXT}, set()),
+    "testsuite": (
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+        dict.fromkeys(["name", "tests", "failures", "errors", "group", "skipped", "timestamp", "hostname", "id",
+                       "package", "file", "log", "url"], TEXT) | {"time": TIME},
+        {"name", "tests", "failures", "errors"},
+    ),
+    "properties": ({"property"}, {}, set()),
+    "property": (set(), {"name": TEXT, "value": TEXT}, {"name", "value"}),
+    "testcase": (
+        {"skipped", "error", "failure", "system-out", "system-err"},
+        {"name": TEXT, "time": TEXT, "classname": TEXT, "group": TEXT},
+        {"name"},
+    ),
+    **dict.fromkeys(["failure", "error", "skipped"], (set(), {"type": TEXT, "message": TEXT}, set())),
+    **dict.fromkeys(["system-out", "system-err"], (set(), {}, set())),
+}  # fmt: skip
+"""By element, what junit-10.xsd of Jenkins' xUnit plugin allows below it, its attributes, and those it must have."""
+
+
+def faults_by_jenkins(element: ET.Element) -> list[str]:
+    below, attributes, required = ELEMENTS[element.tag]
+    faults = [f"<{child.tag}> in <{element.tag}>" for child in element if child.tag not in below]
+    faults += [f"{element.tag} lacks {name}" for name in required - {*element.attrib}]
+    faults += [f"{name}={value!r} of <{element.tag}>" for name, value in element.attrib.items()
+               if re.fullmatch(attributes.get(name, "(?!)"), value, re.DOTALL) is None]  # fmt: skip
+    return faults + [fault for child in element if child.tag in ELEMENTS for fault in faults_by_jenkins(child)]
+
+
+def test_junit_is_valid_by_jenkins_and_gitlab_tells_all_cases_apart(tmp_path: Path) -> None:
+    cases = [
+        Case("ports", "gpu01", "failed", 1234.5, "8000"), Case("ports", "gpu01", "failed", message="8001"),
+        Case("ports", "gpu02", "passed"), Case("ports", "", "skipped", message="why"),
+    ]  # fmt: skip
+    for deployment in ("smoke-1", "smoke-2"):
+        properties = {"deployment": deployment, "endpoint": HOSTILE}
+        write_junit("check", cases, tmp_path / f"{deployment}.xml", str, properties)
+    roots = [ET.parse(path).getroot() for path in sorted(tmp_path.iterdir())]
+    assert [faults_by_jenkins(root) for root in roots] == [[], []]
+    assert [[(case.get("classname"), case.get("name")) for case in root.iter("testcase")] for root in roots] == 2 * [
+        [("check.ports", "ports [gpu01]"), ("check.ports", "ports [gpu01] (2)"), ("check.ports", "ports [gpu02]"),
+         ("check.ports", "ports")],
+    ]  # fmt: skip
+    assert [[entry.get("name") for entry in root.iter("property")] for root in roots] == 2 * [
+        ["deployment", "endpoint"]
+    ]
+    assert [child.tag for child in roots[0][0]] == ["properties", *["testcase"] * 4]
 
 
 def test_the_phases_are_those_of_the_design() -> None:
@@ -353,7 +472,7 @@ def test_what_is_made_for_ci_holds_no_key(stage: Stage, monkeypatch: pytest.Monk
         "choices": [{"message": {"content": f"my key is {key}"}}],
         "usage": {"completion_tokens": 5},
     }
-    result = smoke(request, [Prompt(f"is it {key}?")], artifacts, say=silent)
+    result = smoke(request, [Prompt(f"is it {key}?")], Kept(artifacts), say=silent)
     assert states(result)["logs"] == "passed"
     texts = {path: path.read_text() for path in artifacts.rglob("*") if path.is_file()}
     assert [path for path, text in texts.items() if key in text] == [earlier / "theirs.log"], "not of this test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from flagscale_deploy import __version__, api
 from flagscale_deploy.api.request import Request
+from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.cli import cli
 from flagscale_deploy.errors import (
     CheckError,
@@ -29,6 +31,7 @@ from flagscale_deploy.errors import (
     RemoteError,
     UnreachableError,
 )
+from flagscale_deploy.facts.model import Facts, Observation
 from tests.unit.sources import ROOT
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n- {name: gpu02, address: 10.0.0.2, gpus: 8}\n"
@@ -227,6 +230,36 @@ def test_a_smoke_deploy_that_could_keep_nothing_does_not_begin(words: list[str])
     result = go("smoke", "-i", "hosts.yaml", "-c", "qwen.yaml", *words)
     assert result.exit_code == 2
     assert "qwen.yaml: artifacts cannot be written there" in result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["-v"]])
+def test_check_ends_with_what_to_mend_and_shows_what_passed_if_asked(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = (
+        Verdict("mtu", "failed", "gpu01", "MTU 1400", remedy="set 1500"),
+        Verdict("clock", "warning", "gpu02", "7 s off"),
+        Verdict("tcp", "passed", found="2 hosts"),
+    )
+    seen = {name: Observation(name, Facts()) for name in ("gpu01", "gpu02")}
+    monkeypatch.setattr(api, "check", lambda *_, **__: api.CheckReport(seen, verdicts))
+    result = go("check", "-i", "hosts.yaml", *words)
+    assert result.exit_code == 4
+    below = result.stdout.split("HOST   STATE", 1)[1]
+    assert re.findall(r"warnings|failed|7 s off|MTU 1400|set 1500|1 problem, 1 warning", below) == [
+        "warnings", "7 s off", "failed", "MTU 1400", "set 1500", "1 problem, 1 warning"
+    ]  # fmt: skip
+    assert ("tcp" in below) == bool(words)
+
+
+def test_check_says_in_one_line_that_no_host_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {name: Observation(name, error=UnreachableError(name, "no answer")) for name in ("gpu01", "gpu02")}
+    verdicts = tuple(Verdict("tcp", "failed", name, "no answer", remedy="is sshd running there?") for name in seen)
+    monkeypatch.setattr(api, "check", lambda *_, **__: api.CheckReport(seen, verdicts))
+    result = go("check", "-i", "hosts.yaml")
+    assert result.exit_code == 3
+    line = "no host answered: gpu01: no answer → is sshd running there? (and 1 other host)\n"
+    assert result.stdout == line
 
 
 def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -450,12 +450,12 @@ def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("answered", "failed", "summary"),
     [
-        ((True, True), 0, "no problem found"),
+        ((True, True), 0, "no problem found (0 checks passed; details with -v)"),
         ((True, True), 2, "2 problems"),
         ((True, False), 0, "1 host did not answer"),
         ((True, False), 1, "1 problem"),
-        ((False, False), 0, "2 hosts did not answer: no host answered"),
-        ((False, False), 2, "2 problems: no host answered"),
+        ((False, False), 0, "no host answered: gpu01: lost (and 1 other host)"),
+        ((False, False), 2, "no host answered: gpu01: lost → look (and 1 other host)"),
     ],
 )
 def test_the_summary_of_a_check_counts_silent_hosts_as_a_problem(
@@ -466,6 +466,29 @@ def test_the_summary_of_a_check_counts_silent_hosts_as_a_problem(
         name: Observation(name, Facts()) if reply else Observation(name, error=lost)
         for name, reply in zip(("gpu01", "gpu02"), answered, strict=True)
     }
-    verdicts = tuple(Verdict("tcp", "failed", "gpu01", "lost") for _ in range(failed))
+    verdicts = tuple(Verdict("tcp", "failed", "gpu01", "lost", remedy="look") for _ in range(failed))
     show_check(Console(), api.CheckReport(observations, verdicts))
-    assert capsys.readouterr().out.splitlines()[-1] == summary
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == summary
+    assert any(answered) == (len(lines) > 1)
+
+
+def test_a_check_ends_with_warnings_and_failures_and_shows_the_rest_if_verbose(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdicts = (
+        Verdict("mtu", "failed", "gpu01", "MTU 1400"), Verdict("tcp", "passed", found="1 host"),
+        Verdict("clock", "warning", "gpu01", "7 s off"), Verdict("lock", "skipped", found="needs -c"),
+    )  # fmt: skip
+    report = api.CheckReport({"gpu01": Observation("gpu01", Facts())}, verdicts)
+    for verbose, order in ((False, ["7 s off", "MTU 1400"]), (True, ["1 host", "needs -c", "7 s off", "MTU 1400"])):
+        show_check(Console(verbose=verbose), report)
+        out = capsys.readouterr().out
+        assert (
+            re.findall("|".join(["1 host$", "needs -c", "7 s off", "MTU 1400"]), out.split("FOUND", 1)[1], re.MULTILINE)
+            == order
+        )
+        assert out.endswith("\n\n1 problem, 1 warning\n")
+    well = replace(report, verdicts=verdicts[1:2])
+    show_check(Console(), well)
+    assert capsys.readouterr().out.endswith("\n\nno problem found (1 check passed; details with -v)\n")
