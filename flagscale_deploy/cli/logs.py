@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flagscale_deploy.cli.help import Command
-from flagscale_deploy.cli.option_types import SIZE, TIME, When, Whole
+from flagscale_deploy.cli.option_types import SIZE, TEXT, TIME, When, Whole
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.output.console import Console
+
+LONGEST_GREP = 200
+"""Characters: hosts look for the text in each line."""
 
 
 @click.command(cls=Command, section="look", example="flagscale-deploy logs -i hosts.yaml --name qwen -f")
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     "--tail",
     type=Whole(0, 10_000_000),
     metavar="N",
-    help="Only the last N lines of each file. Default: 50; with -o all.",
+    help="Only the last N lines of each file. Default: 50; with -o or --grep all.",
 )
 @click.option(
     "--kind",
@@ -30,6 +33,14 @@ if TYPE_CHECKING:
     type=click.Choice(["engine", "script", "ray", "ray-worker"]),
     help="Only these logs (may be given often). Default: engine and script; with -o all.",
 )
+@click.option(
+    "--grep",
+    multiple=True,
+    type=TEXT,
+    metavar="TEXT",
+    help="Only lines that contain TEXT, in upper or lower case; no pattern (may be given often: one of them).",
+)
+@click.option("--all-runs", is_flag=True, help="Also logs of earlier runs. Default: of the last one; with -o all.")
 @click.option("--all", "every", is_flag=True, help="Include Ray's own logs.")
 @click.option(
     "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Collect all logs into DIR/<host>/."
@@ -89,6 +100,13 @@ def logs(
         raise InputError.at(
             "--max-size", "is for logs that are collected", "give -o, or --tail for lines that are shown"
         )
+    if words["all_runs"] and (output is not None or diagnose):
+        raise InputError.at("--all-runs", "is for logs that are shown or followed", "-o collects those of all runs")
+    grep: tuple[str, ...] = words["grep"]
+    if grep and (output is not None or diagnose):
+        raise InputError.at("--grep", "is for logs that are shown or followed", "search what -o has collected")
+    if not all(0 < len(text) <= LONGEST_GREP for text in grep):
+        raise InputError.at("--grep", f"a text has 1 to {LONGEST_GREP} characters", "search for a part of it")
     when = since or When()
     files = FileSelection(when.since, when.within, max_size, max_total)
     request = request_of(console, words)
@@ -102,8 +120,8 @@ def logs(
     if output is not None:
         return view.show_collected(console, api.collect(request, output, selection=files, tell=tell), as_json)
     kinds = list(words.pop("kinds")) or (list(KINDS) if every else ["engine", "script"])
-    tail = 50 if words["tail"] is None else words["tail"]
+    tail = (None if grep else 50) if words["tail"] is None else words["tail"]
     show = view.line_printer(console, [host.name for host in request.inventory.hosts], as_json)
-    lines = LineSelection(tail, kinds, when.since, when.within)
+    lines = LineSelection(tail, kinds, when.since, when.within, not words["all_runs"], grep)
     shown = api.follow(request, show, lines, follow=words["follow"], tell=tell)
     return view.show_unread(console, shown)

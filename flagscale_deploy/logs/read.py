@@ -38,12 +38,16 @@ class LineSelection:
 
     `tail`: the last lines of each file, None for all. `kinds`: only files of these kinds, None for all. Of files, only
     those written to after `since` (Unix seconds), or `within` so many seconds before now by each host's clock.
+    `this_run`: no files of earlier runs. `grep`: only lines that contain one of these texts, in upper or lower case;
+    then `tail` counts lines before that.
     """
 
     tail: int | None = None
     kinds: Sequence[str] | None = None
     since: float | None = None
     within: float | None = None
+    this_run: bool = False
+    grep: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,10 @@ def _arguments(deployment: str, host: str, selection: LineSelection, follow: boo
     }
     if selection.since is not None or selection.within is not None:
         args["since"], args["within"] = selection.since, selection.within
+    if selection.this_run:
+        args["this_run"] = True
+    if selection.grep:
+        args["grep"] = list(selection.grep)
     return args
 
 

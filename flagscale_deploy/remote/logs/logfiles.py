@@ -14,12 +14,15 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import Iterator, List, NamedTuple, Set
+from typing import Callable, Iterator, List, NamedTuple, Set
 
 from flagscale_deploy.remote.deployment import ray_temp, record, state
 
 WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
 ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log([.-][^/]*)?")
+
+SLACK_SECONDS = 1.0
+"""A file's time may be behind the clock that a run's beginning was read from."""
 
 
 class LogFile(NamedTuple):
@@ -54,6 +57,20 @@ def listing(deployment: str, host: str) -> List[LogFile]:
                 name = f"previous-{name}"
             files += map(_of_ray, _walk(os.path.join(session, "logs"), f"ray/{name}", "ray"))
     return files
+
+
+def this_run(deployment: str, host: str) -> Callable[[LogFile], bool]:
+    """Return what tells whether a log file is the recorded run's, and no earlier one's.
+
+    An earlier one's are kept under other names, or nothing was written to them since the run began.
+    """
+    began = (record.read(deployment, host) or {}).get("started_at", 0.0) - SLACK_SECONDS
+
+    def is_its(file: LogFile) -> bool:
+        earlier = file.name.endswith(".previous.log") or file.name.startswith("ray/previous-")
+        return not earlier and file.mtime >= began
+
+    return is_its
 
 
 def is_rotation(name: str, of: str) -> bool:

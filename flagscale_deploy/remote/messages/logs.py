@@ -47,6 +47,8 @@ class FollowArguments(_FollowArguments, total=False):
     since: float | None  # only files that were written to since
     within: float | None  # in so many seconds before now
     clock: bool  # whether to send the host's clock first
+    this_run: bool  # whether files of earlier runs are left out
+    grep: Sequence[str]  # only lines that contain one of these; case does not matter
     places: list[LogPlace]  # the last one of each file
     left: list[LogPlace]  # where files were when they were truncated
 

@@ -47,13 +47,18 @@ class Following:
         places = [Place.parse(place) for place in args.get("places") or ()]
         self._places: Dict[Key, Place] = {place.mark.key: place for place in places}
         self._new = bool(places)
+        self._this_run = args.get("this_run", False)
+        self._grep = [text.lower() for text in args.get("grep") or ()]
 
     def find(self, tail: Optional[int]) -> None:
         """Begin to follow what is not followed yet: where it was left, or with its last `tail` lines.
 
         Not so what comes later: that is new, if it is no copy that rotation makes of what is followed.
         """
+        is_its = logfiles.this_run(self._deployment, self._host) if self._this_run else None
         for file in logfiles.listing(self._deployment, self._host):
+            if is_its is not None and not is_its(file):
+                continue
             if file.name.startswith("scripts/") or (self._kinds is not None and file.kind not in self._kinds):
                 continue
             if file.name.endswith(COMPRESSED) or (self._since is not None and file.mtime < self._since):
@@ -70,7 +75,7 @@ class Following:
         for key, tail in list(self._tails.items()):
             removed = tail.removed
             for lines in tail.new():
-                send({"file": tail.name, "lines": lines, "at": tail.mark.message()})
+                send({"file": tail.name, "lines": self._wanted(lines), "at": tail.mark.message()})
             if tail.truncated is not None:
                 self._leave(tail.name, tail.truncated)
                 tail.truncated = None
@@ -92,9 +97,14 @@ class Following:
             self._say_rest(tail)
 
     def _say_rest(self, tail: Tail) -> None:
-        rest = tail.rest()
+        rest = self._wanted(tail.rest())
         if rest:
             send({"file": tail.name, "lines": rest})
+
+    def _wanted(self, lines: List[str]) -> List[str]:
+        if not self._grep:
+            return lines
+        return [line for line in lines if any(text in line.lower() for text in self._grep)]
 
     def _leave(self, name: str, mark: Mark) -> None:
         self._left = [*self._left, Place(name, mark)][-LEFT_KEPT:]

@@ -32,6 +32,7 @@ from flagscale_deploy.errors import (
     UnreachableError,
 )
 from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.logs import LineSelection
 from tests.unit.sources import ROOT
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n- {name: gpu02, address: 10.0.0.2, gpus: 8}\n"
@@ -260,6 +261,40 @@ def test_check_says_in_one_line_that_no_host_answered(monkeypatch: pytest.Monkey
     assert result.exit_code == 3
     line = "no host answered: gpu01: no answer → is sshd running there? (and 1 other host)\n"
     assert result.stdout == line
+
+
+@pytest.mark.parametrize(
+    ("words", "selection"),
+    [
+        ([], LineSelection(50, ["engine", "script"], this_run=True)),
+        (["-f", "--all-runs"], LineSelection(50, ["engine", "script"])),
+        (["--grep", "(a+)+$", "--grep", "b"],
+         LineSelection(None, ["engine", "script"], this_run=True, grep=("(a+)+$", "b"))),
+        (["--grep", "x", "--tail", "7"], LineSelection(7, ["engine", "script"], this_run=True, grep=("x",))),
+    ],
+)  # fmt: skip
+def test_logs_asks_for_lines_of_this_run_that_contain_texts(
+    words: list[str], selection: LineSelection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[LineSelection] = []
+
+    def follow(_request: Request, _show: object, lines: LineSelection, **_: object) -> dict[str, int]:
+        asked.append(lines)
+        return {}
+
+    monkeypatch.setattr(api, "follow", follow)
+    assert go("logs", "-i", "hosts.yaml", "--name", "qwen", *words).exit_code == 0
+    assert asked == [selection]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--grep", ""], ["--grep", "x" * 201], ["--grep", "x", "-o", "d"], ["--all-runs", "--diagnose"]],
+)
+def test_logs_refuses_what_it_cannot_search(words: list[str]) -> None:
+    result = go("logs", "-i", "hosts.yaml", "--name", "qwen", *words)
+    assert result.exit_code == 2
+    assert f"✗ {words[0]}: " in result.stderr
 
 
 def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

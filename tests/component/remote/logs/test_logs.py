@@ -290,6 +290,40 @@ def test_without_a_number_all_is_said_to_the_last_word(full: Home) -> None:
     assert result[-2:] == ["line 99999", "no end"]
 
 
+def test_of_this_run_only_files_that_it_wrote_are_shown(full: Home, ray_temp: Path) -> None:
+    logs, began = full.state / "logs", time.time() - 100
+    full.record(ray_temp_dir=str(ray_temp), started_at=began)
+    for name in ("vllm_serve_qwen_0.previous.log", "vllm_serve_gone_0.log"):
+        (logs / name).write_text("of an earlier run\n")
+    os.utime(logs / "vllm_serve_gone_0.log", (began - 60, began - 60))
+    shutil.copytree(ray_temp / SESSION, ray_temp / "session_2026-11-21_10-26-31_123456_17")
+    os.utime(ray_temp / "session_2026-11-21_10-26-31_123456_17", (began - 60, began - 60))
+    every, its = (
+        {message["file"] for message in full.run("follow", tail=None, follow=False, kinds=None, **more)}
+        for more in ({}, {"this_run": True})
+    )
+    earlier = every - its
+    assert {"logs/vllm_serve_qwen_0.log", "logs/ray_head.log", f"ray/{SESSION}/raylet.out"} <= its
+    assert {"logs/vllm_serve_qwen_0.previous.log", "logs/vllm_serve_gone_0.log"} <= earlier
+    assert {name for name in every if name.startswith("ray/previous-")} <= earlier
+    assert any(name.startswith("ray/previous-") for name in earlier)
+
+
+def test_lines_are_searched_for_texts_in_any_case_and_for_no_patterns(full: Home) -> None:
+    log = full.state / "logs" / "vllm_serve_qwen_0.log"
+    log.write_text("an ERROR (1)\nwell\nHTTP 500\nan error [2]\nerror, without an end")
+    replies = full.run("follow", tail=None, follow=False, kinds=["engine"], grep=["Error", ".*", "http"])
+    assert lines_of_files(replies)[log.name] == [
+        "an ERROR (1)", "HTTP 500", "an error [2]", "error, without an end"
+    ]  # fmt: skip
+    last = full.run("follow", tail=None, follow=False, kinds=["engine"])
+    places = [{"file": message["file"], "at": message["at"]} for message in last if "at" in message]
+    with log.open("a") as file:
+        file.write("\nanother ERROR\nwell\n")
+    replies = full.run("follow", tail=None, follow=False, kinds=["engine"], grep=["another"], places=places)
+    assert lines_of_files(replies)[log.name] == ["another ERROR"]
+
+
 class Follower:
     """A follow program, and what it has said so far."""
 
