@@ -97,6 +97,8 @@ class Redactor:
         self._pattern: re.Pattern[str] | None = None
         self._lengths: tuple[int, ...] = ()
         self._stale = False
+        self.has_blanks = False
+        """Whether blanks may stand within a value: text has to come in whole lines then, else in whole words."""
         self.add(*values)
 
     def add(self, *values: str | Secret, quoted_only: bool = False) -> None:
@@ -109,6 +111,7 @@ class Redactor:
         parts = dict.fromkeys(part for whole in texts for text in whole for part in (text, text.strip()))
         parts |= dict.fromkeys(part.strip() for whole in texts for text in whole for part in text.splitlines())
         with self._lock:
+            self.has_blanks |= any(len(part.split(None, 1)) > 1 for part in parts)
             for part in parts:
                 if len(part) >= _SHORTEST and part not in self._encoded:
                     self._add_forms({part, *_shell(part), *_escaped(part)} if quoted_only else self._affordable(part))

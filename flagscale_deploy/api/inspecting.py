@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +16,14 @@ from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
-from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCompletion
+from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCompletion, ChatReply
 from flagscale_deploy.support import shell
-from flagscale_deploy.transport.base import MAX_OUTPUT, Outcome
+from flagscale_deploy.support.units import format_time
+from flagscale_deploy.transport.base import MAX_OUTPUT, Connection, Outcome
 from flagscale_deploy.transport.base import run as run_command
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Tell
-from flagscale_deploy.transport.remote_program import call as call_program
+from flagscale_deploy.transport.remote_program import Program
 
 CALL_SECONDS = 600.0
 
@@ -84,12 +85,19 @@ def follow(
         return log_files.read_logs(fleet, request.deployment, show, selection, follow=follow, tell=tell).files
 
 
-def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: object) -> ChatCompletion:
+def call(
+    request: Request,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    show: Callable[[str], None] | None = None,
+    **parameters: object,
+) -> ChatCompletion:
     """Send a chat completion to the deployment's router, else to its instances in turn; return the first answer.
 
     A program of the user's own may serve on any of its hosts, so each is asked. The request is sent from the server's
-    own host. So the port need not be reachable from here, and the API key stays on the host. Raises HostError where no
-    server answers.
+    own host. So the port need not be reachable from here, and the API key stays on the host. With `show`, the text is
+    streamed: it is called with each piece as it comes. Raises HostError where no server answers, FaultsError where the
+    deployment is stopped or nothing of it runs.
     """
     with request.fleet() as fleet:
         current = look(fleet, request.deployment, request.inventory.head.name, ask=False)
@@ -100,7 +108,15 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
             )
         if not current.trusted:
             raise _untrusted(request.inventory.head.name, current)
+        _refuse_ended(current)
         problems: list[HostError] = []
+        shown: list[str] = []
+
+        def take(piece: str) -> None:
+            shown.append(piece)
+            if show is not None:
+                show(piece)
+
         places = [(entrance, host) for entrance in current.entrances for host in _hosts(entrance, fleet)]
         for server, host in places:
             args: ChatArguments = {
@@ -109,17 +125,43 @@ def call(request: Request, messages: Sequence[Mapping[str, str]], **parameters: 
                 "server": server.name,
                 "messages": list(messages),
                 "parameters": parameters,
+                "stream": show is not None,
             }
             try:
-                reply = call_program(fleet.connection(host), CHAT, args, timeout=CALL_SECONDS)
+                reply = _ask(fleet.connection(host), args, take)
             except HostError as error:
                 problems.append(error)
-                continue
-            if reply.get("answer", {}).get("choices"):
-                return reply["answer"]
-            problem = f"{server.name}: {reply.get('problem', 'it sent no answer')}"
-            problems.append(RemoteError(host, problem, "look at `status` and `logs`"))
+            else:
+                if choices := reply.get("answer", {}).get("choices"):
+                    if shown:
+                        choices[0]["message"]["content"] = "".join(shown)
+                    return reply["answer"]
+                problem = f"{server.name}: {reply.get('problem', 'it sent no answer')}"
+                problems.append(RemoteError(host, problem, "look at `status` and `logs`"))
+            if shown:  # no other server can go on with it
+                raise problems[-1]
         raise problems[0]
+
+
+def _refuse_ended(current: Status) -> None:
+    """Raise FaultsError for a deployment that was stopped, or of which nothing runs any more."""
+    if current.stopped_at and all(server.state == "stopped" for server in current.entrances):
+        when = format_time(current.stopped_at)
+        raise FaultsError.at(current.deployment, f"it is stopped since {when}", "start it with `run`")
+    if not current.live_processes and all(host.state != "UNKNOWN" for host in current.hosts):
+        began = f", started {format_time(current.started_at)}" if current.started_at else ""
+        problem = f"nothing of it runs any more (run {current.run_id}{began})"
+        raise FaultsError.at(current.deployment, problem, "`logs --diagnose` says why; then `stop` and `run`")
+
+
+def _ask(connection: Connection, args: ChatArguments, take: Callable[[str], None]) -> ChatReply:
+    """Return the last reply of the host program; pass each piece of a streamed text on before."""
+    reply: ChatReply = {}
+    with Program(connection, CHAT, args, timeout=CALL_SECONDS) as program:
+        for reply in program.messages():
+            if "piece" in reply:
+                take(reply["piece"])
+    return reply
 
 
 def _untrusted(head: str, current: Status) -> HostError:

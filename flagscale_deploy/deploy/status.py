@@ -59,6 +59,7 @@ class Status:
     routers: tuple[InstanceStatus, ...] = ()
     trusted: bool = True
     note: str = ""
+    stopped_at: float | None = None
     diagnosis: Diagnosis | None = None
     """Why it is unwell or dead, if the logs show it."""
 
@@ -124,6 +125,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         head=record.get("head"),
         operator=record.get("operator"),
         started_at=record.get("started_at"),
+        stopped_at=record.get("stopped_at"),
         ray=ray,
         hosts=hosts,
         instances=instances,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from rich.text import Text
@@ -11,13 +10,14 @@ from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
-from flagscale_deploy.support.units import format_duration
+from flagscale_deploy.support.units import format_duration, format_time
 
 
 def show_status(console: Console, status: Status) -> None:
     """Show `status`: instances, Ray nodes and hosts."""
-    since = f", since {_local_time(status.started_at, '%Y-%m-%d %H:%M:%S')}" if status.started_at else ""
-    (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}"])
+    ended = f", stopped {format_time(status.stopped_at)}" if status.stopped_at else ""
+    since = f", since {format_time(status.started_at)}" if status.started_at else ""
+    (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}{ended}"])
     console.out.print(Text.assemble(*console.clean_lines([f"{status.deployment}: "]), console.state(status.state), run))
     if status.note:
         console.note(status.note)
@@ -65,15 +65,7 @@ def _restarts(server: InstanceStatus) -> str:
     """Return how often a server was restarted, and when last."""
     if server.restarts is None or server.last_restart is None:
         return "" if server.restarts is None else "0"
-    return f"{server.restarts}, {_local_time(server.last_restart, '%m-%d %H:%M:%S')}"
-
-
-def _local_time(seconds: float, form: str) -> str:
-    """Return a point in time of a host's clock, "?" for one that no calendar has."""
-    try:
-        return time.strftime(form, time.localtime(seconds))
-    except (OverflowError, OSError, ValueError):
-        return "?"
+    return f"{server.restarts}, {format_time(server.last_restart, '%m-%d %H:%M:%S')}"
 
 
 def _load(metrics: Mapping[str, float] | None) -> str:

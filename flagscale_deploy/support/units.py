@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
@@ -46,6 +47,14 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def format_time(seconds: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a point in time of a host's clock in local time, "?" for one that no calendar has."""
+    try:
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return "?"
 
 
 def counted(number: int, noun: str) -> str:

@@ -50,13 +50,19 @@ class Client:
         self._open(url, time.monotonic() + timeout, private=True, listening=True).connected.close()
 
     def request(
-        self, url: str, body: Optional[Mapping[str, object]] = None, *, private: bool = False, timeout: float = 30.0
+        self,
+        url: str,
+        body: Optional[Mapping[str, object]] = None,
+        *,
+        private: bool = False,
+        timeout: float = 30.0,
+        take: Optional[http_exchange.Take] = None,
     ) -> Tuple[int, str]:
         """Return status and text of a reply; errors of HTTP are replies.
 
-        `private` is what carries the key or a prompt: it is only sent to a verified process on this host. Raises
-        OSError where no reply came, or no HTTP, or too much of it; ForeignListenerError where somebody else has the
-        port.
+        `private` is what carries the key or a prompt: it is only sent to a verified process on this host.
+        With `take`, it is called with each piece of a reply of status 200 as it comes, whose text is "". Raises OSError
+        where no reply came, or no HTTP, or too much of it; ForeignListenerError where somebody else has the port.
         """
         end = time.monotonic() + timeout
         headers = {"Content-Type": "application/json"}
@@ -69,10 +75,23 @@ class Client:
                 connected.settimeout(seconds_left(end))
                 connected = self._context().wrap_socket(connected)
             with connected:
-                reply = http_exchange.exchange(connected, url, data, headers, end)
+                reply = http_exchange.exchange(
+                    connected, url, data, headers, end, take and self._after_check(verified, take)
+                )
                 if verified.here:
                     self._guard.check_replied(verified.ends)
         return reply
+
+    def _after_check(self, verified: _Verified, take: http_exchange.Take) -> http_exchange.Take:
+        """Return what verifies the other end again before the first piece of a reply is taken."""
+        unchecked = [verified.ends] if verified.here else []
+
+        def checked(piece: bytes) -> None:
+            if unchecked:
+                self._guard.check_replied(unchecked.pop())
+            take(piece)
+
+        return checked
 
     def _open(self, url: str, end: float, *, private: bool = False, listening: bool = False) -> _Verified:
         """Connect to the first address of the URL's host that leads to the deployment."""

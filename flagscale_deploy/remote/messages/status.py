@@ -106,12 +106,16 @@ SERVING = HostProgram[ServingArguments, ServingReply, NoOrder]("serving")
 # chat
 
 
-class ChatArguments(Target):
-    """A question to a server of this host."""
-
+class _ChatArguments(Target):
     server: str  # its name
     messages: Sequence[Mapping[str, str]]
     parameters: Mapping[str, object]  # of the request, such as max_tokens
+
+
+class ChatArguments(_ChatArguments, total=False):
+    """A question to a server of this host."""
+
+    stream: bool  # whether the text comes in pieces as it is made; `answer` has none then
 
 
 class ChatMessage(TypedDict, total=False):
@@ -152,7 +156,9 @@ class ChatCompletion(TypedDict, total=False):
 
 
 class ChatReply(TypedDict, total=False):
-    """One of the two."""
+    """Pieces of the text, if it is streamed; then one of the others."""
+
+    piece: str
 
     answer: ChatCompletion
     problem: str

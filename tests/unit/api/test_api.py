@@ -273,6 +273,33 @@ def test_a_call_that_nobody_answers_says_why(world: World) -> None:
         api.call(world.request(), [])
 
 
+def test_a_call_to_what_was_stopped_says_since_when(world: World) -> None:
+    api.run(world.request())
+    world.running = False
+    with pytest.raises(FaultsError, match=r"qwen: nothing of it runs any more \(run .*, started 1970-01-0"):
+        api.call(world.request(), [])
+    for name in HOSTS:
+        world.records[name] = world.records[name] | {"stopped_at": 90_000.0}
+    with pytest.raises(FaultsError, match=r"qwen: it is stopped since 1970-01-0\d \d\d:00:00\n.*start it with `run`"):
+        api.call(world.request(), [])
+    assert "chat" not in world.modules
+
+
+def test_a_streamed_call_shows_pieces_and_asks_no_other_server_once_it_began(world: World) -> None:
+    api.run(world.request())
+    shown: list[str] = []
+    outputs: list[Output] = [{"piece": "I am "}, {"piece": "Qwen."}, {"answer": {"choices": [{"message": {}}]}}]
+    world.alter = lambda _host, module, given: outputs if module == "chat" else given
+    answer = api.call(world.request(), [], show=shown.append)
+    assert shown == ["I am ", "Qwen."]
+    assert answer["choices"][0]["message"]["content"] == "I am Qwen."
+    assert [call.args["stream"] for call in world.calls if call.module == "chat"] == [True]
+    for ends in ({"problem": "no answer: timed out"}, RemoteError("gpu01", "boom")):
+        outputs[2:] = [ends]
+        with pytest.raises(RemoteError, match=r"timed out|boom"):
+            api.call(world.request(), [], show=shown.append)
+
+
 def test_a_call_to_what_is_not_there(world: World) -> None:
     with pytest.raises(FaultsError, match="there is no such deployment"):
         api.call(world.request(), [])

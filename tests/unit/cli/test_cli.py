@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -295,6 +295,29 @@ def test_logs_refuses_what_it_cannot_search(words: list[str]) -> None:
     result = go("logs", "-i", "hosts.yaml", "--name", "qwen", *words)
     assert result.exit_code == 2
     assert f"✗ {words[0]}: " in result.stderr
+
+
+def test_call_streams_whole_words_and_reads_its_text_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def call(_request: Request, messages: object, *, show: Callable[[str], None], **_: object) -> None:
+        asked.append(messages)
+        for piece in ("my key is hf_Canary", "Canary0123456789 \x1b[2J", "ok"):
+            show(piece)
+
+    monkeypatch.setattr(api, "call", call)
+    words = ["call", "-i", "hosts.yaml", "--name", "qwen", "--stream", "-"]
+    result = CliRunner().invoke(cli, words, input="What is\nRay?\n")
+    assert result.stdout == "my key is [REDACTED] \\x1b[2Jok\n"
+    assert asked == [[{"role": "user", "content": "What is\nRay?"}]]
+    for text, problem in (
+        (b"", "is empty"),
+        (b"\xff", "is not in UTF-8 at byte 0"),
+        (b"x" * (4 << 20) + b"x", "4 MiB"),
+    ):
+        result = CliRunner().invoke(cli, words, input=text)
+        assert (result.exit_code, problem in result.stderr) == (2, True)
+    assert go(*words[:-1], "hi", "--json").exit_code == 2
 
 
 def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ from flagscale_deploy.output.run import curl, run_json, show_run, show_run_failu
 from flagscale_deploy.output.smoke import show_smoke
 from flagscale_deploy.output.status import show_status
 from flagscale_deploy.output.stop import show_stop
+from flagscale_deploy.output.streamed import StreamedText
 from flagscale_deploy.output.tables import aligned, folding
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.transport.base import Outcome
@@ -471,6 +472,17 @@ def test_the_summary_of_a_check_counts_silent_hosts_as_a_problem(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == summary
     assert any(answered) == (len(lines) > 1)
+
+
+def test_a_streamed_text_shows_no_secret_whatever_its_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "first s3cr3t-value, then\ncorrect horse battery is it. \x1b[2Jend"
+    for secrets in (["s3cr3t-value"], ["s3cr3t-value", "correct horse battery"]):
+        redactor = Redactor(secrets)
+        for size in range(1, 12):
+            with StreamedText(Console(redactor=redactor)) as streamed:
+                for at in range(0, len(text), size):
+                    streamed.add(text[at : at + size])
+            assert capsys.readouterr().out == Console(redactor=redactor).clean(text) + "\n"
 
 
 def test_a_check_ends_with_warnings_and_failures_and_shows_the_rest_if_verbose(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.component.remote.living import Home
+from tests.component.remote.living import Home, messages
 from tests.component.remote.stand_in import reply, stand_in
 
 ANSWER = '{"choices": [{"message": {"content": %s}}], "usage": {"completion_tokens": %s}}'
@@ -62,3 +64,43 @@ def test_what_is_known_of_a_completion_is_handed_on(home: Home, tmp_path: Path) 
         "choices": [{"index": 0, "message": {"role": "assistant", "content": None}}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 5},
     }  # fmt: skip
+
+
+def chunk(content: object, **more: object) -> str:
+    return f"data: {json.dumps({'choices': [{'delta': {'content': content}, **more}]})}\n\n"
+
+
+def streamed(home: Home, folder: Path, body: str) -> tuple[str, dict[str, Any]]:
+    """Return the text of all pieces, and the last message."""
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    parts = [body[at : at + 7] for at in range(0, len(body), 7)]
+    raw = head + "".join(f"{len(part.encode()):x}\r\n{part}\r\n" for part in parts) + "0\r\n\r\n"
+    with stand_in(folder, f"{home.deployment}/r1", anything=raw) as server:
+        home.record(instances=[{"name": "m/0", "driver": home.host, "served_name": "m", "local_url": server.url}])
+        with home.open("chat", server="m/0", messages=[], parameters={"max_tokens": 3}, stream=True) as program:
+            assert program.stdout is not None
+            *pieces, last = messages(program.stdout.read())  # its input stays open: somebody listens
+        assert '"stream": true' in server.heard[0]
+    return "".join(message["piece"] for message in pieces), last
+
+
+def test_a_streamed_completion_comes_in_pieces(home: Home, tmp_path: Path) -> None:
+    usage = 'data: {"choices": [], "usage": {"completion_tokens": 3}}\n\n'
+    body = chunk("") + ": a comment\n" + chunk("I am\n") + chunk("Qwen ü", finish_reason="stop") + usage
+    text, last = streamed(home, tmp_path, body + "data: [DONE]\n\n")
+    assert text == "I am\nQwen ü"
+    assert last == {"answer": {"choices": [{"finish_reason": "stop", "message": {"role": "assistant"}}]}}
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("<html>", "HTTP 200, but no chunks of a chat completion"),
+        ('data: {"error": "it broke"}\n\n', 'not a chunk of a chat completion (no choices):  {"error": "it broke"}'),
+        (chunk(7), "choices.0.delta.content: expected str, found int"),
+    ],
+)
+def test_a_stream_that_is_no_completion_is_reported(home: Home, tmp_path: Path, body: str, problem: str) -> None:
+    text, last = streamed(home, tmp_path, chunk("well ") * (body[0] == "d") + body)
+    assert text in ("", "well ")
+    assert problem in last["problem"]
