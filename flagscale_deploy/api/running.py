@@ -182,12 +182,13 @@ def _plan_and_reserve(
         for verdict in report.verdicts:
             if verdict.state == "warning" and not attempt:
                 say(Event("check", "note", verdict.host, f"{verdict.check}: {verdict.found} → {verdict.remedy}"))
-        replies = _reserve(request, fleet, plan, facts_of(observations))
-        faults = lost(replies)
-        if not faults and not failures(replies):
-            text = f"{counted(len(plan.instances), 'instance')} on {counted(len(plan.hosts), 'host')}"
-            say(Event("plan", "done", text=text))
-            return plan
+        with _released_before_start(fleet, plan):
+            replies = _reserve(request, fleet, plan, facts_of(observations))
+            faults = lost(replies)
+            if not faults and not failures(replies):
+                text = f"{counted(len(plan.instances), 'instance')} on {counted(len(plan.hosts), 'host')}"
+                say(Event("plan", "done", text=text))
+                return plan
         release(fleet, plan)
         raise_failures(replies)
         for fault in faults:
@@ -198,14 +199,10 @@ def _plan_and_reserve(
 def _reserve(
     request: Request, fleet: Fleet, plan: Plan, facts: Mapping[str, Facts]
 ) -> dict[str, ReserveReply | HostError]:
-    """Reserve the plan's GPUs and ports and return the hosts' replies; release them all where that is interrupted."""
+    """Reserve the plan's GPUs and ports and return the hosts' replies."""
     secret = request.serve.secret_env
     names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in plan.hosts}
-    try:
-        return reserve(fleet, plan, {name: record_of(plan, name, facts, names[name]) for name in plan.hosts})
-    except BaseException:
-        release(fleet, plan)
-        raise
+    return reserve(fleet, plan, {name: record_of(plan, name, facts, names[name]) for name in plan.hosts})
 
 
 def _bring_up(request: Request, run: Run, facts: Mapping[str, Facts], keep: bool) -> BroughtUp:

@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flagscale_deploy.cli import complete
 from flagscale_deploy.cli.option_types import Number, Whole
+from flagscale_deploy.support import interrupts
 from flagscale_deploy.support.file_modes import kept_private
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ def command(function: F) -> F:
         if verbose:
             show_notes(console.note)
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP, and means it
-                    signal.signal(number, _interrupt)
+            interrupts.catch()
             with learning(console.redactor):
                 learn_value(words)
                 code = function(console, **words)
@@ -174,14 +173,10 @@ def _end_on_interrupt(code: int) -> None:
 
     At its very end the interpreter removes handlers; by default the process would then end by the signal.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in interrupts.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: os._exit(code))
             atexit.register(signal.signal, number, signal.SIG_IGN)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _report(console: Console, error: Exception, as_json: bool) -> int:

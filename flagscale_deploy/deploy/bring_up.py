@@ -53,7 +53,9 @@ class Failure:
     unread: Mapping[str, str] = field(default_factory=dict)
     """Hosts whose logs could not be collected, with the reason."""
     stopped: StopReport | None = None
-    """None where nothing was stopped (`--keep-on-failure`)."""
+    """None where nothing was stopped (`--keep-on-failure`), or an interrupt ended that."""
+    kept: bool = False
+    """Whether what was started was to be left (`--keep-on-failure`)."""
 
 
 class RunFailedError(DeployError):
@@ -152,7 +154,7 @@ def _private_files(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Sec
 def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
     """Collect logs, find the cause in them, then stop what was started unless `keep` is set.
 
-    A second Ctrl-C only interrupts the collection: what was started is stopped all the same.
+    An interrupt ends the collection only: what was started is stopped all the same.
     """
     failure = Failure(error)
     if isinstance(error, LockLostError):
@@ -162,11 +164,19 @@ def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
     except KeyboardInterrupt:
         run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
     finally:
-        stopped = None
-        if not keep:
-            plan, grace = run.plan, run.spec.timeouts.stop
-            stopped = stop_deployment(run.fleet, plan.deployment, grace, run.say, plan.run_id)
-    return replace(failure, stopped=stopped, diagnosis=_diagnosis(error, run.folder))
+        stopped = None if keep else _take_down(run)
+    return replace(failure, stopped=stopped, kept=keep, diagnosis=_diagnosis(error, run.folder))
+
+
+def _take_down(run: Run) -> StopReport | None:
+    """Stop what was started, also after an interrupt; None after another one."""
+    for text in ("interrupted: stopping goes on; interrupt once more to leave what was started as it is", ""):
+        try:
+            return stop_deployment(run.fleet, run.plan.deployment, run.spec.timeouts.stop, run.say, run.plan.run_id)
+        except KeyboardInterrupt:
+            if text:
+                run.say(Event("stop", "note", text=text))
+    return None
 
 
 def _collect_evidence(run: Run, failure: Failure) -> Failure:

@@ -9,6 +9,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.messages.run import RESERVE, ReserveArguments, ReserveReply
+from flagscale_deploy.support.interrupts import held_back
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SECONDS = 60.0
@@ -24,7 +25,7 @@ def reserve(fleet: Fleet, plan: Plan, records: Mapping[str, Record]) -> dict[str
 
 
 def release(fleet: Fleet, plan: Plan) -> None:
-    """Release a reservation of a plan that was not started.
+    """Release a reservation of a plan that was not started; no interrupt ends that.
 
     A host that cannot be reached keeps its record until the next `stop`.
     """
@@ -32,7 +33,8 @@ def release(fleet: Fleet, plan: Plan) -> None:
     def args(host: Host) -> ReserveArguments:
         return {**_run(plan, host), "release": True}
 
-    fleet.call(RESERVE, args, timeout=SECONDS, hosts=_hosts(plan))
+    with held_back():
+        fleet.call(RESERVE, args, timeout=SECONDS, hosts=_hosts(plan))
 
 
 def lost(results: Mapping[str, ReserveReply | HostError]) -> list[Fault]:

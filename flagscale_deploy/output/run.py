@@ -93,7 +93,8 @@ def show_run_failure(console: Console, error: RunFailedError) -> None:
     if isinstance(failure.error, LockLostError):
         console.note("what was started is left as it is: another command may hold the lock now")
     elif failure.stopped is None:
-        console.note(f"left as it is (--keep-on-failure); stop it with: {error.take_down}")
+        why = "left as it is (--keep-on-failure)" if failure.kept else "interrupted: some of it may still run"
+        console.note(f"{why}; stop it with: {error.take_down}")
     else:
         console.note("what was started has been stopped:")
         show_stop(console, failure.stopped, to_error=True)

@@ -24,6 +24,7 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.interrupts import Interrupt, held_back
 from flagscale_deploy.transport.base import POLL_SECONDS, Connection
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.replies import REPORT, brief
@@ -152,12 +153,16 @@ class Fleet:
             self.guard()
 
     def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
-        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="fleet") as pool:
+        """Return the results when every thread has ended, also where an interrupt cancels them.
+
+        A thread that went on would start what the caller takes back meanwhile.
+        """
+        with held_back() as interrupt, ThreadPoolExecutor(threads, thread_name_prefix="fleet") as pool:
             futures: dict[str, Future[T | HostError]] = {}
             try:
                 for name, task in tasks.items():
                     futures[name] = pool.submit(self._kept, name, task, fail_fast)
-                _wait_interruptibly(futures.values())
+                _wait(futures.values(), interrupt)
                 return {name: future.result() for name, future in futures.items()}
             except BaseException:
                 self.cancelled.set()
@@ -251,10 +256,12 @@ def answers(results: Mapping[str, T | HostError]) -> dict[str, T]:
     return {name: result for name, result in results.items() if not isinstance(result, HostError)}
 
 
-def _wait_interruptibly(futures: Iterable[Future[Any]]) -> None:
-    """Wait in small steps, between which a signal's handler can run. Raises what one of them raised."""
+def _wait(futures: Iterable[Future[Any]], interrupt: Interrupt) -> None:
+    """Wait in small steps. Raises what one of them raised, and KeyboardInterrupt."""
     waiting = set(futures)
     while waiting:
+        if interrupt.came:
+            raise KeyboardInterrupt
         done, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import record, state
+from flagscale_deploy.remote.deployment import record, restart_permits, state
 from flagscale_deploy.remote.deployment.scripts import SETTLE_SECONDS, begin, make_temporary_directory, put, start
 from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.proc import start_ticks
@@ -31,6 +31,7 @@ def main(args: LaunchArguments) -> None:
     deployed = record.read(args["deployment"], args["host"]) or {}
     if deployed.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
         raise RuntimeError("run %s of %s has replaced this run" % (deployed["run_id"], args["deployment"]))
+    refuse_stopped(args)
     for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         files.make_private_directory(folder)
     for name, (text, mode) in args["files"].items():
@@ -52,8 +53,20 @@ def run(directory: Path, args: ScriptArguments) -> None:
     if log.exists():
         os.replace(str(log), str(log.with_suffix(".previous.log")))
     process = start(directory, args, log, os.environ)
+    try:
+        refuse_stopped(args)  # `stop` forbids before it looks: what it did not see ends here
+    except RuntimeError:
+        os.killpg(process.pid, 9)
+        process.wait()
+        raise
     send({"log": str(log), "pid": process.pid, "start_ticks": start_ticks(process.pid)})
     send({"exit_code": wait(process, args), "tail": tail(log)})
+
+
+def refuse_stopped(args: ScriptArguments) -> None:
+    """Raise RuntimeError where the run was stopped: nothing of it starts any more."""
+    if restart_permits.is_forbidden(args["deployment"], args["host"], args["run_id"]):
+        raise RuntimeError("run %s of %s was stopped" % (args["run_id"], args["deployment"]))
 
 
 def wait(process: subprocess.Popen[bytes], args: ScriptArguments) -> Optional[int]:

@@ -1,7 +1,8 @@
 """Take a run's GPUs and ports on this host, or name who has them; or give them back.
 
 Two runs that were planned from the same look at the host come here one after the other: looking and taking happen under
-one lock of this host and user. `launch` starts nothing for a run that the record does not name.
+one lock of this host and user. Nothing is taken for an operator who has gone meanwhile: they have given it back, or
+cannot. `launch` starts nothing for a run that the record does not name.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main(args: ReserveArguments) -> None:
             send({"taken": []})
             return
         taken = list(conflicts(args))
+        if wire.input_ended():
+            return
         if not taken:
             for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
                 files.make_private_directory(folder)

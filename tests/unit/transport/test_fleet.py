@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from paramiko import SSHException
 
 from flagscale_deploy.errors import HostError, InterruptedByUser, RemoteError, UnforeseenError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport import fleet as module
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, connect, failures
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import Program
@@ -184,23 +184,29 @@ def test_an_unforeseen_error_of_one_host_costs_the_others_nothing(error: Excepti
     assert not running.cancelled.is_set()
 
 
-def test_an_interruption_of_the_caller_ends_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("delays", [[0.05], [0.05, 0.05], [0.05, 0.3, 0.6]], ids=["one", "two", "three"])
+def test_an_interrupt_ends_the_programs_and_returns_when_all_have_ended(delays: list[float]) -> None:
+    """However many come: what goes on in a thread would be done after the caller has taken it back."""
     running = fleet()
     ended = []
+    signals = [threading.Timer(delay, signal.raise_signal, [signal.SIGINT]) for delay in delays]
 
     def work(host: Host) -> str:
         try:
+            time.sleep(1.0)
             return waits_for_cancel(running, host)
         finally:
             ended.append(host.name)
 
-    def ctrl_c(_futures: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "_wait_interruptibly", ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
-        running.map(work)
-    assert len(ended) in range(9)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist has another
+    try:
+        for timer in signals:
+            timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            running.map(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sorted(ended) == NAMES
     assert not running.cancelled.is_set()
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flagscale_deploy.remote.deployment import record
-from tests.component.remote.living import SLEEP, Home, Household
+from tests.component.remote.living import SLEEP, Home, Household, messages
 
 GATE = f"@reserve-{os.uname().nodename}"
 
 
 def reserve(home: Home, run_id: str = "r2", **changed: Any) -> list[dict[str, str]]:
-    (answer,) = home.run("reserve", **asking(home, run_id, **changed))
+    with home.open("reserve", **asking(home, run_id, **changed)) as program:
+        (answer,) = messages(heard(program))
     return list(answer["taken"])
+
+
+def heard(program: subprocess.Popen[bytes]) -> bytes:
+    """Return all that a program sends while the operator listens."""
+    assert program.stdout is not None
+    return program.stdout.read()
 
 
 def asking(home: Home, run_id: str, **changed: Any) -> dict[str, Any]:
@@ -105,10 +114,28 @@ def test_of_many_that_come_at_once_one_gets_it(tmp_path: Path) -> None:
     """Different deployments, the same GPUs, planned from the same look at the host."""
     homes = [Home(tmp_path, f"race-{at}") for at in range(6)]
     started: list[subprocess.Popen[bytes]] = [home.open("reserve", **asking(home, "r2")) for home in homes]
-    outputs = [program.communicate(timeout=60)[0] for program in started]
+    outputs = [heard(program) for program in started]
+    for program in started:
+        program.communicate(timeout=60)
     assert sum(b'"taken": []' in message for message in outputs) == 1
     assert sum(b"GPU 0" in message for message in outputs) == 5
     assert not (tmp_path / ".flagscale-deploy" / GATE).exists()
+
+
+def test_nothing_is_taken_for_an_operator_who_has_gone_while_it_waited(home: Home) -> None:
+    """Their release may have been here before."""
+    gate = home.path / ".flagscale-deploy" / GATE
+    with gate.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        program = home.open("reserve", **asking(home, "r2"))
+        time.sleep(0.3)
+        assert program.stdin is not None
+        program.stdin.close()
+        program.stdin = None
+    assert program.communicate(timeout=60)[0] == b""
+    assert program.returncode == 0
+    assert not (home.state / "record.json").exists()
+    assert not gate.exists()
 
 
 def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:

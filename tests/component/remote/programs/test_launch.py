@@ -1,0 +1,46 @@
+"""Nothing of a run starts any more once it has been stopped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.deployment import record, restart_permits
+from flagscale_deploy.remote.programs import launch
+from tests.component.remote.living import Home, runs
+
+SCRIPT = "echo $$ > ~/started; exec sleep 60"
+
+
+def launching(home: Home, **changed: Any) -> Any:
+    args = {"deployment": home.deployment, "host": home.host, "run_id": "r1", "session": "0" * 8, "timeout": 20}
+    args |= {"script": "engine.sh", "role": "engine", "detached": True, "record": {}}
+    return args | {"files": {"scripts/engine.sh": (SCRIPT, "700")}} | changed
+
+
+def test_a_launch_that_comes_after_a_stop_starts_nothing(home: Home) -> None:
+    """The operator was interrupted, and another connection was slower than the one that stopped."""
+    home.record({}, boot_id=record.boot_id())
+    home.run("stop", grace=1)
+    with home.open("launch", **launching(home)) as program:
+        output = program.communicate(timeout=30)[0]
+    assert (program.returncode, b"run r1 of %s was stopped" % home.deployment.encode() in output) == (1, True)
+    assert not (home.path / "started").exists()
+    assert "stopped_at" in home.read_record()
+
+
+def test_a_stop_that_comes_while_a_script_is_being_started_ends_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It forbids before it looks: what it cannot see yet sees that it is forbidden."""
+    monkeypatch.setenv("HOME", str(home.path))
+    home.record({}, boot_id=record.boot_id())
+    (home.state / "scripts" / "engine.sh").write_text(SCRIPT)
+    monkeypatch.setattr(launch, "input_ended", lambda: False)
+    restart_permits.forbid(home.deployment, home.host, ["r1"])
+    with pytest.raises(RuntimeError, match="was stopped"):
+        launch.run(Path(home.state), launching(home))
+    time.sleep(0.1)
+    (process,) = home.read_record()["processes"]
+    assert not runs(process["pid"])
