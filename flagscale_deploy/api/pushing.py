@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.events import Sink, silent
+from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.push import push as act
 from flagscale_deploy.push.arguments import PushOptions, parse_arguments
 from flagscale_deploy.push.report import PushReport
@@ -26,11 +29,13 @@ def push(
     With `check` nothing is sent. Raises InputError and CheckError with nothing sent, and HostsUnreachableError where
     no host can be reached; the report holds all other failures, by host.
     """
-    inventory = {host.name: host for host in hosts_of(request.options.inventory, request.spec).hosts}
+    whole = hosts_of(request.options.inventory, request.spec)
+    inventory = {host.name: host for host in whole.hosts}
     targets = {host.name: host for host in request.inventory.hosts}
     arguments = parse_arguments(source, dest, list(inventory))
     hosts = dict(targets)
     if arguments.host:
+        checked(replace(whole, hosts=(inventory[arguments.host],)))
         hosts.setdefault(arguments.host, inventory[arguments.host])
     options = request.options
     timeout = request.timeouts.connect

@@ -10,6 +10,8 @@ from pathlib import Path
 from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.assembly import checked
+from flagscale_deploy.inventory.load import default_inventory
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.secrets import Secret
@@ -100,6 +102,18 @@ def _host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     return (*inventory, "-c", options.config, *overrides)
 
 
+def _with_default_inventory(
+    options: Options, spec: ServeSpec | None, environ: Mapping[str, str]
+) -> tuple[Options, tuple[str, ...]]:
+    """Return the options with the inventory of `ansible.cfg`, where nothing else names hosts, and a note on that."""
+    if options.inventory is not None or (spec is not None and (spec.hostfile is not None or spec.nodes)):
+        return options, ()
+    path = default_inventory(environ)
+    if path is None:
+        return options, ()
+    return replace(options, inventory=path), (f"without -i, the hosts are those of {path}, as ansible.cfg says",)
+
+
 @quoting_no_secret
 def load_request(options: Options, environ: Mapping[str, str] | None = None) -> Request:
     """Read the files that options name; contact no host. Raises InputError with the faults of all files."""
@@ -108,6 +122,7 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
         learn_text(word)
     faults: list[Fault] = []
     spec = inventory = None
+    notes: tuple[str, ...] = ()
     try:
         if options.config is not None:
             from flagscale_deploy.config.load import load_spec  # OmegaConf is slow to import
@@ -120,12 +135,14 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     except InputError as error:
         faults += error.faults
     try:
-        inventory = replace(hosts_of(options.inventory, spec), options=_host_options(options, spec))
-        inventory = limit_to(inventory, options.limit) if options.limit else inventory
+        options, notes = _with_default_inventory(options, spec, environ)
+        inventory = replace(hosts_of(options.inventory, spec, environ), options=_host_options(options, spec))
+        inventory = checked(limit_to(inventory, options.limit) if options.limit else inventory)
     except InputError as error:
         faults += error.faults
     if spec is None and options.name is not None:
         faults += deployment_name_fault(options.name, "--name")
     if faults or inventory is None:
         raise InputError(faults)
+    inventory = replace(inventory, notes=(*notes, *inventory.notes))
     return Request(inventory, spec, spec.name if spec else options.name, options)

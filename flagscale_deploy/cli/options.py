@@ -31,7 +31,8 @@ INVENTORY = click.option(
     "--inventory",
     metavar="FILE",
     type=click.Path(),
-    help="Hosts: Ansible YAML or INI, short YAML, FlagScale hostfile. Default: runner.hostfile, else this machine.",
+    help="Hosts: a file (Ansible YAML or INI, short YAML, hostfile), or names: gpu01,gpu02. Default: those that the "
+    "serve YAML names, else ansible.cfg's inventory, else this machine.",
 )
 CONFIG = click.option(
     "-c", "--config", metavar="FILE", type=click.Path(), help="Serve YAML, or a Hydra experiment file."
@@ -217,6 +218,8 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
     names = ("inventory", "config", "name", "limit", "forks", "overrides")
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}))
     console.redactor.add(*request.secrets)
+    if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):
+        console.note(*notes)
     if request.name is not None and request.options.inventory is None and request.spec is None:
         console.note("neither -i nor -c was given: this command acts on this machine only")
     return request

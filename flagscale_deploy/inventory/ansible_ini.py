@@ -13,8 +13,8 @@ from flagscale_deploy.inventory.assembly import refuse_other_text
 from flagscale_deploy.inventory.document import Section, Unsafe
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
+from flagscale_deploy.inventory.surroundings import Surroundings
 from flagscale_deploy.inventory.tree import UNGROUPED, Faults, Located, Tree
-from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import KIB, format_size
 
@@ -23,9 +23,10 @@ _NAME = re.compile(r"([^:\]\s]+)\s*(?:#.*)?", re.DOTALL)
 _KINDS = ("hosts", "vars", "children")
 LONGEST_LINE = 64 * KIB
 LARGEST_BITS = 1024
+SSH_PORT, MOST_PROCESSES = 22, 200
 
 
-def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory:
+def parse_ansible_ini(text: str, source: str, around: Surroundings) -> Inventory:
     """Return the inventory. Raises InputError with every wrong line and every fault of the variable files beside it."""
     reader = _Reader(source)
     for number, line in enumerate(text.splitlines(), start=1):
@@ -37,7 +38,8 @@ def parse_ansible_ini(text: str, source: str, files: VariableFiles) -> Inventory
             if not reader.sections:
                 refuse_other_text(reader.faults, len(reader.tree.hosts), source)
     reader.report_undefined()
-    return build(reader.tree, files, reader.faults, source)
+    reader.refuse_machine_file()
+    return build(reader.tree, around, reader.faults, source)
 
 
 def literal(text: str) -> object:
@@ -62,6 +64,10 @@ class _Reader:
         self.sections = False
         self.children_waiting: dict[str, list[tuple[str, int]]] = {}
         """Children named before their section: their parents, and the lines of the names."""
+        self.bare = True
+        """Whether there were only names of hosts so far, with or without a port."""
+        self.ports: list[tuple[int, str, int]] = []
+        """Lines with a port, the name before it, and the port."""
         self.only_vars: dict[str, int] = {}
         """Groups that so far have a `:vars` section alone, and its line."""
 
@@ -94,8 +100,19 @@ class _Reader:
                 number, f"found variables for group {quoted(group)}, which no section defines", f"add [{group}]"
             )
 
+    def refuse_machine_file(self) -> None:
+        """Add a fault for `gpu01:8` in a file of bare names: MPICH's machine files count processes so."""
+        for number, name, port in self.ports if self.bare else ():
+            if port < MOST_PROCESSES and port != SSH_PORT:
+                problem = (
+                    f"found {quoted(f'{name}:{port}')}, which is SSH's port {port} here, and {port} processes in MPI"
+                )
+                remedy = f"write {name} slots={port}; if it is the port: {name} ansible_port={port}"
+                self._fault(number, problem, remedy)
+
     def _open(self, group: str, kind: str, number: int) -> None:
         self.group, self.kind, self.sections = group, kind, True
+        self.bare = False
         if kind not in _KINDS:
             expected = "expected [group], [group:vars] or [group:children]"
             self._fault(number, f"found the section [{group}:{kind}], {expected}")
@@ -145,6 +162,9 @@ class _Reader:
         except ValueError as error:
             self._fault(number, f"in {quoted(line)}: {error}")
             return
+        self.bare = self.bare and not assignments
+        if port is not None:
+            self.ports.append((number, bare, port))
         variables = {}
         for assignment in assignments:
             name, equals, text = assignment.partition("=")

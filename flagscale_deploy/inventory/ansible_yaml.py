@@ -10,14 +10,14 @@ from flagscale_deploy.inventory.document import Section
 from flagscale_deploy.inventory.keys import nearest, shown
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.ranges import expand, split_port
+from flagscale_deploy.inventory.surroundings import Surroundings
 from flagscale_deploy.inventory.tree import Faults, Located, Tree
-from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.quote import quoted
 
 _SECTIONS = ("vars", "children", "hosts")
 
 
-def parse_ansible_yaml(document: Section, source: str, files: VariableFiles, faults: Sequence[Fault] = ()) -> Inventory:
+def parse_ansible_yaml(document: Section, source: str, around: Surroundings, faults: Sequence[Fault] = ()) -> Inventory:
     """Return the inventory of a document of this form; `faults` are those that its YAML already has.
 
     Raises InputError with every fault of the file and of the variable files beside it.
@@ -25,7 +25,7 @@ def parse_ansible_yaml(document: Section, source: str, files: VariableFiles, fau
     reader = _Reader(source, faults)
     for name, body in document.items():
         reader.read_group(name, body, document.lines[name], str(name))
-    return build(reader.tree, files, reader.faults, source)
+    return build(reader.tree, around, reader.faults, source)
 
 
 class _Reader:

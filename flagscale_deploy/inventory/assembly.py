@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.model import Host, Inventory
-from flagscale_deploy.inventory.tree import Tree
+from flagscale_deploy.inventory.tree import Faults, Tree
 
 FEW = 4
 
@@ -23,7 +23,7 @@ def assemble(
 
     Raises InputError with every fault once, from the first line to the last, and where no host is named.
     """
-    wrong = sorted(dict.fromkeys(faults), key=_place)
+    wrong = in_order(faults)
     if not wrong and not tree.hosts:
         wrong = [Fault(source, "has no hosts", "list at least one host, or leave out --inventory to use this machine")]
     if wrong:
@@ -38,6 +38,21 @@ def refuse_other_text(faults: Sequence[Fault], hosts: int, source: str) -> None:
         where = next((fault.where for fault in faults if fault.where.startswith(f"{source}:")), source)
         problem = "is no line of an inventory, as are most lines of this file"
         raise InputError.at(where, problem, "name another file; a line is HOST [NAME=VALUE …]")
+
+
+def in_order(faults: Iterable[Fault]) -> list[Fault]:
+    """Return each fault once, from the first line to the last."""
+    return sorted(dict.fromkeys(faults), key=_place)
+
+
+def checked(inventory: Inventory) -> Inventory:
+    """Return the inventory. Raises InputError with what is wrong with the hosts that it has."""
+    faults = Faults()
+    for name in inventory.names:
+        faults += inventory.faults.get(name, ())
+    if faults:
+        raise InputError(in_order(faults))
+    return inventory
 
 
 def _place(fault: Fault) -> list[str | int]:

@@ -43,6 +43,10 @@ class Unsafe(str):
     """An Ansible `!unsafe` value: text that is never a template."""
 
 
+class Confidential(str):
+    """A text made from a secret variable of the operator's environment."""
+
+
 def parse_yaml(text: str, source: str) -> tuple[object, list[Fault]]:
     """Return the document's value, and a fault for each key that stands twice in one mapping.
 

@@ -1,4 +1,4 @@
-"""FlagScale's hostfile: a line `HOST slots=N [type=T]` for each host, the head first."""
+"""FlagScale's hostfile: a line `HOST slots=N [type=T]` for each host, the head first; Open MPI's is read alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.tree import UNGROUPED, Faults, Located, Tree, plain_values
 from flagscale_deploy.support.quote import quoted
 
-_LINE = re.compile(r"(?P<host>\S+)\s+slots=(?P<slots>\S*)(?:\s+type=(?P<type>\S+))?")
+_LINE = re.compile(
+    r"(?P<host>\S+)(?:\s+max[_-]slots=\S+)?\s+slots=(?P<slots>\S*)(?:\s+max[_-]slots=\S+)?(?:\s+type=(?P<type>\S+))?"
+)
+_MPICH = re.compile(r"(\S+):(\d{1,5})")
 _WORDS = {"gpus": "slots"}
 _EXPECTED = "expected HOST slots=N [type=gpu|cpu|RESOURCE]"
 
@@ -22,7 +25,7 @@ def looks_like_hostfile(text: str) -> bool:
     """Return whether a text has no INI section, and a line with `slots=` behind a first word that is no YAML key."""
     lines = text.splitlines()
     sections = any(re.match(r"\s*\[[^\]]+\]\s*(#|$)", line) for line in lines)
-    return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s[^#]*(?<=\s)slots=", line) for line in lines)
+    return not sections and any(re.match(r"\s*[^\s#-]\S*(?<!:)\s[^#]*(?<=\s)slots\s*=", line) for line in lines)
 
 
 def parse_hostfile(text: str, source: str) -> Inventory:
@@ -48,7 +51,11 @@ class _Reading:
 
 
 def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
-    match = _LINE.fullmatch(line)
+    match = _LINE.fullmatch(re.sub(r"\s*=\s*(?![\w-]+\s*=)", "=", line))
+    if (mpich := _MPICH.fullmatch(line)) is not None:
+        remedy = f"HOST:N is MPICH's; write {mpich[1]} slots={mpich[2]}"
+        reading.faults.append(Fault(where, f"found {quoted(line)}, {_EXPECTED}", remedy))
+        return
     if match is None:
         reading.faults.append(Fault(where, f"found {quoted(line)}, {_EXPECTED}", "as in 10.0.0.1 slots=8 type=gpu"))
         return

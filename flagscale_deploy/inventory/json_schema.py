@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscale_deploy.inventory.ansible_vars import NAMES
+from flagscale_deploy.inventory.ansible_vars import BARE, NAMES, PREFIX
 from flagscale_deploy.inventory.keys import HostKeys
 from flagscale_deploy.inventory.short import PER_HOST
 from flagscale_deploy.support.json_schema import DIALECT, as_written, nothing_or
@@ -68,6 +68,8 @@ def _group() -> Tree:
 
 
 def _variables(keys: Tree) -> Tree:
-    """Return the schema of our keys, under their own names and under Ansible's."""
-    ansible = {name: {"description": f"the same as `{key}`"} for name, key in NAMES.items()}
-    return {"type": "object", "properties": {**keys, **ansible}}
+    """Return the schema of our keys, under a prefix and under Ansible's names; bare words may be anybody's."""
+    ours: Tree = {f"{PREFIX}{key}": schema for key, schema in keys.items()}
+    bare: Tree = {key: {"description": f"the same as `{PREFIX}{key}`, where its value is of that type"} for key in BARE}
+    ansible: Tree = {name: {"description": f"the same as `{PREFIX}{key}`"} for name, key in NAMES.items()}
+    return {"type": "object", "properties": {**ours, **bare, **ansible}}

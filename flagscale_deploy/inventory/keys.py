@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.inventory.document import Encrypted, Section
+from flagscale_deploy.inventory.document import Confidential, Encrypted, Section
 from flagscale_deploy.inventory.model import ConnectionKind, Host, HostKeyChecking
 from flagscale_deploy.inventory.ranges import is_ip_address
 from flagscale_deploy.inventory.ssh_options import checked_ssh_options
@@ -138,6 +138,19 @@ class HostKeys(BaseModel):
 
 HOST_KEYS: Mapping[str, str] = {name: field.title or "" for name, field in HostKeys.model_fields.items()}
 """Every key with what is expected of it."""
+_IN_SCRIPTS = ("python", "type", "interface", "before_start", "venv", "container")
+"""Keys whose values stand in scripts and plans."""
+
+
+def fits(key: str, value: object) -> bool:
+    """Return whether a value is of the type of a key; none, and empty text, count as absent."""
+    if value in (None, ""):
+        return True
+    try:
+        HostKeys.model_validate({key: _bare(value)})
+    except ValidationError:
+        return False
+    return not _is_encrypted(value)
 
 
 def make_host(
@@ -149,6 +162,7 @@ def make_host(
     """
     filled = {key: setting for key, setting in keys.items() if key not in HOST_KEYS or setting.value not in (None, "")}
     faults = [_encrypted(setting) for setting in filled.values() if _is_encrypted(setting.value)]
+    faults += [_confidential(filled[key]) for key in _IN_SCRIPTS if key in filled and _is_confidential(filled[key])]
     try:
         valid = HostKeys.model_validate({key: _bare(setting.value) for key, setting in filled.items()})
     except ValidationError as error:
@@ -158,7 +172,13 @@ def make_host(
                    if is_secret_name(name) and len(value) > LONGEST]  # fmt: skip
     if faults:
         return None, faults
-    fields = {key: getattr(valid, key) for key in filled} | _split(valid.env or {})
+    written = filled["env"].value if "env" in filled else None
+    secret = (
+        {str(key) for key, value in written.items() if isinstance(value, Confidential)}
+        if isinstance(written, Mapping)
+        else set()
+    )
+    fields = {key: getattr(valid, key) for key in filled} | _split(valid.env or {}, secret)
     return Host(**{"name": name, "address": name, **fields, "vars": variables}), []
 
 
@@ -167,12 +187,10 @@ def _too_long(name: str, env: Located) -> Fault:
     return Fault(f"{env.where}.{name}", problem, "send a file to the hosts, and set a variable to its path")
 
 
-def _split(env: Mapping[str, str]) -> dict[str, dict[str, str] | dict[str, Secret]]:
-    """Return the variables whose values may be seen, and the secret ones."""
-    return {
-        "env": {name: value for name, value in env.items() if not is_secret_name(name)},
-        "secret_env": {name: Secret(value) for name, value in env.items() if is_secret_name(name)},
-    }
+def _split(env: Mapping[str, str], secret: Collection[str]) -> dict[str, dict[str, str] | dict[str, Secret]]:
+    """Return the variables whose values may be seen, and the secret ones: those of `secret`, and by their names."""
+    hidden = {name: Secret(value) for name, value in env.items() if name in secret or is_secret_name(name)}
+    return {"env": {name: value for name, value in env.items() if name not in hidden}, "secret_env": hidden}
 
 
 _OTHER_NAMES = {
@@ -224,6 +242,15 @@ def _is_encrypted(value: object) -> bool:
     return isinstance(value, Encrypted) or (isinstance(value, Mapping) and any(map(_is_encrypted, value.values())))
 
 
+def _is_confidential(setting: Located) -> bool:
+    return isinstance(setting.value, Confidential)
+
+
+def _confidential(setting: Located) -> Fault:
+    problem = "found a value made from a secret of your environment, which would stand in scripts"
+    return Fault(setting.where, problem, "put it into a variable of env")
+
+
 def _encrypted(setting: Located) -> Fault:
     problem = "found a value encrypted with ansible-vault"
     return Fault(setting.where, problem, "write it in plain text; nothing is decrypted")
@@ -236,4 +263,6 @@ def _bare(value: object) -> object:
 
 def shown(value: object) -> str:
     """Return a value as a message quotes it, cut where it is long."""
+    if isinstance(value, Confidential):
+        return "a value made from a secret of your environment"
     return "no value" if value is None else quoted(value)

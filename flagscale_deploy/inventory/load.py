@@ -4,34 +4,75 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from flagscale_deploy.errors import InputError
+from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.ansible import build
+from flagscale_deploy.inventory.ansible_cfg import read_ansible_config
 from flagscale_deploy.inventory.ansible_ini import parse_ansible_ini
 from flagscale_deploy.inventory.ansible_yaml import parse_ansible_yaml
+from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.inventory.document import Section, parse_yaml
 from flagscale_deploy.inventory.hostfile import looks_like_hostfile, parse_hostfile
 from flagscale_deploy.inventory.model import Group, Host, Inventory
+from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.short import looks_like_short, parse_short
-from flagscale_deploy.inventory.tree import ALL, UNGROUPED
+from flagscale_deploy.inventory.surroundings import Environ, Surroundings
+from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Faults, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
+_HOST = re.compile(r"[\w.@:\[\]-]+(?<!\.yaml)(?<!\.yml)(?<!\.ini)(?<!\.txt)")
 _AS_FILE = "write its result to a file: ansible-inventory -i SOURCE --list --yaml > hosts.yaml"
 
 
-@quoting_no_secret
-def load_inventory(path: str | Path | None) -> Inventory:
-    """Return the inventory of a file, with `group_vars/` and `host_vars/` beside it where the form is Ansible's.
+def load_inventory(path: str | Path | None, environ: Mapping[str, str] | None = None) -> Inventory:
+    """Return what `read_inventory` returns. Raises InputError also with what is wrong with any host."""
+    return checked(read_inventory(path, environ))
 
-    None is this machine alone. Raises InputError with every fault found, and where the path is no readable text file.
+
+@quoting_no_secret
+def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = None) -> Inventory:
+    """Return the inventory of a file; for Ansible's forms with `group_vars/`, `host_vars/` and `ansible.cfg` beside it.
+
+    None is this machine alone. `environ` is what `lookup('env', …)` sees. Faults of single hosts of Ansible's forms are
+    in `Inventory.faults`. Raises InputError with every other fault, and where the path is no readable text file.
     """
     if path is None:
         return local_inventory()
-    return parse_inventory(_read(path), str(path), VariableFiles(Path(path).parent))
+    if "," in str(path) and not os.path.exists(path):
+        return _listed(str(path), _around(None, environ or {}))
+    return _parsed(_read(path), str(path), _around(Path(path).parent, environ or {}))
+
+
+def default_inventory(environ: Mapping[str, str]) -> str | None:
+    """Return the inventory that `ansible.cfg` names. Raises InputError."""
+    return read_ansible_config(None, environ).inventory
+
+
+def _listed(names: str, around: Surroundings) -> Inventory:
+    """Return the hosts of `-i gpu01,gpu02`, of which each may have a login, a port and a range."""
+    tree, faults = Tree(names), Faults()
+    for login in filter(None, map(str.strip, re.split(r",(?![^\[\]]*\])", names))):
+        user, pattern, port = split_login(login)
+        try:
+            hosts = expand(pattern)
+        except ValueError as error:
+            faults.append(Fault("-i", str(error), "as in -i gpu01,gpu02"))
+            continue
+        for host in hosts:
+            own = tree.add_host(host, UNGROUPED, None if port is None else Located(port, f"-i: {login}"))
+            own.update({} if user is None else {"ansible_user": Located(user, f"-i: {login}")})
+    return build(tree, around, faults, names)
+
+
+def _around(directory: Path | None, environ: Mapping[str, str]) -> Surroundings:
+    config = read_ansible_config(directory, environ)
+    return Surroundings(VariableFiles(directory), config, Environ(environ), os.path.abspath("."))
 
 
 @quoting_no_secret
@@ -43,16 +84,21 @@ def load_hostfile(path: str | Path) -> Inventory:
 def _read(path: str | Path) -> str:
     if os.path.isdir(path):
         raise InputError.at(str(path), "found a directory, expected one inventory file", _AS_FILE)
+    if isinstance(path, str) and _HOST.fullmatch(path) and not os.path.exists(path):
+        raise InputError.at(path, "there is no such file", f"correct the path; if it is a host, write -i {path},")
     return read_text(path)
 
 
 @quoting_no_secret
-def parse_inventory(text: str, source: str = "inventory", files: VariableFiles | None = None) -> Inventory:
+def parse_inventory(text: str, source: str = "inventory", environ: Mapping[str, str] | None = None) -> Inventory:
     """Return the inventory of a text, whose form follows from its content; `source` is its name in messages.
 
-    `files` are the variables beside it, none by default. Raises InputError with every fault found.
+    Raises InputError with every fault found.
     """
-    files = VariableFiles(None) if files is None else files
+    return checked(_parsed(text, source, Surroundings(environ=Environ(environ or {}))))
+
+
+def _parsed(text: str, source: str, around: Surroundings) -> Inventory:
     if text.startswith("#!"):
         raise InputError.at(source, "found a program, expected an inventory; programs are not run", _AS_FILE)
     if text.startswith("$ANSIBLE_VAULT;"):
@@ -62,7 +108,7 @@ def parse_inventory(text: str, source: str = "inventory", files: VariableFiles |
     if looks_like_hostfile(text) and not _YAML_START.match(_first_line(text)):
         return parse_hostfile(text, source)
     if not _looks_like_yaml(text, source):
-        return parse_ansible_ini(text, source, files)
+        return parse_ansible_ini(text, source, around)
     document, faults = parse_yaml(text, source)
     if not isinstance(document, Section):
         what = "nothing" if document is None else "a list" if isinstance(document, list) else "one value"
@@ -73,7 +119,7 @@ def parse_inventory(text: str, source: str = "inventory", files: VariableFiles |
         raise InputError.at(source, "found the input or output of an inventory plugin, expected an inventory", _AS_FILE)
     if looks_like_short(document):
         return parse_short(document, source, faults)
-    return parse_ansible_yaml(document, source, files, faults)
+    return parse_ansible_yaml(document, source, around, faults)
 
 
 def local_inventory() -> Inventory:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from flagscale_deploy.errors import Fault
 from flagscale_deploy.secrets import Secret
 
 ConnectionKind = Literal["ssh", "local"]
@@ -70,6 +71,11 @@ class Inventory:
     source: str = "inventory"
     options: tuple[str, ...] | None = None
     """The words of a command line that name these hosts again: none for this machine. None: `-i`, with `source`."""
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    """What is wrong with the settings of hosts, by their names: of a host that is not used, nobody has to know."""
+    notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    """Notes for `-v`."""
 
     def __getitem__(self, name: str) -> Host:
         return self._by_name[name]

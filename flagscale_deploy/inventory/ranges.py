@@ -1,4 +1,4 @@
-"""Host names with ranges: `gpu[01:16]`, `rack[a:c]-node[1:9:2]`, `gpu01:2222`, `ubuntu@gpu[01:04]:22`."""
+"""Host names with ranges: `gpu[01:16]`, `rack[a:c]-node[1:9:2]`, `gpu[01-04,07]`, `ubuntu@gpu[01:04]:2222`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ LONGEST_NAME = 253
 _MOST_DIGITS = 18
 _NAME = re.compile(r"\w[\w.:-]*")
 _BRACKETED = re.compile(r"\[([^\[\]:]*:[^\[\]:]*:[^\[\]]*)\]:([0-9]+)")
+_SLURM_LIST = re.compile(r"(?=.*[-,])[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\]]*\])+):([0-9]+)")
 
 
@@ -26,7 +27,8 @@ def expand(pattern: str) -> list[str]:
 
     Both ends are included; a leading zero fixes the width; an absent begin is 0. Raises ValueError with what is wrong
     and what was expected. The rules are Ansible's (docs.ansible.com, "Adding ranges of hosts"), save that a range
-    without members is an error here, and that a name must be fit for a file path.
+    without members is an error here, and that a name must be fit for a file path. Lists of Slurm (`[01-04,07]`) are
+    read, too.
     """
     if is_ip_address(pattern):
         return [pattern]
@@ -71,9 +73,16 @@ def is_ip_address(text: str) -> bool:
 
 
 def _members(bounds: str) -> Sequence[str]:
+    members: Sequence[str]
+    if _SLURM_LIST.fullmatch(bounds):
+        listed: list[str] = []
+        for part in bounds.split(","):
+            listed += _members(":".join(_ends(part)))
+            _limit_size(f"[{bounds}]", [listed])
+        return listed
     begin, end, step = _bounds(bounds)
     if len(begin) == len(end) == 1 and begin in ascii_letters and end in ascii_letters:
-        members: Sequence[str] = ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step]
+        members = ascii_letters[ascii_letters.index(begin) : ascii_letters.index(end) + 1 : step]
     elif begin.isdecimal() and end.isdecimal() and max(len(begin), len(end)) <= _MOST_DIGITS:
         members = _numbers(begin, end, step)
     else:
@@ -81,6 +90,11 @@ def _members(bounds: str) -> Sequence[str]:
     if not members:
         raise ValueError(f"found the range [{bounds}], which has no members: its end comes before its begin")
     return members
+
+
+def _ends(part: str) -> tuple[str, str]:
+    begin, _, end = part.partition("-")
+    return begin, end or begin
 
 
 def _bounds(bounds: str) -> tuple[str, str, int]:

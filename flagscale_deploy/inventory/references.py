@@ -1,7 +1,7 @@
 """Jinja references in the variables of an Ansible inventory, resolved for the keys that we read.
 
 As in Ansible, a variable is resolved when it is used, with the host's other variables in scope. Filters are Jinja's
-own; Ansible's (lookups, `ipaddr`, …) would run programs and read files.
+own and those of `ansible_filters.py`. Of lookups there is `env`; others would run programs and read files.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from functools import lru_cache
 from types import NoneType
 
 import jinja2
+from jinja2 import pass_context
 from jinja2.runtime import Context, Undefined
 
+from flagscale_deploy.inventory.ansible_filters import FILTERS
 from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
+from flagscale_deploy.inventory.surroundings import Environ
 from flagscale_deploy.support.quote import LONGEST, quoted
 from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
 from flagscale_deploy.support.template_budget import measured
@@ -23,6 +26,7 @@ from flagscale_deploy.support.template_budget import measured
 _OWNER = " references "
 _DATA = (str, int, float, date, NoneType)
 _EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{\{|\}\}).)*?)-?\}\}\s*", re.DOTALL)
+_IN_BRACES = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 
 
 class ReferenceProblem(Exception):
@@ -39,7 +43,8 @@ class References(Mapping[str, object]):
     As a mapping it is what a template sees as `hostvars['gpu01']`.
     """
 
-    def __init__(self, variables: Mapping[str, object]) -> None:
+    def __init__(self, variables: Mapping[str, object], environ: Environ) -> None:
+        self.environ = environ
         self._variables = {**variables, _OWNER: self}
         self._resolving: list[str] = []
 
@@ -71,7 +76,7 @@ class References(Mapping[str, object]):
 
         A text that is nothing but one `{{ expression }}` becomes that expression's value, of whatever type; any other
         becomes text. Raises ReferenceProblem where a name is unknown, encrypted, or refers to itself, and where a
-        filter is not Jinja's.
+        filter is unknown.
         """
         if isinstance(value, Encrypted):
             raise ReferenceProblem(
@@ -96,7 +101,7 @@ class References(Mapping[str, object]):
                 f"{quoted(text)}: {error.message}", "define it, or write the value itself"
             ) from error
         except jinja2.TemplateSyntaxError as error:
-            remedy = "only Jinja's own filters and tests are known here; write the value itself"
+            remedy = "Jinja's filters and some of Ansible's are known here; write the value itself"
             raise ReferenceProblem(f"{quoted(text)}: {error.message}", remedy) from error
         except RecursionError as error:
             raise ReferenceProblem(f"{quoted(text)}, which leads on too often", "write the value itself") from error
@@ -117,13 +122,32 @@ class _Context(Context):
         return owner.resolve(value) if isinstance(owner, References) else value
 
 
-_environment = BoundedEnvironment()
+class _Missing(jinja2.ChainableUndefined, jinja2.StrictUndefined):
+    """What is undefined. So is each of its parts, for which `default` can stand in, as in Ansible."""
+
+
+@pass_context
+def _lookup(context: Context, kind: str, *names: str, default: object = "") -> object:
+    """Return variables of the operator's environment, joined by commas as Ansible does it."""
+    owner = context.parent[_OWNER]
+    assert isinstance(owner, References), "the scope of every template"
+    if kind.rpartition(".")[2] != "env":
+        raise jinja2.TemplateRuntimeError(f"lookup({quoted(kind)}) is not run here, only lookup('env', …)")
+    values = [owner.environ.look_up(name, default) for name in names]
+    return values[0] if len(values) == 1 else ",".join(map(str, values))
+
+
+_environment = BoundedEnvironment(FILTERS)
 _environment.context_class = _Context
+_environment.undefined = _Missing
+_environment.globals["lookup"] = _lookup
 
 
 @lru_cache(maxsize=4096)
 def _compiled(text: str) -> Callable[[Mapping[str, object]], object]:
-    # Compiled once for all hosts: a group variable is the same text on each of a thousand.
+    # Compiled once for all hosts: a group variable is the same text on each of a thousand. As in Ansible, a backslash
+    # in an expression is one of a regular expression: `regex_replace('(.)', '\\1')`.
+    text = _IN_BRACES.sub(lambda braces: braces[0].replace("\\", "\\\\"), text)
     expression = _EXPRESSION.fullmatch(text)
     if expression is None:
         template = _environment.from_string(text)

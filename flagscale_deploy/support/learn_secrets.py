@@ -42,7 +42,7 @@ _PATH = re.compile(
 )
 """What a path looks like: it may be quoted below `secret_files`, and where there is such a file."""
 _VALUE_PLACES = frozenset(("secrets", "secret_files"))
-_VARIABLE_PLACES = frozenset(("env", "envs", "environment"))
+_VARIABLE_PLACES = frozenset(("env", "envs", "environment", "fsd_env"))
 _REFERENCE = re.compile(
     r"\$\{(?:([^.:,{}]{1,200}|(?=[^{}]{0,200}[^\w.:,{}[\]-])[^:,{}]{1,200})|[^,{}]{1,100},([^{}]{1,200}))\}"
 )

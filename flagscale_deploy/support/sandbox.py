@@ -42,9 +42,9 @@ TOKEN = 100
 
 _MAPPING_METHODS = ("get", "items", "keys", "values")
 _NO_LENGTHS = {
-    *("abs", "count", "d", "default", "filesizeformat", "first", "float", "int", "items", "last", "length", "list"),
-    *("lower", "map", "max", "min", "reject", "rejectattr", "select", "selectattr", "sort", "string", "sum", "trim"),
-    *("unique", "upper"),
+    *("abs", "bool", "combine", "count", "d", "default", "filesizeformat", "first", "float", "int", "items", "last"),
+    *("length", "list", "lower", "map", "mandatory", "max", "min", "reject", "rejectattr", "select", "selectattr"),
+    *("sort", "string", "sum", "ternary", "trim", "unique", "upper"),
 }
 """Filters whose numbers are no lengths: `default(4294967296)`."""
 _SLOW = ("indent", "pprint", "striptags", "title", "urlencode", "wordcount", "wordwrap")

@@ -85,7 +85,7 @@ INVENTORY = {
     "hosts: [{name: gpu01, port: 0}]": False,
     "hosts: [gpu01]\ndefaults: {address: 10.0.0.1}": False,
     "all: {host: {gpu01: }}": False,
-    "all: {vars: {connection: telnet}}": False,
+    "all: {vars: {fsd_connection: telnet}}": False,
 }
 
 

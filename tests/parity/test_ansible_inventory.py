@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -148,3 +149,58 @@ def test_limit_picks_the_hosts_that_ansible_picks(pattern: str, tmp_path: Path) 
     ours = limit(inventory, pattern)
     assert set(ours.names) == names
     assert without_vars(inventory_json(ours)) == theirs
+
+
+MAGIC_FILE = r"""
+all:
+  vars:
+    vpn: true
+    name: gpu-07
+    m_python: "{{ ansible_playbook_python }}"
+    m_playbook: "{{ playbook_dir }}/keys"
+    m_inventory: "{{ inventory_dir }}|{{ inventory_file }}"
+    m_env: "{{ lookup('env', 'PARITY_USER') }}|{{ lookup('ansible.builtin.env', 'PARITY_NONE') | default('x', true) }}"
+    m_env_two: "{{ lookup('env', 'PARITY_USER', 'PARITY_OTHER') }}"
+    m_split: "{{ (name | split('-')) | last }}|{{ 'a  b' | split | join('+') }}"
+    m_ternary: "{{ vpn | ternary('a', 'b') }}{{ none | ternary('a', 'b', 'c') }}{{ none | ternary('a', 'b') }}"
+    m_bool: "{{ 'yes' | bool }}{{ 'On' | bool }}{{ '1' | bool }}{{ 0 | bool }}{{ 'off' | bool }}{{ vpn | bool }}"
+    m_default: "{{ nobody | default('d') }}{{ '' | default('e', true) }}{{ nobody.at | default('f') }}"
+    m_replace: "{{ name | regex_replace('^([a-z]+)-([0-9]+)$', '\\2.\\1') }}"
+    m_replace_case: "{{ name | regex_replace('GPU', 'x', ignorecase=true) }}"
+    m_replace_count: "{{ 'aaa' | regex_replace('a', 'b', count=2) }}"
+    m_search: "{{ name | regex_search('[0-9]+') }}{{ name | regex_search('-(.)(.)', '\\2', '\\1') | join('') }}"
+    m_plain: '{{ name | regex_replace("(.)-", "\1+") }}'
+    m_combine: "{{ {'a': 1, 'b': 2} | combine({'b': 3}, {'c': 4}) }}"
+    m_path: "{{ '/a/b.c' | basename }}{{ '/a/b.c' | dirname }}{{ name | mandatory }}"
+  hosts: {gpu01: }
+"""
+
+
+def test_ansibles_own_variables_lookups_and_filters_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"PARITY_USER": "ops", "PARITY_OTHER": "x y"}
+    names = re.findall(r"^    (m_\w+):", MAGIC_FILE, re.MULTILINE)
+    file = write({"hosts.yaml": MAGIC_FILE}, tmp_path)
+    ours = {name: value_of(name, file, environ) for name in names}
+    wanted = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
+    command = [sys.executable, "-m", "ansible", "adhoc", "all", "-i", str(file), "-m", "debug", "-a", f"msg={wanted}"]
+    (config := tmp_path / ".ansible.cfg").touch()
+    settings = {"ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(tmp_path / ".ansible"), "LC_ALL": "C.UTF-8"}
+    answer = subprocess.run(
+        command, env={**os.environ, **settings, **environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    theirs = json.loads(answer.stdout.partition("=>")[2])["msg"]
+    assert ours == (json.loads(theirs) if isinstance(theirs, str) else theirs)
+
+
+def value_of(name: str, file: Path, environ: Mapping[str, str]) -> object:
+    """Return a variable as `env` has it: as data, or as text."""
+    text = file.read_text(encoding="utf-8").replace(
+        "  hosts: {gpu01: }", f"    fsd_before_start: '{{{{ {name} | tojson }}}}'\n  hosts: {{gpu01: }}"
+    )
+    (beside := file.parent / "hosts.yaml").write_text(text, encoding="utf-8")
+    try:
+        return json.loads(load_inventory(beside, environ).hosts[0].before_start or "null")
+    finally:
+        beside.write_text(MAGIC_FILE, encoding="utf-8")

@@ -65,14 +65,14 @@ not a name
 a
 [bad section]
 [gpu:vars]
-gpus=many
+fsd_gpus=many
 ansible_group_priority=high
 [gpu:children]
 gpu
 """
     assert [where for where, _ in faults_of(text, "hosts.ini")] == [
         *(f"hosts.ini:{line}" for line in (2, 3, 4, 5, 6, 9, 10, 11, 12, 13)),
-        "hosts.ini:15: [gpu:vars] gpus",
+        "hosts.ini:15: [gpu:vars] fsd_gpus",
         "hosts.ini:16",
         "hosts.ini:18",
     ]

@@ -21,6 +21,8 @@ from flagscale_deploy.inventory.ranges import expand, split_login, split_port
         ("10.0.0.[7:8]", ["10.0.0.7", "10.0.0.8"]),
         ("2001:db8::1", ["2001:db8::1"]),
         ("[5:5]", ["5"]),
+        ("gpu[01-03,07]", ["gpu01", "gpu02", "gpu03", "gpu07"]),
+        ("r[1-2]n[5,9]", ["r1n5", "r1n9", "r2n5", "r2n9"]),
     ],
 )
 def test_a_pattern_stands_for_its_names_in_order(pattern: str, names: list[str]) -> None:
@@ -42,6 +44,11 @@ def test_a_pattern_stands_for_its_names_in_order(pattern: str, names: list[str])
         ("gpu[1:2", "no partner"),
         ("gpu1:2]", "no partner"),
         ("gpu[1:99999999999]", "at most"),
+        ("gpu[1-99999999999,3]", "at most"),
+        ("gpu[1-99999,1-99999]", "at most"),
+        ("gpu[01-100]", "as many digits"),
+        ("gpu[3-1,7]", "no members"),
+        ("gpu[1,]", r"expected \[begin:end\]"),
         ("r[1:9999]n[1:9999]", "at most"),
         ("../etc", "host name"),
         ("a b", "host name"),

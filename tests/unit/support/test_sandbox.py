@@ -136,7 +136,7 @@ def bounded(act: Callable[[], object]) -> str:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS, ids=lambda text: text[:40])
 def test_no_expression_takes_long(tmp_path: Path, expression: str) -> None:
-    inventory = dump({"all": {"vars": {"user": "{{ " + expression + " }}"}, "hosts": {"gpu01": None}}})
+    inventory = dump({"all": {"vars": {"ansible_user": "{{ " + expression + " }}"}, "hosts": {"gpu01": None}}})
     bounded(lambda: parse_inventory(inventory))
     (tmp_path / "ray_head.sh.j2").write_text("{{ " + expression + " }}", encoding="utf-8")
     bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
@@ -144,7 +144,7 @@ def test_no_expression_takes_long(tmp_path: Path, expression: str) -> None:
 
 @pytest.mark.parametrize("text", LOOPS, ids=lambda text: text[:60])
 def test_no_statement_takes_long(tmp_path: Path, text: str) -> None:
-    inventory = dump({"all": {"vars": {"user": text}, "hosts": {"gpu01": None}}})
+    inventory = dump({"all": {"vars": {"ansible_user": text}, "hosts": {"gpu01": None}}})
     bounded(lambda: parse_inventory(inventory))
     (tmp_path / "ray_head.sh.j2").write_text(text, encoding="utf-8")
     bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
@@ -219,14 +219,18 @@ def test_no_filter_or_test_takes_long_on_any_value(operation: str) -> None:
     ids=lambda text: text[:20],
 )
 def test_no_template_takes_long_to_compile(tmp_path: Path, text: str) -> None:
-    inventory = dump({"all": {"vars": {"user": text}, "hosts": {f"gpu{number}": None for number in range(100)}}})
+    inventory = dump(
+        {"all": {"vars": {"ansible_user": text}, "hosts": {f"gpu{number}": None for number in range(100)}}}
+    )
     assert not bounded(lambda: parse_inventory(inventory)).rstrip().endswith(":")
     (tmp_path / "ray_head.sh.j2").write_text(text, encoding="utf-8")
     bounded(lambda: load_templates(tmp_path).render("ray_head.sh.j2", **CONTEXT))
 
 
 def test_hosts_of_a_file_share_one_budget() -> None:
-    hosts = {f"gpu{number}": {"user": f"{{{{ ('a ' * 90000) | wordcount ~ {number} }}}}"} for number in range(3000)}
+    hosts = {
+        f"gpu{number}": {"ansible_user": f"{{{{ ('a ' * 90000) | wordcount ~ {number} }}}}"} for number in range(3000)
+    }
     text = dump({"all": {"hosts": hosts}})
     began = time.process_time()
     with pytest.raises(InputError, match="takes too long"):
@@ -249,13 +253,15 @@ def test_of_what_a_template_is_given_it_calls_no_method(tmp_path: Path, call: st
 
 def test_one_hostile_template_does_not_cost_its_share_for_each_host() -> None:
     text = "{% for a in range(30000) %}{% endfor %}{{ inventory_hostname }}"
-    inventory = dump({"all": {"vars": {"user": text}, "hosts": {f"gpu{number}": None for number in range(1000)}}})
+    inventory = dump(
+        {"all": {"vars": {"ansible_user": text}, "hosts": {f"gpu{number}": None for number in range(1000)}}}
+    )
     assert "takes too long" in bounded(lambda: parse_inventory(inventory))
 
 
 def test_references_that_double_are_bounded() -> None:
     doubling = {f"v{number}": f"{{{{ v{number + 1} }}}}{{{{ v{number + 1} }}}}" for number in range(40)}
-    inventory = dump({"all": {"vars": {"user": "{{ v0 }}", **doubling, "v40": "x"}, "hosts": {"gpu01": None}}})
+    inventory = dump({"all": {"vars": {"ansible_user": "{{ v0 }}", **doubling, "v40": "x"}, "hosts": {"gpu01": None}}})
     bounded(lambda: parse_inventory(inventory))
 
 
