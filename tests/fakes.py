@@ -80,6 +80,8 @@ class FakeRunning:
             self._begin("", {"command": self._command, "stdin": bytes(self._sent)})
 
     def read(self, timeout: float) -> tuple[Source, bytes] | None:
+        if self._outputs is None and not self._sent:  # a plain command, whose standard input stays open
+            self.close_stdin()
         assert self._outputs is not None, "the program was not sent"
         for output in self._outputs:
             if isinstance(output, Exception):

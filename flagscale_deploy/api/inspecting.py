@@ -14,12 +14,13 @@ from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
 from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCompletion, ChatReply
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.units import format_time
-from flagscale_deploy.transport.base import MAX_OUTPUT, Connection, Outcome
+from flagscale_deploy.transport.base import MAX_OUTPUT, Connection, LateError, Outcome, ending_with_input
 from flagscale_deploy.transport.base import run as run_command
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Tell
@@ -180,23 +181,33 @@ def _hosts(server: InstanceStatus, fleet: Fleet) -> list[str]:
 
 
 def execute_everywhere(
-    request: Request, words: Sequence[str], *, timeout: float, max_output: int = MAX_OUTPUT
+    request: Request, words: Sequence[str], *, timeout: float, max_output: int = MAX_OUTPUT, env: bool = False
 ) -> dict[str, Outcome | HostError]:
     """Run a command on every host: one word is a shell command, several are a program and its arguments.
 
-    At most `max_output` bytes of each output of each host are kept. `timeout` is in seconds.
+    At most `max_output` bytes of each output of each host are kept. After `timeout` seconds, or when the caller is
+    interrupted, the command's process group is ended. With `env`, bash enters the host's environment first.
     """
     text = words[0] if len(words) == 1 else shell.join(words)
-    with request.fleet() as fleet:
-        return fleet.map(
-            lambda host: run_command(
+
+    def act(host: Host) -> Outcome:
+        command = _command(host, f"{_environment(host)}{text}" if env else text, "bash" if env else "")
+        try:
+            return run_command(
                 fleet.connection(host.name),
-                _inside(host.container, text),
+                command,
                 timeout=timeout,
                 cancelled=fleet.cancelled,
                 max_output=max_output,
+                hold_input=True,
             )
-        )
+        except LateError as error:
+            what = "it was ended" if error.ended else "it could not be seen to end, and may still run"
+            problem = f"the command was not done at its time limit of {timeout:g} s; {what}"
+            raise RemoteError(host.name, problem, "give it more with --timeout SECONDS") from error
+
+    with request.fleet() as fleet:
+        return fleet.map(act)
 
 
 def raise_unknown(current: Status) -> None:
@@ -206,5 +217,18 @@ def raise_unknown(current: Status) -> None:
         raise_failures({error.host: error for error in unknown})
 
 
-def _inside(container: str | None, text: str) -> str:
-    return shell.join(["docker", "exec", "-i", container, "sh", "-c", text]) if container else text
+def _command(host: Host, text: str, program: str) -> str:
+    """Return the command that runs shell text on a host, in its container if it has one, until its input ends."""
+    if host.container:
+        return shell.join(["docker", "exec", "-i", host.container, *ending_with_input(text, program or "sh")])
+    plain = "/bin/sh" if host.connection == "local" else ""
+    return "exec " + shell.join(ending_with_input(text, program or plain))
+
+
+def _environment(host: Host) -> str:
+    """Return shell that enters a host's environment: its variables, its venv and its `before_start`; no secrets."""
+    lines = [f"export {name}={shell.quote(value)}" for name, value in host.env.items()]
+    if host.venv:
+        place = f'"$HOME"/{shell.quote(host.venv[2:])}' if host.venv.startswith("~/") else shell.quote(host.venv)
+        lines.append(f". {place}/bin/activate || exit")
+    return "".join(f"{line}\n" for line in [*lines, *([host.before_start] if host.before_start else [])])

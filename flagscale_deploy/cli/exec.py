@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     default=3600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time limit of the command on each host.",
+    help="Time limit of the command on each host; it is ended then, with all of its process group.",
+)
+@click.option(
+    "--env", is_flag=True, help="Enter each host's environment first, in bash: env, venv and before_start; no secrets."
 )
 @click.option(
     "--max-output",
@@ -41,11 +44,19 @@ if TYPE_CHECKING:
 @click.argument("command", nargs=-1, required=True)
 @command
 def exec_(
-    console: Console, *, as_json: bool, command: tuple[str, ...], timeout: float, max_output: int, **words: Any
+    console: Console,
+    *,
+    as_json: bool,
+    command: tuple[str, ...],
+    timeout: float,
+    max_output: int,
+    env: bool,
+    **words: Any,
 ) -> int:
     """Run a command on all hosts in parallel."""
     from flagscale_deploy import api
     from flagscale_deploy.output import hosts as view
 
-    results = api.execute_everywhere(request_of(console, words), command, timeout=timeout, max_output=max_output)
+    request = request_of(console, words)
+    results = api.execute_everywhere(request, command, timeout=timeout, max_output=max_output, env=env)
     return view.show_outcomes(console, results, as_json)

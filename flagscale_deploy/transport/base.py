@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Literal, Protocol
 
-from flagscale_deploy.errors import InterruptedByUser, RemoteError
+from flagscale_deploy.errors import ConnectError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
 
 Source = Literal["stdout", "stderr"]
 POLL_SECONDS = 0.25
 LAST_WORDS_SECONDS = 1.0
+END_SECONDS = 4.0
+"""How long a command may take to end after its standard input has, in which it gets SIGKILL after 2 s."""
 MAX_OUTPUT = 8 << 20
 """What is kept of each of a command's two outputs, in bytes: half of it is their beginning, half their end."""
 
@@ -65,6 +67,12 @@ class Connection(Protocol):
         """Close it; harmless when closed."""
 
 
+class LateError(RemoteError):
+    """A command took longer than its time limit. `ended`: it was ended on the host, as far as it was seen."""
+
+    ended = False
+
+
 class Listening:
     """The output of a command as it comes, within a deadline, and until it is cancelled."""
 
@@ -79,7 +87,7 @@ class Listening:
     def next(self) -> tuple[Source, bytes] | None:
         """Return the next output, None at its end.
 
-        Raises RemoteError past the deadline, also where output never ends; InterruptedByUser once it is cancelled, a
+        Raises LateError past the deadline, also where output never ends; InterruptedByUser once it is cancelled, a
         moment later: output that has come by then is still returned.
         """
         while True:
@@ -89,7 +97,7 @@ class Listening:
             if self._is_over(idle=not chunk[1]):
                 raise InterruptedByUser("interrupted")
             if self._deadline.expired:
-                raise RemoteError(self._host, *self._late(talking=bool(chunk[1])))
+                raise LateError(self._host, *self._late(talking=bool(chunk[1])))
             if chunk[1]:
                 return chunk
 
@@ -158,11 +166,13 @@ def run(
     timeout: float,
     cancelled: Event | None = None,
     max_output: int = MAX_OUTPUT,
+    hold_input: bool = False,
 ) -> Outcome:
     """Run a command to its end; of each output at most `max_output` bytes are kept.
 
-    Raises RemoteError when it takes longer than `timeout` seconds, InterruptedByUser when `cancelled` gets set,
-    ConnectError when the connection cannot be made or breaks.
+    With `hold_input` its standard input ends only once the time is over or the caller is interrupted, which ends the
+    command (`ending_with_input`). Raises LateError when it takes longer than `timeout` seconds, InterruptedByUser when
+    `cancelled` gets set, ConnectError when the connection cannot be made or breaks.
     """
     deadline = Deadline(timeout)
     running = connection.start(command)
@@ -170,11 +180,49 @@ def run(
     output: dict[Source, Ends] = {"stdout": Ends(max_output), "stderr": Ends(max_output)}
     try:
         running.send(stdin)
-        running.close_stdin()
+        if not hold_input:
+            running.close_stdin()
         while (chunk := listening.next()) is not None:
             output[chunk[0]].add(chunk[1])
         code = exit_code(running, connection.host.name, deadline.remaining + 1, cancelled)
+    except (LateError, InterruptedByUser) as error:
+        ended = hold_input and _ends(running)
+        if isinstance(error, LateError):
+            error.ended = ended
+        raise
     finally:
         running.close()
     stdout, stderr = (output[source].kept() for source in ("stdout", "stderr"))
     return Outcome(code, stdout, stderr, deadline.elapsed, output["stdout"].cut + output["stderr"].cut)
+
+
+def _ends(running: Running) -> bool:
+    """End a command's standard input; return whether its output ends then, in time."""
+    deadline = Deadline(END_SECONDS)
+    try:
+        running.close_stdin()
+        while not deadline.expired:
+            if running.read(min(POLL_SECONDS, deadline.remaining)) is None:
+                return True
+    except ConnectError:
+        return False
+    return False
+
+
+_WATCHED = (
+    "read -r _ _ _ _ group _ </proc/$$/stat; exec 3<&0; watch=; "
+    'if [ "$group" = $$ ]; then '
+    '(read -r _ <&3; trap "" TERM; kill -TERM 0; sleep 2; kill -KILL 0) >/dev/null 2>&1 & watch=$!; fi; '
+    '"${2:-${SHELL:-/bin/sh}}" -c "$1" </dev/null 3<&-; code=$?; '
+    '[ -z "$watch" ] || kill -KILL $watch 2>/dev/null; exit $code'
+)
+"""Shell on one line and without single quotes, which any login shell passes on. Every SSH server that makes a session
+for a command, as OpenSSH does, gives it a process group of its own."""
+
+
+def ending_with_input(text: str, program: str = "") -> list[str]:
+    """Return the words of a command that runs shell text, until that or its standard input ends.
+
+    Then its process group gets SIGTERM, and SIGKILL 2 s later. `program` is the shell, "" for that of the login.
+    """
+    return ["sh", "-c", _WATCHED, "sh", text, program]

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from flagscale_deploy.cli import cli
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import Ends, Outcome, run
@@ -138,3 +140,38 @@ def test_endless_output_can_be_interrupted() -> None:
 def test_endless_output_ends_at_the_deadline() -> None:
     with pytest.raises(RemoteError, match=r"it has not ended within 0\.3 s"):
         here("yes", timeout=0.3)
+
+
+def exec_here(tmp_path: Path, *words: str) -> Result:
+    (tmp_path / "hosts.yaml").write_text(
+        'hosts: [{name: here, connection: local, env: {A: "b c"}, before_start: "f() { echo $1 $A; }"}]\n'
+    )
+    return CliRunner().invoke(cli, ["exec", "-i", str(tmp_path / "hosts.yaml"), *words])
+
+
+@pytest.mark.parametrize("ignoring", ["", 'trap "" TERM; '], ids=["", "ignores SIGTERM"])
+def test_exec_ends_all_that_a_command_started_at_its_time_limit(tmp_path: Path, ignoring: str) -> None:
+    pids = tmp_path / "pids"
+    result = exec_here(
+        tmp_path, "--timeout", "1", f"{ignoring}(echo $$; sleep 600 & echo $!) > {pids}; sleep 600; true"
+    )
+    assert result.exit_code == 1
+    assert "✗ here: the command was not done at its time limit of 1 s; it was ended\n" in result.stderr
+    assert "give it more with --timeout" in result.stderr
+    left = [int(pid) for pid in pids.read_text().split()]
+    end = time.monotonic() + 5
+    while any(map(alive, left)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(left) == 2
+    assert not any(map(alive, left))
+
+
+def test_exec_keeps_the_status_and_gives_no_input(tmp_path: Path) -> None:
+    result = exec_here(tmp_path, 'cat; echo "it\'s $0"; exit 7')
+    assert (result.exit_code, result.stdout) == (1, "here  it's /bin/sh\n")
+    assert "exit status 7" in result.stderr
+
+
+def test_exec_enters_the_environment_if_asked(tmp_path: Path) -> None:
+    assert exec_here(tmp_path, "--env", "f well").stdout == "here  well b c\n"
+    assert exec_here(tmp_path, "f well").exit_code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,7 +27,8 @@ from flagscale_deploy.errors import (
     UnreachableError,
 )
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport.base import Outcome
+from flagscale_deploy.secrets import Secret
+from flagscale_deploy.transport.base import Outcome, ending_with_input
 from tests.fakes import Output, silence_until
 from tests.unit.api.world import HOSTS, World
 from tests.unit.deploy.given import Heard
@@ -311,18 +313,19 @@ def test_a_call_to_what_is_not_there(world: World) -> None:
 @pytest.mark.parametrize(
     ("words", "sent"),
     [
-        (("echo $HOME | cat",), b"echo $HOME | cat"),
-        (("echo", "a b", "$(x)"), b"echo 'a b' '$(x)'"),
+        (("echo $HOME | cat",), "echo $HOME | cat"),
+        (("echo", "a b", "$(x)"), "echo 'a b' '$(x)'"),
     ],
 )
 def test_exec_sends_shell_or_words_and_keeps_every_hosts_outcome(
-    world: World, words: tuple[str, ...], sent: bytes
+    world: World, words: tuple[str, ...], sent: str
 ) -> None:
     results = api.execute_everywhere(world.request(), words, timeout=5)
     first, second = results["gpu01"], results["gpu02"]
     assert isinstance(first, Outcome)
     assert isinstance(second, Outcome)
-    assert (first.exit_code, first.stdout, first.stderr) == (0, sent, b"err")
+    assert (first.exit_code, first.stderr) == (0, b"err")
+    assert shlex.split(first.stdout.decode()) == ["exec", *ending_with_input(sent)]
     assert second.exit_code == 1
 
 
@@ -330,7 +333,19 @@ def test_exec_goes_into_the_hosts_container(world: World) -> None:
     request = world.request(inventory=inventory(host("gpu01", container="a box")))
     outcome = api.execute_everywhere(request, ["echo 'x'"], timeout=5)["gpu01"]
     assert isinstance(outcome, Outcome)
-    assert outcome.stdout.decode() == """docker exec -i 'a box' sh -c 'echo '"'"'x'"'"''"""
+    inside = ["docker", "exec", "-i", "a box", *ending_with_input("echo 'x'", "sh")]
+    assert shlex.split(outcome.stdout.decode()) == inside
+
+
+def test_exec_enters_the_environment_of_a_host_without_its_secrets(world: World) -> None:
+    entered = host("gpu01", venv="~/v env", env={"A": "b c"}, secret_env={"K": Secret("s3cret")}, before_start="hook")
+    outcome = api.execute_everywhere(world.request(inventory=inventory(entered)), ["vllm"], timeout=5, env=True)[
+        "gpu01"
+    ]
+    assert isinstance(outcome, Outcome)
+    *_, text, program = shlex.split(outcome.stdout.decode())
+    assert program == "bash"
+    assert text == """export A='b c'\n. "$HOME"/'v env'/bin/activate || exit\nhook\nvllm"""
 
 
 def test_logs_of_every_host(world: World, tmp_path: Path) -> None:
