@@ -9,9 +9,12 @@ from pathlib import Path
 from flagscale_deploy.config.compose import compose
 from flagscale_deploy.config.interpolation import interpolate
 from flagscale_deploy.config.overrides import Override, apply_overrides, parse_overrides
+from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
+from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
 from flagscale_deploy.support.yaml import refuse_bombs
 
@@ -35,7 +38,13 @@ def load_spec(
     # A name of a file may read as a number: serve=2, serve=2.5.
     choices = {word.key: str(word.value) for word in words if _names_a_file(word)}
     picked = dict(choices)
-    tree, places = compose(Path(path), picked)
+    try:
+        tree, places = compose(Path(path), picked)
+    except InputError:
+        if os.path.isfile(path):  # no pipe, which can be read once
+            refuse_other_kind(_kind_of(read_text(path), str(path)), FileKind.SERVE, str(path))
+        raise
+    refuse_other_kind(kind_of_document(tree), FileKind.SERVE, str(path))
     taken = choices.keys() - picked.keys()
     _refuse(apply_overrides(tree, [word for word in words if word.key not in taken], places))
     refuse_bombs(tree, str(path), MOST_LEVELS)
@@ -46,6 +55,14 @@ def load_spec(
     spec, wrong = translate(resolved, Path(path), name, environment, places)
     _refuse(wrong)
     return spec
+
+
+def _kind_of(text: str, source: str) -> FileKind | None:
+    try:
+        document = parse_yaml(text, source)
+    except InputError:
+        return kind_of_text(text, source)
+    return kind_of_document(document) if isinstance(document, list | dict) else kind_of_text(text, source)
 
 
 def _refuse(faults: Sequence[Fault]) -> None:

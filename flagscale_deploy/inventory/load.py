@@ -21,6 +21,7 @@ from flagscale_deploy.inventory.short import looks_like_short, parse_short
 from flagscale_deploy.inventory.surroundings import Environ, Surroundings
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Faults, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
+from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
 
@@ -108,8 +109,10 @@ def _parsed(text: str, source: str, around: Surroundings) -> Inventory:
     if looks_like_hostfile(text) and not _YAML_START.match(_first_line(text)):
         return parse_hostfile(text, source)
     if not _looks_like_yaml(text, source):
+        refuse_other_kind(kind_of_text(text, source), FileKind.INVENTORY, source)
         return parse_ansible_ini(text, source, around)
     document, faults = parse_yaml(text, source)
+    refuse_other_kind(kind_of_document(document), FileKind.INVENTORY, source)
     if not isinstance(document, Section):
         what = "nothing" if document is None else "a list" if isinstance(document, list) else "one value"
         raise InputError.at(

@@ -157,3 +157,12 @@ def test_ansible_cfg_is_said(place: Path) -> None:
     result = CliRunner().invoke(cli, ["hosts"])
     assert "without -i, the hosts are those of hosts.ini, as ansible.cfg says" in result.stderr
     assert "ubuntu@gpu01" in result.stdout
+
+
+def test_a_swapped_pair_of_files_is_told_of_both(place: Path) -> None:
+    (place / "qwen.yaml").write_text("model_args: {vllm_model: {model-tag: /m}}\n", encoding="utf-8")
+    (place / "hosts.yaml").write_text("hosts: [gpu01]\n", encoding="utf-8")
+    result = CliRunner().invoke(cli, ["plan", "--offline", "-i", "qwen.yaml", "-c", "hosts.yaml"])
+    assert result.exit_code == 2
+    assert "qwen.yaml: is a serve YAML, not an inventory" in result.stderr
+    assert "hosts.yaml: is an inventory, not a serve YAML" in result.stderr
