@@ -73,6 +73,13 @@ class LateError(RemoteError):
     ended = False
 
 
+class Interruptible:
+    """A connection that gives up opening when `cancelled` is set, by whoever owns it."""
+
+    def __init__(self) -> None:
+        self.cancelled = Event()
+
+
 class Listening:
     """The output of a command as it comes, within a deadline, and until it is cancelled."""
 

@@ -25,7 +25,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.program import Arguments, HostProgram, Order, Reply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.interrupts import Interrupt, held_back
-from flagscale_deploy.transport.base import POLL_SECONDS, Connection
+from flagscale_deploy.transport.base import POLL_SECONDS, Connection, Interruptible
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.replies import REPORT, brief
 
@@ -84,6 +84,9 @@ class Fleet:
         _allow_descriptors(SPARE_DESCRIPTORS + DESCRIPTORS * len(self.hosts))
         self._forks = forks
         self._connections = {name: connect(host, connect_timeout) for name, host in self.hosts.items()}
+        for connection in self._connections.values():
+            if isinstance(connection, Interruptible):
+                connection.cancelled = self.cancelled
         self._opening = {name: threading.Lock() for name in self.hosts}
         self._logins = threading.BoundedSemaphore(forks)
         self._opened: set[str] = set()
@@ -111,7 +114,7 @@ class Fleet:
             return self._connections[host]
 
     def _open(self, host: str) -> None:
-        """Open a connection; at most `forks` log in at a time, for all may have the same first hop."""
+        """Open a connection; at most `forks` log in at a time: each key exchange takes CPU time here."""
         if host in self._opened:
             self._connections[host].open()
             return

@@ -58,6 +58,15 @@ class Keepalive:
                 return now - self._heard
             return 0.0
 
+    def answers(self, timeout: float) -> bool:
+        """Return whether the server answers within so many seconds."""
+        with self._lock:
+            if self._asked is None or self._answered.is_set():
+                self._asked = self._now()
+                self._ask()
+            answered = self._answered
+        return answered.wait(timeout) and self._transport.is_active()
+
     def _ask(self) -> None:
         self._answered = threading.Event()
         self._transport.completion_event = self._answered  # set by any answer, a refusal as well

@@ -14,13 +14,14 @@ import paramiko
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
-from flagscale_deploy.transport.base import Source
-from flagscale_deploy.transport.keepalive import Keepalive
+from flagscale_deploy.transport.base import Interruptible, Source
 from flagscale_deploy.transport.login import LOST_SECONDS, Login
 from flagscale_deploy.transport.route import destination_of, find_route
 from flagscale_deploy.transport.ssh_config import Resolver, this_resolver
-from flagscale_deploy.transport.ssh_errors import FAILED, REFUSED, errors_of
+from flagscale_deploy.transport.ssh_errors import FAILED, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
+from flagscale_deploy.transport.ssh_transport import LIMITS
+from flagscale_deploy.transport.through_jump_hosts import Way
 
 CHUNK = 1 << 16
 BROKEN = (OSError, EOFError, paramiko.SSHException)
@@ -34,20 +35,20 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 
-class SshConnection:
+class SshConnection(Interruptible):
     """The way to one host by SSH, opened on first use; each command is a channel of a login.
 
     There is one login, and more where the server allows fewer channels in each (MaxSessions) than run at a time.
     """
 
     def __init__(self, host: Host, connect_timeout: float, resolver: Resolver | None = None) -> None:
+        super().__init__()
         self.host = host
         self._resolver = resolver or this_resolver()
         self._timeout = connect_timeout
         self._lock = threading.RLock()
-        self._jumps: list[Login] = []
         self._logins: list[_Sessions] = []
-        self._settings: Settings | None = None
+        self._route: tuple[Settings, ...] = ()
         self._resolver.expect(destination_of(host))
 
     def open(self) -> None:
@@ -78,20 +79,18 @@ class SshConnection:
         return running
 
     def close(self) -> None:
-        """Close it, with the jump hosts on the way."""
-        for login in (*(sessions.login for sessions in self._logins), *reversed(self._jumps)):
-            login.close()
-        self._logins, self._jumps, self._settings = [], [], None
+        """Close it, and the connections to jump hosts that no other host uses."""
+        for sessions in self._logins:
+            sessions.login.close()
+        self._logins, self._route = [], ()
 
     def _log_in(self) -> _Sessions:
-        if self._settings is None:
+        if not self._route:
             with errors_of(self.host):
-                *jumps, self._settings = find_route(self.host, self._resolver)
-            for settings in jumps:
-                via = self._jumps[-1] if self._jumps else None
-                self._jumps.append(Login(self.host, settings, self._timeout, via=via, jump=True))
-        via = self._jumps[-1] if self._jumps else None
-        self._logins.append(_Sessions(Login(self.host, self._settings, self._timeout, via=via, jump=False)))
+                self._route = find_route(self.host, self._resolver)
+        *jumps, target = self._route
+        way = Way(self.host, tuple(jumps), self._timeout, self.cancelled)
+        self._logins.append(_Sessions(way.log_in(target)))
         return self._logins[-1]
 
     def _start(self, sessions: _Sessions, command: str) -> SshRunning | None:
@@ -102,7 +101,7 @@ class SshConnection:
                 return None
             with _answered(self.host.name, channel, self._timeout):
                 channel.exec_command(command)
-        return SshRunning(self.host.name, channel, sessions.login.keepalive)
+        return SshRunning(self.host.name, channel, sessions.login)
 
 
 class _Sessions:
@@ -119,7 +118,7 @@ class _Sessions:
             try:
                 channel = self.login.transport.open_session(timeout=timeout)
             except paramiko.ChannelException as error:
-                if error.code not in (FAILED, REFUSED):
+                if error.code not in (FAILED, *LIMITS):
                     raise
                 self._channels = [channel for channel in self._channels if not channel.closed]
                 if self._channels or time.monotonic() > deadline:
@@ -133,8 +132,8 @@ class _Sessions:
 class SshRunning:
     """A command on a channel of its own."""
 
-    def __init__(self, host: str, channel: paramiko.Channel, keepalive: Keepalive) -> None:
-        self._host, self._channel, self._keepalive = host, channel, keepalive
+    def __init__(self, host: str, channel: paramiko.Channel, login: Login) -> None:
+        self._host, self._channel, self._login = host, channel, login
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
 
@@ -147,7 +146,7 @@ class SshRunning:
                 sent += self._channel.send(data[sent : sent + CHUNK])
         except BROKEN:
             if not self._channel.exit_status_ready():  # else it ended early: its exit status and stderr say why
-                raise _lost(self._host) from None
+                raise self._login.lost(self._host) from None
 
     def close_stdin(self) -> None:
         """End its standard input."""
@@ -161,41 +160,34 @@ class SshRunning:
         channel = self._channel
         for attempt in (0, 1):
             if channel.recv_ready():
-                self._keepalive.heard()
+                self._login.keepalive.heard()
                 return "stdout", channel.recv(CHUNK)
             if channel.recv_stderr_ready():
-                self._keepalive.heard()
+                self._login.keepalive.heard()
                 return "stderr", channel.recv_stderr(CHUNK)
             if channel.eof_received or channel.closed:
                 return self._rest()
             if attempt == 0:
                 self._poll.poll(timeout * 1000)
-        self._raise_if_silent()
+        self._login.raise_if_silent(self._host)
         return "stdout", b""
 
     def exit_code(self, timeout: float) -> int | None:
         """Wait for its exit status and return it, None if it is late."""
         if not self._channel.status_event.wait(timeout):
-            self._raise_if_silent()
+            self._login.raise_if_silent(self._host)
             return None
         code = self._channel.recv_exit_status()
         if code < 0:  # lost, or killed by a signal; a transport that is lost ends its channels before itself
             self._channel.get_transport().join(LOST_SECONDS)
         if code < 0 and not self._channel.get_transport().is_active():
-            raise _lost(self._host)
+            raise self._login.lost(self._host)
         return code
 
     def close(self) -> None:
         """Close its channel. A host that is in the middle of a key exchange, or has gone, is left to itself."""
         with suppress(*BROKEN):
             self._channel.close()
-
-    def _raise_if_silent(self) -> None:
-        if silent := self._keepalive.silent_for():
-            self._channel.get_transport().close()
-            raise UnreachableError(
-                self._host, f"its SSH server has not answered for {silent:.0f} s", "look at the host's load and disks"
-            )
 
     def _rest(self) -> tuple[Source, bytes] | None:
         """Return what arrived before the end, which has been announced."""
@@ -231,7 +223,3 @@ def _answered(host: str, channel: paramiko.Channel, seconds: float) -> Iterator[
         raise
     finally:
         timer.cancel()
-
-
-def _lost(host: str) -> UnreachableError:
-    return UnreachableError(host, "the SSH connection was lost", "check the host and the network, then run `status`")

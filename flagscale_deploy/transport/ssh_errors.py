@@ -18,6 +18,10 @@ REFUSED = paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 FAILED = paramiko.common.OPEN_FAILED_CONNECT_FAILED
 
 
+class StartRefusedError(paramiko.SSHException):
+    """A server that closes connections before anybody could log in."""
+
+
 @contextmanager
 def errors_of(host: Host, settings: Settings | None = None, *, jump: bool = False) -> Iterator[None]:
     """Raise everything that Paramiko, sockets and we raise while connecting as a ConnectError.
@@ -63,6 +67,9 @@ def connect_error(host: Host, error: Exception, settings: Settings | None = None
         return TcpError(name, f"cannot connect to {where}: {error.strerror}", "is sshd running there?")
     kind = TcpError if _is_beneath_ssh(error) else UnreachableError
     target = settings.alias if settings else address
+    if isinstance(error, StartRefusedError):
+        remedy = f"raise MaxStartups in its sshd_config if it has many logins at a time; try: ssh {target}"
+        return kind(name, f"SSH to {where} failed: {error}", remedy)
     return kind(name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {target}")
 
 
@@ -72,16 +79,35 @@ def copy_key(host: Host, address: str) -> str:
     return f"copy your key to {address} with ssh-copy-id, or set {keys}"
 
 
-def forwarding_error(
-    host: Host, via: Settings, target: str, error: paramiko.ChannelException, text: str
-) -> ConnectError:
-    """Return the error for a jump host that does not connect us to the next; `text` is what it said."""
+def forwarding_error(host: Host, via: Settings, target: str, error: Exception) -> ConnectError:
+    """Return the error for a jump host that does not connect us to the next."""
+    on_jump_host = f"on {via.alias}: does the name resolve, and does sshd listen there?"
+    if isinstance(error, TimeoutError):
+        return TcpError(host.name, f"jump host {via.alias} cannot connect to {target} in time", on_jump_host)
+    if not isinstance(error, paramiko.ChannelException):
+        return lost_error(host.name, via)
     if error.code == REFUSED:
         problem = f"jump host {via.alias} forbids connections to {target}"
         return UnreachableError(host.name, problem, "allow them in its sshd_config: AllowTcpForwarding, PermitOpen")
-    reason = f" ({text})" if text and text != "open failed" else ""
-    problem = f"jump host {via.alias} cannot connect to {target}{reason}"
-    return TcpError(host.name, problem, f"on {via.alias}: does the name resolve, and does sshd listen there?")
+    reason = f" ({error.text})" if error.text and error.text != "open failed" else ""
+    return TcpError(host.name, f"jump host {via.alias} cannot connect to {target}{reason}", on_jump_host)
+
+
+def lost_error(host: str, jump: Settings | None = None) -> UnreachableError:
+    """Return the error for a connection that was lost: the host's, or that to a jump host before it."""
+    if jump is None:
+        return UnreachableError(
+            host, "the SSH connection was lost", "check the host and the network, then run `status`"
+        )
+    problem = f"jump host {jump.alias}: the SSH connection was lost"
+    return UnreachableError(host, problem, "check the jump host and the network, then run `status`")
+
+
+def silence_error(host: str, seconds: float, jump: Settings | None = None) -> UnreachableError:
+    """Return the error for a server that answers no more: the host's, or that of a jump host before it."""
+    name, whose = (f"jump host {jump.alias}: ", "the jump host's") if jump else ("", "the host's")
+    problem = f"{name}its SSH server has not answered for {seconds:.0f} s"
+    return UnreachableError(host, problem, f"look at {whose} load and disks")
 
 
 def mismatch_error(host: Host, where: str, mismatches: list[tuple[str, list[str], list[str]]]) -> ConnectError:

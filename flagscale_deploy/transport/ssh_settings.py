@@ -75,6 +75,8 @@ class Settings:
     port: int = 22
     jumps: tuple[str, ...] = ()
     proxy_command: str | None = None
+    proxy_pattern: str | None = None
+    """The ProxyCommand with its tokens: equal for all hosts that it is the way to."""
     identity_files: tuple[str, ...] = DEFAULT_KEYS
     preferred_key: str | None = None
     """The identity file that the inventory names."""
@@ -118,6 +120,7 @@ def settings_of(destination: Destination, answer: Answer) -> Settings:
         port=port,
         jumps=tuple(percent_expanded(hop.strip(), at_proxy) for hop in jump.split(",")) if jump else (),
         proxy_command=percent_expanded(command, at_proxy) if command else None,
+        proxy_pattern=command,
         identity_files=keys,
         preferred_key=keys[0] if destination.identity_file and keys else None,
         certificate_files=tuple(expand(path) for path in answer.get("certificatefile", ()) if path not in _NONE),

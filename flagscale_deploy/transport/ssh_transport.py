@@ -37,6 +37,21 @@ REKEY_SECONDS = 10.0
 """How long a key exchange may keep us from sending."""
 
 
+LIMITS = (
+    paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    paramiko.common.OPEN_FAILED_RESOURCE_SHORTAGE,
+)
+"""How servers refuse a channel where they allow no more of them; the first also where they forbid every one."""
+
+
+class Refusal(paramiko.ChannelException):
+    """A channel that the server refused, with what it said, while `others` were open on the connection."""
+
+    def __init__(self, code: int, text: str, others: int) -> None:
+        super().__init__(code, text)
+        self.others = others
+
+
 class _Packetizer(Packetizer):
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         if n > LARGEST_PACKET:
@@ -80,8 +95,8 @@ class Transport(paramiko.Transport):
         """The server's algorithms, once they have come."""
         self.farewell = ""
         """What the server said when it ended the connection."""
-        self.refusal = ""
-        """What the server said when it last refused a channel."""
+        self.refusals: dict[int, Refusal] = {}
+        """How the server refused channels, by their numbers."""
 
     def mismatches(self) -> list[tuple[str, list[str], list[str]]]:
         """Return what both sides have no algorithm for: its name, the server's algorithms, and ours."""
@@ -106,9 +121,9 @@ class Transport(paramiko.Transport):
 
     def _parse_channel_open_failure(self, message: paramiko.Message) -> None:
         start = message.packet.tell()
-        message.get_int()
-        message.get_int()
-        self.refusal = message.get_text()
+        number, code, text = message.get_int(), message.get_int(), message.get_text()
+        others = sum(channel.active and not channel.closed for channel in self._channels.values())  # type: ignore[attr-defined]
+        self.refusals[number] = Refusal(code, text, others)
         message.packet.seek(start)
         super()._parse_channel_open_failure(message)  # type: ignore[misc]
 
@@ -122,10 +137,9 @@ class Transport(paramiko.Transport):
 def notice_silence(transport: paramiko.Transport) -> None:
     """Make a lost connection be noticed: by keepalives, and by packets that nobody acknowledges."""
     transport.set_keepalive(KEEPALIVE_SECONDS)
-    if isinstance(transport.sock, socket.socket):
-        transport.sock.settimeout(IDLE_SECONDS)
-        if transport.sock.family != socket.AF_UNIX:  # a ProxyCommand's
-            limit_silence(transport.sock, SILENCE_MILLISECONDS)
+    transport.sock.settimeout(IDLE_SECONDS)
+    if isinstance(transport.sock, socket.socket) and transport.sock.family != socket.AF_UNIX:  # a ProxyCommand's
+        limit_silence(transport.sock, SILENCE_MILLISECONDS)
 
 
 def wake(transport: paramiko.Transport) -> None:

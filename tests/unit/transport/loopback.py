@@ -13,7 +13,13 @@ from types import TracebackType
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_FAILED_RESOURCE_SHORTAGE,
+    OPEN_SUCCEEDED,
+)
 
 
 def new_key() -> str:
@@ -41,6 +47,8 @@ class Server:
     """Whether it ends a command's output and never sends its exit status."""
     ignores_commands: bool = False
     """Whether it lets a client wait for the answer to its request for a command."""
+    most_channels: int = 1000
+    """How many channels it opens in a connection."""
     transports: list[paramiko.Transport] = field(default_factory=list)
 
     def __enter__(self) -> Server:
@@ -56,9 +64,9 @@ class Server:
             transport.close()
             transport.join(5)
 
-    def line(self) -> str:
-        """Its line in known_hosts."""
-        return f"[127.0.0.1]:{self.port} {self.host_key.get_name()} {self.host_key.get_base64()}"
+    def line(self, port: int = 0) -> str:
+        """Its line in known_hosts; `port`: that of a relay before it."""
+        return f"[127.0.0.1]:{port or self.port} {self.host_key.get_name()} {self.host_key.get_base64()}"
 
     def _accept(self) -> None:
         while True:
@@ -70,14 +78,14 @@ class Server:
             self.transports.append(transport)
             transport.add_server_key(self.host_key)
             try:
-                transport.start_server(server=_Door(self))
+                transport.start_server(server=_Door(self, transport))
             except (paramiko.SSHException, EOFError):
                 continue  # who connected did not like our key
 
 
 class _Door(paramiko.ServerInterface):
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, transport: paramiko.Transport) -> None:
+        self._server, self._transport = server, transport
 
     def get_allowed_auths(self, _username: str) -> str:
         return "publickey"
@@ -87,8 +95,31 @@ class _Door(paramiko.ServerInterface):
         return AUTH_SUCCESSFUL if right else AUTH_FAILED
 
     def check_channel_request(self, _kind: str, _chanid: int) -> int:
+        if self._is_full():
+            return OPEN_FAILED_RESOURCE_SHORTAGE
         self._server.sessions += 1
         return OPEN_SUCCEEDED
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, _origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        if self._is_full():
+            return OPEN_FAILED_RESOURCE_SHORTAGE
+        try:
+            there = socket.create_connection(destination, 5)
+        except OSError:
+            return OPEN_FAILED_CONNECT_FAILED
+        threading.Thread(target=self._forward, args=(chanid, there), daemon=True).start()
+        return OPEN_SUCCEEDED
+
+    def _is_full(self) -> bool:
+        channels: list[paramiko.Channel] = self._transport._channels.values()  # type: ignore[attr-defined]
+        return sum(not channel.closed for channel in channels) >= self._server.most_channels
+
+    def _forward(self, number: int, there: socket.socket) -> None:
+        while (channel := self._transport._channels.get(number)) is None:  # type: ignore[attr-defined]
+            threading.Event().wait(0.001)
+        _join(there, channel)
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._server.ignores_commands:
@@ -98,6 +129,57 @@ class _Door(paramiko.ServerInterface):
             return True
         threading.Thread(target=_execute, args=(channel, command), daemon=True).start()
         return True
+
+
+class Relay:
+    """A port before that of a server. It closes the first connections, and passes nothing on while `paused` is set."""
+
+    def __init__(self, port: int, refusals: int = 0) -> None:
+        self._target, self.refusals = port, refusals
+        self.connections = 0
+        self.paused = threading.Event()
+
+    def __enter__(self) -> Relay:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            if self.connections <= self.refusals:
+                here.sendall(b"Exceeded MaxStartups\r\n")
+                here.close()
+            else:
+                _join(here, socket.create_connection(("127.0.0.1", self._target), 5), self.paused)
+
+
+def _join(one: socket.socket, other: socket.socket, paused: threading.Event | None = None) -> None:
+    """Pass on what comes on either side, until both have ended."""
+    for source, target in ((one, other), (other, one)):
+        source.settimeout(None)
+        threading.Thread(target=_pump, args=(source, target, paused), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket, paused: threading.Event | None) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        while data := source.recv(65536):
+            while paused is not None and paused.is_set():
+                threading.Event().wait(0.05)
+            target.sendall(data)
+    with contextlib.suppress(OSError, EOFError):
+        target.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError, EOFError):
+        target.close()
 
 
 def _execute(channel: paramiko.Channel, command: bytes) -> None:
