@@ -45,7 +45,7 @@ class JumpLogin(Protocol):
         """Close it."""
 
 
-class LateError(Exception):
+class DialLateError(Exception):
     """Nobody has connected to the jump host in time."""
 
 
@@ -124,7 +124,7 @@ class JumpHosts(Generic[LoginT]):
         """Return a channel to a place through the jump host of the key: who has the same key shares connections.
 
         `dial` makes a connection; its ConnectError fails all that wait for it, and the next ones try again. Raises
-        LateError, and what `Opening.wait` does.
+        DialLateError, and what `Opening.wait` does.
         """
         refused: list[_Shared[LoginT]] = []
         while True:
@@ -174,7 +174,7 @@ class JumpHosts(Generic[LoginT]):
                 if cancelled.is_set():
                     raise InterruptedByUser("interrupted")
                 if deadline.expired:
-                    raise LateError
+                    raise DialLateError
                 self._changed.wait(STEP_SECONDS)
         finally:
             group.waiting -= 1

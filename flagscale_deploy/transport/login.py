@@ -96,8 +96,8 @@ class Login:
 
     def raise_if_silent(self, host: str, *, jump: bool = False) -> None:
         """Raise UnreachableError, and end the connection, where a server on the way has not answered for too long."""
-        if self._passage is not None:
-            self._passage.login.raise_if_silent(host, jump=True)
+        if (passage := self._passage) is not None:
+            passage.login.raise_if_silent(host, jump=True)
         if silent := self.keepalive.silent_for():
             self.transport.close()
             raise silence_error(host, silent, self.settings if jump else None)
@@ -109,9 +109,9 @@ class Login:
 
     def _lost_hop(self) -> Settings | None:
         """Return the settings of the first jump host on the way whose connection is lost."""
-        if self._passage is None:
+        if (passage := self._passage) is None:
             return None
-        channel, jump = self._passage.channel, self._passage.login
+        channel, jump = passage.channel, passage.login
         if channel.closed and not channel.eof_received:  # its transport ends it before itself
             jump.transport.join(LOST_SECONDS)
         return jump._lost_hop() or (None if jump.is_open else jump.settings)

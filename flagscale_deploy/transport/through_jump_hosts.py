@@ -11,7 +11,7 @@ import paramiko
 from flagscale_deploy.errors import ConnectError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.hostkeys import checking, known_hosts_files
-from flagscale_deploy.transport.jump_hosts import JumpHosts, LateError, Passage
+from flagscale_deploy.transport.jump_hosts import DialLateError, JumpHosts, Passage
 from flagscale_deploy.transport.login import Login
 from flagscale_deploy.transport.ssh_errors import forwarding_error
 from flagscale_deploy.transport.ssh_settings import Settings
@@ -55,7 +55,7 @@ class Way:
             if error.host == self.host.name:
                 raise
             raise type(error)(self.host.name, error.problem, error.remedy) from error
-        except LateError as error:
+        except DialLateError as error:
             problem = f"jump host {last.alias}: no connection to {last.where} in time"
             raise UnreachableError(self.host.name, problem, f"try: ssh {last.alias}") from error
         except (OSError, EOFError, paramiko.SSHException) as error:

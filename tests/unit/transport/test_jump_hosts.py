@@ -12,7 +12,7 @@ import pytest
 
 from flagscale_deploy.errors import AuthenticationError, InterruptedByUser
 from flagscale_deploy.transport import jump_hosts
-from flagscale_deploy.transport.jump_hosts import JumpHosts, LateError, Passage
+from flagscale_deploy.transport.jump_hosts import DialLateError, JumpHosts, Passage
 from flagscale_deploy.transport.ssh_transport import Refusal
 
 NEVER = threading.Event()
@@ -234,7 +234,7 @@ def test_who_waits_for_anothers_dial_has_a_deadline_and_can_be_interrupted() -> 
         dialling = threads.submit(pool.open)
         while not pool.hosts._groups:
             threading.Event().wait(0.001)
-        with pytest.raises(LateError):
+        with pytest.raises(DialLateError):
             pool.hosts.open("s21", ("gpu02", 22), dial=pool.dial, timeout=0.02, cancelled=NEVER)
         cancelled = threading.Event()
         cancelled.set()
