@@ -1,6 +1,6 @@
 """Many hosts behind one jump host, or at one address, with sshd's default MaxStartups: none is lost.
 
-`FSD_FAULTS=all` tries 64 and 256 hosts ten times each; else it is 64 hosts once.
+`FSD_FAULTS=all` tries 64 and 256 hosts in ten runs each; else it is 64 hosts once.
 """
 
 from __future__ import annotations
@@ -60,23 +60,24 @@ def answered(reply: Reply) -> list[str]:
 
 CONNECTION = re.compile(r"Connection from \S+ port (\d+) on (\S+ port \d+)")
 ACCEPTED = re.compile(r"Accepted publickey for \S+ from \S+ port (\d+)")
+CLOSED = re.compile(r"Connection closed by \S+ port (\d+)")
 
 
 def logins(reply: Reply, server: str) -> tuple[int, int]:
-    """Return how many logins a server let in, and how many connections had not logged in at the same time at most."""
-    addresses: dict[str, str] = {}
-    inside: set[str] = set()
+    """Return how many logins a server let in, and how many connections had not logged in at the same time at most.
+
+    The log names connections by their ports here, of which two may be equal: exact for servers with few of them.
+    """
+    waiting: dict[str, str] = {}
     total = most = 0
     for line in reply.log.splitlines():
-        if (match := CONNECTION.match(line)) and match[2].endswith(server):
-            addresses[match[1]] = match[2]
-            inside.add(match[1])
-            most = max(most, len(inside))
-        elif (match := ACCEPTED.match(line)) and match[1] in addresses:
-            total += 1
-            inside.discard(match[1])
-        elif (match := re.match(r"Connection closed by \S+ port (\d+)", line)) and match[1] in inside:
-            inside.discard(match[1])
+        if match := CONNECTION.match(line):
+            waiting[match[1]] = match[2]
+            most = max(most, sum(name.endswith(server) for name in waiting.values()))
+        elif match := ACCEPTED.match(line):
+            total += waiting.pop(match[1], "").endswith(server)
+        elif match := CLOSED.match(line):
+            waiting.pop(match[1], None)
     return total, most
 
 
@@ -89,8 +90,9 @@ BY_SSH = 1
 def test_hosts_behind_a_jump_host_share_connections(world: World, count: int, round_: int) -> None:
     reply = world.play(case(hosts(count, BEHIND)))
     assert len(answered(reply)) == count
-    assert logins(reply, JUMP)[0] - BY_SSH == -(-count // 64)
-    assert logins(reply, TARGET)[0] == count
+    jumps = logins(reply, JUMP)[0] - BY_SSH
+    assert jumps == -(-count // 64)
+    assert len(ACCEPTED.findall(reply.log)) - BY_SSH - jumps == count
 
 
 @pytest.mark.parametrize("count", [64, 256] if ALL else [64])
@@ -99,9 +101,8 @@ def test_hosts_at_one_address_log_in_one_after_the_other(world: World, count: in
     """Each is a container of the same machine, say: they share its sshd, and have logins of their own."""
     reply = world.play(case(hosts(count, address="127.0.1.1"), target=DEFAULT))
     assert len(answered(reply)) == count
-    total, most = logins(reply, TARGET)
-    assert total == count
-    assert most <= 16, "8 of ours, and those that have just logged in"
+    assert len(ACCEPTED.findall(reply.log)) - BY_SSH == count
+    assert logins(reply, TARGET)[1] <= 10, "8, and those that the server has not counted as logged in yet"
 
 
 def test_hosts_with_other_settings_of_the_jump_host_have_a_connection_of_their_own(world: World) -> None:
@@ -127,4 +128,3 @@ def test_servers_that_allow_few_sessions_work_behind_a_jump_host(world: World, s
     reply = world.play(case(hosts(12, BEHIND), DEFAULT + few, MANY + few))
     assert len(answered(reply)) == 12
     assert logins(reply, JUMP)[0] - BY_SSH == 1
-    assert logins(reply, TARGET)[0] == 12
