@@ -20,7 +20,8 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.secrets import Redactor
-from flagscale_deploy.support.paths import without_links
+from flagscale_deploy.support.interrupts import held_back
+from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.text import plain
 from flagscale_deploy.transport.fleet import answers, failures
@@ -85,13 +86,15 @@ class Phases:
     started: bool = False
     """Whether a start was tried; a run refused by another command's lock or deployment leaves nothing to stop."""
     interrupted: bool = False
+    answers: str = ""
+    """The content of prompts.txt."""
 
     def phase(self, name: str, act: Callable[[], list[Case]], number: int | None = None) -> bool:
         """Run a phase and record its cases; return whether it passed."""
         began = time.monotonic()
-        self.say(Event("smoke", "note", text=f"── {name}"))
         code = 0
         try:
+            self.say(Event("smoke", "note", text=f"── {name}"))
             cases = act()
         except RunFailedError as error:
             cases, code = _run_cases(error), error.exit_code
@@ -176,9 +179,9 @@ class Phases:
         answer = api.call(self.request, [{"role": "user", "content": prompt.text}], max_tokens=prompt.max_tokens)
         text, tokens = _completion(answer)
         prompts = self.result.artifacts / "prompts.txt"
-        with open(prompts, "a", encoding="utf-8", errors="replace", opener=without_links) as file:
-            written = f"{_quoted('> ', prompt.text)}{_quoted('  ', text)}({counted(tokens, 'token')})\n\n"
-            file.write(plain(self.redactor.redact(self.redactor.seen(written))))
+        written = f"{_quoted('> ', prompt.text)}{_quoted('  ', text)}({counted(tokens, 'token')})\n\n"
+        self.answers += plain(self.redactor.redact(self.redactor.seen(written))).encode(errors="replace").decode()
+        write_file(prompts, self.answers, "answers")  # as a new file each time: another user may have made that name
         problem = ""
         if tokens < prompt.min_tokens:
             problem = f"{counted(tokens, 'token')} came, expected at least {prompt.min_tokens}"
@@ -216,7 +219,14 @@ class Phases:
         ]
 
     def redact(self, folders: Sequence[Path]) -> None:
-        """Hide secrets in all that CI gets: a program may have printed its key."""
+        """Hide secrets in all that CI gets: a program may have printed its key. An interrupt does not end it."""
+        try:
+            with held_back():
+                self._redact(folders)
+        except KeyboardInterrupt:
+            self.result.exit_code = self.result.exit_code or InterruptedByUser.exit_code
+
+    def _redact(self, folders: Sequence[Path]) -> None:
         for folder in folders:
             for path, why in redact_folder(folder, self.redactor).items():
                 message = f"{path} was removed, because secrets in it could not be hidden: {why}"

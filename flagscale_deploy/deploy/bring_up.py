@@ -17,13 +17,21 @@ from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.stop import StopReport, stop_deployment
 from flagscale_deploy.diagnosis.find import Diagnosis
-from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError, UnforeseenError
+from flagscale_deploy.errors import (
+    DeployError,
+    HostError,
+    InputError,
+    InterruptedByUser,
+    LockLostError,
+    UnforeseenError,
+)
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.secrets import Redactor, Secret
+from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 
@@ -120,8 +128,8 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
 def _traceback(run: Run) -> Path:
     """Write the traceback of the error being handled, without secrets; return its file."""
     path = run.folder.path / "error.txt"
-    with suppress(OSError):  # what was started is stopped all the same
-        path.write_text(run.redactor.redact(traceback.format_exc()), encoding="utf-8")
+    with suppress(InputError):  # what was started is stopped all the same
+        write_file(path, run.redactor.redact(traceback.format_exc()), "traceback")
     return path
 
 

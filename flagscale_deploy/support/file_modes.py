@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PRIVATE = 0o077
@@ -29,7 +29,7 @@ def users_umask() -> int:
 
 
 def hand_on(path: Path) -> None:
-    """Give a file or folder that CI will read the mode of the user's own umask; nothing behind a link."""
+    """Give a file or folder that CI will read the mode of the user's own umask; nothing behind a link or of others."""
     if not _users:
         return
     try:
@@ -39,6 +39,7 @@ def hand_on(path: Path) -> None:
     try:
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
         if kind in (stat.S_IFDIR, stat.S_IFREG):
-            os.fchmod(descriptor, (0o777 if kind == stat.S_IFDIR else 0o666) & ~_users[0])
+            with suppress(PermissionError):  # a folder of another user, in which we may write
+                os.fchmod(descriptor, (0o777 if kind == stat.S_IFDIR else 0o666) & ~_users[0])
     finally:
         os.close(descriptor)

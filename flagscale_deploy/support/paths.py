@@ -66,11 +66,6 @@ def write_folder(folder: Path, files: Mapping[str, str], mode: int) -> list[Path
     return [folder / name for name in files]
 
 
-def without_links(path: str, flags: int) -> int:
-    """Open a file for `open(…, opener=…)`, unless a link has its name."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
 @contextmanager
 def _errors_of(path: Path, what: str, remedy: str = "") -> Iterator[None]:
     try:
@@ -80,12 +75,13 @@ def _errors_of(path: Path, what: str, remedy: str = "") -> Iterator[None]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Return whether a path is one of this process's own streams, a character device or a pipe, and no link to one."""
+    """Return whether a path is one of this process's streams, a device or a pipe of the user's, and no link to one."""
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except OSError:
         return False
-    return _STREAM.fullmatch(str(path)) is not None or stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+    pipe = stat.S_ISFIFO(status.st_mode) and status.st_uid == os.getuid()  # another user's may have no reader, ever
+    return _STREAM.fullmatch(str(path)) is not None or stat.S_ISCHR(status.st_mode) or pipe
 
 
 _STREAM = re.compile(r"/dev/(?:stdout|stderr|fd/\d{1,9})|/proc/self/fd/\d{1,9}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import xml.etree.ElementTree as ET
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 
 from flagscale_deploy import __version__, api
 from flagscale_deploy.api import smoke as module
+from flagscale_deploy.api import smoke_phases
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.api.request import Options, Request
 from flagscale_deploy.api.smoke import PHASES, Kept, Prompt, Smoke, smoke
@@ -41,6 +43,7 @@ from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.junit import write_junit
 from flagscale_deploy.secrets import Secret
+from tests.other_user import needs_root
 from tests.unit.deploy.given import PLAN
 from tests.unit.plan.given import inventory, spec
 
@@ -261,6 +264,61 @@ def test_an_interruption_during_a_prompt_asks_no_more_and_takes_down(stage: Stag
     result = go(stage, Prompt("one"), Prompt("two"))
     assert result.exit_code == InterruptedByUser.exit_code
     assert stage.calls == ["status", "check", "run", "call", *TAKEN_DOWN]
+
+
+@pytest.mark.parametrize("phase", ["prompt", "status", "logs", "stop", "clean"])
+def test_an_interruption_as_a_phase_begins_takes_down_and_redacts(stage: Stage, phase: str) -> None:
+    begun: list[str] = []
+
+    def say(event: Event) -> None:
+        if event.text == f"── {phase}" and not begun:
+            begun.append(phase)
+            raise KeyboardInterrupt
+
+    logs = stage.folder / "artifacts" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "engine.log").write_text("the key is s3cret-s3cret\n")
+    kept = Kept(stage.folder / "artifacts")
+    kept.redactor.add(Secret("s3cret-s3cret"))
+    result = smoke(REQUEST, [Prompt("Who are you?")], kept, say=say)
+    assert result.exit_code == 130
+    assert {"stop", "cleanup"} & set(stage.calls)
+    assert "s3cret" not in (logs / "engine.log").read_text()
+
+
+def test_an_interrupt_does_not_end_the_redaction(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    redacted = []
+
+    def redact(folder: Path, _redactor: Any) -> dict[Path, str]:
+        signal.raise_signal(signal.SIGINT)
+        redacted.append(folder)
+        return {}
+
+    monkeypatch.setattr(smoke_phases, "redact_folder", redact)
+    try:
+        result = go(stage)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (result.exit_code, redacted) == (130, [stage.folder / "artifacts" / "logs"])
+    assert (stage.folder / "artifacts" / "smoke.json").exists()
+
+
+@needs_root
+def test_answers_are_written_in_place_of_what_has_their_name(stage: Stage) -> None:
+    """Another user may put a pipe there, for which a command would wait."""
+    prompts = stage.folder / "artifacts" / "prompts.txt"
+
+    def answer() -> dict[str, Any]:
+        prompts.unlink(missing_ok=True)
+        os.mkfifo(prompts)
+        os.chown(prompts, 65534, 65534)
+        return {"choices": [{"message": {"content": "I am Qwen."}}], "usage": {"completion_tokens": 5}}
+
+    stage.answer = answer
+    result = go(stage, Prompt("one"), Prompt("two"))
+    assert result.passed
+    assert prompts.read_text().count("I am Qwen.") == 2
 
 
 def test_an_interruption_of_the_start_takes_down(stage: Stage) -> None:

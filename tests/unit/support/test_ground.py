@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -125,7 +126,14 @@ def test_events_are_written_as_json_lines_without_secrets(tmp_path: Path) -> Non
 
 
 def test_events_that_a_full_disk_does_not_take_end_nothing(tmp_path: Path) -> None:
-    for path, problem in ((Path("/dev/full"), "No space left on device"), (tmp_path / "no/where", "No such file")):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path, problem in (
+        (Path("/dev/full"), "No space left on device"),
+        (tmp_path / "no/where", "No such file"),
+        (tmp_path / "pipe", "No such device or address"),
+        (tmp_path / "link", "Too many levels of symbolic links"),
+    ):
         with JsonLines(path, str) as lines:
             lines(Event("serve", "done"))
             lines(Event("serve", "done"))

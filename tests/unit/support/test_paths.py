@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from flagscale_deploy.output.junit import write_junit
 from flagscale_deploy.support.file_modes import hand_on, kept_private
 from flagscale_deploy.support.paths import refuse_unwritable, write_file
+from tests.other_user import as_nobody, needs_root
 
 
 @pytest.fixture
@@ -65,6 +68,39 @@ def test_a_file_and_a_folder_get_the_users_mode(tmp_path: Path) -> None:
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("folder", "file")]
     assert modes == [0o750, 0o640]
+
+
+@needs_root
+def test_a_pipe_of_another_user_is_replaced(tmp_path: Path) -> None:
+    """Nobody else reads what is written, and nobody waits for a reader who never comes."""
+    shared = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    shared.chmod(0o777)
+    try:
+        path = shared / "report"
+        as_nobody(lambda: os.mkfifo(path, 0o666))
+        refuse_unwritable(path, "the file")
+        write_file(path, "text", "the file")
+        assert (path.read_text(), path.stat().st_uid) == ("text", os.getuid())
+    finally:
+        shutil.rmtree(shared)
+
+
+@needs_root
+def test_a_folder_of_another_user_keeps_its_mode(tmp_path: Path) -> None:
+    """CI may give a folder that it lets us write in."""
+    shared = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    shared.chmod(0o777)
+
+    def hand() -> str:
+        with kept_private():
+            hand_on(shared)
+        return "done"
+
+    try:
+        assert as_nobody(hand) == "done"
+        assert stat.S_IMODE(shared.stat().st_mode) == 0o777
+    finally:
+        shutil.rmtree(shared)
 
 
 def test_streams_are_written_to_in_place(tmp_path: Path) -> None:
