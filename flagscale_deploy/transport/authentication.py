@@ -19,13 +19,13 @@ NAMED = 4
 """How many keys a message names."""
 
 
-def log_in(transport: Transport, host: Host, settings: Settings) -> None:
-    """Log in with the first key that the server accepts. Raises AuthenticationError."""
+def log_in(transport: Transport, host: Host, settings: Settings, *, jump: bool = False) -> None:
+    """Log in with the first key that the server accepts; `jump`: to a jump host. Raises AuthenticationError."""
     keys = identities(settings)
     for path, problem in keys.passed_over:
         NOTES.info("%s: identity file %s is passed over: %s", host.name, path, problem)
     try:
-        _Attempt(transport, host, settings, keys).make()
+        _Attempt(transport, host, settings, keys, jump=jump).make()
     finally:
         keys.close()
 
@@ -33,8 +33,8 @@ def log_in(transport: Transport, host: Host, settings: Settings) -> None:
 class _Attempt:
     """One login: what was offered so far, and what the server said."""
 
-    def __init__(self, transport: Transport, host: Host, settings: Settings, keys: Identities) -> None:
-        self._transport, self._host, self._settings, self._keys = transport, host, settings, keys
+    def __init__(self, transport: Transport, host: Host, settings: Settings, keys: Identities, *, jump: bool) -> None:
+        self._transport, self._host, self._settings, self._keys, self._jump = transport, host, settings, keys, jump
         self._refused: list[Identity] = []
 
     def make(self) -> None:
@@ -74,16 +74,16 @@ class _Attempt:
     def _remedy(self) -> str:
         if self._keys.locked:
             return f"add it to the SSH agent: ssh-add {self._keys.locked[0]}"
-        return copy_key(self._host, self._settings.hostname)
+        return copy_key(self._host, self._settings.hostname, self._settings.alias if self._jump else None)
 
     def _ended(self) -> AuthenticationError:
         farewell = self._transport.farewell or "no reason given"
         count = len(self._refused)
+        of_host = "" if self._jump else f"`identity_file` in the inventory for {self._host.name}, or "
         keys = f"{count} key{'' if count == 1 else 's'}"
         return self._error(
             f"the server ended the login after {keys} ({farewell}): {_named(self._refused)}",
-            f"name the right key: `identity_file` in the inventory for {self._host.name}, "
-            "or IdentityFile with `IdentitiesOnly yes` in ~/.ssh/config",
+            f"name the right key: {of_host}IdentityFile with `IdentitiesOnly yes` in ~/.ssh/config",
         )
 
     def _second_factor(self, identity: Identity, remaining: Sequence[str]) -> AuthenticationError:

@@ -137,7 +137,7 @@ class Login:
         transport = Transport(connection)
         try:
             self._open(transport)
-            log_in(transport, self._host, self.settings)
+            log_in(transport, self._host, self.settings, jump=self._jump)
         except BaseException as error:
             hop = self._lost_hop()
             _end(transport)

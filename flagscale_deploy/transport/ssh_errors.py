@@ -73,9 +73,11 @@ def connect_error(host: Host, error: Exception, settings: Settings | None = None
     return kind(name, f"SSH to {where} failed: {str(error) or type(error).__name__}", f"try: ssh {target}")
 
 
-def copy_key(host: Host, address: str) -> str:
-    """Return the remedy for a login that was refused."""
+def copy_key(host: Host, address: str, jump: str | None = None) -> str:
+    """Return the remedy for a login that was refused: the host's, or that to the jump host of a name."""
     keys = f"`user` and `identity_file` for {host.name} in the inventory"
+    if jump:
+        keys = f"`User` and `IdentityFile` for {jump} in ~/.ssh/config"
     return f"copy your key to {address} with ssh-copy-id, or set {keys}"
 
 

@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[Case, str, str]] = {
             ssh_words=["-J", "s21"],
         ),
         "jump host s21: cannot log in to s21 as root: the server refused /root/.ssh/id_ed25519",
-        "copy your key to s21",
+        "copy your key to s21 with ssh-copy-id, or set `User` and `IdentityFile` for s21 in ~/.ssh/config",
     ),
     "a jump host that is down": (
         Case(inventory="hosts: [{name: gpu01, proxy_jump: 127.0.0.99}]\n", servers=ONE, ssh_words=["-J", "127.0.0.99"]),

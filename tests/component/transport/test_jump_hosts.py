@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -103,6 +104,15 @@ def test_hosts_at_one_address_log_in_one_after_the_other(world: World, count: in
     assert len(answered(reply)) == count
     assert len(ACCEPTED.findall(reply.log)) - BY_SSH == count
     assert logins(reply, TARGET)[1] <= 10, "8, and those that the server has not counted as logged in yet"
+
+
+def test_hosts_behind_a_proxy_command_log_in_one_after_the_other(world: World) -> None:
+    plain = case(hosts(24))
+    config = {".ssh/config": "Host 127.0.1.*\n  ProxyCommand ssh -q -W %h:%p s21\n"}
+    reply = world.play(replace(plain, files={**plain.files, **config}))
+    assert len(answered(reply)) == 24
+    assert logins(reply, JUMP)[0] - BY_SSH == 24
+    assert logins(reply, JUMP)[1] <= 10
 
 
 def test_hosts_with_other_settings_of_the_jump_host_have_a_connection_of_their_own(world: World) -> None:
