@@ -64,6 +64,7 @@ class Runner(Settings):
     redirects: Ignored = None
     tee: Ignored = None
     type: Ignored = None
+    use_fs_serve: Ignored = None
 
 
 class NodeArgs(Settings):

@@ -45,6 +45,15 @@ class Override:
     bare: bool = False
 
 
+@dataclass
+class _Level:
+    """A list or mapping that is being read: the first colon of its entry, and whether YAML splits the entry at one."""
+
+    bracket: str
+    colon: int = 0
+    split: bool = False
+
+
 class _NotApplicableError(Exception):
     """An override does not fit the configuration; `remedy` says what would."""
 
@@ -104,10 +113,38 @@ def _unquoted(text: str) -> str:
 
 
 def _value(text: str, source: str) -> Value:
-    """Return what stands after `=`: a YAML list, mapping or quoted string, else one word of any characters."""
+    """Return what stands after `=`: a list, mapping or quoted string, else one word of any characters."""
     if text[:1] in ("[", "{", "'", '"'):
-        return parse_yaml(text, source)
+        return parse_yaml(_spaced(text), source)
     return parse_word(text.strip(), source) if text else ""
+
+
+def _spaced(text: str) -> str:
+    """Return Hydra's `{image:8,video:0}` with a blank after each key, as YAML needs it.
+
+    The first colon of an entry ends its key; an entry that YAML splits at a later one (`{a:b: 1}`) stays YAML's.
+    """
+    cuts: list[int] = []
+    levels: list[_Level] = []
+    quote = before = ""
+    for at, char in enumerate(text):
+        level = levels[-1] if levels else None
+        if quote:
+            quote = "" if char == quote and (quote == "'" or before != "\\") else quote
+        elif char in "'\"" and before in ("", *"{[,:"):
+            quote = char
+        elif char in "{[":
+            levels.append(_Level(char))
+        elif level and char in "}],":
+            cuts += [level.colon] if level.bracket == "{" and level.colon and not level.split else []
+            levels[-1:] = [_Level(level.bracket)] if char == "," else []
+        elif level and char == ":":
+            level.colon = level.colon or at
+            level.split = level.split or text[at + 1 : at + 2] in ("", *" \t\n,[]{}")
+        before = char if char.strip() else before
+    for at in sorted(cuts, reverse=True):
+        text = f"{text[: at + 1]} {text[at + 1 :]}"
+    return text
 
 
 def _targets(tree: Tree, path: Path) -> list[Path]:

@@ -131,7 +131,7 @@ def _place_one(
         name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))
         gpus = {name: tuple(free[name][:need])}
         return Placement(model.name, replica, gpus, name, executor, pinned=chosen != "ray")
-    if chosen not in (None, "ray") or sum(len(free[host.name]) for host in hosts) < need:
+    if _on_one_host(model) or sum(len(free[host.name]) for host in hosts) < need:
         return None
     gpus = _span(need, hosts, free)
     return Placement(model.name, replica, gpus, next(iter(gpus)), "ray", pinned=False)
@@ -152,6 +152,17 @@ def _span(need: int, hosts: Sequence[Host], free: Free) -> dict[str, tuple[int, 
     return gpus
 
 
+def _on_one_host(model: ModelSpec) -> str:
+    """Return why all ranks of a replica have to be on one host; "" if they need not.
+
+    vLLM 0.32 with Ray's executor starts no data-parallel rank on another host: it waits 601 s for it (vllm#44878).
+    """
+    backend, size = model.engine_args.get("distributed-executor-backend"), model.parallel("data")
+    if size > 1:
+        return f"data-parallel-size is {size}, and data parallel over several hosts is not run here"
+    return "" if backend in (None, "ray") else f"distributed-executor-backend is {backend}"
+
+
 def _executor(chosen: object, model: ModelSpec) -> Executor:
     if chosen in ("uni", "mp", "ray", "external_launcher"):
         return chosen
@@ -169,8 +180,8 @@ def _no_room(
     available = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
     available += f" (in use: {taken})" if taken else ""
-    backend = model.engine_args.get("distributed-executor-backend")
-    alone = f" on one host (distributed-executor-backend is {backend})" if backend not in (None, "ray") else ""
+    why = _on_one_host(model)
+    alone = f" on one host ({why})" if why else ""
     copies, need = model.replicas, model.gpus_needed
     needed = f"replica {replica} needs {counted(need, 'GPU')}"
     if copies != "auto" and copies > 1:
@@ -178,11 +189,22 @@ def _no_room(
     return Fault(
         model.where,
         f"{needed}{alone}; free GPUs: {available}",
-        _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
+        _as_replicas(model, max(counts), sum(counts))
+        or _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
         if any(initial.values()) or any(busy.values())
         else f"there is no GPU: add hosts with GPUs, or serve on CPU with deploy.models.{model.name}.num_gpus=0",
         "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
     )
+
+
+def _as_replicas(model: ModelSpec, most: int, total: int) -> str:
+    """Return how the data-parallel ranks of a model run as replicas, of which each fits on one host; "" if not so."""
+    size, ranks = model.parallel("data"), model.gpus_needed
+    fitting = most * size // ranks if ranks else 0
+    if size == 1 or model.replicas != 1 or not fitting or total < ranks:
+        return ""
+    fitting = max(count for count in range(1, fitting + 1) if size % count == 0)
+    return f"set data-parallel-size to {fitting} and num_replicas to {size // fitting}: a router shares requests out"
 
 
 def _what_fits(replica: int, most: int, total: int, *, alone: bool) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.plan.tls import half_pairs
-from flagscale_deploy.plan.vllm import serve_argv
+from flagscale_deploy.plan.vllm import is_on, serve_argv
+from flagscale_deploy.support.value import Value
+
+_SHARE = "makes a server one of several that share the ranks of a model; this tool starts whole servers"
+_WHOLE = "take it out: the hosts of a server are chosen by its parallel sizes and free GPUs"
+_OF_SEVERAL = {"nnodes": "1", "node-rank": "0", "master-addr": "", "data-parallel-rank": "",
+               "data-parallel-start-rank": "0"}  # fmt: skip
+"""Flags of a server that is started by hand on each of several hosts, with the value that changes nothing."""
 
 
 def refuse_wrong(spec: ServeSpec) -> None:
@@ -17,11 +26,43 @@ def refuse_wrong(spec: ServeSpec) -> None:
         for model in spec.models
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
+    faults += _faults_of_several(spec)
     faults += _host_flag_faults(spec)
     faults += _program_faults(spec)
     faults += half_pairs(spec)
     if faults:
         raise InputError(faults)
+
+
+def _faults_of_several(spec: ServeSpec) -> list[Fault]:
+    """Return flags that make a server a part of one that is started by hand on several hosts.
+
+    Such a server waits for the others, which nobody starts, or answers no client.
+    """
+    places: list[tuple[str, Mapping[str, Value], int]] = [
+        (model.where, _flags_of(model), model.parallel("data")) for model in spec.models
+    ]
+    places += [
+        (f"{spec.source}: experiment.node_args.{host}.engine_args", flags, 0)
+        for host, flags in spec.host_engine_args.items()
+    ]
+    faults = []
+    for where, flags, ranks in places:
+        if is_on(flags.get("headless")):
+            faults.append(Fault(f"{where}.headless", "a headless server answers no client", _WHOLE))
+        single = _OF_SEVERAL | {"data-parallel-size-local": str(ranks)}
+        faults += [
+            Fault(f"{where}.{flag}", f"{flag} {_SHARE}", _WHOLE)
+            for flag, harmless in single.items()
+            if flags.get(flag) is not None and str(flags[flag]) != harmless
+        ]
+    return faults
+
+
+def _flags_of(model: ModelSpec) -> dict[str, Value]:
+    """Return the flags of a model, those among its action-args too."""
+    actions = (action.partition("=") for action in model.action_args)
+    return {**model.engine_args, **{name: value if equals else True for name, equals, value in actions}}
 
 
 def _program_faults(spec: ServeSpec) -> list[Fault]:

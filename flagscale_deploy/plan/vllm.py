@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from flagscale_deploy.plan.vllm_flags import (
     SWITCHES,
 )
 
+_OPTIMIZATION = re.compile(r"O[0-9]?(?:\..*)?")
+"""`O`, `O3` and `O.mode`: the only flag that vLLM knows by a capital, and with a single dash."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -31,8 +34,18 @@ def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, object]) -> t
     flags = {**model.engine_args, **extra}
     words = [word for key, value in flags.items() for word in _render(key, value, model.where)]
     words.append(f"--port={port}")
-    words += [word for word in (f"--{action}" for action in model.action_args) if word not in words]
+    words += [word for word in (_dashed(action) for action in model.action_args) if word not in words]
     return ("vllm", "serve", model.model, *words)
+
+
+def is_on(value: object) -> bool:
+    """Return whether a flag without a value is given: `true`, or a word for it."""
+    return _WORDS.get(str(value).casefold(), False)
+
+
+def _dashed(flag: str) -> str:
+    """Return a flag with its dashes, `-O3` or `--seed=1`."""
+    return f"-{flag}" if _OPTIMIZATION.fullmatch(flag.partition("=")[0]) else f"--{flag}"
 
 
 def _render(key: str, value: Any, where: str) -> Iterator[str]:
@@ -42,9 +55,11 @@ def _render(key: str, value: Any, where: str) -> Iterator[str]:
     if value is None or (isinstance(value, (list, tuple)) and not value and key not in JSON_LISTS):
         return
     if "." in key:
-        yield f"--{key}={_json_field(value)}"
+        yield f"{_dashed(key)}={_json_field(value)}"
+    elif key == "O" and not isinstance(value, bool):
+        yield f"-O{_text(value)}"
     elif value is True:
-        yield f"--{key}"
+        yield _dashed(key)
     elif value is False:
         if key in BOOLEANS:
             yield f"--no-{key}"

@@ -43,7 +43,7 @@ def asked_by(tree: dict[str, Any]) -> list[Asked]:
     """Return the models of an experiment."""
     serve, experiment = tree["serve"], tree["experiment"]
     if isinstance(serve, list):
-        deploy = {**experiment.get("runner", {}).get("deploy", {}), **experiment.get("deploy", {})}
+        deploy = {**(experiment.get("runner", {}).get("deploy") or {}), **experiment.get("deploy", {})}
         return [_of_list(item, deploy.get("port")) for item in serve]
     deploy = serve.get("deploy", {})
     return [_of_model_args(name, args, deploy) for name, args in serve["model_args"].items()]

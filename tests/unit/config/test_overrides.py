@@ -66,6 +66,22 @@ def test_values_mean_what_they_mean_in_the_file(tmp_path: Path, text: str, value
     assert spec.models[0].engine_args["x"] == value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{image:8,video:0}", {"image": 8, "video": 0}), ("{image: 8,video:0}", {"image": 8, "video": 0}),
+        ("{a:{b:1,c:[x,y]},d:true}", {"a": {"b": 1, "c": ["x", "y"]}, "d": True}), ("[{a:1},b:2]", [{"a": 1}, "b:2"]),
+        ("{url:http://h:1/x,b:2}", {"url": "http://h:1/x", "b": 2}), ("{'a:b':'c:d, e'}", {"a:b": "c:d, e"}),
+        ('{"a":1,"b":"{c:d}"}', {"a": 1, "b": "{c:d}"}), ('{"a":"\\":{,"}', {"a": '":{,'}),
+        ("{a:it's,b:1}", {"a": "it's", "b": 1}),
+        ("{a:,b: }", {"a": None, "b": None}), ("{a:b: 1}", {"a:b": 1}), ("{}", {}), ("{a}", {"a": None}),
+    ],
+)  # fmt: skip
+def test_a_mapping_needs_no_blanks_as_in_hydra(tmp_path: Path, text: str, value: Any) -> None:
+    (model,) = load(SEED, f"model_args.vllm_model.limit-mm-per-prompt={text}", folder=tmp_path).models
+    assert model.engine_args["limit-mm-per-prompt"] == value
+
+
 def test_a_flag_is_replaced_in_its_place_and_null_takes_it_out(tmp_path: Path) -> None:
     words = ["model_args.vllm_model.tensor_parallel_size=8", "model_args.vllm_model.gpu-memory-utilization=null"]
     (model,) = load(SEED, *words, folder=tmp_path).models

@@ -167,6 +167,12 @@ EXPERIMENTS: dict[str, tuple[str, str, str]] = {
         TWO,
     ),
     "list, four hosts": (experiment("r1", "it", *NOT_FS, *HOSTFILE, *visible("0,1,2,3,4,5,6,7")), FOUR_HOSTS, FOUR),
+    "getting started": (
+        experiment("small", "it", "runner:", "  hostfile: null", "  deploy:", "  use_fs_serve: false", *visible("0")),
+        "- serve_id: vllm_model\n  engine_args:\n    model: ./Small-0.6B\n    host: 0.0.0.0\n    max_model_len: 4096\n"
+        "    uvicorn_log_level: warning\n    port: 30000\n",
+        LONE,
+    ),
     "deploy in runner": (
         experiment("seven", "it", *HOSTFILE, "  deploy:", "    port: 6712", "    use_fs_serve: false"),
         LISTED,

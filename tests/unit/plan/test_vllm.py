@@ -80,6 +80,9 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "hostile text": ({"chat-template": HOSTILE}, [f"--chat-template={HOSTILE}"]),
     "vLLM's config file": ({"config": "/e.yaml"}, ["--config", "/e.yaml"]),
+    "the optimization level": ({"O": 3, "O2": True}, ["-O3", "-O2"]),
+    "fields of the optimization": ({"O.mode": 3, "O": {"mode": 3}}, ["-O.mode=3", '-O{"mode":3}']),
+    "no optimization level": ({"Of": 3, "O": None}, ["--Of=3"]),
     "host": ({"host": "0.0.0.0"}, ["--host=0.0.0.0"]),
 }
 
@@ -103,6 +106,11 @@ def test_an_action_that_stands_among_the_flags_is_not_said_twice() -> None:
         "m", "/m", engine_args={"trust-remote-code": True}, action_args=("trust-remote-code", "enforce-eager")
     )
     assert serve_argv(model, port=1, extra={})[3:] == ("--trust-remote-code", "--port=1", "--enforce-eager")
+
+
+def test_an_action_may_be_the_optimization_level() -> None:
+    model = ModelSpec("m", "/m", action_args=("O3", "seed=1"))
+    assert serve_argv(model, port=1, extra={})[3:] == ("--port=1", "-O3", "--seed=1")
 
 
 def test_a_list_that_no_command_line_carries_is_a_fault() -> None:
