@@ -11,6 +11,7 @@ from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.secrets import LONGEST, Secret, is_secret_name
+from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.support.value import Value
@@ -19,12 +20,19 @@ Variables = tuple[dict[str, str], dict[str, Secret]]
 """Variables, and those whose values nobody may see."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST_VARIABLE = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*|\{[A-Z_][A-Z0-9_]*\})")
+_SECRETS = (
+    "take it from your environment: deploy.secrets: [NAME], or ${oc.env:NAME}; or name a file in deploy.secret_files"
+)
 TOO_LONG = f"is longer than {format_size(LONGEST)}", "send a file to the hosts, and set a variable to its path"
 """What is wrong with a secret that could not be hidden in all that is printed, and what to do."""
 
 
 def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
-    """Return variables as text: `true` is "true", a number is as it was written, null is left out."""
+    """Return variables as text: `true` is "true", a number is as it was written, null is left out.
+
+    `$NAME` is a variable of the host, as in a shell's `export`; in a secret it is text like any other.
+    """
     faults = KeyFaults()
     public: dict[str, str] = {}
     secret: dict[str, Secret] = {}
@@ -36,10 +44,13 @@ def read_variables(envs: Mapping[str, Value], path: Path) -> Checked[Variables]:
             kind = "a list" if isinstance(value, list) else "a mapping"
             faults.add(where, f"is {kind}", "write the variable's value as text, such as 0,1,2,3")
         elif value is not None and is_secret_name(name) and not isinstance(value, bool):
+            if _HOST_VARIABLE.fullmatch(str(value)):
+                faults.add(where, "refers to a variable of the host, but secrets travel from your machine", _SECRETS)
             secret[name] = Secret(str(value))
             _refuse_long(secret[name], where, faults)
         elif value is not None:
-            public[name] = str(value).lower() if isinstance(value, bool) else str(value)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            public[name] = shell.Expanding(text) if shell.references(text) else text
     return (public, secret), faults
 
 
@@ -102,4 +113,8 @@ def read_environment(
             _refuse_long(secret, (*path, variable), faults)
             if secret_env.setdefault(variable, secret) != secret or variable in env:
                 faults.add(path, f"sets {variable} to another value than an earlier place", "set it in one place")
+    for name, text in env.items():
+        for hidden in sorted(secret_env.keys() & shell.references(text)) if isinstance(text, shell.Expanding) else ():
+            remedy = f"let the program read {hidden} itself; no secret is copied into another variable"
+            faults.add(("experiment", "envs", name), f"refers to the secret {hidden}", remedy)
     return (env, secret_env), faults

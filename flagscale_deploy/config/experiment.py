@@ -84,8 +84,8 @@ class Experiment(Settings):
     runner: Runner | None = setting("FlagScale's runner: the hosts of this file")
     cmds: Commands | None = setting("shell around the deployment")
     envs: dict[str, Any] | None = setting(
-        "variables on every host. `true` becomes `true`; `0,1,2,3` and `1.10` stay; `null` is left out. Secret "
-        "names go into 0600 files. Default: none"
+        "variables on every host. `true` becomes `true`; `0,1,2,3` and `1.10` stay; `null` is left out; `$NAME` is a "
+        "variable of the host. Secret names go into 0600 files. Default: none"
     )
     node_args: dict[str, NodeArgs | None] | None = setting("flags of one host's engines")
     deploy: Ignored = None

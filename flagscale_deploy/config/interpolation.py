@@ -27,6 +27,7 @@ _BARE_DEFAULT = re.compile(
     r"((?<!\\)(?:\\\\)*\$\{\s*oc\.env\s*:\s*[^\s,:{}'\"$\\]+\s*,)"  # ${oc.env:NAME, no backslash before it
     r"([^'\"$\\\[\]{},]*)\}"
 )
+_HOST_VARIABLE = re.compile(r"(?<!\\)\$\{([A-Z_][A-Z0-9_]*)\}")
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
 
@@ -85,11 +86,28 @@ def interpolate(tree: Tree, environ: Mapping[str, str]) -> Checked[Tree]:
 
 def _interpolate(tree: Tree) -> Checked[Tree]:
     faults = KeyFaults()
+    tree = _with_host_variables(tree)
     tree = {key: faults.take(_readable(value, (key,))) for key, value in tree.items()}
     # Values of other types than OmegaConf's own are allowed so that a WrittenFloat comes back as the one it was.
     config = OmegaConf.create(tree, flags={"allow_objects": True}) if _refers(tree) else tree
     ours = {key: value for key, value in tree.items() if key != "hydra"}
     return {key: faults.take(_resolved(value, config, key, (key,))) for key, value in ours.items()}, faults
+
+
+def _with_host_variables(tree: Tree) -> Tree:
+    """Return the tree with `${NAME}` in `experiment.envs` kept from OmegaConf, unless NAME is a key at the top."""
+
+    def kept(value: Value) -> Value:
+        if isinstance(value, dict):
+            return {key: kept(item) for key, item in value.items()}
+        if not isinstance(value, str):
+            return value
+        return _HOST_VARIABLE.sub(lambda match: match[0] if match[1] in tree else f"\\{match[0]}", value)
+
+    experiment = tree.get("experiment")
+    if not isinstance(experiment, dict) or "envs" not in experiment:
+        return tree
+    return {**tree, "experiment": {**experiment, "envs": kept(experiment["envs"])}}
 
 
 class _Steps:

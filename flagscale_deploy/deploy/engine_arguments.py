@@ -24,6 +24,7 @@ from flagscale_deploy.remote import engine
 from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParsedFlags, ParseFlagsArguments
 from flagscale_deploy.remote.system.files import make_private_directory, write_atomically
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.shell import exports, literals
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
 
@@ -148,10 +149,12 @@ def _key(instance: InstancePlan, host: Host, parser: str | None) -> str | None:
 def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:
     """Let one host parse each different command line once. Raises HostError."""
     lines = list(dict.fromkeys(_line(instance) for instance in instances))
+    env = {name: value for name, value in instances[0].env.items() if name not in OF_ONE_INSTANCE}
     args: ParseFlagsArguments = {
         "venv": host.venv,
         "before_start": before_start(spec, host),
-        "env": {name: value for name, value in instances[0].env.items() if name not in OF_ONE_INSTANCE},
+        "env": literals(env),
+        "exports": exports(env),
         "program": _program(),
         "lines": lines,
         "seconds": PARSE_SECONDS,

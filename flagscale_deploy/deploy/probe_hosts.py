@@ -11,6 +11,7 @@ from flagscale_deploy.errors import ConnectError, HostError, HostsFailedError, H
 from flagscale_deploy.facts.model import TLS_FLAGS, Facts, Observation
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.probe import PROBE, ProbeArguments
+from flagscale_deploy.support.shell import exports, literals
 from flagscale_deploy.transport.fleet import Fleet, failures
 from flagscale_deploy.transport.remote_program import Program
 
@@ -32,7 +33,8 @@ def observe(
             "host": host.name,
             "venv": host.venv,
             "before_start": commands,
-            "env": env,
+            "env": literals(env),
+            "exports": exports(env),
             "models": models,
             "tls_files": tls,
         }

@@ -94,7 +94,7 @@ class Bench:
         config.write_text(yaml.safe_dump(content, allow_unicode=False), encoding="utf-8")
         return plan(Inputs(load_inventory(str(hosts)), load_spec(config, environ={}), {}, "r1", TEMPLATES))
 
-    def run(self, made: Plan, script: str, secrets: dict[str, str] | None = None) -> dict[str, Any]:
+    def run(self, made: Plan, script: str, secrets: dict[str, str] | None = None, **variables: str) -> dict[str, Any]:
         """Run one of its scripts with bash; what the program was given."""
         program = "ray" if script.startswith("ray") else "vllm"
         record = self.folder / f"{program}.json"
@@ -105,10 +105,25 @@ class Bench:
         for name, text in files.items():
             (self.state / name).write_text(text, encoding="utf-8")
         env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "RECORD": str(self.folder), "LANG": "C.UTF-8"}
+        env |= variables
         ended = subprocess.run(["bash", path], cwd=self.folder, env=env, capture_output=True, timeout=60, check=False)
         assert ended.returncode == 0, ended.stderr.decode(errors="replace")
         assert not list(self.folder.rglob(PWNED)), "it was executed"
         return dict(json.loads(record.read_text()))
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """Return a value of `experiment.envs` on a host with these variables: `$NAME` is one of them, `$$` a dollar."""
+    head, dollar, rest = text.partition("$")
+    if not dollar:
+        return head
+    if rest.startswith("$"):
+        return f"{head}${expanded(rest[1:], variables)}"
+    name = next(
+        (rest[:end] for end in range(len(rest), 0, -1) if rest[:end].isascii() and rest[:end].isidentifier()), ""
+    )
+    value = variables.get(name, "") if name else "$"
+    return head + value + expanded(rest[len(name) :], variables)
 
 
 @pytest.fixture
@@ -129,12 +144,32 @@ def test_values_of_variables_flags_and_secrets_arrive_as_they_are_or_are_refused
         return
     given = bench.run(made, "vllm_serve_qwen_0.sh", {"MY_TOKEN": secret} if "\0" not in secret else {})
     if "${" not in value + flag:
-        assert given["env"]["MINE"] == value
+        assert given["env"]["MINE"] == expanded(value, {"PATH": os.environ["PATH"], "HOME": str(bench.folder)})
         assert f"--hostile={flag}" in given["argv"]
         assert f"--chat-template={value}" in given["argv"]
     assert given["env"]["OF_HOST"] == env
     assert given["env"].get("MY_TOKEN", secret) == secret
     assert given["argv"][:2] == ["serve", "/models/qwen"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/x:$HOST_LIB", "/x:/opt/lib"), ("/x:${HOST_LIB}:$NOT_SET", "/x:/opt/lib:"), ("$HOST_LIB", "/opt/lib"),
+        ("pre$HOST_LIB/x$HOST_LIBx", "pre/opt/lib/x"), ("$$HOST_LIB $$", "$HOST_LIB $"),
+        ("$GLOB*~ a  b", "* $(id)*~ a  b"), ("~/$HOST_LIB:~", "~//opt/lib:~"),
+        ("$(echo $HOST_LIB)", "$(echo /opt/lib)"), ("`id` $HOST_LIB", "`id` /opt/lib"),
+        ("$1$?$!$#$@", "$1$?$!$#$@"), ("it's \"$HOST_LIB\"\n", "it's \"/opt/lib\"\n"),
+        ("\\$HOST_LIB", "\\/opt/lib"), ("$EARLIER:2", "/opt/lib/1:2"), ("$VLLM_HOST_IP", "10.0.0.1"),
+        ("\\${HOST_LIB:-$(id)}", "${HOST_LIB:-$(id)}"),
+    ],
+)  # fmt: skip
+def test_a_variable_of_the_host_is_expanded_in_envs_and_nothing_else_of_a_shell(
+    bench: Bench, text: str, value: str
+) -> None:
+    made = bench.plan(envs={"EARLIER": "$HOST_LIB/1", "MINE": text})
+    given = bench.run(made, "vllm_serve_qwen_0.sh", HOST_LIB="/opt/lib", GLOB="* $(id)")
+    assert given["env"]["MINE"] == value
 
 
 @quickly

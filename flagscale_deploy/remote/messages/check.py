@@ -77,6 +77,7 @@ class ParseFlagsArguments(TypedDict):
     venv: str | None
     before_start: str | None
     env: dict[str, str]
+    exports: str  # shell: variables made of those of the host
     program: str  # text of remote/engine/vllm_parser.py
     lines: Sequence[Sequence[str]]  # argv from "serve" on
     seconds: float

@@ -14,6 +14,7 @@ class _ProbeArguments(TypedDict):
     venv: str | None
     before_start: str | None
     env: dict[str, str]  # environment of the scripts
+    exports: str  # shell: variables made of those of the host
     models: list[str]  # paths to look at
     tls_files: list[str]
 

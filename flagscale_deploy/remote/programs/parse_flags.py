@@ -23,7 +23,7 @@ SENTINEL = "@parsed "
 def main(args: ParseFlagsArguments) -> None:
     """Reply after `seconds` at the latest."""
     start = "import os; exec(os.environ['FSD_PARSE_PROGRAM'])"
-    script = environment.script(args.get("venv"), args.get("before_start"), start)
+    script = environment.script(args.get("venv"), args.get("before_start"), start, args.get("exports") or "")
     question = {"lines": args["lines"], "seconds": int(args["seconds"]) + 1}
     given = {"FSD_PARSE": json.dumps(question), "FSD_PARSE_PROGRAM": args["program"] + "\nanswer()\n"}
     place = tempfile.mkdtemp(prefix="fsd-parse-")  # `import vllm` makes directories that it does not remove

@@ -106,13 +106,15 @@ for name, value in found().items():
 """
 
 
-def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, str]) -> ProbedVersions:
-    """Return the versions in the environment of `env`, the venv and the hook.
+def observe(
+    venv: Optional[str], before_start: Optional[str], env: Mapping[str, str], exports: str = ""
+) -> ProbedVersions:
+    """Return the versions in the environment of `env`, `exports` (shell), the venv and the hook.
 
     A version is None where the command (of torch, the package) is missing, "unknown" where no package owns it. `parser`
     is made of vLLM's version and the modules that make its command line. Takes 20 s at most.
     """
-    if _is_ours(venv, before_start, env):
+    if _is_ours(venv, before_start, env) and not exports:
         import site  # which we were started without
 
         site.main()
@@ -120,18 +122,18 @@ def observe(venv: Optional[str], before_start: Optional[str], env: Mapping[str, 
         exec(ASK, names)  # what a Python started for it would do
         return _versions(names["found"]())
     try:
-        ended = subprocesses.run(["bash", "-c", script(venv, before_start)], SECONDS, env)
+        ended = subprocesses.run(["bash", "-c", script(venv, before_start, exports=exports)], SECONDS, env)
     except (OSError, ValueError) as error:  # no bash; a value that no environment can hold
         return _versions({}, f"bash did not start: {error}")
     return read(ended)
 
 
-def script(venv: Optional[str], before_start: Optional[str], program: str = ASK + TELL) -> str:
+def script(venv: Optional[str], before_start: Optional[str], program: str = ASK + TELL, exports: str = "") -> str:
     """Return a shell program that enters the environment as `_environment.sh.j2` does, and asks its Python."""
     enter = [". " + shlex.quote(os.path.expanduser(f"{venv}/bin/activate"))] if venv else []
     hook = [before_start] if before_start else []
     ask = ["FSD_PYTHON=$(command -v python3 || echo python3)", f'exec "$FSD_PYTHON" -c {shlex.quote(program)}']
-    return "\n".join(["set -eo pipefail", *enter, *hook, *ask])
+    return "\n".join(["set -eo pipefail", exports, *enter, *hook, *ask])
 
 
 def read(ended: subprocesses.Ended) -> ProbedVersions:

@@ -16,6 +16,7 @@ from flagscale_deploy.errors import HostsUnreachableError, LockedError, LockLost
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.support import shell
 from tests.fakes import FakeFleet, Output, silence_until, untyped
 from tests.unit.deploy.given import HOSTS, PLAN, answering, held
 from tests.unit.plan.given import facts as facts_given
@@ -103,10 +104,12 @@ def test_an_error_in_the_block_lets_go_of_the_lock_and_passes() -> None:
 def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     hosts = [host("gpu01", venv="/v", env={"B": "host"}, before_start="b"), host("gpu02")]
     fleet = FakeFleet(answering(probe=lambda _host, _args: [{**PROBED, "from_the_future": 1}]), hosts)
-    observations = observe(fleet, spec(env={"A": "1", "B": "spec"}, before_start="a"))
+    env = {"A": "1", "B": "spec", "C": shell.Expanding("$A"), "D": "$A"}
+    observations = observe(fleet, spec(env=env, before_start="a"))
     assert [observation.facts and observation.facts.user for observation in observations.values()] == ["u", "u"]
     args = {call.host: call.args for call in fleet.calls}
-    environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host"}}
+    environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host", "D": "$A"}}
+    environment["exports"] = 'export C="${A-}"\n'
     assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"], "tls_files": []}
     assert args["gpu02"]["venv"] is None
 

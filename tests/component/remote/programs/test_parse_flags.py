@@ -64,7 +64,7 @@ def ask(package: Path, *lines: list[str], seconds: float = 20, **settings: Any) 
     venv, before_start = settings.get("venv"), settings.get("before_start")
     args: ParseFlagsArguments = {
         "venv": venv, "before_start": before_start, "env": env, "program": _program(), "lines": lines,
-        "seconds": seconds,
+        "seconds": seconds, "exports": settings.get("exports", ""),
     }  # fmt: skip
     return call(LocalConnection(HERE), PARSE_FLAGS, args, timeout=60)
 
@@ -90,6 +90,12 @@ def test_what_the_parser_says_of_each_line(layout: str, request: pytest.FixtureR
         ("it ends with 0", []),
     ]
     assert {"tensor-parallel-size", "max-model-len", "served-model-name"} <= set(parsed["known"])
+
+
+def test_variables_made_of_those_of_the_host_are_there_before_vllm_is_imported(package: Path) -> None:
+    env = {"PYTHONPATH": "/elsewhere", "PLACE": str(package.parent)}
+    assert "broken" in ask(package, GOOD, env=env)
+    assert ask(package, GOOD, env=env, exports='export PYTHONPATH=/none:"${PLACE-}"\n')["parsed"][0]["error"] == ""
 
 
 def test_what_serve_checks_itself_is_checked_in_both_layouts(package: Path, newer: Path) -> None:

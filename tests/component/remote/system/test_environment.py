@@ -162,6 +162,11 @@ def test_the_python_that_asks_answers_itself_where_scripts_meet_no_other(
     assert "started" in str(environment.observe(None, None, {"PYTHONPATH": "/elsewhere"})["environment_error"])
 
 
+def test_variables_made_of_those_of_the_host_are_there_before_the_venv(venv: Path) -> None:
+    exports = f'export PATH="{venv}/bin:${{PATH-}}"\n'
+    assert environment.observe(None, None, {}, exports) == environment.observe(str(venv), None, {})
+
+
 def test_what_a_hook_leaves_behind_neither_delays_the_answer_nor_stays(tmp_path: Path) -> None:
     left = tmp_path / "left"
     began = time.monotonic()
