@@ -84,12 +84,18 @@ def smoke(
 
 
 def _prepare(artifacts: Path) -> None:
-    """Create the folder and remove the prompts of an earlier test. Raises InputError."""
+    """Create the folder and remove the prompts of an earlier test.
+
+    Raises InputError, also where a folder of ours is a link: what is found there is rewritten without secrets.
+    """
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
         (artifacts / "prompts.txt").unlink(missing_ok=True)
     except OSError as error:
         raise InputError.at(str(artifacts), f"artifacts cannot be written there: {error.strerror}") from error
+    for folder in (artifacts / "logs", artifacts / "runs"):
+        if folder.is_symlink():
+            raise InputError.at(str(folder), "is a link", "remove it, or name another folder with --artifacts")
 
 
 def _runs(artifacts: Path) -> list[Path]:

@@ -25,13 +25,13 @@ MOST_ZEROS = 64 << 30
 
 
 def redact_folder(folder: Path, redactor: Redactor, most_zeros: int = MOST_ZEROS) -> dict[Path, str]:
-    """Hide secrets in every file below a folder, in its place; links are not followed, and holes stay holes.
+    """Hide secrets in every file below a folder, in its place; no link is followed, and holes stay holes.
 
     A file that cannot be written anew is removed. Returns those, each with the reason.
     """
     removed = {}
     left = [most_zeros]
-    for path in sorted(folder.rglob("*")):
+    for path in [] if folder.is_symlink() else sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
         try:

@@ -41,6 +41,7 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.events import Event, silent
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
+from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.output.junit import write_junit
 from flagscale_deploy.secrets import Secret
 from tests.other_user import needs_root
@@ -302,6 +303,23 @@ def test_an_interrupt_does_not_end_the_redaction(stage: Stage, monkeypatch: pyte
         signal.signal(signal.SIGINT, before)
     assert (result.exit_code, redacted) == (130, [stage.folder / "artifacts" / "logs"])
     assert (stage.folder / "artifacts" / "smoke.json").exists()
+
+
+@pytest.mark.parametrize("name", ["logs", "runs"])
+def test_no_file_outside_the_artifacts_is_rewritten_through_a_link(stage: Stage, name: str) -> None:
+    """A repository may hold the link."""
+    home, artifacts = stage.folder / "home", stage.folder / "artifacts"
+    (home / "new").mkdir(parents=True)
+    (home / "new" / ".env").write_text("HF_TOKEN=s3cret-s3cret")
+    artifacts.mkdir()
+    (artifacts / name).symlink_to(home)
+    kept = Kept(artifacts)
+    kept.redactor.add(Secret("s3cret-s3cret"))
+    with pytest.raises(InputError, match="is a link"):
+        smoke(REQUEST, [], kept, say=silent)
+    assert stage.calls == []
+    assert redact_folder(artifacts / name, kept.redactor) == {}
+    assert (home / "new" / ".env").read_text() == "HF_TOKEN=s3cret-s3cret"
 
 
 @needs_root
