@@ -68,7 +68,7 @@ def _compiled(pattern: str, text: str, ignorecase: bool, multiline: bool) -> re.
         raise ValueError(f"{quoted(pattern)} is not a regular expression: {error}") from error
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
+_FILTERS: Mapping[str, Callable[..., Any]] = {
     "basename": os.path.basename,
     "bool": _bool,
     "combine": _combine,
@@ -79,5 +79,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "split": _split,
     "ternary": _ternary,
 }
-"""By their names in Ansible; `default` is Jinja's own. What is undefined has no value for any of them but `mandatory`,
+FILTERS = {**_FILTERS, **{f"ansible.builtin.{name}": function for name, function in _FILTERS.items()}}
+"""By both names in Ansible; `default` is Jinja's own. What is undefined has no value for any of them but `mandatory`,
 whose result is then undefined itself, as is the variable."""

@@ -42,6 +42,11 @@ def parse_ansible_ini(text: str, source: str, around: Surroundings) -> Inventory
     return build(reader.tree, around, reader.faults, source)
 
 
+def counts_processes(port: int) -> bool:
+    """Return whether the number behind a bare `host:` is hardly a port: MPICH's machine files count processes so."""
+    return port < MOST_PROCESSES and port != SSH_PORT
+
+
 def literal(text: str) -> object:
     """Return a value as Ansible takes it from an INI file: a Python literal if it is one, else text.
 
@@ -103,7 +108,7 @@ class _Reader:
     def refuse_machine_file(self) -> None:
         """Add a fault for `gpu01:8` in a file of bare names: MPICH's machine files count processes so."""
         for number, name, port in self.ports if self.bare else ():
-            if port < MOST_PROCESSES and port != SSH_PORT:
+            if counts_processes(port):
                 problem = (
                     f"found {quoted(f'{name}:{port}')}, which is SSH's port {port} here, and {port} processes in MPI"
                 )
@@ -169,7 +174,9 @@ class _Reader:
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             if not equals:
-                self._fault(number, f"found {quoted(assignment)} after host {quoted(pattern)}, expected name=value")
+                remedy = f"write {pattern} slots={assignment}" if assignment.isdecimal() else ""
+                problem = f"found {quoted(assignment)} after host {quoted(pattern)}, expected name=value"
+                self._fault(number, problem, remedy)
             variables[name] = Located(literal(text), f"{self.source}:{number}: {name}")
         for host in names:
             own_port = None if port is None else Located(port, f"{self.source}:{number}")

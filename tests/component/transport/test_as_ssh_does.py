@@ -407,6 +407,35 @@ def test_an_ansible_inventorys_key_and_options_are_ssh_s(world: World) -> None:
     assert "SSH configuration: " in reply.error
 
 
+NC = "echo way >~/used\nexec 3<>/dev/tcp/$1/$2\ncat <&3 &\ncat >&3\nkill $!\n"
+"""What `nc`, `cloudflared access ssh` and the like do."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '-o ProxyCommand="ssh -q root@bastion bash $HOME/nc %h %p"',
+        '-o ProxyCommand="ssh -i ~/keys/k -W %h:%p -q root@bastion 2>/dev/null & bash ~/nc %h %p"',
+        '-o ProxyCommand="bash ~/nc %h %p" -o ControlMaster=auto',
+        "-F bastion.conf",
+        "-C -Fbastion.conf -o StrictHostKeyChecking=yes",
+    ],
+)
+@pytest.mark.parametrize("place", ["inventory", "ansible.cfg"])
+def test_an_ansible_inventorys_way_through_a_proxy_is_taken(world: World, arguments: str, place: str) -> None:
+    files = {"keys/k": "key:op", "nc": NC, "bastion.conf": "Host *\n  ProxyCommand bash ~/nc %h %p\n"}
+    if place == "inventory":
+        files["hosts.ini"] = f"gpu01 ansible_user=root ansible_ssh_common_args='{arguments}'\n"
+    else:
+        files |= {
+            "hosts.ini": "gpu01\n",
+            "ansible.cfg": f"[defaults]\nremote_user=root\n[ssh_connection]\nssh_args={arguments}\n",
+        }
+    case = Case(files, servers=JUMP, command=["exec", "-i", "hosts.ini", "--", "cat", "used"])
+    reply = world.play(case)
+    assert (reply.kind, "way" in reply.output) == ("0", True), outcome(reply)
+
+
 def test_hosts_and_an_offline_plan_run_nothing_that_the_configuration_names(world: World) -> None:
     files = config('Match exec "echo ran >&2; sleep 9"\n  Port 1\n')
     reply = world.play(Case(files, command=["hosts", "-i", "inventory.yaml", "-v"], ssh_words=["-F", "none"]))

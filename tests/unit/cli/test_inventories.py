@@ -114,7 +114,8 @@ def test_playbook_dir_is_where_one_runs(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["gpu01:8\ngpu02:8\n", "gpu01 slots=8\ngpu02:4\n", "# machines\ngpu01\ngpu02:16 # all\n"]
+    "text",
+    ["gpu01:8\ngpu02:8\n", "gpu01 slots=8\ngpu02:4\n", "# machines\ngpu01\ngpu02:16 # all\n", "gpu01 8\ngpu02\n"],
 )
 def test_the_processes_of_a_machine_file_are_no_port(text: str, place: Path) -> None:
     result = hosts(place, {"nodes": text})
@@ -146,6 +147,8 @@ def test_names_with_a_comma_are_an_inventory(word: str, expected: list[list[obje
 def test_a_host_in_place_of_a_file_is_told_how_it_is_written() -> None:
     result = CliRunner().invoke(cli, ["hosts", "-i", "gpu01"])
     assert (result.exit_code, "write -i gpu01," in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli, ["hosts", "-i", "gpu01:8,gpu02:8"])
+    assert (result.exit_code, "'gpu02:8', which is SSH's port 8 here" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli, ["hosts", "-i", "gpu01,../x"])
     assert (result.exit_code, "found the host name '../x'" in result.stderr) == (2, True)
 

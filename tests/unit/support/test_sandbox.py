@@ -12,6 +12,7 @@ import pytest
 
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.inventory.ansible_filters import FILTERS as ANSIBLE
 from flagscale_deploy.inventory.load import parse_inventory
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import plan
@@ -151,11 +152,13 @@ def test_no_statement_takes_long(tmp_path: Path, text: str) -> None:
 
 
 WHOLE = os.environ.get("FSD_FAULTS") == "all"
-ENVIRONMENT = BoundedEnvironment()
-FILTERS = sorted(name for name in ENVIRONMENT.filters if not name.startswith("_"))
+ENVIRONMENT = BoundedEnvironment(ANSIBLE)
+FILTERS = sorted(name for name in ENVIRONMENT.filters if not name.startswith(("_", "ansible.")))
 TESTS = sorted(name for name in ENVIRONMENT.tests if name.isalpha())
 SEEDS = (")", ".", "<!--", "<a>", "&gt;", "a ", "a-", "http://", "a@b.", "(", "\n", "é")
 ARGUMENTS = {"replace": "('a', 'b')", "join": "('x')", "map": "('upper')", "groupby": "(0)", "attr": "('x')"}
+ARGUMENTS |= {"ternary": "(v, v)", "combine": "(v)", "split": "('a')", "regex_search": "('(a+).?$', '\\\\1')"}
+ARGUMENTS["regex_replace"] = "('(.)(a?)', '\\\\1' * 99)"
 ARGUMENTS |= dict.fromkeys(("batch", "slice"), "(7)") | dict.fromkeys(("select", "reject"), "('eq', 1)")
 
 
