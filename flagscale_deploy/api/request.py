@@ -93,13 +93,14 @@ class Request:
 def _host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     """Return the options that name the same hosts to another command.
 
-    These are the inventory, and the configuration where it names hosts or tells how to reach them.
+    These are the inventory, the limit, and the configuration where it names hosts or tells how to reach them.
     """
     inventory = ("-i", options.inventory) if options.inventory is not None else ()
+    limit = ("--limit", options.limit) if options.limit else ()
     if spec is None or options.config is None or (inventory and spec.ssh_port is None and spec.docker is None):
-        return inventory
+        return (*inventory, *limit)
     overrides = (override for override in options.overrides if "runner" in override.partition("=")[0])
-    return (*inventory, "-c", options.config, *overrides)
+    return (*inventory, "-c", options.config, *limit, *overrides)
 
 
 def _with_default_inventory(

@@ -19,7 +19,9 @@ def gpu_busy(context: Context) -> Iterator[Finding]:
     for name, facts in context.facts.items():
         if uses := _reported(context, facts):
             problem = "; ".join(f"GPU {index}: {_users(facts, index) or use}" for index, use in uses.items())
-            cure = f"{_free(context, name, facts, uses)}   (or --force to use them anyway)"
+            cure = "they may stay: there are enough other GPUs"
+            if lacking:
+                cure = f"{_free(context, name, facts, uses)}   (or --force to use them anyway)"
             yield Finding(name, problem, "GPUs that no other process uses", cure, failed_if(lacking))
 
 

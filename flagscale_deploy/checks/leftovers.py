@@ -22,7 +22,8 @@ def other_deployments(context: Context) -> Iterator[Finding]:
                 name,
                 f"{', '.join(running)} {'runs' if len(running) == 1 else 'run'} on this host",
                 "no other deployment",
-                "; ".join(again(context.inventory, "stop", deployment) for deployment in running),
+                "it may stay; whose it is: "
+                + "; ".join(again(context.inventory, "status", deployment) for deployment in running),
                 "warning",
             )
 
@@ -50,11 +51,13 @@ def crashed_runs(context: Context) -> Iterator[Finding]:
         for run, count in facts.runs.items():
             deployment = run.partition("/")[0]
             if run not in recorded and deployment not in locked | busy_with(context, name):
+                own = context.spec is not None and deployment == context.spec.name
+                look = f"whose they are: {again(context.inventory, 'status', deployment)}"
                 yield Finding(
                     name,
                     f"{count} {'process' if count == 1 else 'processes'} of {run}",
                     "no processes of unrecorded runs",
-                    again(context.inventory, "cleanup", deployment),
+                    again(context.inventory, "cleanup", deployment) if own else look,
                     "warning",
                 )
 
@@ -67,13 +70,12 @@ def foreign_ray(context: Context) -> Iterator[Finding]:
                 f"{_program(process.command)} (pid {process.pid}{f' of {process.user}' if process.user else ''})"
                 for process in facts.foreign_ray
             )
-            mine = all(process.user in ("", facts.user) for process in facts.foreign_ray)
-            pids = [str(process.pid) for process in facts.foreign_ray]
+            pids = ",".join(str(process.pid) for process in facts.foreign_ray)
             yield Finding(
                 name,
                 f"another Ray cluster: {who}",
                 "no other Ray cluster",
-                f"if nobody needs it: {on(context, name, 'kill', *pids, root=not mine)}",
+                f"it may stay if its ports are others; what it is: {on(context, name, 'ps', '-fp', pids)}",
                 "warning",
             )
 

@@ -10,6 +10,7 @@ from flagscale_deploy.checks.model_memory import incomplete, weight_bytes
 from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.facts.model import ModelFiles
+from flagscale_deploy.inventory.command_line import push
 from flagscale_deploy.plan.software import odd_ones
 from flagscale_deploy.support.units import counted, format_size
 
@@ -72,9 +73,10 @@ def model_path(context: Context) -> Iterator[Finding]:
         for host, files in model.files.items():
             if files.problem:
                 source = next((name for name in model.sound if name != host), None)
-                to = f"{context.inventory[host].address}:{path.rstrip('/')}/"
-                cure = on(context, source, "rsync", "-a", f"{path.rstrip('/')}/", to) if source else (
-                    f"copy it there, or correct {where}: {on(context, host, 'ls', '-ld', path)}"
+                here = push(context.inventory, "FOLDER", path, host)
+                cure = copied(context, path, source, host) if source else (
+                    f"copy it there{f' from this machine ({here})' if here else ''}, or correct {where}: "
+                    + on(context, host, "ls", "-ld", path)
                 )  # fmt: skip
                 yield Finding(host, f"{path}: {files.problem}", "a model that can be read", cure)
         if model.sound:
@@ -179,10 +181,18 @@ def _contradicted(files: ModelFiles) -> str:
 def _copy(context: Context, model: LoadedModel, host: str) -> str:
     source = next((name for name, files in model.sound.items() if name != host and not incomplete(files)), None)
     if source:
-        return _sync(context, model, host, source)
+        return copied(context, model.spec.model, source, host)
     if model.files[host].pointers:
         return on(context, host, "git", "-C", model.spec.model, "lfs", "pull") + "   (on every host)"
     return "download the model again on all hosts"
+
+
+def copied(context: Context, path: str, source: str, host: str) -> str:
+    """Return a command line that copies a model from one host to another: `push`, else rsync."""
+    folder = path.rstrip("/")
+    ours = push(context.inventory, f"{source}:{folder}", folder, host)
+    to = f"{context.inventory[host].address}:{folder}/"
+    return ours or on(context, source, "rsync", "-a", f"{folder}/", to)
 
 
 def _sync(context: Context, model: LoadedModel, host: str, source: str) -> str:

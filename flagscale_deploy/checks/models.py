@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from flagscale_deploy.checks.conditions import engines, model_of, on, passed
+from flagscale_deploy.checks.conditions import engines, model_of, passed
 from flagscale_deploy.checks.model_files import (
     UNREAD,
     LoadedModel,
+    copied,
     has_tokenizer,
     loaded,
     model_path,
@@ -205,10 +206,7 @@ def _needs_no_template(model: ModelSpec, files: ModelFiles) -> bool:
 
 
 def _copy_from(context: Context, model: LoadedModel, source: str | None, host: str, otherwise: str) -> str:
-    if source is None:
-        return otherwise
-    path = model.spec.model.rstrip("/") + "/"
-    return on(context, source, "rsync", "-a", path, f"{context.inventory[host].address}:{path}")
+    return otherwise if source is None else copied(context, model.spec.model, source, host)
 
 
 def _no_gpu_memory(context: Context) -> str:

@@ -220,7 +220,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "failed",
         has(ModelFiles(PATH, "no such file or directory")),
         "/models/qwen: no such file",
-        "ssh 10.0.0.1 rsync -a /models/qwen/ 10.0.0.3:/models/qwen/",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i hosts.yaml --limit gpu03",
     ),
     (
         "model-same",
@@ -248,16 +248,22 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "failed",
         has(replace(FILES, weights=ONE_LESS)),
         "model-00007-of-00037.safetensors is missing",
-        "rsync",
+        "flagscale-deploy push gpu01:",
     ),
     (
         "model-weights",
         "failed",
         has(replace(FILES, weights={**WEIGHTS, "model-00007-of-00037.safetensors": 0})),
         "model-00007-of-00037.safetensors is empty",
-        "ssh 10.0.0.1 rsync",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i ",
     ),
-    ("model-weights", "failed", has(replace(FILES, weights={}, indexed=())), "no weight files", "rsync"),
+    (
+        "model-weights",
+        "failed",
+        has(replace(FILES, weights={}, indexed=())),
+        "no weight files",
+        "flagscale-deploy push gpu01:",
+    ),
     (
         "model-weights",
         "failed",
@@ -267,35 +273,35 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
             )
         ),
         "x-00002-of-00002.bin is missing",
-        "ssh 10.0.0.1 rsync",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i ",
     ),
     (
         "model-weights",
         "failed",
         has(replace(FILES, weights={**WEIGHTS, SHARD: 4096}, torn={SHARD: "is cut off: 4096 of 3930000000 bytes"})),
         f"{SHARD} is cut off: 4096 of 3930000000 bytes",
-        "ssh 10.0.0.1 rsync",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i ",
     ),
     (
         "model-tokenizer",
         "failed",
         has(replace(FILES, hashes=WITHOUT_TOKENIZER)),
         "has no tokenizer",
-        "ssh 10.0.0.1 rsync",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i ",
     ),
     (
         "model-tokenizer",
         "warning",
         has(replace(FILES, chat_template=False)),
         "has no chat template",
-        "ssh 10.0.0.1 rsync",
+        "flagscale-deploy push gpu01:/models/qwen /models/qwen -i ",
     ),
     (
         "other-deployments",
         "warning",
         {"deployments": ({"deployment": "llama", "boot_id": "boot-gpu03"},)},
         "llama runs on this host",
-        "flagscale-deploy stop -i hosts.yaml --name llama",
+        "it may stay; whose it is: flagscale-deploy status -i hosts.yaml --name llama",
     ),
     (
         "lock",
@@ -316,7 +322,7 @@ FAULTS: list[tuple[str, str, Mapping[str, Any] | HostError, str, str]] = [
         "warning",
         {"foreign_ray": (ForeignRay(77, "alice", "/opt/ray/raylet --x"),)},
         "raylet (pid 77 of alice)",
-        "sudo kill 77",
+        "ssh 10.0.0.3 ps -fp 77",
     ),
 ]
 
@@ -332,6 +338,18 @@ def test_one_check_complains_of_that_host(
     assert problem in verdict.found
     assert remedy in verdict.remedy
     assert verdict.expected
+
+
+@pytest.mark.parametrize("fault", [fault for _, _, fault, _, _ in FAULTS if isinstance(fault, Mapping)])
+def test_no_warning_proposes_to_end_what_is_somebody_elses(fault: Mapping[str, Any]) -> None:
+    small = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="on")
+    for serve_spec in (ASKED, small):
+        for verdict in complaints(make_context({"gpu03": fault}, serve_spec=serve_spec)):
+            words = verdict.remedy.split()
+            if verdict.state == "warning":
+                assert "kill" not in words
+                assert "stop" not in words
+                assert "cleanup" not in words or words[-2:] == ["--name", "qwen"]
 
 
 def test_inventory_counts_more_gpus_than_there_are() -> None:

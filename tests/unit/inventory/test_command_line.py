@@ -12,7 +12,7 @@ from flagscale_deploy import api
 from flagscale_deploy.api.request import Options, load_request
 from flagscale_deploy.cli import cli
 from flagscale_deploy.deploy.status import Status
-from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.inventory.command_line import again, push
 from flagscale_deploy.inventory.load import local_inventory
 from tests.unit.plan.given import inventory
 
@@ -37,6 +37,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (Options("my hosts.yaml", name="q"), ["-i", "my hosts.yaml"]),
         (Options("my hosts.yaml", "qwen.yaml"), ["-i", "my hosts.yaml"]),
+        (Options("my hosts.yaml", name="q", limit="gpu01"), ["-i", "my hosts.yaml", "--limit", "gpu01"]),
+        (Options(None, "named.yaml", limit="10.0.0.*"), ["-c", "named.yaml", "--limit", "10.0.0.*"]),
         (Options("my hosts.yaml", "port.yaml"), ["-i", "my hosts.yaml", "-c", "port.yaml"]),
         (Options(None, "named.yaml"), ["-c", "named.yaml"]),
         (Options(None, "qwen.yaml", ("experiment.runner.hostfile=hosts.txt", "deploy.timeouts.ready=9")),
@@ -50,7 +52,18 @@ def test_the_hosts_of_a_command_are_named_to_the_next_one(options: Options, word
     assert words_again == ["flagscale-deploy", "stop", *words, "--name", "other"]
     overrides = tuple(word for word in words if "=" in word)
     chosen = dict(zip(words_again[2::2], words_again[3::2], strict=False))
-    assert load_request(Options(chosen.get("-i"), chosen.get("-c"), overrides, "other")).inventory.hosts == hosts.hosts
+    chosen_again = Options(chosen.get("-i"), chosen.get("-c"), overrides, "other", chosen.get("--limit"))
+    assert load_request(chosen_again).inventory.hosts == hosts.hosts
+
+
+def test_a_push_is_offered_where_it_can_be_told() -> None:
+    by_inventory = load_request(Options("my hosts.yaml", "qwen.yaml", limit="gpu0*")).inventory
+    line = push(by_inventory, "gpu01:/models/q", "/models/q", "gpu02")
+    assert line == "flagscale-deploy push gpu01:/models/q /models/q -i 'my hosts.yaml' --limit gpu02"
+    assert push(by_inventory, "gpu01:models/q", "models/q", "gpu02") == ""
+    assert push(by_inventory, "gpu01:/m", "/m", "gpu02:1") == ""
+    for options in (Options(None, "named.yaml"), Options("my hosts.yaml", "port.yaml"), Options(name="q")):
+        assert push(load_request(options).inventory, "10.0.0.1:/m", "/m", "10.0.0.2") == ""
 
 
 def test_an_inventory_that_was_made_elsewhere_is_named_by_its_source() -> None:

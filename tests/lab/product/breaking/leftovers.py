@@ -15,7 +15,7 @@ from tests.lab.product.breaking.stage import MODEL, NAME, Stage, caught_by
 LOST = "exec env FLAGSCALE_DEPLOY_RUN=lost/20260101-000000-abcdef sleep 3600"
 
 
-@caught_by("other-deployments", "flagscale-deploy stop -i ", state="warning", round="left there", at="node2")
+@caught_by("other-deployments", "flagscale-deploy status -i ", state="warning", round="left there", at="node2")
 def another_deployment_runs_there(stage: Stage) -> None:
     run_another(stage, gpus=0)
 
@@ -37,12 +37,12 @@ def somebody_is_at_work_on_it(stage: Stage) -> None:
     stage.undo.enter_context(lock(fleet, stage.host.name, NAME, "run"))
 
 
-@caught_by("crashed-runs", "flagscale-deploy cleanup -i", state="warning", round="left there", at="node3")
+@caught_by("crashed-runs", "flagscale-deploy status -i", state="warning", round="left there", at="node3")
 def a_process_is_left_of_a_run_that_no_record_knows(stage: Stage) -> None:
     stage.start(LOST)
 
 
-@caught_by("foreign-ray", "if nobody needs it", state="warning", round="left there", at="node4")
+@caught_by("foreign-ray", "it may stay", state="warning", round="left there", at="node4")
 def somebodys_ray_runs_there(stage: Stage) -> None:
     stage.start("exec -a /opt/ray/core/src/ray/raylet/raylet python3 -c 'import time; time.sleep(3600)'")
 

@@ -23,12 +23,12 @@ with open(path, "wb") as file:
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:5f2c\nsize 988097824\n"
 
 
-@caught_by("model-path", "rsync -a", round="model, not there", at="node2")
+@caught_by("model-path", "flagscale-deploy push", round="model, not there", at="node2")
 def its_model_is_not_there(stage: Stage) -> None:
     stage.on(f"mv {MODEL} {MODEL}-gone", f"mv {MODEL}-gone {MODEL}")
 
 
-@caught_by("model-path", "rsync -a", round="model, not there", at="node3")
+@caught_by("model-path", "flagscale-deploy push", round="model, not there", at="node3")
 def its_model_is_a_git_lfs_pointer_of_a_model(stage: Stage) -> None:
     edit(stage, "config.json", "version https://git-lfs.github.com/spec/v1\n")
 
@@ -44,45 +44,45 @@ def its_weights_have_another_size(stage: Stage) -> None:
     stage.host.run(["python3", "-c", EMPTY_TENSOR, WEIGHTS, "1000"])
 
 
-@caught_by("model-weights", "rsync -a --delete", round="model, cut off", at="node3")
+@caught_by("model-weights", "flagscale-deploy push", round="model, cut off", at="node3")
 def its_weights_are_cut_off(stage: Stage) -> None:
     """As a copy that was interrupted leaves them."""
     with_copy(stage)
     stage.on(f"truncate -s -1000 {WEIGHTS}")
 
 
-@caught_by("model-weights", "rsync -a --delete", round="model, cut off", at="node4")
+@caught_by("model-weights", "flagscale-deploy push", round="model, cut off", at="node4")
 def its_weights_are_a_pointer_of_git_lfs(stage: Stage) -> None:
     with_copy(stage)
     stage.host.run(["tee", WEIGHTS], stdin=POINTER)
 
 
-@caught_by("model-weights", "rsync -a --delete", round="model, in part", at="node3")
+@caught_by("model-weights", "flagscale-deploy push", round="model, in part", at="node3")
 def its_weights_are_the_first_of_several_parts(stage: Stage) -> None:
     """Leave a download that ended early, before the index came."""
     with_copy(stage)
     stage.on(f"mv {WEIGHTS} {MODEL}/model-00001-of-00004.safetensors")
 
 
-@caught_by("model-weights", "rsync -a --delete", round="model, in part", at="node4")
+@caught_by("model-weights", "flagscale-deploy push", round="model, in part", at="node4")
 def its_weights_are_empty(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"truncate -s 0 {WEIGHTS}")
 
 
-@caught_by("model-weights", "rsync -a --delete", round="model, missing", at="node2")
+@caught_by("model-weights", "flagscale-deploy push", round="model, missing", at="node2")
 def its_weights_are_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {WEIGHTS}")
 
 
-@caught_by("model-tokenizer", "rsync -a", round="model, not there", at="node4")
+@caught_by("model-tokenizer", "flagscale-deploy push", round="model, not there", at="node4")
 def its_tokenizer_is_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {MODEL}/tokenizer.json")
 
 
-@caught_by("model-tokenizer", "rsync -a", state="warning", round="model, missing", at="node3")
+@caught_by("model-tokenizer", "flagscale-deploy push", state="warning", round="model, missing", at="node3")
 def its_chat_template_is_missing(stage: Stage) -> None:
     with_copy(stage)
     stage.on(f"rm {MODEL}/chat_template.jinja")
