@@ -18,7 +18,7 @@ from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.reserve import lost, release, reserve
 from flagscale_deploy.deploy.run_folder import RunFolder, runs
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.errors import CheckError, HostError, InputError
+from flagscale_deploy.errors import CheckError, HostError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.inventory.command_line import again
@@ -80,7 +80,7 @@ def run(
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
-    with request.fleet() as fleet:
+    with _interrupts_told_when_ready(request) as ready, request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
         with lock(fleet, request.inventory.head.name, spec.name, command, lock_wait):
@@ -94,7 +94,21 @@ def run(
                 folder.write_plan(plan)
                 with _events_written(folder, history, journal):
                     up = _bring_up(request, Run(plan, spec, fleet, folder, redactor, journal), facts, keep_on_failure)
-    return _result(request, plan, up, folder, history, journal)
+                    ready.append(up)
+        return _result(request, plan, up, folder, history, journal)
+
+
+@contextmanager
+def _interrupts_told_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
+    """Raise InterruptedByUser, which says that the deployment runs, where it is ready at an interrupt."""
+    ready: list[BroughtUp] = []
+    try:
+        yield ready
+    except KeyboardInterrupt as error:
+        if not ready:
+            raise
+        remedy = f"    → to stop it: {again(request.inventory, 'stop', request.deployment)}"
+        raise InterruptedByUser("interrupted when it was ready already: the deployment runs", remedy) from error
 
 
 @contextmanager

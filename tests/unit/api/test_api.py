@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy import api
+from flagscale_deploy.api import running
 from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.errors import (
@@ -29,6 +30,7 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.base import Outcome, ending_with_input
+from flagscale_deploy.transport.fleet import Fleet
 from tests.fakes import Output, silence_until
 from tests.unit.api.world import HOSTS, World
 from tests.unit.deploy.given import Heard
@@ -74,6 +76,25 @@ def test_the_same_again_is_found_and_not_started_twice(world: World) -> None:
     assert again.plan is None
     assert again.endpoints == first.endpoints
     assert world.modules == ["probe", "lock", "inspect"]
+
+
+@pytest.mark.parametrize("last", ["report", "connections"])
+def test_an_interrupt_of_a_run_that_is_ready_says_that_it_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """It comes while the report is written, or connections are closed."""
+
+    def interrupted(*_words: Any) -> None:
+        raise KeyboardInterrupt
+
+    if last == "report":
+        monkeypatch.setattr(running, "_write_report", interrupted)
+    else:
+        monkeypatch.setattr(Fleet, "close", interrupted)
+    error = refused_run(world)
+    assert (error.exit_code, world.running) == (130, True)
+    assert "the deployment runs" in error.lines[0]
+    assert "flagscale-deploy stop" in error.lines[1]
 
 
 def test_another_configuration_of_what_runs_is_refused(world: World) -> None:
