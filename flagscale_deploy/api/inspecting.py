@@ -12,6 +12,7 @@ from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
+from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
@@ -29,14 +30,14 @@ from flagscale_deploy.transport.remote_program import Program
 CALL_SECONDS = 600.0
 
 
-def status(request: Request, *, ask: bool = True) -> Status:
+def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = None) -> Status:
     """Return the deployment's real state; hosts that cannot be reached are UNKNOWN.
 
-    With `ask`, servers are asked for a token. Where something is dead or unwell then, the ends of its logs are read
-    for the cause.
+    With `ask`, servers are asked for a token, with `tokens` not at each look. Where something is dead or unwell then,
+    the ends of its logs are read for the cause.
     """
     with request.fleet() as fleet:
-        current = look(fleet, request.deployment, request.inventory.head.name, ask=ask)
+        current = look(fleet, request.deployment, request.inventory.head.name, ask=ask, tokens=tokens)
         if current.well or not ask:
             return current
         return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))

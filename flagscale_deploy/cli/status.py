@@ -31,16 +31,18 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     import time
 
     from flagscale_deploy import api
+    from flagscale_deploy.deploy.token_looks import TokenLooks
     from flagscale_deploy.output import status as view
 
     request = request_of(console, words)
+    tokens = TokenLooks() if watch else None
     while True:
-        report = api.status(request)
+        report = api.status(request, tokens=tokens)
         if as_json:
             console.json(report.json())
+        elif watch:
+            view.show_watch(console, report)
         else:
-            if watch and console.out.is_terminal:
-                console.out.clear()
             view.show_status(console, report)
         if not watch:
             return report.exit_code

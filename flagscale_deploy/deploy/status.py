@@ -10,12 +10,14 @@ from typing import Literal
 from flagscale_deploy.deploy.authority import authority
 from flagscale_deploy.deploy.server_status import InstanceStatus, lost_daemon, server_status
 from flagscale_deploy.deploy.serving import withdraw_unverified
+from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import HostError
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import entrances
 from flagscale_deploy.remote.messages.record import Record, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
-from flagscale_deploy.remote.messages.status import INSPECT, InspectReply
+from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments, InspectReply
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
@@ -89,14 +91,31 @@ class Status:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def look(fleet: Fleet, deployment: str, head: str, *, ask: bool = True, now: float | None = None) -> Status:
+def look(
+    fleet: Fleet,
+    deployment: str,
+    head: str,
+    *,
+    ask: bool = True,
+    tokens: TokenLooks | None = None,
+    now: float | None = None,
+) -> Status:
     """Inspect a deployment on all hosts. With `ask`, request a token from every server, and the nodes from Ray.
 
-    `head` is the host whose record tells what the deployment is.
+    `head` is the host whose record tells what the deployment is. `tokens` tells of earlier looks how seldom a token is
+    requested.
     """
-    results = fleet.call(
-        INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": ask}, timeout=ASK_SECONDS
-    )
+    asks_token = tokens is None or tokens.due
+
+    def arguments(host: Host) -> InspectArguments:
+        args: InspectArguments = {"deployment": deployment, "host": host.name, "ask": ask}
+        if not asks_token:
+            args["token"] = False
+        return args
+
+    results = fleet.call(INSPECT, arguments, timeout=ASK_SECONDS)
+    if tokens is not None:
+        tokens.note(answers(results), asks_token)
     withdraw_unverified(fleet, deployment, head, results)
     return summarize(deployment, head, results, time.time() if now is None else now)
 

@@ -54,6 +54,16 @@ class Console:
         self.out = RichConsole(**settings, file=results, width=None if results.isatty() else PIPE_WIDTH)
         self.err = RichConsole(**settings, file=for_progress(sys.stderr))
 
+    @property
+    def draws(self) -> bool:
+        """Return whether standard output is a terminal that can be drawn on anew."""
+        return self.out.is_terminal and not self.out.is_dumb_terminal
+
+    def redraw(self, lines: Sequence[str]) -> None:
+        """Show lines, which are redacted and printable already, in place of all that the terminal shows."""
+        self.out.clear()
+        self.write("\n".join([*lines, ""]))
+
     def print(self, *lines: str) -> None:
         """Print lines of the result literally: no markup, no wrapping; a line end within one is escaped."""
         self.out.print(self._text(lines))
@@ -120,7 +130,7 @@ class Console:
 
     def progress(self, title: str) -> Progress:
         """Return a view that shows events while a `with` block runs: live on a terminal, else plain lines."""
-        live = self.err.is_terminal and not self.quiet and not self.verbose
+        live = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet and not self.verbose
         return LiveProgress(self, title) if live else Progress(self, title)
 
     def clean(self, text: str) -> str:

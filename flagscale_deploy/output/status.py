@@ -2,49 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
 from flagscale_deploy.deploy.server_status import InstanceStatus
-from flagscale_deploy.deploy.status import Status
+from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
-from flagscale_deploy.support.units import format_duration, format_time
+from flagscale_deploy.support.units import counted, format_duration, format_time
 
 
 def show_status(console: Console, status: Status) -> None:
     """Show `status`: instances, Ray nodes and hosts."""
+    _headline(console, status)
+    if status.note:
+        console.note(status.note)
+    _servers(console, status)
+    _ray(console, status)
+    console.print()
+    _hosts(console, status.hosts)
+    if status.diagnosis is not None:
+        console.print()
+        show_diagnosis(console, status.diagnosis)
+
+
+def show_watch(console: Console, status: Status) -> None:
+    """Show a round of `status --watch`, with its time: what a terminal is high enough for, trouble first."""
+    at = time.strftime("%H:%M:%S")
+    if not console.draws:
+        console.print(f"── {at}")
+        show_status(console, status)
+        return
+
+    def trouble() -> None:
+        if rows := list(_troubles(console, status)):
+            console.print()
+            console.table("Trouble", ("WHERE", "STATE", ""), rows)
+        if status.diagnosis is not None:
+            console.print()
+            show_diagnosis(console, status.diagnosis)
+
+    height = console.out.height - 1
+    head = _lines(console, lambda: _headline(console, status, at))
+    lines = [
+        *_lines(console, trouble),
+        *_lines(console, lambda: _servers(console, status)),
+        *_lines(console, lambda: _ray(console, status)),
+    ]
+    hosts = ["", *_lines(console, lambda: _hosts(console, status.hosts))]
+    if _rows(console, [*head, *lines, *hosts]) > height:
+        counts = Counter(host.state for host in status.hosts)
+        text = ", ".join(f"{number} {state}" for state, number in counts.items())
+        head, hosts = [*head, *_lines(console, lambda: console.print(f"Hosts: {text}"))], []
+    console.redraw(_cut(console, [*head, *lines, *hosts], height))
+
+
+def _headline(console: Console, status: Status, at: str = "") -> None:
     ended = f", stopped {format_time(status.stopped_at)}" if status.stopped_at else ""
     since = f", since {format_time(status.started_at)}" if status.started_at else ""
     (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}{ended}"])
-    console.out.print(Text.assemble(*console.clean_lines([f"{status.deployment}: "]), console.state(status.state), run))
-    if status.note:
-        console.note(status.note)
-    if status.instances:
-        servers = (*status.instances, *status.routers)
-        restarts = ("RESTARTS",) if any(server.restarts is not None for server in servers) else ()
-        rows = [
-            (
-                server.name,
-                console.state(server.state),
-                server.driver,
-                _gpus(server.gpus),
-                *((_restarts(server),) if restarts else ()),
-                server.endpoint,
-                server.problem or _load(server.metrics),
-            )
-            for server in servers
-        ]
-        console.print()
-        console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *restarts, "ENDPOINT", ""), rows)
+    name, time_of_look = console.clean_lines([f"{status.deployment}: ", f"  ({at})" if at else ""])
+    console.out.print(Text.assemble(name, console.state(status.state), time_of_look, run))
+
+
+def _servers(console: Console, status: Status) -> None:
+    if not status.instances:
+        return
+    servers = (*status.instances, *status.routers)
+    restarts = ("RESTARTS",) if any(server.restarts is not None for server in servers) else ()
+    rows = [
+        (
+            server.name,
+            console.state(server.state),
+            server.driver,
+            _gpus(server.gpus),
+            *((_restarts(server),) if restarts else ()),
+            server.endpoint,
+            server.problem or _load(server.metrics),
+        )
+        for server in servers
+    ]
+    console.print()
+    console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *restarts, "ENDPOINT", ""), rows)
+
+
+def _ray(console: Console, status: Status) -> None:
     if status.ray is not None:
         console.print()
         nodes = [(address, f"{gpus:g}") for address, gpus in status.ray.get("nodes", {}).items()]
         missing = status.ray.get("missing") or ([status.ray["why"]] if status.ray.get("why") else [])
         console.table("Ray nodes" + "".join(f"; missing {node}" for node in missing), ("ADDRESS", "GPUS"), nodes)
-    console.print()
-    hosts = [
+
+
+def _hosts(console: Console, hosts: Iterable[HostStatus]) -> None:
+    rows = [
         (
             host.host,
             console.state(host.state),
@@ -53,12 +107,44 @@ def show_status(console: Console, status: Status) -> None:
             "" if host.uptime is None else format_duration(host.uptime),
             host.problem,
         )
-        for host in status.hosts
+        for host in hosts
     ]
-    console.table("Hosts", ("HOST", "STATE", "ROLES", "PROCESSES", "UPTIME", ""), hosts)
-    if status.diagnosis is not None:
-        console.print()
-        show_diagnosis(console, status.diagnosis)
+    console.table("Hosts", ("HOST", "STATE", "ROLES", "PROCESSES", "UPTIME", ""), rows)
+
+
+def _troubles(console: Console, status: Status) -> Iterator[tuple[object, ...]]:
+    """Yield name, state and problem of what is not as it should be."""
+    if status.note:
+        yield "", "", status.note
+    for server in (*status.instances, *status.routers):
+        if server.problem or server.state not in ("ready", "finished", "stopped"):
+            yield server.name, console.state(server.state), server.problem
+    for host in status.hosts:
+        if host.problem or host.state in ("UNKNOWN", "dead"):
+            yield host.host, console.state(host.state), host.problem
+
+
+def _lines(console: Console, show: Callable[[], None]) -> list[str]:
+    """Return the lines that a function prints."""
+    with console.out.capture() as shown:
+        show()
+    return shown.get().splitlines()
+
+
+def _rows(console: Console, lines: Sequence[str]) -> int:
+    """Return how many rows of the terminal lines take."""
+    width = max(1, console.out.width)
+    return sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in lines)
+
+
+def _cut(console: Console, lines: Sequence[str], height: int) -> list[str]:
+    """Return the first lines that fit, with a last one that says how many do not."""
+    if _rows(console, lines) <= height:
+        return list(lines)
+    shown = list(lines)
+    while shown and _rows(console, shown) >= height:
+        shown.pop()
+    return [*shown, f"… {counted(len(lines) - len(shown), 'more line')}: `status` without -w shows all"]
 
 
 def _restarts(server: InstanceStatus) -> str:

@@ -15,8 +15,9 @@ GAP = "  "
 def folding(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """Return a table whose long cells are folded."""
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", header_style="dim")
+    for at, column in enumerate(columns):
+        urls = any("://" in str(row[at])[:10] for row in rows)  # to be copied: they are not folded
+        table.add_column(column, overflow="fold", header_style="dim", no_wrap=urls)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table

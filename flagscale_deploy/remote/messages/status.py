@@ -11,10 +11,14 @@ from flagscale_deploy.remote.messages.run import RayNodesReply
 # inspect: the record, and what of it is there; answers within 25 s.
 
 
-class InspectArguments(Target):
+class _InspectArguments(Target):
+    ask: bool  # ask servers for a token, and Ray for its nodes
+
+
+class InspectArguments(_InspectArguments, total=False):
     """Where to look."""
 
-    ask: bool  # ask servers for a token, and Ray for its nodes
+    token: bool  # False: with `ask`, servers are asked for /health and metrics only
 
 
 class InspectedProcess(RecordedProcess):

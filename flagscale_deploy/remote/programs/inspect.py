@@ -177,7 +177,9 @@ class Inspection:
             server["health"] = status
             if status == 200:
                 figures = Background(metrics.ask, client, instance["local_url"])
-                ok, text = openai.one_token(client, instance["local_url"], instance["served_name"], TOKEN_SECONDS)
+                ok, text = None, "it was not asked for a token yet"
+                if self._args.get("token", True):
+                    ok, text = openai.one_token(client, instance["local_url"], instance["served_name"], TOKEN_SECONDS)
                 server["token"], server["why"] = ok, "" if ok else text
                 with contextlib.suppress(TimeoutError):
                     server["metrics"] = figures.result(metrics.SECONDS)

@@ -19,6 +19,7 @@ from flagscale_deploy import __version__, api
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.cli import cli
+from flagscale_deploy.deploy.status import Status
 from flagscale_deploy.errors import (
     CheckError,
     DeployError,
@@ -318,6 +319,23 @@ def test_call_streams_whole_words_and_reads_its_text_from_standard_input(monkeyp
         result = CliRunner().invoke(cli, words, input=text)
         assert (result.exit_code, problem in result.stderr) == (2, True)
     assert go(*words[:-1], "hi", "--json").exit_code == 2
+
+
+def test_status_watched_shares_its_tokens_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def status(_request: Request, *, tokens: object) -> Status:
+        seen.append(tokens)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return Status("qwen", "ready", "run-1", None, "gpu01", "bob@ops", 1.0, None, (), ())
+
+    monkeypatch.setattr(api, "status", status)
+    result = go("status", "-i", "hosts.yaml", "--name", "qwen", "-w", "--interval", "0.5")
+    assert result.exit_code == 130
+    assert len(re.findall(r"^── \d\d:\d\d:\d\d\nqwen: ready", result.stdout, re.MULTILINE)) == 2
+    assert seen[0] is not None
+    assert len(set(map(id, seen))) == 1
 
 
 def test_a_check_whose_junit_file_can_not_be_written_asks_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

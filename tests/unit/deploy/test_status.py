@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.deploy.status import Status, look, summarize
+from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from tests.fakes import FakeFleet, Output
@@ -252,6 +253,31 @@ def test_all_hosts_are_asked() -> None:
     assert {(call.args["host"], call.args["ask"]) for call in fleet.calls} == {("gpu01", True), ("gpu02", True)}
     look(fleet, "qwen", "gpu01", ask=False)
     assert fleet.calls[-1].args["ask"] is False
+
+
+def test_looks_of_a_watcher_ask_for_a_token_every_30_s_and_where_health_has_changed() -> None:
+    now, health, token = [0.0], [200], [True]
+    asked: list[bool] = []
+
+    def inspect(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        asked.append(args.get("token", True))
+        seen = {**WELL, "health": health[0], "token": token[0] if asked[-1] and health[0] == 200 else None, "why": "x"}
+        yield head(instances={"qwen/0": seen})
+
+    fleet, tokens = FakeFleet(answering(inspect=inspect), ["gpu01"]), TokenLooks(lambda: now[0])
+
+    def state_at(seconds: float) -> str:
+        now[0] = seconds
+        return look(fleet, "qwen", "gpu01", tokens=tokens, now=NOW).instances[0].state
+
+    assert [state_at(at) for at in (0, 5, 29)] == ["ready"] * 3
+    token[0] = False
+    assert [state_at(at) for at in (29.5, 30, 35)] == ["ready", "unwell", "unwell"]
+    token[0], health[0] = True, 503
+    assert [state_at(at) for at in (40, 45)] == ["unwell", "unwell"]
+    health[0] = 200
+    assert [state_at(at) for at in (75.5, 80)] == ["ready", "ready"]
+    assert asked == [True, False, False, False, True, False, False, True, True, False]
 
 
 PROGRAM = {

@@ -34,13 +34,13 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.check import show_check
-from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.console import Console, Progress
 from flagscale_deploy.output.hosts import show_inventory, show_outcomes
 from flagscale_deploy.output.logs import line_printer, show_collected
 from flagscale_deploy.output.plan import show_plan
 from flagscale_deploy.output.run import curl, run_json, show_run, show_run_failure
 from flagscale_deploy.output.smoke import show_smoke
-from flagscale_deploy.output.status import show_status
+from flagscale_deploy.output.status import show_status, show_watch
 from flagscale_deploy.output.stop import show_stop
 from flagscale_deploy.output.streamed import StreamedText
 from flagscale_deploy.output.tables import aligned, folding
@@ -308,6 +308,67 @@ def test_status_counts_restarts_where_somebody_counts_them() -> None:
     plain = Terminal()
     show_status(plain.console, STATUS)
     assert "RESTARTS" not in plain.text
+
+
+MANY = replace(
+    STATUS,
+    hosts=tuple(
+        HostStatus(f"gpu{at:02}", "dead" if at == 17 else "running", ("ray-worker",), 6, (0,), 60.0) for at in range(40)
+    ),
+    instances=(
+        replace(STATUS.instances[0], name="qwen/0", gpus={"gpu01": tuple(range(8)), "gpu02": tuple(range(8))},
+                endpoint="http://10.0.0.11:4567/v1", problem=""),
+        replace(STATUS.instances[0], name="qwen/1", state="unwell", problem="it does not answer: timed out"),
+    ),
+    operator="bob@ops", note="", ray=None,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("height", [12, 24, 80])
+def test_a_watch_fits_the_terminal_with_its_time_and_trouble_first(
+    height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal(80)
+    terminal.console.out._force_terminal, terminal.console.out.height = True, height
+    show_watch(terminal.console, MANY)
+    seen = Text.from_ansi(terminal.text).plain
+    lines = seen.rstrip("\n").split("\n")
+    assert len(lines) < height
+    assert re.fullmatch(r"qwen: unwell  \(\d\d:\d\d:\d\d\)  run run-1 of .*", lines[0])
+    assert seen.index("gpu17") < (seen.index("Instances") if "Instances" in seen else len(seen))
+    assert seen.index("timed out") < (seen.index("Instances") if "Instances" in seen else len(seen))
+    assert (lines[1] == "Hosts: 39 running, 1 dead") == (height < 80)
+    assert ("gpu39" in seen) == (height == 80)
+    assert ("more lines: `status` without -w shows all" in seen) == (height == 12)
+    assert "http://10.0.0.11:4567/v1" in seen or height == 12
+
+
+def test_a_watch_is_harmless_at_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for width in (40, 80, 200):
+        terminal = Terminal(width)
+        terminal.console.out._force_terminal = True
+        show_watch(terminal.console, STATUS)
+        harmless(re.sub(r"\x1b\[[\d;]*[mHJ]", "", terminal.text.removeprefix("\x1b[2J\x1b[H")))
+
+
+def test_no_table_breaks_a_url_at_80_columns() -> None:
+    terminal = Terminal(80)
+    show_status(terminal.console, MANY)
+    assert "http://10.0.0.11:4567/v1" in Text.from_ansi(terminal.text).plain
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_a_dumb_terminal_gets_lines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", kind)
+    terminal = Terminal(80)
+    terminal.console.out._force_terminal = terminal.console.err._force_terminal = True
+    assert type(terminal.console.progress("run")) is Progress
+    show_watch(terminal.console, MANY)
+    assert terminal.text.startswith("── ")
+    assert "\x1b[2J" not in terminal.text
+    assert "\x1b[H" not in terminal.text
 
 
 def test_a_plan_tells_a_restart_policy_where_there_is_one() -> None:

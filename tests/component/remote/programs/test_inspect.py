@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from flagscale_deploy.remote.messages.status import InspectArguments, InspectedS
 from flagscale_deploy.remote.programs import inspect, watch
 from flagscale_deploy.remote.system.proc import start_ticks
 from tests.component.remote.living import SLEEP, Home, Household, birth, wait_until
-from tests.component.remote.stand_in import HEALTHY, StandIn, stand_in
+from tests.component.remote.stand_in import ENGINE, HEALTHY, StandIn, stand_in
 
 
 def ask(home: Home, url: str, pid: int, **process: Any) -> tuple[InspectedServer, float]:
@@ -90,3 +91,19 @@ def test_readiness_is_noted_of_the_very_process(home: Home, people: Household) -
     record = watch.note_ready(record, started(home, other, 1))
     assert began <= record["processes"][0]["ready_at"] <= time.time()
     assert "ready_at" not in record["processes"][1]
+
+
+def test_without_a_token_only_health_and_metrics_are_asked(home: Home, people: Household, tmp_path: Path) -> None:
+    pid = people.python(SLEEP)[0]
+    with serving(home, tmp_path, replies=ENGINE) as server:
+        home.record({"engine": pid}, instances=[{"name": "q/0", "driver": home.host, "script": "serve.sh",
+                                                 "local_url": server.url, "served_name": "q"}])  # fmt: skip
+        record = home.read_record()
+        record["processes"][0]["script"] = "serve.sh"
+        (home.state / "record.json").write_text(json.dumps(record))
+        seen = [home.run("inspect", ask=True, **more)[0]["instances"]["q/0"] for more in ({}, {"token": False})]
+        asked = [request.split()[1] for request in server.heard]
+    assert [state["token"] for state in seen] == [True, None]
+    assert [state["health"] for state in seen] == [200, 200]
+    assert asked.count("/v1/completions") == 1
+    assert asked.count("/health") == 2
