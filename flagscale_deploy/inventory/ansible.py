@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os.path
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.ansible_vars import APPLICATIONS, COMMON, PREFIX, HostVariables, read_variables
@@ -109,13 +109,11 @@ def _references(
 ) -> Mapping[str, References]:
     """Return the scope of each host's templates: its variables and the names that Ansible adds."""
     by_host = tree.groups_by_host()
-    folder = around.files.directory
-    directory = None if folder is None else os.path.join(around.working_directory, folder)
     shared = {
         "groups": {name: [host for host in tree.hosts if name in by_host[host]] for name in tree.groups},
         "hostvars": (scopes := dict[str, References]()),
-        "inventory_file": source if directory is None else os.path.join(directory, os.path.basename(source)),
-        "inventory_dir": directory or ".",
+        "inventory_file": source if around.directory is None else str(around.directory / PurePath(source).name),
+        "inventory_dir": str(around.directory or "."),
         "playbook_dir": around.working_directory,
         "ansible_playbook_python": sys.executable or "python3",
         "omit": None,

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.document import Confidential, Section
-from flagscale_deploy.inventory.keys import HOST_KEYS, fits, unknown_key
+from flagscale_deploy.inventory.keys import HOST_KEYS, confidential, fits, shown, unknown_key
 from flagscale_deploy.inventory.references import ReferenceProblem, References
 from flagscale_deploy.inventory.ssh_options import read_ssh_options
 from flagscale_deploy.inventory.tree import Located, Variables
-from flagscale_deploy.support.quote import quoted
 
 PREFIX = "fsd_"
 NAMES = {
@@ -135,6 +134,9 @@ class _Reader:
         """Read variables with arguments of ssh."""
         for name in names:
             if (setting := self._resolved("ssh_options", name)) is not None:
+                if isinstance(setting.value, Confidential):
+                    self.host.faults["ssh_options"] = confidential(setting.where)
+                    continue
                 try:
                     options = read_ssh_options(str(setting.value))
                 except ValueError as error:
@@ -173,7 +175,7 @@ class _Reader:
             value = _CONNECTIONS.get(str(value).rpartition(".")[2])
             if value is None:
                 expected = f"expected one of {', '.join(_CONNECTIONS)}"
-                problem = f"found the connection {quoted(setting.value)}, {expected}"
+                problem = f"found the connection {shown(setting.value)}, {expected}"
                 self.host.faults[key] = Fault(setting.where, problem)
                 return
         elif key == "host_key_checking" and name in NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -138,19 +139,29 @@ class HostKeys(BaseModel):
 
 HOST_KEYS: Mapping[str, str] = {name: field.title or "" for name, field in HostKeys.model_fields.items()}
 """Every key with what is expected of it."""
-_IN_SCRIPTS = ("python", "type", "interface", "before_start", "venv", "container")
-"""Keys whose values stand in scripts and plans."""
+_MAY_BE_SECRET = ("env", "identity_file", "known_hosts")
+"""Keys whose values stand in no script, plan, record or command line."""
 
 
 def fits(key: str, value: object) -> bool:
     """Return whether a value is of the type of a key; none, and empty text, count as absent."""
-    if value in (None, ""):
-        return True
+    if value in (None, "") or isinstance(value, Encrypted):
+        return value in (None, "")
+    return _fits_alike(key, type(value).__name__, value) if isinstance(value, str | int) else _fits(key, value)
+
+
+def _fits(key: str, value: object) -> bool:
     try:
         HostKeys.model_validate({key: _bare(value)})
     except ValidationError:
         return False
     return not _is_encrypted(value)
+
+
+@lru_cache(maxsize=4096)
+def _fits_alike(key: str, _kind: str, value: str | int) -> bool:
+    # Hosts of a group have the same values; True is no 1.
+    return _fits(key, value)
 
 
 def make_host(
@@ -162,7 +173,8 @@ def make_host(
     """
     filled = {key: setting for key, setting in keys.items() if key not in HOST_KEYS or setting.value not in (None, "")}
     faults = [_encrypted(setting) for setting in filled.values() if _is_encrypted(setting.value)]
-    faults += [_confidential(filled[key]) for key in _IN_SCRIPTS if key in filled and _is_confidential(filled[key])]
+    faults += [confidential(setting.where) for key, setting in filled.items()
+               if isinstance(setting.value, Confidential) and key not in _MAY_BE_SECRET]  # fmt: skip
     try:
         valid = HostKeys.model_validate({key: _bare(setting.value) for key, setting in filled.items()})
     except ValidationError as error:
@@ -242,13 +254,10 @@ def _is_encrypted(value: object) -> bool:
     return isinstance(value, Encrypted) or (isinstance(value, Mapping) and any(map(_is_encrypted, value.values())))
 
 
-def _is_confidential(setting: Located) -> bool:
-    return isinstance(setting.value, Confidential)
-
-
-def _confidential(setting: Located) -> Fault:
-    problem = "found a value made from a secret of your environment, which would stand in scripts"
-    return Fault(setting.where, problem, "put it into a variable of env")
+def confidential(where: str) -> Fault:
+    """Return the fault of a key that a secret of the environment is in, and that is shown or sent as it is."""
+    problem = "found a value made from a secret of your environment, which scripts and records would show"
+    return Fault(where, problem, "put it into a variable of env")
 
 
 def _encrypted(setting: Located) -> Fault:

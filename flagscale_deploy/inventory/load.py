@@ -18,7 +18,7 @@ from flagscale_deploy.inventory.hostfile import looks_like_hostfile, parse_hostf
 from flagscale_deploy.inventory.model import Group, Host, Inventory
 from flagscale_deploy.inventory.ranges import expand, split_login
 from flagscale_deploy.inventory.short import looks_like_short, parse_short
-from flagscale_deploy.inventory.surroundings import Environ, Surroundings
+from flagscale_deploy.inventory.surroundings import Surroundings
 from flagscale_deploy.inventory.tree import ALL, UNGROUPED, Faults, Located, Tree
 from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
@@ -47,8 +47,8 @@ def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = 
     if path is None:
         return local_inventory()
     if "," in str(path) and not os.path.exists(path):
-        return _listed(str(path), _around(None, environ or {}))
-    return _parsed(_read(path), str(path), _around(Path(path).parent, environ or {}))
+        return _listed(str(path), Surroundings(environ or {}, VariableFiles(None)))
+    return _parsed(_read(path), str(path), Surroundings(environ or {}, VariableFiles(Path(path).parent)))
 
 
 def default_inventory(environ: Mapping[str, str]) -> str | None:
@@ -75,11 +75,6 @@ def _listed(names: str, around: Surroundings) -> Inventory:
     return build(tree, around, faults, names)
 
 
-def _around(directory: Path | None, environ: Mapping[str, str]) -> Surroundings:
-    config = read_ansible_config(directory, environ)
-    return Surroundings(VariableFiles(directory), config, Environ(environ), os.path.abspath("."))
-
-
 @quoting_no_secret
 def load_hostfile(path: str | Path) -> Inventory:
     """Return the inventory of FlagScale's hostfile, whatever its content looks like. Raises InputError as above."""
@@ -100,7 +95,7 @@ def parse_inventory(text: str, source: str = "inventory", environ: Mapping[str, 
 
     Raises InputError with every fault found.
     """
-    return checked(_parsed(text, source, Surroundings(environ=Environ(environ or {}))))
+    return checked(_parsed(text, source, Surroundings(environ or {})))
 
 
 def _parsed(text: str, source: str, around: Surroundings) -> Inventory:

@@ -105,7 +105,7 @@ def learn(secret: str) -> None:
 def _add(redactor: Redactor, values: Iterator[str]) -> None:
     chosen: set[str] = set()
     for value in values:
-        if len(value) >= SHORTEST and not (_NO_SECRET.fullmatch(value) or _is_named(value) or _is_file(value)):
+        if len(value) >= SHORTEST and not (_NO_SECRET.fullmatch(value) or _is_named(value) or is_file(value)):
             chosen.add(value)
         if len(chosen) >= MOST:
             break
@@ -178,7 +178,8 @@ def _is_path_of_secret(text: str, at: int, rest: str) -> bool:
     return _PATH.fullmatch(value) is not None and "secret_files" in text[max(0, at - 400) : at]
 
 
-def _is_file(text: str) -> bool:
+def is_file(text: str) -> bool:
+    """Return whether a text looks like a path, and something is there."""
     return _PATH.fullmatch(text) is not None and os.path.exists(os.path.expanduser(text))
 
 

@@ -11,12 +11,13 @@ import pytest
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.ansible_filters import FILTERS
 from flagscale_deploy.inventory.assembly import checked
+from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.inventory.load import default_inventory, load_inventory, parse_inventory, read_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit
 from flagscale_deploy.secrets import Secret
 
-ENVIRON = {"HOME": "/home/me", "HF_TOKEN": "very-private", "SSH_KEY": "~", "DEPLOY_USER": "ops"}
+ENVIRON = {"HOME": "/home/me", "HF_TOKEN": "very-private", "DEPLOY_USER": "ops"}
 
 
 def host(**variables: str) -> Host:
@@ -103,16 +104,29 @@ def test_a_secret_of_the_environment_stays_one_whatever_variable_takes_it() -> N
     assert read.secret_env == {"TOKEN_FILE": Secret("xVERY-PRIVATE")}
 
 
-@pytest.mark.parametrize("key", ["before_start", "venv", "container", "python", "interface", "type", "gpus"])
+TAKES_A_SECRET = ("env", "identity_file", "known_hosts", "host_key_checking", "connection")
+
+
+@pytest.mark.parametrize("key", [key for key in HOST_KEYS if key not in TAKES_A_SECRET])
 def test_a_secret_of_the_environment_stands_in_no_script_and_in_no_text(key: str) -> None:
     with pytest.raises(InputError) as caught:
         host(**{f"fsd_{key}": "\"{{ lookup('env', 'HF_TOKEN') | upper }}\""})
     assert "secret of your environment" in str(caught.value)
-    assert "PRIVATE" not in str(caught.value).upper().replace("SECRET", "")
+    assert "VERY-PRIVATE" not in str(caught.value).upper()
 
 
-def test_a_path_in_a_variable_whose_name_looks_secret_is_a_path() -> None:
-    assert host(ansible_private_key_file="\"{{ lookup('env', 'SSH_KEY') }}/.ssh/k\"").identity_file == "~/.ssh/k"
+@pytest.mark.parametrize("name", ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_host", "ansible_connection"])
+def test_no_variable_of_ansible_shows_a_secret_of_the_environment(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        host(**{name: "\"-o StrictHostKeyChecking={{ lookup('env', 'HF_TOKEN') | upper }}\""})
+    assert "VERY-PRIVATE" not in str(caught.value).upper()
+
+
+def test_a_path_in_a_variable_whose_name_looks_secret_is_a_path(tmp_path: Path) -> None:
+    text = "gpu01 ansible_user=\"{{ lookup('env', 'SSH_KEY') | basename }}\"\n"
+    assert parse_inventory(text, "hosts", {"SSH_KEY": str(tmp_path)}).hosts[0].user == tmp_path.name
+    with pytest.raises(InputError, match="made from a secret"):
+        parse_inventory(text, "hosts", {"SSH_KEY": "tests"})
 
 
 CONFIG = """\
@@ -155,6 +169,7 @@ def test_the_ansible_cfg_of_the_environment_wins_and_another_form_reads_none(
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, hosts_ini="gpu01\n", ansible_cfg=CONFIG, other_cfg="[defaults]\nremote_user=x\n")
     assert load_inventory(file, {"ANSIBLE_CONFIG": "other.cfg"}).hosts[0].user == "x"
+    write(tmp_path, ansible_cfg="broken\n")
     file.write_text("hosts: [gpu01]\n", encoding="utf-8")
     assert load_inventory(file).hosts[0] == Host("gpu01", "gpu01")
 
