@@ -51,7 +51,7 @@ class _Reading:
 
 
 def _read_line(reading: _Reading, line: str, number: int, where: str) -> None:
-    match = _LINE.fullmatch(re.sub(r"\s*=\s*(?![\w-]+\s*=)", "=", line))
+    match = _LINE.fullmatch(re.sub(r"(?<!\s)\s*=\s*(?![\w-]+\s*=)", "=", line))
     if (mpich := _MPICH.fullmatch(line)) is not None:
         remedy = f"HOST:N is MPICH's; write {mpich[1]} slots={mpich[2]}"
         reading.faults.append(Fault(where, f"found {quoted(line)}, {_EXPECTED}", remedy))
