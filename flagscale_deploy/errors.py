@@ -13,6 +13,7 @@ DeployError                 1
 │   ├── UnforeseenError     1  an error of this tool in its work on one host
 │   └── NoReplyError        1  a command succeeded, but our program sent nothing
 ├── CheckError              4  a check or the planner refused; nothing was started
+│   └── BusyError           7  others have the GPUs or ports; nothing was started
 ├── NotReadyError           5  started, but never became ready
 ├── LockedError             6  another command holds the deployment's lock
 ├── LockLostError           6  our lock was lost during the command
@@ -90,6 +91,12 @@ class CheckError(FaultsError):
     """The hosts cannot run what is configured; nothing was started."""
 
     exit_code = 4
+
+
+class BusyError(CheckError):
+    """The hosts could run it, but others have the GPUs or ports that it needs; nothing was started."""
+
+    exit_code = 7
 
 
 class HostError(DeployError):

@@ -16,6 +16,7 @@ class Case:
 
     `lines` are the log lines that show why it failed; `number` counts prompts, from 1 on. `seconds` is what the phase
     took on all hosts, in the first of its cases only, so that the cases' sum is the whole.
+    `busy`: it failed only because others have the GPUs or ports.
     """
 
     phase: str
@@ -25,6 +26,7 @@ class Case:
     message: str = ""
     lines: tuple[str, ...] = ()
     number: int | None = None
+    busy: bool = False
 
     @property
     def title(self) -> str:

@@ -12,13 +12,13 @@ from flagscale_deploy.checks.types import Context, Link, Parsed, Verdict
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
 from flagscale_deploy.deploy.network_test import try_links
 from flagscale_deploy.deploy.run_folder import new_run_id
-from flagscale_deploy.errors import CheckError, ConnectError, Fault
+from flagscale_deploy.errors import BusyError, CheckError, ConnectError, Fault
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.partial import draft_in_part
-from flagscale_deploy.plan.planner import Draft
+from flagscale_deploy.plan.planner import Draft, is_busy
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet
@@ -33,6 +33,8 @@ class CheckReport:
     observations: Mapping[str, Observation]
     verdicts: tuple[Verdict, ...] = ()
     plan: Plan | None = None
+    taken: bool = False
+    """Whether there is no plan only because others have GPUs or ports."""
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -41,10 +43,16 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """Return 3 when a host could not be reached, 4 when a check failed, else 0."""
+        """Return 3 when a host could not be reached, 4 when a check failed, 7 when others have the places, else 0."""
         if any(isinstance(observation.error, ConnectError) for observation in self.observations.values()):
             return ConnectError.exit_code
-        return CheckError.exit_code if self.failed else 0
+        refusal = BusyError if self.busy else CheckError
+        return refusal.exit_code if self.failed else 0
+
+    @property
+    def busy(self) -> bool:
+        """Return whether nothing is wrong but that others have GPUs or ports that are needed."""
+        return self.taken and {verdict.check for verdict in self.failed} <= {"gpu-busy", "ports"}
 
 
 def check(
@@ -80,13 +88,14 @@ def examine(
     plan, faults = draft.plan, (*draft.faults, *draft.idle)
     links, parsed = _test_hosts(request, fleet, plan, facts, network, say)
     context = Context(request.inventory, request.spec, observations, plan, faults, links, parsed)
-    return CheckReport(observations, judge(context, options.skip), None if draft.faults or context.silent else plan)
+    verdicts = judge(context, options.skip)
+    return CheckReport(observations, verdicts, None if draft.faults or context.silent else plan, is_busy(draft.faults))
 
 
 def refuse_failed(report: CheckReport) -> Plan:
-    """Return the plan if no check failed. Raises CheckError with every failed check."""
+    """Return the plan if no check failed. Raises CheckError with every failed check, BusyError where others have it."""
     if report.failed or report.plan is None:
-        raise CheckError([fault_of(verdict) for verdict in report.failed])
+        raise (BusyError if report.busy else CheckError)([fault_of(verdict) for verdict in report.failed])
     return report.plan
 
 

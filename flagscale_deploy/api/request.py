@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.deploy.secret_hash import hash_secrets
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.inventory.load import default_inventory
-from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret
 from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
+
+OTHERS_SECONDS = 5.0
+"""How long a connection may take to a host that the command does not act on."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,25 @@ class PlanOptions:
     """How `plan`, `check`, `run` and `smoke` plan.
 
     `templates` is a folder of script templates that replace the packaged ones. `force` also uses GPUs that other
-    processes use. `skip` names checks to leave out; `plan` makes none.
+    processes use. `skip` names checks to leave out; `plan` makes none. `wait` is for how many seconds a run waits for
+    GPUs and ports that others have.
     """
 
     templates: Path | None = None
     force: bool = False
     skip: Collection[str] = ()
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hosts, and what to serve on them."""
+    """Hosts, and what to serve on them. `others` are the hosts of the inventory that `--limit` leaves out."""
 
     inventory: Inventory
     spec: ServeSpec | None
     name: str | None
     options: Options
+    others: tuple[Host, ...] = ()
 
     @property
     def deployment(self) -> str:
@@ -80,17 +88,35 @@ class Request:
         hosts = (secret for host in self.inventory.hosts for secret in host.secret_env.values())
         return (*(self.spec.secret_env.values() if self.spec else ()), *hosts)
 
+    @property
+    def secrets_by_host(self) -> dict[str, dict[str, Secret]]:
+        """Return the secrets of each host, and under "" and "tls" those of all hosts."""
+        tls = self.spec.tls.sent if self.spec and self.spec.tls else {}
+        return {
+            **{host.name: dict(host.secret_env) for host in self.inventory.hosts},
+            "": dict(self.spec.secret_env if self.spec else {}),
+            "tls": {name: content for name, content in tls.items() if isinstance(content, Secret)},
+        }
+
+    @cached_property
+    def secret_hash(self) -> str:
+        """Return the salted hash of all secrets, for the records of one run."""
+        return hash_secrets(self.secrets_by_host)
+
     def fleet(self) -> Fleet:
         """Return connections to all hosts; none is open yet."""
-        return Fleet(
-            self.inventory.hosts,
-            forks=self.options.forks,
-            connect_timeout=self.timeouts.connect,
-            connect=self.options.connect,
-        )
+        return self._fleet_of(self.inventory.hosts, self.timeouts.connect)
+
+    def fleet_of_others(self) -> Fleet:
+        """Return connections to `others`, for which nobody waits long; none is open yet."""
+        return self._fleet_of(self.others, min(OTHERS_SECONDS, self.timeouts.connect))
+
+    def _fleet_of(self, hosts: Sequence[Host], connect_timeout: float) -> Fleet:
+        options = self.options
+        return Fleet(hosts, forks=options.forks, connect_timeout=connect_timeout, connect=options.connect)
 
 
-def _host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
+def host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     """Return the options that name the same hosts to another command.
 
     These are the inventory, the limit, and the configuration where it names hosts or tells how to reach them.
@@ -124,6 +150,7 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     faults: list[Fault] = []
     spec = inventory = None
     notes: tuple[str, ...] = ()
+    others: tuple[Host, ...] = ()
     try:
         if options.config is not None:
             from flagscale_deploy.config.load import load_spec  # OmegaConf is slow to import
@@ -137,8 +164,9 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
         faults += error.faults
     try:
         options, notes = _with_default_inventory(options, spec, environ)
-        inventory = replace(hosts_of(options.inventory, spec, environ), options=_host_options(options, spec))
-        inventory = checked(limit_to(inventory, options.limit) if options.limit else inventory)
+        whole = replace(hosts_of(options.inventory, spec, environ), options=host_options(options, spec))
+        inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
+        others = tuple(host for host in whole.hosts if host.name not in {*inventory.names, *whole.faults})
     except InputError as error:
         faults += error.faults
     if spec is None and options.name is not None:
@@ -146,4 +174,4 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     if faults or inventory is None:
         raise InputError(faults)
     inventory = replace(inventory, notes=(*notes, *inventory.notes))
-    return Request(inventory, spec, spec.name if spec else options.name, options)
+    return Request(inventory, spec, spec.name if spec else options.name, options, others)

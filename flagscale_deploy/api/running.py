@@ -7,31 +7,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flagscale_deploy.api.checking import examine, refuse_failed
-from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
+from flagscale_deploy.api.elsewhere import refuse_second
+from flagscale_deploy.api.planning import load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
+from flagscale_deploy.api.reserving import plan_and_reserve, released_before_start
 from flagscale_deploy.checks.registry import refuse_unskippable
 from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, lock
-from flagscale_deploy.deploy.probe_hosts import facts_of, raise_failures
-from flagscale_deploy.deploy.records import record_of
-from flagscale_deploy.deploy.reserve import lost, release, reserve
+from flagscale_deploy.deploy.probe_hosts import facts_of
 from flagscale_deploy.deploy.run_folder import RunFolder, runs
+from flagscale_deploy.deploy.secret_hash import same_secrets
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.errors import CheckError, HostError, InputError, InterruptedByUser
+from flagscale_deploy.errors import CheckError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
-from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
-from flagscale_deploy.remote.messages.run import ReserveReply
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.units import counted
-from flagscale_deploy.transport.fleet import Fleet, failures
-
-PLANS = 3
-"""How many plans are tried where other runs take GPUs or ports meanwhile."""
+from flagscale_deploy.transport.fleet import Fleet
 
 
 @dataclass(frozen=True)
@@ -83,17 +79,19 @@ def run(
     with _interrupts_told_when_ready(request) as ready, request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
+        refuse_second(request, journal)
         with lock(fleet, request.inventory.head.name, spec.name, command, lock_wait):
             status = _find_running(request, fleet, digest(request.inventory, spec, *sources))
             if status is not None:
                 endpoints = _endpoints(status.entrances)
                 return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
-            plan = _plan_and_reserve(request, fleet, observations, sources, options, journal)
-            with _released_before_start(fleet, plan):
+            plan = plan_and_reserve(request, fleet, observations, sources, options, journal)
+            with released_before_start(fleet, plan):
                 folder = RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)
                 folder.write_plan(plan)
                 with _events_written(folder, history, journal):
-                    up = _bring_up(request, Run(plan, spec, fleet, folder, redactor, journal), facts, keep_on_failure)
+                    run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash)
+                    up = _bring_up(request, run, facts, keep_on_failure)
                     ready.append(up)
         return _result(request, plan, up, folder, history, journal)
 
@@ -109,18 +107,6 @@ def _interrupts_told_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
             raise
         remedy = f"    → to stop it: {again(request.inventory, 'stop', request.deployment)}"
         raise InterruptedByUser("interrupted when it was ready already: the deployment runs", remedy) from error
-
-
-@contextmanager
-def _released_before_start(fleet: Fleet, plan: Plan) -> Iterator[None]:
-    """Release what was reserved for the plan if the block fails before it starts anything."""
-    try:
-        yield
-    except RunFailedError:
-        raise  # what was started has been stopped, or is kept
-    except BaseException:
-        release(fleet, plan)
-        raise
 
 
 @contextmanager
@@ -161,62 +147,21 @@ def _find_running(request: Request, fleet: Fleet, digest: str) -> Status | None:
     current = look(fleet, spec.name, request.inventory.head.name)  # under the lock: it may have come up since the probe
     if current.live_processes == 0:
         return None
-    if current.trusted and current.digest == digest and current.state == "ready":
+    same = same_secrets(current.secret_hash, request.secrets_by_host)
+    if current.trusted and current.digest == digest and same and current.state == "ready":
         return current
     earlier = f"run {current.run_id} of {current.operator}, {counted(current.live_processes, 'process')}"
     if current.digest != digest:
         problem = f"it runs already, with another configuration ({earlier})"
     elif current.state == "dead":
         problem = f"an earlier run is still there and dead ({earlier} left)"
+    elif not same:
+        names = ", ".join(sorted({name for named in request.secrets_by_host.values() for name in named}))
+        problem = f"it runs already, with other secrets: a value of {names} has changed ({earlier})"
     else:
         problem = f"it runs already, but is {current.state} ({earlier})"
     remedy = f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name"
     raise CheckError.at(spec.name, problem, remedy)
-
-
-def _plan_and_reserve(
-    request: Request,
-    fleet: Fleet,
-    observations: Mapping[str, Observation],
-    sources: Sources,
-    options: PlanOptions,
-    say: Sink,
-) -> Plan:
-    """Return a plan that passed the checks and whose GPUs and ports are reserved.
-
-    Where another run took some of them meanwhile, the hosts are probed and planned again. Raises CheckError with what
-    prevents the run, HostsFailedError.
-    """
-    for attempt in range(PLANS):
-        if attempt:
-            observations = observe_hosts(request, fleet, say)
-            facts_of(observations)
-        report = examine(request, fleet, observations, sources, options, say=say)
-        plan = refuse_failed(report)
-        for verdict in report.verdicts:
-            if verdict.state == "warning" and not attempt:
-                say(Event("check", "note", verdict.host, f"{verdict.check}: {verdict.found} → {verdict.remedy}"))
-        with _released_before_start(fleet, plan):
-            replies = _reserve(request, fleet, plan, facts_of(observations))
-            faults = lost(replies)
-            if not faults and not failures(replies):
-                text = f"{counted(len(plan.instances), 'instance')} on {counted(len(plan.hosts), 'host')}"
-                say(Event("plan", "done", text=text))
-                return plan
-        release(fleet, plan)
-        raise_failures(replies)
-        for fault in faults:
-            say(Event("plan", "note", fault.host, f"{fault.problem}; planning again"))
-    raise CheckError(faults)
-
-
-def _reserve(
-    request: Request, fleet: Fleet, plan: Plan, facts: Mapping[str, Facts]
-) -> dict[str, ReserveReply | HostError]:
-    """Reserve the plan's GPUs and ports and return the hosts' replies."""
-    secret = request.serve.secret_env
-    names = {name: tuple({**secret, **fleet.hosts[name].secret_env}) for name in plan.hosts}
-    return reserve(fleet, plan, {name: record_of(plan, name, facts, names[name]) for name in plan.hosts})
 
 
 def _bring_up(request: Request, run: Run, facts: Mapping[str, Facts], keep: bool) -> BroughtUp:

@@ -6,16 +6,18 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from flagscale_deploy import api
 from flagscale_deploy.api.cases import Case, versions_of
 from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.api.request import PlanOptions, Request
+from flagscale_deploy.api.reserving import check_until_room
 from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.deploy.stop import StopReport
 from flagscale_deploy.deploy.stop import describe as describe_stop
-from flagscale_deploy.errors import CheckError, DeployError, FaultsError, HostError, InterruptedByUser
+from flagscale_deploy.errors import BusyError, CheckError, DeployError, FaultsError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
@@ -102,8 +104,10 @@ class Phases:
         except KeyboardInterrupt:
             cases, code = [Case(name, "", "failed", message="interrupted")], InterruptedByUser.exit_code
         except FaultsError as error:
+            busy = isinstance(error, BusyError)
             cases = [
-                Case(name, fault.where, "failed", message=f"{fault.problem} → {fault.remedy}") for fault in error.faults
+                Case(name, fault.where, "failed", message=f"{fault.problem} → {fault.remedy}", busy=busy)
+                for fault in error.faults
             ]
             code = error.exit_code
         except DeployError as error:
@@ -129,7 +133,9 @@ class Phases:
                 f"it runs already (run {running.run_id} of {running.operator}); `smoke` leaves it alone",
                 "stop it, or choose another --name",
             )
-        report = api.check(self.request, self.options, say=self.say)
+        look = partial(api.check, self.request, self.options, say=self.say)
+        report, left = check_until_room(look, self.options.wait, self.say)
+        self.options = replace(self.options, wait=left)
         self.result.properties.update(versions_of(report.observations))
         problems: dict[str, list[str]] = {}
         for fault in map(fault_of, report.failed):
@@ -140,7 +146,7 @@ class Phases:
         ]
         cases += [Case("check", where, "failed", message="; ".join(texts)) for where, texts in problems.items()]
         self.result.exit_code = report.exit_code
-        return cases
+        return [replace(case, busy=report.busy and case.state == "failed") for case in cases]
 
     def start(self) -> list[Case]:
         """Bring the deployment up."""
@@ -235,11 +241,11 @@ class Phases:
 
     def stop(self) -> list[Case]:
         """Stop the deployment on all hosts."""
-        return _stop_cases("stop", api.stop(self.request, say=self.say, command="smoke: stop"))
+        return _stop_cases("stop", api.stop(self.request, force=True, say=self.say, command="smoke: stop"))
 
     def clean(self) -> list[Case]:
         """Remove what is left, and require every host to be clean."""
-        cases = _stop_cases("clean", api.cleanup(self.request, say=self.say, command="smoke: cleanup"))
+        cases = _stop_cases("clean", api.cleanup(self.request, force=True, say=self.say, command="smoke: cleanup"))
         left = api.status(self.request, ask=False)
         cases += [
             Case("clean", host.host, "failed", message=f"{host.state}: {counted(host.processes, 'process')} left")

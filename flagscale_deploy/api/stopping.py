@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from flagscale_deploy.api.elsewhere import refuse_part
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
 from flagscale_deploy.deploy.lock import unlock as unlock_deployment
@@ -17,25 +18,40 @@ from flagscale_deploy.transport.fleet import Fleet, answers
 
 
 def stop(
-    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, command: str = "stop"
+    request: Request,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    force: bool = False,
+    say: Sink = silent,
+    command: str = "stop",
 ) -> StopReport:
     """Stop the deployment on every host that can be reached, and verify it.
 
-    `command` is what the lock shows to other commands. Raises LockedError.
+    `command` is what the lock shows to other commands. Raises LockedError and, without `force`, CheckError where the
+    hosts run a part of it that the rest needs.
     """
     with request.fleet() as fleet:
+        if not force:
+            refuse_part(request, fleet, say)
         with _lock_if_possible(request, fleet, command, lock_wait, say):
             return stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
 
 
 def cleanup(
-    request: Request, *, lock_wait: float = LOCK_WAIT_SECONDS, say: Sink = silent, command: str = "cleanup"
+    request: Request,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    force: bool = False,
+    say: Sink = silent,
+    command: str = "cleanup",
 ) -> StopReport:
-    """Stop the deployment, then remove its files from the hosts where nothing runs any more.
+    """Stop the deployment as `stop` does, then remove its files from the hosts where nothing runs any more.
 
-    Raises LockedError, and RemoteError or HostsFailedError where files cannot be removed.
+    Raises LockedError, CheckError, and RemoteError or HostsFailedError where files cannot be removed.
     """
     with request.fleet() as fleet:
+        if not force:
+            refuse_part(request, fleet, say)
         with _lock_if_possible(request, fleet, command, lock_wait, say):
             report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
             clean = [host.host for host in report.hosts if host.state in ("stopped", "nothing")]

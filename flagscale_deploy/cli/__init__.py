@@ -60,6 +60,7 @@ def cli() -> None:
       4  the check found a problem, nothing was started
       5  started but never ready, rolled back
       6  locked by another command
+      7  others have the GPUs or ports, nothing was started
       130  interrupted
     """
 

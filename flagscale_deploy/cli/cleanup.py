@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flagscale_deploy.cli.help import Command
-from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, options, request_of
+from flagscale_deploy.cli.options import DEPLOYMENT, FORCE_PART, JSON, LOCK, command, options, request_of
 from flagscale_deploy.cli.stop import end
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, section="deploy", example="flagscale-deploy cleanup -i hosts.yaml --name qwen")
-@options(*DEPLOYMENT, LOCK, JSON)
+@options(*DEPLOYMENT, FORCE_PART, LOCK, JSON)
 @command
 def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
     """Stop, then remove what is left on the hosts: state, logs, Ray's temporary directories."""
     from flagscale_deploy import api
 
-    return end(console, api.cleanup, request_of(console, words), "cleanup", lock_timeout, as_json)
+    act = partial(api.cleanup, force=words.pop("force"))
+    return end(console, act, request_of(console, words), "cleanup", lock_timeout, as_json)

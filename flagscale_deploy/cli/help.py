@@ -27,6 +27,9 @@ SHARED = {
 }
 """Options of most commands, listed after a command's own."""
 
+ONCE = ("inventory", "config", "config_path", "config_name", "name", "limit")
+"""Options that name what a command acts on: of two values, one would be left out without a word."""
+
 
 class UsageErrorAsJson(click.UsageError):
     """An error in the words of a command with `--json`: it is printed as JSON as well."""
@@ -67,6 +70,17 @@ class Command(click.Command):
         """Do what click does; its errors show no secret."""
         with quoting_no_secret(args):
             return super().make_context(info_name, args, *more, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Do what click does. Raises UsageError for an empty value, and where one of ONCE is given twice."""
+        if not ctx.resilient_parsing:
+            values, _, order = self.make_parser(ctx).parse_args(list(args))
+            for option in (parameter for parameter in self.params if isinstance(parameter, click.Option)):
+                if not option.multiple and str(values.get(option.name or "", "x")).strip() == "":
+                    raise click.BadParameter("it is empty", ctx, option)
+                if option.name in ONCE and order.count(option) > 1:
+                    raise click.BadParameter(f"it is given {order.count(option)} times; give it once", ctx, option)
+        return super().parse_args(ctx, args)
 
     def __init__(self, *args: Any, section: str, example: str, **settings: Any) -> None:
         super().__init__(*args, **settings)

@@ -12,6 +12,7 @@ import click
 from flagscale_deploy.support.units import parse_duration, parse_size
 
 MOST_TOKENS = 10_000_000
+LONGEST_WAIT = 30 * 86_400.0
 LONGEST = 100 * 366 * 86_400.0
 """Seconds before now."""
 
@@ -94,4 +95,17 @@ class Time(click.ParamType[When]):
             self.fail(f"{value} is not a time: give a duration (30m, 2h, 1d) or 2026-11-24T10:00", param, ctx)
 
 
-SIZE, TIME, TEXT = Size(), Time(), Text()
+class Duration(click.ParamType[float]):
+    """A duration in seconds: `90s`, `30m`, `1h30m`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return a duration in seconds."""
+        seconds = value if isinstance(value, float) else parse_duration(str(value))
+        if seconds is None or not 0 <= seconds <= LONGEST_WAIT:
+            self.fail(f"{value} is not a duration up to 30d: give it with a unit (90s, 30m, 2h)", param, ctx)
+        return seconds
+
+
+SIZE, TIME, TEXT, DURATION = Size(), Time(), Text(), Duration()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flagscale_deploy.cli import complete
-from flagscale_deploy.cli.option_types import Number, Whole
+from flagscale_deploy.cli.option_types import DURATION, Number, Whole
 from flagscale_deploy.support import interrupts
 from flagscale_deploy.support.file_modes import kept_private
 
@@ -75,6 +75,14 @@ TEMPLATES = click.option(
     help="Folder of script templates that replace the packaged ones of the same name.",
 )
 FORCE = click.option("--force", is_flag=True, help="Also use GPUs that other processes use.")
+FORCE_PART = click.option("--force", is_flag=True, help="Also end a part of a deployment that the rest of it needs.")
+WAIT = click.option(
+    "--wait",
+    metavar="DURATION",
+    type=DURATION,
+    default=0.0,
+    help="Wait for this long (30m) for GPUs and ports that others have. Default: do not wait.",
+)
 SKIP = click.option(
     "--skip-check",
     "skip",
@@ -226,10 +234,10 @@ def request_of(console: Console, words: dict[str, Any]) -> Request:
 
 
 def plan_options(words: Mapping[str, Any]) -> PlanOptions:
-    """Return the options of a command that plans: --templates, --force and --skip-check."""
+    """Return the options of a command that plans: --templates, --force, --skip-check and --wait."""
     from flagscale_deploy.api.request import PlanOptions
 
-    return PlanOptions(words["templates"], words["force"], words.get("skip", ()))
+    return PlanOptions(words["templates"], words["force"], words.get("skip", ()), words.get("wait", 0.0))
 
 
 def _config_in(folder: str | None, name: str | None, config: str | None) -> str:

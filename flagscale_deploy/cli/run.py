@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from flagscale_deploy.cli.options import (
     LOCK,
     SKIP,
     TEMPLATES,
+    WAIT,
     command,
     options,
     plan_options,
@@ -31,7 +33,7 @@ _ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy stat
 
 @click.command(cls=Command, section="deploy", example="flagscale-deploy run -i hosts.yaml -c qwen.yaml")
 @click.option("--keep-on-failure", is_flag=True, help="If the run fails, leave running what was started.")
-@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JSON)
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, WAIT, LOCK, JSON)
 @command
 def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
     """Check the hosts, plan, start the deployment, and wait until it has answered a completion."""
@@ -40,7 +42,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
 
     request = request_of(console, words)
     if request.serve.action == "stop":
-        return end(console, api.stop, request, "stop", lock_timeout, as_json)
+        return end(console, partial(api.stop, force=words["force"]), request, "stop", lock_timeout, as_json)
     _refuse_action(console, request.serve)
     with console.progress(f"run {request.serve.name}") as progress:
         result = api.run(

@@ -18,6 +18,7 @@ from flagscale_deploy.cli.options import (
     LOCK,
     SKIP,
     TEMPLATES,
+    WAIT,
     command,
     options,
     plan_options,
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for answers, plan, scripts, events and logs.",
 )
-@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, LOCK, JUNIT, JSON)
+@options(*DEPLOYMENT, TEMPLATES, FORCE, SKIP, WAIT, LOCK, JUNIT, JSON)
 @command
 def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Path, **words: Any) -> int:
     """Test a deployment in CI: check, run, send prompts, stop, and verify that nothing is left.

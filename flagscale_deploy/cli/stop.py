@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flagscale_deploy.cli.help import Command
-from flagscale_deploy.cli.options import DEPLOYMENT, JSON, LOCK, command, options, request_of
+from flagscale_deploy.cli.options import DEPLOYMENT, FORCE_PART, JSON, LOCK, command, options, request_of
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.request import Request
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, section="deploy", example="flagscale-deploy stop -i hosts.yaml --name qwen")
-@options(*DEPLOYMENT, LOCK, JSON)
+@options(*DEPLOYMENT, FORCE_PART, LOCK, JSON)
 @command
 def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -> int:
     """Stop everything that the deployment started, verify that it is gone, and keep its logs."""
     from flagscale_deploy import api
 
-    return end(console, api.stop, request_of(console, words), "stop", lock_timeout, as_json)
+    act = partial(api.stop, force=words.pop("force"))
+    return end(console, act, request_of(console, words), "stop", lock_timeout, as_json)
 
 
 def end(

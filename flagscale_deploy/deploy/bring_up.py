@@ -90,6 +90,7 @@ class Run:
     folder: RunFolder
     redactor: Redactor
     say: Sink
+    secret_hash: str = ""
 
 
 def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = False) -> BroughtUp:
@@ -102,7 +103,7 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
     for secret in (token, *(secret for env in secret_env.values() for secret in env.values())):
         run.redactor.add(secret)
-    records = {host: record_of(plan, host, facts, tuple(secret_env[host])) for host in plan.hosts}
+    records = {host: record_of(plan, host, facts, tuple(secret_env[host]), run.secret_hash) for host in plan.hosts}
     drivers = {server.driver for server in plan.servers}
     private = {host: _private_files(spec, secret_env[host], token, host in drivers) for host in plan.hosts}
     try:

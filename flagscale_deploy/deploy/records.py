@@ -13,8 +13,13 @@ from flagscale_deploy.remote.messages.record import Record, RecordedServer
 SCHEMA = 1
 
 
-def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...]) -> Record:
-    """Return a host's record: all that is needed to inspect and stop the deployment from any machine; no secrets."""
+def record_of(
+    plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: tuple[str, ...], secret_hash: str = ""
+) -> Record:
+    """Return a host's record: all that is needed to inspect and stop the deployment from any machine; no secrets.
+
+    `secret_hash` is that of all secrets of the run (`deploy/secret_hash.py`).
+    """
     seen = facts.get(host)
     return {
         "schema": SCHEMA,
@@ -30,6 +35,7 @@ def record_of(plan: Plan, host: str, facts: Mapping[str, Facts], secret_names: t
         "versions": {"python": seen.python, "ray": seen.ray, "vllm": seen.vllm} if seen else {},
         "ray": {"enabled": plan.ray.enabled, "address": plan.ray.address},
         "secrets": list(secret_names),
+        "secret_hash": secret_hash,
         "instances": [
             {
                 **_server(instance),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flagscale_deploy.errors import Fault, HostError
+from flagscale_deploy.errors import CheckError, Fault, HostError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.record import Record
@@ -38,8 +38,19 @@ def release(fleet: Fleet, plan: Plan) -> None:
 
 
 def lost(results: Mapping[str, ReserveReply | HostError]) -> list[Fault]:
-    """Return what other runs have taken on each host since it was probed."""
-    remedy = "wait for it or stop it, then run again; or choose other GPUs, hosts or ports"
+    """Return what other runs have taken on each host since it was probed.
+
+    Raises CheckError where that is another run of the deployment itself: no other place helps.
+    """
+    remedy = "wait for it (--wait 30m) or stop it, then run again; or choose other GPUs, hosts or ports"
+    itself = [
+        Fault(name, f"{claim['what']} runs here already: {claim['by']}", "stop it, or choose another --name", host=name)
+        for name, reply in answers(results).items()
+        for claim in reply["taken"]
+        if claim.get("own")
+    ]
+    if itself:
+        raise CheckError(itself)
     return [
         Fault(name, f"{claim['what']} was taken meanwhile by {claim['by']}", remedy, host=name)
         for name, reply in answers(results).items()

@@ -64,6 +64,8 @@ class Status:
     stopped_at: float | None = None
     diagnosis: Diagnosis | None = None
     """Why it is unwell or dead, if the logs show it."""
+    secret_hash: str = ""
+    """What its record has of its secrets (`deploy/secret_hash.py`); not for other eyes."""
 
     @property
     def well(self) -> bool:
@@ -88,7 +90,9 @@ class Status:
 
     def json(self) -> dict[str, object]:
         """Return what `status --json` prints."""
-        return {"schema": SCHEMA, **asdict(self)}
+        content = asdict(self)
+        del content["secret_hash"]
+        return {"schema": SCHEMA, **content}
 
 
 def look(
@@ -151,6 +155,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         routers=routers,
         trusted=decided.trusted,
         note=decided.note,
+        secret_hash=record.get("secret_hash", ""),
     )
 
 

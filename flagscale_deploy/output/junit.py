@@ -55,7 +55,9 @@ def _add(suite: ET.Element, suite_name: str, name: str, case: Case, clean: Calla
     attributes = {"classname": f"{suite_name}.{case.phase}", "name": name, "time": f"{case.seconds:.3f}"}
     element = ET.SubElement(suite, "testcase", attributes)
     if case.state == "failed":
-        failure = ET.SubElement(element, "failure", {"message": clean(case.message), "type": case.phase})
+        failure = ET.SubElement(
+            element, "failure", {"message": clean(case.message), "type": "busy" if case.busy else case.phase}
+        )
         failure.text = "\n".join(map(clean, case.lines)) or clean(case.message)
     elif case.state == "skipped":
         ET.SubElement(element, "skipped", {"message": clean(case.message)})

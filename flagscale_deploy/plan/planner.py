@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
-from flagscale_deploy.errors import CheckError, Fault, InputError
+from flagscale_deploy.errors import BusyError, CheckError, Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
 from flagscale_deploy.plan.gpu_placement import Free, busy_gpus, free_gpus, place
@@ -46,8 +46,14 @@ def plan(inputs: Inputs) -> Plan:
     """
     made = draft(inputs)
     if made.plan is None or made.faults:
-        raise (CheckError if inputs.facts else InputError)(made.faults)
+        busy = BusyError if is_busy(made.faults) else CheckError
+        raise (busy if inputs.facts else InputError)(made.faults)
     return made.plan
+
+
+def is_busy(faults: Sequence[Fault]) -> bool:
+    """Return whether there are faults, and all of them only of GPUs and ports that others have now."""
+    return bool(faults) and all(fault.check == "gpu-busy" or fault.taken_port is not None for fault in faults)
 
 
 def draft(inputs: Inputs) -> Draft:

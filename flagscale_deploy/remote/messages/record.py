@@ -74,6 +74,7 @@ class Record(TypedDict, total=False):
     versions: RecordedVersions
     ray: RecordedRay
     secrets: list[str]  # names of variables
+    secret_hash: str  # salt and scrypt hash of all secrets of the run; "" for none
     instances: list[RecordedServer]  # of all hosts
     routers: list[RecordedServer]
 

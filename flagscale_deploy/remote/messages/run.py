@@ -16,11 +16,15 @@ class ReserveArguments(RunTarget, total=False):
     release: bool
 
 
-class Conflict(TypedDict):
-    """What the run needs and somebody else has."""
-
+class _Conflict(TypedDict):
     what: str  # GPU 3, port 8000, deployment qwen
     by: str  # who has it, in words
+
+
+class Conflict(_Conflict, total=False):
+    """What the run needs and somebody else has."""
+
+    own: bool  # another run of the very deployment
 
 
 class ReserveReply(TypedDict):

@@ -114,7 +114,7 @@ def living(other: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
     marker = "%s/%s" % (other.get("deployment"), other.get("run_id"))
     running = processes.ours(everyone, marker, processes.recorded(other))
     if running:
-        yield {"what": "deployment %s" % other.get("deployment"), "by": who(other)}
+        yield {"what": "deployment %s" % other.get("deployment"), "by": who(other), "own": True}
 
 
 def who(other: Record) -> str:

@@ -150,7 +150,8 @@ def _close(deployment: str, host: str) -> str:
         _remove_secrets(deployment, host)
         client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
         by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
-        record.update(deployment, host, lambda before: {**before, "stopped_at": time.time(), "stopped_by": by})
+        closed: Record = {"stopped_at": time.time(), "stopped_by": by, "secret_hash": ""}
+        record.update(deployment, host, lambda before: {**before, **closed})
     except OSError as error:
         return str(error)
     return ""

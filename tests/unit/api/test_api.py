@@ -6,17 +6,19 @@ import json
 import shlex
 import threading
 from collections.abc import Iterable
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flagscale_deploy import api
-from flagscale_deploy.api import running
+from flagscale_deploy.api import reserving, running
 from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.errors import (
+    BusyError,
     CheckError,
     DeployError,
     FaultsError,
@@ -32,7 +34,7 @@ from flagscale_deploy.secrets import Secret
 from flagscale_deploy.transport.base import Outcome, ending_with_input
 from flagscale_deploy.transport.fleet import Fleet
 from tests.fakes import Output, silence_until
-from tests.unit.api.world import HOSTS, World
+from tests.unit.api.world import HOSTS, Act, World
 from tests.unit.deploy.given import Heard
 from tests.unit.plan.given import facts, host, inventory, model, spec
 
@@ -394,13 +396,84 @@ def test_a_run_that_was_beaten_to_a_gpu_looks_and_plans_again(world: World) -> N
     assert note == "GPU 0 was taken meanwhile by deployment llama (run r9 of eve@desk); planning again"
 
 
-def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(world: World) -> None:
-    world.reserve = lambda _host, _args: [{"taken": [{"what": "port 4567", "by": "deployment llama"}]}]
+def beaten(times: int) -> Act:
+    """Return what `reserve` replies on a host where somebody else is quicker so many times."""
+    left = dict.fromkeys(HOSTS, times)
+
+    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        loses = not args.get("release") and left[host.name] > 0
+        left[host.name] -= loses
+        yield {"taken": [{"what": "port 4567", "by": "deployment llama"}] * loses}
+
+    return reserve
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs that meet try again at once, and those that wait look again at once."""
+    monkeypatch.setattr(reserving, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(reserving, "LOOK_SECONDS", (0.001, 0.002))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_is_beaten_ten_times_goes_on_while_there_is_room(world: World) -> None:
+    world.reserve = beaten(10)
+    assert api.run(world.request()).up is not None
+    assert sum(call.module == "reserve" and not call.args.get("release") for call in world.calls) == 22
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_is_always_beaten_says_by_whom_and_starts_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserving, "RACE_SECONDS", 0.1)
+    world.reserve = beaten(1_000_000)
     error = refused_run(world)
-    assert isinstance(error, CheckError)
+    assert isinstance(error, BusyError)
     assert "gpu01: port 4567 was taken meanwhile by deployment llama" in str(error)
     assert "launch" not in world.modules
-    assert sum(call.module == "reserve" and not call.args.get("release") for call in world.calls) == 6
+
+
+def test_another_run_of_the_very_deployment_is_no_place_to_wait_for(world: World) -> None:
+    world.reserve = lambda _host, _args: [{"taken": [{"what": "deployment qwen", "by": "eve@desk", "own": True}]}]
+    error = refused_run(world, options=api.PlanOptions(wait=60))
+    assert (type(error), error.exit_code) == (CheckError, 4)
+    assert "gpu01: deployment qwen runs here already: eve@desk" in str(error)
+    assert sum(call.module == "reserve" for call in world.calls) == 4, "and what was reserved is released"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("runs", [4, 8])
+def test_runs_at_the_same_moment_all_get_a_place_as_long_as_there_is_one_for_each(tmp_path: Path, runs: int) -> None:
+    """They all see the same GPUs free, so that all but one lose the first race."""
+    claims: list[dict[str, Any]] = []
+    taking = threading.Lock()
+
+    def reserve(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        with taking:
+            if args.get("release"):
+                claims[:] = [claim for claim in claims if claim["run_id"] != args["run_id"]]
+                return [{"taken": []}]
+            wanted = {**args["record"], "run_id": args["run_id"], "boot_id": "boot-gpu01"}
+            taken = [
+                {"what": f"GPU {gpu}", "by": claim["deployment"]}
+                for claim in claims
+                for gpu in {*claim["gpus"]} & {*wanted["gpus"]}
+            ]
+            claims.extend([] if taken else [wanted])
+            return [{"taken": taken}]
+
+    def run(number: int) -> api.RunResult:
+        alone = World(tmp_path / str(number))
+        alone.spec = spec(model(port=5000 + number), name=f"smoke-{number}", exp_dir=str(tmp_path / str(number)))
+        alone.reserve = reserve
+        alone.probe = lambda _host, _args: [{**asdict(facts("gpu01", runs)), "deployments": list(claims)}]  # type: ignore[method-assign,assignment]
+        return api.run(alone.request(inventory=inventory("gpu01"), name=f"smoke-{number}"))
+
+    with ThreadPoolExecutor(runs) as pool:
+        results = list(pool.map(run, range(runs)))
+    assert sorted(gpu for claim in claims for gpu in claim["gpus"]) == list(range(runs))
+    assert all(result.up is not None for result in results)
 
 
 def test_what_was_taken_is_given_back_where_the_run_s_folder_cannot_be_made(world: World) -> None:

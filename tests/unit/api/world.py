@@ -56,7 +56,10 @@ class World:
         return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
 
     def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield {**asdict(self.facts[host.name]), "deployments": [self.records[host.name]] if self.records else []}
+        yield {
+            **asdict(self.facts[host.name]),
+            "deployments": [self.records[host.name]] if host.name in self.records else [],
+        }
 
     def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         """Connect to the other host's data port, and to Ray's port on the head."""

@@ -21,6 +21,7 @@ from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.cli import cli
 from flagscale_deploy.deploy.status import Status
 from flagscale_deploy.errors import (
+    BusyError,
     CheckError,
     DeployError,
     Fault,
@@ -371,6 +372,7 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
     ),
     "not trusted": (HostKeyError("gpu01", "its host key changed"), 3, "its host key changed"),
     "check": (CheckError([Fault("gpu01", "a"), Fault("gpu02", "b")]), 4, "gpu02: b"),
+    "busy": (BusyError([Fault("gpu01", "GPU 0 is in use")]), 7, "gpu01: GPU 0 is in use"),
     "never ready": (NotReadyError("it is not ready"), 5, "it is not ready"),
     "locked": (LockedError("gpu01", "qwen is locked"), 6, "qwen is locked"),
     "interrupted": (InterruptedByUser("interrupted"), 130, "interrupted"),

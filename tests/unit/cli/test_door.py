@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from flagscale_deploy.cli import cli
+from flagscale_deploy.cli.help import ONCE
 
 NO_NUMBERS = ("nan", "inf", "-inf", "-1", "1e400", "-1e400", "9" * 30, "9" * 5000, "0x10", "", " ", "x")
 NO_NAMES = (
@@ -38,6 +39,12 @@ def options(kinds: tuple[type, ...]) -> Iterator[tuple[str, str]]:
                 yield name, parameter.opts[-1]
 
 
+VALUED = [
+    (name, parameter.opts[-1], parameter.name in ONCE)
+    for name, command in cli.commands.items()
+    for parameter in command.params
+    if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.multiple
+]
 NUMBERS = [*options((click.types.IntParamType, click.types.FloatParamType))]
 NAMED = [name for name, command in cli.commands.items() if any(one.name == "name" for one in command.params)]
 
@@ -78,6 +85,21 @@ def test_what_is_no_name_is_refused(command: str) -> None:
         assert result.exit_code == 2, (value, result.output[-300:])
         assert result.output.count("\n") < 6
         assert "internal error" not in result.output
+
+
+@pytest.mark.parametrize(("command", "option", "once"), VALUED)
+def test_an_empty_value_is_refused_and_a_second_one_of_what_is_acted_on(command: str, option: str, once: bool) -> None:
+    for value in ("", " "):
+        result = CliRunner().invoke(cli, [command, f"{option}={value}", *words(command)])
+        assert (result.exit_code, "it is empty" in result.output) == (2, True), result.output[-300:]
+    if once:
+        result = CliRunner().invoke(cli, [command, option, "a", option, "b", *words(command)])
+        assert (result.exit_code, "it is given 2 times" in result.output) == (2, True), result.output[-300:]
+
+
+def test_what_is_acted_on_is_given_once_by_every_command_that_has_it() -> None:
+    swept = [name for name, option, once in VALUED if once and option == "--limit"]
+    assert {"run", "stop", "cleanup", "smoke", "status", "logs", "exec", "push", "hosts"} <= {*swept}
 
 
 @pytest.mark.parametrize(

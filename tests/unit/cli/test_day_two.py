@@ -1,0 +1,169 @@
+"""What is typed on the days after the first one: keys that change, places that others have, parts that are stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from flagscale_deploy.api import reserving
+from flagscale_deploy.errors import UnreachableError
+from flagscale_deploy.inventory.model import Host
+from tests.fakes import Output
+from tests.unit.cli.fleet import Typing
+from tests.unit.plan.given import facts
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Commands take signals over; a test gives them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def typing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typing:
+    return Typing(tmp_path, monkeypatch)
+
+
+def test_a_key_that_was_rotated_is_another_configuration(typing: Typing, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    again = typing("run -c qwen.yaml")
+    assert (again.exit_code, "runs already with this very configuration" in again.output) == (0, True), again.output
+    monkeypatch.setenv("VLLM_API_KEY", "second-key")
+    rotated = typing("run -c qwen.yaml")
+    assert rotated.exit_code == 4
+    assert "it runs already, with other secrets: a value of VLLM_API_KEY has changed" in rotated.stderr
+    assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in rotated.stderr
+    assert "-key" not in rotated.output
+    shown = json.dumps(typing.world.records) + typing("status --name qwen --json").output
+    assert "first-key" not in shown
+    assert shown.count('"secret_hash"') == 2, "of both records; status does not show it"
+
+
+def test_runs_with_the_same_key_have_different_hashes(typing: Typing) -> None:
+    hashes = set()
+    for _ in range(2):
+        assert typing("run -c qwen.yaml").exit_code == 0
+        hashes |= {record["secret_hash"] for record in typing.world.records.values()}
+        assert typing("stop --name qwen").exit_code == 0
+    assert len(hashes) == 2
+
+
+def llama(typing: Typing) -> None:
+    """Let another deployment hold the GPUs of gpu02."""
+    claim = {"deployment": "llama", "boot_id": "boot-gpu02", "gpus": list(range(8)), "operator": "eve@desk"}
+    taken = replace(typing.world.facts["gpu02"], deployments=(claim,))  # type: ignore[arg-type]
+    typing.world.probe = lambda host, _args: [  # type: ignore[method-assign]
+        asdict(taken if host.name == "gpu02" else typing.world.facts[host.name])
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "check", "plan", "smoke"])
+def test_places_that_others_have_are_exit_status_7(typing: Typing, command: str) -> None:
+    llama(typing)
+    busy = typing(f"{command} -c qwen.yaml")
+    assert busy.exit_code == 7, busy.output
+    assert "llama" in busy.output
+    assert typing("hosts").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "check", "plan", "smoke"])
+def test_what_else_is_wrong_stays_exit_status_4(typing: Typing, command: str) -> None:
+    """A host that is too small does not become larger by waiting."""
+    llama(typing)
+    typing.world.facts["gpu01"] = facts("gpu01", 4)
+    assert typing(f"{command} -c qwen.yaml{'' if command in ('check', 'plan') else ' --wait 30m'}").exit_code == 4
+
+
+def test_a_busy_smoke_is_told_from_a_broken_one_in_junit(typing: Typing) -> None:
+    llama(typing)
+    assert typing("smoke -c qwen.yaml --junit busy.xml").exit_code == 7
+    kinds = {failure.get("type") for failure in ElementTree.parse("busy.xml").iter("failure")}
+    assert kinds == {"busy"}
+
+
+@pytest.mark.parametrize("command", ["run", "smoke"])
+def test_wait_queues_until_there_is_room(typing: Typing, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserving, "LOOK_SECONDS", (0.001, 0.002))
+    free, looks = typing.world.probe, []
+    llama(typing)
+    full = typing.world.probe
+
+    def probe(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        looks.append(host.name)
+        return (full if len(looks) <= 8 else free)(host, args)
+
+    typing.world.probe = probe  # type: ignore[method-assign,assignment]
+    done = typing(f"{command} -c qwen.yaml --wait 30m -v")
+    assert "waiting for room, for up to" in done.output
+    assert ("launch" in typing.world.modules, len(looks) > 8) == (True, True)
+    assert done.exit_code == 0 or command == "smoke", done.output  # its answer is no completion of a real engine
+    assert done.exit_code != 7
+
+
+def test_wait_ends(typing: Typing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reserving, "LOOK_SECONDS", (0.1, 0.1))
+    llama(typing)
+    began = time.monotonic()
+    assert typing("run -c qwen.yaml --wait 1s").exit_code == 7
+    assert time.monotonic() - began >= 1
+
+
+SMALL = "model_args.qwen.tensor-parallel-size=8"
+
+
+def test_a_name_that_runs_on_hosts_out_of_limit_is_not_started_a_second_time(typing: Typing) -> None:
+    assert typing(f"run -c qwen.yaml --limit gpu02 {SMALL}").exit_code == 0
+    assert typing(f"run -c qwen.yaml --limit gpu02 {SMALL}").exit_code == 0, "the same again"
+    typing.world.calls.clear()
+    second = typing(f"run -c qwen.yaml --limit gpu01 {SMALL}")
+    assert second.exit_code == 4, second.output
+    assert "qwen: it runs already on gpu02, which --limit leaves out (run " in second.stderr
+    assert "flagscale-deploy stop -i hosts.yaml -c" not in second.stderr
+    assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again; or choose another --name" in second.stderr
+    assert {"lock", "reserve", "launch"}.isdisjoint(typing.world.modules)
+
+
+def test_a_host_out_of_limit_that_cannot_be_asked_is_noted_and_keeps_nobody_waiting(typing: Typing) -> None:
+    typing.world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    done = typing(f"run -c qwen.yaml --limit gpu01 {SMALL} -v")
+    assert done.exit_code == 0, done.output
+    assert "[gpu02] look: whether qwen runs on 1 other host is not known: no answer" in done.output
+
+
+@pytest.mark.parametrize("command", ["stop", "cleanup"])
+def test_a_part_that_the_rest_needs_is_not_stopped_without_force(typing: Typing, command: str) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    typing.world.calls.clear()
+    for part, other in (("gpu02", "gpu01"), ("gpu01", "gpu02")):
+        refused = typing(f"{command} --name qwen --limit {part}")
+        assert refused.exit_code == 4
+        assert f"it runs on {other} too, which --limit leaves out; this breaks qwen/0 (gpu01, gpu02)" in refused.stderr
+        assert ("Ray, whose head is there" in refused.stderr) == (part == "gpu01")
+        assert "stop -i hosts.yaml --name qwen; or only this part, with --force" in refused.stderr
+    assert set(typing.world.modules) == {"inspect"}
+    assert typing(f"{command} --name qwen --limit gpu02 --force").exit_code == 0
+    assert {call.host for call in typing.world.calls if call.module == "stop"} == {"gpu02"}
+
+
+@pytest.mark.parametrize("command", ["stop", "cleanup"])
+def test_a_part_whose_rest_is_gone_is_stopped(typing: Typing, command: str) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    typing.world.refused["gpu01"] = UnreachableError("gpu01", "no answer")
+    assert typing(f"{command} --name qwen --limit gpu02").exit_code == 0
+    assert "stop" in typing.world.modules
+
+
+def test_smoke_stops_what_it_started_on_its_hosts(typing: Typing) -> None:
+    done = typing(f"smoke -c qwen.yaml --limit gpu01 {SMALL}")
+    assert "stop" in typing.world.modules, done.output
