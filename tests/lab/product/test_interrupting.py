@@ -23,14 +23,16 @@ def loading(lab: Lab, operator: Operator, served: Serve) -> Running:
     return running
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 3)])
 def test_an_interrupted_run_takes_down_what_it_started_and_says_so(
-    lab: Lab, operator: Operator, serve: Write, number: signal.Signals
+    lab: Lab, operator: Operator, serve: Write, number: signal.Signals, times: int
 ) -> None:
+    """`timeout` sends SIGTERM twice, a terminal that closes and its shell SIGHUP."""
     served = serve(stand_in="hangs")
     running = loading(lab, operator, served)
     processes = lab.processes(served.name)
-    running.send(number)
+    for _ in range(times):
+        running.send(number)
     ended = running.end(exits=130)
     assert "interrupted" in ended.err
     assert re.search(r"node1: 1 process ended, none left", ended.err)
