@@ -37,13 +37,13 @@ def _named_by(spec: ServeSpec) -> Inventory:
     if spec.hostfile is not None:
         return _hostfile(spec.hostfile, spec)
     if spec.nodes:
-        return inline_inventory([_keys(node) for node in spec.nodes], f"{spec.source}: hostfile.nodes")
+        return inline_inventory([_keys(node) for node in spec.nodes], spec.where("hostfile", "nodes"))
     return _this_machine(spec)
 
 
 def _hostfile(path: str, spec: ServeSpec) -> Inventory:
     if not os.path.exists(path):  # False, where Path.exists would raise, for a name that no file can have
-        where = f"{spec.source}: experiment.runner.hostfile"
+        where = spec.where("experiment", "runner", "hostfile")
         remedy = "correct the path (relative to the working directory), or name the hosts with -i/--inventory"
         raise InputError.at(where, f"there is no file {path}", remedy)
     return load_hostfile(path)
@@ -56,7 +56,7 @@ def _keys(node: InlineNode) -> dict[str, object]:
 
 def _refuse_too_few(inventory: Inventory, spec: ServeSpec) -> None:
     if spec.nnodes is not None and spec.nnodes > len(inventory.hosts):
-        where = f"{spec.source}: experiment.runner.nnodes"
+        where = spec.where("experiment", "runner", "nnodes")
         problem = f"{spec.nnodes} hosts are wanted, but only {len(inventory.hosts)} given: {', '.join(inventory.names)}"
         raise InputError.at(where, problem, "add hosts to the hostfile, or lower nnodes")
 
@@ -74,7 +74,7 @@ def _this_machine(spec: ServeSpec) -> Inventory:
     inventory = local_inventory()
     host = inventory.hosts[0]
     if spec.device_type is not None and spec.nproc_per_node is None:
-        where = f"{spec.source}: experiment.runner.device_type"
+        where = spec.where("experiment", "runner", "device_type")
         raise InputError.at(where, "needs nproc_per_node beside it", "set it to the number of GPUs of this machine")
     host = replace(host, gpus=spec.nproc_per_node, type=spec.device_type or host.type)
     return replace(inventory, hosts=(with_slots(host),))
@@ -92,7 +92,7 @@ def _refuse_unknown_hosts(inventory: Inventory, spec: ServeSpec) -> None:
     keys = {"envs.nodes_envs": spec.host_env, "node_args": spec.host_engine_args}
     faults = [
         Fault(
-            f"{spec.source}: experiment.{key}.{name}",
+            spec.where("experiment", *key.split("."), name),
             f"unknown host; it is not in {inventory.source}",
             f"use one of: {', '.join(inventory.names)}",
         )

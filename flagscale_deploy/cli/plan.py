@@ -37,9 +37,13 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     from flagscale_deploy.deploy.run_folder import write_scripts
     from flagscale_deploy.output import plan as view
     from flagscale_deploy.plan.json_schema import plan_json
+    from flagscale_deploy.plan.validate import unknown_flags
     from flagscale_deploy.support.paths import make_directory
 
     request = request_of(console, words)
+    for warning in unknown_flags(request.serve):
+        first, *rest = warning.lines
+        console.note(f"! {first}", *rest)
     if output is not None:
         make_directory(output)  # before any host is contacted
     with console.progress("plan") as progress:

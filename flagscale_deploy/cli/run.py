@@ -66,6 +66,6 @@ def _refuse_action(console: Console, spec: ServeSpec) -> None:
 
     if spec.action in _ELSEWHERE:
         remedy = f"use {_ELSEWHERE[spec.action]} with the same options"
-        raise InputError.at(f"{spec.source}: action", f"{spec.action!r} is a command of its own", remedy)
+        raise InputError.at(spec.where("action"), f"{spec.action!r} is a command of its own", remedy)
     if spec.action == "auto_tune":
         console.note("action: auto_tune is not done here; this serves with the values as they stand in the file")

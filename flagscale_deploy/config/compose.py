@@ -38,20 +38,20 @@ def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tupl
     `choices` are groups picked on the command line (`serve=NAME`); those that are used are removed from it.
     A file that is a list by itself is the group `serve`. Raises InputError for a file or group that is not there.
     """
-    places = Places(str(path))
-    own = read_yaml(path)
+    document = read_yaml(path)
+    places, own = Places(document), document.value
     if isinstance(own, list):
-        places.groups["serve",] = str(path)
+        places.layers.append((("serve",), document))
         return {"serve": own}, places
     if not isinstance(own, dict):
         problem = "is empty" if own is None else "holds one value"
-        raise InputError.at(str(path), problem, "expected model_args: and deploy:, or a list of - serve_id: …")
+        raise InputError.at(places.where(()), problem, "expected model_args: and deploy:, or a list of - serve_id: …")
     choices = {} if choices is None else choices
     run = _Composition(choices)
     composed = _compose_groups(path, own, places, run, (path.resolve(),))
     # As Hydra's +serve=NAME: a group that the defaults list does not have, and that has a folder.
     for group in [choice for choice in choices if _is_group(path, choice)]:
-        file = _find(path, group, choices.pop(group), optional=False)
+        file = _find(path, group, choices.pop(group), optional=False, where=f"override {group}")
         if file is not None:
             merge(composed, _mounted(file, group, places, run, (path.resolve(),)))
     return composed, places
@@ -59,26 +59,31 @@ def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tupl
 
 def _compose_groups(path: Path, own: Tree, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:
     if "defaults" not in own:
+        places.layers.append(((), places.own))
         return own
-    entries = list(_entries(path, own.pop("defaults")))
+    where = places.own.where(("defaults",))
+    entries = list(_entries(where, own.pop("defaults")))
     if (None, SELF, False) not in entries:
         entries.append((None, SELF, False))
     result: Tree = {}
     for group, name, optional in entries:
         if (group, name) == (None, SELF):
             merge(result, own)
+            places.layers.append(((), places.own))
             continue
         if group is not None and len(above) > 1 and (group.startswith("/") or "@" in group):
             remedy = "write it in the file that is named on the command line"
-            raise InputError.at(f"{path}: defaults.{group}", "is supported at the top only", remedy)
+            raise InputError.at(f"{where}.{group}", "is supported at the top only", remedy)
+        picked = group is not None and _folder(group) in run.choices
         name = run.choices.pop(_folder(group), name) if group is not None else name
-        file = _find(path, group, name, optional)
+        place = f"override {_folder(group)}" if group is not None and picked else where + (f".{group}" if group else "")
+        file = _find(path, group, name, optional, place)
         if file is not None:
             merge(result, _mounted(file, group, places, run, above))
     return result
 
 
-def _entries(path: Path, defaults: Value) -> Iterator[tuple[str | None, str, bool]]:
+def _entries(where: str, defaults: Value) -> Iterator[tuple[str | None, str, bool]]:
     """Yield group (None: the root), name and whether it may be missing, of each entry that composes something."""
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         if isinstance(entry, str):
@@ -93,28 +98,27 @@ def _entries(path: Path, defaults: Value) -> Iterator[tuple[str | None, str, boo
                 if file is not None:
                     yield group, str(file), "optional" in signs
         elif entry is not None:
-            raise InputError.at(f"{path}: defaults", f"holds {kind_of(entry)}", "expected _self_ or GROUP: NAME")
+            raise InputError.at(where, f"holds {kind_of(entry)}", "expected _self_ or GROUP: NAME")
 
 
-def _find(path: Path, group: str | None, name: str, optional: bool) -> Path | None:
+def _find(path: Path, group: str | None, name: str, optional: bool, where: str) -> Path | None:
     folder = path.parent / _folder(group or "")
     file = folder / (name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if len(str(file)) > LONGEST_PATH:
-        raise InputError.at(f"{path}: defaults", f"names a file of {len(str(file)):,} characters", "correct its name")
+        raise InputError.at(where, f"names a file of {len(str(file)):,} characters", "correct its name")
     if os.path.isfile(file):  # False, where Path.is_file would raise, for a name that no file can have
         return file
     if optional:
         return None
-    place = f"{path}: defaults" + (f".{group}" if group else "")
     if not os.path.isdir(folder):
         raise InputError.at(
-            place,
+            where,
             f"neither {file} nor its folder {folder} is there",
             "make that folder, or remove the entry from defaults",
         )
     names = [other.stem for other in folder.glob("*.yaml") if other != path]
     remedy = f"{suggest(name, names)} (in {folder})" if names else f"{folder} holds no YAML file"
-    raise InputError.at(place, f"{file} is not there", remedy)
+    raise InputError.at(where, f"{file} is not there", remedy)
 
 
 def _folder(group: str) -> str:
@@ -136,20 +140,21 @@ def _is_group(path: Path, key: str) -> bool:
 
 def _mounted(file: Path, group: str | None, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:
     """Return a group file's values under the keys of its group."""
+    document = read_yaml(file)
+    value, where, inner = document.value, document.where(("defaults",)), Places(document)
     if file.resolve() in above:
-        raise InputError.at(f"{file}: defaults", "includes itself", "remove the entry from this list")
+        raise InputError.at(where, "includes itself", "remove the entry from this list")
     run.files += 1
     if run.files > MOST_FILES:
-        raise InputError.at(f"{file}: defaults", f"is one of more than {MOST_FILES} files", "name fewer groups")
-    value = read_yaml(file)
+        raise InputError.at(where, f"is one of more than {MOST_FILES} files", "name fewer groups")
     keys = _package(group) if group else ()
     if isinstance(value, dict):
-        value = _compose_groups(file, value, Places(str(file)), run, (*above, file.resolve()))
+        value = _compose_groups(file, value, inner, run, (*above, file.resolve()))
     elif not (isinstance(value, list) and keys):
         problem = "is empty" if value is None else "holds a list" if isinstance(value, list) else "holds one value"
-        raise InputError.at(str(file), problem, "expected settings")
-    if keys:
-        places.groups[keys] = str(file)
+        raise InputError.at(document.where(()), problem, "expected settings")
+    layers = inner.layers or [((), document)]
+    places.layers += [((*keys, *mount), layer) for mount, layer in layers]
     for key in reversed(keys):
         value = {key: value}
     assert isinstance(value, dict), "a list is mounted below a key"

@@ -47,11 +47,11 @@ def load_spec(
     refuse_other_kind(kind_of_document(tree), FileKind.SERVE, str(path))
     taken = choices.keys() - picked.keys()
     _refuse(apply_overrides(tree, [word for word in words if word.key not in taken], places))
-    refuse_bombs(tree, str(path), MOST_LEVELS)
+    refuse_bombs(tree, places.where(()), MOST_LEVELS)
     environment = os.environ if environ is None else environ
     resolved, faults = interpolate(tree, environment)
     _refuse(places.locate(faults))
-    refuse_bombs(resolved, str(path), MOST_LEVELS)
+    refuse_bombs(resolved, places.where(()), MOST_LEVELS)
     spec, wrong = translate(resolved, Path(path), name, environment, places)
     _refuse(wrong)
     return spec

@@ -85,7 +85,8 @@ def _build(entry: Entry, options: ModelOptions, paths: Mapping[str, Path], place
     resources = _first(options.resources, own.resources)
     accelerator = _first(options.accelerator_type, own.accelerator_type)
     hosts = _first(options.hosts, own.hosts)
-    set_at: dict[str, str] = {}
+    flags = (*entry.path, "engine_args") if entry.path[-1].isdecimal() else entry.path
+    set_at = {flag: places.where((*flags, flag)) for flag in entry.engine_args}
     if hosts:
         set_at["hosts"] = places.where(paths["hosts"])
     if resources or accelerator:

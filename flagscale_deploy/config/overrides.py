@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from flagscale_deploy.config.dialects.forms import MODEL_ROOTS
-from flagscale_deploy.config.dialects.model import flag_name
 from flagscale_deploy.config.schema.places import Path, Places
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.config.source import parse_word, parse_yaml
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.learn_secrets import learn_text, learn_value, quoting_no_secret

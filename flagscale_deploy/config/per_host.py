@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flagscale_deploy.config.dialects.model import SECRET_FLAGS, SIZES, flag_name, read_flags
+from flagscale_deploy.config.dialects.model import SECRET_FLAGS, SIZES, read_flags
 from flagscale_deploy.config.environment import read_variables
 from flagscale_deploy.config.experiment import NodeArgs
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.support.value import Tree, Value
 
 _SHARED = ("model", "model-tag", "port", "action-args", *SIZES, *SECRET_FLAGS)

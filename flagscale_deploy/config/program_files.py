@@ -50,7 +50,7 @@ def load_program(spec: ServeSpec) -> ProgramFiles | None:
     """
     if not spec.runs_program or spec.entrypoint is None:
         return None
-    where = f"{spec.source}: experiment.task.entrypoint"
+    where = spec.where("experiment", "task", "entrypoint")
     script = _find(spec.entrypoint, spec.source, where)
     text = _read(script, where)
     folder = WITH_FOLDER.search(text) is not None

@@ -16,16 +16,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import yaml
 
+from flagscale_deploy.config.schema.places import Document
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Value
-from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load, whole_characters
+from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load_with_nodes, whole_characters
 
 
 class WrittenFloat(float):
@@ -70,20 +73,44 @@ for _name, _pattern, _first in _WORDS:
     _Loader.add_implicit_resolver(TAG + _name, re.compile(f"(?:{_pattern})\\Z"), list(_first))
 
 
-def read_yaml(path: Path) -> Value:
-    """Return the value of a YAML file. Raises InputError with file, line and column if it is not one document."""
-    return parse_yaml(read_text(path), str(path))
+def read_yaml(path: Path) -> Document:
+    """Return a YAML file. Raises InputError with file, line and column if it is not one document."""
+    return parse_document(read_text(path), str(path))
 
 
-def parse_yaml(text: str, source: str) -> Value:
-    """Return the value of a YAML text; `source` is its name in errors.
+def parse_document(text: str, source: str) -> Document:
+    """Return a YAML text with the places of its keys; `source` is its name in errors.
 
     Raises InputError with every duplicate key, or with what keeps the text from being read.
     """
-    value, faults = load(_Loader, text, source)
+    value, node, faults = load_with_nodes(_Loader, text, source)
     if faults:
         raise InputError(faults)
-    return cast(Value, value)
+    return Document(source, cast(Value, value), partial(_positions, node))
+
+
+def _positions(root: yaml.Node | None, path: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return line and column of the root, and of the keys of a path as far as they are there, however spelled."""
+    nodes = [] if root is None else [root]
+    value = root
+    for key in path:
+        if isinstance(value, yaml.SequenceNode) and key.isdecimal() and int(key) < len(value.value):
+            nodes.append(value := value.value[int(key)])
+            continue
+        pairs = value.value if isinstance(value, yaml.MappingNode) else []
+        same = [pair for pair in pairs if pair[0].value == key] or [
+            pair for pair in pairs if flag_name(str(pair[0].value)) == flag_name(key)
+        ]
+        if not same:
+            break
+        name, value = same[-1]
+        nodes.append(name)
+    return [(node.start_mark.line + 1, node.start_mark.column + 1) for node in nodes] or [(1, 1)]
+
+
+def parse_yaml(text: str, source: str) -> Value:
+    """Return the value of a YAML text. Raises InputError as `parse_document` does."""
+    return parse_document(text, source).value
 
 
 def parse_word(text: str, source: str = "value") -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
@@ -119,7 +119,7 @@ class ModelSpec:
     anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
     With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
     carry. `hosts` is a host pattern as `--limit` takes it; None allows every host. `host_types` are custom resources
-    that its hosts have to be of (`type`). `places` says where `hosts` and `resources` were set.
+    that its hosts have to be of (`type`). `places` says where flags, `hosts` and `resources` were set.
     """
 
     name: str
@@ -136,6 +136,10 @@ class ModelSpec:
     hosts: str | None = None
     host_types: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, key: str) -> str:
+        """Return where a flag, `hosts` or `resources` was set."""
+        return self.places.get(key, f"{self.where}.{key}")
 
     def parallel(self, kind: Literal["tensor", "pipeline", "data"]) -> int:
         """Return the parallel size of a kind; 1 where the configuration does not set it."""
@@ -201,6 +205,12 @@ class ServeSpec:
     warm: bool = True
     """Whether packages and weights are read ahead while Ray starts."""
     tls: TlsSpec | None = None
+    locate: Callable[[tuple[str, ...]], str] | None = field(default=None, repr=False, compare=False)
+    """What says where a key path stands, with line and column."""
+
+    def where(self, *path: str) -> str:
+        """Return where a key of the configuration stands."""
+        return self.locate(path) if self.locate else f"{self.source}: {'.'.join(path)}"
 
     @property
     def runs_program(self) -> bool:
@@ -210,7 +220,8 @@ class ServeSpec:
     def public(self) -> dict[str, Any]:
         """Return the specification as JSON types, of secrets the names only: for digests and for people."""
         document = json.dumps(_plain(self.document), sort_keys=True, default=str)
-        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        names = (field.name for field in fields(self) if field.name != "locate")
+        plain = {name: _plain(getattr(self, name)) for name in names}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
         return {**plain, **hidden}
 

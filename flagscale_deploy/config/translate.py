@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flagscale_deploy.config.deployment import (
@@ -45,7 +45,7 @@ def translate(
     unknown = [key for key in tree if key not in _ROOT_KEYS and key.replace("-", "_") not in BODY_KEYS]
     if len(unknown) == len(tree) >= FEW:  # some other file, of which nothing is quoted
         remedy = f"name a serve YAML; its keys are {', '.join(_ROOT_KEYS)}"
-        raise InputError.at(str(source), "has none of the keys of a serve YAML", remedy)
+        raise InputError.at(places.where(()), "has none of the keys of a serve YAML", remedy)
     for key in unknown:
         faults.add((key,), "unknown key", suggest(key, _ROOT_KEYS))
     experiment = faults.take(read_settings(Experiment, tree.get("experiment"), ("experiment",)))
@@ -94,8 +94,20 @@ def translate(
         restart=faults.take(read_restart(deploy, set_in)),
         warm=deploy.warm is not False,
         tls=faults.take(read_tls(deploy, set_in)),
+        locate=_locator(tree, set_in, places),
     )
     return spec, [*deployment_name_fault(deployment, where), *places.locate(faults)]
+
+
+def _locator(tree: Tree, set_in: Mapping[str, KeyPath], places: Places) -> Callable[[KeyPath], str]:
+    """Return what says where a key path stands: `deploy` and `hostfile` in whichever place they were set."""
+
+    def locate(path: KeyPath) -> str:
+        if path[0] == "deploy" and path[1:] and path[1] in set_in:
+            return places.where((*set_in[path[1]], *path[2:]))
+        return places.where(path if path[0] in tree or path[0] not in BODY_KEYS else ("serve", *path))
+
+    return locate
 
 
 def _program_port(deploy: Deploy, cli: CliArgs, set_in: Mapping[str, KeyPath]) -> Checked[int | None]:

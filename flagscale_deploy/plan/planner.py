@@ -64,7 +64,7 @@ def draft(inputs: Inputs) -> Draft:
     spec, inventory, program = inputs.spec, inputs.inventory, inputs.program
     refuse_wrong(spec)
     if spec.runs_program and program is None:
-        raise InputError.at(f"{spec.source}: experiment.task.entrypoint", "its files are needed for a plan",
+        raise InputError.at(spec.where("experiment", "task", "entrypoint"), "its files are needed for a plan",
                             "read them first: load_program")  # fmt: skip
     faults = inputs.network_faults
     ports = Ports(inputs.facts, spec.name, faults)

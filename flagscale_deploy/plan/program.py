@@ -42,7 +42,7 @@ def plan_program(
     hosts = [node.host for node in ray.nodes]
     if spec.program_port is not None:
         for host in hosts:
-            ports.fixed(host, spec.program_port, f"{name}/0", f"{spec.source}: deploy.port")
+            ports.fixed(host, spec.program_port, f"{name}/0", spec.where("deploy", "port"))
     addresses = _addresses(spec.program_port, inventory, networks, hosts)
     return InstancePlan(
         model=name,

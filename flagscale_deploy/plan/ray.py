@@ -35,7 +35,7 @@ def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports:
     port = (
         ports.next_free(head.name, GCS_PORT, "Ray")
         if spec.port is None
-        else ports.fixed(head.name, spec.port, "Ray", f"{asked.source}: deploy.ray.port")
+        else ports.fixed(head.name, spec.port, "Ray", asked.where("deploy", "ray", "port"))
     )
     if _restricted(asked, placements):
         free = {name: [] for name in free}

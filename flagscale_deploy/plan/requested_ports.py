@@ -29,13 +29,13 @@ def take_asked_ports(
     if spec.runs_program and spec.program_port is not None:
         use = f"{PurePosixPath(spec.entrypoint or '').stem}/0"
         for host in hosts:
-            ports.fixed(host.name, spec.program_port, use, f"{spec.source}: deploy.port")
+            ports.fixed(host.name, spec.program_port, use, spec.where("deploy", "port"))
     if spec.ray.port is not None and ray_needed(spec, placements):
-        ports.fixed(head.name, spec.ray.port, "Ray", f"{spec.source}: deploy.ray.port")
+        ports.fixed(head.name, spec.ray.port, "Ray", spec.where("deploy", "ray", "port"))
     if routed := routed_models(spec, placements):
         use = router_use(routed[0])
         if spec.router.port is not None:
-            ports.fixed(head.name, spec.router.port, use, f"{spec.source}: deploy.router.port")
+            ports.fixed(head.name, spec.router.port, use, spec.where("deploy", "router", "port"))
         if spec.router.metrics_port is not None:
-            where = f"{spec.source}: deploy.router.prometheus_port"
+            where = spec.where("deploy", "router", "prometheus_port")
             ports.fixed(head.name, spec.router.metrics_port, f"{use} (metrics)", where)

@@ -78,17 +78,19 @@ def router_use(model: str) -> str:
 
 def _ports(spec: ServeSpec, head: Host, model: str, ports: Ports, *, first: bool) -> tuple[int, int]:
     """Return the router's port, and the one for its metrics."""
-    use, where = router_use(model), f"{spec.source}: deploy.router"
+    use = router_use(model)
     configured = (spec.router.port, spec.router.metrics_port) if first else (None, None)
     port = (
         ports.next_free(head.name, PORT, use)
         if configured[0] is None
-        else ports.fixed(head.name, configured[0], use, f"{where}.port")
+        else ports.fixed(head.name, configured[0], use, spec.where("deploy", "router", "port"))
     )
     metrics = (
         ports.next_free(head.name, PROMETHEUS_PORT, f"{use} (metrics)")
         if configured[1] is None
-        else ports.fixed(head.name, configured[1], f"{use} (metrics)", f"{where}.prometheus_port")
+        else ports.fixed(
+            head.name, configured[1], f"{use} (metrics)", spec.where("deploy", "router", "prometheus_port")
+        )
     )
     return port, metrics
 
@@ -101,7 +103,7 @@ def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) 
         bound = str(model.engine_args.get("host") or "")
         if replica.driver != head.name and is_loopback(bound):
             yield Fault(
-                f"{model.where}.host",
+                model.place("host"),
                 f"{replica.name} on {replica.driver} listens on {bound} only, so the router on {head.name} "
                 "cannot reach it",
                 "remove host, or set it to 0.0.0.0; or use no router: deploy.router: none",

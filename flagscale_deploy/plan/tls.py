@@ -52,10 +52,10 @@ def half_pairs(spec: ServeSpec) -> Iterator[Fault]:
     for model in spec.models:
         flags = _flags(model)
         if KEY in flags and CERTIFICATE not in flags:
-            yield Fault(f"{model.where}.{KEY}", problem, remedy)
+            yield Fault(model.place(KEY), problem, remedy)
     for host, own in spec.host_engine_args.items():
         if KEY in own and CERTIFICATE not in own:
-            yield Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{KEY}", problem, remedy)
+            yield Fault(spec.where("experiment", "node_args", host, "engine_args", KEY), problem, remedy)
 
 
 def file_on(spec: ServeSpec, tls: TlsSpec, name: str, host: str, facts: Facts | None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.plan.tls import half_pairs
-from flagscale_deploy.plan.vllm import is_on, serve_argv
+from flagscale_deploy.plan.vllm import is_on, is_optimization_level, serve_argv
+from flagscale_deploy.plan.vllm_flags import KNOWN
+from flagscale_deploy.support.suggest import nearest
 from flagscale_deploy.support.value import Value
 
 _SHARE = "makes a server one of several that share the ranks of a model; this tool starts whole servers"
@@ -22,7 +25,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
     faults = [fault for model in spec.models if (fault := _size_fault(model)) is not None]
     faults += [fault for model in spec.models for fault in _flag_faults(model)]
     faults += [
-        Fault(model.where, "distributed-executor-backend is ray, but deploy.ray is off", "set deploy.ray: auto")
+        Fault(model.place("distributed-executor-backend"), "is ray, but deploy.ray is off", "set deploy.ray: auto")
         for model in spec.models
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
@@ -39,20 +42,20 @@ def _faults_of_several(spec: ServeSpec) -> list[Fault]:
 
     Such a server waits for the others, which nobody starts, or answers no client.
     """
-    places: list[tuple[str, Mapping[str, Value], int]] = [
-        (model.where, _flags_of(model), model.parallel("data")) for model in spec.models
+    places: list[tuple[Callable[[str], str], Mapping[str, Value], int]] = [
+        (model.place, _flags_of(model), model.parallel("data")) for model in spec.models
     ]
     places += [
-        (f"{spec.source}: experiment.node_args.{host}.engine_args", flags, 0)
+        (partial(spec.where, "experiment", "node_args", host, "engine_args"), flags, 0)
         for host, flags in spec.host_engine_args.items()
     ]
     faults = []
-    for where, flags, ranks in places:
+    for place, flags, ranks in places:
         if is_on(flags.get("headless")):
-            faults.append(Fault(f"{where}.headless", "a headless server answers no client", _WHOLE))
+            faults.append(Fault(place("headless"), "a headless server answers no client", _WHOLE))
         single = _OF_SEVERAL | {"data-parallel-size-local": str(ranks)}
         faults += [
-            Fault(f"{where}.{flag}", f"{flag} {_SHARE}", _WHOLE)
+            Fault(place(flag), f"{flag} {_SHARE}", _WHOLE)
             for flag, harmless in single.items()
             if flags.get(flag) is not None and str(flags[flag]) != harmless
         ]
@@ -65,11 +68,29 @@ def _flags_of(model: ModelSpec) -> dict[str, Value]:
     return {**model.engine_args, **{name: value if equals else True for name, equals, value in actions}}
 
 
+def unknown_flags(spec: ServeSpec) -> list[Fault]:
+    """Return a warning for each flag that vLLM 0.32 does not know: the vLLM of a host may."""
+    places = [(model.place, _flags_of(model)) for model in spec.models]
+    places += [
+        (partial(spec.where, "experiment", "node_args", host, "engine_args"), dict(flags))
+        for host, flags in spec.host_engine_args.items()
+    ]
+    warnings = []
+    for place, flags in places:
+        for flag in flags:
+            name = flag.partition(".")[0]
+            if name not in KNOWN and not is_optimization_level(flag):
+                near = nearest(name, KNOWN)
+                remedy = f"did you mean {near}?" if near else "check asks the vLLM on the hosts"
+                warnings.append(Fault(place(flag), f"vLLM 0.32 has no flag --{name}", remedy))
+    return warnings
+
+
 def _program_faults(spec: ServeSpec) -> list[Fault]:
     """Return what conflicts with a program of the user's own, which is a Ray driver."""
     if not spec.runs_program:
         return []
-    where = f"{spec.source}: experiment.task.entrypoint"
+    where = spec.where("experiment", "task", "entrypoint")
     faults = []
     if spec.ray.mode == "off":
         faults.append(Fault(where, f"{spec.entrypoint} runs on Ray, but deploy.ray is off", "set deploy.ray: auto"))
@@ -85,7 +106,7 @@ def _host_flag_faults(spec: ServeSpec) -> list[Fault]:
     fixed = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size",
              "distributed-executor-backend", "model", "port")  # fmt: skip
     return [
-        Fault(f"{spec.source}: experiment.node_args.{host}.engine_args.{key}", "cannot differ between hosts",
+        Fault(spec.where("experiment", "node_args", host, "engine_args", key), "cannot differ between hosts",
               "set it for the model")
         for host, flags in spec.host_engine_args.items()
         for key in flags

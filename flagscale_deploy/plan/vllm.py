@@ -20,7 +20,6 @@ from flagscale_deploy.plan.vllm_flags import (
 )
 
 _OPTIMIZATION = re.compile(r"O[0-9]?(?:\..*)?")
-"""`O`, `O3` and `O.mode`: the only flag that vLLM knows by a capital, and with a single dash."""
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -32,7 +31,7 @@ def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, object]) -> t
     express.
     """
     flags = {**model.engine_args, **extra}
-    words = [word for key, value in flags.items() for word in _render(key, value, model.where)]
+    words = [word for key, value in flags.items() for word in _render(key, value, model)]
     words.append(f"--port={port}")
     words += [word for word in (_dashed(action) for action in model.action_args) if word not in words]
     return ("vllm", "serve", model.model, *words)
@@ -45,10 +44,15 @@ def is_on(value: object) -> bool:
 
 def _dashed(flag: str) -> str:
     """Return a flag with its dashes, `-O3` or `--seed=1`."""
-    return f"-{flag}" if _OPTIMIZATION.fullmatch(flag.partition("=")[0]) else f"--{flag}"
+    return f"-{flag}" if is_optimization_level(flag.partition("=")[0]) else f"--{flag}"
 
 
-def _render(key: str, value: Any, where: str) -> Iterator[str]:
+def is_optimization_level(flag: str) -> bool:
+    """Return whether a flag is `O`, `O3` or `O.mode`, the only one that vLLM knows by a single dash and a capital."""
+    return _OPTIMIZATION.fullmatch(flag) is not None
+
+
+def _render(key: str, value: Any, model: ModelSpec) -> Iterator[str]:
     """Yield the words of one flag; none for a value that means absence."""
     if key in BOOLEANS | SWITCHES and isinstance(value, str):
         value = _WORDS.get(value.casefold(), value)
@@ -64,14 +68,14 @@ def _render(key: str, value: Any, where: str) -> Iterator[str]:
         if key in BOOLEANS:
             yield f"--no-{key}"
     elif isinstance(value, (list, tuple)):
-        yield from _render_list(key, [_text(item) for item in value], value, where)
+        yield from _render_list(key, [_text(item) for item in value], value, model)
     elif key in SPACED:
         yield from (f"--{key}", _text(value))
     else:
         yield f"--{key}={_text(value)}"
 
 
-def _render_list(key: str, items: list[str], value: Any, where: str) -> Iterator[str]:
+def _render_list(key: str, items: list[str], value: Any, model: ModelSpec) -> Iterator[str]:
     if key in JSON_LISTS:
         yield f"--{key}={json_text(value)}"
     elif key in COMMA_LISTS:
@@ -80,16 +84,16 @@ def _render_list(key: str, items: list[str], value: Any, where: str) -> Iterator
         # The word after `=` is always a value, even one that starts with a dash.
         yield from (f"--{key}={item}" for item in items)
     else:
-        _refuse_dashes(key, items, where)
+        _refuse_dashes(key, items, model)
         yield from (f"--{key}", *items)
 
 
-def _refuse_dashes(key: str, items: list[str], where: str) -> None:
+def _refuse_dashes(key: str, items: list[str], model: ModelSpec) -> None:
     """Raise InputError for an item that starts with a dash: it would be read as a flag."""
     dashed = next((item for item in items if item.startswith("-")), None)
     if dashed is not None:
         raise InputError.at(
-            f"{where}.{key}", f"vLLM would read {dashed!r} as a flag", "remove the value: vLLM accepts no such list"
+            model.place(key), f"vLLM would read {dashed!r} as a flag", "remove the value: vLLM accepts no such list"
         )
 
 

@@ -35,8 +35,9 @@ def read_text(path: str | Path, most: int = MOST_BYTES, *, encoding: str = "utf-
     if content.startswith(_BYTE_ORDER_MARKS):
         raise InputError.at(str(path), "is text in UTF-16", "save it as text in UTF-8")
     if b"\0" in content:
-        line = content[: content.index(b"\0")].count(b"\n") + 1
-        raise InputError.at(f"{path}:{line}", "holds a NUL byte", "save it as text in UTF-8")
+        raise InputError.at(
+            _place(path, content[: content.index(b"\0")]), "holds a NUL byte", "save it as text in UTF-8"
+        )
     try:
         text = content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
         learn_text(text)
@@ -44,7 +45,13 @@ def read_text(path: str | Path, most: int = MOST_BYTES, *, encoding: str = "utf-
     except UnicodeDecodeError as error:
         name = "ASCII" if encoding == "ascii" else "UTF-8"
         problem = f"is not text in {name}: {error.reason} at byte {error.start}"
-        raise InputError.at(str(path), problem, f"save it as text in {name}") from error
+        raise InputError.at(_place(path, content[: error.start]), problem, f"save it as text in {name}") from error
+
+
+def _place(path: str | Path, before: bytes) -> str:
+    """Return file, line and column of what follows some bytes."""
+    line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+    return f"{path}:{line}:{column}"
 
 
 def read_bytes(path: str | Path, most: int = MOST_BYTES, *, pipes: bool = True) -> bytes:

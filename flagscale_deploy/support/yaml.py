@@ -107,6 +107,12 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
 
     Raises InputError with `source:line:column` if the text is not one YAML document.
     """
+    value, _, faults = load_with_nodes(kind, text, source)
+    return value, faults
+
+
+def load_with_nodes(kind: type[Loader], text: str, source: str) -> tuple[object, yaml.Node | None, list[Fault]]:
+    """Do what `load` does; return the root node as well, with the positions of all keys, merged ones included."""
     try:
         loader = kind(text, source)
     except yaml.reader.ReaderError as error:
@@ -115,14 +121,14 @@ def load(kind: type[Loader], text: str, source: str) -> tuple[object, list[Fault
     try:
         node = _compose(loader)
         if node is None:
-            return None, []
+            return None, None, []
         # Before construction: that copies the keys of `<<` into the mappings that merge them.
         if loader.aliases:
             _refuse_large_aliases(node, loader.deepest)
         loader.faults += islice(_duplicates(node, loader), MOST_FAULTS)
         value = loader.construct_document(node)
         learn_value(value)
-        return value, loader.faults
+        return value, node, loader.faults
     except yaml.MarkedYAMLError as error:
         raise InputError([_fault(error, loader)]) from error
     except RecursionError:

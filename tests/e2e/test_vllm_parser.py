@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.dialects.short_names import SHORT_NAMES
+from flagscale_deploy.config.schema.short_names import SHORT_NAMES
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan import vllm_flags
 from flagscale_deploy.plan.vllm import serve_argv
@@ -108,4 +108,5 @@ def test_the_tables_are_those_of_the_installed_vllm(answer: Any) -> None:
     assert sorted(vllm_flags.SWITCHES) == flags["switches"]
     assert sorted(vllm_flags.WORD_LISTS) == flags["word_lists"]
     assert sorted(vllm_flags.REPEATED) == flags["repeated"]
+    assert sorted(vllm_flags.KNOWN) == flags["known"]
     assert dict(SHORT_NAMES) == flags["short_names"]

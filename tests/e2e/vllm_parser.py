@@ -35,6 +35,7 @@ def flags(parser: Any) -> dict[str, Any]:
         "switches": of(lambda flag: type(flag).__name__ == "_StoreTrueAction"),
         "word_lists": of(lambda flag: flag.nargs == "+"),
         "repeated": of(lambda flag: type(flag).__name__ == "_AppendAction"),
+        "known": sorted(name for action in parser._actions for name in names(action)),
         "short_names": {
             short[1:]: names(action)[0]
             for action in parser._actions

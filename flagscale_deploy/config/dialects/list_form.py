@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flagscale_deploy.config.dialects.model import Entry, flag_name, read_flags, take_model, take_port, take_secrets
+from flagscale_deploy.config.dialects.model import Entry, read_flags, take_model, take_port, take_secrets
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest

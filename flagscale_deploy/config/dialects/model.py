@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flagscale_deploy.config.dialects.short_names import SHORT_NAMES
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import ModelOptions
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.config.schema.values import port_or_auto, whole_number
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.quote import quoted
@@ -54,13 +54,6 @@ def read_flags(args: Mapping[str, Value], path: Path) -> Checked[Tree]:
         elif value is not None:
             flags[flag] = _modernized(flag, value)
     return flags, faults
-
-
-def flag_name(key: str) -> str:
-    """Return `--max_model_len` as `max-model-len`, `tp` as `tensor-parallel-size`; what follows a dot is kept."""
-    head, dot, field_name = key.strip().lstrip("-").partition(".")
-    head = head.replace("_", "-")
-    return SHORT_NAMES.get(head, head) + dot + field_name
 
 
 def take_port(flags: Tree, path: Path) -> Checked[int | Literal["auto"] | None]:

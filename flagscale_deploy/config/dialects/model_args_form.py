@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from flagscale_deploy.config.dialects.model import (
     SIZES,
     Entry,
-    flag_name,
     read_flags,
     take_model,
     take_port,
     take_secrets,
 )
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.value import Value
 

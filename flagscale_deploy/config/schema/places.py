@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.support.value import Value
 
 T = TypeVar("T")
 Path = tuple[str, ...]
 """A key path from the root of the composed configuration; list indexes are text."""
 
 
+@dataclass(frozen=True)
+class Document:
+    """The value of a file. `find` returns line and column of its beginning and of the keys of a path that are there."""
+
+    file: str
+    value: Value
+    find: Callable[[Path], list[tuple[int, int]]]
+
+    def where(self, path: Path) -> str:
+        """Return `qwen.yaml:7:3: deploy.port`, with the line and column of the last key of the path that is there."""
+        line, column = self.find(path)[-1]
+        place = f"{self.file}:{line}:{column}"
+        return f"{place}: {'.'.join(path)}" if path else place
+
+    def depth(self, path: Path) -> int:
+        """Return how many keys of a path the file has."""
+        return len(self.find(path)) - 1
+
+
 @dataclass
 class Places:
     """The places of key paths: the override that wrote it, else the file that it came from.
 
-    `groups` maps the path where a group file is mounted to that file; `overrides` the paths that the command line set.
+    `layers` are the files that were laid over one another, each with the path where it is mounted, the last one above
+    all others; `overrides` are the paths that the command line set.
     """
 
-    file: str
-    groups: dict[Path, str] = field(default_factory=dict)
+    own: Document
+    layers: list[tuple[Path, Document]] = field(default_factory=list)
     overrides: dict[Path, str] = field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """Return the file that was named on the command line."""
+        return self.own.file
+
     def where(self, path: Path) -> str:
-        """Return `qwen.yaml: deploy.port`; the path is the one that the file itself has."""
+        """Return `qwen.yaml:7:3: deploy.port`; the path is the one that the file itself has."""
+        folded = {tuple(map(flag_name, key)): word for key, word in self.overrides.items()}
         for length in range(len(path), 0, -1):
-            if path[:length] in self.overrides:
-                return f"override {self.overrides[path[:length]]}"
-        for mount in sorted(self.groups, key=len, reverse=True):
-            if path[: len(mount)] == mount:
-                return _joined(self.groups[mount], path[len(mount) :])
-        return _joined(self.file, path)
+            if word := folded.get(tuple(map(flag_name, path[:length]))):
+                return f"override {word}"
+        depth, holder, mount = 0, self.own, cast(Path, ())
+        for at, layer in self.layers:
+            reached = len(at) + layer.depth(path[len(at) :])
+            if path[: len(at)] == at and reached >= max(depth, 1):
+                depth, holder, mount = reached, layer, at
+        return holder.where(path[len(mount) :])
 
     def locate(self, faults: Iterable[KeyFault]) -> list[Fault]:
         """Return the faults with the places of their key paths, each once."""
@@ -65,7 +95,3 @@ class KeyFaults(list[KeyFault]):
 
 Checked = tuple[T, KeyFaults]
 """A value, and what is wrong with the settings that it was read from: those are left out of it."""
-
-
-def _joined(file: str, path: Path) -> str:
-    return f"{file}: {'.'.join(path)}" if path else file

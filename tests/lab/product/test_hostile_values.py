@@ -29,7 +29,7 @@ HOSTILE = [
 
 def test_hostile_values_arrive_as_they_are(lab: Lab, operator: Operator, serve: Write) -> None:
     written = [value.replace("${", "\\${") for value in HOSTILE]  # the configuration's own interpolation
-    envs = {f"HOSTILE_{at}": value for at, value in enumerate(written)}
+    envs = {f"HOSTILE_{at}": value.replace("$", "$$") for at, value in enumerate(HOSTILE)}
     flags = {f"hostile-{at}": value for at, value in enumerate(written)}
     model = '/models/a b\'s "$(touch /tmp/pwned)" `touch /tmp/pwned` ☃'
     served = serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +76,12 @@ def load(text: str, *overrides: str, folder: Path, name: str | None = None, **en
 
 
 def faults(text: str, *overrides: str, folder: Path, **environ: str) -> list[str]:
-    """Return the faults of one file, without the folder's name."""
+    """Return the faults of one file, without the folder's name, lines and columns."""
     with pytest.raises(InputError) as raised:
         load(text, *overrides, folder=folder, **environ)
-    return [str(fault).replace(f"{folder}/", "") for fault in raised.value.faults]
+    return [unplaced(str(fault), folder) for fault in raised.value.faults]
+
+
+def unplaced(text: str, folder: Path) -> str:
+    """Return a message without the folder's name, lines and columns."""
+    return re.sub(r"(\.yaml):\d+:\d+(?=: )", r"\1", text.replace(f"{folder}/", ""))

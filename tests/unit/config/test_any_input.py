@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def check(path: Path, overrides: list[str]) -> None:
         plan(Inputs(hosts_of(given, spec), spec, {}, "20261101T120000Z-abc123", TEMPLATES))
     except InputError as error:
         faults = list(error.faults)
+    placed = re.compile(rf"override |{re.escape(str(path))}:[0-9]+:[0-9]+(: |$)|gpu[0-9]|(?!{re.escape(str(path))})")
+    assert [fault.where for fault in faults if not placed.match(fault.where)] == []
     assert [str(fault) for fault in faults if not (fault.where and fault.problem and fault.remedy)] == []
 
 

@@ -210,11 +210,11 @@ def test_where_hosts_and_resources_of_a_model_stand_is_carried(tmp_path: Path) -
         f"model_args: {{m: {{model: /m}}}}\ndeploy: {{models: {{m: {{{options}}}}}}}", folder=tmp_path
     ).models
     assert (model.hosts, model.host_types) == ("gpu01", ("A100",))
-    assert model.places["hosts"] == f"{tmp_path}/qwen.yaml: deploy.models.m.hosts"
+    assert model.places["hosts"] == f"{tmp_path}/qwen.yaml:2:23: deploy.models.m.hosts"
     listed = "- {serve_id: m, engine_args: {model: /m}, resources: {hosts: a, accelerator_type: H100}}"
     (model,) = load(listed, folder=tmp_path).models
     assert model.host_types == ("H100",)
     assert model.places == {
-        "hosts": f"{tmp_path}/qwen.yaml: 0.resources.hosts",
-        "resources": f"{tmp_path}/qwen.yaml: 0.resources.accelerator_type",
+        "hosts": f"{tmp_path}/qwen.yaml:1:55: 0.resources.hosts",
+        "resources": f"{tmp_path}/qwen.yaml:1:65: 0.resources.accelerator_type",
     }

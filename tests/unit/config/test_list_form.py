@@ -12,7 +12,7 @@ def test_both_forms_mean_the_same(tmp_path: Path) -> None:
     (seed,) = load(SEED, folder=tmp_path).models
     assert (listed.name, listed.model, listed.port) == (seed.name, seed.model, seed.port)
     assert dict(listed.engine_args) == {**seed.engine_args, "trust-remote-code": True}
-    assert listed.where == f"{tmp_path}/qwen.yaml: 0"
+    assert listed.where == f"{tmp_path}/qwen.yaml:1:3: 0"
 
 
 def test_engine_args_win_over_specific_ones_however_they_are_spelled(tmp_path: Path) -> None:

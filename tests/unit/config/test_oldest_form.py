@@ -28,7 +28,7 @@ def test_the_model_under_llm_is_served_as_any_other(tmp_path: Path) -> None:
     assert " ".join(serve_argv(model, port=model.port, extra={})) == (
         "vllm serve /models/mine --tensor-parallel-size=2 --port=4568 --trust-remote-code"
     )
-    assert (model.name, model.replicas, model.where) == ("mine-7b", 3, f"{tmp_path}/qwen.yaml: llm")
+    assert (model.name, model.replicas, model.where) == ("mine-7b", 3, f"{tmp_path}/qwen.yaml:2:1: llm")
     assert spec.command_line_mode is True
 
 

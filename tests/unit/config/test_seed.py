@@ -27,7 +27,11 @@ def test_a_model_carries_what_the_file_says(tmp_path: Path) -> None:
             action_args=("trust-remote-code", "enable-chunked-prefill"),
             port=4567,
             num_gpus=1,
-            where=f"{tmp_path}/qwen.yaml: model_args.vllm_model",
+            where=f"{tmp_path}/qwen.yaml:2:3: model_args.vllm_model",
+            places={
+                "tensor-parallel-size": f"{tmp_path}/qwen.yaml:4:5: model_args.vllm_model.tensor-parallel-size",
+                "gpu-memory-utilization": f"{tmp_path}/qwen.yaml:5:5: model_args.vllm_model.gpu-memory-utilization",
+            },
         ),
     )
     assert (spec.ray, spec.timeouts, spec.env, spec.source) == (RaySpec(), Timeouts(), {}, f"{tmp_path}/qwen.yaml")

@@ -133,6 +133,6 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "bom.yaml").write_bytes("\ufeffa: 1.50".encode())
-    value = read_yaml(tmp_path / "bom.yaml")
+    value = read_yaml(tmp_path / "bom.yaml").value
     assert value == {"a": 1.5}
     assert isinstance(value["a"], WrittenFloat)

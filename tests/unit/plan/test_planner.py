@@ -66,7 +66,7 @@ def test_what_is_wrong_by_itself_is_reported_at_once_and_without_the_hosts() -> 
     assert [str(fault).splitlines()[0] for fault in raised.value.faults] == [
         "qwen.yaml: model_args.a: num_gpus is 3, but tensor × pipeline × data parallel size is 2 × 1 × 1 = 2",
         "qwen.yaml: model_args.b.served-model-name: vLLM would read '-y' as a flag",
-        "qwen.yaml: model_args.c: distributed-executor-backend is ray, but deploy.ray is off",
+        "qwen.yaml: model_args.c.distributed-executor-backend: is ray, but deploy.ray is off",
     ]
     with pytest.raises(InputError):
         planned(inventory("gpu01"), serve_spec)

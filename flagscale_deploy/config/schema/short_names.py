@@ -32,3 +32,10 @@ SHORT_NAMES: Final = {
     "sc": "speculative-config",
     "tp": "tensor-parallel-size",
 }
+
+
+def flag_name(key: str) -> str:
+    """Return `--max_model_len` as `max-model-len`, `tp` as `tensor-parallel-size`; what follows a dot is kept."""
+    head, dot, field_name = key.strip().lstrip("-").partition(".")
+    head = head.replace("_", "-")
+    return SHORT_NAMES.get(head, head) + dot + field_name
