@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from flagscale_deploy.deploy.stall import Stalls
 from flagscale_deploy.diagnosis.find import diagnose, error_lines
-from flagscale_deploy.errors import HostError, InterruptedByUser, NotReadyError, RemoteError
+from flagscale_deploy.errors import HostError, InterruptedByUser, NotReadyError, RemoteError, UnreachableError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.program import is_program
@@ -19,7 +19,9 @@ from flagscale_deploy.plan.stages import SERVE
 from flagscale_deploy.remote.messages.program import NoOrder, RunTarget, Target
 from flagscale_deploy.remote.messages.run import RAY_NODES, WATCH_RANKS, RayNodesReply, WatchRanksReply
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.reconnect import Bounds, through_losses
 from flagscale_deploy.transport.remote_program import Program, call
 
 GRACE_SECONDS = 2.0
@@ -28,6 +30,8 @@ PATIENCE_SECONDS = 2.0
 """How long Ray may take to assign GPUs before we ask what it waits for; it takes two more to answer."""
 ASK_AGAIN_SECONDS = 3.0
 ASK_SECONDS = 60.0
+LOST_SECONDS = 30.0
+"""How long a host may be unreachable, after its connection was lost, before the run is given up."""
 KEPT_LINES = 400
 MOST_LOST = 64
 """How many processes that ended together are named."""
@@ -64,6 +68,14 @@ def _because(loss: Loss) -> str:
     return f"; {loss.oom}" if loss.oom else ""
 
 
+@dataclass
+class _Heard:
+    """What a host has sent so far: how many messages, and the processes of each part in the last one."""
+
+    messages: int = 0
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+
 class _EndOfWatch(threading.Event):
     """An event that is set, too, when the fleet is cancelled."""
 
@@ -78,6 +90,7 @@ class _EndOfWatch(threading.Event):
 class StartupWatchdog:
     """Watches all hosts of a run until `stop`. `tasks` raise RankLostError, and report what they see.
 
+    A connection that is lost is made again, for LOST_SECONDS; then the host is lost, and UnreachableError is raised.
     A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with the user's own programs,
     which may end any process, only the first two are. A host that cannot be watched is noted, and is no failure.
     """
@@ -135,25 +148,54 @@ class StartupWatchdog:
         return tuple(node.host for node in self._plan.ray.nodes)
 
     def _watch(self, host: str) -> None:
-        args: RunTarget = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
+        heard = _Heard()
+
+        def tell(_host: str, text: str) -> None:
+            self._say(Event(SERVE, "note", host, text))
+
         try:
-            connection = self._fleet.connection(host)
-            with Program(
-                connection, WATCH_RANKS, args, timeout=10 * 86400.0, cancelled=self._over, bounded=False
-            ) as program:
-                with self._lock:
-                    self._programs.append(program)
-                for message in program.messages():
-                    self._read(host, message)
-                    if self._over.is_set():
-                        return
+            through_losses(
+                self._fleet,
+                host,
+                partial(self._watch_through, host, heard),
+                heard=lambda: heard.messages,
+                patience=LOST_SECONDS,
+                tell=tell,
+                bounds=Bounds(over=self._over.is_set),
+            )
         except InterruptedByUser:
             if self._fleet.cancelled.is_set():
                 raise
-        except RankLostError:
+        except (RankLostError, UnreachableError):
             raise
         except HostError as error:
             self._say(Event(SERVE, "note", host, f"its processes cannot be watched: {error.problem}"))
+
+    def _watch_through(self, host: str, heard: _Heard, connection: Connection) -> None:
+        """Watch a host on one connection, the first one or another."""
+        args: RunTarget = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
+        before = heard.ranks
+        with Program(
+            connection, WATCH_RANKS, args, timeout=10 * 86400.0, cancelled=self._over, bounded=False
+        ) as program:
+            with self._lock:
+                self._programs.append(program)
+            for message in program.messages():
+                heard.messages += 1
+                if "ranks" in message:
+                    self._compare(host, before, message["ranks"])
+                    before, heard.ranks = {}, message["ranks"]
+                self._read(host, message)
+                if self._over.is_set():
+                    return
+
+    def _compare(self, host: str, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+        """Raise RankLostError where processes ended, or the host was restarted, while there was no connection."""
+        gone = {part: number - now.get(part, 0) for part, number in before.items() if number > now.get(part, 0)}
+        if any(self._needed(part) for part in gone):
+            ended = ", ".join(f"{number} × {part}" for part, number in gone.items())
+            problem = f"processes ended while its connection was lost: {ended}"
+            raise RankLostError(host, problem, kernel_log_remedy(host))
 
     def _read(self, host: str, message: WatchRanksReply) -> None:
         if "still" in message:

@@ -18,7 +18,7 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.reconnect import Tell, through_losses
+from flagscale_deploy.transport.reconnect import Bounds, Tell, through_losses
 from flagscale_deploy.transport.remote_program import Program
 
 COLLECT_SECONDS = 3600.0
@@ -97,7 +97,7 @@ def collect_logs(
         try:
             return through_losses(
                 fleet, host.name, collection.attempt,
-                heard=lambda: collection.received.bytes, patience=patience, losses=LOSSES, tell=tell,
+                heard=lambda: collection.received.bytes, patience=patience, bounds=Bounds(losses=LOSSES), tell=tell,
             )  # fmt: skip
         finally:
             if collection.clock is not None:

@@ -16,11 +16,12 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy import watchdog
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.deploy.watchdog import RankLostError
-from flagscale_deploy.errors import DeployError, UnreachableError
+from flagscale_deploy.errors import DeployError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import plan as make_plan
+from flagscale_deploy.transport.base import Connection
 from tests.fakes import FakeFleet, Output, silence_until
 from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, started
 from tests.unit.plan.given import TEMPLATES, inventory, seen
@@ -136,14 +137,80 @@ def test_hosts_are_watched_until_the_last_instance_is_ready() -> None:
     assert notes(heard) == []
 
 
-def test_a_host_that_cannot_be_watched_is_said_and_ends_nothing() -> None:
+def test_a_host_whose_program_fails_is_said_and_ends_nothing() -> None:
     heard = Heard()
 
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield UnreachableError(host.name, "the connection was lost") if host.name == "gpu02" else {}
+        yield RemoteError(host.name, "no memory for it") if host.name == "gpu02" else {}
 
-    wait(heard, watch=lambda *_: until(heard, "connection was lost", READY), watch_ranks=ranks)
-    assert notes(heard) == [("gpu02", "its processes cannot be watched: the connection was lost")]
+    wait(heard, watch=lambda *_: until(heard, "no memory", READY), watch_ranks=ranks)
+    assert notes(heard) == [("gpu02", "its processes cannot be watched: no memory for it")]
+
+
+def losing(host: Host, *before: dict[str, Any], then: Answer, lost: list[str]) -> Iterable[Output]:
+    """Return what is watched on gpu02: a connection that breaks once, and then another."""
+    if host.name != "gpu02" or lost:
+        yield from then(host, {})
+    else:
+        yield from before
+        lost.append(host.name)
+        yield UnreachableError(host.name, "the connection was lost")
+
+
+def test_a_worker_s_connection_that_is_lost_is_made_again() -> None:
+    heard, lost = Heard(), list[str]()
+    wait(
+        heard,
+        watch=lambda *_: until(heard, "is back", READY),
+        watch_ranks=lambda host, _: losing(host, still(0.0), then=forever, lost=lost),
+    )
+    assert notes(heard) == [
+        ("gpu02", "the connection was lost; retrying for up to 30 s"),
+        ("gpu02", "the connection is back"),
+    ]
+
+
+def test_what_ended_while_the_connection_was_lost_is_noticed() -> None:
+    lost = list[str]()
+    before, after = ({**still(0.0), "ranks": {"raylet": 1, "rank": number}} for number in (8, 0))
+    with pytest.raises(RankLostError, match="gpu02: processes ended while its connection was lost: 8 × rank"):
+        wait(
+            Heard(),
+            watch=forever,
+            watch_ranks=lambda host, _: losing(host, before, then=lambda *_: [after, *[None] * 999], lost=lost),
+        )
+
+
+class Worker(FakeFleet):
+    """Hosts of which gpu02 is lost for good once it was watched; `ready` is set then where its loss does no harm."""
+
+    def fresh_connection(self, host: str) -> Connection:
+        raise UnreachableError(host, "no answer")
+
+
+def test_a_worker_that_stays_unreachable_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LOST_SECONDS", 0.5)
+    fleet = Worker(answering(watch=forever, watch_ranks=lambda host, _: losing(host, then=forever, lost=[])), HOSTS)
+    began = time.monotonic()
+    with pytest.raises(UnreachableError) as raised:
+        wait_ready(PLAN, fleet, started(PLAN), Timeouts(ready=60.0), Heard())
+    assert (raised.value.host, raised.value.exit_code) == ("gpu02", 3)
+    assert "the connection was lost; not back after 0.5 s: no answer" in str(raised.value)
+    assert time.monotonic() - began < 5
+
+
+def test_a_run_that_is_ready_does_not_wait_for_a_connection_that_was_lost() -> None:
+    heard = Heard()
+    fleet = Worker(
+        answering(
+            watch=lambda *_: until(heard, "retrying", READY),
+            watch_ranks=lambda host, _: losing(host, then=forever, lost=[]),
+        ),
+        HOSTS,
+    )
+    began = time.monotonic()
+    wait_ready(PLAN, fleet, started(PLAN), Timeouts(ready=60.0), heard)
+    assert time.monotonic() - began < 10
 
 
 def still(seconds: float, *stopped: str, used: float | None = None) -> dict[str, Any]:

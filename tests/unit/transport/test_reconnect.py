@@ -12,7 +12,7 @@ from flagscale_deploy.errors import ConnectError, HostKeyError, InterruptedByUse
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
-from flagscale_deploy.transport.reconnect import through_losses
+from flagscale_deploy.transport.reconnect import Bounds, through_losses
 from tests.fakes import FakeConnection, FakeFleet, Output
 
 LOST = UnreachableError("gpu01", "the SSH connection was lost", "look at the network")
@@ -82,7 +82,9 @@ def test_patience_begins_anew_only_where_the_work_came_further() -> None:
 def test_losses_may_be_bounded() -> None:
     work = Work(1000)
     with pytest.raises(UnreachableError, match="3 times"):
-        through_losses(flaky(), "gpu01", work, heard=lambda: work.done, patience=9, losses=2, tell=lambda *_: None)
+        through_losses(
+            flaky(), "gpu01", work, heard=lambda: work.done, patience=9, bounds=Bounds(losses=2), tell=lambda *_: None
+        )
 
 
 def test_a_host_that_has_become_another_is_not_tried_again() -> None:
