@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
 import subprocess
 from typing import cast
 
+from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.file_modes import users_umask
 from flagscale_deploy.transport.base import Source
 
 CHUNK = 1 << 16
+SEND_SECONDS = 120.0
 PROGRAM_GRACE_SECONDS = 5.0
 """How long a program may take to end once its standard input has: it puts things in order."""
 COMMAND_GRACE_SECONDS = 0.2
@@ -39,12 +42,18 @@ class LocalRunning:
             self._selector.register(stream, selectors.EVENT_READ, source)
 
     def send(self, data: bytes) -> None:
-        """Write to its standard input."""
+        """Write to its standard input. Raises RemoteError where it reads nothing for two minutes."""
         assert self._process.stdin is not None
         view = memoryview(data)
+        descriptor = self._process.stdin.fileno()
+        os.set_blocking(descriptor, False)
+        writable = select.poll()
+        writable.register(descriptor, select.POLLOUT)
         try:
             while view:
-                view = view[os.write(self._process.stdin.fileno(), view) :]
+                if not writable.poll(SEND_SECONDS * 1000):
+                    raise RemoteError(self._host, f"the command has read none of its input for {SEND_SECONDS:g} s")
+                view = view[os.write(descriptor, view) :]
         except BrokenPipeError:
             pass  # it ended early: its exit status and stderr say why
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from flagscale_deploy.cli import cli
 from flagscale_deploy.errors import InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport import local
 from flagscale_deploy.transport.base import Ends, Outcome, run
 from flagscale_deploy.transport.local import LocalConnection
 
@@ -35,6 +36,13 @@ def test_much_output_on_both_streams_at_once() -> None:
 
 def test_a_program_that_reads_nothing_does_not_break_us() -> None:
     assert here("exit 4", stdin=b"x" * 1_000_000).exit_code == 4
+
+
+def test_a_program_that_does_not_read_its_input_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(local, "PROGRAM_GRACE_SECONDS", 0.1)
+    with pytest.raises(RemoteError, match="read none of its input"):
+        here("sleep 60", stdin=b"x" * 1_000_000)
 
 
 def test_output_that_closes_early() -> None:
