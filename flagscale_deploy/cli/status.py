@@ -11,6 +11,8 @@ from flagscale_deploy.cli.option_types import Number
 from flagscale_deploy.cli.options import DEPLOYMENT, JSON, command, options, request_of
 
 if TYPE_CHECKING:
+    from flagscale_deploy.api import Listing
+    from flagscale_deploy.deploy.status import Status
     from flagscale_deploy.output.console import Console
 
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 @options(*DEPLOYMENT, JSON)
 @command
 def status(console: Console, *, as_json: bool, watch: bool, interval: float, **words: Any) -> int:
-    """Show the real state of hosts, Ray nodes, GPUs, instances and endpoints."""
+    """Show the real state of hosts, Ray nodes, GPUs, instances and endpoints; without a name, list deployments."""
     import time
 
     from flagscale_deploy import api
@@ -37,13 +39,20 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
     request = request_of(console, words)
     tokens = TokenLooks() if watch else None
     while True:
-        report = api.status(request, tokens=tokens)
+        if request.name is None:
+            report: Status | Listing = api.deployments(request)
+        else:
+            report = api.status(request, tokens=tokens)
         if as_json:
             console.json(report.json())
+        elif isinstance(report, api.Listing):
+            view.show_listing(console, report)
         elif watch:
             view.show_watch(console, report)
         else:
             view.show_status(console, report)
+            if report.state == "absent":
+                view.show_others(console, report, api.other_names(request))
         if not watch:
             return report.exit_code
         time.sleep(interval)

@@ -142,6 +142,7 @@ def cases(report: CheckReport) -> list[Case]:
             lines=tuple(
                 filter(None, (verdict.found, verdict.expected and f"expected: {verdict.expected}", verdict.remedy))
             ),
+            busy=report.busy,
         )
         for verdict in report.verdicts
     ]

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
+from flagscale_deploy.api import Listing
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
+from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted, format_duration, format_time
 
 
@@ -27,6 +29,31 @@ def show_status(console: Console, status: Status) -> None:
     if status.diagnosis is not None:
         console.print()
         show_diagnosis(console, status.diagnosis)
+
+
+def show_listing(console: Console, listing: Listing) -> None:
+    """Show `status` without a name: a row for each deployment."""
+    rows = [
+        (
+            status.deployment,
+            console.state(status.state),
+            status.operator or "",
+            format_time(status.started_at) if status.started_at else "",
+            ", ".join(host.host for host in status.hosts if host.roles),
+            ", ".join(dict.fromkeys(server.endpoint for server in status.entrances if server.endpoint)),
+        )
+        for status in listing.deployments
+    ]
+    console.table(counted(len(rows), "deployment"), ("NAME", "STATE", "OF", "SINCE", "HOSTS", "ENDPOINT"), rows)
+    for host, problem in listing.unknown.items():
+        console.error(f"{host}: not known: {problem}")
+
+
+def show_others(console: Console, status: Status, names: Sequence[str]) -> None:
+    """Say which deployments there are where there is none of this name."""
+    there = f"there are: {', '.join(names)}" if names else "there is no other one"
+    nearest = suggest(status.deployment, names, "")
+    console.note(f"no host has a deployment {status.deployment}; {there}", *([f"    → {nearest}"] if nearest else []))
 
 
 def show_watch(console: Console, status: Status) -> None:

@@ -106,8 +106,8 @@ def test_a_run_that_finds_its_port_taken_by_a_run_of_the_same_moment_says_by_whi
         deployment.config.write_text(deployment.config.read_text().replace(f"port: {deployment.port}", "port: 7777"))
     running = [operator.start("run", "-c", deployment.config) for deployment in (first, second)]
     ended = [command.end(exits=None) for command in running]
-    assert sorted(result.code for result in ended) == [0, 4]
-    loser = next(result for result in ended if result.code == 4)
+    assert sorted(result.code for result in ended) == [0, 7]
+    loser = next(result for result in ended if result.code == 7)
     winner = (first, second)[[result.code for result in ended].index(0)]
     assert re.search(rf"port 7777 .*(in use|taken).* by .*({winner.name}|vllm)", loser.err)
     operator("cleanup", "--name", winner.name)

@@ -421,7 +421,7 @@ def test_a_traceback_shows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert "canary" not in ended.output + ended.stderr
 
 
-@pytest.mark.parametrize("command", ABOUT_A_DEPLOYMENT)
+@pytest.mark.parametrize("command", [command for command in ABOUT_A_DEPLOYMENT if command != "status"])
 def test_a_command_about_a_deployment_asks_which(command: str) -> None:
     words = ["hello"] if command == "call" else []
     result = go(command, *words, "-i", "hosts.yaml", "--limit", "gpu01")

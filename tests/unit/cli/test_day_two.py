@@ -85,9 +85,10 @@ def test_what_else_is_wrong_stays_exit_status_4(typing: Typing, command: str) ->
     assert typing(f"{command} -c qwen.yaml{'' if command in ('check', 'plan') else ' --wait 30m'}").exit_code == 4
 
 
-def test_a_busy_smoke_is_told_from_a_broken_one_in_junit(typing: Typing) -> None:
+@pytest.mark.parametrize("command", ["smoke", "check"])
+def test_busy_is_told_from_broken_in_junit(typing: Typing, command: str) -> None:
     llama(typing)
-    assert typing("smoke -c qwen.yaml --junit busy.xml").exit_code == 7
+    assert typing(f"{command} -c qwen.yaml --junit busy.xml").exit_code == 7
     kinds = {failure.get("type") for failure in ElementTree.parse("busy.xml").iter("failure")}
     assert kinds == {"busy"}
 
@@ -167,3 +168,31 @@ def test_a_part_whose_rest_is_gone_is_stopped(typing: Typing, command: str) -> N
 def test_smoke_stops_what_it_started_on_its_hosts(typing: Typing) -> None:
     done = typing(f"smoke -c qwen.yaml --limit gpu01 {SMALL}")
     assert "stop" in typing.world.modules, done.output
+
+
+def test_status_without_a_name_lists_what_is_on_the_hosts(typing: Typing) -> None:
+    empty = typing("status")
+    assert (empty.exit_code, "0 deployments" in empty.stdout) == (0, True), empty.output
+    assert typing("run -c qwen.yaml").exit_code == 0
+    listed = typing("status")
+    assert listed.exit_code == 0, listed.output
+    (row,) = [line for line in listed.stdout.splitlines() if line.startswith("qwen")]
+    assert [word in row for word in ("ready", "gpu01, gpu02", "http://10.0.0.1:4567/v1")] == [True] * 3, row
+    content = json.loads(typing("status --json").stdout)
+    assert [status["deployment"] for status in content["deployments"]] == ["qwen"]
+    typing.world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    partly = typing("status")
+    assert (partly.exit_code, "gpu02: not known: no answer" in partly.stderr) == (3, True), partly.output
+
+
+def test_a_name_that_is_not_there_offers_those_that_are(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    records = dict(typing.world.records)
+    typing.world.probe = lambda host, _args: [  # type: ignore[method-assign]
+        {**asdict(typing.world.facts[host.name]), "deployments": [records[host.name]]}
+    ]
+    typing.world.records, typing.world.running = {}, False
+    wrong = typing("status --name qwne")
+    assert wrong.exit_code == 0
+    assert "no host has a deployment qwne; there are: qwen" in wrong.stderr
+    assert "did you mean" in wrong.stderr
