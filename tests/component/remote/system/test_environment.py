@@ -163,8 +163,10 @@ def test_the_python_that_asks_answers_itself_where_scripts_meet_no_other(
 
 
 def test_variables_made_of_those_of_the_host_are_there_before_the_venv(venv: Path) -> None:
-    exports = f'export PATH="{venv}/bin:${{PATH-}}"\n'
-    assert environment.observe(None, None, {}, exports) == environment.observe(str(venv), None, {})
+    exports = f'export PATH="{venv}/bin:${{PATH-}}" PYTHONPATH="${{PACKAGES-}}"\n'
+    entered = environment.observe(str(venv), None, {})
+    assert environment.observe(None, None, {"PACKAGES": str(venv / "lib")}, exports) == entered
+    assert environment.observe(str(venv), None, {}, "export PATH=/none:$PATH PYTHONPATH=/none\n") == entered
 
 
 def test_what_a_hook_leaves_behind_neither_delays_the_answer_nor_stays(tmp_path: Path) -> None:
