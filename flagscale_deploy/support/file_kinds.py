@@ -32,9 +32,9 @@ _FLAGS = frozenset((
     *("dtype", "gpu_memory_utilization", "max_model_len", "max_num_seqs", "pipeline_parallel_size", "quantization"),
     *("served_model_name", "tensor_parallel_size", "uvicorn_log_level", "data_parallel_size", "trust_remote_code"),
 ))  # fmt: skip
-_TOML_LINE = re.compile(r"^\s*[\w.\"-]+ = (?:[\"'\[{]|(?:true|false|\d[\d_.]*)\s*$)", re.MULTILINE)
+_TOML_LINE = re.compile(r"^[ \t]*[\w.\"-]+ = (?:[\"'\[{]|(?:true|false|\d[\d_.]*)[ \t]*$)", re.MULTILINE)
 _OF_HOSTS = re.compile(
-    r"^\[[\w.-]+(?::(?:vars|children))?\]\s*$|^[^\s#:]\S*[ \t][^#\n]*(?:ansible_\w+=|\bslots\s*=\s*\d)", re.MULTILINE
+    r"^\[[\w.-]+(?::(?:vars|children))?\][ \t]*$|^[^\s#:]\S*[ \t][^#\n]*(?:ansible_\w+=|\bslots\s*=\s*\d)", re.MULTILINE
 )
 
 
