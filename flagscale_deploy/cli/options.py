@@ -104,7 +104,10 @@ LOCK = click.option(
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
 VERBOSE = click.option(
-    "-v", "--verbose", is_flag=True, help="Print progress as plain lines, and tracebacks of internal errors."
+    "-v",
+    "--verbose",
+    count=True,
+    help="Print progress as plain lines, and more; -vv: each program and script that is run on a host.",
 )
 COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
 HOSTS = (INVENTORY, LIMIT, FORKS)
@@ -127,7 +130,7 @@ def command(function: F) -> F:
 
     @functools.wraps(function)
     @kept_private()
-    def guarded(*, quiet: bool, verbose: bool, no_color: bool, **words: Any) -> None:
+    def guarded(*, quiet: bool, verbose: int, no_color: bool, **words: Any) -> None:
         importlib.import_module("flagscale_deploy.api")  # most of what a command imports: before interrupts are caught
         from flagscale_deploy.errors import DeployError, InterruptedByUser
         from flagscale_deploy.output.console import Console
@@ -135,9 +138,9 @@ def command(function: F) -> F:
         from flagscale_deploy.support.learn_secrets import learn_value, learning
         from flagscale_deploy.transport.ssh_notes import show_notes
 
-        console = Console(quiet=quiet, verbose=verbose, color=not no_color and not os.environ.get("NO_COLOR"))
+        console = Console(quiet=quiet, verbose=bool(verbose), color=not no_color and not os.environ.get("NO_COLOR"))
         if verbose:
-            show_notes(console.note)
+            show_notes(lambda text: console.note(*text.split("\n")), programs=verbose > 1)
         try:
             interrupts.catch()
             with learning(console.redactor):

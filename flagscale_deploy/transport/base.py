@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from flagscale_deploy.errors import ConnectError, InterruptedByUser, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.transport.remote_notes import note_command
 
 Source = Literal["stdout", "stderr"]
 POLL_SECONDS = 0.25
@@ -182,6 +183,7 @@ def run(
     `cancelled` gets set, ConnectError when the connection cannot be made or breaks.
     """
     deadline = Deadline(timeout)
+    note_command(connection.host.name, command)
     running = connection.start(command)
     listening = Listening(running, connection.host.name, deadline, cancelled)
     output: dict[Source, Ends] = {"stdout": Ends(max_output), "stderr": Ends(max_output)}

@@ -19,6 +19,7 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.shell import join
 from flagscale_deploy.transport.base import Connection, Listening, exit_code
 from flagscale_deploy.transport.bundle import bundle
+from flagscale_deploy.transport.remote_notes import note_program
 from flagscale_deploy.transport.replies import MARK, Replies, brief
 
 READER = "import sys;sys.path.remove('');s=sys.stdin.buffer;exec(s.read(int(s.readline())))"
@@ -61,6 +62,7 @@ class Program(Generic[Reply, Order]):
         self._stderr = bytearray()
         self._noise = bytearray()
         self._heard = False
+        note_program(self._host, program.name, args)
         self._running = connection.start(command(connection))
         self._cancelled = cancelled
         self._listening = Listening(self._running, self._host, self._deadline, cancelled)

@@ -1,4 +1,4 @@
-"""Notes on how a connection is made, for `-v`: who reads the configuration, which keys are passed over."""
+"""Notes on how a connection is made, for `-v`, and on what is run on hosts, for `-vv`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ NOTES.addHandler(logging.NullHandler())
 NOTES.propagate = False
 
 
-def show_notes(show: Callable[[str], None]) -> None:
-    """Pass later notes to `show` alone."""
+def show_notes(show: Callable[[str], None], *, programs: bool = False) -> None:
+    """Pass later notes to `show` alone, with `programs` also those on what is run on hosts."""
     NOTES.handlers[:] = [_Handler(show)]
-    NOTES.setLevel(logging.INFO)
+    NOTES.setLevel(logging.DEBUG if programs else logging.INFO)
 
 
 class _Handler(logging.Handler):
