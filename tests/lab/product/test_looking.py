@@ -28,6 +28,7 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     assert instance["endpoint"] in shown
 
     assert operator("call", "hi", *named).out == "you said: hi\n"
+    assert operator("call", "--stream", "hi there", *named).out == "you said: hi there\n"
     answer = operator("call", "hi", *named, "--system", "be brief", "--max-tokens", "5", "--json").json
     assert answer["choices"][0]["message"]["role"] == "assistant"
 
@@ -43,9 +44,10 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     dead = operator("status", *named, "--json", exits=1).json
     assert (dead["state"], dead["instances"][0]["state"]) == ("dead", "dead")
     refused = operator("call", "hi", *named, exits=1)
-    assert "node1: model0/0: no answer" in refused.err
+    assert "nothing of it runs any more" in refused.err
 
     operator("stop", *named)
+    assert "it is stopped since 20" in operator("call", "hi", *named, exits=1).err
     stopped = operator("status", *named, "--json").json
     assert (stopped["state"], stopped["instances"][0]["state"]) == ("stopped", "stopped")
 

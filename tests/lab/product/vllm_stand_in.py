@@ -185,6 +185,12 @@ class Answers(BaseHTTPRequestHandler):
             self._answer(200, self._completion({"text": " token"}))
         elif self.path == "/v1/chat/completions":
             reply = f"you said: {asked['messages'][-1]['content']}"
+            if asked.get("stream"):
+                words = [self._completion({"delta": {"content": f"{word} "}}) for word in reply.split(" ")]
+                words[-1]["choices"][0]["delta"]["content"] = reply.split(" ")[-1]
+                chunks = [f"data: {json.dumps(word)}\n\n" for word in words]
+                self._send(200, "text/event-stream", "".join([*chunks, "data: [DONE]\n\n"]))
+                return
             self._answer(200, self._completion({"message": {"role": "assistant", "content": reply}}))
         else:
             self._answer(404, {"error": {"message": "Not Found"}})
