@@ -35,7 +35,7 @@ NO_NAMES = (
 def options(kinds: tuple[type, ...]) -> Iterator[tuple[str, str]]:
     for name, command in cli.commands.items():
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and isinstance(parameter.type, kinds):
+            if isinstance(parameter, click.Option) and isinstance(parameter.type, kinds) and not parameter.count:
                 yield name, parameter.opts[-1]
 
 
@@ -43,7 +43,7 @@ VALUED = [
     (name, parameter.opts[-1], parameter.name in ONCE)
     for name, command in cli.commands.items()
     for parameter in command.params
-    if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.multiple
+    if isinstance(parameter, click.Option) and not (parameter.is_flag or parameter.multiple or parameter.count)
 ]
 NUMBERS = [*options((click.types.IntParamType, click.types.FloatParamType))]
 NAMED = [name for name, command in cli.commands.items() if any(one.name == "name" for one in command.params)]
