@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import load_inventory
-from flagscale_deploy.support.file_kinds import FileKind
+from flagscale_deploy.support.file_kinds import FileKind, kind_of_text
 from tests.unit.sources import ROOT
 
 SERVE = {
@@ -88,3 +89,12 @@ def test_no_example_is_taken_for_something_else(path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_inventory(path)
     assert "is a serve YAML, not an inventory" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["\n" * 100_000, "a" + " " * 100_000 + "=", "a " + "slots " * 50_000, "[a]\n" * 50_000]
+)
+def test_no_text_takes_long_to_be_recognised(text: str) -> None:
+    began = time.process_time()
+    kind_of_text(text, "x")
+    assert time.process_time() - began < 1
