@@ -14,6 +14,7 @@ from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
+from flagscale_deploy.diagnosis.progress import Progress
 from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import FileSelection, LineSelection
@@ -34,13 +35,25 @@ def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = No
     """Return the deployment's real state; hosts that cannot be reached are UNKNOWN.
 
     With `ask`, servers are asked for a token, with `tokens` not at each look. Where something is dead or unwell then,
-    the ends of its logs are read for the cause.
+    the ends of its logs are read for the cause; where an engine loads, for its stage.
     """
     with request.fleet() as fleet:
         current = look(fleet, request.deployment, request.inventory.head.name, ask=ask, tokens=tokens)
+        if ask and any(server.state == "starting" for server in current.instances):
+            stages = log_files.loading_stages(fleet, request.deployment)
+            current = replace(current, instances=tuple(_with_stage(server, stages) for server in current.instances))
         if current.well or not ask:
             return current
         return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
+
+
+def _with_stage(server: InstanceStatus, stages: Mapping[tuple[str, str], Progress]) -> InstanceStatus:
+    """Return a server that starts with what its log says of its start, for the port that does not answer yet."""
+    progress = stages.get((server.driver, server.script.removesuffix(".sh")))
+    if server.state != "starting" or progress is None:
+        return server
+    percent = "" if progress.percent is None else f", {progress.percent:.0f} %"
+    return replace(server, problem=progress.stage + percent)
 
 
 def diagnose(

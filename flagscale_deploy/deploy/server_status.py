@@ -41,6 +41,8 @@ class InstanceStatus:
     """How often its supervisor has restarted it; None without a supervisor."""
     last_restart: float | None = None
     """Unix time of the last restart."""
+    script: str = ""
+    """The script that starts it; its log has the same name."""
 
 
 def server_status(
@@ -76,6 +78,7 @@ def server_status(
         metrics=metrics,
         restarts=restarts.get("restarts"),
         last_restart=restarts.get("last_restart"),
+        script=instance["script"],
     )
 
 

@@ -4,7 +4,7 @@
 """
 
 from flagscale_deploy.logs.collect import MAX_TOTAL, Collected, FileSelection, collect_logs
-from flagscale_deploy.logs.diagnose import diagnose_ends, diagnose_folder
+from flagscale_deploy.logs.diagnose import diagnose_ends, diagnose_folder, loading_stages
 from flagscale_deploy.logs.read import Lines, LineSelection, ReadLimits, ReadResult, read_logs
 
 KINDS = ("engine", "script", "ray", "ray-worker")
@@ -21,5 +21,6 @@ __all__ = [
     "collect_logs",
     "diagnose_ends",
     "diagnose_folder",
+    "loading_stages",
     "read_logs",
 ]

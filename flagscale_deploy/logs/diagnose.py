@@ -11,6 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.diagnosis.find import Diagnosis, diagnose
+from flagscale_deploy.diagnosis.progress import Progress, Start
 from flagscale_deploy.logs.read import LineSelection, ReadLimits, read_logs
 from flagscale_deploy.logs.store import CUT_FILES
 from flagscale_deploy.transport.fleet import Fleet
@@ -50,6 +51,22 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
             addresses = {**dict(_addresses_in(lines, host)), **addresses}
     logs = ((host, file, lines) for (host, file), lines in sorted(ends.items()))
     return _diagnose(logs, addresses, {host: host_clocks.get(host) for host, _ in ends})
+
+
+def loading_stages(fleet: Fleet, deployment: str) -> dict[tuple[str, str], Progress]:
+    """Return how far each engine's start has come by its log, by host and name of its script without `.sh`."""
+    starts: dict[tuple[str, str], Start] = {}
+    keeping = threading.Lock()
+
+    def keep(host: str, file: str, lines: Sequence[str]) -> None:
+        with keeping:
+            start = starts.setdefault((host, PurePosixPath(file).stem), Start())
+            for line in lines:
+                start.read(line)
+
+    selection = LineSelection(tail=DIAGNOSED_LINES, kinds=("engine",), this_run=True)
+    read_logs(fleet, deployment, keep, selection, limits=ReadLimits(timeout=ENDS_SECONDS, max_bytes=ENDS_BYTES))
+    return {place: start.now for place, start in starts.items() if start.now is not None}
 
 
 def diagnose_folder(folder: Path) -> Diagnosis | None:

@@ -196,3 +196,21 @@ def test_a_name_that_is_not_there_offers_those_that_are(typing: Typing) -> None:
     assert wrong.exit_code == 0
     assert "no host has a deployment qwne; there are: qwen" in wrong.stderr
     assert "did you mean" in wrong.stderr
+
+
+def test_status_shows_the_stage_of_an_engine_that_loads(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+
+    def loading(_host: Host, module: str, outputs: Iterable[Output]) -> Iterable[Output]:
+        for output in outputs:
+            if module == "inspect" and isinstance(output, dict):
+                output["instances"]["qwen/0"] |= {"health": None, "token": False, "why": "Connection refused"}
+            if module == "follow" and isinstance(output, dict):
+                output["lines"] = ["Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:10<00:30, 10s/it]"]
+            yield output
+
+    typing.world.alter = loading
+    shown = typing("status --name qwen")
+    assert "starting" in shown.stdout
+    assert "loading weights, 25 %" in shown.stdout
+    assert json.loads(typing("status --name qwen --json").stdout)["instances"][0]["problem"] == "loading weights, 25 %"
