@@ -21,6 +21,7 @@ from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
 from flagscale_deploy.remote.messages.status import CHAT, ChatArguments, ChatCompletion, ChatReply
 from flagscale_deploy.support import shell
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.units import format_time
 from flagscale_deploy.transport.base import MAX_OUTPUT, Connection, LateError, Outcome, ending_with_input
 from flagscale_deploy.transport.base import run as run_command
@@ -29,6 +30,7 @@ from flagscale_deploy.transport.reconnect import Tell
 from flagscale_deploy.transport.remote_program import Program
 
 CALL_SECONDS = 600.0
+"""How long all servers together may take to answer a request: the head says how many there are."""
 
 
 def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = None) -> Status:
@@ -125,6 +127,7 @@ def call(
             raise _untrusted(request.inventory.head.name, current)
         _refuse_ended(current)
         problems: list[HostError] = []
+        deadline = Deadline(CALL_SECONDS)
         shown: list[str] = []
 
         def take(piece: str) -> None:
@@ -134,6 +137,8 @@ def call(
 
         places = [(entrance, host) for entrance in current.entrances for host in _hosts(entrance, fleet)]
         for server, host in places:
+            if deadline.expired:
+                break
             args: ChatArguments = {
                 "deployment": request.deployment,
                 "host": host,
@@ -143,7 +148,7 @@ def call(
                 "stream": show is not None,
             }
             try:
-                reply = _ask(fleet.connection(host), args, take)
+                reply = _ask(fleet.connection(host), args, take, deadline.remaining)
             except HostError as error:
                 problems.append(error)
             else:
@@ -169,10 +174,10 @@ def _refuse_ended(current: Status) -> None:
         raise FaultsError.at(current.deployment, problem, "`logs --diagnose` says why; then `stop` and `run`")
 
 
-def _ask(connection: Connection, args: ChatArguments, take: Callable[[str], None]) -> ChatReply:
+def _ask(connection: Connection, args: ChatArguments, take: Callable[[str], None], seconds: float) -> ChatReply:
     """Return the last reply of the host program; pass each piece of a streamed text on before."""
     reply: ChatReply = {}
-    with Program(connection, CHAT, args, timeout=CALL_SECONDS) as program:
+    with Program(connection, CHAT, args, timeout=seconds) as program:
         for reply in program.messages():
             if "piece" in reply:
                 take(reply["piece"])

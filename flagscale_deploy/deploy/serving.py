@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.remote.messages.record import RecordedServer
 from flagscale_deploy.remote.messages.status import SERVING, InspectReply, ServingArguments, ServingReply
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.remote_program import call
 
 SECONDS = 20.0
+ALL_SECONDS = 60.0
+"""How long all programs together may take to be verified: the head says how many there are."""
+
+
+UNVERIFIED: ServingReply = {"serves": False, "why": f"not verified within {ALL_SECONDS:g} s"}
 
 
 def is_elsewhere(addresses: Mapping[str, str], endpoint: str, at: str) -> bool:
@@ -34,11 +40,12 @@ def withdraw_unverified(
     reply = answers(results).get(head)
     if reply is None:
         return
+    deadline = Deadline(ALL_SECONDS)
     for server in (reply["record"] or {}).get("instances", ()):
         inspected = reply["instances"].get(server["name"])
         at = inspected.get("at") if inspected else None
         if inspected and at and is_elsewhere(server.get("addresses", {}), server["endpoint"], at):
-            verified = _verify_anywhere(fleet, deployment, server, at)
+            verified = UNVERIFIED if deadline.expired else _verify_anywhere(fleet, deployment, server, at)
             if not verified["serves"]:
                 inspected["token"], inspected["at"], inspected["why"] = False, None, verified["why"]
                 inspected["foreign"] = verified.get("foreign", False)

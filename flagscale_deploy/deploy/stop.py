@@ -208,6 +208,8 @@ class _Stopping:
             ) as program:
                 for message in program.messages():
                     if message["event"] == "waiting":
+                        if engines_ended is not None:
+                            continue  # a host that waits again and again would put its deadline off without end
                         engines_ended = message
                         self._gate.arrive(host.name)
                         self.fleet.wait_for(self._gate.open, self._patience)

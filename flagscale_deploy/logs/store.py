@@ -19,12 +19,15 @@ from typing import Any
 
 from flagscale_deploy.remote.logs.sparse import digest
 from flagscale_deploy.remote.system.files import make_private_directory
+from flagscale_deploy.support.deadline import Deadline
 
 CUT_FILES = b".cut.json"
 """Lists the files that lack their middle (`max_size`), and after which byte: collecting cannot continue them."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 COMPARED_BYTES = 4096
+COMPARE_SECONDS = 5.0
+"""How long kept files are compared with those beside them; what is not compared by then stays."""
 LONGEST_NAME, DEEPEST = 4096, 64
 _KEPT = re.compile(rb"\.kept-\d+$")
 
@@ -89,10 +92,11 @@ class Store:
 
         Returns the others that were kept since this store was opened: (name, the name it has now).
         """
+        deadline = Deadline(COMPARE_SECONDS)
         for folder, _, files, parent in os.fwalk(b".", dir_fd=self._top):
             for file in files:
                 name = os.path.normpath(os.path.join(folder, file)).hex()
-                if _KEPT.search(file) and _is_in_another_file(file, files, parent, self._cut.get(name)):
+                if _KEPT.search(file) and _is_in_another_file(file, files, parent, self._cut.get(name), deadline):
                     os.unlink(file, dir_fd=parent)
                     if self._cut.pop(name, None) is not None:
                         self._write_cut()
@@ -240,11 +244,16 @@ def _status(last: bytes, parent: int) -> os.stat_result | None:
         return None
 
 
-def _is_in_another_file(kept: bytes, files: list[bytes], parent: int, head: int | None) -> bool:
-    """Return whether another file of the folder begins with its content (its first `head` bytes if it was cut)."""
+def _is_in_another_file(kept: bytes, files: list[bytes], parent: int, head: int | None, deadline: Deadline) -> bool:
+    """Return whether another file of the folder begins with its content (its first `head` bytes if it was cut).
+
+    False past the deadline.
+    """
     with contextlib.suppress(OSError), _reading(kept, parent) as (descriptor, size):
         first = os.pread(descriptor, COMPARED_BYTES if head is None else min(head, COMPARED_BYTES), 0)
         for other in files:
+            if deadline.expired:
+                return False
             if other == kept:
                 continue
             with contextlib.suppress(OSError), _reading(other, parent) as (other_descriptor, other_size):

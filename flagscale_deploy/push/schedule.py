@@ -105,15 +105,16 @@ class Schedule:
                     progress = True
         return orders
 
-    def mark_received(self, name: str, piece: int, now: float) -> None:
-        """Note that a host has received a piece, with the right hash."""
+    def mark_received(self, name: str, piece: int, now: float) -> bool:
+        """Note that a host has received a piece, with the right hash. Return False for one that was not on its way."""
         if name not in self._hosts or piece not in self._hosts[name].orders:
-            return
+            return False
         origin, began = self._end(name, piece)
         self._hosts[name].have |= 1 << piece
         from_source = origin == SOURCE
         self._durations[from_source] = [*self._durations[from_source][-DURATIONS_KEPT:], now - began]
         self._late[from_source] = max(LATE_SECONDS, LATE_TIMES * median(self._durations[from_source]))
+        return True
 
     def mark_failed(self, name: str, piece: int, kind: PieceFailure) -> str | None:
         """Note that a piece did not come.

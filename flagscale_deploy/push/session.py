@@ -20,6 +20,8 @@ SILENCE_SECONDS = 120.0
 """A hashing host reports its progress every half second; after so long without a reply or progress it has failed."""
 SLOWEST = 64 << 10
 """Bytes a second. Whoever hashes less makes no progress, however often it reports."""
+HASHING = ("looked", "digests", "have")
+"""The replies before which a host hashes; before others its reports are no progress."""
 REPORTS_AT_ONCE, REPORTS_PER_SECOND = 64, 4
 """How often a host may report its progress; it does so twice a second."""
 SHOW_SECONDS = 5.0
@@ -102,7 +104,7 @@ class Session:
                     problem = f"no reply and no progress for {SILENCE_SECONDS:g} s"
                     self.fail(name, RemoteError(name or self.source, problem, "check the host's load and disks"))
             for name, message in self.receive():
-                if "hashed" in message and name in wanted:
+                if "hashed" in message and wanted.get(name) in HASHING:
                     growth[name].note(message["hashed"])
                     if time.monotonic() - shown_at[name] > SHOW_SECONDS:
                         shown_at[name] = time.monotonic()

@@ -15,6 +15,8 @@ from flagscale_deploy.remote.push.wire import SLOWEST
 from flagscale_deploy.support.units import format_duration, format_size
 
 STALL_SECONDS = 60.0
+MOST_TIMES = 2
+"""How many times what it wants a host may report to have received: a piece that fails comes again."""
 Address = tuple[str, int]
 
 
@@ -93,11 +95,12 @@ class Transfer:
     def _take_from_host(self, name: str, message: PushReply) -> None:
         progress, now = self.progress[name], time.monotonic()
         if "received" in message:
-            progress.received = message["received"]
+            progress.received = min(message["received"], MOST_TIMES * progress.wanted)
             progress.growth.note(progress.received)
         elif "got" in message:
+            if not self._schedule.mark_received(name, message["got"], now):
+                return
             progress.growth.renew(progress.received)
-            self._schedule.mark_received(name, message["got"], now)
             if self._schedule.has_all(name):
                 text, took = format_size(progress.wanted), now - self._began
                 self._session.say(Event(STAGE, "done", name, text, elapsed=took))

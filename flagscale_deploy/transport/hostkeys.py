@@ -106,8 +106,11 @@ class HostKeys:
         return [key for key in keys if key.get_base64() not in revoked]
 
     def _plain_keys(self) -> list[paramiko.PKey]:
-        """Return the keys of the name without its port, which ssh falls back to; only an equal one counts."""
-        return self._keys(self._address) if self.name != self._address else []
+        """Return the keys of the name without its port, which ssh falls back to; only an equal one counts.
+
+        There is none where keys of the name with its port are known: behind a gateway, another machine has each port.
+        """
+        return self._keys(self._address) if self.name != self._address and not self._keys(self.name) else []
 
     def _authorities(self) -> list[paramiko.PKey]:
         revoked = set(self._revoked(self.name))

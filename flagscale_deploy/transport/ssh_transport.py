@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -33,6 +34,8 @@ LARGEST_PACKET = 1 << 20
 """No SSH server sends packets of a megabyte; the length of one is believed before it is known who sent it."""
 SLACK_BYTES = 1 << 20
 """By how much a server may exceed a channel's window."""
+WRITE_SECONDS = 60.0
+"""How long a packet may take to be written: through a jump host or a ProxyCommand, no kernel notices that none is."""
 REKEY_SECONDS = 10.0
 """How long a key exchange may keep us from sending."""
 
@@ -58,6 +61,31 @@ class _Packetizer(Packetizer):
             raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
         data: bytes = super().read_all(n, check_rekey)
         return data
+
+    def write_all(self, out: Any) -> None:
+        """Write a packet within WRITE_SECONDS; else close the connection, which cannot go on after part of a packet.
+
+        Raises EOFError. Paramiko's own goes on for as long as the other side takes a byte now and then, or none.
+        """
+        deadline = time.monotonic() + WRITE_SECONDS
+        while out:
+            if self.closed or time.monotonic() > deadline:
+                self.close()
+                raise EOFError
+            with suppress(TimeoutError, BlockingIOError):
+                out = out[self._write(out) :]
+
+    def _write(self, out: bytes) -> int:
+        """Return how many bytes were written. Raises TimeoutError, BlockingIOError, and EOFError at the end."""
+        try:
+            count: int = self._Packetizer__socket.send(out)  # type: ignore[attr-defined]  # Paramiko's own
+        except (TimeoutError, BlockingIOError):
+            raise
+        except OSError as error:
+            raise EOFError from error
+        if not count:  # a channel of a jump host that is closed
+            raise EOFError
+        return count
 
 
 def _within_window(take: Callable[[paramiko.Channel, paramiko.Message], None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ import pytest
 
 from flagscale_deploy.api import push
 from flagscale_deploy.errors import CheckError, DeployError, RemoteError
+from flagscale_deploy.events import Event
 from flagscale_deploy.push import session, transfer
 from flagscale_deploy.push.report import PushReport
 from tests.component.push.homes import Homes
@@ -214,18 +215,34 @@ def test_a_receiver_that_sends_without_end_does_not_hold_up_the_others(
     assert (homes / "gpu03" / DEST / "model.bin").exists()
 
 
-def test_a_receiver_that_only_claims_to_receive_is_given_up(
-    homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch
+CLAIMS = [
+    ("got", "{'received': n}"),
+    ("got", "{'received': n << 20}"),
+    ("got", "{'got': 0}"),
+    ("network", "{'hashed': n << 20}"),
+    ("missing", "{'hashed': n << 10}"),
+    ("port", "{'hashed': n << 10}"),
+    ("finished", "{'hashed': n << 10}"),
+]
+
+
+@pytest.mark.parametrize(("key", "claim"), CLAIMS)
+def test_a_receiver_that_only_claims_to_go_on_is_given_up(
+    homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch, key: str, claim: str
 ) -> None:
     monkeypatch.setattr(transfer, "STALL_SECONDS", 3.0)
-    trick = (
-        "n = 0\n            while True:\n                n += 1; real({'received': n}); import time; time.sleep(0.05)"
-    )
-    homes.tricks["gpu02"] = replying("got", trick)
+    monkeypatch.setattr(session, "SILENCE_SECONDS", 3.0)
+    trick = f"""n = 0
+            import time
+            while True:
+                n += 1; real({claim}); time.sleep(0.5)"""
+    homes.tricks["gpu02"] = replying(key, trick)
+    events: list[Event] = []
     began = time.monotonic()
-    report = homes.push(f"gpu01:~/{DEST}")
+    report = homes.push(f"gpu01:~/{DEST}", say=events.append)
     assert time.monotonic() - began < 30
     assert set(report.failed) == {"gpu02"}
+    assert sum(event.state == "done" for event in events) <= 2
     assert (homes / "gpu03" / DEST / "model.bin").exists()
 
 

@@ -325,6 +325,11 @@ REFUSED: dict[str, tuple[Case, str, str]] = {
         "its host key is revoked",
         "give the host a new one",
     ),
+    "a gateway's key in place of the key of the host behind its port": (
+        Case(config("Port 2222\n") | {".ssh/known_hosts": "gpu01 {host}\n[gpu01]:2222 {ca}\n"}, servers=BOTH),
+        "its host key changed: [gpu01]:2222 shows ssh-ed25519",
+        "someone may be in between",
+    ),
     "a key of a revocation list": (
         Case(config("RevokedHostKeys ~/revoked\n", revoked="{host}\n"), servers=ONE),
         "its host key is revoked: gpu01 shows ssh-ed25519",

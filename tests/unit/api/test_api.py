@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy import api
-from flagscale_deploy.api import reserving, running
+from flagscale_deploy.api import inspecting, reserving, running
 from flagscale_deploy.api.checking import fault_of
 from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.errors import (
@@ -289,6 +290,23 @@ def test_a_call_to_a_program_is_sent_from_the_host_where_it_serves(world: World)
     world.answers["qwen/0 on gpu01"] = {"problem": "no answer: Connection refused"}
     assert api.call(world.request(), []) == world.answers["qwen/0"]["answer"]
     assert [call.host for call in world.calls if call.module == "chat"] == ["gpu01", "gpu02"]
+
+
+def test_a_head_with_many_servers_that_do_not_answer_takes_no_longer_than_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "CALL_SECONDS", 1.0)
+    api.run(world.request())
+    (server,) = world.records["gpu01"]["instances"]
+    servers = [server | {"name": f"qwen/{number}"} for number in range(50)]
+    for name in HOSTS:
+        world.records[name] = world.records[name] | {"instances": servers}
+    world.alter = lambda _host, module, given: [None] * 100 if module == "chat" else given
+    began = time.monotonic()
+    with pytest.raises(RemoteError, match=r"^gpu01: "):
+        api.call(world.request(), [])
+    assert time.monotonic() - began < 5
+    assert 0 < sum(call.module == "chat" for call in world.calls) < 10
 
 
 def test_a_call_that_nobody_answers_says_why(world: World) -> None:

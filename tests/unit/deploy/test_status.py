@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.deploy import serving as serving_module
 from flagscale_deploy.deploy.status import Status, look, summarize
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
@@ -336,6 +338,28 @@ def test_a_program_that_serves_on_another_host_is_verified_there(reply: Any, sta
     assert (instance.state, instance.problem) == (state, problem)
     assert instance.endpoint == ("http://far" if state == "ready" else PROGRAM["endpoint"])
     assert [call.host for call in fleet.sent("serving")] == ["gpu02"]
+
+
+def test_a_head_with_many_programs_on_a_host_that_does_not_reply_is_not_waited_for_once_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving_module, "ALL_SECONDS", 0.5)
+    server = {**WELL, "health": None, "at": "http://10.0.0.2:8123"}
+    programs = [PROGRAM | {"name": f"app/{number}", "hosts": ["gpu01", "gpu02"]} for number in range(50)]
+    recorded = record("ray-head", instances=programs)
+    inspected = head(record=recorded, instances={program["name"]: server for program in programs})
+
+    def serving(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield from [None] * 40
+        yield {"serves": False, "why": ""}
+
+    def inspect(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield inspected if host.name == "gpu01" else worker()
+
+    began = time.monotonic()
+    status = look(FakeFleet(answering(inspect=inspect, serving=serving), ["gpu01", "gpu02"]), "qwen", "gpu01", now=NOW)
+    assert time.monotonic() - began < 5
+    assert {instance.state for instance in status.instances} == {"starting"}
 
 
 SUPERVISED: dict[str, Any] = {

@@ -99,6 +99,23 @@ def test_a_host_that_babbles_keeps_nobody_waiting_and_fills_no_terminal() -> Non
     assert len(heard.events) < 200
 
 
+def test_a_host_that_waits_again_and_again_puts_its_deadline_off_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLACK_SECONDS", 0.5)
+    monkeypatch.setattr(module, "RAY_GRACE_SECONDS", 0.0)
+
+    def stop(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        while host.name == "gpu01":
+            yield waiting(0)
+            yield from [None] * 20
+        yield waiting(2)
+        yield done(2)
+
+    began = time.monotonic()
+    report = stop_deployment(FakeFleet(answering(stop=stop), ["gpu01", "gpu02"]), "qwen", 0.5, Heard())
+    assert time.monotonic() - began < 5
+    assert [(host.host, host.state) for host in report.hosts] == [("gpu01", "failed"), ("gpu02", "stopped")]
+
+
 def last_sent(fleet: FakeFleet, host: str) -> bytes:
     return fleet.connections[host].running[-1].last_sent
 

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import resource
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive
+from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive, store
 from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.unit.deploy.given import answering, archived
 
@@ -224,6 +225,17 @@ def test_what_is_no_beginning_of_the_hosts_file_is_kept_beside_it(tmp_path: Path
     collected = whole(tmp_path, *file("logs/e.log", b"newer\n"))
     assert len(lies_in(tmp_path / "gpu01")) == 3
     assert len(collected.problems) == 1
+
+
+def test_of_many_kept_files_some_are_compared_and_the_rest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "COMPARE_SECONDS", 0.2)
+    files = [message for number in range(1, 700) for message in file(f"e.log.kept-{number}", b"%06d" % number)]
+    began = time.monotonic()
+    whole(tmp_path, *files)
+    assert time.monotonic() - began < 10  # each with all others: 60 s
+    assert len(lies_in(tmp_path / "gpu01")) == 699
 
 
 def test_what_was_rotated_is_not_kept_twice(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from flagscale_deploy.errors import (
 )
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments
-from flagscale_deploy.transport import hostkeys, identities, remote_program, ssh
+from flagscale_deploy.transport import hostkeys, identities, remote_program, ssh, ssh_transport
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
@@ -506,6 +507,59 @@ def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
         running.send(b"x" * (64 << 20))
     assert time.monotonic() - began < 5
     connection.close()
+
+
+RELAY = """
+import os, socket, sys, threading, time
+server = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+def reply():
+    while data := server.recv(65536):
+        os.write(1, data)
+threading.Thread(target=reply, daemon=True).start()
+count = 0
+while count < 100_000:
+    data = os.read(0, 4096)
+    count += len(data)
+    server.sendall(data)
+while os.read(0, int(sys.argv[2])):
+    time.sleep(0.1)
+"""
+"""A way to a host that takes up to 100 kB, then a few bytes now and then."""
+
+
+@pytest.mark.parametrize("taken", [0, 100])
+def test_a_way_to_a_host_that_takes_no_more_is_given_up_by_all_who_write(
+    home: Path, server: Server, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    monkeypatch.setattr(ssh_transport, "WRITE_SECONDS", 1.0)
+    known(home, server.line())
+    (home / "relay.py").write_text(RELAY.replace("while os.read(0,", "while not int(sys.argv[2]) or os.read(0,"))
+    connection = to(server, ssh_options=f"-o 'ProxyCommand={sys.executable} {home}/relay.py %p {taken}'")
+    running = connection.start("sleep 60")
+    began = time.monotonic()
+    with suppress(UnreachableError):
+        running.send(b"x" * (4 << 20))
+    with pytest.raises(UnreachableError):
+        running.exit_code(5)
+    running.close_stdin()
+    running.close()
+    connection.close()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("checking", ["strict", "accept-new"])
+def test_a_key_without_its_port_counts_only_where_none_is_known_with_it(
+    home: Path, server: Server, checking: HostKeyChecking
+) -> None:
+    plain = f"127.0.0.1 {server.host_key.get_name()} {server.host_key.get_base64()}"
+    known(home, plain)
+    connection = to(server, checking)
+    connection.open()
+    connection.close()
+    for other in (OTHER, paramiko.ECDSAKey.generate()):
+        known(home, plain, f"[127.0.0.1]:{server.port} {other.get_name()} {other.get_base64()}")
+        with pytest.raises(HostKeyError, match="its host key changed"):
+            to(server, checking).open()
 
 
 def test_a_command_that_does_not_end_is_an_error(home: Path, server: Server) -> None:
