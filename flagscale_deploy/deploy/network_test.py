@@ -15,9 +15,8 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
-from flagscale_deploy.plan.network import is_address, is_loopback, plan_networks
+from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -85,7 +84,7 @@ def _listen_ports(
     fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], hosts: Sequence[str]
 ) -> Iterator[ListenPort]:
     networks, _ = plan_networks([fleet.hosts[name] for name in hosts], facts)
-    problems = {name: _address_problem(fleet.hosts[name], networks[name].node_ip) for name in hosts}
+    problems = {name: address_problem(fleet.hosts[name], networks[name].node_ip) for name in hosts}
     for name in hosts:
         yield ListenPort(name, networks[name].node_ip, 0, DATA, ephemeral=True, problem=problems[name])
     hosts = [name for name in hosts if not problems[name]]
@@ -98,19 +97,6 @@ def _listen_ports(
             remote = instance.driver != router.driver and {instance.driver, router.driver} <= set(hosts)
             if instance.model == router.model and remote:
                 yield from _engine_port(instance, router, networks[instance.driver].node_ip)
-
-
-def _address_problem(host: Host, address: str) -> str:
-    """Return why no other host is told to connect to an address: only the host itself says that it is its own."""
-    if address == host.node_ip or (address == host.address and not is_loopback(address)):
-        return ""
-    if not is_address(address):
-        return f"it reports {address!r} for its address"
-    ip = ip_address(address)
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-        return f"other hosts are not told to connect to {address}: if it is right, set node_ip in the inventory"
-    return ""
 
 
 def _engine_port(instance: InstancePlan, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:

@@ -51,6 +51,19 @@ def is_address(text: str) -> bool:
     return True
 
 
+def address_problem(host: Host, address: str) -> str:
+    """Return why no other host is told to connect to an address: only the host itself says that it is its own."""
+    if address == host.node_ip or (address == host.address and not is_loopback(address)):
+        return ""
+    if not is_address(address):
+        return f"it reports {address!r} for its address"
+    ip = ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+        return f"other hosts are not told to connect to {address}: if it is right, set node_ip in the inventory"
+    return ""
+
+
 def public_address(host: Host, network: Network, bound: Any = None) -> str:
     """Return the server's address for clients: the one it is bound to, the operator's, or the data network's."""
     if bound and bound not in EVERY_ADDRESS:

@@ -15,7 +15,7 @@ from threading import Event as Flag
 from flagscale_deploy.errors import CheckError, Fault, HostsUnreachableError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.network import plan_networks
+from flagscale_deploy.plan.network import address_problem, plan_networks
 from flagscale_deploy.push.arguments import PushArguments, PushOptions, dest_of_file
 from flagscale_deploy.push.members import Inbox, Member, ReadPiece
 from flagscale_deploy.push.replies import facts_of, peers_of
@@ -207,8 +207,11 @@ class _Push:
         }
         facts = {host: self._networks[name] for host, name in hosts.items()}
         networks, _ = plan_networks([self._fleet.hosts[host] for host in hosts], facts)
-        addresses = {name: networks[host].node_ip for host, name in hosts.items()}
-        if SOURCE in self._session.members and self._arguments.host in self._session.members:
+        problems = {host: address_problem(self._fleet.hosts[host], networks[host].node_ip) for host in hosts}
+        for host in filter(problems.get, hosts):
+            self._say(Event(STAGE, "note", host, f"{problems[host]}: other hosts get nothing from it"))
+        addresses = {name: networks[host].node_ip for host, name in hosts.items() if not problems[host]}
+        if {SOURCE, self._arguments.host} <= self._session.members.keys() and not problems[self._arguments.host]:
             addresses[SOURCE] = addresses[self._arguments.host] = networks[self._arguments.host].node_ip
         peers = {*addresses.values(), *chain.from_iterable(map(peers_of, facts.values()))}
         for name, address in addresses.items():

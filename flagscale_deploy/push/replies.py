@@ -15,7 +15,8 @@ from flagscale_deploy.remote.push.tree import pieces
 from flagscale_deploy.remote.push.validate import MOST_BYTES, checked_digests, checked_number, checked_tree
 from flagscale_deploy.transport.replies import brief
 
-PORTS = range(1, 1 << 16)
+PORTS = range(1024, 1 << 16)
+"""The ports that hosts may listen on: an ephemeral one, and none of a service."""
 COUNTS = range(1 << 63)
 TEXTS: frozenset[Literal["refused", "broken", "why"]] = frozenset(("refused", "broken", "why"))
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import time
 from dataclasses import replace
@@ -244,6 +245,30 @@ def test_a_receiver_that_only_claims_to_go_on_is_given_up(
     assert set(report.failed) == {"gpu02"}
     assert sum(event.state == "done" for event in events) <= 2
     assert (homes / "gpu03" / DEST / "model.bin").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.169.254", "::ffff:127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("program", ["push_source", "push_host"])
+def test_no_host_connects_to_itself_or_to_a_link_because_another_says_so(
+    homes: Homes, model: Path, address: str, program: str
+) -> None:
+    interface = {"name": "eth0", "addresses": [address], "mtu": 1500, "up": True, "speed": None}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        claims = {"network": {"interfaces": [interface], "default_address": address}, "port": listener.getsockname()[1]}
+        claiming = "".join(
+            replying(key, f"message[{key!r}] = {claim!r}").replace("real", f"real_{key}")
+            for key, claim in claims.items()
+        )
+        homes.tricks["gpu01"] = claiming.replace("push_host", program)
+        events: list[Event] = []
+        report = homes.push(f"gpu01:~/{DEST}" if program == "push_source" else model, say=events.append)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert report.exit_code == 0
+    assert (homes / "gpu03" / DEST / "model.bin").exists()
+    if program == "push_source":
+        assert any("set node_ip in the inventory" in event.text for event in events)
 
 
 SOURCE_REPLIES = [
