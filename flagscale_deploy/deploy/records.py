@@ -44,6 +44,7 @@ def record_of(
                 "engine": instance.engine,
                 "addresses": dict(instance.addresses),
                 "replica": instance.replica,
+                "argv": list(instance.argv),
             }
             for instance in plan.instances
         ],

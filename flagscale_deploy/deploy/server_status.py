@@ -43,6 +43,8 @@ class InstanceStatus:
     """Unix time of the last restart."""
     script: str = ""
     """The script that starts it; its log has the same name."""
+    argv: tuple[str, ...] = ()
+    """Its command line, without secrets."""
 
 
 def server_status(
@@ -79,6 +81,7 @@ def server_status(
         restarts=restarts.get("restarts"),
         last_restart=restarts.get("last_restart"),
         script=instance["script"],
+        argv=tuple(instance.get("argv", ())),
     )
 
 

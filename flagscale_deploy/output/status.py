@@ -13,6 +13,7 @@ from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
+from flagscale_deploy.support.shell import join
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted, format_duration, format_time
 
@@ -23,6 +24,8 @@ def show_status(console: Console, status: Status) -> None:
     if status.note:
         console.note(status.note)
     _servers(console, status)
+    if console.verbose:
+        console.print(*(f"  {server.name}: {join(server.argv)}" for server in status.instances if server.argv))
     _ray(console, status)
     console.print()
     _hosts(console, status.hosts)

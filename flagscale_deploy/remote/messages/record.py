@@ -40,6 +40,7 @@ class RecordedServer(_RecordedServer, total=False):
     engine: str
     addresses: dict[str, str]  # where a program may answer: URL on its driver to the URL for clients
     replica: int | None
+    argv: list[str]  # its command line, without secrets
 
 
 class RecordedRay(TypedDict):

@@ -214,3 +214,12 @@ def test_status_shows_the_stage_of_an_engine_that_loads(typing: Typing) -> None:
     assert "starting" in shown.stdout
     assert "loading weights, 25 %" in shown.stdout
     assert json.loads(typing("status --name qwen --json").stdout)["instances"][0]["problem"] == "loading weights, 25 %"
+
+
+def test_status_shows_models_and_flags_with_v(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    command = "qwen/0: vllm serve /models/qwen "
+    assert command not in typing("status --name qwen").stdout
+    shown = typing("status --name qwen -v").stdout
+    assert command in shown
+    assert "--tensor-parallel-size" in shown
