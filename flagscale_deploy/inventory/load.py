@@ -28,6 +28,7 @@ from flagscale_deploy.support.quote import quoted
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
+LOCALHOST = "localhost"
 _HOST = re.compile(r"[\w.@:\[\]-]+(?<!\.yaml)(?<!\.yml)(?<!\.ini)(?<!\.txt)")
 _AS_FILE = "write its result to a file: ansible-inventory -i SOURCE --list --yaml > hosts.yaml"
 
@@ -41,10 +42,11 @@ def load_inventory(path: str | Path | None, environ: Mapping[str, str] | None = 
 def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = None) -> Inventory:
     """Return the inventory of a file; for Ansible's forms with `group_vars/`, `host_vars/` and `ansible.cfg` beside it.
 
-    None is this machine alone. `environ` is what `lookup('env', …)` sees. Faults of single hosts of Ansible's forms are
-    in `Inventory.faults`. Raises InputError with every other fault, and where the path is no readable text file.
+    None and `localhost` are this machine alone. `environ` is what `lookup('env', …)` sees. Faults of single hosts of
+    Ansible's forms are in `Inventory.faults`. Raises InputError with every other fault, and where the path is no
+    readable text file.
     """
-    if path is None:
+    if path is None or (str(path) == LOCALHOST and not os.path.exists(path)):
         return local_inventory()
     if "," in str(path) and not os.path.exists(path):
         return _listed(str(path), Surroundings(environ or {}, VariableFiles(None)))
@@ -126,9 +128,9 @@ def _parsed(text: str, source: str, around: Surroundings) -> Inventory:
 
 def local_inventory() -> Inventory:
     """Return this machine alone, reached without SSH; for a deployment that names no hosts."""
-    host = Host("localhost", "localhost", connection="local")
-    groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=("localhost",))}
-    return Inventory((host,), groups, "localhost", options=())
+    host = Host(LOCALHOST, LOCALHOST, connection="local")
+    groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=(LOCALHOST,))}
+    return Inventory((host,), groups, LOCALHOST, options=())
 
 
 def _looks_like_yaml(text: str, source: str) -> bool:

@@ -105,3 +105,8 @@ def test_the_samples_of_one_cluster_connect_alike() -> None:
     for mine, its in zip(yaml.hosts, ini.hosts, strict=True):
         assert (mine.name, mine.address, mine.port, mine.user) == (its.name, its.address, its.port, its.user)
         assert (mine.proxy_jump, mine.gpus, mine.venv, mine.type) == (its.proxy_jump, its.gpus, its.venv, its.type)
+
+
+def test_localhost_is_this_machine_without_ssh() -> None:
+    assert load_inventory("localhost") == load_inventory(None)
+    assert load_inventory("localhost").hosts[0].connection == "local"
