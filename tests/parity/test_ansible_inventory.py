@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.plugins.filter.core import FilterModule
 
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.inventory.ansible_filters import FILTERS
 from flagscale_deploy.inventory.listing import hosts_json
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Inventory
@@ -204,3 +206,8 @@ def value_of(name: str, file: Path, environ: Mapping[str, str]) -> object:
         return json.loads(load_inventory(beside, environ).hosts[0].before_start or "null")
     finally:
         beside.write_text(MAGIC_FILE, encoding="utf-8")
+
+
+def test_every_filter_is_one_that_ansible_has() -> None:
+    builtin = {*FilterModule().filters(), "combine"}
+    assert {name.removeprefix("ansible.builtin.") for name in FILTERS} <= builtin

@@ -106,6 +106,12 @@ class Home:
         assert program.returncode == 0, output
         return messages(output)
 
+    def hear(self, module: str, **args: Any) -> list[dict[str, Any]]:
+        """Run a program to its end while the operator listens; return its messages."""
+        with self.open(module, **args) as program:
+            assert program.stdout is not None
+            return messages(program.stdout.read())
+
     def open(self, module: str, **args: Any) -> subprocess.Popen[bytes]:
         """Start a program; its standard input stays open."""
         program = subprocess.Popen(

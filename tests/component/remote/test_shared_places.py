@@ -149,7 +149,7 @@ def test_a_run_starts_under_another_name_and_is_found_and_removed(
 ) -> None:
     before = state_of(taken, precious)
     wanted = {"gpus": [0], "ports": {"m/0": 1}}
-    assert home.run("reserve", run_id="r1", record=wanted, exclusive=["gpus", "ports"]) == [{"taken": []}]
+    assert home.hear("reserve", run_id="r1", record=wanted, exclusive=["gpus", "ports"]) == [{"taken": []}]
     started, ended = launch(home, session)
     assert ended["exit_code"] == 0, ended
     own = Path(home.read_record()["ray_temp_dir"])
@@ -201,7 +201,9 @@ def test_a_directory_in_the_place_of_the_former_lock_keeps_no_run_back(home: Hom
         former.mkdir()
         os.chown(former, 65534, 65534)
     try:
-        assert home.run("reserve", run_id="r1", record={"gpus": [], "ports": {}}, exclusive=["gpus"]) == [{"taken": []}]
+        assert home.hear("reserve", run_id="r1", record={"gpus": [], "ports": {}}, exclusive=["gpus"]) == [
+            {"taken": []}
+        ]
         assert former.is_dir()
     finally:
         with contextlib.suppress(OSError):
@@ -268,7 +270,9 @@ def test_what_programs_and_scripts_make_is_for_the_owner_alone_whatever_the_umas
         path.chmod(0o700)
     before = os.umask(0)
     try:
-        assert home.run("reserve", run_id="r1", record={"gpus": [], "ports": {}}, exclusive=["gpus"]) == [{"taken": []}]
+        assert home.hear("reserve", run_id="r1", record={"gpus": [], "ports": {}}, exclusive=["gpus"]) == [
+            {"taken": []}
+        ]
         launch(home, session)
     finally:
         os.umask(before)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.inventory.ansible_filters import FILTERS
 from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.inventory.load import default_inventory, load_inventory, parse_inventory, read_inventory
@@ -75,12 +74,6 @@ def test_what_a_template_cannot_do_is_said(template: str, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         host(ansible_user=f'"{template}"')
     assert problem in str(caught.value)
-
-
-def test_every_filter_is_one_that_ansible_has() -> None:
-    plugins = pytest.importorskip("ansible.plugins.filter.core")
-    builtin = {*plugins.FilterModule().filters(), "combine"}
-    assert {name.removeprefix("ansible.builtin.") for name in FILTERS} <= builtin
 
 
 def test_directories_are_those_of_ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.remote.deployment import record
-from tests.component.remote.living import SLEEP, Home, Household, messages
+from tests.component.remote.living import SLEEP, Home, Household
 
 GATE = f"@reserve-{os.uname().nodename}"
 
 
 def reserve(home: Home, run_id: str = "r2", **changed: Any) -> list[dict[str, str]]:
-    with home.open("reserve", **asking(home, run_id, **changed)) as program:
-        (answer,) = messages(heard(program))
+    (answer,) = home.hear("reserve", **asking(home, run_id, **changed))
     return list(answer["taken"])
 
 
