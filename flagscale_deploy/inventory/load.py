@@ -61,7 +61,7 @@ def default_inventory(environ: Mapping[str, str]) -> str | None:
 def _listed(names: str, around: Surroundings) -> Inventory:
     """Return the hosts of `-i gpu01,gpu02`, of which each may have a login, a port and a range."""
     tree, faults = Tree(names), Faults()
-    for login in filter(None, map(str.strip, re.split(r",(?![^\[\]]*\])", names))):
+    for login in filter(None, map(str.strip, re.findall(r"(?:\[[^\[\]]*\]|[^,])+", names))):
         user, pattern, port = split_login(login)
         try:
             hosts = expand(pattern)

@@ -26,7 +26,7 @@ from flagscale_deploy.support.template_budget import measured
 _OWNER = " references "
 _DATA = (str, int, float, date, NoneType)
 _EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{\{|\}\}).)*?)-?\}\}\s*", re.DOTALL)
-_IN_BRACES = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+_IN_BRACES = re.compile(r"\{\{(?:(?!\{\{|\}\}).)*\}\}", re.DOTALL)
 
 
 class ReferenceProblem(Exception):

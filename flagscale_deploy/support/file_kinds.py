@@ -34,7 +34,8 @@ _FLAGS = frozenset((
 ))  # fmt: skip
 _TOML_LINE = re.compile(r"^[ \t]*[\w.\"-]+ = (?:[\"'\[{]|(?:true|false|\d[\d_.]*)[ \t]*$)", re.MULTILINE)
 _OF_HOSTS = re.compile(
-    r"^\[[\w.-]+(?::(?:vars|children))?\][ \t]*$|^[^\s#:]\S*[ \t][^#\n]*(?:ansible_\w+=|\bslots\s*=\s*\d)", re.MULTILINE
+    r"^\[[\w.-]+(?::(?:vars|children))?\][ \t]*$|^[^\s#:]\S*[ \t][^#\n]*(?:\bansible_\w+=|\bslots\s*=\s*\d)",
+    re.MULTILINE,
 )
 
 

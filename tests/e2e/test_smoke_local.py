@@ -71,7 +71,7 @@ class Job:
     def cases(self) -> dict[str, ET.Element]:
         """Return the test cases of the JUnit file by name; its own counts agree with them."""
         (suite,) = ET.parse(self.junit).getroot()
-        cases = {case.attrib["name"]: case for case in suite}
+        cases = {case.attrib["name"]: case for case in suite.iter("testcase")}
         assert len(cases) == len(suite) == int(suite.attrib["tests"])
         assert len(suite.findall("testcase/failure")) == int(suite.attrib["failures"])
         assert len(suite.findall("testcase/skipped")) == int(suite.attrib["skipped"])

@@ -178,7 +178,7 @@ def test_ray_refuses_a_client_without_the_token(cluster: Cluster, ran: Result, c
 
 
 def test_gpus_of_a_running_deployment_are_not_given_to_another(cluster: Cluster, ran: Result) -> None:
-    refused = plan_another(cluster, exits=4)
+    refused = plan_another(cluster, exits=7)
     assert f"deployment {NAME}" in refused.err
 
 

@@ -420,7 +420,7 @@ NC = "echo way >~/used\nexec 3<>/dev/tcp/$1/$2\ncat <&3 &\ncat >&3\nkill $!\n"
     "arguments",
     [
         '-o ProxyCommand="ssh -q root@bastion bash $HOME/nc %h %p"',
-        '-o ProxyCommand="ssh -i ~/keys/k -W %h:%p -q root@bastion 2>/dev/null & bash ~/nc %h %p"',
+        '-o ProxyCommand="ssh -i ~/keys/k -W %h:%p -q root@bastion >/dev/null 2>&1 & bash ~/nc %h %p"',
         '-o ProxyCommand="bash ~/nc %h %p" -o ControlMaster=auto',
         "-F bastion.conf",
         "-C -Fbastion.conf -o StrictHostKeyChecking=yes",

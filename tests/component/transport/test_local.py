@@ -15,6 +15,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport import local
 from flagscale_deploy.transport.base import Ends, Outcome, run
 from flagscale_deploy.transport.local import LocalConnection
+from flagscale_deploy.transport.ssh_notes import NOTES
 
 HERE = LocalConnection(Host("here", "localhost", connection="local"))
 
@@ -183,3 +184,18 @@ def test_exec_keeps_the_status_and_gives_no_input(tmp_path: Path) -> None:
 def test_exec_enters_the_environment_if_asked(tmp_path: Path) -> None:
     assert exec_here(tmp_path, "--env", "f well").stdout == "here  well b c\n"
     assert exec_here(tmp_path, "f well").exit_code == 1
+
+
+@pytest.mark.parametrize(("words", "shown"), [(["-v"], False), (["-vv"], True)])
+def test_a_command_shows_what_it_runs_only_with_two_v(words: list[str], shown: bool, tmp_path: Path) -> None:
+    key = "s3cr3t-Key-0123456789"
+    (tmp_path / "hosts.yaml").write_text(f"hosts: [{{name: here, connection: local, env: {{VLLM_API_KEY: {key}}}}}]\n")
+    handlers, level = list(NOTES.handlers), NOTES.level
+    try:
+        result = CliRunner().invoke(cli, ["exec", "-i", str(tmp_path / "hosts.yaml"), *words, f"echo {key}"])
+    finally:
+        NOTES.handlers[:] = handlers
+        NOTES.setLevel(level)
+    assert result.exit_code == 0, result.output
+    assert ("here: runs exec sh -c " in result.stderr) == shown
+    assert key not in result.output

@@ -298,13 +298,13 @@ def test_of_earlier_runs_the_last_ones_temporary_directory_is_kept(tmp_path: Pat
         "deployment": "qwen", "host": "gpu01", "run_id": "r2", "record": {"gpus": [], "ports": {}}, "exclusive": [],
     }  # fmt: skip
     try:
-        subprocess.run(
-            [sys.executable, *PYTHON_WORDS],
-            input=bundle("reserve", args),
-            env={"HOME": str(tmp_path)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        command = [sys.executable, *PYTHON_WORDS]
+        home, pipe, nowhere = {"HOME": str(tmp_path)}, subprocess.PIPE, subprocess.DEVNULL
+        with subprocess.Popen(command, env=home, stdin=pipe, stdout=nowhere) as program:
+            assert program.stdin is not None
+            program.stdin.write(bundle("reserve", args))
+            program.stdin.flush()
+            assert program.wait(60) == 0  # nothing is taken for an operator who has gone
         assert [Path(path).exists() for path in (before, last, other)] == [False, True, True]
     finally:
         for path in (before, last, other):

@@ -67,10 +67,10 @@ def test_two_deployments_share_a_host_with_gpus_and_ports_of_their_own(
     held = [given(host, deployment.port)["environ"]["CUDA_VISIBLE_DEVICES"] for deployment in (one, other)]
     assert held == ["0", "1"]
     third = serve()
-    refused = operator("run", "-c", third.config, *here, exits=4)
+    refused = operator("run", "-c", third.config, *here, exits=7)
     assert f"node1: GPU 0: deployment {one.name}" in refused.err
     no_gpu, port = "deploy.models.model0.num_gpus=0", f"model_args.model0.port={one.port}"
-    refused = operator("run", "-c", third.config, *here, no_gpu, port, exits=4)
+    refused = operator("run", "-c", third.config, *here, no_gpu, port, exits=7)
     assert f"port {one.port} on node1, for model0/0, is in use by" in refused.err
     operator("stop", "--name", one.name)
     assert len(lab.processes(other.name)) == 1

@@ -96,7 +96,8 @@ class World:
         }  # fmt: skip
 
     def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
-        yield self.answers.get(f"{args['server']} on {host.name}") or self.answers[args["server"]]
+        own = self.answers.get(f"{args['server']} on {host.name}")
+        yield own or self.answers.get(args["server"]) or {"error": "no such server", "traceback": ""}
 
     def cleanup(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         self.records.pop(host.name, None)

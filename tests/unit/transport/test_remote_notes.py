@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from flagscale_deploy import api
-from flagscale_deploy.cli import cli
 from flagscale_deploy.transport.remote_notes import note_program
 from flagscale_deploy.transport.ssh_notes import NOTES, show_notes
 from tests.unit.api.world import World
@@ -58,12 +56,3 @@ def test_a_run_shows_every_program_and_script_on_every_host(tmp_path: Path) -> N
     show_notes(seen.append)
     api.status(world.request())
     assert seen == []
-
-
-@pytest.mark.parametrize(("words", "shown"), [(["-v"], False), (["-vv"], True)])
-def test_a_command_shows_what_it_runs_only_with_two_v(words: list[str], shown: bool, tmp_path: Path) -> None:
-    (tmp_path / "hosts.yaml").write_text(f"hosts: [{{name: here, connection: local, env: {{VLLM_API_KEY: {KEY}}}}}]\n")
-    result = CliRunner().invoke(cli, ["exec", "-i", str(tmp_path / "hosts.yaml"), *words, f"echo {KEY}"])
-    assert result.exit_code == 0, result.output
-    assert ("here: runs exec sh -c " in result.stderr) == shown
-    assert KEY not in result.output

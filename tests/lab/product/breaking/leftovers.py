@@ -20,12 +20,12 @@ def another_deployment_runs_there(stage: Stage) -> None:
     run_another(stage, gpus=0)
 
 
-@caught_by("gpu-busy", "flagscale-deploy stop -i ", round="GPUs, taken", at="node2")
+@caught_by("gpu-busy", "flagscale-deploy stop -i ", round="GPUs, taken", at="node2", exits=7)
 def another_deployment_has_its_gpu(stage: Stage) -> None:
     run_another(stage, gpus=1)
 
 
-@caught_by("gpu-busy", "flagscale-deploy cleanup", round="GPUs, taken", at="node3")
+@caught_by("gpu-busy", "flagscale-deploy cleanup", round="GPUs, taken", at="node3", exits=7)
 def a_process_of_a_crashed_run_has_its_gpu(stage: Stage) -> None:
     pid = stage.start(LOST)
     equip(stage, Gpu(used_mib=40000), processes=(GpuProcess(0, pid, 40000, "python3"),))
