@@ -500,7 +500,7 @@ def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
     monkeypatch.setattr(ssh, "SEND_SECONDS", 1.0)
     known(home, server.line())
     connection = to(server)
-    slow = "import os, time\nwhile os.read(0, 1): time.sleep(0.2)"
+    slow = "import os, time\nfor _ in range(100):\n    os.read(0, 1)\n    time.sleep(0.2)"
     running = connection.start(shlex.join([sys.executable, "-c", slow]))
     began = time.monotonic()
     with pytest.raises(UnreachableError):
