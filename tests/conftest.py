@@ -11,6 +11,7 @@ import signal
 
 import pytest
 
+from flagscale_deploy.support import interrupts
 from tests.lab.permission import obstacle
 
 pytest.register_assert_rewrite("tests.lab.faults.matrix", "tests.lab.faults.soak")
@@ -28,6 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if reason is not None:
         for item in of_the_lab:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup() -> None:
+    interrupts._last = float("-inf")  # signals that come together are one interrupt: an earlier test's is another
 
 
 @pytest.hookimpl(trylast=True)

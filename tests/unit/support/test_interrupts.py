@@ -14,9 +14,8 @@ from flagscale_deploy.support.interrupts import SIGNALS, held_back
 
 
 @pytest.fixture(autouse=True)
-def caught(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def caught() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    monkeypatch.setattr(interrupts, "_last", float("-inf"))
     interrupts.catch()
     yield
     for number, handler in before.items():
