@@ -50,7 +50,7 @@ def _options(command: click.Command) -> Iterator[click.Option]:
 
 def _row(option: click.Option) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in sorted(option.opts, key=len))
-    value = "" if option.is_flag else f" {_value(option)}"
+    value = "" if option.is_flag or option.count else f" {_value(option)}"
     default = option.default if option.show_default else ""
     more = " Repeatable." if option.multiple and "often" not in (option.help or "") else ""
     return (
