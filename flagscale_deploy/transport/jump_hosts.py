@@ -87,7 +87,7 @@ class _Group(Generic[LoginT]):
         return idle
 
 
-class Passage(Generic[LoginT]):
+class JumpChannel(Generic[LoginT]):
     """A channel through a jump host to another machine; close it to give it back."""
 
     def __init__(self, channel: paramiko.Channel, login: LoginT, leave: Callable[[], None]) -> None:
@@ -120,7 +120,7 @@ class JumpHosts(Generic[LoginT]):
         dial: Callable[[], LoginT],
         timeout: float,
         cancelled: threading.Event,
-    ) -> Passage[LoginT]:
+    ) -> JumpChannel[LoginT]:
         """Return a channel to a place through the jump host of the key: who has the same key shares connections.
 
         `dial` makes a connection; its ConnectError fails all that wait for it, and the next ones try again. Raises
@@ -136,7 +136,7 @@ class JumpHosts(Generic[LoginT]):
             try:
                 if not is_first:
                     pending = shared.login.request(place)
-                return Passage(pending.wait(timeout, cancelled), shared.login, leave)
+                return JumpChannel(pending.wait(timeout, cancelled), shared.login, leave)
             except BaseException as error:
                 self._learn(group, shared, error, is_first=is_first)
                 leave()

@@ -17,9 +17,9 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.authentication import log_in
 from flagscale_deploy.transport.forwarding import Opening
 from flagscale_deploy.transport.hostkeys import HostKeys
-from flagscale_deploy.transport.jump_hosts import Passage
+from flagscale_deploy.transport.jump_hosts import JumpChannel
 from flagscale_deploy.transport.keepalive import Keepalive
-from flagscale_deploy.transport.login_limit import LoginLimit, Place
+from flagscale_deploy.transport.login_limit import LoginLimit, Slot
 from flagscale_deploy.transport.proxy_command import ProxyCommand
 from flagscale_deploy.transport.ssh_errors import (
     StartRefusedError,
@@ -51,7 +51,7 @@ class Via(Protocol):
     def names(self) -> tuple[str, ...]:
         """Return the addresses of the jump hosts, the first hop first."""
 
-    def passage(self, target: Settings) -> Passage[Login]:
+    def open_channel(self, target: Settings) -> JumpChannel[Login]:
         """Return a channel to a machine behind them. Raises ConnectError."""
 
 
@@ -69,8 +69,8 @@ class Login:
         self.settings, self._host, self._via, self._cancelled = settings, host, via, cancelled
         self._timeout, self._jump = timeout, jump
         self._proxy: ProxyCommand | None = None
-        self._passage: Passage[Login] | None = None
-        self._place: Place | None = None
+        self._jump_channel: JumpChannel[Login] | None = None
+        self._slot: Slot | None = None
         with errors_of(host, settings, jump=jump):
             self._keys = HostKeys(host, settings, jump=jump)
         self.transport = self._started()
@@ -96,8 +96,8 @@ class Login:
 
     def raise_if_silent(self, host: str, *, jump: bool = False) -> None:
         """Raise UnreachableError, and end the connection, where a server on the way has not answered for too long."""
-        if (passage := self._passage) is not None:
-            passage.login.raise_if_silent(host, jump=True)
+        if (through := self._jump_channel) is not None:
+            through.login.raise_if_silent(host, jump=True)
         if silent := self.keepalive.silent_for():
             self.transport.close()
             raise silence_error(host, silent, self.settings if jump else None)
@@ -109,9 +109,9 @@ class Login:
 
     def _lost_hop(self) -> Settings | None:
         """Return the settings of the first jump host on the way whose connection is lost."""
-        if (passage := self._passage) is None:
+        if (through := self._jump_channel) is None:
             return None
-        channel, jump = passage.channel, passage.login
+        channel, jump = through.channel, through.login
         if channel.closed and not channel.eof_received:  # its transport ends it before itself
             jump.transport.join(LOST_SECONDS)
         return jump._lost_hop() or (None if jump.is_open else jump.settings)
@@ -144,45 +144,45 @@ class Login:
             if hop is not None:
                 raise lost_error(self._host.name, hop) from error
             raise
-        if self._place is not None:
-            self._place.leave(logged_in=True)
+        if self._slot is not None:
+            self._slot.release(logged_in=True)
         return transport
 
     def _give_back(self) -> None:
         """Give back what the connection was made of."""
         self._leave()
-        if self._passage is not None:
-            self._passage.close()
-            self._passage = None
+        if self._jump_channel is not None:
+            self._jump_channel.close()
+            self._jump_channel = None
 
     def _leave(self) -> None:
         """Let others log in, and end the ProxyCommand."""
         if self._proxy is not None:
             self._proxy.close()
             self._proxy = None
-        if self._place is not None:
-            self._place.leave()
+        if self._slot is not None:
+            self._slot.release()
 
     def _connected(self) -> Any:
         if self._via is not None:
             with errors_of(self._host, self.settings, jump=self._jump):
-                self._enter((*self._via.names, self.settings.hostname))
-            refused, self._passage = self._passage, self._via.passage(self.settings)
+                self._acquire_slot((*self._via.names, self.settings.hostname))
+            refused, self._jump_channel = self._jump_channel, self._via.open_channel(self.settings)
             if refused is not None:
                 refused.close()
-            return self._passage.channel
+            return self._jump_channel.channel
         with errors_of(self._host, self.settings, jump=self._jump):
             if self.settings.proxy_command is not None:
-                self._enter(("ProxyCommand", self.settings.proxy_pattern))
+                self._acquire_slot(("ProxyCommand", self.settings.proxy_pattern))
                 self._proxy = ProxyCommand(self.settings.proxy_command)
                 return self._proxy.socket
-            return _tcp(self.settings, self._timeout, self._enter)
+            return _tcp(self.settings, self._timeout, self._acquire_slot)
 
-    def _enter(self, address: object) -> None:
-        """Wait for a place among those that log in at an address."""
-        if self._place is not None:
-            self._place.leave()
-        self._place = LIMIT.enter(address, PATIENCE * self._timeout, self._cancelled)
+    def _acquire_slot(self, address: object) -> None:
+        """Wait for a slot at an address, in place of the one before."""
+        if self._slot is not None:
+            self._slot.release()
+        self._slot = LIMIT.acquire(address, PATIENCE * self._timeout, self._cancelled)
 
     def _open(self, transport: Transport) -> None:
         transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = self._timeout
@@ -234,12 +234,12 @@ def _end(transport: Transport) -> None:
         transport.join(LOST_SECONDS)  # Paramiko waits for no thread that has noticed the end itself
 
 
-def _tcp(settings: Settings, timeout: float, enter: Callable[[str], None]) -> socket.socket:
-    """Return a TCP connection to the first address of a name that answers; `enter` an address first. Raises OSError."""
+def _tcp(settings: Settings, timeout: float, acquire: Callable[[str], None]) -> socket.socket:
+    """Return a TCP connection to the first address of a name that answers; `acquire` its slot first. Raises OSError."""
     errors: dict[Any, OSError] = {}
     places = socket.getaddrinfo(settings.hostname, settings.port, settings.family, socket.SOCK_STREAM)
     for family, kind, protocol, _, place in places:
-        enter(str(place[0]))
+        acquire(str(place[0]))
         connection = socket.socket(family, kind, protocol)
         try:
             connection.settimeout(settings.connect_timeout or timeout)

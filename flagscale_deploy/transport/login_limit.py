@@ -22,17 +22,17 @@ class _Address:
     last_login: float = 0.0
 
 
-class Place:
-    """A place among those that may log in at an address; `leave` it when the login has ended."""
+class Slot:
+    """The right to log in at an address; `release` it when the login has ended."""
 
-    def __init__(self, leave: Callable[[bool], None]) -> None:
-        self._leave: Callable[[bool], None] | None = leave
+    def __init__(self, release: Callable[[bool], None]) -> None:
+        self._release: Callable[[bool], None] | None = release
 
-    def leave(self, *, logged_in: bool = False) -> None:
-        """Let the next one in; harmless when left."""
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave(logged_in)
+    def release(self, *, logged_in: bool = False) -> None:
+        """Let the next one log in; harmless when released."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(logged_in)
 
 
 class LoginLimit:
@@ -43,8 +43,8 @@ class LoginLimit:
         self._changed = threading.Condition()
         self._addresses: dict[Hashable, _Address] = {}
 
-    def enter(self, name: Hashable, patience: float, cancelled: threading.Event) -> Place:
-        """Wait for a place at an address.
+    def acquire(self, name: Hashable, patience: float, cancelled: threading.Event) -> Slot:
+        """Wait for a slot at an address.
 
         Raises TimeoutError when nobody has logged in there for `patience` seconds of waiting, and InterruptedByUser.
         """
@@ -64,9 +64,9 @@ class LoginLimit:
                 address.queue.remove(ticket)
                 self._forget(name, address)
                 self._changed.notify_all()
-        return Place(lambda logged_in: self._leave(name, address, logged_in))
+        return Slot(lambda logged_in: self._release(name, address, logged_in))
 
-    def _leave(self, name: Hashable, address: _Address, logged_in: bool) -> None:
+    def _release(self, name: Hashable, address: _Address, logged_in: bool) -> None:
         with self._changed:
             address.inside -= 1
             if logged_in:

@@ -21,7 +21,7 @@ from flagscale_deploy.transport.ssh_config import Resolver, this_resolver
 from flagscale_deploy.transport.ssh_errors import FAILED, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
 from flagscale_deploy.transport.ssh_transport import LIMITS
-from flagscale_deploy.transport.through_jump_hosts import Way
+from flagscale_deploy.transport.through_jump_hosts import JumpRoute
 
 CHUNK = 1 << 16
 BROKEN = (OSError, EOFError, paramiko.SSHException)
@@ -89,8 +89,8 @@ class SshConnection(Interruptible):
             with errors_of(self.host):
                 self._route = find_route(self.host, self._resolver)
         *jumps, target = self._route
-        way = Way(self.host, tuple(jumps), self._timeout, self.cancelled)
-        self._logins.append(_Sessions(way.log_in(target)))
+        route = JumpRoute(self.host, tuple(jumps), self._timeout, self.cancelled)
+        self._logins.append(_Sessions(route.log_in(target)))
         return self._logins[-1]
 
     def _start(self, sessions: _Sessions, command: str) -> SshRunning | None:

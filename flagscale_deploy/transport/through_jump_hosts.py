@@ -11,7 +11,7 @@ import paramiko
 from flagscale_deploy.errors import ConnectError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.hostkeys import checking, known_hosts_files
-from flagscale_deploy.transport.jump_hosts import DialLateError, JumpHosts, Passage
+from flagscale_deploy.transport.jump_hosts import DialLateError, JumpChannel, JumpHosts
 from flagscale_deploy.transport.login import Login
 from flagscale_deploy.transport.ssh_errors import forwarding_error
 from flagscale_deploy.transport.ssh_settings import Settings
@@ -21,8 +21,8 @@ JUMP_HOSTS: JumpHosts[Login] = JumpHosts()
 
 
 @dataclass(frozen=True)
-class Way:
-    """The way of one host through its jump hosts, the first hop first; there may be none."""
+class JumpRoute:
+    """The route of one host through its jump hosts, the first hop first; there may be none."""
 
     host: Host
     jumps: tuple[Settings, ...]
@@ -39,15 +39,15 @@ class Way:
         via = self if self.jumps else None
         return Login(self.host, settings, self.timeout, via=via, jump=jump, cancelled=self.cancelled)
 
-    def passage(self, target: Settings) -> Passage[Login]:
+    def open_channel(self, target: Settings) -> JumpChannel[Login]:
         """Return a channel to a machine behind the last jump host. Raises ConnectError."""
         *before, last = self.jumps
-        way = Way(self.host, tuple(before), self.timeout, self.cancelled)
+        route = JumpRoute(self.host, tuple(before), self.timeout, self.cancelled)
         try:
             return JUMP_HOSTS.open(
                 self._key(),
                 (target.hostname, target.port),
-                dial=lambda: way.log_in(last, jump=True),
+                dial=lambda: route.log_in(last, jump=True),
                 timeout=self.timeout,
                 cancelled=self.cancelled,
             )

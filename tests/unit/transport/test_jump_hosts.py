@@ -12,7 +12,7 @@ import pytest
 
 from flagscale_deploy.errors import AuthenticationError, InterruptedByUser
 from flagscale_deploy.transport import jump_hosts
-from flagscale_deploy.transport.jump_hosts import DialLateError, JumpHosts, Passage
+from flagscale_deploy.transport.jump_hosts import DialLateError, JumpChannel, JumpHosts
 from flagscale_deploy.transport.ssh_transport import Refusal
 
 NEVER = threading.Event()
@@ -90,33 +90,33 @@ class Pool:
         self.dialled.append(login)
         return login
 
-    def open(self, place: tuple[str, int] = ("gpu01", 22), key: str = "s21") -> Passage[StandIn]:
+    def open(self, place: tuple[str, int] = ("gpu01", 22), key: str = "s21") -> JumpChannel[StandIn]:
         return self.hosts.open(key, place, dial=self.dial, timeout=5, cancelled=NEVER)
 
-    def open_many(self, count: int) -> list[Passage[StandIn]]:
+    def open_many(self, count: int) -> list[JumpChannel[StandIn]]:
         with ThreadPoolExecutor(count) as threads:
             return list(threads.map(lambda _: self.open(), range(count)))
 
 
 def test_many_that_ask_at_once_share_one_connection_which_ends_with_the_last_of_them() -> None:
     pool = Pool()
-    passages = pool.open_many(60)
+    channels = pool.open_many(60)
     (login,) = pool.dialled
     assert login.open_channels == 60
-    for passage in passages[:-1]:
-        passage.close()
-        passage.close()
+    for jump_channel in channels[:-1]:
+        jump_channel.close()
+        jump_channel.close()
     assert login.closed == 0
-    passages[-1].close()
+    channels[-1].close()
     assert (login.closed, login.open_channels, pool.hosts._groups) == (1, 0, {})
 
 
 def test_more_hosts_than_channels_of_a_connection_get_further_ones() -> None:
     pool = Pool()
-    passages = [pool.open() for _ in range(3 * jump_hosts.MOST_CHANNELS)]
+    channels = [pool.open() for _ in range(3 * jump_hosts.MOST_CHANNELS)]
     assert [login.largest for login in pool.dialled] == [jump_hosts.MOST_CHANNELS] * 3
-    for passage in passages:
-        passage.close()
+    for jump_channel in channels:
+        jump_channel.close()
     assert [login.closed for login in pool.dialled] == [1, 1, 1]
 
 
@@ -124,23 +124,23 @@ def test_more_hosts_than_channels_of_a_connection_get_further_ones() -> None:
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_a_server_that_allows_few_channels_gets_as_many_connections_as_it_takes(most: int, code: int) -> None:
     pool = Pool(lambda: StandIn(most, code))
-    passages = pool.open_many(40)
+    channels = pool.open_many(40)
     used = [login for login in pool.dialled if login.open_channels]
     assert sum(login.open_channels for login in used) == 40
     assert len(used) >= 40 / most
-    for passage in passages:
-        passage.close()
+    for jump_channel in channels:
+        jump_channel.close()
     assert all(login.closed == 1 for login in pool.dialled)
     assert pool.hosts._groups == {}
 
 
 def test_a_place_that_is_forbidden_is_an_error_and_costs_the_others_nothing() -> None:
     pool = Pool()
-    passages = [pool.open(), pool.open()]
+    channels = [pool.open(), pool.open()]
     with pytest.raises(Refusal):
         pool.open(FORBIDDEN)
-    passages += pool.open_many(30)
-    assert {passage.login for passage in passages} == {pool.dialled[0]}
+    channels += pool.open_many(30)
+    assert {jump_channel.login for jump_channel in channels} == {pool.dialled[0]}
     assert [login.closed for login in pool.dialled] == [0, 1]
 
 
@@ -241,6 +241,6 @@ def test_who_waits_for_anothers_dial_has_a_deadline_and_can_be_interrupted() -> 
         with pytest.raises(InterruptedByUser):
             pool.hosts.open("s21", ("gpu02", 22), dial=pool.dial, timeout=5, cancelled=cancelled)
         end.set()
-        passage = dialling.result(10)
-    passage.close()
+        jump_channel = dialling.result(10)
+    jump_channel.close()
     assert (pool.dialled[0].closed, pool.hosts._groups) == (1, {})

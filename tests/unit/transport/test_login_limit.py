@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flagscale_deploy.errors import InterruptedByUser
-from flagscale_deploy.transport.login_limit import LoginLimit, Place
+from flagscale_deploy.transport.login_limit import LoginLimit, Slot
 
 NEVER = threading.Event()
 
@@ -18,14 +18,14 @@ def test_so_many_log_in_at_an_address_and_no_more() -> None:
 
     def log_in(number: int) -> None:
         nonlocal inside, most
-        place = limit.enter("10.0.0.1", 30, NEVER)
+        place = limit.acquire("10.0.0.1", 30, NEVER)
         with lock:
             inside += 1
             most = max(most, inside)
         threading.Event().wait(0.005)
         with lock:
             inside -= 1
-        place.leave(logged_in=bool(number % 2))
+        place.release(logged_in=bool(number % 2))
 
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(log_in, range(64)))
@@ -35,30 +35,30 @@ def test_so_many_log_in_at_an_address_and_no_more() -> None:
 
 def test_another_address_is_not_waited_for() -> None:
     limit = LoginLimit(1)
-    limit.enter("10.0.0.1", 30, NEVER)
-    limit.enter("10.0.0.2", 0, NEVER).leave()
+    limit.acquire("10.0.0.1", 30, NEVER)
+    limit.acquire("10.0.0.2", 0, NEVER).release()
 
 
 def test_a_place_is_given_back_once() -> None:
     limit = LoginLimit(1)
-    first = limit.enter("a", 0, NEVER)
-    first.leave()
-    second = limit.enter("a", 0, NEVER)
-    first.leave()
+    first = limit.acquire("a", 0, NEVER)
+    first.release()
+    second = limit.acquire("a", 0, NEVER)
+    first.release()
     with pytest.raises(TimeoutError):
-        limit.enter("a", 0, NEVER)
-    second.leave()
+        limit.acquire("a", 0, NEVER)
+    second.release()
 
 
 def test_waiting_ends_when_nobody_has_logged_in_for_some_time_and_goes_on_while_others_do() -> None:
     clock = [0.0]
     limit = LoginLimit(1, now=lambda: clock[0])
-    busy = limit.enter("a", 10, NEVER)
-    outcome: list[Place | Exception] = []
+    busy = limit.acquire("a", 10, NEVER)
+    outcome: list[Slot | Exception] = []
 
     def wait() -> None:
         try:
-            outcome.append(limit.enter("a", 10, NEVER))
+            outcome.append(limit.acquire("a", 10, NEVER))
         except TimeoutError as error:
             outcome.append(error)
 
@@ -66,10 +66,10 @@ def test_waiting_ends_when_nobody_has_logged_in_for_some_time_and_goes_on_while_
     clock[0] = 9.0
     waiting.start()
     clock[0] = 18.0  # 9 s of waiting
-    busy.leave(logged_in=True)
+    busy.release(logged_in=True)
     waiting.join(10)
     (place,) = outcome
-    assert isinstance(place, Place)
+    assert isinstance(place, Slot)
     waiting = threading.Thread(target=wait)
     waiting.start()
     while not limit._addresses["a"].queue:
@@ -81,7 +81,7 @@ def test_waiting_ends_when_nobody_has_logged_in_for_some_time_and_goes_on_while_
 
 def test_they_come_in_turn() -> None:
     limit = LoginLimit(1)
-    first = limit.enter("a", 30, NEVER)
+    first = limit.acquire("a", 30, NEVER)
     order: list[int] = []
     threads = []
     for number in range(5):
@@ -90,22 +90,22 @@ def test_they_come_in_turn() -> None:
         threads.append(thread)
         while len(limit._addresses["a"].queue) <= number:
             threading.Event().wait(0.001)
-    first.leave()
+    first.release()
     for thread in threads:
         thread.join(10)
     assert order == [0, 1, 2, 3, 4]
 
 
 def _pass(limit: LoginLimit, order: list[int], number: int) -> None:
-    place = limit.enter("a", 30, NEVER)
+    place = limit.acquire("a", 30, NEVER)
     order.append(number)
-    place.leave()
+    place.release()
 
 
 def test_who_waits_can_be_interrupted() -> None:
     limit = LoginLimit(1)
-    limit.enter("a", 30, NEVER)
+    limit.acquire("a", 30, NEVER)
     cancelled = threading.Event()
     threading.Timer(0.05, cancelled.set).start()
     with pytest.raises(InterruptedByUser):
-        limit.enter("a", 30, cancelled)
+        limit.acquire("a", 30, cancelled)
