@@ -248,6 +248,5 @@ def _environment(host: Host) -> str:
     """Return shell that enters a host's environment: its variables, its venv and its `before_start`; no secrets."""
     lines = [f"export {name}={shell.quote(value)}" for name, value in host.env.items()]
     if host.venv:
-        place = f'"$HOME"/{shell.quote(host.venv[2:])}' if host.venv.startswith("~/") else shell.quote(host.venv)
-        lines.append(f". {place}/bin/activate || exit")
+        lines.append(f". {shell.quote_path(host.venv)}/bin/activate || exit")
     return "".join(f"{line}\n" for line in [*lines, *([host.before_start] if host.before_start else [])])

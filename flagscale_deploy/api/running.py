@@ -76,7 +76,7 @@ def run(
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
-    with _interrupts_told_when_ready(request) as ready, request.fleet() as fleet:
+    with _interrupted_when_ready(request) as ready, request.fleet() as fleet:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
         refuse_second(request, journal)
@@ -97,8 +97,8 @@ def run(
 
 
 @contextmanager
-def _interrupts_told_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
-    """Raise InterruptedByUser, which says that the deployment runs, where it is ready at an interrupt."""
+def _interrupted_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
+    """Raise InterruptedByUser, which says that the deployment runs, at an interrupt once it is ready."""
     ready: list[BroughtUp] = []
     try:
         yield ready

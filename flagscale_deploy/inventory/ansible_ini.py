@@ -42,9 +42,11 @@ def parse_ansible_ini(text: str, source: str, around: Surroundings) -> Inventory
     return build(reader.tree, around, reader.faults, source)
 
 
-def counts_processes(port: int) -> bool:
-    """Return whether the number behind a bare `host:` is hardly a port: MPICH's machine files count processes so."""
-    return port < MOST_PROCESSES and port != SSH_PORT
+def process_count_problem(login: str, port: int) -> str:
+    """Return why `gpu01:8` is refused, "" where its number is a port: MPICH's machine files count processes so."""
+    if port >= MOST_PROCESSES or port == SSH_PORT:
+        return ""
+    return f"found {quoted(login)}, which is SSH's port {port} here, and {port} processes in MPI"
 
 
 def literal(text: str) -> object:
@@ -108,10 +110,7 @@ class _Reader:
     def refuse_machine_file(self) -> None:
         """Add a fault for `gpu01:8` in a file of bare names: MPICH's machine files count processes so."""
         for number, name, port in self.ports if self.bare else ():
-            if counts_processes(port):
-                problem = (
-                    f"found {quoted(f'{name}:{port}')}, which is SSH's port {port} here, and {port} processes in MPI"
-                )
+            if problem := process_count_problem(f"{name}:{port}", port):
                 remedy = f"write {name} slots={port}; if it is the port: {name} ansible_port={port}"
                 self._fault(number, problem, remedy)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.ansible import build
 from flagscale_deploy.inventory.ansible_cfg import read_ansible_config
-from flagscale_deploy.inventory.ansible_ini import counts_processes, parse_ansible_ini
+from flagscale_deploy.inventory.ansible_ini import parse_ansible_ini, process_count_problem
 from flagscale_deploy.inventory.ansible_yaml import parse_ansible_yaml
 from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.inventory.document import Section, parse_yaml
@@ -24,7 +24,6 @@ from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
-from flagscale_deploy.support.quote import quoted
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
@@ -68,8 +67,7 @@ def _listed(names: str, around: Surroundings) -> Inventory:
         except ValueError as error:
             faults.append(Fault("-i", str(error), "as in -i gpu01,gpu02"))
             continue
-        if port is not None and counts_processes(port):
-            problem = f"found {quoted(login)}, which is SSH's port {port} here, and {port} processes in MPI"
+        if port is not None and (problem := process_count_problem(login, port)):
             faults.append(Fault("-i", problem, "write the hosts alone, or `HOST slots=N` lines in a file"))
         for host in hosts:
             own = tree.add_host(host, UNGROUPED, None if port is None else Located(port, f"-i: {login}"))

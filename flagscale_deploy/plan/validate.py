@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
@@ -13,9 +13,9 @@ from flagscale_deploy.plan.vllm_flags import KNOWN
 from flagscale_deploy.support.suggest import nearest
 from flagscale_deploy.support.value import Value
 
-_SHARE = "makes a server one of several that share the ranks of a model; this tool starts whole servers"
-_WHOLE = "take it out: the hosts of a server are chosen by its parallel sizes and free GPUs"
-_OF_SEVERAL = {"nnodes": "1", "node-rank": "0", "master-addr": "", "data-parallel-rank": "",
+_PROBLEM = "makes a server one of several that share the ranks of a model; this tool starts whole servers"
+_REMEDY = "take it out: the hosts of a server are chosen by its parallel sizes and free GPUs"
+_OF_ONE_OF_SEVERAL = {"nnodes": "1", "node-rank": "0", "master-addr": "", "data-parallel-rank": "",
                "data-parallel-start-rank": "0"}  # fmt: skip
 """Flags of a server that is started by hand on each of several hosts, with the value that changes nothing."""
 
@@ -42,41 +42,33 @@ def _faults_of_several(spec: ServeSpec) -> list[Fault]:
 
     Such a server waits for the others, which nobody starts, or answers no client.
     """
-    places: list[tuple[Callable[[str], str], Mapping[str, Value], int]] = [
-        (model.place, _flags_of(model), model.parallel("data")) for model in spec.models
-    ]
-    places += [
-        (partial(spec.where, "experiment", "node_args", host, "engine_args"), flags, 0)
-        for host, flags in spec.host_engine_args.items()
-    ]
     faults = []
-    for place, flags, ranks in places:
+    for place, flags, ranks in _flag_sets(spec):
         if is_on(flags.get("headless")):
-            faults.append(Fault(place("headless"), "a headless server answers no client", _WHOLE))
-        single = _OF_SEVERAL | {"data-parallel-size-local": str(ranks)}
+            faults.append(Fault(place("headless"), "a headless server answers no client", _REMEDY))
+        single = _OF_ONE_OF_SEVERAL | {"data-parallel-size-local": str(ranks)}
         faults += [
-            Fault(place(flag), f"{flag} {_SHARE}", _WHOLE)
+            Fault(place(flag), f"{flag} {_PROBLEM}", _REMEDY)
             for flag, harmless in single.items()
             if flags.get(flag) is not None and str(flags[flag]) != harmless
         ]
     return faults
 
 
-def _flags_of(model: ModelSpec) -> dict[str, Value]:
-    """Return the flags of a model, those among its action-args too."""
-    actions = (action.partition("=") for action in model.action_args)
-    return {**model.engine_args, **{name: value if equals else True for name, equals, value in actions}}
+def _flag_sets(spec: ServeSpec) -> Iterator[tuple[Callable[[str], str], Mapping[str, Value], int]]:
+    """Yield what says where a flag was set, flags, and data-parallel ranks: of each model, then of single hosts (0)."""
+    for model in spec.models:
+        actions = (action.partition("=") for action in model.action_args)
+        flags = {**model.engine_args, **{name: value if equals else True for name, equals, value in actions}}
+        yield model.place, flags, model.parallel("data")
+    for host, own in spec.host_engine_args.items():
+        yield partial(spec.where, "experiment", "node_args", host, "engine_args"), own, 0
 
 
 def unknown_flags(spec: ServeSpec) -> list[Fault]:
     """Return a warning for each flag that vLLM 0.32 does not know: the vLLM of a host may."""
-    places = [(model.place, _flags_of(model)) for model in spec.models]
-    places += [
-        (partial(spec.where, "experiment", "node_args", host, "engine_args"), dict(flags))
-        for host, flags in spec.host_engine_args.items()
-    ]
     warnings = []
-    for place, flags in places:
+    for place, flags, _ in _flag_sets(spec):
         for flag in flags:
             name = flag.partition(".")[0]
             if name not in KNOWN and not is_optimization_level(flag):

@@ -128,13 +128,6 @@ def _quoted(value: Any) -> str:
     return shell.quote(value)
 
 
-def _home(path: str) -> shell.Raw:
-    """Quote a path; a leading `~/` means the home directory, as in a shell."""
-    if path.startswith("~/"):
-        return shell.Raw(f'"$HOME"/{shell.quote(path[2:])}')
-    return shell.Raw(shell.quote(path))
-
-
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -144,4 +137,9 @@ def _comment(value: object) -> shell.Raw:
     return shell.Raw(" ".join(str(value).split()))
 
 
-_FILTERS: dict[str, Callable[[Any], str]] = {"raw": shell.Raw, "json": _json, "comment": _comment, "home": _home}
+_FILTERS: dict[str, Callable[[Any], str]] = {
+    "raw": shell.Raw,
+    "json": _json,
+    "comment": _comment,
+    "home": shell.quote_path,
+}

@@ -40,6 +40,11 @@ def _expanding(text: str) -> str:
     return "".join(words) + (shlex.quote(text[end:]) if end < len(text) or not words else "")
 
 
+def quote_path(path: str) -> Raw:
+    """Return a path as one shell word; a leading `~/` means the home directory, as in a shell."""
+    return Raw(f'"$HOME"/{quote(path[2:])}' if path.startswith("~/") else quote(path))
+
+
 def references(text: str) -> list[str]:
     """Return the variables that a text refers to, and "$" for each `$$`; none: it means itself."""
     return [match[1] or match[2] or "$" for match in _REFERENCE.finditer(text)]

@@ -37,8 +37,8 @@ def main(args: ProbeArguments) -> None:
     """
     lookups = Lookups(socket.gethostname())
     devices = Background(gpus.ask)
-    hooks = (args.get("before_start"), args.get("env") or {}, args.get("exports") or "")
-    versions = Background(environment.observe, args.get("venv"), *hooks)
+    variables, exports = args.get("env") or {}, args.get("exports") or ""
+    versions = Background(environment.observe, args.get("venv"), args.get("before_start"), variables, exports)
     models = Background(model_files.observe, args.get("models") or [])
     home = os.path.expanduser("~")
     everyone = proc.scan()

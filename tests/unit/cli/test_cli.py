@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -48,15 +48,6 @@ deploy:
 COMMANDS = sorted(cli.commands)
 ABOUT_HOSTS = [command for command in COMMANDS if command not in ("completion", "schema")]
 ABOUT_A_DEPLOYMENT = [command for command in ABOUT_HOSTS if command not in ("check", "exec", "hosts", "push")]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Commands take signals over; a test gives them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ from flagscale_deploy.inventory.model import Host
 from tests.fakes import Output
 from tests.unit.cli.fleet import Typing
 from tests.unit.plan.given import facts
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Commands take signals over; a test gives them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

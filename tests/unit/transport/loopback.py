@@ -20,6 +20,7 @@ from paramiko.common import (
     OPEN_FAILED_RESOURCE_SHORTAGE,
     OPEN_SUCCEEDED,
 )
+from typing_extensions import Self
 
 
 def new_key() -> str:
@@ -35,8 +36,36 @@ def load_key(text: str) -> paramiko.PKey:
     return paramiko.Ed25519Key.from_private_key(io.StringIO(text))
 
 
+class Listener:
+    """A port of this machine, whose connections `take` gets one after the other."""
+
+    port: int = 0
+
+    def __enter__(self) -> Self:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def take(self, connection: socket.socket) -> None:
+        """Take a connection."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.take(connection)
+
+
 @dataclass
-class Server:
+class Server(Listener):
     """Lets in who has the `client_key`, and runs their commands with /bin/sh."""
 
     client_key: paramiko.PKey
@@ -51,15 +80,8 @@ class Server:
     """How many channels it opens in a connection."""
     transports: list[paramiko.Transport] = field(default_factory=list)
 
-    def __enter__(self) -> Server:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        super().__exit__(kind, e, tb)
         for transport in self.transports:
             transport.close()
             transport.join(5)
@@ -68,19 +90,12 @@ class Server:
         """Its line in known_hosts; `port`: that of a relay before it."""
         return f"[127.0.0.1]:{port or self.port} {self.host_key.get_name()} {self.host_key.get_base64()}"
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            transport = paramiko.Transport(connection)
-            self.transports.append(transport)
-            transport.add_server_key(self.host_key)
-            try:
-                transport.start_server(server=_Door(self, transport))
-            except (paramiko.SSHException, EOFError):
-                continue  # who connected did not like our key
+    def take(self, connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        self.transports.append(transport)
+        transport.add_server_key(self.host_key)
+        with contextlib.suppress(paramiko.SSHException, EOFError):  # who connected may not like our key
+            transport.start_server(server=_Door(self, transport))
 
 
 class _Door(paramiko.ServerInterface):
@@ -131,7 +146,7 @@ class _Door(paramiko.ServerInterface):
         return True
 
 
-class Relay:
+class Relay(Listener):
     """A port before that of a server. It closes the first connections, and passes nothing on while `paused` is set."""
 
     def __init__(self, port: int, refusals: int = 0) -> None:
@@ -139,28 +154,13 @@ class Relay:
         self.connections = 0
         self.paused = threading.Event()
 
-    def __enter__(self) -> Relay:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                here, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            if self.connections <= self.refusals:
-                here.sendall(b"Exceeded MaxStartups\r\n")
-                here.close()
-            else:
-                _join(here, socket.create_connection(("127.0.0.1", self._target), 5), self.paused)
+    def take(self, connection: socket.socket) -> None:
+        self.connections += 1
+        if self.connections <= self.refusals:
+            connection.sendall(b"Exceeded MaxStartups\r\n")
+            connection.close()
+        else:
+            _join(connection, socket.create_connection(("127.0.0.1", self._target), 5), self.paused)
 
 
 def _join(one: socket.socket, other: socket.socket, paused: threading.Event | None = None) -> None:

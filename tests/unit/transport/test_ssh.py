@@ -36,7 +36,6 @@ from flagscale_deploy.transport import hostkeys, identities, remote_program, ssh
 from flagscale_deploy.transport.base import run
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.ssh import SshConnection
-from flagscale_deploy.transport.ssh_config import this_resolver
 from flagscale_deploy.transport.ssh_errors import connect_error, errors_of
 from flagscale_deploy.transport.ssh_settings import Settings
 from flagscale_deploy.transport.ssh_transport import Transport
@@ -143,18 +142,6 @@ def test_no_authentication_methods_left_is_a_refused_login() -> None:
     assert isinstance(
         connect_error(HOST, paramiko.SSHException("No authentication methods available")), AuthenticationError
     )
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Set a home directory of the test's own: neither the user's ~/.ssh nor their agent plays a part."""
-    (tmp_path / ".ssh").mkdir(mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    this_resolver.cache_clear()
-    yield tmp_path
-    this_resolver.cache_clear()
 
 
 @pytest.fixture

@@ -18,20 +18,8 @@ from flagscale_deploy.transport import keepalive, login
 from flagscale_deploy.transport.base import Running, run
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.ssh import SshConnection
-from flagscale_deploy.transport.ssh_config import this_resolver
 from flagscale_deploy.transport.through_jump_hosts import JUMP_HOSTS
 from tests.unit.transport.loopback import Relay, Server, load_key, new_key
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / ".ssh").mkdir(mode=0o700)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    this_resolver.cache_clear()
-    yield tmp_path
-    this_resolver.cache_clear()
 
 
 @pytest.fixture
