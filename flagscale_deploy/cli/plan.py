@@ -41,7 +41,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     from flagscale_deploy.support.paths import make_directory
 
     request = request_of(console, words)
-    for warning in unknown_flags(request.serve):
+    for warning in (*request.serve.warnings, *unknown_flags(request.serve)):
         first, *rest = warning.lines
         console.note(f"! {first}", *rest)
     if output is not None:

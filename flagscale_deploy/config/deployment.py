@@ -13,7 +13,7 @@ from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_U
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
 from flagscale_deploy.config.schema.validate import read_settings
-from flagscale_deploy.config.spec import RestartSpec, RouterSpec
+from flagscale_deploy.config.spec import Executor, RaySpec, RestartSpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
@@ -37,6 +37,24 @@ def read_deploy(tree: Tree) -> Checked[tuple[Deploy, dict[str, Path]]]:
             merge(merged, settings)
             set_in.update({key: (*path, key) for key in settings})
     return (Deploy.model_validate(merged), set_in), faults
+
+
+def read_ray(deploy: Deploy, set_in: Mapping[str, Path], inline_port: int | None) -> Checked[tuple[RaySpec, Executor]]:
+    """Return `deploy.ray` and `deploy.executor`; `inline_port` is Ray's port of the file's own nodes.
+
+    Where Ray is off, hosts are joined by multiprocessing. Where they are, Ray runs only if it is needed or asked for.
+    """
+    faults = KeyFaults()
+    keys = deploy.ray.model_dump(exclude_none=True) if deploy.ray else {}
+    ray = RaySpec(**{"port": inline_port, **keys})
+    executor = deploy.executor
+    if ray.mode == "off" and executor == "ray":
+        faults.add(set_in["executor"], "is ray, but deploy.ray is off", "set executor: mp, or ray: auto")
+    if ray.mode == "off":
+        return (ray, "mp"), faults
+    if executor in ("mp", "auto") and "mode" not in keys:
+        ray = replace(ray, mode="auto")
+    return (ray, executor or "ray"), faults
 
 
 def read_router(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RouterSpec]:
@@ -93,10 +111,6 @@ def other_modes(experiment: Experiment, deploy: Deploy, set_in: Mapping[str, Pat
         yield KeyFault((*where, "type"), f"{quoted(task.type)} is not run here", "this tool serves: type: serve")
     if task and (task.backend or "").strip().lower() not in ("", "vllm"):
         yield KeyFault((*where, "backend"), f"{quoted(task.backend)} is not run here", f"set backend: vllm, {itself}")
-    if deploy.prefill_decode_disaggregation:
-        path = set_in["prefill_decode_disaggregation"]
-        remedy = f"set it to false to have one engine do both, {itself}"
-        yield KeyFault(path, "separate prefill and decode engines are not run here", remedy)
     if deploy.enable_composition:
         remedy = f"set it to false and name a model to serve with vLLM, {itself}"
         yield KeyFault(set_in["enable_composition"], "composition graphs are not run here", remedy)
@@ -106,6 +120,9 @@ def ignored_by_programs(experiment: Experiment, deploy: Deploy, set_in: Mapping[
     """Yield a fault for each setting of engines that a program of the user's own would not get."""
     nothing = "has no effect on a program of your own"
     for name, options in (deploy.models or {}).items():
+        for pool in ("prefill", "decode"):
+            if options is not None and getattr(options, pool) is not None:
+                yield KeyFault((*set_in["models"], name, pool), nothing, "the program starts its engines: set it there")
         if options is not None and options.hosts is not None:
             remedy = "Ray places the tasks of a program: use resources: {TYPE: 1}, with type: TYPE of the hosts"
             yield KeyFault((*set_in["models"], name, "hosts"), nothing, remedy)
@@ -115,6 +132,9 @@ def ignored_by_programs(experiment: Experiment, deploy: Deploy, set_in: Mapping[
             yield KeyFault(path, nothing, "the program starts its engines: set it there")
     if deploy.router is not None and deploy.router.model_dump(exclude_none=True).keys() - {"enabled"}:
         yield KeyFault(set_in["router"], nothing, "set deploy.router: none; no router is started before it")
+    if deploy.prefill_decode_disaggregation:
+        remedy = "set it to false; the program starts its engines"
+        yield KeyFault(set_in["prefill_decode_disaggregation"], nothing, remedy)
     if deploy.tls is not None:
         yield KeyFault(set_in["tls"], nothing, "take it out; the program starts its servers: set it there")
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from flagscale_deploy.config.dialects.model import Entry, read_flags, take_model, take_port, take_secrets
 from flagscale_deploy.config.experiment import CliArgs
+from flagscale_deploy.config.pools import pools_of_flagscale, read_pools, whole_gpus
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path, Places
 from flagscale_deploy.config.schema.settings import Deploy, ModelOptions
 from flagscale_deploy.config.source import parse_yaml
@@ -18,7 +19,7 @@ from flagscale_deploy.support.value import Tree, Value
 T = TypeVar("T")
 CLI_ARGS: Path = ("experiment", "runner", "cli_args")
 _MODEL = ("model", "model-tag")
-_OURS = {"hosts", "num_replicas", "replicas"}
+_OURS = {"hosts", "num_replicas", "replicas", "prefill", "decode"}
 
 
 def apply_cli_args(entries: Sequence[Entry], cli: CliArgs) -> Checked[list[Entry]]:
@@ -63,7 +64,7 @@ def build_models(
         own = options.get(entry.name, ModelOptions())
         model = faults.take(_build(entry, own, _paths(entry, own, set_in), places))
         models.append(_with_port(model, [port for port in (*ports, entry.port) if port is not None]))
-    return tuple(models), faults
+    return faults.take(pools_of_flagscale(models, deploy, set_in, places)), faults
 
 
 def remote_options(deploy: Deploy) -> dict[str, Tree]:
@@ -86,6 +87,7 @@ def _build(entry: Entry, options: ModelOptions, paths: Mapping[str, Path], place
     accelerator = _first(options.accelerator_type, own.accelerator_type)
     hosts = _first(options.hosts, own.hosts)
     flags = (*entry.path, "engine_args") if entry.path[-1].isdecimal() else entry.path
+    pools = faults.take(read_pools(own, options, paths, places))
     set_at = {flag: places.where((*flags, flag)) for flag in entry.engine_args}
     if hosts:
         set_at["hosts"] = places.where(paths["hosts"])
@@ -96,13 +98,15 @@ def _build(entry: Entry, options: ModelOptions, paths: Mapping[str, Path], place
         model=entry.model,
         engine_args=entry.engine_args,
         action_args=entry.action_args,
-        num_gpus=faults.take(_whole(_first(options.num_gpus, own.num_gpus), paths["num_gpus"])),
+        num_gpus=faults.take(whole_gpus(_first(options.num_gpus, own.num_gpus), paths["num_gpus"])),
         num_cpus=_first(options.num_cpus, own.num_cpus),
         replicas=_first(options.num_replicas, options.replicas, own.num_replicas, own.replicas) or 1,
         where=places.where(entry.path),
         hosts=hosts,
         host_types=faults.take(_host_types(resources, accelerator, paths)),
         places=set_at,
+        prefill=pools.get("prefill"),
+        decode=pools.get("decode"),
     )
     return model, faults
 
@@ -140,14 +144,6 @@ def _host_types(resources: object, accelerator: object, paths: Mapping[str, Path
             paths["accelerator_type"], "is not a name", "as in accelerator_type: A100, with type: A100 of a host"
         )
     return tuple(dict.fromkeys(types)), faults
-
-
-def _whole(gpus: float | None, path: Path) -> Checked[int | None]:
-    """Return a number of GPUs: an engine has whole ones, where a Ray task may have a part of one."""
-    faults = KeyFaults()
-    if gpus is not None and gpus != int(gpus):
-        faults.add(path, f"{gpus}: expected a whole number of GPUs", "an engine cannot have a part of one")
-    return None if gpus is None else int(gpus), faults
 
 
 def _mapping(value: Value, path: Path) -> Checked[Tree]:

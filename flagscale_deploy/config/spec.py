@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
+from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.value import Value
 
 RayMode = Literal["auto", "on", "off"]
+Executor = Literal["ray", "mp", "auto"]
+PoolRole = Literal["prefill", "decode"]
 RestartPolicy = Literal["no", "on-failure"]
 
 DEFAULT_ENGINE_PORT = 8000
@@ -111,6 +114,22 @@ class InlineNode:
 
 
 @dataclass(frozen=True)
+class PoolSpec:
+    """`deploy.models.<name>.prefill` or `.decode`: the engines that do one of the two.
+
+    `engine_args` are the pool's own flags, which win over the model's; `num_gpus` and `hosts` None are the model's.
+    `where` and `places` say where the pool and its settings stand, as those of `ModelSpec` do.
+    """
+
+    replicas: int = 1
+    num_gpus: int | None = None
+    hosts: str | None = None
+    engine_args: Mapping[str, Value] = field(default_factory=dict)
+    where: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One entry of the serve YAML.
 
@@ -119,7 +138,8 @@ class ModelSpec:
     anything: it has to agree with tensor × pipeline × data parallel size. `where` is the file and key path.
     With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
     carry. `hosts` is a host pattern as `--limit` takes it; None allows every host. `host_types` are custom resources
-    that its hosts have to be of (`type`). `places` says where flags, `hosts` and `resources` were set.
+    that its hosts have to be of (`type`). `places` says where flags, `hosts` and `resources` were set. `prefill` and
+    `decode` are both set or neither: pools of engines; then `replicas` is 1 and means nothing.
     """
 
     name: str
@@ -136,6 +156,30 @@ class ModelSpec:
     hosts: str | None = None
     host_types: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+    prefill: PoolSpec | None = None
+    decode: PoolSpec | None = None
+
+    @property
+    def pools(self) -> dict[PoolRole, ModelSpec]:
+        """Return the model as each of its pools serves it, prefill first; {} where one engine does both."""
+        pools: dict[PoolRole, PoolSpec | None] = {"prefill": self.prefill, "decode": self.decode}
+        return {role: self._of_pool(pool) for role, pool in pools.items() if pool is not None}
+
+    def _of_pool(self, pool: PoolSpec) -> ModelSpec:
+        names = {name.removeprefix("no-") for name in pool.engine_args}
+        actions = (action for action in self.action_args if action.partition("=")[0].removeprefix("no-") not in names)
+        return replace(
+            self,
+            engine_args={**self.engine_args, **pool.engine_args},
+            action_args=tuple(actions),
+            num_gpus=self.num_gpus if pool.num_gpus is None else pool.num_gpus,
+            replicas=pool.replicas,
+            where=pool.where,
+            hosts=pool.hosts or self.hosts,
+            places={**self.places, **pool.places},
+            prefill=None,
+            decode=None,
+        )
 
     def place(self, key: str) -> str:
         """Return where a flag, `hosts` or `resources` was set."""
@@ -178,6 +222,8 @@ class ServeSpec:
     models: tuple[ModelSpec, ...]
     exp_dir: str = "outputs"
     ray: RaySpec = RaySpec()
+    executor: Executor = "ray"
+    """What joins the hosts of an instance, where the model has no `distributed-executor-backend`."""
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, Secret] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
@@ -205,6 +251,8 @@ class ServeSpec:
     warm: bool = True
     """Whether packages and weights are read ahead while Ray starts."""
     tls: TlsSpec | None = None
+    warnings: tuple[Fault, ...] = ()
+    """What `plan` says about settings that are translated, each with its place."""
     locate: Callable[[tuple[str, ...]], str] | None = field(default=None, repr=False, compare=False)
     """What says where a key path stands, with line and column."""
 
@@ -220,7 +268,7 @@ class ServeSpec:
     def public(self) -> dict[str, Any]:
         """Return the specification as JSON types, of secrets the names only: for digests and for people."""
         document = json.dumps(_plain(self.document), sort_keys=True, default=str)
-        names = (field.name for field in fields(self) if field.name != "locate")
+        names = (field.name for field in fields(self) if field.name not in ("locate", "warnings"))
         plain = {name: _plain(getattr(self, name)) for name in names}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
         return {**plain, **hidden}

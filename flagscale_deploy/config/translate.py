@@ -9,6 +9,7 @@ from flagscale_deploy.config.deployment import (
     ignored_by_programs,
     other_modes,
     read_deploy,
+    read_ray,
     read_restart,
     read_router,
 )
@@ -18,11 +19,12 @@ from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Ru
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options
 from flagscale_deploy.config.nodes import read_nodes
 from flagscale_deploy.config.per_host import read_host_engine_args, read_host_env
+from flagscale_deploy.config.pools import warn_of_connector
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Places
 from flagscale_deploy.config.schema.places import Path as KeyPath
 from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.config.schema.validate import read_settings
-from flagscale_deploy.config.spec import InlineNode, RaySpec, ServeSpec, Timeouts
+from flagscale_deploy.config.spec import InlineNode, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.support.paths import deployment_name_fault
@@ -62,12 +64,14 @@ def translate(
     entries = faults.take(apply_cli_args(entries, cli))
     env, secret_env = faults.take(read_environment(entries, envs, deploy, set_in, environ))
     nodes, ray_port = faults.take(_nodes(tree))
+    ray, executor = faults.take(read_ray(deploy, set_in, ray_port))
     deployment, where = _named(name, deploy, set_in, experiment, places)
     spec = ServeSpec(
         name=deployment,
         models=() if program else faults.take(build_models(entries, deploy, set_in, cli, places)),
         exp_dir=experiment.exp_dir or f"outputs/{deployment}",
-        ray=RaySpec(**({"port": ray_port} | (deploy.ray.model_dump(exclude_none=True) if deploy.ray else {}))),
+        ray=ray,
+        executor=executor,
         env=env,
         secret_env=secret_env,
         secrets=tuple(deploy.secrets or ()),
@@ -94,6 +98,7 @@ def translate(
         restart=faults.take(read_restart(deploy, set_in)),
         warm=deploy.warm is not False,
         tls=faults.take(read_tls(deploy, set_in)),
+        warnings=tuple(places.locate(warn_of_connector(deploy, set_in))),
         locate=_locator(tree, set_in, places),
     )
     return spec, [*deployment_name_fault(deployment, where), *places.locate(faults)]

@@ -30,7 +30,9 @@ def read(root: str, args: Value, instances: Value, path: Path) -> Checked[list[E
     numbers = [count for count in counts if count != "auto"]
     total: int | Literal["auto"] = sum(numbers) if len(numbers) == len(counts) else "auto"
     first = options[0] if options else ModelOptions()
-    return [replace(entry, options=first.model_copy(update={"num_replicas": total, "replicas": None}))], faults
+    return [
+        replace(entry, options=first.model_copy(update={"num_replicas": total if options else None, "replicas": None}))
+    ], faults
 
 
 def _read_instances(instances: Value, path: Path) -> Checked[list[ModelOptions]]:

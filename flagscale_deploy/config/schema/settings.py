@@ -25,6 +25,7 @@ from flagscale_deploy.config.schema.values import (
     VariableName,
 )
 from flagscale_deploy.config.schema.words import (
+    ExecutorWord,
     RayMode,
     RayWord,
     RestartPolicy,
@@ -150,6 +151,17 @@ class ServiceSettings(Settings):
     request: Ignored = None
 
 
+class PoolSettings(Settings):
+    """`deploy.models.<name>.prefill` and `.decode`."""
+
+    num_replicas: Count | None = setting("engines of this pool. Default: 1")
+    num_gpus: Amount | None = setting(
+        "GPUs of one engine; must agree with its parallel sizes. Default: the model's, else one for each rank"
+    )
+    hosts: HostPattern | None = setting("the hosts of this pool, a pattern as for `--limit`. Default: the model's")
+    engine_args: dict[str, Any] | None = setting("flags of vLLM for this pool; they win over the model's")
+
+
 class ModelOptions(Settings):
     """`deploy.models.<name>`, and `resources` of the list form.
 
@@ -165,6 +177,11 @@ class ModelOptions(Settings):
     num_cpus: Amount | None = setting("CPUs of a task of a program of your own; `vllm serve` takes the CPUs it needs")
     num_replicas: CountOrAuto | None = setting("replicas, or `auto`: as many as the free GPUs allow. Default: 1")
     replicas: CountOrAuto | None = setting("another name of `num_replicas`. Default: 1")
+    prefill: PoolSettings | None = setting(
+        "the engines that only prefill, apart from those that decode: the keys below. Needs `decode`, and no "
+        "`num_replicas` beside it"
+    )
+    decode: PoolSettings | None = setting("the engines that only decode: the keys of `prefill`. Needs `prefill`")
     accelerator_type: Any = setting("`A100`: the same as `resources: {A100: 1}`. Default: all")
     allow_out_of_order_execution: Any = None
     concurrency_groups: Any = None
@@ -207,6 +224,11 @@ class Deploy(Settings):
     ray: Annotated[RaySettings, BeforeValidator(ray_keys, json_schema_input_type=RaySettings | RayWord)] | None = (
         setting("the mode by itself (`always`, `auto`, `never`), or the three keys below. Default: always")
     )
+    executor: ExecutorWord = setting(
+        "what joins the hosts of one instance: `ray`; `mp`: vLLM's multiprocessing, without Ray; `auto`: `mp` where "
+        "its hosts have equal shares of the GPUs, else `ray`. A model's own `distributed-executor-backend` wins. "
+        "With `mp` or `auto`, `ray` is `auto` unless it is set. Default: ray; mp with `ray: never`"
+    )
     router: (
         Annotated[RouterSettings, BeforeValidator(router_keys, json_schema_input_type=RouterSettings | RouterWord)]
         | None
@@ -240,15 +262,19 @@ class Deploy(Settings):
         "`true`: `vllm serve` runs, whatever `task.entrypoint` says. The oldest files have it beside `deploy`. "
         "Default: true, where there is no entrypoint"
     )
-    prefill_decode_disaggregation: Flag | None = setting("`true` is refused. Default: false")
+    prefill_decode_disaggregation: Flag | None = setting(
+        "FlagScale's way to write `prefill` and `decode` of the one model, with the keys below. Default: false"
+    )
+    prefill_num: Count | None = setting("FlagScale's `prefill.num_replicas`. Default: 1")
+    prefill_address: Text | None = setting("FlagScale's `prefill.hosts`: the name of one host. Default: auto")
+    decode_num: Count | None = setting("FlagScale's `decode.num_replicas`. Default: 1")
+    decode_address: Text | None = setting("FlagScale's `decode.hosts`: the name of one host. Default: auto")
+    decode_gpu_memory_utilization: Amount | None = setting(
+        "FlagScale's `decode.engine_args.gpu-memory-utilization`. Default: the model's"
+    )
     enable_composition: Flag | None = setting("`true` is refused. Default: false")
     instance: Ignored = setting("with `llm`: list of `{name: …, num-replicas: …}`")
     use_fs_serve: Ignored = None
     use_native_serve: Ignored = None
-    decode_address: Ignored = None
-    decode_gpu_memory_utilization: Ignored = None
-    decode_num: Ignored = None
     pd_proxy_port: Ignored = None
-    prefill_address: Ignored = None
     prefill_decode_log_dir: Ignored = None
-    prefill_num: Ignored = None

@@ -22,6 +22,7 @@ _Policy = Literal[
     "random", "round_robin", "cache_aware", "kv_aware", "power_of_two", "consistent_hash", "sticky_least_loaded"
 ]
 """Those of vllm-router 0.1.17."""
+_Executor = Literal["ray", "mp", "auto"]
 
 
 def ray_keys(value: object) -> object:
@@ -54,6 +55,13 @@ def _ray_mode(value: object) -> object:
     return mode
 
 
+def _executor(value: object) -> object:
+    word = str(value).lower()
+    if value is not None and word not in get_args(_Executor):
+        raise UnfitError("expected ray, mp or auto", "as in executor: mp, which joins hosts without Ray")
+    return None if value is None else word
+
+
 def _policy(value: object) -> object:
     if value is None:
         return None
@@ -82,6 +90,7 @@ RestartWord = Literal["no", "never", "off", "on-failure"] | bool
 RayMode = Annotated[
     Literal["auto", "on", "off"] | None, BeforeValidator(_ray_mode, json_schema_input_type=RayWord | None)
 ]
+ExecutorWord = Annotated[_Executor | None, BeforeValidator(_executor)]
 RouterPolicy = Annotated[_Policy | None, BeforeValidator(_policy)]
 RestartPolicy = Annotated[
     Literal["no", "on-failure"] | None, BeforeValidator(_restart_policy, json_schema_input_type=RestartWord | None)

@@ -277,10 +277,6 @@ FAULTS = {
         f"{SEED}experiment: {{task: {{type: train}}}}",
         "qwen.yaml: experiment.task.type: 'train' is not run here",
     ),
-    "prefill apart": (
-        f"{SEED}  prefill_decode_disaggregation: true",
-        "qwen.yaml: deploy.prefill_decode_disaggregation: separate prefill and decode engines",
-    ),
     "an action of nobody's": (f"{SEED}action: serve", "qwen.yaml: action: 'serve' is not an action"),
 }
 
