@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         follow,
         status,
     )
-    from flagscale_deploy.api.listing import Listing, deployments, other_names
+    from flagscale_deploy.api.listing import Listing, deployments
     from flagscale_deploy.api.planning import describe, plan
     from flagscale_deploy.api.pushing import push
     from flagscale_deploy.api.running import RunResult, run
@@ -29,7 +29,7 @@ _MODULES = {
     "api.checking": ("CheckReport", "check"),
     "api.stopping": ("cleanup", "stop", "unlock"),
     "api.inspecting": ("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "status"),
-    "api.listing": ("Listing", "deployments", "other_names"),
+    "api.listing": ("Listing", "deployments"),
     "api.planning": ("describe", "plan"),
     "api.pushing": ("push",),
     "api.running": ("RunResult", "run"),
@@ -57,7 +57,6 @@ __all__ = [
     "execute_everywhere",
     "follow",
     "load_request",
-    "other_names",
     "plan",
     "push",
     "run",

@@ -15,7 +15,7 @@ from flagscale_deploy.deploy.status import Status, look
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.diagnosis.progress import Progress
-from flagscale_deploy.errors import ConnectError, FaultsError, HostError, RemoteError
+from flagscale_deploy.errors import ConnectError, Fault, FaultsError, HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import FileSelection, LineSelection
 from flagscale_deploy.logs.collect import PATIENCE_SECONDS, silent
@@ -25,7 +25,7 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.units import format_time
 from flagscale_deploy.transport.base import MAX_OUTPUT, Connection, LateError, Outcome, ending_with_input
 from flagscale_deploy.transport.base import run as run_command
-from flagscale_deploy.transport.fleet import Fleet
+from flagscale_deploy.transport.fleet import Fleet, answers, failures
 from flagscale_deploy.transport.reconnect import Tell
 from flagscale_deploy.transport.remote_program import Program
 
@@ -78,12 +78,22 @@ def collect(
 ) -> dict[str, log_files.Collected | HostError]:
     """Copy every log of the deployment into `<into>/<host>/`, continuing files that are there already.
 
-    `tell` is called when a connection is lost and when it is back.
+    `tell` is called when a connection is lost and when it is back, and for a name that no host has.
     """
     with request.fleet() as fleet:
-        return log_files.collect_logs(
+        collected = log_files.collect_logs(
             fleet, request.deployment, into, selection=selection, patience=PATIENCE_SECONDS, tell=tell
         )
+        if not failures(collected) and not any(logs.files for logs in answers(collected).values()):
+            _tell_unknown_name(request, fleet, tell)
+        return collected
+
+
+def _tell_unknown_name(request: Request, fleet: Fleet, tell: Tell) -> None:
+    """Look whether any host has a deployment of this name; tell which there are where none has."""
+    fault = look(fleet, request.deployment, request.inventory.head.name, ask=False).unknown_name
+    if fault is not None:
+        tell(fault.where, f"{fault.problem} → {fault.remedy}")
 
 
 def follow(
@@ -96,10 +106,16 @@ def follow(
 ) -> dict[str, int | HostError]:
     """Pass the selected lines of the deployment's logs to `show` and, with `follow`, new ones as they are written.
 
-    Returns how many files each host had. `tell` is called when a connection is lost and when it is back.
+    Returns how many files each host had. `tell` is called when a connection is lost and when it is back, and for a
+    name that no host has.
     """
     with request.fleet() as fleet:
-        return log_files.read_logs(fleet, request.deployment, show, selection, follow=follow, tell=tell).files
+        if follow:
+            _tell_unknown_name(request, fleet, tell)
+        files = log_files.read_logs(fleet, request.deployment, show, selection, follow=follow, tell=tell).files
+        if not follow and not any(files.values()):
+            _tell_unknown_name(request, fleet, tell)
+        return files
 
 
 def call(
@@ -120,9 +136,8 @@ def call(
         current = look(fleet, request.deployment, request.inventory.head.name, ask=False)
         raise_unknown(current)
         if not current.instances:
-            raise FaultsError.at(
-                request.deployment, "there is no such deployment on these hosts", "start it with `run`, or check --name"
-            )
+            problem, remedy = "no host has a record of what runs of it", "`stop` ends that; start it with `run`"
+            raise FaultsError([current.unknown_name or Fault(request.deployment, problem, remedy)])
         if not current.trusted:
             raise _untrusted(request.inventory.head.name, current)
         _refuse_ended(current)
@@ -164,7 +179,10 @@ def call(
 
 
 def _refuse_ended(current: Status) -> None:
-    """Raise FaultsError for a deployment that was stopped, or of which nothing runs any more."""
+    """Raise FaultsError for a deployment that failed or was stopped, or of which nothing runs any more."""
+    if current.failure is not None and not current.live_processes:
+        problem = f"its last run failed at {format_time(current.failure['at'])}: {current.failure['cause']}"
+        raise FaultsError.at(current.deployment, problem, current.failure["remedy"] or "`logs --diagnose` says why")
     if current.stopped_at and all(server.state == "stopped" for server in current.entrances):
         when = format_time(current.stopped_at)
         raise FaultsError.at(current.deployment, f"it is stopped since {when}", "start it with `run`")

@@ -37,12 +37,6 @@ def deployments(request: Request) -> Listing:
         return Listing(tuple(look(fleet, name, head) for name in names), unknown)
 
 
-def other_names(request: Request) -> list[str]:
-    """Return the names of the deployments on the hosts that can be asked, for one who asked for another."""
-    with request.fleet() as fleet:
-        return recorded_names(fleet, request.timeouts.probe)[0]
-
-
 def recorded_names(fleet: Fleet, timeout: float) -> tuple[list[str], dict[str, str]]:
     """Return the names of the deployments of which hosts have records, and why hosts could not be asked."""
     observations = observe(fleet, timeout=timeout).values()

@@ -10,6 +10,7 @@ from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, Unlocked, lock
 from flagscale_deploy.deploy.lock import unlock as unlock_deployment
 from flagscale_deploy.deploy.probe_hosts import raise_failures
+from flagscale_deploy.deploy.status import look
 from flagscale_deploy.deploy.stop import StopReport, remove_leftovers, stop_deployment
 from flagscale_deploy.errors import ConnectError, HostError, RemoteError
 from flagscale_deploy.events import Event, Sink, silent
@@ -34,7 +35,9 @@ def stop(
         if not force:
             refuse_part(request, fleet, say)
         with _lock_if_possible(request, fleet, command, lock_wait, say):
-            return stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
+            report = stop_deployment(fleet, request.deployment, request.timeouts.stop, say)
+        _note_unknown_name(request, fleet, report, say)
+        return report
 
 
 def cleanup(
@@ -59,7 +62,17 @@ def cleanup(
         raise_failures(results)
         replies = answers(results)
         removed = {name: tuple(reply["removed"]) for name, reply in replies.items()}
-        return StopReport(report.hosts, removed, {name: tuple(reply["kept"]) for name, reply in replies.items()})
+        report = StopReport(report.hosts, removed, {name: tuple(reply["kept"]) for name, reply in replies.items()})
+        _note_unknown_name(request, fleet, report, say)
+        return report
+
+
+def _note_unknown_name(request: Request, fleet: Fleet, report: StopReport, say: Sink) -> None:
+    """Note which deployments there are, where nothing was there to stop because no host has one of this name."""
+    if report.found_nothing:
+        fault = look(fleet, request.deployment, request.inventory.head.name, ask=False).unknown_name
+        if fault is not None:
+            say(Event("stop", "note", text=f"{fault.where}: {fault.problem} → {fault.remedy}"))
 
 
 def _remove(request: Request, fleet: Fleet, hosts: list[str], say: Sink) -> dict[str, CleanupReply | HostError]:

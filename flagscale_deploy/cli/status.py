@@ -51,8 +51,8 @@ def status(console: Console, *, as_json: bool, watch: bool, interval: float, **w
             view.show_watch(console, report)
         else:
             view.show_status(console, report)
-            if report.state == "absent":
-                view.show_others(console, report, api.other_names(request))
+            if report.unknown_name is not None:
+                console.note(*report.unknown_name.lines)
         if not watch:
             return report.exit_code
         time.sleep(interval)

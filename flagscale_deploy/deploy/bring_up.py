@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.stop import StopReport, stop_deployment
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import (
+    ConnectError,
     DeployError,
     HostError,
     InputError,
@@ -30,13 +32,17 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
+from flagscale_deploy.remote.messages.stop import RunFailure
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.units import counted
+from flagscale_deploy.text import one_line
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 
 EVIDENCE = FileSelection(max_size=64 << 20, max_total=256 << 20, seconds=30.0)
 """How much of each host's logs a failed run collects before it stops what it started; `logs -o` brings the rest."""
+LONGEST_CAUSE = 300
+"""Characters of a failure's cause, and of its remedy, that the records of a run keep."""
 
 
 @dataclass(frozen=True)
@@ -165,23 +171,42 @@ def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
 
     An interrupt ends the collection only: what was started is stopped all the same.
     """
-    failure = Failure(error)
+    failure, began = Failure(error), time.monotonic()
     if isinstance(error, LockLostError):
         return failure  # another command changes the hosts now
     try:
-        failure = _collect_evidence(run, failure)
-    except KeyboardInterrupt:
-        run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
+        try:
+            failure = _collect_evidence(run, failure)
+        except KeyboardInterrupt:
+            run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
+        failure = replace(failure, diagnosis=_diagnosis(error, run.folder))
     finally:
-        stopped = None if keep else _take_down(run)
-    return replace(failure, stopped=stopped, kept=keep, diagnosis=_diagnosis(error, run.folder))
+        stopped = None if keep else _take_down(run, _cause(run, failure, began))
+    return replace(failure, stopped=stopped, kept=keep)
 
 
-def _take_down(run: Run) -> StopReport | None:
+def _cause(run: Run, failure: Failure, at: float) -> RunFailure:
+    """Return why a run failed at a monotonic time, for its records: short, on one line, without secrets."""
+    error, diagnosis = failure.error, failure.diagnosis
+    if isinstance(error, StepsFailedError):
+        error = next(iter(error.errors.values()))
+    cause, remedy = error.lines[0], error.remedy if isinstance(error, HostError) else ""
+    if diagnosis is not None and not isinstance(error, ConnectError):
+        cause, remedy = f"{diagnosis.host}: {diagnosis.cause}", diagnosis.remedy
+    cause, remedy = (_cut(one_line(run.redactor.redact(text))) for text in (cause, remedy))
+    return {"ago": time.monotonic() - at, "cause": cause, "remedy": remedy}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}…"
+
+
+def _take_down(run: Run, cause: RunFailure) -> StopReport | None:
     """Stop what was started, also after an interrupt; None after another one."""
+    deployment, grace = run.plan.deployment, run.spec.timeouts.stop
     for text in ("interrupted: stopping goes on; interrupt once more to leave what was started as it is", ""):
         try:
-            return stop_deployment(run.fleet, run.plan.deployment, run.spec.timeouts.stop, run.say, run.plan.run_id)
+            return stop_deployment(run.fleet, deployment, grace, run.say, run.plan.run_id, cause)
         except KeyboardInterrupt:
             if text:
                 run.say(Event("stop", "note", text=text))

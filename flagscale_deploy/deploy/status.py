@@ -12,12 +12,13 @@ from flagscale_deploy.deploy.server_status import InstanceStatus, lost_daemon, s
 from flagscale_deploy.deploy.serving import withdraw_unverified
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
-from flagscale_deploy.errors import HostError
+from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import entrances
-from flagscale_deploy.remote.messages.record import Record, RecordedVersions
+from flagscale_deploy.remote.messages.record import Record, RecordedFailure, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments, InspectReply
+from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
@@ -66,6 +67,10 @@ class Status:
     """Why it is unwell or dead, if the logs show it."""
     secret_hash: str = ""
     """What its record has of its secrets (`deploy/secret_hash.py`); not for other eyes."""
+    failure: RecordedFailure | None = None
+    """When and why the last run failed, which was stopped for it."""
+    others: tuple[str, ...] = ()
+    """The deployments that there are on hosts that have none of this name."""
 
     @property
     def well(self) -> bool:
@@ -85,8 +90,18 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when ready, finished or stopped, 3 when something is UNKNOWN, else 1."""
+        """Return 0 when ready, finished, stopped or absent, 3 when something is UNKNOWN, else 1."""
         return {"ready": 0, "finished": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
+
+    @property
+    def unknown_name(self) -> Fault | None:
+        """Return the fault of a name that no host has, with those that there are; None where a host may have it."""
+        if self.state != "absent":
+            return None
+        there = f"there are: {', '.join(self.others)}" if self.others else "there is no other one"
+        problem = f"no host has a deployment of this name; {there}"
+        remedy = suggest(self.deployment, self.others, "check --name and the hosts, or start it with `run`")
+        return Fault(self.deployment, problem, remedy)
 
     def json(self) -> dict[str, object]:
         """Return what `status --json` prints."""
@@ -156,6 +171,8 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         trusted=decided.trusted,
         note=decided.note,
         secret_hash=record.get("secret_hash", ""),
+        failure=record.get("failure"),
+        others=tuple(sorted({name for reply in replies.values() for name in reply.get("others", ())})),
     )
 
 
@@ -202,5 +219,5 @@ def _overall(
     if states == {"finished"} and "running" in host_states:
         return "finished"
     if host_states <= {"stopped", "absent"}:
-        return "stopped"
+        return "failed" if record.get("failure") else "stopped"
     return next((state for state in ("unwell", "restarting", "starting") if state in states), "leftovers")

@@ -17,6 +17,7 @@ from flagscale_deploy.remote.messages.stop import (
     CleanupReply,
     KeptPath,
     PortLeft,
+    RunFailure,
     StopArguments,
     StopDone,
     StopFound,
@@ -85,19 +86,31 @@ class StopReport:
         return sum(host.ended for host in self.hosts)
 
     @property
+    def found_nothing(self) -> bool:
+        """Return whether every host replied that nothing ran there, and nothing was removed."""
+        return {host.state for host in self.hosts} == {"nothing"} and not any(self.removed.values())
+
+    @property
     def exit_code(self) -> int:
         """Return 1 when something survived or failed, 3 when a host is UNKNOWN, 0 when all is verified gone."""
         states = {host.state for host in self.hosts}
         return 1 if states & {"survivors", "failed"} or any(self.kept.values()) else 3 if "UNKNOWN" in states else 0
 
 
-def stop_deployment(fleet: Fleet, deployment: str, grace: float, say: Sink, run_id: str | None = None) -> StopReport:
+def stop_deployment(
+    fleet: Fleet,
+    deployment: str,
+    grace: float,
+    say: Sink,
+    run_id: str | None = None,
+    failure: RunFailure | None = None,
+) -> StopReport:
     """Stop a deployment on all hosts, engines before Ray and the rest, and verify that it is gone.
 
-    With `run_id`, only that run of it. `grace` is the time in seconds between SIGTERM and SIGKILL of an engine.
-    Nothing else on the hosts is touched.
+    With `run_id`, only that run of it; with `failure`, its records say why it failed. `grace` is the time in seconds
+    between SIGTERM and SIGKILL of an engine. Nothing else on the hosts is touched.
     """
-    stopping = _Stopping(fleet, deployment, grace, say, run_id)
+    stopping = _Stopping(fleet, deployment, grace, say, run_id, failure)
     ended = fleet.gather({host.name: partial(stopping.stop, host) for host in fleet.hosts.values()}, together=True)
     report = StopReport(tuple(_host_stop(name, ended[name]) for name in fleet.hosts))
     for host in report.hosts:
@@ -159,6 +172,7 @@ class _Stopping:
     grace: float
     say: Sink
     run_id: str | None
+    failure: RunFailure | None
 
     def __post_init__(self) -> None:
         self._gate = _Gate(self.fleet.hosts)
@@ -201,6 +215,8 @@ class _Stopping:
             "ray_grace": RAY_GRACE_SECONDS,
             "wait": 2 * limit if waiting else None,
         }
+        if self.failure is not None:
+            args["failure"] = self.failure
         engines_ended: StopWaiting | None = None
         try:
             with Program(

@@ -14,7 +14,6 @@ from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.logs import show_diagnosis
 from flagscale_deploy.support.shell import join
-from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted, format_duration, format_time
 
 
@@ -48,15 +47,10 @@ def show_listing(console: Console, listing: Listing) -> None:
         for status in listing.deployments
     ]
     console.table(counted(len(rows), "deployment"), ("NAME", "STATE", "OF", "SINCE", "HOSTS", "ENDPOINT"), rows)
+    for status in listing.deployments:
+        console.print(*(line if line[0] == " " else f"{status.deployment}: {line}" for line in _failure(status)))
     for host, problem in listing.unknown.items():
         console.error(f"{host}: not known: {problem}")
-
-
-def show_others(console: Console, status: Status, names: Sequence[str]) -> None:
-    """Say which deployments there are where there is none of this name."""
-    there = f"there are: {', '.join(names)}" if names else "there is no other one"
-    nearest = suggest(status.deployment, names, "")
-    console.note(f"no host has a deployment {status.deployment}; {there}", *([f"    → {nearest}"] if nearest else []))
 
 
 def show_watch(console: Console, status: Status) -> None:
@@ -91,11 +85,20 @@ def show_watch(console: Console, status: Status) -> None:
 
 
 def _headline(console: Console, status: Status, at: str = "") -> None:
-    ended = f", stopped {format_time(status.stopped_at)}" if status.stopped_at else ""
+    ended = f", stopped since {format_time(status.stopped_at)}" if status.stopped_at and not status.failure else ""
     since = f", since {format_time(status.started_at)}" if status.started_at else ""
     (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}{ended}"])
     name, time_of_look = console.clean_lines([f"{status.deployment}: ", f"  ({at})" if at else ""])
     console.out.print(Text.assemble(name, console.state(status.state), time_of_look, run))
+    console.print(*(f"  {line}" for line in _failure(status)))
+
+
+def _failure(status: Status) -> Iterator[str]:
+    """Yield when and why the last run failed, and what to do, where it was stopped for it."""
+    if status.failure is not None:
+        yield f"failed at {format_time(status.failure['at'])}: {status.failure['cause']}"
+        remedy = status.failure["remedy"] or "`logs --diagnose`, with the same hosts and name, reads its logs again"
+        yield f"  → {remedy}"
 
 
 def _servers(console: Console, status: Status) -> None:

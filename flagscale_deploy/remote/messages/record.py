@@ -58,6 +58,14 @@ class RecordedVersions(TypedDict, total=False):
     vllm: str | None
 
 
+class RecordedFailure(TypedDict):
+    """Why a run failed that was taken down for it; no secrets."""
+
+    at: float
+    cause: str
+    remedy: str
+
+
 class Record(TypedDict, total=False):
     """What a host knows of a deployment. A record may be of another version of this tool: any key may be missing."""
 
@@ -90,4 +98,5 @@ class Record(TypedDict, total=False):
     segments: dict[str, list[int]]  # path in /dev/shm to device and inode
     stopped_at: float
     stopped_by: str
+    failure: RecordedFailure  # of the run that was stopped because it failed
     before: Record  # the record of the run before, until something was started

@@ -72,15 +72,19 @@ class InspectedServer(_InspectedServer, total=False):
     at: str | None
 
 
-class InspectReply(TypedDict):
-    """What is there; `instances` and `ray` only with `ask`."""
-
+class _InspectReply(TypedDict):
     record: Record | None
     processes: list[InspectedProcess]
     live: int  # processes of the deployment, by marker, session and descent
     ranks: dict[str, int]  # those of them that play a part, by part
     instances: dict[str, InspectedServer]  # instances and routers driven from this host, by name
     ray: RayNodesReply | None
+
+
+class InspectReply(_InspectReply, total=False):
+    """What is there; `instances` and `ray` only with `ask`, `others` without a record only."""
+
+    others: list[str]  # names of deployments that have a record here; 100 at most
 
 
 INSPECT = HostProgram[InspectArguments, InspectReply, NoOrder]("inspect")

@@ -101,6 +101,14 @@ UNLOCK = HostProgram[UnlockArguments, UnlockReply, NoOrder]("unlock")
 # stop: end what a deployment runs on a host, engines before Ray, and prove that it is gone.
 
 
+class RunFailure(TypedDict):
+    """Why the run failed that is to be stopped, and how many seconds ago."""
+
+    ago: float
+    cause: str
+    remedy: str
+
+
 class _StopArguments(Target):
     grace: float  # between SIGTERM and SIGKILL of an engine
 
@@ -111,6 +119,7 @@ class StopArguments(_StopArguments, total=False):
     run_id: str | None  # None: whichever
     ray_grace: float
     wait: float | None
+    failure: RunFailure  # kept in the record
 
 
 class StopFound(TypedDict):

@@ -36,6 +36,7 @@ HEALTH_SECONDS = 5
 TOKEN_SECONDS = 18
 ANSWER_SECONDS = 25.0
 """Nobody is waited for any longer; a socket's own deadline is for each piece of an answer."""
+MOST_OTHERS = 100
 
 
 def main(args: InspectArguments) -> None:
@@ -58,7 +59,15 @@ def main(args: InspectArguments) -> None:
         "instances": inspection.instances if inspection else {},
         "ray": inspection.ray if inspection else None,
     }
+    if deployed is None:
+        reply["others"] = others(args["host"])
     send(reply)
+
+
+def others(host: str) -> List[str]:
+    """Return the names of the deployments that have a record here, 100 at most."""
+    names = {deployed.get("deployment", "") for deployed in record.of_this_machine(host)} - {""}
+    return sorted(names)[:MOST_OTHERS]
 
 
 def alive(process: RecordedProcess) -> bool:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.stop import (
         AfterStop,
         PortLeft,
+        RunFailure,
         StopArguments,
         StopDone,
         StopFinish,
@@ -86,7 +87,7 @@ def main(args: StopArguments) -> None:
         waited = time.monotonic() - waiting
     grace = args.get("ray_grace", RAY_GRACE_SECONDS) if named else args["grace"]
     act.end(terminate.Stage("ray", ours, grace, hasty=lambda process: not ranks.of_engine(process)))
-    finish = _finish(deployment, host, act, ours, deployed)
+    finish = _finish(args, act, ours, deployed)
     left, removed = ports_left(deployed), removed + segments.remove()
     done: StopDone = {
         **finish,
@@ -111,10 +112,9 @@ def ports_left(deployed: Record) -> List[PortLeft]:
     ]
 
 
-def _finish(
-    deployment: str, host: str, act: terminate.Termination, ours: processes.Family, deployed: Record
-) -> StopFinish:
+def _finish(args: StopArguments, act: terminate.Termination, ours: processes.Family, deployed: Record) -> StopFinish:
     """Run after_stop, if this ended something, and close the record, once all is gone."""
+    deployment, host = args["deployment"], args["host"]
     survivors = act.survivors(ours)
     stopped_before = not act.seen and (not deployed or deployed.get("stopped_at"))
     if survivors or stopped_before:
@@ -122,7 +122,7 @@ def _finish(
     after_stop = _after_stop(state.directory(deployment, host), f"{deployment}/{deployed.get('run_id') or 'stop'}")
     act.end(terminate.Stage("after_stop", ours, RAY_GRACE_SECONDS))
     survivors = act.survivors(ours)
-    unclosed = _close(deployment, host) if deployed and not survivors else ""
+    unclosed = _close(deployment, host, args.get("failure")) if deployed and not survivors else ""
     return {"survivors": survivors, "after_stop": after_stop, "unclosed": unclosed}
 
 
@@ -144,13 +144,23 @@ def _after_stop(directory: Path, marker: str) -> Optional[AfterStop]:
     return {"exit_code": ended.code, "log": str(log)}
 
 
-def _close(deployment: str, host: str) -> str:
-    """Remove secrets and note in the record by whom this was stopped; return what kept it from that, or ""."""
+def _close(deployment: str, host: str, failure: Optional[RunFailure]) -> str:
+    """Remove secrets; note in the record by whom this was stopped and, for a run that failed, why.
+
+    Returns what kept it from that, or "".
+    """
     try:
         _remove_secrets(deployment, host)
         client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
         by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
-        closed: Record = {"stopped_at": time.time(), "stopped_by": by, "secret_hash": ""}
+        now = time.time()
+        closed: Record = {"stopped_at": now, "stopped_by": by, "secret_hash": ""}
+        if failure is not None:
+            closed["failure"] = {
+                "at": now - failure["ago"],
+                "cause": failure["cause"],
+                "remedy": failure["remedy"],
+            }
         record.update(deployment, host, lambda before: {**before, **closed})
     except OSError as error:
         return str(error)

@@ -21,6 +21,7 @@ CONTENTS: dict[str, str] = {
     "half": '{"run_id": "r1", "proc',
     "wrong-types": '{"run_id": [], "processes": {"a": 1}, "instances": 3, "ports": "all", "gpus": {}, "before": [], '
     '"ray_temp_dir": 7, "segments": [1], "started_at": "now", "boot_id": {}, "pid": "1/../..", "heard": []}',
+    "wrong-failure": '{"run_id": "r1", "stopped_at": 1.0, "failure": {"at": [], "cause": {}, "remedy": 1}}',
     "wrong-below": '{"run_id": "r1", "processes": [{"pid": "x", "role": 1}], "instances": [null], "ports": {"a": []}}',
     "far-times": '{"run_id": "r1", "started_at": 1e300, "gpus": [0], "ports": {"a": 99999999999999999999}}',
     "surrogates": '{"run_id": "\\ud800", "deployment": "\\udfff", "who": "\\ud800"}',

@@ -69,4 +69,4 @@ def test_a_host_that_cannot_be_reached_is_unknown(lab: Lab, operator: Operator, 
 
 def test_what_is_not_there_cannot_be_called(operator: Operator) -> None:
     refused = operator("call", "hi", "--name", "nowhere", exits=1)
-    assert "nowhere: there is no such deployment on these hosts" in refused.err
+    assert "nowhere: no host has a deployment of this name" in refused.err

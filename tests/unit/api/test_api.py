@@ -344,7 +344,7 @@ def test_a_streamed_call_shows_pieces_and_asks_no_other_server_once_it_began(wor
 
 
 def test_a_call_to_what_is_not_there(world: World) -> None:
-    with pytest.raises(FaultsError, match="there is no such deployment"):
+    with pytest.raises(FaultsError, match="no host has a deployment of this name"):
         api.call(world.request(), [])
     world.refused = {name: UnreachableError(name, "no answer") for name in HOSTS}
     with pytest.raises(HostsUnreachableError):

@@ -29,6 +29,7 @@ class World:
         self.refused: dict[str, ConnectError] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.running = False
+        self.others: list[str] = []
         self.token = True
         self.complaint = ""
         self.holder: dict[str, Any] | None = None
@@ -83,8 +84,10 @@ class World:
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         yield {"exit_code": None if args["detached"] else 0, "tail": []}
 
-    def stop(self, _host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+    def stop(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         ended, self.running = 3 * self.running, False
+        if "failure" in args and host.name in self.records:
+            self.records[host.name] |= {"stopped_at": 20.0, "failure": {"at": 10.0, **args["failure"]}}
         yield {"event": "done", "ended": ended, "survivors": [], "ports_left": [], "segments": 0, "seconds": 0.1,
                "after_stop": None, "unclosed": ""}  # fmt: skip
 
@@ -93,6 +96,7 @@ class World:
         yield {
             "record": self.records.get(host.name), "processes": [], "live": 3 * self.running,
             "instances": {"qwen/0": well}, "ray": None, "ranks": {"gcs_server": 1, "raylet": 1},
+            **({} if host.name in self.records else {"others": list(self.others)}),
         }  # fmt: skip
 
     def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -175,17 +176,66 @@ def test_status_without_a_name_lists_what_is_on_the_hosts(typing: Typing) -> Non
     assert (partly.exit_code, "gpu02: not known: no answer" in partly.stderr) == (3, True), partly.output
 
 
-def test_a_name_that_is_not_there_offers_those_that_are(typing: Typing) -> None:
+WRONG_NAME = {
+    "status": (0, ["inspect"]),
+    "status --json": (0, ["inspect"]),
+    "call hi": (1, ["inspect"]),
+    "logs": (0, ["follow", "inspect"]),
+    "logs -f": (0, ["inspect", "follow"]),
+    "logs -o logs": (0, ["archive", "inspect"]),
+    "logs --diagnose": (0, ["archive", "inspect"]),
+    "stop": (0, ["lock", "stop", "inspect"]),
+    "cleanup": (0, ["lock", "stop", "cleanup", "inspect"]),
+}
+"""Exit status, and the programs that run on each host, once each."""
+
+
+@pytest.mark.parametrize("command", WRONG_NAME)
+def test_a_name_that_is_not_there_offers_those_that_are(typing: Typing, command: str) -> None:
+    typing.world.others = ["llama", "qwen"]
+    typing.world.alter = lambda _host, module, outputs: {
+        "follow": [],
+        "cleanup": [{"removed": [], "bytes": 0, "kept": []}],
+    }.get(module, outputs)
+    wrong = typing(f"{command} --name qwne")
+    problem, remedy = "qwne: no host has a deployment of this name; there are: llama, qwen", "→ did you mean qwen?"
+    if command == "status --json":
+        assert json.loads(wrong.stdout)["others"] == ["llama", "qwen"]
+    else:
+        assert (problem in wrong.stderr, remedy in wrong.stderr) == (True, True), wrong.output
+    code, programs = WRONG_NAME[command]
+    assert (wrong.exit_code, typing.world.modules) == (code, programs)
+    assert max(Counter((call.host, call.module) for call in typing.world.calls).values()) == 1
+
+
+@pytest.mark.parametrize("command", ["stop", "logs", "logs -f"])
+def test_no_name_is_offered_for_one_that_is_there(typing: Typing, command: str) -> None:
     assert typing("run -c qwen.yaml").exit_code == 0
-    records = dict(typing.world.records)
-    typing.world.probe = lambda host, _args: [  # type: ignore[method-assign]
-        {**asdict(typing.world.facts[host.name]), "deployments": [records[host.name]]}
-    ]
-    typing.world.records, typing.world.running = {}, False
-    wrong = typing("status --name qwne")
-    assert wrong.exit_code == 0
-    assert "no host has a deployment qwne; there are: qwen" in wrong.stderr
-    assert "did you mean" in wrong.stderr
+    typing.world.running = False
+    assert "no host has a deployment" not in typing(f"{command} --name qwen").output
+
+
+def test_a_run_that_failed_is_shown_with_time_and_cause_until_one_succeeds(typing: Typing) -> None:
+    typing.world.watched = [{"dead": True}]
+    assert typing("run -c qwen.yaml").exit_code == 5
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(10.0))
+    cause = "gpu01: qwen/0 ended"
+    shown = typing("status --name qwen")
+    assert shown.exit_code == 1
+    assert "qwen: failed" in shown.stdout
+    assert f"failed at {when}: {cause}" in shown.stdout
+    assert "  → `journalctl -k`" in shown.stdout
+    assert "stopped since" not in shown.stdout
+    failure = json.loads(typing("status --name qwen --json").stdout)["failure"]
+    assert (failure["at"], cause in failure["cause"], bool(failure["remedy"])) == (10.0, True, True)
+    assert f"qwen: failed at {when}: {cause}" in typing("status").stdout
+    assert f"qwen: its last run failed at {when}: {cause}" in typing("call hi --name qwen").stderr
+    typing("stop --name qwen")
+    assert f"failed at {when}" in typing("status --name qwen").stdout, "what is stopped already was not stopped now"
+    typing.world.watched = [{"ready": True, "token": "x"}]
+    assert typing("run -c qwen.yaml").exit_code == 0
+    ready = json.loads(typing("status --name qwen --json").stdout)
+    assert (ready["state"], ready["failure"]) == ("ready", None)
 
 
 def test_status_shows_the_stage_of_an_engine_that_loads(typing: Typing) -> None:

@@ -111,6 +111,35 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     }  # fmt: skip
 
 
+def test_the_records_of_a_failed_run_say_why_shortly_and_without_secrets(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, watch=dies)
+    bench.fails()
+    for call in bench.fleet.sent("stop"):
+        failure = call.args["failure"]
+        assert failure["cause"] == "gpu01: the model and its KV cache do not fit into GPU memory"
+        assert "gpu-memory-utilization" in failure["remedy"]
+        assert 0 <= failure["ago"] < 60
+
+    def leaks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        raise UnreachableError(host.name, f"no answer to {SECRET.reveal()}\n{'x' * 1000}", "look")
+
+    bench = Bench(tmp_path / "lost", watch=leaks, archive=lambda _host, _args: archived({}))
+    bench.fails()
+    causes = {call.args["failure"]["cause"] for call in bench.fleet.sent("stop")}
+    (cause,) = causes
+    assert cause.startswith("gpu01: no answer to [REDACTED]")
+    assert (len(cause), cause[-1], "\n" in cause) == (301, "…", False)
+
+
+def test_an_interrupted_run_is_recorded_as_such(tmp_path: Path) -> None:
+    def interrupted(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        raise KeyboardInterrupt
+
+    bench = Bench(tmp_path, watch=interrupted)
+    bench.fails()
+    assert {call.args["failure"]["cause"] for call in bench.fleet.sent("stop")} == {"interrupted"}
+
+
 def test_keep_leaves_everything_as_it_is(tmp_path: Path) -> None:
     bench = Bench(tmp_path, watch=dies)
     error = bench.fails(keep=True)

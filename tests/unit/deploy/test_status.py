@@ -83,6 +83,9 @@ HANGS = {**WELL, "health": None, "token": None, "why": "it does not answer: time
 UNANSWERED = {"qwen/0": {**WELL, "token": None, "why": "it does not answer: timed out"}}
 
 
+FAILURE = {"at": 1400.0, "cause": "gpu01: no space left", "remedy": "make room"}
+
+
 def gone(record_: dict[str, Any]) -> dict[str, Any]:
     return {**NOTHING, "record": {**record_, "stopped_at": 1500.0}}
 
@@ -117,6 +120,9 @@ STATES: dict[str, tuple[dict[str, Any] | HostError, dict[str, Any] | HostError, 
         head(instances={"qwen/0": {**HANGS, "foreign": True, "why": "port 4567 is held"}}), worker(),
         "unwell", "unwell", 1),
     "stopped": (gone(record("engine")), gone(record("ray-worker")), "stopped", "stopped", 0),
+    "its run failed": (
+        gone(record("engine", failure=FAILURE)), gone(record("ray-worker", failure=FAILURE)), "failed", "stopped", 1),
+    "its run failed, and a host was lost": (gone(record("engine", failure=FAILURE)), LOST, "UNKNOWN", "stopped", 3),
     "stopped, but one host has survivors": (
         gone(record("engine")), {**gone(record("ray-worker")), "live": 2}, "leftovers", "stopped", 1),
     "stopped, one host UNKNOWN": (gone(record("engine")), LOST, "UNKNOWN", "stopped", 3),

@@ -79,7 +79,6 @@ def test_a_command_that_looks_at_this_machine_only_says_so(
 ) -> None:
     empty = Status("q", "absent", None, None, None, None, None, None, (), ())
     monkeypatch.setattr(api, "status", lambda *_words, **_settings: empty)
-    monkeypatch.setattr(api, "other_names", lambda _request: [])
     result = CliRunner().invoke(cli, ["status", "--name", "q", *words])
     assert result.exit_code == 0
     assert ("neither -i nor -c was given: this command acts on this machine only" in result.stderr) == noted

@@ -76,6 +76,14 @@ def test_a_stopped_process_is_seen(home: Home, people: Household) -> None:
     wait_until(lambda: home.run("inspect", ask=False)[0]["processes"][0]["stopped"])
 
 
+def test_a_host_without_a_record_names_those_that_it_has(home: Home) -> None:
+    for name in ("llama", "qwen"):
+        Home(home.path, name, home.host).record()
+    assert home.run("inspect", ask=False)[0]["others"] == ["llama", "qwen"]
+    home.record()
+    assert "others" not in home.run("inspect", ask=False)[0]
+
+
 def started(home: Home, pid: int, ticks: int | None) -> WatchArguments:
     return {
         "deployment": home.deployment, "host": home.host, "pid": pid, "start_ticks": ticks,

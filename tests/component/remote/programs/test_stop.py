@@ -284,3 +284,24 @@ def test_of_many_survivors_some_are_listed_and_the_rest_counted() -> None:
     assert len(listed) == terminate.MOST_SURVIVORS + 1
     assert listed[-1]["why"] == "80 more are left"
     assert len(json.dumps(listed)) < 48 << 10
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_the_record_of_a_run_that_failed_says_when_and_why(people: Household, home: Home, failed: bool) -> None:
+    (engine,) = people.python(SLEEP, f"{home.deployment}/r1")
+    home.record({"engine": engine})
+    failure = {"ago": 40.0, "cause": "gpu02: no space left", "remedy": "make room"}
+    stop(home, run_id="r1", **({"failure": failure} if failed else {}))
+    kept = home.read_record()
+    if not failed:
+        assert "failure" not in kept
+        return
+    assert kept["failure"] == {"at": kept["stopped_at"] - 40.0, "cause": "gpu02: no space left", "remedy": "make room"}
+    stop(home)
+    assert home.read_record() == kept, "a later stop ends nothing and changes nothing"
+
+
+def test_the_record_of_another_run_says_nothing_of_this_ones_failure(home: Home) -> None:
+    before = home.record(stopped_at=1.0)
+    stop(home, run_id="another", failure={"ago": 0.0, "cause": "c", "remedy": ""})
+    assert home.read_record() == before
