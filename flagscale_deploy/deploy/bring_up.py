@@ -192,7 +192,7 @@ def _cause(run: Run, failure: Failure, at: float) -> RunFailure:
         error = next(iter(error.errors.values()))
     cause, remedy = error.lines[0], error.remedy if isinstance(error, HostError) else ""
     if diagnosis is not None and not isinstance(error, ConnectError):
-        cause, remedy = f"{diagnosis.host}: {diagnosis.cause}", diagnosis.remedy
+        cause, remedy = f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}", diagnosis.remedy
     cause, remedy = (_cut(one_line(run.redactor.redact(text))) for text in (cause, remedy))
     return {"ago": time.monotonic() - at, "cause": cause, "remedy": remedy}
 

@@ -44,6 +44,12 @@ def test_an_engine_that_dies_while_loading_is_reported_within_seconds(
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert {"plan", "serve", "collect", "stop"} <= {event["stage"] for event in events}
 
+    failed = operator("status", "--name", served.name, "--json", exits=1).json
+    assert (failed["state"], CAUSE in failed["failure"]["cause"]) == ("failed", True)
+    assert died <= failed["failure"]["at"] <= failed["stopped_at"]
+    wrong = operator("stop", "--name", served.name + "x")
+    assert f"there are: {served.name}" in wrong.err
+
 
 def test_an_engine_that_can_never_come_up_is_not_waited_for(lab: Lab, operator: Operator, serve: Write) -> None:
     """It lives on: vLLM asks Ray for a node of that address for as long as it is let."""
