@@ -48,7 +48,8 @@ def show_listing(console: Console, listing: Listing) -> None:
     ]
     console.table(counted(len(rows), "deployment"), ("NAME", "STATE", "OF", "SINCE", "HOSTS", "ENDPOINT"), rows)
     for status in listing.deployments:
-        console.print(*(line if line[0] == " " else f"{status.deployment}: {line}" for line in _failure(status)))
+        for line in _failure(status):
+            console.print(f"{status.deployment}: {line}")
     for host, problem in listing.unknown.items():
         console.error(f"{host}: not known: {problem}")
 
@@ -90,7 +91,8 @@ def _headline(console: Console, status: Status, at: str = "") -> None:
     (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}{ended}"])
     name, time_of_look = console.clean_lines([f"{status.deployment}: ", f"  ({at})" if at else ""])
     console.out.print(Text.assemble(name, console.state(status.state), time_of_look, run))
-    console.print(*(f"  {line}" for line in _failure(status)))
+    for line in _failure(status):
+        console.print(f"  {line}")
 
 
 def _failure(status: Status) -> Iterator[str]:
@@ -98,7 +100,7 @@ def _failure(status: Status) -> Iterator[str]:
     if status.failure is not None:
         yield f"failed at {format_time(status.failure['at'])}: {status.failure['cause']}"
         remedy = status.failure["remedy"] or "`logs --diagnose`, with the same hosts and name, reads its logs again"
-        yield f"  → {remedy}"
+        yield f"→ {remedy}"
 
 
 def _servers(console: Console, status: Status) -> None:
