@@ -61,9 +61,10 @@ for module, source in order:
     full = "flagscale_deploy.remote." + module
     sources[full] = source
     add(full, Module(full))
-from flagscale_deploy.remote.system.files import keep_private
+from flagscale_deploy.remote.system.files import keep_private, leave_working_directory
 from flagscale_deploy.remote.wire import send
 keep_private()
+leave_working_directory()
 try:
     sys.modules["flagscale_deploy.remote.programs." + name].main(args)
 except BrokenPipeError:

@@ -28,6 +28,17 @@ def keep_private() -> None:
     _users_umask = os.umask(PRIVATE_UMASK)
 
 
+def leave_working_directory() -> None:
+    """Work in the home directory, else in `/`: others may write where an operator works on this very machine.
+
+    Python and other programs that we start look for modules and settings there first.
+    """
+    try:
+        os.chdir(os.path.expanduser("~"))
+    except OSError:
+        os.chdir("/")
+
+
 def users_umask() -> int:
     """Return the umask of this login, for what is made for others as well: directories of a pushed model."""
     if _users_umask is None:

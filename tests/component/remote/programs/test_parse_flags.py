@@ -13,6 +13,7 @@ from flagscale_deploy.deploy.engine_arguments import _program
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.engine.vllm_parser import behind
 from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParseFlagsArguments, ParseFlagsReply
+from flagscale_deploy.remote.messages.probe import PROBE, ProbeArguments
 from flagscale_deploy.remote.programs.parse_flags import read
 from flagscale_deploy.remote.system import subprocesses
 from flagscale_deploy.transport.local import LocalConnection
@@ -110,6 +111,27 @@ def test_what_is_printed_meanwhile_is_passed_over_and_the_network_is_off(package
         "import os; print('INFO welcome'); os.system('echo from a child')\nassert os.environ['HF_HUB_OFFLINE'] == '1'\n"
     )
     assert ask(package, GOOD, before_start="echo '@parsed nonsense'")["parsed"] == [{"error": "", "unknown": []}]
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONPATH": ":"}, {"PYTHONPATH": "."}], ids=["", "empty entry", "dot"])
+def test_nothing_is_imported_from_where_the_operator_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    """On `connection: local` that may be /tmp: modules of any name may lie there, made by other users."""
+    planted, home, seen = tmp_path / "planted", tmp_path / "home", tmp_path / "seen"
+    for folder in (planted, home):
+        folder.mkdir()
+    for name in (*sys.stdlib_module_names, "vllm", "ray", "torch", "sitecustomize", "usercustomize"):
+        (planted / f"{name}.py").write_text(f"open({str(seen)!r}, 'a').write({name!r})")
+    monkeypatch.chdir(planted)
+    monkeypatch.setenv("HOME", str(home))
+    assert ask(tmp_path / "lib/vllm", GOOD, env=env)["broken"] == "ModuleNotFoundError: No module named 'vllm'"
+    look: ProbeArguments = {
+        "host": "here", "venv": None, "before_start": "true", "env": env, "exports": "", "models": [], "tls_files": [],
+    }  # fmt: skip
+    probed = call(LocalConnection(HERE), PROBE, look, timeout=60)
+    assert probed["environment_error"] is None
+    assert not seen.exists(), seen.read_text()
 
 
 @pytest.mark.parametrize(
