@@ -16,6 +16,7 @@ from flagscale_deploy.config.schema.places import Places
 from flagscale_deploy.config.schema.validate import kind_of
 from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Tree, Value
 
@@ -107,6 +108,7 @@ def _find(path: Path, group: str | None, name: str, optional: bool, where: str) 
     if len(str(file)) > LONGEST_PATH:
         raise InputError.at(where, f"names a file of {len(str(file)):,} characters", "correct its name")
     if os.path.isfile(file):  # False, where Path.is_file would raise, for a name that no file can have
+        refuse_planted(path.parent, file)
         return file
     if optional:
         return None

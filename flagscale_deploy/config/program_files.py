@@ -13,6 +13,7 @@ from pathlib import Path
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.input_files import read_bytes
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.value import Tree, Value
 from flagscale_deploy.support.yaml import dump
 
@@ -58,6 +59,7 @@ def load_program(spec: ServeSpec) -> ProgramFiles | None:
     if folder:
         size = len(text)
         for path in _beside(script.parent):
+            refuse_planted(script.parent, path)
             content = _read(path, where)
             files[path.relative_to(script.parent).as_posix()] = content
             size += len(content) + 256  # a file is not for nothing
@@ -90,11 +92,12 @@ def program_config(spec: ServeSpec) -> str:
 
 
 def _find(entrypoint: str, source: str, where: str) -> Path:
-    places = [Path(entrypoint), Path(source).parent / entrypoint]
-    for path in places:
+    places = {Path(entrypoint): Path(), Path(source).parent / entrypoint: Path(source).parent}
+    for path, folder in places.items():
         if os.path.isfile(path):  # False, where Path.is_file would raise, for a name that no file can have
+            refuse_planted(folder, path)
             return path
-    tried = " and ".join(dict.fromkeys(str(path) for path in places))
+    tried = " and ".join(map(str, places))
     remedy = "a relative path starts where you are, or at the configuration's folder"
     raise InputError.at(where, f"there is no file {tried}", remedy)
 

@@ -24,6 +24,7 @@ from flagscale_deploy.inventory.variable_files import VariableFiles
 from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
+from flagscale_deploy.support.planted import refuse_planted
 
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 _YAML_START = re.compile(r"---|%YAML|\{|-\s|['\"]?[^\s\[=][^\s=]*\s*:(\s|$)")
@@ -45,6 +46,8 @@ def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = 
     Ansible's forms are in `Inventory.faults`. Raises InputError with every other fault, and where the path is no
     readable text file.
     """
+    if path is not None and (str(path) == LOCALHOST or "," in str(path)):
+        refuse_planted(Path(), Path(path))  # a file of that name would count
     if path is None or (str(path) == LOCALHOST and not os.path.exists(path)):
         return local_inventory()
     if "," in str(path) and not os.path.exists(path):

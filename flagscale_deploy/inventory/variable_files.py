@@ -11,6 +11,7 @@ from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.document import Section, parse_json, parse_yaml
 from flagscale_deploy.inventory.tree import Located, Variables
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import refuse_planted
 
 Kind = Literal["group_vars", "host_vars"]
 
@@ -23,7 +24,8 @@ class VariableFiles:
 
     For a name NAME the first of `NAME`, `NAME.yml`, `NAME.yaml`, `NAME.json` counts. A directory NAME stands for every
     such file below it, sorted by name, the later ones winning (ansible.builtin.host_group_vars). What is wrong with a
-    file is noted in `faults`. Files that are encrypted as a whole are not read; they are in `encrypted`.
+    file is noted in `faults`: nobody has named it, so also that another user may have put it there. Files that are
+    encrypted as a whole are not read; they are in `encrypted`.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -43,6 +45,7 @@ class VariableFiles:
 
     def _read_file(self, file: Path) -> Variables:
         try:
+            refuse_planted(self.directory or Path(), file)
             text = read_text(file)
             if text.startswith(_VAULT_HEADER):
                 self.encrypted.append(str(file))

@@ -6,9 +6,11 @@ import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.remote.push.place import refused
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.suggest import suggest
 
 
@@ -49,6 +51,8 @@ def parse_arguments(source: str, dest: str, hosts: Sequence[str]) -> PushArgumen
     """
     host = next((name for name in sorted(hosts, key=len, reverse=True) if source.startswith(f"{name}:")), "")
     name, colon, path = source.partition(":")
+    if host:
+        refuse_planted(Path(), Path(source))  # a path of that name would count
     if host and not os.path.exists(source):
         path = source[len(host) + 1 :]
     elif colon and "/" not in name and not os.path.exists(source):

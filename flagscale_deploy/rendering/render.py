@@ -18,6 +18,7 @@ import flagscale_deploy
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
 from flagscale_deploy.support.template_budget import Budget
 from flagscale_deploy.support.units import KIB
@@ -100,6 +101,7 @@ def load_templates(override: Path | None = None) -> Templates:
             if path.name not in sources:
                 names = ", ".join(sorted(sources))
                 raise InputError.at(str(path), "overrides no template", f"the templates are: {names}")
+            refuse_planted(override, path)
             sources[path.name], files[path.name] = read_text(path, MOST_BYTES), str(path)
     return Templates(sources, files)
 

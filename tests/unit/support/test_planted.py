@@ -1,0 +1,144 @@
+"""Files that nobody names, in a directory that everybody may write to: none of another user's is read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.api.planning import load_sources
+from flagscale_deploy.api.request import Options, PlanOptions, load_request
+from flagscale_deploy.errors import InputError
+from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.push.arguments import parse_arguments
+from flagscale_deploy.rendering.render import load_templates
+from tests.other_user import needs_root
+
+pytestmark = needs_root
+NOBODY = 65534
+PROGRAM = "experiment: {task: {entrypoint: code/app.py}}\n"
+COMPOSED = "defaults: [{serve: big}]\n"
+
+
+def hosts(folder: Path) -> None:
+    load_inventory(folder / "hosts.ini")
+
+
+def this_machine(_folder: Path) -> None:
+    load_inventory("localhost")
+
+
+def listed(_folder: Path) -> None:
+    load_inventory("gpu01,gpu02")
+
+
+def configuration(folder: Path) -> None:
+    load_request(Options("gpu01,", str(folder / "composed.yaml")), {})
+
+
+def program(folder: Path) -> None:
+    request = load_request(Options("gpu01,", str(folder / "program.yaml")), {})
+    load_sources(request, PlanOptions())
+
+
+def templates(folder: Path) -> None:
+    load_templates(folder)
+
+
+def pushed(_folder: Path) -> None:
+    parse_arguments("gpu01:models/m", "/models/m", ["gpu01"])
+
+
+VARIABLES = "ansible_ssh_common_args: -o ProxyCommand=evil\n"
+MODEL = "- {serve_id: vllm_model, engine_args: {model: /evil}}\n"
+PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "group_vars/all": (hosts, VARIABLES),
+    "group_vars/all.yml": (hosts, VARIABLES),
+    "group_vars/all/more.yml": (hosts, VARIABLES),
+    "host_vars/gpu01.yaml": (hosts, VARIABLES),
+    "host_vars/gpu01.json": (hosts, "{}"),
+    "localhost": (this_machine, "evil\n"),
+    "gpu01,gpu02": (listed, "evil\n"),
+    "serve/big.yaml": (configuration, MODEL),
+    "code/app.py": (program, "evil()\n"),
+    "code/json.py": (program, "evil()\n"),
+    "code/more/json.py": (program, "evil()\n"),
+    "vllm_serve.sh.j2": (templates, "evil\n"),
+    "gpu01:models/m": (pushed, "evil\n"),
+}
+"""What is read by a name of its own, by whom, and what may stand in it."""
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Provide a directory like /tmp, in which the operator works and has own files."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "hosts.ini").write_text("gpu01\n")
+    (folder / "program.yaml").write_text(PROGRAM)
+    (folder / "composed.yaml").write_text(COMPOSED)
+    (folder / "code").mkdir()
+    (folder / "code/app.py").write_text("# flagscale-deploy: with-folder\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def parts(folder: Path, name: str) -> list[Path]:
+    """Return each directory on the way to a file, and the file."""
+    path = folder / name
+    return [*[above for above in reversed(path.parents) if above != folder and above.is_relative_to(folder)], path]
+
+
+def write(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(("# flagscale-deploy: with-folder\n" if name == "code/app.py" else "") + PLACES[name][1])
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_another_user_has_put_there_is_refused(shared: Path, name: str) -> None:
+    read = PLACES[name][0]
+    write(shared, name)
+    for at, part in enumerate(parts(shared, name)):
+        if at:
+            part.parent.chmod(0o777)
+        os.chown(part, NOBODY, NOBODY)
+        with pytest.raises(InputError, match="is another user's: everybody may write to") as caught:
+            read(shared)
+        assert str(part.relative_to(shared)) in str(caught.value)
+        assert "evil" not in str(caught.value)
+        os.chown(part, 0, 0)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_no_link_of_another_user_is_followed(shared: Path, tmp_path: Path, name: str) -> None:
+    write(shared, name)
+    top = parts(shared, name)[0]
+    shutil.move(top, tmp_path / "elsewhere")  # a file of the operator's own
+    top.symlink_to(tmp_path / "elsewhere")
+    os.chown(top, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(InputError, match="is another user's"):
+        PLACES[name][0](shared)
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if PLACES[name][1] not in ("evil()\n", "evil\n")])
+def test_the_users_own_are_read_and_those_in_a_closed_directory_whosever_they_are(shared: Path, name: str) -> None:
+    write(shared, name)
+    PLACES[name][0](shared)
+    shared.chmod(0o775)
+    for part in parts(shared, name):
+        os.chown(part, NOBODY, NOBODY)
+        part.chmod(0o755 | stat.S_ISVTX if part.is_dir() else 0o644)
+    PLACES[name][0](shared)
+
+
+def test_files_of_the_one_whose_directory_it_is_are_read(shared: Path) -> None:
+    """As in a project of somebody else's that is open to all: who works in it, trusts its owner."""
+    write(shared, "group_vars/all.yml")
+    for path in (shared, shared / "group_vars", shared / "group_vars/all.yml"):
+        os.chown(path, NOBODY, NOBODY)
+    hosts(shared)
