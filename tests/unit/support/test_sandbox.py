@@ -22,7 +22,7 @@ from flagscale_deploy.support.template_budget import LARGEST, Budget
 from flagscale_deploy.support.yaml import dump
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("qwen*.yaml"))
-SECONDS = 2.0
+SECONDS = 10.0
 MEMORY = 300 << 20
 
 EXPRESSIONS = (
