@@ -15,9 +15,9 @@ from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
 
 
-def refuse_second(request: Request, say: Sink) -> None:
-    """Raise CheckError where a deployment of this name runs on hosts that `--limit` leaves out."""
-    rest = _rest(request, say)
+def refuse_second(request: Request, others: Fleet, say: Sink) -> None:
+    """Raise CheckError where a deployment of this name runs on `others`, the hosts that `--limit` leaves out."""
+    rest = _rest(request, others, say)
     if rest:
         record = next(iter(rest.values()))
         run = f"run {record.get('run_id')} of {record.get('operator')}"
@@ -29,7 +29,8 @@ def refuse_second(request: Request, say: Sink) -> None:
 
 def refuse_part(request: Request, fleet: Fleet, say: Sink) -> None:
     """Raise CheckError where what runs on the hosts of `--limit` is needed by the rest of the deployment."""
-    rest = _rest(request, say)
+    with request.fleet_of_others() as others:
+        rest = _rest(request, others, say)
     here = [name for name, reply in _inspect(fleet, request.deployment).items() if reply["live"]] if rest else []
     broken = list(dict.fromkeys(server for record in rest.values() for server in _needing(record, here)))
     if broken:
@@ -44,12 +45,9 @@ def _stop_all(request: Request) -> str:
     return again(replace(request.inventory, options=everywhere), "stop", request.deployment)
 
 
-def _rest(request: Request, say: Sink) -> dict[str, Record]:
+def _rest(request: Request, others: Fleet, say: Sink) -> dict[str, Record]:
     """Return the records of what lives on the other hosts; those that cannot be asked are noted."""
-    if not request.others:
-        return {}
-    with request.fleet_of_others() as fleet:
-        replies = _inspect(fleet, request.deployment, say)
+    replies = _inspect(others, request.deployment, say)
     records = {name: reply["record"] for name, reply in replies.items() if reply["live"]}
     return {name: record for name, record in records.items() if record and not record.get("stopped_at")}
 

@@ -13,7 +13,7 @@ from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.deploy.bring_up import RunFailedError
 from flagscale_deploy.deploy.probe_hosts import facts_of, raise_failures
 from flagscale_deploy.deploy.records import record_of
-from flagscale_deploy.deploy.reserve import lost, release, reserve
+from flagscale_deploy.deploy.reserve import look_for_rivals, lost, release, reserve
 from flagscale_deploy.errors import BusyError, HostError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts, Observation
@@ -63,18 +63,19 @@ class Queue:
 
 def plan_and_reserve(
     request: Request,
-    fleet: Fleet,
+    fleets: tuple[Fleet, Fleet],
     observations: Mapping[str, Observation],
     sources: Sources,
     options: PlanOptions,
     say: Sink,
 ) -> Plan:
-    """Return a plan that passed the checks and whose GPUs and ports are reserved.
+    """Return a plan that passed the checks, whose GPUs and ports are reserved, and whose name no other run has.
 
-    Where another run took some of them meanwhile, the hosts are probed and planned again as long as there is room; and
-    for `options.wait` where there is none. Raises CheckError with what prevents the run, BusyError where only others
-    do, HostsFailedError.
+    `fleets` are the hosts to plan for and those that `--limit` leaves out. Where another run took some of it
+    meanwhile, the hosts are probed and planned again as long as there is room; and for `options.wait` where there is
+    none. Raises CheckError with what prevents the run, BusyError where only others do, HostsFailedError.
     """
+    fleet, others = fleets
     queue, first = Queue(options.wait, say), True
     while True:
         if not first:
@@ -92,6 +93,9 @@ def plan_and_reserve(
             continue
         with released_before_start(fleet, plan):
             replies = _reserve(request, fleet, plan, facts)
+            if not failures(replies):
+                rest = [name for name in fleet.hosts if name not in replies]
+                replies |= look_for_rivals(fleet, plan, rest) | look_for_rivals(others, plan, others.hosts)
             if not failures(replies) and not any(reply["taken"] for reply in answers(replies).values()):
                 text = f"{counted(len(plan.instances), 'instance')} on {counted(len(plan.hosts), 'host')}"
                 say(Event("plan", "done", text=text))

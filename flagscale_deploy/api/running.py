@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,17 +76,19 @@ def run(
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
-    with _interrupted_when_ready(request) as ready, request.fleet() as fleet:
+    with _interrupted_when_ready(request) as ready, request.fleet() as fleet, ExitStack() as looking:
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
-        refuse_second(request, journal)
+        others = looking.enter_context(request.fleet_of_others())
+        refuse_second(request, others, journal)
         with lock(fleet, request.inventory.head.name, spec.name, command, lock_wait):
             status = _find_running(request, fleet, digest(request.inventory, spec, *sources))
             if status is not None:
                 endpoints = _endpoints(status.entrances)
                 return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
-            plan = plan_and_reserve(request, fleet, observations, sources, options, journal)
+            plan = plan_and_reserve(request, (fleet, others), observations, sources, options, journal)
             with released_before_start(fleet, plan):
+                looking.close()
                 folder = RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)
                 folder.write_plan(plan)
                 with _events_written(folder, history, journal):

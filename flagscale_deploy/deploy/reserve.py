@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flagscale_deploy.errors import CheckError, Fault, HostError
 from flagscale_deploy.inventory.model import Host
@@ -22,6 +22,21 @@ def reserve(fleet: Fleet, plan: Plan, records: Mapping[str, Record]) -> dict[str
         return {**_run(plan, host), "record": records[host.name], "exclusive": list(plan.exclusive)}
 
     return fleet.call(RESERVE, args, timeout=SECONDS, hosts=_hosts(plan))
+
+
+def look_for_rivals(fleet: Fleet, plan: Plan, hosts: Iterable[str]) -> dict[str, ReserveReply]:
+    """Return which of these hosts have another run of the plan's deployment, also one that has only reserved.
+
+    A run calls this once it has reserved its own hosts. So of two runs on different hosts at least one sees the other.
+    Hosts that cannot be asked are left out.
+    """
+    record: Record = {"head": plan.head, "gpus": [], "ports": {}}
+
+    def args(host: Host) -> ReserveArguments:
+        return {**_run(plan, host), "record": record, "exclusive": [], "look": True}
+
+    results = fleet.call(RESERVE, args, timeout=SECONDS, hosts=hosts)
+    return answers(results)
 
 
 def release(fleet: Fleet, plan: Plan) -> None:

@@ -9,15 +9,19 @@ from flagscale_deploy.remote.messages.record import Record
 
 
 class ReserveArguments(RunTarget, total=False):
-    """Either `record` and `exclusive`, or `release`, which puts the record before back if nothing was started."""
+    """Either `record` and `exclusive`, or `release`, which puts the record before back if nothing was started.
+
+    With `look` and a record, only who has its name and what is exclusive is reported.
+    """
 
     record: Record
     exclusive: list[str]  # what no other run may have: gpus, ports
     release: bool
+    look: bool
 
 
 class _Conflict(TypedDict):
-    what: str  # GPU 3, port 8000, deployment qwen
+    what: str  # GPU 3, port 8000, deployment qwen, the name qwen
     by: str  # who has it, in words
 
 

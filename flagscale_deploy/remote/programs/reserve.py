@@ -31,6 +31,9 @@ POLL_SECONDS = 0.01
 
 def main(args: ReserveArguments) -> None:
     """Take what the run needs, or give it back."""
+    if args.get("look"):
+        send({"taken": list(conflicts(args))})
+        return
     directory = state.directory(args["deployment"], args["host"])
     with alone():
         if args.get("release"):
@@ -93,7 +96,7 @@ def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
             continue
         if (other.get("deployment"), other.get("host")) == (args["deployment"], args["host"]):
             if other.get("run_id") != args["run_id"]:
-                yield from living(other, everyone)
+                yield from same_name(other, wanted, everyone)
             continue
         whose = who(other)
         for index in sorted(gpus & set(other.get("gpus") or ())):
@@ -109,12 +112,17 @@ def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
             yield {"what": "port %d" % listener["port"], "by": (listener["command"] or "a process") + pid}
 
 
-def living(other: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
-    """Return the deployment itself, where another run of it lives here."""
+def same_name(other: Record, wanted: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
+    """Return the deployment itself, where another run of it lives here, or one with another head is about to start.
+
+    Runs with the same head have the same lock: what one of them reserved and never started is ours to take.
+    """
     marker = "%s/%s" % (other.get("deployment"), other.get("run_id"))
     running = processes.ours(everyone, marker, processes.recorded(other))
     if running:
         yield {"what": "deployment %s" % other.get("deployment"), "by": who(other), "own": True}
+    elif not other.get("processes") and other.get("head") not in (None, wanted.get("head")):
+        yield {"what": "the name %s" % other.get("deployment"), "by": who(other)}
 
 
 def who(other: Record) -> str:

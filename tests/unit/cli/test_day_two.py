@@ -126,6 +126,24 @@ def test_a_name_that_runs_on_hosts_out_of_limit_is_not_started_a_second_time(typ
     assert {"lock", "reserve", "launch"}.isdisjoint(typing.world.modules)
 
 
+def test_of_two_runs_of_one_name_that_start_together_the_second_backs_off_and_is_refused(typing: Typing) -> None:
+    """It sees that the other has reserved gpu02, gives gpu01 back, and sees later that the other runs."""
+    by = "deployment qwen (run r9 of eve@desk)"
+    rivals = [{"what": "the name qwen", "by": by}, {"what": "deployment qwen", "by": by, "own": True}]
+
+    def reserve(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        assert (host.name == "gpu02") == args.get("look", False)
+        yield {"taken": [rivals.pop(0)] if host.name == "gpu02" else []}
+
+    typing.world.reserve = reserve
+    second = typing(f"run -c qwen.yaml --limit gpu01 {SMALL} -v")
+    assert second.exit_code == 4
+    assert f"the name qwen was taken meanwhile by {by}; planning again" in second.output
+    assert f"gpu02: deployment qwen runs here already: {by}" in second.stderr
+    released = [call.host for call in typing.world.calls if call.module == "reserve" and call.args.get("release")]
+    assert (released, "launch" in typing.world.modules) == (["gpu01", "gpu01"], False)
+
+
 def test_a_host_out_of_limit_that_cannot_be_asked_is_noted_and_keeps_nobody_waiting(typing: Typing) -> None:
     typing.world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
     done = typing(f"run -c qwen.yaml --limit gpu01 {SMALL} -v")

@@ -31,7 +31,7 @@ def heard(program: subprocess.Popen[bytes]) -> bytes:
 
 def asking(home: Home, run_id: str, **changed: Any) -> dict[str, Any]:
     wanted: dict[str, Any] = {"deployment": home.deployment, "host": home.host, "operator": "bob@ops", "gpus": [0, 1]}
-    wanted["ports"] = {"m/0": changed.pop("port", 1)}
+    wanted |= {"ports": {"m/0": changed.pop("port", 1)}, "head": changed.pop("head", home.host)}
     return {"run_id": run_id, "record": wanted, "exclusive": ["gpus", "ports"], **changed}
 
 
@@ -90,6 +90,27 @@ def test_a_run_of_the_deployment_that_lives_here_keeps_its_place(home: Home, peo
     (taken,) = reserve(home)
     assert taken["what"] == f"deployment {home.deployment}"
     assert home.read_record()["run_id"] == "r1"
+
+
+def test_a_run_of_the_same_name_with_another_head_that_is_to_start_has_the_name(home: Home) -> None:
+    """Runs with the same head have the same lock, so that what one of them left is nobody's."""
+    before = home.record(boot_id=record.boot_id(), head="gpu02", operator="eve@desk")
+    (taken,) = reserve(home)
+    assert taken == {"what": f"the name {home.deployment}", "by": taken["by"]}
+    assert "run r1 of eve@desk" in taken["by"]
+    assert reserve(home, look=True, exclusive=[]) == [taken]
+    assert home.read_record() == before
+    assert reserve(home, head="gpu02", look=True) == []
+    assert home.read_record() == before
+    assert reserve(home, head="gpu02") == []
+    assert home.read_record()["run_id"] == "r2"
+
+
+def test_a_look_at_a_host_without_records_leaves_nothing_there(home: Home, tmp_path: Path) -> None:
+    fresh = Home(tmp_path / "fresh", home.deployment)
+    before = sorted(fresh.path.rglob("*"))
+    assert reserve(fresh, look=True) == []
+    assert sorted(fresh.path.rglob("*")) == before
 
 
 def test_a_release_leaves_the_host_as_it_was(home: Home, tmp_path: Path) -> None:
