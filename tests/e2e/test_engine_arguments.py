@@ -95,7 +95,7 @@ def test_what_was_good_is_not_asked_again(
     )
     began = time.monotonic()
     again = parse_engine_arguments(fleet, SPEC, good, facts, cache)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
     assert again == {"good/0": Parsed(), "replicated/0": Parsed(), "replicated/1": Parsed()}
     kept: list[Any] = [json.loads(path.read_text()) for path in cache.iterdir()]
     assert len(kept) == 2  # the replicas have one command line

@@ -30,7 +30,7 @@ from flagscale_deploy.rendering.render import load_templates
 from tests.unit.hostile_input import DOCUMENTS, FILES, HOSTS, VALUES
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 4.0
+SECONDS = 20.0
 MEMORY = 400 << 20
 LONGEST_FAULT = 2500
 WHOLE = os.environ.get("FSD_FAULTS") == "all"

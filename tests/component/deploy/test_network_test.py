@@ -20,7 +20,7 @@ from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.facts.model import Facts, Interface
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.remote.handshake import NONCE, TAG, Handshake, authenticate
+from flagscale_deploy.remote.handshake import HANDSHAKE_SECONDS, NONCE, TAG, Handshake, authenticate
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -73,7 +73,7 @@ def test_every_host_reaches_every_other_and_the_heads_ray_port(fleet: Fleet, pla
     assert seen(links, DATA) == EVERY_PAIR
     assert seen(links, RAY) == {("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
     assert {(link.address, link.port) for link in links if link.use == RAY} == {(plan.ray.head_ip, plan.ray.port)}
-    assert all(0 < link.seconds < 1 for link in links)
+    assert all(0 < link.seconds < 30 for link in links)
 
 
 def test_without_a_plan_all_hosts_are_tried_and_measured(fleet: Fleet) -> None:
@@ -310,7 +310,7 @@ def test_strangers_in_plenty_do_not_keep_peers_out() -> None:
                 began = time.monotonic()
                 with socket.create_connection(("127.0.0.1", port), 5, ("127.0.0.2", 0)) as peer:
                     authenticate(peer, TOKEN, is_client=True)
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < HANDSHAKE_SECONDS
         finally:
             ended.set()
             for stranger in strangers:
@@ -325,17 +325,17 @@ def test_a_peer_that_measures_for_ever_is_dropped_and_keeps_out_no_other(reach: 
         slow.settimeout(5)
         slow.sendall(b"e")
         with contextlib.suppress(OSError):
-            while time.monotonic() - began < 20:
+            while time.monotonic() - began < 60:
                 slow.sendall(b".")
                 assert slow.recv(1)
                 other = time.monotonic()
                 with socket.create_connection(("127.0.0.1", port), 5) as peer:
                     authenticate(peer, TOKEN, is_client=True)
-                assert time.monotonic() - other < 1
+                assert time.monotonic() - other < 10
                 time.sleep(0.3)
                 if not slow.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
                     break
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_addresses_that_cannot_be_and_sockets_that_cannot_be_had_are_failures_of_their_own() -> None:
@@ -371,7 +371,7 @@ def test_the_program_ends_with_its_standard_input(reach: Running) -> None:
     began = time.monotonic()
     reach.end_input()
     assert list(reach.messages()) == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 

@@ -211,7 +211,7 @@ def test_a_receiver_that_sends_without_end_does_not_hold_up_the_others(
     homes.tricks["gpu02"] = replying("looked", trick)
     began = time.monotonic()
     report = homes.push(f"gpu01:~/{DEST}")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 90
     assert set(report.failed) == {"gpu02"}
     assert (homes / "gpu03" / DEST / "model.bin").exists()
 
@@ -241,7 +241,7 @@ def test_a_receiver_that_only_claims_to_go_on_is_given_up(
     events: list[Event] = []
     began = time.monotonic()
     report = homes.push(f"gpu01:~/{DEST}", say=events.append)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 90
     assert set(report.failed) == {"gpu02"}
     assert sum(event.state == "done" for event in events) <= 2
     assert (homes / "gpu03" / DEST / "model.bin").exists()

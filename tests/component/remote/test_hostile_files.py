@@ -74,7 +74,7 @@ PROGRAMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("stop", {"grace": 0.1}),
     ("cleanup", {}),
 )
-SECONDS = 8.0
+SECONDS = 25.0
 SAID = ("IsADirectoryError", "UnusableError")
 """Where something has the name of a file that has to be written or locked, that is an error, in words."""
 

@@ -27,7 +27,7 @@ def here(command: str, *, stdin: bytes = b"", timeout: float = 20, cancelled: th
 def test_both_streams_and_the_status_are_data() -> None:
     ended = here("cat; echo err >&2; exit 3", stdin=b"in\0put")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (3, b"in\0put", b"err\n")
-    assert 0 < ended.elapsed < 20
+    assert 0 < ended.elapsed < 60
 
 
 def test_much_output_on_both_streams_at_once() -> None:
@@ -57,7 +57,7 @@ def test_past_the_deadline_it_is_an_error_that_names_host_and_time() -> None:
         here("sleep 60", timeout=0.3)
     assert raised.value.problem == "no answer within 0.3 s"
     assert raised.value.host == "here"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
     with pytest.raises(RemoteError):
         here(f"sh -c 'echo $$ > {pid}; exec sleep 600'; echo done", timeout=0.5)
     left = int(pid.read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while alive(left) and time.monotonic() < end:
         time.sleep(0.01)
     assert not alive(left)
@@ -85,7 +85,7 @@ def test_cancelling_ends_the_wait() -> None:
     began = time.monotonic()
     with pytest.raises(InterruptedByUser):
         here("cat; exec sleep 60", cancelled=cancelled)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 def test_a_signals_end_is_a_negative_status() -> None:
@@ -143,7 +143,7 @@ def test_endless_output_can_be_interrupted() -> None:
     began = time.monotonic()
     with pytest.raises(InterruptedByUser):
         here("yes", timeout=60, cancelled=cancelled)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
 
 
 def test_endless_output_ends_at_the_deadline() -> None:
@@ -168,7 +168,7 @@ def test_exec_ends_all_that_a_command_started_at_its_time_limit(tmp_path: Path, 
     assert "✗ here: the command was not done at its time limit of 1 s; it was ended\n" in result.stderr
     assert "give it more with --timeout" in result.stderr
     left = [int(pid) for pid in pids.read_text().split()]
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while any(map(alive, left)) and time.monotonic() < end:
         time.sleep(0.01)
     assert len(left) == 2

@@ -212,7 +212,7 @@ def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: A
     with pytest.raises(RemoteError, match=r"here: no answer within 0\.4 s"):
         with send("def main(args):\n    input_ended(60)", timeout=0.4) as running:
             list(running.messages())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_program_that_is_allowed_more_time_has_it(send: Any) -> None:

@@ -301,11 +301,11 @@ def test_a_head_with_many_servers_that_do_not_answer_takes_no_longer_than_one(
     servers = [server | {"name": f"qwen/{number}"} for number in range(50)]
     for name in HOSTS:
         world.records[name] = world.records[name] | {"instances": servers}
-    world.alter = lambda _host, module, given: [None] * 100 if module == "chat" else given
+    world.alter = lambda _host, module, given: [None] * 1000 if module == "chat" else given
     began = time.monotonic()
     with pytest.raises(RemoteError, match=r"^gpu01: "):
         api.call(world.request(), [])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert 0 < sum(call.module == "chat" for call in world.calls) < 10
 
 

@@ -34,7 +34,7 @@ from tests.unit.api.mutations import mutated
 from tests.unit.api.world import World
 
 ALL = os.environ.get("FSD_FAULTS") == "all"
-SECONDS = 10.0
+SECONDS = 30.0
 """No command over hosts that are functions takes longer."""
 
 

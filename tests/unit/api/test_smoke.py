@@ -148,7 +148,7 @@ def test_an_answer_neither_moves_the_cursor_nor_looks_like_a_prompt(stage: Stage
 
 def test_the_time_of_a_run_is_all_of_it_and_not_the_engine_s_alone(stage: Stage) -> None:
     (case,) = (case for case in go(stage).cases if case.phase == "run")
-    assert 0 < case.seconds < 1.5
+    assert 0 < case.seconds < 30
     assert case.message.endswith("ready 1.5 s after its start")
 
 

@@ -92,14 +92,14 @@ def test_a_failing_worker_ends_the_heads_wait_and_nothing_further_starts() -> No
                 "tail": ["INFO a", "RuntimeError: Version mismatch: The cluster was started with:", "x"],
             }
         else:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 120
             while time.monotonic() < end:
                 yield None
 
     heard = Heard()
     began = time.monotonic()
     error = failed(answering(launch=launch), heard)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert problems(error.errors) == {"gpu02": "ray_worker.sh ended with exit status 1"}
     assert "    gpu02 | RuntimeError: Version mismatch: The cluster was started with:" in error.lines
     assert "gpu02: ray_worker.sh ended" in str(error)

@@ -208,13 +208,13 @@ def test_the_death_of_one_ends_the_wait_for_all(plan: Plan) -> None:
         if "_b_" in args["log"]:
             yield {"lines": DEAD}
             yield {"dead": True}
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             yield None
 
     began = time.monotonic()
     error = fails(watch, plan)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "b/0 ended" in str(error)
 
 

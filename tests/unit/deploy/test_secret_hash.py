@@ -33,7 +33,7 @@ def test_a_salt_is_of_one_record() -> None:
 def test_a_guess_takes_its_time() -> None:
     began = time.process_time()
     hash_secrets(SECRETS)
-    assert 0.02 < time.process_time() - began < 5
+    assert 0.02 < time.process_time() - began < 10
 
 
 def test_without_secrets_nothing_is_hashed() -> None:

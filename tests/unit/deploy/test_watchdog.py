@@ -45,7 +45,7 @@ def notes(heard: Heard) -> list[tuple[str, str]]:
 
 def until(heard: Heard, text: str, then: Output) -> Iterator[Output]:
     """Silence until something has been said."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not any(text in note for _, note in notes(heard)):
         assert time.monotonic() < end, notes(heard)
         yield None
@@ -53,7 +53,7 @@ def until(heard: Heard, text: str, then: Output) -> Iterator[Output]:
 
 
 def forever(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-    return silence_until(threading.Event(), 30)
+    return silence_until(threading.Event(), 120)
 
 
 def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,16 +63,16 @@ def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield LOST
-        yield from silence_until(threading.Event(), 30)
+        yield from silence_until(threading.Event(), 120)
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"lines": ["ERROR 11-22 10:26:00 [core.py:1] KeyError: 'x'"]}
-        yield from silence_until(threading.Event(), 30)
+        yield from silence_until(threading.Event(), 120)
 
     began = time.monotonic()
     with pytest.raises(RankLostError) as raised:
         wait(heard, watch=watch, watch_ranks=ranks)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert (raised.value.host, raised.value.exit_code) == ("gpu02", 5)
     assert "ray::RayWorkerProc (process 267) ended before the deployment was ready" in str(raised.value)
     assert "KeyError: 'x'" in str(raised.value)
@@ -86,7 +86,7 @@ def test_a_rank_that_the_kernel_ended_for_want_of_memory_is_told_as_that(monkeyp
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if host.name == "gpu02":
             yield {**LOST, "oom": "the kernel has ended a process"}
-        yield from silence_until(threading.Event(), 30)
+        yield from silence_until(threading.Event(), 120)
 
     with pytest.raises(RankLostError) as raised:
         wait(heard, watch=forever, watch_ranks=ranks)
@@ -196,7 +196,7 @@ def test_a_worker_that_stays_unreachable_is_lost(monkeypatch: pytest.MonkeyPatch
         wait_ready(PLAN, fleet, started(PLAN), Timeouts(ready=60.0), Heard())
     assert (raised.value.host, raised.value.exit_code) == ("gpu02", 3)
     assert "the connection was lost; not back after 0.5 s: no answer" in str(raised.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_run_that_is_ready_does_not_wait_for_a_connection_that_was_lost() -> None:
@@ -210,7 +210,7 @@ def test_a_run_that_is_ready_does_not_wait_for_a_connection_that_was_lost() -> N
     )
     began = time.monotonic()
     wait_ready(PLAN, fleet, started(PLAN), Timeouts(ready=60.0), heard)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def still(seconds: float, *stopped: str, used: float | None = None) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
         while not any("no progress on" in text for _, text in notes(heard)):
             yield still(31.0, *(["ray::RayWorkerProc"] if host.name == "gpu02" else []))
             yield None
-        yield from silence_until(threading.Event(), 30)
+        yield from silence_until(threading.Event(), 120)
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from until(heard, "no progress on", {"lines": ["INFO loading"]})
@@ -249,7 +249,7 @@ def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
             yield still(0.1 if host.name == "gpu02" else 60.0)
             yield None
         silent_host_reported.set()
-        yield from silence_until(threading.Event(), 30)
+        yield from silence_until(threading.Event(), 120)
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield from silence_until(silent_host_reported)

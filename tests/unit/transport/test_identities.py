@@ -14,7 +14,7 @@ from flagscale_deploy.transport.identities import identities
 from flagscale_deploy.transport.ssh_settings import Settings
 from tests.unit.hostile_input import DOCUMENTS, FILES
 
-SECONDS = 2.0
+SECONDS = 20.0
 MEMORY = 64 << 10
 PLACES = ("key", "key.pub", "key-cert.pub", "certificate")
 READ_BY_NAME = ("from_private_key_file", "from_path", "from_file", "load_host_keys", "load_system_host_keys")

@@ -71,7 +71,7 @@ def test_a_connection_that_does_not_come_back_is_given_up_with_both_reasons() ->
         through_losses(fleet, "gpu01", Work(1), heard=lambda: 0, patience=0.5, tell=lambda *_: None)
     assert raised.value.problem == "the SSH connection was lost; not back after 0.5 s: no route"
     assert raised.value.remedy == "plug it in"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_patience_begins_anew_only_where_the_work_came_further() -> None:

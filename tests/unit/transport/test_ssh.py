@@ -378,7 +378,7 @@ def test_a_large_known_hosts_costs_little(home: Path, server: Server) -> None:
             replace(HOST, known_hosts=str(home / ".ssh/known_hosts")),
             Settings("gpu01", "127.0.0.1", "operator", server.port),
         ).verify(server.host_key)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 10
 
 
 def test_a_known_hosts_that_cannot_be_read_is_told(home: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +461,7 @@ def test_an_exit_status_that_never_comes_is_waited_for_within_bounds(
     began = time.monotonic()
     with pytest.raises(InterruptedByUser):
         call(connection, INSPECT, args, timeout=3600, cancelled=cancelled)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     connection.close()
 
 
@@ -472,13 +472,13 @@ def test_a_packet_that_is_too_large_is_not_read(home: Path) -> None:
             peer, _ = listener.accept()
             with peer:
                 peer.sendall(b"SSH-2.0-evil\r\n" + ((1 << 31) + 4).to_bytes(4, "big") + b"x" * 60)
-                threading.Event().wait(5)
+                threading.Event().wait(60)
 
         threading.Thread(target=announce, daemon=True).start()
         began = time.monotonic()
         with pytest.raises(ConnectError, match="packet of"):
             SshConnection(Host("box", "127.0.0.1", port=listener.getsockname()[1], user="operator"), 20).open()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
@@ -492,7 +492,7 @@ def test_what_is_sent_to_a_host_that_reads_ever_so_slowly_is_given_up(
     began = time.monotonic()
     with pytest.raises(UnreachableError):
         running.send(b"x" * (64 << 20))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     connection.close()
 
 
@@ -531,7 +531,7 @@ def test_a_way_to_a_host_that_takes_no_more_is_given_up_by_all_who_write(
     running.close_stdin()
     running.close()
     connection.close()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("checking", ["strict", "accept-new"])

@@ -181,7 +181,7 @@ def test_a_server_that_refuses_every_start_is_told_with_the_tries(start: Callabl
         began = time.monotonic()
         with pytest.raises(UnreachableError) as raised:
             to(relay.port, seconds=1).open()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert "the server closed the connection before the login (" in raised.value.problem
     assert "MaxStartups" in raised.value.remedy
 

@@ -86,8 +86,8 @@ def test_a_rank_that_dies_is_told_at_once(home: Home, people: Household) -> None
         wait_until(lambda: watch.latest("ranks") == {"rank": 1, "raylet": 1})
         os.kill(rank, signal.SIGKILL)
         died = time.monotonic()
-        wait_until(lambda: watch.latest("gone") is not None, 5)
-        assert time.monotonic() - died < 2
+        wait_until(lambda: watch.latest("gone") is not None, 60)
+        assert time.monotonic() - died < 10
         assert watch.latest("gone") == [{"pid": rank, "part": "rank", "title": "VLLM::Worker_TP1"}]
         wait_until(lambda: watch.latest("ranks") == {"raylet": 1})
     assert raylet
@@ -166,7 +166,7 @@ def test_who_computes_or_reads_is_not_still(people: Household, work: str, which:
     stillest = 0.0
     while min(waiting.look([by_pid[idle]])) < 1.2:
         stillest = max(stillest, working.look([by_pid[busy], by_pid[idle]])[which])
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         time.sleep(0.3)
     assert stillest < 0.7
     assert (working.look([by_pid[busy]])[0] > 1.0) == (which == 1)

@@ -101,7 +101,7 @@ def test_a_peer_that_sends_wrong_lengths_or_bytes_is_a_failed_piece(outcome: Any
     kind, misbehave = WRONG[what]
     reply, seconds = outcome(misbehave)
     assert (reply.get("failed"), reply.get("kind")) == (0, kind)
-    assert seconds < 5
+    assert seconds < 20
     assert store.have == set()
 
 
@@ -126,7 +126,7 @@ def test_a_peer_that_sends_a_byte_now_and_then_is_given_up(
     }
     reply, seconds = outcome(ways[part], authentic=part != "handshake")
     assert reply["kind"] == ("connect" if part == "handshake" else "transfer")
-    assert seconds < 8
+    assert seconds < 25
 
 
 @pytest.mark.parametrize(
