@@ -10,22 +10,25 @@ from flagscale_deploy.config.spec import InlineNode, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.hostfile import with_slots
 from flagscale_deploy.inventory.inline import inline_inventory
-from flagscale_deploy.inventory.load import load_hostfile, local_inventory, read_inventory
+from flagscale_deploy.inventory.load import is_this_machine, load_hostfile, local_inventory, read_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 
 
 def hosts_of(path: str | None, spec: ServeSpec | None, environ: Mapping[str, str] | None = None) -> Inventory:
     """Return the hosts of an inventory file, of `experiment.runner.hostfile`, of `hostfile.nodes`, or this machine.
 
-    The first of these that exists is used. `nnodes`, `nproc_per_node` and `device_type` apply to hosts that the
-    configuration names; `ssh_port`, `docker` and `nodes_envs` apply to every host for which the inventory sets none.
-    `environ` is the operator's environment, by default the process's. Raises InputError; faults of single hosts are
-    left in `Inventory.faults`.
+    The first of these that exists is used; a path may also be `localhost`, this machine. `nnodes` applies to hosts
+    that the configuration names, `nproc_per_node` and `device_type` also to this machine; `ssh_port`, `docker` and
+    `nodes_envs` apply to every host for which the inventory sets none. `environ` is the operator's environment, by
+    default the process's. Raises InputError; faults of single hosts are left in `Inventory.faults`.
     """
     environ = os.environ if environ is None else environ
     if spec is None:
         return read_inventory(path, environ)
-    inventory = read_inventory(path, environ) if path is not None else _named_by(spec)
+    if is_this_machine(path):
+        inventory = _this_machine(spec)
+    else:
+        inventory = read_inventory(path, environ) if path is not None else _named_by(spec)
     _refuse_unknown_hosts(inventory, spec)
     if path is None:
         _refuse_too_few(inventory, spec)
@@ -73,7 +76,7 @@ def _limited(inventory: Inventory, spec: ServeSpec) -> Inventory:
 def _this_machine(spec: ServeSpec) -> Inventory:
     inventory = local_inventory()
     host = inventory.hosts[0]
-    if spec.device_type is not None and spec.nproc_per_node is None:
+    if spec.device_type not in (None, "gpu") and spec.nproc_per_node is None:
         where = spec.where("experiment", "runner", "device_type")
         raise InputError.at(where, "needs nproc_per_node beside it", "set it to the number of GPUs of this machine")
     host = replace(host, gpus=spec.nproc_per_node, type=spec.device_type or host.type)

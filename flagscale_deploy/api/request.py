@@ -13,7 +13,7 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy.secret_hash import hash_secrets
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.assembly import checked
-from flagscale_deploy.inventory.load import default_inventory
+from flagscale_deploy.inventory.load import LOCALHOST, default_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.secrets import Secret
@@ -36,6 +36,8 @@ class Options:
     limit: str | None = None
     forks: int = 64
     connect: Connect = connect
+    acts: bool = False
+    """Whether the command changes hosts: it does not fall to this machine where no hosts are named."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Request:
         return self.spec
 
     @property
+    def is_here_by_default(self) -> bool:
+        """Return whether it is about this machine because no hosts are named."""
+        return not _names_hosts(self.options, self.spec)
+
+    @property
     def timeouts(self) -> Timeouts:
         """Return the timeouts of the specification, or the defaults."""
         return self.spec.timeouts if self.spec else Timeouts()
@@ -116,12 +123,17 @@ class Request:
         return Fleet(hosts, forks=options.forks, connect_timeout=connect_timeout, connect=options.connect)
 
 
+def _names_hosts(options: Options, spec: ServeSpec | None) -> bool:
+    return options.inventory is not None or (spec is not None and (spec.hostfile is not None or bool(spec.nodes)))
+
+
 def host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     """Return the options that name the same hosts to another command.
 
     These are the inventory, the limit, and the configuration where it names hosts or tells how to reach them.
     """
-    inventory = ("-i", options.inventory) if options.inventory is not None else ()
+    hosts = options.inventory if _names_hosts(options, spec) else LOCALHOST
+    inventory = ("-i", hosts) if hosts is not None else ()
     limit = ("--limit", options.limit) if options.limit else ()
     if spec is None or options.config is None or (inventory and spec.ssh_port is None and spec.docker is None):
         return (*inventory, *limit)
@@ -132,10 +144,19 @@ def host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
 def _with_default_inventory(
     options: Options, spec: ServeSpec | None, environ: Mapping[str, str]
 ) -> tuple[Options, tuple[str, ...]]:
-    """Return the options with the inventory of `ansible.cfg`, where nothing else names hosts, and a note on that."""
-    if options.inventory is not None or (spec is not None and (spec.hostfile is not None or spec.nodes)):
+    """Return the options with the inventory of `ansible.cfg`, where nothing else names hosts, and a note on that.
+
+    Raises InputError where no hosts are named to a command that changes hosts.
+    """
+    if _names_hosts(options, spec):
         return options, ()
     path = default_inventory(environ)
+    if path is None and options.acts:
+        raise InputError.at(
+            "-i/--inventory",
+            "no hosts are named, and this command changes hosts",
+            f"give -i FILE, or -i {LOCALHOST} for this machine alone",
+        )
     if path is None:
         return options, ()
     return replace(options, inventory=path), (f"without -i, the hosts are those of {path}, as ansible.cfg says",)

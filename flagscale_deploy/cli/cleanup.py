@@ -23,4 +23,4 @@ def cleanup(console: Console, *, as_json: bool, lock_timeout: float, **words: An
     from flagscale_deploy import api
 
     act = partial(api.cleanup, force=words.pop("force"))
-    return end(console, act, request_of(console, words), "cleanup", lock_timeout, as_json)
+    return end(console, act, request_of(console, words, acts=True), "cleanup", lock_timeout, as_json)

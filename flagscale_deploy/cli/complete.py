@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -28,14 +30,16 @@ def deployments(_ctx: click.Context, _parameter: click.Parameter, incomplete: st
 
 
 def hosts_and_groups(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the hosts and groups of the `-i` and `-c` before the word; also behind `,`, `!` and `&`."""
+    """Return the hosts and groups of `-i` and `-c` before the word, or by default; also behind `,`, `!` and `&`."""
     from flagscale_deploy.api.request import Options, load_request
+    from flagscale_deploy.cli.defaults import find_defaults
     from flagscale_deploy.errors import DeployError
 
     before, word = re.fullmatch(r"(.*[,:!&])?(.*)", incomplete, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     try:
-        options = Options(inventory=ctx.params.get("inventory"), config=ctx.params.get("config"))
-        inventory = load_request(options).inventory
+        given = {option: ctx.params.get(option) for option in ("inventory", "config")}
+        values: dict[str, Any] = given | find_defaults(given, os.environ)[0]
+        inventory = load_request(Options(**values)).inventory
     except DeployError:
         return []
     kinds = {**dict.fromkeys(inventory.groups, "group"), **dict.fromkeys(inventory.names, "host")}

@@ -57,6 +57,6 @@ def exec_(
     from flagscale_deploy import api
     from flagscale_deploy.output import hosts as view
 
-    request = request_of(console, words)
+    request = request_of(console, words, acts=True)
     results = api.execute_everywhere(request, command, timeout=timeout, max_output=max_output, env=env)
     return view.show_outcomes(console, results, as_json)

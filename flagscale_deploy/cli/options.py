@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flagscale_deploy.cli import complete
-from flagscale_deploy.cli.option_types import DURATION, Number, Whole
+from flagscale_deploy.cli.option_types import DURATION, MOST_FORKS, Number, Whole
 from flagscale_deploy.support import interrupts
 from flagscale_deploy.support.file_modes import kept_private
 
@@ -31,11 +31,15 @@ INVENTORY = click.option(
     "--inventory",
     metavar="FILE",
     type=click.Path(),
-    help="Hosts: a file (Ansible YAML or INI, short YAML, hostfile), or names: gpu01,gpu02. Default: those that the "
-    "serve YAML names, else ansible.cfg's inventory, else this machine.",
+    help="Hosts: a file (Ansible YAML or INI, short YAML, hostfile), names (gpu01,gpu02), or localhost. Default: "
+    "FLAGSCALE_DEPLOY_INVENTORY, else flagscale-deploy.yaml, the serve YAML, ansible.cfg.",
 )
 CONFIG = click.option(
-    "-c", "--config", metavar="FILE", type=click.Path(), help="Serve YAML, or a Hydra experiment file."
+    "-c",
+    "--config",
+    metavar="FILE",
+    type=click.Path(),
+    help="Serve YAML, or a Hydra experiment file. Default: FLAGSCALE_DEPLOY_CONFIG, else flagscale-deploy.yaml.",
 )
 CONFIG_PATH = click.option(
     "--config-path",
@@ -61,7 +65,7 @@ LIMIT = click.option(
 FORKS = click.option(
     "--forks",
     metavar="N",
-    type=Whole(1, 10_000),
+    type=Whole(1, MOST_FORKS),
     default=64,
     show_default=True,
     help="How many hosts to contact at the same time.",
@@ -219,21 +223,40 @@ def _report(console: Console, error: Exception, as_json: bool) -> int:
     return error.exit_code
 
 
-def request_of(console: Console, words: dict[str, Any]) -> Request:
-    """Take the options of a request out of a command's words; its secrets are not printed from now on."""
+def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -> Request:
+    """Take the options of a request out of a command's words; its secrets are not printed from now on.
+
+    Raises InputError where the command `acts` on hosts and none are named.
+    """
     from flagscale_deploy.api.request import Options, load_request
 
     folder, name = words.pop("config_path", None), words.pop("config_name", None)
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
+    _add_defaults(console, words)
     names = ("inventory", "config", "name", "limit", "forks", "overrides")
-    request = load_request(Options(**{name: words.pop(name) for name in names if name in words}))
+    request = load_request(Options(**{name: words.pop(name) for name in names if name in words}, acts=acts))
     console.redactor.add(*request.secrets)
     if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):
         console.note(*notes)
-    if request.name is not None and request.options.inventory is None and request.spec is None:
-        console.note("neither -i nor -c was given: this command acts on this machine only")
+    if request.is_here_by_default:
+        console.note("without -i, this is about this machine alone; a command that changes hosts needs -i localhost")
     return request
+
+
+def _add_defaults(console: Console, words: dict[str, Any]) -> None:
+    """Set the options that the command line leaves out, and say where they are from."""
+    from click.core import ParameterSource
+
+    from flagscale_deploy.cli.defaults import find_defaults
+
+    given = {**words}
+    if click.get_current_context().get_parameter_source("forks") is ParameterSource.DEFAULT:
+        given["forks"] = None
+    values, notes = find_defaults(given, os.environ, plans="templates" in words)
+    words.update(values)
+    if notes:
+        console.note(*notes)
 
 
 def plan_options(words: Mapping[str, Any]) -> PlanOptions:

@@ -33,7 +33,7 @@ def push(console: Console, *, as_json: bool, source: str, dest: str, **words: An
     from flagscale_deploy import api
     from flagscale_deploy.output import push as view
 
-    request = request_of(console, words)
+    request = request_of(console, words, acts=True)
     with console.progress("push") as progress:
         report = api.push(request, source, dest, say=progress, **words)
     if as_json:

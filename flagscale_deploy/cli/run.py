@@ -40,7 +40,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     from flagscale_deploy import api
     from flagscale_deploy.output import run as view
 
-    request = request_of(console, words)
+    request = request_of(console, words, acts=True)
     if request.serve.action == "stop":
         return end(console, partial(api.stop, force=words["force"]), request, "stop", lock_timeout, as_json)
     _refuse_action(console, request.serve)

@@ -93,7 +93,7 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
     if junit is not None:
         refuse_unwritable(junit, JUNIT)  # before any host is contacted
     try:
-        request = request_of(console, words)
+        request = request_of(console, words, acts=True)
     except InputError as error:
         cases = [
             Case("check", fault.where, "failed", message=f"{fault.problem} → {fault.remedy}") for fault in error.faults

@@ -25,7 +25,7 @@ def stop(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) 
     from flagscale_deploy import api
 
     act = partial(api.stop, force=words.pop("force"))
-    return end(console, act, request_of(console, words), "stop", lock_timeout, as_json)
+    return end(console, act, request_of(console, words, acts=True), "stop", lock_timeout, as_json)
 
 
 def end(

@@ -22,7 +22,7 @@ def unlock(console: Console, *, as_json: bool, force: bool, **words: Any) -> int
     from flagscale_deploy import api
     from flagscale_deploy.output import unlock as view
 
-    done = api.unlock(request_of(console, words), force=force)
+    done = api.unlock(request_of(console, words, acts=True), force=force)
     if as_json:
         console.json(view.unlock_json(done))
     else:

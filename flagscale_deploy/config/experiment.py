@@ -36,17 +36,18 @@ class Runner(Settings):
     """`experiment.runner`; `deploy` in it is read where all `deploy` are."""
 
     hostfile: Text | None = setting(
-        "the hosts, if `-i` is not given; relative to the working directory. Default: `hostfile.nodes`, else this "
-        "machine"
+        "the hosts, if `-i` is not given; relative to the working directory. Default: `hostfile.nodes`"
     )
     ssh_port: Port | None = setting("SSH port, if the inventory has none. Default: 22")
     docker: Text | None = setting("container, if the inventory has none. Default: none")
     nnodes: Nodes | None = setting(
         "use only the first so many hosts, an error if there are fewer; not with `-i`. Default: all"
     )
-    nproc_per_node: Count | None = setting("GPUs of each host at most; not with `-i`. Default: what the probe finds")
+    nproc_per_node: Count | None = setting(
+        "GPUs of each host at most; of `-i`, only with `localhost`. Default: what the probe finds"
+    )
     device_type: Text | None = setting(
-        "of this machine, if it is the only host: `gpu`, `cpu` (then `nproc_per_node` are CPUs for Ray), or another "
+        "of this machine, with `-i localhost`: `gpu`, `cpu` (then `nproc_per_node` are CPUs for Ray), or another "
         "type. Default: gpu"
     )
     cli_args: CliArgs | None = setting("what `flagscale serve` puts there from its own options")

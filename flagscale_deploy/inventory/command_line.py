@@ -9,7 +9,7 @@ from flagscale_deploy.support.shell import join
 
 
 def again(inventory: Inventory, act: str, deployment: str) -> str:
-    """Return `flagscale-deploy ACT -i hosts.yaml --name DEPLOYMENT`; without `-i` it would act on this machine."""
+    """Return `flagscale-deploy ACT -i hosts.yaml --name DEPLOYMENT`, whatever the defaults of another terminal are."""
     options = ("-i", inventory.source) if inventory.options is None else inventory.options
     return _line("flagscale-deploy", act, *options, "--name", deployment)
 

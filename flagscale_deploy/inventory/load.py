@@ -48,11 +48,21 @@ def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = 
     """
     if path is not None and (str(path) == LOCALHOST or "," in str(path)):
         refuse_planted(Path(), Path(path))  # a file of that name would count
-    if path is None or (str(path) == LOCALHOST and not os.path.exists(path)):
+    if path is None or is_this_machine(path):
         return local_inventory()
-    if "," in str(path) and not os.path.exists(path):
+    if names_hosts(path):
         return _listed(str(path), Surroundings(environ or {}, VariableFiles(None)))
     return _parsed(_read(path), str(path), Surroundings(environ or {}, VariableFiles(Path(path).parent)))
+
+
+def is_this_machine(path: str | Path | None) -> bool:
+    """Return whether `-i` with this path is this machine, without SSH."""
+    return str(path) == LOCALHOST and not os.path.exists(LOCALHOST)
+
+
+def names_hosts(path: str | Path) -> bool:
+    """Return whether a path is hosts and no file: `localhost`, or names with a comma."""
+    return (str(path) == LOCALHOST or "," in str(path)) and not os.path.exists(path)
 
 
 def default_inventory(environ: Mapping[str, str]) -> str | None:
@@ -131,7 +141,7 @@ def local_inventory() -> Inventory:
     """Return this machine alone, reached without SSH; for a deployment that names no hosts."""
     host = Host(LOCALHOST, LOCALHOST, connection="local")
     groups = {ALL: Group(ALL, children=(UNGROUPED,)), UNGROUPED: Group(UNGROUPED, hosts=(LOCALHOST,))}
-    return Inventory((host,), groups, LOCALHOST, options=())
+    return Inventory((host,), groups, LOCALHOST)
 
 
 def _looks_like_yaml(text: str, source: str) -> bool:

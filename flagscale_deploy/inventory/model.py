@@ -70,7 +70,7 @@ class Inventory:
     groups: Mapping[str, Group] = field(default_factory=dict)
     source: str = "inventory"
     options: tuple[str, ...] | None = None
-    """The words of a command line that name these hosts again: none for this machine. None: `-i`, with `source`."""
+    """The words of a command line that name these hosts again. None: `-i`, with `source`."""
     faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
     """What is wrong with the settings of hosts, by their names: of a host that is not used, nobody has to know."""
     notes: tuple[str, ...] = ()

@@ -141,6 +141,16 @@ def load_with_nodes(kind: type[Loader], text: str, source: str) -> tuple[object,
         loader.dispose()
 
 
+def places_of_keys(root: yaml.Node | None, source: str) -> dict[str, tuple[str, str]]:
+    """Return where each key of a document's root stands, and where its value does: `source:line:column`."""
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    return {str(key.value): (_place(key, source), _place(value, source)) for key, value in pairs}
+
+
+def _place(node: yaml.Node, source: str) -> str:
+    return f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
 def load_packaged(text: str) -> Any:
     """Return the value of a YAML text that belongs to this package."""
     return yaml.safe_load(text)

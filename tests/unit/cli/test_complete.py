@@ -37,6 +37,13 @@ def offered(line: str, shell: str = "bash") -> list[str]:
     return [line for line in result.stdout.splitlines() if line]
 
 
+def test_hosts_of_the_project_file(place: Path) -> None:
+    (place / "flagscale-deploy.yaml").write_text("inventory: hosts.yaml\n")
+    assert offered("stop --limit to") == ["plain,tools01"]
+    (place / "flagscale-deploy.yaml").write_text("inventory: [\n")
+    assert offered("stop --limit to") == []
+
+
 def test_commands_and_options() -> None:
     assert offered("st") == ["plain,status", "plain,stop"]
     assert "plain,--skip-check" in offered("run --")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy import serve
+from flagscale_deploy.cli.project_file import NAME as PROJECT_FILE
+from flagscale_deploy.cli.project_file import read_project_file
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.inventory.load import load_inventory
 from tests.docs.pages import (
@@ -59,10 +61,15 @@ def test_what_the_readme_shows_of_day_2_is_run_with_hosts() -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), files().items(), ids=files().keys())
-def test_a_file_that_a_page_shows_can_be_loaded(name: str, text: str, tmp_path: Path) -> None:
+def test_a_file_that_a_page_shows_can_be_loaded(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = Workplace(tmp_path)
     work.write({"conf/serve/qwen2.5-7b.yaml": (REPOSITORY / "examples/hydra/conf/serve/qwen2.5-7b.yaml").read_text()})
-    if re.search(r"^(hosts|all):", text, re.MULTILINE):
+    if name.endswith(PROJECT_FILE):
+        monkeypatch.chdir((tmp_path / name).parent)
+        assert read_project_file().values
+    elif re.search(r"^(hosts|all):", text, re.MULTILINE):
         assert load_inventory(tmp_path / name).hosts
     else:
         spec = load_spec(tmp_path / name)

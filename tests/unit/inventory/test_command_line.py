@@ -43,7 +43,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (Options(None, "named.yaml"), ["-c", "named.yaml"]),
         (Options(None, "qwen.yaml", ("experiment.runner.hostfile=hosts.txt", "deploy.timeouts.ready=9")),
          ["-c", "qwen.yaml", "experiment.runner.hostfile=hosts.txt"]),
-        (Options(name="q"), []),
+        (Options(name="q"), ["-i", "localhost"]),
     ],
 )  # fmt: skip
 def test_the_hosts_of_a_command_are_named_to_the_next_one(options: Options, words: list[str]) -> None:
@@ -62,17 +62,18 @@ def test_a_push_is_offered_where_it_can_be_told() -> None:
     assert line == "flagscale-deploy push gpu01:/models/q /models/q -i 'my hosts.yaml' --limit gpu02"
     assert push(by_inventory, "gpu01:models/q", "models/q", "gpu02") == ""
     assert push(by_inventory, "gpu01:/m", "/m", "gpu02:1") == ""
-    for options in (Options(None, "named.yaml"), Options("my hosts.yaml", "port.yaml"), Options(name="q")):
+    for options in (Options(None, "named.yaml"), Options("my hosts.yaml", "port.yaml")):
         assert push(load_request(options).inventory, "10.0.0.1:/m", "/m", "10.0.0.2") == ""
 
 
 def test_an_inventory_that_was_made_elsewhere_is_named_by_its_source() -> None:
     assert again(inventory("gpu01"), "cleanup", "q").startswith("flagscale-deploy cleanup -i ")
-    assert again(local_inventory(), "stop", "q") == "flagscale-deploy stop --name q"
+    assert again(local_inventory(), "stop", "q") == "flagscale-deploy stop -i localhost --name q"
 
 
 @pytest.mark.parametrize(
-    ("words", "noted"), [([], True), (["-i", "my hosts.yaml"], False), (["-c", "qwen.yaml"], False)]
+    ("words", "noted"),
+    [([], True), (["-i", "my hosts.yaml"], False), (["-c", "qwen.yaml"], True), (["-c", "named.yaml"], False)],
 )
 def test_a_command_that_looks_at_this_machine_only_says_so(
     monkeypatch: pytest.MonkeyPatch, words: list[str], noted: bool
@@ -81,4 +82,4 @@ def test_a_command_that_looks_at_this_machine_only_says_so(
     monkeypatch.setattr(api, "status", lambda *_words, **_settings: empty)
     result = CliRunner().invoke(cli, ["status", "--name", "q", *words])
     assert result.exit_code == 0
-    assert ("neither -i nor -c was given: this command acts on this machine only" in result.stderr) == noted
+    assert ("without -i, this is about this machine alone" in result.stderr) == noted
