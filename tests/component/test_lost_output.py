@@ -19,7 +19,7 @@ from flagscale_deploy.output.console import Console
 from tests.unit.api.world import World
 from tests.unit.sources import ROOT
 
-STOP = "{python} -m flagscale_deploy stop --name lost-output"
+STOP = "{python} -m flagscale_deploy stop -i localhost --name lost-output"
 PROGRESS = {
     "a full disk": f"{STOP} 2>/dev/full",
     "a closed descriptor": f"{STOP} 2>&-",
