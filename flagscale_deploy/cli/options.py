@@ -251,7 +251,8 @@ def _add_defaults(console: Console, words: dict[str, Any]) -> None:
     from flagscale_deploy.cli.defaults import find_defaults
 
     given = {**words}
-    if click.get_current_context().get_parameter_source("forks") is ParameterSource.DEFAULT:
+    context = click.get_current_context(silent=True)
+    if context is not None and context.get_parameter_source("forks") is ParameterSource.DEFAULT:
         given["forks"] = None
     values, notes = find_defaults(given, os.environ, plans="templates" in words)
     words.update(values)
