@@ -11,7 +11,7 @@ from docs.generate.markdown import table
 from flagscale_deploy.cli import cli
 
 COMMON = (
-    *("--inventory", "--config", "--config-path", "--config-name", "--name", "--limit", "--forks"),
+    *("--inventory", "--config", "--config-path", "--config-name", "--recipes", "--name", "--limit", "--forks"),
     *("--json", "--quiet", "--verbose", "--no-color"),
 )
 """Options of most commands, which are described once."""

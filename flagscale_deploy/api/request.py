@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from flagscale_deploy.api.hosts import hosts_of
+from flagscale_deploy.config.schema.places import Document
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy.secret_hash import hash_secrets
 from flagscale_deploy.errors import Fault, InputError
@@ -16,11 +18,14 @@ from flagscale_deploy.inventory.assembly import checked
 from flagscale_deploy.inventory.load import LOCALHOST, default_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
+from flagscale_deploy.recipes.name import Wish, draft, is_recipe, read_wish
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret
 from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
+_OF_THE_DRAFT = re.compile(r"(?:deploy|experiment)\.", re.ASCII)
+"""Overrides that tell name, hosts and timeouts, which commands need that do not plan."""
 OTHERS_SECONDS = 5.0
 """How long a connection may take to a host that the command does not act on."""
 
@@ -38,6 +43,8 @@ class Options:
     connect: Connect = connect
     acts: bool = False
     """Whether the command changes hosts: it does not fall to this machine where no hosts are named."""
+    recipes: str | None = None
+    """A folder of recipes; None: that of FLAGSCALE_DEPLOY_RECIPES, else the site."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,17 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """Hosts, and what to serve on them. `others` are the hosts of the inventory that `--limit` leaves out."""
+    """Hosts, and what to serve on them. `others` are the hosts of the inventory that `--limit` leaves out.
+
+    With a `wish` the specification is a draft: the recipe is read where a plan is made (`api/recipes.py`).
+    """
 
     inventory: Inventory
     spec: ServeSpec | None
     name: str | None
     options: Options
     others: tuple[Host, ...] = ()
+    wish: Wish | None = None
 
     @property
     def deployment(self) -> str:
@@ -74,7 +85,9 @@ class Request:
 
     @property
     def serve(self) -> ServeSpec:
-        """Return the specification. Raises InputError where none was given."""
+        """Return the specification. Raises InputError where none was given, or no recipe was read yet."""
+        if self.wish is not None:
+            raise InputError.at(self.spec.source if self.spec else "-c", "the recipe was not read", "call settle first")
         if self.spec is None:
             raise InputError.at("-c/--config", "no configuration is given", "name a serve YAML with -c/--config")
         return self.spec
@@ -163,9 +176,15 @@ def _with_default_inventory(
 
 
 @quoting_no_secret
-def load_request(options: Options, environ: Mapping[str, str] | None = None) -> Request:
-    """Read the files that options name; contact no host. Raises InputError with the faults of all files."""
+def load_request(
+    options: Options, environ: Mapping[str, str] | None = None, document: Document | None = None
+) -> Request:
+    """Read the files that options name; contact no host. Raises InputError with the faults of all files.
+
+    `document` is the serve YAML in place of `options.config`; without it a recipe is not read yet.
+    """
     environ = os.environ if environ is None else environ
+    wish: Wish | None = None
     for word in options.overrides:
         learn_text(word)
     faults: list[Fault] = []
@@ -176,7 +195,12 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
         if options.config is not None:
             from flagscale_deploy.config.load import load_spec  # OmegaConf is slow to import
 
-            spec = load_spec(Path(options.config), options.overrides, options.name, environ)
+            source, words = document or Path(options.config), options.overrides
+            if is_recipe(options.config):
+                wish, words = read_wish(options.config, words)
+                if document is None:
+                    source, words = draft(options.config, wish), tuple(filter(_OF_THE_DRAFT.match, words))
+            spec = load_spec(source, words, options.name, environ)
         elif options.overrides:
             faults += InputError.at(
                 options.overrides[0], "an override needs a configuration", "name it with -c/--config"
@@ -195,4 +219,5 @@ def load_request(options: Options, environ: Mapping[str, str] | None = None) -> 
     if faults or inventory is None:
         raise InputError(faults)
     inventory = replace(inventory, notes=(*notes, *inventory.notes))
-    return Request(inventory, spec, spec.name if spec else options.name, options, others)
+    name = spec.name if spec else options.name
+    return Request(inventory, spec, name, options, others, wish if document is None else None)

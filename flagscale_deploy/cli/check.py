@@ -20,6 +20,7 @@ from flagscale_deploy.cli.options import (
     plan_options,
     request_of,
 )
+from flagscale_deploy.cli.recipes import settled
 
 if TYPE_CHECKING:
     from flagscale_deploy.output.console import Console
@@ -34,7 +35,7 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     from flagscale_deploy import api
     from flagscale_deploy.output import check as view
 
-    request = request_of(console, words)
+    request = settled(console, request_of(console, words))
     if junit is not None:
         from flagscale_deploy.output.junit import JUNIT, write_junit
         from flagscale_deploy.support.paths import refuse_unwritable

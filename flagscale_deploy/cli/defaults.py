@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flagscale_deploy.cli.project_file import ProjectFile, read_project_file
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import names_hosts
+from flagscale_deploy.recipes.name import is_recipe
 
 VARIABLES = {"inventory": "FLAGSCALE_DEPLOY_INVENTORY", "config": "FLAGSCALE_DEPLOY_CONFIG"}
 OPTIONS = ("inventory", "limit", "forks", "config")
@@ -63,7 +64,8 @@ def _refuse_missing(option: str, default: Default) -> None:
     text = str(default.value)
     if not text.strip():
         raise InputError.at(default.where, "it is empty", "unset it, or name a file")
-    if not os.path.exists(text) and not (option == "inventory" and names_hosts(text)):
+    is_no_file = names_hosts(text) if option == "inventory" else is_recipe(text)
+    if not os.path.exists(text) and not is_no_file:
         raise InputError.at(default.where, f"there is no file {text}", "correct the path, or give the option itself")
 
 

@@ -39,7 +39,14 @@ CONFIG = click.option(
     "--config",
     metavar="FILE",
     type=click.Path(),
-    help="Serve YAML, or a Hydra experiment file. Default: FLAGSCALE_DEPLOY_CONFIG, else flagscale-deploy.yaml.",
+    help="Serve YAML, a Hydra experiment file, or recipe:ORG/MODEL. Default: FLAGSCALE_DEPLOY_CONFIG, else "
+    "flagscale-deploy.yaml.",
+)
+RECIPES = click.option(
+    "--recipes",
+    metavar="DIR",
+    type=click.Path(),
+    help="Folder that recipes are read from. Default: FLAGSCALE_DEPLOY_RECIPES, else recipes.vllm.ai.",
 )
 CONFIG_PATH = click.option(
     "--config-path",
@@ -115,7 +122,7 @@ VERBOSE = click.option(
 )
 COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
 HOSTS = (INVENTORY, LIMIT, FORKS)
-DEPLOYMENT = (INVENTORY, CONFIG, CONFIG_PATH, CONFIG_NAME, NAME, LIMIT, FORKS, OVERRIDES)
+DEPLOYMENT = (INVENTORY, CONFIG, CONFIG_PATH, CONFIG_NAME, RECIPES, NAME, LIMIT, FORKS, OVERRIDES)
 
 
 def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -234,7 +241,7 @@ def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
     _add_defaults(console, words)
-    names = ("inventory", "config", "name", "limit", "forks", "overrides")
+    names = ("inventory", "config", "name", "limit", "forks", "overrides", "recipes")
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}, acts=acts))
     console.redactor.add(*request.secrets)
     if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,22 @@ from flagscale_deploy.cli.options import (
     plan_options,
     request_of,
 )
+from flagscale_deploy.cli.recipes import settled
 
 if TYPE_CHECKING:
     from flagscale_deploy.output.console import Console
+
+_YAML = (".yaml", ".yml")
 
 
 @click.command(cls=Command, section="look", example="flagscale-deploy plan --offline -i hosts.yaml -c qwen.yaml")
 @click.option("--offline", is_flag=True, help="Contact no host. GPU counts come from the inventory.")
 @click.option(
-    "-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Write the scripts to DIR/<host>/."
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the scripts to DIR/<host>/. A name that ends in .yaml: write the deployment there, as a serve YAML.",
 )
 @click.option("--scripts", is_flag=True, help="Print the scripts as well.")
 @options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
@@ -34,27 +42,34 @@ if TYPE_CHECKING:
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
     """Show exactly what `run` will do; write the scripts that it will send."""
     from flagscale_deploy import api
+    from flagscale_deploy.config.written import written
     from flagscale_deploy.deploy.run_folder import write_scripts
+    from flagscale_deploy.errors import InputError
     from flagscale_deploy.output import plan as view
     from flagscale_deploy.plan.json_schema import plan_json
     from flagscale_deploy.plan.validate import unknown_flags
-    from flagscale_deploy.support.paths import make_directory
+    from flagscale_deploy.support.paths import make_directory, write_file
+    from flagscale_deploy.support.units import counted
 
-    request = request_of(console, words)
+    request = settled(console, request_of(console, words), offline=words["offline"])
     for warning in (*request.serve.warnings, *unknown_flags(request.serve)):
         first, *rest = warning.lines
         console.note(f"! {first}", *rest)
-    if output is not None:
-        make_directory(output)  # before any host is contacted
+    folder = None if output is None or output.suffix in _YAML else output
+    if folder is not None:
+        make_directory(folder)  # before any host is contacted
+    elif output is not None:
+        if os.path.lexists(output):
+            raise InputError.at(str(output), "exists already", "remove it, or name another file")
+        write_file(output, written(request.serve), "a serve YAML")
+        console.note(f"serve YAML written to {output}")
     with console.progress("plan") as progress:
         made = api.plan(request, plan_options(words), offline=words["offline"], say=progress)
-    written = write_scripts(output, made.scripts) if output is not None else []
+    files = write_scripts(folder, made.scripts) if folder is not None else []
     if as_json:
         console.json(plan_json(made))
     else:
         view.show_plan(console, made, scripts)
-    if output is not None:
-        from flagscale_deploy.support.units import counted
-
-        console.note(f"{counted(len(written), 'script')} written to {output}")
+    if folder is not None:
+        console.note(f"{counted(len(files), 'script')} written to {folder}")
     return 0

@@ -21,6 +21,7 @@ from flagscale_deploy.cli.options import (
     plan_options,
     request_of,
 )
+from flagscale_deploy.cli.recipes import settled
 from flagscale_deploy.cli.stop import end
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     from flagscale_deploy import api
     from flagscale_deploy.output import run as view
 
-    request = request_of(console, words, acts=True)
+    request = settled(console, request_of(console, words, acts=True))
     if request.serve.action == "stop":
         return end(console, partial(api.stop, force=words["force"]), request, "stop", lock_timeout, as_json)
     _refuse_action(console, request.serve)

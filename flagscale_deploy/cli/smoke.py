@@ -24,6 +24,7 @@ from flagscale_deploy.cli.options import (
     plan_options,
     request_of,
 )
+from flagscale_deploy.cli.recipes import settled
 
 if TYPE_CHECKING:
     from flagscale_deploy.output.console import Console
@@ -93,7 +94,7 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
     if junit is not None:
         refuse_unwritable(junit, JUNIT)  # before any host is contacted
     try:
-        request = request_of(console, words, acts=True)
+        request = settled(console, request_of(console, words, acts=True))
     except InputError as error:
         cases = [
             Case("check", fault.where, "failed", message=f"{fault.problem} → {fault.remedy}") for fault in error.faults

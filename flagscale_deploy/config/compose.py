@@ -12,7 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flagscale_deploy.config.schema.places import Places
+from flagscale_deploy.config.schema.places import Document, Places
 from flagscale_deploy.config.schema.validate import kind_of
 from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
@@ -33,13 +33,16 @@ class _Composition:
     files: int = 0
 
 
-def compose(path: Path, choices: MutableMapping[str, str] | None = None) -> tuple[Tree, Places]:
-    """Return the file with its groups, nothing resolved yet, and where each part came from.
+def compose(source: Path | Document, choices: MutableMapping[str, str] | None = None) -> tuple[Tree, Places]:
+    """Return a file, or a document in place of one, with its groups, and where each part came from.
+
+    Nothing is resolved yet.
 
     `choices` are groups picked on the command line (`serve=NAME`); those that are used are removed from it.
     A file that is a list by itself is the group `serve`. Raises InputError for a file or group that is not there.
     """
-    document = read_yaml(path)
+    document = source if isinstance(source, Document) else read_yaml(source)
+    path = Path(document.file)
     places, own = Places(document), document.value
     if isinstance(own, list):
         places.layers.append((("serve",), document))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flagscale_deploy.config.compose import compose
 from flagscale_deploy.config.interpolation import interpolate
 from flagscale_deploy.config.overrides import Override, apply_overrides, parse_overrides
+from flagscale_deploy.config.schema.places import Document
 from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
@@ -24,22 +26,23 @@ MOST_LEVELS = 48
 
 @quoting_no_secret
 def load_spec(
-    path: Path | str,
+    source: Path | str | Document,
     overrides: Sequence[str] = (),
     name: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ServeSpec:
-    """Return the specification that a file and the `key=value` words of the command line ask for.
+    """Return the specification that a file, or a document, and the `key=value` words of the command line ask for.
 
     `name` is the deployment's (else deploy.name, experiment.exp_name, the file's stem); `environ` is what `${oc.env:…}`
     and `deploy.secrets` see (else the process's). Raises InputError with every fault of the file, each with its place.
     """
     words = parse_overrides(overrides)
+    path = Path(source.file) if isinstance(source, Document) else Path(source)
     # A name of a file may read as a number: serve=2, serve=2.5.
     choices = {word.key: str(word.value) for word in words if _names_a_file(word)}
     picked = dict(choices)
     try:
-        tree, places = compose(Path(path), picked)
+        tree, places = compose(source if isinstance(source, Document) else path, picked)
     except InputError:
         if os.path.isfile(path):  # no pipe, which can be read once
             refuse_other_kind(_kind_of(read_text(path), str(path)), FileKind.SERVE, str(path))
@@ -52,9 +55,9 @@ def load_spec(
     resolved, faults = interpolate(tree, environment)
     _refuse(places.locate(faults))
     refuse_bombs(resolved, places.where(()), MOST_LEVELS)
-    spec, wrong = translate(resolved, Path(path), name, environment, places)
+    spec, wrong = translate(resolved, path, name, environment, places)
     _refuse(wrong)
-    return spec
+    return replace(spec, tree=tree)
 
 
 def _kind_of(text: str, source: str) -> FileKind | None:

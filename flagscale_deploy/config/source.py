@@ -27,7 +27,7 @@ from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.quote import quoted
-from flagscale_deploy.support.value import Value
+from flagscale_deploy.support.value import Tree, Value
 from flagscale_deploy.support.yaml import TAG, ContentError, Loader, load_with_nodes, whole_characters
 
 
@@ -127,6 +127,21 @@ def parse_word(text: str, source: str = "value") -> Value:
         loader.dispose()
 
 
+class _Dumper(yaml.SafeDumper):
+    """A dumper that quotes each text which the words above would not leave a text."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, _data: object) -> bool:
+        """Write a value again wherever it stands."""
+        return True
+
+
+def dump_document(tree: Tree) -> str:
+    """Return a configuration as YAML that `parse_document` reads back as it was, numbers as they were written."""
+    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
     loader.flatten_mapping(node)
     return {_key(key): loader.construct_object(value, deep=True) for key, value in node.value}
@@ -171,3 +186,4 @@ _Loader.add_constructor(f"{TAG}seq", _sequence)
 _Loader.add_constructor(f"{TAG}str", _string)
 for _name in _MEANINGS:
     _Loader.add_constructor(TAG + _name, _word)
+_Dumper.add_representer(WrittenFloat, lambda dumper, number: dumper.represent_scalar(f"{TAG}float", number.text))

@@ -23,7 +23,7 @@ FLOORS = (
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
     ("config", "logs"),
     ("plan",),
-    ("checks", "push"),
+    ("checks", "push", "recipes"),
     ("deploy",),
     ("api",),
     ("output",),

@@ -15,7 +15,7 @@ from tests.docs.pages import PAGES, REPOSITORY, code, tables
 
 PAGE = "docs/commands.md"
 COMMON = {
-    *("--inventory", "--config", "--config-path", "--config-name", "--name", "--limit", "--forks"),
+    *("--inventory", "--config", "--config-path", "--config-name", "--recipes", "--name", "--limit", "--forks"),
     *("--json", "--quiet", "--verbose", "--no-color"),
 }
 """Options of most commands, which the page describes once."""

@@ -1,0 +1,122 @@
+"""Every recipe of a folder becomes the deployment that its commands are.
+
+The recipes in `library` are ours, in the site's form. FLAGSCALE_DEPLOY_RECIPES names a folder of the site's files that
+are tried as well: `FLAGSCALE_DEPLOY_RECIPES=DIR python -m pytest tests/unit/recipes`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.api.recipes import settle
+from flagscale_deploy.api.request import Options, Request, load_request
+from flagscale_deploy.config.load import load_spec
+from flagscale_deploy.config.source import parse_document
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.written import written
+from flagscale_deploy.plan.inputs import Inputs
+from flagscale_deploy.plan.planner import plan
+from flagscale_deploy.plan.vllm import serve_argv
+from flagscale_deploy.recipes.dropped import FLAGS, VARIABLES
+from flagscale_deploy.rendering.render import load_templates
+from tests.unit.recipes.commands import flags_of, without
+from tests.unit.sources import ROOT
+
+OURS = Path(__file__).parent / "library"
+ADDED = {"port"}
+"""Flags that the plan adds to a server of one host."""
+
+
+def recipes() -> list[tuple[Path, Path]]:
+    """Return folder and file of every recipe."""
+    folders = [OURS, ROOT / "examples/recipes", *map(Path, filter(None, [os.environ.get("FLAGSCALE_DEPLOY_RECIPES")]))]
+    return [(folder, file) for folder in folders for file in sorted(folder.glob("*/*/hw/**/*.json"))]
+
+
+def request_for(folder: Path, file: Path, inventory: str) -> Request:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    words = (f"hardware={document['hardware']}", f"strategy={document['strategy']}")
+    model = "/".join(file.relative_to(folder).parts[:2])
+    options = Options(inventory=inventory, config=f"recipe:{model}", overrides=words, recipes=str(folder))
+    request, reasons = settle(load_request(options, {}), offline=True, environ={})
+    assert reasons == ()
+    return request
+
+
+def commands_of(document: dict[str, Any]) -> list[list[str]]:
+    """Return the commands of a recipe, one for each node."""
+    return [document["argv"]] if "argv" in document else [document["head_argv"], *document["worker_argvs"]]
+
+
+def same_as_kept(spec: ServeSpec, path: Path) -> None:
+    """Fail where the specification is another one after it was written to a file and read again."""
+    path.write_text(written(spec), encoding="utf-8")
+    again = load_spec(path, environ={})
+    assert _without_places(again) == _without_places(spec)
+
+
+def _without_places(spec: ServeSpec) -> ServeSpec:
+    return replace(spec, source="", models=tuple(replace(model, where="", places={}) for model in spec.models))
+
+
+ALL = [(folder, file) for folder, file in recipes() if '"pd_cluster"' not in file.read_text(encoding="utf-8")]
+
+
+def inventory(folder: Path, gpus: int = 8) -> str:
+    """Return an inventory of hosts with this many GPUs."""
+    file = folder / "hosts.yaml"
+    file.write_text(f"hosts: ['gpu[01:16]']\ndefaults: {{gpus: {gpus}}}\n")
+    return str(file)
+
+
+@pytest.mark.parametrize(("folder", "file"), ALL, ids=[str(file.relative_to(folder)) for folder, file in ALL])
+def test_a_recipe_becomes_the_deployment_that_its_commands_are(folder: Path, file: Path, tmp_path: Path) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    spec = request_for(folder, file, inventory(tmp_path)).serve
+    (model,) = spec.models
+    rendered = serve_argv(model, port=8000, extra={})
+    for argv in commands_of(document):
+        assert model.model == argv[2]
+        assert without(flags_of(rendered), ADDED) == without(flags_of(argv), FLAGS)
+    assert dict(spec.env) == {name: value for name, value in document["env"].items() if name not in VARIABLES}
+    same_as_kept(spec, tmp_path / "kept.yaml")
+
+
+SINGLE = [(folder, file) for folder, file in ALL if "head_argv" not in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(("folder", "file"), SINGLE, ids=[str(file.relative_to(folder)) for folder, file in SINGLE])
+def test_a_recipe_for_one_host_is_planned_as_its_command_is(folder: Path, file: Path, tmp_path: Path) -> None:
+    argv = json.loads(file.read_text(encoding="utf-8"))["argv"]
+    size = request_for(folder, file, inventory(tmp_path)).serve.models[0].gpus_needed
+    request = request_for(folder, file, inventory(tmp_path, size))
+    made = plan(Inputs(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates()))
+    (instance,) = made.instances
+    assert without(flags_of(instance.argv), ADDED) == without(flags_of(argv), FLAGS)
+    assert instance.hosts == ("gpu01",)
+    assert not made.ray.enabled
+
+
+def test_what_is_kept_of_a_recipe_is_a_serve_yaml_for_people(tmp_path: Path) -> None:
+    file = OURS / "example/Sparse-48B-A3B/hw/h200/strategies/multi_node_dep.json"
+    request = request_for(OURS, file, inventory(tmp_path))
+    assert parse_document(written(request.serve), "kept.yaml").value == {
+        "experiment": {"exp_name": "Sparse-48B-A3B", "envs": {"VLLM_USE_DEEP_GEMM": "0"}},
+        "model_args": {
+            "vllm_model": {
+                "model": "example/Sparse-48B-A3B",
+                "trust-remote-code": True,
+                "enable-expert-parallel": True,
+                "data-parallel-hybrid-lb": True,
+                "data-parallel-size": 16,
+                "kv-cache-dtype": "fp8",
+            }
+        },
+        "deploy": {"ray": "auto", "executor": "mp"},
+    }
