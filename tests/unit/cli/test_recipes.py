@@ -119,3 +119,10 @@ def test_strategies_that_are_not_deployed_are_refused_by_name() -> None:
     result = plan(*DENSE, "strategy=kv_store_mooncake")
     assert result.exit_code == 2
     assert "kv_store_mooncake needs a store for the KV cache" in result.stderr
+
+
+def test_a_recipe_may_be_the_default_of_a_project(place: Path) -> None:
+    (place / "flagscale-deploy.yaml").write_text("inventory: hosts.yaml\nconfig: recipe:example/Dense-8B\n")
+    result = go("plan", "--offline")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("deployment Dense-8B ")
