@@ -22,6 +22,7 @@ LONGEST_WORD = 20_000
 REFUSED = frozenset(("api-key", "config", "hf-token", "model", "uds"))
 """Flags that no recipe has a reason for: secrets of others, files and sockets of a host, another model."""
 
+OTHER = "correct the recipe, or name another strategy"
 _START = ("vllm", "serve")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -40,23 +41,20 @@ def read_command(words: object, where: str) -> Command:
     argv = _words(words, where)
     if tuple(argv[:2]) != _START or len(argv) < 3 or not MODEL.fullmatch(argv[2]):
         start = quoted(" ".join(argv[:3]))
-        raise InputError.at(where, f"found {start}, expected vllm serve ORG/MODEL", _OTHER)
+        raise InputError.at(where, f"found {start}, expected vllm serve ORG/MODEL", OTHER)
     flags: Tree = {}
     for place, flag, value in _flags(argv[3:], where):
         if flag in REFUSED:
-            raise InputError.at(place, f"found --{flag}, expected no such flag in a recipe", _OTHER)
+            raise InputError.at(place, f"found --{flag}, expected no such flag in a recipe", OTHER)
         flags[flag] = value  # of a flag that is given twice, vLLM takes the last
     return Command(argv[2], flags)
-
-
-_OTHER = "correct the recipe, or name another strategy"
 
 
 def _words(words: object, where: str) -> list[str]:
     """Return the words of a command. Raises InputError where one cannot be a word."""
     if not isinstance(words, list) or len(words) > MOST_WORDS:
         held = f"{len(words):,} words" if isinstance(words, list) else quoted(words)
-        raise InputError.at(where, f"found {held}, expected a list of at most {MOST_WORDS} words", _OTHER)
+        raise InputError.at(where, f"found {held}, expected a list of at most {MOST_WORDS} words", OTHER)
     return [read_text(word, f"{where}.{index}") for index, word in enumerate(words)]
 
 
@@ -64,8 +62,15 @@ def read_text(text: object, where: str) -> str:
     """Return a text that a program can be given. Raises InputError for anything else."""
     if not isinstance(text, str) or len(text) > LONGEST_WORD or _CONTROL.search(text):
         problem = f"found {quoted(text)}, expected text of at most {LONGEST_WORD:,} printable characters"
-        raise InputError.at(where, problem, _OTHER)
+        raise InputError.at(where, problem, OTHER)
     return text
+
+
+def refuse_placeholder(text: str, where: str) -> None:
+    """Raise InputError for a text that refers to a variable of a host or of the operator."""
+    if "$" in text:
+        problem = f"found {quoted(text)}, expected no placeholder there"
+        raise InputError.at(where, problem, "this tool fills in none of that name: correct the recipe")
 
 
 def _flags(words: Sequence[str], where: str) -> Iterator[tuple[str, str, Value]]:
@@ -74,7 +79,7 @@ def _flags(words: Sequence[str], where: str) -> Iterator[tuple[str, str, Value]]
     while at < len(words):
         place, word = f"{where}.{at + 3}", words[at]
         if not _FLAG.match(word):
-            raise InputError.at(place, f"found {quoted(word)}, expected a flag", _OTHER)
+            raise InputError.at(place, f"found {quoted(word)}, expected a flag", OTHER)
         at += 1
         name, equals, text = word.partition("=")
         values = [text] if equals else name.split()[1:]  # one recipe writes "--max-model-len auto" as one word
@@ -104,16 +109,14 @@ def _read(flag: str, texts: list[str], place: str) -> tuple[str, Value]:
     if off is not None:
         return off, False
     if not texts and not _is_bare(flag) and flag.partition(".")[0] in KNOWN:
-        raise InputError.at(place, f"found --{flag} alone, expected a value after it", _OTHER)
+        raise InputError.at(place, f"found --{flag} alone, expected a value after it", OTHER)
     values = [text if flag in FLAGS else _value(text, place) for text in texts]
     return flag, values[0] if len(values) == 1 else values or True
 
 
 def _value(text: str, place: str) -> Value:
     """Return what a word of a command line means: a number, a JSON object, else text."""
-    if "$" in text:
-        problem = f"found {quoted(text)}, expected no placeholder there"
-        raise InputError.at(place, problem, "this tool fills in none of that name: correct the recipe")
+    refuse_placeholder(text, place)
     if text[:1] == "{":
         return _json_object(text, place)
     value = parse_word(text, place)
@@ -131,7 +134,7 @@ def _json_object(text: str, place: str) -> Value:
     try:
         value: Value = json.loads(text, object_pairs_hook=once, parse_float=WrittenFloat, parse_constant=_refuse)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise InputError.at(place, f"found {quoted(text)}, expected a JSON object", _OTHER) from error
+        raise InputError.at(place, f"found {quoted(text)}, expected a JSON object", OTHER) from error
     return value
 
 

@@ -18,7 +18,7 @@ from flagscale_deploy.api.recipes import settle
 from flagscale_deploy.api.request import Options, Request, load_request
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
-from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.config.written import written
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.planner import plan
@@ -49,9 +49,13 @@ def request_for(folder: Path, file: Path, inventory: str) -> Request:
     return request
 
 
-def commands_of(document: dict[str, Any]) -> list[list[str]]:
-    """Return the commands of a recipe, one for each node."""
-    return [document["argv"]] if "argv" in document else [document["head_argv"], *document["worker_argvs"]]
+def servers_of(document: dict[str, Any], model: ModelSpec) -> list[tuple[ModelSpec, list[str], dict[str, str]]]:
+    """Return the model as it is served, command and variables: of each node, of pools of their first node."""
+    if "prefill" in document:
+        pools = [(document[role], served) for role, served in model.pools.items()]
+        return [(served, pool["argv"], document["env"] | pool["env"]) for pool, served in pools]
+    argvs = [document["argv"]] if "argv" in document else [document["head_argv"], *document["worker_argvs"]]
+    return [(model, argv, document["env"]) for argv in argvs]
 
 
 def same_as_kept(spec: ServeSpec, path: Path) -> None:
@@ -62,10 +66,15 @@ def same_as_kept(spec: ServeSpec, path: Path) -> None:
 
 
 def _without_places(spec: ServeSpec) -> ServeSpec:
-    return replace(spec, source="", models=tuple(replace(model, where="", places={}) for model in spec.models))
+    return replace(spec, source="", models=tuple(map(_unplaced, spec.models)))
 
 
-ALL = [(folder, file) for folder, file in recipes() if '"pd_cluster"' not in file.read_text(encoding="utf-8")]
+def _unplaced(model: ModelSpec) -> ModelSpec:
+    prefill, decode = (pool and replace(pool, where="", places={}) for pool in (model.prefill, model.decode))
+    return replace(model, where="", places={}, prefill=prefill, decode=decode)
+
+
+ALL = recipes()
 
 
 def inventory(folder: Path, gpus: int = 8) -> str:
@@ -80,15 +89,16 @@ def test_a_recipe_becomes_the_deployment_that_its_commands_are(folder: Path, fil
     document = json.loads(file.read_text(encoding="utf-8"))
     spec = request_for(folder, file, inventory(tmp_path)).serve
     (model,) = spec.models
-    rendered = serve_argv(model, port=8000, extra={})
-    for argv in commands_of(document):
-        assert model.model == argv[2]
-        assert without(flags_of(rendered), ADDED) == without(flags_of(argv), FLAGS)
-    assert dict(spec.env) == {name: value for name, value in document["env"].items() if name not in VARIABLES}
+    servers = servers_of(document, model)
+    assert len(servers) == (len(model.pools) or document["node_count"])
+    for served, argv, env in servers:
+        assert served.model == argv[2]
+        assert without(flags_of(serve_argv(served, port=8000, extra={})), ADDED) == without(flags_of(argv), FLAGS)
+        assert dict(spec.env) == {name: value for name, value in env.items() if name not in VARIABLES}
     same_as_kept(spec, tmp_path / "kept.yaml")
 
 
-SINGLE = [(folder, file) for folder, file in ALL if "head_argv" not in file.read_text(encoding="utf-8")]
+SINGLE = [(folder, file) for folder, file in ALL if '"single_node"' in file.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize(("folder", "file"), SINGLE, ids=[str(file.relative_to(folder)) for folder, file in SINGLE])
@@ -101,6 +111,32 @@ def test_a_recipe_for_one_host_is_planned_as_its_command_is(folder: Path, file: 
     assert without(flags_of(instance.argv), ADDED) == without(flags_of(argv), FLAGS)
     assert instance.hosts == ("gpu01",)
     assert not made.ray.enabled
+
+
+def test_prefill_and_decode_become_pools_before_a_router(tmp_path: Path) -> None:
+    file = OURS / "example/Sparse-48B-A3B/hw/h200/strategies/pd_cluster.json"
+    kept = parse_document(written(request_for(OURS, file, inventory(tmp_path)).serve), "kept.yaml").value
+    assert isinstance(kept, dict)
+    common = {"model": "example/Sparse-48B-A3B", "trust-remote-code": True}
+    assert kept["model_args"] == {"vllm_model": common}
+    transfer = {"kv_connector": "NixlConnector", "kv_load_failure_policy": "fail"}
+    prefill = {"tensor-parallel-size": 16, "max-num-seqs": 5}
+    decode = {
+        "tensor-parallel-size": 1,
+        "data-parallel-size": 16,
+        "enable-expert-parallel": True,
+        "data-parallel-hybrid-lb": True,
+        "enable-prefix-caching": False,
+        "max-num-seqs": 64,
+    }
+    pools = {
+        "prefill": {"engine_args": prefill | {"kv-transfer-config": transfer | {"kv_role": "kv_producer"}}},
+        "decode": {"engine_args": decode | {"kv-transfer-config": transfer | {"kv_role": "kv_consumer"}}},
+    }
+    models = {"vllm_model": pools}
+    assert kept["deploy"] == {
+        "ray": "auto", "executor": "mp", "router": {"policy": "round_robin"}, "models": models,
+    }  # fmt: skip
 
 
 def test_what_is_kept_of_a_recipe_is_a_serve_yaml_for_people(tmp_path: Path) -> None:

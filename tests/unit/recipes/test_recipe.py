@@ -18,12 +18,12 @@ NODES = OURS / "example/Dense-8B/hw/h200/strategies/multi_node_tp.json"
 Change = Callable[[dict[str, Any]], object]
 
 
-def read(change: Change, file: Path = NODES) -> str:
+def read(change: Change, file: Path = NODES, strategy: str = "multi_node_tp") -> str:
     """Return what is said of a recipe after a change."""
     document = json.loads(file.read_text(encoding="utf-8"))
     change(document)
     with pytest.raises(InputError) as raised:
-        read_recipe(document, "r.json", "h200", "multi_node_tp")
+        read_recipe(document, "r.json", "h200", strategy)
     (fault,) = raised.value.faults
     assert fault.remedy
     return f"{fault.where}: {fault.problem}"
@@ -75,7 +75,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a secret": (env("HF_TOKEN", "x"), "env.HF_TOKEN: found"),
     "a variable that is none": (env("a b", "x"), "env.a b: found 'a b', expected a variable of vLLM"),
     "a variable of the host": (env("VLLM_X", "$HOME"), "env.VLLM_X: found '$HOME', expected no placeholder"),
-    "a size that is none": (word(12, "many"), "worker_argvs.0: found another command"),
+    "a size that is none": (
+        word(12, "many"),
+        "r.json: head_argv: tensor-parallel-size: found 'many', expected a whole number from 1",
+    ),
 }
 
 
@@ -95,12 +98,29 @@ def test_sizes_that_the_nodes_cannot_share_are_refused() -> None:
         document["node_count"] = 3
         document["worker_argvs"] *= 2
 
-    assert read(thirds) == "r.json: node_count: found 3, expected a divisor of the 16 ranks"
+    assert read(thirds) == "r.json: head_argv: found 16 ranks, expected a multiple of the 3 nodes"
     local = OURS / "example/Sparse-48B-A3B/hw/h200/strategies/multi_node_dep.json"
     document = json.loads(local.read_text(encoding="utf-8"))
     document["head_argv"][document["head_argv"].index("8")] = "4"
     with pytest.raises(InputError, match=r"found '4', expected an equal share of data-parallel-size on each of 2"):
         read_recipe(document, "r.json", "h200", "multi_node_dep")
+
+
+POOLS = OURS / "example/Dense-8B/hw/h200/strategies/pd_cluster.json"
+POOL_FAULTS: dict[str, tuple[Change, str]] = {
+    "no pool": (lambda d: d.pop("decode"), "r.json: decode: found None, expected a JSON object"),
+    "no number of nodes": (lambda d: d["decode"].update(nodes=-1), "r.json: decode.nodes: found -1, expected a whole"),
+    "nodes without a share": (lambda d: d["prefill"].update(nodes=3), "prefill.argv: found 4 ranks, expected a multip"),
+    "another model": (lambda d: d["decode"]["argv"].__setitem__(2, "a/b"), "decode.argv: found 'a/b', expected exam"),
+    "a variable of one": (lambda d: d["decode"]["env"].update(VLLM_X="1"), "decode.env: found VLLM_X with two values"),
+    "no command": (lambda d: d["decode"].update(argv="vllm"), "r.json: decode.argv: found 'vllm', expected a list"),
+    "no policy": (lambda d: d.update(router_config={"policy": "a b"}), "router_config.policy: found 'a b', expected a"),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), POOL_FAULTS.values(), ids=POOL_FAULTS.keys())
+def test_a_fault_of_a_pool_names_it(change: Change, text: str) -> None:
+    assert text in read(change, POOLS, "pd_cluster")
 
 
 def test_what_the_plan_supplies_is_left_out_and_numbers_keep_their_spelling() -> None:
