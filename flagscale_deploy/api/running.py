@@ -114,7 +114,7 @@ def _interrupted_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
 @contextmanager
 def _events_written(folder: RunFolder, history: Sequence[Event], journal: Journal) -> Iterator[None]:
     """Write the events so far, and those of the block, to the run's events.jsonl."""
-    with JsonLines(folder.events, folder.redact) as lines:
+    with JsonLines(folder.here / folder.events.name, folder.redact) as lines:
         for event in history:
             lines(event)
         journal.add(lines)

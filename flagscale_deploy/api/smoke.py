@@ -18,6 +18,7 @@ from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.file_modes import hand_on
 from flagscale_deploy.support.paths import write_file
+from flagscale_deploy.support.planted import refuse_planted
 
 __all__ = ["PHASES", "Kept", "Prompt", "Smoke", "smoke"]
 
@@ -86,8 +87,11 @@ def smoke(
 def _prepare(artifacts: Path) -> None:
     """Create the folder and remove the prompts of an earlier test.
 
-    Raises InputError, also where a folder of ours is a link: what is found there is rewritten without secrets.
+    Raises InputError, also where a folder of ours is a link: what is found there is rewritten without secrets. So does
+    one that another user has put into /tmp or the like, where they can put links at any time.
     """
+    for folder in (artifacts / "logs", artifacts / "runs"):
+        refuse_planted(artifacts.parent, folder)
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
         (artifacts / "prompts.txt").unlink(missing_ok=True)

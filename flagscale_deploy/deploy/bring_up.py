@@ -34,7 +34,6 @@ from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
 from flagscale_deploy.secrets import Redactor, Secret
-from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.text import one_line
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
@@ -134,10 +133,9 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
 
 def _traceback(run: Run) -> Path:
     """Write the traceback of the error being handled, without secrets; return its file."""
-    path = run.folder.path / "error.txt"
     with suppress(InputError):  # what was started is stopped all the same
-        write_file(path, run.redactor.redact(traceback.format_exc()), "traceback")
-    return path
+        run.folder.write("error.txt", run.redactor.redact(traceback.format_exc()))
+    return run.folder.path / "error.txt"
 
 
 def install_boot_entries(plan: Plan, fleet: Fleet, say: Sink) -> None:
@@ -216,7 +214,7 @@ def _take_down(run: Run, cause: RunFailure) -> StopReport | None:
 def _collect_evidence(run: Run, failure: Failure) -> Failure:
     """Collect logs within the bounds of EVIDENCE, because GPUs are taken until it is done."""
     run.say(Event("collect", "running", text="collecting logs of all hosts"))
-    results = collect_logs(run.fleet, run.plan.deployment, run.folder.logs, selection=EVIDENCE)
+    results = collect_logs(run.fleet, run.plan.deployment, run.folder.here / "logs", selection=EVIDENCE)
     collected = answers(results)
     for host, logs in collected.items():
         if logs.limit:
@@ -224,14 +222,16 @@ def _collect_evidence(run: Run, failure: Failure) -> Failure:
     files = {host: len(logs.files) for host, logs in collected.items()}
     text = f"{counted(sum(files.values()), 'log file')} in {run.folder.logs}"
     run.say(Event("collect", "done", text=text))
-    unread = {host: fault.problem for host, fault in failures(results).items()}
+    names = str(run.folder.here), str(run.folder.path)
+    unread = {host: fault.problem.replace(*names) for host, fault in failures(results).items()}
     return replace(failure, logs=files, unread=unread)
 
 
 def _diagnosis(error: DeployError, folder: RunFolder) -> Diagnosis | None:
     """Return the cause found in the collected logs; None for an error that no host caused."""
     if isinstance(error, HostError | StepsFailedError):
-        return diagnose_folder(folder.logs) if folder.logs.is_dir() else None
+        logs = folder.here / "logs"
+        return diagnose_folder(logs) if logs.is_dir() else None
     return None
 
 

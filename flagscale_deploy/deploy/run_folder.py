@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.support.paths import make_directory, safe_name, write_file, write_folder
+from flagscale_deploy.support.paths import Held, make_directory, safe_name, write_file, write_folder
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"
 
@@ -30,17 +31,26 @@ def runs(exp_dir: str) -> Path:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run. All that we write into it goes through `redact` first."""
+    """The folder of one run. All that we write into it goes through `redact` first.
+
+    `path` is its name, which is shown; it is written to by `here`, once it is made.
+    """
 
     path: Path
     redact: Callable[[str], str] = str
+    held: Held | None = None
 
     @classmethod
     def make(cls, exp_dir: str, run_id: str, redact: Callable[[str], str] = str) -> RunFolder:
         """Create the folder with mode 0700. Raises InputError where that is not possible."""
         path = runs(exp_dir) / run_id
         make_directory(path, REMEDY, fresh=True)
-        return cls(path, redact)
+        return cls(path, redact, Held(path))
+
+    @property
+    def here(self) -> Path:
+        """Return a path that leads to this very folder, whatever takes its name meanwhile."""
+        return self.held.path if self.held else self.path
 
     @property
     def events(self) -> Path:
@@ -55,12 +65,18 @@ class RunFolder:
     def write_plan(self, plan: Plan) -> None:
         """Write plan.json and, by host, the scripts that are sent. Raises InputError where that is not possible."""
         self.write_json("plan.json", plan_json(plan))
-        write_scripts(self.path / "scripts", plan.scripts)
+        write_scripts(self.here / "scripts", plan.scripts)
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file. Raises InputError where that is not possible."""
-        text = self.redact(json.dumps(content, indent=2, ensure_ascii=False))
-        write_file(self.path / name, text + "\n", name, REMEDY)
+        self.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file. Raises InputError where that is not possible."""
+        try:
+            write_file(self.here / name, self.redact(text), name, REMEDY)
+        except InputError as error:
+            raise InputError.at(str(self.path / name), error.faults[0].problem, REMEDY) from error
 
 
 def write_scripts(directory: Path, scripts: Mapping[str, Mapping[str, str]]) -> list[Path]:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,22 @@ def write_file(path: Path, text: str, what: str, remedy: str = "") -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
+
+
+class Held:
+    """A folder of the user's own, to be written to by `path` as long as this lives, whatever takes its name meanwhile.
+
+    Whoever owns a folder above it can put a link in its place. (macOS has no such path: there it is the name.)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raise InputError where it is a link, another user's, or not there."""
+        descriptor = open_own_directory(str(folder))
+        if descriptor is None:
+            raise InputError.at(str(folder), "is no folder of yours, or a link", "name another folder")
+        weakref.finalize(self, os.close, descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}")
+        self.path = path if path.is_dir() else folder
 
 
 def write_folder(folder: Path, files: Mapping[str, str], mode: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Recognise what another user may have put where files are looked for without being named: beside one in /tmp, say."""
+"""Recognise what another user may have put where we look for files, or write them, that nobody has named: in /tmp."""
 
 from __future__ import annotations
 

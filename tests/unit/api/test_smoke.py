@@ -323,6 +323,18 @@ def test_no_file_outside_the_artifacts_is_rewritten_through_a_link(stage: Stage,
 
 
 @needs_root
+@pytest.mark.parametrize("name", ["", "logs", "runs"])
+def test_artifacts_are_no_folder_that_another_user_has_put_into_tmp(stage: Stage, name: str) -> None:
+    folder = stage.folder / "artifacts" / name
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o1777)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(InputError, match="is another user's: everybody may write to"):
+        go(stage)
+    assert stage.calls == []
+
+
+@needs_root
 def test_answers_are_written_in_place_of_what_has_their_name(stage: Stage) -> None:
     """Another user may put a pipe there, for which a command would wait."""
     prompts = stage.folder / "artifacts" / "prompts.txt"

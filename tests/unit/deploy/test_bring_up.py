@@ -226,6 +226,25 @@ def test_an_error_of_ours_while_looking_for_the_cause_does_not_leave_processes(
     assert bench.modules[-1] == "stop"
 
 
+def test_nobody_leads_a_run_elsewhere_by_taking_the_name_of_its_folder(tmp_path: Path) -> None:
+    """Whoever owns a folder above, /tmp/outputs say, can do that at any time."""
+
+    def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        raise ZeroDivisionError
+
+    bench, victim, moved = Bench(tmp_path / "runs", watch=watch), tmp_path / "victim", tmp_path / "moved"
+    victim.mkdir()
+    bench.folder.path.rename(moved)
+    bench.folder.path.symlink_to(victim)
+    bench.folder.write_plan(PLAN)
+    error = bench.fails()
+    bench.folder.write_json("report.json", failure_json(error.failure))
+    assert list(victim.iterdir()) == []
+    assert {"error.txt", "logs", "plan.json", "report.json", "scripts"} == {path.name for path in moved.iterdir()}
+    assert (moved / "logs/gpu01/logs/vllm_serve_qwen_0.log").is_file()
+    assert "/proc/" not in f"{error} {error.failure} {bench.heard.events}"
+
+
 def test_an_error_of_ours_is_told_as_one_with_its_traceback_on_disk_and_takes_down(tmp_path: Path) -> None:
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         raise ZeroDivisionError(f"a bug that knows {SECRET.reveal()}")
