@@ -1,7 +1,8 @@
 """The local folder for a host's logs. Whatever names the host sends, nothing outside the folder is touched.
 
 Every part of a name is opened relative to its parent folder, and no link is followed. A host cannot send links, but
-one may be there already.
+one may be there already, and in a folder in /tmp anything that another user has put there: only files of ours are read
+or continued.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from flagscale_deploy.remote.logs.sparse import digest
-from flagscale_deploy.remote.system.files import make_private_directory
+from flagscale_deploy.remote.system.files import make_private_directory, write_atomically
+from flagscale_deploy.remote.system.json_files import parse
 from flagscale_deploy.support.deadline import Deadline
 
 CUT_FILES = b".cut.json"
 """Lists the files that lack their middle (`max_size`), and after which byte: collecting cannot continue them."""
+CUT_BYTES = 64 << 20
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 COMPARED_BYTES = 4096
@@ -42,6 +45,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         make_private_directory(folder)
         self._top = os.open(folder, FOLDER)
+        self._owner = self._look_whose()
         self._cut: dict[str, int] = self._read_cut()
         self._kept: dict[bytes, bytes] = {}
 
@@ -59,7 +63,7 @@ class Store:
                 name = os.path.normpath(os.path.join(folder, file))
                 if name.hex() in self._cut or name == CUT_FILES or _KEPT.search(file):
                     continue
-                with contextlib.suppress(OSError), _reading(file, parent) as (descriptor, size):
+                with contextlib.suppress(OSError), self._reading(file, parent) as (descriptor, size):
                     if size:
                         sizes[name.hex()] = size, digest(descriptor, size) or ""
         return sizes
@@ -96,7 +100,7 @@ class Store:
         for folder, _, files, parent in os.fwalk(b".", dir_fd=self._top):
             for file in files:
                 name = os.path.normpath(os.path.join(folder, file)).hex()
-                if _KEPT.search(file) and _is_in_another_file(file, files, parent, self._cut.get(name), deadline):
+                if _KEPT.search(file) and self._is_in_another_file(file, files, parent, self._cut.get(name), deadline):
                     os.unlink(file, dir_fd=parent)
                     if self._cut.pop(name, None) is not None:
                         self._write_cut()
@@ -107,10 +111,12 @@ class Store:
         status = _status(last, parent)
         if status is not None and not stat.S_ISREG(status.st_mode):
             raise RefusedError("something that is not a plain file has its name")
-        if status is not None and status.st_nlink == 1 and status.st_size == at and not again:
+        if status is not None and status.st_size == at and not again and self._is_ours(status):
             descriptor = os.open(last, FILE, dir_fd=parent)
-            os.fchmod(descriptor, 0o600)
-            return descriptor
+            if self._is_ours(os.fstat(descriptor)):
+                os.fchmod(descriptor, 0o600)
+                return descriptor
+            os.close(descriptor)
         if at:
             raise RefusedError("the host continues a file that is not here")
         if status is not None:
@@ -151,17 +157,68 @@ class Store:
         return at
 
     def _read_cut(self) -> dict[str, int]:
-        with contextlib.suppress(OSError, ValueError), _reading(CUT_FILES, self._top) as (descriptor, size):
-            content: Any = json.loads(os.pread(descriptor, size, 0))
+        with (
+            contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError),
+            self._reading(CUT_FILES, self._top) as (descriptor, size),
+        ):
+            content: Any = parse(os.pread(descriptor, min(size, CUT_BYTES), 0))
             return {str(name): int(head) for name, head in content["cut"].items()}
         return {}
 
     def _write_cut(self) -> None:
-        fresh = CUT_FILES + b".new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=self._top), "w") as file:
-            json.dump({"cut": self._cut}, file)
-        os.rename(fresh, CUT_FILES, src_dir_fd=self._top, dst_dir_fd=self._top)
+        write_atomically(Path(CUT_FILES.decode()), json.dumps({"cut": self._cut}), dir_fd=self._top)
+
+    def _look_whose(self) -> int:
+        """Return the user that our new files here belong to; NFS makes it another than we are."""
+        name = f".{os.urandom(8).hex()}.new"
+        try:
+            descriptor = os.open(name, FILE | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._top)
+            os.unlink(name, dir_fd=self._top)
+            owner = os.fstat(descriptor).st_uid
+        except OSError:
+            os.close(self._top)
+            raise
+        os.close(descriptor)
+        return owner
+
+    def _is_ours(self, status: os.stat_result) -> bool:
+        """Return whether a file is one that was collected: regular, of our own, and under no other name (hard link)."""
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == self._owner
+
+    @contextlib.contextmanager
+    def _reading(self, file: bytes, parent: int) -> Iterator[tuple[int, int]]:
+        """Open a collected file; yield its descriptor and size. Raises OSError, for anything else too."""
+        descriptor = os.open(file, FILE & ~os.O_RDWR, dir_fd=parent)
+        try:
+            status = os.fstat(descriptor)
+            if not self._is_ours(status):
+                raise FileNotFoundError(errno.ENOENT, "not a collected file")
+            yield descriptor, status.st_size
+        finally:
+            os.close(descriptor)
+
+    def _is_in_another_file(
+        self, kept: bytes, files: list[bytes], parent: int, head: int | None, deadline: Deadline
+    ) -> bool:
+        """Return whether another file of the folder begins with its content (its first `head` bytes if it was cut).
+
+        False past the deadline.
+        """
+        with contextlib.suppress(OSError), self._reading(kept, parent) as (descriptor, size):
+            first = os.pread(descriptor, COMPARED_BYTES if head is None else min(head, COMPARED_BYTES), 0)
+            for other in files:
+                if deadline.expired:
+                    return False
+                if other == kept:
+                    continue
+                with contextlib.suppress(OSError), self._reading(other, parent) as (other_descriptor, other_size):
+                    same = os.pread(other_descriptor, len(first), 0) == first
+                    whole = head is None and other_size >= size
+                    if same and (
+                        head is not None or (whole and digest(other_descriptor, size) == digest(descriptor, size))
+                    ):
+                        return True
+        return False
 
 
 class IncomingFile:
@@ -224,43 +281,8 @@ def as_refusal(error: OSError) -> RefusedError | OSError:
     return error
 
 
-@contextlib.contextmanager
-def _reading(file: bytes, parent: int) -> Iterator[tuple[int, int]]:
-    """Open a regular file that has no other name (hard link); yield its descriptor and size. Raises OSError."""
-    descriptor = os.open(file, FILE & ~os.O_RDWR, dir_fd=parent)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise FileNotFoundError(errno.ENOENT, "not a collected file")
-        yield descriptor, status.st_size
-    finally:
-        os.close(descriptor)
-
-
 def _status(last: bytes, parent: int) -> os.stat_result | None:
     try:
         return os.stat(last, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _is_in_another_file(kept: bytes, files: list[bytes], parent: int, head: int | None, deadline: Deadline) -> bool:
-    """Return whether another file of the folder begins with its content (its first `head` bytes if it was cut).
-
-    False past the deadline.
-    """
-    with contextlib.suppress(OSError), _reading(kept, parent) as (descriptor, size):
-        first = os.pread(descriptor, COMPARED_BYTES if head is None else min(head, COMPARED_BYTES), 0)
-        for other in files:
-            if deadline.expired:
-                return False
-            if other == kept:
-                continue
-            with contextlib.suppress(OSError), _reading(other, parent) as (other_descriptor, other_size):
-                same = os.pread(other_descriptor, len(first), 0) == first
-                whole = head is None and other_size >= size
-                if same and (
-                    head is not None or (whole and digest(other_descriptor, size) == digest(descriptor, size))
-                ):
-                    return True
-    return False

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import resource
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive, store
 from tests.fakes import Exit, FakeFleet, Output, Stderr
+from tests.other_user import needs_root
 from tests.unit.deploy.given import answering, archived
 
 BEGIN: Output = {"archive": 2}
@@ -183,6 +185,47 @@ def test_a_linked_folder_leads_nowhere_else(tmp_path: Path, where: str) -> None:
     (tmp_path / where).symlink_to(tmp_path / "outside")
     collect(tmp_path / "in", BEGIN, *file("logs/a", b"evil"), DONE)
     assert list((tmp_path / "outside").iterdir()) == []
+
+
+@needs_root
+@pytest.mark.parametrize(("there", "sent"), [(b"", b"secret\n"), (b"secret", b"secret\n")])
+def test_no_file_of_another_user_is_written_to_or_read(tmp_path: Path, there: bytes, sent: bytes) -> None:
+    """In /tmp they may have made the folder, and hold the file open."""
+    path = tmp_path / "gpu01/logs/e.log"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(there)
+    for theirs in (path, path.parent, path.parents[1]):
+        os.chown(theirs, 65534, 65534)
+    fleet = FakeFleet(answering(archive=sending(BEGIN, *file("logs/e.log", sent), DONE)))
+    with path.open("rb") as held:
+        collect_logs(fleet, "qwen", tmp_path)
+        assert held.read() == there
+    assert (asked(fleet), path.stat().st_uid, path.read_bytes()) == ({}, 0, sent)
+
+
+@pytest.mark.parametrize("name", [".cut.json", ".cut.json.new"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder", "giant", "nested", "nonsense"])
+def test_what_lies_where_cut_files_are_listed_keeps_nobody_waiting(tmp_path: Path, name: str, kind: str) -> None:
+    outside, path = tmp_path / "outside", tmp_path / "in/gpu01" / name
+    outside.write_bytes(b"precious")
+    path.parent.mkdir(parents=True)
+    if kind == "giant":
+        path.touch()
+        os.truncate(path, 1 << 40)
+    elif kind in ("nested", "nonsense"):
+        path.write_text("[" * 100_000 if kind == "nested" else '{"cut": [null, {}]}')
+    else:
+        lay(path, kind, outside)
+    begin = {"file": "logs/e.log", "size": 1006, "at": 0, "mtime": 1.0}
+    parts: list[Output] = [begin, {"data": 3}, b"abc", {"cut": 1000}, {"data": 3}, b"xyz", END]
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(collect(tmp_path / "in", BEGIN, *parts, DONE)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert done, "it waits"
+    assert outside.read_bytes() == b"precious"
+    if (kind, name) != ("folder", ".cut.json"):
+        assert (tmp_path / "in/gpu01/logs/e.log").read_bytes().startswith(b"abc")
 
 
 def test_zeros_are_holes_and_count_for_what_they_are(tmp_path: Path) -> None:
