@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.remote.system.files import make_private_directory, open_own_directory, write_atomically
+from flagscale_deploy.support.platform import path_of_descriptor
 from flagscale_deploy.support.quote import quoted
 
 
@@ -64,8 +65,7 @@ class Held:
         if descriptor is None:
             raise InputError.at(str(folder), "is no folder of yours, or a link", "name another folder")
         weakref.finalize(self, os.close, descriptor)
-        path = Path(f"/proc/self/fd/{descriptor}")
-        self.path = path if path.is_dir() else folder
+        self.path = path_of_descriptor(descriptor) or folder
 
 
 def write_folder(folder: Path, files: Mapping[str, str], mode: int) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 
 def uptime() -> float:
@@ -12,6 +13,12 @@ def uptime() -> float:
     That is CLOCK_BOOTTIME on Linux (clock_gettime(2)) and CLOCK_MONOTONIC on macOS.
     """
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def path_of_descriptor(descriptor: int) -> Path | None:
+    """Return a path by which an open folder is reached, None where the system has none."""
+    path = Path(f"/proc/self/fd/{descriptor}")
+    return path if path.is_dir() else None
 
 
 def limit_silence(connection: socket.socket, milliseconds: int) -> None:
