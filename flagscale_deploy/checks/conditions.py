@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from flagscale_deploy.checks.types import Context, Finding, State
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.plan.model import InstancePlan
+from flagscale_deploy.plan.model import InstancePlan, Rank
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.support.units import counted
@@ -72,6 +72,11 @@ def as_finding(context: Context, fault: Fault) -> Finding:
 def engines(context: Context) -> tuple[InstancePlan, ...]:
     """Return the instances that are engines, not programs of the user's own."""
     return tuple(instance for instance in context.plan.instances if not is_program(instance)) if context.plan else ()
+
+
+def ranks(context: Context) -> tuple[tuple[InstancePlan, Rank], ...]:
+    """Return the processes of all engines, with their instances."""
+    return tuple((instance, rank) for instance in engines(context) for rank in instance.ranks)
 
 
 def engine_hosts(context: Context) -> dict[str, list[InstancePlan]]:

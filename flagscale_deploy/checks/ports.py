@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from flagscale_deploy.checks.conditions import as_finding, on, passed, unplanned
 from flagscale_deploy.checks.types import Check, Context, Finding
+from flagscale_deploy.plan.model import API_PORT, METRICS_PORT, Server
 from flagscale_deploy.plan.ports import WORKER_PORTS
 
 
@@ -20,7 +21,7 @@ def ports(context: Context) -> Iterator[Finding]:
         yield finding
     yield from _among_workers(context)
     if context.plan:
-        needed = dict.fromkeys(server.port for server in context.plan.servers if server.port)
+        needed = dict.fromkeys(port for server in context.plan.servers for port in _ports(server))
         needed |= {context.plan.ray.port: None} if context.plan.ray.enabled else {}
         free = "is free" if len(needed) == 1 else "are free"
         yield passed(f"{', '.join(map(str, needed))} {free}" if needed else "no port is needed")
@@ -30,15 +31,20 @@ def _among_workers(context: Context) -> Iterator[Finding]:
     """Yield servers on Ray's nodes whose port Ray's workers may take first."""
     if context.plan is None or not context.plan.ray.enabled:
         return
-    for server in context.plan.servers:
-        if server.port in WORKER_PORTS:
+    for rank in (rank for server in context.plan.servers for rank in server.ranks):
+        port = rank.ports.get(API_PORT)
+        if port in WORKER_PORTS:
             yield Finding(
-                server.driver,
-                f"port {server.port} of {server.name} is in the range of Ray's workers, which start first",
+                rank.host,
+                f"port {port} of {rank.name} is in the range of Ray's workers, which start first",
                 f"a port outside {WORKER_PORTS.start} to {WORKER_PORTS.stop - 1}",
                 "choose another port",
                 "warning",
             )
+
+
+def _ports(server: Server) -> list[int]:
+    return [port for rank in server.ranks for use, port in rank.ports.items() if use != METRICS_PORT]
 
 
 PORTS = (Check("ports", "ports", ports, "free on the hosts that need them", unplanned("ports")),)

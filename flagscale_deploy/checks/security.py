@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from flagscale_deploy.checks.conditions import no_plan
 from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
 from flagscale_deploy.checks.types import Check, Context, Finding
-from flagscale_deploy.plan.model import InstancePlan, Server
+from flagscale_deploy.plan.model import API_PORT, InstancePlan, Rank
 from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
 from flagscale_deploy.plan.program import is_program
 
@@ -18,39 +18,39 @@ def open_server(context: Context) -> Iterator[Finding]:
     assert context.plan is not None, "there is a plan"
     assert context.spec is not None, "there is a specification"
     routed = {router.model for router in context.plan.routers}
-    for server in context.plan.servers:
-        secured = {**context.spec.secret_env, **context.inventory[server.driver].secret_env}
+    for server, rank in ((server, rank) for server in context.plan.servers for rank in server.ranks if rank.answers):
+        secured = {**context.spec.secret_env, **context.inventory[rank.host].secret_env}
         if "VLLM_API_KEY" in secured or (isinstance(server, InstancePlan) and is_program(server)):
             continue
-        for address in public_addresses(context, server):
+        for address in public_addresses(context, rank):
             beside = (
                 " (the router does not protect it)"
                 if isinstance(server, InstancePlan) and server.model in routed
                 else ""
             )
             yield Finding(
-                server.driver,
-                f"{server.name} listens on {address}, port {server.port}, without a key{beside}",
+                rank.host,
+                f"{rank.name} listens on {address}, port {rank.ports.get(API_PORT)}, without a key{beside}",
                 "a key, or no public address",
                 "set api-key (deploy.secrets: [VLLM_API_KEY]), or host: 127.0.0.1 or a private address",
                 "warning",
             )
 
 
-def public_addresses(context: Context, server: Server) -> list[str]:
-    """Return the public addresses that a server listens on, of those that the probe saw on its host."""
-    facts = context.facts.get(server.driver)
+def public_addresses(context: Context, rank: Rank) -> list[str]:
+    """Return the public addresses that a rank listens on, of those that the probe saw on its host."""
+    facts = context.facts.get(rank.host)
     held = [address for interface in facts.interfaces for address in interface.addresses] if facts else []
-    bound = _bound(server)
+    bound = _bound(rank)
     chosen = held if bound is None or bound in EVERY_ADDRESS else [bound]
     return [address for address in dict.fromkeys(chosen) if is_address(address) and ip_address(address).is_global]
 
 
-def _bound(server: Server) -> str | None:
+def _bound(rank: Rank) -> str | None:
     """Return the address that a server listens on; None means every address."""
-    for at, word in enumerate(server.argv):
-        if word == "--host" and at + 1 < len(server.argv):
-            return server.argv[at + 1]
+    for at, word in enumerate(rank.argv):
+        if word == "--host" and at + 1 < len(rank.argv):
+            return rank.argv[at + 1]
         if word.startswith("--host="):
             return word.partition("=")[2]
     return None

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flagscale_deploy.checks.conditions import engines, no_plan, on
+from flagscale_deploy.checks.conditions import engines, no_plan, on, ranks
 from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
-from flagscale_deploy.plan.model import InstancePlan, RouterPlan, flag_of
+from flagscale_deploy.plan.model import InstancePlan, Rank, RouterPlan, flag_of
 from flagscale_deploy.plan.network import is_address, is_loopback
 from flagscale_deploy.plan.tls import file_on
 
@@ -17,16 +17,16 @@ TRUST = "SSL_CERT_FILE"
 
 
 def tls_files(context: Context) -> Iterator[Finding]:
-    """Check that certificate, key and CA file of an engine are readable on its driver's host, and not expired."""
-    for instance in engines(context):
-        facts = context.facts.get(instance.driver)
-        paths = {flag: path for flag in TLS_FLAGS if (path := flag_of(instance.argv, flag))}
-        if facts is None or not paths:
+    """Check that certificate, key and CA file of an engine are readable on its host, and not expired."""
+    for instance, rank in ranks(context):
+        facts = context.facts.get(rank.host)
+        paths = {flag: path for flag in TLS_FLAGS if (path := flag_of(rank.argv, flag))}
+        if facts is None or not paths or not rank.answers:
             continue
-        yield from _handshake(instance)
+        yield from _handshake(instance) if rank is instance.ranks[0] else ()
         for flag, path in paths.items():
-            if (file := _facts_of(context, instance.driver, path)) is not None:
-                yield from _file(context, instance.driver, flag, path, file, facts.clock)
+            if (file := _facts_of(context, rank.host, path)) is not None:
+                yield from _file(context, rank.host, flag, path, file, facts.clock)
 
 
 def router_tls(context: Context) -> Iterator[Finding]:
@@ -35,9 +35,9 @@ def router_tls(context: Context) -> Iterator[Finding]:
     It verifies the address that it connects to, and has no option to skip that (vllm-router 0.1.17).
     """
     for router, replicas in _routed(context):
-        for replica in replicas:
-            if replica.certificate is not None and (file := _facts_of(context, replica.driver, replica.certificate)):
-                yield from _verify(context, router, replica, file)
+        for rank in (rank for replica in replicas for rank in replica.ranks):
+            if rank.certificate is not None and (file := _facts_of(context, rank.host, rank.certificate)):
+                yield from _verify(context, router, rank, file)
         trusted = router.env.get(TRUST)
         if trusted is not None and (file := _facts_of(context, router.driver, trusted)) is not None and file.problem:
             look = on(context, router.driver, "ls -l", trusted)
@@ -97,7 +97,7 @@ def _file(context: Context, host: str, flag: str, path: str, file: TlsFile, cloc
                       "mode 600", on(context, host, "chmod", "600", path), "warning")  # fmt: skip
 
 
-def _verify(context: Context, router: RouterPlan, replica: InstancePlan, file: TlsFile) -> Iterator[Finding]:
+def _verify(context: Context, router: RouterPlan, replica: Rank, file: TlsFile) -> Iterator[Finding]:
     """Yield reasons why a router rejects a replica's certificate; one that can't be read is reported by tls-files."""
     address = urlsplit(replica.worker_url).hostname or ""
     if file.problem or file.expires is None:
@@ -106,14 +106,14 @@ def _verify(context: Context, router: RouterPlan, replica: InstancePlan, file: T
         names = ", ".join(file.names) or "no name (its CN does not count)"
         kind = "IP" if is_address(address) else "DNS"
         yield Finding(
-            replica.driver,
+            replica.host,
             f"{router.name} connects to {replica.name} at {address}, but its certificate is for {names}",
             f"{address} among its names",
             f"a certificate with subjectAltName={kind}:{address}; or deploy.router: none",
         )
     if file.self_signed and (trusted := _trusted(context, router)) is not None and trusted.hash != file.hash:
         yield Finding(
-            replica.driver,
+            replica.host,
             f"{replica.name} has a self-signed certificate, which {router.name} does not trust",
             "a certificate that the router trusts",
             f"deploy.tls.cafile: a file on {router.driver} that contains the certificates of all replicas",

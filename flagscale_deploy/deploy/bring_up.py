@@ -109,8 +109,8 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     for secret in (token, *(secret for env in secret_env.values() for secret in env.values())):
         run.redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host]), run.secret_hash) for host in plan.hosts}
-    drivers = {server.driver for server in plan.servers}
-    private = {host: _private_files(spec, secret_env[host], token, host in drivers) for host in plan.hosts}
+    serving = {rank.host for server in plan.servers for rank in server.ranks if rank.answers}
+    private = {host: _private_files(spec, secret_env[host], token, host in serving) for host in plan.hosts}
     try:
         started = execute(plan, fleet, records, private, run.say)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)

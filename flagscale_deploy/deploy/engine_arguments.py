@@ -1,4 +1,4 @@
-"""Let the vLLM on each driver host parse the command lines that it will get."""
+"""Let the vLLM on each host parse the command lines that it will get."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError, InputError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.model import Plan, Rank
 from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.remote import engine
 from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParsedFlags, ParseFlagsArguments
@@ -83,73 +83,69 @@ def default_cache() -> Path:
 def parse_engine_arguments(
     fleet: Fleet, spec: ServeSpec, plan: Plan, facts: Mapping[str, Facts], cache: Path | None
 ) -> dict[str, Parsed]:
-    """Return what vLLM's parser on each driver host says about the command line of each instance, by instance name.
+    """Return what vLLM's parser on each host says about the command line of each rank, by the rank's name.
 
-    Hosts parse at the same time, each once for all its instances, for at most 60 s; nothing is started. Left out are
+    Hosts parse at the same time, each once for all its ranks, for at most 60 s; nothing is started. Left out are
     users' own programs, and hosts without facts, without vLLM, or with a broken environment, which other checks report.
     `cache` is a directory; a command line that any host with the same parser refused is not remembered.
     """
     store = Cache(cache)
-    lines = {instance.name: _line(instance) for instance in plan.instances if _is_asked(instance, facts)}
-    keys = {
-        instance.name: _key(instance, fleet.hosts[instance.driver], facts[instance.driver].parser)
-        for instance in plan.instances
-        if instance.name in lines
-    }
+    ranks = [rank for instance in plan.instances for rank in instance.ranks if _is_asked(rank, facts)]
+    parsers = {rank.name: facts[rank.host].parser for rank in ranks}
+    keys = {rank.name: _key(rank, fleet.hosts[rank.host], parsers[rank.name]) for rank in ranks}
     good = {name for name, key in keys.items() if key and store.has(key)}
-    wanted: dict[str, list[InstancePlan]] = {}
-    for instance in plan.instances:
-        if instance.name in lines and instance.name not in good:
-            wanted.setdefault(instance.driver, []).append(instance)
+    wanted: dict[str, list[Rank]] = {}
+    for rank in ranks:
+        if rank.name not in good:
+            wanted.setdefault(rank.host, []).append(rank)
     parsed = {name: Parsed() for name in good}
     results = fleet.map(lambda host: _ask(fleet, spec, host, wanted[host.name]), wanted)
     for host, result in results.items():
-        for instance in wanted[host]:
+        for rank in wanted[host]:
             if isinstance(result, HostError):
-                parsed[instance.name] = Parsed(broken=result.problem)
+                parsed[rank.name] = Parsed(broken=result.problem)
             else:
-                parsed[instance.name] = result[_line(instance)]
-    asked = {instance.name: (facts[instance.driver].parser, lines[instance.name]) for instance in plan.instances
-             if instance.name in lines}  # fmt: skip
-    refused = {asked[name] for name in lines if not _is_good(parsed[name])}
+                parsed[rank.name] = result[_line(rank)]
+    asked = {rank.name: (parsers[rank.name], _line(rank)) for rank in ranks}
+    refused = {asked[name] for name in asked if not _is_good(parsed[name])}
     store.add([key for name, key in keys.items() if key and name not in good and asked[name] not in refused])
-    return {name: parsed[name] for name in lines}
+    return {name: parsed[name] for name in asked}
 
 
-def _is_asked(instance: InstancePlan, facts: Mapping[str, Facts]) -> bool:
-    seen = facts.get(instance.driver)
+def _is_asked(rank: Rank, facts: Mapping[str, Facts]) -> bool:
+    seen = facts.get(rank.host)
     usable = seen is not None and seen.vllm is not None and seen.environment_error is None
-    return usable and instance.argv[:2] == ("vllm", "serve")
+    return usable and rank.argv[:2] == ("vllm", "serve")
 
 
 def _is_good(parsed: Parsed) -> bool:
     return not (parsed.broken or parsed.error or parsed.unknown)
 
 
-def _line(instance: InstancePlan) -> Line:
+def _line(rank: Rank) -> Line:
     """Return the command line from `serve` on, without the port, which differs between replicas."""
-    return tuple(word for word in instance.argv[1:] if not word.startswith("--port="))
+    return tuple(word for word in rank.argv[1:] if not word.startswith("--port="))
 
 
-def _key(instance: InstancePlan, host: Host, parser: str | None) -> str | None:
+def _key(rank: Rank, host: Host, parser: str | None) -> str | None:
     """Return a cache key of host, parser, command line and vLLM's variables; None where the result cannot be cached.
 
     A host names its parser itself: what it says of a command line counts for no other host.
     """
-    if parser is None or any(word.startswith(READS_FILES) for word in instance.argv):
+    if parser is None or any(word.startswith(READS_FILES) for word in rank.argv):
         return None
     env = sorted(
-        (name, value) for name, value in instance.env.items() if name.startswith("VLLM_") and name != "VLLM_HOST_IP"
+        (name, value) for name, value in rank.env.items() if name.startswith("VLLM_") and name != "VLLM_HOST_IP"
     )
     return hashlib.sha256(
-        json.dumps([host.name, host.address, host.port, parser, _line(instance), env]).encode()
+        json.dumps([host.name, host.address, host.port, parser, _line(rank), env]).encode()
     ).hexdigest()
 
 
-def _ask(fleet: Fleet, spec: ServeSpec, host: Host, instances: Sequence[InstancePlan]) -> dict[Line, Parsed]:
+def _ask(fleet: Fleet, spec: ServeSpec, host: Host, ranks: Sequence[Rank]) -> dict[Line, Parsed]:
     """Let one host parse each different command line once. Raises HostError."""
-    lines = list(dict.fromkeys(_line(instance) for instance in instances))
-    env = {name: value for name, value in instances[0].env.items() if name not in OF_ONE_INSTANCE}
+    lines = list(dict.fromkeys(_line(rank) for rank in ranks))
+    env = {name: value for name, value in ranks[0].env.items() if name not in OF_ONE_INSTANCE}
     args: ParseFlagsArguments = {
         "venv": host.venv,
         "before_start": before_start(spec, host),

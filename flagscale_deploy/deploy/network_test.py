@@ -15,7 +15,7 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan
+from flagscale_deploy.plan.model import MASTER_PORT, RPC_PORT, Network, Plan, Rank, RouterPlan
 from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
@@ -62,7 +62,7 @@ def try_links(
 
     The hosts are those with facts that a plan runs something on, without a plan all with facts. A program on each of
     them listens on its address in the data network: on an ephemeral port, on Ray's port on the head, and on the ports
-    of engines that a router on another host uses. Ports in use are left out. All listeners are closed on return.
+    of engines that a router on another host uses, and on those at which ranks find their driver. Ports in use are left out. All listeners are closed on return.
 
     The test takes about 2 s where packets are dropped, however many are. Measurements take 0.6 s for each round: n - 1
     rounds of disjoint pairs for n hosts, 3 at most for more than 8 hosts. A host where the program does not run is a
@@ -92,19 +92,29 @@ def _listen_ports(
         return
     if plan.ray.enabled and plan.ray.head in hosts:
         yield ListenPort(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
+    yield from _meeting_ports(plan, networks, hosts)
     for router in plan.routers:
-        for instance in plan.instances:
-            remote = instance.driver != router.driver and {instance.driver, router.driver} <= set(hosts)
-            if instance.model == router.model and remote:
-                yield from _engine_port(instance, router, networks[instance.driver].node_ip)
+        for rank in (rank for one in plan.instances if one.model == router.model for rank in one.ranks):
+            if rank.answers and rank.host != router.driver and {rank.host, router.driver} <= set(hosts):
+                yield from _engine_port(rank, router, networks[rank.host].node_ip)
 
 
-def _engine_port(instance: InstancePlan, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:
+def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[str]) -> Iterator[ListenPort]:
+    """Yield the ports at which the ranks of a group find their driver."""
+    for instance in plan.instances:
+        others = frozenset(rank.host for rank in instance.ranks[1:]) & set(hosts)
+        for use, port in instance.ranks[0].ports.items():
+            if use in (MASTER_PORT, RPC_PORT) and others and instance.driver in hosts:
+                address = networks[instance.driver].node_ip
+                yield ListenPort(instance.driver, address, port, f"{instance.name}'s {use} port", others)
+
+
+def _engine_port(rank: Rank, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:
     """Yield the port that the router expects the engine on, unless its host is a name or a loopback address."""
-    url = urlsplit(instance.worker_url)
+    url = urlsplit(rank.worker_url)
     address = url.hostname or ""
     if url.port and is_address(address) and (address == node_ip or not ip_address(address).is_loopback):
-        yield ListenPort(instance.driver, address, url.port, f"{instance.name}'s port", frozenset({router.driver}))
+        yield ListenPort(rank.host, address, url.port, f"{rank.name}'s port", frozenset({router.driver}))
 
 
 class NetworkTest:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
 from flagscale_deploy.deploy.serving import is_elsewhere, verify
-from flagscale_deploy.deploy.watchdog import StartupWatchdog, kernel_log_remedy
+from flagscale_deploy.deploy.watchdog import LOST_SECONDS, StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
 from flagscale_deploy.diagnosis.table import match
-from flagscale_deploy.errors import NotReadyError, RemoteError
+from flagscale_deploy.errors import InterruptedByUser, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, Rank, RouterPlan, Server
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import ROUTE, SERVE
+from flagscale_deploy.remote.messages.program import NoOrder
 from flagscale_deploy.remote.messages.run import WATCH, WatchArguments, WatchReply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
+from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.reconnect import Bounds, through_losses
 from flagscale_deploy.transport.remote_program import Program
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
@@ -35,9 +38,8 @@ class InstanceFailedError(RemoteError):
 
     exit_code = NotReadyError.exit_code
 
-    def __init__(self, instance: Server, problem: str, lines: Sequence[str], remedy: str = "") -> None:
-        self.instance = instance
-        super().__init__(instance.driver, f"{instance.name} {problem}", remedy, lines)
+    def __init__(self, rank: Rank, problem: str, lines: Sequence[str], remedy: str = "") -> None:
+        super().__init__(rank.host, f"{rank.name} {problem}", remedy, lines)
 
 
 @dataclass(frozen=True)
@@ -60,129 +62,196 @@ def wait_ready(plan: Plan, fleet: Fleet, started: Sequence[Started], timeouts: T
     """
     by_script = {(script.step.host, script.step.script): script for script in started}
     watchdog = StartupWatchdog(plan, fleet, timeouts.stall, say)
+    group = _Group(plan, fleet, timeouts.ready, say, watchdog)
     watches = {
-        instance.name: _Watch(
-            plan, instance, by_script[instance.driver, instance.script], timeouts.ready, say, watchdog
-        )
-        for instance in plan.servers
+        rank.name: _Watch(group, server, rank, by_script[rank.host, rank.script])
+        for server in plan.servers
+        for rank in server.ranks
     }
-    waiting = _Remaining(len(watches), watchdog)
+    waiting = _Remaining(watches, watchdog)
     tasks: dict[str, Callable[[], Ready | None]] = {
-        name: partial(waiting.until_all, name, partial(watch.wait, fleet)) for name, watch in watches.items()
+        name: partial(waiting.until_all, watch) for name, watch in watches.items()
     }
     results = fleet.gather({**watchdog.tasks, **tasks}, fail_fast=True, together=True)
     failed = failures(results)
     causes = {name: error for name, error in failed.items() if not isinstance(error, GivenUpError)}
     if causes:
         raise StepsFailedError(causes) if len(causes) > 1 else next(iter(causes.values()))
-    return {name: ready for name, ready in answers(results).items() if ready is not None}
+    ready = {name: reply for name, reply in answers(results).items() if reply is not None}
+    return {server.name: _slowest(server, ready) for server in plan.servers}
+
+
+def _slowest(server: Server, ready: Mapping[str, Ready]) -> Ready:
+    """Return when a server was ready as a whole, with the endpoint of its driver."""
+    seconds = max(ready[rank.name].seconds for rank in server.ranks if rank.answers)
+    return replace(ready[server.ranks[0].name], seconds=seconds)
+
+
+def _silent(_host: str, _text: str) -> None:
+    """Say nothing: the watchdog of the same host says that its connection was lost."""
 
 
 class _Remaining:
-    """Counts instances that are not ready, and stops the watchdog after the last one."""
+    """Counts ranks that are to answer and did not, and ends the watch of all others after the last one."""
 
-    def __init__(self, instances: int, watchdog: StartupWatchdog) -> None:
-        self._left, self._watchdog, self._lock = instances, watchdog, threading.Lock()
+    def __init__(self, watches: Mapping[str, _Watch], watchdog: StartupWatchdog) -> None:
+        self._watches = watches
+        self._left = {name for name, watch in watches.items() if watch.rank.answers}
+        self._watchdog, self._lock = watchdog, threading.Lock()
 
-    def until_all(self, name: str, wait: Callable[[], Ready]) -> Ready:
-        ready = wait()
-        self._watchdog.mark_ready(name)
+    def until_all(self, watch: _Watch) -> Ready | None:
+        ready = watch.wait()
+        if not watch.rank.answers:
+            return ready
         with self._lock:
-            self._left -= 1
-        if not self._left:
+            self._left.discard(watch.rank.name)
+            done = not self._left
+            if not any(rank.name in self._left for rank in watch.server.ranks):
+                self._watchdog.mark_ready(watch.server.name)
+        if done:
             self._watchdog.stop()
+            for other in self._watches.values():
+                other.end()
         return ready
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What the waits for all ranks share."""
+
+    plan: Plan
+    fleet: Fleet
+    timeout: float
+    say: Sink
+    watchdog: StartupWatchdog
 
 
 @dataclass
 class _Watch:
-    """The wait for one instance."""
+    """The wait for one rank. A follower answers nobody: it is watched until `end`."""
 
-    plan: Plan
-    instance: Server
+    group: _Group
+    server: Server
+    rank: Rank
     started: Started
-    timeout: float
-    say: Sink
-    watchdog: StartupWatchdog
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     start: Start = field(default_factory=Start)
     fatal_cause: str | None = None
     """The log line's cause after which it can never be ready."""
+    _messages: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _program: Program[WatchReply, NoOrder] | None = None
+
+    def end(self) -> None:
+        """End the watch of a follower: its group answers."""
+        self._over.set()
+        if self._program is not None:
+            self._program.end_input()
 
     @property
     def stage(self) -> str:
-        return ROUTE if isinstance(self.instance, RouterPlan) else SERVE
+        return ROUTE if isinstance(self.server, RouterPlan) else SERVE
 
-    def wait(self, fleet: Fleet) -> Ready:
-        watch = Deadline(self.timeout)
-        args: WatchArguments = {
-            "deployment": self.plan.deployment,
-            "host": self.instance.driver,
-            "pid": self.started.pid,
-            "start_ticks": self.started.start_ticks,
-            "log": self.started.log,
-            "url": self.instance.local_url,
-            "model": self.instance.served_name,
-            "timeout": self.timeout,
-        }
-        if self.plan.restart.supervised:
-            args["restart"] = {"run_id": self.plan.run_id, "script": self.started.step.script}
-        if self._addresses is not None:
-            args["program"] = {"addresses": list(self._addresses)}
-        connection = fleet.connection(self.instance.driver)
-        limit = self.timeout + SLACK_SECONDS
-        with Program(connection, WATCH, args, timeout=limit, cancelled=fleet.cancelled) as program:
+    def wait(self) -> Ready | None:
+        """Return when it has answered; None for a follower whose watch has ended.
+
+        A follower is watched again after its connection was lost; a host that does not come back is lost.
+        """
+        fleet, host = self.group.fleet, self.rank.host
+        if self.rank.answers:
+            return self._watch(fleet.connection(host))
+        bounds = Bounds(over=self._over.is_set)
+        try:
+            return through_losses(fleet, host, self._watch, heard=lambda: self._messages, patience=LOST_SECONDS,
+                                  tell=_silent, bounds=bounds)  # fmt: skip
+        except InterruptedByUser:
+            if fleet.cancelled.is_set():
+                raise
+            return None
+
+    def _watch(self, connection: Connection) -> Ready | None:
+        fleet, timeout = self.group.fleet, self.group.timeout
+        watch = Deadline(timeout)
+        limit = timeout + SLACK_SECONDS
+        with Program(connection, WATCH, self._arguments(), timeout=limit, cancelled=fleet.cancelled) as program:
+            self._program = program
+            if self._over.is_set():
+                return None
             for message in program.messages():
+                self._messages += 1
                 self._read([str(line)[:LONGEST_KEPT] for line in message.get("lines", ())])
                 if self.fatal_cause is not None:
                     raise self._failed(f"will never be ready: {self.fatal_cause}", watch)
                 if message.get("healthy"):
                     self._tell(self.start.advance(ASKING))
                 if message.get("ready") or message.get("finished"):
-                    self._verify_elsewhere(message.get("at", ""), fleet, watch)
+                    self._verify_elsewhere(message.get("at", ""), watch)
                     return self._ready(message, watch)
                 if message.get("dead"):
                     status = message.get("exit_status")
-                    how = self.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
+                    how = self.group.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
                     how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("foreign"):
                     raise self._failed(
-                        f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.instance.driver)
+                        f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.rank.host)
                     )
                 if message.get("timed_out"):
-                    problem = f"is not ready after {self.timeout:g} s ({message['why']})"
+                    problem = f"is not ready after {timeout:g} s ({message['why']})"
                     raise self._failed(problem, watch, self._timeout_remedy())
+        if self._over.is_set():
+            return None
         raise self._failed("cannot be watched any more: the program on its host has ended", watch)
+
+    def _arguments(self) -> WatchArguments:
+        plan = self.group.plan
+        args: WatchArguments = {
+            "deployment": plan.deployment,
+            "host": self.rank.host,
+            "pid": self.started.pid,
+            "start_ticks": self.started.start_ticks,
+            "log": self.started.log,
+            "url": self.rank.local_url,
+            "model": self.server.served_name,
+            "timeout": self.group.timeout,
+        }
+        if plan.restart.supervised:
+            args["restart"] = {"run_id": plan.run_id, "script": self.started.step.script}
+        if self._addresses is not None:
+            args["program"] = {"addresses": list(self._addresses)}
+        data_ranks = [rank.data_rank for rank in self.server.ranks if rank.data_rank is not None]
+        if data_ranks:
+            args["data_ranks"] = data_ranks
+        return args
 
     @property
     def _addresses(self) -> Mapping[str, str] | None:
         """Return the addresses at which a user's program may answer; None for an engine or router."""
-        program = isinstance(self.instance, InstancePlan) and is_program(self.instance)
-        return self.instance.addresses if isinstance(self.instance, InstancePlan) and program else None
+        own = isinstance(self.server, InstancePlan) and is_program(self.server)
+        return self.server.addresses if isinstance(self.server, InstancePlan) and own else None
 
-    def _verify_elsewhere(self, at: str, fleet: Fleet, watch: Deadline) -> None:
+    def _verify_elsewhere(self, at: str, watch: Deadline) -> None:
         """Have another host than the driver's verify that a program serves at its address `at`."""
-        if self._addresses is None or not is_elsewhere(self._addresses, self.instance.endpoint, at):
+        if self._addresses is None or not is_elsewhere(self._addresses, self.server.endpoint, at):
             return
-        host = next(node.host for node in self.plan.ray.nodes if node.node_ip == urlsplit(at).hostname)
-        reply = verify(fleet, self.plan.deployment, host, at)
+        host = next(node.host for node in self.group.plan.ray.nodes if node.node_ip == urlsplit(at).hostname)
+        reply = verify(self.group.fleet, self.group.plan.deployment, host, at)
         if not reply["serves"]:
             remedy = self._port_remedy(host) if reply.get("foreign") else ""
             raise self._failed(f"does not serve on {host}: {reply['why']}", watch, remedy)
 
     def _ready(self, message: WatchReply, watch: Deadline) -> Ready:
         """Report and return an instance that is ready; a program may answer on another host than its driver's."""
-        endpoint, text = self.instance.endpoint, "ready"
+        endpoint, text = self.server.endpoint, "ready"
         if self._addresses is not None:
             endpoint = self._addresses.get(message.get("at", ""), "")
             text = "finished" if message.get("finished") else f"ready at {endpoint}" if endpoint else "ready"
-        self.say(Event(self.stage, "done", self.instance.driver, self._text(text), elapsed=watch.elapsed))
+        self.group.say(Event(self.stage, "done", self.rank.host, self._text(text), elapsed=watch.elapsed))
         return Ready(watch.elapsed, endpoint, bool(message.get("finished")))
 
     def _read(self, lines: Sequence[str]) -> None:
         if lines:
-            self.watchdog.add_output(self.instance.name, lines)
+            self.group.watchdog.add_output(self.server.name, lines)
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))
@@ -191,20 +260,20 @@ class _Watch:
                 self.fatal_cause = signature.cause
 
     def _tell(self, progress: Progress | None) -> None:
-        if progress is not None:
-            self.say(Event(self.stage, "progress", self.instance.driver, self._text(progress.stage), progress.percent))
+        if progress is not None and self.rank.answers:
+            self.group.say(Event(self.stage, "progress", self.rank.host, self._text(progress.stage), progress.percent))
 
     def _text(self, text: str) -> str:
-        return text if len(self.plan.servers) == 1 else f"{self.instance.name}: {text}"
+        return text if len(self.group.plan.servers) == len(self.server.ranks) == 1 else f"{self.rank.name}: {text}"
 
     def _explain_end(self, how: str, oom: str, status: int | None) -> tuple[str, str]:
         """Return text and remedy for an end; the log of a killed process shows no cause."""
         if oom:
-            return f"{how}; {oom}", kernel_log_remedy(self.instance.driver)
+            return f"{how}; {oom}", kernel_log_remedy(self.rank.host)
         if how or status is not None or error_lines(self.kept):
             return how, ""
         killed = " and left no error in its log: most likely it was killed by the kernel or by a person"
-        return killed, kernel_log_remedy(self.instance.driver)
+        return killed, kernel_log_remedy(self.rank.host)
 
     def _timeout_remedy(self) -> str:
         now = self.start.now
@@ -216,7 +285,7 @@ class _Watch:
 
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]
-        error = InstanceFailedError(self.instance, problem, lines, remedy)
-        host, elapsed = self.instance.driver, watch.elapsed
-        self.say(Event(self.stage, "failed", host, error.problem, elapsed=elapsed, lines=error.lines[1:]))
+        error = InstanceFailedError(self.rank, problem, lines, remedy)
+        host, elapsed = self.rank.host, watch.elapsed
+        self.group.say(Event(self.stage, "failed", host, error.problem, elapsed=elapsed, lines=error.lines[1:]))
         return error

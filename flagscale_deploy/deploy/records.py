@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
+from flagscale_deploy.plan.model import API_PORT, InstancePlan, Plan, Rank, Role, Server
 from flagscale_deploy.plan.program import is_program
-from flagscale_deploy.remote.messages.record import Record, RecordedServer
+from flagscale_deploy.remote.messages.record import Record, RecordedRank, RecordedServer
 
 SCHEMA = 1
 
@@ -45,6 +45,7 @@ def record_of(
                 "addresses": dict(instance.addresses),
                 "replica": instance.replica,
                 "argv": list(instance.argv),
+                "ranks": [_rank(rank) for rank in instance.ranks],
             }
             for instance in plan.instances
         ],
@@ -69,15 +70,30 @@ def _server(server: Server) -> RecordedServer:
     }
 
 
+def _rank(rank: Rank) -> RecordedRank:
+    return {
+        "name": rank.name,
+        "number": rank.number,
+        "role": rank.role,
+        "host": rank.host,
+        "script": rank.script,
+        "gpus": list(rank.gpus),
+        "local_url": rank.local_url,
+        "certificate": rank.certificate,
+        "data_rank": rank.data_rank,
+    }
+
+
 def _roles(plan: Plan, host: str) -> list[Role]:
     return [step.role for stage in plan.stages for step in stage.steps if step.host == host]
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:
-    ports = {
-        server.name: server.port for server in plan.servers if server.port is not None and host in _listeners(server)
-    }
-    ports |= {f"{router.name} metrics": router.metrics_port for router in plan.routers if router.driver == host}
+    ports = {}
+    for server in plan.servers:
+        for rank in server.ranks:
+            if host in _listeners(server, rank):
+                ports |= {rank.name if use == API_PORT else f"{rank.name} {use}": rank.ports[use] for use in rank.ports}
     if plan.ray.enabled:
         ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
         if host == plan.head:
@@ -85,6 +101,6 @@ def _ports(plan: Plan, host: str) -> dict[str, int]:
     return ports
 
 
-def _listeners(server: Server) -> tuple[str, ...]:
-    """Return the hosts on which a server's port is taken: a program's tasks may listen on any node."""
-    return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (server.driver,)
+def _listeners(server: Server, rank: Rank) -> tuple[str, ...]:
+    """Return the hosts on which a rank's ports are taken: a program's tasks may listen on any node."""
+    return server.hosts if isinstance(server, InstancePlan) and is_program(server) else (rank.host,)

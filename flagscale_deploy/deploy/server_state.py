@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flagscale_deploy.remote.messages.record import RecordedServer
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.remote.messages.record import RecordedRank, RecordedServer
 from flagscale_deploy.remote.messages.status import InspectedRestarts, InspectReply
 
 InstanceState = Literal[
     "ready", "finished", "starting", "restarting", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
 ]
+
+
+RankState = Literal[InstanceState, "running"]
 
 
 def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[InstanceState, str]:
@@ -44,6 +48,21 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
         or (inspected["health"] is not None and instance.get("replica") is not None)
     )
     return ("unwell" if has_been_ready else "starting"), inspected["why"]
+
+
+def rank_state(
+    instance: RecordedServer, rank: RecordedRank, result: InspectReply | HostError | None
+) -> tuple[RankState, str]:
+    """Return the state of a rank from the reply of its host, and the problem if there is one.
+
+    A follower answers nobody: it runs while its process does.
+    """
+    if result is None or isinstance(result, HostError):
+        return "UNKNOWN", f"its host cannot be reached: {result.problem}" if result else "its host is not in the inventory"
+    inspected = result["instances"].get(rank["name"])
+    if inspected is not None and inspected["alive"] and not rank["local_url"]:
+        return "running", ""
+    return server_state({**instance, "name": rank["name"]}, result)
 
 
 def _not_running(restarts: InspectedRestarts) -> tuple[InstanceState, str] | None:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flagscale_deploy.deploy.server_state import InstanceState, server_state
+from flagscale_deploy.deploy.server_state import InstanceState, RankState, rank_state, server_state
 from flagscale_deploy.errors import HostError
-from flagscale_deploy.remote.messages.record import Record, RecordedServer
+from flagscale_deploy.remote.messages.record import Record, RecordedRank, RecordedServer
 from flagscale_deploy.remote.messages.status import InspectedRestarts, InspectedServer, InspectReply
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import answers
 
 FULL = 0.99
 """Used part of a KV cache from which on it counts as full."""
+
+
+@dataclass(frozen=True)
+class RankStatus:
+    """The state of a rank: a follower runs while its process does, one with an API is ready when it answers."""
+
+    number: int
+    role: str
+    host: str
+    gpus: tuple[int, ...]
+    state: RankState
+    problem: str = ""
+    script: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,8 @@ class InstanceStatus:
     """The script that starts it; its log has the same name."""
     argv: tuple[str, ...] = ()
     """Its command line, without secrets."""
+    ranks: tuple[RankStatus, ...] = ()
+    """Its processes, the driver first; none in records of older versions."""
 
 
 def server_status(
@@ -56,7 +71,11 @@ def server_status(
     server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
-    if state == "ready":
+    ranks = tuple(_rank(instance, rank, results) for rank in instance.get("ranks", ()))
+    lost = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
+    if state in ("ready", "starting", "unwell") and lost:
+        state, problem = "unwell", "; ".join(filter(None, (*lost, problem)))
+    elif state == "ready":
         problem = problem or _cache_problem(metrics or {})
         hosts = [name for name in instance["hosts"] if name in replies]
         if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := lost_daemon(replies[name]))]:
@@ -82,7 +101,15 @@ def server_status(
         last_restart=restarts.get("last_restart"),
         script=instance["script"],
         argv=tuple(instance.get("argv", ())),
+        ranks=ranks,
     )
+
+
+def _rank(
+    instance: RecordedServer, rank: RecordedRank, results: Mapping[str, InspectReply | HostError]
+) -> RankStatus:
+    state, problem = rank_state(instance, rank, results.get(rank["host"]))
+    return RankStatus(rank["number"], rank["role"], rank["host"], tuple(rank["gpus"]), state, problem, rank["script"])
 
 
 def _cache_problem(metrics: Mapping[str, float]) -> str:

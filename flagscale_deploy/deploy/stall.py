@@ -87,8 +87,7 @@ class Stalls:
 
     def _scripts(self, name: str, host: str) -> Iterator[str]:
         instance = self._instances[name]
-        if host == instance.driver:
-            yield instance.script
+        yield from (rank.script for rank in instance.ranks if rank.host == host)
         if host in instance.hosts and (instance.executor == "ray" or is_program(instance)):
             yield ""
 

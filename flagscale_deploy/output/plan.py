@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Sequence
 
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.output.console import Console
@@ -84,9 +85,15 @@ def _show_gpus(console: Console, plan: Plan) -> None:
 
 
 def _show_instance(console: Console, instance: InstancePlan) -> None:
-    gpus = ", ".join(f"{host} [{','.join(map(str, indexes))}]" if indexes else f"{host} (no GPU)"
-                     for host, indexes in instance.gpus.items())  # fmt: skip
+    gpus = ", ".join(_gpus(host, indexes) for host, indexes in instance.gpus.items())
     console.print("", f"{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
-    console.text(f"    {shell.join(instance.argv)}")
-    for name, value in instance.env.items():
-        console.text(f"    {name}={shell.quote(value)}")
+    for rank in instance.ranks:
+        if len(instance.ranks) > 1:
+            console.print(f"  rank {rank.number}   {rank.role} on {_gpus(rank.host, rank.gpus)}")
+        console.text(f"    {shell.join(rank.argv)}")
+        for name, value in rank.env.items():
+            console.text(f"    {name}={shell.quote(value)}")
+
+
+def _gpus(host: str, indexes: Sequence[int]) -> str:
+    return f"{host} [{','.join(map(str, indexes))}]" if indexes else f"{host} (no GPU)"

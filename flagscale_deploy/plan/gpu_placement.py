@@ -10,7 +10,8 @@ from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts, Gpu
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.claims import held_gpus, others, own
-from flagscale_deploy.plan.model import Executor, Placement
+from flagscale_deploy.plan.model import Placement
+from flagscale_deploy.plan.spread import BACKEND, EQUAL, executor_of, local_size, shares, spreads, why_one_host
 from flagscale_deploy.support.units import counted
 
 BUSY_SHARE = 0.1
@@ -88,21 +89,21 @@ def place(
     for model in spec.models:
         before = dict(free)
         for replica in range(0 if model.replicas == "auto" else model.replicas):
-            placement = _place_one(model, replica, eligible[model.name], free, placements)
+            placement = _place_one(spec, model, replica, eligible[model.name], free, placements)
             if placement is None:
-                faults.append(_no_room(model, replica, eligible[model.name], free, busy, before, initial))
+                faults.append(_no_room(spec, model, replica, eligible[model.name], free, busy, before, initial))
                 break
             _take(placement, free, placements)
     waiting = [model for model in spec.models if model.replicas == "auto"]
     replica = 0
     while waiting:
         for model in list(waiting):
-            placement = _place_one(model, replica, eligible[model.name], free, placements)
+            placement = _place_one(spec, model, replica, eligible[model.name], free, placements)
             full = model.gpus_needed == 0 and replica >= len(eligible[model.name])
             if placement is None or full:
                 waiting.remove(model)
                 if replica == 0:
-                    faults.append(_no_room(model, replica, eligible[model.name], free, busy, free, initial))
+                    faults.append(_no_room(spec, model, replica, eligible[model.name], free, busy, free, initial))
             else:
                 _take(placement, free, placements)
         replica += 1
@@ -116,61 +117,31 @@ def _take(placement: Placement, free: Free, placements: list[Placement]) -> None
 
 
 def _place_one(
-    model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
+    spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
 ) -> Placement | None:
     """Return the placement of a replica, None if there is no room.
 
     Replicas spread over hosts; among equals, the host with the fewest GPUs left over wins (best fit), then the first.
     """
-    chosen = model.engine_args.get("distributed-executor-backend")
-    need, executor = model.gpus_needed, _executor(chosen, model)
+    need = model.gpus_needed
     competing = [placement for placement in placed if need == 0 or placement.model == model.name]
     count = {host.name: sum(host.name == placement.driver for placement in competing) for host in hosts}
-    fitting = [host.name for host in hosts if len(free[host.name]) >= need]
+    fitting = [host.name for host in hosts if len(free[host.name]) >= need and local_size(model) is None]
     if fitting:
         name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))
+        pinned = model.engine_args.get(BACKEND) != "ray"
         gpus = {name: tuple(free[name][:need])}
-        return Placement(model.name, replica, gpus, name, executor, pinned=chosen != "ray")
-    if _on_one_host(model) or sum(len(free[host.name]) for host in hosts) < need:
-        return None
-    gpus = _span(need, hosts, free)
-    return Placement(model.name, replica, gpus, next(iter(gpus)), "ray", pinned=False)
-
-
-def _span(need: int, hosts: Sequence[Host], free: Free) -> dict[str, tuple[int, ...]]:
-    """Return the fewest hosts that have `need` free GPUs: those with the most free ones, in the order of `hosts`."""
-    chosen, missing = set(), need
-    for host in sorted(hosts, key=lambda host: -len(free[host.name])):
-        if missing > 0:
-            chosen.add(host.name)
-            missing -= len(free[host.name])
-    gpus, missing = {}, need
-    for host in hosts:
-        if host.name in chosen:
-            gpus[host.name] = tuple(free[host.name][:missing])
-            missing -= len(gpus[host.name])
-    return gpus
-
-
-def _on_one_host(model: ModelSpec) -> str:
-    """Return why all ranks of a replica have to be on one host; "" if they need not.
-
-    vLLM 0.32 with Ray's executor starts no data-parallel rank on another host: it waits 601 s for it (vllm#44878).
-    """
-    backend, size = model.engine_args.get("distributed-executor-backend"), model.parallel("data")
-    if size > 1:
-        return f"data-parallel-size is {size}, and data parallel over several hosts is not run here"
-    return "" if backend in (None, "ray") else f"distributed-executor-backend is {backend}"
-
-
-def _executor(chosen: object, model: ModelSpec) -> Executor:
-    if chosen in ("uni", "mp", "ray", "external_launcher"):
-        return chosen
-    return "uni" if model.world_size == 1 else "mp"
+        return Placement(model.name, replica, gpus, name, executor_of(model, "one-host"), pinned)
+    for spread in spreads(spec, model):
+        shared = shares(model, spread, hosts, free) if need else None
+        if shared is not None:
+            executor = executor_of(model, spread)
+            return Placement(model.name, replica, shared, next(iter(shared)), executor, executor != "ray", spread)
+    return None
 
 
 def _no_room(
-    model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy, before: Free, initial: Free
+    spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy, before: Free, initial: Free
 ) -> Fault:
     """Return a fault that says what was needed, what was free before this model (`before`), and what would fit.
 
@@ -180,21 +151,29 @@ def _no_room(
     available = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
     available += f" (in use: {taken})" if taken else ""
-    why = _on_one_host(model)
-    alone = f" on one host ({why})" if why else ""
+    ways = spreads(spec, model)
+    uneven = bool(ways) and set(ways) <= set(EQUAL) and sum(counts) >= model.gpus_needed
+    alone = "" if ways else f" on one host ({why_one_host(model)})"
+    how = " in equal shares on each host" if uneven else alone
     copies, need = model.replicas, model.gpus_needed
     needed = f"replica {replica} needs {counted(need, 'GPU')}"
     if copies != "auto" and copies > 1:
         needed = f"num_replicas is {copies}, and each needs {counted(need, 'GPU')}: {copies * need} in all"
     return Fault(
         model.where,
-        f"{needed}{alone}; free GPUs: {available}",
-        _as_replicas(model, max(counts), sum(counts))
+        f"{needed}{how}; free GPUs: {available}",
+        (_uneven_remedy(model) if uneven else "")
+        or _as_replicas(model, max(counts), sum(counts))
         or _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
         if any(initial.values()) or any(busy.values())
         else f"there is no GPU: add hosts with GPUs, or serve on CPU with deploy.models.{model.name}.num_gpus=0",
         "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
     )
+
+
+def _uneven_remedy(model: ModelSpec) -> str:
+    ray = "; or set deploy.executor: ray, which takes any shares" if model.parallel("data") == 1 else ""
+    return f"choose hosts with as many free GPUs each (hosts, --limit), or other parallel sizes{ray}"
 
 
 def _as_replicas(model: ModelSpec, most: int, total: int) -> str:

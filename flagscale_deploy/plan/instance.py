@@ -1,56 +1,110 @@
-"""Plan one replica of a model as the process that serves it."""
+"""Plan one replica of a model as the group of processes that serve it."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, flag_of, join_port
+from flagscale_deploy.plan.model import API_PORT, InstancePlan, Network, Placement, Rank, RayPlan, flag_of, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
+from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.rank_flags import Shape, shapes
 from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
 
 
-def plan_instance(inputs: Inputs, model: ModelSpec, placement: Placement, port: int, ray: RayPlan) -> InstancePlan:
-    """Return the process that serves a placed replica: its command line, environment and addresses."""
-    spec, driver = inputs.spec, inputs.inventory[placement.driver]
-    network = inputs.networks[driver.name]
-    own = _own_flags(spec, driver, network)
-    extra = own | tls_flags(spec, model, driver.name, inputs.facts.get(driver.name), own)
-    if placement.executor == "ray" and len(placement.hosts) > 1:
-        extra["distributed-executor-backend"] = "ray"
-    env = host_environment(spec, driver, network)
-    env |= {"RAY_ADDRESS": ray.address} if placement.executor == "ray" else {}
-    env |= visible(placement.gpus[driver.name]) if placement.pinned else {}
-    argv = serve_argv(model, port=port, extra=extra)
-    scheme = "https" if flag_of(argv, "ssl-certfile") else "http"
-    bound = model.engine_args.get("host")
+@dataclass(frozen=True)
+class _Replica:
+    """What the ranks of a replica have in common."""
+
+    inputs: Inputs
+    model: ModelSpec
+    placement: Placement
+    ray: RayPlan
+
+
+def plan_instance(
+    inputs: Inputs, model: ModelSpec, placement: Placement, port: int, ray: RayPlan, ports: Ports
+) -> InstancePlan:
+    """Return the group that serves a placed replica: command lines, environments and addresses of its ranks.
+
+    `port` is its driver's; ports of its own kind on other hosts, and those by which ranks find each other, are taken
+    from `ports`.
+    """
+    driver = inputs.inventory[placement.driver]
+    replica = _Replica(inputs, model, placement, ray)
+    head_ip = inputs.networks[driver.name].node_ip
+    ranks = tuple(
+        _rank(replica, host, shape)
+        for host, shape in zip(_hosts(placement), shapes(model, placement, head_ip, port, ports), strict=True)
+    )
+    address = public_address(driver, inputs.networks[driver.name], model.engine_args.get("host"))
     return InstancePlan(
         model=model.name,
         replica=placement.replica,
         engine=model.engine,
-        hosts=placement.hosts,
-        driver=driver.name,
         gpus=placement.gpus,
         executor=placement.executor,
-        port=port,
-        argv=argv,
-        env=env,
-        endpoint=f"{scheme}://{join_port(public_address(driver, network, bound), port)}/v1",
+        ranks=ranks,
+        endpoint=f"{_scheme(ranks[0].argv)}://{join_port(address, port)}/v1",
         served_name=_served_name(model),
-        script=f"vllm_serve_{file_name(model.name)}_{placement.replica}.sh",
-        local_url=f"{scheme}://{join_port(bound_address(bound, LOOPBACK), port)}",
-        worker_url=f"{scheme}://{join_port(bound_address(bound, network.node_ip), port)}",
     )
 
 
+def _hosts(placement: Placement) -> tuple[str, ...]:
+    """Return the hosts on which ranks are started: Ray starts what runs elsewhere itself."""
+    return placement.hosts if placement.pinned else (placement.driver,)
+
+
+def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
+    spec, host, network = replica.inputs.spec, replica.inputs.inventory[name], replica.inputs.networks[name]
+    model, placement = replica.model, replica.placement
+    own = _own_flags(spec, host, network)
+    port = shape.ports.get(API_PORT)
+    extra = own | shape.flags
+    if port is not None:
+        extra |= tls_flags(spec, model, name, replica.inputs.facts.get(name), own)
+    env = host_environment(spec, host, network)
+    env |= {"RAY_ADDRESS": replica.ray.address} if placement.executor == "ray" else {}
+    env |= visible(placement.gpus[name]) if placement.pinned else {}
+    argv = serve_argv(model, port=port, extra=extra)
+    local, worker = _urls(argv, model.engine_args.get("host"), network, port)
+    part = f"_rank{shape.number}" if shape.number else ""
+    return Rank(
+        name=f"{model.name}/{placement.replica}" + (f" rank {shape.number}" if shape.number else ""),
+        number=shape.number,
+        role=shape.role,
+        host=name,
+        gpus=placement.gpus[name],
+        argv=argv,
+        env=env,
+        script=f"vllm_serve_{file_name(model.name)}_{placement.replica}{part}.sh",
+        ports=shape.ports,
+        local_url=local,
+        worker_url=worker,
+        data_rank=shape.data_rank,
+    )
+
+
+def _urls(argv: tuple[str, ...], bound: Any, network: Network, port: int | None) -> Iterator[str]:
+    """Yield the addresses of a server on its host and on the data network; "" for one without a port."""
+    for otherwise in (LOOPBACK, network.node_ip):
+        yield "" if port is None else f"{_scheme(argv)}://{join_port(bound_address(bound, otherwise), port)}"
+
+
+def _scheme(argv: tuple[str, ...]) -> str:
+    return "https" if flag_of(argv, "ssl-certfile") else "http"
+
+
 def _own_flags(spec: ServeSpec, host: Host, network: Network) -> dict[str, object]:
-    """Return the flags in `node_args` for instances that a host drives, by any of its names."""
+    """Return the flags in `node_args` for ranks on a host, by any of its names."""
     flags: dict[str, object] = {}
     for name in (network.node_ip, host.address, host.name):
         flags |= spec.host_engine_args.get(name, {})

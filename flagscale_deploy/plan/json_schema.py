@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 from flagscale_deploy.config.spec import RestartSpec
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
+from flagscale_deploy.plan.model import InstancePlan, Plan, Rank, RayPlan, RouterPlan
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def plan_json(plan: Plan) -> dict[str, object]:
@@ -81,6 +81,20 @@ def _instance(instance: InstancePlan) -> dict[str, object]:
         "env": dict(instance.env),
         "endpoint": instance.endpoint,
         "served_name": instance.served_name,
+        "ranks": [_rank(rank) for rank in instance.ranks],
+    }
+
+
+def _rank(rank: Rank) -> dict[str, object]:
+    return {
+        "number": rank.number,
+        "role": rank.role,
+        "host": rank.host,
+        "gpus": list(rank.gpus),
+        "ports": dict(rank.ports),
+        "argv": list(rank.argv),
+        "env": dict(rank.env),
+        "script": rank.script,
     }
 
 

@@ -12,13 +12,19 @@ Exclusive = Literal["gpus", "ports"]
 EXCLUSIVE: tuple[Exclusive, ...] = ("gpus", "ports")
 Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
+Spread = Literal["one-host", "ray", "mp", "data-parallel", "data-parallel-hybrid", "data-parallel-ray"]
+"""How an instance spreads over hosts: not at all, by Ray, by vLLM's multiprocessing backend, or its data-parallel ranks
+behind one API server, behind one on each host (hybrid), or started by Ray."""
+RankRole = Literal["driver", "follower", "dp"]
+API_PORT, MASTER_PORT, RPC_PORT, METRICS_PORT = "api", "master", "data-parallel-rpc", "metrics"
+"""Uses of a rank's ports."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where one instance runs: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
 
-    `pinned`: on GPUs of one host that Ray does not manage. Otherwise Ray assigns its GPUs.
+    `pinned`: on GPUs that Ray does not manage. Otherwise Ray assigns its GPUs.
     """
 
     model: str
@@ -27,11 +33,17 @@ class Placement:
     driver: str
     executor: Executor
     pinned: bool
+    spread: Spread = "one-host"
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """Return the hosts in rank order."""
         return tuple(self.gpus)
+
+    @property
+    def api_servers(self) -> int:
+        """Return how many of its ranks answer clients."""
+        return len(self.gpus) if self.spread == "data-parallel-hybrid" else 1
 
 
 @dataclass(frozen=True)
@@ -79,30 +91,57 @@ class RayPlan:
 
 
 @dataclass(frozen=True)
+class Rank:
+    """A process of a group: what runs on one host, with its GPU indexes, `argv`, and `env` without secrets.
+
+    A `driver` answers clients, and so does a `dp`, the API server of a host's own data-parallel ranks; a `follower`
+    answers nobody. The driver has its server's name. `ports` are by use. The URLs are "" where it answers nobody.
+    """
+
+    name: str
+    number: int
+    role: RankRole
+    host: str
+    gpus: tuple[int, ...]
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    script: str
+    ports: Mapping[str, int] = field(default_factory=dict)
+    local_url: str = ""
+    """The server's address on its own host, for the readiness probe."""
+    worker_url: str = ""
+    """The server's address on the data network, for a router."""
+    data_rank: int | None = None
+    """The first of its data-parallel ranks, where the driver answers for them."""
+
+    @property
+    def answers(self) -> bool:
+        """Return whether it serves clients."""
+        return self.role != "follower"
+
+    @property
+    def certificate(self) -> str | None:
+        """Return the path of its TLS certificate on its host; None for plain HTTP, and where it answers nobody."""
+        return flag_of(self.argv, "ssl-certfile") if self.answers else None
+
+
+@dataclass(frozen=True)
 class InstancePlan:
-    """A `vllm serve` process: its `argv`, its `env` without secrets, and the `endpoint` for clients (`…/v1`).
+    """One replica of a model: a group of ranks, the driver first, and the `endpoint` for clients (`…/v1`).
 
     With the engine "program", it is a program of the user's own: its `argv` has paths below the state directory, `port`
-    is None and `endpoint` "" if it serves nothing, and `served_name`, `local_url` and `worker_url` are "".
+    is None and `endpoint` "" if it serves nothing, and `served_name`, `local_url` and `worker_url` are "". Ray starts
+    the processes of an instance on other hosts itself, so such an instance is a group of one.
     """
 
     model: str
     replica: int
     engine: str
-    hosts: tuple[str, ...]
-    driver: str
     gpus: Mapping[str, tuple[int, ...]]
     executor: Executor
-    port: int | None
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
+    ranks: tuple[Rank, ...]
     endpoint: str
     served_name: str
-    script: str
-    local_url: str
-    """The server's address on the driver host itself, for the readiness probe."""
-    worker_url: str
-    """The server's address on the data network, for a router."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """For a program: addresses at which its driver's host may reach it, each with the endpoint for clients."""
 
@@ -112,9 +151,54 @@ class InstancePlan:
         return f"{self.model}/{self.replica}"
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return its hosts in rank order."""
+        return tuple(self.gpus)
+
+    @property
+    def driver(self) -> str:
+        """Return the host of its first rank."""
+        return self.ranks[0].host
+
+    @property
+    def port(self) -> int | None:
+        """Return the port that its first rank serves at."""
+        return self.ranks[0].ports.get(API_PORT)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Return the command line of its first rank."""
+        return self.ranks[0].argv
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Return the environment of its first rank."""
+        return self.ranks[0].env
+
+    @property
+    def script(self) -> str:
+        """Return the script of its first rank."""
+        return self.ranks[0].script
+
+    @property
+    def local_url(self) -> str:
+        """Return the address of its first rank on its host."""
+        return self.ranks[0].local_url
+
+    @property
+    def worker_url(self) -> str:
+        """Return the address of its first rank on the data network."""
+        return self.ranks[0].worker_url
+
+    @property
+    def api_servers(self) -> int:
+        """Return how many of its ranks answer clients."""
+        return sum(rank.answers for rank in self.ranks)
+
+    @property
     def certificate(self) -> str | None:
         """Return the path of the server's TLS certificate on its driver; None for plain HTTP."""
-        return flag_of(self.argv, "ssl-certfile")
+        return self.ranks[0].certificate
 
 
 @dataclass(frozen=True)
@@ -140,6 +224,13 @@ class RouterPlan:
     def name(self) -> str:
         """Return the router's name, `model/router`."""
         return f"{self.model}/router"
+
+    @property
+    def ranks(self) -> tuple[Rank, ...]:
+        """Return the router as a group of one."""
+        ports = {API_PORT: self.port, METRICS_PORT: self.metrics_port}
+        own = (self.argv, self.env, self.script, ports, self.local_url)
+        return (Rank(self.name, 0, "driver", self.driver, (), *own),)
 
 
 class OfModel(Protocol):

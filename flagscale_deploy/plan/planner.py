@@ -73,9 +73,9 @@ def draft(inputs: Inputs) -> Draft:
     take_asked_ports(spec, inventory.hosts, inventory.head, room.placements, _models(spec), ports)
     engine_ports = _engine_ports(spec, room.placements, ports)
     ray = plan_ray(inputs, room.placements, room.free, ports)
-    faults += _without_ray(spec, room.placements, ray)
+    faults += [*_without_ray(spec, room.placements, ray), *_unrestartable(spec, room.placements)]
     instances = tuple(
-        plan_instance(inputs, _models(spec)[placement.model], placement, port, ray)
+        plan_instance(inputs, _models(spec)[placement.model], placement, port, ray, ports)
         for placement, port in zip(room.placements, engine_ports, strict=True)
     )
     routers = plan_routers(spec, inventory.head, instances, inputs.networks, ports,
@@ -139,6 +139,20 @@ def _without_ray(spec: ServeSpec, placements: Sequence[Placement], ray: RayPlan)
               "set deploy.ray: auto", "placement")
         for placement in placements
         if placement.executor == "ray" and not ray.enabled
+    ]  # fmt: skip
+
+
+def _unrestartable(spec: ServeSpec, placements: Sequence[Placement]) -> list[Fault]:
+    """Return groups of several ranks with a restart policy: a supervisor restarts its own process, and no group."""
+    if not (spec.restart.supervised or spec.restart.boot):
+        return []
+    return [
+        Fault(_models(spec)[placement.model].where,
+              f"replica {placement.replica} has a process on each of {', '.join(placement.hosts)}, and "
+              "deploy.restart restarts single processes",
+              "remove deploy.restart, or have Ray start the processes: deploy.executor: ray", "placement")
+        for placement in placements
+        if placement.pinned and len(placement.hosts) > 1
     ]  # fmt: skip
 
 

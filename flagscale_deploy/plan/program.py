@@ -11,7 +11,7 @@ from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.gpu_placement import Free
 from flagscale_deploy.plan.instance import file_name
-from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_port
+from flagscale_deploy.plan.model import API_PORT, InstancePlan, Network, Rank, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, public_address
 from flagscale_deploy.plan.ports import Ports
 
@@ -44,25 +44,29 @@ def plan_program(
         for host in hosts:
             ports.fixed(host, spec.program_port, f"{name}/0", spec.where("deploy", "port"))
     addresses = _addresses(spec.program_port, inventory, networks, hosts)
+    driver = Rank(
+        name=f"{name}/0",
+        number=0,
+        role="driver",
+        host=head.name,
+        gpus=tuple(free[head.name]),
+        argv=("python3", "-u", f"app/program/{program.entrypoint}", "--config-path=secrets/config.yaml",
+              "--log-dir=logs/app"),
+        env=host_environment(spec, head, networks[head.name]) | {"RAY_ADDRESS": ray.address},
+        script=f"program_{file_name(name)}.sh",
+        ports={} if spec.program_port is None else {API_PORT: spec.program_port},
+    )  # fmt: skip
     return InstancePlan(
         model=name,
         replica=0,
         engine=PROGRAM,
-        hosts=tuple(hosts),
-        driver=head.name,
         gpus={host: tuple(free[host]) for host in hosts},
         executor="ray",
-        port=spec.program_port,
-        argv=("python3", "-u", f"app/program/{program.entrypoint}", "--config-path=secrets/config.yaml",
-              "--log-dir=logs/app"),
-        env=host_environment(spec, head, networks[head.name]) | {"RAY_ADDRESS": ray.address},
+        ranks=(driver,),
         endpoint=next(iter(addresses.values()), ""),
         served_name="",
-        script=f"program_{file_name(name)}.sh",
-        local_url="",
-        worker_url="",
         addresses=addresses,
-    )  # fmt: skip
+    )
 
 
 def _addresses(

@@ -11,7 +11,7 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
-from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, flag_of, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
 from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.tls import router_trust
@@ -32,7 +32,7 @@ def plan_routers(
     facts: Facts | None,
     faults: list[Fault],
 ) -> tuple[RouterPlan, ...]:
-    """Return a router on the head for each model with several replicas, or for all models if configured.
+    """Return a router on the head for each model with several API servers, or for all models if configured.
 
     A configured port is for the first router; each further one takes the next free port. A replica that the router
     cannot reach is a fault. `facts` are the head's, None if it was not contacted.
@@ -42,7 +42,7 @@ def plan_routers(
         replicas = [instance for instance in instances if instance.model == model]
         faults += _unreachable(spec, head, replicas)
         port, metrics = _ports(spec, head, model, ports, first=not routers)
-        workers = tuple(replica.worker_url for replica in replicas)
+        workers = tuple(rank.worker_url for replica in replicas for rank in replica.ranks if rank.answers)
         network = networks[head.name]
         routers.append(
             RouterPlan(
@@ -52,7 +52,7 @@ def plan_routers(
                 port=port,
                 metrics_port=metrics,
                 workers=workers,
-                argv=tuple(_argv(spec.router, port, metrics, workers, spec.timeouts.ready)),
+                argv=tuple(_argv(spec.router, port, metrics, workers, spec.timeouts.ready, _ranks_behind_each(replicas))),
                 env=_trusting(router_trust(spec, head.name, facts, replicas)) | host_environment(spec, head, network),
                 endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
                 served_name=replicas[0].served_name,
@@ -65,10 +65,12 @@ def plan_routers(
 
 def routed_models(spec: ServeSpec, replicas: Sequence[InstancePlan | Placement]) -> list[str]:
     """Return the models that get a router, in their order."""
-    count = Counter(replica.model for replica in replicas)
+    count: Counter[str] = Counter()
+    for replica in replicas:
+        count[replica.model] += replica.api_servers
     if spec.router.enabled is not None:
         return list(count) if spec.router.enabled else []
-    return [model for model, copies in count.items() if copies > 1]
+    return [model for model, servers in count.items() if servers > 1]
 
 
 def router_use(model: str) -> str:
@@ -101,15 +103,16 @@ def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) 
     for replica in replicas:
         model = models[replica.model]
         bound = str(model.engine_args.get("host") or "")
-        if replica.driver != head.name and is_loopback(bound):
-            yield Fault(
-                model.place("host"),
-                f"{replica.name} on {replica.driver} listens on {bound} only, so the router on {head.name} "
-                "cannot reach it",
-                "remove host, or set it to 0.0.0.0; or use no router: deploy.router: none",
-                "ports",
-                replica.driver,
-            )
+        for rank in replica.ranks:
+            if rank.answers and rank.host != head.name and is_loopback(bound):
+                yield Fault(
+                    model.place("host"),
+                    f"{replica.name} on {rank.host} listens on {bound} only, so the router on {head.name} "
+                    "cannot reach it",
+                    "remove host, or set it to 0.0.0.0; or use no router: deploy.router: none",
+                    "ports",
+                    rank.host,
+                )
 
 
 def _trusting(path: str | None) -> dict[str, str]:
@@ -121,7 +124,16 @@ def _trusting(path: str | None) -> dict[str, str]:
     return {} if path is None else {"SSL_CERT_FILE": path}
 
 
-def _argv(router: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float) -> Iterator[str]:
+def _ranks_behind_each(replicas: Sequence[InstancePlan]) -> int:
+    """Return how many data-parallel ranks each API server of a group with several of them has; 1 for other groups."""
+    local = [flag_of(rank.argv, "data-parallel-size-local") for one in replicas if one.api_servers > 1
+             for rank in one.ranks]  # fmt: skip
+    return int(local[0] or 1) if local else 1
+
+
+def _argv(
+    router: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float, ranks: int
+) -> Iterator[str]:
     """Yield the command line; `--worker-urls` takes all words up to the next flag, so it comes before the others."""
     yield from ("vllm-router", "--worker-urls", *workers)
     flags: dict[str, object] = {
@@ -131,6 +143,7 @@ def _argv(router: RouterSpec, port: int, metrics: int, workers: Sequence[str], r
         "prometheus-port": metrics,
         "worker-startup-timeout-secs": int(ready),
         "worker-startup-check-interval": 1,
+        "intra-node-data-parallel-size": ranks if ranks > 1 else None,
         **router.options,
     }
     for key, value in flags.items():

@@ -38,14 +38,15 @@ def plan_stages(
     complete = tuple(stage.name for stage in stages if stage.name != RAY_HEAD)
     engines = tuple(
         Step(
-            instance.driver,
-            instance.script,
+            rank.host,
+            rank.script,
             "engine",
             START_SECONDS,
             detached=True,
             may_end=is_program(instance) and not instance.port,
         )
         for instance in instances
+        for rank in instance.ranks
     )
     stages.append(Stage(SERVE, engines, after=complete))
     if routers:
@@ -85,8 +86,9 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
-        ahead = {"packages": False, "weights": _weights(plan, spec, instance.driver)}  # the engine loads its own itself
-        add(instance.driver, instance.script, template, instance.env, instance=instance, **ahead)
+        for rank in instance.ranks:
+            ahead = {"packages": False, "weights": _weights(plan, spec, rank.host)}  # the engine loads its own itself
+            add(rank.host, rank.script, template, rank.env, instance=replace(instance, ranks=(rank,)), **ahead)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
     if plan.restart.boot:

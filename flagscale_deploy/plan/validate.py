@@ -7,6 +7,7 @@ from functools import partial
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.spread import LOCAL
 from flagscale_deploy.plan.tls import half_pairs
 from flagscale_deploy.plan.vllm import is_on, is_optimization_level, serve_argv
 from flagscale_deploy.plan.vllm_flags import KNOWN
@@ -46,13 +47,20 @@ def _faults_of_several(spec: ServeSpec) -> list[Fault]:
     for place, flags, ranks in _flag_sets(spec):
         if is_on(flags.get("headless")):
             faults.append(Fault(place("headless"), "a headless server answers no client", _REMEDY))
-        single = _OF_ONE_OF_SEVERAL | {"data-parallel-size-local": str(ranks)}
+        single = _OF_ONE_OF_SEVERAL
+        if ranks == 0 or not _divides(flags.get(LOCAL), ranks):
+            single = single | {LOCAL: str(ranks)}
         faults += [
             Fault(place(flag), f"{flag} {_PROBLEM}", _REMEDY)
             for flag, harmless in single.items()
             if flags.get(flag) is not None and str(flags[flag]) != harmless
         ]
     return faults
+
+
+def _divides(local: object, ranks: int) -> bool:
+    """Return whether hosts with so many data-parallel ranks each make up all of them."""
+    return str(local).isdecimal() and int(str(local)) > 0 and ranks % int(str(local)) == 0
 
 
 def _flag_sets(spec: ServeSpec) -> Iterator[tuple[Callable[[str], str], Mapping[str, Value], int]]:

@@ -23,16 +23,16 @@ _OPTIMIZATION = re.compile(r"O[0-9]?(?:\..*)?")
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def serve_argv(model: ModelSpec, *, port: int, extra: Mapping[str, object]) -> tuple[str, ...]:
+def serve_argv(model: ModelSpec, *, port: int | None, extra: Mapping[str, object]) -> tuple[str, ...]:
     """Return the words of `vllm serve MODEL --key=value … --port=N --action …`, not quoted for a shell.
 
     The user's flags keep their order; `extra` are the planner's, which replace a flag of the same name or follow the
-    others; action-args are bare and last. `None` is left out. Raises InputError for a list that no command line can
-    express.
+    others; action-args are bare and last. `None` is left out; without a port there is no `--port`. Raises InputError
+    for a list that no command line can express.
     """
     flags = {**model.engine_args, **extra}
     words = [word for key, value in flags.items() for word in _render(key, value, model)]
-    words.append(f"--port={port}")
+    words += [] if port is None else [f"--port={port}"]
     words += [word for word in (_dashed(action) for action in model.action_args) if word not in words]
     return ("vllm", "serve", model.model, *words)
 

@@ -57,9 +57,11 @@ class Client:
         private: bool = False,
         timeout: float = 30.0,
         take: Optional[http_exchange.Take] = None,
+        data_rank: Optional[int] = None,
     ) -> Tuple[int, str]:
         """Return status and text of a reply; errors of HTTP are replies.
 
+        With `data_rank`, that data-parallel rank is to reply, not the one that the server chooses (vLLM's header).
         `private` is what carries the key or a prompt: it is only sent to a verified process on this host.
         With `take`, it is called with each piece of a reply of status 200 as it comes, whose text is "". Raises OSError
         where no reply came, or no HTTP, or too much of it; ForeignListenerError where somebody else has the port.
@@ -68,6 +70,8 @@ class Client:
         headers = {"Content-Type": "application/json"}
         if private and self._key:
             headers["Authorization"] = "Bearer " + self._key
+        if data_rank is not None:
+            headers["X-data-parallel-rank"] = "%d" % data_rank
         data = None if body is None else json.dumps(body).encode()
         verified = self._open(url, end, private=private)
         with verified.connected as connected:

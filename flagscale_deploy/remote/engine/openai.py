@@ -22,8 +22,10 @@ def client(deployment: str, host: str, *, program: bool = False) -> Client:
     """
     deployed = record.read(deployment, host) or {}
     family = processes.family(deployment + "/", processes.recorded(deployed))
-    certificates = [
-        server.get("certificate") for server in deployed.get("instances", []) if server.get("driver") == host
+    servers = deployed.get("instances", [])
+    certificates = [server.get("certificate") for server in servers if server.get("driver") == host]
+    certificates += [
+        rank.get("certificate") for server in servers for rank in server.get("ranks", []) if rank.get("host") == host
     ]
     return Client(
         PortGuard(family, program=program), [path for path in certificates if path], api_key(deployment, host)
@@ -40,17 +42,21 @@ def api_key(deployment: str, host: str) -> Optional[str]:
     return next((word.split("=", 1)[1] for word in words if word.startswith("VLLM_API_KEY=")), None)
 
 
-def one_token(asking: Client, url: str, model: str, timeout: float) -> Tuple[bool, str]:
+def one_token(
+    asking: Client, url: str, model: str, timeout: float, data_rank: Optional[int] = None
+) -> Tuple[bool, str]:
     """Return whether a server really answers: one token of a completion, or an embedding where it serves those.
 
-    The text is the reply's beginning, or what is wrong.
+    With `data_rank` it is that data-parallel rank that answers. The text is the reply's beginning, or what is wrong.
     """
     body = {"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
-    status, text = asking.request(url + "/v1/completions", body, private=True, timeout=timeout)
+    status, text = asking.request(url + "/v1/completions", body, private=True, timeout=timeout, data_rank=data_rank)
     try:
         if status == 404 or (status == 400 and "does not support" in text):
             body = {"model": model, "input": "Hello"}
-            status, text = asking.request(url + "/v1/embeddings", body, private=True, timeout=timeout)
+            status, text = asking.request(
+                url + "/v1/embeddings", body, private=True, timeout=timeout, data_rank=data_rank
+            )
             return status == 200 and bool(parse(text, "data", EMBEDDING)["data"][0]["embedding"]), text[:500]
         if status != 200:
             return False, "HTTP %d: %s" % (status, text[:500])

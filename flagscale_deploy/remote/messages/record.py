@@ -34,6 +34,20 @@ class _RecordedServer(TypedDict):
     gpus: dict[str, list[int]]  # indexes by host
 
 
+class RecordedRank(TypedDict):
+    """A process of an instance: what runs of it on one host."""
+
+    name: str  # the driver's is the instance's
+    number: int
+    role: str  # driver, follower, dp
+    host: str
+    script: str
+    gpus: list[int]
+    local_url: str  # "" for one that answers nobody
+    certificate: str | None  # file on its host, where it serves TLS
+    data_rank: int | None  # the first of its data-parallel ranks, where the driver answers for them
+
+
 class RecordedServer(_RecordedServer, total=False):
     """An instance, or a router, which has no more than the keys that are always there."""
 
@@ -41,6 +55,7 @@ class RecordedServer(_RecordedServer, total=False):
     addresses: dict[str, str]  # where a program may answer: URL on its driver to the URL for clients
     replica: int | None
     argv: list[str]  # its command line, without secrets
+    ranks: list[RecordedRank]  # the driver first; missing in records of older versions
 
 
 class RecordedRay(TypedDict):

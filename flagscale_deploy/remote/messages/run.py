@@ -93,13 +93,15 @@ class _WatchArguments(Target):
     pid: int
     start_ticks: int | None
     log: str
-    url: str
+    url: str  # "" for a process that answers nobody: it is watched until standard input ends
     model: str
     timeout: float
 
 
 class WatchArguments(_WatchArguments, total=False):
     """An instance that starts: ready when it lives, /health is 200 and a one-token completion came back."""
+
+    data_ranks: list[int]  # data-parallel ranks of which each is to answer
 
     restart: WatchedRestart
     program: WatchedProgram

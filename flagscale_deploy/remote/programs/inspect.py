@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import processes, record, restart_permits
@@ -127,6 +127,26 @@ def note_past(server: InspectedServer, script: str, listed: List[InspectedProces
         server["why"] += "; process %d is stopped (continue it with kill -CONT %d)" % (held[0], held[0])
 
 
+def servers_on(host: str, deployed: Record) -> List[RecordedServer]:
+    """Return the servers that this host drives, and each further rank here as a server of its own."""
+    servers = deployed.get("instances", []) + deployed.get("routers", [])
+    own = [server for server in servers if server["driver"] == host]
+    for server in servers:
+        for rank in server.get("ranks", [])[1:]:
+            if rank["host"] == host:
+                own.append(
+                    {
+                        **server,
+                        "name": rank["name"],
+                        "driver": host,
+                        "script": rank["script"],
+                        "local_url": rank["local_url"],
+                        "ranks": [],
+                    }
+                )
+    return own
+
+
 class Inspection:
     """The answers of every server and of Ray on this host. Ray without its daemons would answer after minutes."""
 
@@ -138,13 +158,12 @@ class Inspection:
         self._args = args
         self._client = openai.client(args["deployment"], args["host"])  # one finds the processes for all
         threads = []
-        servers = deployed.get("instances", []) + deployed.get("routers", [])
+        servers = servers_on(args["host"], deployed)
         for instance in servers:
-            if instance["driver"] == args["host"]:
-                leads = any(process["alive"] and process["script"] == instance["script"] for process in listed)
-                restarts = supervised(instance, deployed, leads, args)
-                running = leads if restarts is None else restarts["alive"]
-                threads.append(threading.Thread(target=self._ask_server, args=(instance, running, restarts)))
+            leads = any(process["alive"] and process["script"] == instance["script"] for process in listed)
+            restarts = supervised(instance, deployed, leads, args)
+            running = leads if restarts is None else restarts["alive"]
+            threads.append(threading.Thread(target=self._ask_server, args=(instance, running, restarts)))
         ray = deployed.get("ray")
         if any(process["role"] == "ray-head" for process in listed) and ray and ray.get("enabled"):
             gone = [name for name in ("gcs_server", "raylet") if not parts.get(name)]
@@ -180,6 +199,9 @@ class Inspection:
             killed = oom.describe(record.read(self._args["deployment"], self._args["host"]) or {})
             server["why"] = "its process is gone" + ("; %s" % killed if killed else "")
             return
+        if not instance["local_url"]:
+            server["why"] = ""
+            return
         client = self._client
         try:
             status = client.request(instance["local_url"] + "/health", timeout=HEALTH_SECONDS)[0]
@@ -188,7 +210,7 @@ class Inspection:
                 figures = Background(metrics.ask, client, instance["local_url"])
                 ok, text = None, "it was not asked for a token yet"
                 if self._args.get("token", True):
-                    ok, text = openai.one_token(client, instance["local_url"], instance["served_name"], TOKEN_SECONDS)
+                    ok, text = self._ask_tokens(instance)
                 server["token"], server["why"] = ok, "" if ok else text
                 with contextlib.suppress(TimeoutError):
                     server["metrics"] = figures.result(metrics.SECONDS)
@@ -198,6 +220,19 @@ class Inspection:
             server["foreign"], server["health"], server["why"] = True, None, str(error)
         except (OSError, ValueError) as error:
             server["why"] = "it does not answer: %s" % error
+
+    def _ask_tokens(self, instance: RecordedServer) -> Tuple[bool, str]:
+        """Return whether a server answers, with each of its data-parallel ranks that others run on: /health does not
+        tell of a dead one, and requests that it would get hang."""
+        own = [(rank["host"], rank.get("data_rank")) for rank in instance.get("ranks", [])]
+        asked = [(host, number) for host, number in own if number is not None] or [("", None)]
+        url, model = instance["local_url"], instance["served_name"]
+        replies = [Background(openai.one_token, self._client, url, model, TOKEN_SECONDS, number) for _, number in asked]
+        for (host, number), reply in zip(asked, replies):
+            ok, text = reply.result(TOKEN_SECONDS + 1)
+            if not ok:
+                return ok, text if number is None else "data-parallel rank %d on %s: %s" % (number, host, text)
+        return True, ""
 
     def _ask_ray(self) -> None:
         self.ray = ray_nodes.look(self._args["deployment"], self._args["host"])

@@ -39,9 +39,7 @@ def main(args: WatchArguments) -> None:
     """Report the log until the instance is ready, has ended, or its time is over."""
     end = time.monotonic() + args["timeout"]
     own = args.get("program")
-    asking: Union[program.ProgramPoll, EnginePoll] = (
-        program.ProgramPoll(args, own["addresses"]) if own else EnginePoll(args)
-    )
+    asking = poll(args)
     with files.open_regular(args["log"]) as log:
         reader = Lines(log)
         while not input_ended():
@@ -70,6 +68,22 @@ def main(args: WatchArguments) -> None:
                 send({"timed_out": True, "why": asking.why})
                 return
             select.select([], [], [], POLL_SECONDS)
+
+
+def poll(args: WatchArguments) -> Union[program.ProgramPoll, EnginePoll, NoPoll]:
+    """Return what finds out whether a process is ready; one without URL never is by itself."""
+    own = args.get("program")
+    if own:
+        return program.ProgramPoll(args, own["addresses"])
+    return EnginePoll(args) if args["url"] else NoPoll()
+
+
+class NoPoll:
+    """A process that answers nobody, such as a follower: it is watched until the operator has enough."""
+
+    answered: Optional[str] = None
+    why = "its group is not ready"
+    foreign = ""
 
 
 def note_ready(deployed: Record, args: WatchArguments) -> Record:
@@ -124,11 +138,13 @@ class EnginePoll(threading.Thread):
         if not self._healthy:
             self._healthy = True
             send({"healthy": True})
-        ok, text = openai.one_token(client, url, self._args["model"], timeout=120)
-        if ok:
-            self.answered = text
-        else:
-            self.why = "/health is 200, but a one-token completion fails: %s" % text
+        for data_rank in self._args.get("data_ranks") or [None]:
+            ok, text = openai.one_token(client, url, self._args["model"], timeout=120, data_rank=data_rank)
+            if not ok:
+                of = "" if data_rank is None else " of data-parallel rank %d" % data_rank
+                self.why = "/health is 200, but a one-token completion%s fails: %s" % (of, text)
+                return
+        self.answered = text
 
 
 class Lines:
