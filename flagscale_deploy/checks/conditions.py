@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from flagscale_deploy.checks.types import Context, Finding, State
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.plan.model import InstancePlan, Rank
+from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.support.units import counted
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from flagscale_deploy.checks.conditions import as_finding, on, passed, unplanned
 from flagscale_deploy.checks.types import Check, Context, Finding
-from flagscale_deploy.plan.model import API_PORT, METRICS_PORT, Server
+from flagscale_deploy.plan.model import Server
 from flagscale_deploy.plan.ports import WORKER_PORTS
+from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT
 
 
 def ports(context: Context) -> Iterator[Finding]:

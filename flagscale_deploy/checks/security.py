@@ -8,9 +8,10 @@ from ipaddress import ip_address
 from flagscale_deploy.checks.conditions import no_plan
 from flagscale_deploy.checks.tls import no_routed_tls, no_tls, router_tls, tls_files
 from flagscale_deploy.checks.types import Check, Context, Finding
-from flagscale_deploy.plan.model import API_PORT, InstancePlan, Rank
+from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.network import EVERY_ADDRESS, is_address
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.rank import API_PORT, Rank
 
 
 def open_server(context: Context) -> Iterator[Finding]:
@@ -18,7 +19,8 @@ def open_server(context: Context) -> Iterator[Finding]:
     assert context.plan is not None, "there is a plan"
     assert context.spec is not None, "there is a specification"
     routed = {router.model for router in context.plan.routers}
-    for server, rank in ((server, rank) for server in context.plan.servers for rank in server.ranks if rank.answers):
+    answering = ((server, rank) for server in context.plan.servers for rank in server.ranks if rank.answers)
+    for server, rank in answering:
         secured = {**context.spec.secret_env, **context.inventory[rank.host].secret_env}
         if "VLLM_API_KEY" in secured or (isinstance(server, InstancePlan) and is_program(server)):
             continue

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from flagscale_deploy.checks.conditions import engines, no_plan, on, ranks
 from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
-from flagscale_deploy.plan.model import InstancePlan, Rank, RouterPlan, flag_of
+from flagscale_deploy.plan.model import InstancePlan, RouterPlan
 from flagscale_deploy.plan.network import is_address, is_loopback
+from flagscale_deploy.plan.rank import Rank, flag_of
 from flagscale_deploy.plan.tls import file_on
 
 TRUST = "SSL_CERT_FILE"

@@ -18,7 +18,8 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import HostError, InputError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.model import Plan, Rank
+from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.stages import before_start
 from flagscale_deploy.remote import engine
 from flagscale_deploy.remote.messages.check import PARSE_FLAGS, ParsedFlags, ParseFlagsArguments

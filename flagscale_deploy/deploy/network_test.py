@@ -15,8 +15,9 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.model import MASTER_PORT, RPC_PORT, Network, Plan, Rank, RouterPlan
+from flagscale_deploy.plan.model import Network, Plan, RouterPlan
 from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
+from flagscale_deploy.plan.rank import MASTER_PORT, RPC_PORT, Rank
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -62,7 +63,8 @@ def try_links(
 
     The hosts are those with facts that a plan runs something on, without a plan all with facts. A program on each of
     them listens on its address in the data network: on an ephemeral port, on Ray's port on the head, and on the ports
-    of engines that a router on another host uses, and on those at which ranks find their driver. Ports in use are left out. All listeners are closed on return.
+    of engines that a router on another host uses, and on those at which ranks find their driver. Ports in use are left
+    out. All listeners are closed on return.
 
     The test takes about 2 s where packets are dropped, however many are. Measurements take 0.6 s for each round: n - 1
     rounds of disjoint pairs for n hosts, 3 at most for more than 8 hosts. A host where the program does not run is a

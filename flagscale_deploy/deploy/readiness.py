@@ -18,14 +18,15 @@ from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
 from flagscale_deploy.diagnosis.table import match
 from flagscale_deploy.errors import InterruptedByUser, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.plan.model import InstancePlan, Plan, Rank, RouterPlan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.stages import ROUTE, SERVE
 from flagscale_deploy.remote.messages.program import NoOrder
 from flagscale_deploy.remote.messages.run import WATCH, WatchArguments, WatchReply
 from flagscale_deploy.support.deadline import Deadline
-from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.reconnect import Bounds, through_losses
 from flagscale_deploy.transport.remote_program import Program
 
@@ -189,13 +190,13 @@ class _Watch:
                     return self._ready(message, watch)
                 if message.get("dead"):
                     status = message.get("exit_status")
-                    how = self.group.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
+                    how = (
+                        self.group.watchdog.lost_process(self.kept) if status is None else f" with exit status {status}"
+                    )
                     how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("foreign"):
-                    raise self._failed(
-                        f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.rank.host)
-                    )
+                    raise self._failed(f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.rank.host))
                 if message.get("timed_out"):
                     problem = f"is not ready after {timeout:g} s ({message['why']})"
                     raise self._failed(problem, watch, self._timeout_remedy())

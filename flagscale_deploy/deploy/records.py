@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.model import API_PORT, InstancePlan, Plan, Rank, Role, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, Role, Server
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.rank import API_PORT, Rank
 from flagscale_deploy.remote.messages.record import Record, RecordedRank, RecordedServer
 
 SCHEMA = 1
@@ -89,7 +90,7 @@ def _roles(plan: Plan, host: str) -> list[Role]:
 
 
 def _ports(plan: Plan, host: str) -> dict[str, int]:
-    ports = {}
+    ports: dict[str, int] = {}
     for server in plan.servers:
         for rank in server.ranks:
             if host in _listeners(server, rank):

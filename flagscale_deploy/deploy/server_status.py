@@ -72,9 +72,9 @@ def server_status(
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
     ranks = tuple(_rank(instance, rank, results) for rank in instance.get("ranks", ()))
-    lost = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
-    if state in ("ready", "starting", "unwell") and lost:
-        state, problem = "unwell", "; ".join(filter(None, (*lost, problem)))
+    broken = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
+    if state in ("ready", "starting", "unwell") and broken:
+        state, problem = "unwell", "; ".join(filter(None, (*broken, problem)))
     elif state == "ready":
         problem = problem or _cache_problem(metrics or {})
         hosts = [name for name in instance["hosts"] if name in replies]
@@ -105,9 +105,7 @@ def server_status(
     )
 
 
-def _rank(
-    instance: RecordedServer, rank: RecordedRank, results: Mapping[str, InspectReply | HostError]
-) -> RankStatus:
+def _rank(instance: RecordedServer, rank: RecordedRank, results: Mapping[str, InspectReply | HostError]) -> RankStatus:
     state, problem = rank_state(instance, rank, results.get(rank["host"]))
     return RankStatus(rank["number"], rank["role"], rank["host"], tuple(rank["gpus"]), state, problem, rank["script"])
 

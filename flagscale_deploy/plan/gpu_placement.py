@@ -91,7 +91,7 @@ def place(
         for replica in range(0 if model.replicas == "auto" else model.replicas):
             placement = _place_one(spec, model, replica, eligible[model.name], free, placements)
             if placement is None:
-                faults.append(_no_room(spec, model, replica, eligible[model.name], free, busy, before, initial))
+                faults.append(_no_room(spec, model, replica, eligible[model.name], busy, _Free(free, before, initial)))
                 break
             _take(placement, free, placements)
     waiting = [model for model in spec.models if model.replicas == "auto"]
@@ -103,7 +103,9 @@ def place(
             if placement is None or full:
                 waiting.remove(model)
                 if replica == 0:
-                    faults.append(_no_room(spec, model, replica, eligible[model.name], free, busy, free, initial))
+                    faults.append(
+                        _no_room(spec, model, replica, eligible[model.name], busy, _Free(free, free, initial))
+                    )
             else:
                 _take(placement, free, placements)
         replica += 1
@@ -140,14 +142,21 @@ def _place_one(
     return None
 
 
-def _no_room(
-    spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, busy: Busy, before: Free, initial: Free
-) -> Fault:
-    """Return a fault that says what was needed, what was free before this model (`before`), and what would fit.
+@dataclass(frozen=True)
+class _Free:
+    """The GPUs that are left, and those that were free before a model, and before any."""
 
-    `replica` is the first without room, `initial` what was free before any model.
+    left: Free
+    before: Free
+    initial: Free
+
+
+def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], busy: Busy, free: _Free) -> Fault:
+    """Return a fault that says what was needed, what was free before this model, and what would fit.
+
+    `replica` is the first without room.
     """
-    counts = [len(before[host.name]) for host in hosts]
+    counts = [len(free.before[host.name]) for host in hosts]
     available = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
     available += f" (in use: {taken})" if taken else ""
@@ -165,9 +174,9 @@ def _no_room(
         (_uneven_remedy(model) if uneven else "")
         or _as_replicas(model, max(counts), sum(counts))
         or _what_fits(replica, max(counts), sum(counts), alone=bool(alone))
-        if any(initial.values()) or any(busy.values())
+        if any(free.initial.values()) or any(busy.values())
         else f"there is no GPU: add hosts with GPUs, or serve on CPU with deploy.models.{model.name}.num_gpus=0",
-        "gpu-busy" if _fits_without(model, hosts, free, busy, alone=bool(alone)) else "placement",
+        "gpu-busy" if _fits_without(model, hosts, free.left, busy, alone=bool(alone)) else "placement",
     )
 
 

@@ -12,9 +12,10 @@ from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.model import API_PORT, InstancePlan, Network, Placement, Rank, RayPlan, flag_of, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
 from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.rank import API_PORT, Rank, flag_of
 from flagscale_deploy.plan.rank_flags import Shape, shapes
 from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
@@ -68,7 +69,7 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
     model, placement = replica.model, replica.placement
     own = _own_flags(spec, host, network)
     port = shape.ports.get(API_PORT)
-    extra = own | shape.flags
+    extra = {**own, **shape.flags}
     if port is not None:
         extra |= tls_flags(spec, model, name, replica.inputs.facts.get(name), own)
     env = host_environment(spec, host, network)

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 
 from flagscale_deploy.config.spec import RestartSpec
-from flagscale_deploy.plan.model import InstancePlan, Plan, Rank, RayPlan, RouterPlan
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
+from flagscale_deploy.plan.rank import Rank
 
 SCHEMA = 2
 

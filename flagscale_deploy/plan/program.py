@@ -11,9 +11,10 @@ from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.gpu_placement import Free
 from flagscale_deploy.plan.instance import file_name
-from flagscale_deploy.plan.model import API_PORT, InstancePlan, Network, Rank, RayPlan, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, public_address
 from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.rank import API_PORT, Rank
 
 PROGRAM = "program"
 """The engine of an instance that is a program."""

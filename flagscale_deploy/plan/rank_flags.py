@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flagscale_deploy.config.spec import ModelSpec
-from flagscale_deploy.plan.model import API_PORT, MASTER_PORT, RPC_PORT, Placement, RankRole
+from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.ports import Ports, engine_use
+from flagscale_deploy.plan.rank import API_PORT, MASTER_PORT, RPC_PORT, RankRole
 
 FIRST_MASTER_PORT, FIRST_RPC_PORT = 29501, 29550
 """vLLM's own defaults for --master-port and --data-parallel-rpc-port."""

@@ -11,9 +11,10 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
-from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, flag_of, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
 from flagscale_deploy.plan.ports import Ports
+from flagscale_deploy.plan.rank import flag_of
 from flagscale_deploy.plan.tls import router_trust
 
 PORT, PROMETHEUS_PORT = 30000, 29000
@@ -52,7 +53,9 @@ def plan_routers(
                 port=port,
                 metrics_port=metrics,
                 workers=workers,
-                argv=tuple(_argv(spec.router, port, metrics, workers, spec.timeouts.ready, _ranks_behind_each(replicas))),
+                argv=tuple(
+                    _argv(spec.router, port, metrics, workers, spec.timeouts.ready, _ranks_behind_each(replicas))
+                ),
                 env=_trusting(router_trust(spec, head.name, facts, replicas)) | host_environment(spec, head, network),
                 endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
                 served_name=replicas[0].served_name,

@@ -26,7 +26,9 @@ def spreads(spec: ServeSpec, model: ModelSpec) -> tuple[Spread, ...]:
             return ("data-parallel-ray",)
         if backend not in (None, "mp", "uni"):
             return ()
-        return ("data-parallel-hybrid",) if is_on(model.engine_args.get("data-parallel-hybrid-lb")) else ("data-parallel",)
+        return (
+            ("data-parallel-hybrid",) if is_on(model.engine_args.get("data-parallel-hybrid-lb")) else ("data-parallel",)
+        )
     chosen = spec.executor if backend is None else backend
     by_executor: Mapping[object, tuple[Spread, ...]] = {"ray": ("ray",), "mp": ("mp",), "auto": ("mp", "ray")}
     return by_executor.get(chosen, ())
@@ -48,7 +50,7 @@ def executor_of(model: ModelSpec, spread: Spread) -> Executor:
     if spread != "mp" and chosen in ("uni", "mp", "ray", "external_launcher"):
         return chosen
     inner = model.parallel("tensor") * model.parallel("pipeline")
-    return "uni" if spread.startswith("data-parallel") and inner == 1 or model.world_size == 1 else "mp"
+    return "uni" if (spread.startswith("data-parallel") and inner == 1) or model.world_size == 1 else "mp"
 
 
 def local_size(model: ModelSpec) -> int | None:
@@ -77,7 +79,9 @@ def shares(model: ModelSpec, spread: Spread, hosts: Sequence[Host], free: Mappin
 def _equal(need: int, capacity: Mapping[str, int], local: int | None) -> dict[str, int] | None:
     """Return the same count on the fewest hosts, those with the most room; None if there is no room for that."""
     for number in _divisors(need, local):
-        roomy = sorted((name for name in capacity if capacity[name] >= need // number), key=lambda name: -capacity[name])
+        roomy = sorted(
+            (name for name in capacity if capacity[name] >= need // number), key=lambda name: -capacity[name]
+        )
         if len(roomy) >= number:
             chosen = set(roomy[:number])
             return {name: need // number for name in capacity if name in chosen}

@@ -91,13 +91,11 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             add(rank.host, rank.script, template, rank.env, instance=replace(instance, ranks=(rank,)), **ahead)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
-    if plan.restart.boot:
-        for host in inventory.hosts:
-            steps = boot_steps(plan, host.name)
-            if steps:
-                add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, stopped=STOPPED)
-    if spec.after_stop:
-        for host in inventory.hosts:
+    for host in inventory.hosts:
+        steps = boot_steps(plan, host.name) if plan.restart.boot else []
+        if steps:
+            add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, stopped=STOPPED)
+        if spec.after_stop:
             env = host_environment(spec, host, networks[host.name])
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
     return replace(plan, scripts=scripts)

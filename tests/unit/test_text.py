@@ -47,7 +47,7 @@ def made(kind: type[DeployError]) -> DeployError:
     """Return an error of this class about gpu01, with smuggled line ends in every text."""
     inner = HostError("gpu01", SMUGGLED, SMUGGLED, [SMUGGLED])
     if issubclass(kind, InstanceFailedError):
-        return kind(PLAN.servers[0], SMUGGLED, [SMUGGLED], SMUGGLED)
+        return kind(PLAN.servers[0].ranks[0], SMUGGLED, [SMUGGLED], SMUGGLED)
     if issubclass(kind, RunFailedError):
         return kind(Failure(inner), RunFolder(Path("/out"), str), "qwen")
     if issubclass(kind, StepsFailedError):

@@ -222,10 +222,13 @@ class Inspection:
             server["why"] = "it does not answer: %s" % error
 
     def _ask_tokens(self, instance: RecordedServer) -> Tuple[bool, str]:
-        """Return whether a server answers, with each of its data-parallel ranks that others run on: /health does not
-        tell of a dead one, and requests that it would get hang."""
+        """Return whether a server answers, and if not, why.
+
+        A data-parallel rank on another host is asked, too: /health does not tell of a dead one, and what it gets hangs.
+        """
         own = [(rank["host"], rank.get("data_rank")) for rank in instance.get("ranks", [])]
-        asked = [(host, number) for host, number in own if number is not None] or [("", None)]
+        nobody = ("", None)  # type: Tuple[str, Optional[int]]
+        asked = [pair for pair in own if pair[1] is not None] or [nobody]
         url, model = instance["local_url"], instance["served_name"]
         replies = [Background(openai.one_token, self._client, url, model, TOKEN_SECONDS, number) for _, number in asked]
         for (host, number), reply in zip(asked, replies):

@@ -138,7 +138,8 @@ class EnginePoll(threading.Thread):
         if not self._healthy:
             self._healthy = True
             send({"healthy": True})
-        for data_rank in self._args.get("data_ranks") or [None]:
+        asked = list(self._args.get("data_ranks", []))  # type: List[Optional[int]]
+        for data_rank in asked or [None]:
             ok, text = openai.one_token(client, url, self._args["model"], timeout=120, data_rank=data_rank)
             if not ok:
                 of = "" if data_rank is None else " of data-parallel rank %d" % data_rank

@@ -109,7 +109,9 @@ def test_a_port_that_is_taken_is_left_to_the_check_of_ports(fleet: Fleet, plan: 
 def test_a_router_reaches_its_engines_and_nobody_else_is_asked_to(fleet: Fleet, plan: Plan, free_port: int) -> None:
     routed = planned(inventory(*NAMES), spec(model(tp=8, port=free_port, replicas=3)))
     instances = tuple(
-        replace(instance, worker_url=f"http://{ADDRESSES[instance.driver]}:{free_port}")
+        replace(
+            instance, ranks=(replace(instance.ranks[0], worker_url=f"http://{ADDRESSES[instance.driver]}:{free_port}"),)
+        )
         for instance in routed.instances
     )
     links = try_links(fleet, replace(routed, instances=instances), FACTS)

@@ -48,9 +48,9 @@ def test_the_users_own_backend_is_left_alone() -> None:
 
 
 def test_a_backend_of_one_host_never_spans() -> None:
-    (fault,) = faults_of(TWO, spec(model(tp=16, engine_args={"distributed-executor-backend": "mp"})))
+    (fault,) = faults_of(TWO, spec(model(tp=16, engine_args={"distributed-executor-backend": "external_launcher"})))
     assert fault.where == "qwen.yaml: model_args.qwen"
-    assert "needs 16 GPUs on one host (distributed-executor-backend is mp)" in fault.problem
+    assert "needs 16 GPUs on one host (distributed-executor-backend is external_launcher)" in fault.problem
     assert "gpu01 8, gpu02 8" in fault.problem
 
 

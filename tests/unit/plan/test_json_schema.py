@@ -19,7 +19,7 @@ def test_the_shape_of_the_design() -> None:
     content = json.loads(json.dumps(plan_json(made)))
     scripts = content.pop("scripts")
     assert content == {
-        "schema": 1,
+        "schema": 2,
         "deployment": "qwen",
         "run_id": RUN,
         "digest": made.digest,
@@ -55,6 +55,18 @@ def test_the_shape_of_the_design() -> None:
                 },
                 "endpoint": "http://10.0.0.1:4567/v1",
                 "served_name": "qwen",
+                "ranks": [
+                    {
+                        "number": 0,
+                        "role": "driver",
+                        "host": "gpu01",
+                        "gpus": list(range(8)),
+                        "ports": {"api": 4567},
+                        "argv": list(made.instances[0].argv),
+                        "env": dict(made.instances[0].env),
+                        "script": "vllm_serve_vllm_model_0.sh",
+                    }
+                ],
             }
         ],
         "program": None,

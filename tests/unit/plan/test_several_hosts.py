@@ -1,4 +1,4 @@
-"""What vLLM would run on several hosts by itself: such flags are refused, and data parallel stays on one host."""
+"""Flags of one server of several are refused; data parallel with Ray's executor stays on one host."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ TWO = inventory("gpu01", "gpu02")
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("ray", ["on", "auto"])
-@pytest.mark.parametrize("backend", [{}, {"distributed-executor-backend": "ray"}, {"data-parallel-backend": "ray"}])
 @pytest.mark.parametrize(("tp", "dp", "fits"), [(1, 16, 8), (8, 2, 1), (4, 4, 2), (2, 6, 3)])
-def test_data_parallel_over_hosts_is_refused_with_the_replicas_that_would_do(
-    tp: int, dp: int, fits: int, backend: dict[str, Any], ray: str, offline: bool
+def test_data_parallel_by_rays_executor_is_refused_over_hosts_with_the_replicas_that_would_do(
+    tp: int, dp: int, fits: int, ray: str, offline: bool
 ) -> None:
     hosts = inventory(host("gpu01", gpus=8), host("gpu02", gpus=8))
-    serve = spec(model(tp=tp, engine_args={"data-parallel-size": dp, **backend}), ray=ray)
+    serve = spec(model(tp=tp, engine_args={"data-parallel-size": dp, "distributed-executor-backend": "ray"}), ray=ray)
     (fault,) = faults_of(hosts, serve, OFFLINE if offline else None)
     assert (fault.where, fault.check) == ("qwen.yaml: model_args.qwen", "placement")
     assert fault.problem == (
-        f"replica 0 needs {tp * dp} GPUs on one host (data-parallel-size is {dp}, and data parallel over several hosts "
-        "is not run here); free GPUs: gpu01 8, gpu02 8"
+        f"replica 0 needs {tp * dp} GPUs on one host (data-parallel-size is {dp}, and with "
+        "distributed-executor-backend ray vLLM starts no rank on another host); free GPUs: gpu01 8, gpu02 8"
     )
     assert (
         fault.remedy
@@ -42,7 +41,8 @@ def test_the_replicas_of_the_remedy_can_be_placed() -> None:
 
 @pytest.mark.parametrize("settings", [{"tp": 16}, {"replicas": 2}, {"replicas": 3, "tp": 2}])
 def test_what_replicas_would_not_help_says_what_fits(settings: dict[str, Any]) -> None:
-    (fault,) = faults_of(TWO, spec(model(**{"tp": 1, **settings}, engine_args={"data-parallel-size": 16})))
+    flags = {"data-parallel-size": 16, "distributed-executor-backend": "ray"}
+    (fault,) = faults_of(TWO, spec(model(**{"tp": 1, **settings}, engine_args=flags)))
     assert "on one host (data-parallel-size is 16" in fault.problem
     assert "would fit on one host" in fault.remedy
 
@@ -54,10 +54,10 @@ def test_data_parallel_on_one_host_stays_as_it_is(tp: int, dp: int) -> None:
     assert not any("backend" in word for word in instance.argv)
 
 
-def test_data_parallel_on_a_host_whose_other_gpus_are_busy_is_no_placement_over_two() -> None:
+def test_data_parallel_goes_around_busy_gpus_over_two_hosts() -> None:
     facts = {**seen("gpu01", busy=(0,)), **seen("gpu02", busy=(1,))}
-    (fault,) = faults_of(TWO, spec(model(engine_args={"data-parallel-size": 8})), facts)
-    assert fault.check == "gpu-busy"
+    (instance,) = planned(TWO, spec(model(engine_args={"data-parallel-size": 8})), facts).instances
+    assert instance.gpus == {"gpu01": (1, 2, 3, 4), "gpu02": (0, 2, 3, 4)}
 
 
 OF_SEVERAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -99,5 +99,6 @@ def test_a_headless_server_is_refused_for_answering_no_client(word: object) -> N
 
 
 def test_a_refusal_with_facts_is_a_checks() -> None:
-    with pytest.raises(CheckError, match="data parallel over several hosts"):
-        planned(TWO, spec(model(engine_args={"data-parallel-size": 16})))
+    flags = {"data-parallel-size": 16, "distributed-executor-backend": "ray"}
+    with pytest.raises(CheckError, match="vLLM starts no rank on another host"):
+        planned(TWO, spec(model(engine_args=flags)))

@@ -10,8 +10,8 @@ import pytest
 from flagscale_deploy.config.spec import RestartSpec, RouterSpec, TlsSpec
 from flagscale_deploy.deploy.probe_hosts import tls_files
 from flagscale_deploy.facts.model import TlsFile
-from flagscale_deploy.plan.model import flag_of
 from flagscale_deploy.plan.planner import digest
+from flagscale_deploy.plan.rank import flag_of
 from flagscale_deploy.secrets import Secret
 from tests.unit.plan.given import OFFLINE, TEMPLATES, facts, faults_of, host, inventory, model, planned, seen, spec
 
