@@ -97,7 +97,9 @@ def test_unequal_shares_are_a_fault_that_names_ray() -> None:
 def test_each_group_gets_a_master_port_of_its_own_that_nobody_uses() -> None:
     hosts = inventory("gpu01", "gpu02")
     host_facts = {"gpu01": facts("gpu01", ports=(taken(29501),)), "gpu02": facts("gpu02")}
-    halves = planned(hosts, spec(model("a", tp=2, hosts="gpu*"), model("b", tp=12, port=8001), executor="mp"), host_facts)
+    halves = planned(
+        hosts, spec(model("a", tp=2, hosts="gpu*"), model("b", tp=12, port=8001), executor="mp"), host_facts
+    )
     assert [instance.ranks[0].ports.get("master") for instance in halves.instances] == [None, 29502]
 
 
