@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.units import MIB
 
 MOST_BYTES = 4 * MIB
@@ -31,6 +32,7 @@ class Folder:
     def get(self, path: str) -> str | None:
         """Return the text of a file, None where there is none. Raises InputError."""
         file = self.path / path
+        refuse_planted(self.path, file)
         return read_text(file, MOST_BYTES) if os.path.exists(file) else None
 
     def names(self, folder: str) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.api.planning import load_sources
+from flagscale_deploy.api.recipes import settle
 from flagscale_deploy.api.request import Options, PlanOptions, load_request
 from flagscale_deploy.cli.complete import _deployment_of
 from flagscale_deploy.diagnosis import clocks
@@ -84,6 +85,16 @@ def as_setting(path: Path, setting: str) -> None:
     load_sources(load_request(Options(None, str(config)), {}), PlanOptions())
 
 
+def as_recipe(path: Path, name: str) -> None:
+    """Plan a recipe that this file is, or that it leads to."""
+    linked(path, "a").unlink()
+    (path.parent / "a/b/hw/h200/strategies").mkdir(parents=True)
+    linked(path, f"a/b/{name}")
+    words = ("hardware=h200", "strategy=x")
+    options = Options("gpu01,", "recipe:a/b", words, recipes=str(path.parent))
+    settle(load_request(options, {}), offline=True, environ={})
+
+
 def as_plan_of_a_run(path: Path) -> None:
     linked(path, "runs/run-1").unlink()
     (path.parent / "runs/run-1").mkdir()
@@ -105,6 +116,8 @@ READERS: Mapping[str, Callable[[Path], object]] = {
     "TLS": lambda path: as_setting(path, "deploy: {tls: {certfile: 'FILE', keyfile: 'FILE', send: true}}\n"),
     "program": lambda path: as_setting(path, "experiment: {task: {entrypoint: 'FILE'}}\ndeploy: {ray: always}\n"),
     "template": as_template,
+    "recipe": lambda path: as_recipe(path, "hw/h200/strategies/x.json"),
+    "recipes of a hardware": lambda path: as_recipe(path, "hw/h200.json"),
     "clocks": lambda path: clocks.read(linked(path, f"logs/{clocks.FILE}").parent),
     "plan of a run": as_plan_of_a_run,
 }

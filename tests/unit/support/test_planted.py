@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.api.planning import load_sources
+from flagscale_deploy.api.recipes import settle
 from flagscale_deploy.api.request import Options, PlanOptions, load_request
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import load_inventory
@@ -53,6 +55,14 @@ def pushed(_folder: Path) -> None:
     parse_arguments("gpu01:models/m", "/models/m", ["gpu01"])
 
 
+def recipe(folder: Path) -> None:
+    options = Options("gpu01,", "recipe:a/b", ("hardware=h200", "strategy=x"), recipes=str(folder))
+    settle(load_request(options, {}), offline=True, environ={})
+
+
+RECIPE = json.dumps(
+    {"hardware": "h200", "strategy": "x", "deploy_type": "single_node", "env": {}, "argv": ["vllm", "serve", "evil/m"]}
+)
 VARIABLES = "ansible_ssh_common_args: -o ProxyCommand=evil\n"
 MODEL = "- {serve_id: vllm_model, engine_args: {model: /evil}}\n"
 PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -68,6 +78,7 @@ PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
     "code/json.py": (program, "evil()\n"),
     "code/more/json.py": (program, "evil()\n"),
     "vllm_serve.sh.j2": (templates, "evil\n"),
+    "a/b/hw/h200/strategies/x.json": (recipe, RECIPE),
     "gpu01:models/m": (pushed, "evil\n"),
 }
 """What is read by a name of its own, by whom, and what may stand in it."""
