@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,9 @@ CHUNK = 32
 """How many hosts one shell asks for: to start a process from a large Python process costs more than from a shell."""
 
 
+EXPANDED_SINCE = {"identityagent": (8, 3), "userknownhostsfile": (0, 0)}
+"""The version of OpenSSH since which `ssh -G` prints values of a keyword with their tokens expanded. Before 8.5,
+UserKnownHostsFile has no tokens."""
 OWN = "%"
 """Stands for the name itself, or for its own HostName, in the answer of a group."""
 
@@ -79,7 +83,7 @@ class Resolver:
                     self._ask_for_all(destination, source)
                 return source.answer(destination)
         except ConfigProblem:
-            if _is_openssh(self._program):
+            if _version(self._program):
                 raise
             NOTES.info("%s is not OpenSSH's, and is asked no more: Paramiko's reader takes its place", self._program)
             self._program = None
@@ -114,7 +118,7 @@ class Resolver:
         answers = {}
         for destination, (code, output) in zip(destinations, replies, strict=True):
             if code == 0:
-                answers[destination] = _parsed(output)
+                answers[destination] = _parsed(output, program)
             elif but_for in (None, destination):
                 raise ConfigProblem(f"ssh cannot use its configuration for {destination.alias}: {_reason(output)}")
         return answers
@@ -211,19 +215,23 @@ def _defaults(destination: Destination) -> Answer:
 
 
 @functools.cache
-def _is_openssh(program: str) -> bool:
-    """Return whether a program says that it is OpenSSH's: others have the name ssh, and know no `-G`."""
+def _version(program: str) -> tuple[int, int] | None:
+    """Return the version of OpenSSH; None of a program that is none: others have the name ssh, and know no `-G`."""
     done = subprocess.run(
         [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS, check=False
     )
-    return b"openssh" in (done.stdout + done.stderr).lower()
+    match = re.search(rb"openssh\D{0,20}(\d{1,4})\.(\d{1,4})", done.stdout + done.stderr, re.IGNORECASE)
+    return (int(match[1]), int(match[2])) if match else None
 
 
-def _parsed(output: str) -> Answer:
+def _parsed(output: str, program: str) -> Answer:
+    """Return the values of what `ssh -G` printed. A percent sign that is no token any more is written as `%%`."""
     answer: dict[str, list[str]] = {}
     for line in output.splitlines():
         keyword, _, value = line.partition(" ")
         if keyword in RELEVANT:
+            if "%" in value and (_version(program) or (0, 0)) >= EXPANDED_SINCE.get(keyword, (1 << 30, 0)):
+                value = value.replace("%", "%%")
             answer.setdefault(keyword, []).append(value)
     return answer
 

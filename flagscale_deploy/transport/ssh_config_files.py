@@ -41,7 +41,7 @@ HARMLESS = frozenset((
 ))  # fmt: skip
 """The keywords that no connection of ours depends on: where no others stand, ssh need not be asked."""
 
-_LINE = re.compile(r"\s*\"?([A-Za-z][A-Za-z0-9]*)\"?(?:\s*=\s*|\s+)(.*)", re.DOTALL)
+_LINE = re.compile(r"\s*\"?([A-Za-z][A-Za-z0-9]*)\"?(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 _ARGUMENT = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(#.*)|(\S+)", re.DOTALL)
 
 
@@ -99,8 +99,8 @@ def read_config(path: str, home: str, *, system: bool = False, depth: int = 0) -
     included = {}
     for at, line in enumerate(lines):
         keyword, rest = directive(line)
-        if keyword == "include" and depth < DEPTH:
-            paths = [name for word in arguments(rest) for name in _matches(word, home, system)]
+        if keyword == "include" and depth < DEPTH and (words := arguments(rest)):
+            paths = [name for word in words for name in _matches(word, home, system)]
             files = (read_config(name, home, system=system, depth=depth + 1) for name in paths)
             included[at] = tuple(file for file in files if file is not None)
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

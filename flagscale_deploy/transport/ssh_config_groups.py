@@ -49,7 +49,7 @@ class _Block:
         return None
 
     def applies(self, name: str) -> bool:
-        return all(_applies(words, name) for words in self.hosts)
+        return all(host_line_applies(words, name) for words in self.hosts)
 
     def content(self) -> tuple[tuple[str, str], ...]:
         """Return its lines without the value of HostName."""
@@ -122,7 +122,7 @@ def _blocks(file: ConfigFile, outer: _Block) -> Iterator[_Block]:
     yield block
 
 
-def _applies(words: Sequence[str], name: str) -> bool:
+def host_line_applies(words: Sequence[str], name: str) -> bool:
     """Return whether a Host line applies to a name (ssh_config(5), PATTERNS)."""
     if any(word.startswith("!") and _pattern(word[1:]).fullmatch(name) for word in words):
         return False

@@ -128,8 +128,8 @@ def settings_of(destination: Destination, answer: Answer) -> Settings:
         identities_only=value("identitiesonly") in ("yes", "true"),
         strict=(value("stricthostkeychecking") or "ask").lower(),
         host_key_alias=value("hostkeyalias"),
-        user_known_hosts=_files(answer, "userknownhostsfile", USER_KNOWN_HOSTS, expand),
-        global_known_hosts=_files(answer, "globalknownhostsfile", SYSTEM_KNOWN_HOSTS, expand),
+        user_known_hosts=_files(answer, "userknownhostsfile", USER_KNOWN_HOSTS, tokens),
+        global_known_hosts=_files(answer, "globalknownhostsfile", SYSTEM_KNOWN_HOSTS),
         revoked_host_keys=expand(revoked) if (revoked := value("revokedhostkeys")) else None,
         connect_timeout=float(seconds) if seconds and seconds.isdigit() else None,
         family=_FAMILIES.get(value("addressfamily") or "", socket.AF_UNSPEC),
@@ -149,9 +149,13 @@ def parse_jump(spec: str) -> tuple[str | None, str, int | None]:
         host, _, port = place.partition(":")
     else:
         host, port = place, None
-    if not host or set(host) & set("[]") or (port is not None and not port.isdigit()):
+    if not host or set(host) & set("[]") or (port is not None and not _is_port(port)):
         raise ConfigProblem(f"found the jump host {quoted(spec)}, expected [user@]host[:port]")
     return user or None, host, int(port) if port else None
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and 0 < int(text) < 65536
 
 
 def expanded(text: str, tokens: Mapping[str, str]) -> str:
@@ -165,6 +169,8 @@ def expanded(text: str, tokens: Mapping[str, str]) -> str:
 
     path = os.path.expanduser(text)
     pieces = re.split(r"(\$\{\w+\})", path)
+    if any("${" in piece for piece in pieces[::2]):
+        raise ConfigProblem(f"found {quoted(text)}, expected the name of a variable in braces behind $")
     return "".join(
         re.sub(r"\$\{(\w+)\}", variable, piece) if piece.startswith("${") else percent_expanded(piece, tokens)
         for piece in pieces
@@ -241,9 +247,13 @@ def _tokens(
     }  # fmt: skip
 
 
-def _files(answer: Answer, keyword: str, default: Sequence[str], expand: functools.partial[str]) -> tuple[Path, ...]:
+def _files(
+    answer: Answer, keyword: str, default: Sequence[str], tokens: Mapping[str, str] | None = None
+) -> tuple[Path, ...]:
+    """Return the paths of a keyword; without `tokens` none are expanded, as ssh has it for GlobalKnownHostsFile."""
     values = answer.get(keyword)
-    paths = split_paths(values[0], expand.keywords["tokens"]) if values else default
+    paths = split_paths(values[0], tokens) if values else default
+    expand = functools.partial(expanded, tokens=tokens) if tokens is not None else os.path.expanduser
     return tuple(Path(expand(path)) for path in paths if path.lower() not in _NONE)
 
 
