@@ -217,6 +217,7 @@ TOKENS = (
     *("%%/%C/%d/%h/%i/%k/%L/%l/%n/%p/%r/%u", "%%h", "%h%%", "x%nx", "%T", "%z", "%", "a%", "% h", "%1", "%%%"),
     *("~", "~/k", "~root/k", "a~/k", "${SOME}", "${SOME}/%h", "${NONE}", "$SOME", "${SOME", "%${SOME}"),
 )
+"""Texts to expand. `%j`, and the jump host in `%C`, are ours and those of newer versions of ssh: not compared."""
 
 
 def ask(config: Path | str, destination: Destination) -> Answer | None:
