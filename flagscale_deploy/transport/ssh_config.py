@@ -83,7 +83,7 @@ class Resolver:
                     self._ask_for_all(destination, source)
                 return source.answer(destination)
         except ConfigProblem:
-            if _version(self._program):
+            if _version(self._program) is not None:
                 raise
             NOTES.info("%s is not OpenSSH's, and is asked no more: Paramiko's reader takes its place", self._program)
             self._program = None
@@ -220,8 +220,8 @@ def _version(program: str) -> tuple[int, int] | None:
     done = subprocess.run(
         [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS, check=False
     )
-    match = re.search(rb"openssh\D{0,20}(\d{1,4})\.(\d{1,4})", done.stdout + done.stderr, re.IGNORECASE)
-    return (int(match[1]), int(match[2])) if match else None
+    match = re.search(rb"openssh(?:\D{1,20}(\d{1,4})\.(\d{1,4}))?", done.stdout + done.stderr, re.IGNORECASE)
+    return (int(match[1] or 0), int(match[2] or 0)) if match else None
 
 
 def _parsed(output: str, program: str) -> Answer:
