@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from flagscale_deploy.config.dialects.model import SECRET_FLAGS, read_flags
+from flagscale_deploy.config.environment import read_variables
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path, Places
 from flagscale_deploy.config.schema.settings import Deploy, ModelOptions, PoolSettings
 from flagscale_deploy.config.schema.short_names import flag_name
@@ -97,11 +98,16 @@ def _read_pool(settings: PoolSettings, path: Path, places: Places) -> Checked[Po
     set_at = {flag: places.where((*where, flag)) for flag in flags}
     if settings.hosts:
         set_at["hosts"] = places.where((*path, "hosts"))
+    env, secrets = faults.take(read_variables(settings.env or {}, (*path, "env")))
+    for name in secrets:
+        remedy = "name it in deploy.secrets: secrets are the same for all servers"
+        faults.add((*path, "env", name), "is a secret of one pool", remedy)
     pool = PoolSpec(
         replicas=settings.num_replicas or 1,
         num_gpus=faults.take(whole_gpus(settings.num_gpus, (*path, "num_gpus"))),
         hosts=settings.hosts,
         engine_args=flags,
+        env=env,
         where=places.where(path),
         places=set_at,
     )

@@ -117,7 +117,8 @@ class InlineNode:
 class PoolSpec:
     """`deploy.models.<name>.prefill` or `.decode`: the engines that do one of the two.
 
-    `engine_args` are the pool's own flags, which win over the model's; `num_gpus` and `hosts` None are the model's.
+    `engine_args` are the pool's own flags, which win over the model's, and `env` its variables, which win over all
+    others; `num_gpus` and `hosts` None are the model's.
     `where` and `places` say where the pool and its settings stand, as those of `ModelSpec` do.
     """
 
@@ -125,6 +126,7 @@ class PoolSpec:
     num_gpus: int | None = None
     hosts: str | None = None
     engine_args: Mapping[str, Value] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,7 +141,8 @@ class ModelSpec:
     With `port_auto`, `port` or the next free one above it is wanted. `replicas` "auto" is as many as the free GPUs
     carry. `hosts` is a host pattern as `--limit` takes it; None allows every host. `host_types` are custom resources
     that its hosts have to be of (`type`). `places` says where flags, `hosts` and `resources` were set. `prefill` and
-    `decode` are both set or neither: pools of engines; then `replicas` is 1 and means nothing.
+    `decode` are both set or neither: pools of engines; then `replicas` is 1 and means nothing. `env` are variables of
+    its servers alone: those of a pool.
     """
 
     name: str
@@ -158,6 +161,7 @@ class ModelSpec:
     places: Mapping[str, str] = field(default_factory=dict)
     prefill: PoolSpec | None = None
     decode: PoolSpec | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pools(self) -> dict[PoolRole, ModelSpec]:
@@ -179,6 +183,7 @@ class ModelSpec:
             places={**self.places, **pool.places},
             prefill=None,
             decode=None,
+            env=pool.env,
         )
 
     def place(self, key: str) -> str:

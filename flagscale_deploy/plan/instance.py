@@ -73,6 +73,7 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
     if port is not None:
         extra |= tls_flags(spec, model, name, replica.inputs.facts.get(name), own)
     env = host_environment(spec, host, network)
+    env |= {name: value for name, value in model.env.items() if name != "CUDA_VISIBLE_DEVICES"}
     env |= {"RAY_ADDRESS": replica.ray.address} if placement.executor == "ray" else {}
     env |= visible(placement.gpus[name]) if placement.pinned else {}
     argv = serve_argv(model, port=port, extra=extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flagscale_deploy.config.schema.values import whole_number
 from flagscale_deploy.config.source import dump_document
@@ -20,13 +21,22 @@ MOST_NODES = 1024
 MOST_RANKS = 999_999
 SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
 POOLS = ("prefill", "decode")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The flags and variables of the engines that only prefill, or only decode."""
+
+    flags: Tree = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One deployment of a model as vLLM's maintainers publish it; what the plan supplies is left out.
 
-    `pools` are the flags of prefill and of decode beside the common `flags`: of a recipe that runs them apart.
+    `pools` are prefill and decode, of a recipe that runs them apart: what each has beside the common `flags` and `env`.
     """
 
     model: str
@@ -35,14 +45,14 @@ class Recipe:
     nodes: int = 1
     flags: Tree = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    pools: Mapping[str, Tree] = field(default_factory=dict)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     policy: str | None = None
     """The policy of the router before the pools."""
 
     @property
     def gpus(self) -> int:
         """Return the GPUs of all nodes: tensor × pipeline × data parallel size, of both pools."""
-        return sum(ranks({**self.flags, **pool}) for pool in self.pools.values() or ({},))
+        return sum(ranks({**self.flags, **pool.flags}) for pool in self.pools.values() or (Pool(),))
 
 
 def ranks(flags: Mapping[str, Value]) -> int:
@@ -85,13 +95,17 @@ def serve_tree(recipe: Recipe) -> Tree:
     if recipe.policy is not None:
         deploy["router"] = {"policy": recipe.policy}
     if recipe.pools:
-        deploy["models"] = {MODEL_NAME: {role: {"engine_args": flags} for role, flags in recipe.pools.items()}}
+        deploy["models"] = {MODEL_NAME: {role: _pool_tree(pool) for role, pool in recipe.pools.items()}}
     envs: Tree = {"envs": dict(recipe.env)} if recipe.env else {}
     return {
         "experiment": {"exp_name": default_name(recipe.model), **envs},
         "model_args": {MODEL_NAME: {"model": recipe.model, **recipe.flags}},
         "deploy": deploy,
     }
+
+
+def _pool_tree(pool: Pool) -> Tree:
+    return {key: value for key, value in (("engine_args", pool.flags), ("env", dict(pool.env))) if value}
 
 
 def serve_yaml(recipe: Recipe) -> str:
@@ -139,34 +153,57 @@ def _read_node(argv: object, where: str, nodes: int) -> Command:
 
 
 def _read_pools(document: Mapping[str, object], where: str, hardware: str, strategy: str) -> Recipe:
-    """Return a recipe of prefill and decode apart: one engine each, with the flags of both and its own."""
-    pools = {role: _pool(document, role, where) for role in POOLS}
-    (prefill, first), (decode, second) = pools.values()
-    if prefill.model != decode.model:
-        problem = f"found {quoted(decode.model)}, expected {prefill.model} as in prefill"
+    """Return a recipe of prefill and decode apart: one engine each. What both have is the model's."""
+    servers = [_server(document, role, where) for role in POOLS]
+    prefill, decode = servers
+    if prefill.command.model != decode.command.model:
+        problem = f"found {quoted(decode.command.model)}, expected {prefill.command.model} as in prefill"
         raise InputError.at(f"{where}: decode.argv", problem, OTHER)
-    envs = [read_variables(_mapping(document, role, where).get("env"), f"{where}: {role}.env") for role in POOLS]
-    different = sorted(name for name, _ in envs[0].items() ^ envs[1].items())
-    if different:
-        problem = f"found {different[0]} with two values, expected the same for prefill and decode"
-        raise InputError.at(f"{where}: decode.env", problem, OTHER)
-    common = {flag: value for flag, value in prefill.flags.items() if decode.flags.get(flag) == value}
-    own = {
-        role: {flag: value for flag, value in command.flags.items() if flag not in common}
-        for role, (command, _) in pools.items()
+    flags, env = _common(prefill.command.flags, decode.command.flags), _common(prefill.env, decode.env)
+    pools = {
+        role: Pool(_beside(server.command.flags, flags), _beside(server.env, env))
+        for role, server in zip(POOLS, servers, strict=True)
     }
-    env = read_variables(document.get("env"), f"{where}: env") | envs[0]
-    return Recipe(prefill.model, hardware, strategy, first + second, common, env, own, _policy(document, where))
+    return Recipe(
+        model=prefill.command.model,
+        hardware=hardware,
+        strategy=strategy,
+        nodes=prefill.nodes + decode.nodes,
+        flags=flags,
+        env=read_variables(document.get("env"), f"{where}: env") | env,
+        pools=pools,
+        policy=_policy(document, where),
+    )
 
 
-def _pool(document: Mapping[str, object], role: str, where: str) -> tuple[Command, int]:
-    """Return the command of a pool, and its number of nodes; pools that share a node have 0 in the recipe."""
+@dataclass(frozen=True)
+class _Server:
+    """The engine of a pool: the command of its first node, its variables, and its number of nodes."""
+
+    command: Command
+    env: Mapping[str, str]
+    nodes: int
+
+
+def _server(document: Mapping[str, object], role: str, where: str) -> _Server:
+    """Return the engine of a pool; pools that share a node have 0 nodes in the recipe."""
     pool = _mapping(document, role, where)
     nodes = whole_number(pool.get("nodes"), 0, MOST_NODES)
     if nodes is None:
         problem = f"found {quoted(pool.get('nodes'))}, expected a whole number of nodes"
         raise InputError.at(f"{where}: {role}.nodes", problem, OTHER)
-    return _read_node(pool.get("argv"), f"{where}: {role}.argv", max(1, nodes)), max(1, nodes)
+    nodes = max(1, nodes)
+    command = _read_node(pool.get("argv"), f"{where}: {role}.argv", nodes)
+    return _Server(command, read_variables(pool.get("env"), f"{where}: {role}.env"), nodes)
+
+
+def _common(one: Mapping[str, T], other: Mapping[str, T]) -> dict[str, T]:
+    """Return what two mappings have both, with the same value."""
+    return {key: value for key, value in one.items() if other.get(key) == value}
+
+
+def _beside(mapping: Mapping[str, T], common: Mapping[str, T]) -> dict[str, T]:
+    return {key: value for key, value in mapping.items() if key not in common}
 
 
 def _policy(document: Mapping[str, object], where: str) -> str | None:

@@ -160,6 +160,7 @@ class PoolSettings(Settings):
     )
     hosts: HostPattern | None = setting("the hosts of this pool, a pattern as for `--limit`. Default: the model's")
     engine_args: dict[str, Any] | None = setting("flags of vLLM for this pool; they win over the model's")
+    env: dict[str, Any] | None = setting("variables of this pool, as in `experiment.envs`, over which they win")
 
 
 class ModelOptions(Settings):

@@ -208,3 +208,12 @@ def test_a_warning_says_that_nixl_is_used(tmp_path: Path) -> None:
 def test_what_does_not_fit_of_flagscales_is_named(tmp_path: Path, text: str, fault: str) -> None:
     (message,) = faults(text, folder=tmp_path)
     assert message.startswith(f"{DEPLOY}{fault}")
+
+
+def test_variables_of_a_pool_are_its_own_and_no_secrets(tmp_path: Path) -> None:
+    model = read(tmp_path, "prefill: {env: {A: 1.10, B: true, C: null}}, decode: {}")
+    prefill, decode = model.pools.values()
+    assert (dict(prefill.env), dict(decode.env)) == ({"A": "1.10", "B": "true"}, {})
+    text = f"{MODEL}deploy: {{models: {{m: {{prefill: {{env: {{HF_TOKEN: abcdefgh}}}}, decode: {{}}}}}}}}"
+    (fault,) = faults(text, folder=tmp_path)
+    assert fault.startswith(f"{OPTIONS}prefill.env.HF_TOKEN: is a secret of one pool")

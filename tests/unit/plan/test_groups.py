@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,3 +166,11 @@ def test_the_plan_for_programs_has_the_ranks() -> None:
     content = json.loads(json.dumps(plan_json(planned(TWO, spec(model(tp=16), executor="mp")))))
     ranks = content["instances"][0]["ranks"]
     assert [(rank["role"], rank["host"]) for rank in ranks] == [("driver", "gpu01"), ("follower", "gpu02")]
+
+
+def test_variables_of_a_pool_are_those_of_all_its_ranks_over_the_others_but_for_the_gpus() -> None:
+    own = {"A": "pool", "VLLM_HOST_IP": "10.9.9.9", "CUDA_VISIBLE_DEVICES": "7"}
+    served = spec(replace(model(tp=16), env=own), env={"A": "all", "B": "all"}, executor="mp")
+    for rank in group_of(served).ranks:
+        assert (rank.env["A"], rank.env["B"], rank.env["VLLM_HOST_IP"]) == ("pool", "all", "10.9.9.9")
+        assert rank.env["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"

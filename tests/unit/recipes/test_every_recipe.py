@@ -29,8 +29,14 @@ from tests.unit.recipes.commands import flags_of, without
 from tests.unit.sources import ROOT
 
 OURS = Path(__file__).parent / "library"
-ADDED = {"port"}
-"""Flags that the plan adds to a server of one host."""
+ADDED = {
+    "port": "the port of the API server, 8000 unless deploy.port says another",
+    "master-port": "a port for each instance: two on one host would meet at vLLM's default",
+    "data-parallel-rpc-port": "a port for each instance",
+    "distributed-executor-backend": "mp is vLLM's default with --nnodes on CUDA only",
+}
+"""Flags that the plan adds, and why."""
+ADDED_TO_FOLLOWERS = {**ADDED, "headless": "recipes of multi_node_tp_dp leave it out: the follower has no API server"}
 
 
 def recipes() -> list[tuple[Path, Path]]:
@@ -77,10 +83,10 @@ def _unplaced(model: ModelSpec) -> ModelSpec:
 ALL = recipes()
 
 
-def inventory(folder: Path, gpus: int = 8) -> str:
+def inventory(folder: Path, gpus: int = 8, hosts: int = 16) -> str:
     """Return an inventory of hosts with this many GPUs."""
     file = folder / "hosts.yaml"
-    file.write_text(f"hosts: ['gpu[01:16]']\ndefaults: {{gpus: {gpus}}}\n")
+    file.write_text(f"hosts: ['gpu[01:{hosts:02}]']\ndefaults: {{gpus: {gpus}}}\n")
     return str(file)
 
 
@@ -94,7 +100,7 @@ def test_a_recipe_becomes_the_deployment_that_its_commands_are(folder: Path, fil
     for served, argv, env in servers:
         assert served.model == argv[2]
         assert without(flags_of(serve_argv(served, port=8000, extra={})), ADDED) == without(flags_of(argv), FLAGS)
-        assert dict(spec.env) == {name: value for name, value in env.items() if name not in VARIABLES}
+        assert {**spec.env, **served.env} == {name: value for name, value in env.items() if name not in VARIABLES}
     same_as_kept(spec, tmp_path / "kept.yaml")
 
 
@@ -111,6 +117,25 @@ def test_a_recipe_for_one_host_is_planned_as_its_command_is(folder: Path, file: 
     assert without(flags_of(instance.argv), ADDED) == without(flags_of(argv), FLAGS)
     assert instance.hosts == ("gpu01",)
     assert not made.ray.enabled
+
+
+MULTI = [(folder, file) for folder, file in ALL if '"multi_node"' in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(("folder", "file"), MULTI, ids=[str(file.relative_to(folder)) for folder, file in MULTI])
+def test_a_recipe_for_several_hosts_is_planned_as_its_commands_are(folder: Path, file: Path, tmp_path: Path) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    nodes = document["node_count"]
+    gpus = request_for(folder, file, inventory(tmp_path)).serve.models[0].gpus_needed
+    request = request_for(folder, file, inventory(tmp_path, gpus // nodes, nodes))
+    made = plan(Inputs(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates()))
+    (instance,) = made.instances
+    assert [rank.host for rank in instance.ranks] == [f"gpu{number:02}" for number in range(1, nodes + 1)]
+    assert not made.ray.enabled
+    for rank, argv in zip(instance.ranks, [document["head_argv"], *document["worker_argvs"]], strict=True):
+        recipes_own = flags_of([word.replace("$HEAD_IP", "gpu01") for word in argv])
+        added = (ADDED_TO_FOLLOWERS if rank.role == "follower" else ADDED).keys() - recipes_own.keys()
+        assert without(flags_of(rank.argv), added) == without(recipes_own, {"port"})
 
 
 def test_prefill_and_decode_become_pools_before_a_router(tmp_path: Path) -> None:
@@ -130,8 +155,14 @@ def test_prefill_and_decode_become_pools_before_a_router(tmp_path: Path) -> None
         "max-num-seqs": 64,
     }
     pools = {
-        "prefill": {"engine_args": prefill | {"kv-transfer-config": transfer | {"kv_role": "kv_producer"}}},
-        "decode": {"engine_args": decode | {"kv-transfer-config": transfer | {"kv_role": "kv_consumer"}}},
+        "prefill": {
+            "engine_args": prefill | {"kv-transfer-config": transfer | {"kv_role": "kv_producer"}},
+            "env": {"VLLM_USE_DEEP_GEMM": "0"},
+        },
+        "decode": {
+            "engine_args": decode | {"kv-transfer-config": transfer | {"kv_role": "kv_consumer"}},
+            "env": {"VLLM_USE_DEEP_GEMM": "1"},
+        },
     }
     models = {"vllm_model": pools}
     assert kept["deploy"] == {

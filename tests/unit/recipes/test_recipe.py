@@ -116,7 +116,7 @@ POOL_FAULTS: dict[str, tuple[Change, str]] = {
     "no number of nodes": (lambda d: d["decode"].update(nodes=-1), "r.json: decode.nodes: found -1, expected a whole"),
     "nodes without a share": (lambda d: d["prefill"].update(nodes=3), "prefill.argv: found 4 ranks, expected a multip"),
     "another model": (lambda d: d["decode"]["argv"].__setitem__(2, "a/b"), "decode.argv: found 'a/b', expected exam"),
-    "a variable of one": (lambda d: d["decode"]["env"].update(VLLM_X="1"), "decode.env: found VLLM_X with two values"),
+    "a secret": (lambda d: d["decode"]["env"].update(HF_TOKEN="1"), "r.json: decode.env.HF_TOKEN: found 'HF_TOKEN'"),
     "no command": (lambda d: d["decode"].update(argv="vllm"), "r.json: decode.argv: found 'vllm', expected a list"),
     "no policy": (lambda d: d.update(router_config={"policy": "a b"}), "router_config.policy: found 'a b', expected a"),
 }
