@@ -13,7 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from flagscale_deploy.secrets import redacted_json
 from flagscale_deploy.text import one_line
+
+_JSON_LINE = json.JSONEncoder(ensure_ascii=False).encode
 
 State = Literal["running", "progress", "done", "failed", "note"]
 
@@ -98,7 +101,7 @@ class JsonLines:
         if self._file is None or self.problem:
             return
         content = {key: value for key, value in asdict(event).items() if value not in (None, ())}
-        line = self._redact(json.dumps(content, ensure_ascii=False)) + "\n"
+        line = redacted_json(content, _JSON_LINE, self._redact) + "\n"
         try:
             self._file.write(line.encode(errors="replace"))
         except OSError as error:

@@ -8,7 +8,8 @@ import json
 import re
 import shlex
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -132,10 +133,13 @@ class Redactor:
                 self._stale = True
 
     def redact(self, text: str) -> str:
-        """Return the text with `[REDACTED]` in place of each value in any of its forms, and of keys by their look."""
+        """Return the text with `[REDACTED]` in place of each value in any of its forms, and of keys by their look.
+
+        It has as many lines as before: what is on the others stands where it did.
+        """
         pieces, done = [], 0
         for start, end in self._spans(text):
-            pieces += [text[done:start], HIDDEN]
+            pieces += [text[done:start], _hidden(text[start:end])]
             done = end
         return by_look("".join((*pieces, text[done:])) if pieces else text)
 
@@ -199,7 +203,8 @@ _LOOKS = tuple(
         ("eyJ", r"eyJ(?<![\w-]eyJ)[\w-]{8,2000}\.[\w-]{8,}\.[\w-]{8,}"),
         (
             "PRIVATE KEY-----",
-            r"-{5}BEGIN [A-Z ]{0,30}PRIVATE KEY-{5}[^-]{0,16000}(?:-{5}END [A-Z ]{0,30}KEY-{5})?",
+            r"-{5}BEGIN [A-Z ]{0,30}PRIVATE KEY-{5}"
+            r"(?:[^-]{0,16000}-{5}END [A-Z ]{0,30}KEY-{5}|[A-Za-z0-9+/=\s\\'\",]{0,16000})",
         ),
         ("earer ", r"(?<=earer )(?=[A-Za-z.~+/=_-]{0,60}\d|\S{20})[\w.~+/=-]{8,}"),
         ("Basic ", r"(?<=Basic )[A-Za-z0-9+/=]{8,}"),
@@ -217,8 +222,43 @@ def by_look(text: str) -> str:
     """Return the text with `[REDACTED]` in place of what looks like a key or a password."""
     for mark, pattern in _LOOKS:
         if mark in text:
-            text = pattern.sub(lambda match: (match[1] if match.re.groups else "") + HIDDEN, text)
+            text = pattern.sub(lambda match: (match[1] if match.re.groups else "") + _hidden(match[0]), text)
     return text
+
+
+def _hidden(text: str) -> str:
+    """Return what stands in place of a text, on as many lines."""
+    return HIDDEN if "\n" not in text else "\n".join([HIDDEN] * (text.count("\n") + 1))
+
+
+def redact_texts(texts: Sequence[str], redact: Callable[[str], str]) -> list[str]:
+    """Return texts that follow each other, redacted together: a key may have several lines."""
+    lines = redact("\n".join(texts)).split("\n")
+    ends = list(accumulate(text.count("\n") + 1 for text in texts))
+    return ["\n".join(lines[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def redacted_json(content: object, encode: Callable[[object], str], redact: Callable[[str], str]) -> str:
+    """Return content as JSON, with what is secret hidden in its texts: JSON it stays, whatever a secret is."""
+    text = encode(content)
+    return text if redact(text) == text else encode(without_secrets(content, redact))
+
+
+def without_secrets(content: object, redact: Callable[[str], str]) -> object:
+    """Return the content of JSON with what is secret hidden in each of its texts, keys and numbers."""
+    if isinstance(content, Mapping):
+        return {
+            redact(key) if isinstance(key, str) else key: without_secrets(item, redact) for key, item in content.items()
+        }
+    if isinstance(content, list | tuple):
+        if all(isinstance(item, str) for item in content):
+            return redact_texts(content, redact)
+        return [without_secrets(item, redact) for item in content]
+    if content is None or isinstance(content, bool):
+        return content
+    text = str(content)
+    hidden = redact(text)
+    return hidden if isinstance(content, str) or hidden != text else content
 
 
 def _ends(value: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from flagscale_deploy.api.smoke_phases import PHASES, Phases, Prompt, Smoke
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.events import Sink, silent
-from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets import Redactor, redacted_json
 from flagscale_deploy.support.file_modes import hand_on
 from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.planted import refuse_planted
@@ -77,8 +77,8 @@ def smoke(
                 run.phase("clean", run.clean)
             run.redact([artifacts / "logs", *(folder for folder in _runs(artifacts) if folder not in earlier)])
     result.cases = _of_all_phases(result.cases, "an earlier phase failed")
-    text = run.redactor.redact(json.dumps(result.json(), indent=2)) + "\n"
-    write_file(artifacts / "smoke.json", text, "smoke.json")
+    text = redacted_json(result.json(), partial(json.dumps, indent=2), run.redactor.redact)
+    write_file(artifacts / "smoke.json", text + "\n", "smoke.json")
     for path in (artifacts, artifacts / "smoke.json"):
         hand_on(path)
     return result

@@ -7,11 +7,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.secrets import redacted_json
 from flagscale_deploy.support.paths import Held, make_directory, safe_name, write_file, write_folder
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"
@@ -69,12 +71,13 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file. Raises InputError where that is not possible."""
-        self.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        encode = partial(json.dumps, indent=2, ensure_ascii=False)
+        self.write(name, redacted_json(content, encode, self.redact) + "\n")
 
     def write(self, name: str, text: str) -> None:
-        """Write a file. Raises InputError where that is not possible."""
+        """Write a text without secrets. Raises InputError where that is not possible."""
         try:
-            write_file(self.here / name, self.redact(text), name, REMEDY)
+            write_file(self.here / name, text, name, REMEDY)
         except InputError as error:
             raise InputError.at(str(self.path / name), error.faults[0].problem, REMEDY) from error
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console as RichConsole
 from rich.live import Live
@@ -23,7 +23,7 @@ from rich.text import Text
 from flagscale_deploy.events import Event
 from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
-from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets import Redactor, redact_texts, redacted_json, without_secrets
 from flagscale_deploy.text import bare, plain, without_colours
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
@@ -33,6 +33,7 @@ PIPE_WIDTH = 400
 """Width of tables that go to a pipe or file: cells are not folded."""
 
 _JSON_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode
+Line = Mapping[str, object]
 _UNUSUAL = re.compile(r"[^ -~\n]")
 
 
@@ -76,17 +77,24 @@ class Console:
         """Print the result as JSON; characters that are not printable are escaped."""
         seen = self._seen_through(content)
         try:
-            text = _json(seen)
+            text = redacted_json(seen, _json, self.redactor.redact)
         except ValueError:  # a number that JSON does not have
-            text = _json(_finite(seen))
-        self.write(self._printable(text + "\n"))
+            text = redacted_json(_finite(seen), _json, self.redactor.redact)
+        self.write(_UNUSUAL.sub(_escaped, text + "\n"))
 
-    def json_lines(self, contents: Iterable[Mapping[str, object]]) -> str:
+    def json_lines(self, contents: Iterable[Line]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
         contents = list(contents)
         whole = "\n".join(str(value) for content in contents for value in content.values())
-        seen = contents if self.redactor.seen(whole) is whole else map(self._seen_through, contents)
-        return self._printable("".join(_JSON_LINE(content) + "\n" for content in seen))
+        if self.redactor.seen(whole) is not whole or self.redactor.redact(whole) != whole:
+            contents = self._hidden_in_lines([cast(Line, self._seen_through(content)) for content in contents])
+        return _UNUSUAL.sub(_escaped, "".join(_JSON_LINE(content) + "\n" for content in contents))
+
+    def _hidden_in_lines(self, contents: Sequence[Line]) -> list[Line]:
+        redact = self.redactor.redact
+        lines = redact_texts([str(content.get("line", "")) for content in contents], redact)
+        return [cast(Line, without_secrets({**content, "line": line} if "line" in content else content, redact))
+                for content, line in zip(contents, lines, strict=True)]  # fmt: skip
 
     def write(self, text: str) -> None:
         """Write text that is already redacted and printable."""
@@ -166,9 +174,6 @@ class Console:
                 for key in value
             }
         return [self._seen_through(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    def _printable(self, text: str) -> str:
-        return _UNUSUAL.sub(_escaped, self.redactor.redact(text))
 
 
 def _json(content: object) -> str:

@@ -44,7 +44,7 @@ from flagscale_deploy.output.status import show_status, show_watch
 from flagscale_deploy.output.stop import show_stop
 from flagscale_deploy.output.streamed import StreamedText
 from flagscale_deploy.output.tables import aligned, folding
-from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets import HIDDEN, Redactor
 from flagscale_deploy.transport.base import Outcome
 from tests.unit.deploy.given import PLAN
 from tests.unit.plan.given import facts, host, inventory
@@ -121,6 +121,61 @@ def test_json_is_what_it_was_and_a_terminal_sees_nothing_of_it(text: str) -> Non
     terminal.console.json({"a": [text], text: 1})
     assert json.loads(terminal.out.getvalue()) == {"a": [text], text: 1}
     assert all(char == "\n" or char.isprintable() for char in terminal.out.getvalue())
+
+
+CONTENT = {
+    "schema": 1,
+    "host": "gpu01",
+    "ok": True,
+    "none": None,
+    "port": 12345678,
+    "lines": ["a", "b"],
+    "seconds": 0.125,
+}
+
+
+@pytest.mark.parametrize(
+    "secret", ["true", "null", "host", "12345678", "0.125", "4567", '": "', '",', "], ", 'schema": 1', "\\"]
+)
+def test_json_stays_json_whatever_a_secret_is(secret: str) -> None:
+    content = {**CONTENT, "text": f"a {secret} b", "list": [f"{secret}", f"x{secret}"]}
+    terminal = Terminal()
+    terminal.console.redactor = Redactor([secret])
+    terminal.console.json(content)
+    terminal.console.write(terminal.console.json_lines([content, content]))
+    decoder, text, documents = json.JSONDecoder(), terminal.out.getvalue(), []
+    while text.strip():
+        document, at = decoder.raw_decode(text := text.strip())
+        documents.append(document)
+        text = text[at:]
+    assert len(documents) == 3
+    for document in documents:
+        assert len(document) == len(content)
+        assert document.get("text", HIDDEN) in (f"a {HIDDEN} b", HIDDEN) or len(secret) < 4
+        assert len(document["list"]) == 2 or len(secret) < 4
+
+
+PEM = [
+    "-----BEGIN PRIVATE KEY-----",
+    "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
+    "c2VjcmV0IHNlY3JldA==",
+    "-----END PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("key", [PEM, PEM[:3], PEM[:1]], ids=["whole", "cut", "its first line"])
+def test_a_private_key_in_a_log_hides_its_own_lines_and_no_others(key: list[str]) -> None:
+    """Whoever sends a server a prompt can have it log the first line."""
+    lines = ["INFO one", *key, '11:05 two: 2, "x"', "three"]
+    console = Console()
+    texts = [
+        json.loads(line) for line in console.json_lines({"host": "a", "line": line} for line in lines).splitlines()
+    ]
+    assert [text["host"] for text in texts] == ["a"] * len(lines)
+    for shown in ([text["line"] for text in texts], console.clean_lines(lines)):
+        assert (shown[0], shown[-1]) == ("INFO one", "three")
+        assert len(shown) == len(lines)
+        assert not any(line in "\n".join(shown) for line in PEM[:3])
 
 
 @settings(deadline=None)
