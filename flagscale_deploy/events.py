@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from flagscale_deploy.secrets import redacted_json
+from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.text import one_line
 
 _JSON_LINE = json.JSONEncoder(ensure_ascii=False).encode

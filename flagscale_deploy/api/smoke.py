@@ -15,7 +15,8 @@ from flagscale_deploy.api.smoke_phases import PHASES, Phases, Prompt, Smoke
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.events import Sink, silent
-from flagscale_deploy.secrets import Redactor, redacted_json
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.support.file_modes import hand_on
 from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.planted import refuse_planted

@@ -21,13 +21,17 @@ from flagscale_deploy.errors import BusyError, CheckError, DeployError, FaultsEr
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.interrupts import held_back
 from flagscale_deploy.support.paths import write_file
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.text import plain
 from flagscale_deploy.transport.fleet import answers, failures
+from flagscale_deploy.transport.replies import brief
 
+SHOWN = 200
+"""Characters of an answer that a case shows."""
 PHASES = ("check", "run", "prompt", "status", "logs", "stop", "clean")
 
 
@@ -193,7 +197,7 @@ class Phases:
             problem = f"{counted(tokens, 'token')} came, expected at least {prompt.min_tokens}"
         elif prompt.expect is not None and re.search(prompt.expect, text) is None:
             problem = f"the answer does not match {prompt.expect!r}"
-        reply = f"{counted(tokens, 'token')}: {text[:200]!r}"
+        reply = f"{counted(tokens, 'token')}: {cut(text, SHOWN)!r}"
         return [
             Case("prompt", "", "failed" if problem else "passed", message=f"{problem}: {reply}" if problem else reply)
         ]
@@ -265,7 +269,7 @@ def _completion(answer: ChatCompletion) -> tuple[str, int]:
     try:
         return str(answer["choices"][0]["message"]["content"] or ""), int(answer["usage"]["completion_tokens"])
     except (LookupError, TypeError, ValueError) as error:
-        raise DeployError(f"the server's answer is not a chat completion: {str(answer)[:500]}") from error
+        raise DeployError(f"the server's answer is not a chat completion: {brief(str(answer))}") from error
 
 
 def _stop_cases(phase: str, report: StopReport) -> list[Case]:

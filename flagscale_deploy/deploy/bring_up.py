@@ -33,6 +33,7 @@ from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.text import one_line
@@ -191,12 +192,8 @@ def _cause(run: Run, failure: Failure, at: float) -> RunFailure:
     cause, remedy = error.lines[0], error.remedy if isinstance(error, HostError) else ""
     if diagnosis is not None and not isinstance(error, ConnectError):
         cause, remedy = f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}", diagnosis.remedy
-    cause, remedy = (_cut(one_line(run.redactor.redact(text))) for text in (cause, remedy))
+    cause, remedy = (cut(one_line(run.redactor.redact(text)), LONGEST_CAUSE) for text in (cause, remedy))
     return {"ago": time.monotonic() - at, "cause": cause, "remedy": remedy}
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}…"
 
 
 def _take_down(run: Run, cause: RunFailure) -> StopReport | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.secrets import redacted_json
+from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.support.paths import Held, make_directory, safe_name, write_file, write_folder
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"

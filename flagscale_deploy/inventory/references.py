@@ -19,6 +19,7 @@ from jinja2.runtime import Context, Undefined
 from flagscale_deploy.inventory.ansible_filters import FILTERS
 from flagscale_deploy.inventory.document import Encrypted, Section, Unsafe
 from flagscale_deploy.inventory.surroundings import Environ
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.support.quote import LONGEST, quoted
 from flagscale_deploy.support.sandbox import WRONG, BoundedEnvironment
 from flagscale_deploy.support.template_budget import measured
@@ -107,7 +108,7 @@ class References(Mapping[str, object]):
             raise ReferenceProblem(f"{quoted(text)}, which leads on too often", "write the value itself") from error
         except WRONG as error:
             raise ReferenceProblem(
-                f"{quoted(text)}: {str(error)[:LONGEST] or 'is nested too deeply'}", "write the value itself"
+                f"{quoted(text)}: {cut(str(error), LONGEST) or 'is nested too deeply'}", "write the value itself"
             ) from error
         finally:
             self._resolving.pop()

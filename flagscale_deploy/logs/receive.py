@@ -13,6 +13,7 @@ from flagscale_deploy.logs.store import IncomingFile, RefusedError, Store, as_re
 from flagscale_deploy.remote.logs.sparse import BLOCK
 from flagscale_deploy.remote.messages.logs import ArchiveReply
 from flagscale_deploy.remote.messages.program import NoOrder
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.remote_program import Program
 
@@ -180,7 +181,7 @@ class Receiver:
 
     def _problem(self, name: bytes, text: str) -> None:
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(f"{display_name(name)[:LONGEST_PROBLEM]}: {text[:LONGEST_PROBLEM]}")
+            self.problems.append(f"{cut(display_name(name), LONGEST_PROBLEM)}: {cut(text, LONGEST_PROBLEM)}")
         elif len(self.problems) == MAX_PROBLEMS:
             self.problems.append("… and more problems")
 

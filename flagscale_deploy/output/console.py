@@ -23,7 +23,8 @@ from rich.text import Text
 from flagscale_deploy.events import Event
 from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
-from flagscale_deploy.secrets import Redactor, redact_texts, redacted_json, without_secrets
+from flagscale_deploy.secrets import Redactor
+from flagscale_deploy.secrets.json_texts import redact_texts, redacted_json, without_secrets
 from flagscale_deploy.text import bare, plain, without_colours
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}

@@ -23,6 +23,11 @@ def send(message: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
+def cut(text: str, most: int) -> str:
+    """Return the beginning of a text, with `…` where the rest is left out, which shows where a secret may be cut."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def receive(wait: float = 0.0) -> Optional[bytes]:
     """Return what comes on standard input within `wait` seconds, at once when it comes.
 

@@ -16,6 +16,7 @@ import jinja2
 
 import flagscale_deploy
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.planted import refuse_planted
@@ -114,12 +115,12 @@ def _packaged() -> Path:
 
 def _error_text(error: Exception) -> str:
     if isinstance(error, jinja2.TemplateNotFound):
-        return f"there is no template {error.message}"[:LONGEST_ERROR]
+        return cut(f"there is no template {error.message}", LONGEST_ERROR)
     if isinstance(error, RecursionError | MemoryError):
         return "calls or includes itself too deeply"
     if isinstance(error, jinja2.TemplateError):
-        return (error.message or type(error).__name__)[:LONGEST_ERROR]
-    return f"{type(error).__name__}: {error}"[:LONGEST_ERROR]
+        return cut(error.message or type(error).__name__, LONGEST_ERROR)
+    return cut(f"{type(error).__name__}: {error}", LONGEST_ERROR)
 
 
 def _quoted(value: Any) -> str:

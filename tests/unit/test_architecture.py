@@ -17,8 +17,8 @@ UNTYPED_MAPPINGS = 1.0
 
 FLOORS = (
     ("remote", "remote.messages", "serve", "text"),
-    ("errors", "events", "remote.network_test", "remote.system", "secrets"),
-    ("facts", "remote.deployment", "remote.push", "support"),
+    ("errors", "remote.network_test", "remote.system", "secrets"),
+    ("events", "facts", "remote.deployment", "remote.push", "support"),
     ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
     ("config.dialects", "remote.programs", "remote.supervisor", "transport"),
     ("config", "logs"),

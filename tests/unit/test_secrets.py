@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import html
 import json
 import pickle
 import shlex
@@ -87,6 +88,10 @@ FORMS = {
     "JSON in a shell word": shlex.quote(json.dumps({"key": VALUE})),
     "JSON in JSON": json.dumps(json.dumps({"key": VALUE})),
     "Python repr": repr([VALUE]),
+    "YAML in quotes": "key: '" + VALUE.replace("'", "''") + "'",
+    "XML": "<a b='" + html.escape(VALUE) + "'/>",
+    "XML, quotes as they are": html.escape(VALUE, quote=False),
+    "bytes in Python": repr({"key": VALUE.encode()}),
     "base64": base64.b64encode(VALUE.encode()).decode(),
     "basic authentication": base64.b64encode(f"user:{VALUE}".encode()).decode(),
     "URL-safe base64": base64.urlsafe_b64encode(f"x:{VALUE}:y".encode()).decode(),

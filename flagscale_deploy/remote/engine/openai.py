@@ -9,6 +9,7 @@ from flagscale_deploy.remote.deployment import processes, record, state
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import files, json_files
+from flagscale_deploy.remote.wire import cut
 
 COMPLETION = {"choices": [{"text": str}], "usage": {"completion_tokens": int}}
 SECRETS_BYTES = 4 << 20
@@ -57,13 +58,13 @@ def one_token(
             status, text = asking.request(
                 url + "/v1/embeddings", body, private=True, timeout=timeout, data_rank=data_rank
             )
-            return status == 200 and bool(parse(text, "data", EMBEDDING)["data"][0]["embedding"]), text[:500]
+            return status == 200 and bool(parse(text, "data", EMBEDDING)["data"][0]["embedding"]), cut(text, 500)
         if status != 200:
-            return False, "HTTP %d: %s" % (status, text[:500])
+            return False, "HTTP %d: %s" % (status, cut(text, 500))
         answer = parse(text, "choices", COMPLETION)
-        return answer["usage"]["completion_tokens"] >= 1, answer["choices"][0]["text"][:500]
+        return answer["usage"]["completion_tokens"] >= 1, cut(answer["choices"][0]["text"], 500)
     except (ValueError, LookupError):
-        return False, "not a completion: %s" % text[:500]
+        return False, "not a completion: %s" % cut(text, 500)
 
 
 def parse(text: str, key: str, shape: json_files.Shape) -> Dict[str, Any]:

@@ -11,6 +11,7 @@ from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import json_files
+from flagscale_deploy.remote.wire import cut
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import RecordedServer
@@ -74,7 +75,7 @@ class Chunks:
         chunk = json_files.parse_object(text)
         problem = json_files.mismatch(chunk, CHUNK)
         if problem or "choices" not in chunk:
-            raise ValueError("not a chunk of a chat completion (%s): %s" % (problem or "no choices", text[:2000]))
+            raise ValueError("not a chunk of a chat completion (%s): %s" % (problem or "no choices", cut(text, 2000)))
         for choice in chunk["choices"][:1]:
             self._came = True
             self._words.append(choice.get("delta", {}).get("content") or "")
@@ -127,7 +128,7 @@ def main(args: ChatArguments) -> None:
         send({"problem": "no answer: %s" % error})
         return
     if status != 200:
-        words = text[:2000] or PHRASES.get(status, "nothing more")
+        words = cut(text, 2000) or PHRASES.get(status, "nothing more")
         send({"problem": "HTTP %d: %s" % (status, words)})
         return
     if chunks:
@@ -139,4 +140,4 @@ def main(args: ChatArguments) -> None:
             raise ValueError("a choice has no message")
         send({"answer": cast("ChatCompletion", openai.keep(answer, KEPT))})
     except ValueError as error:
-        send({"problem": "HTTP 200, but not a chat completion (%s): %s" % (error, text[:2000])})
+        send({"problem": "HTTP 200, but not a chat completion (%s): %s" % (error, cut(text, 2000))})

@@ -10,6 +10,8 @@ import time
 from typing import Any, Callable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
+from flagscale_deploy.remote.wire import cut
+
 LIMIT = 4 << 20
 """Bytes of a reply with its headers. A page of metrics has about 0.1 MB for each engine of a server."""
 STREAM_LIMIT = 64 << 20
@@ -46,7 +48,7 @@ def exchange(
         pieces = iter(lambda: reply.read(PIECE), b"")  # not at once: it would make room for as much as is announced
         return reply.status, b"".join(pieces).decode("utf-8", "replace")
     except http.client.HTTPException as error:
-        raise OSError("not an HTTP answer: %s %s" % (type(error).__name__, str(error)[:200])) from error
+        raise OSError("not an HTTP answer: %s %s" % (type(error).__name__, cut(str(error), 200))) from error
 
 
 class _Bounded:
