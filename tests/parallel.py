@@ -1,4 +1,4 @@
-"""Which tests run at the same time: whole modules, and never two of those that start Ray on several hosts.
+"""Which tests run at the same time, and which ones first: whole modules, and never two that start Ray on several hosts.
 
 A plugin for sessions with several processes (pytest-xdist, `--dist loadscope`).
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.environments.pythons import SWEEPS
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -23,11 +25,37 @@ RAY = (
 
 The hosts share this machine's cores: two such modules at a time may take that long.
 """
+E2E = "tests/e2e/"
+"""The other modules with real vLLM follow each other as well: loading takes all of a core."""
+LONG = (
+    "tests/lab/",
+    "tests/component/support/test_platform.py",
+    "tests/component/push/test_hostile.py",
+    *(f"tests/unit/{sweep}" for sweep in SWEEPS),
+)
+"""What takes tens of seconds; a session that ends with such a module ends with one process at work."""
+
+
+def scope(nodeid: str) -> str:
+    """Return what a test is run with, one after the other in one process: its module, or several modules."""
+    module = nodeid.partition("::")[0]
+    return "with Ray" if module in RAY else "with vLLM" if module.startswith(E2E) else module
+
+
+def rank(nodeid: str) -> int:
+    """Return when a test comes, the lowest first: modules with Ray, which take longest, with vLLM, and what is long."""
+    place = scope(nodeid)
+    return 0 if place == "with Ray" else 1 if place == "with vLLM" else 2 if place.startswith(LONG) else 3
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """For `--dist loadscope`: modules, since their labs are theirs, in their order, and those with Ray as one."""
+    """For `--dist loadscope`: modules, since their labs are theirs, in our order; those with Ray or vLLM as one."""
     if config.getvalue("dist") != "loadscope":
         return None
     config.option.loadscopereorder = False  # else those with many tests come first: the long ones have few
@@ -35,7 +63,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     class Modules(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return "with Ray" if module in RAY else module
+            return scope(nodeid)
 
     return Modules(config, log)

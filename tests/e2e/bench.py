@@ -146,5 +146,5 @@ def processes(host: Host, name: str) -> list[int]:
 
 def kill_when_there(host: Host, name: str, within: float = 60.0) -> None:
     """Kill the first process that has this in its command line, as soon as it is there."""
-    assert eventually(lambda: processes(host, name), within), f"no {name} on {host.name}"
+    assert eventually(lambda: processes(host, name), within, every=0.2), f"no {name} on {host.name}"
     host.run(["kill", "-9", str(processes(host, name)[0])])

@@ -83,7 +83,7 @@ def cluster(
     work = Cluster(lab, operator, config, node_env, [str(mount) for mount in mounts], {}, {})
     work.files_before = work.look_at_files()
     start_other_work(lab.hosts[0], node_env)
-    assert eventually(lambda: set(OTHER_RAY_PORTS) <= look_at(lab.hosts[0]).ports, within=60)
+    assert eventually(lambda: set(OTHER_RAY_PORTS) <= look_at(lab.hosts[0]).ports, within=60, every=0.5)
     work.before = work.look()
     yield work
     for running in operator.started:

@@ -6,7 +6,8 @@
 
 The operator's side supports 3.10 to 3.13. What runs on hosts (`remote/`) supports 3.8 as well: its unit tests are run
 under it, and its component tests with host programs that are run by it.
-Each Python gets a virtual environment in the cache, without the package: the tests import this clone's.
+Each Python gets a virtual environment in the cache, without the package: the tests import this clone's. All Pythons
+run at the same time, in one process each: half of the time of the unit tests is spent waiting.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +37,7 @@ SWEEPS = (
 """What takes most of the time of the unit tests: run under the Python of all other tests only."""
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
 FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
-PYTEST = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider")
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 UNIT, UNIT_OF_HOSTS, COMPONENT_OF_HOSTS = "tests/unit", "tests/unit/remote", "tests/component/remote"
 
 
@@ -68,19 +70,26 @@ def requirements(version: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def run_tests(python: Path, version: str) -> int:
-    """Run the tests with that Python; return the exit status of pytest, of the first that failed."""
+def run_tests(python: Path, version: str) -> tuple[int, str]:
+    """Run the tests with that Python; return the exit status of pytest, of the first that failed, and its output."""
     built = environment(python, version) / "bin/python"
     if version != HOST:
         return _run(built, UNIT, *(f"--ignore={UNIT}/{sweep}" for sweep in SWEEPS))
     # tests/conftest.py needs the operator's Python.
-    status = _run(built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
-    return status or _run(Path(sys.executable), COMPONENT_OF_HOSTS, FSD_HOST_PYTHON=str(python))
+    status, output = _run(built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
+    if status:
+        return status, output
+    status, more = _run(Path(sys.executable), COMPONENT_OF_HOSTS, "-n", "2", FSD_HOST_PYTHON=str(python))
+    return status, output + more
 
 
-def _run(python: Path, *words: str, **env: str) -> int:
+def _run(python: Path, *words: str, **env: str) -> tuple[int, str]:
     given = os.environ | {"PYTHONPATH": str(ROOT)} | env
-    return subprocess.run([python, *PYTEST, *words], cwd=ROOT, env=given, check=False).returncode
+    command = [str(python), *PYTEST, *words]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return ended.returncode, ended.stdout
 
 
 def _candidates(version: str) -> Iterator[Path]:
@@ -96,19 +105,26 @@ def _is(path: Path, version: str) -> bool:
     return done.returncode == 0 and done.stdout.strip() == version
 
 
+def report(version: str) -> tuple[int, str]:
+    """Return the exit status of the tests with a Python, 0 where there is none, and what to say of them."""
+    python = find(version)
+    if python is None:
+        return 0, f"── Python {version}: not on this machine; skipped"
+    began = time.monotonic()
+    status, output = run_tests(python, version)
+    seconds = time.monotonic() - began
+    return status, f"{output}── Python {version} ({python}): exit status {status} after {seconds:.1f} s"
+
+
 def main(words: list[str]) -> int:
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    failed = []
-    for version in words or [version for version in (HOST, *OPERATOR) if version != own]:
-        python = find(version)
-        if python is None:
-            say(f"── Python {version}: not on this machine; skipped")
-            continue
-        began = time.monotonic()
-        status = run_tests(python, version)
-        say(f"── Python {version} ({python}): exit status {status} after {time.monotonic() - began:.1f} s")
-        failed += [version] if status else []
-    return 1 if failed else 0
+    versions = words or [version for version in (HOST, *OPERATOR) if version != own]
+    failed = False
+    with ThreadPoolExecutor(len(versions)) as pool:
+        for status, text in pool.map(report, versions):
+            say(text)
+            failed |= bool(status)
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.lab.keepers import REPOSITORY
-from tests.parallel import RAY
+from tests.parallel import E2E, LONG, RAY
 
 MODULE = """
 import os, pytest
@@ -20,20 +20,24 @@ def test_is_told(at):
 """
 
 
-def test_a_module_stays_in_one_process_and_those_with_ray_follow_each_other(tmp_path: Path) -> None:
+def test_a_module_stays_in_one_process_and_those_with_ray_or_vllm_follow_each_other_and_come_first(
+    tmp_path: Path,
+) -> None:
     record_file = tmp_path / "told"
-    names = [RAY[0], RAY[-1], "tests/lab/test_c.py", "tests/lab/test_d.py"]
+    names = [RAY[0], RAY[-1], "tests/e2e/test_a.py", "tests/e2e/test_b.py", "tests/component/test_c.py"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(MODULE.format(told=str(record_file), name=name))
     options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "tests.parallel", "-n", "2", "--dist", "loadscope"]
     subprocess.run([sys.executable, "-m", "pytest", *options, tmp_path], cwd=REPOSITORY, check=True)
     ran = [line.split() for line in record_file.read_text().splitlines()]
+    first = {worker: test_name for test_name, worker in reversed(ran)}
     where = {name: {worker for test_name, worker in ran if test_name == name} for name in names}
-    assert len(ran) == 16
+    assert len(ran) == 20
     assert all(len(workers) == 1 for workers in where.values()), where
-    assert where[names[0]] == where[names[1]] != where[names[2]]
+    assert where[names[0]] == where[names[1]] != where[names[2]] == where[names[3]]
+    assert set(first.values()) == {names[0], names[2]}
 
 
-def test_the_modules_with_ray_are_there() -> None:
-    assert [name for name in RAY if not (REPOSITORY / name).is_file()] == []
+def test_the_modules_that_are_named_are_there() -> None:
+    assert [name for name in (*RAY, E2E, *LONG) if not (REPOSITORY / name).exists()] == []

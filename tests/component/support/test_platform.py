@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.environments.pythons import SWEEPS
 from tests.unit.sources import ROOT
 
 IMPORT_ALL_AND_PLAN = """
@@ -19,7 +20,7 @@ from flagscale_deploy.cli import cli
 cli(["plan", "--offline", "-i", "inventories/ansible.yaml", "-c", "examples/qwen2.5-72b-two-hosts.yaml"])
 """
 FOLDERS = ("cli", "remote/push", "transport")
-"""Those of the unit tests that touch files, sockets and signals; the others are about values."""
+"""Those of the unit tests that touch files, sockets and signals; the others are about values, as the sweeps are."""
 
 
 def test_everything_is_imported_and_a_plan_is_made() -> None:
@@ -31,5 +32,6 @@ def test_everything_is_imported_and_a_plan_is_made() -> None:
 def test_commands_ssh_and_hashing_work() -> None:
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
     chosen = ["-p", "tests.component.support.elsewhere", *(f"tests/unit/{folder}" for folder in FOLDERS)]
+    chosen += [f"--ignore=tests/unit/{sweep}" for sweep in SWEEPS]
     done = subprocess.run([*pytest, *chosen], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout

@@ -79,7 +79,7 @@ class Running:
         return next(at for at, line in self._lines["err"] if text in line)
 
     def wait_for(self, text: str, within: float = DEADLINE) -> None:
-        assert eventually(lambda: text in self.said or self._process.poll() is not None, within), self.said
+        assert eventually(lambda: text in self.said or self._process.poll() is not None, within, 0.05), self.said
         assert text in self.said, self.said
 
     def until(self, act: Callable[[], None], pattern: str, within: float = DEADLINE) -> None:

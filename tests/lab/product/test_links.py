@@ -93,7 +93,7 @@ def test_packets_that_vanish_one_way_are_found_on_exactly_that_way(
     silent(lab.hosts[2], lab.hosts[1])
     began = time.monotonic()
     links = try_links(fleet, plan, facts)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert bad(links) == {("node2", "node3", DATA, "timed out")}
 
 
@@ -152,7 +152,7 @@ def test_a_slow_link_shows_in_the_bandwidth_of_its_pairs_only(
         took = time.monotonic() - began
     finally:
         slow.rate(None)
-    assert took < 8
+    assert took < 30
     assert bad(links) == set()
     speeds = {(link.source, link.target): (link.bandwidth or 0) * 8 / 1e6 for link in links}
     through = {pair: speed for pair, speed in speeds.items() if slow.name in pair}

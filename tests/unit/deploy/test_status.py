@@ -356,7 +356,7 @@ def test_a_head_with_many_programs_on_a_host_that_does_not_reply_is_not_waited_f
     inspected = head(record=recorded, instances={program["name"]: server for program in programs})
 
     def serving(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield from [None] * 400
+        yield from [None] * 200
         yield {"serves": False, "why": ""}
 
     def inspect(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
