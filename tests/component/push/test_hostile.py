@@ -187,7 +187,7 @@ def test_a_receiver_that_replies_anything_is_named_and_the_others_get_all(
 def test_a_receiver_that_leaves_out_what_belongs_together_is_named(
     homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(session, "SILENCE_SECONDS", 5.0)
     for key, missing in (("missing", "blocked"), ("have", "free"), ("network", "network")):
         homes.tricks["gpu02"] = replying(key, f"message.pop({missing!r}, None)")
         report = push_or_error(homes, f"gpu01:~/{DEST}", checksum=True)
@@ -206,7 +206,7 @@ def test_a_receiver_that_sends_without_end_does_not_hold_up_the_others(
     homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It hashes for ever, a byte at a time, and says so as fast as it can."""
-    monkeypatch.setattr(session, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(session, "SILENCE_SECONDS", 5.0)
     trick = "n = 0\n            while True:\n                n += 1; real({'hashed': n})"
     homes.tricks["gpu02"] = replying("looked", trick)
     began = time.monotonic()
@@ -231,8 +231,8 @@ CLAIMS = [
 def test_a_receiver_that_only_claims_to_go_on_is_given_up(
     homes: Homes, model: Path, monkeypatch: pytest.MonkeyPatch, key: str, claim: str
 ) -> None:
-    monkeypatch.setattr(transfer, "STALL_SECONDS", 3.0)
-    monkeypatch.setattr(session, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(transfer, "STALL_SECONDS", 5.0)
+    monkeypatch.setattr(session, "SILENCE_SECONDS", 5.0)
     trick = f"""n = 0
             import time
             while True:
