@@ -65,7 +65,7 @@ def _redact_file(path: Path, redactor: Redactor, left: list[int]) -> None:
             isinstance(piece, tuple) and piece[0] != piece[1] for piece in _pieces(file.fileno(), redactor, left)
         ):
             return
-        fresh = path.with_name(f".{path.name[:200]}.redacted")
+        fresh = path.with_name(f".{os.urandom(8).hex()}.redacted")  # that of a command that was killed stays
         mode = os.fstat(file.fileno()).st_mode & 0o777
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:

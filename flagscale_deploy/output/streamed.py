@@ -6,11 +6,14 @@ from types import TracebackType
 
 from flagscale_deploy.output.console import Console
 
+KEPT = 4 << 10
+"""Characters at the end of a long text that are looked through with each piece."""
+
 
 class StreamedText:
     """Prints words as soon as they are whole: a secret that is cut in two by a piece's end would not be found.
 
-    Where a secret has blanks in it, whole lines are printed.
+    Where a secret has blanks in it, whole lines are printed. Of a long text the beginning is looked through no more.
     """
 
     def __init__(self, console: Console) -> None:
@@ -36,3 +39,11 @@ class StreamedText:
             self._printed = ""
         self._console.write(clean[len(self._printed) :])
         self._printed = clean
+        if whole > 2 * (KEPT + self._console.redactor.longest):
+            self._forget(self._console.redactor.cut(self._text, whole - KEPT - self._console.redactor.longest), whole)
+
+    def _forget(self, end: int, whole: int) -> None:
+        """Forget the beginning of the text, where the rest by itself is shown as it was."""
+        before, after = self._console.clean(self._text[:end]), self._console.clean(self._text[end:whole])
+        if before + after == self._printed:
+            self._text, self._printed = self._text[end:], after

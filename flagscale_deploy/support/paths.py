@@ -35,7 +35,7 @@ def refuse_unwritable(path: Path, what: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not _is_stream(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            probe = path.with_name(f"{path.name}.new")
+            probe = path.with_name(f".{os.urandom(8).hex()}.new")  # a name that nobody else can have taken
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             probe.unlink()
 

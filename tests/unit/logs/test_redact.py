@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -73,10 +74,23 @@ def test_colours_within_a_secret_do_not_hide_it(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_anew_is_removed(tmp_path: Path) -> None:
     (tmp_path / "e.log").write_text(KEY)
-    (tmp_path / ".e.log.redacted").mkdir()
-    removed = redact_folder(tmp_path, REDACTOR)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        removed = redact_folder(tmp_path, REDACTOR)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(removed) == [tmp_path / "e.log"]
-    assert not (tmp_path / "e.log").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_command_has_left_that_was_killed_while_it_hid_secrets_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "e.log").write_text(f"a {KEY}")
+    (tmp_path / ".e.log.redacted").write_text(KEY)
+    assert redact_folder(tmp_path, REDACTOR) == {}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "e.log": f"a {HIDDEN}", ".e.log.redacted": HIDDEN,
+    }  # fmt: skip
 
 
 def test_holes_are_neither_read_nor_filled(tmp_path: Path) -> None:

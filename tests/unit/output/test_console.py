@@ -601,6 +601,29 @@ def test_a_streamed_text_shows_no_secret_whatever_its_pieces(capsys: pytest.Capt
             assert capsys.readouterr().out == Console(redactor=redactor).clean(text) + "\n"
 
 
+class Counting(Console):
+    """A console that counts the characters that it has looked through."""
+
+    looked_through = 0
+
+    def clean(self, text: str) -> str:
+        self.looked_through += len(text)
+        return super().clean(text)
+
+
+def test_a_long_streamed_text_is_shown_as_a_whole_one_is_and_not_looked_through_again_and_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [f"word-{number} s3cr3t-value \x1b[1m{number}\n" for number in range(10_000)]
+    text, redactor = "".join(words), Redactor(["s3cr3t-value"])
+    console = Counting(redactor=redactor)
+    with StreamedText(console) as streamed:
+        for at in range(0, len(words), 20):
+            streamed.add("".join(words[at : at + 20]))
+    assert capsys.readouterr().out == Console(redactor=redactor).clean(text) + "\n"
+    assert console.looked_through < 100 * len(text)  # from the beginning with each piece: 250
+
+
 def test_a_check_ends_with_warnings_and_failures_and_shows_the_rest_if_verbose(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -40,6 +40,15 @@ def test_a_link_in_dev_shm_is_replaced_and_not_followed(shared_memory: Path, tmp
     assert not path.is_symlink()
 
 
+@pytest.mark.parametrize("name", ["j.xml.new", ".j.xml.new", "j.xml.tmp"])
+def test_what_has_a_name_beside_it_keeps_no_file_from_being_written(tmp_path: Path, name: str) -> None:
+    """Another user's in /tmp, or what a command has left that was killed."""
+    (tmp_path / name).write_text("theirs")
+    refuse_unwritable(tmp_path / "j.xml", "the file")
+    write_file(tmp_path / "j.xml", "text", "the file")
+    assert {path.name for path in tmp_path.iterdir()} == {name, "j.xml"}
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "device", "nothing"])
 def test_the_mode_of_what_a_link_leads_to_stays(tmp_path: Path, kind: str) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
