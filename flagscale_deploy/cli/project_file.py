@@ -11,6 +11,7 @@ from pathlib import Path
 from flagscale_deploy.cli.option_types import MOST_FORKS
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.load import names_hosts
+from flagscale_deploy.recipes.name import is_recipe
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
@@ -19,7 +20,7 @@ from flagscale_deploy.support.yaml import Loader, load_with_nodes, places_of_key
 NAME = "flagscale-deploy.yaml"
 _KEYS = {
     "inventory": "the path of an inventory, or hosts as for -i",
-    "config": "the path of a serve YAML",
+    "config": "the path of a serve YAML, or recipe:ORG/MODEL",
     "limit": "a host pattern as text",
     "forks": f"a whole number from 1 to {MOST_FORKS:,}",
 }
@@ -113,7 +114,9 @@ def _remedy(key: str, value: object) -> str:
 
 
 def _beside(text: str, folder: Path, key: str) -> str:
-    """Return a path of the file: a relative one starts at the file. Hosts, as `-i` takes them, stay as they are."""
+    """Return a path of the file: a relative one starts at the file. Hosts and recipes stay as they are."""
+    if key == "config" and is_recipe(text):
+        return text
     beside = str(folder / os.path.expanduser(text))
     is_hosts = key == "inventory" and names_hosts(text) and not os.path.exists(beside)
     return text if is_hosts else beside

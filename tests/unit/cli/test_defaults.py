@@ -181,6 +181,13 @@ def test_a_configuration_of_the_file_or_of_the_environment() -> None:
         assert json.loads(shown.stdout)["deployment"] == name, shown.output
 
 
+def test_a_recipe_is_no_path(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("config: recipe:Qwen/Qwen3-32B\n")
+    for folder in (place.parent, place):
+        monkeypatch.chdir(folder)
+        assert find_defaults({"config": None}, {})[0] == {"config": "recipe:Qwen/Qwen3-32B"}
+
+
 def test_a_name_and_an_inventory_need_no_configuration() -> None:
     write("config: broken.yaml\ninventory: hosts.yaml\n")
     write("a: b: c", "broken.yaml")
