@@ -171,7 +171,7 @@ def test_plan_offline_as_json_is_the_contract() -> None:
     assert result.exit_code == 0
     assert not result.stderr
     answer = json.loads(result.stdout)
-    assert answer["schema"] == 1
+    assert answer["schema"] == 2
     assert answer["deployment"] == "qwen"
     assert answer["instances"][0]["gpus"] == {"gpu01": list(range(8)), "gpu02": list(range(8))}
     assert answer["instances"][0]["argv"][:3] == ["vllm", "serve", "/models/Qwen"]
