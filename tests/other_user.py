@@ -12,15 +12,15 @@ import pytest
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user or makes a pid namespace: needs root")
 
 
-def as_nobody(act: Callable[[], object]) -> Any:
-    """Return what `act` returns (as JSON) in a child that is the user nobody."""
+def as_nobody(act: Callable[[], object], uid: int = 65534) -> Any:
+    """Return what `act` returns (as JSON) in a child that is the user nobody, or another."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
+            os.setgid(uid)
+            os.setuid(uid)
             os.write(writing, json.dumps(act()).encode())
         finally:
             os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import threading
 import time
@@ -42,8 +43,12 @@ SLACK_SECONDS = 30.0
 
 
 def operator() -> str:
-    """Return the operator as `user@hostname`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Return the operator as `user@hostname`; a container may run as a user without a name."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid-{os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def describe_holder(holder: LockHolder) -> str:

@@ -12,8 +12,9 @@ The last two are there because programs that rename themselves overwrite their e
 `ray::DashboardAgent`). The launcher starts every script with setsid, so a deployment's sessions have leaders of ours. A
 marked process in somebody else's session (an operator sourced a script, or exported the marker by accident) makes
 nothing of that session ours: its leader lives and isn't. Where the leader has ended, members older than the oldest one
-known to be ours stay foreign, for what is ours came after the marker. Never ours: the program that asks, its ancestors
-(the sshd session that runs it), its session as a whole, pid 1, and zombies.
+known to be ours stay foreign, for what is ours came after the marker, and those of other users: numbers of sessions are
+used again. Never ours: the program that asks, its ancestors (the sshd session that runs it), its session as a whole,
+pid 1, and zombies.
 """
 
 from __future__ import annotations
@@ -147,5 +148,6 @@ def _related(process: Process, members: Set[int], sessions: Dict[int, int], ever
     """
     if process.ppid in members and everyone[process.ppid].start_ticks <= process.start_ticks:
         return True
-    leader_is_foreign = process.sid in everyone and process.sid not in members
-    return not leader_is_foreign and sessions.get(process.sid, sys.maxsize) <= process.start_ticks
+    # The number of a dead leader may be another user's session by now. What nobody may look into is root's, by /proc.
+    belongs = process.sid in members if process.sid in everyone else process.uid in (0, os.getuid())
+    return belongs and sessions.get(process.sid, sys.maxsize) <= process.start_ticks

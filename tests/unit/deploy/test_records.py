@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.deploy.lock import lock, unlock
+from flagscale_deploy.deploy.lock import lock, operator, unlock
 from flagscale_deploy.deploy.probe_hosts import facts_of, observe, raise_failures
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.errors import HostsUnreachableError, LockedError, LockLostError, RemoteError, UnreachableError
@@ -18,6 +18,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support import shell
 from tests.fakes import FakeFleet, Output, silence_until, untyped
+from tests.other_user import as_nobody, needs_root
 from tests.unit.deploy.given import HOSTS, PLAN, answering, held
 from tests.unit.plan.given import facts as facts_given
 from tests.unit.plan.given import host, inventory, model, planned, seen, spec
@@ -243,3 +244,11 @@ def test_a_lock_that_is_free_or_was_ended_is_told() -> None:
         done = unlock(fleet, "gpu01", "qwen", force=True)
         assert (done.state, done.holder["who"], done.silent) == (state, "bob@ops", 50.0)
         assert fleet.sent("unlock")[0].args["by"]["what"] == "unlock"
+
+
+@needs_root
+def test_an_operator_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as any user."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert as_nobody(operator, 54321).startswith("uid-54321@")

@@ -56,6 +56,17 @@ def test_a_session_id_that_has_come_round_to_somebody_else_finds_nothing() -> No
     assert among(process(10, start=900), process(11, sid=10, start=901), recorded=((10, 100),)) == set()
 
 
+def test_what_another_user_has_in_a_session_of_a_number_that_was_ours_is_theirs() -> None:
+    """Also once its leader has ended: a job that was put into the background before a logout, say."""
+    theirs = process(11, sid=10, start=901)._replace(uid=os.getuid() + 4711)
+    child = process(12, 11, sid=10, start=902)._replace(uid=os.getuid() + 4711)
+    ours, hidden = process(13, sid=10, start=903), process(14, sid=10, start=904)._replace(uid=0)
+    assert among(theirs, child, ours, hidden, recorded=((10, 100),)) == {13, 14}
+    assert among(process(10, start=100), theirs, recorded=((10, 100),)) == {10, 11}, (
+        "a program of ours may change its user"
+    )
+
+
 def test_a_name_with_blanks_and_parentheses_is_read() -> None:
     line = b"4711 (VLLM::Engine) (x y) S 1 4711 4710 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 81549 100 200 1844"
     assert proc.parse_stat(line) == proc.Stat("VLLM::Engine) (x y", "S", 1, 4710, 81549, False)
