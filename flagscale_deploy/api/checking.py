@@ -65,7 +65,7 @@ def check(
     """
     refuse_unskippable(options.skip)
     if request.spec is not None:
-        refuse_wrong(request.spec)
+        refuse_wrong(request.serve)
     sources = load_sources(request, options)
     with request.fleet() as fleet:
         observations = observe_hosts(request, fleet, say)

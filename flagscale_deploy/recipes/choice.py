@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.recipes.library import Library, find_recipe, hardware_of, listed, strategies_of
+from flagscale_deploy.recipes.library import Library, find_recipe, hardware_of, listed, path_of_hardware, strategies_of
 from flagscale_deploy.recipes.name import Wish
 from flagscale_deploy.recipes.recipe import Recipe
 from flagscale_deploy.support.units import counted
@@ -22,7 +22,7 @@ ORDER = (
     "multi_node_tp_dp",
     "multi_node_dep",
 )
-"""Strategies that are chosen without being named, the first that fits: no network between GPUs where it can be."""
+"""Strategies that are chosen without being named, the first that fits: one host where it can be."""
 _PART = re.compile(r"[a-z0-9]+")
 
 
@@ -51,9 +51,13 @@ def choose(library: Library, wish: Wish, hosts: Mapping[str, HostGpus]) -> Choic
         reasons.append(reason)
     if strategy is not None:
         return Choice(find_recipe(library, wish.model, hardware, strategy), tuple(reasons))
-    names = strategies_of(library, wish.model, hardware)
-    recipes = (find_recipe(library, wish.model, hardware, name) for name in _in_order(names))
+    paths = strategies_of(library, wish.model, hardware)
+    recommended = next((name for name, path in paths.items() if path == path_of_hardware(wish.model, hardware)), "")
+    names = sorted({*ORDER} & paths.keys(), key=lambda name: (name != recommended, ORDER.index(name)))
+    recipes = (find_recipe(library, wish.model, hardware, name) for name in names)
     recipe, reason = _choose_strategy(recipes, hosts, wish.model)
+    if recipe.strategy == recommended:
+        reason = f"{reason}; the site recommends it for {hardware}"
     return Choice(recipe, (*reasons, reason))
 
 
@@ -68,10 +72,6 @@ def _choose_hardware(names: Sequence[str], hosts: Mapping[str, HostGpus]) -> tup
         raise InputError.at("hardware", f"the hosts have {', '.join(gpus)}, expected one of the recipes'", remedy)
     hardware = matching.pop()
     return hardware, f"hardware {hardware}: the hosts have {', '.join(gpus)}"
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    return [name for name in ORDER if name in {*names}]
 
 
 def _choose_strategy(recipes: Iterable[Recipe], hosts: Mapping[str, HostGpus], model: str) -> tuple[Recipe, str]:
@@ -95,4 +95,4 @@ def _why(recipe: Recipe, able: Sequence[str], most: int) -> str:
     if recipe.gpus > most:
         return f"{recipe.gpus} GPUs are needed and no host has more than {most}"
     share = counted(recipe.gpus // recipe.nodes, "GPU")
-    return f"{counted(recipe.nodes, 'host')} with {share} are needed, and there is no recipe for one host"
+    return f"{counted(recipe.nodes, 'host')} with {share} are needed, and there are {len(able)}"

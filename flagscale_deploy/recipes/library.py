@@ -45,9 +45,14 @@ def hardware_of(library: Library, model: str) -> list[str]:
     return hardware
 
 
+def path_of_hardware(model: str, hardware: str) -> str:
+    """Return the path of a hardware's file: its recommended strategy, and links to the others."""
+    return f"{model}/hw/{hardware}.json"
+
+
 def strategies_of(library: Library, model: str, hardware: str) -> dict[str, str]:
     """Return the path of each strategy of a model on a hardware, the recommended one first. Raises InputError."""
-    path = f"{model}/hw/{hardware}.json"
+    path = path_of_hardware(model, hardware)
     index = _read(library, path)
     paths: dict[str, str] = {}
     if isinstance(index, dict):

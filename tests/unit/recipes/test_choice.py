@@ -49,7 +49,7 @@ def test_what_is_named_is_taken_whatever_the_hosts_have() -> None:
         (
             Wish(SPARSE, "h200"),
             hosts(8),
-            ["strategy single_node_tep: gpu01 has the 8 GPUs that are needed"],
+            ["strategy single_node_tep: gpu01 has the 8 GPUs that are needed; the site recommends it for h200"],
         ),
         (
             Wish(DENSE),
@@ -71,10 +71,8 @@ def test_several_hosts_are_taken_where_no_host_has_enough(tmp_path: Path) -> Non
     file.write_text((OURS.path / file.relative_to(tmp_path)).read_text(encoding="utf-8"))
     choice = choose(Folder(tmp_path), Wish(DENSE, "h200"), hosts(8, 2, 8))
     assert choice.reasons == ("strategy multi_node_tp: 16 GPUs are needed and no host has more than 8",)
-    choice = choose(Folder(tmp_path), Wish(DENSE, "h200"), hosts(16, 8))
-    assert choice.reasons == (
-        "strategy multi_node_tp: 2 hosts with 8 GPUs are needed, and there is no recipe for one host",
-    )
+    choice = choose(Folder(tmp_path), Wish(DENSE, "h200"), hosts(16, 8, 8))
+    assert choice.reasons == ("strategy multi_node_tp: 2 hosts with 8 GPUs are needed, and there are 3",)
 
 
 def test_gpus_that_no_recipe_fits_are_told() -> None:
