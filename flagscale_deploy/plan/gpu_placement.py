@@ -164,6 +164,8 @@ def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Ho
     uneven = bool(ways) and set(ways) <= set(EQUAL) and sum(counts) >= model.gpus_needed
     alone = "" if ways else f" on one host ({why_one_host(model)})"
     how = " in equal shares on each host" if uneven else alone
+    if uneven and (local := local_size(model)) is not None:
+        how = f" on hosts with data-parallel-size-local={local} each"
     copies, need = model.replicas, model.gpus_needed
     needed = f"replica {replica} needs {counted(need, 'GPU')}"
     if copies != "auto" and copies > 1:
@@ -181,6 +183,8 @@ def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Ho
 
 
 def _uneven_remedy(model: ModelSpec) -> str:
+    if local_size(model) is not None:
+        return "remove data-parallel-size-local, or choose hosts with room for as many ranks"
     ray = "; or set deploy.executor: ray, which takes any shares" if model.parallel("data") == 1 else ""
     return f"choose hosts with as many free GPUs each (hosts, --limit), or other parallel sizes{ray}"
 
@@ -191,7 +195,7 @@ def _as_replicas(model: ModelSpec, most: int, total: int) -> str:
     fitting = most * size // ranks if ranks else 0
     if size == 1 or model.replicas != 1 or not fitting or total < ranks:
         return ""
-    fitting = max(count for count in range(1, fitting + 1) if size % count == 0)
+    fitting = max(count for count in range(1, min(fitting, size) + 1) if size % count == 0)
     return f"set data-parallel-size to {fitting} and num_replicas to {size // fitting}: a router shares requests out"
 
 

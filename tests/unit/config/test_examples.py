@@ -19,6 +19,22 @@ WORDS = {
     "qwen2.5-72b-two-hosts.yaml": (
         f"{LARGE}=8 --pipeline-parallel-size=2 --gpu-memory-utilization=0.9 --max-model-len=32768 {BARE}"
     ),
+    "qwen3-235b-two-hosts-mp.yaml": (
+        "/models/Qwen3-235B-A22B --tensor-parallel-size=8 --pipeline-parallel-size=2 --enable-expert-parallel"
+        " --max-model-len=32768 --port=4567"
+    ),
+    "deepseek-v3-dp-ep.yaml": (
+        "/models/DeepSeek-V3 --data-parallel-size=16 --data-parallel-size-local=8 --data-parallel-hybrid-lb"
+        " --enable-expert-parallel --max-model-len=32768 --trust-remote-code --port=4567"
+    ),
+    "tiny-qwen2-mp.yaml": (
+        "/models/tiny-qwen2 --served-model-name=tiny-qwen2 --tensor-parallel-size=2 --max-model-len=512"
+        " --max-num-seqs=4 --enforce-eager --port=4567"
+    ),
+    "tiny-qwen2-dp.yaml": (
+        "/models/tiny-qwen2 --served-model-name=tiny-qwen2 --data-parallel-size=2 --max-model-len=512"
+        " --max-num-seqs=4 --enforce-eager --port=4567"
+    ),
     "tiny-qwen2-cpu.yaml": (
         "/models/tiny-qwen2 --served-model-name=tiny-qwen2 --max-model-len=512 --max-num-seqs=4"
         " --port=4567 --enforce-eager"
@@ -47,4 +63,4 @@ def test_an_example_asks_for_this_command_line(name: str, words: str) -> None:
     spec = load_spec(EXAMPLES / name, environ={})
     (model,) = spec.models
     assert " ".join(serve_argv(model, port=model.port, extra={})) == f"vllm serve {words}"
-    assert model.num_gpus == (0 if "cpu" in name else model.world_size)
+    assert model.gpus_needed == (0 if "cpu" in name else model.world_size)

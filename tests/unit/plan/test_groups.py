@@ -174,3 +174,10 @@ def test_variables_of_a_pool_are_those_of_all_its_ranks_over_the_others_but_for_
     for rank in group_of(served).ranks:
         assert (rank.env["A"], rank.env["B"], rank.env["VLLM_HOST_IP"]) == ("pool", "all", "10.9.9.9")
         assert rank.env["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+
+
+def test_a_local_size_that_needs_more_hosts_than_there_are_is_a_fault() -> None:
+    flags = {"data-parallel-size": 2, "data-parallel-size-local": 1}
+    (fault,) = faults_of(inventory("gpu01"), spec(model(engine_args=flags)))
+    assert fault.problem == ("replica 0 needs 2 GPUs on hosts with data-parallel-size-local=1 each; free GPUs: gpu01 8")
+    assert fault.remedy.startswith("remove data-parallel-size-local")
