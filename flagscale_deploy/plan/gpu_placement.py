@@ -161,7 +161,8 @@ def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Ho
     taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
     available += f" (in use: {taken})" if taken else ""
     ways = spreads(spec, model)
-    uneven = bool(ways) and set(ways) <= set(EQUAL) and sum(counts) >= model.gpus_needed
+    equal = local_size(model) is not None or set(ways) <= set(EQUAL)
+    uneven = bool(ways) and equal and sum(counts) >= model.gpus_needed
     alone = "" if ways else f" on one host ({why_one_host(model)})"
     how = " in equal shares on each host" if uneven else alone
     if uneven and (local := local_size(model)) is not None:
