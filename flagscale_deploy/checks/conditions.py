@@ -97,8 +97,8 @@ def ray_hosts(context: Context) -> tuple[str, ...]:
 
 def model_of(context: Context, instance: InstancePlan) -> ModelSpec | None:
     """Return the configuration of an instance's model."""
-    models = context.spec.models if context.spec else ()
-    return next((model for model in models if model.name == instance.model), None)
+    engines = context.spec.engines if context.spec else ()
+    return next((model for model in engines if model.label == instance.label), None)
 
 
 def spanning(context: Context) -> tuple[InstancePlan, ...]:

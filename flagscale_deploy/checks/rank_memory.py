@@ -64,7 +64,8 @@ def ranks_of(context: Context, instance: InstancePlan, host: str) -> int:
         return gpus
     if len(instance.hosts) > 1 or context.spec is None:
         return 1
-    return next((model.world_size for model in context.spec.models if model.name == instance.model), 1)
+    model = model_of(context, instance)
+    return model.world_size if model else 1
 
 
 def _weights(context: Context, model: ModelSpec) -> float:

@@ -54,6 +54,11 @@ def router_installed(context: Context) -> Iterator[Finding]:
     yield from from_planner(context, "router-installed")
 
 
+def nixl_installed(context: Context) -> Iterator[Finding]:
+    """Check that every host of prefill and decode pools has NIXL, where they use it."""
+    yield from from_planner(context, "nixl-installed")
+
+
 def ray_version(context: Context) -> Iterator[Finding]:
     """Check that Ray supports token authentication."""
     names = ray_hosts(context) if context.plan else tuple(context.facts)
@@ -172,6 +177,12 @@ def _routers(context: Context) -> str:
     return "the plan has no router" if context.plan and not context.plan.routers else ""
 
 
+def _pools(context: Context) -> str:
+    if (why := no_spec(context)) or context.spec is None:
+        return why
+    return "" if any(model.pools for model in context.spec.models) else "no model has prefill and decode apart"
+
+
 SOFTWARE = (
     Check("environment", "software", environment, "an environment that starts", no_facts),
     Check(
@@ -198,6 +209,16 @@ SOFTWARE = (
         unplanned("router-installed", _routers),
         looks_at=lambda context: _started(
             context, [router.driver for router in context.plan.routers] if context.plan else ()
+        ),
+    ),
+    Check(
+        "nixl-installed",
+        "software",
+        nixl_installed,
+        "NIXL on every host of a pool",
+        unplanned("nixl-installed", _pools),
+        looks_at=lambda context: _started(
+            context, [host for host, instances in engine_hosts(context).items() if any(one.pool for one in instances)]
         ),
     ),
     Check("ray-version", "software", ray_version, "2.52 or later", _any_ray, skippable=False, blind="no Ray was found"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from flagscale_deploy.config.plain import plain
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
@@ -48,13 +49,14 @@ class RaySpec:
 class RouterSpec:
     """`deploy.router`: the router in front of a model's replicas.
 
-    `enabled` None: a router where there is more than one replica. `port`, `metrics_port` None: the planner's choice.
+    `enabled` None: a router where there is more than one replica. `policy`, `port`, `metrics_port` None: the planner's
+    choice.
     `host` is the address it listens on, None all of them. `options` are
     further flags of vllm-router, dashed and without `--`, with values as the user wrote them.
     """
 
     enabled: bool | None = None
-    policy: str = "cache_aware"
+    policy: str | None = None
     port: int | None = None
     host: str | None = None
     metrics_port: int | None = None
@@ -162,14 +164,21 @@ class ModelSpec:
     prefill: PoolSpec | None = None
     decode: PoolSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    pool: PoolRole | Literal[""] = ""
+    """Which of its pools serves the model in this way; "" for a model as it is written."""
+
+    @property
+    def label(self) -> str:
+        """Return the model's name, `model/pool` for one of its pools."""
+        return join_label(self.name, self.pool)
 
     @property
     def pools(self) -> dict[PoolRole, ModelSpec]:
         """Return the model as each of its pools serves it, prefill first; {} where one engine does both."""
         pools: dict[PoolRole, PoolSpec | None] = {"prefill": self.prefill, "decode": self.decode}
-        return {role: self._of_pool(pool) for role, pool in pools.items() if pool is not None}
+        return {role: self._of_pool(role, pool) for role, pool in pools.items() if pool is not None}
 
-    def _of_pool(self, pool: PoolSpec) -> ModelSpec:
+    def _of_pool(self, role: PoolRole, pool: PoolSpec) -> ModelSpec:
         names = {name.removeprefix("no-") for name in pool.engine_args}
         actions = (action for action in self.action_args if action.partition("=")[0].removeprefix("no-") not in names)
         return replace(
@@ -184,6 +193,7 @@ class ModelSpec:
             prefill=None,
             decode=None,
             env=pool.env,
+            pool=role,
         )
 
     def place(self, key: str) -> str:
@@ -268,24 +278,24 @@ class ServeSpec:
         return self.locate(path) if self.locate else f"{self.source}: {'.'.join(path)}"
 
     @property
+    def engines(self) -> tuple[ModelSpec, ...]:
+        """Return the models as engines serve them: one with pools once for each pool."""
+        return tuple(engine for model in self.models for engine in (model.pools.values() or (model,)))
+
+    @property
     def runs_program(self) -> bool:
         """Return whether a program of the user's own is served, and not `vllm serve`."""
         return self.entrypoint is not None and not self.command_line_mode
 
     def public(self) -> dict[str, Any]:
         """Return the specification as JSON types, of secrets the names only: for digests and for people."""
-        document = json.dumps(_plain(self.document), sort_keys=True, default=str)
+        document = json.dumps(plain(self.document), sort_keys=True, default=str)
         names = (field.name for field in fields(self) if field.name not in ("locate", "tree", "warnings"))
-        plain = {name: _plain(getattr(self, name)) for name in names}
+        content = {name: plain(getattr(self, name)) for name in names}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
-        return {**plain, **hidden}
+        return {**content, **hidden}
 
 
-def _plain(value: object) -> object:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Secret) else value
+def join_label(model: str, pool: str) -> str:
+    """Return the name of a model's pool, or of a model without pools."""
+    return f"{model}/{pool}" if pool else model

@@ -17,7 +17,8 @@ from flagscale_deploy.errors import HostError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import Network, Plan, RouterPlan
 from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
-from flagscale_deploy.plan.rank import MASTER_PORT, RPC_PORT, Rank
+from flagscale_deploy.plan.pools import SIDE_HOST
+from flagscale_deploy.plan.rank import MASTER_PORT, RPC_PORT, SIDE_CHANNEL, Rank
 from flagscale_deploy.remote.messages.check import (
     NETWORK_TEST,
     NetworkTestArguments,
@@ -95,6 +96,7 @@ def _listen_ports(
     if plan.ray.enabled and plan.ray.head in hosts:
         yield ListenPort(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
     yield from _meeting_ports(plan, networks, hosts)
+    yield from _side_channels(plan, hosts)
     for router in plan.routers:
         for rank in (rank for one in plan.instances if one.model == router.model for rank in one.ranks):
             if rank.answers and rank.host != router.driver and {rank.host, router.driver} <= set(hosts):
@@ -109,6 +111,18 @@ def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[
             if use in (MASTER_PORT, RPC_PORT) and others and instance.driver in hosts:
                 address = networks[instance.driver].node_ip
                 yield ListenPort(instance.driver, address, port, f"{instance.name}'s {use} port", others)
+
+
+def _side_channels(plan: Plan, hosts: Sequence[str]) -> Iterator[ListenPort]:
+    """Yield the ports at which decode engines ask those of prefill for the KV cache."""
+    for instance in plan.instances:
+        decode = {rank.host for other in plan.instances if other.model == instance.model and other.pool == "decode"
+                  for rank in other.ranks}  # fmt: skip
+        for rank in instance.ranks if instance.pool == "prefill" else ():
+            sources = frozenset(decode - {rank.host}) & set(hosts)
+            if SIDE_CHANNEL in rank.ports and sources and rank.host in hosts:
+                port = rank.ports[SIDE_CHANNEL]
+                yield ListenPort(rank.host, rank.env[SIDE_HOST], port, f"{rank.name}'s NIXL side channel", sources)
 
 
 def _engine_port(rank: Rank, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:

@@ -62,7 +62,7 @@ def tls_files(spec: ServeSpec) -> list[str]:
     """Return the paths on hosts that engines and routers get in TLS options."""
     tls = spec.tls
     shared = [tls.certfile, tls.keyfile, tls.cafile] if tls is not None else []
-    flags = [*(model.engine_args for model in spec.models), *spec.host_engine_args.values()]
+    flags = [*(model.engine_args for model in spec.engines), *spec.host_engine_args.values()]
     own = [args[flag] for args in flags for flag in TLS_FLAGS if args.get(flag)]
     named = [action.partition("=") for model in spec.models for action in model.action_args]
     own += [path for flag, _, path in named if flag in TLS_FLAGS and path]

@@ -45,6 +45,7 @@ def record_of(
                 "engine": instance.engine,
                 "addresses": dict(instance.addresses),
                 "replica": instance.replica,
+                "pool": instance.pool,
                 "argv": list(instance.argv),
                 "ranks": [_rank(rank) for rank in instance.ranks],
             }

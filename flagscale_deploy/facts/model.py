@@ -132,9 +132,9 @@ class TlsFile:
 class Facts:
     """The probe's reply. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
-    `python`, `ray`, `vllm`, `torch` and `router` (vllm-router) are versions in the environment that scripts will run in
-    (venv, before_start), None where it is not installed. `deployments` are the `record.json` of every deployment
-    recorded for this host.
+    `python`, `ray`, `vllm`, `torch`, `router` (vllm-router) and `nixl` are versions in the environment that scripts
+    will run in (venv, before_start), None where it is not installed. `deployments` are the `record.json` of every
+    deployment recorded for this host.
     """
 
     user: str = ""
@@ -148,6 +148,7 @@ class Facts:
     vllm: str | None = None
     torch: str | None = None
     router: str | None = None
+    nixl: str | None = None
     parser: str | None = None
     """Identifies the code of vLLM's command line: where it is equal, the same flags are known."""
     environment_error: str | None = None

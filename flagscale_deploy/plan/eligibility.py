@@ -12,14 +12,17 @@ from flagscale_deploy.inventory.patterns import limit
 
 
 def eligible_hosts(spec: ServeSpec, inventory: Inventory) -> dict[str, tuple[Host, ...]]:
-    """Return the hosts of each model by its name, the head first. Raises InputError with all models without any."""
+    """Return the hosts of each model or pool by its label, the head first.
+
+    Raises InputError with all of them that have none.
+    """
     faults: list[Fault] = []
     eligible = {}
-    for model in spec.models:
+    for model in spec.engines:
         allowed, wrong = _named(model, inventory)
         faults += wrong or _unmet(model, allowed)
         fitting = [host for host in allowed.hosts if all(host.type == host_type for host_type in model.host_types)]
-        eligible[model.name] = tuple(sorted(fitting, key=lambda host: host.name != inventory.head.name))
+        eligible[model.label] = tuple(sorted(fitting, key=lambda host: host.name != inventory.head.name))
     if faults:
         raise InputError(faults)
     return eligible

@@ -86,25 +86,25 @@ def place(
     """
     placements: list[Placement] = []
     initial = dict(free)
-    for model in spec.models:
+    for model in spec.engines:
         before = dict(free)
         for replica in range(0 if model.replicas == "auto" else model.replicas):
-            placement = _place_one(spec, model, replica, eligible[model.name], free, placements)
+            placement = _place_one(spec, model, replica, eligible[model.label], free, placements)
             if placement is None:
-                faults.append(_no_room(spec, model, replica, eligible[model.name], busy, _Free(free, before, initial)))
+                faults.append(_no_room(spec, model, replica, eligible[model.label], busy, _Free(free, before, initial)))
                 break
             _take(placement, free, placements)
-    waiting = [model for model in spec.models if model.replicas == "auto"]
+    waiting = [model for model in spec.engines if model.replicas == "auto"]
     replica = 0
     while waiting:
         for model in list(waiting):
-            placement = _place_one(spec, model, replica, eligible[model.name], free, placements)
-            full = model.gpus_needed == 0 and replica >= len(eligible[model.name])
+            placement = _place_one(spec, model, replica, eligible[model.label], free, placements)
+            full = model.gpus_needed == 0 and replica >= len(eligible[model.label])
             if placement is None or full:
                 waiting.remove(model)
                 if replica == 0:
                     faults.append(
-                        _no_room(spec, model, replica, eligible[model.name], busy, _Free(free, free, initial))
+                        _no_room(spec, model, replica, eligible[model.label], busy, _Free(free, free, initial))
                     )
             else:
                 _take(placement, free, placements)
@@ -126,19 +126,19 @@ def _place_one(
     Replicas spread over hosts; among equals, the host with the fewest GPUs left over wins (best fit), then the first.
     """
     need = model.gpus_needed
-    competing = [placement for placement in placed if need == 0 or placement.model == model.name]
+    competing = [placement for placement in placed if need == 0 or placement.label == model.label]
     count = {host.name: sum(host.name == placement.driver for placement in competing) for host in hosts}
     fitting = [host.name for host in hosts if len(free[host.name]) >= need and local_size(model) is None]
     if fitting:
         name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))
         pinned = model.engine_args.get(BACKEND) != "ray"
         gpus = {name: tuple(free[name][:need])}
-        return Placement(model.name, replica, gpus, name, executor_of(model, "one-host"), pinned)
+        return Placement(model.name, replica, gpus, name, executor_of(model, "one-host"), pinned, pool=model.pool)
     for spread in spreads(spec, model):
         shared = shares(model, spread, hosts, free) if need else None
         if shared is not None:
-            executor = executor_of(model, spread)
-            return Placement(model.name, replica, shared, next(iter(shared)), executor, executor != "ray", spread)
+            how = executor_of(model, spread)
+            return Placement(model.name, replica, shared, next(iter(shared)), how, how != "ray", spread, model.pool)
     return None
 
 

@@ -14,6 +14,7 @@ from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPlan, join_port
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
+from flagscale_deploy.plan.pools import side_channel, transfer_flags
 from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.rank import API_PORT, Rank, flag_of
 from flagscale_deploy.plan.rank_flags import Shape, shapes
@@ -29,6 +30,7 @@ class _Replica:
     model: ModelSpec
     placement: Placement
     ray: RayPlan
+    ports: Ports
 
 
 def plan_instance(
@@ -40,7 +42,7 @@ def plan_instance(
     from `ports`.
     """
     driver = inputs.inventory[placement.driver]
-    replica = _Replica(inputs, model, placement, ray)
+    replica = _Replica(inputs, model, placement, ray, ports)
     head_ip = inputs.networks[driver.name].node_ip
     ranks = tuple(
         _rank(replica, host, shape)
@@ -56,6 +58,7 @@ def plan_instance(
         ranks=ranks,
         endpoint=f"{_scheme(ranks[0].argv)}://{join_port(address, port)}/v1",
         served_name=_served_name(model),
+        pool=model.pool,
     )
 
 
@@ -69,26 +72,27 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
     model, placement = replica.model, replica.placement
     own = _own_flags(spec, host, network)
     port = shape.ports.get(API_PORT)
-    extra = {**own, **shape.flags}
+    extra = {**own, **transfer_flags(model), **shape.flags}
     if port is not None:
         extra |= tls_flags(spec, model, name, replica.inputs.facts.get(name), own)
     env = host_environment(spec, host, network)
     env |= {name: value for name, value in model.env.items() if name != "CUDA_VISIBLE_DEVICES"}
     env |= {"RAY_ADDRESS": replica.ray.address} if placement.executor == "ray" else {}
     env |= visible(placement.gpus[name]) if placement.pinned else {}
+    variables, taken = side_channel(model, placement, shape, name, env, replica.ports)
     argv = serve_argv(model, port=port, extra=extra)
     local, worker = _urls(argv, model.engine_args.get("host"), network, port)
     part = f"_rank{shape.number}" if shape.number else ""
     return Rank(
-        name=f"{model.name}/{placement.replica}" + (f" rank {shape.number}" if shape.number else ""),
+        name=placement.name + (f" rank {shape.number}" if shape.number else ""),
         number=shape.number,
-        role=shape.role,
+        role=model.pool if model.pool and shape.role == "driver" else shape.role,
         host=name,
         gpus=placement.gpus[name],
         argv=argv,
-        env=env,
-        script=f"vllm_serve_{file_name(model.name)}_{placement.replica}{part}.sh",
-        ports=shape.ports,
+        env=variables | env,
+        script=f"vllm_serve_{file_name(model.label)}_{placement.replica}{part}.sh",
+        ports={**shape.ports, **taken},
         local_url=local,
         worker_url=worker,
         data_rank=shape.data_rank,

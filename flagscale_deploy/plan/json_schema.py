@@ -72,6 +72,7 @@ def _instance(instance: InstancePlan) -> dict[str, object]:
     return {
         "model": instance.model,
         "replica": instance.replica,
+        "pool": instance.pool,
         "engine": instance.engine,
         "hosts": list(instance.hosts),
         "driver": instance.driver,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.spec import RestartSpec, join_label
 from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT, Rank
 
 Exclusive = Literal["gpus", "ports"]
@@ -18,8 +18,26 @@ Spread = Literal["one-host", "ray", "mp", "data-parallel", "data-parallel-hybrid
 behind one API server, behind one on each host (hybrid), or started by Ray."""
 
 
+class _Replica:
+    """Names of a replica of a model, or of one of its pools (`pool`, else "")."""
+
+    model: str
+    replica: int
+    pool: str
+
+    @property
+    def label(self) -> str:
+        """Return the model's name, `model/pool` in a pool."""
+        return join_label(self.model, self.pool)
+
+    @property
+    def name(self) -> str:
+        """Return the instance's name, `model/replica` or `model/pool/replica`."""
+        return f"{self.label}/{self.replica}"
+
+
 @dataclass(frozen=True)
-class Placement:
+class Placement(_Replica):
     """Where one instance runs: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
 
     `pinned`: on GPUs that Ray does not manage. Otherwise Ray assigns its GPUs.
@@ -32,6 +50,7 @@ class Placement:
     executor: Executor
     pinned: bool
     spread: Spread = "one-host"
+    pool: str = ""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -89,7 +108,7 @@ class RayPlan:
 
 
 @dataclass(frozen=True)
-class InstancePlan:
+class InstancePlan(_Replica):
     """One replica of a model: a group of ranks, the driver first, and the `endpoint` for clients (`…/v1`).
 
     With the engine "program", it is a program of the user's own: its `argv` has paths below the state directory, `port`
@@ -107,11 +126,7 @@ class InstancePlan:
     served_name: str
     addresses: Mapping[str, str] = field(default_factory=dict)
     """For a program: addresses at which its driver's host may reach it, each with the endpoint for clients."""
-
-    @property
-    def name(self) -> str:
-        """Return the instance's name, `model/replica`."""
-        return f"{self.model}/{self.replica}"
+    pool: str = ""
 
     @property
     def hosts(self) -> tuple[str, ...]:

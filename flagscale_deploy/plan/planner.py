@@ -16,6 +16,7 @@ from flagscale_deploy.plan.gpu_placement import Free, busy_gpus, free_gpus, plac
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan, RouterPlan
+from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray, ray_needed
@@ -75,7 +76,7 @@ def draft(inputs: Inputs) -> Draft:
     ray = plan_ray(inputs, room.placements, room.free, ports)
     faults += [*_without_ray(spec, room.placements, ray), *_unrestartable(spec, room.placements)]
     instances = tuple(
-        plan_instance(inputs, _models(spec)[placement.model], placement, port, ray, ports)
+        plan_instance(inputs, _models(spec)[placement.label], placement, port, ray, ports)
         for placement, port in zip(room.placements, engine_ports, strict=True)
     )
     routers = plan_routers(spec, inventory.head, instances, inputs.networks, ports,
@@ -87,6 +88,7 @@ def draft(inputs: Inputs) -> Draft:
         [node.host for node in ray.nodes],
         [name for placement in room.placements for name in placement.hosts],
         [router.driver for router in routers],
+        [rank.host for instance in instances for rank in instance.ranks if SIDE_HOST in rank.env],
     )
     remaining = dict.fromkeys(fault for fault in faults if fault.check not in inputs.skip or fault.check == "placement")
     if room.is_short or any(fault.check == "placement" for fault in remaining):
@@ -135,7 +137,7 @@ def _place(inputs: Inputs) -> _Room:
 
 def _without_ray(spec: ServeSpec, placements: Sequence[Placement], ray: RayPlan) -> list[Fault]:
     return [
-        Fault(_models(spec)[placement.model].where, f"replica {placement.replica} needs Ray, and deploy.ray is off",
+        Fault(_models(spec)[placement.label].where, f"replica {placement.replica} needs Ray, and deploy.ray is off",
               "set deploy.ray: auto", "placement")
         for placement in placements
         if placement.executor == "ray" and not ray.enabled
@@ -147,7 +149,7 @@ def _unrestartable(spec: ServeSpec, placements: Sequence[Placement]) -> list[Fau
     if not (spec.restart.supervised or spec.restart.boot):
         return []
     return [
-        Fault(_models(spec)[placement.model].where,
+        Fault(_models(spec)[placement.label].where,
               f"replica {placement.replica} has a process on each of {', '.join(placement.hosts)}, and "
               "deploy.restart restarts single processes",
               "remove deploy.restart, or have Ray start the processes: deploy.executor: ray", "placement")
@@ -158,8 +160,8 @@ def _unrestartable(spec: ServeSpec, placements: Sequence[Placement]) -> list[Fau
 
 def _engine_ports(spec: ServeSpec, placements: Sequence[Placement], ports: Ports) -> list[int]:
     workers = WORKER_PORTS if ray_needed(spec, placements) else ()
-    by_replica = plan_engine_ports(placements, _models(spec), ports, avoiding=workers)
-    return [by_replica[placement.model, placement.replica] for placement in placements]
+    by_name = plan_engine_ports(placements, _models(spec), ports, avoiding=workers)
+    return [by_name[placement.name] for placement in placements]
 
 
 def _assemble(
@@ -187,7 +189,7 @@ def _assemble(
 
 
 def _models(spec: ServeSpec) -> dict[str, ModelSpec]:
-    return {model.name: model for model in spec.models}
+    return {model.label: model for model in spec.engines}
 
 
 def _with_instances(

@@ -40,15 +40,18 @@ class Ports:
                                       taken_port=port))  # fmt: skip
         return port
 
-    def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = ()) -> int:
-        """Take this port or the first free one above it, except those to avoid; if there is none, add a fault."""
+    def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = (), span: int = 1) -> int:
+        """Take this port or the first free one above it, except those to avoid; if there is none, add a fault.
+
+        With `span`, it is the first of so many ports in a row.
+        """
         port = first
-        while port <= HIGHEST and (port in avoiding or self._is_taken(host, port)):
+        while port <= HIGHEST and any(at in avoiding or self._is_taken(host, at) for at in range(port, port + span)):
             port += 1
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
                                       "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip
-        self._planned[host, port] = use
+        self._planned |= dict.fromkeys(((host, at) for at in range(port, port + span)), use)
         return port
 
     def _is_taken(self, host: str, port: int) -> bool:
@@ -70,8 +73,8 @@ class Ports:
 
 def plan_engine_ports(
     placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports, avoiding: Container[int] = ()
-) -> dict[tuple[str, int], int]:
-    """Return the port of each (model, replica): the model's own, or the next free for more replicas on a host.
+) -> dict[str, int]:
+    """Return the port of each instance by its name: the model's own, or the next free for more replicas on a host.
 
     Configured ports are assigned before chosen ones, whatever the order of the models; chosen ones are not among those
     to avoid.
@@ -79,27 +82,20 @@ def plan_engine_ports(
     placements = list(placements)
     first = takes_its_own(placements, models)
     planned = {
-        (placement.model, placement.replica): ports.fixed(
-            placement.driver, models[placement.model].port, engine_use(placement), models[placement.model].where
+        placement.name: ports.fixed(
+            placement.driver, models[placement.label].port, placement.name, models[placement.label].where
         )
         for placement in first
     }
     for placement in placements:
         if placement not in first:
-            port = ports.next_free(
-                placement.driver, models[placement.model].port, engine_use(placement), avoiding=avoiding
-            )
-            planned[placement.model, placement.replica] = port
+            first_port = models[placement.label].port
+            planned[placement.name] = ports.next_free(placement.driver, first_port, placement.name, avoiding=avoiding)
     return planned
 
 
 def takes_its_own(placements: Iterable[Placement], models: Mapping[str, ModelSpec]) -> list[Placement]:
     """Return the placements that take exactly their model's port: the first of a model on each host."""
-    named = [placement for placement in placements if not models[placement.model].port_auto]
+    named = [placement for placement in placements if not models[placement.label].port_auto]
     firsts = {(placement.model, placement.driver): placement for placement in reversed(named)}
     return [placement for placement in named if firsts[placement.model, placement.driver] is placement]
-
-
-def engine_use(placement: Placement) -> str:
-    """Return the name of a replica in messages about its port."""
-    return f"{placement.model}/{placement.replica}"

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-RankRole = Literal["driver", "follower", "dp"]
+RankRole = Literal["driver", "follower", "dp", "prefill", "decode"]
 API_PORT, MASTER_PORT, RPC_PORT, METRICS_PORT = "api", "master", "data-parallel-rpc", "metrics"
+SIDE_CHANNEL = "nixl"
 """Uses of a rank's ports."""
 
 
@@ -16,7 +17,8 @@ class Rank:
     """A process of a group: what runs on one host, with its GPU indexes, `argv`, and `env` without secrets.
 
     A `driver` answers clients, and so does a `dp`, the API server of a host's own data-parallel ranks; a `follower`
-    answers nobody. The driver has its server's name. `ports` are by use. The URLs are "" where it answers nobody.
+    answers nobody. The driver has its server's name; in a pool it is a `prefill` or `decode`. `ports` are by use. The
+    URLs are "" where it answers nobody.
     """
 
     name: str

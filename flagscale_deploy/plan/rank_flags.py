@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan.model import Placement
-from flagscale_deploy.plan.ports import Ports, engine_use
+from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.rank import API_PORT, MASTER_PORT, RPC_PORT, RankRole
 
 FIRST_MASTER_PORT, FIRST_RPC_PORT = 29501, 29550
@@ -82,7 +82,7 @@ def _data_parallel(
         if not number:
             yield Shape(0, "driver", flags, {**api, RPC_PORT: rpc}, asked)
         elif hybrid:
-            own = ports.next_free(host, api[API_PORT], f"{engine_use(placement)} rank {number}")
+            own = ports.next_free(host, api[API_PORT], f"{placement.name} rank {number}")
             yield Shape(number, "dp", flags, {API_PORT: own})
         else:
             yield Shape(number, "follower", {**flags, "headless": True}, {}, asked)
@@ -97,7 +97,7 @@ def _local(model: ModelSpec, placement: Placement, host: str) -> int:
 def _taken(model: ModelSpec, placement: Placement, ports: Ports, flag: str, first: int) -> int:
     """Take the port on the driver's host by which ranks find each other: the user's, or the next free one."""
     asked = model.engine_args.get(flag)
-    use = f"{engine_use(placement)} {flag}"
+    use = f"{placement.name} {flag}"
     if asked is None:
         return ports.next_free(placement.driver, first, use)
     return ports.fixed(placement.driver, int(str(asked)), use, model.place(flag))

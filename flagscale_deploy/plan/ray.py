@@ -54,8 +54,8 @@ def plan_ray(inputs: Inputs, placements: Sequence[Placement], free: Free, ports:
 
 
 def _restricted(spec: ServeSpec, placements: Sequence[Placement]) -> bool:
-    on_ray = {placement.model for placement in placements if not placement.pinned}
-    return any(model.name in on_ray and (model.hosts is not None or model.host_types) for model in spec.models)
+    on_ray = {placement.label for placement in placements if not placement.pinned}
+    return any(model.label in on_ray and (model.hosts is not None or model.host_types) for model in spec.engines)
 
 
 def _node(inputs: Inputs, host: Host, placements: Sequence[Placement], free: Free, ports: Ports) -> RayNode:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Placement
-from flagscale_deploy.plan.ports import Ports, engine_use, takes_its_own
+from flagscale_deploy.plan.ports import Ports, takes_its_own
 from flagscale_deploy.plan.ray import ray_needed
 from flagscale_deploy.plan.router import routed_models, router_use
 
@@ -23,9 +23,8 @@ def take_asked_ports(
 ) -> None:
     """Take them in the order of engines, program, Ray, routers. The same use gets its port again."""
     for placement in takes_its_own(placements, models):
-        ports.fixed(
-            placement.driver, models[placement.model].port, engine_use(placement), models[placement.model].where
-        )
+        model = models[placement.label]
+        ports.fixed(placement.driver, model.port, placement.name, model.where)
     if spec.runs_program and spec.program_port is not None:
         use = f"{PurePosixPath(spec.entrypoint or '').stem}/0"
         for host in hosts:

@@ -1,11 +1,12 @@
-"""Plan a vllm-router in front of a model with more than one replica."""
+"""Plan a vllm-router in front of a model with more than one replica, or with pools."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from flagscale_deploy.config.spec import RouterSpec, ServeSpec
+from flagscale_deploy.config.spec import ModelSpec, PoolRole, RouterSpec, ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
@@ -13,10 +14,12 @@ from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
 from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
+from flagscale_deploy.plan.pools import connector
 from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.rank import flag_of
 from flagscale_deploy.plan.tls import router_trust
 
+POLICY, POOLS_POLICY = "cache_aware", "round_robin"
 PORT, PROMETHEUS_PORT = 30000, 29000
 """vllm-router's own defaults (`vllm-router --help`, 0.1.17)."""
 
@@ -39,22 +42,32 @@ def plan_routers(
     cannot reach is a fault. `facts` are the head's, None if it was not contacted.
     """
     routers: list[RouterPlan] = []
+    models = {model.name: model for model in spec.models}
     for model in routed_models(spec, instances):
         replicas = [instance for instance in instances if instance.model == model]
         faults += _unreachable(spec, head, replicas)
         port, metrics = _ports(spec, head, model, ports, first=not routers)
         workers = tuple(rank.worker_url for replica in replicas for rank in replica.ranks if rank.answers)
+        pools = models[model].pools if model in models else {}
+        router = replace(spec.router, policy=spec.router.policy or (POOLS_POLICY if pools else POLICY))
         network = networks[head.name]
         routers.append(
             RouterPlan(
                 model=model,
                 driver=head.name,
-                policy=spec.router.policy,
+                policy=str(router.policy),
                 port=port,
                 metrics_port=metrics,
                 workers=workers,
                 argv=tuple(
-                    _argv(spec.router, port, metrics, workers, spec.timeouts.ready, _ranks_behind_each(replicas))
+                    _argv(
+                        router,
+                        port,
+                        metrics,
+                        _behind(replicas, pools),
+                        spec.timeouts.ready,
+                        _ranks_behind_each(replicas),
+                    )
                 ),
                 env=_trusting(router_trust(spec, head.name, facts, replicas)) | host_environment(spec, head, network),
                 endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
@@ -102,9 +115,9 @@ def _ports(spec: ServeSpec, head: Host, model: str, ports: Ports, *, first: bool
 
 def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) -> Iterator[Fault]:
     """Yield replicas that listen on their own host only, which a router on another host cannot reach."""
-    models = {model.name: model for model in spec.models}
+    models = {model.label: model for model in spec.engines}
     for replica in replicas:
-        model = models[replica.model]
+        model = models[replica.label]
         bound = str(model.engine_args.get("host") or "")
         for rank in replica.ranks:
             if rank.answers and rank.host != head.name and is_loopback(bound):
@@ -134,11 +147,22 @@ def _ranks_behind_each(replicas: Sequence[InstancePlan]) -> int:
     return int(local[0] or 1) if local else 1
 
 
+def _behind(replicas: Sequence[InstancePlan], pools: Mapping[PoolRole, ModelSpec]) -> Iterator[str]:
+    """Yield the flags that name the servers behind a router."""
+    urls = [(one.pool, rank.worker_url) for one in replicas for rank in one.ranks if rank.answers]
+    if pools:
+        yield "--vllm-pd-disaggregation"
+        yield from (f"--{pool}={url}" for pool, url in urls)
+        yield f"--kv-connector={connector(pools['decode'])}"
+    else:
+        yield from ("--worker-urls", *(url for _, url in urls))
+
+
 def _argv(
-    router: RouterSpec, port: int, metrics: int, workers: Sequence[str], ready: float, ranks: int
+    router: RouterSpec, port: int, metrics: int, behind: Iterable[str], ready: float, ranks: int
 ) -> Iterator[str]:
     """Yield the command line; `--worker-urls` takes all words up to the next flag, so it comes before the others."""
-    yield from ("vllm-router", "--worker-urls", *workers)
+    yield from ("vllm-router", *behind)
     flags: dict[str, object] = {
         "host": router.host or "0.0.0.0",
         "port": port,

@@ -12,7 +12,11 @@ _ACTIVATE = "set venv or before_start for the host, so that the environment with
 
 
 def software_faults(
-    facts: Mapping[str, Facts], ray_hosts: Iterable[str], engine_hosts: Iterable[str], routers: Iterable[str]
+    facts: Mapping[str, Facts],
+    ray_hosts: Iterable[str],
+    engine_hosts: Iterable[str],
+    routers: Iterable[str],
+    nixl_hosts: Iterable[str] = (),
 ) -> list[Fault]:
     """Return faults for environments that don't start, missing software, and versions that differ in a Ray cluster.
 
@@ -36,6 +40,9 @@ def software_faults(
     without = f"pip install vllm-router, or {_ACTIVATE}; or use no router: deploy.router: none"
     faults += [Fault(name, "vllm-router is not installed in its environment", without, "router-installed")
                for name in dict.fromkeys(routers) if name in sound and sound[name].router is None]  # fmt: skip
+    faults += [Fault(name, "NIXL, by which pools transfer the KV cache, is not installed in its environment",
+                     f"pip install nixl, or {_ACTIVATE}", "nixl-installed")
+               for name in dict.fromkeys(nixl_hosts) if name in sound and sound[name].nixl is None]  # fmt: skip
     faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray, "pip install 'ray[default]=={}'", "same-ray")
     faults += _differing("Python", ray_hosts, lambda name: sound[name].python,
                          "create its environment with Python {}", "same-python")  # fmt: skip

@@ -49,7 +49,7 @@ def half_pairs(spec: ServeSpec) -> Iterator[Fault]:
         return
     problem = f"{KEY} is set without {CERTIFICATE}, but deploy.tls has a certificate"
     remedy = f"set {CERTIFICATE} beside it, which overrides deploy.tls; or remove {KEY}"
-    for model in spec.models:
+    for model in spec.engines:
         flags = _flags(model)
         if KEY in flags and CERTIFICATE not in flags:
             yield Fault(model.place(KEY), problem, remedy)

@@ -7,6 +7,7 @@ from functools import partial
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.pools import CONNECTOR, pool_faults
 from flagscale_deploy.plan.spread import LOCAL
 from flagscale_deploy.plan.tls import half_pairs
 from flagscale_deploy.plan.vllm import is_on, is_optimization_level, serve_argv
@@ -23,19 +24,20 @@ _OF_ONE_OF_SEVERAL = {"nnodes": "1", "node-rank": "0", "master-addr": "", "data-
 
 def refuse_wrong(spec: ServeSpec) -> None:
     """Raise InputError with everything in a specification that is wrong on any hosts."""
-    faults = [fault for model in spec.models if (fault := _size_fault(model)) is not None]
-    faults += [fault for model in spec.models for fault in _flag_faults(model)]
+    faults = [fault for model in spec.engines if (fault := _size_fault(model)) is not None]
+    faults += [fault for model in spec.engines for fault in _flag_faults(model)]
     faults += [
         Fault(model.place("distributed-executor-backend"), "is ray, but deploy.ray is off", "set deploy.ray: auto")
-        for model in spec.models
+        for model in spec.engines
         if spec.ray.mode == "off" and model.engine_args.get("distributed-executor-backend") == "ray"
     ]
     faults += _faults_of_several(spec)
     faults += _host_flag_faults(spec)
     faults += _program_faults(spec)
     faults += half_pairs(spec)
+    faults += pool_faults(spec)
     if faults:
-        raise InputError(faults)
+        raise InputError(list(dict.fromkeys(faults)))
 
 
 def _faults_of_several(spec: ServeSpec) -> list[Fault]:
@@ -65,7 +67,7 @@ def _divides(local: object, ranks: int) -> bool:
 
 def _flag_sets(spec: ServeSpec) -> Iterator[tuple[Callable[[str], str], Mapping[str, Value], int]]:
     """Yield what says where a flag was set, flags, and data-parallel ranks: of each model, then of single hosts (0)."""
-    for model in spec.models:
+    for model in spec.engines:
         actions = (action.partition("=") for action in model.action_args)
         flags = {**model.engine_args, **{name: value if equals else True for name, equals, value in actions}}
         yield model.place, flags, model.parallel("data")
@@ -75,15 +77,15 @@ def _flag_sets(spec: ServeSpec) -> Iterator[tuple[Callable[[str], str], Mapping[
 
 def unknown_flags(spec: ServeSpec) -> list[Fault]:
     """Return a warning for each flag that vLLM 0.32 does not know: the vLLM of a host may."""
-    warnings = []
+    warnings: list[Fault] = []
     for place, flags, _ in _flag_sets(spec):
         for flag in flags:
             name = flag.partition(".")[0]
-            if name not in KNOWN and not is_optimization_level(flag):
+            if name not in KNOWN and name != CONNECTOR and not is_optimization_level(flag):
                 near = nearest(name, KNOWN)
                 remedy = f"did you mean {near}?" if near else "check asks the vLLM on the hosts"
                 warnings.append(Fault(place(flag), f"vLLM 0.32 has no flag --{name}", remedy))
-    return warnings
+    return list(dict.fromkeys(warnings))
 
 
 def _program_faults(spec: ServeSpec) -> list[Fault]:

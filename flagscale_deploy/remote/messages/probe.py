@@ -185,6 +185,7 @@ class ProbedVersions(TypedDict):
     vllm: str | None
     torch: str | None
     router: str | None  # vllm-router
+    nixl: str | None
     parser: str | None  # a name for the code of vLLM's command line
     environment_error: str | None
 

@@ -39,7 +39,7 @@ class RecordedRank(TypedDict):
 
     name: str  # the driver's is the instance's
     number: int
-    role: str  # driver, follower, dp
+    role: str  # driver, follower, dp, prefill, decode
     host: str
     script: str
     gpus: list[int]
@@ -54,6 +54,7 @@ class RecordedServer(_RecordedServer, total=False):
     engine: str
     addresses: dict[str, str]  # where a program may answer: URL on its driver to the URL for clients
     replica: int | None
+    pool: str  # prefill, decode; "" for a model without pools
     argv: list[str]  # its command line, without secrets
     ranks: list[RecordedRank]  # the driver first; missing in records of older versions
 

@@ -91,6 +91,9 @@ def found():
         answer["parser"] = answer["vllm"] + (" " + parser(root) if root else "")
     if has("vllm-router"):
         answer["router"] = version(known, "vllm-router")
+    for name in ("nixl", "rixl"):  # that of ROCm
+        if name in known or any(os.path.isdir(os.path.join(place, name)) for place in PLACES):
+            answer["nixl"] = version(known, name)
     if "torch" in known or any(os.path.isdir(os.path.join(place, "torch")) for place in PLACES):
         answer["torch"] = version(known, "torch")
     return answer
@@ -169,6 +172,7 @@ def _versions(versions: Mapping[str, str], error: Optional[str] = None) -> Probe
         "vllm": versions.get("vllm"),
         "torch": versions.get("torch"),
         "router": versions.get("router"),
+        "nixl": versions.get("nixl"),
         "parser": versions.get("parser"),
         "environment_error": error,
     }
