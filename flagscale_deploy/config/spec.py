@@ -50,9 +50,8 @@ class RouterSpec:
     """`deploy.router`: the router in front of a model's replicas.
 
     `enabled` None: a router where there is more than one replica. `policy`, `port`, `metrics_port` None: the planner's
-    choice.
-    `host` is the address it listens on, None all of them. `options` are
-    further flags of vllm-router, dashed and without `--`, with values as the user wrote them.
+    choice. `host` is the address it listens on, None all of them. `options` are further flags of vllm-router, dashed
+    and without `--`, with values as the user wrote them.
     """
 
     enabled: bool | None = None
@@ -120,8 +119,8 @@ class PoolSpec:
     """`deploy.models.<name>.prefill` or `.decode`: the engines that do one of the two.
 
     `engine_args` are the pool's own flags, which win over the model's, and `env` its variables, which win over all
-    others; `num_gpus` and `hosts` None are the model's.
-    `where` and `places` say where the pool and its settings stand, as those of `ModelSpec` do.
+    others; `num_gpus` and `hosts` None are the model's. `where` and `places` say where the pool and its settings stand,
+    as those of `ModelSpec` do.
     """
 
     replicas: int = 1

@@ -82,7 +82,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "infiniband": st.lists(TEXT, max_size=1).map(tuple),
     "hostname_addresses": st.lists(TEXT, max_size=2).map(tuple),
     "sees_everyone": st.booleans(),
-    **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "parser", "environment_error",
+    **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "nixl", "parser", "environment_error",
                                            "gpu_error", "driver_version")},
     "default_address": st.none() | st.ip_addresses().map(str),
     **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise", "boot", "boot_problem"), TEXT),

@@ -12,7 +12,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from flagscale_deploy.checks.registry import NAMES, judge
 from flagscale_deploy.checks.types import Parsed, Verdict
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.spec import PoolSpec, RestartSpec
 from flagscale_deploy.errors import (
     ConnectError,
     HostError,
@@ -414,6 +414,18 @@ def test_a_router_that_is_not_installed() -> None:
     assert "pip install vllm-router" in verdict.remedy
 
 
+def test_a_nixl_that_is_not_installed_where_pools_need_it() -> None:
+    serve_spec = spec(
+        model(
+            tp=8, engine_args={"max-model-len": 32768}, prefill=PoolSpec(hosts="gpu01"), decode=PoolSpec(hosts="gpu02")
+        ),
+        ray="on",
+    )
+    verdict = only(make_context({"gpu02": {"nixl": None}, "gpu03": {"nixl": None}}, serve_spec=serve_spec))
+    assert (verdict.check, verdict.host) == ("nixl-installed", "gpu02")
+    assert "pip install nixl" in verdict.remedy
+
+
 def test_a_ray_without_token_authentication() -> None:
     verdicts = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
     assert [(verdict.check, verdict.host) for verdict in verdicts] == [("ray-version", name) for name in HOSTS]
@@ -582,8 +594,8 @@ def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
-                 "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel", "model-length",
-                 "model-memory", "model-code", "open-server", "tls-files", "router-tls", "boot"}  # fmt: skip
+                 "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel",
+                 "model-length", "model-memory", "model-code", "open-server", "tls-files", "router-tls", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 

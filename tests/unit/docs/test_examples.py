@@ -36,7 +36,7 @@ def test_an_example_can_be_planned_on_a_sample_inventory(configuration: Path, in
     asked = Options(inventory=str(counted(inventory, tmp_path)), config=str(configuration))
     request = load_request(asked, environ={})
     hosts = request.inventory
-    needed = {model.name: model.gpus_needed for model in request.serve.models}
+    needed = {engine.label: engine.gpus_needed for engine in request.serve.engines}
     present = sum(host.gpus or 0 for host in hosts.hosts)
     if sum(needed.values()) > present:
         with pytest.raises(InputError, match=rf"needs \d+ GPUs; free GPUs: {hosts.head.name} {present}"):
@@ -48,10 +48,10 @@ def test_an_example_can_be_planned_on_a_sample_inventory(configuration: Path, in
     assert all(made.scripts[step.host][step.script].startswith("#!") for step in steps)
     assert any(step.detached for step in steps), "something goes on serving"
     engines = [
-        instance for instance in made.instances if instance.model in needed
+        instance for instance in made.instances if instance.label in needed
     ]  # a program of one's own is no model
     for instance in engines:
-        assert sum(len(indexes) for indexes in instance.gpus.values()) == needed[instance.model]
+        assert sum(len(indexes) for indexes in instance.gpus.values()) == needed[instance.label]
 
 
 def test_the_samples_are_as_many_as_they_look() -> None:

@@ -39,6 +39,7 @@ def test_the_shape_of_the_design() -> None:
             {
                 "model": "vllm_model",
                 "replica": 0,
+                "pool": "",
                 "engine": "vllm",
                 "hosts": ["gpu01", "gpu02"],
                 "driver": "gpu01",

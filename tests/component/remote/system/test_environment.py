@@ -37,7 +37,9 @@ def venv(tmp_path: Path) -> Path:
 
 
 def test_versions_come_from_the_activated_environment(venv: Path) -> None:
-    expected = {"python": VERSION, "ray": "2.60.0", "vllm": "0.32.0", "torch": "2.13.0+cpu", "router": None}
+    expected = {"python": VERSION, "ray": "2.60.0", "vllm": "0.32.0", "torch": "2.13.0+cpu"} | dict.fromkeys(
+        ("router", "nixl")
+    )
     entered = environment.observe(str(venv), None, {})
     assert {kind: dict(entered)[kind] for kind in expected} == expected
     assert entered["environment_error"] is None
@@ -73,7 +75,7 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
 def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, problem: str) -> None:
     versions: Any = environment.observe(venv_path, hook, {})
     assert problem in versions.pop("environment_error")
-    assert versions == dict.fromkeys(("python", "ray", "vllm", "torch", "router", "parser"))
+    assert versions == dict.fromkeys(("python", "ray", "vllm", "torch", "router", "nixl", "parser"))
 
 
 def test_a_hook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
