@@ -594,8 +594,9 @@ def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
-                 "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth", "model-parallel",
-                 "model-length", "model-memory", "model-code", "open-server", "tls-files", "router-tls", "boot"}  # fmt: skip
+                 "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
+                 "model-parallel", "model-length", "model-memory", "model-code", "open-server", "tls-files",
+                 "router-tls", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 
