@@ -31,10 +31,11 @@ from tests.environments.cache import entry, recipe, say  # noqa: E402 (run as a 
 OPERATOR = ("3.10", "3.11", "3.12", "3.13")
 HOST = "3.8"
 SWEEPS = (
-    "api/test_hostile_replies.py", "cli/test_canary.py", "support/test_sandbox.py", "test_hostile_input.py",
-    "test_patterns.py", "transport/test_replies.py",
+    "api/test_hostile_replies.py", "cli/test_canary.py", "support/test_sandbox.py", "test_architecture.py",
+    "test_connections_on_hosts.py", "test_hostile_input.py", "test_patterns.py", "test_secrets_in_plenty.py",
+    "transport/test_replies.py",
 )  # fmt: skip
-"""What takes most of the time of the unit tests: run under the Python of all other tests only."""
+"""What takes most of the time, or reads our own sources: run under the Python of all other tests only."""
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
 FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
