@@ -85,14 +85,20 @@ def _show_gpus(console: Console, plan: Plan) -> None:
 
 
 def _show_instance(console: Console, instance: InstancePlan) -> None:
+    """Show an instance: its driver as it is started, and of each further rank what is different."""
+    driver, *others = instance.ranks
     gpus = ", ".join(_gpus(host, indexes) for host, indexes in instance.gpus.items())
-    console.print("", f"{instance.name} on {gpus}   executor {instance.executor}   endpoint {instance.endpoint}")
-    for rank in instance.ranks:
-        if len(instance.ranks) > 1:
-            console.print(f"  rank {rank.number}   {rank.role} on {_gpus(rank.host, rank.gpus)}")
-        console.text(f"    {shell.join(rank.argv)}")
-        for name, value in rank.env.items():
-            console.text(f"    {name}={shell.quote(value)}")
+    where = f"{counted(len(instance.ranks), 'host')}, the driver on {driver.host}" if others else gpus
+    console.print("", f"{instance.name} on {where}   executor {instance.executor}   endpoint {instance.endpoint}")
+    console.text(f"    {shell.join(driver.argv)}")
+    for name, value in driver.env.items():
+        console.text(f"    {name}={shell.quote(value)}")
+    for rank in instance.ranks if others else ():
+        console.print(f"  rank {rank.number}   {rank.role} on {_gpus(rank.host, rank.gpus)}")
+        if rank is not driver:
+            own = [word for word in rank.argv if word not in driver.argv]
+            env = [f"{name}={shell.quote(value)}" for name, value in rank.env.items() if driver.env.get(name) != value]
+            console.text(f"    {' '.join([shell.join(own), *env])}")
 
 
 def _gpus(host: str, indexes: Sequence[int]) -> str:
