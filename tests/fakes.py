@@ -62,6 +62,7 @@ class FakeRunning:
         self._outputs: Iterator[Output] | None = None
         self._code = 0
         self.closed = False
+        self.input_ended = False
         self.last_sent = b""
 
     def send(self, data: bytes) -> None:
@@ -76,6 +77,7 @@ class FakeRunning:
                 self._begin(module, args)
 
     def close_stdin(self) -> None:
+        self.input_ended = True
         if self._outputs is None:
             self._begin("", {"command": self._command, "stdin": bytes(self._sent)})
 

@@ -71,7 +71,8 @@ def server_status(
     server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
-    ranks = tuple(_rank(instance, rank, results) for rank in instance.get("ranks", ()))
+    missing = _missing(instance, replies, record) if state in ("ready", "unwell") else {}
+    ranks = tuple(_rank(instance, rank, results, missing) for rank in instance.get("ranks", ()))
     broken = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
     if state in ("ready", "starting", "unwell") and broken:
         state, problem = "unwell", "; ".join(filter(None, (*broken, problem)))
@@ -80,8 +81,8 @@ def server_status(
         hosts = [name for name in instance["hosts"] if name in replies]
         if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := lost_daemon(replies[name]))]:
             state, problem = "unwell", "; ".join(gone)
-    elif state == "unwell" and (missing := _missing_ranks(instance, replies, record)):
-        problem = f"{missing}; {problem}"
+    elif state == "unwell" and missing:
+        problem = f"{', '.join(f'{name} has {count}' for name, count in missing.items())}; {problem}"
     away = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
     if away and driver not in away:
         problem = problem or f"{', '.join(away)} cannot be reached"
@@ -105,8 +106,15 @@ def server_status(
     )
 
 
-def _rank(instance: RecordedServer, rank: RecordedRank, results: Mapping[str, InspectReply | HostError]) -> RankStatus:
+def _rank(
+    instance: RecordedServer,
+    rank: RecordedRank,
+    results: Mapping[str, InspectReply | HostError],
+    missing: Mapping[str, str],
+) -> RankStatus:
     state, problem = rank_state(instance, rank, results.get(rank["host"]))
+    if state == "running" and rank["host"] in missing:
+        state, problem = "unwell", f"has {missing[rank['host']]}"
     return RankStatus(rank["number"], rank["role"], rank["host"], tuple(rank["gpus"]), state, problem, rank["script"])
 
 
@@ -129,22 +137,25 @@ def lost_daemon(reply: InspectReply) -> str:
     return next((name for name in needed if not reply["ranks"].get(name)), "")
 
 
-def _missing_ranks(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> str:
-    """Describe the hosts of a multi-host instance that have fewer of its ranks than GPUs.
+def _missing(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> dict[str, str]:
+    """Describe, by host, what is left of the processes that compute, on hosts that have fewer of them than GPUs.
 
-    Ranks are recognized by their names. Returns "" where none is seen at all; leaves out hosts shared by instances.
+    They are recognized by their names: workers, or for data-parallel ranks without workers the engine cores. Returns
+    nothing where none is seen at all; leaves out hosts shared by instances.
     """
     shared = {
         name for other in record.get("instances", ()) if other["name"] != instance["name"] for name in other["hosts"]
     }
     hosts = [name for name in instance["hosts"] if name in replies and name not in shared]
-    ranks = {name: replies[name].get("ranks", {}).get("rank", 0) for name in hosts}
-    if len(instance["hosts"]) < 2 or not any(ranks.values()):
-        return ""
-    wanted = {name: len(instance["gpus"].get(name, ())) for name in hosts}
-    return ", ".join(
-        f"{name} has {ranks[name]} of {wanted[name]} ranks" for name in hosts if ranks[name] < wanted[name]
-    )
+    if len(instance["hosts"]) < 2:
+        return {}
+    data_ranks = any(rank["data_rank"] is not None for rank in instance.get("ranks", ()))
+    for part, title in (("rank", "rank"), ("engine-core", "engine core"))[: 1 + data_ranks]:
+        counts = {name: replies[name].get("ranks", {}).get(part, 0) for name in hosts}
+        if any(counts.values()):
+            wanted = {name: len(instance["gpus"].get(name, ())) for name in hosts}
+            return {name: f"{counts[name]} of {wanted[name]} {title}s" for name in hosts if counts[name] < wanted[name]}
+    return {}
 
 
 def _endpoint(instance: RecordedServer, reply: InspectReply | None) -> str:

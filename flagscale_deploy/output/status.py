@@ -25,6 +25,7 @@ def show_status(console: Console, status: Status) -> None:
     _servers(console, status)
     if console.verbose:
         console.print(*(f"  {server.name}: {join(server.argv)}" for server in status.instances if server.argv))
+        _ranks(console, status)
     _ray(console, status)
     console.print()
     _hosts(console, status.hosts)
@@ -122,6 +123,26 @@ def _servers(console: Console, status: Status) -> None:
     ]
     console.print()
     console.table("Instances", ("INSTANCE", "STATE", "DRIVER", "GPUS", *restarts, "ENDPOINT", ""), rows)
+
+
+def _ranks(console: Console, status: Status) -> None:
+    """Show the ranks of instances that have several."""
+    rows = [
+        (
+            f"{server.name} rank {rank.number}",
+            console.state(rank.state),
+            rank.role,
+            rank.host,
+            ", ".join(map(str, rank.gpus)),
+            rank.problem,
+        )
+        for server in status.instances
+        if len(server.ranks) > 1
+        for rank in server.ranks
+    ]
+    if rows:
+        console.print()
+        console.table("Ranks", ("RANK", "STATE", "ROLE", "HOST", "GPUS", ""), rows)
 
 
 def _ray(console: Console, status: Status) -> None:

@@ -232,7 +232,12 @@ class Inspection:
         url, model = instance["local_url"], instance["served_name"]
         replies = [Background(openai.one_token, self._client, url, model, TOKEN_SECONDS, number) for _, number in asked]
         for (host, number), reply in zip(asked, replies):
-            ok, text = reply.result(TOKEN_SECONDS + 1)
+            try:
+                ok, text = reply.result(TOKEN_SECONDS + 1)
+            except (OSError, ValueError) as error:
+                if number is None or isinstance(error, ForeignListenerError):
+                    raise
+                ok, text = False, "no answer: %s" % (error or "timed out")
             if not ok:
                 return ok, text if number is None else "data-parallel rank %d on %s: %s" % (number, host, text)
         return True, ""

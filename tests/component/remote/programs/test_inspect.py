@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from contextlib import AbstractContextManager
@@ -115,3 +116,23 @@ def test_without_a_token_only_health_and_metrics_are_asked(home: Home, people: H
     assert [state["health"] for state in seen] == [200, 200]
     assert asked.count("/v1/completions") == 1
     assert asked.count("/health") == 2
+
+
+def test_each_data_parallel_rank_is_asked_and_one_that_hangs_is_named(
+    home: Home, people: Household, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect, "TOKEN_SECONDS", 0.3)
+    listed: Any = [{"script": "serve.sh", "role": "engine", "alive": True, "stopped": False,
+                    **birth(people.python(SLEEP)[0])}]  # fmt: skip
+    args: InspectArguments = {"deployment": home.deployment, "host": home.host, "ask": True}
+    silent = {"/health": HEALTHY}
+    for replies, token, why in ((ENGINE, True, ""), (silent, False, "data-parallel rank 0 on h1: no answer: ")):
+        with serving(home, tmp_path, replies=replies, hold=True) as server:
+            instance: Any = {"name": "q/0", "driver": home.host, "script": "serve.sh", "local_url": server.url,
+                             "served_name": "q", "ranks": [{"host": "h1", "data_rank": 0},
+                                                           {"host": "h2", "data_rank": 4}]}  # fmt: skip
+            state = inspect.Inspection(args, {"instances": [instance]}, listed, {}).instances["q/0"]
+            asked = [heard.lower() for heard in server.heard if "/v1/completions" in heard]
+        assert (state["health"], state["token"]) == (200, token)
+        assert state["why"].startswith(why)
+        assert sorted(re.findall(r"x-data-parallel-rank: (\d)", "".join(asked))) == ["0", "4"]
