@@ -8,6 +8,7 @@ import paramiko
 
 from flagscale_deploy.errors import AuthenticationError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.identities import Identities, Identity, identities
 from flagscale_deploy.transport.ssh_errors import copy_key
 from flagscale_deploy.transport.ssh_notes import NOTES
@@ -15,6 +16,8 @@ from flagscale_deploy.transport.ssh_settings import Settings
 from flagscale_deploy.transport.ssh_transport import Transport
 
 PUBLIC_KEY = "publickey"
+PATIENCE = 4
+"""How many times its timeout a server may take over all keys together."""
 NAMED = 4
 """How many keys a message names."""
 
@@ -38,7 +41,11 @@ class _Attempt:
         self._refused: list[Identity] = []
 
     def make(self) -> None:
+        """Log in. Raises AuthenticationError, and TimeoutError where the server takes too long over all keys."""
+        deadline = Deadline(PATIENCE * self._transport.auth_timeout)
         for identity in self._keys.offers:
+            if deadline.expired:
+                raise TimeoutError
             try:
                 remaining = self._transport.auth_publickey(self._settings.user, identity.key)
             except paramiko.BadAuthenticationType as error:

@@ -14,6 +14,7 @@ from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.packet import Packetizer
 
 from flagscale_deploy.support.platform import limit_silence
+from flagscale_deploy.transport.replies import brief
 
 KEEPALIVE_SECONDS = 5
 SILENCE_MILLISECONDS = 30_000
@@ -36,6 +37,8 @@ SLACK_BYTES = 1 << 20
 """By how much a server may exceed a channel's window."""
 WRITE_SECONDS = 60.0
 """How long a packet may take to be written: through a jump host or a ProxyCommand, no kernel notices that none is."""
+MOST_EXTENSIONS = 64
+"""How many extensions a server may announce (RFC 8308): Paramiko goes through as many as are announced."""
 REKEY_SECONDS = 10.0
 """How long a key exchange may keep us from sending."""
 
@@ -143,6 +146,13 @@ class Transport(paramiko.Transport):
         self.offered = {key: [name for name in parsed[key] if not name.startswith(_SIGNALS)] for key in _LISTS}
         return parsed
 
+    def _parse_ext_info(self, message: paramiko.Message) -> None:
+        start = message.packet.tell()
+        if (count := message.get_int()) > MOST_EXTENSIONS:
+            raise paramiko.SSHException(f"the server announces {count} extensions")
+        message.packet.seek(start)
+        super()._parse_ext_info(message)  # type: ignore[misc]
+
     def _parse_disconnect(self, message: paramiko.Message) -> None:
         message.get_int()
         self.farewell = message.get_text()
@@ -150,8 +160,9 @@ class Transport(paramiko.Transport):
     def _parse_channel_open_failure(self, message: paramiko.Message) -> None:
         start = message.packet.tell()
         number, code, text = message.get_int(), message.get_int(), message.get_text()
-        others = sum(channel.active and not channel.closed for channel in self._channels.values())  # type: ignore[attr-defined]
-        self.refusals[number] = Refusal(code, text, others)
+        if number in self.channel_events:  # else it was not asked for, and would be kept as long as the connection
+            others = sum(channel.active and not channel.closed for channel in self._channels.values())  # type: ignore[attr-defined]
+            self.refusals[number] = Refusal(code, brief(text), others)
         message.packet.seek(start)
         super()._parse_channel_open_failure(message)  # type: ignore[misc]
 
