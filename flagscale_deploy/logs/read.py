@@ -18,6 +18,7 @@ from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Tell, through_losses
 from flagscale_deploy.transport.remote_program import Program
+from flagscale_deploy.transport.replies import REPORT
 
 FOREVER_SECONDS = 10 * 365 * 86400.0
 PATIENCE_SECONDS = 300.0
@@ -25,8 +26,12 @@ PATIENCE_SECONDS = 300.0
 REMEMBERED_MARKS = 256
 CUT = " … [line cut]"
 LONGEST_LINE = LONGEST + 40
-LONGEST_MARK = 1024
 """A line that was cut on its host, with the mark that says so."""
+LONGEST_MARK = 1024
+LONGEST_NAME, MOST_NAMES = 4096, 16 << 20
+"""Characters of a file's name, and of all names that are kept of a host."""
+LINE_BYTES = 64
+"""What a line takes in memory beside its characters."""
 
 Lines = Callable[[str, str, Sequence[str]], None]
 """Takes a host, a file, and lines of it that came together."""
@@ -134,6 +139,7 @@ class _Reading:
     places: dict[tuple[int, int], LogPlace] = field(default_factory=dict)
     truncated: deque[LogPlace] = field(default_factory=lambda: deque(maxlen=REMEMBERED_MARKS))
     files: set[str] = field(default_factory=set)
+    names: int = 0
     bytes: int = 0
 
     def attempt(self, connection: Connection) -> int:
@@ -156,23 +162,33 @@ class _Reading:
             self.clock = parse_clock(message) or self.clock
             return
         file = message.get("file", "")
-        self.files.add(file[:LONGEST])
+        self._keep(file, is_new=file not in self.files)
+        self.files.add(file)
         if lines:
-            self.bytes += sum(map(len, lines)) + len(lines)
+            self.bytes += sum(map(len, lines)) + LINE_BYTES * len(lines)
             self.show(self.host, file, [line if len(line) <= LONGEST_LINE else line[:LONGEST] + CUT for line in lines])
         at = message.get("at")
         if at is not None:
             self._note(file, at)
-        if len(self.files) > MAX_FILES or len(self.places) > MAX_FILES:
-            raise RemoteError(
-                self.host, f"it has more than {MAX_FILES:,} log files", "read fewer with --kind or --since"
-            )
+
+    def _keep(self, name: str, *, is_new: bool) -> None:
+        """Count a file's name if it is new, before it is kept. Raises RemoteError for too many files or too long ones.
+
+        Files and places are counted together: a host makes up both.
+        """
+        if len(name) > LONGEST_NAME:
+            raise RemoteError(self.host, f"follow: a file's name has {len(name):,} characters", REPORT)
+        self.names += len(name) if is_new else 0
+        if max(len(self.files), len(self.places)) > MAX_FILES or self.names > MOST_NAMES:
+            problem = f"it has more than {MAX_FILES:,} log files, or very long names of files"
+            raise RemoteError(self.host, problem, "read fewer with --kind or --since")
 
     def _note(self, file: str, at: LogMark) -> None:
         if len(at["head"]) > LONGEST_MARK or len(at["last"]) > LONGEST_MARK:  # it is kept and sent back
             raise RemoteError(self.host, "follow: malformed place in a log file")
         key = at["device"], at["inode"]
         before = self.places.get(key)
+        self._keep(file, is_new=before is None)
         if before is not None and _was_truncated(before["at"], at):  # rotation may still make a copy of it
             self.truncated.append(before)
         self.places[key] = {"file": file, "at": at}

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import threading
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs import LineSelection, diagnose, diagnose_folder, read_logs
+from flagscale_deploy.logs import LineSelection, diagnose, diagnose_folder, read, read_logs
 from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import answering
 
@@ -94,3 +97,43 @@ def test_only_the_end_of_a_huge_log_is_read_and_bytes_that_are_no_text_are_survi
 
 def test_an_empty_folder_has_no_cause(tmp_path: Path) -> None:
     assert diagnose_folder(tmp_path) is None
+
+
+def ever(*, longest: int = 100, lines: int = 0, renamed: bool) -> Any:
+    """Return a host that makes up files without end."""
+
+    def follow(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        mark = {"device": 1, "offset": 0, "head": "", "last": "", "skipping": False}
+        for inode in itertools.count():
+            name = f"{inode if renamed else 0}".rjust(longest, "x")
+            yield {"file": name, "lines": ["ab"] * lines, "at": {**mark, "inode": inode}}
+
+    return follow
+
+
+@pytest.mark.parametrize("longest", [100, 4000, 5000, 1 << 20])
+@pytest.mark.parametrize("renamed", [True, False])
+def test_files_without_end_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch, renamed: bool, longest: int) -> None:
+    monkeypatch.setattr(read, "MOST_NAMES", 1 << 18)
+    fleet = FakeFleet(answering(follow=ever(longest=longest, renamed=renamed)))
+    tracemalloc.start()
+    fault = read_logs(fleet, "qwen", lambda *_: None).files["gpu01"]
+    grown = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(fault, RemoteError)
+    assert "characters" in fault.problem if longest > read.LONGEST_NAME else "very long names" in fault.problem
+    assert grown < 32 << 20
+
+
+@pytest.mark.parametrize("look", [diagnose.diagnose_ends, diagnose.loading_stages])
+def test_lines_count_for_what_they_take_in_memory(monkeypatch: pytest.MonkeyPatch, look: Any) -> None:
+    monkeypatch.setattr(diagnose, "ENDS_BYTES", 1 << 20)
+    taken = []
+
+    def follow(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        for reply in ever(lines=1000, renamed=True)(host, args):
+            taken.append(reply)
+            yield reply
+
+    look(FakeFleet(answering(follow=follow)), "qwen")
+    assert len(taken) < 100
