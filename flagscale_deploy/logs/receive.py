@@ -17,7 +17,9 @@ from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.remote_program import Program
 
-MAX_FILES = 100_000
+MAX_FILES = MAX_FOLDERS = 100_000
+MAX_NAMES = 16 << 20
+"""Bytes of the names of all files together: they are kept in memory, and count for nothing on the host's disk."""
 MAX_PROBLEMS, LONGEST_PROBLEM = 1000, 500
 LARGEST = 1 << 50
 """The largest size that is believed."""
@@ -38,6 +40,14 @@ class ByteLimit:
 
     limit: int
     bytes: int = 0
+    folders: int = 0
+    """Those that were made here."""
+
+    def add_folders(self, count: int) -> None:
+        """Count folders that were made: each takes a block of the disk. Raises LimitError for too many."""
+        self.folders += count
+        if self.folders > MAX_FOLDERS:
+            raise LimitError(f"collecting stopped after {MAX_FOLDERS:,} folders; leave out old ones with --since")
 
     def add(self, size: int) -> None:
         """Count bytes. Raises LimitError where they exceed the limit."""
@@ -59,7 +69,7 @@ class Receiver:
         self._host, self._store, self._received = host, store, received
         self.files: dict[bytes, int] = {}
         self.cut: dict[bytes, int] = {}
-        self._seen = 0
+        self._seen = self._names = 0
         self._name = b""
         self._file: IncomingFile | None = None
         self._between_files = True
@@ -87,7 +97,7 @@ class Receiver:
             elif "end" in message:
                 self._end(str(message.get("why", "")))
             elif "problem" in message:
-                self._count_file()
+                self._count_file(_name(message))
                 self._problem(_name(message), str(message["problem"]))
             elif "done" in message:
                 self.older, self.done = self._number(message, "older"), True
@@ -107,8 +117,8 @@ class Receiver:
         if not self._between_files:
             raise self._malformed("a file begins inside another")
         self._between_files = False
-        self._count_file()
         self._name, again = _name(message), message.get("again") is True
+        self._count_file(self._name)
         at, size = self._number(message, "at"), self._number(message, "size")
         try:
             if self._name in self.files and not again:
@@ -120,6 +130,7 @@ class Receiver:
             self._file = self._store.begin(self._name, at, size, again=again)
         except RefusedError as error:
             self._problem(self._name, f"{error}; left out")
+        self._received.add_folders(self._store.take_made())
 
     def _write(self, chunks: Iterable[bytes]) -> None:
         if self._between_files:
@@ -188,10 +199,12 @@ class Receiver:
     def _malformed(self, how: str) -> RemoteError:
         return malformed(self._host, how)
 
-    def _count_file(self) -> None:
+    def _count_file(self, name: bytes) -> None:
         self._seen += 1
-        if self._seen > MAX_FILES:
-            raise LimitError(f"collecting stopped after {MAX_FILES:,} files; leave out old ones with --since")
+        self._names += len(name)
+        if self._seen > MAX_FILES or self._names > MAX_NAMES:
+            limit = f"{MAX_FILES:,} files" if self._seen > MAX_FILES else f"{format_size(MAX_NAMES)} of their names"
+            raise LimitError(f"collecting stopped after {limit}; leave out old ones with --since")
 
     def _number(self, message: ArchiveReply, name: Size) -> int:
         value: object = message.get(name)

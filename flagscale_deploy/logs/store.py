@@ -48,6 +48,7 @@ class Store:
         self._owner = self._look_whose()
         self._cut: dict[str, int] = self._read_cut()
         self._kept: dict[bytes, bytes] = {}
+        self._made = 0
 
     def __enter__(self) -> Store:
         return self
@@ -85,6 +86,11 @@ class Store:
             raise as_refusal(error) from error
         finally:
             os.close(parent)
+
+    def take_made(self) -> int:
+        """Return how many folders were made since this was called last."""
+        made, self._made = self._made, 0
+        return made
 
     def mark_cut(self, name: bytes, head: int) -> None:
         """Record that a file lacks what follows its first `head` bytes."""
@@ -148,6 +154,7 @@ class Store:
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=at)
+                    self._made += 1
                 below = os.open(part, FOLDER, dir_fd=at)
             except OSError as error:
                 raise as_refusal(error) from error

@@ -415,6 +415,34 @@ def test_an_archive_that_never_ends_is_ended_and_what_came_is_kept(
     assert fleet.connections["gpu01"].running[-1].closed
 
 
+def sprouting(name: str) -> Any:
+    """Return a host that sends empty files without end, each in folders of its own, and is lost now and then."""
+    numbers = itertools.count(1)
+
+    def send(_host: Host, _args: dict[str, Any]) -> Iterator[Output]:
+        yield BEGIN
+        for number in numbers:
+            if not number % 100:
+                yield UnreachableError("gpu01", "the SSH connection was lost")
+            yield from file(name.format(number), b"")
+
+    return send
+
+
+@pytest.mark.parametrize("name", ["{0}/" + "d/" * 60 + "f", "{0}/" + "n" * 200])
+def test_folders_and_names_without_end_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """They are no bytes of a file, and take the disk and the memory all the same."""
+    monkeypatch.setattr(receive, "MAX_FOLDERS", 1000)
+    monkeypatch.setattr(receive, "MAX_NAMES", 1 << 14)
+    fleet = FakeFleet(answering(archive=sprouting(name)))
+    collected = collect_logs(fleet, "qwen", tmp_path, patience=10)["gpu01"]
+    assert isinstance(collected, Collected)
+    assert collected.limit.startswith("collecting stopped after ")
+    assert ("folders" in collected.limit) == ("/d/" in name)
+    assert sum(path.is_dir() for path in tmp_path.rglob("*")) < 1100
+    assert sum(len(file) for file, _ in collected.files) <= 1 << 14
+
+
 def test_a_disk_of_ours_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     error = problem(collect(tmp_path / "file", BEGIN, *file("logs/a"), DONE))
