@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from flagscale_deploy.diagnosis.clocks import Clock
@@ -15,6 +16,8 @@ from flagscale_deploy.diagnosis.table import Signature
 from flagscale_deploy.diagnosis.weigh import WARNING, WEIGHTS, Weight, is_daemons, weigh, weigh_daemons
 from flagscale_deploy.text import one_line
 
+HOST_SECONDS = 30.0
+"""CPU time to read the logs of one host, whose lines may be made to take long: some 300 MiB of an engine's."""
 SAME_SECONDS = 1e-6
 """Times that differ by less are equal: they are floats, corrected by floats."""
 NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
@@ -82,6 +85,7 @@ def diagnose(
     *,
     addresses: Mapping[str, str] = NO_ADDRESSES,
     clocks: Mapping[str, Clock] = NO_CLOCKS,
+    seconds: float = HOST_SECONDS,
 ) -> Diagnosis | None:
     """Return the root cause in logs given as (host, file, lines); None where no line looks like an error.
 
@@ -89,9 +93,14 @@ def diagnose(
     themselves errors; then of warnings. What an engine went past is left out. An echo (a connection that closes because
     a process ended) may be logged before the end itself: the end wins whatever the times are. Where a time is not
     known, the earlier entry of the table wins.
-    `addresses` maps addresses in log lines to host names; `clocks` are those of the hosts, to correct times by.
+    `addresses` maps addresses in log lines to host names; `clocks` are those of the hosts, to correct times by. What
+    cannot be read in `seconds` of a host's logs is left out.
     """
-    files = [_read(host, file, lines, addresses, clocks) for host, file, lines in logs]
+    efforts: dict[str, _Effort] = {}
+    files = [
+        _read(host, file, efforts.setdefault(host, _Effort(seconds)).within(lines), addresses, clocks, efforts[host])
+        for host, file, lines in logs
+    ]
     engines = [file.answers for file in files if file.answers is not None]
     serving = bool(engines) and all(engines)
     best: dict[tuple[Weight, bool], _Candidate] = {}
@@ -103,8 +112,33 @@ def diagnose(
                 among[key] = candidate
     first = _first(best)
     if first is not None and first.level == "echo":
-        return _first(ends) or first
-    return first
+        first = _first(ends) or first
+    unread = ", ".join(host for host, effort in efforts.items() if effort.is_over)
+    note = f"logs of {unread} take too long to read: their rest was left out"
+    return replace(first, note=note) if first is not None and unread else first
+
+
+class _Effort:
+    """The CPU time of this thread that the logs of one host may still take."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._at = time.thread_time()
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether none is left. It is called often: what goes by in between counts."""
+        now = time.thread_time()
+        self._left, self._at = self._left - (now - self._at), now
+        return self._left <= 0
+
+    def within(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yield lines while there is time."""
+        self._at = time.thread_time()  # that of other hosts does not count
+        for line in lines:
+            if self.is_over:
+                return
+            yield line
 
 
 def _is_minor(candidate: _Candidate, file: _File) -> bool:
@@ -143,10 +177,15 @@ def quoted(text: str) -> str:
 
 
 def _read(
-    host: str, file: str, lines: Iterable[str], addresses: Mapping[str, str], clocks: Mapping[str, Clock]
+    host: str,
+    file: str,
+    lines: Iterable[str],
+    addresses: Mapping[str, str],
+    clocks: Mapping[str, Clock],
+    effort: _Effort,
 ) -> _File:
     """Read a log. Of candidates that the same steps pass, the earliest is kept: a file is written in order of time."""
-    course, candidates, daemons = Course(), _Candidates(), is_daemons(file)
+    course, candidates, daemons = Course(), _Candidates(effort), is_daemons(file)
     for line in read(lines) if daemons else read(lines, course.read):
         weight, entry = weigh(line)
         if weight is None:
@@ -177,7 +216,8 @@ def _trouble(line: LogLine, warning: bool, entry: Signature | None) -> Trouble:
 class _Candidates:
     """The candidates of a file: the earliest and the latest of each kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, effort: _Effort) -> None:
+        self._effort = effort
         self._kinds: dict[tuple[object, ...], list[_Candidate]] = {}
 
     @property
@@ -200,7 +240,7 @@ class _Candidates:
 
     def drop_passed(self, course: Course, until: float = math.inf) -> None:
         """Drop what the steps up to the line `until` went past."""
-        while course.steps and course.steps[0].number < until:
+        while course.steps and course.steps[0].number < until and not self._effort.is_over:
             step = course.steps.popleft()
             for kind, candidates in list(self._kinds.items()):
                 if kept := [candidate for candidate in candidates if not passes(step, candidate.trouble)]:

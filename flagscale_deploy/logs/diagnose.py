@@ -96,7 +96,8 @@ def _diagnose(
 ) -> Diagnosis | None:
     """Call `diagnose` with the hosts' clocks; note where one is unknown."""
     diagnosis = diagnose(logs, addresses=addresses, clocks=clocks.comparable(host_clocks))
-    return diagnosis and replace(diagnosis, note=clocks.unknown_clocks_note(host_clocks))
+    notes = diagnosis and filter(None, (diagnosis.note, clocks.unknown_clocks_note(host_clocks)))
+    return diagnosis and replace(diagnosis, note="; ".join(notes or ()))
 
 
 def _is_plain_file(path: Path) -> bool:

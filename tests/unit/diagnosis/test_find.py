@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -427,3 +429,36 @@ def test_what_an_exception_says_comes_before_the_traceback_that_vllm_logs_line_b
     cause = "safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata"
     lines_with_errors = error_lines(f"{prefix}{line}" for line in [*lines, cause])
     assert lines_with_errors == [cause]
+
+
+ANSWERS = "INFO 01-01 00:00:00 [x.py:1] Application startup complete"
+COSTLY: dict[str, list[str]] = {
+    "processes that err and processes that reply": [
+        ANSWERS,
+        *(f"(p pid={at}) ERROR x" for at in range(20_000)),
+        *(f'(p pid={at}) INFO: "POST / HTTP/1.1" 200 O' for at in range(20_000)),
+    ],
+    "one after the other": [
+        ANSWERS,
+        *chain.from_iterable(
+            (f"(p pid={at}) ERROR x", f'(q pid={at}) INFO: "POST / HTTP/1.1" 200 O') for at in range(20_000)
+        ),
+    ],
+    "long lines": ["x" * 8192] * 20_000,
+    "tracebacks": ["Traceback (most recent call last)", "    x", "FooError: b"] * 200_000,
+}
+"""What a host may write that takes minutes to read: all of it is in a few MiB."""
+
+
+@pytest.mark.parametrize("lines", COSTLY.values(), ids=COSTLY.keys())
+def test_no_host_makes_a_diagnosis_last(lines: list[str]) -> None:
+    began = time.thread_time()
+    hostile = [("gpu02", f"engine{at}.log", lines) for at in range(5)]
+    diagnosis = diagnose([*hostile, of(CAUSE)], seconds=0.5)
+    assert time.thread_time() - began < 10
+    assert diagnosis is not None
+    assert CAUSE.endswith(diagnosis.line)
+    assert diagnosis.note == "logs of gpu02 take too long to read: their rest was left out"
+    unhurried = diagnose([of(CAUSE)])
+    assert unhurried is not None
+    assert unhurried.note == ""
