@@ -29,6 +29,7 @@ from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.reconnect import Bounds, through_losses
 from flagscale_deploy.transport.remote_program import Program
+from flagscale_deploy.transport.replies import brief
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
 SLACK_SECONDS = 30
@@ -235,7 +236,10 @@ class _Watch:
         """Have another host than the driver's verify that a program serves at its address `at`."""
         if self._addresses is None or not is_elsewhere(self._addresses, self.server.endpoint, at):
             return
-        host = next(node.host for node in self.group.plan.ray.nodes if node.node_ip == urlsplit(at).hostname)
+        address = urlsplit(at).hostname if at in self._addresses else None
+        host = next((node.host for node in self.group.plan.ray.nodes if node.node_ip == address), None)
+        if host is None:
+            raise self._failed(f"is said to serve at {brief(at)}, which is none of its addresses", watch)
         reply = verify(self.group.fleet, self.group.plan.deployment, host, at)
         if not reply["serves"]:
             remedy = self._port_remedy(host) if reply.get("foreign") else ""

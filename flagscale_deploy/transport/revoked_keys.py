@@ -14,7 +14,7 @@ SECONDS = 30.0
 def is_revoked(path: str, key: paramiko.PKey) -> bool:
     """Return whether a key, or the certificate that is shown with it, stands in a file; `ssh-keygen` reads that.
 
-    A file that cannot be read revokes every key, as in ssh.
+    A file that cannot be read, or not in 30 s, revokes every key, as in ssh.
     """
     program = shutil.which("ssh-keygen")
     if program is None:
@@ -27,8 +27,8 @@ def is_revoked(path: str, key: paramiko.PKey) -> bool:
             public.write(line + "\n")
             public.flush()
             words = [program, "-Q", "-f", path, public.name]
-            if subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
-            ).returncode:
+            try:
+                subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=True)
+            except subprocess.SubprocessError:
                 return True
     return False

@@ -259,6 +259,13 @@ def test_a_program_on_another_host_is_verified_there(tmp_path: Path, reply: dict
     assert (call.host, call.args["address"]) == ("gpu02", "http://10.0.0.2:8123")
 
 
+@pytest.mark.parametrize("at", ["http://10.0.0.9:8123", "http://[", "x" * 1000])
+def test_a_program_serves_at_none_but_its_addresses(tmp_path: Path, at: str) -> None:
+    error = str(fails(lambda _host, _args: [{"ready": True, "at": at}], program(tmp_path, 8123)))
+    assert f"app/0 is said to serve at {at[:20]}" in error
+    assert "which is none of its addresses" in error
+
+
 def test_a_program_serves_at_the_host_that_answered(tmp_path: Path) -> None:
     made, heard = program(tmp_path, 8123), Heard()
     fleet = FakeFleet(answering(watch=far, serving=lambda _host, _args: [{"serves": True, "why": ""}]), HOSTS)
