@@ -138,6 +138,28 @@ def test_a_recipe_for_several_hosts_is_planned_as_its_commands_are(folder: Path,
         assert without(flags_of(rank.argv), added) == without(recipes_own, {"port"})
 
 
+APART = [(folder, file) for folder, file in ALL if '"pd_cluster"' in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(("folder", "file"), APART, ids=[str(file.relative_to(folder)) for folder, file in APART])
+def test_prefill_and_decode_apart_are_planned_as_their_commands_are(folder: Path, file: Path, tmp_path: Path) -> None:
+    """Flags of a place are compared with several hosts above; a recipe has but the command of a pool's first node."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    request = request_for(folder, file, inventory(tmp_path))
+    made = plan(Inputs(request.inventory, request.serve, {}, "20261101T120000Z-abc123", load_templates()))
+    (router,) = made.routers
+    assert f"--policy={document['router_config']['policy']}" in router.argv
+    for instance, role in zip(made.instances, ("prefill", "decode"), strict=True):
+        pool = document[role]
+        assert len(instance.ranks) == max(1, pool["nodes"])
+        assert {"VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT"} <= instance.env.keys()
+        for rank in instance.ranks:
+            assert without(flags_of(rank.argv), FLAGS) == without(flags_of(pool["argv"]), FLAGS)
+            env = {name: value for name, value in pool["env"].items() if name not in VARIABLES}
+            assert env.items() <= rank.env.items()
+    assert not made.ray.enabled
+
+
 def test_prefill_and_decode_become_pools_before_a_router(tmp_path: Path) -> None:
     file = OURS / "example/Sparse-48B-A3B/hw/h200/strategies/pd_cluster.json"
     kept = parse_document(written(request_for(OURS, file, inventory(tmp_path)).serve), "kept.yaml").value
