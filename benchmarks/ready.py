@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.deployment import Operator, everywhere, stood_in
@@ -29,6 +30,8 @@ PORT = 4567
 ROUNDS = 1
 """Each takes a minute or two, and varies little (docs/internals/benchmarks.md)."""
 SCRIPTS = Path(__file__).parent / "peers"
+VLLM_STOP = "pkill -9 -f 'VLLM::|vllm serve'; true"
+"""Ends all of vLLM on a host of the lab, which has a process space of its own."""
 
 
 def measure(_quick: bool) -> list[Figure]:
@@ -90,20 +93,31 @@ def _token_of_two(place: Path, rounds: int) -> list[Figure]:
         config = tiny.write(place / "bench.yaml", model, port=PORT, gpus=2, flags={"tensor-parallel-size": 2})
         operator = Operator(place, inventory, config)
 
-        def product() -> float:
-            took = operator("run", "-q")
+        def product(executor: str) -> float:
+            took = operator("run", "-q", f"deploy.executor={executor}")
             operator("stop", "-q")
             return took
 
-        def script() -> float:
-            took = _by_hand(lab, venv, model)
-            everywhere(lab, RAY_STOP.format(venv=venv))
+        def script(name: str, stop: str) -> float:
+            took = _by_hand(lab, venv, model, name)
+            everywhere(lab, stop)
             return took
 
-        product()  # vLLM inspects a model's class once, 10 s, and caches it; so does our check of its flags
-        ours, theirs = _in_turn(rounds, product, script)
-    what = "run until the first token, 2 hosts with vLLM / a shell script"
-    return [Figure("ready", what, ours / theirs, "×", 1.15, f"{ours:.1f} s / {theirs:.1f} s")]
+        product("ray")  # vLLM inspects a model's class once, 10 s, and caches it; so does our check of its flags
+        operator("check", "-q", "deploy.executor=mp")
+        ray, by_hand, without, beside = _in_turn(
+            rounds,
+            partial(product, "ray"),
+            partial(script, "two_hosts.sh", RAY_STOP.format(venv=venv)),
+            partial(product, "mp"),
+            partial(script, "two_hosts_mp.sh", VLLM_STOP),
+        )
+    what = "run until the first token, 2 hosts with vLLM"
+    return [
+        Figure("ready", f"{what} / a shell script", ray / by_hand, "×", 1.15, f"{ray:.1f} s / {by_hand:.1f} s"),
+        Figure("ready", f"{what} without Ray / two `vllm serve` by hand", without / beside, "×", 1.10,
+               f"{without:.1f} s / {beside:.1f} s; over Ray {ray:.1f} s"),
+    ]  # fmt: skip
 
 
 def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
@@ -115,16 +129,16 @@ def _in_turn(rounds: int, *acts: Callable[[], float]) -> list[float]:
     return [statistics.median(seconds) for seconds in taken]
 
 
-def _by_hand(lab: Lab, venv: Path, model: Path) -> float:
-    """Run `peers/two_hosts.sh`; return the seconds until it has its token."""
+def _by_hand(lab: Lab, venv: Path, model: Path, script: str) -> float:
+    """Run a script of `peers`; return the seconds until it has its token."""
     head, worker = lab.hosts
     arguments = [head.address, worker.address, str(venv), str(model), str(PORT)]
-    argv = ["bash", str(SCRIPTS / "two_hosts.sh"), *arguments, *head.ssh_argv()[:-1]]
+    argv = ["bash", str(SCRIPTS / script), *arguments, *head.ssh_argv()[:-1]]
     began = time.monotonic()
     done = subprocess.run(argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
     if done.returncode:
-        raise RuntimeError(f"two_hosts.sh: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"{script}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return took
 
 

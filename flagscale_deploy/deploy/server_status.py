@@ -71,11 +71,13 @@ def server_status(
     server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
-    missing = _missing(instance, replies, record) if state in ("ready", "unwell") else {}
+    missing = _missing(instance, replies, record) if state in ("ready", "unwell", "dead") else {}
     ranks = tuple(_rank(instance, rank, results, missing) for rank in instance.get("ranks", ()))
     broken = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
     if state in ("ready", "starting", "unwell") and broken:
         state, problem = "unwell", "; ".join(filter(None, (*broken, problem)))
+    elif state == "dead" and broken:
+        problem = "; ".join((problem, *broken))
     elif state == "ready":
         problem = problem or _cache_problem(metrics or {})
         hosts = [name for name in instance["hosts"] if name in replies]

@@ -69,6 +69,16 @@ def test_a_group_whose_driver_is_gone_is_dead_and_its_follower_is_seen() -> None
     )  # fmt: skip
 
 
+def test_a_dead_group_names_the_follower_that_is_gone_too() -> None:
+    (instance,) = status(
+        reply("gpu01", instances={"qwen/0": GONE}, live=0, ranks={}),
+        reply("gpu02", instances={"qwen/0 rank 1": GONE}, live=0, ranks={}),
+    ).instances
+    assert (instance.state, instance.problem) == (
+        "dead", "its process is gone; rank 1 on gpu02: its process is gone",
+    )  # fmt: skip
+
+
 def test_engine_cores_are_counted_where_data_parallel_ranks_have_no_workers() -> None:
     first = reply("gpu01", DATA_PARALLEL, ranks={"engine-core": 2})
     for cores, state, problem in ((2, "ready", ""), (1, "unwell", "rank 1 on gpu02: has 1 of 2 engine cores")):
