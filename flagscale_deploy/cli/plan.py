@@ -49,6 +49,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     from flagscale_deploy.plan.json_schema import plan_json
     from flagscale_deploy.plan.validate import unknown_flags
     from flagscale_deploy.support.paths import make_directory, write_file
+    from flagscale_deploy.support.planted import refuse_planted
     from flagscale_deploy.support.units import counted
 
     request = settled(console, request_of(console, words), offline=words["offline"])
@@ -57,6 +58,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
         console.note(f"! {first}", *rest)
     folder = None if output is None or output.suffix in _YAML else output
     if folder is not None:
+        refuse_planted(folder.parent, folder)
         make_directory(folder)  # before any host is contacted
     elif output is not None:
         if os.path.lexists(output):

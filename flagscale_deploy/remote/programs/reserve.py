@@ -105,7 +105,7 @@ def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
             yield {"what": "port %d" % port, "by": whose}
             numbers.discard(port)
     mine = "%s/" % args["deployment"]
-    for listener in ports.listening(everyone) if numbers else ():
+    for listener in ports.listening(everyone, numbers) if numbers else ():
         if listener["port"] in numbers and not listener["run"].startswith(mine):
             numbers.discard(listener["port"])
             pid = " (pid %d)" % listener["pid"] if listener["pid"] else ""

@@ -105,7 +105,7 @@ def main(args: StopArguments) -> None:
 def ports_left(deployed: Record) -> List[PortLeft]:
     """Return the recorded ports on which something still listens, ours or not; 20 at most."""
     numbers = record.ports(deployed)
-    listening = ports.listening(proc.scan()) if numbers else []
+    listening = ports.listening(proc.scan(), numbers) if numbers else []
     return [
         {"port": port["port"], "pid": port["pid"], "command": port["command"]}
         for port in [port for port in listening if port["port"] in numbers][:MOST_PORTS]

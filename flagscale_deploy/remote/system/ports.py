@@ -21,12 +21,26 @@ SECONDS = 1.0
 """How long to look for holders: on a host with a hundred thousand open files the rest stay without a name."""
 
 
-def listening(processes: Iterable[Process]) -> List[ProbedPort]:
-    """Return every listening port, with its holder where /proc lets us see it."""
-    sockets = listeners()
+MOST, MOST_NAMED = 10_000, 500
+"""How many listeners are reported, and with what command: any user of a host can open as many, and name a process at
+length. A port that is left out counts as free until it is taken: `reserve` looks at the very ports of its run."""
+
+
+def listening(processes: Iterable[Process], among: Optional[Set[int]] = None) -> List[ProbedPort]:
+    """Return every listening port (among those given), with its holder where /proc lets us see it; 10,000 at most."""
+    sockets = [end for end in listeners() if among is None or end.port in among]
     by_pid = {process.pid: process for process in processes}
     holders = holders_of({end.inode for end in sockets}, sorted(by_pid))
-    return [_describe(end, by_pid.get(holders.get(end.inode, 0))) for end in sorted(set(sockets))]
+    return bounded([_describe(end, by_pid.get(holders.get(end.inode, 0))) for end in sorted(set(sockets))])
+
+
+def bounded(described: List[ProbedPort]) -> List[ProbedPort]:
+    """Return what a reply has room for, of listeners in the order of their ports."""
+    if len(described) > MOST:  # one for each port, of the lowest
+        described = list({port["port"]: port for port in reversed(described)}.values())[::-1]
+    for port in [port for port in described if not port["run"]][MOST_NAMED:]:
+        port["command"] = ""
+    return described[:MOST]
 
 
 def listeners() -> List[Socket]:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from flagscale_deploy.api.planning import load_sources
 from flagscale_deploy.api.recipes import settle
 from flagscale_deploy.api.request import Options, PlanOptions, load_request
+from flagscale_deploy.cli import cli
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.push.arguments import parse_arguments
@@ -153,3 +155,14 @@ def test_files_of_the_one_whose_directory_it_is_are_read(shared: Path) -> None:
     for path in (shared, shared / "group_vars", shared / "group_vars/all.yml"):
         os.chown(path, NOBODY, NOBODY)
     hosts(shared)
+
+
+def test_scripts_are_written_into_no_folder_of_another_user(shared: Path) -> None:
+    (shared / "serve").mkdir()
+    (shared / "serve/big.yaml").write_text(MODEL)
+    (shared / "out").mkdir()
+    os.chown(shared / "out", NOBODY, NOBODY)
+    words = ["plan", "--offline", "-i", "hosts.ini", "-c", "composed.yaml", "-o", "out"]
+    refused = CliRunner().invoke(cli, words)
+    assert (refused.exit_code, list((shared / "out").iterdir())) == (2, [])
+    assert "is another user's: everybody may write to" in refused.output

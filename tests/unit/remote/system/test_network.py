@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flagscale_deploy.remote.system import network, ports, proc, sock_diag
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.probe import ProbedPort
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -177,3 +182,27 @@ def test_infiniband_devices_with_an_active_port(tmp_path: Path) -> None:
 
 def test_without_a_driver_for_it_there_is_no_infiniband(tmp_path: Path) -> None:
     assert network.infiniband(str(tmp_path / "missing")) == []
+
+
+@pytest.mark.parametrize("addresses", [1, 4])
+def test_whoever_listens_on_many_ports_fills_no_reply(addresses: int) -> None:
+    """Any user can, and can give the process a name of control characters, each of which is six in JSON."""
+
+    def listener(port: int, number: int) -> ProbedPort:
+        return {"port": port, "address": f"127.0.0.{number}", "pid": 7, "command": "\x01" * 300, "run": ""}
+
+    few = [listener(port, 0) for port in range(1, 301)]
+    assert ports.bounded(few) == [listener(port, 0) for port in range(1, 301)]
+    listed = ports.bounded([listener(port, number) for port in range(1, 65536) for number in range(addresses)])
+    assert [port["port"] for port in listed] == list(range(1, ports.MOST + 1))
+    assert len(json.dumps(listed)) < 3 << 20
+    ours: ProbedPort = {**listener(65535, 0), "run": "qwen/r1"}
+    assert ports.bounded([*(listener(port, 0) for port in range(1, 5000)), ours])[-1] == ours
+
+
+def test_of_ports_that_are_asked_for_only_those_are_listed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        number = one.getsockname()[1]
+        listed = ports.listening(proc.scan(), {number})
+        assert {port["port"] for port in listed} == {number}
+        assert other.getsockname()[1] != number
