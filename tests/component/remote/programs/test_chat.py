@@ -38,7 +38,8 @@ def test_a_reply_that_is_no_completion_is_reported_with_its_status(
         home.record(instances=[{"name": "m/0", "driver": home.host, "served_name": "m", "local_url": server.url}])
         (message,) = home.run("chat", server="m/0", messages=[], parameters={})
     if status.startswith("200"):
-        problem = f"HTTP 200, but not a chat completion ({problem}): {body[:2000]}"
+        shown = body if len(body) <= 2000 else body[:2000] + "…"
+        problem = f"HTTP 200, but not a chat completion ({problem}): {shown}"
     assert message == {"problem": problem}
 
 
