@@ -173,7 +173,7 @@ class FakeFleet(Fleet):
         return [call for call in self.calls if call.module == module]
 
 
-def silence_until(event: threading.Event, seconds: float = 10.0) -> Iterator[None]:
+def silence_until(event: threading.Event, seconds: float = 60.0) -> Iterator[None]:
     """Silence that ends with an event. Fails where it doesn't come."""
     end = time.monotonic() + seconds
     while not event.is_set():

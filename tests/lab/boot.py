@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 HOME = Path(pwd.getpwuid(0).pw_dir)
 PRIVATE = (HOME, Path("/tmp"), Path("/run"), Path("/dev/shm"))
 """Where hosts have something of their own; directories anywhere else are the machine's and visible as they are."""
-BOOT_SECONDS = 15.0
+BOOT_SECONDS = 60.0
 
 
 def make_keys(slot: Slot, hosts: int) -> None:

@@ -29,7 +29,7 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
     return make_lab(hosts=3, gpus=2)
 
 
-def eventually(true: Callable[[], bool], within: float = 10.0) -> bool:
+def eventually(true: Callable[[], bool], within: float = 60.0) -> bool:
     """Whether it becomes true in time."""
     deadline = time.monotonic() + within
     while not true():

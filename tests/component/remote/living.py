@@ -148,7 +148,7 @@ def runs(pid: int) -> bool:
     return any(process.pid == pid and alive(process) for process in scan())
 
 
-def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(what: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something to be so; fails if it takes longer."""
     end = time.monotonic() + seconds
     while not what():

@@ -189,7 +189,7 @@ def status_tells_the_truth(scene: Scene, fault: Fault) -> None:
         texts["last"] = result.said
         return _is_true(result, scene, fault)
 
-    assert eventually(true, within=15.0), texts["last"]
+    assert eventually(true, within=30.0), texts["last"]
 
 
 def _is_true(result: Result, scene: Scene, fault: Fault) -> bool:

@@ -46,7 +46,7 @@ def held() -> Held:
 def nothing_leaks() -> Iterator[None]:
     before = held()
     yield
-    assert eventually(lambda: held() == before, within=5), f"before: {before}\nafter:  {held()}"
+    assert eventually(lambda: held() == before), f"before: {before}\nafter:  {held()}"
 
 
 def request_for(operator: Operator, served: Serve) -> Request:

@@ -72,7 +72,7 @@ def watching(home: Home) -> Iterator[Watching]:
         yield Watching(program)
         assert program.stdin is not None
         program.stdin.close()
-        assert program.wait(5) == 0
+        assert program.wait(30) == 0
 
 
 def start(people: Household, home: Home, name: str) -> int:

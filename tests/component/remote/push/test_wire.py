@@ -205,5 +205,5 @@ def test_a_closed_listener_leaves_neither_port_nor_thread(tmp_path: Path) -> Non
     with pytest.raises(ConnectionRefusedError):
         call(server)
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
