@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.probe_hosts import observe
 from flagscale_deploy.deploy.status import SCHEMA, Status, look
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.paths import DEPLOYMENT_NAME
 from flagscale_deploy.transport.fleet import Fleet
+
+MOST_NAMES = 100
+"""How many deployments are listed of one host: each is looked at on every host."""
+ALL_SECONDS = 120.0
+"""How long all looks together may take."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,26 @@ def deployments(request: Request) -> Listing:
     """Return the state of every deployment on the hosts, running or stopped, by name."""
     with request.fleet() as fleet:
         names, unknown = recorded_names(fleet, request.timeouts.probe)
-        head = request.inventory.head.name
-        return Listing(tuple(look(fleet, name, head) for name in names), unknown)
+        deadline, statuses = Deadline(ALL_SECONDS), []
+        for name in names:
+            if deadline.expired:
+                unknown[name] = f"not looked at: the deployments before it took {ALL_SECONDS:g} s; give its --name"
+            else:
+                statuses.append(look(fleet, name, request.inventory.head.name))
+        return Listing(tuple(statuses), unknown)
 
 
 def recorded_names(fleet: Fleet, timeout: float) -> tuple[list[str], dict[str, str]]:
     """Return the names of the deployments of which hosts have records, and why hosts could not be asked."""
-    observations = observe(fleet, timeout=timeout).values()
-    records = [record for seen in observations if seen.facts is not None for record in seen.facts.deployments]
-    names = {name for record in records if isinstance(name := record.get("deployment"), str)}
-    return sorted(names), {seen.host: seen.error.problem for seen in observations if seen.error is not None}
+    names: set[str] = set()
+    unknown: dict[str, str] = {}
+    for seen in observe(fleet, timeout=timeout).values():
+        records = seen.facts.deployments if seen.facts is not None else ()
+        recorded = {name for record in records if isinstance(name := record.get("deployment"), str)}
+        valid = sorted(filter(DEPLOYMENT_NAME.fullmatch, recorded))
+        names.update(valid[:MOST_NAMES])
+        if seen.error is not None:
+            unknown[seen.host] = seen.error.problem
+        elif len(valid) > MOST_NAMES or len(valid) < len(recorded):
+            unknown[seen.host] = f"not all of its {len(recorded):,} deployments are listed; give --name"
+    return sorted(names), unknown
