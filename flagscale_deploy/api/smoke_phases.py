@@ -19,6 +19,7 @@ from flagscale_deploy.deploy.stop import StopReport
 from flagscale_deploy.deploy.stop import describe as describe_stop
 from flagscale_deploy.errors import BusyError, CheckError, DeployError, FaultsError, HostError, InterruptedByUser
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.logs import FileSelection
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.remote.messages.status import ChatCompletion
 from flagscale_deploy.remote.wire import cut
@@ -32,6 +33,8 @@ from flagscale_deploy.transport.replies import brief
 
 SHOWN = 200
 """Characters of an answer that a case shows."""
+KEPT_LOGS = FileSelection(max_total=4 << 30, seconds=900.0)
+"""How much of each host's logs is kept: all of it is looked through for secrets, and no interrupt ends that."""
 PHASES = ("check", "run", "prompt", "status", "logs", "stop", "clean")
 
 
@@ -218,11 +221,12 @@ class Phases:
 
     def logs(self) -> list[Case]:
         """Collect all logs into the artifacts."""
-        collected = api.collect(self.request, self.result.artifacts / "logs")
-        cases = [
-            Case("logs", name, "passed", message=f"{counted(len(logs.files), 'file')}, {counted(logs.bytes, 'byte')}")
-            for name, logs in answers(collected).items()
-        ]
+        collected = api.collect(self.request, self.result.artifacts / "logs", selection=KEPT_LOGS)
+        cases = []
+        for name, logs in answers(collected).items():
+            size = f"{counted(len(logs.files), 'file')}, {counted(logs.bytes, 'byte')}"
+            limit = f"; {logs.limit.partition(';')[0]}" if logs.limit else ""
+            cases.append(Case("logs", name, "passed", message=size + limit))
         failed = failures(collected).items()
         return cases + [
             Case("logs", name, "failed", message=error.lines[0], lines=error.lines[1:]) for name, error in failed

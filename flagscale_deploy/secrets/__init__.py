@@ -30,7 +30,7 @@ _HEAD = 32
 """Forms are looked up by so many of their first characters."""
 CUT = "…"
 """What stands where a text was cut."""
-_CUT = re.compile(" ?…")
+_CUT = re.compile(r" ?…|\n\[flagscale-deploy: \d{1,20} bytes cut\]")
 
 
 def is_secret_name(name: str) -> bool:
@@ -146,8 +146,8 @@ class Redactor:
         return by_look(text)
 
     def _begun(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where a value only begins, because the text was cut behind that: cuts are marked by `…`."""
-        ends = [match.start() for match in _CUT.finditer(text)] if CUT in text else []
+        """Yield where a value only begins, because the text was cut behind that: a mark stands there."""
+        ends = [match.start() for match in _CUT.finditer(text)] if CUT in text or " bytes cut]" in text else []
         at = 0
         while ends and self._pattern and (match := self._pattern.search(text, at)):
             at = match.start()

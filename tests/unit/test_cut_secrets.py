@@ -18,7 +18,16 @@ from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import HIDDEN, Redactor
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.text import LONGEST_LINE, one_line
+from flagscale_deploy.transport.base import Ends
 from flagscale_deploy.transport.replies import SHOWN, brief
+
+
+def output(text: str) -> str:
+    """Return what is kept of an output of which 500 bytes may be at its beginning and its end."""
+    kept = Ends(1000)
+    kept.add(text.encode() + b"." * 2000)
+    return kept.kept().decode()
+
 
 SECRETS = ("s3cr3tS3cr3tValue0123456789abcdef", 'it\'s a "pass phrase" of 40 characters & more', "Zz9" * 300)
 CUTTERS: dict[str, tuple[Callable[[str], str], int]] = {
@@ -28,6 +37,7 @@ CUTTERS: dict[str, tuple[Callable[[str], str], int]] = {
     "a line of a log, cut here": (lambda text: text[: lines.LONGEST] + CUT, lines.LONGEST),
     "a line in a diagnosis": (quoted_line, 500),
     "a value": (quoted, 77),
+    "an output": (output, 500),
     "a text of a server": (lambda text: cut(text, 500), 500),
 }
 LEAST = 6

@@ -40,7 +40,7 @@ from flagscale_deploy.errors import (
 )
 from flagscale_deploy.events import Event, silent
 from flagscale_deploy.facts.model import Facts, Observation
-from flagscale_deploy.logs import Collected
+from flagscale_deploy.logs import Collected, FileSelection
 from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.output.junit import write_junit
 from flagscale_deploy.secrets import Secret
@@ -320,6 +320,21 @@ def test_no_file_outside_the_artifacts_is_rewritten_through_a_link(stage: Stage,
     assert stage.calls == []
     assert redact_folder(artifacts / name, kept.redactor) == {}
     assert (home / "new" / ".env").read_text() == "HF_TOKEN=s3cret-s3cret"
+
+
+def test_no_host_fills_the_artifacts_with_logs(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is read twice, and no interrupt ends that."""
+    asked: list[FileSelection] = []
+
+    def collect(_request: Request, into: Path, *, selection: FileSelection) -> dict[str, Collected]:
+        asked.append(selection)
+        return {"gpu01": Collected("gpu01", into, (("engine.log", 7),), limit="collecting stopped after 7 bytes; more")}
+
+    monkeypatch.setattr(api, "collect", collect)
+    result = go(stage)
+    assert (asked[0].max_total, asked[0].seconds) == (4 << 30, 900)
+    (case,) = [case for case in result.cases if case.phase == "logs"]
+    assert case.message == "1 file, 7 bytes; collecting stopped after 7 bytes"
 
 
 @needs_root
