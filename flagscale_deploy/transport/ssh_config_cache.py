@@ -17,6 +17,8 @@ from flagscale_deploy.remote.system.files import make_private_directory
 from flagscale_deploy.transport.ssh_settings import Answer
 
 KEPT_SECONDS = 30 * 86400
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""$XDG_CACHE_HOME may be a shared place: no link is followed, and nobody waits for a pipe."""
 LIMIT = 64 << 20
 """Files of more bytes than this are not read."""
 
@@ -38,7 +40,7 @@ class SshConfigCache:
             return {}
         answers = {}
         with contextlib.suppress(OSError, ValueError):
-            with open(os.open(self._path(state), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            with open(os.open(self._path(state), os.O_RDONLY | SAFELY), "rb") as file:
                 status = os.fstat(file.fileno())
                 private = status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o022
                 lines = file.read(LIMIT).splitlines() if private and stat.S_ISREG(status.st_mode) else []
@@ -57,7 +59,7 @@ class SshConfigCache:
             make_private_directory(self._directory)
             path = self._path(state)
             fresh = not path.exists()
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | SAFELY, 0o600)
             with os.fdopen(descriptor, "ab", buffering=0) as file:
                 file.write(text.encode())
             if fresh:

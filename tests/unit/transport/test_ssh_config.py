@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +166,13 @@ def test_the_cache_is_the_users_own_and_a_damaged_one_does_no_harm(make: Make, t
     file.chmod(0o666)
     make().resolve(Destination("gpu01"))
     assert asked(tmp_path) == 5
+    file.unlink()
+    os.mkfifo(file)  # another user's, where $XDG_CACHE_HOME is a shared place
+    resolving = threading.Thread(target=lambda: make().resolve(Destination("gpu01")), daemon=True)
+    resolving.start()
+    resolving.join(60)
+    assert not resolving.is_alive()
+    assert asked(tmp_path) == 6
 
 
 def test_a_connection_that_is_not_opened_runs_nothing_of_the_configuration(make: Make, tmp_path: Path) -> None:
