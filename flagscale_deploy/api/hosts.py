@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from flagscale_deploy.config.spec import InlineNode, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
@@ -12,6 +13,7 @@ from flagscale_deploy.inventory.hostfile import with_slots
 from flagscale_deploy.inventory.inline import inline_inventory
 from flagscale_deploy.inventory.load import is_this_machine, load_hostfile, local_inventory, read_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
+from flagscale_deploy.support.planted import refuse_planted
 
 
 def hosts_of(path: str | None, spec: ServeSpec | None, environ: Mapping[str, str] | None = None) -> Inventory:
@@ -49,6 +51,7 @@ def _hostfile(path: str, spec: ServeSpec) -> Inventory:
         where = spec.where("experiment", "runner", "hostfile")
         remedy = "correct the path (relative to the working directory), or name the hosts with -i/--inventory"
         raise InputError.at(where, f"there is no file {path}", remedy)
+    refuse_planted(Path(), Path(path))
     return load_hostfile(path)
 
 

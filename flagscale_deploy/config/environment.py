@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
 
 from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
@@ -13,6 +14,7 @@ from flagscale_deploy.errors import InputError
 from flagscale_deploy.secrets import LONGEST, Secret, is_secret_name
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.support.value import Value
 
@@ -70,6 +72,7 @@ def read_secret_files(files: Mapping[str, str], path: Path) -> Checked[dict[str,
     for name, file in files.items():
         where = (*path, name)
         try:
+            refuse_planted(FilePath(), FilePath(file).expanduser())
             text = read_text(os.path.expanduser(file), LONGEST, encoding="utf-8").removesuffix("\n")
         except InputError as error:
             faults.add(where, f"{file} {error.faults[0].problem}", error.faults[0].remedy)

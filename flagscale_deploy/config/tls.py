@@ -14,6 +14,7 @@ from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.remote.system import tls_files
 from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.input_files import read_bytes
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.units import MIB
 
@@ -82,6 +83,7 @@ def _files(settings: TlsSettings) -> dict[str, str]:
 def _read(path: FilePath, where: Path) -> Checked[str | None]:
     faults = KeyFaults()
     try:
+        refuse_planted(FilePath(), path)
         return read_bytes(path, MOST_PEM, pipes=False).decode("ascii"), faults
     except InputError as error:
         faults.add(where, f"{path} {error.faults[0].problem}", error.faults[0].remedy)

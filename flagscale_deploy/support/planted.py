@@ -1,4 +1,7 @@
-"""Recognise what another user may have put where we look for files, or write them, that nobody has named: in /tmp."""
+"""Recognise what another user may have put where we look for files, or write them, that nobody has named: in /tmp.
+
+That is also where relative paths of a configuration lead to from the working directory.
+"""
 
 from __future__ import annotations
 

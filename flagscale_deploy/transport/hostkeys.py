@@ -12,6 +12,7 @@ import paramiko
 from flagscale_deploy.errors import HostKeyError, InputError
 from flagscale_deploy.inventory.model import Host, HostKeyChecking
 from flagscale_deploy.remote.system.files import make_private_directory
+from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.shell import quote
 from flagscale_deploy.transport.host_certificates import certificate_problem
 from flagscale_deploy.transport.known_hosts import KnownHosts, is_among, lines_of, read_known_hosts
@@ -206,6 +207,7 @@ def _place(files: Iterable[Path], name: str, key: paramiko.PKey) -> str:
 
 def _read(host: Host, path: Path) -> KnownHosts:
     try:
+        refuse_planted(Path(), path)
         return read_known_hosts(path)
     except OSError as error:
         raise HostKeyError(host.name, f"known hosts file {path} cannot be read: {error.strerror}") from error

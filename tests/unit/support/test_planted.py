@@ -16,10 +16,13 @@ from flagscale_deploy.api.planning import load_sources
 from flagscale_deploy.api.recipes import settle
 from flagscale_deploy.api.request import Options, PlanOptions, load_request
 from flagscale_deploy.cli import cli
-from flagscale_deploy.errors import InputError
+from flagscale_deploy.errors import HostKeyError, InputError
 from flagscale_deploy.inventory.load import load_inventory
+from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.push.arguments import parse_arguments
 from flagscale_deploy.rendering.render import load_templates
+from flagscale_deploy.transport.hostkeys import HostKeys
+from flagscale_deploy.transport.ssh_settings import Settings
 from tests.other_user import needs_root
 
 pytestmark = needs_root
@@ -65,6 +68,33 @@ def recipe(folder: Path) -> None:
 RECIPE = json.dumps(
     {"hardware": "h200", "strategy": "x", "deploy_type": "single_node", "env": {}, "argv": ["vllm", "serve", "evil/m"]}
 )
+
+
+def configured(folder: Path, text: str) -> None:
+    config = folder / "configured.yaml"
+    config.write_text(f"model_args: {{m: {{model: /m}}}}\n{text}\n")
+    load_request(Options(None, str(config)), {})
+
+
+def hostfile(folder: Path) -> None:
+    configured(folder, "experiment: {runner: {hostfile: hosts.txt}}")
+
+
+def secret_file(folder: Path) -> None:
+    configured(folder, "deploy: {secret_files: {VLLM_API_KEY: key.txt}}")
+
+
+def certificate(folder: Path) -> None:
+    configured(folder, "deploy: {tls: {send: true, certfile: tls/cert.pem, keyfile: tls/cert.pem}}")
+
+
+def known_hosts(_folder: Path) -> None:
+    try:
+        HostKeys(Host("gpu01", "gpu01", known_hosts="known"), Settings("gpu01", "gpu01", "me"))
+    except HostKeyError as error:
+        raise InputError.at("known", str(error)) from error
+
+
 VARIABLES = "ansible_ssh_common_args: -o ProxyCommand=evil\n"
 MODEL = "- {serve_id: vllm_model, engine_args: {model: /evil}}\n"
 PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -82,6 +112,10 @@ PLACES: dict[str, tuple[Callable[[Path], None], str]] = {
     "vllm_serve.sh.j2": (templates, "evil\n"),
     "a/b/hw/h200/strategies/x.json": (recipe, RECIPE),
     "gpu01:models/m": (pushed, "evil\n"),
+    "hosts.txt": (hostfile, "evil slots=8\n"),
+    "key.txt": (secret_file, "evil-key\n"),
+    "tls/cert.pem": (certificate, "evil\n"),
+    "known": (known_hosts, "evil\n"),
 }
 """What is read by a name of its own, by whom, and what may stand in it."""
 
