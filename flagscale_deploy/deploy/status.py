@@ -18,12 +18,15 @@ from flagscale_deploy.plan.model import entrances
 from flagscale_deploy.remote.messages.record import Record, RecordedFailure, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments, InspectReply
+from flagscale_deploy.support.paths import DEPLOYMENT_NAME
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 SCHEMA = 1
 ASK_SECONDS = 60.0
+MOST_OTHERS = 100
+"""As many names a host sends (`remote/programs/inspect.py`)."""
 
 HostState = Literal["running", "stopped", "absent", "dead", "UNKNOWN"]
 
@@ -172,8 +175,14 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         note=decided.note,
         secret_hash=record.get("secret_hash", ""),
         failure=record.get("failure"),
-        others=tuple(sorted({name for reply in replies.values() for name in reply.get("others", ())})),
+        others=_other_names(replies),
     )
+
+
+def _other_names(replies: Mapping[str, InspectReply]) -> tuple[str, ...]:
+    """Return the deployments that hosts name where they have none of this name, each MOST_OTHERS at most."""
+    names = (name for reply in replies.values() for name in reply.get("others", ())[:MOST_OTHERS])
+    return tuple(sorted(set(filter(DEPLOYMENT_NAME.fullmatch, names))))
 
 
 def _host(name: str, result: InspectReply | HostError, now: float, differing: str) -> HostStatus:

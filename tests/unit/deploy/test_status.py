@@ -414,3 +414,16 @@ def test_restarts_are_told_as_they_are(case: str) -> None:
 def test_without_a_supervisor_nothing_is_counted() -> None:
     (instance,) = status(head(), worker()).instances
     assert (instance.restarts, instance.last_restart) == (None, None)
+
+
+def test_names_of_others_are_names_and_not_without_end() -> None:
+    absent: dict[str, Any] = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
+    replies: Any = {
+        "gpu01": {**absent, "others": ["b", "a\n→ run this", "../x"]},
+        "gpu02": {**absent, "others": [f"n{at}" for at in range(500)]},
+    }
+    seen = summarize("qwen", "gpu01", replies, 0.0)
+    assert seen.state == "absent"
+    assert "b" in seen.others
+    assert all(name.isalnum() for name in seen.others)
+    assert len(seen.others) <= 101
