@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.schema.short_names import SHORT_NAMES
+from flagscale_deploy.config.source import parse_document
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.plan import vllm_flags
 from flagscale_deploy.plan.vllm import serve_argv
+from flagscale_deploy.recipes.dropped import FLAGS
+from flagscale_deploy.recipes.recipe import read_recipe, serve_yaml
+from tests.unit.recipes.test_every_recipe import recipes, servers_of
 
 pytestmark = pytest.mark.e2e
 
@@ -65,6 +72,24 @@ CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 )
 
 
+REFUSED = "refused"
+
+
+def _recipes() -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the name of each server of each recipe, our command line and the recipe's, from `serve` on."""
+    for folder, file in recipes():
+        document = json.loads(file.read_text(encoding="utf-8"))
+        recipe = read_recipe(document, str(file), document["hardware"], document["strategy"])
+        (model,) = load_spec(parse_document(serve_yaml(recipe), str(file)), environ={}).models
+        for served, argv, _ in servers_of(document, model):
+            theirs = [re.sub(r"\$\w+_PORT", "29550", word) for word in argv[1:]]
+            yield str(file.relative_to(folder)), list(serve_argv(served, port=8000, extra={}))[1:], theirs
+
+
+RECIPES = list(_recipes())
+OURS = sum(name.startswith(("example/", "my-org/")) for name, _, _ in RECIPES)
+
+
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Any:
     # FSD_NODE_ENV names an environment that has vLLM already; without it the suite's own is built.
@@ -72,6 +97,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     config = tmp_path_factory.mktemp("vllm") / "engine.yaml"
     config.write_text("max-model-len: 4096\n", encoding="utf-8")
     lines = [argv(args) for args, _ in CASES] + [argv({"config": str(config)})]
+    lines += [words for _, ours, theirs in RECIPES for words in (ours, theirs)]
     done = subprocess.run(
         [str(Path(node) / "bin" / "python"), str(Path(__file__).with_name("vllm_parser.py"))],
         input=json.dumps(lines),
@@ -99,7 +125,24 @@ def test_vllm_reads_back_what_was_asked(answer: Any, index: int) -> None:
 
 
 def test_vllm_reads_its_own_config_file(answer: Any) -> None:
-    assert answer["parsed"][-1]["max_model_len"] == 4096
+    assert answer["parsed"][len(CASES)]["max_model_len"] == 4096
+
+
+def test_vllm_reads_what_a_recipe_became_as_the_recipe_s_own_command(answer: Any) -> None:
+    """But for what the plan supplies. Refusals of commands of the site's own are the recipes'."""
+    parsed = [_comparable(values) for values in answer["parsed"][len(CASES) + 1 :]]
+    compared = zip(RECIPES, parsed[::2], parsed[1::2], strict=True)
+    different = [name for (name, _, _), ours, theirs in compared if ours != theirs and theirs != REFUSED]
+    assert (different, len(parsed)) == ([], 2 * len(RECIPES))
+    assert REFUSED not in parsed[: 2 * OURS : 2]
+
+
+def _comparable(values: Any) -> Any:
+    """Return values without what the plan supplies, and without an identifier that is new each time."""
+    if isinstance(values, str):
+        return REFUSED
+    kept = {key: value for key, value in values.items() if key.replace("_", "-") not in FLAGS}
+    return kept | {"kv_transfer_config": re.sub("engine_id='[^']*'", "", str(values["kv_transfer_config"]))}
 
 
 def test_the_tables_are_those_of_the_installed_vllm(answer: Any) -> None:
