@@ -14,6 +14,7 @@ from flagscale_deploy.logs.receive import MAX_FILES
 from flagscale_deploy.remote.logs.lines import LONGEST
 from flagscale_deploy.remote.messages.logs import FOLLOW, FollowArguments, FollowReply, LogMark, LogPlace
 from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Tell, through_losses
@@ -30,6 +31,8 @@ LONGEST_LINE = LONGEST + 40
 LONGEST_MARK = 1024
 LONGEST_NAME, MOST_NAMES = 4096, 16 << 20
 """Characters of a file's name, and of all names that are kept of a host."""
+TAILS_BYTES, TAIL_LINE_BYTES = 64 << 20, 1 << 20
+"""What the last lines of all files of a host may take, and more for each line of a file that is asked for."""
 LINE_BYTES = 64
 """What a line takes in memory beside its characters."""
 
@@ -91,8 +94,11 @@ def read_logs(
     Where a connection is lost and comes back, reading continues where it was. `tell` is called for both.
     """
     timeout, patience = (FOREVER_SECONDS, limits.patience) if follow else (limits.timeout, 0.0)
+    most = None if follow or selection.tail is None else TAILS_BYTES + selection.tail * TAIL_LINE_BYTES
     readings = {
-        name: _Reading(fleet, name, _arguments(deployment, name, selection, follow), show, timeout, limits.max_bytes)
+        name: _Reading(
+            fleet, name, _arguments(deployment, name, selection, follow), show, timeout, limits.max_bytes, most
+        )
         for name in fleet.hosts
     }
 
@@ -134,6 +140,8 @@ class _Reading:
     show: Lines
     timeout: float
     max_bytes: int | None
+    most: int | None
+    """More bytes are too many; None: as many as it has were asked for."""
     clock: Clock | None = None
     messages: int = 0
     places: dict[tuple[int, int], LogPlace] = field(default_factory=dict)
@@ -166,6 +174,9 @@ class _Reading:
         self.files.add(file)
         if lines:
             self.bytes += sum(map(len, lines)) + LINE_BYTES * len(lines)
+            if self.most is not None and self.bytes > self.most:
+                problem = f"it sends more than {format_size(self.most)} as the last lines of its logs"
+                raise RemoteError(self.host, problem, "read fewer with --kind or --since; -o collects all of them")
             self.show(self.host, file, [line if len(line) <= LONGEST_LINE else line[:LONGEST] + CUT for line in lines])
         at = message.get("at")
         if at is not None:

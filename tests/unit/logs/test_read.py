@@ -137,3 +137,14 @@ def test_lines_count_for_what_they_take_in_memory(monkeypatch: pytest.MonkeyPatc
 
     look(FakeFleet(answering(follow=follow)), "qwen")
     assert len(taken) < 100
+
+
+def test_the_last_lines_of_a_host_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "TAILS_BYTES", 1 << 16)
+    monkeypatch.setattr(read, "TAIL_LINE_BYTES", 1 << 10)
+    shown: list[str] = []
+    fleet = FakeFleet(answering(follow=ever(lines=1000, renamed=True)))
+    fault = read_logs(fleet, "qwen", lambda _host, _file, lines: shown.extend(lines), LineSelection(50)).files["gpu01"]
+    assert isinstance(fault, RemoteError)
+    assert fault.problem == "it sends more than 114.0 KiB as the last lines of its logs"
+    assert len(shown) <= 2000
