@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
 from flagscale_deploy.deploy.serving import is_elsewhere, verify
+from flagscale_deploy.deploy.transfer import transfer_failure, watched_transfers
 from flagscale_deploy.deploy.watchdog import LOST_SECONDS, StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
@@ -198,6 +199,9 @@ class _Watch:
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("foreign"):
                     raise self._failed(f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.rank.host))
+                if "untransferred" in message:
+                    problem, remedy = transfer_failure(self.group.plan, self.server, message["untransferred"])
+                    raise self._failed(problem, watch, remedy)
                 if message.get("timed_out"):
                     problem = f"is not ready after {timeout:g} s ({message['why']})"
                     raise self._failed(problem, watch, self._timeout_remedy())
@@ -224,6 +228,8 @@ class _Watch:
         data_ranks = [rank.data_rank for rank in self.server.ranks if rank.data_rank is not None]
         if data_ranks:
             args["data_ranks"] = data_ranks
+        if (transfers := watched_transfers(plan, self.server)) is not None:
+            args["transfers"] = transfers
         return args
 
     @property

@@ -21,8 +21,11 @@ _FIGURES: Dict[str, Tuple[str, Callable[[Iterable[float]], float]]] = {
     "vllm:generation_tokens_total": ("generation_tokens", sum),
     "vllm:num_preemptions_total": ("preemptions", sum),
     "vllm:request_success_total": ("finished", sum),
+    "vllm:nixl_bytes_transferred_sum": ("kv_received", sum),
 }
-"""By vLLM's name: ours, and what several engines of a server come to. `kv_cache` is the part that is used, 0 to 1."""
+"""By vLLM's name: ours, and what several engines of a server come to. `kv_cache` is the part that is used, 0 to 1.
+`kv_received` are the bytes of KV cache that it fetched from other
+engines."""
 
 
 def ask(client: Client, url: str) -> Optional[Dict[str, float]]:

@@ -16,15 +16,16 @@ SECRETS_BYTES = 4 << 20
 EMBEDDING = {"data": [{"embedding": list}]}
 
 
-def client(deployment: str, host: str, *, program: bool = False) -> Client:
+def client(deployment: str, host: str, *, program: bool = False, trust: str = "") -> Client:
     """Return what asks the servers of a deployment on this host, or a `program` of the user's own.
 
-    It knows their processes by the record and the marker, their certificates, and VLLM_API_KEY of the secrets.
+    It knows their processes by the record and the marker, their certificates, and VLLM_API_KEY of the secrets. `trust`
+    is one more file of certificates, for servers on other hosts.
     """
     deployed = record.read(deployment, host) or {}
     family = processes.family(deployment + "/", processes.recorded(deployed))
     servers = deployed.get("instances", [])
-    certificates = [server.get("certificate") for server in servers if server.get("driver") == host]
+    certificates = [trust, *(server.get("certificate") for server in servers if server.get("driver") == host)]
     certificates += [
         rank.get("certificate") for server in servers for rank in server.get("ranks", []) if rank.get("host") == host
     ]

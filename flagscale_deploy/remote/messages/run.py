@@ -89,6 +89,13 @@ class WatchedProgram(TypedDict):
     addresses: list[str]
 
 
+class WatchedTransfers(TypedDict):
+    """Engines of prefill and decode pools behind a router, of which one has to count a transfer of KV cache."""
+
+    urls: list[str]
+    trust: str  # file of certificates, "" for the host's own
+
+
 class _WatchArguments(Target):
     pid: int
     start_ticks: int | None
@@ -102,13 +109,13 @@ class WatchArguments(_WatchArguments, total=False):
     """An instance that starts: ready when it lives, /health is 200 and a one-token completion came back."""
 
     data_ranks: list[int]  # data-parallel ranks of which each is to answer
-
+    transfers: WatchedTransfers
     restart: WatchedRestart
     program: WatchedProgram
 
 
 class WatchReply(TypedDict, total=False):
-    """`lines` as the log grows, `healthy` once; last `ready`, `finished`, `dead`, `foreign` or `timed_out`."""
+    """`lines` as the log grows, `healthy` once; last one of the others, but for those that say more of it."""
 
     lines: list[str]
     healthy: bool
@@ -120,6 +127,7 @@ class WatchReply(TypedDict, total=False):
     exit_status: int | None  # with dead, of a program
     oom: str  # with dead or finished: processes that the kernel killed for lack of memory, in words; "" for none
     foreign: str  # who else has the server's port, in words: it is not asked, and will not be ready
+    untransferred: str  # why pools do not work together, within two minutes after the router was healthy
     timed_out: bool
     why: str  # with timed_out
 

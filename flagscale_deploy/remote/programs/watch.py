@@ -17,6 +17,7 @@ from flagscale_deploy.remote.deployment import record, restart_permits, shared_m
 from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.engine.client import Client
+from flagscale_deploy.remote.engine.transfers import Transfers
 from flagscale_deploy.remote.system import files, oom
 from flagscale_deploy.remote.system.proc import lives
 from flagscale_deploy.remote.wire import input_ended
@@ -63,6 +64,9 @@ def main(args: WatchArguments) -> None:
                     send({"ready": True, "at": asking.answered})
                 else:
                     send({"ready": True, "token": asking.answered})
+                return
+            if isinstance(asking, EnginePoll) and asking.overdue:
+                send({"untransferred": asking.why})
                 return
             if time.monotonic() >= end:
                 send({"timed_out": True, "why": asking.why})
@@ -115,7 +119,13 @@ class EnginePoll(threading.Thread):
         self.foreign = ""
         self._args = args
         self._healthy = False
+        self._transfers = None  # type: Optional[Transfers]
         self.start()
+
+    @property
+    def overdue(self) -> bool:
+        """Return whether pools behind this router should have worked together by now."""
+        return self._transfers is not None and self._transfers.overdue
 
     def run(self) -> None:
         """Ask until there is a token."""
@@ -138,6 +148,10 @@ class EnginePoll(threading.Thread):
         if not self._healthy:
             self._healthy = True
             send({"healthy": True})
+            if "transfers" in self._args:
+                self._transfers = Transfers(self._args)
+        if self._transfers is not None:
+            self._transfers.remember()
         asked = list(self._args.get("data_ranks", []))  # type: List[Optional[int]]
         for data_rank in asked or [None]:
             ok, text = openai.one_token(client, url, self._args["model"], timeout=120, data_rank=data_rank)
@@ -145,7 +159,9 @@ class EnginePoll(threading.Thread):
                 of = "" if data_rank is None else " of data-parallel rank %d" % data_rank
                 self.why = "/health is 200, but a one-token completion%s fails: %s" % (of, text)
                 return
-        self.answered = text
+        self.why = self._transfers.missing() if self._transfers is not None else ""
+        if not self.why:
+            self.answered = text
 
 
 class Lines:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.config.program_files import load_program
-from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.config.spec import PoolSpec, ServeSpec, Timeouts
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.errors import DeployError, HostError, UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -288,3 +288,39 @@ def test_a_program_that_has_done_its_work_is_no_failure(tmp_path: Path) -> None:
 def test_a_program_that_died_says_with_which_status(tmp_path: Path) -> None:
     error = fails(lambda _host, _args: [{"dead": True, "exit_status": 7}], program(tmp_path, 8123))
     assert re.search(r"app/0 ended \S+ s after its start with exit status 7", str(error))
+
+
+APART = planned(
+    inventory("gpu01", "gpu02"), spec(model(tp=8, prefill=PoolSpec(), decode=PoolSpec(engine_args={"seed": 1})))
+)
+
+
+def test_the_router_of_pools_is_asked_for_a_transfer_between_their_engines() -> None:
+    fleet = FakeFleet(answering(watch=becomes_ready), HOSTS)
+    ready = wait_ready(APART, fleet, started(APART), LIMITS, Heard())
+    assert list(ready) == ["qwen/prefill/0", "qwen/decode/0", "qwen/router"]
+    asked = {call.args["url"]: call.args.get("transfers") for call in fleet.sent("watch")}
+    engines = ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
+    assert asked == {
+        "http://127.0.0.1:8000": None,
+        "http://127.0.0.1:30000": {"urls": engines, "trust": ""},
+    }
+
+
+def test_engines_that_count_nothing_are_not_asked_for_a_transfer() -> None:
+    for flags in ({"disable-log-stats": True}, {"kv-connector": "MooncakeConnector"}):
+        apart = model(tp=8, engine_args=flags, prefill=PoolSpec(), decode=PoolSpec())
+        plan = planned(inventory("gpu01", "gpu02"), spec(apart))
+        fleet = FakeFleet(answering(watch=becomes_ready), HOSTS)
+        wait_ready(plan, fleet, started(plan), LIMITS, Heard())
+        assert [call for call in fleet.sent("watch") if "transfers" in call.args] == []
+
+
+def test_pools_without_a_transfer_are_named_with_their_hosts() -> None:
+    def watch(_host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        yield from [{"untransferred": "a token came, but"}] if "transfers" in args else [{"ready": True, "token": "x"}]
+
+    error = fails(watch, APART)
+    assert isinstance(error, InstanceFailedError)
+    assert "qwen/router brings no KV cache from prefill to decode (prefill on gpu01, decode on gpu02)" in str(error)
+    assert "UCX_NET_DEVICES" in error.remedy
