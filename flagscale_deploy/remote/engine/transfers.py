@@ -26,8 +26,8 @@ class Transfers:
         asked = args["transfers"]
         self._urls = asked["urls"]
         self._client = openai.client(args["deployment"], args["host"], trust=asked["trust"])
-        self._before = {}  # type: Dict[str, float]
-        self._end = None  # type: Optional[float]
+        self._before: Dict[str, float] = {}
+        self._end: Optional[float] = None
 
     @property
     def overdue(self) -> bool:
