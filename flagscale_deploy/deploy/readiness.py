@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
-from flagscale_deploy.deploy.serving import is_elsewhere, verify
+from flagscale_deploy.deploy.serving import is_elsewhere, port_remedy, verify
 from flagscale_deploy.deploy.transfer import transfer_failure, watched_transfers
 from flagscale_deploy.deploy.watchdog import LOST_SECONDS, StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
@@ -198,7 +198,7 @@ class _Watch:
                     how, remedy = self._explain_end(how, message.get("oom", ""), status)
                     raise self._failed(f"ended {watch.elapsed:.1f} s after its start{how}", watch, remedy)
                 if message.get("foreign"):
-                    raise self._failed(f"cannot serve: {message['foreign']}", watch, self._port_remedy(self.rank.host))
+                    raise self._failed(f"cannot serve: {message['foreign']}", watch, port_remedy(self.rank.host))
                 if "untransferred" in message:
                     problem, remedy = transfer_failure(self.group.plan, self.server, message["untransferred"])
                     raise self._failed(problem, watch, remedy)
@@ -225,8 +225,7 @@ class _Watch:
             args["restart"] = {"run_id": plan.run_id, "script": self.started.step.script}
         if self._addresses is not None:
             args["program"] = {"addresses": list(self._addresses)}
-        data_ranks = [rank.data_rank for rank in self.server.ranks if rank.data_rank is not None]
-        if data_ranks:
+        if data_ranks := [rank.data_rank for rank in self.server.ranks if rank.data_rank is not None]:
             args["data_ranks"] = data_ranks
         if (transfers := watched_transfers(plan, self.server)) is not None:
             args["transfers"] = transfers
@@ -248,7 +247,7 @@ class _Watch:
             raise self._failed(f"is said to serve at {brief(at)}, which is none of its addresses", watch)
         reply = verify(self.group.fleet, self.group.plan.deployment, host, at)
         if not reply["serves"]:
-            remedy = self._port_remedy(host) if reply.get("foreign") else ""
+            remedy = port_remedy(host) if reply.get("foreign") else ""
             raise self._failed(f"does not serve on {host}: {reply['why']}", watch, remedy)
 
     def _ready(self, message: WatchReply, watch: Deadline) -> Ready:
@@ -287,12 +286,9 @@ class _Watch:
         return killed, kernel_log_remedy(self.rank.host)
 
     def _timeout_remedy(self) -> str:
-        now = self.start.now
-        last = "its log shows no step of its start" if now is None else f"the last step in its log was: {now.stage}"
-        return f"{last}; raise deploy.timeouts.ready if it only needs more time"
-
-    def _port_remedy(self, host: str) -> str:
-        return f"end that process (`ss -ltnp` on {host} shows it), or choose another port"
+        last = self.start.now
+        seen = f"the last step in its log was: {last.stage}" if last else "its log shows no step of its start"
+        return f"{seen}; raise deploy.timeouts.ready if it only needs more time"
 
     def _failed(self, problem: str, watch: Deadline, remedy: str = "") -> InstanceFailedError:
         lines = error_lines(self.kept) or list(self.kept)[-3:]

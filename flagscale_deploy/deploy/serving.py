@@ -61,3 +61,8 @@ def _verify_anywhere(fleet: Fleet, deployment: str, server: RecordedServer, at: 
             return reply
         verified = reply if reply["why"] else verified
     return verified
+
+
+def port_remedy(host: str) -> str:
+    """Return what to do about somebody else's process on a server's port."""
+    return f"end that process (`ss -ltnp` on {host} shows it), or choose another port"
