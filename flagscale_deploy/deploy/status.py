@@ -218,7 +218,7 @@ def _overall(
 ) -> str:
     host_states, states = {host.state for host in hosts}, {server.state for server in instances}
     if states & {"dead", "gave up"} or (instances and "dead" in host_states and states != {"stopped"}):
-        return "unwell" if "ready" in states else "dead"
+        return "unwell" if states & {"ready", "unwell"} else "dead"
     if "UNKNOWN" in host_states | states:
         return "UNKNOWN"
     if record is None:

@@ -69,6 +69,10 @@ def test_a_group_whose_driver_is_gone_is_dead_and_its_follower_is_seen() -> None
     )  # fmt: skip
 
 
+def test_a_deployment_whose_driver_lives_is_unwell_also_where_a_host_has_none_of_it_left() -> None:
+    assert status(reply("gpu01", instances={"qwen/0": BROKEN}), reply("gpu02", live=0)).state == "unwell"
+
+
 def test_a_dead_group_names_the_follower_that_is_gone_too() -> None:
     (instance,) = status(
         reply("gpu01", instances={"qwen/0": GONE}, live=0, ranks={}),
