@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -18,7 +19,11 @@ def uptime() -> float:
 def path_of_descriptor(descriptor: int) -> Path | None:
     """Return a path by which an open folder is reached, None where the system has none."""
     path = Path(f"/proc/self/fd/{descriptor}")
-    return path if path.is_dir() else None
+    try:
+        os.scandir(path).close()
+    except OSError:
+        return None
+    return path
 
 
 def limit_silence(connection: socket.socket, milliseconds: int) -> None:

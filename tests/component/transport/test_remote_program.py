@@ -216,15 +216,13 @@ def test_silence_past_the_deadline_is_an_error_and_the_program_is_let_go(send: A
 
 
 def test_a_program_that_is_allowed_more_time_has_it(send: Any) -> None:
-    source = (
-        "def main(args):\n    send({'n': 0})\n    for n in 1, 2, 3:\n        input_ended(1.0)\n        send({'n': n})"
-    )
-    with send(source, timeout=2.0, bounded=False) as running:
+    source = "def main(args):\n    send({'n': 0})\n    input_ended(5.5)\n    send({'n': 1})"
+    with send(source, timeout=5.0, bounded=False) as running:
         heard = []
         for message in running.messages():
             heard.append(message["n"])
-            running.allow(2.0)
-    assert heard == [0, 1, 2, 3]
+            running.allow(60.0)
+    assert heard == [0, 1]
 
 
 def test_a_program_whose_operator_is_gone_notices(send: Any, tmp_path: Path) -> None:
