@@ -6,18 +6,24 @@ from collections.abc import Iterator
 
 from flagscale_deploy.checks.conditions import model_of, no_plan, passed, ranks
 from flagscale_deploy.checks.types import Check, Context, Finding
+from flagscale_deploy.plan.versions import CHECK as VLLM_VERSION
+from flagscale_deploy.plan.versions import SINCE, is_older
 from flagscale_deploy.support.suggest import nearest
 
 
 def engine_arguments(context: Context) -> Iterator[Finding]:
     """Let the vLLM on each host parse the flags and values of its ranks."""
+    too_old = {fault.where for fault in context.faults if fault.check == VLLM_VERSION}
     for instance, rank in ranks(context):
         parsed = (context.parsed or {}).get(rank.name)
         if parsed is None:
             continue
         model = model_of(context, instance)
         where = f"{model.where}: " if model and model.where else ""
+        version = context.facts[rank.host].vllm if rank.host in too_old else None
         for flag in parsed.unknown:
+            if flag in SINCE and is_older(version, SINCE[flag]):
+                continue  # vllm-version reports it
             near = nearest(flag, parsed.known)
             yield Finding(
                 rank.host,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from flagscale_deploy.checks.conditions import (
     engine_hosts,
+    engines,
     failed_if,
     from_planner,
     no_facts,
@@ -23,6 +24,8 @@ from flagscale_deploy.checks.conditions import (
 from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.software import odd_ones
+from flagscale_deploy.plan.versions import CHECK as VLLM_VERSION
+from flagscale_deploy.plan.versions import needed_vllm
 
 TOKENS_SINCE = (2, 52)
 """The first Ray with token authentication, which our clusters always use (release notes of Ray 2.52)."""
@@ -47,6 +50,14 @@ def ray_installed(context: Context) -> Iterator[Finding]:
 def vllm_installed(context: Context) -> Iterator[Finding]:
     """Check that every host with a rank of an engine has vLLM."""
     yield from from_planner(context, "vllm-installed")
+
+
+def vllm_version(context: Context) -> Iterator[Finding]:
+    """Check that the vLLM of every host is new enough for the flags of the ranks on it."""
+    yield from from_planner(context, VLLM_VERSION)
+    needs = [need for instance in engines(context) if (need := needed_vllm(instance.ranks)) is not None]
+    if needs:
+        yield passed(", ".join(f"{version} or later" for version in dict.fromkeys(need.version for need in needs)))
 
 
 def router_installed(context: Context) -> Iterator[Finding]:
@@ -200,6 +211,14 @@ SOFTWARE = (
         "vLLM on every host with a rank",
         unplanned("vllm-installed"),
         looks_at=lambda context: _started(context, engine_hosts(context)),
+    ),
+    Check(
+        VLLM_VERSION,
+        "software",
+        vllm_version,
+        "a vLLM that knows the flags",
+        unplanned(VLLM_VERSION),
+        blind="any vLLM will do",
     ),
     Check(
         "router-installed",

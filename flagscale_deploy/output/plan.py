@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.versions import needed_vllm
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.units import counted
 
@@ -90,6 +91,8 @@ def _show_instance(console: Console, instance: InstancePlan) -> None:
     gpus = ", ".join(_gpus(host, indexes) for host, indexes in instance.gpus.items())
     where = f"{counted(len(instance.ranks), 'host')}, the driver on {driver.host}" if others else gpus
     console.print("", f"{instance.name} on {where}   executor {instance.executor}   endpoint {instance.endpoint}")
+    if (need := needed_vllm(instance.ranks)) is not None:
+        console.print(f"  needs vLLM {need.version} or later: {', '.join(f'--{flag}' for flag in need.flags)}")
     console.text(f"    {shell.join(driver.argv)}")
     for name, value in driver.env.items():
         console.text(f"    {name}={shell.quote(value)}")

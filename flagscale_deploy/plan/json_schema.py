@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
 from flagscale_deploy.plan.rank import Rank
+from flagscale_deploy.plan.versions import needed_vllm
 
 SCHEMA = 2
 
@@ -69,6 +70,7 @@ def _ray(ray: RayPlan) -> dict[str, object]:
 
 
 def _instance(instance: InstancePlan) -> dict[str, object]:
+    need = needed_vllm(instance.ranks)
     return {
         "model": instance.model,
         "replica": instance.replica,
@@ -78,6 +80,7 @@ def _instance(instance: InstancePlan) -> dict[str, object]:
         "driver": instance.driver,
         "gpus": {host: list(indexes) for host, indexes in instance.gpus.items()},
         "executor": instance.executor,
+        "needs_vllm": need.version if need else None,
         "port": instance.port,
         "argv": list(instance.argv),
         "env": dict(instance.env),

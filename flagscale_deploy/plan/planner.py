@@ -25,6 +25,7 @@ from flagscale_deploy.plan.router import plan_routers
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
 from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.plan.versions import version_faults
 from flagscale_deploy.rendering.render import Templates
 
 
@@ -90,6 +91,7 @@ def draft(inputs: Inputs) -> Draft:
         [router.driver for router in routers],
         [rank.host for instance in instances for rank in instance.ranks if SIDE_HOST in rank.env],
     )
+    faults += version_faults(inputs.facts, instances)
     remaining = dict.fromkeys(fault for fault in faults if fault.check not in inputs.skip or fault.check == "placement")
     if room.is_short or any(fault.check == "placement" for fault in remaining):
         return Draft(None, tuple(remaining))

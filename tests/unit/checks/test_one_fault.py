@@ -426,6 +426,20 @@ def test_a_nixl_that_is_not_installed_where_pools_need_it() -> None:
     assert "pip install nixl" in verdict.remedy
 
 
+def test_a_vllm_that_is_too_old_for_ranks_without_ray_is_told_once() -> None:
+    """Its parser does not know the flags that this tool adds; those of the user it still has to know."""
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768}), executor="mp")
+    old = {name: {"vllm": "0.11.0"} for name in HOSTS}
+    unknown = ("nnodes", "node-rank", "master-addr", "master-port")
+    parsed = {"qwen/0": Parsed(unknown=unknown, known=("max-model-len",))}
+    verdicts = complaints(make_context(old, serve_spec=serve_spec, parsed=parsed))
+    assert [(verdict.check, verdict.host) for verdict in verdicts] == [("vllm-version", name) for name in HOSTS]
+    assert verdicts[0].found == "vLLM 0.11.0, but qwen/0 needs 0.11.1 or later: --nnodes"
+    parsed = {"qwen/0": Parsed(unknown=(*unknown, "max-model-lenn"), known=("max-model-len",))}
+    verdicts = complaints(make_context(old, serve_spec=serve_spec, parsed=parsed))
+    assert [verdict.check for verdict in verdicts] == ["vllm-version"] * 4 + ["engine-arguments"]
+
+
 def test_a_ray_without_token_authentication() -> None:
     verdicts = _complaints({name: {"ray": "2.51.2"} for name in HOSTS})
     assert [(verdict.check, verdict.host) for verdict in verdicts] == [("ray-version", name) for name in HOSTS]
@@ -594,7 +608,7 @@ def test_a_host_that_would_not_come_back_after_a_reboot_is_a_warning() -> None:
 def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
-                 "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
+                 "vllm-version", "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
                  "model-parallel", "model-length", "model-memory", "model-code", "open-server", "tls-files",
                  "router-tls", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)

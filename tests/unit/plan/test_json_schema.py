@@ -45,6 +45,7 @@ def test_the_shape_of_the_design() -> None:
                 "driver": "gpu01",
                 "gpus": {"gpu01": list(range(8)), "gpu02": list(range(8))},
                 "executor": "ray",
+                "needs_vllm": None,
                 "port": 4567,
                 "argv": [
                     "vllm", "serve", "/models/Qwen", "--served-model-name", "qwen", "q", "--tensor-parallel-size=16",
