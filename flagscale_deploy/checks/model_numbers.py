@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LARGEST = 10**12
+_EXPERTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _LENGTHS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
@@ -55,6 +56,19 @@ def kv_heads(config: Mapping[str, object]) -> int | None:
 def layers(config: Mapping[str, object]) -> int | None:
     """Return the number of hidden layers."""
     return whole(text_config(config), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+def experts(config: Mapping[str, object]) -> int | None:
+    """Return the number of experts; None for a model without, and where it cannot be read."""
+    text = text_config(config)
+    value = next((text[key] for key in _EXPERTS if key in text), None)
+    return whole({"experts": value[0] if isinstance(value, list) and value else value}, "experts")
+
+
+def is_dense(config: Mapping[str, object]) -> bool:
+    """Return whether a configuration surely is that of a model without experts: nothing in it speaks of them."""
+    words = str(config).casefold()
+    return heads(config) is not None and "expert" not in words and "moe" not in words
 
 
 def longest(config: Mapping[str, object]) -> tuple[int, str] | None:

@@ -34,7 +34,7 @@ def model_parallel(context: Context) -> Iterator[Finding]:
 
     It has to divide the attention heads, and to divide the key-value heads or be a multiple of them.
     """
-    for model, files in _read(context):
+    for model, files in readable(context):
         tensor, pipeline = model.spec.parallel("tensor"), model.spec.parallel("pipeline")
         many, keys, depth = heads(files.config), kv_heads(files.config), layers(files.config)
         host = next(iter(model.files))
@@ -54,7 +54,7 @@ def model_parallel(context: Context) -> Iterator[Finding]:
 
 def model_length(context: Context) -> Iterator[Finding]:
     """Check that max-model-len is within the positions that the model knows: vLLM refuses a larger one."""
-    for model, files in _read(context):
+    for model, files in readable(context):
         configured, limit = tokens(model.spec.engine_args.get("max-model-len")), longest(files.config)
         instances = [instance for instance in engines(context) if instance.model == model.spec.name]
         if _lengthened(model.spec, instances) or limit is None:
@@ -70,7 +70,7 @@ def model_length(context: Context) -> Iterator[Finding]:
 
 def model_memory(context: Context) -> Iterator[Finding]:
     """Check that the weights and the KV cache of one sequence of max-model-len fit on each GPU."""
-    files_of = {model.spec.name: files for model, files in _read(context)}
+    files_of = {model.spec.name: files for model, files in readable(context)}
     done = set()
     for instance in engines(context):
         model, memory = model_of(context, instance), _smallest_gpu(context, instance)
@@ -118,7 +118,7 @@ def model_tokenizer(context: Context) -> Iterator[Finding]:
 
 def model_code(context: Context) -> Iterator[Finding]:
     """Check that a model with its own code may run it, if neither vLLM nor Transformers know its type."""
-    for model, files in _read(context):
+    for model, files in readable(context):
         mapped = files.config.get("auto_map")
         kind = files.config.get("model_type")
         own = isinstance(mapped, Mapping) and "AutoConfig" in mapped and kind not in KNOWN
@@ -132,7 +132,7 @@ def model_code(context: Context) -> Iterator[Finding]:
             yield passed("it has code of its own, which may run" if own else "not needed")
 
 
-def _read(context: Context) -> Iterator[tuple[LoadedModel, ModelFiles]]:
+def readable(context: Context) -> Iterator[tuple[LoadedModel, ModelFiles]]:
     """Yield each model with its files on the first host where they are complete, else where they can be read."""
     for model in loaded(context):
         if model.sound:

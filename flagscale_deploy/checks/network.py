@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from flagscale_deploy.checks.conditions import (
     environment,
@@ -19,18 +20,41 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, unreachable
 from flagscale_deploy.checks.speed import bandwidth
 from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.errors import Fault
+from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.network import CHECK as NODE_IP
-from flagscale_deploy.plan.network import SLOW_SECONDS, plan_networks
+from flagscale_deploy.plan.network import SLOW_SECONDS, is_address, is_loopback, plan_networks
 from flagscale_deploy.plan.software import odd_ones
 from flagscale_deploy.support.units import counted
 
 UNKNOWN = "no address on the data network is known"
+HOST_IP = "VLLM_HOST_IP"
 
 
 def node_ip(context: Context) -> Iterator[Finding]:
-    """Check that `node_ip` and `interface` of the inventory belong to the host and can be reached by others."""
+    """Check that `node_ip`, `interface` and a VLLM_HOST_IP of yours belong to the host, and others can reach them."""
     for fault in _misaddressed(context):
         yield Finding(fault.where, fault.problem, "", fault.remedy, failed_if(context.spec is not None))
+    misaddressed = {fault.where for fault in _misaddressed(context)}
+    for instance in spanning(context):
+        for host in instance.hosts:
+            if host in context.facts and host not in misaddressed:
+                yield from _foreign_host_ip(context, instance, host)
+
+
+def _foreign_host_ip(context: Context, instance: InstancePlan, host: str) -> Iterator[Finding]:
+    """Yield a VLLM_HOST_IP that a host does not have; ranks that Ray starts may do with it."""
+    own = {rank.env.get(HOST_IP) for rank in instance.ranks if rank.host == host}
+    addresses = {ip_address(address) for seen in context.facts[host].interfaces for address in seen.addresses}
+    for value in own or {environment(context, host).get(HOST_IP)}:
+        if value and addresses and is_address(value) and (ip_address(value) not in addresses or is_loopback(value)):
+            why = "other hosts cannot reach it" if is_loopback(value) else "the host does not have it"
+            yield Finding(
+                host,
+                f"{HOST_IP} is {value}: {why}",
+                "an address of the host on the data network",
+                f"remove {HOST_IP} from envs and env (it is set for each host), or correct it",
+                failed_if(instance.executor != "ray"),
+            )
 
 
 def hostname(context: Context) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from flagscale_deploy.checks.boot import BOOT
 from flagscale_deploy.checks.engine import ENGINE
+from flagscale_deploy.checks.experts import EXPERTS
 from flagscale_deploy.checks.gpus import GPUS
 from flagscale_deploy.checks.leftovers import LEFTOVERS
 from flagscale_deploy.checks.machines import MACHINES
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *PORTS,
     *PLACEMENT,
     *MODELS,
+    *EXPERTS,
     *ENGINE,
     *SECURITY,
     *LEFTOVERS,

@@ -391,6 +391,31 @@ def test_a_node_ip_that_the_host_does_not_have() -> None:
     assert verdict.remedy == "correct node_ip in the inventory, or remove it"
 
 
+@pytest.mark.parametrize(
+    ("executor", "state", "address", "why"),
+    [
+        ("mp", "failed", "10.9.9.9", "the host does not have it"),
+        ("mp", "failed", "127.0.0.1", "other hosts cannot reach it"),
+        ("ray", "warning", "10.9.9.9", "the host does not have it"),
+    ],
+)
+def test_a_vllm_host_ip_that_the_host_does_not_have(executor: Any, state: str, address: str, why: str) -> None:
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768}), executor=executor)
+    hosts = inventory("gpu01", "gpu02", host("gpu03", env={"VLLM_HOST_IP": address}), "gpu04")
+    verdict = only(make_context(hosts=hosts, serve_spec=serve_spec))
+    assert (verdict.check, verdict.state, verdict.host) == ("node-ip", state, "gpu03")
+    assert verdict.found == f"VLLM_HOST_IP is {address}: {why}"
+    assert "remove VLLM_HOST_IP" in verdict.remedy
+
+
+def test_a_vllm_host_ip_on_another_interface_of_the_host() -> None:
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768}), executor="mp")
+    hosts = inventory("gpu01", "gpu02", host("gpu03", env={"VLLM_HOST_IP": "10.0.0.3"}), "gpu04")
+    assert complaints(make_context(hosts=hosts, serve_spec=serve_spec)) == []
+    alone = spec(model(tp=8, engine_args={"max-model-len": 32768}), ray="off", env={"VLLM_HOST_IP": "10.9.9.9"})
+    assert complaints(make_context(serve_spec=alone)) == [], "one host needs no address"
+
+
 def test_a_port_that_somebody_holds() -> None:
     verdict = only(make_context({"gpu01": {"ports": (ListeningPort(8000, "0.0.0.0", 99, "nginx"),)}}))
     assert (verdict.check, verdict.host) == ("ports", "gpu01")
@@ -610,7 +635,7 @@ def test_every_check_has_its_fault() -> None:
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "vllm-version", "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
                  "model-parallel", "model-length", "model-memory", "model-code", "open-server", "tls-files",
-                 "router-tls", "boot"}  # fmt: skip
+                 "router-tls", "model-experts", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -25,6 +25,7 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
         "nixl-installed": "no model has prefill and decode apart",
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
+        "model-experts": "no model has experts or data-parallel ranks",
         "tls-files": "no model has ssl flags, and deploy.tls is not set",
         "router-tls": "no router has replicas with TLS",
         "boot": "deploy.restart.boot is not set",

@@ -37,7 +37,16 @@ def test_a_model_that_is_nowhere_was_not_looked_at() -> None:
         "model-path": of_models["model-path"],
         "model-same": ("skipped", "it can be read on fewer than two hosts"),
         **dict.fromkeys(
-            ("model-weights", "model-parallel", "model-length", "model-memory", "model-tokenizer", "model-code"), unread
+            (
+                "model-weights",
+                "model-parallel",
+                "model-length",
+                "model-memory",
+                "model-tokenizer",
+                "model-code",
+                "model-experts",
+            ),
+            unread,
         ),
     }
 
