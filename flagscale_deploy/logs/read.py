@@ -22,6 +22,8 @@ from flagscale_deploy.transport.remote_program import Program
 from flagscale_deploy.transport.replies import REPORT
 
 FOREVER_SECONDS = 10 * 365 * 86400.0
+SILENCE_SECONDS = 120.0
+"""How long a host may send nothing of logs that are not followed."""
 PATIENCE_SECONDS = 300.0
 """How long the connection to a host may be away while its logs are followed (`logs -f`)."""
 REMEMBERED_MARKS = 256
@@ -154,10 +156,12 @@ class _Reading:
         args: FollowArguments = {**self.args}
         if self.places:
             args["places"], args["left"] = list(self.places.values()), list(self.truncated)
-        limit = Deadline(self.timeout).remaining
-        with Program(connection, FOLLOW, args, timeout=limit, cancelled=self.fleet.cancelled, bounded=False) as program:
+        limit, silence = Deadline(self.timeout), FOREVER_SECONDS if self.args["follow"] else SILENCE_SECONDS
+        first = min(self.timeout, silence)
+        with Program(connection, FOLLOW, args, timeout=first, cancelled=self.fleet.cancelled, bounded=False) as program:
             for message in program.messages():
                 self._take(message)
+                program.allow(min(limit.remaining, silence))
                 if self.max_bytes is not None and self.bytes > self.max_bytes:
                     break
         return len(self.files)

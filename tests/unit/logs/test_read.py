@@ -12,7 +12,7 @@ import pytest
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import LineSelection, diagnose, diagnose_folder, read, read_logs
-from tests.fakes import FakeFleet, Output
+from tests.fakes import FakeFleet, Output, silence_until
 from tests.unit.deploy.given import answering
 
 
@@ -148,3 +148,18 @@ def test_the_last_lines_of_a_host_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(fault, RemoteError)
     assert fault.problem == "it sends more than 114.0 KiB as the last lines of its logs"
     assert len(shown) <= 2000
+
+
+def test_a_host_that_sends_nothing_keeps_the_lines_of_others_for_two_minutes_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read, "SILENCE_SECONDS", 0.5)
+
+    def follow(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield {"file": "logs/e.log", "lines": [host.name]}
+        yield from silence_until(threading.Event(), 20.0)
+
+    silent = FakeFleet(answering(follow=follow), ["gpu01"])
+    fault = read_logs(silent, "qwen", lambda *_: None).files["gpu01"]
+    assert isinstance(fault, RemoteError)
+    assert fault.problem == "no answer within 0.5 s"
