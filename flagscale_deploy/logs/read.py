@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from flagscale_deploy.diagnosis.clocks import Clock, parse_clock
-from flagscale_deploy.errors import HostError, RemoteError
+from flagscale_deploy.errors import HostError, NoReplyError, RemoteError
 from flagscale_deploy.logs.collect import COLLECT_SECONDS, silent
 from flagscale_deploy.logs.receive import MAX_FILES
 from flagscale_deploy.remote.logs.lines import LONGEST
@@ -164,6 +164,8 @@ class _Reading:
                 program.allow(min(limit.remaining, silence))
                 if self.max_bytes is not None and self.bytes > self.max_bytes:
                     break
+        if not self.messages:  # not even its clock
+            raise NoReplyError(self.host, "follow: the host program ended without a reply")
         return len(self.files)
 
     def _take(self, message: FollowReply) -> None:

@@ -211,10 +211,11 @@ WRONG_NAME = {
 @pytest.mark.parametrize("command", WRONG_NAME)
 def test_a_name_that_is_not_there_offers_those_that_are(typing: Typing, command: str) -> None:
     typing.world.others = ["llama", "qwen"]
-    typing.world.alter = lambda _host, module, outputs: {
-        "follow": [],
+    nothing: dict[str, list[Output]] = {
+        "follow": [{"clock": 0.0, "utc_offset": 0}],
         "cleanup": [{"removed": [], "bytes": 0, "kept": []}],
-    }.get(module, outputs)
+    }
+    typing.world.alter = lambda _host, module, outputs: nothing.get(module, outputs)
     wrong = typing(f"{command} --name qwne")
     problem, remedy = "qwne: no host has a deployment of this name; there are: llama, qwen", "→ did you mean qwen?"
     if command == "status --json":

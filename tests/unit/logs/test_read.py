@@ -163,3 +163,10 @@ def test_a_host_that_sends_nothing_keeps_the_lines_of_others_for_two_minutes_onl
     fault = read_logs(silent, "qwen", lambda *_: None).files["gpu01"]
     assert isinstance(fault, RemoteError)
     assert fault.problem == "no answer within 0.5 s"
+
+
+def test_a_host_whose_program_sends_nothing_at_all_has_not_told_that_there_is_nothing() -> None:
+    fleet = FakeFleet(answering(follow=lambda _host, _args: []))
+    fault = read_logs(fleet, "qwen", lambda *_: None).files["gpu01"]
+    assert isinstance(fault, RemoteError)
+    assert fault.problem == "follow: the host program ended without a reply"
