@@ -108,6 +108,11 @@ def there_are_fewer_layers_than_stages(stage: Stage) -> None:
     stage.flags(tensor_parallel_size=1, pipeline_parallel_size=4)
 
 
+@caught_by("model-experts", "remove enable-expert-parallel", host="node1")
+def experts_are_shared_out_that_the_model_does_not_have(stage: Stage) -> None:
+    stage.flags(enable_expert_parallel=True)
+
+
 @caught_by("model-length", "set max-model-len: 1024", host="node1", round="flags", at="node2")
 def longer_sequences_are_asked_for_than_the_model_knows(stage: Stage) -> None:
     stage.flags(max_model_len=4096)

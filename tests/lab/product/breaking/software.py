@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.lab.product.breaking.stage import Stage, caught_by
 
 ODD: dict[str, dict[str, str | None]] = {
     "no ray": {"ray": None},
     "no vllm": {"vllm": None},
+    "old vllm": {"vllm": "0.17.1"},
     "old ray": {"ray": "2.40.0"},
     "other ray": {"ray": "2.60.1"},
     "other vllm": {"vllm": "0.31.0"},
@@ -28,6 +30,30 @@ def a_router_is_asked_for(stage: Stage) -> None:
     """No environment has one; it is the head that needs it."""
     stage.flags(tensor_parallel_size=1)
     stage.deploy(models={"tiny": {"num_replicas": 2}})
+
+
+@caught_by("vllm-version", "pip install 'vllm>=0.18.0'", at="node1")
+def its_vllm_is_older_than_a_flag(stage: Stage) -> None:
+    """Leave the other hosts out, whose vLLM is another."""
+    stage.flags(tensor_parallel_size=1, shutdown_timeout=20)
+    stage.inventory(venv=str(stage.environments["old vllm"]))
+
+
+@caught_by("nixl-installed", "pip install nixl", round="pools", at="node1", words=("--skip-check", "router-installed"))
+def its_prefill_pool_has_no_nixl(stage: Stage) -> None:
+    stage.flags(tensor_parallel_size=1)
+    pools(stage)["prefill"] = {"hosts": "node1"}
+
+
+@caught_by("nixl-installed", "pip install nixl", round="pools", at="node2")
+def its_decode_pool_has_no_nixl(stage: Stage) -> None:
+    pools(stage)["decode"] = {"hosts": "node2"}
+
+
+def pools(stage: Stage) -> dict[str, Any]:
+    """Return the model's settings in the section `deploy`."""
+    settings: dict[str, Any] = stage.configuration["deploy"].setdefault("models", {}).setdefault("tiny", {})
+    return settings
 
 
 def with_environment(odd: str) -> Callable[[Stage], None]:
