@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.groups import PORT, WORKER, WORKERS, Groups, ranks
 from tests.environments import build
 from tests.lab import Lab
-from tests.lab.product.operator import Operator
+from tests.lab.product.operator import Operator, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -51,11 +51,10 @@ def groups(
 
 def stream(groups: Groups) -> subprocess.Popen[bytes]:
     """Start a request whose answer comes in many pieces, and wait until the first has come."""
-    url = f"http://{groups.head.address}:{PORT}/v1/completions"
-    request = ["curl", "-sN", url, "-H", "Content-Type: application/json", "-d", STREAM]
-    asked = subprocess.Popen(request, stdout=subprocess.PIPE)
-    assert asked.stdout is not None
-    assert asked.stdout.readline().startswith(b"data: ")
+    url, path = f"http://{groups.head.address}:{PORT}/v1/completions", groups.operator.directory / "stream.txt"
+    request = ["curl", "-sN", url, "-H", "Content-Type: application/json", "-d", STREAM, "-o", str(path)]
+    asked = subprocess.Popen(request)
+    assert eventually(lambda: path.exists() and path.read_bytes().startswith(b"data: "))
     return asked
 
 
