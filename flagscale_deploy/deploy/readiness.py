@@ -13,7 +13,7 @@ from flagscale_deploy.config.spec import Timeouts
 from flagscale_deploy.deploy.launch import Started, StepsFailedError
 from flagscale_deploy.deploy.serving import is_elsewhere, port_remedy, verify
 from flagscale_deploy.deploy.transfer import transfer_failure, watched_transfers
-from flagscale_deploy.deploy.watchdog import LOST_SECONDS, StartupWatchdog, kernel_log_remedy
+from flagscale_deploy.deploy.watchdog import StartupWatchdog, kernel_log_remedy
 from flagscale_deploy.diagnosis.find import error_lines
 from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
 from flagscale_deploy.diagnosis.table import match
@@ -34,6 +34,8 @@ from flagscale_deploy.transport.replies import brief
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
 SLACK_SECONDS = 30
+FOLLOWER_LOST_SECONDS = 10.0
+"""How long a follower's host may be unreachable after its connection was lost: TCP has taken 30 s to notice a cut."""
 
 
 class InstanceFailedError(RemoteError):
@@ -165,8 +167,8 @@ class _Watch:
             return self._watch(fleet.connection(host))
         bounds = Bounds(over=self._over.is_set)
         try:
-            return through_losses(fleet, host, self._watch, heard=lambda: self._messages, patience=LOST_SECONDS,
-                                  tell=_silent, bounds=bounds)  # fmt: skip
+            return through_losses(fleet, host, self._watch, heard=lambda: self._messages,
+                                  patience=FOLLOWER_LOST_SECONDS, tell=_silent, bounds=bounds)  # fmt: skip
         except InterruptedByUser:
             if fleet.cancelled.is_set():
                 raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.deploy import readiness, watchdog
+from flagscale_deploy.deploy import readiness
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.errors import DeployError, UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -80,8 +80,7 @@ def test_a_follower_that_ends_ends_the_wait_and_rank_and_host_are_named() -> Non
 
 
 def test_a_followers_host_that_does_not_come_back_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (readiness, watchdog):
-        monkeypatch.setattr(module, "LOST_SECONDS", 0.3)
+    monkeypatch.setattr(readiness, "FOLLOWER_LOST_SECONDS", 0.3)
     error = Group(None, lambda *_: [{"lines": ["INFO loading"]}, CUT], Unreachable).fails()
     assert (type(error), error.exit_code) == (UnreachableError, 3)
     assert "gpu02" in str(error)
