@@ -34,7 +34,7 @@ from flagscale_deploy.transport.replies import brief
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
 SLACK_SECONDS = 30
-FOLLOWER_LOST_SECONDS = 10.0
+FOLLOWER_LOST_SECONDS = 5.0
 """How long a follower's host may be unreachable after its connection was lost: TCP has taken 30 s to notice a cut."""
 
 

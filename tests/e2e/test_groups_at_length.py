@@ -102,5 +102,5 @@ def test_a_followers_host_that_is_cut_off_while_it_loads_ends_the_run(groups: Gr
     finally:
         groups.other.join()
     assert "node2" in ended.err
-    assert "not back after 10 s" in ended.said
+    assert "not back after 5 s" in ended.said
     assert groups.stop("cut") == []
