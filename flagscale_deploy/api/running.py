@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,7 +76,12 @@ def run(
     runs(spec.exp_dir)  # before any host is contacted
     history: list[Event] = []
     journal = Journal([say, history.append])
-    with _interrupted_when_ready(request) as ready, request.fleet() as fleet, ExitStack() as looking:
+    with (
+        ExitStack() as folders,
+        _interrupted_when_ready(request) as ready,
+        request.fleet() as fleet,
+        ExitStack() as looking,
+    ):
         observations = observe_hosts(request, fleet, journal)
         facts = facts_of(observations)
         others = looking.enter_context(request.fleet_of_others())
@@ -89,7 +94,7 @@ def run(
             plan = plan_and_reserve(request, (fleet, others), observations, sources, options, journal)
             with released_before_start(fleet, plan):
                 looking.close()
-                folder = RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)
+                folder = folders.enter_context(closing(RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)))
                 folder.write_plan(plan)
                 with _events_written(folder, history, journal):
                     run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash)

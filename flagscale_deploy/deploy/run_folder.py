@@ -54,6 +54,11 @@ class RunFolder:
         """Return a path that leads to this very folder, whatever takes its name meanwhile."""
         return self.held.path if self.held else self.path
 
+    def close(self) -> None:
+        """Let go of it: from now on it is only a name."""
+        if self.held is not None:
+            self.held.close()
+
     @property
     def events(self) -> Path:
         """Return the file of progress events."""

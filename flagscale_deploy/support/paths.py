@@ -54,7 +54,7 @@ def write_file(path: Path, text: str, what: str, remedy: str = "") -> None:
 
 
 class Held:
-    """A folder of the user's own, to be written to by `path` as long as this lives, whatever takes its name meanwhile.
+    """A folder of the user's own, to be written to by `path` until `close`, whatever takes its name meanwhile.
 
     Whoever owns a folder above it can put a link in its place. (macOS has no such path: there it is the name.)
     """
@@ -64,8 +64,14 @@ class Held:
         descriptor = open_own_directory(str(folder))
         if descriptor is None:
             raise InputError.at(str(folder), "is no folder of yours, or a link", "name another folder")
-        weakref.finalize(self, os.close, descriptor)
+        self._close = weakref.finalize(self, os.close, descriptor)
+        self._folder = folder
         self.path = path_of_descriptor(descriptor) or folder
+
+    def close(self) -> None:
+        """Let go of the folder: from now on `path` is its name."""
+        self.path = self._folder
+        self._close()
 
 
 def write_folder(folder: Path, files: Mapping[str, str], mode: int) -> list[Path]:

@@ -59,7 +59,7 @@ def test_a_plan_spans_them_and_shows_the_scripts_it_would_send(
     assert all(re.search(rf"^{name} +(head|worker) +10\.", shown.out, re.M) for name in NAMES)
     plan = operator("plan", "-c", served.config, "--json").json
     assert set(plan) >= {"schema", "deployment", "digest", "ray", "instances", "router", "stages", "scripts"}
-    assert plan["schema"] == 1
+    assert plan["schema"] == 2
     assert [node["num_gpus"] for node in plan["ray"]["nodes"]] == [2] * 8
     (instance,) = plan["instances"]
     assert instance["gpus"] == {name: [0, 1] for name in NAMES}
