@@ -57,11 +57,10 @@ def rank_state(
 
     A follower answers nobody: it runs while its process does.
     """
-    if result is None or isinstance(result, HostError):
-        return (
-            "UNKNOWN",
-            f"its host cannot be reached: {result.problem}" if result else "its host is not in the inventory",
-        )
+    if result is None:
+        return "UNKNOWN", ""  # the command is about other hosts (`--limit`)
+    if isinstance(result, HostError):
+        return "UNKNOWN", f"its host cannot be reached: {result.problem}"
     inspected = result["instances"].get(rank["name"])
     if inspected is not None and inspected["alive"] and not rank["local_url"]:
         return "running", ""

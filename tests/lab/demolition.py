@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.lab.network import links, remove_links
 from tests.lab.slots import Slot, known_slots, lock
-from tests.lab.state import LabState, lives_in
+from tests.lab.state import HostState, LabState, is_first, lives_in, pid_namespace
 
 
 def reap() -> list[Slot]:
@@ -25,7 +25,7 @@ def reap() -> list[Slot]:
     return dead
 
 
-def demolish(slot: Slot, patience: float = 10.0) -> None:
+def demolish(slot: Slot, patience: float = 30.0) -> None:
     """End the slot's hosts, remove its links and directory, and prove it. The caller holds the slot's lock.
 
     Raises OSError naming every process, link and mount that is still there, the processes after `patience` seconds.
@@ -34,19 +34,30 @@ def demolish(slot: Slot, patience: float = 10.0) -> None:
     hosts = state.hosts if state else ()
     for host in hosts:
         host.power_off()
-    namespaces = [host.namespace for host in hosts]
     deadline = time.monotonic() + patience
-    while processes_in(namespaces) and time.monotonic() < deadline:
+    while left_of(hosts) and time.monotonic() < deadline:
         time.sleep(0.005)
     remove_links(slot)
     left = [
-        *(f"process {pid}" for pid in processes_in(namespaces)),
+        *(f"process {pid}" for pid in left_of(hosts)),
         *(f"link {name}" for name in links(slot)),
         *(f"mount {point}" for point in _mounts(slot)),
     ]
     if left:  # the directory stays: what is mounted in it must not be deleted with it
         raise OSError(f"{slot.bridge} was taken down and left: {', '.join(left)}")
     shutil.rmtree(slot.directory)
+
+
+def left_of(hosts: Iterable[HostState]) -> list[int]:
+    """Pids, as the machine counts, of the living processes of hosts.
+
+    The kernel gives the number of a namespace that is gone to the next one, which may be of another lab: then its first
+    process is not the host's.
+    """
+    own = {host.namespace: host.pid for host in hosts}
+    living = [(pid, pid_namespace(pid) or 0) for pid in processes_in(own)]
+    taken = {namespace for pid, namespace in living if is_first(pid) and own.get(namespace) != pid}
+    return [pid for pid, namespace in living if namespace not in taken]
 
 
 def processes_in(namespaces: Iterable[int]) -> list[int]:

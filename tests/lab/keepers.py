@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tests.lab.state import LabState
 
 REPOSITORY = Path(__file__).parents[2]
-DOWN_SECONDS = 20.0
+DOWN_SECONDS = 60.0
 
 
 class LabError(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.lab.boot import connect, hidden, start, wait_for_sshd
-from tests.lab.demolition import processes_in, reap
+from tests.lab.demolition import left_of, reap
 from tests.lab.host import Host
 from tests.lab.keepers import ForeignKeeper, Keeper, LabError, OwnKeeper
 from tests.lab.leftovers import Leftover, Process, inspect
@@ -89,7 +89,7 @@ class Lab:
                 reap()  # a keeper that was killed could not clean up
         except OSError as error:
             raise LabError(str(error)) from error
-        if left := processes_in(host.state.namespace for host in self.hosts):
+        if left := left_of(host.state for host in self.hosts):
             raise LabError(f"{self.slot.bridge} was taken down and left processes {left}")
 
     def power_on(self, index: int) -> Host:

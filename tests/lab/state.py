@@ -74,6 +74,15 @@ def lives_in(pid: int, namespaces: Container[int]) -> bool:
     return pid_namespace(pid) in namespaces and not is_zombie(pid)
 
 
+def is_first(pid: int) -> bool:
+    """Whether a process is the first one of its pid namespace."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in lines)
+
+
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended and nobody has waited for it yet, or it is gone.
 

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.lab import Gpu, GpuProcess, Lab
-from tests.lab.demolition import processes_in, reap
+from tests.lab.demolition import left_of, reap
 from tests.lab.keepers import REPOSITORY
 from tests.lab.network import links
 from tests.lab.slots import Slot, registry
@@ -196,9 +197,16 @@ def kinds(lab: Lab, deployment: str) -> set[tuple[str, str]]:
 def test_a_killed_host_is_gone_with_all_it_ran() -> None:
     with Lab(hosts=2) as lab:
         lab.hosts[0].kill()
-        assert eventually(lambda: processes_in([lab.hosts[0].state.namespace]) == [])
+        assert eventually(lambda: left_of([lab.hosts[0].state]) == [])
         assert not lab.hosts[0].alive
         assert lab.hosts[1].ssh("hostname").stdout == "node2\n"
+
+
+def test_a_namespace_that_has_gone_to_another_lab_is_no_leftover() -> None:
+    with Lab(hosts=1) as lab:
+        state = lab.hosts[0].state
+        assert state.pid in left_of([state])
+        assert left_of([replace(state, pid=os.getpid())]) == []
 
 
 def test_the_machine_keeps_its_card_when_the_cable_with_the_lowest_is_gone() -> None:
@@ -294,7 +302,7 @@ def test_a_lab_of_a_person_outlives_the_command_and_ends_with_down() -> None:
 
 def assert_gone(state: LabState) -> None:
     """Nothing of the lab is on the machine; its slot may already be another lab's."""
-    assert processes_in(host.namespace for host in state.hosts) == []
+    assert left_of(state.hosts) == []
     assert LabState.of(state.slot) != state
     with registry():
         if not state.slot.directory.exists():
