@@ -98,24 +98,24 @@ def _file(context: Context, host: str, flag: str, path: str, file: TlsFile, cloc
                       "mode 600", on(context, host, "chmod", "600", path), "warning")  # fmt: skip
 
 
-def _verify(context: Context, router: RouterPlan, replica: Rank, file: TlsFile) -> Iterator[Finding]:
+def _verify(context: Context, router: RouterPlan, rank: Rank, file: TlsFile) -> Iterator[Finding]:
     """Yield reasons why a router rejects a replica's certificate; one that can't be read is reported by tls-files."""
-    address = urlsplit(replica.worker_url).hostname or ""
+    address = urlsplit(rank.worker_url).hostname or ""
     if file.problem or file.expires is None:
         return
     if not any(_is_for(name, address) for name in file.names):
         names = ", ".join(file.names) or "no name (its CN does not count)"
         kind = "IP" if is_address(address) else "DNS"
         yield Finding(
-            replica.host,
-            f"{router.name} connects to {replica.name} at {address}, but its certificate is for {names}",
+            rank.host,
+            f"{router.name} connects to {rank.name} at {address}, but its certificate is for {names}",
             f"{address} among its names",
             f"a certificate with subjectAltName={kind}:{address}; or deploy.router: none",
         )
     if file.self_signed and (trusted := _trusted(context, router)) is not None and trusted.hash != file.hash:
         yield Finding(
-            replica.host,
-            f"{replica.name} has a self-signed certificate, which {router.name} does not trust",
+            rank.host,
+            f"{rank.name} has a self-signed certificate, which {router.name} does not trust",
             "a certificate that the router trusts",
             f"deploy.tls.cafile: a file on {router.driver} that contains the certificates of all replicas",
         )

@@ -13,7 +13,7 @@ from flagscale_deploy.config.schema.short_names import flag_name
 from flagscale_deploy.config.spec import ModelSpec, PoolRole, PoolSpec
 from flagscale_deploy.support.quote import quoted
 
-ROLES: tuple[PoolRole, PoolRole] = ("prefill", "decode")
+POOL_ROLES: tuple[PoolRole, PoolRole] = ("prefill", "decode")
 FLAGSCALES = "prefill_decode_disaggregation"
 _SHARED = ("model", "model-tag", "port", "action-args", *SECRET_FLAGS)
 
@@ -23,12 +23,12 @@ def read_pools(
 ) -> Checked[dict[PoolRole, PoolSpec]]:
     """Return both pools of a model, or none; `options` are `deploy.models`', which win over the model's own."""
     faults = KeyFaults()
-    written = {role: _of_either(options, own, role) for role in ROLES}
+    written = {role: _of_either(options, own, role) for role in POOL_ROLES}
     settings = {role: pool for role, pool in written.items() if isinstance(pool, PoolSettings)}
     pools = {role: faults.take(_read_pool(pool, paths[role], places)) for role, pool in settings.items()}
     if len(pools) == 1:
         (role,) = pools
-        missing = ROLES[1 - ROLES.index(role)]
+        missing = POOL_ROLES[1 - POOL_ROLES.index(role)]
         faults.add(paths[role], f"{role} is set, but {missing} is not", f"add {missing}: {{num_replicas: 1}}")
     for key in ("num_replicas", "replicas"):
         if pools and _of_either(options, own, key) is not None:

@@ -98,7 +98,8 @@ def _listen_ports(
     yield from _meeting_ports(plan, networks, hosts)
     yield from _side_channels(plan, hosts)
     for router in plan.routers:
-        for rank in (rank for one in plan.instances if one.model == router.model for rank in one.ranks):
+        replicas = (instance for instance in plan.instances if instance.model == router.model)
+        for rank in (rank for replica in replicas for rank in replica.ranks):
             if rank.answers and rank.host != router.driver and {rank.host, router.driver} <= set(hosts):
                 yield from _engine_port(rank, router, networks[rank.host].node_ip)
 

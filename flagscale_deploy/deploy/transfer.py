@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flagscale_deploy.config.pools import POOL_ROLES
 from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
 from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.remote.messages.run import WatchedTransfers
-
-POOLS = ("prefill", "decode")
 
 
 def watched_transfers(plan: Plan, server: Server) -> WatchedTransfers | None:
@@ -18,7 +17,8 @@ def watched_transfers(plan: Plan, server: Server) -> WatchedTransfers | None:
     """
     if not isinstance(server, RouterPlan):
         return None
-    ranks = [rank for pool in POOLS for one in _pool(plan, server, pool) for rank in one.ranks if rank.answers]
+    instances = [instance for pool in POOL_ROLES for instance in _pool(plan, server, pool)]
+    ranks = [rank for instance in instances for rank in instance.ranks if rank.answers]
     counting = [SIDE_HOST in rank.env and "--disable-log-stats" not in rank.argv for rank in ranks]
     if not ranks or not all(counting):
         return None
@@ -27,7 +27,7 @@ def watched_transfers(plan: Plan, server: Server) -> WatchedTransfers | None:
 
 def transfer_failure(plan: Plan, server: Server, why: str) -> tuple[str, str]:
     """Return problem and remedy of a router whose requests bring no KV cache from prefill to decode."""
-    where = [f"{pool} on {', '.join(_hosts(plan, server, pool))}" for pool in POOLS]
+    where = [f"{pool} on {', '.join(_hosts(plan, server, pool))}" for pool in POOL_ROLES]
     problem = f"brings no KV cache from prefill to decode ({', '.join(where)}): {why}"
     remedy = "check tries the side channels; UCX_NET_DEVICES in envs names the network interface of the KV cache"
     return problem, remedy

@@ -137,8 +137,8 @@ def _place_one(
     for spread in spreads(spec, model):
         shared = shares(model, spread, hosts, free) if need else None
         if shared is not None:
-            how = executor_of(model, spread)
-            return Placement(model.name, replica, shared, next(iter(shared)), how, how != "ray", spread, model.pool)
+            executor, driver = executor_of(model, spread), next(iter(shared))
+            return Placement(model.name, replica, shared, driver, executor, executor != "ray", spread, model.pool)
     return None
 
 
@@ -164,16 +164,16 @@ def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Ho
     equal = local_size(model) is not None or set(ways) <= set(EQUAL)
     uneven = bool(ways) and equal and sum(counts) >= model.gpus_needed
     alone = "" if ways else f" on one host ({why_one_host(model)})"
-    how = " in equal shares on each host" if uneven else alone
+    where = " in equal shares on each host" if uneven else alone
     if uneven and (local := local_size(model)) is not None:
-        how = f" on hosts with data-parallel-size-local={local} each"
+        where = f" on hosts with data-parallel-size-local={local} each"
     copies, need = model.replicas, model.gpus_needed
     needed = f"replica {replica} needs {counted(need, 'GPU')}"
     if copies != "auto" and copies > 1:
         needed = f"num_replicas is {copies}, and each needs {counted(need, 'GPU')}: {copies * need} in all"
     return Fault(
         model.where,
-        f"{needed}{how}; free GPUs: {available}",
+        f"{needed}{where}; free GPUs: {available}",
         (_uneven_remedy(model) if uneven else "")
         or _as_replicas(model, max(counts), sum(counts))
         or _what_fits(replica, max(counts), sum(counts), alone=bool(alone))

@@ -112,7 +112,7 @@ class InstancePlan(_Replica):
     """One replica of a model: a group of ranks, the driver first, and the `endpoint` for clients (`…/v1`).
 
     With the engine "program", it is a program of the user's own: its `argv` has paths below the state directory, `port`
-    is None and `endpoint` "" if it serves nothing, and `served_name`, `local_url` and `worker_url` are "". Ray starts
+    is None and `endpoint` "" if it serves nothing, and `served_name` and `local_url` are "". Ray starts
     the processes of an instance on other hosts itself, so such an instance is a group of one.
     """
 
@@ -162,11 +162,6 @@ class InstancePlan(_Replica):
     def local_url(self) -> str:
         """Return the address of its first rank on its host."""
         return self.ranks[0].local_url
-
-    @property
-    def worker_url(self) -> str:
-        """Return the address of its first rank on the data network."""
-        return self.ranks[0].worker_url
 
     @property
     def api_servers(self) -> int:

@@ -142,14 +142,14 @@ def _trusting(path: str | None) -> dict[str, str]:
 
 def _ranks_behind_each(replicas: Sequence[InstancePlan]) -> int:
     """Return how many data-parallel ranks each API server of a group with several of them has; 1 for other groups."""
-    local = [flag_of(rank.argv, "data-parallel-size-local") for one in replicas if one.api_servers > 1
-             for rank in one.ranks]  # fmt: skip
+    local = [flag_of(rank.argv, "data-parallel-size-local") for replica in replicas if replica.api_servers > 1
+             for rank in replica.ranks]  # fmt: skip
     return int(local[0] or 1) if local else 1
 
 
 def _behind(replicas: Sequence[InstancePlan], pools: Mapping[PoolRole, ModelSpec]) -> Iterator[str]:
     """Yield the flags that name the servers behind a router."""
-    urls = [(one.pool, rank.worker_url) for one in replicas for rank in one.ranks if rank.answers]
+    urls = [(replica.pool, rank.worker_url) for replica in replicas for rank in replica.ranks if rank.answers]
     if pools:
         yield "--vllm-pd-disaggregation"
         yield from (f"--{pool}={url}" for pool, url in urls)

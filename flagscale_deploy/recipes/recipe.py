@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from flagscale_deploy.config.pools import POOL_ROLES
 from flagscale_deploy.config.schema.values import whole_number
 from flagscale_deploy.config.source import dump_document
+from flagscale_deploy.config.spec import PoolRole
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.recipes.command import OTHER, Command, read_command
 from flagscale_deploy.recipes.dropped import FLAGS
@@ -20,7 +22,6 @@ from flagscale_deploy.support.value import Tree, Value
 MOST_NODES = 1024
 MOST_RANKS = 999_999
 SIZES = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
-POOLS = ("prefill", "decode")
 T = TypeVar("T")
 
 
@@ -45,7 +46,7 @@ class Recipe:
     nodes: int = 1
     flags: Tree = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    pools: Mapping[str, Pool] = field(default_factory=dict)
+    pools: Mapping[PoolRole, Pool] = field(default_factory=dict)
     policy: str | None = None
     """The policy of the router before the pools."""
 
@@ -154,7 +155,7 @@ def _read_node(argv: object, where: str, nodes: int) -> Command:
 
 def _read_pools(document: Mapping[str, object], where: str, hardware: str, strategy: str) -> Recipe:
     """Return a recipe of prefill and decode apart: one engine each. What both have is the model's."""
-    servers = [_server(document, role, where) for role in POOLS]
+    servers = [_server(document, role, where) for role in POOL_ROLES]
     prefill, decode = servers
     if prefill.command.model != decode.command.model:
         problem = f"found {quoted(decode.command.model)}, expected {prefill.command.model} as in prefill"
@@ -162,7 +163,7 @@ def _read_pools(document: Mapping[str, object], where: str, hardware: str, strat
     flags, env = _common(prefill.command.flags, decode.command.flags), _common(prefill.env, decode.env)
     pools = {
         role: Pool(_beside(server.command.flags, flags), _beside(server.env, env))
-        for role, server in zip(POOLS, servers, strict=True)
+        for role, server in zip(POOL_ROLES, servers, strict=True)
     }
     return Recipe(
         model=prefill.command.model,

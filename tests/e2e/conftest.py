@@ -3,5 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
+
+from tests.lab import Lab
+from tests.lab.product.operator import Operator
 
 collect_ignore = [] if os.environ.get("FSD_FAULTS") == "all" else ["test_groups_at_length.py"]
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, node_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """Return who types commands about the hosts of a module's own `lab`, where vLLM is installed."""
+    desk = tmp_path_factory.mktemp("desk")
+    return Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))

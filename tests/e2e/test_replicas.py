@@ -30,12 +30,6 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def operator(lab: Lab, node_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    desk = tmp_path_factory.mktemp("desk")
-    return Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
-
-
-@pytest.fixture(scope="module")
 def ran(operator: Operator, tiny_model: Path) -> Result:
     config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1)
     return operator.start("run", "-c", config, *SETTINGS).end(0, within=READY_SECONDS)

@@ -19,6 +19,7 @@ import pytest
 from flagscale_deploy.transport.ssh_config import Resolver
 from flagscale_deploy.transport.ssh_config_cache import SshConfigCache
 from flagscale_deploy.transport.ssh_settings import Answer, ConfigProblem, Destination, Settings, parse_jump
+from tests.component.transport.oracle import ask_ssh
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh") is None, reason="compares with ssh, which is not here")
 
@@ -222,13 +223,7 @@ TOKENS = (
 
 def ask(config: Path | str, destination: Destination) -> Answer | None:
     """Return what ssh prints for a destination; None where it refuses."""
-    words = ["ssh", "-F", str(config), "-G", *destination.words]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-    answer: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        keyword, _, value = line.partition(" ")
-        answer.setdefault(keyword, []).append(value)
-    return None if done.returncode else answer
+    return ask_ssh(config, destination)[0]
 
 
 def write(row: Row, folder: Path, prefix: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from flagscale_deploy.transport.route import find_route
 from flagscale_deploy.transport.ssh_config import Resolver
 from flagscale_deploy.transport.ssh_config_cache import SshConfigCache
 from flagscale_deploy.transport.ssh_settings import Answer, ConfigProblem, Destination
+from tests.component.transport.oracle import ask_ssh
 
 FILES = 500 if os.environ.get("FSD_FAULTS") == "all" else 30
 NAMES = ("gpu01", "gpu02", "gpu1", "node-a", "node-b", "bastion", "Big", "10.0.0.7")
@@ -68,14 +68,9 @@ class Writer:
 
 def asked(config: Path, destination: Destination) -> Answer | None:
     """Return what ssh prints for one destination; None where it would jump through the host itself."""
-    words = ["ssh", "-F", str(config), "-G", *destination.words]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-    answer: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        keyword, _, value = line.partition(" ")
-        answer.setdefault(keyword, []).append(value)
-    assert done.returncode == 0 or "jumphost loop" in done.stderr
-    return answer if done.returncode == 0 else None
+    answer, complaint = ask_ssh(config, destination)
+    assert answer is not None or "jumphost loop" in complaint
+    return answer
 
 
 DESTINATIONS = [

@@ -31,7 +31,9 @@ def test_every_engine_serves_with_it() -> None:
     for instance in made.instances:
         assert {"--ssl-certfile=/etc/c.pem", "--ssl-keyfile=/etc/k.pem"} <= set(instance.argv)
         assert instance.certificate == "/etc/c.pem"
-        assert {url[:8] for url in (instance.endpoint, instance.local_url, instance.worker_url)} == {"https://"}
+        assert {url[:8] for url in (instance.endpoint, instance.local_url, instance.ranks[0].worker_url)} == {
+            "https://"
+        }
     assert pair(spec(model(), tls=TlsSpec("/both.pem"))) == ("/both.pem", None)
 
 
