@@ -9,25 +9,27 @@ engine gets one SIGTERM, from whoever sends it, and none because the supervisor 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, List, Sequence
 
 from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine import ranks, ray_nodes
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
+from flagscale_deploy.remote.supervisor.ends import End, Watcher, duration
 from flagscale_deploy.remote.supervisor.health import Lifetime
+from flagscale_deploy.remote.supervisor.options import parse
 from flagscale_deploy.remote.supervisor.signals import Signals
 from flagscale_deploy.remote.system import proc
 
 if TYPE_CHECKING:
+    import argparse
+
     from flagscale_deploy.remote.messages.run import RayNodesReply
     from flagscale_deploy.remote.messages.status import RestartState
 
@@ -45,29 +47,6 @@ def command(words: Sequence[str]) -> None:
     sys.exit(Supervisor(options, Signals()).run())
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Return the options, and the server's command line as `command`."""
-    parser = argparse.ArgumentParser(prog="supervise", allow_abbrev=False)
-    parser.add_argument("--state", type=Path, required=True, help="the deployment's state directory on this host")
-    parser.add_argument("--run", required=True, help="the run's id")
-    parser.add_argument("--script", required=True, help="the launch script's name")
-    parser.add_argument("--name", required=True, help="the server's name")
-    parser.add_argument("--max", type=int, required=True, help="the most restarts in a row")
-    parser.add_argument("--first", type=float, required=True, help="seconds before the first restart")
-    parser.add_argument("--factor", type=float, required=True, help="factor of the delay from one restart to the next")
-    parser.add_argument("--ceiling", type=float, required=True, help="the longest delay, in seconds")
-    parser.add_argument("--reset-after", type=float, required=True, help="seconds of health that reset the count")
-    parser.add_argument("--health", default="", help="the URL to which a healthy server replies with 200")
-    parser.add_argument("--certificate", help="the file of the server's TLS certificate")
-    parser.add_argument("--ray-gpus", type=int, help="GPUs that must be free in Ray before a restart")
-    parser.add_argument("--ray-seconds", type=float, default=180.0, help="the most seconds to wait for them")
-    parser.add_argument("--may-end", action="store_true", help="exit status 0 means that its work is done")
-    end = list(words).index("--")
-    options = parser.parse_args(list(words[:end]))
-    options.command = list(words[end + 1 :])
-    return options
-
-
 class Supervisor:
     """The supervisor of one server, through all its restarts."""
 
@@ -76,6 +55,7 @@ class Supervisor:
         self._client = Client(PortGuard(Descendants()), [options.certificate] if options.certificate else [])
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
+        self._watchers: List[Watcher] = []
         before = self._files.read() or {}  # from an earlier boot
         self._state: RestartState = {
             "state": "running",
@@ -92,13 +72,13 @@ class Supervisor:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""
         while True:
             lifetime = Lifetime(self._client, self._options.health if self._files.permitted else "")
-            status = self._run_once(lifetime)
-            if self._is_final(status):
-                return status if status >= 0 else 128 - status
+            end = self._run_once(lifetime)
+            if self._is_final(end):
+                return end.status if end.status >= 0 else 128 - end.status
             if lifetime.healthy_for >= self._options.reset_after:
                 self._state["in_a_row"] = 0
-            ended = "%s after %s" % (describe_exit(status), duration(lifetime.seconds))
-            self._update({"last_exit": describe_exit(status)})
+            ended = end.cause or "%s after %s" % (end.text, duration(lifetime.seconds))
+            self._update({"last_exit": end.text})
             if self._state["in_a_row"] >= self._options.max:
                 self._end_remains()
                 times = "%d restart%s" % (self._options.max, "" if self._options.max == 1 else "s")
@@ -111,8 +91,8 @@ class Supervisor:
             if problem:
                 return self._give_up(problem, line="gave up: %s" % problem)
 
-    def _run_once(self, lifetime: Lifetime) -> int:
-        """Start the server and wait for its end; return its exit status, negative for the signal that ended it."""
+    def _run_once(self, lifetime: Lifetime) -> End:
+        """Start the server; wait for its end, or until a watcher finds a problem, and end it then."""
         try:
             child = os.posix_spawnp(
                 self._options.command[0],
@@ -122,23 +102,48 @@ class Supervisor:
             )
         except OSError as error:
             self._log("%s: %s" % (self._options.command[0], error.strerror))
-            return 127
+            return End(127)
         since = proc.start_ticks(child)
         boot_id = record.boot_id()
         self._update({"state": "running", "healthy": False, "pid": child, "start_ticks": since, "boot_id": boot_id})
+        for watcher in self._watchers:
+            watcher.start(lifetime)
+        try:
+            return self._wait_for_end(child, lifetime)
+        finally:
+            lifetime.end()
+            for watcher in self._watchers:
+                watcher.end()
+
+    def _wait_for_end(self, child: int, lifetime: Lifetime) -> End:
         forwarded = False
         while True:
             status = reap(child)
             if status is not None:
-                lifetime.end()
-                return status
+                return End(status)
             if self._signals.ending and not forwarded:
                 forwarded = True
                 if not self._files.forbidden:  # else `stop` signals it itself
                     with contextlib.suppress(OSError):
                         os.kill(child, signal.SIGTERM)
             self._note_health(lifetime)
+            problem = self._problem()
+            if problem:
+                return self._end_for(problem, child)
             self._signals.wait(POLL_SECONDS)
+
+    def _problem(self) -> str:
+        """Return the first problem that a watcher has found of a server that may be restarted."""
+        problems = (watcher.problem() for watcher in self._watchers if self._may_restart)
+        return next(filter(None, problems), "")
+
+    def _end_for(self, problem: str, child: int) -> End:
+        """End the server and its descendants for this problem."""
+        self._update({"state": "restarting", "healthy": False, "why": problem})
+        self._log(problem)
+        self._terminate(Descendants())
+        status = reap(child)
+        return End(-signal.SIGKILL if status is None else status, problem)
 
     def _note_health(self, lifetime: Lifetime) -> None:
         if self._state["healthy"]:
@@ -155,9 +160,9 @@ class Supervisor:
             if lifetime.polls:
                 self._log("is healthy again, %s after its start" % duration(lifetime.seconds))
 
-    def _is_final(self, status: int) -> bool:
-        """Return whether the server is not to be restarted after this exit status."""
-        return not self._may_restart or (self._options.may_end and status == 0)
+    def _is_final(self, end: End) -> bool:
+        """Return whether the server is not to be restarted after this end."""
+        return not self._may_restart or (self._options.may_end and end == End(0))
 
     @property
     def _may_restart(self) -> bool:
@@ -183,8 +188,7 @@ class Supervisor:
     def _end_remains(self) -> str:
         """End the dead engine's descendants, and remove its shared memory; return what went wrong, or ""."""
         descendants = Descendants()
-        ending = terminate.Termination(descendants, lambda _: None)
-        ending.end(terminate.Stage("remains", descendants, REMAINS_SECONDS))
+        ending = self._terminate(descendants)
         survivors = ending.survivors(descendants)
         reap(0)
         self._segments.remove()
@@ -192,6 +196,12 @@ class Supervisor:
             count = len(ending.seen)
             self._log("ended %d remaining process%s" % (count, "" if count == 1 else "es"))
         return "its process {pid} ({command}) cannot be ended: {why}".format(**survivors[0]) if survivors else ""
+
+    def _terminate(self, descendants: Descendants) -> terminate.Termination:
+        """End all descendants; one that is stopped (SIGSTOP) would not act on SIGTERM, and is killed soon."""
+        ending = terminate.Termination(descendants, lambda _: None)
+        ending.end(terminate.Stage("remains", descendants, REMAINS_SECONDS, lambda process: process.state in "Tt"))
+        return ending
 
     def _wait_for_ray(self) -> str:
         """Wait until Ray has every node, and this instance's GPUs free; return why it does not, "" if it does."""
@@ -255,18 +265,3 @@ def what_ray_lacks(reply: RayNodesReply, gpus: int) -> str:
         return "Ray lacks %s" % ", ".join(map(str, reply["missing"]))
     free = reply.get("available", {}).get("GPU", 0)
     return "" if free >= gpus else "Ray has %g of %d GPUs free" % (free, gpus)
-
-
-def describe_exit(status: int) -> str:
-    """Return an exit status as text."""
-    if status >= 0:
-        return "ended with exit status %d" % status
-    try:
-        return "was ended by %s" % signal.Signals(-status).name
-    except ValueError:
-        return "was ended by signal %d" % -status
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text."""
-    return "%.0f s" % seconds if seconds < 120 else "%.0f min" % (seconds / 60)

@@ -6,7 +6,7 @@ import shlex
 
 from flagscale_deploy.config.spec import RestartSpec
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.remote.supervisor import supervise
+from flagscale_deploy.remote.supervisor import options
 from tests.unit.plan.given import host, inventory, model, planned, spec
 
 ON = RestartSpec(policy="on-failure")
@@ -31,7 +31,7 @@ def test_engines_and_routers_are_supervised_with_what_was_asked_for() -> None:
     wish = RestartSpec("on-failure", 7, 2.0, 3.0, 90.0, 300.0)
     made = planned(inventory("gpu01", "gpu02"), spec(model(tp=1, replicas=2), restart=wish))
     for server in made.servers:
-        words = supervise.parse(asked(made, server.driver, server.script))
+        words = options.parse(asked(made, server.driver, server.script))
         assert (words.name, words.script, words.run) == (server.name, server.script, made.run_id)
         assert (words.max, words.first, words.factor, words.ceiling, words.reset_after) == (7, 2, 3, 90, 300)
         assert words.health == f"{server.local_url}/health"
@@ -47,7 +47,7 @@ def test_an_instance_on_ray_waits_for_all_of_its_gpus_wherever_its_driver_is() -
     made = planned(hosts, elsewhere)
     (instance,) = made.instances
     assert instance.driver == "gpu02"
-    words = supervise.parse(asked(made, "gpu02", instance.script))
+    words = options.parse(asked(made, "gpu02", instance.script))
     assert (words.ray_gpus, words.ray_seconds) == (16, elsewhere.timeouts.ray)
     assert set(made.scripts["gpu02"]) == {"ray_worker.sh", "ray_nodes.sh", instance.script}
     assert set(made.scripts["gpu03"]) == {"ray_worker.sh"}

@@ -1,0 +1,30 @@
+"""The options of `supervise`, as launch scripts give them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Sequence
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options, and the server's command line as `command`."""
+    parser = argparse.ArgumentParser(prog="supervise", allow_abbrev=False)
+    parser.add_argument("--state", type=Path, required=True, help="the deployment's state directory on this host")
+    parser.add_argument("--run", required=True, help="the run's id")
+    parser.add_argument("--script", required=True, help="the launch script's name")
+    parser.add_argument("--name", required=True, help="the server's name")
+    parser.add_argument("--max", type=int, required=True, help="the most restarts in a row")
+    parser.add_argument("--first", type=float, required=True, help="seconds before the first restart")
+    parser.add_argument("--factor", type=float, required=True, help="factor of the delay from one restart to the next")
+    parser.add_argument("--ceiling", type=float, required=True, help="the longest delay, in seconds")
+    parser.add_argument("--reset-after", type=float, required=True, help="seconds of health that reset the count")
+    parser.add_argument("--health", default="", help="the URL to which a healthy server replies with 200")
+    parser.add_argument("--certificate", help="the file of the server's TLS certificate")
+    parser.add_argument("--ray-gpus", type=int, help="GPUs that must be free in Ray before a restart")
+    parser.add_argument("--ray-seconds", type=float, default=180.0, help="the most seconds to wait for them")
+    parser.add_argument("--may-end", action="store_true", help="exit status 0 means that its work is done")
+    end = list(words).index("--")
+    options = parser.parse_args(list(words[:end]))
+    options.command = list(words[end + 1 :])
+    return options
