@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flagscale_deploy.config.program_files import load_program
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy import watchdog
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
+from flagscale_deploy.deploy.stall import Stalls
 from flagscale_deploy.deploy.watchdog import RankLostError
 from flagscale_deploy.errors import DeployError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -239,38 +241,52 @@ def test_a_load_that_stands_still_is_said_and_that_it_moves_again() -> None:
     assert texts[1:] == ["it makes progress again"]
 
 
-def test_as_long_as_one_host_reads_nothing_stands_still() -> None:
-    heard = Heard()
-    silent_host_reported = threading.Event()
+def test_as_long_as_one_host_reads_nothing_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by 0.1 s with each report of the host that reads, after one of the host that does not."""
+    clock = itertools.count()
+    times, reports = [0.0], {"gpu01": 0, "gpu02": 0}
+    monkeypatch.setattr(watchdog, "Stalls", partial(Stalls, clock=lambda: times[-1]))
+    heard, over = Heard(), threading.Event()
 
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        reports = itertools.count() if host.name == "gpu02" else range(200)  # the host that reads goes on to the end
-        for _ in reports:
-            yield still(0.1 if host.name == "gpu02" else 60.0)
+        reads = host.name == "gpu02"
+        while reports["gpu02"] < 50:
+            if not reads or reports["gpu02"] < reports["gpu01"]:
+                reports[host.name] += 1
+                if reads:
+                    times.append(0.1 * next(clock))
+                yield still(0.1 if reads else 60.0)
             yield None
-        silent_host_reported.set()
+        over.set()
         yield from silence_until(threading.Event(), 120)
 
     def watch(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield from silence_until(silent_host_reported)
+        yield from silence_until(over)
         yield READY
 
     wait(heard, watch=watch, watch_ranks=ranks, stall=0.5)
     assert notes(heard) == []
+    assert times[-1] > 4
 
 
-def test_cpu_time_that_is_used_is_said_more_softly() -> None:
+def test_cpu_time_that_is_used_is_said_more_softly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Capturing graphs and compiling log nothing for minutes, and compute; a rank that waits for another one spins."""
-    heard = Heard()
+    times = [0.0]
+    monkeypatch.setattr(watchdog, "Stalls", partial(Stalls, clock=lambda: times[-1]))
+    heard, computes = Heard(), threading.Event()
 
     def ranks(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        while True:
-            yield still(31.0, used=0.0 if host.name == "gpu02" else None)
-            yield None
+        if host.name == "gpu02":
+            times.append(40.0)
+            yield still(31.0, used=0.0)
+            computes.set()
+        yield from silence_until(computes)
+        yield still(31.0, used=0.0 if host.name == "gpu02" else None)
+        yield from silence_until(threading.Event(), 120)
 
     wait(heard, watch=lambda *_: until(heard, "no data read", READY), watch_ranks=ranks)
-    ((_, text),) = [note for note in notes(heard) if "gpu01, gpu02" in note[1]] or notes(heard)[-1:]
-    assert text.startswith("no log line and no data read on ")
+    ((_, text),) = notes(heard)
+    assert text.startswith("no log line and no data read on gpu02 for ")
     assert text.endswith("; CPU is in use on gpu02: it compiles, or waits in a loop")
 
 

@@ -62,7 +62,7 @@ def its_cable_is_slow(stage: Stage) -> None:
     """Give the other cables a rate as well: without one it is the machine's load that is measured."""
     for host in stage.lab.hosts:
         stage.undo.callback(host.rate, None)
-        host.rate(50 if host is stage.host else 1500)
+        host.rate(20 if host is stage.host else 1500)
 
 
 @caught_by("ports", f"ss -ltnp sport = :{PORT}", host="node1", round="flags", at="node2")
