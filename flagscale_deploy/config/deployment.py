@@ -9,11 +9,12 @@ from flagscale_deploy.config.compose import merge
 from flagscale_deploy.config.dialects.forms import is_composition, read_body
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.overrides import DEPLOY_PLACES
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_US
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
 from flagscale_deploy.config.schema.validate import read_settings
-from flagscale_deploy.config.spec import Executor, RaySpec, RestartSpec, RouterSpec
+from flagscale_deploy.config.spec import Executor, RaySpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from flagscale_deploy.config.plain import plain
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
@@ -17,7 +18,6 @@ from flagscale_deploy.support.value import Value
 RayMode = Literal["auto", "on", "off"]
 Executor = Literal["ray", "mp", "auto"]
 PoolRole = Literal["prefill", "decode"]
-RestartPolicy = Literal["no", "on-failure"]
 
 DEFAULT_ENGINE_PORT = 8000
 
@@ -60,29 +60,6 @@ class RouterSpec:
     host: str | None = None
     metrics_port: int | None = None
     options: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RestartSpec:
-    """`deploy.restart`: restarts of servers that end after they were ready, and of hosts that reboot.
-
-    The nth restart in a row waits first × factor^(n-1) seconds, `ceiling` at most; after `maximum` in a row there are
-    no more. `reset_after` seconds of health reset the count, as Kubernetes does after ten minutes. With `boot` a host
-    that reboots starts its part again.
-    """
-
-    policy: RestartPolicy = "no"
-    maximum: int = 5
-    first: float = 1.0
-    factor: float = 2.0
-    ceiling: float = 60.0
-    reset_after: float = 600.0
-    boot: bool = False
-
-    @property
-    def supervised(self) -> bool:
-        """Return whether servers that die are restarted."""
-        return self.policy == "on-failure"
 
 
 @dataclass(frozen=True)
@@ -261,7 +238,7 @@ class ServeSpec:
     document: Mapping[str, Value] = field(default_factory=dict, repr=False)
     program_port: int | None = None
     action: str = "run"
-    restart: RestartSpec = RestartSpec()
+    restart: RestartSpec = field(default_factory=RestartSpec)
     warm: bool = True
     """Whether packages and weights are read ahead while Ray starts."""
     tls: TlsSpec | None = None

@@ -6,7 +6,7 @@ import json
 import string
 from collections.abc import Sequence
 
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.versions import needed_vllm

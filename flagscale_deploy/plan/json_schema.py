@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
 from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.versions import needed_vllm

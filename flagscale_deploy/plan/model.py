@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
-from flagscale_deploy.config.spec import RestartSpec, join_label
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.config.spec import join_label
 from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT, Rank
 
 Exclusive = Literal["gpus", "ports"]

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from flagscale_deploy.config.program_files import MOST_BYTES, load_program, program_config
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.config.source import WrittenFloat
-from flagscale_deploy.config.spec import RestartSpec, ServeSpec
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.json_schema import plan_json

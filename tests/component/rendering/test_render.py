@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flagscale_deploy.config.spec import RestartSpec, RouterSpec
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.config.spec import RouterSpec
 from flagscale_deploy.deploy.launch import secret_files
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.model import Host

@@ -12,7 +12,8 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from flagscale_deploy.checks.registry import NAMES, judge
 from flagscale_deploy.checks.types import Parsed, Verdict
-from flagscale_deploy.config.spec import PoolSpec, RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.config.spec import PoolSpec
 from flagscale_deploy.errors import (
     ConnectError,
     HostError,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flagscale_deploy.config.load import load_spec
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.errors import InputError
 
 ON = RestartSpec(policy="on-failure")

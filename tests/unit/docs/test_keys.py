@@ -16,8 +16,9 @@ from flagscale_deploy.config.dialects.model import SECRET_FLAGS
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.nodes import Node
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.config.schema.settings import Deploy, RouterSettings, Settings
-from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, RestartSpec, Timeouts
+from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, Timeouts
 from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.plan.vllm import serve_argv
 from tests.docs.pages import code, tables

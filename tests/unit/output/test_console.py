@@ -22,7 +22,7 @@ from flagscale_deploy import api
 from flagscale_deploy.api.cases import Case
 from flagscale_deploy.api.smoke import Smoke
 from flagscale_deploy.checks.types import Verdict
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.deploy.bring_up import BroughtUp, Failure, RunFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.deploy.server_status import InstanceStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.rank import Rank

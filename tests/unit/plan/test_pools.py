@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.spec import ModelSpec, PoolSpec, RestartSpec, RouterSpec
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.config.spec import ModelSpec, PoolSpec, RouterSpec
 from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.rank import Rank, flag_of

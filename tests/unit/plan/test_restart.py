@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from flagscale_deploy.config.spec import RestartSpec
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.supervisor import options
 from tests.unit.plan.given import host, inventory, model, planned, spec

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.spec import RestartSpec, RouterSpec, TlsSpec
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.config.spec import RouterSpec, TlsSpec
 from flagscale_deploy.deploy.probe_hosts import tls_files
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.plan.planner import digest
