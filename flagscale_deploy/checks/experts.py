@@ -1,17 +1,18 @@
 """Check the experts of a model against its parallel sizes, as vLLM 0.32 takes them.
 
-Source: `_verify_with_expert_parallelism`, `ExpertMapManager` and `FusedMoEFactory` of vLLM 0.32.
+Source: `_verify_with_expert_parallelism`, `ExpertMapManager`, `FusedMoEFactory` and the models of vLLM 0.32.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from flagscale_deploy.checks.conditions import engines, passed
 from flagscale_deploy.checks.model_files import not_unread
 from flagscale_deploy.checks.model_memory import switched_on
-from flagscale_deploy.checks.model_numbers import experts, is_dense
+from flagscale_deploy.checks.model_numbers import experts, is_dense, text_config
 from flagscale_deploy.checks.models import readable
 from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.config.spec import ModelSpec
@@ -20,6 +21,13 @@ from flagscale_deploy.support.units import counted
 
 EXPERT_PARALLEL, PREFILL = "enable-expert-parallel", "prefill-context-parallel-size"
 REDUNDANT = "num_redundant_experts"
+AN_EXPERT_A_RANK: Final = frozenset(
+    """
+    cohere2_moe ernie4_5_moe ernie4_5_vl_moe exaone_moe hy_v3 laguna lfm2_moe mimo_v2_flash minimax_m2 qwen2_moe
+    qwen3_5_moe qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl_moe step3_text step3p5
+    """.split()  # noqa: SIM905 (as in the other tables)
+)
+"""Model types whose code in vLLM wants no more tensor parallel ranks than experts."""
 
 
 def model_experts(context: Context) -> Iterator[Finding]:
@@ -32,7 +40,7 @@ def model_experts(context: Context) -> Iterator[Finding]:
         if is_dense(files.config):
             yield from _dense(context, model, host)
         elif number := experts(files.config):
-            yield from _shared_out(model, host, number)
+            yield from _too_few(model, host, number, files.config) or _shared_out(model, host, number)
 
 
 def _dense(context: Context, model: ModelSpec, host: str) -> Iterator[Finding]:
@@ -53,11 +61,22 @@ def _dense(context: Context, model: ModelSpec, host: str) -> Iterator[Finding]:
 
 def _is_alone(context: Context, model: ModelSpec) -> bool:
     """Return whether a rank has an API server of its own, as vLLM makes of hybrid load balancing with one per host."""
-    servers = [rank for instance in engines(context) if instance.model == model.name for rank in instance.ranks]
+    servers = [rank for instance in engines(context) if instance.label == model.label for rank in instance.ranks]
     return any(
         "--data-parallel-hybrid-lb" in rank.argv and flag_of(rank.argv, "data-parallel-size-local") == "1"
         for rank in servers
     )
+
+
+def _too_few(model: ModelSpec, host: str, number: int, config: Mapping[str, object]) -> list[Finding]:
+    """Return a tensor parallel size that the model's code in vLLM refuses, with expert parallelism and without."""
+    tensor = model.parallel("tensor")
+    if tensor > number and any(
+        str(part.get("model_type")) in AN_EXPERT_A_RANK for part in (config, text_config(config))
+    ):
+        return [Finding(host, f"tensor-parallel-size {tensor} with {counted(number, 'expert')}: vLLM refuses that",
+                        f"at most {number}", f"lower tensor-parallel-size ({model.where})")]  # fmt: skip
+    return []
 
 
 def _shared_out(model: ModelSpec, host: str, number: int) -> Iterator[Finding]:

@@ -52,6 +52,20 @@ def loaded(context: Context) -> list[LoadedModel]:
     return [model for model in probed if model.files]
 
 
+def in_pools(context: Context, model: LoadedModel) -> list[LoadedModel]:
+    """Return a model as each of its pools serves it, with the files on the hosts of that pool."""
+    hosts: dict[str, dict[str, None]] = {}
+    specs: dict[str, ModelSpec] = {}
+    for instance in engines(context):
+        if instance.model == model.spec.name and (spec := model_of(context, instance)) is not None:
+            specs[instance.label] = spec
+            hosts.setdefault(instance.label, {}).update(dict.fromkeys([instance.driver, *instance.hosts]))
+    return [
+        LoadedModel(specs[label], {host: model.files[host] for host in names if host in model.files})
+        for label, names in hosts.items()
+    ]
+
+
 def not_looked_for(context: Context) -> str:
     """Return why there are no files to look at; "" if there are."""
     if why := no_plan(context):

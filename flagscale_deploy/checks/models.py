@@ -10,6 +10,7 @@ from flagscale_deploy.checks.model_files import (
     LoadedModel,
     copied,
     has_tokenizer,
+    in_pools,
     loaded,
     model_path,
     model_same,
@@ -56,7 +57,7 @@ def model_length(context: Context) -> Iterator[Finding]:
     """Check that max-model-len is within the positions that the model knows: vLLM refuses a larger one."""
     for model, files in readable(context):
         configured, limit = tokens(model.spec.engine_args.get("max-model-len")), longest(files.config)
-        instances = [instance for instance in engines(context) if instance.model == model.spec.name]
+        instances = [instance for instance in engines(context) if instance.label == model.spec.label]
         if _lengthened(model.spec, instances) or limit is None:
             continue
         length, key = limit
@@ -133,8 +134,11 @@ def model_code(context: Context) -> Iterator[Finding]:
 
 
 def readable(context: Context) -> Iterator[tuple[LoadedModel, ModelFiles]]:
-    """Yield each model with its files on the first host where they are complete, else where they can be read."""
-    for model in loaded(context):
+    """Yield each model, or each of its pools, with its files on the first host where they are complete.
+
+    Where they are complete nowhere, it is the first where they can be read.
+    """
+    for model in (pool for whole_model in loaded(context) for pool in in_pools(context, whole_model)):
         if model.sound:
             whole = (files for files in model.sound.values() if not incomplete(files))
             yield model, next(whole, next(iter(model.sound.values())))

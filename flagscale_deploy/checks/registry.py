@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from flagscale_deploy.checks.all2all import ALL2ALL
 from flagscale_deploy.checks.boot import BOOT
 from flagscale_deploy.checks.engine import ENGINE
 from flagscale_deploy.checks.experts import EXPERTS
@@ -28,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     *REACH,
     *MACHINES,
     *SOFTWARE,
+    *ALL2ALL,
     *GPUS,
     *MEMORY,
     *NETWORK,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from flagscale_deploy.config.compose import merge
@@ -14,7 +14,7 @@ from flagscale_deploy.config.router_flags import FLAGS, OF_OTHER_MODES, SET_BY_U
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import BackoffSettings, Deploy, RouterSettings
 from flagscale_deploy.config.schema.validate import read_settings
-from flagscale_deploy.config.spec import Executor, RaySpec, RouterSpec
+from flagscale_deploy.config.spec import Executor, ModelSpec, RaySpec, RouterSpec
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
@@ -40,10 +40,13 @@ def read_deploy(tree: Tree) -> Checked[tuple[Deploy, dict[str, Path]]]:
     return (Deploy.model_validate(merged), set_in), faults
 
 
-def read_ray(deploy: Deploy, set_in: Mapping[str, Path], inline_port: int | None) -> Checked[tuple[RaySpec, Executor]]:
+def read_ray(
+    deploy: Deploy, set_in: Mapping[str, Path], inline_port: int | None, models: Sequence[ModelSpec]
+) -> Checked[tuple[RaySpec, Executor]]:
     """Return `deploy.ray` and `deploy.executor`; `inline_port` is Ray's port of the file's own nodes.
 
-    Where Ray is off, hosts are joined by multiprocessing. Where they are, Ray runs only if it is needed or asked for.
+    Where Ray is off, hosts are joined by multiprocessing. Where they are, or a model says that its ranks are joined
+    without Ray, Ray runs only if it is needed or asked for.
     """
     faults = KeyFaults()
     keys = deploy.ray.model_dump(exclude_none=True) if deploy.ray else {}
@@ -53,9 +56,20 @@ def read_ray(deploy: Deploy, set_in: Mapping[str, Path], inline_port: int | None
         faults.add(set_in["executor"], "is ray, but deploy.ray is off", "set executor: mp, or ray: auto")
     if ray.mode == "off":
         return (ray, "mp"), faults
-    if executor in ("mp", "auto") and "mode" not in keys:
+    without = executor in ("mp", "auto") or (executor is None and any(map(_does_without_ray, models)))
+    if without and "mode" not in keys:
         ray = replace(ray, mode="auto")
     return (ray, executor or "ray"), faults
+
+
+def _does_without_ray(model: ModelSpec) -> bool:
+    """Return whether the flags of a model, or of a pool, join ranks on several hosts without Ray."""
+    for pool in model.pools.values() or (model,):
+        backend = pool.engine_args.get("distributed-executor-backend")
+        by_data = backend is None and pool.engine_args.get("data-parallel-backend") != "ray"
+        if backend == "mp" or (by_data and pool.parallel("data") > 1):
+            return True
+    return False
 
 
 def read_router(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RouterSpec]:

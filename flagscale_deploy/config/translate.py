@@ -64,11 +64,12 @@ def translate(
     entries = faults.take(apply_cli_args(entries, cli))
     env, secret_env = faults.take(read_environment(entries, envs, deploy, set_in, environ))
     nodes, ray_port = faults.take(_nodes(tree))
-    ray, executor = faults.take(read_ray(deploy, set_in, ray_port))
+    models = () if program else faults.take(build_models(entries, deploy, set_in, cli, places))
+    ray, executor = faults.take(read_ray(deploy, set_in, ray_port, models))
     deployment, where = _named(name, deploy, set_in, experiment, places)
     spec = ServeSpec(
         name=deployment,
-        models=() if program else faults.take(build_models(entries, deploy, set_in, cli, places)),
+        models=models,
         exp_dir=experiment.exp_dir or f"outputs/{deployment}",
         ray=ray,
         executor=executor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,9 +52,9 @@ class ListenPort:
     ephemeral: bool = False
     problem: str = ""
 
-    def is_tried_by(self, name: str) -> bool:
-        """Return whether a host is to connect to it."""
-        return not self.problem and (self.sources is None or name in self.sources)
+    def is_tried_by(self, name: str, targets: Collection[str]) -> bool:
+        """Return whether a host that tries its peers, `targets`, is to connect to it."""
+        return not self.problem and (self.host in targets if self.sources is None else name in self.sources)
 
 
 def try_links(
@@ -105,7 +105,10 @@ def _listen_ports(
 
 
 def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[str]) -> Iterator[ListenPort]:
-    """Yield the ports at which the ranks of a group find their driver."""
+    """Yield the ports at which the ranks of a group find their driver.
+
+    The other way, the driver connects to ephemeral ports of theirs.
+    """
     for instance in plan.instances:
         others = frozenset(rank.host for rank in instance.ranks[1:]) & set(hosts)
         for use, port in instance.ranks[0].ports.items():
@@ -117,8 +120,8 @@ def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[
 def _side_channels(plan: Plan, hosts: Sequence[str]) -> Iterator[ListenPort]:
     """Yield the ports at which decode engines ask those of prefill for the KV cache."""
     for instance in plan.instances:
-        decode = {rank.host for other in plan.instances if other.model == instance.model and other.pool == "decode"
-                  for rank in other.ranks}  # fmt: skip
+        decode = {host for other in plan.instances if other.model == instance.model and other.pool == "decode"
+                  for host in other.hosts}  # fmt: skip
         for rank in instance.ranks if instance.pool == "prefill" else ():
             sources = frozenset(decode - {rank.host}) & set(hosts)
             if SIDE_CHANNEL in rank.ports and sources and rank.host in hosts:
@@ -157,7 +160,7 @@ class NetworkTest:
             name: [
                 Link(name, port.host, port.address, port.port, port.use, port.ephemeral)
                 for port in ports
-                if port.host in targets[name] and port.is_tried_by(name)
+                if port.host != name and port.is_tried_by(name, targets[name])
             ]
             for name in self.programs
         }

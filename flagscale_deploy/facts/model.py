@@ -149,6 +149,8 @@ class Facts:
     torch: str | None = None
     router: str | None = None
     nixl: str | None = None
+    all2all: tuple[str, ...] = ()
+    """Packages of all-to-all backends in that environment, by the names that Python imports (`deep_ep`)."""
     parser: str | None = None
     """Identifies the code of vLLM's command line: where it is equal, the same flags are known."""
     environment_error: str | None = None
@@ -226,6 +228,7 @@ class Facts:
         values["deployments"] = tuple(answer.get("deployments", ()))
         values["unwritable"] = tuple(answer.get("unwritable", ()))
         values["infiniband"] = tuple(answer.get("infiniband", ()))
+        values["all2all"] = tuple(answer.get("all2all", ()))
         values["hostname_addresses"] = tuple(answer.get("hostname_addresses", ()))
         values["tls_files"] = {
             path: replace(_make(TlsFile, file), names=tuple(file.get("names", ())))

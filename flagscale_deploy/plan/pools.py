@@ -1,7 +1,8 @@
 """Plan how the pools of a model, prefill and decode, hand the KV cache over.
 
 Source: runs of vLLM 0.32 with NIXL 1.5 over two hosts, and vLLM's NixlConnector: its side channel listens at
-VLLM_NIXL_SIDE_CHANNEL_PORT plus the number of the data-parallel rank, by default on localhost only.
+VLLM_NIXL_SIDE_CHANNEL_PORT plus the number of the data-parallel rank, by default on localhost only; a rank that Ray
+starts listens on the address of its Ray node (`DPEngineCoreActor` of vLLM 0.32).
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def side_channel(
     """Return the variables and ports of a rank's NIXL side channel; those of the user in `env` win.
 
     A host has a port for each of its data-parallel ranks; a follower by multiprocessing has no engine core, and none.
+    Where Ray starts the ranks, it chooses which run on a host, and vLLM copies the driver's port there: the ports of
+    all ranks are taken on all of their hosts.
     """
     if not model.pool or connector(model) != NIXL:
         return {}, {}
@@ -76,13 +79,15 @@ def side_channel(
         return variables, {}
     first = int(str(shape.flags.get("data-parallel-start-rank", 0)))
     count = int(str(shape.flags.get("data-parallel-size-local") or model.parallel("data")))
+    by_ray = placement.spread == "data-parallel-ray"
+    span, elsewhere = (model.parallel("data"), placement.hosts[1:]) if by_ray else (count, ())
     use, asked = f"the NIXL side channel of {placement.name}", env.get(SIDE_PORT, "")
-    if asked.isdecimal() and int(asked) + first + count <= HIGHEST:
+    if asked.isdecimal() and int(asked) + first + span <= HIGHEST:
         start = int(asked) + first
-        for port in range(start, start + count):
-            ports.fixed(host, port, use, f"{SIDE_PORT}={asked}")
+        for name, port in ((name, start + at) for name in (host, *elsewhere) for at in range(span)):
+            ports.fixed(name, port, use, f"{SIDE_PORT}={asked}")
     else:
-        start = ports.next_free(host, FIRST_SIDE_PORT + first, use, span=count)
+        start = ports.next_free(host, FIRST_SIDE_PORT + first, use, span=span, also=elsewhere)
         variables[SIDE_PORT] = str(start - first)
     return variables, {f"{SIDE_CHANNEL} {at}" if at else SIDE_CHANNEL: start + at for at in range(count)}
 

@@ -40,18 +40,22 @@ class Ports:
                                       taken_port=port))  # fmt: skip
         return port
 
-    def next_free(self, host: str, first: int, use: str, *, avoiding: Container[int] = (), span: int = 1) -> int:
+    def next_free(
+        self, host: str, first: int, use: str, *, avoiding: Container[int] = (), span: int = 1, also: Iterable[str] = ()
+    ) -> int:
         """Take this port or the first free one above it, except those to avoid; if there is none, add a fault.
 
-        With `span`, it is the first of so many ports in a row.
+        With `span`, it is the first of so many ports in a row; with `also`, it is free on these hosts, too.
         """
-        port = first
-        while port <= HIGHEST and any(at in avoiding or self._is_taken(host, at) for at in range(port, port + span)):
+        port, hosts = first, (host, *also)
+        while port <= HIGHEST and any(
+            at in avoiding or self._is_taken(name, at) for at in range(port, port + span) for name in hosts
+        ):
             port += 1
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
                                       "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip
-        self._planned |= dict.fromkeys(((host, at) for at in range(port, port + span)), use)
+        self._planned |= dict.fromkeys(((name, at) for at in range(port, port + span) for name in hosts), use)
         return port
 
     def _is_taken(self, host: str, port: int) -> bool:

@@ -228,7 +228,8 @@ class Deploy(Settings):
     executor: ExecutorWord = setting(
         "what joins the hosts of one instance: `ray`; `mp`: vLLM's multiprocessing, without Ray; `auto`: `mp` where "
         "its hosts have equal shares of the GPUs, else `ray`. A model's own `distributed-executor-backend` wins. "
-        "With `mp` or `auto`, `ray` is `auto` unless it is set. Default: ray; mp with `ray: never`"
+        "With `mp` or `auto`, `ray` is `auto` unless it is set; so it is without `executor` where a model has "
+        "`data-parallel-size`, or `distributed-executor-backend: mp`. Default: ray; mp with `ray: never`"
     )
     router: (
         Annotated[RouterSettings, BeforeValidator(router_keys, json_schema_input_type=RouterSettings | RouterWord)]

@@ -96,6 +96,8 @@ def found():
             answer["nixl"] = version(known, name)
     if "torch" in known or any(os.path.isdir(os.path.join(place, "torch")) for place in PLACES):
         answer["torch"] = version(known, "torch")
+    backends = ("deep_ep", "flashinfer", "moonep", "mori", "nixl_ep", "pplx_kernels")
+    answer["all2all"] = " ".join(name for name in backends if package(name))
     return answer
 """
 """Runs under the environment's own python3. Scripts call the commands `ray` and `vllm`: a package whose command is not
@@ -173,6 +175,7 @@ def _versions(versions: Mapping[str, str], error: Optional[str] = None) -> Probe
         "torch": versions.get("torch"),
         "router": versions.get("router"),
         "nixl": versions.get("nixl"),
+        "all2all": versions.get("all2all", "").split(),
         "parser": versions.get("parser"),
         "environment_error": error,
     }

@@ -15,7 +15,8 @@ from dataclasses import replace
 import pytest
 
 from flagscale_deploy.checks.types import Link
-from flagscale_deploy.deploy.network_test import DATA, RAY, peers, rounds, try_links
+from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.deploy.network_test import DATA, RAY, ListenPort, peers, rounds, try_links
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.facts.model import Facts, Interface
 from flagscale_deploy.inventory.model import Host
@@ -119,6 +120,35 @@ def test_a_router_reaches_its_engines_and_nobody_else_is_asked_to(fleet: Fleet, 
         ("gpu01", "gpu02", free_port, "qwen/1's port"),
         ("gpu01", "gpu03", free_port, "qwen/2's port"),
     }
+
+
+@pytest.mark.parametrize(
+    ("serve", "use"),
+    [
+        (spec(model(tp=24, port=4567), executor="mp", ray="auto"), "master"),
+        (spec(model(engine_args={"data-parallel-size": 24}, port=4567), ray="auto"), "data-parallel-rpc"),
+    ],
+    ids=["multiprocessing", "data parallel"],
+)
+def test_followers_reach_the_port_where_they_find_their_driver_and_the_driver_reaches_them(
+    fleet: Fleet, serve: ServeSpec, use: str, free_port: int
+) -> None:
+    group = planned(inventory(*NAMES), serve)
+    (instance,) = group.instances
+    driver = replace(instance.ranks[0], ports={**instance.ranks[0].ports, use: free_port})
+    made = replace(group, instances=(replace(instance, ranks=(driver, *instance.ranks[1:])),))
+    links = try_links(fleet, made, FACTS)
+    met = f"qwen/0's {use} port"
+    assert seen(links, met) == {("gpu02", "gpu01", ""), ("gpu03", "gpu01", "")}
+    assert {(link.address, link.port) for link in links if link.use == met} == {(ADDRESSES["gpu01"], free_port)}
+    assert seen(links, DATA) == EVERY_PAIR
+
+
+def test_a_follower_tries_its_drivers_port_also_where_hosts_try_a_sample() -> None:
+    meeting = ListenPort("gpu01", "10.0.0.1", 29501, "qwen/0's master port", frozenset({"gpu70"}))
+    assert meeting.is_tried_by("gpu70", targets=())
+    assert not meeting.is_tried_by("gpu69", targets=("gpu01",))
+    assert not replace(meeting, sources=None).is_tried_by("gpu70", targets=())
 
 
 def test_hosts_without_facts_are_left_out_and_one_alone_has_no_links(fleet: Fleet, plan: Plan) -> None:

@@ -49,9 +49,11 @@ def make_environment(
     ray: str | None = RAY,
     torch: str | None = TORCH,
     python: str | None = None,
+    all2all: str | None = "deep_ep",
 ) -> Path:
     """Return a virtual environment that claims to have these versions, None for what it does not have.
 
+    `all2all` is the package of an all-to-all backend, which holds nothing.
     `python` is the version that its Python claims to be.
     """
     venv.create(path, symlinks=True)
@@ -66,6 +68,9 @@ def make_environment(
         _program(path / "bin/vllm", _vllm())
     if ray is not None:
         _program(path / "bin/ray", "#!/bin/sh\necho 'ERROR: this Ray is a stand-in' >&2\nexit 7\n")
+    if all2all is not None:
+        (packages / all2all).mkdir()
+        (packages / all2all / "__init__.py").touch()
     if python is not None:
         (packages / "version.pth").write_text(f"import sys; sys.version = '{python} (a stand-in)'\n")
     return path

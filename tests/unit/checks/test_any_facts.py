@@ -80,6 +80,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "runs": st.dictionaries(TEXT, st.integers(), max_size=2),
     "unwritable": st.lists(TEXT, max_size=2).map(tuple),
     "infiniband": st.lists(TEXT, max_size=1).map(tuple),
+    "all2all": st.lists(TEXT | st.just("deep_ep"), max_size=2).map(tuple),
     "hostname_addresses": st.lists(TEXT, max_size=2).map(tuple),
     "sees_everyone": st.booleans(),
     **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "nixl", "parser",

@@ -11,6 +11,7 @@ import pytest
 from flagscale_deploy.checks.model_numbers import experts, is_dense
 from flagscale_deploy.checks.registry import judge
 from flagscale_deploy.checks.types import Context, Verdict
+from flagscale_deploy.config.spec import PoolSpec
 from tests.unit.checks.given import CONFIG, FILES, HOSTS, complaints, make_context, only
 from tests.unit.plan.given import model, spec
 
@@ -62,6 +63,32 @@ def test_ranks_without_an_expert_are_a_warning() -> None:
     verdict = only(serving({"tensor-parallel-size": 8, "data-parallel-size": 2, **EP}, MOE | {"num_experts": 8}))
     assert (verdict.check, verdict.state) == ("model-experts", "warning")
     assert verdict.found == "8 experts over 16 ranks: 8 ranks without an expert"
+
+
+@pytest.mark.parametrize("flags", [{}, EP])
+def test_more_tensor_parallel_ranks_than_experts_fail_where_the_models_code_refuses_them(
+    flags: Mapping[str, Any],
+) -> None:
+    few = {"tensor-parallel-size": 16, **flags}
+    verdict = only(serving(few, MOE | {"num_experts": 8}))
+    assert (verdict.check, verdict.state, verdict.host) == ("model-experts", "failed", "gpu01")
+    assert verdict.found == "tensor-parallel-size 16 with 8 experts: vLLM refuses that"
+    assert verdict.remedy == "lower tensor-parallel-size (qwen.yaml: model_args.qwen)"
+    other = complaints(serving(few, MOE | {"num_experts": 8, "model_type": "mixtral"}))
+    assert [verdict.state for verdict in other] == (["warning"] if flags else [])
+
+
+def test_each_pool_is_judged_by_its_own_flags() -> None:
+    apart = model(
+        engine_args={"max-model-len": 32768, "tensor-parallel-size": 8, **EP},
+        prefill=PoolSpec(hosts="gpu01,gpu02", engine_args={"tensor-parallel-size": 16}, where="qwen.yaml: prefill"),
+        decode=PoolSpec(hosts="gpu03", where="qwen.yaml: decode"),
+    )
+    files = replace(FILES, config={**CONFIG, **MOE, "num_experts": 8})
+    serve_spec = spec(apart, executor="mp", ray="off")
+    verdict = only(make_context({name: {"models": (files,)} for name in HOSTS}, serve_spec=serve_spec))
+    assert (verdict.check, verdict.host) == ("model-experts", "gpu01")
+    assert verdict.remedy == "lower tensor-parallel-size (qwen.yaml: prefill)"
 
 
 def test_data_parallel_ranks_of_a_model_without_experts_are_a_warning() -> None:

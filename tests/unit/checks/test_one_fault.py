@@ -636,7 +636,7 @@ def test_every_check_has_its_fault() -> None:
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "vllm-version", "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
                  "model-parallel", "model-length", "model-memory", "model-code", "open-server", "tls-files",
-                 "router-tls", "model-experts", "boot"}  # fmt: skip
+                 "router-tls", "model-experts", "all2all-installed", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -23,6 +23,7 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
         "vllm-version": "any vLLM will do",
         "router-installed": "the plan has no router",
         "nixl-installed": "no model has prefill and decode apart",
+        "all2all-installed": "no ranks exchange tokens of experts by a backend that is a package",
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
         "model-experts": "no model has experts or data-parallel ranks",

@@ -38,6 +38,10 @@ WORDS = {
     "qwen2.5-72b-pd.yaml": (
         f"{LARGE}=4 --gpu-memory-utilization=0.9 --max-model-len=32768 --port=4567 --trust-remote-code"
     ),
+    "tiny-qwen2-pd-cpu.yaml": (
+        "/models/tiny-qwen2 --served-model-name=tiny-qwen2 --max-model-len=512 --max-num-seqs=4 --block-size=32"
+        " --enforce-eager --port=4567"
+    ),
     "tiny-qwen2-cpu.yaml": (
         "/models/tiny-qwen2 --served-model-name=tiny-qwen2 --max-model-len=512 --max-num-seqs=4"
         " --port=4567 --enforce-eager"

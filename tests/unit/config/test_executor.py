@@ -41,6 +41,30 @@ def test_what_is_meant(tmp_path: Path, keys: str, executor: str, ray: str) -> No
     assert (spec.executor, spec.ray.mode) == (executor, ray)
 
 
+DATA = "data-parallel-size: 16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "deploy", "executor", "ray"),
+    [
+        (DATA, "{}", "ray", "auto"),
+        (DATA, "{ray: always}", "ray", "on"),
+        (DATA, "{executor: ray}", "ray", "on"),
+        (f"{DATA}, data-parallel-backend: ray", "{}", "ray", "on"),
+        (f"{DATA}, distributed-executor-backend: ray", "{}", "ray", "on"),
+        ("data-parallel-size: 1", "{}", "ray", "on"),
+        ("distributed-executor-backend: mp", "{}", "ray", "auto"),
+        ("seed: 1", f"{{models: {{m: {{prefill: {{engine_args: {{{DATA}}}}}, decode: {{}}}}}}}}", "ray", "auto"),
+    ],
+)
+def test_a_model_that_joins_its_hosts_without_ray_does_without(
+    tmp_path: Path, flags: str, deploy: str, executor: str, ray: str
+) -> None:
+    """A model beside it, or a program, that needs Ray gets it: see tests/unit/plan/test_ray.py on `auto`."""
+    spec = load(f"model_args: {{m: {{model: /m, {flags}}}}}\ndeploy: {deploy}", folder=tmp_path)
+    assert (spec.executor, spec.ray.mode) == (executor, ray)
+
+
 def test_ray_keeps_its_port_where_its_mode_follows_the_executor(tmp_path: Path) -> None:
     assert read(tmp_path, "executor: mp, ray: {port: 7000}").ray.port == 7000
 

@@ -142,6 +142,27 @@ def test_the_ports_of_data_parallel_ranks_are_in_a_row() -> None:
     assert (prefill.env[SIDE[1]], prefill.ranks[0].ports["nixl 7"]) == ("5603", 5610)
 
 
+BY_RAY = {"data-parallel-size": 16, "data-parallel-backend": "ray"}
+
+
+def test_ranks_that_ray_starts_have_their_ports_free_on_every_host_of_theirs() -> None:
+    """Ray chooses which ranks run on the second host; vLLM adds a rank's number to the driver's port."""
+    four = inventory("gpu01", "gpu02", "gpu03", "gpu04")
+    busy = seen(*four.names) | {"gpu02": facts("gpu02", ports=(taken(5605),))}
+    prefill, decode = planned(four, spec(apart(engine_args=BY_RAY)), busy).instances
+    assert (prefill.hosts, decode.hosts) == (("gpu01", "gpu02"), ("gpu03", "gpu04"))
+    assert [one.env[SIDE[1]] for one in (prefill, decode)] == ["5606", "5600"]
+    assert [port for use, port in prefill.ranks[0].ports.items() if use.startswith("nixl")] == list(range(5606, 5614))
+
+
+def test_a_port_that_is_set_for_them_has_to_be_free_on_every_host_of_theirs() -> None:
+    busy = seen("gpu01", "gpu02", count=16) | {"gpu02": facts("gpu02", 16, ports=(taken(5705),))}
+    flags = {**BY_RAY, "data-parallel-size-local": 8}
+    prefill, decode = {"env": {SIDE[1]: "5700"}}, {"env": {SIDE[1]: "5800"}}
+    (fault,) = faults_of(TWO, spec(apart(engine_args=flags, prefill=prefill, decode=decode)), busy)
+    assert fault.problem.startswith("port 5705 on gpu02, for the NIXL side channel of qwen/prefill/0, is in use")
+
+
 def test_without_gpus_the_cache_is_in_the_memory_of_the_host() -> None:
     plan = planned(inventory(host("cpu01", type="cpu"), host("cpu02", type="cpu")), spec(apart(num_gpus=0)),
                    seen("cpu01", "cpu02", count=0))  # fmt: skip

@@ -46,6 +46,14 @@ def test_versions_come_from_the_activated_environment(venv: Path) -> None:
     assert environment.observe(None, f'. "{venv}/bin/activate"\necho noise; echo more >&2', {}) == entered
 
 
+def test_packages_of_all_to_all_backends_are_found_and_not_imported(venv: Path) -> None:
+    assert environment.observe(str(venv), None, {})["all2all"] == []
+    for name in ("deep_ep", "nixl_ep"):
+        fill(venv / "lib" / name, {})
+    (venv / "lib" / "mori-1.0.dist-info").mkdir()  # of another package with that name
+    assert environment.observe(str(venv), None, {})["all2all"] == ["deep_ep", "nixl_ep"]
+
+
 def test_env_is_set_before_the_hook(venv: Path) -> None:
     versions = environment.observe(None, '. "$WHERE/bin/activate"', {"WHERE": str(venv)})
     assert versions["ray"] == "2.60.0"
@@ -75,7 +83,8 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
 def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, problem: str) -> None:
     versions: Any = environment.observe(venv_path, hook, {})
     assert problem in versions.pop("environment_error")
-    assert versions == dict.fromkeys(("python", "ray", "vllm", "torch", "router", "nixl", "parser"))
+    expected: Any = dict.fromkeys(("python", "ray", "vllm", "torch", "router", "nixl", "parser"))
+    assert versions == expected | {"all2all": []}
 
 
 def test_a_hook_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.lab.product.breaking.stage import Stage, caught_by
+from tests.lab.product.breaking.models import edit
+from tests.lab.product.breaking.stage import MODEL, Stage, caught_by
 
 ODD: dict[str, dict[str, str | None]] = {
     "no ray": {"ray": None},
@@ -16,6 +18,7 @@ ODD: dict[str, dict[str, str | None]] = {
     "other vllm": {"vllm": "0.31.0"},
     "other torch": {"torch": "2.12.1"},
     "other python": {"python": "3.10.19"},
+    "no backend": {"all2all": None},
 }
 """Environments by what is odd about them, for `stand_in.make_environment`."""
 
@@ -48,6 +51,16 @@ def its_prefill_pool_has_no_nixl(stage: Stage) -> None:
 @caught_by("nixl-installed", "pip install nixl", round="pools", at="node2")
 def its_decode_pool_has_no_nixl(stage: Stage) -> None:
     pools(stage)["decode"] = {"hosts": "node2"}
+
+
+@caught_by("all2all-installed", "install DeepEP", at="node2", words=("--skip-check", "vllm-version"))
+def it_lacks_the_backend_by_which_experts_exchange_tokens(stage: Stage) -> None:
+    """Give the model experts, and each host a data-parallel rank; the stand-in's version is older than any flag."""
+    for host in stage.lab.hosts:
+        config: dict[str, Any] = json.loads(stage.on(f"cat {MODEL}/config.json", host=host))
+        edit(stage, "config.json", json.dumps(config | {"num_experts": 8}), host)
+    stage.flags(tensor_parallel_size=1, data_parallel_size=4, all2all_backend="deepep_low_latency")
+    stage.inventory(venv=str(stage.environments["no backend"]))
 
 
 def pools(stage: Stage) -> dict[str, Any]:
