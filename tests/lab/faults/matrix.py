@@ -50,7 +50,8 @@ class Matrix:
 
     outcomes: list[Outcome] = field(default_factory=list)
     chosen_by: str = ""
-    soak: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What other tests found, for people."""
 
 
 MATRIX = Matrix()

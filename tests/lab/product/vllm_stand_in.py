@@ -2,7 +2,8 @@
 
 It writes what it was given to /dev/shm/vllm-stand-in/<port>.json (argv, environment, pid, children), prints lines in
 vLLM's words, answers /health, /v1/models, /v1/completions and /v1/chat/completions, and wants the key in VLLM_API_KEY
-if there is one. `STAND_IN` in its environment tells it to misbehave, in words with commas between them:
+if there is one. With `--headless`, it answers nobody, and its port is 0.
+`STAND_IN` in its environment tells it to misbehave, in words with commas between them:
 
     dies        ends while loading, with the line in STAND_IN_ERROR; the time is left in /dev/shm/vllm-stand-in/died
     leaks       ends while loading, and prints its environment, its flags and its secrets in every form
@@ -51,7 +52,8 @@ sick, ending = threading.Event(), threading.Event()
 def main() -> None:
     signal.signal(signal.SIGUSR1, die)
     signal.signal(signal.SIGUSR2, fall_ill)
-    port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
+    follower = "--headless" in sys.argv
+    port = 0 if follower else next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
     if "stubborn" in WORDS:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -62,6 +64,8 @@ def main() -> None:
     load()
     if "ray" in WORDS:
         use_ray()
+    while follower:
+        signal.pause()
     server = ThreadingHTTPServer(("0.0.0.0", port), Answers)
     say("Application startup complete.")
     server.serve_forever()

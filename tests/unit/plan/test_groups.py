@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +119,18 @@ def test_data_parallel_ranks_have_one_api_server_and_followers_with_their_first_
     assert sorted(flags(follower)) == sorted([*shared, "--data-parallel-start-rank=8", "--headless"])
     assert [rank.data_rank for rank in instance.ranks] == [0, 8]
     assert driver.ports == {"api": 8000, "data-parallel-rpc": 29550}
+
+
+def test_512_ranks_over_64_hosts_are_planned_in_a_moment() -> None:
+    hosts = inventory(*(f"gpu{number:02d}" for number in range(1, 65)))
+    serve = spec(model(engine_args={"data-parallel-size": 512, "enable-expert-parallel": True}), ray="auto")
+    host_facts = seen(*hosts.names)
+    began = time.process_time()
+    plan = planned(hosts, serve, host_facts)
+    assert time.process_time() - began < 5  # 0.02 s
+    (instance,) = plan.instances
+    assert [rank.data_rank for rank in instance.ranks] == list(range(0, 512, 8))
+    assert len(plan.scripts) == 64
 
 
 def test_data_parallel_ranks_may_be_unequal_and_each_stays_on_one_host() -> None:
