@@ -14,6 +14,7 @@ from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.packet import Packetizer
 
 from flagscale_deploy.support.platform import limit_silence
+from flagscale_deploy.transport.key_exchange import Budget, refuse_long, with_short_exponents
 from flagscale_deploy.transport.replies import brief
 
 KEEPALIVE_SECONDS = 5
@@ -59,6 +60,16 @@ class Refusal(paramiko.ChannelException):
 
 
 class _Packetizer(Packetizer):
+    received = 0
+    """The bytes of all messages."""
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        kind, message = super().read_message()
+        size = len(message.packet.getbuffer())
+        self.received += size
+        refuse_long(kind, size)
+        return kind, message
+
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         if n > LARGEST_PACKET:
             raise paramiko.SSHException(f"the server announces a packet of {n} bytes")
@@ -109,7 +120,10 @@ class Transport(paramiko.Transport):
     and a tenth of a megabyte's. To log what an sshd tells of a key's options takes 0.9 ms by itself.
     """
 
-    _kex_info: Mapping[str, Any] = {**paramiko.Transport._kex_info, CURVE25519: KexCurve25519}  # type: ignore[attr-defined]
+    _kex_info: Mapping[str, Any] = {
+        **with_short_exponents(paramiko.Transport._kex_info),  # type: ignore[attr-defined]
+        CURVE25519: KexCurve25519,
+    }
     _preferred_kex = (CURVE25519, *paramiko.Transport._preferred_kex)  # type: ignore[attr-defined]
 
     _channel_handler_table: Mapping[int, Any] = {
@@ -128,6 +142,7 @@ class Transport(paramiko.Transport):
         """What the server said when it ended the connection."""
         self.refusals: dict[int, Refusal] = {}
         """How the server refused channels, by their numbers."""
+        self._key_exchanges = Budget()
 
     def mismatches(self) -> list[tuple[str, list[str], list[str]]]:
         """Return what both sides have no algorithm for: its name, the server's algorithms, and ours."""
@@ -140,6 +155,12 @@ class Transport(paramiko.Transport):
             for name, theirs, mine in ((name, self.offered.get(key, []), mine) for name, key, mine in lists)
             if theirs and not set(theirs) & set(mine)
         ]
+
+    def _negotiate_keys(self, message: paramiko.Message) -> None:
+        if self.initial_kex_done and self.local_kex_init is None:  # the server begins
+            received: int = self.packetizer.received  # type: ignore[attr-defined]  # of ours
+            self._key_exchanges.spend(received)
+        super()._negotiate_keys(message)  # type: ignore[misc]
 
     def _really_parse_kex_init(self, message: paramiko.Message, *args: Any) -> Any:
         parsed = super()._really_parse_kex_init(message, *args)  # type: ignore[misc]
