@@ -19,8 +19,15 @@ from flagscale_deploy.support.value import Tree, Value
 
 MOST_WORDS = 500
 LONGEST_WORD = 20_000
-REFUSED = frozenset(("api-key", "config", "hf-token", "model", "uds"))
-"""Flags that no recipe has a reason for: secrets of others, files and sockets of a host, another model."""
+REFUSED = frozenset(
+    """
+    api-key config download-dir hf-config-path hf-token host io-processor-plugin log-config-file logging-config
+    middleware model otlp-traces-endpoint root-path scheduler-cls ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers
+    ssl-keyfile tokenizer tool-server uds worker-cls worker-extension-cls
+    """.split()  # noqa: SIM905 (one name a line would hide the rest)
+)
+"""Flags that no recipe has a reason for: secrets of others, files, sockets and code of a host, another model, and
+whom prompts are sent to."""
 
 OTHER = "correct the recipe, or name another strategy"
 _START = ("vllm", "serve")

@@ -13,10 +13,13 @@ from flagscale_deploy.support.quote import quoted
 MOST = 200
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,99}")
 _OF_THE_SYSTEM = re.compile(
-    r"(?:LD|BASH|SSL|GIT|SSH)_.*|.*_PROXY|PYTHON(?!NOUSERSITE$|HASHSEED$|UNBUFFERED$).*"
-    r"|PATH|HOME|SHELL|ENV|IFS|USER|TMPDIR"
+    r"(?:LD|BASH|SSL|GIT|SSH|OPENSSL|RAY)_.*|.*_PROXY|PYTHON(?!NOUSERSITE$|HASHSEED$|UNBUFFERED$).*"
+    r"|PATH|HOME|SHELL|ENV|IFS|USER|TMPDIR|CC|CXX|CUDACXX|NVCC.*|.*_(?:PATH|PLUGINS?|COMMAND|HOOK|ENDPOINT|SERVER|URL)"
+    r"|VLLM_SERVER_DEV_MODE|VLLM_ALLOW_(?:INSECURE_SERIALIZATION|RUNTIME_LORA_UPDATING)"
 )
-"""Variables that decide which programs and libraries run, or whom they talk to."""
+"""Variables that decide which programs and libraries run, whom they talk to, or what clients may make them run."""
+_PLACE = re.compile(r"[/\\~]")
+"""What is in the value of a variable that names a file or an address; no recipe of the site has one."""
 
 
 def read_variables(env: object, where: str) -> dict[str, str]:
@@ -32,5 +35,7 @@ def read_variables(env: object, where: str) -> dict[str, str]:
         text = read_text(value, place)
         if name not in VARIABLES:
             refuse_placeholder(text, place)
+            if _PLACE.search(text):
+                raise InputError.at(place, f"found {quoted(text)}, expected no path and no address", OTHER)
             variables[name] = text
     return variables

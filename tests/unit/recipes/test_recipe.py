@@ -14,7 +14,8 @@ import pytest
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
 from flagscale_deploy.errors import Fault, InputError
-from flagscale_deploy.recipes.command import read_command
+from flagscale_deploy.plan.vllm_flags import KNOWN
+from flagscale_deploy.recipes.command import REFUSED, read_command
 from flagscale_deploy.recipes.recipe import read_recipe, serve_tree, serve_yaml
 
 OURS = Path(__file__).parent / "library"
@@ -108,6 +109,31 @@ def test_sizes_that_the_nodes_cannot_share_are_refused() -> None:
     document["head_argv"][document["head_argv"].index("8")] = "4"
     with pytest.raises(InputError, match=r"found '4', expected an equal share of data-parallel-size on each of 2"):
         read_recipe(document, "r.json", "h200", "multi_node_dep")
+
+
+OF_PROGRAMS = """
+    PATH LD_PRELOAD PYTHONPATH PYTHONSTARTUP CC CXX CUDACXX NVCC_PREPEND_FLAGS OPENSSL_CONF NCCL_NET_PLUGIN VLLM_PLUGINS
+    NCCL_TUNER_PLUGIN VLLM_NCCL_SO_PATH VLLM_CUDART_SO_PATH TRITON_PTXAS_PATH HF_ENDPOINT VLLM_USAGE_STATS_SERVER
+    RAY_RUNTIME_ENV_HOOK VLLM_SERVER_DEV_MODE VLLM_ALLOW_INSECURE_SERIALIZATION VLLM_ALLOW_RUNTIME_LORA_UPDATING
+    HTTPS_PROXY SSL_CERT_FILE GIT_SSH_COMMAND
+""".split()  # noqa: SIM905 (one name a line would hide the rest)
+
+
+@pytest.mark.parametrize("name", OF_PROGRAMS)
+def test_a_recipe_decides_no_program_and_nobody_that_is_talked_to(name: str) -> None:
+    assert f"env.{name}: found '{name}', expected a variable of vLLM" in read(env(name, "1"))
+
+
+@pytest.mark.parametrize("value", ["/tmp/x.so", "x/y", "~", "https://example.com", "\\\\host"])
+def test_no_variable_of_a_recipe_names_a_file_or_an_address(value: str) -> None:
+    assert "env.VLLM_ANYTHING: found" in (text := read(env("VLLM_ANYTHING", value)))
+    assert text.endswith("expected no path and no address")
+
+
+@pytest.mark.parametrize("flag", sorted(REFUSED))
+def test_a_recipe_has_no_flag_of_these(flag: str) -> None:
+    assert flag in KNOWN
+    assert f"found --{flag}, expected no such flag in a recipe" in read(more(f"--{flag}=x"))
 
 
 POOLS = OURS / "example/Dense-8B/hw/h200/strategies/pd_cluster.json"
