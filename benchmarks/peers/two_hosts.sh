@@ -18,7 +18,8 @@ $start --head --port=6379 --node-ip-address=$head </dev/null >/tmp/peer.log 2>&1
 wait $!
 "$@" "root@$head" "$environment VLLM_HOST_IP=$head RAY_ADDRESS=$head:6379
 setsid vllm serve $model --served-model-name=tiny --tensor-parallel-size=2 --distributed-executor-backend=ray \
-  --max-model-len=512 --max-num-seqs=4 --enforce-eager --port=$port </dev/null >/tmp/serve.log 2>&1 &
+  --max-model-len=512 --max-num-seqs=4 --enforce-eager --port=$port \
+  --override-generation-config='{\"temperature\": 0}' </dev/null >/tmp/serve.log 2>&1 &
 for _ in \$(seq 1800); do
   curl -sf -o /dev/null http://127.0.0.1:$port/v1/completions -H 'Content-Type: application/json' \
     -d '{\"model\": \"tiny\", \"prompt\": \"Hello\", \"max_tokens\": 1}' && exit 0

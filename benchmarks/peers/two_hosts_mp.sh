@@ -9,7 +9,8 @@ environment="set -e; . $venv/bin/activate; export HF_HUB_OFFLINE=1 VLLM_CPU_KVCA
 export VLLM_CPU_OMP_THREADS_BIND=nobind GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0
 export VLLM_CACHE_ROOT=$model/.start PYTHONPATH=$model/.start"
 serve="setsid vllm serve $model --served-model-name=tiny --tensor-parallel-size=2 --distributed-executor-backend=mp \
-  --nnodes=2 --master-addr=$head --master-port=29501 --max-model-len=512 --max-num-seqs=4 --enforce-eager"
+  --nnodes=2 --master-addr=$head --master-port=29501 --max-model-len=512 --max-num-seqs=4 --enforce-eager \
+  --override-generation-config='{\"temperature\": 0}'"
 
 "$@" "root@$worker" "$environment VLLM_HOST_IP=$worker
 $serve --node-rank=1 --headless </dev/null >/tmp/serve.log 2>&1 &"
