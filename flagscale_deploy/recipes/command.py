@@ -14,22 +14,12 @@ from flagscale_deploy.plan.vllm import is_optimization_level
 from flagscale_deploy.plan.vllm_flags import BOOLEANS, KNOWN, SWITCHES, WORD_LISTS
 from flagscale_deploy.recipes.dropped import FLAGS
 from flagscale_deploy.recipes.name import MODEL
+from flagscale_deploy.recipes.refused import OTHER, refuse_flag, refuse_value
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Tree, Value
 
 MOST_WORDS = 500
 LONGEST_WORD = 20_000
-REFUSED = frozenset(
-    """
-    api-key config download-dir hf-config-path hf-token host io-processor-plugin log-config-file logging-config
-    middleware model otlp-traces-endpoint root-path scheduler-cls ssl-ca-certs ssl-cert-reqs ssl-certfile ssl-ciphers
-    ssl-keyfile tokenizer tool-server uds worker-cls worker-extension-cls
-    """.split()  # noqa: SIM905 (one name a line would hide the rest)
-)
-"""Flags that no recipe has a reason for: secrets of others, files, sockets and code of a host, another model, and
-whom prompts are sent to."""
-
-OTHER = "correct the recipe, or name another strategy"
 _START = ("vllm", "serve")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -51,8 +41,9 @@ def read_command(words: object, where: str) -> Command:
         raise InputError.at(where, f"found {start}, expected vllm serve ORG/MODEL", OTHER)
     flags: Tree = {}
     for place, flag, value in _flags(argv[3:], where):
-        if flag in REFUSED:
-            raise InputError.at(place, f"found --{flag}, expected no such flag in a recipe", OTHER)
+        refuse_flag(flag, place)
+        if flag not in FLAGS:
+            refuse_value(flag, value, place)
         flags[flag] = value  # of a flag that is given twice, vLLM takes the last
     return Command(argv[2], flags)
 

@@ -15,7 +15,10 @@ from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.yaml import refuse_bombs
 
 MOST_LISTED = 10
-_LINK = re.compile(r"/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}/(?:hw/\w{1,48}/)?strategies/\w{1,48}\.json)")
+_LINK = re.compile(
+    r"/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}/(?:hw/\w{1,48}/)?strategies/\w{1,48}\.json)",
+    re.ASCII,
+)
 
 
 class Library(Protocol):
@@ -85,7 +88,16 @@ def find_recipe(library: Library, model: str, hardware: str, strategy: str) -> R
             raise InputError.at("strategy", problem, listed(strategy, names))
         path = paths[strategy]
         document = _read(library, path)
-    return read_recipe(document, library.where(path), hardware, strategy)
+    recipe = read_recipe(document, library.where(path), hardware, strategy)
+    if _organisation(recipe.model) != _organisation(model):
+        problem = f"found a recipe of {recipe.model}, expected a model of {model.partition('/')[0]}"
+        raise InputError.at(library.where(path), problem, "name that model, or correct the recipe")
+    return recipe
+
+
+def _organisation(model: str) -> str:
+    """Return who publishes a model; Hugging Face takes both cases of its letters."""
+    return model.partition("/")[0].lower()
 
 
 def listed(word: str, names: Iterable[str]) -> str:

@@ -12,9 +12,10 @@ from flagscale_deploy.config.schema.values import whole_number
 from flagscale_deploy.config.source import dump_document
 from flagscale_deploy.config.spec import PoolRole
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.recipes.command import OTHER, Command, read_command
+from flagscale_deploy.recipes.command import Command, read_command
 from flagscale_deploy.recipes.dropped import FLAGS
 from flagscale_deploy.recipes.name import MODEL_NAME, default_name
+from flagscale_deploy.recipes.refused import OTHER
 from flagscale_deploy.recipes.variables import read_variables
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Tree, Value

@@ -66,7 +66,7 @@ def recipe(folder: Path) -> None:
 
 
 RECIPE = json.dumps(
-    {"hardware": "h200", "strategy": "x", "deploy_type": "single_node", "env": {}, "argv": ["vllm", "serve", "evil/m"]}
+    {"hardware": "h200", "strategy": "x", "deploy_type": "single_node", "env": {}, "argv": ["vllm", "serve", "a/evil"]}
 )
 
 
