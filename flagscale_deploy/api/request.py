@@ -75,6 +75,8 @@ class Request:
     options: Options
     others: tuple[Host, ...] = ()
     wish: Wish | None = None
+    hides_logs: bool = False
+    """Whether the logs of a failed run are kept without secrets: others will read them."""
 
     @property
     def deployment(self) -> str:

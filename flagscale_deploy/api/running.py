@@ -97,7 +97,7 @@ def run(
                 folder = folders.enter_context(closing(RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)))
                 folder.write_plan(plan)
                 with _events_written(folder, history, journal):
-                    run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash)
+                    run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash, request.hides_logs)
                     up = _bring_up(request, run, facts, keep_on_failure)
                     ready.append(up)
         return _result(request, plan, up, folder, history, journal)

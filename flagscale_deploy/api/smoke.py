@@ -52,7 +52,7 @@ def smoke(
     """
     artifacts = kept.artifacts
     _prepare(artifacts)
-    request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)))
+    request = replace(request, spec=replace(request.serve, exp_dir=str(artifacts)), hides_logs=True)
     result = Smoke(request.deployment, artifacts)
 
     def note() -> None:
@@ -86,7 +86,7 @@ def smoke(
 
 
 def _prepare(artifacts: Path) -> None:
-    """Create the folder and remove the prompts of an earlier test.
+    """Create the folder and remove the result and the prompts of an earlier test.
 
     Raises InputError, also where a folder of ours is a link: what is found there is rewritten without secrets. So does
     one that another user has put into /tmp or the like, where they can put links at any time.
@@ -95,7 +95,8 @@ def _prepare(artifacts: Path) -> None:
         refuse_planted(artifacts.parent, folder)
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
-        (artifacts / "prompts.txt").unlink(missing_ok=True)
+        for name in ("smoke.json", "prompts.txt"):
+            (artifacts / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError.at(str(artifacts), f"artifacts cannot be written there: {error.strerror}") from error
     for folder in (artifacts / "logs", artifacts / "runs"):

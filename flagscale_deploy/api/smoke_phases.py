@@ -221,7 +221,9 @@ class Phases:
 
     def logs(self) -> list[Case]:
         """Collect all logs into the artifacts."""
-        collected = api.collect(self.request, self.result.artifacts / "logs", selection=KEPT_LOGS)
+        collected = api.collect(
+            self.request, self.result.artifacts / "logs", selection=replace(KEPT_LOGS, redactor=self.redactor)
+        )
         cases = []
         for name, logs in answers(collected).items():
             size = f"{counted(len(logs.files), 'file')}, {counted(logs.bytes, 'byte')}"

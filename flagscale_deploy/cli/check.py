@@ -35,12 +35,12 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     from flagscale_deploy import api
     from flagscale_deploy.output import check as view
 
-    request = settled(console, request_of(console, words))
     if junit is not None:
         from flagscale_deploy.output.junit import JUNIT, write_junit
         from flagscale_deploy.support.paths import refuse_unwritable
 
         refuse_unwritable(junit, JUNIT)  # before any host is contacted
+    request = settled(console, request_of(console, words))
     with console.progress("check") as progress:
         report = api.check(request, plan_options(words), network=words["network"], say=progress)
     if as_json:

@@ -97,6 +97,7 @@ class Run:
     redactor: Redactor
     say: Sink
     secret_hash: str = ""
+    hides_logs: bool = False
 
 
 def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = False) -> BroughtUp:
@@ -211,7 +212,8 @@ def _take_down(run: Run, cause: RunFailure) -> StopReport | None:
 def _collect_evidence(run: Run, failure: Failure) -> Failure:
     """Collect logs within the bounds of EVIDENCE, because GPUs are taken until it is done."""
     run.say(Event("collect", "running", text="collecting logs of all hosts"))
-    results = collect_logs(run.fleet, run.plan.deployment, run.folder.here / "logs", selection=EVIDENCE)
+    selection = replace(EVIDENCE, redactor=run.redactor) if run.hides_logs else EVIDENCE
+    results = collect_logs(run.fleet, run.plan.deployment, run.folder.here / "logs", selection=selection)
     collected = answers(results)
     for host, logs in collected.items():
         if logs.limit:

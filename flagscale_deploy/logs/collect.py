@@ -12,8 +12,10 @@ from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs.receive import ByteLimit, LimitError, Receiver, malformed
+from flagscale_deploy.logs.redacted_store import RedactedStore
 from flagscale_deploy.logs.store import Store, display_name
 from flagscale_deploy.remote.messages.logs import ARCHIVE, ArchiveArguments
+from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import safe_name
 from flagscale_deploy.transport.base import Connection
@@ -36,7 +38,8 @@ class FileSelection:
 
     Only files written to after `since` (Unix seconds), or `within` so many seconds before now by each host's clock. Of
     a file longer than `max_size`, half of that size is taken from its beginning and half from its end. At most
-    `max_total` is taken from a host, and for at most `seconds`.
+    `max_total` is taken from a host, and for at most `seconds`. With a `redactor`, no secret comes into the folder at
+    any time; files that are there already are not continued then.
     """
 
     since: float | None = None
@@ -44,6 +47,7 @@ class FileSelection:
     max_size: int | None = None
     max_total: int = MAX_TOTAL
     seconds: float = COLLECT_SECONDS
+    redactor: Redactor | None = None
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,14 @@ class _Collection:
 
     def attempt(self, connection: Connection) -> Collected:
         try:
-            with Store(self.folder) as store:
+            with self._store() as store:
                 return self._attempt(connection, store)
         except OSError as error:
             raise self._disk_failed(error) from error
+
+    def _store(self) -> Store:
+        redactor = self.selection.redactor
+        return Store(self.folder) if redactor is None else RedactedStore(self.folder, redactor, self.deadline)
 
     def _attempt(self, connection: Connection, store: Store) -> Collected:
         args: ArchiveArguments = {

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from pathlib import Path
+from typing import IO
 
 from flagscale_deploy.remote.logs.sparse import BLOCK, pieces
 from flagscale_deploy.remote.system.files import open_regular
@@ -59,6 +60,16 @@ def redacted(blocks: Iterable[bytes], redactor: Redactor) -> Iterator[tuple[str,
             yield piece, redactor.redact(redactor.seen(piece))
 
 
+def write_redacted(descriptor: int, written: IO[bytes], redactor: Redactor, left: list[int]) -> None:
+    """Copy a file without its secrets; `left` counts the zeros that may be read. Raises OSError."""
+    for piece in _pieces(descriptor, redactor, left):
+        if isinstance(piece, int):
+            written.seek(piece, os.SEEK_CUR)
+        else:
+            written.write(piece[1].encode("utf-8", "surrogateescape"))
+    written.truncate()
+
+
 def _redact_file(path: Path, redactor: Redactor, left: list[int]) -> None:
     with open_regular(str(path)) as file:
         if not any(
@@ -70,12 +81,7 @@ def _redact_file(path: Path, redactor: Redactor, left: list[int]) -> None:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(descriptor, "wb") as written:
-                for piece in _pieces(file.fileno(), redactor, left):
-                    if isinstance(piece, int):
-                        written.seek(piece, os.SEEK_CUR)
-                    else:
-                        written.write(piece[1].encode("utf-8", "surrogateescape"))
-                written.truncate()
+                write_redacted(file.fileno(), written, redactor, left)
             fresh.replace(path)
         except OSError:
             fresh.unlink(missing_ok=True)

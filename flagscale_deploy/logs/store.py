@@ -87,6 +87,9 @@ class Store:
         finally:
             os.close(parent)
 
+    def publish(self, name: bytes, descriptor: int) -> None:
+        """Take note that a file was received."""
+
     def take_made(self) -> int:
         """Return how many folders were made since this was called last."""
         made, self._made = self._made, 0
@@ -114,7 +117,7 @@ class Store:
 
     def _open(self, name: bytes, last: bytes, parent: int, at: int, again: bool) -> int:
         """Return a descriptor to write to."""
-        status = _status(last, parent)
+        status = status_of(last, parent)
         if status is not None and not stat.S_ISREG(status.st_mode):
             raise RefusedError("something that is not a plain file has its name")
         if status is not None and status.st_size == at and not again and self._is_ours(status):
@@ -131,7 +134,7 @@ class Store:
 
     def _keep(self, name: bytes, last: bytes, parent: int) -> None:
         number = 1
-        while _status(last + b".kept-%d" % number, parent) is not None:
+        while status_of(last + b".kept-%d" % number, parent) is not None:
             number += 1
         kept = name + b".kept-%d" % number
         os.rename(last, kept.rsplit(b"/", 1)[-1], src_dir_fd=parent, dst_dir_fd=parent)
@@ -143,7 +146,7 @@ class Store:
     def _contains(self, name: bytes) -> bool:
         parent = self._folder(name.split(b"/")[:-1])
         try:
-            return _status(name.rsplit(b"/", 1)[-1], parent) is not None
+            return status_of(name.rsplit(b"/", 1)[-1], parent) is not None
         finally:
             os.close(parent)
 
@@ -260,8 +263,9 @@ class IncomingFile:
         self.write(marker)
 
     def finish(self) -> int:
-        """Truncate the file to what was received, and return its size."""
+        """Truncate the file to what was received, and return its size. Raises RefusedError, OSError."""
         os.ftruncate(self._descriptor, self._at)
+        self._store.publish(self.name, self._descriptor)
         return self._at
 
     def close(self) -> None:
@@ -288,7 +292,8 @@ def as_refusal(error: OSError) -> RefusedError | OSError:
     return error
 
 
-def _status(last: bytes, parent: int) -> os.stat_result | None:
+def status_of(last: bytes, parent: int) -> os.stat_result | None:
+    """Return the status of a name in a folder, None where there is nothing."""
     try:
         return os.stat(last, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

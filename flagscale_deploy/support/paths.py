@@ -29,7 +29,10 @@ def make_directory(path: Path, remedy: str = "", *, fresh: bool = False) -> None
 
 
 def refuse_unwritable(path: Path, what: str) -> None:
-    """Raise InputError if no file can be written there, before any work is done; leave no file behind."""
+    """Raise InputError if no file can be written there, before any work is done; leave none behind.
+
+    An earlier one is removed: it would be taken for this command's, if that cannot write its own.
+    """
     with _errors_of(path, what):
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -38,6 +41,7 @@ def refuse_unwritable(path: Path, what: str) -> None:
             probe = path.with_name(f".{os.urandom(8).hex()}.new")  # a name that nobody else can have taken
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             probe.unlink()
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, text: str, what: str, remedy: str = "") -> None:

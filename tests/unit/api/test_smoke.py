@@ -322,6 +322,49 @@ def test_no_file_outside_the_artifacts_is_rewritten_through_a_link(stage: Stage,
     assert (home / "new" / ".env").read_text() == "HF_TOKEN=s3cret-s3cret"
 
 
+def test_no_result_of_an_earlier_test_is_left_where_this_one_cannot_write(stage: Stage) -> None:
+    """The disk is full, or the command is killed."""
+    artifacts, junit = stage.folder / "artifacts", stage.folder / "j.xml"
+    artifacts.mkdir()
+    for path in (artifacts / "smoke.json", junit):
+        path.write_text("passed")
+    (stage.folder / "q.yaml").write_text("model_args: {q: {model: /m}}")
+    words = ["smoke", "-i", "gpu01,", "-c", str(stage.folder / "q.yaml"), "--artifacts", str(artifacts)]
+
+    def killed(_say: Any) -> api.RunResult:
+        assert not (artifacts / "smoke.json").exists()
+        assert junit.read_text() != "passed"
+        raise RecursionError
+
+    stage.run = killed
+    assert CliRunner().invoke(cli, [*words, "--junit", str(junit)]).exit_code == 1
+    assert "run" in stage.calls
+    for command in (["smoke", "-i", "gpu01,", "--artifacts", str(artifacts)], ["check", "-i", "gpu01,"]):
+        junit.write_text("passed")
+        CliRunner().invoke(cli, [*command, "-c", "missing.yaml", "--junit", str(junit)])
+        assert not junit.exists() or "passed" not in junit.read_text()
+
+
+def test_logs_come_into_the_artifacts_without_secrets(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Request] = []
+    selections: list[FileSelection] = []
+
+    def run(request: Request, *_: Any, say: Any, **_settings: Any) -> api.RunResult:
+        requests.append(request)
+        return stage.well(say)
+
+    def collect(_request: Request, _into: Path, *, selection: FileSelection) -> dict[str, Collected]:
+        selections.append(selection)
+        return {}
+
+    monkeypatch.setattr(api, "run", run)
+    monkeypatch.setattr(api, "collect", collect)
+    kept = Kept(stage.folder / "artifacts")
+    smoke(REQUEST, [], kept, say=silent)
+    assert [request.hides_logs for request in requests] == [True]
+    assert [selection.redactor for selection in selections] == [kept.redactor]
+
+
 def test_no_host_fills_the_artifacts_with_logs(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there is read twice, and no interrupt ends that."""
     asked: list[FileSelection] = []

@@ -111,6 +111,21 @@ def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: P
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("hides", [False, True])
+def test_logs_that_others_will_read_hold_no_secret(tmp_path: Path, hides: bool) -> None:
+    def archive(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield from archived({"logs/e.log": f"INFO token {SECRET.reveal()}\nCUDA out of memory\n".encode()})
+
+    bench = Bench(tmp_path, watch=dies, archive=archive)
+    with pytest.raises(RunFailedError):
+        bring_up(
+            Run(PLAN, SPEC, bench.fleet, bench.folder, bench.redactor, bench.heard, hides_logs=hides), seen(*HOSTS)
+        )
+    texts = [path.read_text() for path in bench.folder.logs.rglob("e.log")]
+    assert len(texts) == len(HOSTS)
+    assert {SECRET.reveal() in text for text in texts} == {not hides}
+
+
 def test_the_records_of_a_failed_run_say_why_shortly_and_without_secrets(tmp_path: Path) -> None:
     bench = Bench(tmp_path, watch=dies)
     bench.fails()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flagscale_deploy.errors import HostError, UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.logs import Collected, FileSelection, collect_logs
 from flagscale_deploy.logs.redact import redact_folder, redacted
 from flagscale_deploy.remote.logs.sparse import BLOCK
 from flagscale_deploy.secrets import HIDDEN, Redactor
+from tests.fakes import FakeFleet, Output
+from tests.unit.deploy.given import answering, archived
 
 KEY = "s3cr3t-ünï-Key/0123456789=="
 REDACTOR = Redactor([KEY])
@@ -138,3 +145,66 @@ def test_files_beyond_what_can_be_searched_are_removed(tmp_path: Path) -> None:
     removed = redact_folder(tmp_path, REDACTOR, most_zeros=2 * BLOCK)
     assert removed == {tmp_path / "c": "it and the files before it hold too many zeros"}
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", ["well", "lost", "early", "at a limit"])
+def test_collected_logs_hold_no_secret_at_any_time(tmp_path: Path, ending: str) -> None:
+    """A command that is killed hides nothing any more."""
+    line = f"the key is {KEY}\n".encode()
+    content = line * 3000
+    clear: list[bytes] = []
+
+    def look() -> None:
+        found = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        clear.extend(text for text in found if KEY.encode() in text)
+
+    def send(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield {"archive": 2}
+        for name in ("logs/e.log", "logs/f.log"):
+            yield {"file": name, "size": len(content), "at": 0, "mtime": 1.0}
+            yield {"data": len(content)}
+            for at in range(0, len(content), 8192):
+                look()
+                yield content[at : at + 8192]
+            if ending == "lost":
+                raise UnreachableError("gpu01", "gone")
+            if ending == "early":
+                return
+            yield {"end": True, "why": ""}
+            look()
+        yield {"done": True, "older": 0}
+
+    fleet = FakeFleet(answering(archive=send))
+    limit = 70_000 if ending == "at a limit" else 1 << 20
+    selection = FileSelection(max_total=limit, redactor=REDACTOR)
+    collect_logs(fleet, "qwen", tmp_path, selection=selection)
+    look()
+    assert clear == []
+    names = {path.name: path.read_bytes() for path in tmp_path.rglob("*.log")}
+    hidden = content.replace(KEY.encode(), HIDDEN.encode())
+    assert names == {
+        "well": {"e.log": hidden, "f.log": hidden}, "at a limit": {"e.log": names.get("e.log", b"")},
+    }.get(ending, {})  # fmt: skip
+    assert not [path for path in tmp_path.rglob(".*") if path.suffix == ".new"]
+
+
+def test_what_cannot_be_looked_through_in_time_is_left_out_and_named(tmp_path: Path) -> None:
+    fleet = FakeFleet(answering(archive=lambda *_: archived({"logs/e.log": KEY.encode()})))
+    selection = FileSelection(seconds=0.0, redactor=REDACTOR)
+    collected = collect_logs(fleet, "qwen", tmp_path, selection=selection)["gpu01"]
+    assert not list(tmp_path.rglob("*.log"))
+    assert isinstance(collected, HostError) or "would take too long" in collected.problems[0]
+
+
+def test_an_earlier_copy_is_kept_beside_the_new_one_and_a_link_is_not_replaced(tmp_path: Path) -> None:
+    fleet = FakeFleet(answering(archive=lambda *_: archived({"logs/e.log": KEY.encode(), "logs/l.log": b"x"})))
+    logs = tmp_path / "gpu01/logs"
+    logs.mkdir(parents=True)
+    (logs / "e.log").write_text("of an earlier run")
+    (logs / "l.log").symlink_to(tmp_path / "outside")
+    collected = collect_logs(fleet, "qwen", tmp_path, selection=FileSelection(redactor=REDACTOR))["gpu01"]
+    assert isinstance(collected, Collected)
+    assert {path.name: path.read_text() for path in logs.iterdir() if not path.is_symlink()} == {
+        "e.log": HIDDEN, "e.log.kept-1": "of an earlier run",
+    }  # fmt: skip
+    assert any("not a plain file has its name" in problem for problem in collected.problems)
