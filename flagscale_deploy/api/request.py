@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,6 +44,8 @@ class Options:
     connect: Connect = connect
     acts: bool = False
     """Whether the command changes hosts: it does not fall to this machine where no hosts are named."""
+    unnamed: bool = False
+    """Whether the inventory is that of a file which was found: no program of its choice runs on this machine."""
     recipes: str | None = None
     """A folder of recipes; None: that of FLAGSCALE_DEPLOY_RECIPES, else the site."""
 
@@ -174,7 +177,26 @@ def _with_default_inventory(
         )
     if path is None:
         return options, ()
-    return replace(options, inventory=path), (f"without -i, the hosts are those of {path}, as ansible.cfg says",)
+    return replace(options, inventory=path, unnamed=True), (
+        f"without -i, the hosts are those of {path}, as ansible.cfg says",
+    )
+
+
+def _programs_here(inventory: Inventory) -> list[Fault]:
+    """Return a fault for each host that is reached by a program which the inventory names.
+
+    A project file may come with a repository of strangers, and `status` alone would run that program.
+    """
+    remedy = f"read it, then name it: -i {inventory.source}, or FLAGSCALE_DEPLOY_INVENTORY"
+    return [
+        Fault(f"{inventory.source}: {host.name}", f"{word} would run programs, and nobody has named this file", remedy)
+        for host in inventory.hosts
+        for word in ("-F", "ProxyCommand")
+        if any(
+            option.partition("=")[0] == word and option != "ProxyCommand=none"
+            for option in shlex.split(host.ssh_options or "")
+        )
+    ]
 
 
 @quoting_no_secret
@@ -213,6 +235,8 @@ def load_request(
         options, notes = _with_default_inventory(options, spec, environ)
         whole = replace(hosts_of(options.inventory, spec, environ), options=host_options(options, spec))
         inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
+        if options.unnamed:
+            faults += _programs_here(inventory)
         others = tuple(host for host in whole.hosts if host.name not in {*inventory.names, *whole.faults})
     except InputError as error:
         faults += error.faults

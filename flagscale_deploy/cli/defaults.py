@@ -30,8 +30,8 @@ def find_defaults(
     """Return values for the options that are None in `given`, and notes that say where they are from.
 
     A `limit` counts only with the inventory of its own file. A `config` is left out where a name and an inventory are
-    given and the command does not plan: it then needs none. Raises InputError for a project file with faults, for an
-    empty variable, and for a file that is not there.
+    given and the command does not plan: it then needs none. `unnamed` is set where the inventory is the file's. Raises
+    InputError for a project file with faults, for an empty variable, and for a file that is not there.
     """
     file = read_project_file()
     defaults = {
@@ -47,7 +47,10 @@ def find_defaults(
         defaults.pop("config", None)
     for option, default in defaults.items():
         _refuse_missing(option, default)
-    return {option: default.value for option, default in defaults.items()}, (*file.notes, *_notes(defaults))
+    values = {option: default.value for option, default in defaults.items()}
+    if inventory is not None and inventory.source == file.path:
+        values["unnamed"] = True
+    return values, (*file.notes, *_notes(defaults))
 
 
 def _default(option: str, file: ProjectFile, environ: Mapping[str, str]) -> Default | None:

@@ -241,7 +241,7 @@ def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
     _add_defaults(console, words)
-    names = ("inventory", "config", "name", "limit", "forks", "overrides", "recipes")
+    names = ("inventory", "unnamed", "config", "name", "limit", "forks", "overrides", "recipes")
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}, acts=acts))
     console.redactor.add(*request.secrets)
     if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):

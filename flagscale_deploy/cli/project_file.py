@@ -13,6 +13,7 @@ from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.load import names_hosts
 from flagscale_deploy.recipes.name import is_recipe
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import part_of_another_user, refuse_planted
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.yaml import Loader, load_with_nodes, places_of_keys
@@ -70,15 +71,15 @@ def _nearest() -> Path | None:
 def _distrust(path: Path) -> str:
     """Return why a file may be somebody else's work, "" where it is not: an inventory may name programs to run."""
     try:
-        folder, link, file = os.stat(path.parent), os.lstat(path), os.stat(path)
+        folder, file = os.stat(path.parent), os.stat(path)
     except OSError:
         return ""  # reading it tells why
     if folder.st_mode & stat.S_IWOTH:
         return "everybody may write to its directory"
     if file.st_mode & stat.S_IWOTH and stat.S_ISREG(file.st_mode):
         return "everybody may write to it"
-    trusted = (0, os.geteuid())
-    return "" if link.st_uid in trusted and file.st_uid in trusted else "it belongs to another user"
+    is_others = part_of_another_user(path.parent, path, named=False) or file.st_uid not in (0, os.geteuid())
+    return "it belongs to another user" if is_others else ""
 
 
 def _parsed(text: str, path: Path) -> ProjectFile:
@@ -118,5 +119,7 @@ def _beside(text: str, folder: Path, key: str) -> str:
     if key == "config" and is_recipe(text):
         return text
     beside = str(folder / os.path.expanduser(text))
-    is_hosts = key == "inventory" and names_hosts(text) and not os.path.exists(beside)
-    return text if is_hosts else beside
+    if key == "inventory" and names_hosts(text) and not os.path.exists(beside):
+        return text
+    refuse_planted(folder, Path(beside))
+    return beside

@@ -12,6 +12,7 @@ from pathlib import Path
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.tree import Located, Variables
 from flagscale_deploy.support.input_files import read_text
+from flagscale_deploy.support.planted import part_of_another_user
 
 NAME = "ansible.cfg"
 _KEYS = {
@@ -46,8 +47,8 @@ class AnsibleConfig:
 def read_ansible_config(beside: Path | None, environ: Mapping[str, str]) -> AnsibleConfig:
     """Return the settings of the file in ANSIBLE_CONFIG, else in the working directory, else beside the inventory.
 
-    As Ansible does, one in a directory that everybody may write to is left alone. Raises InputError where a file cannot
-    be read.
+    As Ansible does, one in a directory that everybody may write to is left alone; so is another user's in the working
+    directory, unless the inventory is there, too. Raises InputError where a file cannot be read.
     """
     named = environ.get("ANSIBLE_CONFIG")
     if named:
@@ -59,6 +60,8 @@ def read_ansible_config(beside: Path | None, environ: Mapping[str, str]) -> Ansi
             continue
         if os.stat(folder).st_mode & stat.S_IWOTH:
             notes += (f"{folder / NAME} is not read: everybody may write to its directory",)
+        elif part_of_another_user(folder, folder / NAME, named=folder == beside):
+            notes += (f"{folder / NAME} is not read: it belongs to another user",)
         else:
             config = _read(folder / NAME)
             return replace(config, notes=(*notes, *config.notes))

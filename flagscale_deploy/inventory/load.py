@@ -47,7 +47,7 @@ def read_inventory(path: str | Path | None, environ: Mapping[str, str] | None = 
     readable text file.
     """
     if path is not None and (str(path) == LOCALHOST or "," in str(path)):
-        refuse_planted(Path(), Path(path))  # a file of that name would count
+        refuse_planted(Path(), Path(path), named=False)  # a file of that name would count
     if path is None or is_this_machine(path):
         return local_inventory()
     if names_hosts(path):

@@ -52,7 +52,7 @@ def parse_arguments(source: str, dest: str, hosts: Sequence[str]) -> PushArgumen
     host = next((name for name in sorted(hosts, key=len, reverse=True) if source.startswith(f"{name}:")), "")
     name, colon, path = source.partition(":")
     if host:
-        refuse_planted(Path(), Path(source))  # a path of that name would count
+        refuse_planted(Path(), Path(source), named=False)  # a path of that name would count
     if host and not os.path.exists(source):
         path = source[len(host) + 1 :]
     elif colon and "/" not in name and not os.path.exists(source):

@@ -12,26 +12,40 @@ from pathlib import Path
 from flagscale_deploy.errors import InputError
 
 
-def refuse_planted(folder: Path, path: Path) -> None:
+def refuse_planted(folder: Path, path: Path, *, named: bool = True) -> None:
     """Raise InputError for a path in a folder that another user may have made, as a whole or a part of it.
 
+    That is one that `part_of_another_user` finds.
+    """
+    part = part_of_another_user(folder, path, named=named)
+    if part is not None:
+        remedy = f"move your own files to a directory of yours, or `chmod o-w {part.parent}`"
+        if not _is_open(part.parent):
+            raise InputError.at(str(path), f"{part} is another user's", "work in a directory of yours")
+        raise InputError.at(str(path), f"{part} is another user's: everybody may write to {part.parent}", remedy)
+
+
+def part_of_another_user(folder: Path, path: Path, *, named: bool = True) -> Path | None:
+    """Return the first part of a path in a folder that another user may have put there, None where there is none.
+
     That is one in a directory that everybody may write to, and neither ours, nor root's, nor its directory's owner's.
-    What is not there is nobody's.
+    Where nobody has `named` the folder, as the working directory, it is all that is neither ours nor root's. What is
+    not there is nobody's. A group that may write to a directory is trusted with what is in it.
     """
     if path.is_absolute() and not path.is_relative_to(folder):
-        return  # it was named by itself
+        return None  # it was named by itself
     at = folder
     for part in (path.relative_to(folder) if path.is_relative_to(folder) else path).parts:
         below = at / part
-        if _is_planted(at, below):
-            remedy = f"move your own files to a directory of yours, or `chmod o-w {at}`"
-            raise InputError.at(str(path), f"{below} is another user's: everybody may write to {at}", remedy)
+        try:
+            above, owner = os.stat(at).st_uid, os.lstat(below).st_uid
+        except (OSError, ValueError):  # not there; a name that no file can have
+            return None
+        if owner not in (0, os.geteuid()) and not (named and (owner == above or not _is_open(at))):
+            return below
         at = below
+    return None
 
 
-def _is_planted(folder: Path, path: Path) -> bool:
-    try:
-        above, status = os.stat(folder), os.lstat(path)
-    except (OSError, ValueError):  # not there; a name that no file can have
-        return False
-    return bool(above.st_mode & stat.S_IWOTH) and status.st_uid not in (0, os.getuid(), above.st_uid)
+def _is_open(folder: Path) -> bool:
+    return bool(os.stat(folder).st_mode & stat.S_IWOTH)

@@ -192,8 +192,9 @@ def test_a_name_and_an_inventory_need_no_configuration() -> None:
     write("config: broken.yaml\ninventory: hosts.yaml\n")
     write("a: b: c", "broken.yaml")
     given = {"inventory": None, "config": None, "name": "q"}
-    assert find_defaults(given, {})[0] == {"inventory": "hosts.yaml"}
-    assert find_defaults(given, {}, plans=True)[0] == {"inventory": "hosts.yaml", "config": "broken.yaml"}
+    assert find_defaults(given, {})[0] == {"inventory": "hosts.yaml", "unnamed": True}
+    planned = {"inventory": "hosts.yaml", "config": "broken.yaml", "unnamed": True}
+    assert find_defaults(given, {}, plans=True)[0] == planned
     for words in (["stop"], ["run", "--name", "q"], ["stop", "--name", "q", "deploy.port=1"]):
         assert "broken.yaml:1:" in go(*words).stderr
 

@@ -155,8 +155,8 @@ def test_collected_logs_hold_no_secret_at_any_time(tmp_path: Path, ending: str) 
     clear: list[bytes] = []
 
     def look() -> None:
-        found = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-        clear.extend(text for text in found if KEY.encode() in text)
+        texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        clear.extend(text for text in texts if KEY.encode() in text)
 
     def send(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         yield {"archive": 2}

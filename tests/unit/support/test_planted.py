@@ -183,6 +183,17 @@ def test_the_users_own_are_read_and_those_in_a_closed_directory_whosever_they_ar
     PLACES[name][0](shared)
 
 
+@pytest.mark.parametrize("name", ["localhost", "gpu01,gpu02", "gpu01:models/m"])
+def test_a_file_that_would_count_for_hosts_is_refused_in_a_directory_of_its_owner(shared: Path, name: str) -> None:
+    """Whoever looks at somebody's logs works in their directory, and has not named it."""
+    write(shared, name)
+    for path in (shared, *parts(shared, name)):
+        os.chown(path, NOBODY, NOBODY)
+        path.chmod(0o755)
+    with pytest.raises(InputError, match="is another user's"):
+        PLACES[name][0](shared)
+
+
 def test_files_of_the_one_whose_directory_it_is_are_read(shared: Path) -> None:
     """As in a project of somebody else's that is open to all: who works in it, trusts its owner."""
     write(shared, "group_vars/all.yml")
