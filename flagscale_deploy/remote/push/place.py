@@ -18,6 +18,8 @@ SYSTEM = (
 WITHIN = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
 """Directories with no place for a model anywhere below them, except for those in `EXCEPT`."""
 EXCEPT = ("/usr/local/", "/usr/share/", "/dev/shm/")
+MOST_LINKS = 40
+"""Linux follows no more in one path (path_resolution(7))."""
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PASSAGE = DIRECTORY | getattr(os, "O_PATH", 0)
 """To go through a directory, or make something in it, which need not be readable. The operator may lack O_PATH."""
@@ -38,11 +40,53 @@ def root_of(dest: str, single: bool) -> Tuple[bytes, str]:
     `dest` is as the user wrote it; for a single file, the directory is its parent.
     """
     home = os.path.realpath(os.path.expanduser("~"))
+    part = part_of_another_user(os.path.normpath(os.path.expanduser(dest)))
+    if part:
+        above = os.path.dirname(part)
+        return b"", "%s is another user's, and everybody may write to %s: name another directory" % (part, above)
     real = os.path.realpath(os.path.expanduser(dest))
     if single:
         parent = os.path.realpath(os.path.dirname(os.path.normpath(os.path.expanduser(dest))))
         return os.fsencode(parent), refused(os.path.join(parent, os.path.basename(real)), home)
     return os.fsencode(real), refused(real, home)
+
+
+def part_of_another_user(path: str) -> str:
+    """Return the first directory or link on the way to a path that another user may have put there, "" if none is.
+
+    That is one in a directory that everybody may write to, and neither ours, nor root's, nor its directory's owner's.
+    """
+    at, names, links = "/", path.split("/")[::-1], 0
+    while names:
+        name = names.pop()
+        below = os.path.join(at, name)
+        try:
+            above, status = os.stat(at), os.lstat(below)
+        except (OSError, ValueError):  # not there
+            return ""
+        is_open = bool(above.st_mode & stat.S_IWOTH)
+        if is_open and status.st_uid not in (0, os.geteuid(), above.st_uid) and status.st_uid != _own_uid(at):
+            return below
+        if stat.S_ISLNK(status.st_mode) and links < MOST_LINKS:
+            target, links = os.readlink(below), links + 1
+            names += target.split("/")[::-1]
+            below = "/" if target.startswith("/") else at
+        at = os.path.normpath(below)
+    return ""
+
+
+def _own_uid(directory: str) -> int:
+    """Return whom our new files in a directory belong to: NFS may make that another than we are. -1: we make none."""
+    name = os.path.join(directory, ".%s.new" % os.urandom(8).hex())
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
+    try:
+        os.unlink(name)
+        return os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
 
 
 def open_root(path: bytes, flags: int = DIRECTORY) -> int:

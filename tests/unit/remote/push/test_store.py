@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from flagscale_deploy.remote.push import hashes
 from flagscale_deploy.remote.push.hashes import to_text
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
-from flagscale_deploy.remote.push.place import make_directories, open_private, open_root
+from flagscale_deploy.remote.push.place import make_directories, open_private, open_root, part_of_another_user, root_of
 from flagscale_deploy.remote.push.store import Store
 from flagscale_deploy.remote.push.tree import STAGING, block_count
 from flagscale_deploy.remote.push.validate import checked_tree_of_operator
@@ -150,3 +150,44 @@ def test_what_a_group_may_write_stays_so_and_is_no_difference(tmp_path: Path) ->
     assert stat.S_IMODE((root / "sub").stat().st_mode) == 0o2775
     assert stat.S_IMODE((root / "sub/run.sh").stat().st_mode) == 0o755
     assert store.have == set(range(len(store.pieces)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user: needs root")
+@pytest.mark.parametrize("below", ["", "/sub/tiny"])
+@pytest.mark.parametrize("kind", ["link", "link to a link", "directory", "relative link"])
+def test_nobody_leads_a_push_elsewhere_by_taking_its_name_in_a_shared_place(
+    tmp_path: Path, kind: str, below: str
+) -> None:
+    """The kernel follows no link of others in /tmp (protected_symlinks); realpath does."""
+    shared, home = tmp_path / "shared", tmp_path / "home"
+    for folder in (shared, home):
+        (folder / "sub").mkdir(parents=True)
+    shared.chmod(0o1777)
+    taken = shared / "qwen"
+    if kind == "directory":
+        taken.mkdir()
+    else:
+        taken.symlink_to("../home" if kind == "relative link" else home)
+    for single in (False, True):
+        assert root_of(str(taken) + below, single)[1] == ""  # the user's own
+        os.chown(taken, 65534, 65534, follow_symlinks=False)
+        named = taken
+        if kind == "link to a link":
+            named = tmp_path / "own"
+            named.unlink() if named.is_symlink() else None
+            named.symlink_to(taken)
+        root, why = root_of(str(named) + below, single)
+        assert (root, why) == (
+            b"", f"{taken} is another user's, and everybody may write to {shared}: name another directory",
+        )  # fmt: skip
+        os.chown(taken, 0, 0, follow_symlinks=False)
+    os.chown(shared, 65534, 65534)
+    os.chown(taken, 65534, 65534, follow_symlinks=False)
+    assert root_of(str(taken) + below, False)[1] == ""  # of the one whose directory it is
+    assert not [name for name in os.listdir(shared) if name.endswith(".new")]
+
+
+def test_a_circle_of_links_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert part_of_another_user(str(tmp_path / "a/x")) == ""
