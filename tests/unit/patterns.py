@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from flagscale_deploy.diagnosis.table import signatures
@@ -55,6 +56,7 @@ class Use:
             getattr(self.pattern, self.method)(subject)
 
 
+@cache
 def uses() -> list[Use]:
     """Return every pattern of the package with each way in which it is applied."""
     collected = {(use.pattern, use.method): use for use in (*_named(), *_inline())}

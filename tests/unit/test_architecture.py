@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -58,15 +59,21 @@ def folder_of(name: str) -> str:
 
 
 PACKAGES = {name for name in MODULES if any(other.startswith(f"{name}.") for other in MODULES)}
-ARROWS: dict[str, set[str]] = {folder_of(name): set() for name in MODULES if name}
-for _name in filter(None, MODULES):
-    ARROWS[folder_of(_name)] |= {folder_of(other) for other in ours(MODULES[_name])} - {folder_of(_name)}
+
+
+@cache
+def arrows() -> dict[str, set[str]]:
+    """Return the folders that each folder imports from."""
+    folders: dict[str, set[str]] = {folder_of(name): set() for name in MODULES if name}
+    for name in filter(None, MODULES):
+        folders[folder_of(name)] |= {folder_of(other) for other in ours(MODULES[name])} - {folder_of(name)}
+    return folders
 
 
 def test_the_floors_are_these_and_folders_import_downward_only() -> None:
     """A folder's floor is one above the highest that it imports from. A circle has none."""
     floors: list[tuple[str, ...]] = []
-    waiting = dict(ARROWS)
+    waiting = dict(arrows())
     while waiting:
         free = sorted(folder for folder, needs in waiting.items() if not needs & waiting.keys())
         assert free, f"a circle among the folders {sorted(waiting)}"

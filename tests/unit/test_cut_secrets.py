@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64encode
+from bisect import bisect_left
 from collections.abc import Callable
 
 import pytest
@@ -47,12 +48,13 @@ LEAST = 6
 def forms(secret: str) -> list[str]:
     """Return a secret as programs write it."""
     encoded = b64encode(secret.encode()).decode().rstrip("=")[:-1]
-    return [secret, shlex.quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1], encoded]
+    written = (secret, shlex.quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1], encoded)
+    return list(dict.fromkeys(written))
 
 
 def shown_of(form: str, text: str) -> int:
     """Return how many of the first characters of a text are shown."""
-    return next((length for length in range(len(form), 0, -1) if form[:length] in text), 0)
+    return bisect_left(range(1, len(form) + 1), 1, key=lambda length: form[:length] not in text)
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=["word", "phrase", "long"])

@@ -19,7 +19,6 @@ SIZE = 64 << 10
 SECONDS = 0.5
 """Processor time for a text of 64 KiB. A pattern whose time grows with the square of it takes many seconds."""
 WHOLE = os.environ.get("FSD_FAULTS") == "all"
-USES = uses()
 DIAGNOSING: dict[str, Callable[[str], object]] = {
     "match": match,
     "clean": clean,
@@ -51,14 +50,14 @@ def slow_texts(use: Use) -> Iterator[str]:
 
 
 def test_every_pattern_is_found() -> None:
-    places = {use.place.split(".")[0].split(":")[0] for use in USES}
-    assert len(USES) >= 180
+    places = {use.place.split(".")[0].split(":")[0] for use in uses()}
+    assert len(uses()) >= 180
     assert {"diagnosis", "remote", "config", "inventory", "output", "support", "deploy"} <= places
-    assert sum(use.place.startswith("signature ") for use in USES) == len(signatures())
+    assert sum(use.place.startswith("signature ") for use in uses()) == len(signatures())
 
 
 def test_no_pattern_is_slow_on_repetitions_of_its_own_parts() -> None:
-    assert [text for use in USES for text in slow_texts(use)] == []
+    assert [text for use in uses() for text in slow_texts(use)] == []
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_no_line_of_64_kib_is_slow_to_diagnose(name: str, text: str) -> None:
 
 def test_no_line_made_of_parts_of_patterns_is_slow_to_diagnose() -> None:
     chosen = random.Random(1)
-    of_logs = [use for use in USES if use.place.startswith(("signature", "diagnosis"))]
+    of_logs = [use for use in uses() if use.place.startswith(("signature", "diagnosis"))]
     for use in of_logs if WHOLE else chosen.sample(of_logs, 30):
         text = chosen.choice(list(hostile_texts(use.pattern, SIZE)))
         for name, act in DIAGNOSING.items():

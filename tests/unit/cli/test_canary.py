@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from flagscale_deploy.cli import cli
 
 HOSTS = "hosts:\n- {name: gpu01, address: 10.0.0.1, gpus: 8}\n"
 SERVE = "model_args:\n  m: {model: /models/q, gpus: 1}\n"
+WHOLE = os.environ.get("FSD_FAULTS") == "all"
 CANARIES = ("correct-horse-battery", "Tr0ub4dor&3xyz", "9f8e7d6c5b4a39281706", "C4nary/plus+Slash00==")
-"""Without any look of a key."""
+"""Without any look of a key; `FSD_FAULTS=all` tries all four in each place, else two of them."""
 PATHS = ("q7pass.key", "/q7pass/secret", "~/q7pass")
 MISTAKEN = ("!q7pass&word", "$Kq7secretword", "%Zq7pass", "[q7pa(ss", "*Aq7pass!", "~Tq7passw0rd", "/q7Slash+abc=",
             "<q7pass>", "&q7pass", "|q7passw", ">q7passw", "{q7pass", "(q7pass", "./q7+pass", *PATHS)  # fmt: skip
@@ -188,7 +190,9 @@ def mistaken(hosts: str, serve: str, words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(("hosts", "serve", "words"), [form[1:] for form in FORMS], ids=[form[0] for form in FORMS])
 def test_a_canary_is_nowhere(hosts: str, serve: str, words: list[str]) -> None:
-    for canary in (*CANARIES, LOOKING[len(serve) % len(LOOKING)], *mistaken(hosts, serve, words)):
+    at = len(f"{hosts}{serve}{words}")
+    plain = CANARIES if WHOLE else (CANARIES[at % 4], CANARIES[(at + 1) % 4])
+    for canary in (*plain, LOOKING[at % len(LOOKING)], *mistaken(hosts, serve, words)):
         output = shown(hosts, serve, words, canary)
         assert not [part for part in (canary, *NOWHERE) if part in output], output
 

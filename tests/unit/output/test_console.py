@@ -618,10 +618,10 @@ def test_a_long_streamed_text_is_shown_as_a_whole_one_is_and_not_looked_through_
     text, redactor = "".join(words), Redactor(["s3cr3t-value"])
     console = Counting(redactor=redactor)
     with StreamedText(console) as streamed:
-        for at in range(0, len(words), 20):
-            streamed.add("".join(words[at : at + 20]))
+        for at in range(0, len(words), 100):
+            streamed.add("".join(words[at : at + 100]))
     assert capsys.readouterr().out == Console(redactor=redactor).clean(text) + "\n"
-    assert console.looked_through < 100 * len(text)  # from the beginning with each piece: 250
+    assert console.looked_through < 30 * len(text)  # from the beginning with each piece: 50
 
 
 def test_a_check_ends_with_warnings_and_failures_and_shows_the_rest_if_verbose(
