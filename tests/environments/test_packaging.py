@@ -43,8 +43,8 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     (wheel,) = dist.glob("*.whl")
-    pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(wheel)], check=True)
+    pip = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--no-compile"]
+    subprocess.run([*pip, "--disable-pip-version-check", str(wheel)], check=True)
     return environment / "bin"
 
 
