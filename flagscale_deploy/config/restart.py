@@ -14,7 +14,8 @@ class RestartSpec:
 
     The nth restart in a row waits first × factor^(n-1) seconds, `ceiling` at most; after `maximum` in a row there are
     no more. `reset_after` seconds of health reset the count, as Kubernetes does after ten minutes. With `boot` a host
-    that reboots starts its part again.
+    that reboots starts its part again. A group of ranks is restarted as a whole, also when one of its hosts was silent
+    for `lost` seconds.
     """
 
     policy: RestartPolicy = "no"
@@ -24,6 +25,7 @@ class RestartSpec:
     ceiling: float = 60.0
     reset_after: float = 600.0
     boot: bool = False
+    lost: float = 60.0
 
     @property
     def supervised(self) -> bool:

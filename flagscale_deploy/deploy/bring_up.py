@@ -30,9 +30,10 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
-from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.model import Plan, is_restarted_as_group
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
+from flagscale_deploy.remote.supervisor.membership import TOKEN as GROUP_TOKEN
 from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
@@ -106,13 +107,17 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     Raises RunFailedError after logs were collected and, without `keep_on_failure`, what was started was stopped.
     """
     plan, spec, fleet = run.plan, run.spec, run.fleet
-    token = Secret(secrets.token_hex(32))
+    token, group_token = Secret(secrets.token_hex(32)), Secret(secrets.token_hex(32))
     secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
-    for secret in (token, *(secret for env in secret_env.values() for secret in env.values())):
+    for secret in (token, group_token, *(secret for env in secret_env.values() for secret in env.values())):
         run.redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host]), run.secret_hash) for host in plan.hosts}
     serving = {rank.host for server in plan.servers for rank in server.ranks if rank.answers}
     private = {host: _private_files(spec, secret_env[host], token, host in serving) for host in plan.hosts}
+    for instance in plan.instances:
+        if is_restarted_as_group(plan.restart, instance):
+            for rank in instance.ranks:
+                private[rank.host][GROUP_TOKEN] = group_token.reveal()
     try:
         started = execute(plan, fleet, records, private, run.say)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)

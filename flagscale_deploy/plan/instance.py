@@ -16,10 +16,13 @@ from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RayPla
 from flagscale_deploy.plan.network import EVERY_ADDRESS, LOOPBACK, public_address
 from flagscale_deploy.plan.pools import side_channel, transfer_flags
 from flagscale_deploy.plan.ports import Ports
-from flagscale_deploy.plan.rank import API_PORT, Rank, flag_of
+from flagscale_deploy.plan.rank import API_PORT, SUPERVISOR_PORT, Rank, flag_of
 from flagscale_deploy.plan.rank_flags import Shape, shapes
 from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
+
+FIRST_SUPERVISOR_PORT = 29601
+"""Where the supervisors of a group's other ranks find that of its driver."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
     env |= {"RAY_ADDRESS": replica.ray.address} if placement.executor == "ray" else {}
     env |= visible(placement.gpus[name]) if placement.pinned else {}
     variables, taken = side_channel(model, placement, shape, name, env, replica.ports)
+    if spec.restart.supervised and len(_hosts(placement)) > 1 and shape.number == 0:
+        use = f"the supervisors of {placement.name}"
+        taken = {**taken, SUPERVISOR_PORT: replica.ports.next_free(name, FIRST_SUPERVISOR_PORT, use)}
     argv = serve_argv(model, port=port, extra=extra)
     local, worker = _urls(argv, model.engine_args.get("host"), network, port)
     part = f"_rank{shape.number}" if shape.number else ""

@@ -47,6 +47,7 @@ def _restart(restart: RestartSpec) -> dict[str, object]:
         "backoff": {"first": restart.first, "factor": restart.factor, "max": restart.ceiling},
         "reset_after": restart.reset_after,
         "boot": restart.boot,
+        "lost": restart.lost,
     }
 
 

@@ -207,6 +207,11 @@ class RouterPlan:
         return (Rank(self.name, 0, "driver", self.driver, (), *own),)
 
 
+def is_restarted_as_group(restart: RestartSpec, instance: InstancePlan) -> bool:
+    """Return whether the supervisors of an instance's ranks agree on its restarts."""
+    return restart.supervised and len(instance.ranks) > 1
+
+
 class OfModel(Protocol):
     """A server of a model."""
 

@@ -147,14 +147,14 @@ def _without_ray(spec: ServeSpec, placements: Sequence[Placement], ray: RayPlan)
 
 
 def _unrestartable(spec: ServeSpec, placements: Sequence[Placement]) -> list[Fault]:
-    """Return groups of several ranks with a restart policy: a supervisor restarts its own process, and no group."""
-    if not (spec.restart.supervised or spec.restart.boot):
+    """Return groups of several ranks that are to start after a reboot, but with nobody to restart the other ranks."""
+    if spec.restart.supervised or not spec.restart.boot:
         return []
     return [
         Fault(_models(spec)[placement.label].where,
               f"replica {placement.replica} has a process on each of {', '.join(placement.hosts)}, and "
-              "deploy.restart restarts single processes",
-              "remove deploy.restart, or have Ray start the processes: deploy.executor: ray", "placement")
+              "deploy.restart.boot without a policy restarts those of one host",
+              "set deploy.restart.policy: on-failure", "placement")
         for placement in placements
         if placement.pinned and len(placement.hosts) > 1
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Literal
 
 RankRole = Literal["driver", "follower", "dp", "prefill", "decode"]
 API_PORT, MASTER_PORT, RPC_PORT, METRICS_PORT = "api", "master", "data-parallel-rpc", "metrics"
-SIDE_CHANNEL = "nixl"
+SIDE_CHANNEL, SUPERVISOR_PORT = "nixl", "supervisor"
 """Uses of a rank's ports."""
 
 

@@ -10,8 +10,9 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan, Stage, Step
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan, Stage, Step, is_restarted_as_group
 from flagscale_deploy.plan.program import is_program
+from flagscale_deploy.plan.rank import SUPERVISOR_PORT, Rank
 from flagscale_deploy.remote.supervisor.boot import STOPPED
 
 RAY_HEAD, RAY_WORKERS, RAY_NODES, SERVE, ROUTE = "ray-head", "ray-workers", "ray-nodes", "serve", "route"
@@ -88,7 +89,8 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
         for rank in instance.ranks:
             ahead = {"packages": False, "weights": _weights(plan, spec, rank.host)}  # the engine loads its own itself
-            add(rank.host, rank.script, template, rank.env, instance=replace(instance, ranks=(rank,)), **ahead)
+            alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
+            add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
     for router in plan.routers:
         add(router.driver, router.script, "router.sh.j2", router.env, router=router)
     for host in inventory.hosts:
@@ -99,6 +101,20 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             env = host_environment(spec, host, networks[host.name])
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
     return replace(plan, scripts=scripts)
+
+
+def _group(plan: Plan, inputs: Inputs, instance: InstancePlan, rank: Rank) -> Mapping[str, object] | None:
+    """Return how a rank's supervisor finds those of its group; None where it is not restarted, or has no other rank."""
+    if not is_restarted_as_group(plan.restart, instance):
+        return None
+    addresses = [inputs.networks[other.host].node_ip for other in instance.ranks]
+    return {
+        "rank": rank.number,
+        "hosts": ",".join(other.host for other in instance.ranks),
+        "address": addresses[0],
+        "port": instance.ranks[0].ports[SUPERVISOR_PORT],
+        "peers": ",".join(addresses),
+    }
 
 
 def boot_steps(plan: Plan, host: str) -> list[Step]:

@@ -1,7 +1,8 @@
-"""The handshake between hosts of one network test or one push: both sides prove that they know the same token.
+"""The handshake between hosts of a network test, a push or a group: both sides prove that they know the same token.
 
 The client sends a nonce of 16 bytes, and the server replies with its own; the client sends an HMAC over both, and the
-server replies with another. A client without the token gets a nonce and nothing else. What follows is not encrypted.
+server replies with another. A client without the token gets a nonce and nothing else. What follows is not encrypted;
+`Handshake.key` is there for those who sign it.
 """
 
 from __future__ import annotations
@@ -57,16 +58,27 @@ class Handshake:
             reply += self._tag(of_client=False)
         return reply
 
+    @property
+    def key(self) -> bytes:
+        """Return what both sides know of this connection alone, at the end of the handshake: 32 bytes."""
+        return self._mac(b"connection")
+
     def _tag(self, *, of_client: bool) -> bytes:
+        return self._mac(b"client" if of_client else b"server")
+
+    def _mac(self, purpose: bytes) -> bytes:
         nonces = (self._nonce, self._received[:NONCE])
         client, server = nonces if self._is_client else nonces[::-1]
-        return hmac.new(self._token, (b"client" if of_client else b"server") + client + server, "sha256").digest()
+        return hmac.new(self._token, purpose + client + server, "sha256").digest()
 
 
 def authenticate(
     connection: socket.socket, token: bytes, *, is_client: bool, seconds: float = HANDSHAKE_SECONDS
-) -> None:
-    """Shake hands on a connection, in `seconds` in all. Raises WrongPeerError, and OSError where it ends before."""
+) -> bytes:
+    """Shake hands on a connection, in `seconds` in all; return its key.
+
+    Raises WrongPeerError, and OSError where it ends before.
+    """
     deadline = time.monotonic() + seconds
     handshake = Handshake(token, is_client=is_client)
     wait_until(connection, deadline)
@@ -74,6 +86,7 @@ def authenticate(
     while handshake.missing:
         wait_until(connection, deadline)
         connection.sendall(handshake.receive(_some(connection, handshake.missing)))
+    return handshake.key
 
 
 def receive(connection: socket.socket, count: int, seconds: float) -> bytes:

@@ -22,7 +22,7 @@ ALLOWED = {
     "remote.network_test.connect": "both ends prove that they know the check's token (`handshake`)",
     "remote.network_test.throughput": "both ends prove that they know the check's token (`handshake`)",
     "remote.system.network": "connects a UDP socket, which sends nothing, to learn its source address",
-    "remote.push.fetch": "both ends prove that they know the push's token (`handshake`)",
+    "remote.peers": "both ends prove that they know the run's token (`handshake`)",
     "remote.system.tls_files": "reads certificates from files",
 }
 COMMANDS = re.compile(r"\b(?:curl|wget|netcat|ncat|nc|socat|openssl s_client)\b |/dev/(?:tcp|udp)/")

@@ -122,6 +122,9 @@ class RestartSettings(Settings):
         "after this long in good health the count of restarts begins at 0 again. Default: 10m"
     )
     boot: Flag | None = setting("`true`: a host that reboots starts its part again. Default: false")
+    lost: Seconds | None = setting(
+        "a group of ranks is restarted when one of its hosts was silent for this long. Default: 60"
+    )
 
 
 class TlsSettings(Settings):

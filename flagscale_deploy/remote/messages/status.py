@@ -42,6 +42,7 @@ class RestartState(TypedDict, total=False):
     pid: int  # the server's
     start_ticks: int | None
     boot_id: str
+    generation: int  # which start of its group it belongs to
 
 
 class InspectedRestarts(RestartState, total=False):

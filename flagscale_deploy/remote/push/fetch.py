@@ -10,7 +10,8 @@ import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Set, Tuple
 
-from flagscale_deploy.remote.handshake import authenticate, family, receive
+from flagscale_deploy.remote.handshake import receive
+from flagscale_deploy.remote.peers import connect_peer
 from flagscale_deploy.remote.push.hashes import Progress
 from flagscale_deploy.remote.push.intake import CorruptError, Intake
 from flagscale_deploy.remote.push.store import Store
@@ -20,7 +21,6 @@ from flagscale_deploy.remote.push.wire import PRESENT, REPLY, REQUEST, SLOWEST
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.push import PieceFailure, PushOrder, PushReply
 
-CONNECT_SECONDS = 3.0
 SILENCE_SECONDS = 10.0
 """After so long without a byte, or with next to none, a fetch has failed; the piece is fetched elsewhere."""
 THREADS = 4
@@ -147,16 +147,10 @@ class _TransferError(Exception):
 
 
 def _connect(address: Address, token: bytes) -> socket.socket:
-    connection = socket.socket(family(address[0]))
     try:
-        connection.settimeout(CONNECT_SECONDS)
-        connection.connect(address)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        authenticate(connection, token, is_client=True)
+        return connect_peer(address, token)[0]
     except OSError as error:
-        connection.close()
         raise _ConnectError(str(error.strerror or error)) from error
-    return connection
 
 
 @contextlib.contextmanager

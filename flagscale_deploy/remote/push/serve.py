@@ -6,25 +6,18 @@ import contextlib
 import os
 import select
 import socket
-import threading
 import time
-from typing import Callable, Collection, Iterator, Optional, Set
+from typing import Callable, Collection, Optional
 
-from flagscale_deploy.remote.handshake import authenticate, family, receive
+from flagscale_deploy.remote.handshake import receive
+from flagscale_deploy.remote.peers import PeerServer
 from flagscale_deploy.remote.push.tree import Piece, Span, bytes_of
 from flagscale_deploy.remote.push.wire import ABSENT, PRESENT, REPLY, REQUEST, SLOWEST
-from flagscale_deploy.remote.slots import Slots
 
 SEND_SECONDS = 20.0
 """A client that takes nothing for so long is dropped."""
-MOST_STRANGERS, MOST_PEERS = 32, 64
-"""The most clients at one time that have not finished the handshake: from unknown addresses, and from those of peers.
-
-Whoever does not belong to the push cannot take the slots of its hosts.
-"""
-MOST_CLIENTS, MOST_OF_PEER = 4096, 64
-"""The most clients at one time that have, and those of one address; a host has four (fetch.THREADS)."""
-ACCEPT_RETRY_SECONDS = 0.02
+MOST_OF_PEER = 64
+"""The most clients at one time of one address; a host has four (fetch.THREADS)."""
 FindPiece = Callable[[int], Optional[Piece]]
 """Return the piece of this number, None where it is not there (yet)."""
 OpenFile = Callable[[int], int]
@@ -40,64 +33,22 @@ class PieceServer:
     def __init__(
         self, address: str, token: bytes, find_piece: FindPiece, open_file: OpenFile, peers: Collection[str] = ()
     ) -> None:
-        self._token, self._find_piece, self._open_file = token, find_piece, open_file
-        self._peers = frozenset(peers)
-        self._connections: Set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._waiting = {True: Slots[socket.socket](MOST_PEERS), False: Slots[socket.socket](MOST_STRANGERS)}
-        """Those that have not finished the handshake: of peers (True), and of unknown addresses."""
-        self._clients = Slots[socket.socket](MOST_CLIENTS, MOST_OF_PEER)
-        self._socket = socket.socket(family(address))
-        try:
-            self._socket.bind((address, 0))
-            self._socket.listen(128)
-        except OSError as error:
-            self._socket.close()
-            raise OSError("cannot listen on %s: %s" % (address, error.strerror)) from error
-        self.port = int(self._socket.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._find_piece, self._open_file = find_piece, open_file
+        self._server = PeerServer(address, 0, token, self._serve, peers, of_one=MOST_OF_PEER)
+        self.port = self._server.port
 
     def close(self) -> None:
         """Stop listening, and close the connection of every client."""
-        with self._lock:
-            for connection in (self._socket, *self._connections):
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-                connection.close()
+        self._server.close()
 
-    def _accept(self) -> None:
+    def _serve(self, connection: socket.socket, _key: bytes) -> None:
         while True:
-            try:
-                connection, client = self._socket.accept()
-            except OSError:
-                if self._socket.fileno() < 0:
-                    return
-                time.sleep(ACCEPT_RETRY_SECONDS)  # the client has gone, or there are no file descriptors at present
-                continue
-            address = str(client[0]).partition("%")[0]
-            waiting = self._waiting[address in self._peers]
-            self._disconnect(waiting.enter(connection, address))
-            try:
-                threading.Thread(target=self._serve, args=(connection, address, waiting), daemon=True).start()
-            except RuntimeError:  # no more threads at present
-                waiting.leave(connection)
-                connection.close()
-
-    def _serve(self, connection: socket.socket, address: str, waiting: Slots[socket.socket]) -> None:
-        with contextlib.suppress(OSError), self._registered(connection):
-            try:
-                authenticate(connection, self._token, is_client=False)
-            finally:
-                waiting.leave(connection)
-            self._disconnect(self._clients.enter(connection, address))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while True:
-                connection.settimeout(None)  # the client may ask at any time; the end of its connection is noticed
-                request = connection.recv(REQUEST.size)
-                if not request:
-                    return
-                request += receive(connection, REQUEST.size - len(request), SEND_SECONDS)
-                self._send(connection, *REQUEST.unpack(request))
+            connection.settimeout(None)  # the client may ask at any time; the end of its connection is noticed
+            request = connection.recv(REQUEST.size)
+            if not request:
+                return
+            request += receive(connection, REQUEST.size - len(request), SEND_SECONDS)
+            self._send(connection, *REQUEST.unpack(request))
 
     def _send(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(SEND_SECONDS)
@@ -114,24 +65,6 @@ class PieceServer:
                 _send_span(connection, descriptor, span, deadline)
             finally:
                 os.close(descriptor)
-
-    def _disconnect(self, connection: Optional[socket.socket]) -> None:
-        """End a client's connection, which its thread notices."""
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    @contextlib.contextmanager
-    def _registered(self, connection: socket.socket) -> Iterator[None]:
-        with self._lock:
-            self._connections.add(connection)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._connections.discard(connection)
-            self._clients.leave(connection)
-            connection.close()
 
 
 def _send_span(connection: socket.socket, descriptor: int, span: Span, deadline: float) -> None:

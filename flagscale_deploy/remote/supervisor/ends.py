@@ -47,3 +47,11 @@ def describe_exit(status: int) -> str:
 def duration(seconds: float) -> str:
     """Return a duration as text."""
     return "%.0f s" % seconds if seconds < 120 else "%.0f min" % (seconds / 60)
+
+
+def delay(number: int, first: float, factor: float, ceiling: float) -> float:
+    """Return the seconds before the nth restart in a row."""
+    try:
+        return min(ceiling, first * factor ** (number - 1))
+    except OverflowError:
+        return ceiling

@@ -24,6 +24,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ray-gpus", type=int, help="GPUs that must be free in Ray before a restart")
     parser.add_argument("--ray-seconds", type=float, default=180.0, help="the most seconds to wait for them")
     parser.add_argument("--may-end", action="store_true", help="exit status 0 means that its work is done")
+    parser.add_argument("--parts", action="store_true", help="it is none without its engine cores and workers")
+    parser.add_argument(
+        "--group-hosts", default="", help="the hosts of its group's ranks, with commas, the leader first"
+    )
+    parser.add_argument("--group-rank", type=int, default=0, help="its own rank")
+    parser.add_argument("--group-address", default="", help="the address at which the leader listens")
+    parser.add_argument("--group-port", type=int, default=0, help="and the port")
+    parser.add_argument("--group-peers", default="", help="the addresses of the group's hosts, with commas")
+    parser.add_argument("--lost", type=float, default=60.0, help="seconds after which a silent member is lost")
     end = list(words).index("--")
     options = parser.parse_args(list(words[:end]))
     options.command = list(words[end + 1 :])

@@ -21,9 +21,11 @@ from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine import ranks, ray_nodes
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
-from flagscale_deploy.remote.supervisor.ends import End, Watcher, duration
+from flagscale_deploy.remote.supervisor.ends import End, Watcher, delay, duration
 from flagscale_deploy.remote.supervisor.health import Lifetime
+from flagscale_deploy.remote.supervisor.membership import join_group
 from flagscale_deploy.remote.supervisor.options import parse
+from flagscale_deploy.remote.supervisor.parts import Parts
 from flagscale_deploy.remote.supervisor.signals import Signals
 from flagscale_deploy.remote.system import proc
 
@@ -44,7 +46,11 @@ def command(words: Sequence[str]) -> None:
     """Supervise a server until it is not restarted any more; exit with its status."""
     options = parse(words)
     adopt_orphans()
-    sys.exit(Supervisor(options, Signals()).run())
+    try:
+        supervisor = Supervisor(options, Signals())
+    except OSError as error:
+        sys.exit("the group of %s: %s" % (options.name, error))
+    sys.exit(supervisor.run())
 
 
 class Supervisor:
@@ -55,8 +61,9 @@ class Supervisor:
         self._client = Client(PortGuard(Descendants()), [options.certificate] if options.certificate else [])
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
-        self._watchers: List[Watcher] = []
         before = self._files.read() or {}  # from an earlier boot
+        self._group = join_group(options, self._files, before.get("generation", 0), self._log)
+        self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), self._group]
         self._state: RestartState = {
             "state": "running",
             "restarts": before.get("restarts", 0),
@@ -66,10 +73,16 @@ class Supervisor:
             "last_exit": before.get("last_exit", ""),
             "healthy": False,
             "why": "",
+            "generation": self._group.generation,
         }
+        self._ended = "its host was rebooted" if self._group.several and before else ""
 
     def run(self) -> int:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""
+        if self._ended and self._may_restart:
+            problem = self._prepare(self._ended)
+            if problem:
+                return self._give_up(problem, line="gave up: %s" % problem)
         while True:
             lifetime = Lifetime(self._client, self._options.health if self._files.permitted else "")
             end = self._run_once(lifetime)
@@ -79,7 +92,7 @@ class Supervisor:
                 self._state["in_a_row"] = 0
             ended = end.cause or "%s after %s" % (end.text, duration(lifetime.seconds))
             self._update({"last_exit": end.text})
-            if self._state["in_a_row"] >= self._options.max:
+            if self._group.leads and self._state["in_a_row"] >= self._options.max:
                 self._end_remains()
                 times = "%d restart%s" % (self._options.max, "" if self._options.max == 1 else "s")
                 problem = "%s; gave up after %s" % (ended, times)
@@ -102,6 +115,7 @@ class Supervisor:
             )
         except OSError as error:
             self._log("%s: %s" % (self._options.command[0], error.strerror))
+            self._group.note_end(End(127).text)
             return End(127)
         since = proc.start_ticks(child)
         boot_id = record.boot_id()
@@ -120,6 +134,7 @@ class Supervisor:
         while True:
             status = reap(child)
             if status is not None:
+                self._group.note_end(End(status).text)
                 return End(status)
             if self._signals.ending and not forwarded:
                 forwarded = True
@@ -141,6 +156,7 @@ class Supervisor:
         """End the server and its descendants for this problem."""
         self._update({"state": "restarting", "healthy": False, "why": problem})
         self._log(problem)
+        self._group.note_end(problem)
         self._terminate(Descendants())
         status = reap(child)
         return End(-signal.SIGKILL if status is None else status, problem)
@@ -162,6 +178,7 @@ class Supervisor:
 
     def _is_final(self, end: End) -> bool:
         """Return whether the server is not to be restarted after this end."""
+        self._group.learn_permission()
         return not self._may_restart or (self._options.may_end and end == End(0))
 
     @property
@@ -173,17 +190,38 @@ class Supervisor:
         number = self._state["in_a_row"] + 1
         seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
         text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
+        if not self._group.leads:
+            seconds, text = 0.0, "%s; restarts with its group" % ended
         self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
         self._log(text)
         deadline = time.monotonic() + seconds
         problem = self._end_remains()
-        while not problem and self._may_restart and time.monotonic() < deadline:
-            self._signals.wait(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+        if not problem:
+            self._group.note_down()
+            problem = self._wait_until(deadline, text)
         if not problem and self._options.ray_gpus is not None:
             problem = self._wait_for_ray()
         if not problem and self._may_restart:
-            self._update({"restarts": self._state["restarts"] + 1, "last_restart": time.time(), "why": ""})
+            self._group.begin()
+            restarts, generation = self._state["restarts"] + 1, self._group.generation
+            self._update({"restarts": restarts, "last_restart": time.time(), "why": "", "generation": generation})
         return problem
+
+    def _wait_until(self, deadline: float, text: str) -> str:
+        """Wait for a time, and for the group; return why that is given up, "" if it is not."""
+        logged = False
+        while self._may_restart and not self._group.over:
+            left, missing = deadline - time.monotonic(), self._group.missing()
+            if left <= 0 and not missing:
+                return ""
+            why = "%s; %s" % (text, missing) if missing else text
+            if why != self._state["why"]:
+                self._update({"why": why})
+            if missing and left <= 0 and not logged:
+                logged = True
+                self._log(missing)
+            self._signals.wait(min(POLL_SECONDS, left) if left > 0 else POLL_SECONDS)
+        return self._group.over
 
     def _end_remains(self) -> str:
         """End the dead engine's descendants, and remove its shared memory; return what went wrong, or ""."""
@@ -230,6 +268,7 @@ class Supervisor:
         """Record that the server is given up, with a line for its log; return the supervisor's exit status."""
         self._update({"state": "gave up", "why": why})
         self._log(line)
+        self._group.give_up(why)
         return GAVE_UP
 
     def _update(self, change: RestartState) -> None:
@@ -247,14 +286,6 @@ class Supervisor:
         )
         with contextlib.suppress(OSError):
             os.write(1, line.encode("utf-8", "replace"))
-
-
-def delay(number: int, first: float, factor: float, ceiling: float) -> float:
-    """Return the seconds before the nth restart in a row."""
-    try:
-        return min(ceiling, first * factor ** (number - 1))
-    except OverflowError:
-        return ceiling
 
 
 def what_ray_lacks(reply: RayNodesReply, gpus: int) -> str:

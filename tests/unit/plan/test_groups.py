@@ -105,9 +105,39 @@ def test_each_group_gets_a_master_port_of_its_own_that_nobody_uses() -> None:
     assert [instance.ranks[0].ports.get("master") for instance in halves.instances] == [None, 29502]
 
 
-def test_groups_have_no_restart_policy() -> None:
-    (fault,) = faults_of(TWO, spec(model(tp=16), executor="mp", restart=RestartSpec(policy="on-failure")))
-    assert "deploy.restart restarts single processes" in fault.problem
+RESTART = RestartSpec(policy="on-failure", lost=90)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        spec(model(tp=16), executor="mp", restart=RESTART),
+        spec(model(tp=1, engine_args={"data-parallel-size": 16}), restart=RESTART),
+    ],
+    ids=["multiprocessing", "data parallel"],
+)
+def test_the_supervisors_of_a_group_know_each_other(serve: Any) -> None:
+    plan = planned(TWO, serve)
+    (instance,) = plan.instances
+    assert instance.ranks[0].ports["supervisor"] == 29601
+    assert "supervisor" not in instance.ranks[1].ports
+    for rank in instance.ranks:
+        words = plan.scripts[rank.host][rank.script].split()
+        assert {"--group-hosts=gpu01,gpu02", f"--group-rank={rank.number}", "--group-address=10.0.0.1"} <= {*words}
+        assert {"--group-port=29601", "--group-peers=10.0.0.1,10.0.0.2", "--lost=90", "--parts"} <= {*words}
+
+
+def test_a_server_of_one_rank_has_no_group_to_restart() -> None:
+    plan = planned(TWO, spec(model(tp=8), restart=RESTART))
+    (instance,) = plan.instances
+    assert instance.ranks[0].ports == {"api": 8000}
+    assert "--group" not in plan.scripts[instance.driver][instance.script]
+
+
+def test_a_group_that_starts_after_a_reboot_needs_a_policy() -> None:
+    (fault,) = faults_of(TWO, spec(model(tp=16), executor="mp", restart=RestartSpec(boot=True)))
+    assert "deploy.restart.boot without a policy restarts those of one host" in fault.problem
+    assert fault.remedy == "set deploy.restart.policy: on-failure"
 
 
 def test_data_parallel_ranks_have_one_api_server_and_followers_with_their_first_rank() -> None:

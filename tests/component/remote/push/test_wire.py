@@ -188,10 +188,10 @@ def test_a_client_that_takes_a_piece_too_slowly_is_dropped(
         authenticate(connection, TOKEN, is_client=True)
         connection.sendall(REQUEST.pack(2))
         ends = time.monotonic() + 60
-        while server._connections and time.monotonic() < ends:
+        while server._server.clients and time.monotonic() < ends:
             assert connection.recv(2000)
             time.sleep(0.02)
-        assert not server._connections
+        assert not server._server.clients
 
 
 def test_a_closed_listener_leaves_neither_port_nor_thread(tmp_path: Path) -> None:

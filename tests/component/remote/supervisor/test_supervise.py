@@ -22,8 +22,8 @@ import pytest
 from flagscale_deploy.remote.deployment import processes, restart_permits
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import RestartState
-from flagscale_deploy.remote.supervisor.ends import describe_exit
-from flagscale_deploy.remote.supervisor.supervise import delay, what_ray_lacks
+from flagscale_deploy.remote.supervisor.ends import delay, describe_exit
+from flagscale_deploy.remote.supervisor.supervise import what_ray_lacks
 from flagscale_deploy.remote.system import proc
 from flagscale_deploy.remote.system.proc import MARKER
 from flagscale_deploy.transport.bundle import library

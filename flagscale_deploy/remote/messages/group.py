@@ -1,0 +1,28 @@
+"""What the supervisors of a group's ranks send each other (`remote/supervisor/group.py`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flagscale_deploy.remote.messages.program import TypedDict
+
+MemberState = Literal["running", "ended", "down", "gave up"]
+
+
+class Report(TypedDict):
+    """From a follower's supervisor, once a second and at each change."""
+
+    rank: int
+    generation: int  # the start of the group that its server belongs to, counted from 1
+    state: MemberState  # "ended": by itself or in part; "down": nothing of it is left
+    why: str  # how it ended
+
+
+class Wish(TypedDict):
+    """The leader's answer to each report: what each member is to do."""
+
+    generation: int
+    run: bool  # False: end what belongs to an earlier generation, and wait
+    permitted: bool  # the group was ready once, and was not stopped
+    why: str  # why an earlier generation ends
+    over: str  # why the group is given up; "" while it is not

@@ -1,0 +1,140 @@
+"""Follow the leader of a group of ranks: report to it, and do what it wishes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Optional, cast
+
+from flagscale_deploy.remote.peers import connect_peer
+from flagscale_deploy.remote.supervisor.channel import Channel
+from flagscale_deploy.remote.supervisor.group import (
+    FRESH_SECONDS,
+    GIVE_UP_SECONDS,
+    REPLY_SECONDS,
+    REPORT_SECONDS,
+    RETRY_SECONDS,
+    Address,
+    Clock,
+    Group,
+    one_line,
+)
+from flagscale_deploy.remote.system import json_files
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.deployment.restart_permits import Files
+    from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
+
+PERMISSION_SECONDS = 3.0
+_WISH = {"generation": int, "run": bool, "permitted": bool, "why": str, "over": str}
+
+
+class Follower(Group):
+    """The group, as the supervisor of another rank sees it. `leader` is the host of its first rank."""
+
+    leads, several = False, True
+
+    def __init__(
+        self, rank: int, leader: str, files: Files, lost: float, generation: int = 1, clock: Clock = time.monotonic
+    ) -> None:
+        self._rank, self._leader, self._files, self._lost, self._clock = rank, leader, files, lost, clock
+        self.generation = generation
+        self._state: MemberState = "running"
+        self._why = ""
+        self._wish: Optional[Wish] = None
+        self._heard_at = clock()
+        self._changed = threading.Event()
+
+    def report_to(self, address: Address, token: bytes) -> None:
+        """Report to the leader from now on, through all losses of the connection."""
+        threading.Thread(target=self._keep_reporting, args=(address, token), daemon=True).start()
+
+    @property
+    def report(self) -> Report:
+        """Return what the leader is told now."""
+        return {"rank": self._rank, "generation": self.generation, "state": self._state, "why": self._why}
+
+    def hear(self, wish: Wish) -> None:
+        """Take the leader's answer; a permit to restart is good for this rank as well."""
+        self._wish, self._heard_at = wish, self._clock()
+        if wish["permitted"] and not self._files.permitted:
+            with contextlib.suppress(OSError):
+                self._files.permit()
+        self.over = wish["over"]
+
+    @property
+    def _silent(self) -> float:
+        return self._clock() - self._heard_at
+
+    def problem(self) -> str:
+        """Return why the leader wishes that the server ends, or that there is none; "" before it was ready once."""
+        wish = self._wish
+        if not self._files.permitted or wish is None:
+            return ""
+        if self._silent > self._lost:
+            return "its group's leader on %s is lost: silent for %.0f s" % (self._leader, self._silent)
+        if wish["over"] or wish["generation"] > self.generation:
+            return "ends with its group: %s" % (wish["over"] or wish["why"])
+        return ""
+
+    def learn_permission(self) -> None:
+        """Wait for an answer of the leader, if it has not permitted restarts yet."""
+        deadline, heard_at = self._clock() + PERMISSION_SECONDS, self._heard_at
+        self._changed.set()
+        while not (self._files.permitted or self._files.forbidden) and self._heard_at == heard_at:
+            if self._clock() >= deadline:
+                break
+            time.sleep(0.05)
+
+    def note_end(self, why: str) -> None:
+        """Report that the server has ended."""
+        self._tell("ended", why)
+
+    def note_down(self) -> None:
+        """Report that nothing of the server is left."""
+        self._tell("down", self._why)
+
+    def give_up(self, why: str) -> None:
+        """Report that the server can't be started again."""
+        self._tell("gave up", why)
+        time.sleep(GIVE_UP_SECONDS)
+
+    def missing(self) -> str:
+        """Return what the leader waits for, or that it is not there."""
+        wish = self._wish
+        if wish is None or self._silent >= FRESH_SECONDS:
+            return "waiting for its group's leader on %s (silent %d s)" % (self._leader, self._silent // 5 * 5)
+        if wish["run"] and wish["generation"] > self.generation:
+            return ""
+        return "waiting for its group's leader on %s to start it" % self._leader
+
+    def begin(self) -> None:
+        """Belong to the generation that the leader has begun."""
+        if self._wish is not None:
+            self.generation = self._wish["generation"]
+        self._tell("running", "")
+
+    def _tell(self, state: MemberState, why: str) -> None:
+        self._state, self._why = state, one_line(why)
+        self._changed.set()
+
+    def _keep_reporting(self, address: Address, token: bytes) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                connection, key = connect_peer(address, token)
+                with contextlib.closing(connection):
+                    self._report(Channel(connection, key, is_client=True))
+            time.sleep(RETRY_SECONDS)
+
+    def _report(self, channel: Channel) -> None:
+        """Report over one connection, until it is lost."""
+        while True:
+            self._changed.clear()
+            channel.send(self.report, REPLY_SECONDS)
+            message = channel.receive(REPLY_SECONDS)
+            if json_files.mismatch(message, _WISH) or len(message) < len(_WISH):
+                raise OSError("the answer has another form")
+            wish = cast("Wish", message)
+            self.hear({**wish, "why": one_line(wish["why"]), "over": one_line(wish["over"])})
+            self._changed.wait(REPORT_SECONDS)

@@ -1,0 +1,73 @@
+"""Restart the ranks of a group as a whole: their supervisors agree on which of its starts is the current one.
+
+The starts are counted: a generation. The driver's supervisor leads (`leader.py`); the others (`follower.py`) send it a
+report once a second, and its answer is what they are to do (`remote/messages/group.py`), so a message that is lost is
+made up for by the next. When a member ends or is silent for too long, the leader wishes for the next generation; every
+member ends what it has of the one before, and when all of them have, the leader starts it. A member that hears nothing
+of its leader for as long ends its server as well: nobody knows what became of the others. Nothing is started before
+every member is there again, so there are never ranks of two generations, and no need for another leader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Tuple
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.supervisor.health import Lifetime
+
+REPORT_SECONDS, REPLY_SECONDS, SILENT_SECONDS = 1.0, 5.0, 10.0
+"""Between two reports; for an answer; after which a connection without a report is closed."""
+FRESH_SECONDS = 5.0
+"""What was heard longer ago is no ground to start anything on."""
+RETRY_SECONDS = 1.0
+GIVE_UP_SECONDS = 3.0
+"""How long one that gives up stays, for the others to hear of it."""
+LONGEST_REASON = 300
+Clock = Callable[[], float]
+Address = Tuple[str, int]
+
+
+class Group:
+    """The group of a server, as its supervisor sees it. This one has no other member."""
+
+    leads = True
+    """Whether this supervisor counts the restarts, and decides on them."""
+    generation = 1
+    several = False
+    """Whether it has other members."""
+    over = ""
+    """Why the group is given up; "" while it is not."""
+
+    def start(self, lifetime: Lifetime) -> None:
+        """Take no notice of a new run of the server: `begin` has told the others."""
+
+    def end(self) -> None:
+        """Take no notice of its end: `note_end` tells the others."""
+
+    def problem(self) -> str:
+        """Return why the server is to be ended though it runs; "" while it is not."""
+        return ""
+
+    def learn_permission(self) -> None:
+        """Wait until it is sure whether the group may be restarted, a few seconds at most."""
+
+    def note_end(self, why: str) -> None:
+        """Tell the others that the server has ended, or is to be: so is the group."""
+
+    def note_down(self) -> None:
+        """Tell the others that nothing of the server is left."""
+
+    def missing(self) -> str:
+        """Return what the next start waits for; "" if nothing."""
+        return ""
+
+    def begin(self) -> None:
+        """Begin the next generation: the server is started right after."""
+
+    def give_up(self, why: str) -> None:
+        """Tell the others that the group is given up, and wait until those that can be reached know."""
+
+
+def one_line(text: object) -> str:
+    """Return the beginning of another host's text, as one line."""
+    return " ".join(str(text).split())[:LONGEST_REASON]

@@ -1,0 +1,165 @@
+"""Lead a group of ranks: decide when all of them end, and when they start."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Callable, Optional, Sequence, cast
+
+from flagscale_deploy.remote.peers import PeerServer
+from flagscale_deploy.remote.supervisor.channel import Channel
+from flagscale_deploy.remote.supervisor.group import (
+    FRESH_SECONDS,
+    GIVE_UP_SECONDS,
+    REPLY_SECONDS,
+    RETRY_SECONDS,
+    SILENT_SECONDS,
+    Address,
+    Clock,
+    Group,
+    one_line,
+)
+from flagscale_deploy.remote.system import json_files
+
+if TYPE_CHECKING:
+    import socket
+
+    from flagscale_deploy.remote.deployment.restart_permits import Files
+    from flagscale_deploy.remote.messages.group import Report, Wish
+
+CONNECTIONS_OF_ONE = 4
+_REPORT = {"rank": int, "generation": int, "state": str, "why": str}
+
+
+class Member:
+    """What the leader knows of another rank."""
+
+    def __init__(self, host: str, clock: Clock) -> None:
+        self.host, self._clock = host, clock
+        self.report: Optional[Report] = None
+        self._heard_at = clock()
+
+    @property
+    def silent(self) -> float:
+        """Return for how many seconds it has sent nothing."""
+        return self._clock() - self._heard_at
+
+    @property
+    def is_down(self) -> bool:
+        """Return whether it has just reported that nothing of its server is left."""
+        return self.report is not None and self.report["state"] == "down" and self.silent < FRESH_SECONDS
+
+    def hear(self, report: Report) -> None:
+        """Take its report."""
+        self.report, self._heard_at = report, self._clock()
+
+
+class Leader(Group):
+    """The group, as the supervisor of its first rank sees it. `hosts` are those of its ranks, its own first."""
+
+    several = True
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        files: Files,
+        lost: float,
+        generation: int = 1,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._files, self._lost, self._clock = files, lost, clock
+        self._members = {number: Member(host, clock) for number, host in enumerate(hosts) if number}
+        self._lock = threading.Lock()
+        self.generation = generation
+        self._run, self._why = True, ""
+
+    def listen(self, address: Address, token: bytes, peers: Sequence[str], log: Callable[[str], None]) -> None:
+        """Answer the other supervisors from now on; log once why that is not possible, and try again."""
+
+        def keep_trying() -> None:
+            logged = False
+            while True:
+                try:
+                    PeerServer(address[0], address[1], token, self._serve, peers, of_one=CONNECTIONS_OF_ONE)
+                except OSError as error:
+                    if not logged:
+                        logged = True
+                        log("%s, port %d: the group's other ranks cannot report" % (error, address[1]))
+                    time.sleep(RETRY_SECONDS)
+                else:
+                    return
+
+        threading.Thread(target=keep_trying, daemon=True).start()
+
+    def answer(self, report: Report) -> Optional[Wish]:
+        """Take a report, and return the answer; None for a rank that there is not."""
+        member = self._members.get(report["rank"])
+        if member is None:
+            return None
+        with self._lock:
+            member.hear(report)
+            if not self._run:  # its own state may have been lost, with a full disk
+                self.generation = max(self.generation, report["generation"] + 1)
+            if report["state"] == "gave up":
+                self.over = self.over or "rank %d on %s %s" % (report["rank"], member.host, report["why"])
+            return {
+                "generation": self.generation,
+                "run": self._run and not self.over,
+                "permitted": self._files.permitted,
+                "why": self._why,
+                "over": self.over,
+            }
+
+    def problem(self) -> str:
+        """Return which member has ended or is lost; "" before the group was ready once."""
+        if not self._files.permitted:
+            return ""
+        for number, member in self._members.items():
+            report = member.report
+            if member.silent > self._lost:
+                return "rank %d on %s is lost: silent for %.0f s" % (number, member.host, member.silent)
+            if report is not None and report["generation"] >= self.generation:
+                if report["state"] != "running":
+                    return "rank %d on %s %s" % (number, member.host, report["why"])
+                if report["generation"] > self.generation:
+                    return "rank %d on %s belongs to a later start" % (number, member.host)
+        return ""
+
+    def note_end(self, why: str) -> None:
+        """Wish for the next generation, without starting it yet."""
+        with self._lock:
+            self.generation, self._run, self._why = self.generation + 1, False, why
+
+    def missing(self) -> str:
+        """Return which members are not there yet, or have not ended what they had."""
+        late = [member for member in self._members.values() if not member.is_down]
+        texts = [
+            "%s (silent %d s)" % (member.host, member.silent // 5 * 5)
+            if member.silent >= FRESH_SECONDS
+            else "%s to end its rank" % member.host
+            for member in late
+        ]
+        return "waiting for %s" % ", ".join(texts) if texts else ""
+
+    def begin(self) -> None:
+        """Let every member start the next generation."""
+        with self._lock:
+            self._run = True
+
+    def give_up(self, why: str) -> None:
+        """Wish that every member gives up."""
+        with self._lock:
+            self.over = why
+        time.sleep(GIVE_UP_SECONDS if self._members else 0)
+
+    def _serve(self, connection: socket.socket, key: bytes) -> None:
+        channel = Channel(connection, key, is_client=False)
+        while True:
+            message = channel.receive(SILENT_SECONDS)
+            report = cast("Report", {**message, "why": one_line(message.get("why"))})
+            answer = (
+                None if json_files.mismatch(message, _REPORT) or len(message) < len(_REPORT) else self.answer(report)
+            )
+            if answer is None:
+                return
+            channel.send(answer, REPLY_SECONDS)

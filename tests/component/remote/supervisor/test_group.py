@@ -1,0 +1,200 @@
+"""The supervisors of a group of ranks, each with the state directory of its own host: all end and start together."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flagscale_deploy.remote.supervisor.membership import TOKEN
+from tests.component.remote.living import Home, wait_until
+from tests.component.remote.supervisor.test_supervise import Supervised, free_port
+
+HOSTS = ("gpu01", "gpu02", "gpu03")
+ALL = os.environ.get("FSD_FAULTS") == "all"
+STOPS = 200 if ALL else 3
+
+
+class Group:
+    """Three ranks, the leader first."""
+
+    def __init__(self, folder: Path, deployment: str) -> None:
+        self.ranks = []
+        self.port = free_port()
+        for name in HOSTS:
+            (folder / name).mkdir(parents=True)
+            home = Home(folder, deployment, name)
+            (home.state / TOKEN).write_text("the token of this run\n")
+            self.ranks.append(Supervised(home, folder / name))
+
+    @property
+    def leader(self) -> Supervised:
+        return self.ranks[0]
+
+    def start_rank(self, number: int, *options: str, **env: str) -> None:
+        hosts = f"--group-hosts={','.join(HOSTS)}", f"--group-rank={number}", f"--group-port={self.port}"
+        peers = "--group-address=127.0.0.1", "--group-peers=127.0.0.1"
+        self.ranks[number].start(*hosts, *peers, *options, ready=False, **env)
+
+    def start(self, *options: str, **env: str) -> Group:
+        """Start all, and wait until the leader's permit holds for all."""
+        for number in range(len(HOSTS)):
+            self.start_rank(number, *options, **env)
+        self.leader.files.permit()
+        wait_until(lambda: all(rank.said.get("healthy") for rank in self.ranks))
+        return self
+
+    def lived(self, times: int) -> Callable[[], bool]:
+        return lambda: all(
+            rank.lived(times) and rank.said.get("state") == "running" and rank.said.get("healthy")
+            for rank in self.ranks
+        )
+
+    @property
+    def generations(self) -> set[int | None]:
+        return {rank.said.get("generation") for rank in self.ranks}
+
+    def stop(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda rank: rank.stop(), self.ranks))
+
+    def end(self) -> None:
+        for process in self.leader.left():
+            os.kill(process.pid, signal.SIGKILL)
+        for rank in self.ranks:
+            if rank.process is not None:
+                rank.process.wait(20)
+
+
+@pytest.fixture
+def make(tmp_path: Path, deployment: str) -> Iterator[Callable[[], Group]]:
+    groups: list[Group] = []
+
+    def made() -> Group:
+        groups.append(Group(tmp_path / f"group{len(groups)}", f"{deployment}-{len(groups)}"))
+        return groups[-1]
+
+    yield made
+    for group in groups:
+        group.end()
+
+
+@pytest.fixture
+def group(make: Callable[[], Group]) -> Group:
+    return make()
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_where_one_rank_ends_all_start_again_together(group: Group, number: int) -> None:
+    group.start()
+    first = [rank.lives[-1] for rank in group.ranks]
+    group.ranks[number].kill()
+    wait_until(group.lived(2))
+    assert group.generations == {2}
+    assert [rank.said["restarts"] for rank in group.ranks] == [1, 1, 1]
+    assert not {*first} & {process.pid for process in group.leader.left()}
+    reason = "was ended by SIGKILL" if number == 0 else f"rank {number} on {HOSTS[number]} was ended by SIGKILL"
+    assert f"{reason} after" in group.leader.told if number == 0 else f"m/0 {reason}" in group.leader.told
+    assert group.leader.told.count("; restart 1 of 5 in 0.05 s") == 1
+    for rank in group.ranks[1:]:
+        assert rank.told.count("; restarts with its group") == 1
+
+
+def test_two_that_end_at_the_same_time_cost_one_restart(group: Group) -> None:
+    group.start()
+    for rank in group.ranks[1:]:
+        rank.kill()
+    wait_until(group.lived(2))
+    assert group.generations == {2}
+    assert group.leader.said["in_a_row"] == 1
+
+
+def test_a_host_that_is_silent_is_waited_for_and_the_group_starts_when_it_is_back(group: Group) -> None:
+    group.start("--lost=2")
+    silent = group.ranks[1]
+    os.kill(silent.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: "waiting for gpu02 (silent" in group.leader.said["why"], 60)
+        assert group.leader.said["state"] == "restarting"
+        assert "rank 1 on gpu02 is lost: silent for " in group.leader.told
+        assert group.leader.lived(1)
+        assert group.ranks[2].lived(1)
+    finally:
+        os.kill(silent.pid, signal.SIGCONT)
+    wait_until(group.lived(2), 60)
+    assert group.leader.said["in_a_row"] == 1
+
+
+def test_who_hears_nothing_of_the_leader_ends_its_own_and_starts_with_it_again(group: Group) -> None:
+    group.start("--lost=2")
+    os.kill(group.leader.pid, signal.SIGSTOP)
+    try:
+        followers = group.ranks[1:]
+        wait_until(lambda: all("waiting for its group's leader on gpu01" in rank.said["why"] for rank in followers), 60)
+        for rank in followers:
+            assert "its group's leader on gpu01 is lost: silent for " in rank.told
+            assert rank.said["state"] == "restarting"
+    finally:
+        os.kill(group.leader.pid, signal.SIGCONT)
+    wait_until(lambda: len(group.generations) == 1 and all(len(rank.lives) > 1 for rank in group.ranks), 60)
+    wait_until(lambda: all(rank.said.get("state") == "running" for rank in group.ranks), 60)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_a_host_that_was_rebooted_rejoins_its_group(group: Group, number: int) -> None:
+    group.start("--lost=60")
+    rank = group.ranks[number]
+    os.kill(rank.pid, signal.SIGKILL)
+    rank.kill()
+    rank.wait()
+    group.start_rank(number, "--lost=60")
+    wait_until(group.lived(2), 60)
+    assert group.generations == {2}
+    assert f"rank {number} on {HOSTS[number]} was started again: its host was rebooted" in "".join(
+        other.told for other in group.ranks if other is not rank
+    )
+
+
+def test_all_are_given_up_together(group: Group) -> None:
+    group.start("--max=1", LIVES="1")
+    group.ranks[2].kill()
+    assert [rank.wait() for rank in group.ranks] == [1, 1, 1]
+    assert {rank.said["state"] for rank in group.ranks} == {"gave up"}
+    assert "gave up after 1 restart" in group.ranks[1].said["why"]
+
+
+def test_before_the_group_was_ready_nothing_is_restarted(group: Group) -> None:
+    for number in range(len(HOSTS)):
+        group.start_rank(number)
+    wait_until(lambda: all(rank.lives for rank in group.ranks))
+    group.ranks[1].kill()
+    assert group.ranks[1].wait() == 128 + signal.SIGKILL
+    assert "restart" not in group.ranks[1].told
+    assert [len(rank.lives) for rank in group.ranks] == [1, 1, 1]
+
+
+def test_stop_wins_at_every_moment_of_a_restart(make: Callable[[], Group]) -> None:
+    choice = random.Random(20261130)
+    for _ in range(STOPS):
+        group = make().start("--first=0.5", "--ceiling=0.5")
+        group.ranks[choice.randrange(3)].kill()
+        time.sleep(choice.uniform(0, 2.5))
+        group.stop()
+        lives = [len(rank.lives) for rank in group.ranks]
+        assert group.leader.left() == []
+        assert all(rank.ended for rank in group.ranks)
+        assert [len(rank.lives) for rank in group.ranks] == lives
+
+
+def test_without_the_token_it_does_not_start(group: Group) -> None:
+    (group.leader.home.state / TOKEN).unlink()
+    group.start_rank(0)
+    assert group.leader.wait() == 1
+    assert "the group of m/0: " in group.leader.told
+    assert group.leader.lives == []

@@ -1,0 +1,238 @@
+"""What the leader and the members of a group do, by their reports and a clock that tests turn."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.deployment.restart_permits import Files
+from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
+from flagscale_deploy.remote.supervisor.channel import LONGEST, Channel, ForgedMessageError
+from flagscale_deploy.remote.supervisor.follower import Follower
+from flagscale_deploy.remote.supervisor.group import Group
+from flagscale_deploy.remote.supervisor.leader import Leader
+
+HOSTS = ("gpu01", "gpu02", "gpu03")
+LOST = 60.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    permits = Files(tmp_path, "r1", "serve.sh")
+    permits.permit()
+    return permits
+
+
+@pytest.fixture
+def leader(clock: Clock, files: Files) -> Leader:
+    return Leader(HOSTS, files, LOST, clock=clock)
+
+
+def report(leader: Leader, rank: int, state: MemberState = "running", generation: int = 1, why: str = "") -> Wish:
+    message = Report(rank=rank, generation=generation, state=state, why=why)
+    wish = leader.answer(message)
+    assert wish is not None
+    return wish
+
+
+def both(leader: Leader, state: MemberState, generation: int) -> list[Wish]:
+    return [report(leader, rank, state, generation) for rank in (1, 2)]
+
+
+def test_a_group_of_one_waits_for_nobody() -> None:
+    group = Group()
+    group.note_end("was ended by SIGKILL")
+    assert (group.problem(), group.missing(), group.over, group.leads, group.several) == ("", "", "", True, False)
+
+
+def test_a_member_that_ends_is_a_problem_once_the_group_was_ready(clock: Clock, tmp_path: Path) -> None:
+    files = Files(tmp_path, "r1", "serve.sh")
+    leader = Leader(HOSTS, files, LOST, clock=clock)
+    assert not report(leader, 1, "ended", why="was ended by SIGKILL")["permitted"]
+    assert leader.problem() == ""
+    files.permit()
+    assert leader.problem() == "rank 1 on gpu02 was ended by SIGKILL"
+
+
+def test_the_next_start_waits_until_nothing_of_the_last_one_is_left(leader: Leader) -> None:
+    both(leader, "running", 1)
+    leader.note_end("rank 1 on gpu02 ended with exit status 0")
+    wish = report(leader, 1, "ended")
+    assert (wish["generation"], wish["run"], wish["why"]) == (2, False, "rank 1 on gpu02 ended with exit status 0")
+    assert leader.missing() == "waiting for gpu02 to end its rank, gpu03 to end its rank"
+    report(leader, 1, "down")
+    assert leader.missing() == "waiting for gpu03 to end its rank"
+    report(leader, 2, "down")
+    assert leader.missing() == ""
+    leader.begin()
+    assert [wish["run"] for wish in both(leader, "down", 1)] == [True, True]
+    assert leader.problem() == "", "they start within a second"
+    both(leader, "running", 2)
+    assert leader.problem() == ""
+
+
+def test_a_member_is_lost_after_its_time_and_not_before(leader: Leader, clock: Clock) -> None:
+    both(leader, "running", 1)
+    clock.now += LOST - 1
+    report(leader, 2)
+    assert leader.problem() == ""
+    clock.now += 2
+    assert leader.problem() == "rank 1 on gpu02 is lost: silent for 61 s"
+    leader.note_end(leader.problem())
+    report(leader, 2, "down")
+    assert leader.missing() == "waiting for gpu02 (silent 60 s)"
+    clock.now += 7
+    report(leader, 2, "down")
+    assert leader.missing() == "waiting for gpu02 (silent 65 s)"
+    report(leader, 1, "down")
+    assert leader.missing() == ""
+
+
+def test_what_was_down_long_ago_may_be_anything_by_now(leader: Leader, clock: Clock) -> None:
+    leader.note_end("hung 10 min")
+    both(leader, "down", 1)
+    clock.now += 6
+    assert leader.missing() == "waiting for gpu02 (silent 5 s), gpu03 (silent 5 s)"
+
+
+def test_a_member_of_a_later_start_is_told_a_yet_later_one(leader: Leader) -> None:
+    """The leader's own state may be lost: its disk was full when it was rebooted."""
+    report(leader, 1, generation=7)
+    assert leader.problem() == "rank 1 on gpu02 belongs to a later start"
+    leader.note_end(leader.problem())
+    assert report(leader, 1, "running", 7)["generation"] == 8
+    assert report(leader, 2, "running", 1)["generation"] == 8
+
+
+def test_one_that_can_not_be_started_ends_it_for_all(leader: Leader) -> None:
+    leader.note_end("hung 10 min")
+    report(leader, 1, "gave up", why="its process 7 (VLLM::Worker) cannot be ended")
+    assert leader.over == "rank 1 on gpu02 its process 7 (VLLM::Worker) cannot be ended"
+    wish = report(leader, 2, "down")
+    assert (wish["over"], wish["run"]) == (leader.over, False)
+
+
+def test_a_rank_that_there_is_not_gets_no_answer(leader: Leader) -> None:
+    for rank in (0, 3, -1):
+        assert leader.answer(Report(rank=rank, generation=1, state="running", why="")) is None
+
+
+def wish(**changes: Any) -> Wish:
+    whole: Wish = {"generation": 1, "run": True, "permitted": True, "why": "", "over": ""}
+    return {**whole, **changes}  # type: ignore[typeddict-item]
+
+
+def test_a_follower_ends_and_starts_as_its_leader_wishes(clock: Clock, tmp_path: Path) -> None:
+    files = Files(tmp_path, "r1", "serve_rank1.sh")
+    follower = Follower(1, "gpu01", files, LOST, clock=clock)
+    follower.hear(wish(permitted=False))
+    assert not files.permitted
+    follower.hear(wish())
+    assert files.permitted
+    assert follower.problem() == ""
+    follower.hear(wish(generation=2, run=False, why="rank 2 on gpu03 ended with exit status 0"))
+    assert follower.problem() == "ends with its group: rank 2 on gpu03 ended with exit status 0"
+    follower.note_end(follower.problem())
+    assert follower.report["state"] == "ended"
+    follower.note_down()
+    assert follower.report["state"] == "down"
+    assert follower.missing() == "waiting for its group's leader on gpu01 to start it"
+    follower.hear(wish(generation=2))
+    assert follower.missing() == ""
+    follower.begin()
+    assert (follower.report["state"], follower.report["generation"], follower.problem()) == ("running", 2, "")
+
+
+def test_a_follower_without_a_leader_ends_its_own(clock: Clock, files: Files) -> None:
+    follower = Follower(1, "gpu01", files, LOST, clock=clock)
+    clock.now += LOST + 5
+    assert follower.problem() == "", "it was never in touch: it may have been started long before the driver"
+    follower.hear(wish())
+    clock.now += LOST + 1
+    assert follower.problem() == "its group's leader on gpu01 is lost: silent for 61 s"
+    follower.note_end(follower.problem())
+    follower.note_down()
+    assert follower.missing() == "waiting for its group's leader on gpu01 (silent 60 s)"
+
+
+def test_stop_is_not_undone_by_a_permit_of_the_leader(clock: Clock, tmp_path: Path) -> None:
+    files = Files(tmp_path, "r1", "serve_rank1.sh")
+    (tmp_path / "restart/r1").mkdir(parents=True)
+    (tmp_path / "restart/r1/stop").touch()
+    Follower(1, "gpu01", files, LOST, clock=clock).hear(wish())
+    assert not files.permitted
+
+
+def channels() -> tuple[Channel, Channel, socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    key = os.urandom(32)
+    return Channel(ours, key, is_client=True), Channel(theirs, key, is_client=False), ours, theirs
+
+
+def test_messages_arrive_in_both_directions() -> None:
+    client, server, *sockets = channels()
+    for number in range(3):
+        client.send({"number": number}, 1)
+        assert server.receive(1) == {"number": number}
+        server.send({"heard": number}, 1)
+        assert client.receive(1) == {"heard": number}
+    for one in sockets:
+        one.close()
+
+
+def receive_all(channel: Channel) -> None:
+    while True:
+        channel.receive(1)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda line: line.replace(b"1", b"2"),
+        lambda line: b"0" * 64 + line[64:],
+        lambda line: line[65:],
+        lambda _: b"\xff" * 80 + b"\n",
+        lambda line: line + line,
+        lambda _: b"x" * (LONGEST + 1),
+    ],
+    ids=["changed", "another signature", "no signature", "no text", "repeated", "too long"],
+)
+def test_what_is_forged_is_refused(forge: Any) -> None:
+    key = os.urandom(32)
+    first, last = socket.socketpair()
+    between, theirs = socket.socketpair()
+    Channel(first, key, is_client=True).send({"number": 1}, 1)
+    between.sendall(forge(last.recv(65536)))
+    server = Channel(theirs, key, is_client=False)
+    with pytest.raises(ForgedMessageError):
+        receive_all(server)
+    for one in (first, last, between, theirs):
+        one.close()
+
+
+def test_what_was_sent_is_not_taken_when_it_is_sent_back() -> None:
+    client, server, ours, theirs = channels()
+    client.send({"number": 1}, 1)
+    theirs.sendall(theirs.recv(65536))
+    with pytest.raises(ForgedMessageError):
+        client.receive(1)
+    assert server is not None
+    ours.close()
+    theirs.close()
