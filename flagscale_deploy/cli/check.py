@@ -43,10 +43,10 @@ def check(console: Console, *, as_json: bool, junit: Path | None, **words: Any) 
     request = settled(console, request_of(console, words))
     with console.progress("check") as progress:
         report = api.check(request, plan_options(words), network=words["network"], say=progress)
+    if junit is not None:  # before what may not be taken
+        write_junit("check", view.cases(report), junit, console.redactor.redact, view.properties(report, request.name))
     if as_json:
         console.json(view.check_json(report))
     else:
         view.show_check(console, report)
-    if junit is not None:
-        write_junit("check", view.cases(report), junit, console.redactor.redact, view.properties(report, request.name))
     return report.exit_code

@@ -172,6 +172,8 @@ def command(function: F) -> F:
             remedy = "please report it" if verbose else "run again with -v for the traceback, and report it"
             bug = DeployError(f"internal error: {type(error).__name__}: {error}", f"    → {remedy}")
             code = _report(console, bug, bool(words.get("as_json")))
+        with suppress(KeyboardInterrupt):
+            console.settle()
         sys.exit(code or 0)
 
     return guarded  # type: ignore[return-value]  # the same function to click

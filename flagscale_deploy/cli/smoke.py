@@ -111,9 +111,9 @@ def smoke(console: Console, *, as_json: bool, junit: Path | None, artifacts: Pat
             lock_wait=words["lock_timeout"],
             say=progress,
         )
+    write(result.cases, result.properties)  # before what may not be taken
     if as_json:
         console.json(result.json())
     else:
         view.show_smoke(console, result)
-    write(result.cases, result.properties)
     return result.exit_code

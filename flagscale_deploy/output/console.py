@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from types import TracebackType
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.live import Live
@@ -52,9 +52,14 @@ class Console:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not break a command
         settings: dict[str, Any] = {"no_color": not self.color, "highlight": False, "soft_wrap": True, "emoji": False}
-        results = for_results(sys.stdout)
+        self._progress = for_progress(sys.stderr)
+        results = for_results(sys.stdout, self._progress.settle)
         self.out = RichConsole(**settings, file=results, width=None if results.isatty() else PIPE_WIDTH)
-        self.err = RichConsole(**settings, file=for_progress(sys.stderr))
+        self.err = RichConsole(**settings, file=cast(IO[str], self._progress))
+
+    def settle(self) -> None:
+        """Wait a little until progress and errors are shown; a terminal or pager may hold them up for ever."""
+        self._progress.settle()
 
     @property
     def draws(self) -> bool:

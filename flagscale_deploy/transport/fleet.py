@@ -41,6 +41,29 @@ MALFORMED = (LookupError, TypeError, AttributeError)
 MORE_FILES = "raise its limit of open files (`ulimit -n`), or act on fewer hosts at once (--limit)"
 
 
+MORE_THREADS = (
+    "raise its limit of processes and threads (`ulimit -u`), or act on fewer hosts at once (--limit, --forks)"
+)
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads of which there may be fewer than asked for, where the system gives no more: one does all in turn.
+
+    `together`: then DeployError is raised.
+    """
+
+    def __init__(self, threads: int, *, together: bool) -> None:
+        super().__init__(threads, thread_name_prefix="fleet")
+        self._together = together
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if self._together or not self._threads:
+                raise DeployError(f"this machine starts no more threads: {MORE_THREADS}") from error
+
+
 class GivenUpError(HostError):
     """Work that was ended because another host failed."""
 
@@ -150,17 +173,20 @@ class Fleet:
     ) -> dict[str, T | HostError]:
         """Do tasks that have a name, as `map` does; `together`: all at the same time, because they last."""
         try:
-            return self._gather(tasks, fail_fast, max(1, len(tasks) if together else min(self._forks, len(tasks))))
+            return self._gather(tasks, fail_fast, together)
         finally:
             self.cancelled.clear()  # what comes next, such as taking down what was started, is not cancelled
             self.guard()
 
-    def _gather(self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, threads: int) -> dict[str, T | HostError]:
+    def _gather(
+        self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, together: bool
+    ) -> dict[str, T | HostError]:
         """Return the results when every thread has ended, also where an interrupt cancels them.
 
         A thread that went on would start what the caller takes back meanwhile.
         """
-        with held_back() as interrupt, ThreadPoolExecutor(threads, thread_name_prefix="fleet") as pool:
+        threads = max(1, len(tasks) if together else min(self._forks, len(tasks)))
+        with held_back() as interrupt, _Pool(threads, together=together) as pool:
             futures: dict[str, Future[T | HostError]] = {}
             try:
                 for name, task in tasks.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 
 from flagscale_deploy import api
 from flagscale_deploy.cli.options import JSON, command, options
+from flagscale_deploy.errors import DeployError
 from flagscale_deploy.output.console import Console
 from tests.unit.api.world import World
 from tests.unit.sources import ROOT
@@ -63,6 +66,58 @@ def test_what_click_prints_and_nobody_can_take_is_one_line_of_error(tmp_path: Pa
     error = "✗ the result cannot be written to standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, error)
     assert shell(f"{{python}} -m flagscale_deploy {words} >&-", tmp_path).stderr == ""
+
+
+def test_a_reader_that_takes_nothing_delays_no_act(tmp_path: Path) -> None:
+    """Ctrl-S, and a pager that waits at its first page, hold a command's progress up for as long as they like."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    words = [sys.executable, "-m", "flagscale_deploy", "stop", "-i", "localhost", "--name", "lost-output"]
+    try:
+        done = subprocess.run(
+            words, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writing, text=True, timeout=100, check=False
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert (done.returncode, done.stdout) == (0, "  localhost: nothing was running\n")
+
+
+def test_progress_comes_whole_in_order_and_before_the_result(tmp_path: Path) -> None:
+    text = (
+        "from flagscale_deploy.output.console import Console\n"
+        "console = Console()\n"
+        "for number in range(2000): console.note(f'line {number} \\u2713')\n"
+        "console.print('the result')\n"
+        "console.error('the end')\n"
+        "console.settle()\n"
+    )
+    (tmp_path / "speaks.py").write_text(text)
+    done = shell("{python} speaks.py 2>&1", tmp_path)
+    assert done.stdout.splitlines() == [*(f"line {number} ✓" for number in range(2000)), "the result", "the end"]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_few_threads_cost_time_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Where `ulimit -u` allows no more, a run gives back what it has taken."""
+    console, world = Console(), World(tmp_path)
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        alive = sum(other.name.startswith("fleet") for other in threading.enumerate())
+        if thread.name.startswith("fleet") and alive >= threads:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with console.progress("run") as progress, pytest.raises(DeployError, match="starts no more threads"):
+        api.run(world.request(), say=progress)
+    assert ("launch" in world.modules) == ("stop" in world.modules)
 
 
 class Failing(io.StringIO):

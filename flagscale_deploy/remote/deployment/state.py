@@ -12,14 +12,14 @@ def root() -> Path:
     """Return `~/.flagscale-deploy`, by $HOME as a login shell has it.
 
     Raises PermissionError where another user has made it: a home directory need not be closed to others. One of our
-    own that others may write in is closed.
+    own that is open to others is closed: whoever may read it, may hold the lock on it.
     """
     path = Path(os.path.expanduser("~")) / ".flagscale-deploy"
     with contextlib.suppress(FileNotFoundError):
         status = path.lstat()
         if status.st_uid not in (os.getuid(), path.parent.stat().st_uid):  # the latter: NFS maps users to another
             raise PermissionError("%s belongs to another user (uid %d): remove it" % (path, status.st_uid))
-        if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o022:
+        if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o077:
             path.chmod(0o700)
     return path
 

@@ -265,6 +265,17 @@ def test_a_home_in_a_shared_place_that_a_stranger_has_taken_is_refused_in_words(
         shutil.rmtree(shared)
 
 
+def test_our_directory_is_closed_to_others_before_its_lock_is_waited_for(tmp_path: Path) -> None:
+    """Whoever may read a directory or a file may hold a lock on it for ever."""
+    home = Home.__new__(Home)
+    home.path, home.deployment, home.host, home.stderr = tmp_path, "x", "gpu01", None
+    (tmp_path / ".flagscale-deploy").mkdir()
+    (tmp_path / ".flagscale-deploy").chmod(0o755)
+    with home.open("inspect", ask=False) as program:
+        program.communicate(timeout=60)
+    assert (tmp_path / ".flagscale-deploy").stat().st_mode & 0o777 == 0o700
+
+
 def test_what_programs_and_scripts_make_is_for_the_owner_alone_whatever_the_umask_is(home: Home, session: str) -> None:
     for path in (home.path / ".flagscale-deploy", *home.state.parents[:1], home.state, *home.state.iterdir()):
         path.chmod(0o700)

@@ -42,6 +42,8 @@ from flagscale_deploy.events import Event, silent
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected, FileSelection
 from flagscale_deploy.logs.redact import redact_folder
+from flagscale_deploy.output import check as view_of_check
+from flagscale_deploy.output import smoke as view
 from flagscale_deploy.output.junit import write_junit
 from flagscale_deploy.secrets import Secret
 from tests.other_user import needs_root
@@ -504,6 +506,26 @@ def test_the_command_writes_its_junit_file_after_each_phase(
     assert seen == [checked, [*checked, "smoke.prompt"]]
     assert faults_by_jenkins(ET.parse(path).getroot()) == []
     assert {case.get("classname") for case in ET.parse(path).iter("testcase")} == {f"smoke.{phase}" for phase in PHASES}
+
+
+def test_the_junit_file_does_not_wait_for_the_result_to_be_taken(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard output may be a full disk, or a terminal that was stopped."""
+
+    def refuse(*_: object) -> None:
+        raise DeployError("the result cannot be written to standard output")
+
+    (tmp_path / "q.yaml").write_text("model_args: {q: {model: /m}}")
+    for name in ("show_smoke", "show_check"):
+        monkeypatch.setattr(view if name == "show_smoke" else view_of_check, name, refuse)
+        path = tmp_path / f"{name}.xml"
+        command = ["smoke", "--artifacts", str(tmp_path / "a")] if name == "show_smoke" else ["check"]
+        words = ["-i", "gpu01,", "-c", str(tmp_path / "q.yaml"), "--junit", str(path)]
+        assert CliRunner().invoke(cli, [*command, *words]).exit_code == 1
+        cases = list(ET.parse(path).iter("testcase"))
+        assert cases or name == "show_check"
+        assert not [case for case in cases if case.find("skipped") is not None]
 
 
 def test_a_report_that_cannot_be_written_ends_nothing(stage: Stage) -> None:
