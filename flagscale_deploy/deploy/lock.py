@@ -40,6 +40,7 @@ BEAT_SECONDS, SILENCE_SECONDS, LEASE_SECONDS = 3.0, 45.0, 60.0
 """How often head and holder exchange keepalives. How long without one until the holder gives the lock up, and `unlock`
 takes the holder for gone. How long until the head releases it: longer, so that the holder always knows first."""
 SLACK_SECONDS = 30.0
+END_SECONDS = 10.0
 
 
 def operator() -> str:
@@ -93,7 +94,7 @@ def lock(fleet: Fleet, head: str, deployment: str, command: str, wait: float = L
             fleet.guard = no_guard
             leaving.set()
             program.end_input()  # it releases the lock and ends, which we notice at once
-            keeper.join()
+            keeper.join(END_SECONDS)  # a head that reads no answers ends with its connection
 
 
 def _holder(command: str) -> LockHolder:

@@ -263,7 +263,7 @@ class _Watch:
 
     def _read(self, lines: Sequence[str]) -> None:
         if lines:
-            self.group.watchdog.add_output(self.server.name, lines)
+            self.group.watchdog.add_output(self.server.name, self.rank.host, lines)
         for line in lines:
             self.kept.append(line)
             self._tell(self.start.read(line))

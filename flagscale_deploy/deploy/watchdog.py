@@ -33,6 +33,7 @@ ASK_SECONDS = 60.0
 LOST_SECONDS = 30.0
 """How long a host may be unreachable, after its connection was lost, before the run is given up."""
 KEPT_LINES = 400
+MOST_QUOTED = 8
 MOST_LOST = 64
 """How many processes that ended together are named."""
 _PLACEMENT_GROUP = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
@@ -102,7 +103,7 @@ class StartupWatchdog:
         self._lock = threading.Lock()
         self._programs: list[Program[WatchRanksReply, NoOrder]] = []
         self._stalls = Stalls(plan.instances, stall, say)
-        self._kept: deque[str] = deque(maxlen=KEPT_LINES)
+        self._kept: deque[tuple[str, str]] = deque(maxlen=KEPT_LINES)
         self._needs = 0.0
         self.losses: list[Loss] = []
 
@@ -115,12 +116,12 @@ class StartupWatchdog:
             tasks["placement"] = self._watch_placement
         return tasks
 
-    def add_output(self, name: str, lines: Iterable[str]) -> None:
-        """Record log output of an instance; resets its stall timer."""
+    def add_output(self, name: str, host: str, lines: Iterable[str]) -> None:
+        """Record log output of an instance on a host; resets its stall timer."""
         self._stalls.note_output(name)
         with self._lock:
             for line in lines:
-                self._kept.append(line)
+                self._kept.append((host, line))
                 if _PLACEMENT_GROUP.search(line):
                     self._needs = max(self._needs, sum(map(float, _GPUS_NEEDED.findall(line))))
                     self._placement_asked.set()
@@ -217,13 +218,25 @@ class StartupWatchdog:
         while not grace.expired:
             if self._over.wait(min(0.1, grace.remaining)) or self._fleet.cancelled.is_set():
                 return
-        with self._lock:
-            lines = error_lines(self._kept)
+        lines = self._error_lines(loss.host)
         problem = f"{loss.title} (process {loss.pid}) ended before the deployment was ready{_because(loss)}"
         remedy = kernel_log_remedy(loss.host) if loss.oom or not lines else ""
         error = RankLostError(loss.host, problem, remedy, lines)
         self._say(Event(SERVE, "failed", loss.host, error.problem, lines=error.lines[1:]))
         raise error
+
+    def _error_lines(self, host: str) -> list[str]:
+        """Return errors in logs of a host, then those of other hosts with their names before them."""
+        with self._lock:
+            kept = list(self._kept)
+        by_host: dict[str, list[str]] = {host: []}
+        for source, line in kept:
+            by_host.setdefault(source, []).append(line)
+        return [
+            line if source == host else f"{source}: {line}"
+            for source, lines in by_host.items()
+            for line in error_lines(lines)
+        ][:MOST_QUOTED]
 
     def _watch_placement(self) -> None:
         """Report what GPUs Ray has while it cannot assign those that an engine has asked for."""

@@ -11,19 +11,21 @@ from pathlib import Path
 from flagscale_deploy.diagnosis import clocks
 from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.logs.receive import ByteLimit, LimitError, Receiver, malformed
+from flagscale_deploy.logs.receive import ByteLimit, LimitError, Pace, Receiver, malformed
 from flagscale_deploy.logs.redacted_store import RedactedStore
 from flagscale_deploy.logs.store import Store, display_name
 from flagscale_deploy.remote.messages.logs import ARCHIVE, ArchiveArguments
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import safe_name
-from flagscale_deploy.transport.base import Connection
+from flagscale_deploy.transport.base import Connection, LateError
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Bounds, Tell, through_losses
 from flagscale_deploy.transport.remote_program import Program
 
 COLLECT_SECONDS = 3600.0
+STALL_SECONDS, HASHED_BYTES = 120.0, 32 << 20
+"""How long a host may send next to nothing of its logs; and how much it hashes a second, of copies that are here."""
 LOSSES = 5
 """How often the connection to a host may be lost in one collection."""
 PATIENCE_SECONDS = 120.0
@@ -146,16 +148,20 @@ class _Collection:
             "within": self.selection.within,
             "max_size": self.selection.max_size,
         }
-        receiver = Receiver(self.host.name, store, self.received)
+        stall = STALL_SECONDS + sum(size for size, _ in args["have"].values()) / HASHED_BYTES
+        receiver = Receiver(self.host.name, store, self.received, Pace(self.deadline, stall))
         limit = ""
-        with Program(
-            connection, ARCHIVE, args, timeout=self.deadline.remaining, cancelled=self.fleet.cancelled
-        ) as program:
+        seconds = self.deadline.remaining
+        with Program(connection, ARCHIVE, args, timeout=seconds, cancelled=self.fleet.cancelled) as program:
             try:
                 receiver.receive(program)
             except LimitError as reached:
                 limit = str(reached)
                 receiver.stop()
+            except LateError as error:
+                if self.deadline.expired:
+                    raise
+                raise self._stalled(stall) from error
             finally:
                 receiver.close()
                 self.clock = receiver.clock or self.clock
@@ -174,6 +180,12 @@ class _Collection:
             received=self.received.bytes,
             older=receiver.older,
             limit=limit,
+        )
+
+    def _stalled(self, seconds: float) -> RemoteError:
+        problem = f"next to nothing of its logs came within {seconds:.0f} s"
+        return RemoteError(
+            self.host.name, problem, "look at its load and disks; repeat, which continues where it ended"
         )
 
     def _disk_failed(self, error: OSError) -> RemoteError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from flagscale_deploy.remote.logs.sparse import BLOCK
 from flagscale_deploy.remote.messages.logs import ArchiveReply
 from flagscale_deploy.remote.messages.program import NoOrder
 from flagscale_deploy.remote.wire import cut
+from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.units import format_size
 from flagscale_deploy.transport.remote_program import Program
 
@@ -25,6 +27,9 @@ LARGEST = 1 << 50
 """The largest size that is believed."""
 LARGEST_FILE = 1 << 40
 """The largest file that is stored: holes cost nothing to send, but time where a file is read."""
+
+
+ENOUGH_BYTES, MESSAGE_BYTES = 16 << 10, 64
 
 
 Size = Literal["data", "packed", "size", "at", "zeros", "cut", "older"]
@@ -57,6 +62,30 @@ class ByteLimit:
             raise LimitError(f"collecting stopped after {self.limit:,} bytes; {remedy}")
 
 
+class Pace:
+    """Gives a host up that is waited for `seconds` and sends less than ENOUGH_BYTES, however regularly they come.
+
+    Each message counts for some bytes: an empty file has nothing else. What is done here meanwhile does not count, but
+    all ends by `limit`.
+    """
+
+    def __init__(self, limit: Deadline, seconds: float) -> None:
+        self._limit, self._seconds = limit, seconds
+        self._left, self._bytes, self._asked_at = seconds, 0, 0.0
+
+    def ask(self, program: Program[ArchiveReply, NoOrder]) -> None:
+        """Begin to wait for more."""
+        self._asked_at = time.monotonic()
+        program.allow(min(self._limit.remaining, max(0.0, self._left)))
+
+    def note(self, count: int) -> None:
+        """Note bytes that have come."""
+        self._bytes += count
+        self._left -= time.monotonic() - self._asked_at
+        if self._bytes >= ENOUGH_BYTES:
+            self._bytes, self._left = 0, self._seconds
+
+
 def malformed(host: str, how: str) -> RemoteError:
     """Return the error for data that makes no sense."""
     return RemoteError(host, f"malformed log data: {how}", "collect again, which continues where this ended")
@@ -65,8 +94,8 @@ def malformed(host: str, how: str) -> RemoteError:
 class Receiver:
     """Receives the files of one attempt, one after the other, as `remote/programs/archive.py` sends them."""
 
-    def __init__(self, host: str, store: Store, received: ByteLimit) -> None:
-        self._host, self._store, self._received = host, store, received
+    def __init__(self, host: str, store: Store, received: ByteLimit, pace: Pace) -> None:
+        self._host, self._store, self._received, self._pace = host, store, received, pace
         self.files: dict[bytes, int] = {}
         self.cut: dict[bytes, int] = {}
         self._seen = self._names = 0
@@ -83,7 +112,9 @@ class Receiver:
 
         Raises LimitError, RemoteError for malformed data, OSError where the disk fails.
         """
+        self._pace.ask(program)
         for message in program.messages():
+            self._pace.note(MESSAGE_BYTES)
             if "archive" in message:
                 self.begun, self.clock = True, parse_clock(message)
             elif "file" in message and "problem" not in message:
@@ -91,7 +122,7 @@ class Receiver:
             elif "packed" in message:
                 self._write([self._decompressed(program, message)])
             elif "data" in message:
-                self._write(program.take(self._number(message, "data")))
+                self._write(self._taken(program, self._number(message, "data")))
             elif "zeros" in message or "cut" in message:
                 self._leave_out(message)
             elif "end" in message:
@@ -101,6 +132,7 @@ class Receiver:
                 self._problem(_name(message), str(message["problem"]))
             elif "done" in message:
                 self.older, self.done = self._number(message, "older"), True
+            self._pace.ask(program)
 
     def stop(self) -> None:
         """Keep what was received of the current file."""
@@ -132,6 +164,13 @@ class Receiver:
             self._problem(self._name, f"{error}; left out")
         self._received.add_folders(self._store.take_made())
 
+    def _taken(self, program: Program[ArchiveReply, NoOrder], count: int) -> Iterator[bytes]:
+        self._pace.ask(program)
+        for chunk in program.take(count):
+            self._pace.note(len(chunk))
+            yield chunk
+            self._pace.ask(program)
+
     def _write(self, chunks: Iterable[bytes]) -> None:
         if self._between_files:
             raise self._malformed("data outside a file")
@@ -148,7 +187,7 @@ class Receiver:
         if unpack is None:
             raise self._malformed("a piece has an unknown compression")
         try:
-            return unpack(b"".join(program.take(packed_size)), size)
+            return unpack(b"".join(self._taken(program, packed_size)), size)
         except ValueError as error:
             raise self._malformed(f"a piece cannot be decompressed: {error}") from error
 

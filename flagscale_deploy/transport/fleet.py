@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePath
 from types import TracebackType
@@ -243,9 +244,10 @@ class Fleet:
         return error
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. One that cannot be closed costs neither the others nor the results."""
         for connection in self._connections.values():
-            connection.close()
+            with suppress(Exception):
+                connection.close()
 
 
 def _error_of(name: str, wrong: Exception) -> HostError:

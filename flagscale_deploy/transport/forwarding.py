@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import paramiko
@@ -45,13 +46,22 @@ class Opening:
         return self._channel
 
 
+class _Forwarded(paramiko.Channel):
+    """A channel that another connection goes through, in place of a socket: like one, it can always be closed."""
+
+    def close(self) -> None:
+        """Close it. A jump host that is in the middle of a key exchange, or has gone, is left to itself."""
+        with suppress(OSError, EOFError, paramiko.SSHException):
+            super().close()
+
+
 def _request(transport: Any, place: tuple[str, int]) -> tuple[int, paramiko.Channel, threading.Event]:
     """Send a request for a channel; return its number, the channel, and what is set when the answer has come."""
     event = threading.Event()
     with transport.lock:
         window, packet = transport._sanitize_window_size(None), transport._sanitize_packet_size(None)
         number = transport._next_channel()
-        channel: Any = paramiko.Channel(number)
+        channel: Any = _Forwarded(number)
         transport._channels.put(number, channel)
         transport.channel_events[number] = event
         transport.channels_seen[number] = True

@@ -95,7 +95,7 @@ class _Packetizer(Packetizer):
             count: int = self._Packetizer__socket.send(out)  # type: ignore[attr-defined]  # Paramiko's own
         except (TimeoutError, BlockingIOError):
             raise
-        except OSError as error:
+        except (OSError, paramiko.SSHException) as error:  # a channel of a jump host that does not end a key exchange
             raise EOFError from error
         if not count:  # a channel of a jump host that is closed
             raise EOFError
@@ -161,6 +161,17 @@ class Transport(paramiko.Transport):
             received: int = self.packetizer.received  # type: ignore[attr-defined]  # of ours
             self._key_exchanges.spend(received)
         super()._negotiate_keys(message)  # type: ignore[misc]
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        """Send a message once no key exchange is under way. One that does not end ends the connection.
+
+        Else each channel of a jump host would wait as long, one after the other. Raises SSHException.
+        """
+        try:
+            super()._send_user_message(message)  # type: ignore[misc]
+        except paramiko.SSHException:
+            self.close()
+            raise
 
     def _really_parse_kex_init(self, message: paramiko.Message, *args: Any) -> Any:
         parsed = super()._really_parse_kex_init(message, *args)  # type: ignore[misc]

@@ -77,7 +77,7 @@ def test_a_rank_that_dies_on_another_host_ends_the_wait_and_is_named(monkeypatch
     assert time.monotonic() - began < 30
     assert (raised.value.host, raised.value.exit_code) == ("gpu02", 5)
     assert "ray::RayWorkerProc (process 267) ended before the deployment was ready" in str(raised.value)
-    assert "KeyError: 'x'" in str(raised.value)
+    assert raised.value.quoted == ("gpu01: KeyError: 'x'",)  # a line of another host bears its name
     assert ("gpu02", "ray::RayWorkerProc (process 267) is gone") in notes(heard)
 
 

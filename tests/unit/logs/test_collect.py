@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from flagscale_deploy.errors import HostError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.logs import Collected, FileSelection, collect_logs, receive, store
+from flagscale_deploy.logs import collect as collecting
 from tests.fakes import Exit, FakeFleet, Output, Stderr
 from tests.other_user import needs_root
-from tests.unit.deploy.given import answering, archived
+from tests.unit.deploy.given import HOSTS, answering, archived
 
 BEGIN: Output = {"archive": 2}
 END: Output = {"end": True, "why": ""}
@@ -413,6 +414,64 @@ def test_an_archive_that_never_ends_is_ended_and_what_came_is_kept(
     assert len(collected.problems) <= receive.MAX_PROBLEMS + 1
     assert grown < 64 << 10, "kilobytes of memory"
     assert fleet.connections["gpu01"].running[-1].closed
+
+
+LONG: Output = {"file": "logs/e.log", "size": 1 << 30, "at": 0}
+PACKED: list[Output] = [
+    {"data": 1 << 20, "packed": len(PACK["zlib"](bytes(1 << 20))), "by": "zlib"},
+    PACK["zlib"](bytes(1 << 20)),
+]
+SLOW: dict[str, tuple[list[Output], list[Output]]] = {
+    "nothing at all": ([], []),
+    "nothing more": ([BEGIN], []),
+    "a byte now and then": ([BEGIN, LONG, {"data": 1 << 30}], [b"x"]),
+    "a message now and then": ([BEGIN, LONG], [{"data": 1}, b"x"]),
+    "holes now and then": ([BEGIN, LONG], [{"zeros": 1}]),
+    "much that was packed small": ([BEGIN, LONG], PACKED),
+    "empty files now and then": ([BEGIN], file("", b"")),
+}
+
+
+@pytest.mark.parametrize(("first", "then"), SLOW.values(), ids=SLOW.keys())
+def test_a_host_that_sends_next_to_nothing_is_given_up_and_the_others_logs_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: list[Output], then: list[Output]
+) -> None:
+    monkeypatch.setattr(collecting, "STALL_SECONDS", 0.3)
+
+    def send(host: Host, _args: dict[str, Any]) -> Iterator[Output]:
+        if host.name != "gpu01":
+            yield from (BEGIN, *file("logs/e.log"), DONE)
+            return
+        yield from first
+        while True:
+            yield None
+            yield from then
+
+    collected = collect_logs(FakeFleet(answering(archive=send), HOSTS), "qwen", tmp_path)
+    assert problem(collected.pop("gpu01")) == "next to nothing of its logs came within 0 s"
+    assert collected
+    assert all(isinstance(logs, Collected) and logs.files for logs in collected.values())
+
+
+def test_a_host_may_hash_the_copies_that_are_here_before_it_sends_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole(tmp_path, *file("logs/e.log", b"x" * 1000))
+    monkeypatch.setattr(collecting, "STALL_SECONDS", 0.0)
+    monkeypatch.setattr(collecting, "HASHED_BYTES", 10)
+    whole(tmp_path, *[None] * 20, {"file": "logs/e.log", "size": 1000, "at": 1000}, END)
+
+
+def test_what_is_done_here_is_no_silence_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "STALL_SECONDS", 0.2)
+    finish = store.IncomingFile.finish
+
+    def slowly(self: store.IncomingFile) -> int:
+        threading.Event().wait(0.5)
+        return finish(self)
+
+    monkeypatch.setattr(store.IncomingFile, "finish", slowly)
+    assert len(whole(tmp_path, *file("logs/e.log"), *file("logs/f.log")).files) == 2
 
 
 def sprouting(name: str) -> Any:

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
+from paramiko.common import MSG_KEXINIT
 
 from flagscale_deploy.errors import HostError, InterruptedByUser, TcpError, UnreachableError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.transport import keepalive, login
+from flagscale_deploy.transport import keepalive, login, ssh_transport
 from flagscale_deploy.transport.base import Running, run
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.ssh import SshConnection
@@ -205,3 +208,36 @@ def test_a_fleet_interrupts_what_it_opens(start: Callable[[], Server]) -> None:
         connection = fleet._connections["gpu01"]
         assert isinstance(connection, SshConnection)
         assert connection.cancelled is fleet.cancelled
+
+
+def test_a_jump_host_that_ends_no_key_exchange_costs_no_result(
+    start: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_transport, "REKEY_SECONDS", 1.0)
+    jump, target, over = start(), start(), threading.Event()
+    hosts = [replace(host_at(target.port, jump=jump.port), name=f"gpu{number:02}") for number in range(12)]
+    with Fleet([*hosts, replace(host_at(target.port), name="direct")]) as fleet:
+        outcomes = fleet.map(lambda host: run(fleet.connection(host.name), "true", timeout=30))
+        for transport in filter(paramiko.Transport.is_active, jump.transports):
+            handlers = transport._handler_table  # type: ignore[attr-defined]
+            monkeypatch.setitem(handlers, MSG_KEXINIT, lambda _message: over.wait(60))
+            transport._send_kex_init()  # type: ignore[attr-defined]
+        clears = [sessions.login._jump_channel.login.transport.clear_to_send for sessions in _logins(fleet)]
+        eventually(lambda: not any(clear.is_set() for clear in clears))
+        began = time.monotonic()
+    took = time.monotonic() - began
+    over.set()
+    assert took < 6  # and not a second for each host
+    assert not any(isinstance(outcome, HostError) for outcome in outcomes.values())
+
+
+def _logins(fleet: Fleet) -> list[Any]:
+    connections: list[Any] = [fleet.connection(name) for name in fleet.hosts if name != "direct"]
+    return [sessions for connection in connections for sessions in connection._logins]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
