@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Protocol
 
 from flagscale_deploy.errors import InputError
@@ -15,6 +16,8 @@ from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.yaml import refuse_bombs
 
 MOST_LISTED = 10
+MOST_MODELS = 20_000
+"""As many are compared with a name that is not there."""
 _LINK = re.compile(
     r"/([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}/(?:hw/\w{1,48}/)?strategies/\w{1,48}\.json)",
     re.ASCII,
@@ -111,10 +114,11 @@ def listed(word: str, names: Iterable[str]) -> str:
 
 def _models(library: Library) -> list[str]:
     index = _read(library, "models.json")
-    entries = index if isinstance(index, list) else []
+    entries = index[:MOST_MODELS] if isinstance(index, list) else []
     names = [str(entry.get("hf_id")) for entry in entries if isinstance(entry, Mapping)]
     if not names:
-        names = [f"{org}/{repo}" for org in library.names("") for repo in library.names(org)]
+        below = (f"{org}/{repo}" for org in library.names("") for repo in library.names(org))
+        names = list(islice(below, MOST_MODELS))
     return [name for name in names if MODEL.fullmatch(name)]
 
 

@@ -49,6 +49,10 @@ class Member:
         """Return whether it has just reported that nothing of its server is left."""
         return self.report is not None and self.report["state"] == "down" and self.silent < FRESH_SECONDS
 
+    def wait_anew(self) -> None:
+        """Count its silence from now on."""
+        self._heard_at = self._clock()
+
     def hear(self, report: Report) -> None:
         """Take its report."""
         self.report, self._heard_at = report, self._clock()
@@ -72,9 +76,14 @@ class Leader(Group):
         self._lock = threading.Lock()
         self.generation = generation
         self._run, self._why = True, ""
+        self._listens = True
 
     def listen(self, address: Address, token: bytes, peers: Sequence[str], log: Callable[[str], None]) -> None:
-        """Answer the other supervisors from now on; log once why that is not possible, and try again."""
+        """Answer the other supervisors from now on; log once why that is not possible, and try again.
+
+        Until then nobody counts as silent: whoever has taken the port would end a group that is well.
+        """
+        self._listens = False
 
         def keep_trying() -> None:
             logged = False
@@ -87,6 +96,9 @@ class Leader(Group):
                         log("%s, port %d: the group's other ranks cannot report" % (error, address[1]))
                     time.sleep(RETRY_SECONDS)
                 else:
+                    for member in self._members.values():
+                        member.wait_anew()
+                    self._listens = True
                     return
 
         threading.Thread(target=keep_trying, daemon=True).start()
@@ -116,7 +128,7 @@ class Leader(Group):
             return ""
         for number, member in self._members.items():
             report = member.report
-            if member.silent > self._lost:
+            if member.silent > self._lost and self._listens:
                 return "rank %d on %s is lost: silent for %.0f s" % (number, member.host, member.silent)
             if report is not None and report["generation"] >= self.generation:
                 if report["state"] != "running":

@@ -9,7 +9,7 @@ import pytest
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.recipes.folder import Folder
-from flagscale_deploy.recipes.library import find_recipe, strategies_of
+from flagscale_deploy.recipes.library import MOST_LISTED, MOST_MODELS, find_recipe, hardware_of, strategies_of
 from flagscale_deploy.recipes.recipe import read_recipe
 from flagscale_deploy.recipes.refused import FLAGS
 from flagscale_deploy.recipes.variables import read_variables
@@ -107,3 +107,9 @@ def test_a_link_has_no_letters_that_http_does_not_have(tmp_path: Path) -> None:
     file.write_text(json.dumps({"strategy": "s", "alternatives": {"t": "/aä/b/strategies/é.json"}}))
     with pytest.raises(InputError, match=r"alternatives\.t: found"):
         strategies_of(Folder(tmp_path), "a/b", "h")
+
+
+def test_a_long_list_of_models_is_compared_in_part(tmp_path: Path) -> None:
+    (tmp_path / "models.json").write_text(json.dumps([{"hf_id": f"o/{number}"} for number in range(MOST_MODELS + 9)]))
+    with pytest.raises(InputError, match=f"and {MOST_MODELS - MOST_LISTED:,} more"):
+        hardware_of(Folder(tmp_path), "a/b")

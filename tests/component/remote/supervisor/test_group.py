@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,21 @@ def test_a_host_that_is_silent_is_waited_for_and_the_group_starts_when_it_is_bac
         os.kill(silent.pid, signal.SIGCONT)
     wait_until(group.lived(2), 60)
     assert group.leader.said["in_a_row"] == 1
+
+
+def test_whoever_takes_the_leaders_port_ends_no_group_that_is_well(group: Group) -> None:
+    """Any user of the leader's host may, before it listens."""
+    with socket.create_server(("127.0.0.1", group.port)):
+        for number in range(len(HOSTS)):
+            group.start_rank(number, "--lost=2")
+        group.leader.files.permit()
+        wait_until(lambda: bool(group.leader.said.get("healthy")) and all(rank.lives for rank in group.ranks))
+        wait_until(lambda: "the group's other ranks cannot report" in group.leader.told)
+        time.sleep(4)
+        assert [len(rank.lives) for rank in group.ranks] == [1, 1, 1]
+    wait_until(lambda: all(rank.said.get("healthy") for rank in group.ranks))
+    group.ranks[1].kill()
+    wait_until(group.lived(2), 60)
 
 
 def test_who_hears_nothing_of_the_leader_ends_its_own_and_starts_with_it_again(group: Group) -> None:
