@@ -18,9 +18,9 @@ from flagscale_deploy.remote.supervisor.group import (
     Address,
     Clock,
     Group,
+    checked,
     one_line,
 )
-from flagscale_deploy.remote.system import json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.deployment.restart_permits import Files
@@ -132,9 +132,5 @@ class Follower(Group):
         while True:
             self._changed.clear()
             channel.send(self.report, REPLY_SECONDS)
-            message = channel.receive(REPLY_SECONDS)
-            if json_files.mismatch(message, _WISH) or len(message) < len(_WISH):
-                raise OSError("the answer has another form")
-            wish = cast("Wish", message)
-            self.hear({**wish, "why": one_line(wish["why"]), "over": one_line(wish["over"])})
+            self.hear(cast("Wish", checked(channel.receive(REPLY_SECONDS), _WISH)))
             self._changed.wait(REPORT_SECONDS)

@@ -10,7 +10,9 @@ every member is there again, so there are never ranks of two generations, and no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Tuple
+
+from flagscale_deploy.remote.system import json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.supervisor.health import Lifetime
@@ -23,6 +25,7 @@ RETRY_SECONDS = 1.0
 GIVE_UP_SECONDS = 3.0
 """How long one that gives up stays, for the others to hear of it."""
 LONGEST_REASON = 300
+MOST_GENERATIONS = 1 << 31
 Clock = Callable[[], float]
 Address = Tuple[str, int]
 
@@ -68,6 +71,20 @@ class Group:
         """Tell the others that the group is given up, and wait until those that can be reached know."""
 
 
+def checked(message: Mapping[str, object], shape: Mapping[str, type]) -> Dict[str, object]:
+    """Return another host's message with what the shape has, each text as one line. Raises OSError for another form.
+
+    Its generation becomes ours, and stands in what the operator is told of this host.
+    """
+    if json_files.mismatch(message, shape) or len(message) < len(shape):
+        raise OSError("the message has another form")
+    generation = message["generation"]
+    if not isinstance(generation, int) or not 0 <= generation <= MOST_GENERATIONS:
+        raise OSError("no group was started so often")
+    return {key: one_line(message[key]) if shape[key] is str else message[key] for key in shape}
+
+
 def one_line(text: object) -> str:
-    """Return the beginning of another host's text, as one line."""
-    return " ".join(str(text).split())[:LONGEST_REASON]
+    """Return the beginning of another host's text, as one line without control characters."""
+    words = " ".join(str(text)[: 4 * LONGEST_REASON].split())[:LONGEST_REASON]
+    return "".join(char if char.isprintable() else "?" for char in words)

@@ -17,9 +17,8 @@ from flagscale_deploy.remote.supervisor.group import (
     Address,
     Clock,
     Group,
-    one_line,
+    checked,
 )
-from flagscale_deploy.remote.system import json_files
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.group import Report, Wish
 
 CONNECTIONS_OF_ONE = 4
+PAUSE_SECONDS = 0.05
+"""Between an answer and the next: a member that reports without end takes no time from the server."""
 _REPORT = {"rank": int, "generation": int, "state": str, "why": str}
 
 
@@ -167,11 +168,8 @@ class Leader(Group):
     def _serve(self, connection: socket.socket, key: bytes) -> None:
         channel = Channel(connection, key, is_client=False)
         while True:
-            message = channel.receive(SILENT_SECONDS)
-            report = cast("Report", {**message, "why": one_line(message.get("why"))})
-            answer = (
-                None if json_files.mismatch(message, _REPORT) or len(message) < len(_REPORT) else self.answer(report)
-            )
+            answer = self.answer(cast("Report", checked(channel.receive(SILENT_SECONDS), _REPORT)))
             if answer is None:
                 return
             channel.send(answer, REPLY_SECONDS)
+            time.sleep(PAUSE_SECONDS)

@@ -12,9 +12,9 @@ import pytest
 from flagscale_deploy.remote.deployment.restart_permits import Files
 from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
 from flagscale_deploy.remote.supervisor.channel import LONGEST, Channel, ForgedMessageError
-from flagscale_deploy.remote.supervisor.follower import Follower
-from flagscale_deploy.remote.supervisor.group import Group
-from flagscale_deploy.remote.supervisor.leader import Leader
+from flagscale_deploy.remote.supervisor.follower import _WISH, Follower
+from flagscale_deploy.remote.supervisor.group import LONGEST_REASON, MOST_GENERATIONS, Group, checked
+from flagscale_deploy.remote.supervisor.leader import _REPORT, Leader
 
 HOSTS = ("gpu01", "gpu02", "gpu03")
 LOST = 60.0
@@ -132,6 +132,31 @@ def test_one_that_can_not_be_started_ends_it_for_all(leader: Leader) -> None:
 def test_a_rank_that_there_is_not_gets_no_answer(leader: Leader) -> None:
     for rank in (0, 3, -1):
         assert leader.answer(Report(rank=rank, generation=1, state="running", why="")) is None
+
+
+SHAPES = {"report": _REPORT, "wish": _WISH}
+SOUND = {int: 1, str: "x", bool: True}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_a_message_of_another_host_holds_nothing_that_its_reader_hands_on_to_the_operator(shape: Any) -> None:
+    sound = {name: SOUND[kind] for name, kind in shape.items()}
+    assert checked({**sound, "more": "x"}, shape) == sound
+    for name, kind in shape.items():
+        others: list[object] = [None, [], {}, 1.5, *([] if kind is str else ["x"]), *([] if kind is int else [7])]
+        for wrong in others:
+            with pytest.raises(OSError, match="another form"):
+                checked({**sound, name: wrong}, shape)
+        with pytest.raises(OSError, match="another form"):
+            checked({other: value for other, value in sound.items() if other != name}, shape)
+        if kind is str:
+            text = checked({**sound, name: "a\x1b[2Jb\nc\u2028d\x9be" + "f" * 5000}, shape)[name]
+            assert isinstance(text, str)
+            assert text.isprintable()
+            assert len(text) == LONGEST_REASON
+    for generation in (-1, MOST_GENERATIONS + 1, 10**30, 10**4000):
+        with pytest.raises(OSError, match="no group was started so often"):
+            checked({**sound, "generation": generation}, shape)
 
 
 def wish(**changes: Any) -> Wish:
