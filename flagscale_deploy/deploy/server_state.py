@@ -34,6 +34,8 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
     restarts = inspected.get("restarts") or {}
     if not inspected["alive"]:
         return _not_running(restarts) or ("dead", inspected["why"])
+    if restarts.get("state") == "restarting" and restarts.get("supervised"):  # it hangs, and is ended just now
+        return "restarting", restarts.get("why", "")
     if inspected["token"]:
         unguarded = bool(restarts) and not restarts.get("supervised")
         return "ready", "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""

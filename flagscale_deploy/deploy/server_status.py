@@ -54,6 +54,8 @@ class InstanceStatus:
     """How often its supervisor has restarted it; None without a supervisor."""
     last_restart: float | None = None
     """Unix time of the last restart."""
+    evidence: str = ""
+    """The folder below `evidence/` on its host with what was seen when it hung last."""
     script: str = ""
     """The script that starts it; its log has the same name."""
     argv: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ def server_status(
         metrics=metrics,
         restarts=restarts.get("restarts"),
         last_restart=restarts.get("last_restart"),
+        evidence=restarts.get("evidence", ""),
         script=instance["script"],
         argv=tuple(instance.get("argv", ())),
         ranks=ranks,

@@ -60,6 +60,8 @@ def _show_restart(console: Console, restart: RestartSpec) -> None:
             f"servers that die after they were ready: {times} in a row, after {restart.first:g} s"
             + (f" (x {restart.factor:g}, at most {restart.ceiling:g} s)" if restart.factor > 1 else "")
         )
+        if restart.hang:
+            policies.append(f"engines that have work and make no token for {restart.hang:g} s")
     if restart.boot:
         policies.append("hosts that reboot: their part of the deployment")
     if policies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
     extra = {**own, **transfer_flags(model), **shape.flags}
     if port is not None:
         extra |= tls_flags(spec, model, name, replica.inputs.facts.get(name), own)
-    env = host_environment(spec, host, network)
+    env = _step_limit(spec) | host_environment(spec, host, network)
     env |= {name: value for name, value in model.env.items() if name != "CUDA_VISIBLE_DEVICES"}
     env |= {"RAY_ADDRESS": replica.ray.address} if placement.executor == "ray" else {}
     env |= visible(placement.gpus[name]) if placement.pinned else {}
@@ -103,6 +104,16 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
         worker_url=worker,
         data_rank=shape.data_rank,
     )
+
+
+def _step_limit(spec: ServeSpec) -> dict[str, str]:
+    """Return vLLM's own limit of a step (default 300 s), set to twice `hang`, which looks first and keeps evidence.
+
+    Twice, since a longer step that was seen to end raises the time of a hang to 1.5 times that.
+    """
+    if not (spec.restart.supervised and spec.restart.hang):
+        return {}
+    return {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(math.ceil(2 * spec.restart.hang))}
 
 
 def _urls(argv: tuple[str, ...], bound: Any, network: Network, port: int | None) -> Iterator[str]:

@@ -48,6 +48,8 @@ def _restart(restart: RestartSpec) -> dict[str, object]:
         "reset_after": restart.reset_after,
         "boot": restart.boot,
         "lost": restart.lost,
+        "hang": restart.hang,
+        "interval": restart.interval,
     }
 
 

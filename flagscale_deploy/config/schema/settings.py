@@ -21,6 +21,7 @@ from flagscale_deploy.config.schema.values import (
     Port,
     PortOrAuto,
     Seconds,
+    SecondsOrOff,
     Text,
     VariableName,
 )
@@ -120,6 +121,13 @@ class RestartSettings(Settings):
     ) = setting("the wait before a restart: always the same (`10`, `10s`), or the three keys below")
     reset_after: Seconds | None = setting(
         "after this long in good health the count of restarts begins at 0 again. Default: 10m"
+    )
+    hang: SecondsOrOff | None = setting(
+        "an engine that has work and makes no token for this long is restarted, and one that answers no probe; `off`: "
+        "not looked for. Default: 10m"
+    )
+    interval: SecondsOrOff | None = setting(
+        "an engine that makes no token for this long is asked for one; `off`: it is not asked. Default: 60"
     )
     boot: Flag | None = setting("`true`: a host that reboots starts its part again. Default: false")
     lost: Seconds | None = setting(

@@ -48,6 +48,16 @@ def _seconds(value: object) -> object:
     return _no_boolean(value) if seconds is None else seconds
 
 
+def _seconds_or_off(value: object) -> object:
+    """Return the seconds, 0 for `off` and for 0; YAML 1.1 reads a bare `off` as false."""
+    if value is False or str(value).lower() in ("off", "no", "never"):
+        return 0.0
+    seconds = _seconds(value)
+    if isinstance(seconds, (int, float)) and seconds != 0 and not 1 <= seconds <= LONGEST_SECONDS:
+        raise UnfitError("expected at least 1 s, or off", "as in hang: 10m")
+    return seconds
+
+
 def whole_number(value: object, low: int, high: int) -> int | None:
     """Return a value of the user's as a whole number, also one written as text; None if it is none in the range."""
     text = str(value)
@@ -93,6 +103,9 @@ Seconds = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=float | str),
     Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False),
+]
+SecondsOrOff = Annotated[
+    float, BeforeValidator(_seconds_or_off, json_schema_input_type=float | str | bool), Field(ge=0, allow_inf_nan=False)
 ]
 Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=MOST, allow_inf_nan=False)]
 Factor = Annotated[float, BeforeValidator(_no_boolean), Field(ge=1, le=MOST, allow_inf_nan=False)]

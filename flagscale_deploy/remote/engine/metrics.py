@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from typing import Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from flagscale_deploy.remote.engine.client import Client
 
 SECONDS = 5.0
 LONGEST_LINE = 4096
-_LINE = re.compile(r"(vllm:\w+)(?:\{.*\})? ([-+]?[\d.]+(?:[eE][-+]?\d+)?)$")
+_LINE = re.compile(r"(vllm:\w+)(?:\{(.*)\})? ([-+]?[\d.]+(?:[eE][-+]?\d+)?)$")
+_ENGINE = re.compile(r'(?:^|,)engine="(\d{1,6})"')
 _FIGURES: Dict[str, Tuple[str, Callable[[Iterable[float]], float]]] = {
     "vllm:num_requests_running": ("running", sum),
     "vllm:num_requests_waiting": ("waiting", sum),
@@ -28,6 +29,22 @@ _FIGURES: Dict[str, Tuple[str, Callable[[Iterable[float]], float]]] = {
 engines."""
 
 
+WORK = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+TOKENS = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+"""What moves with each step of an engine."""
+SLEEP, AWAKE = "vllm:engine_sleep_state", 'sleep_state="awake"'
+
+
+class Sample(NamedTuple):
+    """What one engine has to do, and how far its counters of tokens have come."""
+
+    running: float
+    waiting: float
+    tokens: Tuple[float, ...]
+    awake: bool = True
+    """Whether it was not put to sleep (vLLM's sleep mode)."""
+
+
 def ask(client: Client, url: str) -> Optional[Dict[str, float]]:
     """Return the figures of a server; None where it has none, or does not answer."""
     try:
@@ -40,11 +57,39 @@ def ask(client: Client, url: str) -> Optional[Dict[str, float]]:
 def parse(text: str) -> Optional[Dict[str, float]]:
     """Parse a page of metrics; None where none of them is vLLM's. A figure that is not finite is left out."""
     figures: Dict[str, List[float]] = {}
+    for name, _, figure in _figures(text):
+        if name in _FIGURES:
+            figures.setdefault(name, []).append(figure)
+    named = ((_FIGURES[name][0], _FIGURES[name][1](values)) for name, values in figures.items())
+    return {name: figure for name, figure in named if math.isfinite(figure)} or None
+
+
+def engines(text: str) -> Dict[str, Sample]:
+    """Return the engines that count tokens in a page of metrics, by their numbers; "" is one that has none."""
+    counted: Dict[str, Dict[str, float]] = {}
+    for name, labels, figure in _figures(text):
+        if name in WORK or name in TOKENS or (name == SLEEP and AWAKE in labels):
+            match = _ENGINE.search(labels)
+            own = counted.setdefault(match.group(1) if match else "", {})
+            own[name] = own.get(name, 0.0) + figure
+    return {
+        engine: Sample(
+            own.get(WORK[0], 0.0),
+            own.get(WORK[1], 0.0),
+            tuple(own.get(name, 0.0) for name in TOKENS),
+            bool(own.get(SLEEP, 1.0)),
+        )
+        for engine, own in counted.items()
+        if not own.keys().isdisjoint(TOKENS)
+    }
+
+
+def _figures(text: str) -> Iterator[Tuple[str, str, float]]:
+    """Yield vLLM's finite figures: name, labels, value."""
     for line in text.splitlines():
         match = _LINE.match(line[:LONGEST_LINE])
-        if match is not None and match.group(1) in _FIGURES:
+        if match is not None:
             with contextlib.suppress(ValueError):
-                figure = float(match.group(2))
-                figures.setdefault(match.group(1), []).extend([figure] if math.isfinite(figure) else [])
-    named = ((_FIGURES[name][0], _FIGURES[name][1](values)) for name, values in figures.items() if values)
-    return {name: figure for name, figure in named if math.isfinite(figure)} or None
+                figure = float(match.group(3))
+                if math.isfinite(figure):
+                    yield match.group(1), match.group(2) or "", figure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any, Dict, Optional, Tuple
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from flagscale_deploy.remote.deployment import processes, record, state
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
@@ -37,11 +38,27 @@ def client(deployment: str, host: str, *, program: bool = False, trust: str = ""
 def api_key(deployment: str, host: str) -> Optional[str]:
     """Return VLLM_API_KEY as the secrets of the deployment have it."""
     try:
-        path = state.directory(deployment, host) / "secrets" / "env"
+        return api_key_in(state.directory(deployment, host))
+    except ValueError:
+        return None
+
+
+def api_key_in(directory: Path) -> Optional[str]:
+    """Return VLLM_API_KEY as the secrets in a deployment's state directory have it."""
+    try:
+        path = directory / "secrets" / "env"
         words = shlex.split(files.read_whole(str(path), SECRETS_BYTES).decode())
     except (OSError, ValueError):
         return None
     return next((word.split("=", 1)[1] for word in words if word.startswith("VLLM_API_KEY=")), None)
+
+
+class TokenReply(NamedTuple):
+    """The reply to a request for one token. The text is the reply's beginning, or what is wrong."""
+
+    ok: bool
+    text: str
+    status: int
 
 
 def one_token(
@@ -51,6 +68,11 @@ def one_token(
 
     With `data_rank` it is that data-parallel rank that answers. The text is the reply's beginning, or what is wrong.
     """
+    return ask_for_token(asking, url, model, timeout, data_rank)[:2]
+
+
+def ask_for_token(asking: Client, url: str, model: str, timeout: float, data_rank: Optional[int] = None) -> TokenReply:
+    """Return the reply to what `one_token` asks for. Raises OSError where none comes."""
     body = {"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
     status, text = asking.request(url + "/v1/completions", body, private=True, timeout=timeout, data_rank=data_rank)
     try:
@@ -59,13 +81,15 @@ def one_token(
             status, text = asking.request(
                 url + "/v1/embeddings", body, private=True, timeout=timeout, data_rank=data_rank
             )
-            return status == 200 and bool(parse(text, "data", EMBEDDING)["data"][0]["embedding"]), cut(text, 500)
+            ok = status == 200 and bool(parse(text, "data", EMBEDDING)["data"][0]["embedding"])
+            return TokenReply(ok, cut(text, 500), status)
         if status != 200:
-            return False, "HTTP %d: %s" % (status, cut(text, 500))
+            return TokenReply(False, "HTTP %d: %s" % (status, cut(text, 500)), status)
         answer = parse(text, "choices", COMPLETION)
-        return answer["usage"]["completion_tokens"] >= 1, cut(answer["choices"][0]["text"], 500)
+        ok = answer["usage"]["completion_tokens"] >= 1
+        return TokenReply(ok, cut(answer["choices"][0]["text"], 500), status)
     except (ValueError, LookupError):
-        return False, "not a completion: %s" % cut(text, 500)
+        return TokenReply(False, "not a completion: %s" % cut(text, 500), status)
 
 
 def parse(text: str, key: str, shape: json_files.Shape) -> Dict[str, Any]:

@@ -39,6 +39,7 @@ class RestartState(TypedDict, total=False):
     last_exit: str  # in words
     healthy: bool
     why: str
+    evidence: str  # folder below evidence/, of the last time that it hung
     pid: int  # the server's
     start_ticks: int | None
     boot_id: str

@@ -24,6 +24,7 @@ class Lifetime:
         self._began = time.monotonic()
         self._ended = threading.Event()
         self.healthy_at: Optional[float] = None
+        self.hung_since: Optional[float] = None
         self.foreign = ""
         self._client = client
         if url:
@@ -36,8 +37,9 @@ class Lifetime:
 
     @property
     def healthy_for(self) -> float:
-        """Return the seconds since it became healthy, 0 if it never did."""
-        return 0.0 if self.healthy_at is None else time.monotonic() - self.healthy_at
+        """Return the seconds since it became healthy, 0 if it never did; those in which it hung do not count."""
+        until = time.monotonic() if self.hung_since is None else self.hung_since
+        return 0.0 if self.healthy_at is None else max(0.0, until - self.healthy_at)
 
     def healthy(self) -> None:
         """Note that it is healthy from now on."""

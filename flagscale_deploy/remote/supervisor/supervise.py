@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, List, Sequence
 
 from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
-from flagscale_deploy.remote.engine import ranks, ray_nodes
+from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
 from flagscale_deploy.remote.engine.client import Client
+from flagscale_deploy.remote.supervisor import server_log
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
 from flagscale_deploy.remote.supervisor.ends import End, Watcher, delay, duration
+from flagscale_deploy.remote.supervisor.hang import HangDetector
 from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.membership import join_group
 from flagscale_deploy.remote.supervisor.options import parse
@@ -58,12 +60,14 @@ class Supervisor:
 
     def __init__(self, options: argparse.Namespace, signals: Signals) -> None:
         self._options, self._signals = options, signals
-        self._client = Client(PortGuard(Descendants()), [options.certificate] if options.certificate else [])
+        certificates = [options.certificate] if options.certificate else []
+        self._client = Client(PortGuard(Descendants()), certificates, openai.api_key_in(options.state))
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # from an earlier boot
         self._group = join_group(options, self._files, before.get("generation", 0), self._log)
-        self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), self._group]
+        self._hang = HangDetector(self._client, options)
+        self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), self._group, self._hang]
         self._state: RestartState = {
             "state": "running",
             "restarts": before.get("restarts", 0),
@@ -97,7 +101,7 @@ class Supervisor:
                 times = "%d restart%s" % (self._options.max, "" if self._options.max == 1 else "s")
                 problem = "%s; gave up after %s" % (ended, times)
                 return self._give_up(problem, line=problem)
-            problem = self._prepare(ended)
+            problem = self._prepare(ended, end.cause)
             if not self._may_restart:
                 self._update({"state": "ended"})
                 return 0
@@ -144,6 +148,10 @@ class Supervisor:
             self._note_health(lifetime)
             problem = self._problem()
             if problem:
+                self._update({"state": "restarting", "healthy": False, "why": problem})
+                self._log(problem)
+                self._update(self._hang.keep_evidence(self._log, lambda: self._may_restart))
+            if problem and self._may_restart:  # else whoever stops it ends it
                 return self._end_for(problem, child)
             self._signals.wait(POLL_SECONDS)
 
@@ -154,8 +162,6 @@ class Supervisor:
 
     def _end_for(self, problem: str, child: int) -> End:
         """End the server and its descendants for this problem."""
-        self._update({"state": "restarting", "healthy": False, "why": problem})
-        self._log(problem)
         self._group.note_end(problem)
         self._terminate(Descendants())
         status = reap(child)
@@ -185,15 +191,17 @@ class Supervisor:
     def _may_restart(self) -> bool:
         return not self._signals.ending and self._files.permitted
 
-    def _prepare(self, ended: str) -> str:
+    def _prepare(self, ended: str, cause: str = "") -> str:
         """Wait until the server may be restarted; return why it cannot be, "" if it can."""
         number = self._state["in_a_row"] + 1
         seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
         text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
         if not self._group.leads:
             seconds, text = 0.0, "%s; restarts with its group" % ended
-        self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
         self._log(text)
+        if cause and self._group.leads:
+            text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
+        self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
         deadline = time.monotonic() + seconds
         problem = self._end_remains()
         if not problem:
@@ -278,14 +286,7 @@ class Supervisor:
             self._files.write(self._state)
 
     def _log(self, text: str) -> None:
-        """Write a line to the server's log, also behind half a line of its own."""
-        line = "\nflagscale-deploy %s: %s %s\n" % (
-            time.strftime("%Y-%m-%d %H:%M:%S"),
-            " ".join(self._options.name.split()),
-            text,
-        )
-        with contextlib.suppress(OSError):
-            os.write(1, line.encode("utf-8", "replace"))
+        server_log.write(self._options.name, text)
 
 
 def what_ray_lacks(reply: RayNodesReply, gpus: int) -> str:

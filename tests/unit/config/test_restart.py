@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,9 @@ def read(folder: Path, restart: str, *overrides: str) -> RestartSpec:
         ("{backoff: 10}", RestartSpec("on-failure", 5, 10, 1, 10)),
         ("{backoff: 2m}", RestartSpec("on-failure", 5, 120, 1, 120)),
         ("{backoff: {first: 2, factor: 3, max: 5m}, reset-after: 1h}", RestartSpec("on-failure", 5, 2, 3, 300, 3600)),
+        ("{hang: 2m, interval: 30}", replace(ON, hang=120.0, interval=30.0)),
+        ("{hang: off, interval: off}", replace(ON, hang=0.0, interval=0.0)),
+        ("{hang: 'no', interval: 0}", replace(ON, hang=0.0, interval=0.0)),
         ("{backoff: {first: 2m}}", RestartSpec("on-failure", 5, 120, 2, 120)),
     ],
 )
@@ -58,6 +62,11 @@ def test_an_override_takes_it_back(tmp_path: Path) -> None:
         ("{backoff: {frist: 1}}", "deploy.restart.backoff.frist", "unknown key", "did you mean first?"),
         ("{backoff: {factor: 0.5}}", "deploy.restart.backoff.factor", "greater than or equal to 1", ""),
         ("{backoff: {first: 2m, max: 1m}}", "deploy.restart.backoff.first", "more than the longest wait", "larger"),
+        ("{hang: 0.5}", "deploy.restart.hang", "expected at least 1 s, or off", "hang: 10m"),
+        ("{hang: 400d}", "deploy.restart.hang", "expected at least 1 s, or off", ""),
+        ("{hang: yes}", "deploy.restart.hang", "", ""),
+        ("{interval: .inf}", "deploy.restart.interval", "expected a number", ""),
+        ("{interval: soon}", "deploy.restart.interval", "expected a number", ""),
         ("{boot: maybe}", "deploy.restart.boot", "expected true or false", ""),
     ],
 )

@@ -373,9 +373,12 @@ SUPERVISED: dict[str, Any] = {
     "why": "", "supervised": True, "alive": True,
 }  # fmt: skip
 DIED = "was ended by SIGKILL after 9 s; restart 2 of 5 in 2 s"
+HUNG = "hung 2 min: 2 requests running and no token since 14:02:11"
 RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "it never died": ({}, {}, "ready", "ready", ""),
-    "it came back": ({"restarts": 2, "in_a_row": 2, "last_restart": 1500.0}, {}, "ready", "ready", ""),
+    "it came back": (
+        {"restarts": 2, "in_a_row": 2, "last_restart": 1500.0, "evidence": "20261130-140211-qwen-0"}, {},
+        "ready", "ready", ""),
     "it waits": (
         {"state": "restarting", "in_a_row": 2, "healthy": False, "why": DIED, "alive": False},
         {"alive": False, "token": None, "health": None, "why": "gone"}, "restarting", "restarting", DIED),
@@ -383,6 +386,12 @@ RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
         {"in_a_row": 2, "restarts": 2, "healthy": False, "last_exit": "was ended by SIGKILL"},
         {"token": None, "health": None, "why": "it does not answer"}, "restarting", "restarting",
         "loading after restart 2 of 5: it was ended by SIGKILL"),
+    "it hangs, and its evidence is kept": (
+        {"state": "restarting", "healthy": False, "why": HUNG}, {"token": None, "health": 200, "why": "timed out"},
+        "restarting", "restarting", HUNG),
+    "it hung, and waits": (
+        {"state": "restarting", "in_a_row": 1, "healthy": False, "why": f"{HUNG} → …", "alive": False},
+        {"alive": False, "token": None, "health": None, "why": "gone"}, "restarting", "restarting", f"{HUNG} → …"),
     "it was given up": (
         {"state": "gave up", "restarts": 5, "alive": False, "supervised": False, "why": "gave up after 5 restarts"},
         {"alive": False, "token": None, "health": None, "why": "its process is gone"}, "dead", "gave up",
@@ -407,6 +416,7 @@ def test_restarts_are_told_as_they_are(case: str) -> None:
     assert (current.state, instance.state, instance.problem) == (overall, state, problem)
     assert instance.restarts == supervised.get("restarts", 0)
     assert instance.last_restart == supervised.get("last_restart")
+    assert instance.evidence == supervised.get("evidence", "")
     assert current.well == (state == "ready")
     assert current.exit_code == (0 if state == "ready" else 1)
 

@@ -122,6 +122,8 @@ def test_the_defaults_in_the_tables_are_the_code_s() -> None:
         "backoff.factor": f"{asked.factor:g}",
         "backoff.max": f"{asked.ceiling:g}",
         "reset_after": f"{asked.reset_after / 60:g}m",
+        "hang": f"{asked.hang / 60:g}m",
+        "interval": f"{asked.interval:g}",
         "boot": str(asked.boot).lower(),
     }
     assert documented["deploy.restart"][2] == asked.policy

@@ -433,6 +433,7 @@ def test_a_plan_tells_a_restart_policy_where_there_is_one() -> None:
     lines = [line for line in terminal.text.splitlines() if line.startswith("restart ")]
     assert lines == [
         "restart   servers that die after they were ready: 5 times in a row, after 1 s (x 2, at most 60 s); "
+        "engines that have work and make no token for 600 s; "
         "hosts that reboot: their part of the deployment"
     ]
     assert "restart " not in plain.text

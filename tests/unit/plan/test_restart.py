@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.plan.model import Plan
@@ -11,6 +12,7 @@ from tests.unit.plan.given import host, inventory, model, planned, spec
 
 ON = RestartSpec(policy="on-failure")
 BOOT = RestartSpec(boot=True)
+LIMIT = "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
 
 
 def asked(made: Plan, host: str, script: str) -> list[str]:
@@ -37,7 +39,23 @@ def test_engines_and_routers_are_supervised_with_what_was_asked_for() -> None:
         assert words.health == f"{server.local_url}/health"
         assert words.command == list(server.argv)
         assert words.ray_gpus is None
+        engine = server in made.instances
+        assert (words.hang, words.interval, words.model) == ((600, 60, "/models/qwen") if engine else (0, 0, ""))
     assert len(made.servers) == 3
+
+
+def test_hangs_may_be_left_alone() -> None:
+    made = planned(inventory("gpu01"), spec(model(tp=1), restart=replace(ON, hang=0.0)))
+    assert options.parse(asked(made, "gpu01", "vllm_serve_qwen_0.sh")).hang == 0
+    assert LIMIT not in made.instances[0].env
+
+
+def test_vllm_s_own_limit_of_a_step_is_longer_than_ours_unless_the_user_sets_it() -> None:
+    hosts = inventory("gpu01")
+    assert planned(hosts, spec(model(tp=1), restart=ON)).instances[0].env[LIMIT] == "1200"
+    assert LIMIT not in planned(hosts, spec(model(tp=1))).instances[0].env
+    own = spec(model(tp=1), restart=ON, env={LIMIT: "90"})
+    assert planned(hosts, own).instances[0].env[LIMIT] == "90"
 
 
 def test_an_instance_on_ray_waits_for_all_of_its_gpus_wherever_its_driver_is() -> None:

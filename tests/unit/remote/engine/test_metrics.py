@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagscale_deploy.remote.engine.metrics import parse
+from flagscale_deploy.remote.engine.metrics import Sample, engines, parse
 
 PAGE = """\
 # HELP python_gc_objects_collected_total Objects collected during gc
@@ -37,3 +37,26 @@ def test_an_older_name_of_the_cache_is_known() -> None:
 
 def test_a_page_without_vllm_has_no_figures() -> None:
     assert parse("process_cpu_seconds_total 7\nnot a metric\n") is None
+
+
+def test_each_engine_has_its_own_work_and_counters() -> None:
+    page = (
+        PAGE
+        + """\
+vllm:iteration_tokens_total_count{engine="0",model_name="x,engine=\\"7\\""} 9.0
+vllm:iteration_tokens_total_count{engine="1",model_name="tiny"} 8.0
+vllm:engine_sleep_state{engine="1",model_name="tiny",sleep_state="awake"} 0.0
+vllm:engine_sleep_state{engine="0",model_name="tiny",sleep_state="awake"} 1.0
+vllm:engine_sleep_state{engine="0",model_name="tiny",sleep_state="discard_all"} 0.0
+"""
+    )
+    assert engines(page) == {
+        "0": Sample(2.0, 4.0, (9.0, 1500.0, 12.0)),
+        "1": Sample(1.0, 0.0, (8.0, 0.0, 0.0), awake=False),
+    }
+    assert engines("vllm:num_requests_running 1\nvllm:prompt_tokens_total 3\n") == {"": Sample(1.0, 0.0, (0, 0, 3.0))}
+
+
+def test_an_engine_that_counts_no_tokens_is_none_to_judge() -> None:
+    assert engines("vllm:num_requests_running 1.0\n") == {}
+    assert engines("process_cpu_seconds_total 7\nvllm:prompt_tokens_total nan\n") == {}

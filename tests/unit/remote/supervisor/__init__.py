@@ -1,0 +1,1 @@
+"""The judgements of supervisors, by samples."""
