@@ -79,7 +79,7 @@ class Request:
     others: tuple[Host, ...] = ()
     wish: Wish | None = None
     hides_logs: bool = False
-    """Whether the logs of a failed run are kept without secrets: others will read them."""
+    """Whether logs and scripts of a run are kept without secrets: others will read them."""
 
     @property
     def deployment(self) -> str:

@@ -95,7 +95,7 @@ def run(
             with released_before_start(fleet, plan):
                 looking.close()
                 folder = folders.enter_context(closing(RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)))
-                folder.write_plan(plan)
+                folder.write_plan(plan, hides=request.hides_logs)
                 with _events_written(folder, history, journal):
                     run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash, request.hides_logs)
                     up = _bring_up(request, run, facts, keep_on_failure)

@@ -69,10 +69,15 @@ class RunFolder:
         """Return the folder for collected logs."""
         return self.path / "logs"
 
-    def write_plan(self, plan: Plan) -> None:
-        """Write plan.json and, by host, the scripts that are sent. Raises InputError where that is not possible."""
+    def write_plan(self, plan: Plan, *, hides: bool = False) -> None:
+        """Write plan.json and, by host, the scripts that are sent; with `hides`, others will read those, too.
+
+        Raises InputError where that is not possible.
+        """
         self.write_json("plan.json", plan_json(plan))
-        write_scripts(self.here / "scripts", plan.scripts)
+        hide = self.redact if hides else str
+        scripts = {host: {name: hide(text) for name, text in files.items()} for host, files in plan.scripts.items()}
+        write_scripts(self.here / "scripts", scripts)
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file. Raises InputError where that is not possible."""

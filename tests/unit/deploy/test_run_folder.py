@@ -93,6 +93,8 @@ def test_the_plan_and_the_very_scripts_are_kept(tmp_path: Path) -> None:
     assert script.read_text() == made.scripts["gpu01"]["ray_head.sh"]
     assert script.stat().st_mode & 0o100
     assert (folder.path / "scripts" / "gpu02" / "ray_worker.sh").is_file()
+    folder.write_plan(made, hides=True)
+    assert not [path for path in folder.path.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
 
 
 def test_scripts_are_written_over_those_of_before(tmp_path: Path) -> None:
