@@ -17,5 +17,6 @@ def settled(console: Console, request: Request, *, offline: bool = False) -> Req
 
     with console.progress("recipe") as progress:
         request, reasons = settle(request, offline=offline, say=progress)
-    console.note(*reasons)
+    if reasons:
+        console.note(*reasons)
     return request

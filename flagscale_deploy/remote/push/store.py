@@ -23,6 +23,7 @@ from flagscale_deploy.remote.push.place import (
     open_private,
     open_root,
     parent_of,
+    part_of_another_user,
 )
 from flagscale_deploy.remote.push.shape import difference, has_mode, is_blocked, look_at, put_link, set_mode
 from flagscale_deploy.remote.push.tree import STAGING, Piece, block_size, blocks, bytes_of, from_wire, pieces
@@ -104,6 +105,8 @@ class Store:
         Raises OSError; BlockingIOError if another push writes there.
         """
         self._made = make_directories(self.root, self._mode)
+        if taken := part_of_another_user(os.fsdecode(self.root)):  # since `root_of` has looked
+            raise PermissionError("%s is another user's, and everybody may write beside it" % taken)
         if self._root < 0:
             self._root = open_root(self.root)
         self._staging = open_private(self._root, STAGING)

@@ -187,6 +187,18 @@ def test_nobody_leads_a_push_elsewhere_by_taking_its_name_in_a_shared_place(
     assert not [name for name in os.listdir(shared) if name.endswith(".new")]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of another user: needs root")
+def test_nobody_takes_the_name_between_the_look_and_the_first_directory(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    assert root_of(str(shared / "models/tiny"), False)[1] == ""
+    (shared / "models").mkdir()
+    os.chown(shared / "models", 65534, 65534)
+    with pytest.raises(PermissionError, match="is another user's"):
+        receive(shared / "models/tiny", tree())
+
+
 def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
