@@ -68,7 +68,8 @@ def test_512_ranks_over_64_hosts_are_planned_started_and_stopped(
     assert sum(len(rank["gpus"]) for rank in instance["ranks"]) == HOSTS * GPUS
     assert "--data-parallel-start-rank=504" in instance["ranks"][-1]["argv"]
 
-    timed("run")
+    # All pairs would be more neighbours (ARP) than one kernel remembers for all of these hosts: 1,024.
+    timed("run", "--skip-check", "data-network")
     processes = lab.processes(NAME)
     assert {process.host for process in processes} == {host.name for host in lab.hosts}
     timed("stop")
