@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 import threading
 from collections import deque
@@ -60,16 +61,22 @@ class _Waiting(_Stream):
         self._size, self._busy, self._patience = 0, False, SETTLE_SECONDS
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._has_thread = True
 
     def write(self, text: str) -> int:
         with self._changed:
-            if self._size < MOST_WAITING:
-                self._texts.append(text)
-                self._size += len(text)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
-                self._thread.start()
-            self._changed.notify_all()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # there is none to be had
+                    self._has_thread = False
+            if self._has_thread and self._size < MOST_WAITING:
+                self._texts.append(text)
+                self._size += len(text)
+                self._changed.notify_all()
+        if not self._has_thread:
+            self._put(self._encoded(text))
         return len(text)
 
     def flush(self) -> None:
@@ -89,12 +96,18 @@ class _Waiting(_Stream):
                 text, self._busy = "".join(self._texts), True
                 self._texts.clear()
                 self._size = 0
-            self._put(text.encode(getattr(self._stream, "encoding", None) or "utf-8", "backslashreplace"))
+            self._put(self._encoded(text))
+
+    def _encoded(self, text: str) -> bytes:
+        return text.encode(getattr(self._stream, "encoding", None) or "utf-8", "backslashreplace")
 
     def _put(self, data: bytes) -> None:
         try:
             while data:
-                data = data[os.write(self._stream.fileno(), data) :]
+                with contextlib.suppress(BlockingIOError):  # whoever shares it may have made it so
+                    data = data[os.write(self._stream.fileno(), data) :]
+                    continue
+                select.select([], [self._stream], [])
         except (OSError, ValueError) as error:
             discard(self._stream)
             self._lost(error)

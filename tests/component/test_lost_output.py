@@ -19,6 +19,7 @@ from flagscale_deploy import api
 from flagscale_deploy.cli.options import JSON, command, options
 from flagscale_deploy.errors import DeployError
 from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.streams import for_progress
 from tests.unit.api.world import World
 from tests.unit.sources import ROOT
 
@@ -100,6 +101,32 @@ def test_progress_comes_whole_in_order_and_before_the_result(tmp_path: Path) -> 
     (tmp_path / "speaks.py").write_text(text)
     done = shell("{python} speaks.py 2>&1", tmp_path)
     assert done.stdout.splitlines() == [*(f"line {number} ✓" for number in range(2000)), "the result", "the end"]
+
+
+@pytest.mark.parametrize("with_thread", [True, False])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_progress_comes_without_a_thread_and_where_writes_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch, with_thread: bool, blocking: bool
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, blocking)
+    whole = "line ü\n" * 40_000
+    taken: list[bytes] = []
+    reader = threading.Thread(target=lambda: taken.extend(iter(lambda: os.read(reading, 1 << 16), b"")))
+    reader.start()
+    if not with_thread:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        progress = for_progress(stream)
+        for line in whole.splitlines(keepends=True):
+            progress.write(line)
+            progress.settle()
+    reader.join(60)
+    os.close(reading)
+    assert b"".join(taken).decode() == whole
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
