@@ -25,4 +25,5 @@ class Wish(TypedDict):
     run: bool  # False: end what belongs to an earlier generation, and wait
     permitted: bool  # the group was ready once, and was not stopped
     why: str  # why an earlier generation ends
+    hung: bool  # it hangs: evidence is kept before it is ended
     over: str  # why the group is given up; "" while it is not

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
 
 PERMISSION_SECONDS = 3.0
-_WISH = {"generation": int, "run": bool, "permitted": bool, "why": str, "over": str}
+_WISH = {"generation": int, "run": bool, "permitted": bool, "why": str, "hung": bool, "over": str}
 
 
 class Follower(Group):
@@ -62,6 +62,7 @@ class Follower(Group):
             with contextlib.suppress(OSError):
                 self._files.permit()
         self.over = wish["over"]
+        self.hung = wish["hung"] and wish["generation"] > self.generation
 
     @property
     def _silent(self) -> float:
@@ -87,7 +88,7 @@ class Follower(Group):
                 break
             time.sleep(0.05)
 
-    def note_end(self, why: str) -> None:
+    def note_end(self, why: str, hung: bool = False) -> None:  # noqa: ARG002 (the leader knows by itself)
         """Report that the server has ended."""
         self._tell("ended", why)
 
@@ -112,7 +113,7 @@ class Follower(Group):
     def begin(self) -> None:
         """Belong to the generation that the leader has begun."""
         if self._wish is not None:
-            self.generation = self._wish["generation"]
+            self.generation, self.hung = self._wish["generation"], False
         self._tell("running", "")
 
     def _tell(self, state: MemberState, why: str) -> None:

@@ -38,6 +38,8 @@ class Group:
     generation = 1
     several = False
     """Whether it has other members."""
+    hung = False
+    """Whether the group ends since another member hangs: there is evidence to be kept first."""
     over = ""
     """Why the group is given up; "" while it is not."""
 
@@ -54,8 +56,8 @@ class Group:
     def learn_permission(self) -> None:
         """Wait until it is sure whether the group may be restarted, a few seconds at most."""
 
-    def note_end(self, why: str) -> None:
-        """Tell the others that the server has ended, or is to be: so is the group."""
+    def note_end(self, why: str, hung: bool = False) -> None:
+        """Tell the others that the server has ended, or is to be: so is the group. `hung`: it hangs."""
 
     def note_down(self) -> None:
         """Tell the others that nothing of the server is left."""

@@ -150,11 +150,9 @@ class HangDetector:
         """Return why the server hangs, "" while it does not."""
         return self._problem
 
-    def keep_evidence(self, log: Callable[[str], None], wanted: Callable[[], bool]) -> RestartState:
-        """Keep the evidence if the server hangs; return what is to be noted of it."""
-        if not self._problem:
-            return {}
-        hung = evidence.Hung(self._options.state, self._options.name, self._options.script, self._problem)
+    def keep_evidence(self, problem: str, log: Callable[[str], None], wanted: Callable[[], bool]) -> RestartState:
+        """Keep the evidence of a server that hangs, or whose group does; return what is to be noted of it."""
+        hung = evidence.Hung(self._options.state, self._options.name, self._options.script, problem)
         folder = evidence.keep_in_time(hung, Descendants().among(proc.scan()), wanted)
         if not folder:
             return {}

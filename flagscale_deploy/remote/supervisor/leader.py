@@ -76,7 +76,7 @@ class Leader(Group):
         self._members = {number: Member(host, clock) for number, host in enumerate(hosts) if number}
         self._lock = threading.Lock()
         self.generation = generation
-        self._run, self._why = True, ""
+        self._run, self._why, self._hung = True, "", False
         self._listens = True
 
     def listen(self, address: Address, token: bytes, peers: Sequence[str], log: Callable[[str], None]) -> None:
@@ -120,6 +120,7 @@ class Leader(Group):
                 "run": self._run and not self.over,
                 "permitted": self._files.permitted,
                 "why": self._why,
+                "hung": self._hung,
                 "over": self.over,
             }
 
@@ -138,10 +139,10 @@ class Leader(Group):
                     return "rank %d on %s belongs to a later start" % (number, member.host)
         return ""
 
-    def note_end(self, why: str) -> None:
+    def note_end(self, why: str, hung: bool = False) -> None:
         """Wish for the next generation, without starting it yet."""
         with self._lock:
-            self.generation, self._run, self._why = self.generation + 1, False, why
+            self.generation, self._run, self._why, self._hung = self.generation + 1, False, why, hung
 
     def missing(self) -> str:
         """Return which members are not there yet, or have not ended what they had."""

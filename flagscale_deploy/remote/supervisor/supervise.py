@@ -150,7 +150,9 @@ class Supervisor:
             if problem:
                 self._update({"state": "restarting", "healthy": False, "why": problem})
                 self._log(problem)
-                self._update(self._hang.keep_evidence(self._log, lambda: self._may_restart))
+                self._group.note_end(problem, bool(self._hang.problem()))
+                if self._hang.problem() or self._group.hung:
+                    self._update(self._hang.keep_evidence(problem, self._log, lambda: self._may_restart))
             if problem and self._may_restart:  # else whoever stops it ends it
                 return self._end_for(problem, child)
             self._signals.wait(POLL_SECONDS)
@@ -162,7 +164,6 @@ class Supervisor:
 
     def _end_for(self, problem: str, child: int) -> End:
         """End the server and its descendants for this problem."""
-        self._group.note_end(problem)
         self._terminate(Descendants())
         status = reap(child)
         return End(-signal.SIGKILL if status is None else status, problem)

@@ -15,6 +15,7 @@ import pytest
 
 from flagscale_deploy.remote.supervisor.membership import TOKEN
 from tests.component.remote.living import Home, wait_until
+from tests.component.remote.supervisor.test_hang import ENGINE as SERVING_ENGINE
 from tests.component.remote.supervisor.test_supervise import Supervised, free_port
 
 HOSTS = ("gpu01", "gpu02", "gpu03")
@@ -105,6 +106,24 @@ def test_where_one_rank_ends_all_start_again_together(group: Group, number: int)
     assert group.leader.told.count("; restart 1 of 5 in 0.05 s") == 1
     for rank in group.ranks[1:]:
         assert rank.told.count("; restarts with its group") == 1
+
+
+def test_every_rank_keeps_its_evidence_of_a_hang(group: Group) -> None:
+    for wish in ("busy", "still"):
+        (group.leader.folder / wish).touch()
+    port = free_port()
+    words = f"--health=http://127.0.0.1:{port}/health", "--hang=3", "--model=m"
+    group.start_rank(0, *words, engine=SERVING_ENGINE, PORT=str(port))
+    for number in (1, 2):
+        group.start_rank(number)
+    group.leader.files.permit()
+    wait_until(group.lived(2), 90)
+    for rank in group.ranks:
+        (folder,) = rank.home.state.glob("evidence/*")
+        assert folder.name == rank.said["evidence"]
+        assert "no token since" in (folder / "problem.txt").read_text()
+        assert (folder / f"process-{rank.lives[0]}.txt").exists()
+    assert group.leader.said["in_a_row"] == 1
 
 
 def test_two_that_end_at_the_same_time_cost_one_restart(group: Group) -> None:

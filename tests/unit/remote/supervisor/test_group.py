@@ -76,6 +76,7 @@ def test_the_next_start_waits_until_nothing_of_the_last_one_is_left(leader: Lead
     leader.note_end("rank 1 on gpu02 ended with exit status 0")
     wish = report(leader, 1, "ended")
     assert (wish["generation"], wish["run"], wish["why"]) == (2, False, "rank 1 on gpu02 ended with exit status 0")
+    assert not wish["hung"]
     assert leader.missing() == "waiting for gpu02 to end its rank, gpu03 to end its rank"
     report(leader, 1, "down")
     assert leader.missing() == "waiting for gpu03 to end its rank"
@@ -160,7 +161,7 @@ def test_a_message_of_another_host_holds_nothing_that_its_reader_hands_on_to_the
 
 
 def wish(**changes: Any) -> Wish:
-    whole: Wish = {"generation": 1, "run": True, "permitted": True, "why": "", "over": ""}
+    whole: Wish = {"generation": 1, "run": True, "permitted": True, "why": "", "hung": False, "over": ""}
     return {**whole, **changes}  # type: ignore[typeddict-item]
 
 
@@ -183,6 +184,24 @@ def test_a_follower_ends_and_starts_as_its_leader_wishes(clock: Clock, tmp_path:
     assert follower.missing() == ""
     follower.begin()
     assert (follower.report["state"], follower.report["generation"], follower.problem()) == ("running", 2, "")
+
+
+def test_a_follower_keeps_evidence_of_a_start_that_hangs_and_of_no_later_one(leader: Leader, files: Files) -> None:
+    follower = Follower(1, "gpu01", files, LOST)
+    follower.hear(report(leader, 1))
+    assert not follower.hung
+    leader.note_end("hung 10 min: 1 request running and no token since 14:02:11", hung=True)
+    follower.hear(report(leader, 1))
+    assert follower.hung
+    follower.note_end(follower.problem())
+    follower.note_down()
+    leader.begin()
+    follower.hear(report(leader, 1, "down"))
+    follower.begin()
+    assert not follower.hung
+    leader.note_end("was ended by SIGKILL")
+    follower.hear(report(leader, 1, generation=2))
+    assert not follower.hung
 
 
 def test_a_follower_without_a_leader_ends_its_own(clock: Clock, files: Files) -> None:
