@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from flagscale_deploy.config.dialects.model import Entry
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
 from flagscale_deploy.config.schema.settings import Deploy
-from flagscale_deploy.errors import InputError
+from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.secrets import LONGEST, Secret, is_secret_name
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.input_files import read_text
@@ -116,8 +116,12 @@ def read_environment(
             _refuse_long(secret, (*path, variable), faults)
             if secret_env.setdefault(variable, secret) != secret or variable in env:
                 faults.add(path, f"sets {variable} to another value than an earlier place", "set it in one place")
-    for name, text in env.items():
-        for hidden in sorted(secret_env.keys() & shell.references(text)) if isinstance(text, shell.Expanding) else ():
-            remedy = f"let the program read {hidden} itself; no secret is copied into another variable"
-            faults.add(("experiment", "envs", name), f"refers to the secret {hidden}", remedy)
     return (env, secret_env), faults
+
+
+def copies_of_secrets(env: Mapping[str, str], secrets: Mapping[str, Secret], where: str) -> Iterator[Fault]:
+    """Yield a fault for each variable that refers to a secret; `where` is their place."""
+    for name, text in env.items():
+        for hidden in sorted(secrets.keys() & shell.references(text)) if isinstance(text, shell.Expanding) else ():
+            remedy = f"let the program read {hidden} itself; no secret is copied into another variable"
+            yield Fault(f"{where}.{name}", f"refers to the secret {hidden}", remedy)

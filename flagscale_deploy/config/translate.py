@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flagscale_deploy.config.deployment import (
@@ -14,7 +14,7 @@ from flagscale_deploy.config.deployment import (
     read_router,
 )
 from flagscale_deploy.config.dialects.forms import BODY_KEYS, read_body, read_entries
-from flagscale_deploy.config.environment import read_environment
+from flagscale_deploy.config.environment import copies_of_secrets, read_environment
 from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Runner, Task
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options
 from flagscale_deploy.config.nodes import read_nodes
@@ -102,7 +102,17 @@ def translate(
         warnings=tuple(places.locate(warn_of_connector(deploy, set_in))),
         locate=_locator(tree, set_in, places),
     )
-    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults)]
+    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults), *_copies(spec, places)]
+
+
+def _copies(spec: ServeSpec, places: Places) -> Iterator[Fault]:
+    """Yield a fault for each variable into which a secret would be copied: the deployment's, of a host, of a pool."""
+    envs = ("experiment", "envs")
+    yield from copies_of_secrets(spec.env, spec.secret_env, places.where(envs))
+    for host, env in spec.host_env.items():
+        yield from copies_of_secrets(env, spec.secret_env, places.where((*envs, "nodes_envs", host)))
+    for pool in (pool for model in spec.models for pool in (model.prefill, model.decode) if pool is not None):
+        yield from copies_of_secrets(pool.env, spec.secret_env, f"{pool.where}.env")
 
 
 def _locator(tree: Tree, set_in: Mapping[str, KeyPath], places: Places) -> Callable[[KeyPath], str]:

@@ -66,6 +66,24 @@ def test_no_secret_is_copied_into_another_variable(tmp_path: Path) -> None:
     assert "experiment.envs.MINE: refers to the secret HF_TOKEN" in fault
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("experiment: {envs: {nodes_envs: {gpu01: {MINE: $HF_TOKEN}}}}", "experiment.envs.nodes_envs.gpu01.MINE"),
+        (
+            "deploy: {models: {m: {prefill: {num_replicas: 1}, decode: {env: {MINE: $HF_TOKEN}}}}}",
+            "deploy.models.m.decode.env.MINE",
+        ),
+    ],
+)
+def test_nor_into_one_of_a_host_or_of_a_pool(tmp_path: Path, text: str, place: str) -> None:
+    (tmp_path / "token").write_text("hf_0123456789")
+    whole = f"model_args: {{m: {{model: /m}}}}\n{text}\n"
+    overrides = f"deploy: {{secret_files: {{HF_TOKEN: {tmp_path}/token}}"
+    whole = whole.replace("deploy: {", overrides + ", ") if "deploy: {" in whole else f"{whole}{overrides}}}\n"
+    assert any(f"{place}: refers to the secret HF_TOKEN" in fault for fault in faults(whole, folder=tmp_path))
+
+
 def test_every_script_of_a_host_expands_it_and_an_inventory_s_value_stays() -> None:
     serve = made(model(), ray="on", env={"A": shell.Expanding("/x:$A"), "B": "$A"}, after_stop="true")
     scripts = planned(inventory("gpu01", "gpu02"), serve).scripts
