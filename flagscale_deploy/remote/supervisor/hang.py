@@ -37,8 +37,6 @@ ASLEEP_SECONDS = 30.0
 """A longer time between two looks is one in which this process itself was stopped."""
 FRONT = "front end"
 WHY_CHARACTERS = 200
-NOTHING = Sample(0.0, 0.0, ())
-"""Of a server without metrics of vLLM's: probes alone tell."""
 
 
 class Limits(NamedTuple):
@@ -64,11 +62,15 @@ class Judge:
         return max(part.longest for part in self.parts.values())
 
     def saw(self, now: float, samples: Dict[str, Sample]) -> None:
-        """Note the metrics of all engines; none at all is a reply, too."""
+        """Note the metrics of all engines; none at all is a reply, too.
+
+        An engine without counters is not judged: a probe that waits behind other requests looks like a hang then.
+        """
         self.parts[FRONT].answered(now)
-        for engine, sample in (samples or {"": NOTHING}).items():
-            if engine not in self.parts:
-                self.parts[engine] = Progress(self._limits.hang, self._longest, "no token for a probe", now)
+        self._longest = self.longest
+        new = {name: Progress(self._limits.hang, self._longest, "no token for a probe", now) for name in samples}
+        self.parts = {FRONT: self.parts[FRONT], **{name: self.parts.get(name, part) for name, part in new.items()}}
+        for engine, sample in samples.items():
             self.parts[engine].saw(now, sample)
 
     def failed(self, now: float, why: str) -> None:

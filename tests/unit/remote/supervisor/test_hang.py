@@ -195,6 +195,16 @@ def test_a_front_end_that_does_not_answer_hangs() -> None:
     assert server.run(3600) == ""
 
 
+def test_an_engine_whose_counters_are_not_shown_is_not_judged() -> None:
+    """A probe that waits behind ten thousand requests, and no counter that tells of them."""
+    server = Server(answers=False)
+    server.work(2)
+    assert server.run(HANG / 2) == ""
+    server.engines = {}
+    assert server.run(3600) == ""
+    assert len(server.probes) <= HANG / 2 / INTERVAL + 1
+
+
 def test_an_engine_that_was_put_to_sleep_is_left_alone() -> None:
     server = Server(answers=False)
     server.engines["0"] = Sample(1, 1, (0, 0, 0), awake=False)
