@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import paramiko
+from cryptography.exceptions import InvalidTag
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.packet import Packetizer
@@ -143,6 +144,13 @@ class Transport(paramiko.Transport):
         self.refusals: dict[int, Refusal] = {}
         """How the server refused channels, by their numbers."""
         self._key_exchanges = Budget()
+
+    def get_exception(self) -> Exception | None:
+        """Return what ended the connection. What Paramiko stumbles over in a message is a fault of the connection."""
+        error: Exception | None = super().get_exception()
+        if error is None or isinstance(error, (paramiko.SSHException, OSError, EOFError, InvalidTag)):
+            return error
+        return paramiko.SSHException(f"the server sends what SSH does not have ({type(error).__name__})")
 
     def mismatches(self) -> list[tuple[str, list[str], list[str]]]:
         """Return what both sides have no algorithm for: its name, the server's algorithms, and ours."""

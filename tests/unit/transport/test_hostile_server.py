@@ -12,9 +12,14 @@ from typing import Any
 
 import paramiko
 import pytest
-from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
+from paramiko.common import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_CHANNEL_OPEN_FAILURE,
+    MSG_USERAUTH_FAILURE,
+)
 
-from flagscale_deploy.errors import TcpError
+from flagscale_deploy.errors import ConnectError, TcpError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.transport.ssh import SshConnection
 from flagscale_deploy.transport.ssh_transport import Transport
@@ -105,3 +110,31 @@ def test_a_server_that_takes_its_time_over_each_key_is_given_up(home: Path, monk
         with pytest.raises(TcpError, match=r"no answer from .* in time"):
             connection.open()
     assert len(offered) < 10
+
+
+MALFORMED = {
+    "a message that there is not": b"\xff",
+    "no text": bytes([MSG_CHANNEL_OPEN_FAILURE]) + bytes(8) + b"\0\0\0\x02\xff\xfe",
+    "a login's message": bytes([MSG_USERAUTH_FAILURE]) + b"\0\0\0\x02\xff\xfe\0",
+}
+
+
+@pytest.mark.parametrize("message", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_ssh_does_not_have_is_an_error_of_the_connection(
+    home: Path, monkeypatch: pytest.MonkeyPatch, message: bytes
+) -> None:
+    """So `stop` says UNKNOWN of the host, and not that something failed there."""
+
+    def answer(door: Any, _kind: str, _number: int) -> int:
+        malformed = paramiko.Message()
+        malformed.add_bytes(message)
+        door._transport._send_message(malformed)
+        return int(paramiko.common.OPEN_SUCCEEDED)
+
+    monkeypatch.setattr(loopback._Door, "check_channel_request", answer)
+    key = new_key()
+    with Server(load_key(key)) as server:
+        connection = reach(home, server, key)
+        with pytest.raises(ConnectError):
+            connection.start("true").read(5)
+        connection.close()
