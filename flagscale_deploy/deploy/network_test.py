@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
-from flagscale_deploy.errors import HostError
+from flagscale_deploy.errors import HostError, InterruptedByUser
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.model import Network, Plan, RouterPlan
 from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
@@ -27,7 +27,7 @@ from flagscale_deploy.remote.messages.check import (
     OpenedPort,
 )
 from flagscale_deploy.transport.fleet import Fleet, answers, failures
-from flagscale_deploy.transport.remote_program import Program
+from flagscale_deploy.transport.remote_program import Program, at_once
 
 RAY, DATA = "Ray's port", "data"
 PEERS = 4
@@ -146,7 +146,8 @@ class NetworkTest:
         """Start nothing yet; `timeout` in seconds is for the whole test, and `stack` ends the programs."""
         self._fleet, self._hosts, self._ports = fleet, hosts, ports
         self._token = secrets.token_hex(32)
-        self._timeout, self._stack = timeout, stack
+        self._timeout = timeout
+        stack.callback(self._close)
         self.programs: dict[str, Program[NetworkTestReply, NetworkTestOrder]] = {}
 
     def connect(self, head: str) -> list[Link]:
@@ -183,13 +184,10 @@ class NetworkTest:
 
     def end(self) -> None:
         """End all programs, then wait for each: its ports are free once it has ended."""
-        for program in self.programs.values():
-            program.end_input()
-        for program in self.programs.values():
-            program.allow(END_SECONDS)
-            with suppress(HostError):  # its links have the error already
-                for _ in program.messages():
-                    pass
+        at_once(partial(_end, program) for program in self.programs.values())
+
+    def _close(self) -> None:
+        at_once(program.close for program in self.programs.values())
 
     def _listen(self, name: str) -> list[ListenPort]:
         """Start the program on a host; return its ports with their numbers, less those in use."""
@@ -201,7 +199,7 @@ class NetworkTest:
         }
         connection = self._fleet.connection(name)
         program = Program(connection, NETWORK_TEST, args, timeout=self._timeout, cancelled=self._fleet.cancelled)
-        self.programs[name] = self._stack.enter_context(program)
+        self.programs[name] = program
         replies = zip(ports, program.hear()["listening"], strict=True)
         return refused + [_opened(port, reply) for port, reply in replies if not reply.get("taken")]
 
@@ -219,6 +217,14 @@ class NetworkTest:
         other = next(host for host in self._hosts if host != name)
         address = next(port.address for port in self._ports if port.host == name)
         return Link(name, other, address, 0, DATA, ephemeral=True, failure="not-tried", problem=problem)
+
+
+def _end(program: Program[NetworkTestReply, NetworkTestOrder]) -> None:
+    program.end_input()
+    program.allow(END_SECONDS)
+    with suppress(HostError, InterruptedByUser):  # its links have the error already
+        for _ in program.messages():
+            pass
 
 
 def _opened(port: ListenPort, reply: OpenedPort) -> ListenPort:

@@ -29,7 +29,7 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet, GivenUpError, answers, failures
 from flagscale_deploy.transport.reconnect import Bounds, through_losses
-from flagscale_deploy.transport.remote_program import Program
+from flagscale_deploy.transport.remote_program import Program, at_once
 from flagscale_deploy.transport.replies import brief
 
 KEPT_LINES, LONGEST_KEPT = 400, 64 << 10
@@ -115,8 +115,7 @@ class _Remaining:
                 self._watchdog.mark_ready(watch.server.name)
         if done:
             self._watchdog.stop()
-            for other in self._watches.values():
-                other.end()
+            at_once(other.end for other in self._watches.values())
         return ready
 
 

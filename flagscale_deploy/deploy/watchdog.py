@@ -22,7 +22,7 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Bounds, through_losses
-from flagscale_deploy.transport.remote_program import Program, call
+from flagscale_deploy.transport.remote_program import Program, at_once, call
 
 GRACE_SECONDS = 2.0
 """How long an engine gets to log the cause after one of its processes has died."""
@@ -135,8 +135,7 @@ class StartupWatchdog:
         self._over.set()
         with self._lock:
             programs = list(self._programs)
-        for program in programs:
-            program.end_input()
+        at_once(program.end_input for program in programs)
 
     def lost_process(self, lines: Iterable[str]) -> str:
         """Return text about the lost process that explains an engine's end; "" where its log shows another cause."""

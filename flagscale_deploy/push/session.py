@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from flagscale_deploy.errors import DeployError, HostError, NoReplyError, RemoteError
 from flagscale_deploy.events import Event, Sink
@@ -14,6 +16,7 @@ from flagscale_deploy.push.members import Inbox, Member
 from flagscale_deploy.push.replies import MALFORMED, ReplyValidator
 from flagscale_deploy.remote.messages.push import PushOrder, PushReply
 from flagscale_deploy.support.units import format_size
+from flagscale_deploy.transport.remote_program import at_once
 
 POLL_SECONDS = 0.25
 SILENCE_SECONDS = 120.0
@@ -72,8 +75,8 @@ class Session:
                 error = RemoteError(self.source, error.problem, error.remedy)
             self.failed[name] = error
             self.say(Event(STAGE, "failed", error.host, error.problem))
-            if name in self.members:
-                self.members[name].close()
+            if name in self.members:  # which may wait for the host
+                threading.Thread(target=self.members[name].close, daemon=True).start()
 
     def order(self, order: PushOrder) -> None:
         """Send an order to all hosts that are left, except for the source."""
@@ -164,7 +167,5 @@ class Session:
 
     def close(self) -> None:
         """End all programs that still run."""
-        for member in self.members.values():
-            member.close()
-        for member in self.members.values():
-            member.join(5.0)
+        at_once(member.close for member in self.members.values())
+        at_once(partial(member.join, 5.0) for member in self.members.values())

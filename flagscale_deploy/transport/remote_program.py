@@ -8,7 +8,8 @@ more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from threading import Event
 from types import TracebackType
 from typing import Generic
@@ -72,6 +73,10 @@ class Program(Generic[Reply, Order]):
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its standard input and output, which ends it; harmless when closed."""
         self._running.close()
 
     def end_input(self) -> None:
@@ -165,6 +170,21 @@ class Program(Generic[Reply, Order]):
         code = exit_code(self._running, self._host, seconds, self._cancelled)
         if code:
             raise RemoteError(self._host, *_why(self._module, code, bytes(self._stderr or self._noise)))
+
+
+def at_once(acts: Iterable[Callable[[], object]]) -> None:
+    """Do what may wait for a host, on all hosts at the same time: a jump host that takes nothing holds each up."""
+    threads = []
+    for act in acts:
+        thread = threading.Thread(target=act, name="ending", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads at present
+            act()
+        else:
+            threads.append(thread)
+    for thread in threads:
+        thread.join()
 
 
 def call(
