@@ -27,7 +27,15 @@ The hosts share this machine's cores: two such modules at a time may take that l
 """
 E2E = "tests/e2e/"
 """The other modules with real vLLM follow each other as well: loading takes all of a core."""
+WITHOUT_ENGINE = (
+    "tests/e2e/test_engine_arguments.py",
+    "tests/e2e/test_examples.py",
+    "tests/e2e/test_router_parser.py",
+    "tests/e2e/test_vllm_parser.py",
+)
+"""These import vLLM or plan for it, and start no engine: each goes where there is room."""
 LONG = (
+    *WITHOUT_ENGINE,
     "tests/lab/",
     "tests/component/support/test_platform.py",
     "tests/component/push/test_hostile.py",
@@ -39,7 +47,9 @@ LONG = (
 def scope(nodeid: str) -> str:
     """Return what a test is run with, one after the other in one process: its module, or several modules."""
     module = nodeid.partition("::")[0]
-    return "with Ray" if module in RAY else "with vLLM" if module.startswith(E2E) else module
+    if module in RAY:
+        return "with Ray"
+    return "with vLLM" if module.startswith(E2E) and module not in WITHOUT_ENGINE else module
 
 
 def rank(nodeid: str) -> int:

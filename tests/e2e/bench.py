@@ -19,6 +19,8 @@ from tests.lab.product.operator import Operator, Running, eventually
 
 PORT = 4600
 GIVES_UP_SECONDS = 240.0
+UNASKED = ("--skip-check", "engine-arguments")
+"""vLLM's parser, which takes six core-seconds, is asked in other modules."""
 TIMEOUTS = {"ray": 60, "ready": 180, "stop": 2}
 
 
@@ -79,7 +81,7 @@ class Bench:
         self._names.append(name)
         overrides = [f"deploy.timeouts.{key}={value}" for key, value in (TIMEOUTS | dict(timeouts or {})).items()]
         overrides.append("deploy.ray=auto")
-        return operator.start("run", "-c", config, "--json", "-v", *words, *overrides)
+        return operator.start("run", "-c", config, "--json", "-v", *UNASKED, *words, *overrides)
 
     def fails(self, name: str, *words: str | Path, exits: int, **wishes: Any) -> Failed:
         """Run it until it fails with this exit status, and see that everything has been taken down."""

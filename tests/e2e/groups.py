@@ -48,13 +48,13 @@ class Groups:
         environment = ("TORCH_COMPILE_DISABLE=1", f"PYTHONPATH={search}")
         return ["-c", path, "deploy.executor=mp", *(f"experiment.envs.{variable}" for variable in environment)]
 
-    def start(self, name: str, flags: dict[str, Any], model: Path | None = None) -> Running:
+    def start(self, name: str, flags: dict[str, Any], model: Path | None = None, words: Sequence[str] = ()) -> Running:
         """Start `run` of a group."""
-        return self.operator.start("run", *self.write(name, flags, model))
+        return self.operator.start("run", *self.write(name, flags, model), *words)
 
-    def run(self, name: str, flags: dict[str, Any], model: Path | None = None) -> Result:
+    def run(self, name: str, flags: dict[str, Any], model: Path | None = None, words: Sequence[str] = ()) -> Result:
         """Run a group until it is ready, and note its processes."""
-        ran = self.start(name, flags, model).end(0, within=READY_SECONDS)
+        ran = self.start(name, flags, model, words).end(0, within=READY_SECONDS)
         self.served[name] = self.lab.processes(name)
         return ran
 

@@ -63,7 +63,7 @@ def test_version_mismatch(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_unknown_flag(bench: Bench) -> None:
-    failed = bench.fails("flag", "--skip-check", "engine-arguments", exits=5, gpus=1, flags={"no-such-flag": 1})
+    failed = bench.fails("flag", exits=5, gpus=1, flags={"no-such-flag": 1})
     assert "--no-such-flag" in failed.blames("node1", "unknown-flag")
 
 

@@ -26,7 +26,11 @@ SETTINGS = (
     "deploy.ray=auto",
     "+experiment.envs.UCX_TLS=tcp",
     "+experiment.envs.UCX_NET_DEVICES=eth0",
+    "--skip-check",
+    "engine-arguments",
 )
+"""vLLM's parser on each host, which takes six core-seconds, is asked in other modules."""
+FLAGS = {"block-size": 32, **tiny.IN_ONE_PROCESS}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path) -> Lab:
 
 @pytest.fixture(scope="module")
 def ran(operator: Operator, tiny_model: Path) -> Result:
-    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=4567, gpus=0, flags={"block-size": 32})
+    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=4567, gpus=0, flags=FLAGS)
     return operator.start("run", "-c", config, *SETTINGS).end(0, within=READY_SECONDS)
 
 

@@ -1,8 +1,12 @@
-"""Two replicas on two hosts behind vllm-router: both work, and one of them is enough."""
+"""Two replicas on two hosts behind vllm-router: both work, and one of them is enough.
+
+They speak TLS and want a key: certificate and key are sent, and all who ask do so in TLS.
+"""
 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +18,16 @@ from tests.e2e.sight import look_at
 from tests.environments import build
 from tests.lab import Lab
 from tests.lab.product.operator import Operator, Result, eventually
+from tests.tls import certificate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
 NAME = "twins"
-PORT = 4567
+PORT, API_KEY = 4567, "sk-of-the-test"
 READY_SECONDS = 600.0
 SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto",
-            "deploy.restart=on-failure")  # fmt: skip
+            "deploy.restart=on-failure", "--skip-check", "engine-arguments")  # fmt: skip
+"""vLLM's parser on each host, which takes six core-seconds, is asked in other modules."""
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +36,22 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def ran(operator: Operator, tiny_model: Path) -> Result:
+def pair(lab: Lab, operator: Operator) -> tuple[Path, Path]:
+    """Return a certificate for both hosts that vouches for itself, and its key."""
+    return certificate(operator.directory, "model", *(host.address for host in lab.hosts))
+
+
+@pytest.fixture(scope="module")
+def ran(operator: Operator, tiny_model: Path, pair: tuple[Path, Path]) -> Result:
     config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1)
-    return operator.start("run", "-c", config, *SETTINGS).end(0, within=READY_SECONDS)
+    (operator.directory / "api-key").write_text(API_KEY + "\n")
+    files = (
+        f"deploy.tls.certfile={pair[0]}",
+        f"deploy.tls.keyfile={pair[1]}",
+        "deploy.tls.send=true",
+        "deploy.secret_files.VLLM_API_KEY=api-key",
+    )
+    return operator.start("run", "-c", config, *SETTINGS, *files).end(0, within=READY_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +86,29 @@ def ask(operator: Operator) -> str:
     return str(answer["model"])
 
 
-def test_the_endpoint_is_the_routers(lab: Lab, ran: Result) -> None:
+def curl(lab: Lab, trusted: Path, url: str, *words: str) -> tuple[int, str]:
+    """Return what a client on the first host gets: curl's exit status, and the answer with the status of HTTP."""
+    command = ["curl", "-sS", "-m", "20", "--noproxy", "*", "-w", " %{http_code}", *words, url]
+    ended = lab.hosts[0].run(command, check=False, stdin=trusted.read_text())
+    return ended.returncode, ended.stdout
+
+
+def holding(key: Path, *places: Path) -> list[Path]:
+    """Return the files that hold a line of a key."""
+    line = key.read_text().splitlines()[3].encode()
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    return [path for path in files if line in path.read_bytes()]
+
+
+def states(lab: Lab) -> list[Path]:
+    """Return where the product keeps its files on each host."""
+    return [host.directory / "home/.flagscale-deploy" for host in lab.hosts]
+
+
+def test_the_endpoint_is_the_routers_and_run_tells_where_tls_ends(lab: Lab, ran: Result) -> None:
     assert f"endpoint http://{lab.hosts[0].address}:30000/v1" in ran.out
     assert f":{PORT}" not in ran.out
+    assert "router-tls: vllm_model/router speaks plain HTTP" in ran.said
 
 
 def test_status_has_both_replicas_and_the_router(operator: Operator, ran: Result) -> None:
@@ -90,6 +129,29 @@ def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -
         assert ask(operator) == "tiny"
     now = served(lab, operator)
     assert {name: now[name] - before[name] for name in now} == {"node1": 2, "node2": 2}
+
+
+def test_the_servers_speak_tls_alone_to_who_trusts_them_and_has_the_key(
+    lab: Lab, ran: Result, pair: tuple[Path, Path]
+) -> None:
+    for host in lab.hosts:
+        models = f"https://{host.address}:{PORT}/v1/models"
+        trust = ("--cacert", "/dev/stdin")
+        assert curl(lab, pair[0], models, *trust, "-H", f"Authorization: Bearer {API_KEY}")[1].endswith(" 200")
+        assert curl(lab, pair[0], models, *trust)[1].endswith(" 401")
+        assert curl(lab, pair[0], models)[0] == 60, "a certificate that curl does not know"
+        code, answer = curl(lab, pair[0], models.replace("https:", "http:"))
+        assert code != 0
+        assert "tiny" not in answer
+
+
+def test_the_key_is_for_its_user_alone(lab: Lab, operator: Operator, ran: Result, pair: tuple[Path, Path]) -> None:
+    for state in states(lab):
+        (secrets,) = state.glob("*/*/secrets")
+        sent = {path.name: stat.S_IMODE(path.stat().st_mode) for path in secrets.glob("tls.*")}
+        assert sent == {"tls.crt": 0o600, "tls.key": 0o600}
+        assert holding(pair[1], state) == [secrets / "tls.key"]
+    assert holding(pair[1], operator.directory / "outputs") == []
 
 
 def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator, ran: Result) -> None:
@@ -115,7 +177,9 @@ def test_requests_are_answered_when_one_has_died(operator: Operator, after_one_d
         assert ask(operator) == "tiny"
 
 
-def test_stop_takes_all_of_it_away(lab: Lab, operator: Operator, after_one_died: Any) -> None:
+def test_stop_takes_all_of_it_away_and_the_key(
+    lab: Lab, operator: Operator, after_one_died: Any, pair: tuple[Path, Path]
+) -> None:
     def routers() -> list[str]:
         """Find the router, which changes its process title and so loses its marker: the lab can't tell whose it is."""
         return [process.command for process in look_at(lab.hosts[0]).processes if "vllm::router" in process.command]
@@ -124,6 +188,7 @@ def test_stop_takes_all_of_it_away(lab: Lab, operator: Operator, after_one_died:
     assert routers()
     operator.start("stop", "--name", NAME).end(0, within=120)
     assert not routers()
+    assert holding(pair[1], *states(lab)) == []
     assert eventually(lambda: not [left for left in lab.leftovers(NAME, processes) if left.kind != "directory"])
     operator("cleanup", "--name", NAME)
     assert lab.leftovers(NAME, processes) == []

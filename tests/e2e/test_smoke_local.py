@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 LIMIT_SECONDS = 600.0
 
-IN_ONE_PROCESS = {"distributed-executor-backend": "uni"}
-"""Engine and worker in one process: vLLM is imported once less, which takes ten seconds on two cores."""
+UNASKED = ("--skip-check", "engine-arguments")
+"""vLLM's parser is asked in one test; that takes ten seconds as well."""
 
 WRONG = "There is no module or parameter named"
 """What vLLM says of weights with a tensor that the model has not."""
@@ -87,7 +87,7 @@ def job(request: pytest.FixtureRequest, node_env: Path, tiny_model: Path, tmp_pa
     inventory.write_text(yaml.safe_dump({"hosts": [here]}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    config = tiny.write(tmp_path / f"smoke-{port}.yaml", tiny_model, port=port, gpus=0, flags=IN_ONE_PROCESS)
+    config = tiny.write(tmp_path / f"smoke-{port}.yaml", tiny_model, port=port, gpus=0, flags=tiny.IN_ONE_PROCESS)
     operator = Operator(tmp_path, inventory)
     yield Job(operator, config, port)
     for running in operator.started:
@@ -139,9 +139,9 @@ def test_a_smoke_that_cannot_load_names_the_line_keeps_the_logs_and_leaves_nothi
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"embed_tokens", b"embed_tokenz", 1))  # whole, and of no Qwen2
-    tiny.write(job.config, broken, port=job.port, gpus=0, flags=IN_ONE_PROCESS)
+    tiny.write(job.config, broken, port=job.port, gpus=0, flags=tiny.IN_ONE_PROCESS)
     with Presence(job.name) as presence:
-        ended = job.start().end(5, within=LIMIT_SECONDS)
+        ended = job.start(*UNASKED).end(5, within=LIMIT_SECONDS)
     assert presence.commands
     assert presence.living() == []
     assert job.traces() == []
@@ -159,7 +159,7 @@ def test_a_smoke_that_cannot_load_names_the_line_keeps_the_logs_and_leaves_nothi
 
 def test_a_smoke_that_the_ci_runner_ends_takes_down_what_it_started(job: Job) -> None:
     with Presence(job.name) as presence:
-        command = job.start()
+        command = job.start(*UNASKED)
         command.wait_for("serve: reading the model's configuration", within=LIMIT_SECONDS)
         assert eventually(lambda: any("vllm serve" in command for command in presence.commands))
         command.send(signal.SIGTERM)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.lab.keepers import REPOSITORY
-from tests.parallel import E2E, LONG, RAY
+from tests.parallel import E2E, LONG, RAY, WITHOUT_ENGINE, scope
 
 MODULE = """
 import os, pytest
@@ -37,6 +37,10 @@ def test_a_module_stays_in_one_process_and_those_with_ray_or_vllm_follow_each_ot
     assert all(len(workers) == 1 for workers in where.values()), where
     assert where[names[0]] == where[names[1]] != where[names[2]] == where[names[3]]
     assert set(first.values()) == {names[0], names[2]}
+
+
+def test_a_module_that_starts_no_engine_goes_where_there_is_room() -> None:
+    assert [scope(f"{module}::test") for module in WITHOUT_ENGINE] == list(WITHOUT_ENGINE)
 
 
 def test_the_modules_that_are_named_are_there() -> None:
