@@ -121,6 +121,7 @@ class Bench:
             for name in self._names:
                 for process in inspect(host, name).processes:
                     host.run(["kill", "-9", str(process.pid)], check=False)
+        self._names.clear()
 
     def _inventory(self, path: Path, hosts: Mapping[str, Mapping[str, Any]]) -> Path:
         content = yaml.safe_load(self.lab.inventory(path, venv=str(self.node_env)).read_text())

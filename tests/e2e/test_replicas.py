@@ -154,9 +154,15 @@ def test_the_key_is_for_its_user_alone(lab: Lab, operator: Operator, ran: Result
     assert holding(pair[1], operator.directory / "outputs") == []
 
 
-def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator, ran: Result) -> None:
+def test_an_engine_whose_core_was_killed_comes_back(
+    lab: Lab, operator: Operator, ran: Result, pair: tuple[Path, Path]
+) -> None:
+    health = f"https://{lab.hosts[1].address}:{PORT}/health"
     (core,) = [process for process in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in process.command]
     lab.hosts[1].run(["kill", "-9", str(core.pid)])
+
+    def is_healthy() -> bool:
+        return curl(lab, pair[0], health, "--cacert", "/dev/stdin")[1].endswith(" 200")
 
     def back() -> bool:
         status = operator("status", "--name", NAME, "--json", exits=None).json
@@ -165,7 +171,9 @@ def test_an_engine_whose_core_was_killed_comes_back(lab: Lab, operator: Operator
             ("ready", 1),
         ]
 
-    assert eventually(back, within=180, every=2.0)
+    assert eventually(lambda: not is_healthy())
+    assert eventually(is_healthy, within=180, every=0.5)  # `status`, a core-second, is asked when there is an answer
+    assert eventually(back, every=1.0)
     (restarted,) = [process for process in look_at(lab.hosts[1]).processes if "VLLM::EngineCore" in process.command]
     assert restarted.pid != core.pid
 

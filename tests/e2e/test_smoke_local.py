@@ -141,7 +141,7 @@ def test_a_smoke_that_cannot_load_names_the_line_keeps_the_logs_and_leaves_nothi
     weights.write_bytes(weights.read_bytes().replace(b"embed_tokens", b"embed_tokenz", 1))  # whole, and of no Qwen2
     tiny.write(job.config, broken, port=job.port, gpus=0, flags=tiny.IN_ONE_PROCESS)
     with Presence(job.name) as presence:
-        ended = job.start(*UNASKED).end(5, within=LIMIT_SECONDS)
+        ended = job.start(*UNASKED, "deploy.ray=never").end(5, within=LIMIT_SECONDS)
     assert presence.commands
     assert presence.living() == []
     assert job.traces() == []
