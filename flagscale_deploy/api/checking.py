@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from flagscale_deploy.api.planning import Sources, load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
+from flagscale_deploy.checks.engine import NAME as ENGINE_ARGUMENTS
 from flagscale_deploy.checks.registry import judge, refuse_unskippable
 from flagscale_deploy.checks.types import Context, Link, Parsed, Verdict
+from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.deploy.engine_arguments import default_cache, parse_engine_arguments
 from flagscale_deploy.deploy.network_test import try_links
 from flagscale_deploy.deploy.run_folder import new_run_id
@@ -86,7 +88,8 @@ def examine(
     facts = {name: observation.facts for name, observation in observations.items() if observation.facts is not None}
     draft = _draft(request, facts, sources, options)
     plan, faults = draft.plan, (*draft.faults, *draft.idle)
-    links, parsed = _test_hosts(request, fleet, plan, facts, network, say)
+    spec = None if ENGINE_ARGUMENTS in options.skip else request.spec
+    links, parsed = _test_hosts(spec, fleet, plan, facts, network, say)
     context = Context(request.inventory, request.spec, observations, plan, faults, links, parsed)
     verdicts = judge(context, options.skip)
     return CheckReport(observations, verdicts, None if draft.faults or context.silent else plan, is_busy(draft.faults))
@@ -114,21 +117,21 @@ def _draft(request: Request, facts: Mapping[str, Facts], sources: Sources, optio
 
 
 def _test_hosts(
-    request: Request, fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
+    spec: ServeSpec | None, fleet: Fleet, plan: Plan | None, facts: Mapping[str, Facts], network: bool, say: Sink
 ) -> tuple[tuple[Link, ...] | None, Mapping[str, Parsed] | None]:
     """Test connections between hosts, and have vLLM parse the plan's command lines.
 
-    Without a plan only `network` tests connections.
+    Without a plan only `network` tests connections. Without `spec` nothing is parsed.
     """
     if plan is None and not network:
         return None, None
     watch = Deadline(LINK_SECONDS)
     say(Event("check", "running", text="connections between hosts"))
     links = try_links(fleet, plan, facts, measure=network, timeout=LINK_SECONDS)
-    if plan is None or request.spec is None:
+    if plan is None or spec is None:
         say(Event("check", "done", text="connections", elapsed=watch.elapsed))
         return links, None
     say(Event("check", "running", text="engine arguments"))
-    parsed = parse_engine_arguments(fleet, request.spec, plan, facts, default_cache())
+    parsed = parse_engine_arguments(fleet, spec, plan, facts, default_cache())
     say(Event("check", "done", text="connections, engine arguments", elapsed=watch.elapsed))
     return links, parsed

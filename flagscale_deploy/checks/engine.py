@@ -10,6 +10,8 @@ from flagscale_deploy.plan.versions import CHECK as VLLM_VERSION
 from flagscale_deploy.plan.versions import SINCE, is_older
 from flagscale_deploy.support.suggest import nearest
 
+NAME = "engine-arguments"
+
 
 def engine_arguments(context: Context) -> Iterator[Finding]:
     """Let the vLLM on each host parse the flags and values of its ranks."""
@@ -52,4 +54,4 @@ def _unread(context: Context) -> str:
     return f"{', '.join(silent)} did not answer" if silent else "vLLM did not parse them"
 
 
-ENGINE = (Check("engine-arguments", "engine", engine_arguments, "flags that vLLM knows", _unread),)
+ENGINE = (Check(NAME, "engine", engine_arguments, "flags that vLLM knows", _unread),)

@@ -196,6 +196,14 @@ def test_plan_and_check_start_nothing(world: World) -> None:
     assert [call.module for call in world.calls].count("probe") == 4
 
 
+def test_a_check_of_engine_arguments_that_is_left_out_starts_no_parser(world: World) -> None:
+    report = api.check(world.request(), api.PlanOptions(skip=("engine-arguments",)))
+    assert world.modules == ["probe", "network_test"]
+    (verdict,) = [verdict for verdict in report.verdicts if verdict.check == "engine-arguments"]
+    assert (verdict.state, verdict.found) == ("skipped", "skipped by --skip-check")
+    assert report.plan is not None
+
+
 def test_check_keeps_every_problem_and_the_worst_status(world: World) -> None:
     world.facts["gpu01"] = facts("gpu01", 8, ray=None)
     world.facts["gpu02"] = facts("gpu02", 8, vllm=None, python="3.12.0", gpu_error="NVML: mismatch")
