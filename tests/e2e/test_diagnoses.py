@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(600)]
 
 ELSEWHERE = "/tmp/model"
 LOADS_SECONDS = 120.0
+HANGS_SECONDS = 60.0
+"""`status` takes 2 s here, and 14 s where ten others compute; it would wait for a minute and more."""
 ONLY_IN = 'case "$0" in *{script}*) {command} ;; esac'
 """Shell that does something in one of our scripts only: before_start is run by the probe as well."""
 
@@ -137,11 +139,11 @@ def test_head_killed_while_serving(bench: Bench) -> None:
     kill_when_there(bench.hosts[0], "gcs/gcs_server")
     status, seconds = bench.status("serving")
     assert (status["state"], status["instances"][0]["problem"]) == ("unwell", "Ray's gcs_server is gone on node1")
-    assert seconds < 10
+    assert seconds < HANGS_SECONDS
     kill_when_there(bench.hosts[0], "raylet/raylet")
     status, seconds = bench.status("serving")
     assert status["state"] in {"unwell", "dead"}
     assert status["hosts"][0]["problem"] == "Ray's gcs_server is gone"
-    assert seconds < 30
+    assert seconds < HANGS_SECONDS
     bench.operators[-1].start("stop", "--name", "serving").end(0, within=60)
     assert bench.left("serving", serving) == []

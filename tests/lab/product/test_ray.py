@@ -109,9 +109,7 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
 ) -> None:
     served = serve(stand_in="ray", **OVER_ALL)
     running = operator.start("run", "-c", served.config)
-    assert eventually(
-        lambda: {process.host for process in lab.processes(served.name)} == {"node1", "node2", "node3"}, every=0.2
-    )
+    assert eventually(lambda: {process.host for process in lab.processes(served.name)} == {"node1", "node2", "node3"})
     running.abandon()
     processes = lab.processes(served.name)
     operator("stop", "--name", served.name)
