@@ -17,6 +17,7 @@ class RestartSpec:
     that reboots starts its part again. A group of ranks is restarted as a whole, also when one of its hosts was silent
     for `lost` seconds. An engine without a token for `hang` seconds is restarted, though it runs; one that is quiet for
     `interval` seconds is asked for a token. Both are 0 for off.
+    `notify` is a command for bash that is told what becomes of restarts.
     """
 
     policy: RestartPolicy = "no"
@@ -29,6 +30,7 @@ class RestartSpec:
     lost: float = 60.0
     hang: float = 600.0
     interval: float = 60.0
+    notify: str | None = None
 
     @property
     def supervised(self) -> bool:

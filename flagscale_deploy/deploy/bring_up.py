@@ -31,7 +31,7 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan, is_restarted_as_group
-from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, BootEntryReply
+from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, PERMIT_RESTARTS, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
 from flagscale_deploy.remote.supervisor.membership import TOKEN as GROUP_TOKEN
 from flagscale_deploy.remote.wire import cut
@@ -121,6 +121,8 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     try:
         started = execute(plan, fleet, records, private, run.say)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)
+        if plan.restart.supervised:
+            permit_ray_restarts(plan, fleet, run.say)
         if plan.restart.boot:
             install_boot_entries(plan, fleet, run.say)
     except (KeyboardInterrupt, DeployError) as error:
@@ -143,6 +145,24 @@ def _traceback(run: Run) -> Path:
     with suppress(InputError):  # what was started is stopped all the same
         run.folder.write("error.txt", run.redactor.redact(traceback.format_exc()))
     return run.folder.path / "error.txt"
+
+
+def permit_ray_restarts(plan: Plan, fleet: Fleet, say: Sink) -> None:
+    """Permit restarts of every host's Ray node; note the hosts where that was not possible."""
+    scripts = {node.host: f"ray_{node.role}.sh" for node in plan.ray.nodes}
+    results = fleet.call(
+        PERMIT_RESTARTS,
+        lambda host: {
+            "deployment": plan.deployment,
+            "host": host.name,
+            "run_id": plan.run_id,
+            "scripts": [scripts[host.name]],
+        },
+        timeout=60,
+        hosts=scripts,
+    )
+    for name, error in failures(results).items():
+        say(Event("ray-nodes", "note", name, f"its Ray node is not restarted if it dies: {error.problem}"))
 
 
 def install_boot_entries(plan: Plan, fleet: Fleet, say: Sink) -> None:

@@ -158,7 +158,10 @@ def _launch(
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
     files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
     if plan.restart.supervised or plan.restart.boot:
-        files |= {f"supervisor/{name}": (text, "600") for name, text in library("supervise", "boot").items()}
+        files |= {
+            f"supervisor/{name}": (text, "600")
+            for name, text in library("supervise", "ray_node", "notify", "boot").items()
+        }
     files |= {name: (text, "600") for name, text in private[step.host].items()}
     args: LaunchArguments = {
         "deployment": plan.deployment,

@@ -83,7 +83,7 @@ def server_status(
     elif state == "ready":
         problem = problem or _cache_problem(metrics or {})
         hosts = [name for name in instance["hosts"] if name in replies]
-        if gone := [f"Ray's {lost} is gone on {name}" for name in hosts if (lost := lost_daemon(replies[name]))]:
+        if gone := [lost for name in hosts if (lost := ray_loss(replies[name], f" on {name}"))]:
             state, problem = "unwell", "; ".join(gone)
     elif state == "unwell" and missing:
         problem = f"{', '.join(f'{name} has {count}' for name, count in missing.items())}; {problem}"
@@ -140,6 +140,19 @@ def lost_daemon(reply: InspectReply) -> str:
     needed = ["gcs_server"] if "ray-head" in roles else []
     needed += ["raylet"] if roles & {"ray-head", "ray-worker"} else []
     return next((name for name in needed if not reply["ranks"].get(name)), "")
+
+
+def ray_loss(reply: InspectReply, where: str = "") -> str:
+    """Return which Ray daemon is missing on a node of ours, and whether it comes back; "" for none."""
+    lost, node = lost_daemon(reply), reply.get("ray_node", {})
+    if not lost:
+        return ""
+    if node.get("state") == "gave up":
+        return f"Ray's {lost} is gone{where}: {node.get('why')}"
+    if not node.get("supervised"):
+        return f"Ray's {lost} is gone{where}"
+    number, most = node.get("in_a_row"), node.get("max")
+    return f"Ray{where} is restarting ({number} of {most}): it {node.get('last_exit')}"
 
 
 def _missing(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> dict[str, str]:

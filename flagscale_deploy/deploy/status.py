@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from flagscale_deploy.deploy.authority import authority
-from flagscale_deploy.deploy.server_status import InstanceStatus, lost_daemon, server_status
+from flagscale_deploy.deploy.server_status import InstanceStatus, ray_loss, server_status
 from flagscale_deploy.deploy.serving import withdraw_unverified
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
@@ -195,8 +195,7 @@ def _host(name: str, result: InspectReply | HostError, now: float, differing: st
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
     gone = [process["role"] for process in result["processes"] if process["role"] == "engine" and not process["alive"]]
     problem = f"{counted(len(gone), 'engine process')} gone" if gone else ""
-    if not problem and (daemon := lost_daemon(result)):
-        problem = f"Ray's {daemon} is gone"
+    problem = problem or ray_loss(result)
     finished = any(server.get("finished") for server in result["instances"].values())
     return HostStatus(
         host=name,

@@ -62,6 +62,8 @@ def _show_restart(console: Console, restart: RestartSpec) -> None:
         )
         if restart.hang:
             policies.append(f"engines that have work and make no token for {restart.hang:g} s")
+        if restart.notify:
+            policies.append(f"then run: {restart.notify}")
     if restart.boot:
         policies.append("hosts that reboot: their part of the deployment")
     if policies:

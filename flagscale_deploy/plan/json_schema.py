@@ -50,6 +50,7 @@ def _restart(restart: RestartSpec) -> dict[str, object]:
         "lost": restart.lost,
         "hang": restart.hang,
         "interval": restart.interval,
+        "notify": restart.notify,
     }
 
 

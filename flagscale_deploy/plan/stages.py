@@ -75,7 +75,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             f"{name}.j2",
             env | visible(node.visible_gpus),
             node=node,
-            timeout=spec.timeouts.ray,
+            timeout=_ray_seconds(spec) if spec.restart.supervised else spec.timeouts.ray,
             **ahead,
         )
     expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
@@ -97,6 +97,9 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         steps = boot_steps(plan, host.name) if plan.restart.boot else []
         if steps:
             add(host.name, "boot.sh", "boot.sh.j2", {}, steps=steps, stopped=STOPPED)
+        if plan.restart.supervised and plan.restart.notify and host.name in plan.working:
+            env = host_environment(spec, host, networks[host.name])
+            add(host.name, "notify.sh", "notify.sh.j2", env)
         if spec.after_stop:
             env = host_environment(spec, host, networks[host.name])
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
@@ -155,8 +158,13 @@ def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, object]:
         "python": host.python,
         "before_start": before_start(spec, host),
         "restart": spec.restart if spec.restart.supervised else None,
-        "ray_seconds": spec.timeouts.ready if spec.restart.boot else spec.timeouts.ray,
+        "ray_seconds": _ray_seconds(spec),
     }
+
+
+def _ray_seconds(spec: ServeSpec) -> float:
+    """Return how long what starts without an operator waits for Ray: other hosts may be booting."""
+    return spec.timeouts.ready if spec.restart.boot else spec.timeouts.ray
 
 
 def before_start(spec: ServeSpec, host: Host) -> str | None:

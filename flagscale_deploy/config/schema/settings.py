@@ -133,6 +133,10 @@ class RestartSettings(Settings):
     lost: Seconds | None = setting(
         "a group of ranks is restarted when one of its hosts was silent for this long. Default: 60"
     )
+    notify: Text | None = setting(
+        "a command for bash, run on the server's host when it is restarted, restored or given up; it gets JSON on "
+        "standard input. Default: none"
+    )
 
 
 class TlsSettings(Settings):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Mapping
 
-from flagscale_deploy.remote.deployment import ray_temp, record, shared_memory, state
+from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, shared_memory, state
 from flagscale_deploy.remote.system import files, oom, proc
 from flagscale_deploy.remote.system.proc import start_ticks
 
@@ -83,3 +83,9 @@ def start(directory: Path, args: ScriptArguments, log: Path, environ: Mapping[st
         lambda before: {**before, "processes": [*before["processes"], started]},
     )
     return process
+
+
+def is_up(args: ScriptArguments) -> bool:
+    """Return whether a script has become a supervisor that says its server is up, as that of a Ray node does."""
+    reported = restart_permits.of(args["deployment"], args["host"], args["run_id"], args["script"]).read() or {}
+    return bool(reported.get("healthy")) and reported.get("boot_id") == record.boot_id()

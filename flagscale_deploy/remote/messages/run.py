@@ -179,6 +179,23 @@ class RayNodesReply(TypedDict, total=False):
 
 RAY_NODES = HostProgram[Target, RayNodesReply, NoOrder]("ray_nodes")
 
+# permit_restarts: permit restarts of a host's Ray node, once the deployment is ready.
+
+
+class PermitArguments(RunTarget):
+    """Which scripts may be started again."""
+
+    scripts: list[str]
+
+
+class PermitReply(TypedDict):
+    """Whether they may: not in a run that was stopped meanwhile."""
+
+    permitted: bool
+
+
+PERMIT_RESTARTS = HostProgram[PermitArguments, PermitReply, NoOrder]("permit_restarts")
+
 # install_boot_entry: make the entry that runs boot.sh when the host comes up.
 
 

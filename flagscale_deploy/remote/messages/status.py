@@ -46,6 +46,21 @@ class RestartState(TypedDict, total=False):
     generation: int  # which start of its group it belongs to
 
 
+class RestartEvent(TypedDict):
+    """What becomes of a server that is restarted: a line of `history.jsonl`, and what `deploy.restart.notify` gets."""
+
+    schema: int  # 1
+    deployment: str
+    server: str  # its name; ray-head or ray-worker for a Ray node
+    host: str
+    event: Literal["restarting", "restored", "gave up"]
+    reason: str  # why it is restarted, or given up, in words
+    attempt: int  # how many restarts in a row
+    max: int  # in a row
+    evidence: str  # folder on this host with what was kept of the server, "" for none
+    time: float  # Unix time
+
+
 class InspectedRestarts(RestartState, total=False):
     """The same, and what of it is there."""
 
@@ -87,6 +102,7 @@ class InspectReply(_InspectReply, total=False):
     """What is there; `instances` and `ray` only with `ask`, `others` without a record only."""
 
     others: list[str]  # names of deployments that have a record here; 100 at most
+    ray_node: InspectedRestarts  # this host's Ray node, where it is restarted when it dies
 
 
 INSPECT = HostProgram[InspectArguments, InspectReply, NoOrder]("inspect")

@@ -61,6 +61,9 @@ def main(args: InspectArguments) -> None:
     }
     if deployed is None:
         reply["others"] = others(args["host"])
+    node = ray_node(deployed, listed, args) if deployed and running else None
+    if node is not None:
+        reply["ray_node"] = node
     send(reply)
 
 
@@ -104,18 +107,29 @@ def look_at_program(server: InspectedServer, instance: RecordedServer, args: Tar
         server["token"] = server.get("at") is not None
 
 
-def supervised(instance: RecordedServer, deployed: Record, leads: bool, args: Target) -> Optional[InspectedRestarts]:
+def supervised(script: str, deployed: Record, leads: bool, args: Target) -> Optional[InspectedRestarts]:
     """Return what its supervisor says of a server, None where it has none.
 
     `leads`: whether the supervisor is there, as leader of the script's session.
     """
-    files = restart_permits.of(args["deployment"], args["host"], str(deployed.get("run_id")), instance["script"])
+    files = restart_permits.of(args["deployment"], args["host"], str(deployed.get("run_id")), script)
     state = files.read()
     if state is None:
         return None
     pid = state.get("pid")
     here = pid is not None and is_here(state.get("boot_id"), pid, state.get("start_ticks"))
     return {**state, "supervised": leads, "alive": here}
+
+
+def runs(script: str, listed: List[InspectedProcess]) -> bool:
+    """Return whether the leader of a script's session is there."""
+    return any(process["alive"] and process["script"] == script for process in listed)
+
+
+def ray_node(deployed: Record, listed: List[InspectedProcess], args: Target) -> Optional[InspectedRestarts]:
+    """Return what the supervisor of this host's Ray node says, None where it has none."""
+    scripts = [process["script"] for process in listed if process["role"] in ("ray-head", "ray-worker")]
+    return supervised(scripts[-1], deployed, runs(scripts[-1], listed), args) if scripts else None
 
 
 def note_past(server: InspectedServer, script: str, listed: List[InspectedProcess]) -> None:
@@ -160,8 +174,8 @@ class Inspection:
         threads = []
         servers = servers_on(args["host"], deployed)
         for instance in servers:
-            leads = any(process["alive"] and process["script"] == instance["script"] for process in listed)
-            restarts = supervised(instance, deployed, leads, args)
+            leads = runs(instance["script"], listed)
+            restarts = supervised(instance["script"], deployed, leads, args)
             running = leads if restarts is None else restarts["alive"]
             threads.append(threading.Thread(target=self._ask_server, args=(instance, running, restarts)))
         ray = deployed.get("ray")

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import record, restart_permits, state
-from flagscale_deploy.remote.deployment.scripts import SETTLE_SECONDS, begin, make_temporary_directory, put, start
+from flagscale_deploy.remote.deployment.scripts import (
+    SETTLE_SECONDS,
+    begin,
+    is_up,
+    make_temporary_directory,
+    put,
+    start,
+)
 from flagscale_deploy.remote.system import files
 from flagscale_deploy.remote.system.proc import start_ticks
 from flagscale_deploy.remote.wire import input_ended
@@ -70,12 +77,15 @@ def refuse_stopped(args: ScriptArguments) -> None:
 
 
 def wait(process: subprocess.Popen[bytes], args: ScriptArguments) -> Optional[int]:
-    """Return the script's exit status, None while a detached one runs. One that hangs is killed, with its session."""
+    """Return the script's exit status, None while a detached one runs, or one that has become a supervisor.
+
+    Any other one that hangs is killed, with its session.
+    """
     end = time.monotonic() + (SETTLE_SECONDS if args["detached"] else args["timeout"])
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)  # it sees a short script's end at once
-        if input_ended():
+        if input_ended() or (not args["detached"] and process.poll() is None and is_up(args)):
             return None
     if process.returncode is None and not args["detached"]:
         os.killpg(process.pid, 9)

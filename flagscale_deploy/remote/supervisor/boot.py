@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
     from flagscale_deploy.remote.messages.run import ScriptArguments
 
+POLL_SECONDS = 0.2
 STOPPED = 3
 """The exit status of `command` if the run was stopped: none of its scripts is started any more."""
 
@@ -56,15 +59,18 @@ def start(args: ScriptArguments) -> int:
     log = directory / "logs" / (Path(args["script"]).stem + ".log")
     print("starting %s" % args["script"], flush=True)
     process = scripts.start(directory, args, log, os.environ)
-    try:
-        return process.wait(scripts.SETTLE_SECONDS if args["detached"] else args["timeout"])
-    except subprocess.TimeoutExpired:
-        if args["detached"]:
+    end = time.monotonic() + (scripts.SETTLE_SECONDS if args["detached"] else args["timeout"])
+    while time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(POLL_SECONDS)
+        if not args["detached"] and scripts.is_up(args):
             return 0
-        os.killpg(process.pid, 9)
-        process.wait()
-        print("%s did not end within %g s and was killed" % (args["script"], args["timeout"]))
-        return 1
+    if args["detached"]:
+        return 0
+    os.killpg(process.pid, 9)
+    process.wait()
+    print("%s did not end within %g s and was killed" % (args["script"], args["timeout"]))
+    return 1
 
 
 def forget_earlier_boots(before: Record) -> Record:

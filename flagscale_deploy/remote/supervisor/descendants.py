@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from typing import Dict, Iterable, List, Optional
+from typing import AbstractSet, Dict, Iterable, List, Optional
 
 from flagscale_deploy.remote.deployment.processes import Family
-from flagscale_deploy.remote.system.proc import Process
+from flagscale_deploy.remote.system.proc import Identity, Process
 
 PR_SET_CHILD_SUBREAPER = 36
 """prctl(2)."""
@@ -21,10 +21,14 @@ def adopt_orphans() -> None:
 
 
 class Descendants(Family):
-    """The descendants of this process: with orphans adopted, all that a server has ever started here."""
+    """The descendants of this process: with orphans adopted, all that a server has ever started here.
 
-    def __init__(self) -> None:
+    Those that are `spared`, with their own descendants, are not the server's.
+    """
+
+    def __init__(self, spared: AbstractSet[Identity] = frozenset()) -> None:
         super().__init__(())
+        self._spared = spared
 
     def among(self, processes: Iterable[Process], asking: Optional[int] = None) -> List[Process]:  # noqa: ARG002
         """Return the descendants among all processes of the host."""
@@ -34,7 +38,7 @@ class Descendants(Family):
         descendants: List[Process] = []
         parents = [os.getpid()]
         while parents:
-            born = children.pop(parents.pop(), [])
+            born = [process for process in children.pop(parents.pop(), []) if process.identity not in self._spared]
             descendants += born
             parents += [process.pid for process in born]
         return descendants
@@ -42,12 +46,16 @@ class Descendants(Family):
 
 def reap(child: int) -> Optional[int]:
     """Reap all children that have ended; return the exit status of `child`, None while it lives."""
-    status = None
+    return reap_all().get(child)
+
+
+def reap_all() -> Dict[int, int]:
+    """Reap all children that have ended; return their exit statuses by pid, negative for the signal that ended one."""
+    statuses = {}
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, code = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            if pid == child:
-                status = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
-    return status
+            statuses[pid] = -os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code)
+    return statuses

@@ -36,6 +36,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--group-port", type=int, default=0, help="and the port")
     parser.add_argument("--group-peers", default="", help="the addresses of the group's hosts, with commas")
     parser.add_argument("--lost", type=float, default=60.0, help="seconds after which a silent member is lost")
+    parser.add_argument("--notify", action="store_true", help="scripts/notify.sh is told what becomes of restarts")
     end = list(words).index("--")
     options = parser.parse_args(list(words[:end]))
     options.command = list(words[end + 1 :])

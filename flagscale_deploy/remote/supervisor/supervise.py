@@ -16,16 +16,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, List, Sequence
 
-from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
+from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
-from flagscale_deploy.remote.engine import openai, ranks, ray_nodes
+from flagscale_deploy.remote.engine import openai, ranks
 from flagscale_deploy.remote.engine.client import Client
-from flagscale_deploy.remote.supervisor import server_log
+from flagscale_deploy.remote.supervisor import evidence, on_ray, server_log
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
 from flagscale_deploy.remote.supervisor.ends import End, Watcher, delay, duration
 from flagscale_deploy.remote.supervisor.hang import HangDetector
 from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.membership import join_group
+from flagscale_deploy.remote.supervisor.notify import Events
 from flagscale_deploy.remote.supervisor.options import parse
 from flagscale_deploy.remote.supervisor.parts import Parts
 from flagscale_deploy.remote.supervisor.signals import Signals
@@ -34,11 +35,9 @@ from flagscale_deploy.remote.system import proc
 if TYPE_CHECKING:
     import argparse
 
-    from flagscale_deploy.remote.messages.run import RayNodesReply
     from flagscale_deploy.remote.messages.status import RestartState
 
 POLL_SECONDS = 0.5
-RAY_POLL_SECONDS = 2.0
 REMAINS_SECONDS = 5.0
 """How long processes that a dead engine has left have between SIGTERM and SIGKILL."""
 GAVE_UP = 1
@@ -58,6 +57,8 @@ def command(words: Sequence[str]) -> None:
 class Supervisor:
     """The supervisor of one server, through all its restarts."""
 
+    remains_seconds = REMAINS_SECONDS
+
     def __init__(self, options: argparse.Namespace, signals: Signals) -> None:
         self._options, self._signals = options, signals
         certificates = [options.certificate] if options.certificate else []
@@ -67,7 +68,10 @@ class Supervisor:
         before = self._files.read() or {}  # from an earlier boot
         self._group = join_group(options, self._files, before.get("generation", 0), self._log)
         self._hang = HangDetector(self._client, options)
-        self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), self._group, self._hang]
+        self._events = Events(options, notifies=options.notify and self._group.leads)
+        self._attempt, self._evidence = 0, ""
+        raylet = [on_ray.RayletWatcher()] if options.ray_gpus is not None else []
+        self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), *raylet, self._group, self._hang]
         self._state: RestartState = {
             "state": "running",
             "restarts": before.get("restarts", 0),
@@ -152,7 +156,9 @@ class Supervisor:
                 self._log(problem)
                 self._group.note_end(problem, bool(self._hang.problem()))
                 if self._hang.problem() or self._group.hung:
-                    self._update(self._hang.keep_evidence(problem, self._log, lambda: self._may_restart))
+                    kept = self._hang.keep_evidence(problem, self._log, lambda: self._may_restart)
+                    self._update(kept)
+                    self._evidence = str(self._options.state / evidence.NAME / kept["evidence"]) if kept else ""
             if problem and self._may_restart:  # else whoever stops it ends it
                 return self._end_for(problem, child)
             self._signals.wait(POLL_SECONDS)
@@ -164,7 +170,7 @@ class Supervisor:
 
     def _end_for(self, problem: str, child: int) -> End:
         """End the server and its descendants for this problem."""
-        self._terminate(Descendants())
+        self._terminate(self._descendants())
         status = reap(child)
         return End(-signal.SIGKILL if status is None else status, problem)
 
@@ -179,9 +185,11 @@ class Supervisor:
                 self._log(lifetime.foreign)
         if lifetime.healthy_at is not None:
             self._update({"healthy": True})
-            self._segments.note(Descendants().among(proc.scan()))
-            if lifetime.polls:
+            self._segments.note(self._descendants().among(proc.scan()))
+            if self._attempt:
                 self._log("is healthy again, %s after its start" % duration(lifetime.seconds))
+                self._events.tell("restored", self._state["last_exit"], self._attempt)
+                self._attempt = 0
 
     def _is_final(self, end: End) -> bool:
         """Return whether the server is not to be restarted after this end."""
@@ -203,13 +211,18 @@ class Supervisor:
         if cause and self._group.leads:
             text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
         self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
+        self._attempt = number
+        self._events.tell("restarting", ended, number, self._evidence)
+        self._evidence = ""
         deadline = time.monotonic() + seconds
         problem = self._end_remains()
         if not problem:
             self._group.note_down()
             problem = self._wait_until(deadline, text)
         if not problem and self._options.ray_gpus is not None:
-            problem = self._wait_for_ray()
+            options = self._options
+            waiting = on_ray.Waiting(options.state, options.run, options.ray_gpus, options.ray_seconds)
+            problem = waiting.until_whole(lambda: self._may_restart, self._signals.wait, self._log)
         if not problem and self._may_restart:
             self._group.begin()
             restarts, generation = self._state["restarts"] + 1, self._group.generation
@@ -234,7 +247,7 @@ class Supervisor:
 
     def _end_remains(self) -> str:
         """End the dead engine's descendants, and remove its shared memory; return what went wrong, or ""."""
-        descendants = Descendants()
+        descendants = self._descendants()
         ending = self._terminate(descendants)
         survivors = ending.survivors(descendants)
         reap(0)
@@ -245,39 +258,21 @@ class Supervisor:
         return "its process {pid} ({command}) cannot be ended: {why}".format(**survivors[0]) if survivors else ""
 
     def _terminate(self, descendants: Descendants) -> terminate.Termination:
-        """End all descendants; one that is stopped (SIGSTOP) would not act on SIGTERM, and is killed soon."""
+        """End all descendants; Ray's daemons, and one that is stopped (SIGSTOP), are killed soon after SIGTERM."""
         ending = terminate.Termination(descendants, lambda _: None)
-        ending.end(terminate.Stage("remains", descendants, REMAINS_SECONDS, lambda process: process.state in "Tt"))
+        ending.end(terminate.Stage("remains", descendants, self.remains_seconds, _is_hasty))
         return ending
 
-    def _wait_for_ray(self) -> str:
-        """Wait until Ray has every node, and this instance's GPUs free; return why it does not, "" if it does."""
-        deadline = time.monotonic() + self._options.ray_seconds
-        script = self._options.state / "scripts" / "ray_nodes.sh"
-        logged = ""
-        while self._may_restart:
-            if not self._has_raylet():
-                return "Ray no longer runs on this host: stop the deployment and run it again"
-            lacking = what_ray_lacks(ray_nodes.ask(script), self._options.ray_gpus)
-            if not lacking:
-                return ""
-            if time.monotonic() >= deadline:
-                return "%s, after %s" % (lacking, duration(self._options.ray_seconds))
-            if lacking != logged:
-                self._log("waiting: %s" % lacking)
-                logged = lacking
-            self._signals.wait(RAY_POLL_SECONDS)
-        return ""
-
-    def _has_raylet(self) -> bool:
-        ours = processes.marked(os.environ.get(proc.MARKER, ""))
-        return any(ours(process) and ranks.part(process) == "raylet" for process in proc.scan())
+    def _descendants(self) -> Descendants:
+        """Return what finds the descendants that are the server's."""
+        return Descendants(self._events.notifying)
 
     def _give_up(self, why: str, line: str) -> int:
         """Record that the server is given up, with a line for its log; return the supervisor's exit status."""
         self._update({"state": "gave up", "why": why})
         self._log(line)
         self._group.give_up(why)
+        self._events.tell("gave up", why, self._state["in_a_row"])
         return GAVE_UP
 
     def _update(self, change: RestartState) -> None:
@@ -290,11 +285,5 @@ class Supervisor:
         server_log.write(self._options.name, text)
 
 
-def what_ray_lacks(reply: RayNodesReply, gpus: int) -> str:
-    """Return why an instance cannot be started on Ray yet, "" if it can."""
-    if reply.get("why"):
-        return "Ray does not answer: %s" % reply["why"]
-    if reply.get("missing"):
-        return "Ray lacks %s" % ", ".join(map(str, reply["missing"]))
-    free = reply.get("available", {}).get("GPU", 0)
-    return "" if free >= gpus else "Ray has %g of %d GPUs free" % (free, gpus)
+def _is_hasty(process: proc.Process) -> bool:
+    return process.state in "Tt" or not ranks.of_engine(process)

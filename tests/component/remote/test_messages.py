@@ -24,6 +24,7 @@ RENAMED = [
     ("remote/programs/lock.py", "displaced"),
     ("remote/programs/network_test.py", "tried"),
     ("remote/programs/parse_flags.py", "broken"),
+    ("remote/programs/permit_restarts.py", "permitted"),
     ("remote/programs/probe.py", "default_address"),
     ("remote/programs/push_host.py", "needed"),
     ("remote/programs/push_source.py", "digests"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -137,11 +138,11 @@ class Bench:
     def started(self) -> bool:
         return (self.record / "argv").exists()
 
-    def called(self, script: str, **env: str) -> Called:
+    def called(self, script: str, *words: str, **env: str) -> Called:
         """How the script called the program it ends in; nothing may lie about afterwards."""
         for name in ("argv", "env"):
             (self.record / name).unlink(missing_ok=True)
-        ended = self.run(script, **env)
+        ended = self.run(script, *words, **env)
         assert ended.returncode == 0, ended.stderr
         assert not ended.stderr
         assert not list(self.work.iterdir())
@@ -285,6 +286,7 @@ def test_a_worker_gives_up_on_a_head_that_does_not_come(bench: Bench) -> None:
     context = {
         "run_id": "r", "deployment": "d", "host": "h", "ray": replace(made.ray, port=port), "ray_enabled": True,
         "venv": None, "before_start": None, "env": {}, "node": made.ray.nodes[0], "timeout": 0.4, "warm": False,
+        "restart": None,
     }  # fmt: skip
     ended = bench.run(TEMPLATES.render("ray_worker.sh.j2", **context))
     assert ended.returncode == 1
@@ -317,6 +319,33 @@ def test_ray_nodes_counts_nodes_and_gpus(bench: Bench, nodes: Any, code: int, mi
     assert answer["missing"] == missing
     assert answer["available"] == {"GPU": 1.0 if driver else 7.0}
     assert answer["pending"] == 2.0
+
+
+def test_a_raylet_that_has_died_is_missed_before_ray_misses_it_where_it_may_be_restarted(bench: Bench) -> None:
+    internal = bench.folder / "modules" / "ray" / "_private"
+    internal.mkdir(parents=True, exist_ok=True)
+    (internal / "internal_api.py").write_text(RAY_INTERNAL)
+    script = scripts_of(restart=RestartSpec(policy="on-failure"))["ray_nodes.sh"]
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [server.getsockname()[1] for server in (listening, taken)]
+        taken.close()
+        places = ("10.0.0.1", "10.0.0.2")
+        expected = json.dumps(dict.fromkeys(places, 8))
+        assert shlex.quote(expected) in script
+        nodes = [{**NODE, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port, "Alive": True} for port in ports]
+        here = script.replace(shlex.quote(expected), shlex.quote('{"127.0.0.1": 8}'))
+        ended = bench.run(here, "0", RAY_NODES=json.dumps(nodes[:1]))
+        assert (ended.returncode, json.loads(ended.stdout.splitlines()[-1])["missing"]) == (0, [])
+        ended = bench.run(here, "0", RAY_NODES=json.dumps(nodes))
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout.splitlines()[-1])["missing"] == ["127.0.0.1: a raylet that has died"]
+
+
+def test_notify_runs_as_written(bench: Bench) -> None:
+    scripts = scripts_of(restart=RestartSpec("on-failure", notify="cat; echo \"$UNSET_ONE'a b'\""))
+    assert "--notify" in scripts["ray_head.sh"]
+    ended = bench.run(scripts["notify.sh"])
+    assert (ended.returncode, ended.stdout) == (0, "'a b'\n")
 
 
 def test_ray_starts_no_worker_before_one_is_wanted_unless_the_user_wants_it(bench: Bench) -> None:
@@ -509,7 +538,9 @@ def test_a_supervised_server_gets_hostile_values_as_they_are(bench: Bench, value
     plain, guarded = scripts_of(value=value), scripts_of(value=value, restart=RestartSpec(policy="on-failure"))
     script = "vllm_serve_qwen_0.sh"
     assert bench.called(guarded[script]).argv == bench.called(plain[script]).argv
-    assert {name for name in plain if plain[name] != guarded[name]} == {script}
+    assert bench.called(guarded["ray_head.sh"], "start").argv == bench.called(plain["ray_head.sh"]).argv
+    on_ray = {"ray_head.sh", "ray_worker.sh", "ray_nodes.sh"}
+    assert {name for name in plain if plain[name] != guarded[name]} == {script, *on_ray}
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE.keys())
@@ -529,7 +560,8 @@ def test_what_a_reboot_starts_is_named_as_it_is(bench: Bench, value: str) -> Non
 
 
 def test_every_template_was_rendered_above() -> None:
-    rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true")}
+    restart = RestartSpec("on-failure", notify="true")
+    rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true", restart=restart)}
     rendered = {re.sub(r"vllm_serve_\w+\.sh", "vllm_serve.sh", name) for name in rendered}
     rendered |= {"router.sh.j2"}  # below
     rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,30 +119,50 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
     assert lab.leftovers(served.name, processes) == []
 
 
-def test_an_instance_over_all_hosts_comes_back_as_a_whole_and_is_given_up_without_ray(
-    lab: Lab, operator: Operator, serve: Write
+def test_ray_and_an_instance_over_all_hosts_come_back_by_themselves(
+    lab: Lab, operator: Operator, serve: Write, other_cluster: set[str]
 ) -> None:
-    restart = {"policy": "on-failure", "backoff": 0.1}
-    served = serve(stand_in="ray", flags=OVER_ALL["flags"], deploy={**OVER_ALL["deploy"], "restart": restart})
+    """A raylet of a worker dies, then the GCS: nobody does anything."""
+    restart = {"policy": "on-failure", "backoff": 0.1, "max": 20}
+    served = serve(stand_in="ray,actors", flags=OVER_ALL["flags"], deploy={**OVER_ALL["deploy"], "restart": restart})
     operator("run", "-c", served.config)
-    host = lab.hosts[0]
-    first = given(host, served.port)["pid"]
-    host.run(["kill", "-9", str(first)])
+    head, worker = lab.hosts[0], lab.hosts[1]
 
     def instance() -> Any:
         return operator("status", "--name", served.name, "--json", exits=None).json["instances"][0]
 
-    assert eventually(lambda: (instance()["state"], instance()["restarts"]) == ("ready", 1), within=60, every=1.0)
-    second = given(host, served.port)["pid"]
-    assert second != first
-    (raylet,) = [
-        process
-        for process in lab.processes(served.name)
-        if process.host == "node1" and "raylet/raylet" in process.command
-    ]
-    host.run(["kill", "-9", str(raylet.pid), str(second)])
-    assert eventually(lambda: instance()["state"] == "gave up", within=60, every=1.0)
-    assert "Ray no longer runs on this host" in instance()["problem"]
+    def daemon(host: Host, name: str) -> str:
+        (pid,) = [
+            process.pid
+            for process in lab.processes(served.name)
+            if process.host == host.name and process.command.split()[0].endswith(f"/{name}")
+        ]
+        return str(pid)
+
+    def is_back(pid: int, restarts: int) -> bool:
+        now = instance()
+        return (now["state"], given(head, served.port)["pid"] == pid, now["restarts"] > restarts) == (
+            "ready", False, True,
+        )  # fmt: skip
+
+    for host, name in ((worker, "raylet"), (head, "gcs_server")):
+        before, restarts = given(head, served.port)["pid"], instance()["restarts"]
+        host.run(["kill", "-9", daemon(host, name)])
+        assert eventually(partial(is_back, before, restarts), within=240, every=1.0), instance()
+
+    def is_told(host: Host, server: str) -> bool:
+        kept = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/history.jsonl"
+        events = [event for event in map(json.loads, kept.read_text().splitlines()) if event["server"] == server]
+        return (events[0]["event"], events[-1]["event"]) == ("restarting", "restored")
+
+    for host, server in ((worker, "ray-worker"), (head, "ray-head"), (head, "model0/0")):
+        assert eventually(partial(is_told, host, server), every=0.5), server
+    assert operator("status", "--name", served.name, "--json").json["state"] == "ready"
+    assert other_processes(head) == other_cluster
+
     processes = lab.processes(served.name)
+    operator("stop", "--name", served.name)
+    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, processes) == []
+    assert other_processes(head) == other_cluster

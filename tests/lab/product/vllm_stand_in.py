@@ -14,6 +14,8 @@ if there is one. With `--headless`, it answers nobody, and its port is 0.
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
     core        has an engine core of its own, VLLM::EngineCore, and ends with the line in STAND_IN_ERROR when that ends
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
+    actors      with `ray`: keeps an actor on every node, and ends when one of them has; like vLLM's monitor of its
+                workers, it looks no longer once Ray itself fails
 
 While /dev/shm/vllm-stand-in/doomed is there, every stand-in of the host dies as with `dies`.
 While there is a file /dev/shm/hold-loading it does not finish loading, and while there is /dev/shm/hold-engine it does
@@ -158,9 +160,35 @@ def use_ray() -> None:
         return str(ray.util.get_node_ip_address())
 
     task = ray.remote(num_gpus=1)(work)
-    nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+    nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
     results = ray.get([task.options(scheduling_strategy=node).remote() for node in nodes])
     say(f"workers on {' '.join(sorted(results))}")
+    if "actors" in WORDS:
+        keep_actors(nodes)
+
+
+def keep_actors(nodes: list[Any]) -> None:
+    import ray
+
+    class Worker:
+        def run(self) -> None:
+            time.sleep(86400)
+
+    workers = [ray.remote(num_gpus=1)(Worker).options(scheduling_strategy=node).remote() for node in nodes]
+    running = [worker.run.remote() for worker in workers]
+
+    def monitor(_kept: list[Any]) -> None:
+        while True:
+            try:
+                ended, _ = ray.wait(running, num_returns=1, timeout=5.0)
+            except Exception as error:  # noqa: BLE001 (as in vLLM)
+                say(f"the monitor of workers has failed: {error}")
+                return
+            if ended:
+                say("a worker has ended")
+                os._exit(1)
+
+    threading.Thread(target=monitor, args=(workers,), daemon=True).start()
 
 
 def say(line: str) -> None:

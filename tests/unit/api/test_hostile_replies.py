@@ -71,7 +71,7 @@ class Busy(World):
             }  # fmt: skip
             server = {**reply["instances"]["qwen/0"], "metrics": metrics, "restarts": restarts, "ready_at": 3.0}
             ray = {"nodes": {"10.0.0.1": 8.0, "10.0.0.2": 8.0}, "missing": [], "available": {"GPU": 0.0}}
-            yield {**reply, "processes": [process], "instances": {"qwen/0": server}, "ray": ray}
+            yield {**reply, "processes": [process], "instances": {"qwen/0": server}, "ray": ray, "ray_node": restarts}
 
     def stop(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"event": "found", "count": 3}

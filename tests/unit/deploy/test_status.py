@@ -148,6 +148,35 @@ def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it(
     assert not current.well
 
 
+NODE = {"state": "restarting", "in_a_row": 1, "max": 5, "last_exit": "lost its raylet", "supervised": True,
+        "why": "lost its raylet; gave up after 5 restarts"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("node", "of_host", "of_instance"),
+    [
+        (
+            {},
+            "Ray is restarting (1 of 5): it lost its raylet",
+            "Ray on gpu02 is restarting (1 of 5): it lost its raylet",
+        ),
+        (
+            {"state": "gave up", "supervised": False},
+            "Ray's raylet is gone: lost its raylet; gave up after 5 restarts",
+            "Ray's raylet is gone on gpu02: lost its raylet; gave up after 5 restarts",
+        ),
+        ({"supervised": False}, "Ray's raylet is gone", "Ray's raylet is gone on gpu02"),
+    ],
+)
+def test_a_ray_node_that_is_restarted_or_given_up_is_shown(
+    node: dict[str, Any], of_host: str, of_instance: str
+) -> None:
+    current = status(head(ranks=ON_HEAD), worker(ranks={"rank": 1}, ray_node={**NODE, **node}))
+    assert current.instances[0].problem == of_instance
+    assert [host.problem for host in current.hosts] == ["", of_host]
+    assert not current.well
+
+
 @pytest.mark.parametrize(
     ("first", "second", "problem"),
     [

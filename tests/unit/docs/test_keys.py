@@ -125,6 +125,7 @@ def test_the_defaults_in_the_tables_are_the_code_s() -> None:
         "hang": f"{asked.hang / 60:g}m",
         "interval": f"{asked.interval:g}",
         "boot": str(asked.boot).lower(),
+        "notify": "none",
     }
     assert documented["deploy.restart"][2] == asked.policy
     assert {key: documented[f"deploy.restart.{key}"][2] for key in restart} == restart

@@ -73,6 +73,20 @@ def test_an_instance_on_ray_waits_for_all_of_its_gpus_wherever_its_driver_is() -
     assert ("gpu02", "ray_nodes.sh") not in step_scripts, "`run` counts on the head"
 
 
+def test_ray_nodes_are_supervised_and_run_the_script_anew_each_time() -> None:
+    made = planned(inventory("gpu01", "gpu02"), spec(model(tp=16), restart=replace(ON, maximum=7, notify="mail me")))
+    for place, script, name in (("gpu01", "ray_head.sh", "ray-head"), ("gpu02", "ray_worker.sh", "ray-worker")):
+        text = made.scripts[place][script]
+        begin = text.index('exec python3 "$state/supervisor" ray_node')
+        line = text[begin : text.index("\nfi", begin)].replace("\\\n", " ")
+        words = options.parse(shlex.split(line)[4:])
+        assert (words.name, words.script, words.max, words.ray_gpus, words.notify) == (name, script, 7, None, True)
+        assert words.command == ["bash", "${BASH_SOURCE[0]}", "start"]
+        assert "mail me" in made.scripts[place]["notify.sh"]
+        assert "mail me" not in text, "a list of processes would show it"
+    assert "notify" not in str(planned(inventory("gpu01", "gpu02"), spec(model(tp=16), restart=ON)).scripts)
+
+
 def test_hosts_that_have_a_part_have_a_script_for_a_reboot() -> None:
     made = planned(inventory("gpu01", "gpu02", "gpu03"), spec(model(tp=16), ray="auto", restart=BOOT))
     assert {name for name, scripts in made.scripts.items() if "boot.sh" in scripts} == {"gpu01", "gpu02", "gpu03"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flagscale_deploy.remote.deployment import restart_permits
 from flagscale_deploy.remote.messages.run import WatchArguments
 from flagscale_deploy.remote.messages.status import InspectArguments, InspectedServer
 from flagscale_deploy.remote.programs import inspect, watch
@@ -136,3 +137,15 @@ def test_each_data_parallel_rank_is_asked_and_one_that_hangs_is_named(
         assert (state["health"], state["token"]) == (200, token)
         assert state["why"].startswith(why)
         assert sorted(re.findall(r"x-data-parallel-rank: (\d)", "".join(asked))) == ["0", "4"]
+
+
+def test_what_the_supervisor_of_a_ray_node_says_is_reported(home: Home, people: Household) -> None:
+    (pid,) = people.start(["sleep", "600"], f"{home.deployment}/r1", expect=0)
+    entry = {"role": "ray-worker", "script": "ray_worker.sh", "log": "/l", **birth(pid)}
+    home.record()
+    home.record(processes=[entry])
+    args = {"ask": True, "token": False}
+    assert "ray_node" not in home.run("inspect", **args)[-1]
+    state: Any = {"state": "restarting", "in_a_row": 1, "max": 5, "why": "lost its raylet; restart 1 of 5 in 1 s"}
+    restart_permits.Files(home.state, "r1", "ray_worker.sh").write(state)
+    assert home.run("inspect", **args)[-1]["ray_node"] == {**state, "supervised": True, "alive": False}

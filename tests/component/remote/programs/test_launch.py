@@ -44,3 +44,31 @@ def test_a_stop_that_comes_while_a_script_is_being_started_ends_it(home: Home, m
     time.sleep(0.1)
     (process,) = home.read_record()["processes"]
     assert not runs(process["pid"])
+
+
+SUPERVISED = """
+cat > "$(dirname "$0")/../restart/r1/ray_head.json" <<END
+{"state": "running", "healthy": true, "boot_id": "%s"}
+END
+exec sleep 60
+"""
+
+
+def test_a_script_that_has_become_a_supervisor_is_done_when_its_server_is_up(home: Home) -> None:
+    """A Ray node's: `ray start` has ended well by then."""
+    home.record({}, boot_id=record.boot_id())
+    (home.state / "restart/r1").mkdir(parents=True)
+    files = {"scripts/ray_head.sh": (SUPERVISED % record.boot_id(), "700")}
+    args = launching(home, script="ray_head.sh", role="ray-head", detached=False, files=files)
+    started, ended = home.hear("launch", **args)
+    assert ended["exit_code"] is None
+    assert runs(started["pid"])
+    assert home.run("stop", run_id=None, grace=1)[-1]["survivors"] == []
+
+
+def test_what_a_supervisor_said_before_a_reboot_counts_for_nothing(home: Home) -> None:
+    home.record({}, boot_id=record.boot_id())
+    (home.state / "restart/r1").mkdir(parents=True)
+    files = {"scripts/ray_head.sh": (SUPERVISED.replace("60", "0.5") % "an earlier boot", "700")}
+    args = launching(home, script="ray_head.sh", role="ray-head", detached=False, files=files)
+    assert home.hear("launch", **args)[-1]["exit_code"] == 0

@@ -15,8 +15,9 @@ import pytest
 
 from flagscale_deploy.remote.supervisor.membership import TOKEN
 from tests.component.remote.living import Home, wait_until
+from tests.component.remote.supervisor.supervised import Supervised
 from tests.component.remote.supervisor.test_hang import ENGINE as SERVING_ENGINE
-from tests.component.remote.supervisor.test_supervise import Supervised, free_port
+from tests.component.remote.supervisor.test_supervise import free_port
 
 HOSTS = ("gpu01", "gpu02", "gpu03")
 ALL = os.environ.get("FSD_FAULTS") == "all"

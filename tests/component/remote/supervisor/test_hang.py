@@ -12,8 +12,8 @@ import pytest
 from flagscale_deploy.remote.supervisor import evidence
 from flagscale_deploy.remote.system import proc
 from tests.component.remote.living import Home, runs, wait_until
-from tests.component.remote.supervisor.test_supervise import Supervised, free_port
-from tests.component.remote.supervisor.test_supervise import supervised as supervised
+from tests.component.remote.supervisor.supervised import Supervised
+from tests.component.remote.supervisor.test_supervise import free_port
 
 ENGINE = """
 import json, os, sys, time

@@ -10,143 +10,23 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote.deployment import processes, restart_permits
+from flagscale_deploy.remote.deployment import restart_permits
 from flagscale_deploy.remote.messages.run import RayNodesReply
-from flagscale_deploy.remote.messages.status import RestartState
 from flagscale_deploy.remote.supervisor.ends import delay, describe_exit
-from flagscale_deploy.remote.supervisor.supervise import what_ray_lacks
-from flagscale_deploy.remote.system import proc
-from flagscale_deploy.remote.system.proc import MARKER
-from flagscale_deploy.transport.bundle import library
+from flagscale_deploy.remote.supervisor.on_ray import what_ray_lacks
 from tests.component.remote.living import HOST_PYTHON, Home, birth, messages, runs, wait_until
 from tests.component.remote.stand_in import ENGINE as ENGINE_REPLIES
 from tests.component.remote.stand_in import NOBODY, stand_in
+from tests.component.remote.supervisor.supervised import ENGINE, SCRIPT, Supervised
 from tests.other_user import needs_root
 from tests.tls import certificate
 from tests.unit.sources import ROOT
-
-SCRIPT = "vllm_serve_m_0.sh"
-ENGINE = """
-import os, signal, sys, time
-lives, terms = sys.argv[1:3]
-def asked(*_):
-    open(terms, "a").write("T")
-    time.sleep(float(os.environ.get("SLOW", "0")))
-    print("a graceful end", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, asked)
-open(lives, "a").write("%d\\n" % os.getpid())
-print("half a line", end="", flush=True)
-if len(open(lives).readlines()) > int(os.environ.get("LIVES", "1000")):
-    sys.exit(3)
-time.sleep(600)
-"""
-"""An engine that notes each of its lives by its pid, and each SIGTERM; after LIVES lives it ends while it loads."""
-
-
-class Supervised:
-    """An engine with its supervisor, in a session of its own, recorded as the launcher does it."""
-
-    def __init__(self, home: Home, folder: Path) -> None:
-        self.home, self.folder = home, folder
-        self.files = restart_permits.Files(home.state, "r1", SCRIPT)
-        self.log = home.state / "logs/vllm_serve_m_0.log"
-        for name, text in library("supervise").items():
-            path = home.state / "supervisor" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *options: str, ready: bool = True, engine: str = ENGINE, **env: str) -> Supervised:
-        places = [str(self.folder / "lives"), str(self.folder / "terms")]
-        numbers = {"max": "5", "first": "0.05", "factor": "1", "ceiling": "0.05", "reset-after": "600"}
-        for word in options:
-            name, _, value = word.removeprefix("--").partition("=")
-            numbers[name] = value
-        words = [f"--{name}={value}" for name, value in numbers.items() if name != "may-end"]
-        words += ["--may-end"] if "may-end" in numbers else []
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [HOST_PYTHON, str(self.home.state / "supervisor"), "supervise", f"--state={self.home.state}",
-                 "--run=r1", f"--script={SCRIPT}", "--name=m/0", *words, "--", sys.executable, "-c", engine, *places],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env=os.environ | {MARKER: f"{self.home.deployment}/r1", "HOME": str(self.home.path)} | env,
-            )  # fmt: skip
-        self.home.record({"engine": self.process.pid})
-        wait_until(lambda: bool(self.lives) or self.ended)
-        if ready:
-            self.files.permit()
-            wait_until(lambda: bool(self.said.get("healthy")))
-        return self
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
-    @property
-    def lives(self) -> list[int]:
-        """The pids that the engine has had."""
-        path = self.folder / "lives"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
-
-    @property
-    def terms(self) -> str:
-        path = self.folder / "terms"
-        return path.read_text() if path.exists() else ""
-
-    @property
-    def ended(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    @property
-    def said(self) -> RestartState:
-        """Return the state file."""
-        return self.files.read() or {}
-
-    def lived(self, times: int) -> bool:
-        return len(self.lives) == times
-
-    @property
-    def told(self) -> str:
-        return self.log.read_text()
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.lives[-1], number)
-
-    def wait(self) -> int:
-        assert self.process is not None
-        return self.process.wait(20)
-
-    def left(self) -> list[proc.Process]:
-        return processes.ours(proc.scan(), f"{self.home.deployment}/")
-
-    def stop(self, grace: float = 5.0) -> dict[str, Any]:
-        text = self.home.run("stop", run_id=None, grace=grace, ray_grace=5.0)[-1]
-        self.wait()
-        return text
-
-
-@pytest.fixture
-def supervised(home: Home, tmp_path: Path) -> Iterator[Supervised]:
-    server_process = Supervised(home, tmp_path)
-    yield server_process
-    server_process.home.record(
-        {"engine": server_process.pid} if server_process.process and not server_process.ended else {}
-    )
-    for item in server_process.left():
-        os.kill(item.pid, signal.SIGKILL)
-    if server_process.process is not None:
-        server_process.process.wait(10)
 
 
 def test_what_dies_after_it_was_ready_lives_again_and_its_log_goes_on(supervised: Supervised) -> None:
