@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -98,6 +99,8 @@ def test_an_engine_whose_counters_stand_still_is_restarted_and_its_evidence_kept
     assert re.search(r"m/0 hung \d+ s: .*; restart 1 of 5 in 0.05 s", server.told)
     (folder,) = hanging.folders
     assert folder.name == text["evidence"]
+    event = json.loads((server.home.state / "history.jsonl").read_text().splitlines()[0])
+    assert (event["event"], event["reason"], event["evidence"]) == ("restarting", text["last_exit"], str(folder))
     assert f"m/0 keeps evidence in evidence/{folder.name}\n" in server.told
     files = {path.name: path.read_text() for path in folder.iterdir()}
     assert text["last_exit"] in files["problem.txt"]
