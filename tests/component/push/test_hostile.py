@@ -384,7 +384,7 @@ if name == "push_host":
         def __init__(self, *words):
             super().__init__(*words)
             with open(os.path.expanduser("~/peers"), "w") as file:
-                file.write(" ".join(self._peers))
+                file.write(" ".join(self._server._peers))
     push_host.PieceServer = Server
 """
     request = homes.request()
