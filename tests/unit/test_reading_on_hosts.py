@@ -29,10 +29,12 @@ OTHERWISE = {
     "system.json_files": "is the function for JSON",
     "system.subprocesses": "is the function for commands",
     "deployment.record": "opens the file that it locks",
+    "deployment.history": "opens the file that it locks",
     "deployment.lockfile": "opens the file that it locks",
     "deployment.boot_entry": "opens the directory that it locks",
     "deployment.scripts": "opens a script's log to be written, and starts the script with it",
     "programs.stop": "opens the log of after_stop to be written",
+    "supervisor.notify": "hands an event on in a file in memory that it has written",
     "system.limits": "tries whether files can be made",
     "engine.vllm_parser": "is sent to vLLM's Python without our modules; it reads two lines of 4 KiB, and our question",
     "orders": "parses an order of the operator, of bounded length",
@@ -118,4 +120,4 @@ def test_every_script_begins_with_umask_077() -> None:
     including = '{% include "_environment.sh.j2" %}'
     assert first.pop("_environment.sh.j2") == first.pop("boot.sh.j2") == "umask 077"
     assert set(first.values()) == {including}
-    assert len(first) == 7
+    assert len(first) == 8
