@@ -43,7 +43,7 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
         return "unwell", inspected["why"]
     if restarts.get("in_a_row") and not restarts.get("healthy") and inspected["health"] is None:
         number, most, end = (restarts.get(name) for name in ("in_a_row", "max", "last_exit"))
-        return "restarting", f"loading after restart {number} of {most}: it {end}"
+        return "restarting", f"loading after restart {number} of {most} ({end})"
     has_been_ready = (
         inspected["health"] == 200
         or inspected.get("ready_at") is not None

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.groups import WORKERS, Groups, ranks
 from tests.environments import build
 from tests.lab import Lab
-from tests.lab.product.operator import DEADLINE, Operator, Result
+from tests.lab.product.operator import DEADLINE, Operator, Result, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -23,6 +23,7 @@ TENSOR, DATA = "tensor", "data"
 REQUESTS = 12
 UNASKED = ("--skip-check", "engine-arguments")
 """vLLM's parser on each host, which takes six core-seconds, is asked of the data-parallel group."""
+RESTART = ("deploy.restart.policy=on-failure", "deploy.restart.backoff=1", "deploy.restart.lost=20")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def tensor_stopped(groups: Groups, without_worker: object) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def data(groups: Groups, tensor_stopped: object) -> Result:
-    return groups.run(DATA, {"data-parallel-size": 2})
+    return groups.run(DATA, {"data-parallel-size": 2}, words=RESTART)
 
 
 def test_a_tensor_parallel_group_answers_without_ray(groups: Groups, tensor: Result) -> None:
@@ -120,15 +121,33 @@ def test_requests_reach_the_data_parallel_ranks_of_both_hosts(groups: Groups, da
     assert min(served.values()) > 1  # each has answered the readiness probe
 
 
-def test_a_data_parallel_rank_that_is_gone_is_named_although_health_is_200(groups: Groups, data: Result) -> None:
-    groups.kill(groups.other, DATA)
-    _, instance = groups.status(DATA, exits=1)
-    assert (instance["state"], ranks(instance)) == (
-        "unwell", [("driver", "node1", "unwell"), ("follower", "node2", "dead")],
-    )  # fmt: skip
-    assert "rank 1 on node2: its process is gone" in instance["problem"]
-    assert "data-parallel rank 1 on node2: no answer" in instance["problem"]
+@pytest.fixture(scope="module")
+def healed(groups: Groups, data: Result) -> Any:
+    """Provide the status after a data-parallel rank's processes were killed, but for its supervisor, and came back."""
+    before = groups.lab.processes(DATA)
+    groups.kill(groups.other, DATA, "VLLM::EngineCore")
+    seen: list[Any] = []
+
+    def is_restarted() -> bool:
+        seen.append(groups.status(DATA, exits=None)[1])
+        return bool(seen[-1]["restarts"] == 1 and seen[-1]["state"] == "ready")
+
+    assert eventually(is_restarted, within=240), seen[-1]
+    assert "restarting" in {instance["state"] for instance in seen}
+    return before, seen[-1]
 
 
-def test_stop_ends_a_head_that_lost_its_follower(groups: Groups, data: Result) -> None:
+def test_a_group_that_loses_a_rank_is_restarted_as_a_whole(groups: Groups, healed: Any) -> None:
+    before, instance = healed
+    assert ranks(instance) == [("driver", "node1", "ready"), ("follower", "node2", "running")]
+    after = {process.pid for process in groups.lab.processes(DATA) if "VLLM::" in process.command}
+    assert after
+    assert not after & {process.pid for process in before}
+    assert groups.ask_often(REQUESTS) == [4] * REQUESTS
+    assert set(groups.served_by()) == {"0", "1"}
+    log = groups.operator("logs", "--name", DATA, "--grep", "flagscale-deploy").out
+    assert "rank 1 on node2 VLLM::EngineCore" in log
+
+
+def test_stop_leaves_nothing_of_a_group_that_was_restarted(groups: Groups, healed: Any) -> None:
     assert groups.stop(DATA) == []

@@ -82,6 +82,34 @@ def test_expert_parallel_ranks_of_both_hosts_answer(groups: Groups, tiny_moe: Pa
     assert groups.stop("experts") == []
 
 
+def test_a_data_parallel_rank_that_is_gone_is_named_although_health_is_200(groups: Groups) -> None:
+    groups.run("data", {"data-parallel-size": 2})
+    groups.kill(groups.other, "data")
+    _, instance = groups.status("data", exits=1)
+    assert (instance["state"], ranks(instance)) == (
+        "unwell", [("driver", "node1", "unwell"), ("follower", "node2", "dead")],
+    )  # fmt: skip
+    assert "rank 1 on node2: its process is gone" in instance["problem"]
+    assert "data-parallel rank 1 on node2: no answer" in instance["problem"]
+    assert groups.stop("data") == []
+
+
+def test_a_group_whose_follower_was_cut_off_for_long_is_restarted_when_it_is_back(groups: Groups) -> None:
+    """The driver's own engine waits for it for 300 s; the supervisors do not."""
+    words = "deploy.restart.policy=on-failure", "deploy.restart.backoff=1", "deploy.restart.lost=20"
+    groups.run("tensor", {"tensor-parallel-size": 2}, words=words)
+    groups.other.cut()
+    try:
+        assert eventually(
+            lambda: "waiting for node2 (silent" in groups.status("tensor", exits=None)[1]["problem"], within=120
+        )
+    finally:
+        groups.other.join()
+    assert eventually(lambda: groups.status("tensor", exits=None)[1]["state"] == "ready", within=240)
+    assert groups.ask_often(2) == [4, 4]
+    assert groups.stop("tensor") == []
+
+
 def test_a_follower_that_is_killed_while_it_loads_ends_the_run(groups: Groups) -> None:
     run = groups.start("killed", {"tensor-parallel-size": 2})
     run.wait_for(LOADING, within=300)

@@ -414,7 +414,7 @@ RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
     "it loads again": (
         {"in_a_row": 2, "restarts": 2, "healthy": False, "last_exit": "was ended by SIGKILL"},
         {"token": None, "health": None, "why": "it does not answer"}, "restarting", "restarting",
-        "loading after restart 2 of 5: it was ended by SIGKILL"),
+        "loading after restart 2 of 5 (was ended by SIGKILL)"),
     "it hangs, and its evidence is kept": (
         {"state": "restarting", "healthy": False, "why": HUNG}, {"token": None, "health": 200, "why": "timed out"},
         "restarting", "restarting", HUNG),
