@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,17 @@ from flagscale_deploy.inventory.listing import hosts_json
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.inventory.patterns import limit
+from tests.parity.ansible_listings import Listings
 from tests.parity.inventories import CASES
 
 SAMPLES = Path(__file__).parents[2] / "inventories"
 
 
-def ansible_inventory(inventory: Path, *options: str) -> dict[str, Any]:
-    """Return what Ansible prints, less the name of its JSON dialect."""
-    command = [sys.executable, "-m", "ansible", "inventory", "-i", str(inventory), "--list", *options]
-    # A configuration of the machine must not turn Ansible's defaults.
-    (config := inventory.parent / ".ansible.cfg").touch()
-    settings = {"ANSIBLE_CONFIG": str(config), "ANSIBLE_HOME": str(inventory.parent / ".ansible"), "LC_ALL": "C.UTF-8"}
-    # In the directory of the inventory, since Ansible also reads group_vars/ of the working directory.
-    answer = subprocess.run(
-        command,
-        env={**os.environ, **settings},
-        cwd=inventory.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    listing: dict[str, Any] = json.loads(answer.stdout)
-    assert listing != {"_meta": {"hostvars": {}}}, answer.stderr
-    listing["_meta"].pop("profile", None)
-    return listing
+@pytest.fixture(scope="module")
+def ansible_inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listings]:
+    """Provide what Ansible prints of an inventory."""
+    with Listings(tmp_path_factory.mktemp("ansible")) as listings:
+        yield listings
 
 
 def inventory_json(inventory: Inventory) -> dict[str, Any]:
@@ -74,7 +60,7 @@ def write(files: Mapping[str, str], directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_hosts_groups_and_variables_agree(case: str, tmp_path: Path) -> None:
+def test_hosts_groups_and_variables_agree(case: str, ansible_inventory: Listings, tmp_path: Path) -> None:
     file = write(CASES[case], tmp_path)
     ours = inventory_json(load_inventory(file))
     assert without_vars(ours) == ansible_inventory(file)
@@ -92,7 +78,9 @@ def test_the_document_of_hosts_json_says_the_same(case: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("sample", ["ansible.yaml", "ansible.ini", "heterogeneous.yaml"])
-def test_the_samples_in_ansibles_forms_are_read_by_ansible_alike(sample: str, tmp_path: Path) -> None:
+def test_the_samples_in_ansibles_forms_are_read_by_ansible_alike(
+    sample: str, ansible_inventory: Listings, tmp_path: Path
+) -> None:
     file = write({sample: (SAMPLES / sample).read_text(encoding="utf-8")}, tmp_path)
     assert without_vars(inventory_json(load_inventory(file))) == ansible_inventory(file)
 
@@ -139,7 +127,7 @@ all:
         "ungrouped,gpu01",
     ],
 )
-def test_limit_picks_the_hosts_that_ansible_picks(pattern: str, tmp_path: Path) -> None:
+def test_limit_picks_the_hosts_that_ansible_picks(pattern: str, ansible_inventory: Listings, tmp_path: Path) -> None:
     file = write({"hosts.yaml": PATTERNS_FILE}, tmp_path)
     theirs = ansible_inventory(file, "--limit", pattern)
     names = {name for group, entry in theirs.items() if group != "_meta" for name in entry.get("hosts", ())}
