@@ -75,23 +75,19 @@ def requirements(version: str) -> list[str]:
 
 
 def run_tests(python: Path, version: str) -> tuple[int, str]:
-    """Run the tests with that Python; return the exit status of pytest, of the first that failed, and its output."""
+    """Run the tests with that Python; return the exit status of pytest, the highest of several, and its output."""
     built = environment(python, version) / "bin/python"
     if version != HOST:
         return _run(built, UNIT, *(f"--ignore={UNIT}/{sweep}" for sweep in SWEEPS))
-    # tests/conftest.py needs the operator's Python.
-    status, output = _run(built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
-    if status:
-        return status, output
-    status, more = _run(
-        Path(sys.executable),
-        COMPONENT_OF_HOSTS,
-        f"--ignore={TYPES_OF_MESSAGES}",
-        "-n",
-        "2",
-        FSD_HOST_PYTHON=str(python),
-    )
-    return status, output + more
+    with ThreadPoolExecutor(2) as pool:  # the component tests wait most of their time
+        # tests/conftest.py needs the operator's Python.
+        units = pool.submit(_run, built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
+        components = pool.submit(
+            _run, Path(sys.executable), COMPONENT_OF_HOSTS, f"--ignore={TYPES_OF_MESSAGES}", "-n", "2",
+            FSD_HOST_PYTHON=str(python),
+        )  # fmt: skip
+        ended = [units.result(), components.result()]
+    return max(status for status, _ in ended), "".join(output for _, output in ended)
 
 
 def _run(python: Path, *words: str, **env: str) -> tuple[int, str]:
