@@ -27,6 +27,7 @@ PARTS = {
     "logs": ["benchmarks.logs"],
     "following": ["benchmarks.loopback", "benchmarks.logs"],
     "stop": ["benchmarks.stop"],
+    "supervision": ["benchmarks.supervision"],
     "ready": ["benchmarks.ready"],
 }
 """The modules to run; `loopback` runs the module after it in a network of its own."""
