@@ -44,6 +44,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Restore the handlers of signals: a command that was typed within a test leaves some that end the process."""
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    try:
+        return (yield)
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 def pytest_runtest_setup() -> None:
     interrupts._last = float("-inf")  # signals that come together are one interrupt: an earlier test's is another
 
