@@ -36,7 +36,7 @@ IDLE = "".join(
 FILLER = "# HELP vllm:request_queue_time_seconds Histogram of time spent in WAITING phase for request.\n" * 800
 """vLLM 0.32's page of metrics has about 80 KB."""
 HANG, LOST = 10.0, 10.0
-IDLE_SECONDS, QUICK_SECONDS = 120.0, 20.0
+IDLE_SECONDS, QUICK_SECONDS = 120.0, 8.0
 
 
 @contextmanager
