@@ -437,6 +437,7 @@ def test_a_host_that_sends_next_to_nothing_is_given_up_and_the_others_logs_are_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: list[Output], then: list[Output]
 ) -> None:
     monkeypatch.setattr(collecting, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(receive, "ENOUGH_BYTES", 1 << 20)  # a host that pauses for 5 ms each time sends it in seconds
 
     def send(host: Host, _args: dict[str, Any]) -> Iterator[Output]:
         if host.name != "gpu01":
