@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -464,15 +465,17 @@ def test_a_host_may_hash_the_copies_that_are_here_before_it_sends_anything(
 
 
 def test_what_is_done_here_is_no_silence_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "STALL_SECONDS", 0.2)
+    worked = [0.0]
     finish = store.IncomingFile.finish
 
     def slowly(self: store.IncomingFile) -> int:
-        threading.Event().wait(0.5)
+        worked[0] += 2 * collecting.STALL_SECONDS
         return finish(self)
 
+    monkeypatch.setattr(receive, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + worked[0]))
     monkeypatch.setattr(store.IncomingFile, "finish", slowly)
     assert len(whole(tmp_path, *file("logs/e.log"), *file("logs/f.log")).files) == 2
+    assert worked[0] == 4 * collecting.STALL_SECONDS
 
 
 def sprouting(name: str) -> Any:
