@@ -21,8 +21,10 @@ pytest_plugins = ("tests.lab.fixtures", "tests.lab.faults.report", "tests.enviro
 
 
 def pytest_configure() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job of a shell: the commands under test inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ignore no signal that a job of a shell, or `nohup`, ignores: the commands under test would as well."""
+    for number in interrupts.SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)
