@@ -55,7 +55,7 @@ def stage(lab: Lab, environments: Mapping[str, Path], tmp_path: Path) -> Iterato
 def complaints(report: Any) -> set[tuple[str, str, str]]:
     """Return what is complained of, but for links that are below a tenth of what the kernel says of a veth, 10 Gbit/s.
 
-    A loaded machine's cables are that slow at times: it is no fault of the hosts. tests/unit/checks has that rule.
+    Where bandwidth is measured, all cables are (`network.rate_all`). tests/unit/checks has that rule.
     """
     return {
         (check["check"], check["host"], check["state"])
@@ -108,6 +108,7 @@ def test_every_check_can_be_made_to_complain() -> None:
 
 
 def test_nothing_is_wrong_once_every_fault_is_undone(lab: Lab, stage: Stage) -> None:
+    network.rate_all(stage)
     report = answered(stage.check("--network"), exits=0)
     assert complaints(report) == set(), told(report)
     assert set(skipped(report)) == NOT_LOOKED_AT - {"bandwidth"}
@@ -115,12 +116,14 @@ def test_nothing_is_wrong_once_every_fault_is_undone(lab: Lab, stage: Stage) -> 
 
 
 def test_without_a_configuration_hosts_are_looked_at_all_the_same(stage: Stage) -> None:
+    network.rate_all(stage)
     report = answered(stage.operator("check", "--json", "--network", exits=None), exits=0)
     assert complaints(report) == set(), told(report)
     assert skipped(report)["model-path"] == "needs a configuration: -c"
     by_check = {check["check"]: check for check in report["checks"]}
     assert "12 connections" in by_check["data-network"]["found"]
-    assert re.search(r"median [\d.]+ Gbit/s", by_check["bandwidth"]["found"])
+    measured = [check["found"] for check in report["checks"] if check["check"] == "bandwidth"]
+    assert re.search(r"median [\d.]+ Gbit/s", "\n".join(measured))
 
 
 def test_an_ordinary_user_is_no_cause_for_alarm(stage: Stage) -> None:
