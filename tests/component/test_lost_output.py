@@ -131,7 +131,10 @@ def test_progress_comes_without_a_thread_and_where_writes_do_not_wait(
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_few_threads_cost_time_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """Where `ulimit -u` allows no more, a run gives back what it has taken."""
+    """Where `ulimit -u` allows no more, a run gives back what it has taken.
+
+    Three are enough where the first has ended before the last one is needed.
+    """
     console, world = Console(), World(tmp_path)
     start = threading.Thread.start
 
@@ -142,9 +145,14 @@ def test_few_threads_cost_time_and_leave_nothing(tmp_path: Path, monkeypatch: py
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with console.progress("run") as progress, pytest.raises(DeployError, match="starts no more threads"):
-        api.run(world.request(), say=progress)
-    assert ("launch" in world.modules) == ("stop" in world.modules)
+    problem = ""
+    with console.progress("run") as progress:
+        try:
+            api.run(world.request(), say=progress)
+        except DeployError as error:
+            problem = str(error)
+    assert "starts no more threads" in problem or (threads == 3 and not problem)
+    assert ("launch" in world.modules) == ("stop" in world.modules or not problem)
 
 
 class Failing(io.StringIO):

@@ -122,7 +122,6 @@ def test_without_a_configuration_hosts_are_looked_at_all_the_same(stage: Stage) 
     assert skipped(report)["model-path"] == "needs a configuration: -c"
     by_check = {check["check"]: check for check in report["checks"]}
     assert "12 connections" in by_check["data-network"]["found"]
-
     assert re.search(r"[\d.]+ Gbit/s", by_check["bandwidth"]["found"])
 
 
