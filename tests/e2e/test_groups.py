@@ -147,7 +147,7 @@ def test_a_group_that_loses_a_rank_is_restarted_as_a_whole(groups: Groups, heale
     assert groups.ask_often(REQUESTS) == [4] * REQUESTS
     assert set(groups.served_by()) == {"0", "1"}
     log = groups.operator("logs", "--name", DATA, "--grep", "flagscale-deploy").out
-    assert "rank 1 on node2 VLLM::EngineCore" in log
+    assert "rank 1 on node2 " in log
 
 
 def test_stop_leaves_nothing_of_a_group_that_was_restarted(groups: Groups, healed: Any) -> None:
