@@ -114,7 +114,7 @@ class Leader(Group):
             if not self._run:  # its own state may have been lost, with a full disk
                 self.generation = max(self.generation, report["generation"] + 1)
             if report["state"] == "gave up":
-                self.over = self.over or "rank %d on %s %s" % (report["rank"], member.host, report["why"])
+                self.over = self.over or "rank %d on %s gave up: %s" % (report["rank"], member.host, report["why"])
             return {
                 "generation": self.generation,
                 "run": self._run and not self.over,

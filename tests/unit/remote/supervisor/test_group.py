@@ -125,7 +125,7 @@ def test_a_member_of_a_later_start_is_told_a_yet_later_one(leader: Leader) -> No
 def test_one_that_can_not_be_started_ends_it_for_all(leader: Leader) -> None:
     leader.note_end("hung 10 min")
     report(leader, 1, "gave up", why="its process 7 (VLLM::Worker) cannot be ended")
-    assert leader.over == "rank 1 on gpu02 its process 7 (VLLM::Worker) cannot be ended"
+    assert leader.over == "rank 1 on gpu02 gave up: its process 7 (VLLM::Worker) cannot be ended"
     wish = report(leader, 2, "down")
     assert (wish["over"], wish["run"]) == (leader.over, False)
 
