@@ -54,6 +54,8 @@ class InstanceStatus:
     """How often its supervisor has restarted it; None without a supervisor."""
     last_restart: float | None = None
     """Unix time of the last restart."""
+    restart_reason: str = ""
+    """How its last run ended, in words."""
     evidence: str = ""
     """The folder below `evidence/` on its host with what was seen when it hung last."""
     script: str = ""
@@ -104,6 +106,7 @@ def server_status(
         metrics=metrics,
         restarts=restarts.get("restarts"),
         last_restart=restarts.get("last_restart"),
+        restart_reason=restarts.get("last_exit", ""),
         evidence=restarts.get("evidence", ""),
         script=instance["script"],
         argv=tuple(instance.get("argv", ())),

@@ -18,7 +18,7 @@ from flagscale_deploy.logs.store import CUT_FILES
 from flagscale_deploy.remote.logs.sparse import pieces
 from flagscale_deploy.transport.fleet import Fleet
 
-PLACES = ("logs", "ray", "scripts")
+PLACES = ("logs", "ray", "scripts", "evidence")
 """The folders of one host's logs."""
 NODE_IP = re.compile(r"(?:--node-ip-address=|Local node IP(?:\x1b\[\d+m)?: (?:\x1b\[\d+m)?)([0-9a-fA-F.:]+)")
 """The address by which Ray knows a host: in the script that starts Ray, or in what `ray start` logs."""
@@ -39,7 +39,7 @@ def diagnose_ends(fleet: Fleet, deployment: str) -> Diagnosis | None:
 
     def keep(host: str, file: str, lines: Sequence[str]) -> None:
         with keeping:
-            if _is_evidence(PurePosixPath(file)):
+            if _may_show_cause(PurePosixPath(file)):
                 ends.setdefault((host, PurePosixPath(file).name), deque(maxlen=DIAGNOSED_LINES)).extend(lines)
 
     selection = LineSelection(tail=DIAGNOSED_LINES, kinds=("engine", "script", "ray-worker"))
@@ -83,10 +83,10 @@ def diagnose_folder(folder: Path) -> Diagnosis | None:
     alone = folder.is_file() or any(path.parent == folder or path.relative_to(folder).parts[0] in PLACES
                                     for path in files)  # fmt: skip
     hosts = {path: folder.name if alone else path.relative_to(folder).parts[0] for path in files}
-    evidence = [path for path in files if _is_evidence(path)]
+    causes = [path for path in files if _may_show_cause(path)]
     host_clocks = clocks.read(folder.parent if alone else folder)
-    logs = ((hosts[path], path.name, _end_of(path)) for path in evidence)
-    return _diagnose(logs, dict(_addresses(hosts)), {hosts[path]: host_clocks.get(hosts[path]) for path in evidence})
+    logs = ((hosts[path], path.name, _end_of(path)) for path in causes)
+    return _diagnose(logs, dict(_addresses(hosts)), {hosts[path]: host_clocks.get(hosts[path]) for path in causes})
 
 
 def _diagnose(
@@ -104,13 +104,15 @@ def _is_plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _is_evidence(path: PurePath) -> bool:
+def _may_show_cause(path: PurePath) -> bool:
     """Return whether a file may show a cause: no script, nothing of earlier runs.
 
-    Ray's `event_*` files repeat other logs as JSON; its `debug_state*` files are statistics.
+    What a supervisor keeps of a hang repeats the server's log. Ray's `event_*` files repeat other logs as JSON; its
+    `debug_state*` files are statistics.
     """
     return (
-        path.suffix != ".sh"
+        path.suffix not in (".sh", ".jsonl")
+        and path.parent.parent.name != "evidence"
         and path.name != CUT_FILES.decode()
         and ".kept-" not in path.name
         and not path.name.startswith(("event_", "debug_state"))

@@ -3,7 +3,8 @@
 `name` is the relative path that a file has among those collected; `kind` is one of
 
 - `engine`: what `vllm serve`, the router or a program of the user's own prints, and what that keeps in its log folder;
-- `script`: what the scripts that start Ray print, and the scripts themselves (`scripts/…`);
+- `script`: what the scripts that start Ray print, the scripts themselves (`scripts/…`), and what restarts leave
+  (`evidence/…`, `history.jsonl`);
 - `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session (`previous-session_…` is one of
   an earlier run);
 - `ray-worker`: `worker-<worker id>-<job id>-<pid>.out|err`, what an actor (a vLLM worker) prints.
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -21,6 +23,8 @@ from flagscale_deploy.remote.deployment import ray_temp, record, state
 WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
 ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log([.-][^/]*)?")
 
+BESIDE = ("scripts/", "evidence/", "history.jsonl")
+"""Beginnings of the names of files that are collected, but whose lines are no log: nobody follows them."""
 SLACK_SECONDS = 1.0
 """A file's time may be behind the clock that a run's beginning was read from."""
 
@@ -46,7 +50,9 @@ def listing(deployment: str, host: str) -> List[LogFile]:
         file._replace(kind="engine") if file.path in engines or _is_engines(file.name) else file
         for file in _walk(os.path.join(directory, "logs"), "logs", "script")
     ]
-    files += _walk(os.path.join(directory, "scripts"), "scripts", "script")
+    for name in ("scripts", "evidence"):
+        files += _walk(os.path.join(directory, name), name, "script")
+    files += _file(os.path.join(directory, "history.jsonl"), "history.jsonl", "script")
     used: Set[str] = set()
     for temp_dir in ray_temp.directories(deployment, host, deployed):
         for session in ray_temp.sessions(temp_dir):
@@ -99,10 +105,12 @@ def _walk(directory: str, name: str, kind: str) -> Iterator[LogFile]:
         directories.sort()
         for file in sorted(files):
             full = os.path.join(path, file)
-            try:
-                status = os.lstat(full)
-            except OSError:  # rotated away since it was listed
-                continue
-            if stat.S_ISREG(status.st_mode):
-                relative = os.path.join(name, os.path.relpath(full, directory))
-                yield LogFile(full, relative, kind, status.st_size, status.st_mtime)
+            yield from _file(full, os.path.join(name, os.path.relpath(full, directory)), kind)
+
+
+def _file(path: str, name: str, kind: str) -> Iterator[LogFile]:
+    """Yield a file, unless it is none, or was rotated away since it was listed."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            yield LogFile(path, name, kind, status.st_size, status.st_mtime)

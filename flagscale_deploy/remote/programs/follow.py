@@ -1,7 +1,7 @@
 """Send the lines of a deployment's log files, and new ones as they are written.
 
-Scripts as they were sent are no logs and are left out, and so are files that rotation compressed. What is new when it
-goes on where an earlier one ended is sent from its beginning.
+Scripts as they were sent and what restarts leave are no logs and are left out, and so are files that rotation
+compressed. What is new when it goes on where an earlier one ended is sent from its beginning.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Following:
         for file in logfiles.listing(self._deployment, self._host):
             if is_its is not None and not is_its(file):
                 continue
-            if file.name.startswith("scripts/") or (self._kinds is not None and file.kind not in self._kinds):
+            if file.name.startswith(logfiles.BESIDE) or (self._kinds is not None and file.kind not in self._kinds):
                 continue
             if file.name.endswith(COMPRESSED) or (self._since is not None and file.mtime < self._since):
                 continue

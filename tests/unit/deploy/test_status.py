@@ -446,6 +446,7 @@ def test_restarts_are_told_as_they_are(case: str) -> None:
     assert instance.restarts == supervised.get("restarts", 0)
     assert instance.last_restart == supervised.get("last_restart")
     assert instance.evidence == supervised.get("evidence", "")
+    assert instance.restart_reason == supervised.get("last_exit", "")
     assert current.well == (state == "ready")
     assert current.exit_code == (0 if state == "ready" else 1)
 

@@ -80,6 +80,8 @@ def test_scripts_and_earlier_runs_are_no_evidence(tmp_path: Path) -> None:
     write(tmp_path, "gpu01/scripts/ray_head.sh", "echo 'ERROR: No space left on device'")
     write(tmp_path, "gpu01/logs/vllm_serve_qwen_0.previous.log", "OSError: No space left on device")
     write(tmp_path, "gpu01/ray/previous-session_1/logs/raylet.out", "OSError: No space left on device")
+    write(tmp_path, "gpu01/evidence/20261130-140211-qwen-0/log.txt", "OSError: No space left on device")
+    write(tmp_path, "gpu01/history.jsonl", '{"reason": "OSError: No space left on device"}')
     assert diagnose_folder(tmp_path) is None
 
 

@@ -22,7 +22,7 @@ from tests.component.remote.living import Home, messages, wait_until
 
 WORKER = "worker-7a3f0c5e9b1d2f48a6c0e4b8d2f6a0c4e8b2d6f0a4c8e2b6d0f4a8c2-01000000-4711.out"
 SESSION = "session_2026-11-22_10-26-31_123456_4242"
-
+HANG = "20261130-140211-qwen-0"
 
 Listed = Callable[[], list[logfiles.LogFile]]
 
@@ -57,6 +57,9 @@ def full(home: Home, ray_temp: Path) -> Home:
     (home.state / "logs" / "ray_head.log").write_text("head\n")
     (home.state / "scripts" / "ray_head.sh").write_text("#!/bin/bash\n")
     (home.state / "secrets" / "ray_token").write_text("secret")
+    (home.state / "evidence" / HANG).mkdir(parents=True)
+    (home.state / "evidence" / HANG / "problem.txt").write_text("hung 10 min\n")
+    (home.state / "history.jsonl").write_text("{}\n")
     home.record(ray_temp_dir=str(ray_temp))
     return home
 
@@ -73,6 +76,8 @@ def test_every_log_is_listed_with_its_kind_and_a_relative_name(full: Home, liste
         "logs/vllm_serve_qwen_0.log": "engine",
         "logs/ray_head.log": "script",
         "scripts/ray_head.sh": "script",
+        f"evidence/{HANG}/problem.txt": "script",
+        "history.jsonl": "script",
         f"ray/{SESSION}/raylet.out": "ray",
         f"ray/{SESSION}/events/event_GCS.log": "ray",
         f"ray/{SESSION}/{WORKER}": "ray-worker",
