@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,8 @@ from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
 from flagscale_deploy.plan.model import Plan, is_restarted_as_group
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, PERMIT_RESTARTS, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
-from flagscale_deploy.remote.supervisor.membership import TOKEN as GROUP_TOKEN
+from flagscale_deploy.remote.supervisor.group import token_of
+from flagscale_deploy.remote.supervisor.membership import token_file
 from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
@@ -107,17 +108,19 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     Raises RunFailedError after logs were collected and, without `keep_on_failure`, what was started was stopped.
     """
     plan, spec, fleet = run.plan, run.spec, run.fleet
-    token, group_token = Secret(secrets.token_hex(32)), Secret(secrets.token_hex(32))
+    token, group_tokens = Secret(secrets.token_hex(32)), list(_group_tokens(plan))
     secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
-    for secret in (token, group_token, *(secret for env in secret_env.values() for secret in env.values())):
+    for secret in (
+        token,
+        *(own for _, _, own in group_tokens),
+        *(secret for env in secret_env.values() for secret in env.values()),
+    ):
         run.redactor.add(secret)
     records = {host: record_of(plan, host, facts, tuple(secret_env[host]), run.secret_hash) for host in plan.hosts}
     serving = {rank.host for server in plan.servers for rank in server.ranks if rank.answers}
     private = {host: _private_files(spec, secret_env[host], token, host in serving) for host in plan.hosts}
-    for instance in plan.instances:
-        if is_restarted_as_group(plan.restart, instance):
-            for rank in instance.ranks:
-                private[rank.host][GROUP_TOKEN] = group_token.reveal()
+    for host, file, own in group_tokens:
+        private[host][file] = own.reveal()
     try:
         started = execute(plan, fleet, records, private, run.say)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)
@@ -189,6 +192,15 @@ def _private_files(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Sec
     """
     config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
     return secret_files(secret_env, token) | tls_files(spec.tls if serves else None) | config
+
+
+def _group_tokens(plan: Plan) -> Iterator[tuple[str, str, Secret]]:
+    """Yield host, file and value of the token of each rank that is restarted with its group."""
+    for instance in plan.instances:
+        if is_restarted_as_group(plan.restart, instance):
+            group = secrets.token_hex(32).encode()
+            for rank in instance.ranks:
+                yield rank.host, token_file(rank.script), Secret(token_of(group, rank.number).decode())
 
 
 def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:

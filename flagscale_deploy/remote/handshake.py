@@ -21,10 +21,14 @@ class WrongPeerError(ConnectionError):
 
 
 class Handshake:
-    """One side of the handshake, without I/O: give what arrives to `receive`, and send what it returns."""
+    """One side of the handshake, without I/O: give what arrives to `receive`, and send what it returns.
 
-    def __init__(self, token: bytes, *, is_client: bool) -> None:
-        self._token, self._is_client = token, is_client
+    A server may have several tokens: `token` is the one that its client knows, at the end.
+    """
+
+    def __init__(self, *tokens: bytes, is_client: bool) -> None:
+        self._tokens, self._is_client = tokens, is_client
+        self.token = tokens[0]
         self._nonce = os.urandom(NONCE)
         self._received = b""
 
@@ -49,9 +53,10 @@ class Handshake:
         tag = self._received[NONCE:]
         if not self._is_client and self.missing and had_nonce:
             return b""  # a client's tag is compared once, as a whole
-        if not hmac.compare_digest(tag, self._tag(of_client=not self._is_client)[: len(tag)]):
+        matching = [token for token in self._tokens if self._is_tag(tag, token)]
+        if not matching:
             raise WrongPeerError("something else answers there" if self._is_client else "the token is wrong")
-        reply = b""
+        self.token, reply = matching[0], b""
         if not had_nonce:
             reply += self._tag(of_client=True) if self._is_client else self._nonce
         if not self.missing and not self._is_client:
@@ -61,32 +66,36 @@ class Handshake:
     @property
     def key(self) -> bytes:
         """Return what both sides know of this connection alone, at the end of the handshake: 32 bytes."""
-        return self._mac(b"connection")
+        return self._mac(b"connection", self.token)
 
     def _tag(self, *, of_client: bool) -> bytes:
-        return self._mac(b"client" if of_client else b"server")
+        return self._mac(b"client" if of_client else b"server", self.token)
 
-    def _mac(self, purpose: bytes) -> bytes:
+    def _is_tag(self, tag: bytes, token: bytes) -> bool:
+        """Return whether this is the beginning of the other side's tag by a token."""
+        return hmac.compare_digest(tag, self._mac(b"server" if self._is_client else b"client", token)[: len(tag)])
+
+    def _mac(self, purpose: bytes, token: bytes) -> bytes:
         nonces = (self._nonce, self._received[:NONCE])
         client, server = nonces if self._is_client else nonces[::-1]
-        return hmac.new(self._token, purpose + client + server, "sha256").digest()
+        return hmac.new(token, purpose + client + server, "sha256").digest()
 
 
 def authenticate(
-    connection: socket.socket, token: bytes, *, is_client: bool, seconds: float = HANDSHAKE_SECONDS
-) -> bytes:
-    """Shake hands on a connection, in `seconds` in all; return its key.
+    connection: socket.socket, *tokens: bytes, is_client: bool, seconds: float = HANDSHAKE_SECONDS
+) -> Handshake:
+    """Shake hands on a connection, in `seconds` in all; return the handshake at its end.
 
     Raises WrongPeerError, and OSError where it ends before.
     """
     deadline = time.monotonic() + seconds
-    handshake = Handshake(token, is_client=is_client)
+    handshake = Handshake(*tokens, is_client=is_client)
     wait_until(connection, deadline)
     connection.sendall(handshake.start())
     while handshake.missing:
         wait_until(connection, deadline)
         connection.sendall(handshake.receive(_some(connection, handshake.missing)))
-    return handshake.key
+    return handshake
 
 
 def receive(connection: socket.socket, count: int, seconds: float) -> bytes:

@@ -6,9 +6,9 @@ import contextlib
 import socket
 import threading
 import time
-from typing import Callable, Collection, Iterator, Optional, Set, Tuple
+from typing import Callable, Collection, Iterator, Optional, Sequence, Set, Tuple
 
-from flagscale_deploy.remote.handshake import authenticate, family
+from flagscale_deploy.remote.handshake import Handshake, authenticate, family
 from flagscale_deploy.remote.slots import Slots
 
 MOST_STRANGERS, MOST_PEERS = 32, 64
@@ -20,8 +20,8 @@ MOST_CLIENTS = 4096
 """The most clients at one time that have."""
 ACCEPT_RETRY_SECONDS = 0.02
 CONNECT_SECONDS = 3.0
-ServePeer = Callable[[socket.socket, bytes], None]
-"""Serve a client on its connection, with the key of the connection, until it has gone; OSError ends it as well."""
+ServePeer = Callable[[socket.socket, Handshake], None]
+"""Serve a client on its connection, after this handshake, until it has gone; OSError ends it as well."""
 
 
 def connect_peer(address: Tuple[str, int], token: bytes) -> Tuple[socket.socket, bytes]:
@@ -31,7 +31,7 @@ def connect_peer(address: Tuple[str, int], token: bytes) -> Tuple[socket.socket,
         connection.settimeout(CONNECT_SECONDS)
         connection.connect(address)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection, authenticate(connection, token, is_client=True)
+        return connection, authenticate(connection, token, is_client=True).key
     except OSError:
         connection.close()
         raise
@@ -40,14 +40,14 @@ def connect_peer(address: Tuple[str, int], token: bytes) -> Tuple[socket.socket,
 class PeerServer:
     """Listens on one address of this host until it is closed; each client has a thread, at most `of_one` an address.
 
-    `peers` are the addresses of the run's hosts. Raises OSError, with the address in its text, where it cannot listen
-    there; port 0 lets the kernel choose.
+    A client knows one of the `tokens`. `peers` are the addresses of the run's hosts. Raises OSError, with the address
+    in its text, where it cannot listen there; port 0 lets the kernel choose.
     """
 
     def __init__(
-        self, address: str, port: int, token: bytes, serve: ServePeer, peers: Collection[str], *, of_one: int
+        self, address: str, port: int, tokens: Sequence[bytes], serve: ServePeer, peers: Collection[str], *, of_one: int
     ) -> None:
-        self._token, self._serve, self._peers = token, serve, frozenset(peers)
+        self._tokens, self._serve, self._peers = tokens, serve, frozenset(peers)
         self._connections: Set[socket.socket] = set()
         self._lock = threading.Lock()
         self._waiting = {True: Slots[socket.socket](MOST_PEERS), False: Slots[socket.socket](MOST_STRANGERS)}
@@ -99,12 +99,12 @@ class PeerServer:
     def _shake_hands(self, connection: socket.socket, address: str, waiting: Slots[socket.socket]) -> None:
         with contextlib.suppress(OSError), self._registered(connection):
             try:
-                key = authenticate(connection, self._token, is_client=False)
+                handshake = authenticate(connection, *self._tokens, is_client=False)
             finally:
                 waiting.leave(connection)
             self._disconnect(self._clients.enter(connection, address))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._serve(connection, key)
+            self._serve(connection, handshake)
 
     def _disconnect(self, connection: Optional[socket.socket]) -> None:
         """End a client's connection, which its thread notices."""

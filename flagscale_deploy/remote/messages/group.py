@@ -10,9 +10,8 @@ MemberState = Literal["running", "ended", "down", "gave up"]
 
 
 class Report(TypedDict):
-    """From a follower's supervisor, once a second and at each change."""
+    """From a follower's supervisor, once a second and at each change. Of which rank, the handshake has proved."""
 
-    rank: int
     generation: int  # the start of the group that its server belongs to, counted from 1
     state: MemberState  # "ended": by itself or in part; "down": nothing of it is left
     why: str  # how it ended

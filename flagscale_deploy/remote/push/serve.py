@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Callable, Collection, Optional
 
-from flagscale_deploy.remote.handshake import receive
+from flagscale_deploy.remote.handshake import Handshake, receive
 from flagscale_deploy.remote.peers import PeerServer
 from flagscale_deploy.remote.push.tree import Piece, Span, bytes_of
 from flagscale_deploy.remote.push.wire import ABSENT, PRESENT, REPLY, REQUEST, SLOWEST
@@ -34,14 +34,14 @@ class PieceServer:
         self, address: str, token: bytes, find_piece: FindPiece, open_file: OpenFile, peers: Collection[str] = ()
     ) -> None:
         self._find_piece, self._open_file = find_piece, open_file
-        self._server = PeerServer(address, 0, token, self._serve, peers, of_one=MOST_OF_PEER)
+        self._server = PeerServer(address, 0, [token], self._serve, peers, of_one=MOST_OF_PEER)
         self.port = self._server.port
 
     def close(self) -> None:
         """Stop listening, and close the connection of every client."""
         self._server.close()
 
-    def _serve(self, connection: socket.socket, _key: bytes) -> None:
+    def _serve(self, connection: socket.socket, _: Handshake) -> None:
         while True:
             connection.settimeout(None)  # the client may ask at any time; the end of its connection is noticed
             request = connection.recv(REQUEST.size)

@@ -36,9 +36,9 @@ class Follower(Group):
     leads, several = False, True
 
     def __init__(
-        self, rank: int, leader: str, files: Files, lost: float, generation: int = 1, clock: Clock = time.monotonic
+        self, leader: str, files: Files, lost: float, generation: int = 1, clock: Clock = time.monotonic
     ) -> None:
-        self._rank, self._leader, self._files, self._lost, self._clock = rank, leader, files, lost, clock
+        self._leader, self._files, self._lost, self._clock = leader, files, lost, clock
         self.generation = generation
         self._state: MemberState = "running"
         self._why = ""
@@ -53,7 +53,7 @@ class Follower(Group):
     @property
     def report(self) -> Report:
         """Return what the leader is told now."""
-        return {"rank": self._rank, "generation": self.generation, "state": self._state, "why": self._why}
+        return {"generation": self.generation, "state": self._state, "why": self._why}
 
     def hear(self, wish: Wish) -> None:
         """Take the leader's answer; a permit to restart is good for this rank as well."""

@@ -10,6 +10,7 @@ every member is there again, so there are never ranks of two generations, and no
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING, Callable, Dict, Mapping, Tuple
 
 from flagscale_deploy.remote.system import json_files
@@ -71,6 +72,14 @@ class Group:
 
     def give_up(self, why: str) -> None:
         """Tell the others that the group is given up, and wait until those that can be reached know."""
+
+
+def token_of(group: bytes, rank: int) -> bytes:
+    """Return the token by which a rank proves to its leader which one it is; the leader's (rank 0) is the group's own.
+
+    So no host can speak for a rank on another one, nor in a group that it has no rank of.
+    """
+    return hmac.new(group, b"rank %d" % rank, "sha256").hexdigest().encode() if rank else group
 
 
 def checked(message: Mapping[str, object], shape: Mapping[str, type]) -> Dict[str, object]:

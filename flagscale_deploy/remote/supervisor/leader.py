@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Optional, Sequence, cast
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, cast
 
 from flagscale_deploy.remote.peers import PeerServer
 from flagscale_deploy.remote.supervisor.channel import Channel
@@ -18,18 +20,19 @@ from flagscale_deploy.remote.supervisor.group import (
     Clock,
     Group,
     checked,
+    token_of,
 )
 
 if TYPE_CHECKING:
-    import socket
-
     from flagscale_deploy.remote.deployment.restart_permits import Files
+    from flagscale_deploy.remote.handshake import Handshake
     from flagscale_deploy.remote.messages.group import Report, Wish
 
 CONNECTIONS_OF_ONE = 4
+"""Of each rank; all may come from one address."""
 PAUSE_SECONDS = 0.05
 """Between an answer and the next: a member that reports without end takes no time from the server."""
-_REPORT = {"rank": int, "generation": int, "state": str, "why": str}
+_REPORT = {"generation": int, "state": str, "why": str}
 
 
 class Member:
@@ -39,6 +42,7 @@ class Member:
         self.host, self._clock = host, clock
         self.report: Optional[Report] = None
         self._heard_at = clock()
+        self._connection: Optional[socket.socket] = None
 
     @property
     def silent(self) -> float:
@@ -53,6 +57,13 @@ class Member:
     def wait_anew(self) -> None:
         """Count its silence from now on."""
         self._heard_at = self._clock()
+
+    def connect(self, connection: socket.socket) -> None:
+        """Take its reports over this connection, and end the one before: it has one."""
+        before, self._connection = self._connection, connection
+        if before is not None:
+            with contextlib.suppress(OSError):
+                before.shutdown(socket.SHUT_RDWR)
 
     def hear(self, report: Report) -> None:
         """Take its report."""
@@ -78,19 +89,25 @@ class Leader(Group):
         self.generation = generation
         self._run, self._why, self._hung = True, "", False
         self._listens = True
+        self._ranks: Dict[bytes, int] = {}
+        """The ranks by their tokens."""
 
     def listen(self, address: Address, token: bytes, peers: Sequence[str], log: Callable[[str], None]) -> None:
         """Answer the other supervisors from now on; log once why that is not possible, and try again.
 
+        `token` is the group's, from which those of its ranks are made.
+
         Until then nobody counts as silent: whoever has taken the port would end a group that is well.
         """
         self._listens = False
+        self._ranks = {token_of(token, number): number for number in self._members}
+        of_one = CONNECTIONS_OF_ONE * len(self._members)
 
         def keep_trying() -> None:
             logged = False
             while True:
                 try:
-                    PeerServer(address[0], address[1], token, self._serve, peers, of_one=CONNECTIONS_OF_ONE)
+                    PeerServer(address[0], address[1], list(self._ranks), self._serve, peers, of_one=of_one)
                 except OSError as error:
                     if not logged:
                         logged = True
@@ -104,17 +121,15 @@ class Leader(Group):
 
         threading.Thread(target=keep_trying, daemon=True).start()
 
-    def answer(self, report: Report) -> Optional[Wish]:
-        """Take a report, and return the answer; None for a rank that there is not."""
-        member = self._members.get(report["rank"])
-        if member is None:
-            return None
+    def answer(self, rank: int, report: Report) -> Wish:
+        """Take the report of a rank, and return the answer."""
+        member = self._members[rank]
         with self._lock:
             member.hear(report)
             if not self._run:  # its own state may have been lost, with a full disk
                 self.generation = max(self.generation, report["generation"] + 1)
             if report["state"] == "gave up":
-                self.over = self.over or "rank %d on %s gave up: %s" % (report["rank"], member.host, report["why"])
+                self.over = self.over or "rank %d on %s gave up: %s" % (rank, member.host, report["why"])
             return {
                 "generation": self.generation,
                 "run": self._run and not self.over,
@@ -166,11 +181,11 @@ class Leader(Group):
             self.over = why
         time.sleep(GIVE_UP_SECONDS if self._members else 0)
 
-    def _serve(self, connection: socket.socket, key: bytes) -> None:
-        channel = Channel(connection, key, is_client=False)
+    def _serve(self, connection: socket.socket, handshake: Handshake) -> None:
+        rank, channel = self._ranks[handshake.token], Channel(connection, handshake.key, is_client=False)
+        with self._lock:
+            self._members[rank].connect(connection)
         while True:
-            answer = self.answer(cast("Report", checked(channel.receive(SILENT_SECONDS), _REPORT)))
-            if answer is None:
-                return
-            channel.send(answer, REPLY_SECONDS)
+            report = cast("Report", checked(channel.receive(SILENT_SECONDS), _REPORT))
+            channel.send(self.answer(rank, report), REPLY_SECONDS)
             time.sleep(PAUSE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from flagscale_deploy.remote.supervisor.follower import Follower
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
     from flagscale_deploy.remote.deployment.restart_permits import Files
 
-TOKEN = "secrets/group_token"
-"""The secret of a run's groups, below the state directory."""
+
+def token_file(script: str) -> str:
+    """Return where the token of the rank that a script starts lies, below the state directory (`group.token_of`)."""
+    return "secrets/group_%s" % Path(script).stem
 
 
 def join_group(options: argparse.Namespace, permits: Files, generation: int, log: Callable[[str], None]) -> Group:
@@ -26,10 +29,10 @@ def join_group(options: argparse.Namespace, permits: Files, generation: int, log
     hosts = options.group_hosts.split(",") if options.group_hosts else []
     if len(hosts) < 2:
         return Group()
-    token = files.read_whole(str(options.state / TOKEN), 4096).strip()
+    token = files.read_whole(str(options.state / token_file(options.script)), 4096).strip()
     address = (options.group_address, options.group_port)
     if options.group_rank:
-        follower = Follower(options.group_rank, hosts[0], permits, options.lost, max(1, generation))
+        follower = Follower(hosts[0], permits, options.lost, max(1, generation))
         if generation:
             follower.note_end("was started again: its host was rebooted")
         follower.report_to(address, token)

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
+from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.deploy import bring_up as module
 from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.run_folder import RunFolder
 from flagscale_deploy.errors import InterruptedByUser, UnreachableError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.supervisor.membership import token_file
 from flagscale_deploy.secrets import Redactor, Secret
 from tests.fakes import FakeFleet, Output
 from tests.unit.deploy.given import HOSTS, PLAN, Heard, answering, archived, launched
-from tests.unit.plan.given import model, seen, spec
+from tests.unit.plan.given import inventory, model, planned, seen, spec
 
 SECRET = Secret("hf_very_secret")
 SPEC = spec(model(tp=16, port=4567), secret_env={"HF_TOKEN": SECRET})
@@ -87,6 +89,24 @@ def test_the_ray_token_is_a_new_one_each_time(tmp_path: Path) -> None:
         bench.run()
         tokens |= {call.args["files"]["secrets/ray_token"][0] for call in bench.fleet.sent("launch")}
     assert len(tokens) == 2
+
+
+def test_each_host_gets_the_tokens_of_its_own_ranks_and_none_of_another(tmp_path: Path) -> None:
+    """Whoever has a rank's token speaks for it: in one group for all ranks, or in all groups, a host could lie."""
+    names = [f"gpu0{number}" for number in range(1, 5)]
+    given = spec(model("a", tp=16), model("b", tp=16, port=8001), executor="mp", restart=RestartSpec("on-failure"))
+    groups = planned(inventory(*names), given)
+    fleet = FakeFleet(answering(watch=ready), names)
+    redactor = Redactor()
+    bring_up(Run(groups, given, fleet, RunFolder.make(str(tmp_path), "run-1", str), redactor, Heard()), seen(*names))
+    tokens = {}
+    for call in fleet.sent("launch"):
+        own = {file: text for file, (text, _) in call.args["files"].items() if file.startswith("secrets/group_")}
+        ranks = [rank for instance in groups.instances for rank in instance.ranks if rank.host == call.host]
+        assert own.keys() == {token_file(rank.script) for rank in ranks}
+        tokens[call.host] = own.values()
+    assert len({token for own in tokens.values() for token in own}) == len(names) == len(tokens)
+    assert {redactor.redact(token) for own in tokens.values() for token in own} == {"[REDACTED]"}
 
 
 def test_a_failure_collects_logs_finds_the_cause_and_then_takes_down(tmp_path: Path) -> None:

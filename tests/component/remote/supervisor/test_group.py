@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.remote.supervisor.membership import TOKEN
+from flagscale_deploy.remote.supervisor.group import token_of
+from flagscale_deploy.remote.supervisor.membership import token_file
 from tests.component.remote.living import Home, wait_until
-from tests.component.remote.supervisor.supervised import Supervised
+from tests.component.remote.supervisor.supervised import SCRIPT, Supervised
 from tests.component.remote.supervisor.test_hang import ENGINE as SERVING_ENGINE
 from tests.component.remote.supervisor.test_supervise import free_port
 
@@ -30,10 +31,10 @@ class Group:
     def __init__(self, folder: Path, deployment: str) -> None:
         self.ranks = []
         self.port = free_port()
-        for name in HOSTS:
+        for number, name in enumerate(HOSTS):
             (folder / name).mkdir(parents=True)
             home = Home(folder, deployment, name)
-            (home.state / TOKEN).write_text("the token of this run\n")
+            (home.state / token_file(SCRIPT)).write_bytes(token_of(b"the token of this group", number) + b"\n")
             self.ranks.append(Supervised(home, folder / name))
 
     @property
@@ -229,7 +230,7 @@ def test_stop_wins_at_every_moment_of_a_restart(make: Callable[[], Group]) -> No
 
 
 def test_without_the_token_it_does_not_start(group: Group) -> None:
-    (group.leader.home.state / TOKEN).unlink()
+    (group.leader.home.state / token_file(SCRIPT)).unlink()
     group.start_rank(0)
     assert group.leader.wait() == 1
     assert "the group of m/0: " in group.leader.told

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from flagscale_deploy.remote.deployment.restart_permits import Files
 from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
+from flagscale_deploy.remote.peers import PeerServer, connect_peer
+from flagscale_deploy.remote.supervisor import leader as leader_module
 from flagscale_deploy.remote.supervisor.channel import LONGEST, Channel, ForgedMessageError
 from flagscale_deploy.remote.supervisor.follower import _WISH, Follower
-from flagscale_deploy.remote.supervisor.group import LONGEST_REASON, MOST_GENERATIONS, Group, checked
+from flagscale_deploy.remote.supervisor.group import LONGEST_REASON, MOST_GENERATIONS, Group, checked, token_of
 from flagscale_deploy.remote.supervisor.leader import _REPORT, Leader
 
 HOSTS = ("gpu01", "gpu02", "gpu03")
 LOST = 60.0
+GROUP = b"the token of this group"
 
 
 class Clock:
@@ -46,10 +52,7 @@ def leader(clock: Clock, files: Files) -> Leader:
 
 
 def report(leader: Leader, rank: int, state: MemberState = "running", generation: int = 1, why: str = "") -> Wish:
-    message = Report(rank=rank, generation=generation, state=state, why=why)
-    wish = leader.answer(message)
-    assert wish is not None
-    return wish
+    return leader.answer(rank, Report(generation=generation, state=state, why=why))
 
 
 def both(leader: Leader, state: MemberState, generation: int) -> list[Wish]:
@@ -130,9 +133,67 @@ def test_one_that_can_not_be_started_ends_it_for_all(leader: Leader) -> None:
     assert (wish["over"], wish["run"]) == (leader.over, False)
 
 
-def test_a_rank_that_there_is_not_gets_no_answer(leader: Leader) -> None:
-    for rank in (0, 3, -1):
-        assert leader.answer(Report(rank=rank, generation=1, state="running", why="")) is None
+@pytest.fixture
+def port(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Let the leader listen for its group on loopback; return its port."""
+    servers: SimpleQueue[PeerServer] = SimpleQueue()
+
+    def listen(*args: Any, **settings: Any) -> None:
+        servers.put(PeerServer(*args, **settings))
+
+    monkeypatch.setattr(leader_module, "PeerServer", listen)
+    leader.listen(("127.0.0.1", 0), GROUP, ["127.0.0.1"], print)
+    server = servers.get(timeout=60)
+    yield server.port
+    server.close()
+
+
+@contextlib.contextmanager
+def connected(port: int, rank: int, group: bytes = GROUP) -> Iterator[Channel]:
+    """Connect as the supervisor of a rank does; the leader has heard of it."""
+    connection, key = connect_peer(("127.0.0.1", port), token_of(group, rank))
+    with connection:
+        channel = Channel(connection, key, is_client=True)
+        tell(channel, "running")
+        yield channel
+
+
+def tell(channel: Channel, state: str, **more: object) -> None:
+    channel.send({"generation": 1, "state": state, "why": "of its own", **more}, 5)
+    channel.receive(30)
+
+
+def test_a_host_speaks_for_its_own_rank_whatever_it_says(leader: Leader, port: int) -> None:
+    with connected(port, 1) as first, connected(port, 2):
+        tell(first, "down", rank=2)
+        assert [member.report and member.report["state"] for member in leader._members.values()] == ["down", "running"]
+        assert leader.missing() == "waiting for gpu03 to end its rank"
+        tell(first, "gave up", rank=2)
+        assert leader.over == "rank 1 on gpu02 gave up: of its own"
+
+
+@pytest.mark.parametrize("token", [token_of(b"of another group", 1), token_of(GROUP, 3), GROUP, b""])
+def test_a_host_without_a_rank_in_the_group_is_turned_away(port: int, token: bytes) -> None:
+    """A host has no token but that of its rank; GROUP itself is the leader's own."""
+    with pytest.raises(ConnectionError):
+        connect_peer(("127.0.0.1", port), token)
+
+
+def test_no_token_tells_another(leader: Leader) -> None:
+    tokens = [token_of(group, rank) for group in (GROUP, b"of another group") for rank in range(len(HOSTS))]
+    assert len({*tokens}) == len(tokens)
+
+
+def test_a_rank_has_one_connection(leader: Leader, port: int) -> None:
+    """However many one opens: each would cost the leader a thread."""
+    with contextlib.ExitStack() as stack:
+        channels = [stack.enter_context(connected(port, 1)) for _ in range(20)]
+        other = stack.enter_context(connected(port, 2))
+        for channel in channels[:-1]:
+            with pytest.raises(OSError, match=r".+"):
+                tell(channel, "running")
+        tell(channels[-1], "running")
+        tell(other, "running")
 
 
 SHAPES = {"report": _REPORT, "wish": _WISH}
@@ -167,7 +228,7 @@ def wish(**changes: Any) -> Wish:
 
 def test_a_follower_ends_and_starts_as_its_leader_wishes(clock: Clock, tmp_path: Path) -> None:
     files = Files(tmp_path, "r1", "serve_rank1.sh")
-    follower = Follower(1, "gpu01", files, LOST, clock=clock)
+    follower = Follower("gpu01", files, LOST, clock=clock)
     follower.hear(wish(permitted=False))
     assert not files.permitted
     follower.hear(wish())
@@ -187,7 +248,7 @@ def test_a_follower_ends_and_starts_as_its_leader_wishes(clock: Clock, tmp_path:
 
 
 def test_a_follower_keeps_evidence_of_a_start_that_hangs_and_of_no_later_one(leader: Leader, files: Files) -> None:
-    follower = Follower(1, "gpu01", files, LOST)
+    follower = Follower("gpu01", files, LOST)
     follower.hear(report(leader, 1))
     assert not follower.hung
     leader.note_end("hung 10 min: 1 request running and no token since 14:02:11", hung=True)
@@ -205,7 +266,7 @@ def test_a_follower_keeps_evidence_of_a_start_that_hangs_and_of_no_later_one(lea
 
 
 def test_a_follower_without_a_leader_ends_its_own(clock: Clock, files: Files) -> None:
-    follower = Follower(1, "gpu01", files, LOST, clock=clock)
+    follower = Follower("gpu01", files, LOST, clock=clock)
     clock.now += LOST + 5
     assert follower.problem() == "", "it was never in touch: it may have been started long before the driver"
     follower.hear(wish())
@@ -220,7 +281,7 @@ def test_stop_is_not_undone_by_a_permit_of_the_leader(clock: Clock, tmp_path: Pa
     files = Files(tmp_path, "r1", "serve_rank1.sh")
     (tmp_path / "restart/r1").mkdir(parents=True)
     (tmp_path / "restart/r1/stop").touch()
-    Follower(1, "gpu01", files, LOST, clock=clock).hear(wish())
+    Follower("gpu01", files, LOST, clock=clock).hear(wish())
     assert not files.permitted
 
 
