@@ -182,7 +182,7 @@ def _refuse_ended(current: Status) -> None:
     """Raise FaultsError for a deployment that failed or was stopped, or of which nothing runs any more."""
     if current.failure is not None and not current.live_processes:
         problem = f"its last run failed at {format_time(current.failure['at'])}: {current.failure['cause']}"
-        raise FaultsError.at(current.deployment, problem, current.failure["remedy"] or "`logs --diagnose` says why")
+        raise FaultsError.at(current.deployment, problem, current.failure_remedy)
     if current.stopped_at and all(server.state == "stopped" for server in current.entrances):
         when = format_time(current.stopped_at)
         raise FaultsError.at(current.deployment, f"it is stopped since {when}", "start it with `run`")

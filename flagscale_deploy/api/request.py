@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 _OF_THE_DRAFT = re.compile(r"(?:deploy|experiment)\.", re.ASCII)
 """Overrides that tell name, hosts and timeouts, which commands need that do not plan."""
+_SYSTEMS_PYTHON = re.compile(r"(?:/usr(?:/local)?/bin/)?python3?(?:\.\d{1,3})?")
 OTHERS_SECONDS = 5.0
 """How long a connection may take to a host that the command does not act on."""
 
@@ -182,8 +183,8 @@ def _with_default_inventory(
     )
 
 
-def _programs_here(inventory: Inventory) -> list[Fault]:
-    """Return a fault for each host that is reached by a program which the inventory names.
+def _programs_here(inventory: Inventory, set_by_config: Mapping[str, Mapping[str, str]]) -> list[Fault]:
+    """Return a fault for each host for which a program runs on this machine that the inventory chooses.
 
     A project file may come with a repository of strangers, and `status` alone would run that program.
     """
@@ -191,12 +192,27 @@ def _programs_here(inventory: Inventory) -> list[Fault]:
     return [
         Fault(f"{inventory.source}: {host.name}", f"{word} would run programs, and nobody has named this file", remedy)
         for host in inventory.hosts
-        for word in ("-F", "ProxyCommand")
-        if any(
-            option.partition("=")[0] == word and option != "ProxyCommand=none"
-            for option in shlex.split(host.ssh_options or "")
+        for word in _words_that_run_here(
+            host, {*set_by_config.get(host.name, ()), *set_by_config.get(host.address, ())}
         )
     ]
+
+
+def _words_that_run_here(host: Host, others: Collection[str]) -> Iterator[str]:
+    """Yield what of a host's settings makes a program run here; variables of these names are `others`'."""
+    options = shlex.split(host.ssh_options or "")
+    for word in ("-F", "ProxyCommand"):
+        if any(option.partition("=")[0] == word and option != "ProxyCommand=none" for option in options):
+            yield word
+    if host.connection == "local":
+        if not _SYSTEMS_PYTHON.fullmatch(host.python):
+            yield "python"
+        settings = {
+            "env": {*host.env, *host.secret_env} - {*others},
+            "venv": host.venv,
+            "before_start": host.before_start,
+        }
+        yield from (f"{word} of a host with connection: local" for word, value in settings.items() if value)
 
 
 @quoting_no_secret
@@ -236,7 +252,7 @@ def load_request(
         whole = replace(hosts_of(options.inventory, spec, environ), options=host_options(options, spec))
         inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
         if options.unnamed:
-            faults += _programs_here(inventory)
+            faults += _programs_here(inventory, spec.host_env if spec else {})
         others = tuple(host for host in whole.hosts if host.name not in {*inventory.names, *whole.faults})
     except InputError as error:
         faults += error.faults

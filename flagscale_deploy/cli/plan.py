@@ -47,13 +47,13 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     from flagscale_deploy.errors import InputError
     from flagscale_deploy.output import plan as view
     from flagscale_deploy.plan.json_schema import plan_json
-    from flagscale_deploy.plan.validate import unknown_flags
+    from flagscale_deploy.plan.validate import shown_secrets, unknown_flags
     from flagscale_deploy.support.paths import make_directory, write_file
     from flagscale_deploy.support.planted import refuse_planted
     from flagscale_deploy.support.units import counted
 
     request = settled(console, request_of(console, words), offline=words["offline"])
-    for warning in (*request.serve.warnings, *unknown_flags(request.serve)):
+    for warning in (*request.serve.warnings, *unknown_flags(request.serve), *shown_secrets(request.serve)):
         first, *rest = warning.lines
         console.note(f"! {first}", *rest)
     folder = None if output is None or output.suffix in _YAML else output

@@ -15,6 +15,7 @@ from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.support.paths import Held, make_directory, safe_name, write_file, write_folder
+from flagscale_deploy.support.planted import refuse_planted
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"
 
@@ -25,8 +26,12 @@ def new_run_id() -> str:
 
 
 def runs(exp_dir: str) -> Path:
-    """Return the folder for runs; create it if it is missing. Raises InputError where that is not possible."""
+    """Return the folder for runs; create it if it is missing.
+
+    Raises InputError where that is not possible, and where another user has put a part of it into /tmp or the like.
+    """
     path = Path(exp_dir) / "runs"
+    refuse_planted(path.parent.parent if path.is_absolute() else Path(), path)
     make_directory(path, REMEDY)
     return path
 

@@ -97,6 +97,12 @@ class Status:
         return {"ready": 0, "finished": 0, "stopped": 0, "absent": 0, "UNKNOWN": 3}.get(self.state, 1)
 
     @property
+    def failure_remedy(self) -> str:
+        """Return what to do after a failure. A host may have written anything into its record: it is quoted as such."""
+        remedy = self.failure["remedy"] if self.failure else ""
+        return f"its record says: {remedy}" if remedy else "`logs --diagnose`, with the same hosts and name, says why"
+
+    @property
     def unknown_name(self) -> Fault | None:
         """Return the fault of a name that no host has, with those that there are; None where a host may have it."""
         if self.state != "absent":

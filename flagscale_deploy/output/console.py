@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flagscale_deploy.events import Event
+from flagscale_deploy.output.ci import in_json
 from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
 from flagscale_deploy.secrets import Redactor
@@ -86,7 +87,7 @@ class Console:
             text = redacted_json(seen, _json, self.redactor.redact)
         except ValueError:  # a number that JSON does not have
             text = redacted_json(_finite(seen), _json, self.redactor.redact)
-        self.write(_UNUSUAL.sub(_escaped, text + "\n"))
+        self.write(in_json(_UNUSUAL.sub(_escaped, text + "\n")))
 
     def json_lines(self, contents: Iterable[Line]) -> str:
         """Return every item as a line of JSON, redacted and printable."""
@@ -94,7 +95,7 @@ class Console:
         whole = "\n".join(str(value) for content in contents for value in content.values())
         if self.redactor.seen(whole) is not whole or self.redactor.redact(whole) != whole:
             contents = self._hidden_in_lines([cast(Line, self._seen_through(content)) for content in contents])
-        return _UNUSUAL.sub(_escaped, "".join(_JSON_LINE(content) + "\n" for content in contents))
+        return in_json(_UNUSUAL.sub(_escaped, "".join(_JSON_LINE(content) + "\n" for content in contents)))
 
     def _hidden_in_lines(self, contents: Sequence[Line]) -> list[Line]:
         redact = self.redactor.redact

@@ -100,8 +100,7 @@ def _failure(status: Status) -> Iterator[str]:
     """Yield when and why the last run failed, and what to do, where it was stopped for it."""
     if status.failure is not None:
         yield f"failed at {format_time(status.failure['at'])}: {status.failure['cause']}"
-        remedy = status.failure["remedy"] or "`logs --diagnose`, with the same hosts and name, reads its logs again"
-        yield f"→ {remedy}"
+        yield f"→ {status.failure_remedy}"
 
 
 def _servers(console: Console, status: Status) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import IO, Any, NoReturn, cast
 
 from flagscale_deploy.errors import DeployError
+from flagscale_deploy.output.ci import Breaker, is_ci
 
 MOST_WAITING = 1 << 20
 """Characters of progress that wait for a reader; more are left out."""
@@ -26,14 +27,18 @@ class _Stream:
         # None: it was closed when Python started (`2>&-`)
         self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
         self._lost = lost
+        self._breaker = Breaker() if is_ci() else None
 
     def write(self, text: str) -> int:
         try:
-            self._stream.write(text)
+            self._stream.write(self._safe(text))
         except (OSError, ValueError) as error:
             discard(self._stream)
             self._lost(error)
         return len(text)
+
+    def _safe(self, text: str) -> str:
+        return self._breaker.broken(text) if self._breaker else text
 
     def flush(self) -> None:
         try:
@@ -64,6 +69,7 @@ class _Waiting(_Stream):
         self._has_thread = True
 
     def write(self, text: str) -> int:
+        text = self._safe(text)
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="progress", daemon=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
@@ -12,6 +14,7 @@ from flagscale_deploy.plan.spread import LOCAL
 from flagscale_deploy.plan.tls import half_pairs
 from flagscale_deploy.plan.vllm import is_on, is_optimization_level, serve_argv
 from flagscale_deploy.plan.vllm_flags import KNOWN
+from flagscale_deploy.secrets import by_look, is_secret_name
 from flagscale_deploy.support.suggest import nearest
 from flagscale_deploy.support.value import Value
 
@@ -86,6 +89,33 @@ def unknown_flags(spec: ServeSpec) -> list[Fault]:
                 remedy = f"did you mean {near}?" if near else "check asks the vLLM on the hosts"
                 warnings.append(Fault(place(flag), f"vLLM 0.32 has no flag --{name}", remedy))
     return list(dict.fromkeys(warnings))
+
+
+def shown_secrets(spec: ServeSpec) -> list[Fault]:
+    """Return a warning for each flag that holds a secret: all users of a host see its command lines."""
+    remedy = "let vLLM take it from a variable, named in deploy.secrets, or from a file"
+    return list(
+        dict.fromkeys(
+            Fault(place(flag), "holds a secret, which every user of a host sees in its list of processes", remedy)
+            for place, flags, _ in _flag_sets(spec)
+            for flag, value in flags.items()
+            if _holds_secret(flag, value)
+        )
+    )
+
+
+def _holds_secret(name: str, value: Value) -> bool:
+    """Return whether a flag's value, JSON text too, has a part that is secret by its name or its look."""
+    if isinstance(value, dict):
+        return any(_holds_secret(key, part) for key, part in value.items())
+    if isinstance(value, list):
+        return any(_holds_secret(name, part) for part in value)
+    if not isinstance(value, str):
+        return False
+    with suppress(ValueError, RecursionError):
+        if value[:1] in "{[" and value:
+            return _holds_secret(name, json.loads(value))
+    return by_look(value) != value or (is_secret_name(name) and bool(value))
 
 
 def _program_faults(spec: ServeSpec) -> list[Fault]:

@@ -32,7 +32,9 @@ _DECISIVE = re.compile(r"PLUGIN|INSECURE|DEV_MODE|RUNTIME|MODELSCOPE|INJECTION|T
 _WORDS = re.compile(r"[A-Za-z0-9_:,;=+.-]*")
 _NUMBER = re.compile(r"-?\d{1,20}\.\d{1,20}")
 _CODE = re.compile(r"[A-Za-z_]\w{0,200}(?:[.:][A-Za-z_]\w{0,200})+", re.ASCII)
-"""How Python's code is named: `package.module:Class`."""
+"""How Python's code is named: `package.module:Class`; that of another repository is `ORG/REPO--module.Class`."""
+_HIDDEN = re.compile(r"\.(?:\.$|[^.\d])")
+"""A part of a path that leads up, or to a hidden file: vLLM is started in the home directory."""
 
 
 def refuse_variable(name: str, text: str, place: str) -> None:
@@ -54,8 +56,8 @@ def refuse_flag(flag: str, place: str) -> None:
 def refuse_value(flag: str, value: Value, place: str) -> None:
     """Raise InputError for a value that names code of others, a server, or a place of the host."""
     for key, text in _texts(flag, value):
-        outside = "://" in text or text.startswith(("/", "~")) or ".." in text.split("/")
-        code = _CODE.fullmatch(text) and not text.startswith("vllm.") and flag not in FILES
+        outside = "://" in text or text.startswith(("/", "~")) or any(map(_HIDDEN.match, text.split("/")))
+        code = _CODE.fullmatch(text.rpartition("--")[2]) and not text.startswith("vllm.") and flag not in FILES
         if key.endswith(("module_path", "module-path")) or code:
             raise InputError.at(place, f"found {quoted(text)}, expected no code but vLLM's", OTHER)
         if outside and (flag, text) != ("allowed-local-media-path", "/"):

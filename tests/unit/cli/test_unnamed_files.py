@@ -18,6 +18,15 @@ PROGRAMS = {
     "a short inventory": ("hosts: [{name: gpu01, ssh_options: '-o ProxyCommand=\"touch PWNED\"'}]\n", ""),
     "Ansible's": ("all: {hosts: {gpu01: {ansible_ssh_common_args: -o ProxyCommand='touch PWNED'}}}\n", ""),
     "settings of ssh": ("hosts: [{name: gpu01, ssh_options: -F evil.conf}]\n", ""),
+    "Python here": ("hosts: [{name: gpu01, connection: local, python: ./evil}]\n", ""),
+    "Ansible's Python here": (
+        "all: {hosts: {gpu01: {ansible_connection: local, ansible_python_interpreter: /tmp/evil}}}\n",
+        "",
+    ),
+    "commands here": ("hosts: [{name: gpu01, connection: local, before_start: touch PWNED}]\n", ""),
+    "an environment here": ("hosts: [{name: gpu01, connection: local, venv: evil}]\n", ""),
+    "variables here": ("hosts: [{name: gpu01, connection: local, env: {LD_PRELOAD: ./evil.so}}]\n", ""),
+    "secret variables here": ("hosts: [{name: gpu01, connection: local, env: {EVIL_KEY: x}}]\n", ""),
     "ansible.cfg": ("all: {hosts: {gpu01: {}}}\n", "[ssh_connection]\nssh_args = -oProxyCommand='touch PWNED'\n"),
 }
 
@@ -38,6 +47,13 @@ def test_no_program_of_an_inventory_that_nobody_named_is_run(hosts: str, setting
         assert (refused.exit_code, "nobody has named this file" in refused.stderr) == (2, True), refused.output
     assert names("-i", "evil.yaml") == names(INVENTORY="evil.yaml") == ["gpu01"]
     assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize("python", ["python3", "/usr/bin/python3", "/usr/local/bin/python3.12"])
+def test_this_machine_with_a_python_of_the_system_needs_no_name(python: str) -> None:
+    write(f"hosts: [{{name: gpu01, connection: local, python: {python}, gpus: 1}}]\n", "here.yaml")
+    write("inventory: here.yaml\n")
+    assert names() == ["gpu01"]
 
 
 @needs_root

@@ -40,11 +40,13 @@ OUTSIDE = (
 )
 VALUES = {
     "compilation-config": ['{"backend": "evil.module"}', '{"inductor_passes": {"a": "os.system"}}'],
+    "hf-overrides": ['{"auto_map": {"AutoModel": "evil/repo--code.Class"}}', '{"auto_map": {"A": "code.Class"}}'],
     "kv-transfer-config": ['{"kv_connector_module_path": "evil"}', '{"a": [{"b": "http://evil"}]}'],
     "kv-transfer-config.kv_connector_module_path": ["evil"],
     "logits-processors": ["os.system", "evil:Class"],
     "tool-parser-plugin": ["/tmp/evil.py", "../evil.py", "~/evil.py"],
-    "chat-template": ["/etc/shadow", "https://evil/x.jinja"],
+    "chat-template": ["/etc/shadow", "https://evil/x.jinja", ".ssh/id_ed25519", "a/.netrc", ".."],
+    "structured-outputs-config": ['{"reasoning_parser_plugin": ".evil.py"}'],
     "allowed-local-media-path": ["/etc"],
     "some-flag-of-tomorrow": ["tcp://*:5557", "/dev/shm/x"],
 }  # fmt: skip

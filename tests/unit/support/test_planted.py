@@ -211,3 +211,21 @@ def test_scripts_are_written_into_no_folder_of_another_user(shared: Path) -> Non
     refused = CliRunner().invoke(cli, words)
     assert (refused.exit_code, list((shared / "out").iterdir())) == (2, [])
     assert "is another user's: everybody may write to" in refused.output
+
+
+@pytest.mark.parametrize("part", ["outputs", "outputs/q", "outputs/q/runs"])
+@pytest.mark.parametrize("kind", ["a folder", "a link"])
+def test_no_run_is_kept_in_a_folder_or_behind_a_link_of_another_user(shared: Path, part: str, kind: str) -> None:
+    """`outputs/` is where nobody has named it: in the working directory, /tmp say."""
+    (shared / "own").mkdir()
+    path = shared / part
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(shared / "own") if kind == "a link" else path.mkdir()
+    path.parent.chmod(0o1777)
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    words = ["run", "-i", "hosts.ini", "-c", "composed.yaml", "experiment.exp_dir=outputs/q"]
+    (shared / "serve").mkdir()
+    (shared / "serve/big.yaml").write_text(MODEL)
+    refused = CliRunner().invoke(cli, words)
+    assert (refused.exit_code, list((shared / "own").iterdir())) == (2, []), refused.output
+    assert f"{part} is another user's: everybody may write to" in refused.output

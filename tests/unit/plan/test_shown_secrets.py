@@ -1,0 +1,45 @@
+"""`plan` warns of a secret that would stand on an engine's command line, where every user of the host sees it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flagscale_deploy.plan.validate import shown_secrets
+from flagscale_deploy.support.value import Value
+from tests.unit.plan.given import model, spec
+
+SHOWN: dict[str, Value] = {
+    "model-loader-extra-config": {"aws_secret_access_key": "Zq9"},
+    "model-loader-extra-config.password": "Zq9",
+    "kv-transfer-config": {"kv_connector_extra_config": {"nodes": [{"apiKey": "Zq9"}]}},
+    "hf-overrides": '{"a": {"token": "Zq9"}}',
+    "otlp-traces-endpoint": "https://me:passw0rd@collector/x",
+    "served-model-name": "hf_CanaryCanaryCanary0123",
+    "some-api-key": ["Zq9"],
+}
+NOT_SHOWN: dict[str, Value] = {
+    "tokenizer": "/m", "max-num-batched-tokens": 8192, "allow-credentials": True, "hf-overrides": "{broken", "seed": 1,
+    "api-key-file": "/k", "model-loader-extra-config": {"concurrency": 8, "secret": ""},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", SHOWN)
+def test_a_secret_in_a_flag_is_a_warning_at_its_place(flag: str) -> None:
+    value = SHOWN[flag]
+    text = value if isinstance(value, str) else json.dumps(value)
+    for serve, place in (
+        (spec(model(engine_args={flag: value})), f"model_args.qwen.{flag}"),
+        (spec(model(action_args=(f"{flag}={text}",))), f"model_args.qwen.{flag}"),
+        (spec(model(), host_engine_args={"gpu01": {flag: value}}), f"experiment.node_args.gpu01.engine_args.{flag}"),
+    ):
+        (warning,) = shown_secrets(serve)
+        assert warning.where == f"qwen.yaml: {place}"
+        assert "every user of a host sees" in warning.problem
+        assert text not in str(warning)
+
+
+@pytest.mark.parametrize("flag", NOT_SHOWN)
+def test_other_flags_are_none(flag: str) -> None:
+    assert shown_secrets(spec(model(engine_args={flag: NOT_SHOWN[flag]}))) == []
