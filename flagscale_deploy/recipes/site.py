@@ -9,11 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.remote.system.http_exchange import exchange
+from flagscale_deploy.remote.system.http_exchange import exchange, seconds_left
 
 HOST = "recipes.vllm.ai"
 SECONDS = 20.0
 """How long one request may take, from the look-up of the name to the last byte."""
+ADDRESS_SECONDS = 5.0
+"""How long one address of the name is tried: the first may lead nowhere, by IPv6 say."""
 _FOLDER = "try again; or name a folder with the site's files: --recipes DIR"
 
 
@@ -56,8 +58,23 @@ class Site:
         end = time.monotonic() + self.seconds
         context = self.context or ssl.create_default_context()
         with (
-            closing(socket.create_connection((self.host, self.port), self.seconds)) as plain,
+            closing(self._connect(end)) as plain,
             closing(context.wrap_socket(plain, server_hostname=self.host)) as secured,
         ):
             headers = {"Accept": "application/json", "User-Agent": "flagscale-deploy"}
             return exchange(secured, f"https://{self.host}:{self.port}/{path}", None, headers, end)
+
+    def _connect(self, end: float) -> socket.socket:
+        """Return a connection to the first address of the host that answers, by `end`. Raises OSError."""
+        failed: OSError = OSError("the name has no address")
+        for family, kind, protocol, _, place in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(min(ADDRESS_SECONDS, seconds_left(end)))
+                connection.connect(place)
+                connection.settimeout(seconds_left(end))
+                return connection
+            except OSError as error:
+                connection.close()
+                failed = error
+        raise failed

@@ -37,7 +37,8 @@ RETRY_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds between one try and the next, which double; up to a half is added or taken off at random."""
 PATIENCE = 4
-"""How many times the timeout a login waits for others at its address while none of them succeeds."""
+"""How many times the timeout a login waits for others at its address while none of them succeeds, and goes from one
+address of a name to the next."""
 ANSWER_SECONDS = 5.0
 
 LIMIT = LoginLimit()
@@ -235,10 +236,16 @@ def _end(transport: Transport) -> None:
 
 
 def _tcp(settings: Settings, timeout: float, acquire: Callable[[str], None]) -> socket.socket:
-    """Return a TCP connection to the first address of a name that answers; `acquire` its slot first. Raises OSError."""
+    """Return a TCP connection to the first address of a name that answers; `acquire` its slot first. Raises OSError.
+
+    No further address is tried after PATIENCE times the timeout: a name server may give thousands.
+    """
     errors: dict[Any, OSError] = {}
     places = socket.getaddrinfo(settings.hostname, settings.port, settings.family, socket.SOCK_STREAM)
+    deadline = Deadline(PATIENCE * (settings.connect_timeout or timeout))
     for family, kind, protocol, _, place in places:
+        if errors and deadline.expired:
+            break
         acquire(str(place[0]))
         connection = socket.socket(family, kind, protocol)
         try:
