@@ -14,7 +14,7 @@ from flagscale_deploy.plan.vllm import is_optimization_level
 from flagscale_deploy.plan.vllm_flags import BOOLEANS, KNOWN, SWITCHES, WORD_LISTS
 from flagscale_deploy.recipes.dropped import FLAGS
 from flagscale_deploy.recipes.name import MODEL
-from flagscale_deploy.recipes.refused import OTHER, refuse_flag, refuse_value
+from flagscale_deploy.recipes.refused import OTHER, refuse_flag, refuse_placeholder, refuse_value
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Tree, Value
 
@@ -41,6 +41,7 @@ def read_command(words: object, where: str) -> Command:
         raise InputError.at(where, f"found {start}, expected vllm serve ORG/MODEL", OTHER)
     flags: Tree = {}
     for place, flag, value in _flags(argv[3:], where):
+        refuse_placeholder(flag, place)
         refuse_flag(flag, place)
         if flag not in FLAGS:
             refuse_value(flag, value, place)
@@ -62,13 +63,6 @@ def read_text(text: object, where: str) -> str:
         problem = f"found {quoted(text)}, expected text of at most {LONGEST_WORD:,} printable characters"
         raise InputError.at(where, problem, OTHER)
     return text
-
-
-def refuse_placeholder(text: str, where: str) -> None:
-    """Raise InputError for a text that refers to a variable of a host or of the operator."""
-    if "$" in text:
-        problem = f"found {quoted(text)}, expected no placeholder there"
-        raise InputError.at(where, problem, "this tool fills in none of that name: correct the recipe")
 
 
 def _flags(words: Sequence[str], where: str) -> Iterator[tuple[str, str, Value]]:

@@ -46,6 +46,13 @@ def refuse_variable(name: str, text: str, place: str) -> None:
         raise InputError.at(place, f"found {quoted(text)}, expected numbers and words, no path and no address", OTHER)
 
 
+def refuse_placeholder(text: str, where: str) -> None:
+    """Raise InputError for a text that refers to a variable of a host or of the operator."""
+    if "$" in text:
+        problem = f"found {quoted(text)}, expected no placeholder there"
+        raise InputError.at(where, problem, "this tool fills in none of that name: correct the recipe")
+
+
 def refuse_flag(flag: str, place: str) -> None:
     """Raise InputError for one of FLAGS, also by its beginning: vLLM takes that for the flag."""
     name = flag.partition(".")[0]
@@ -56,6 +63,7 @@ def refuse_flag(flag: str, place: str) -> None:
 def refuse_value(flag: str, value: Value, place: str) -> None:
     """Raise InputError for a value that names code of others, a server, or a place of the host."""
     for key, text in _texts(flag, value):
+        refuse_placeholder(text, place)  # JSON may have escaped it
         outside = "://" in text or text.startswith(("/", "~")) or any(map(_HIDDEN.match, text.split("/")))
         code = _CODE.fullmatch(text.rpartition("--")[2]) and not text.startswith("vllm.") and flag not in FILES
         if key.endswith(("module_path", "module-path")) or code:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from flagscale_deploy.errors import InputError
-from flagscale_deploy.recipes.command import read_text, refuse_placeholder
+from flagscale_deploy.recipes.command import read_text
 from flagscale_deploy.recipes.dropped import VARIABLES
-from flagscale_deploy.recipes.refused import OTHER, refuse_variable
+from flagscale_deploy.recipes.refused import OTHER, refuse_placeholder, refuse_variable
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.quote import quoted
 

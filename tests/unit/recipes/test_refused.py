@@ -89,6 +89,30 @@ def test_no_value_names_other_code_a_server_or_a_place_of_the_host(flag: str, te
         command(f"--{flag}", text)
 
 
+@pytest.mark.parametrize("reference", ["${oc.env:OURS}", "$OURS", "${experiment.exp_name}"])
+@pytest.mark.parametrize("escaped", [False, True], ids=["as it is", "as JSON escapes it"])
+def test_no_value_refers_to_anything_wherever_it_stands(reference: str, escaped: bool) -> None:
+    text = "".join(f"\\u{ord(char):04x}" if escaped else char for char in reference)
+    values = [
+        f'{{"a": "{text}"}}', f'{{"{text}": 1}}', f'{{"a": {{"b": [1, ["x {text}"]]}}}}', f'{{"a": {{"{text}": {{}}}}}}',
+        *([] if escaped else [text, f"x{text}"]),
+    ]  # fmt: skip
+    for flag in (
+        "hf-overrides",
+        "default-chat-template-kwargs",
+        "chat-template",
+        "a-flag-of-tomorrow",
+        "served-model-name",
+    ):
+        for value in values:
+            for words in ((f"--{flag}", value), (f"--{flag}={value}",), (f"--{flag}", "x", value)):
+                with pytest.raises(InputError, match="no placeholder|expected a flag"):
+                    command(*words)
+    if not escaped:
+        with pytest.raises(InputError, match="no placeholder"):
+            command(f"--x.{text}", "1")
+
+
 def test_a_recipe_serves_no_model_of_somebody_else(tmp_path: Path) -> None:
     file = tmp_path / "Org/m/hw/h/strategies/s.json"
     file.parent.mkdir(parents=True)
