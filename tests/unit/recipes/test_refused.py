@@ -93,20 +93,12 @@ def test_no_value_names_other_code_a_server_or_a_place_of_the_host(flag: str, te
 @pytest.mark.parametrize("escaped", [False, True], ids=["as it is", "as JSON escapes it"])
 def test_no_value_refers_to_anything_wherever_it_stands(reference: str, escaped: bool) -> None:
     text = "".join(f"\\u{ord(char):04x}" if escaped else char for char in reference)
-    values = [
-        f'{{"a": "{text}"}}', f'{{"{text}": 1}}', f'{{"a": {{"b": [1, ["x {text}"]]}}}}', f'{{"a": {{"{text}": {{}}}}}}',
-        *([] if escaped else [text, f"x{text}"]),
-    ]  # fmt: skip
-    for flag in (
-        "hf-overrides",
-        "default-chat-template-kwargs",
-        "chat-template",
-        "a-flag-of-tomorrow",
-        "served-model-name",
-    ):
+    forms = ('{"a": "TEXT"}', '{"TEXT": 1}', '{"a": {"b": [1, ["x TEXT"]]}}', '{"a": {"TEXT": {}}}')
+    values = [*(form.replace("TEXT", text) for form in forms), *([] if escaped else [text, f"x{text}"])]
+    for flag in ("hf-overrides", "default-chat-template-kwargs", "chat-template", "of-tomorrow", "served-model-name"):
         for value in values:
             for words in ((f"--{flag}", value), (f"--{flag}={value}",), (f"--{flag}", "x", value)):
-                with pytest.raises(InputError, match="no placeholder|expected a flag"):
+                with pytest.raises(InputError, match=r"no placeholder|expected a flag"):
                     command(*words)
     if not escaped:
         with pytest.raises(InputError, match="no placeholder"):
