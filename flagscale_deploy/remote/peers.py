@@ -21,7 +21,10 @@ MOST_CLIENTS = 4096
 ACCEPT_RETRY_SECONDS = 0.02
 CONNECT_SECONDS = 3.0
 ServePeer = Callable[[socket.socket, Handshake], None]
-"""Serve a client on its connection, after this handshake, until it has gone; OSError ends it as well."""
+"""Serve a client on its connection, after this handshake, until it has gone; whatever it raises ends it as well.
+
+It is written nowhere: a client could fill a disk with errors.
+"""
 
 
 def connect_peer(address: Tuple[str, int], token: bytes) -> Tuple[socket.socket, bytes]:
@@ -97,7 +100,7 @@ class PeerServer:
                 connection.close()
 
     def _shake_hands(self, connection: socket.socket, address: str, waiting: Slots[socket.socket]) -> None:
-        with contextlib.suppress(OSError), self._registered(connection):
+        with contextlib.suppress(Exception), self._registered(connection):
             try:
                 handshake = authenticate(connection, *self._tokens, is_client=False)
             finally:

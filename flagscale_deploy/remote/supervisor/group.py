@@ -87,7 +87,7 @@ def checked(message: Mapping[str, object], shape: Mapping[str, type]) -> Dict[st
 
     Its generation becomes ours, and stands in what the operator is told of this host.
     """
-    if json_files.mismatch(message, shape) or len(message) < len(shape):
+    if json_files.mismatch(message, shape) or not shape.keys() <= message.keys():
         raise OSError("the message has another form")
     generation = message["generation"]
     if not isinstance(generation, int) or not 0 <= generation <= MOST_GENERATIONS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -172,6 +173,26 @@ def test_a_host_speaks_for_its_own_rank_whatever_it_says(leader: Leader, port: i
         assert leader.over == "rank 1 on gpu02 gave up: of its own"
 
 
+def test_nothing_that_a_host_sends_is_written_to_the_leaders_log(
+    leader: Leader, port: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank that sends nonsense a thousand times a second would fill the disk of its leader with errors."""
+    messages: list[Any] = [{"generation": 1, "state": "down", "more": 1}, {}, [], [[[1]]], "x", None]
+    for message in messages:
+        connection, key = connect_peer(("127.0.0.1", port), token_of(GROUP, 1))
+        with connection:
+            channel = Channel(connection, key, is_client=True)
+            channel.send(message, 5)
+            with pytest.raises(OSError, match=r".+"):
+                channel.receive(30)
+    monkeypatch.setattr(leader, "answer", None)  # an error of ours
+    with pytest.raises(OSError, match=r".+"), connected(port, 1):
+        pass
+    for thread in [thread for thread in threading.enumerate() if "_shake_hands" in thread.name]:
+        thread.join(30)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("token", [token_of(b"of another group", 1), token_of(GROUP, 3), GROUP, b""])
 def test_a_host_without_a_rank_in_the_group_is_turned_away(port: int, token: bytes) -> None:
     """A host has no token but that of its rank; GROUP itself is the leader's own."""
@@ -209,8 +230,10 @@ def test_a_message_of_another_host_holds_nothing_that_its_reader_hands_on_to_the
         for wrong in others:
             with pytest.raises(OSError, match="another form"):
                 checked({**sound, name: wrong}, shape)
-        with pytest.raises(OSError, match="another form"):
-            checked({other: value for other, value in sound.items() if other != name}, shape)
+        rest = {other: value for other, value in sound.items() if other != name}
+        for more in ({}, {"more": 1}, dict.fromkeys("abcdefgh", 1)):
+            with pytest.raises(OSError, match="another form"):
+                checked({**rest, **more}, shape)
         if kind is str:
             text = checked({**sound, name: "a\x1b[2Jb\nc\u2028d\x9be" + "f" * 5000}, shape)[name]
             assert isinstance(text, str)
