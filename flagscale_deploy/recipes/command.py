@@ -17,9 +17,11 @@ from flagscale_deploy.recipes.name import MODEL
 from flagscale_deploy.recipes.refused import OTHER, refuse_flag, refuse_placeholder, refuse_value
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.value import Tree, Value
+from flagscale_deploy.support.yaml import refuse_bombs
 
 MOST_WORDS = 500
-LONGEST_WORD = 20_000
+LONGEST_WORD, LONGEST_COMMAND = 20_000, 200_000
+"""Characters of a word, and of all words of a command."""
 _START = ("vllm", "serve")
 _FLAG = re.compile(r"--?[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -54,7 +56,10 @@ def _words(words: object, where: str) -> list[str]:
     if not isinstance(words, list) or len(words) > MOST_WORDS:
         held = f"{len(words):,} words" if isinstance(words, list) else quoted(words)
         raise InputError.at(where, f"found {held}, expected a list of at most {MOST_WORDS} words", OTHER)
-    return [read_text(word, f"{where}.{index}") for index, word in enumerate(words)]
+    texts = [read_text(word, f"{where}.{index}") for index, word in enumerate(words)]
+    if sum(map(len, texts)) > LONGEST_COMMAND:
+        raise InputError.at(where, f"found more than {LONGEST_COMMAND:,} characters", OTHER)
+    return texts
 
 
 def read_text(text: object, where: str) -> str:
@@ -127,6 +132,7 @@ def _json_object(text: str, place: str) -> Value:
         value: Value = json.loads(text, object_pairs_hook=once, parse_float=WrittenFloat, parse_constant=_refuse)
     except (ValueError, OverflowError, RecursionError) as error:
         raise InputError.at(place, f"found {quoted(text)}, expected a JSON object", OTHER) from error
+    refuse_bombs(value, place)
     return value
 
 

@@ -17,7 +17,9 @@ import pytest
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.recipes.command import read_command
 from flagscale_deploy.recipes.recipe import read_recipe, serve_yaml
+from flagscale_deploy.recipes.variables import read_variables
 
 OURS = Path(__file__).parent / "library"
 WHOLE = os.environ.get("FSD_FAULTS") == "all"
@@ -47,3 +49,23 @@ def test_a_document_with_anything_in_any_place_is_read_or_refused(file: Path) ->
                 faults += error.faults
     assert [fault for fault in faults if not (fault.where and fault.problem) or len(fault.problem) > 400] == []
     assert len(faults) > 30
+
+
+@pytest.mark.parametrize("depth", [150, 400, 900, 990, 5000])
+@pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
+def test_no_word_of_a_command_is_nested_too_deeply(depth: int, opening: str, closing: str) -> None:
+    text = f'{{"a":{opening * depth}1{closing * depth}}}'
+    with pytest.raises(InputError, match=r"nested more than|expected a JSON object|characters"):
+        read_command(["vllm", "serve", "a/b", "--hf-overrides", text], "r: argv")
+
+
+def test_all_words_of_a_command_together_are_bounded() -> None:
+    words = ["vllm", "serve", "a/b", *(f"--x{number}={'y' * 19_000}" for number in range(11))]
+    with pytest.raises(InputError, match="more than 200,000 characters"):
+        read_command(words, "r: argv")
+
+
+def test_the_place_of_a_fault_is_short_whatever_a_name_is() -> None:
+    with pytest.raises(InputError) as caught:
+        read_variables({"X" * 1_000_000: "1"}, "r: env")
+    assert len(str(caught.value)) < 500
