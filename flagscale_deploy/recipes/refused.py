@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.plan.vllm_flags import KNOWN
@@ -33,6 +34,11 @@ _WORDS = re.compile(r"[A-Za-z0-9_:,;=+.-]*")
 _NUMBER = re.compile(r"-?\d{1,20}\.\d{1,20}")
 _CODE = re.compile(r"[A-Za-z_]\w{0,200}(?:[.:][A-Za-z_]\w{0,200})+", re.ASCII)
 """How Python's code is named: `package.module:Class`; that of another repository is `ORG/REPO--module.Class`."""
+_SERVER_KEY = re.compile(
+    r"(?:^|[._-])(?:ip|addr|(?:host|host_?name|address|ur[il]|server|endpoint|broker|proxy)e?s?)$", re.I
+)
+"""The end of a key whose value names a server, as `kv_ip` and `master_server_address`."""
+_PORT = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.%]{2,60}\]):\d{1,5}")
 _HIDDEN = re.compile(r"\.(?:\.$|[^.\d])")
 """A part of a path that leads up, or to a hidden file: vLLM is started in the home directory."""
 
@@ -68,8 +74,21 @@ def refuse_value(flag: str, value: Value, place: str) -> None:
         code = _CODE.fullmatch(text.rpartition("--")[2]) and not text.startswith("vllm.") and flag not in FILES
         if key.endswith(("module_path", "module-path")) or code:
             raise InputError.at(place, f"found {quoted(text)}, expected no code but vLLM's", OTHER)
+        if _names_server(key, text):
+            raise InputError.at(place, f"found {quoted(text)}, expected no place of a host or of the network", OTHER)
         if outside and (flag, text) != ("allowed-local-media-path", "/"):
             raise InputError.at(place, f"found {quoted(text)}, expected no place of a host or of the network", OTHER)
+
+
+def _names_server(key: str, text: str) -> bool:
+    """Return whether a text under a key is an address, or stands where an address does."""
+    if text != key and _SERVER_KEY.search(key):
+        return True
+    try:
+        ip_address(text.strip("[]"))
+    except ValueError:
+        return _PORT.fullmatch(text) is not None
+    return True
 
 
 def _texts(key: str, value: Value) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,16 @@ VALUES = {
     "hf-overrides": ['{"auto_map": {"AutoModel": "evil/repo--code.Class"}}', '{"auto_map": {"A": "code.Class"}}'],
     "kv-transfer-config": ['{"kv_connector_module_path": "evil"}', '{"a": [{"b": "http://evil"}]}'],
     "kv-transfer-config.kv_connector_module_path": ["evil"],
+    "kv-transfer-config.kv_ip": ["evil"],
+    "ec-transfer-config": ['{"ec_ip": "evil"}', '{"a": [{"hosts": ["evil"]}]}'],
+    "model-loader-extra-config": [
+        json.dumps({"a": {key: text}})
+        for key, text in (
+            ("master_server_address", "evil.example:50051"), ("metadata_server", "evil"), ("endpoint_url", "evil"),
+            ("x", "evil-host.example:80"), ("x", "evil:80"), ("x", "6.6.6.6"), ("x", "6.6.6.6:2379"),
+            ("x", "2001:db8::1"), ("x", "[2001:db8::1]"), ("x", "[2001:db8::1]:80"), ("Proxy", "evil"),
+        )
+    ],
     "logits-processors": ["os.system", "evil:Class"],
     "tool-parser-plugin": ["/tmp/evil.py", "../evil.py", "~/evil.py"],
     "chat-template": ["/etc/shadow", "https://evil/x.jinja", ".ssh/id_ed25519", "a/.netrc", ".."],
