@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from flagscale_deploy.logs.redact import MOST_ZEROS, write_redacted
-from flagscale_deploy.logs.store import FILE, RefusedError, Store, status_of
+from flagscale_deploy.logs.store import FILE, IncomingFile, RefusedError, Store, display_name, status_of
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.deadline import Deadline
 
@@ -26,6 +26,12 @@ class RedactedStore(Store):
     def have(self) -> dict[str, tuple[int, str]]:
         """Return nothing: what is here differs from what is on the host."""
         return {}
+
+    def begin(self, name: bytes, at: int, size: int, *, again: bool = False) -> IncomingFile:
+        """Open a file as `Store` does. Raises RefusedError, also for a name that holds a secret."""
+        if self._redactor.redact(display_name(name)) != display_name(name):
+            raise RefusedError("its name holds a secret")
+        return super().begin(name, at, size, again=again)
 
     def publish(self, name: bytes, descriptor: int) -> None:
         """Copy a file that was received to its name. Raises RefusedError, OSError."""

@@ -188,6 +188,16 @@ def test_collected_logs_hold_no_secret_at_any_time(tmp_path: Path, ending: str) 
     assert not [path for path in tmp_path.rglob(".*") if path.suffix == ".new"]
 
 
+def test_a_file_or_folder_whose_name_holds_a_secret_is_left_out(tmp_path: Path) -> None:
+    names = ("logs/e.log", f"logs/{KEY}.log", f"logs/{KEY}/e.log")
+    fleet = FakeFleet(answering(archive=lambda *_: archived(dict.fromkeys(names, b"x"))))
+    collected = collect_logs(fleet, "qwen", tmp_path, selection=FileSelection(redactor=REDACTOR))["gpu01"]
+    assert isinstance(collected, Collected)
+    assert [name for name, _ in collected.files] == ["logs/e.log"]
+    assert len([problem for problem in collected.problems if "its name holds a secret" in problem]) == 2
+    assert not [path for path in tmp_path.rglob("*") if KEY in path.name]
+
+
 def test_what_cannot_be_looked_through_in_time_is_left_out_and_named(tmp_path: Path) -> None:
     fleet = FakeFleet(answering(archive=lambda *_: archived({"logs/e.log": KEY.encode()})))
     selection = FileSelection(seconds=0.0, redactor=REDACTOR)
