@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -20,7 +20,7 @@ CHECK = "node-ip"
 """The check that reports these faults."""
 
 
-def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts]) -> tuple[dict[str, Network], list[Fault]]:
+def plan_networks(hosts: Collection[Host], facts: Mapping[str, Facts]) -> tuple[dict[str, Network], list[Fault]]:
     """Return the data network of each host, and what does not fit."""
     networks: dict[str, Network] = {}
     faults: list[Fault] = []
@@ -28,14 +28,18 @@ def plan_networks(hosts: Iterable[Host], facts: Mapping[str, Facts]) -> tuple[di
         network, wrong = _network(host, facts.get(host.name))
         networks[host.name] = replace(network, resolver_hangs=_hangs(facts.get(host.name)))
         faults += wrong
-    looped = [name for name, network in networks.items() if is_loopback(network.node_ip)]
-    if looped and len(networks) > 1:
-        faults.extend(
-            Fault(name, f"its address {networks[name].node_ip} cannot be reached by other hosts",
-                  "set node_ip or interface for it in the inventory", CHECK)
-            for name in looped
-        )  # fmt: skip
+    for host in hosts if len(networks) > 1 else ():
+        problem = _unreachable(host, networks[host.name].node_ip)
+        if problem:
+            faults.append(Fault(host.name, problem, "set node_ip or interface for it in the inventory", CHECK))
     return networks, faults
+
+
+def _unreachable(host: Host, address: str) -> str:
+    """Return why other hosts are not to connect to an address, "" where they may."""
+    if is_loopback(address):
+        return f"its address {address} cannot be reached by other hosts"
+    return address_problem(host, address)
 
 
 def _hangs(facts: Facts | None) -> bool:

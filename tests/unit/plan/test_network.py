@@ -86,6 +86,19 @@ def test_loopback_is_no_address_for_several_hosts(node_ip: str) -> None:
     assert fault.remedy == "set node_ip or interface for it in the inventory"
 
 
+@pytest.mark.parametrize(
+    "address", ["::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", "::", "10.0.0.1/x", "x y"]
+)
+def test_other_hosts_connect_to_no_address_that_leads_them_to_themselves_or_is_none(address: str) -> None:
+    """Only the host itself says that the address is its own: a router would send prompts there."""
+    lying = facts("gpu01", default_address=address, interfaces=(Interface("eth0", (address,)),))
+    for interface in (None, "eth0"):
+        hosts = inventory(host("gpu01", address="gpu01.example", interface=interface), "gpu02")
+        (fault,) = faults_of(hosts, spec(), {"gpu01": lying, "gpu02": facts("gpu02")})
+        assert (fault.where, fault.check) == ("gpu01", "node-ip")
+        assert fault.remedy == "set node_ip or interface for it in the inventory"
+
+
 def test_a_host_of_its_own_may_use_loopback() -> None:
     alone = facts("gpu01", interfaces=(Interface("lo", ("127.0.0.1",)),), default_address=None)
     assert network(alone, connection="local", address="localhost") == ("127.0.0.1", "lo")
