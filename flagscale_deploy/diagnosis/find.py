@@ -115,7 +115,7 @@ def diagnose(
         first = _first(ends) or first
     unread = ", ".join(host for host, effort in efforts.items() if effort.is_over)
     note = f"logs of {unread} take too long to read: their rest was left out"
-    return replace(first, note=note) if first is not None and unread else first
+    return replace(first, note="; ".join(filter(None, (first.note, note)))) if first is not None and unread else first
 
 
 class _Effort:
@@ -197,6 +197,8 @@ def _read(
         where = addresses.get(line.ip, line.ip) or host
         named = (entry.cause, entry.remedy, entry.name, entry.source, entry.level) if entry else ()
         diagnosis = Diagnosis(where, file, quoted(line.text), *named)
+        if where != host:
+            diagnosis = replace(diagnosis, note=f"the log of {host} says that it is {where}'s")
         rank = -1 if entry is None else entry.rank
         at = _time_of(line, host, addresses, clocks)
         candidates.add(_Candidate(weight, rank, at, _trouble(line, weight == WARNING, entry), diagnosis))

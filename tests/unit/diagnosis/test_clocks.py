@@ -157,7 +157,7 @@ def test_what_ray_forwards_bears_the_time_of_the_node_that_said_it() -> None:
     forwarded = "\x1b[36m(RayWorkerWrapper pid=7, ip=10.0.0.2)\x1b[0m " + line(FIRST, 0, EAST)
     logs = [("gpu01", "engine.log", [line(LATER, 10, IN_STEP), forwarded])]
     diagnosis = diagnose(logs, addresses={"10.0.0.2": "gpu02"}, clocks={"gpu01": IN_STEP, "gpu02": EAST})
-    assert host_and_note(diagnosis) == ("gpu02", "")
+    assert host_and_note(diagnosis) == ("gpu02", "the log of gpu01 says that it is gpu02's")
     named = "[2027-01-15 08:00:20,000 E 7 7] (gcs_server) w.cc:70: worker exit, address = 10.0.0.2, " + LATER
     diagnosis = diagnose([("gpu01", "engine.log", [named, line(FIRST, 30, IN_STEP)])],
                      addresses={"10.0.0.2": "gpu02"}, clocks={"gpu01": IN_STEP, "gpu02": EAST})  # fmt: skip
