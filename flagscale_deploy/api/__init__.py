@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         follow,
         status,
     )
-    from flagscale_deploy.api.listing import Listing, deployments
+    from flagscale_deploy.api.listing import deployments
     from flagscale_deploy.api.planning import describe, plan
     from flagscale_deploy.api.pushing import push
     from flagscale_deploy.api.running import RunResult, run
@@ -29,7 +29,7 @@ _MODULES = {
     "api.checking": ("CheckReport", "check"),
     "api.stopping": ("cleanup", "stop", "unlock"),
     "api.inspecting": ("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "status"),
-    "api.listing": ("Listing", "deployments"),
+    "api.listing": ("deployments",),
     "api.planning": ("describe", "plan"),
     "api.pushing": ("push",),
     "api.running": ("RunResult", "run"),
@@ -41,7 +41,6 @@ __all__ = [
     "CheckReport",
     "FileSelection",
     "LineSelection",
-    "Listing",
     "Options",
     "PlanOptions",
     "Request",

@@ -19,6 +19,7 @@ from flagscale_deploy.cli.hosts import hosts
 from flagscale_deploy.cli.logs import logs
 from flagscale_deploy.cli.options import reporting_lost_output
 from flagscale_deploy.cli.plan import plan
+from flagscale_deploy.cli.ps import ps
 from flagscale_deploy.cli.push import push
 from flagscale_deploy.cli.run import run
 from flagscale_deploy.cli.shell import PROGRAM, completion, schema
@@ -34,7 +35,7 @@ longer: hardly any of its objects is garbage."""
 
 COMMANDS = (
     *(run, stop, cleanup, smoke),
-    *(plan, check, status, logs, call),
+    *(plan, check, ps, status, logs, call),
     *(hosts, exec_, push, unlock),
     *(completion, schema),
 )

@@ -31,16 +31,20 @@ def verify(fleet: Fleet, deployment: str, host: str, address: str) -> ServingRep
 
 
 def withdraw_unverified(
-    fleet: Fleet, deployment: str, head: str, results: Mapping[str, InspectReply | HostError]
+    fleet: Fleet,
+    deployment: str,
+    head: str,
+    results: Mapping[str, InspectReply | HostError],
+    deadline: Deadline | None = None,
 ) -> None:
     """Take back that a program is ready, in the reply of the head, unless the host where it serves verifies that.
 
-    Programs are driven from the head. `results` are the replies of all hosts.
+    Programs are driven from the head. `results` are the replies of all hosts. `deadline` is for all programs together.
     """
     reply = answers(results).get(head)
     if reply is None:
         return
-    deadline = Deadline(ALL_SECONDS)
+    deadline = deadline or Deadline(ALL_SECONDS)
     for server in (reply["record"] or {}).get("instances", ()):
         inspected = reply["instances"].get(server["name"])
         at = inspected.get("at") if inspected else None

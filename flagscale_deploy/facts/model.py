@@ -41,6 +41,8 @@ class Gpu:
     """Uncorrected memory errors since the driver was loaded."""
     persistence: bool | None = None
     mig: bool | None = None
+    utilization: int | None = None
+    """Percent of the driver's last sample period (up to a second) in which something ran on it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from flagscale_deploy.api import Listing
+from flagscale_deploy.deploy.overview import Overview
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import HostStatus, Status
 from flagscale_deploy.output.console import Console
@@ -34,7 +34,7 @@ def show_status(console: Console, status: Status) -> None:
         show_diagnosis(console, status.diagnosis)
 
 
-def show_listing(console: Console, listing: Listing) -> None:
+def show_listing(console: Console, listing: Overview) -> None:
     """Show `status` without a name: a row for each deployment."""
     rows = [
         (
@@ -83,7 +83,7 @@ def show_watch(console: Console, status: Status) -> None:
         counts = Counter(host.state for host in status.hosts)
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
         head, hosts = [*head, *_lines(console, lambda: console.print(f"Hosts: {text}"))], []
-    console.redraw(_cut(console, [*head, *lines, *hosts], height))
+    console.redraw(cut(console, [*head, *lines, *hosts], height, "status"))
 
 
 def _headline(console: Console, status: Status, at: str = "") -> None:
@@ -192,14 +192,14 @@ def _rows(console: Console, lines: Sequence[str]) -> int:
     return sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in lines)
 
 
-def _cut(console: Console, lines: Sequence[str], height: int) -> list[str]:
-    """Return the first lines that fit, with a last one that says how many do not."""
+def cut(console: Console, lines: Sequence[str], height: int, command: str) -> list[str]:
+    """Return the first lines that fit, with a last one that says how many do not, and which command shows them."""
     if _rows(console, lines) <= height:
         return list(lines)
     shown = list(lines)
     while shown and _rows(console, shown) >= height:
         shown.pop()
-    return [*shown, f"… {counted(len(lines) - len(shown), 'more line')}: `status` without -w shows all"]
+    return [*shown, f"… {counted(len(lines) - len(shown), 'more line')}: `{command}` without -w shows all"]
 
 
 def _restarts(server: InstanceStatus) -> str:

@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, List, Optional, cast
 
-from flagscale_deploy.remote.system import files
+from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.status import RestartEvent
@@ -17,6 +17,10 @@ NAME = "history.jsonl"
 LINES = 1000
 LARGEST = 8 << 20
 """Bytes of a file with that many lines, and of no more than it."""
+SHAPE = {
+    "schema": int, "deployment": str, "server": str, "host": str, "event": str, "reason": str, "attempt": int,
+    "max": int, "evidence": str, "time": (int, float),
+}  # fmt: skip
 
 
 def append(directory: Path, event: RestartEvent) -> None:
@@ -25,6 +29,17 @@ def append(directory: Path, event: RestartEvent) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lines = [*_lines(directory / NAME)[1 - LINES :], json.dumps(event)]
         files.write_atomically(directory / NAME, "".join(line + "\n" for line in lines))
+
+
+def last(directory: Path) -> Optional[RestartEvent]:
+    """Return the newest event; None where there is none that can be read."""
+    lines = _lines(directory / NAME)
+    try:
+        event = json_files.parse_object(lines[-1]) if lines else {}
+    except ValueError:
+        return None
+    whole = SHAPE.keys() <= event.keys() and not json_files.mismatch(event, SHAPE)
+    return cast("RestartEvent", event) if whole else None
 
 
 def _lines(path: Path) -> List[str]:

@@ -48,6 +48,7 @@ class ProbedGpu(TypedDict):
     ecc_uncorrected: int | None  # errors since the driver was loaded
     persistence: bool | None
     mig: bool | None
+    utilization: int | None  # percent of the last sample period in which a kernel ran
 
 
 class ProbedInterface(TypedDict):

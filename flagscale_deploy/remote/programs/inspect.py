@@ -41,8 +41,13 @@ MOST_OTHERS = 100
 
 def main(args: InspectArguments) -> None:
     """Send what is there."""
+    send(look(args, processes.scan()))
+
+
+def look(args: InspectArguments, everyone: List[Process]) -> InspectReply:
+    """Return what is there of a deployment, from its record and a scan of all processes."""
     deployed = record.read(args["deployment"], args["host"])
-    family = live(args["deployment"], deployed)
+    family = live(args["deployment"], deployed, everyone)
     stopped = {process.pid for process in family if process.state in "Tt"}
     listed: List[InspectedProcess] = [
         {**process, "alive": alive(process), "stopped": process["pid"] in stopped}
@@ -64,7 +69,7 @@ def main(args: InspectArguments) -> None:
     node = ray_node(deployed, listed, args) if deployed and running else None
     if node is not None:
         reply["ray_node"] = node
-    send(reply)
+    return reply
 
 
 def others(host: str) -> List[str]:
@@ -83,9 +88,9 @@ def is_here(boot_id: Optional[str], pid: int, start_ticks: Optional[int]) -> boo
     return boot_id == record.boot_id() and lives(pid, start_ticks)
 
 
-def live(deployment: str, deployed: Optional[Record]) -> List[Process]:
+def live(deployment: str, deployed: Optional[Record], everyone: List[Process]) -> List[Process]:
     """Return the processes of the deployment that run here."""
-    return processes.ours(processes.scan(), deployment + "/", processes.recorded(deployed or {}))
+    return processes.ours(everyone, deployment + "/", processes.recorded(deployed or {}))
 
 
 def look_at_program(server: InspectedServer, instance: RecordedServer, args: Target) -> None:

@@ -19,7 +19,7 @@ SECONDS = 15.0
 """Without persistence mode the driver loads on each call, which takes seconds on a host of eight GPUs."""
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
-EXTRAS = ("ecc.errors.uncorrected.volatile.total", "persistence_mode", "mig.mode.current")
+EXTRAS = ("ecc.errors.uncorrected.volatile.total", "persistence_mode", "mig.mode.current", "utilization.gpu")
 """What not every driver knows: MIG came with 450."""
 APPS = "--query-compute-apps=gpu_uuid,pid,used_memory"
 FORMAT = "--format=csv,noheader,nounits"
@@ -141,7 +141,7 @@ def _ask_devices(command: str) -> Tuple[subprocesses.Ended, Tuple[str, ...]]:
 def _device(fields: Sequence[str], extras: Mapping[str, str]) -> Device:
     """Return a GPU without its processes; None for `[N/A]` (no ECC memory, no MIG) and what it wasn't asked for."""
     index, uuid, name, total, used, driver = fields
-    errors, persistence, mig = (extras.get(extra, "") for extra in EXTRAS)
+    errors, persistence, mig, utilization = (extras.get(extra, "") for extra in EXTRAS)
     switch = {"Enabled": True, "Disabled": False}
     gpu: ProbedGpu = {
         "index": int(index),
@@ -153,6 +153,7 @@ def _device(fields: Sequence[str], extras: Mapping[str, str]) -> Device:
         "ecc_uncorrected": _number(errors),
         "persistence": switch.get(persistence),
         "mig": switch.get(mig),
+        "utilization": _number(utilization),
     }
     return Device(gpu, _text(driver))
 

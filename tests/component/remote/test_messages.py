@@ -26,6 +26,7 @@ RENAMED = [
     ("remote/programs/parse_flags.py", "broken"),
     ("remote/programs/permit_restarts.py", "permitted"),
     ("remote/programs/probe.py", "default_address"),
+    ("remote/programs/ps.py", "left_out"),
     ("remote/programs/push_host.py", "needed"),
     ("remote/programs/push_source.py", "digests"),
     ("remote/programs/reserve.py", "taken"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from tests.lab import Lab
@@ -26,6 +27,13 @@ def test_a_deployment_is_ready_then_dead_then_stopped(lab: Lab, operator: Operat
     shown = operator("status", *named).out
     assert f"{served.name}: ready" in shown
     assert instance["endpoint"] in shown
+
+    fleet = operator("ps", "--json").json
+    (listed,) = [one for one in fleet["deployments"] if one["name"] == served.name]
+    assert (listed["state"], listed["ready"], listed["wanted"]) == ("ready", 1, 1)
+    assert (listed["endpoints"], listed["gpus"]) == ([instance["endpoint"]], {"node1": [0]})
+    assert [gpu["deployment"] for gpu in fleet["gpus"] if (gpu["host"], gpu["index"]) == ("node1", 0)] == [served.name]
+    assert re.search(rf"^{served.name} .* ready +1 of 1 ", operator("ps").out, re.MULTILINE)
 
     assert operator("call", "hi", *named).out == "you said: hi\n"
     assert operator("call", "--stream", "hi there", *named).out == "you said: hi there\n"

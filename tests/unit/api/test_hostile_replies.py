@@ -25,6 +25,7 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.output.check import check_json, show_check
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.output.plan import show_plan
+from flagscale_deploy.output.ps import show_ps
 from flagscale_deploy.output.run import run_json, show_run, show_run_failure
 from flagscale_deploy.output.status import show_status
 from flagscale_deploy.output.stop import show_stop, stop_json
@@ -72,6 +73,26 @@ class Busy(World):
             server = {**reply["instances"]["qwen/0"], "metrics": metrics, "restarts": restarts, "ready_at": 3.0}
             ray = {"nodes": {"10.0.0.1": 8.0, "10.0.0.2": 8.0}, "missing": [], "available": {"GPU": 0.0}}
             yield {**reply, "processes": [process], "instances": {"qwen/0": server}, "ray": ray, "ray_node": restarts}
+
+    def ps(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        for reply in super().ps(host, args):
+            assert isinstance(reply, dict)
+            event = {
+                "schema": 1, "deployment": "qwen", "server": "qwen/0", "host": host.name, "event": "restored",
+                "reason": "it ended", "attempt": 1, "max": 5, "evidence": "", "time": 9.0,
+            }  # fmt: skip
+            other = {
+                "user": "bob",
+                "deployment": "llama",
+                "processes": 3,
+                "since": 1.0,
+                "models": ["l"],
+                "endpoint": "",
+            }
+            process = {"pid": 8, "memory_mib": 9, "user": "bob", "command": "python", "run": "", "since": 2.0}
+            gpus = [{**gpu, "processes": [process]} for gpu in reply["gpus"]]
+            own = [{**one, "last_event": event} for one in reply["deployments"]]
+            yield {**reply, "deployments": own, "others": [other], "gpus": gpus}
 
     def stop(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         yield {"event": "found", "count": 3}
@@ -125,6 +146,11 @@ def looked(request: Request) -> None:
     show(lambda console: show_status(console, current), current.json())
 
 
+def listed(request: Request) -> None:
+    overview = api.deployments(request, gpus=True)
+    show(lambda console: show_ps(console, overview, every=True), overview.json())
+
+
 def ran(request: Request) -> None:
     try:
         result = api.run(request)
@@ -163,6 +189,7 @@ ACTS: dict[str, tuple[Callable[[Request], None], bool, tuple[str, ...]]] = {
     "check": (checked, False, ("probe", "network_test", "parse_flags")),
     "plan": (planned, False, ("probe",)),
     "status": (looked, True, ("inspect",)),
+    "ps": (listed, True, ("ps",)),
     "call": (called, True, ("inspect", "chat")),
     "stop": (stopped, True, ("lock", "stop")),
     "cleanup": (cleaned, True, ("lock", "stop", "cleanup")),

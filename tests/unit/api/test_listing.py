@@ -1,4 +1,4 @@
-"""`status` without a name: which deployments there are is what each host says, which may be anything."""
+"""`ps`, and `status` without a name: what there is is what each host says, which may be anything."""
 
 from __future__ import annotations
 
@@ -9,56 +9,141 @@ from typing import Any
 import pytest
 
 from flagscale_deploy import api
-from flagscale_deploy.api import listing
+from flagscale_deploy.deploy.overview import Gpu, Overview, last_change
+from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from tests.fakes import Output
 from tests.unit.api.world import World
 
+ABSENT: dict[str, Any] = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
+EVENT: dict[str, Any] = {
+    "schema": 1, "deployment": "qwen", "server": "qwen/0", "host": "gpu01", "event": "restored", "reason": "it ended",
+    "attempt": 1, "max": 5, "evidence": "", "time": 9.0,
+}  # fmt: skip
 
-class Boastful(World):
-    """The second host has records of deployments with these names."""
 
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+class Fleet(World):
+    """Hosts whose replies to `ps` are changed: by host, what is in place of what they would say."""
+
+    def __init__(self, folder: Path, **changed: dict[str, Any]) -> None:
         super().__init__(folder)
-        self.names = list(names)
+        self.changed = changed
 
-    def probe(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
-        for reply in super().probe(host, args):
+    def ps(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        for reply in super().ps(host, args):
             assert isinstance(reply, dict)
-            records = [{"deployment": name} for name in self.names if host.name == "gpu02"]
-            yield {**reply, "deployments": records}
+            yield {**reply, **self.changed.get(host.name, {})}
 
 
-def listed(world: World) -> tuple[api.Listing, set[str]]:
-    """Return the listing, and the names that any host was asked about."""
-    result = api.deployments(world.request())
-    return result, {call.args["deployment"] for call in world.calls if call.module == "inspect"}
+def own(name: str, host: str = "gpu02", **record: Any) -> dict[str, Any]:
+    """Return a deployment of a host's reply; its record has these keys, too."""
+    seen = {
+        **ABSENT,
+        "live": 1,
+        "record": {"deployment": name, "run_id": "r1", "head": host, "hosts": [host], **record},
+    }
+    return {"deployment": name, "host": host, "seen": seen, "last_event": None}
 
 
-def test_names_without_end_of_one_host_are_not_all_looked_at(tmp_path: Path) -> None:
-    result, asked = listed(Boastful(tmp_path, (f"made-up-{at}" for at in range(3000))))
-    assert len(result.deployments) == len(asked) == listing.MOST_NAMES
-    assert result.unknown == {"gpu02": "not all of its 3,000 deployments are listed; give --name"}
-    assert result.exit_code == 3
+def listed(folder: Path, **changed: dict[str, Any]) -> Overview:
+    return api.deployments(Fleet(folder, **changed).request(), gpus=True)
+
+
+def test_one_program_on_each_host_tells_it_all(tmp_path: Path) -> None:
+    world = Fleet(tmp_path)
+    api.run(world.request())
+    world.calls.clear()
+    result = api.deployments(world.request(), gpus=True)
+    assert sorted((call.host, call.module) for call in world.calls) == [("gpu01", "ps"), ("gpu02", "ps")]
+    (status,) = result.deployments
+    assert (status.deployment, status.state, status.head) == ("qwen", "ready", "gpu01")
+    assert {gpu.deployment for gpu in result.gpus} == {"qwen"}
+    assert result.json()["deployments"] == [
+        {
+            "name": "qwen", "models": [status.instances[0].served_name], "state": "ready", "ready": 1, "wanted": 1,
+            "endpoints": ["http://10.0.0.1:4567/v1"], "gpus": {"gpu01": [*range(8)], "gpu02": [*range(8)]},
+            "owner": status.operator, "started_at": 1.0, "last_change": {"at": 1.0, "what": "started"},
+        }
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "-rf", "x" * 64, "a\nb", "\x1b[2J", "a b", "$(id)"])
-def test_no_host_is_asked_about_what_is_no_name(tmp_path: Path, name: str) -> None:
-    result, asked = listed(Boastful(tmp_path, [name, "qwen"]))
-    assert asked == {"qwen"}
-    assert "gpu02" in result.unknown
+def test_what_is_no_name_is_not_listed(tmp_path: Path, name: str) -> None:
+    result = listed(tmp_path, gpu02={"deployments": [own(name), own("qwen")]})
+    assert [status.deployment for status in result.deployments] == ["qwen"]
+    assert result.unknown == {"gpu02": "1 deployment of its are not listed; give --name"}
 
 
-def test_looks_that_last_are_ended_and_the_rest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "ALL_SECONDS", 0.0)
-    result, asked = listed(Boastful(tmp_path, ["one", "two"]))
-    assert asked == set()
-    left_out = "not looked at: the deployments before it took 0 s; give its --name"
-    assert result.unknown == dict.fromkeys(("one", "two"), left_out)
-
-
-def test_usual_names_are_all_listed(tmp_path: Path) -> None:
-    result, asked = listed(Boastful(tmp_path, ["one", "two"]))
-    assert asked == {"one", "two"}
+def test_deployments_that_a_host_left_out_are_counted(tmp_path: Path) -> None:
+    result = listed(tmp_path, gpu02={"deployments": [own("one"), own("two")], "left_out": 2900})
     assert [status.deployment for status in result.deployments] == ["one", "two"]
-    assert result.unknown == {}
+    assert result.unknown == {"gpu02": "2900 deployments of its are not listed; give --name"}
+    assert result.exit_code == 3
+
+
+def test_no_host_speaks_for_another(tmp_path: Path) -> None:
+    lies = own("qwen", "gpu01", head="gpu01", endpoint="http://evil/v1")
+    result = listed(tmp_path, gpu01={"deployments": [own("qwen", "gpu01")]}, gpu02={"deployments": [lies]})
+    (status,) = result.deployments
+    assert [host.host for host in status.hosts] == ["gpu01"]
+    assert not listed(tmp_path, gpu02={"deployments": [lies]}).deployments
+
+
+def test_two_hosts_that_call_themselves_head_are_named(tmp_path: Path) -> None:
+    (status,) = listed(
+        tmp_path, gpu01={"deployments": [own("qwen", "gpu01")]}, gpu02={"deployments": [own("qwen")]}
+    ).deployments
+    assert (status.state, status.trusted) == ("UNKNOWN", False)
+    assert status.note.startswith("gpu01, gpu02 each say that they are its head")
+
+
+def test_a_host_that_cannot_be_asked_concerns_its_own_deployments_only(tmp_path: Path) -> None:
+    world = Fleet(tmp_path, gpu01={"deployments": [own("one", "gpu01"), own("two", "gpu01", hosts=["gpu01", "gpu02"])]})
+    world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    result = api.deployments(world.request())
+    hosts = {status.deployment: [host.state for host in status.hosts] for status in result.deployments}
+    assert hosts == {"one": ["running"], "two": ["running", "UNKNOWN"]}
+    assert result.unknown == {"gpu02": "no answer"}
+
+
+def process(pid: int, user: str, run: str = "") -> dict[str, Any]:
+    return {"pid": pid, "memory_mib": 9, "user": user, "command": f"python {pid}", "run": run, "since": 2.0}
+
+
+def gpu(index: int, *processes: dict[str, Any], used: int = 0) -> dict[str, Any]:
+    return {
+        "index": index, "uuid": str(index), "name": "H100", "memory_total_mib": 100, "memory_used_mib": used,
+        "processes": list(processes), "ecc_uncorrected": 0, "persistence": True, "mig": False, "utilization": 7,
+    }  # fmt: skip
+
+
+def test_each_gpu_has_its_holder(tmp_path: Path) -> None:
+    gpus = [
+        gpu(0, process(1, "me", "qwen/r1")), gpu(1), gpu(2, process(2, "bob", "llama/r9")), gpu(3, process(3, "bob")),
+        gpu(4, process(4, "me")), gpu(5, used=50), gpu(6, process(5, "")), gpu(7),
+    ]  # fmt: skip
+    reply = {"user": "me", "gpus": gpus, "deployments": [own("qwen", gpus=[0, 1])]}
+    held = [gpu for gpu in listed(tmp_path, gpu02=reply).gpus if gpu.host == "gpu02"]
+    assert [(gpu.deployment, gpu.user, gpu.processes, gpu.free) for gpu in held] == [
+        ("qwen", "", (), False), ("qwen", "", (), False), ("llama", "bob", (), False),
+        ("", "bob", ("3 python 3",), False), ("", "", ("4 python 4",), False), ("", "", (), False),
+        ("", "", ("5 python 5",), False), ("", "", (), True),
+    ]  # fmt: skip
+    assert held[0] == Gpu("gpu02", 0, "H100", 100, 0, 7, "qwen")
+
+
+@pytest.mark.parametrize(
+    ("record", "event", "change"),
+    [
+        ({"started_at": 5.0}, EVENT, (9.0, "qwen/0 restored")),
+        ({"started_at": 10.0}, EVENT, (10.0, "started")),
+        ({"started_at": 5.0, "stopped_at": 12.0}, EVENT, (12.0, "stopped")),
+        ({}, None, None),
+    ],
+)
+def test_the_last_change_is_a_start_a_stop_or_a_restart(
+    tmp_path: Path, record: dict[str, Any], event: dict[str, Any] | None, change: object
+) -> None:
+    reply = {"deployments": [{**own("qwen", **record), "last_event": event}]}
+    result = listed(tmp_path, gpu02=reply)
+    assert last_change(result.deployments[0], result.last_events) == change

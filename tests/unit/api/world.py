@@ -45,7 +45,7 @@ class World:
     def request(self, **changed: Any) -> Request:
         handler = answering(
             probe=self.probe, lock=self.lock, launch=self.launch, watch=self.watch, stop=self.stop,
-            inspect=self.inspect, chat=self.ask, network_test=self.reach, parse_flags=self.parse_flags,
+            inspect=self.inspect, ps=self.ps, chat=self.ask, network_test=self.reach, parse_flags=self.parse_flags,
             reserve=self.reserve, unlock=self.unlock,
             cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
         )  # fmt: skip
@@ -98,6 +98,14 @@ class World:
             "instances": {"qwen/0": well}, "ray": None, "ranks": {"gcs_server": 1, "raylet": 1},
             **({} if host.name in self.records else {"others": list(self.others)}),
         }  # fmt: skip
+
+    def ps(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        own = []
+        if host.name in self.records:
+            (seen,) = self.inspect(host, {})
+            own = [{"deployment": "qwen", "host": host.name, "seen": seen, "last_event": None}]
+        gpus = [{**asdict(gpu), "processes": []} for gpu in self.facts[host.name].gpus]
+        yield {"user": "me", "deployments": own, "left_out": 0, "others": [], "gpus": gpus, "gpu_error": None}
 
     def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         own = self.answers.get(f"{args['server']} on {host.name}")

@@ -47,7 +47,7 @@ deploy:
 """
 COMMANDS = sorted(cli.commands)
 ABOUT_HOSTS = [command for command in COMMANDS if command not in ("completion", "schema")]
-ABOUT_A_DEPLOYMENT = [command for command in ABOUT_HOSTS if command not in ("check", "exec", "hosts", "push")]
+ABOUT_A_DEPLOYMENT = [command for command in ABOUT_HOSTS if command not in ("check", "exec", "hosts", "ps", "push")]
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +82,7 @@ def test_the_commands_are_those_of_the_design() -> None:
                 "run",
                 "plan",
                 "check",
+                "ps",
                 "status",
                 "logs",
                 "call",

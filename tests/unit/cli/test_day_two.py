@@ -194,6 +194,26 @@ def test_status_without_a_name_lists_what_is_on_the_hosts(typing: Typing) -> Non
     assert (partly.exit_code, "gpu02: not known: no answer" in partly.stderr) == (3, True), partly.output
 
 
+def test_ps_lists_deployments_and_gpus(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    shown = typing("ps")
+    assert shown.exit_code == 0, shown.output
+    (row,) = [line for line in shown.stdout.splitlines() if line.startswith("qwen")]
+    assert [word in row for word in ("ready", "1 of 1", "http://10.0.0.1:4567/v1", "started")] == [True] * 4, row
+    assert "16 GPUs, 0 free" in shown.stdout
+    (held,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("gpu02")]
+    assert held[:2] == ["gpu02", "0-7"]
+    assert typing("stop --name qwen").exit_code == 0
+    for record in typing.world.records.values():
+        record["stopped_at"] = 20.0
+    assert "0 deployments, 1 stopped (--all shows them)" in typing("ps").stdout
+    assert "qwen" in typing("ps --all").stdout
+    assert json.loads(typing("ps --json").stdout)["deployments"][0]["state"] == "stopped"
+    typing.world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
+    partly = typing("ps")
+    assert (partly.exit_code, "gpu02: no answer" in partly.stderr) == (3, True), partly.output
+
+
 WRONG_NAME = {
     "status": (0, ["inspect"]),
     "status --json": (0, ["inspect"]),

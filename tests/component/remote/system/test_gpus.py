@@ -55,6 +55,7 @@ def test_eight_gpus_with_memory_and_driver() -> None:
         "ecc_uncorrected": None,
         "persistence": None,
         "mig": None,
+        "utilization": None,
     }
 
 
@@ -123,7 +124,7 @@ def test_gpus_that_answer_are_seen_beside_one_that_is_lost() -> None:
 
 def test_numbers_that_no_driver_gives_are_passed_over() -> None:
     long = "9" * 5000
-    assert gpus.parse_devices(f"{long}, GPU-1, H200, 1, 1, 550, 0, Enabled, Disabled\n²" + ", x" * 8) == []
+    assert gpus.parse_devices(f"{long}, GPU-1, H200, 1, 1, 550, 0, Enabled, Disabled, 0\n²" + ", x" * 9) == []
     assert gpus.parse_apps(f"GPU-1, {long}, 1\nGPU-1, ²³, 1") == []
 
 
@@ -134,21 +135,25 @@ def test_mig_text_among_the_answers_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "errors", "persistence", "mig"),
+    ("line", "errors", "persistence", "mig", "utilization"),
     [
         # driver 580 on an H100, and with MIG on: memory and counters are still those of the whole GPU
-        ("0, GPU-1, NVIDIA H100 80GB HBM3, 81559, 0, 580.159.03, 0, Enabled, Disabled", 0, True, False),
-        ("0, GPU-1, NVIDIA H100 PCIe, 81559, 1, 570.124.06, 2, Disabled, Enabled", 2, False, True),
+        ("0, GPU-1, NVIDIA H100 80GB HBM3, 81559, 0, 580.159.03, 0, Enabled, Disabled, 97", 0, True, False, 97),
+        ("0, GPU-1, NVIDIA H100 PCIe, 81559, 1, 570.124.06, 2, Disabled, Enabled, [N/A]", 2, False, True, None),
         # a GPU without ECC memory and MIG: https://github.com/Syllo/nvtop/pull/470 has the words
-        ("0, GPU-1, NVIDIA GeForce RTX 5090, 32607, 2, 580.82.07, [N/A], Disabled, [N/A]", None, False, None),
-        ("0, GPU-1, Tesla K80, 11441, 0, 470.82.01, 0, [Not Supported], [Not Supported]", 0, None, None),
-        ("0, GPU-1, NVIDIA A100, 40960, 0, 535.129.03, [Unknown Error], [N/A], [Unknown Error]", None, None, None),
+        ("0, GPU-1, NVIDIA GeForce RTX 5090, 32607, 2, 580.82.07, [N/A], Disabled, [N/A], 0", None, False, None, 0),
+        ("0, GPU-1, Tesla K80, 11441, 0, 470.82.01, 0, [Not Supported], [Not Supported], [N/A]", 0, None, None, None),
+        ("0, GPU-1, NVIDIA A100, 40960, 0, 535.129.03, [Unknown Error], [N/A], [Unknown Error], [N/A]", None, None,
+         None, None),
     ],
 )  # fmt: skip
-def test_the_condition_of_a_gpu(line: str, errors: int | None, persistence: bool | None, mig: bool | None) -> None:
+def test_the_condition_of_a_gpu(
+    line: str, errors: int | None, persistence: bool | None, mig: bool | None, utilization: int | None
+) -> None:
     (device,) = gpus.parse_devices(line)
     gpu = device.gpu
-    assert (gpu["ecc_uncorrected"], gpu["persistence"], gpu["mig"]) == (errors, persistence, mig)
+    condition = gpu["ecc_uncorrected"], gpu["persistence"], gpu["mig"], gpu["utilization"]
+    assert condition == (errors, persistence, mig, utilization)
 
 
 def test_a_process_on_a_gpu_bears_the_time_of_its_start(people: Household) -> None:
@@ -197,7 +202,7 @@ def test_a_driver_that_does_not_know_a_field_is_asked_for_the_others(
     nvidia_smi([stand_in.Gpu(used_mib=7, ecc_uncorrected=1)], unknown=unknown)
     seen = gpus.see(gpus.ask(), [])
     assert (seen.gpu_error, [gpu["memory_used_mib"] for gpu in seen.gpus]) == (None, [7])
-    condition = {"ecc_uncorrected": 1, "persistence": True, "mig": False}
+    condition = {"ecc_uncorrected": 1, "persistence": True, "mig": False, "utilization": 0}
     for name, (field, value) in zip(gpus.EXTRAS, condition.items(), strict=True):
         assert dict(seen.gpus[0])[field] == (None if name in unknown else value)
 

@@ -1,0 +1,228 @@
+"""Everything that runs on the hosts of an inventory: deployments, what other users serve, and who holds each GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from flagscale_deploy.deploy.serving import ALL_SECONDS, withdraw_unverified
+from flagscale_deploy.deploy.status import ASK_SECONDS, SCHEMA, Status, summarize
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.plan.gpu_placement import BUSY_SHARE
+from flagscale_deploy.remote.messages.probe import ProbedGpu
+from flagscale_deploy.remote.messages.ps import PS, OthersDeployment, PsArguments, PsReply
+from flagscale_deploy.remote.messages.status import InspectReply, RestartEvent
+from flagscale_deploy.support.deadline import Deadline
+from flagscale_deploy.support.paths import DEPLOYMENT_NAME
+from flagscale_deploy.support.units import counted
+from flagscale_deploy.transport.fleet import Fleet, answers
+
+Results = dict[str, InspectReply | HostError]
+ABSENT: InspectReply = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of a host and who holds it: a deployment, processes of users, or nobody. Memory in MiB."""
+
+    host: str
+    index: int
+    name: str
+    memory_total_mib: int
+    memory_used_mib: int
+    utilization: int | None
+    """Percent; None where the driver does not say."""
+    deployment: str = ""
+    """That holds it: by its processes there, else by its record."""
+    user: str = ""
+    """Of its processes, where they are not ours."""
+    processes: tuple[str, ...] = ()
+    """Those that belong to no deployment, or that nobody can look into: `4711 python train.py`."""
+
+    @property
+    def free(self) -> bool:
+        """Return whether nobody holds it."""
+        busy = self.memory_total_mib > 0 and self.memory_used_mib > BUSY_SHARE * self.memory_total_mib
+        return not (self.deployment or self.user or self.processes or busy)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What runs on hosts. `last_events` has a deployment's last restart, by its name; `unknown` says why of hosts."""
+
+    deployments: tuple[Status, ...]
+    last_events: Mapping[str, RestartEvent] = field(default_factory=dict)
+    others: Mapping[str, tuple[OthersDeployment, ...]] = field(default_factory=dict)
+    """What other users serve, by host."""
+    gpus: tuple[Gpu, ...] = ()
+    gpu_errors: Mapping[str, str] = field(default_factory=dict)
+    """What nvidia-smi complained of, by host."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 3 when a host could not be asked, else the worst exit status of a deployment."""
+        return 3 if self.unknown else max((status.exit_code for status in self.deployments), default=0)
+
+    def statuses_json(self) -> dict[str, object]:
+        """Return what `status --json` prints without a name."""
+        shown = [status.json() for status in self.deployments]
+        return {"schema": SCHEMA, "deployments": shown, "unknown": dict(self.unknown)}
+
+    def json(self) -> dict[str, object]:
+        """Return what `ps --json` prints."""
+        return {
+            "schema": SCHEMA,
+            "deployments": [_deployment_json(status, self.last_events) for status in self.deployments],
+            "others": {host: list(others) for host, others in self.others.items()},
+            "gpus": [{**asdict(gpu), "free": gpu.free} for gpu in self.gpus],
+            "gpu_errors": dict(self.gpu_errors),
+            "unknown": dict(self.unknown),
+        }
+
+
+def replicas_ready(status: Status) -> tuple[int, int]:
+    """Return how many instances of a deployment are ready, or have finished well, and how many there are."""
+    return sum(server.state in ("ready", "finished") for server in status.instances), len(status.instances)
+
+
+def last_change(status: Status, events: Mapping[str, RestartEvent]) -> tuple[float, str] | None:
+    """Return when a deployment was last started, stopped or restarted, and which; None where that is not known."""
+    event = events.get(status.deployment)
+    changes = [(at, what) for at, what in ((status.started_at, "started"), (status.stopped_at, "stopped")) if at]
+    if event is not None and (not changes or event["time"] >= changes[0][0]):  # else of a run before
+        changes.append((event["time"], f"{event['server']} {event['event']}"))
+    return max(changes, default=None)
+
+
+def _deployment_json(status: Status, events: Mapping[str, RestartEvent]) -> dict[str, object]:
+    ready, wanted = replicas_ready(status)
+    changed = last_change(status, events)
+    return {
+        "name": status.deployment,
+        "models": list(dict.fromkeys(server.served_name for server in status.instances)),
+        "state": status.state,
+        "ready": ready,
+        "wanted": wanted,
+        "endpoints": list(dict.fromkeys(server.endpoint for server in status.entrances if server.endpoint)),
+        "gpus": {host.host: list(host.gpus) for host in status.hosts if host.gpus},
+        "owner": status.operator,
+        "started_at": status.started_at,
+        "last_change": {"at": changed[0], "what": changed[1]} if changed else None,
+    }
+
+
+def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
+    """Look at all hosts at once, and request a token from every server. `gpus`: also ask for the GPUs.
+
+    A deployment is what the host says that calls itself its head; where none does, `head` decides.
+    """
+
+    def arguments(host: str) -> PsArguments:
+        return {"host": host, "gpus": gpus}
+
+    results = fleet.call(PS, lambda host: arguments(host.name), timeout=ASK_SECONDS)
+    replies = answers(results)
+    unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
+    unknown |= {name: problem for name, reply in replies.items() if (problem := _left_out(reply))}
+    deadline, now = Deadline(ALL_SECONDS), time.time()
+    statuses = []
+    for name, seen in sorted(_by_deployment(replies).items()):
+        own_head, note = _head(seen, head)
+        whole = _whole(seen, results, own_head)
+        withdraw_unverified(fleet, name, own_head, whole, deadline)
+        status = summarize(name, own_head, whole, now)
+        statuses.append(replace(status, state="UNKNOWN", trusted=False, note=note) if note else status)
+    return Overview(
+        tuple(statuses),
+        _last_events(replies),
+        {name: tuple(reply["others"]) for name, reply in replies.items() if reply["others"]},
+        tuple(_gpus(replies)),
+        {name: error for name, reply in replies.items() if (error := reply["gpu_error"])},
+        unknown,
+    )
+
+
+def _left_out(reply: PsReply) -> str:
+    """Return what a host's reply does not have, "" for a whole one."""
+    odd = sum(not DEPLOYMENT_NAME.fullmatch(own["deployment"]) for own in reply["deployments"])
+    if number := reply["left_out"] + odd:
+        return f"{counted(number, 'deployment')} of its are not listed; give --name"
+    return ""
+
+
+def _by_deployment(replies: Mapping[str, PsReply]) -> dict[str, dict[str, InspectReply]]:
+    """Return what hosts have of each deployment, by the host's name there; none speaks for another host."""
+    by_name: dict[str, dict[str, InspectReply]] = {}
+    for host, reply in replies.items():
+        for own in reply["deployments"]:
+            seen = by_name.setdefault(own["deployment"], {}) if DEPLOYMENT_NAME.fullmatch(own["deployment"]) else {}
+            if own["host"] == host or own["host"] not in {*replies, *seen}:
+                seen[own["host"]] = own["seen"]
+    return {name: seen for name, seen in by_name.items() if seen}
+
+
+def _head(seen: Mapping[str, InspectReply], default: str) -> tuple[str, str]:
+    """Return the host that calls itself a deployment's head; with a note where several do."""
+    heads = [host for host, reply in seen.items() if (reply["record"] or {}).get("head") == host]
+    running = [host for host in heads if not (seen[host]["record"] or {}).get("stopped_at")]
+    heads = running or heads
+    note = f"{', '.join(heads)} each say that they are its head; give --name and its own hosts" if heads[1:] else ""
+    return (heads[0] if heads else default), note
+
+
+def _whole(seen: Mapping[str, InspectReply], results: Mapping[str, PsReply | HostError], head: str) -> Results:
+    """Return the replies of a deployment's hosts, also of those that could not be asked or have nothing of it."""
+    record = (seen[head]["record"] if head in seen else None) or {}
+    whole: Results = {**seen}
+    for host in record.get("hosts", ()):
+        result = results.get(host)
+        if host not in whole and result is not None:
+            whole[host] = result if isinstance(result, HostError) else ABSENT
+    return whole
+
+
+def _last_events(replies: Mapping[str, PsReply]) -> dict[str, RestartEvent]:
+    events: dict[str, RestartEvent] = {}
+    for reply in replies.values():
+        for own in reply["deployments"]:
+            event, name = own["last_event"], own["deployment"]
+            if event is not None and (name not in events or event["time"] > events[name]["time"]):
+                events[name] = event
+    return events
+
+
+def _gpus(replies: Mapping[str, PsReply]) -> Iterator[Gpu]:
+    """Yield the GPUs of all hosts with their holders."""
+    for host, reply in replies.items():
+        claims = dict(_claims(reply))
+        for gpu in reply["gpus"]:
+            yield _held(host, gpu, reply["user"], claims.get(gpu["index"], ""))
+
+
+def _claims(reply: PsReply) -> Iterator[tuple[int, str]]:
+    """Yield the GPUs that deployments of ours have here, also where no process uses them yet."""
+    for own in reply["deployments"]:
+        record = own["seen"]["record"] or {}
+        if not record.get("stopped_at") and own["seen"]["live"]:
+            yield from ((index, own["deployment"]) for index in record.get("gpus", ()))
+
+
+def _held(host: str, gpu: ProbedGpu, we: str, claim: str) -> Gpu:
+    """Return a GPU with its holder: what runs on it counts before what a record claims."""
+    marked = [process for process in gpu["processes"] if process["run"]]
+    rest = [process for process in gpu["processes"] if not process["run"]]
+    users = dict.fromkeys(process["user"] for process in gpu["processes"] if process["user"] not in ("", we))
+    names = dict.fromkeys(process["run"].partition("/")[0] for process in marked)
+    return Gpu(
+        host,
+        gpu["index"],
+        gpu["name"],
+        gpu["memory_total_mib"],
+        gpu["memory_used_mib"],
+        gpu["utilization"],
+        deployment=", ".join(names) or claim,
+        user=", ".join(users),
+        processes=() if claim and not users else tuple(f"{one['pid']} {one['command']}".strip() for one in rest),
+    )

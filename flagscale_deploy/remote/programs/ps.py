@@ -1,0 +1,113 @@
+"""List what runs on this host: our user's deployments, other users' as far as may be seen, and who holds the GPUs."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Dict, List, Tuple, cast
+from urllib.parse import quote
+
+from flagscale_deploy.remote import wire
+from flagscale_deploy.remote.deployment import history, leftovers, record, state
+from flagscale_deploy.remote.engine import ranks
+from flagscale_deploy.remote.programs import inspect
+from flagscale_deploy.remote.system import gpus, proc
+from flagscale_deploy.remote.system.background import Background
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.ps import OthersDeployment, OwnDeployment, PsArguments, PsReply
+    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.status import InspectReply
+
+send: Callable[[PsReply], None] = wire.send
+
+MOST = 100
+"""As many deployments are listed: any user can give processes these names."""
+MOST_MODELS, LONGEST = 20, 300
+SERVER = re.compile(r"(\S*/)?(python\S*\s+)?(\S*/)?vllm\s+serve\b")
+
+
+def main(args: PsArguments) -> None:
+    """Send what runs here."""
+    devices = Background(gpus.ask) if args["gpus"] else None
+    everyone = proc.scan()
+    names = own_names(args["host"], everyone)
+    looks = [Background(_look, name, host, everyone) for name, host in names[:MOST]]
+    seen = gpus.see(devices.result() if devices else None, everyone)
+    reply: PsReply = {
+        "user": gpus.user_of(os.getuid()),
+        "deployments": [_own(name, host, look.result()) for (name, host), look in zip(names, looks)],
+        "left_out": max(0, len(names) - MOST),
+        "others": of_others(everyone)[:MOST],
+        "gpus": seen.gpus,
+        "gpu_error": seen.gpu_error,
+    }
+    send(reply)
+    os._exit(0)  # at once: a server that does not answer may still be waited for
+
+
+def own_names(host: str, everyone: List[proc.Process]) -> List[Tuple[str, str]]:
+    """Return name and host's name of each deployment of our user here: recorded, or with processes that bear it."""
+    recorded = [(one.get("deployment", ""), one.get("host", "")) for one in record.of_this_machine(host)]
+    names = {name for name, _ in recorded}
+    marked = {marker.rpartition("/")[0] for marker in leftovers.runs(everyone)}
+    return sorted(filter(all, {*recorded, *((name, host) for name in marked - names)}))
+
+
+def of_others(everyone: List[proc.Process]) -> List[OthersDeployment]:
+    """Return what other users serve: the marked processes of each deployment, and engines and Ray without a marker.
+
+    Engines rename themselves and lose their environment: they belong to what their session's other processes say.
+    """
+    foreign = [process for process in everyone if process.uid != os.getuid()]
+    sessions = {(process.uid, process.sid): process.marker for process in foreign if process.marker}
+    groups: Dict[Tuple[int, str], List[proc.Process]] = {}
+    for process in foreign:
+        name = (process.marker or sessions.get((process.uid, process.sid), "")).rpartition("/")[0]
+        if name or ranks.part(process) is not None or SERVER.match(process.command):
+            groups.setdefault((process.uid, name), []).append(process)
+    return [_of_other(uid, name, members) for (uid, name), members in sorted(groups.items())]
+
+
+def _look(deployment: str, host: str, everyone: List[proc.Process]) -> InspectReply:
+    return inspect.look({"deployment": deployment, "host": host, "ask": True}, everyone)
+
+
+def _own(deployment: str, host: str, seen: InspectReply) -> OwnDeployment:
+    event = history.last(state.directory(deployment, host))
+    return {"deployment": deployment, "host": host, "seen": seen, "last_event": event}
+
+
+def _of_other(uid: int, deployment: str, members: List[proc.Process]) -> OthersDeployment:
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    oldest = min(process.start_ticks for process in members) / os.sysconf("SC_CLK_TCK")
+    servers = _readable_record(uid, deployment).get("instances", ()) if deployment else ()
+    return {
+        "user": gpus.user_of(uid),
+        "deployment": deployment[:LONGEST],
+        "processes": len(members),
+        "since": booted + oldest,
+        "models": sorted({server["served_name"][:LONGEST] for server in servers})[:MOST_MODELS],
+        "endpoint": next((server.get("endpoint", "")[:LONGEST] for server in servers), ""),
+    }
+
+
+def _readable_record(uid: int, deployment: str) -> Record:
+    """Return another user's record of this boot, where permissions allow that; else an empty one.
+
+    Its file has to be that user's own: a link in their home directory could lead to anybody's.
+    """
+    try:
+        folder = Path(pwd.getpwuid(uid).pw_dir) / ".flagscale-deploy" / quote(deployment, safe="")
+        for name in sorted(os.listdir(str(folder)))[:MOST]:
+            path = folder / name / "record.json"
+            if path.lstat().st_uid == uid:
+                content = record.load(path)
+                if content.get("boot_id") == record.boot_id() and content.get("machine") == os.uname().nodename:
+                    return content
+    except (OSError, KeyError, ValueError):
+        pass
+    return cast("Record", {})

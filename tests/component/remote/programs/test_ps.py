@@ -1,0 +1,97 @@
+"""What a host says of all that runs on it, from real processes of ours and of another user."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagscale_deploy.remote.deployment import history
+from flagscale_deploy.remote.deployment.record import boot_id
+from flagscale_deploy.remote.programs import ps
+from flagscale_deploy.remote.system.proc import MARKER, scan
+from tests.component.remote.living import SLEEP, Home, Household
+from tests.other_user import needs_root
+
+NOBODY = 65534
+EVENT: Any = {
+    "schema": 1, "deployment": "q", "server": "q/0", "host": "gpu01", "event": "restored", "reason": "it ended",
+    "attempt": 1, "max": 5, "evidence": "", "time": 9.0,
+}  # fmt: skip
+
+
+def listed(home: Home) -> Any:
+    (reply,) = home.run("ps", gpus=False)
+    return reply
+
+
+def test_deployments_with_and_without_a_record_are_listed(home: Home, people: Household) -> None:
+    (pid,) = people.python(SLEEP, f"{home.deployment}/r1")
+    people.python(SLEEP, "lost-its-record/r2")
+    home.record({"engine": pid})
+    history.append(home.state, EVENT)
+    own = {one["deployment"]: one for one in listed(home)["deployments"]}
+    assert own[home.deployment]["seen"]["live"] == 1
+    assert own[home.deployment]["seen"]["processes"][0]["alive"]
+    assert own[home.deployment]["last_event"] == EVENT
+    assert own["lost-its-record"]["seen"]["record"] is None
+    assert own["lost-its-record"]["seen"]["live"] == 1
+
+
+@pytest.mark.parametrize("line", ["", "x", "{}", '{"time": "now"}', json.dumps({**EVENT, "time": "now"})])
+def test_a_broken_history_has_no_last_event(home: Home, line: str) -> None:
+    home.record()
+    (home.state / history.NAME).write_text(line + "\n")
+    (own,) = (one for one in listed(home)["deployments"] if one["deployment"] == home.deployment)
+    assert own["last_event"] is None
+
+
+def test_names_of_records_that_are_none_are_passed_over(home: Home) -> None:
+    (home.state / "record.json").write_text(json.dumps({"run_id": "r1"}))
+    assert home.deployment not in {one["deployment"] for one in listed(home)["deployments"]}
+
+
+@needs_root
+def test_another_users_engines_are_named_by_deployment_and_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".flagscale-deploy" / "llama" / "gpu01"
+    folder.mkdir(parents=True)
+    record = folder / "record.json"
+    server = {"name": "l/0", "model": "l", "driver": "gpu01", "served_name": "llama", "endpoint": "http://h:1/v1"}
+    record.write_text(
+        json.dumps({"instances": [server], "boot_id": boot_id(), "machine": os.uname().nodename, "deployment": "llama"})
+    )
+    entry = pwd.struct_passwd(("nobody", "x", NOBODY, NOBODY, "", str(tmp_path), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
+    running = [
+        subprocess.Popen(
+            [name, "-c", "echo up; read ending"],
+            executable="/bin/sh", stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd="/",
+            user=NOBODY, group=NOBODY, extra_groups=[], env={MARKER: marker} if marker else {},
+        )
+        for name, marker in (("sh", "llama/r1"), ("VLLM::EngineCore", ""))
+    ]  # fmt: skip
+    try:
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+        unreadable = {other["deployment"]: other for other in ps.of_others(scan()) if other["user"] == "nobody"}
+        os.chown(record, NOBODY, NOBODY)
+        readable = {other["deployment"]: other for other in ps.of_others(scan()) if other["user"] == "nobody"}
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate(timeout=10)
+    assert {name: other["processes"] for name, other in unreadable.items()} == {"llama": 1, "": 1}
+    assert abs(unreadable["llama"]["since"] - time.time()) < 600
+    assert (unreadable["llama"]["models"], unreadable["llama"]["endpoint"]) == ([], ""), (
+        "the file was not that user's own"
+    )
+    assert (readable["llama"]["models"], readable["llama"]["endpoint"]) == (["llama"], "http://h:1/v1")
