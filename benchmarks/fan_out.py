@@ -17,12 +17,13 @@ from benchmarks.figures import Figure
 from benchmarks.pairs import Timing, run_timed, time_side_by_side
 from benchmarks.running import PRODUCT, PYTHON, ROOT, bench
 
-SIZES = {8: 7, 32: 4, 128: 2}
+SIZES = {8: 7, 32: 4, 64: 3, 128: 2}
 """Hosts, and rounds."""
 MANY = 1000
 REACHED = 2.6
 """The ratio that is reached with CPython on hosts that share our cores; see docs/internals/benchmarks.md."""
 BARE, LAUNCH, EXEC, STATUS = "Paramiko threads: true", "scripts sent and run", "exec -- true", "status"
+PS = "ps"
 MORE, PYINFRA, ANSIBLE = "scripts sent and run, and a command", "pyinfra", "ansible-playbook"
 
 
@@ -48,6 +49,7 @@ def _beside_bare(place: Path, hosts: int, rounds: int) -> list[Figure]:
         EXEC: [*PRODUCT, "exec", "-q", "-i", inventory, "--", "true"],
         LAUNCH: [PYTHON, "-m", "benchmarks.product_fan_out", inventory],
         STATUS: [*PRODUCT, "status", "-q", "-i", inventory, "--name", "nothing"],
+        PS: [*PRODUCT, "ps", "-q", "-i", inventory],
     }
     timings = _timed(commands, rounds, place)
     bare = timings[BARE].median
@@ -56,7 +58,9 @@ def _beside_bare(place: Path, hosts: int, rounds: int) -> list[Figure]:
         against = f"{name} / {BARE}, {hosts} hosts"
         ratio = timings[name].median / bare
         figures.append(Figure("fan-out", against, ratio, "×", target, _spread(timings[name]), REACHED))
-    return figures
+    ratio = timings[PS].median / timings[EXEC].median
+    target = 1.5 if hosts == 64 else None
+    return [*figures, Figure("fan-out", f"{PS} / {EXEC}, {hosts} hosts", ratio, "×", target, _spread(timings[PS]))]
 
 
 def _beside_peers(place: Path, hosts: int, rounds: int) -> list[Figure]:
