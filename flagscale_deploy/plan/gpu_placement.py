@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ BUSY_SHARE = 0.1
 """A GPU with more of its memory in use is busy, even if no process can be seen (containers hide theirs)."""
 
 Free = dict[str, list[int]]
+ALL = ""
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,21 @@ def place(
     Assigned GPUs are removed from `free`; replicas without room become faults. Models with as many replicas as there is
     room for come last, and get their replicas in turn.
     """
-    placements: list[Placement] = []
+    placed = _Placed()
     initial = dict(free)
     for model in spec.engines:
         before = dict(free)
         for replica in range(0 if model.replicas == "auto" else model.replicas):
-            placement = _place_one(spec, model, replica, eligible[model.label], free, placements)
+            placement = _place_one(spec, model, replica, eligible[model.label], free, placed)
             if placement is None:
                 faults.append(_no_room(spec, model, replica, eligible[model.label], busy, _Free(free, before, initial)))
                 break
-            _take(placement, free, placements)
+            placed.take(placement, free)
     waiting = [model for model in spec.engines if model.replicas == "auto"]
     replica = 0
     while waiting:
         for model in list(waiting):
-            placement = _place_one(spec, model, replica, eligible[model.label], free, placements)
+            placement = _place_one(spec, model, replica, eligible[model.label], free, placed)
             full = model.gpus_needed == 0 and replica >= len(eligible[model.label])
             if placement is None or full:
                 waiting.remove(model)
@@ -107,27 +109,36 @@ def place(
                         _no_room(spec, model, replica, eligible[model.label], busy, _Free(free, free, initial))
                     )
             else:
-                _take(placement, free, placements)
+                placed.take(placement, free)
         replica += 1
-    return tuple(placements)
+    return tuple(placed.placements)
 
 
-def _take(placement: Placement, free: Free, placements: list[Placement]) -> None:
-    for name, indexes in placement.gpus.items():
-        free[name] = [index for index in free[name] if index not in indexes]
-    placements.append(placement)
+class _Placed:
+    """The placements so far, and how many of each model, and of ALL, a host drives."""
+
+    def __init__(self) -> None:
+        self.placements: list[Placement] = []
+        self.drivers: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def take(self, placement: Placement, free: Free) -> None:
+        """Add a placement, and remove its GPUs from those that are free."""
+        for name, indexes in placement.gpus.items():
+            free[name] = [index for index in free[name] if index not in indexes]
+        self.placements.append(placement)
+        for label in (ALL, placement.label):
+            self.drivers[label][placement.driver] += 1
 
 
 def _place_one(
-    spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: Iterable[Placement]
+    spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Host], free: Free, placed: _Placed
 ) -> Placement | None:
     """Return the placement of a replica, None if there is no room.
 
     Replicas spread over hosts; among equals, the host with the fewest GPUs left over wins (best fit), then the first.
     """
     need = model.gpus_needed
-    competing = [placement for placement in placed if need == 0 or placement.label == model.label]
-    count = {host.name: sum(host.name == placement.driver for placement in competing) for host in hosts}
+    count = placed.drivers[model.label if need else ALL]
     fitting = [host.name for host in hosts if len(free[host.name]) >= need and local_size(model) is None]
     if fitting:
         name = min(fitting, key=lambda name: (count[name], len(free[name]) if need else 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
@@ -11,6 +11,7 @@ from flagscale_deploy.plan.claims import held_ports, others
 from flagscale_deploy.plan.model import Placement
 
 HIGHEST = 65535
+Avoided = range | tuple[int, ...]
 WORKER_PORTS = range(10002, 20000)
 """Ports of Ray's workers (`ray start --help`, 2.60: --min-worker-port, --max-worker-port). A worker may take any of
 them, and starts before servers do (https://github.com/vllm-project/vllm/issues/8204). Ray refuses to start with one of
@@ -24,6 +25,9 @@ class Ports:
         self._facts, self._deployment, self._faults = facts, deployment, faults
         self._planned: dict[tuple[str, int], str] = {}
         self._assigned: set[tuple[str, int, str]] = set()
+        self._held: dict[str, dict[int, str]] = {}
+        self._passed: dict[tuple[object, ...], int] = {}
+        """Up to where no port is free, by what was asked for: planned ones stay taken."""
 
     def fixed(self, host: str, port: int, use: str, where: str) -> int:
         """Take exactly this port; one that others use is a fault. The same use may take its port again."""
@@ -41,17 +45,20 @@ class Ports:
         return port
 
     def next_free(
-        self, host: str, first: int, use: str, *, avoiding: Container[int] = (), span: int = 1, also: Iterable[str] = ()
+        self, host: str, first: int, use: str, *, avoiding: Avoided = (), span: int = 1, also: Iterable[str] = ()
     ) -> int:
         """Take this port or the first free one above it, except those to avoid; if there is none, add a fault.
 
         With `span`, it is the first of so many ports in a row; with `also`, it is free on these hosts, too.
         """
-        port, hosts = first, (host, *also)
+        hosts = (host, *also)
+        asked = (hosts, first, span, avoiding)
+        port = self._passed.get(asked, first)
         while port <= HIGHEST and any(
             at in avoiding or self._is_taken(name, at) for at in range(port, port + span) for name in hosts
         ):
             port += 1
+        self._passed[asked] = port
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
                                       "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip
@@ -63,20 +70,22 @@ class Ports:
 
     def _holder(self, host: str, port: int) -> str | None:
         """Return a description of who uses a port, None if it is free; the deployment's own use does not count."""
-        if host not in self._facts:
-            return None
-        facts = self._facts[host]
-        for listener in facts.ports:
-            if listener.port == port and not listener.run.startswith(f"{self._deployment}/"):
-                return f"{listener.command or 'a process'}" + (f" (pid {listener.pid})" if listener.pid else "")
-        for record in others(facts, self._deployment):
-            if port in held_ports(record):
-                return f"deployment {record['deployment']}"
-        return None
+        if host not in self._held:
+            self._held[host] = dict(self._holders(self._facts[host])) if host in self._facts else {}
+        return self._held[host].get(port)
+
+    def _holders(self, facts: Facts) -> Iterator[tuple[int, str]]:
+        """Yield the ports that others use, and by whom, what counts last; other users may hold thousands of them."""
+        for record in reversed(list(others(facts, self._deployment))):
+            yield from ((port, f"deployment {record['deployment']}") for port in held_ports(record))
+        for listener in reversed(facts.ports):
+            if not listener.run.startswith(f"{self._deployment}/"):
+                pid = f" (pid {listener.pid})" if listener.pid else ""
+                yield listener.port, f"{listener.command or 'a process'}{pid}"
 
 
 def plan_engine_ports(
-    placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports, avoiding: Container[int] = ()
+    placements: Iterable[Placement], models: Mapping[str, ModelSpec], ports: Ports, avoiding: Avoided = ()
 ) -> dict[str, int]:
     """Return the port of each instance by its name: the model's own, or the next free for more replicas on a host.
 
@@ -92,7 +101,7 @@ def plan_engine_ports(
         for placement in first
     }
     for placement in placements:
-        if placement not in first:
+        if placement.name not in planned:
             first_port = models[placement.label].port
             planned[placement.name] = ports.next_free(placement.driver, first_port, placement.name, avoiding=avoiding)
     return planned

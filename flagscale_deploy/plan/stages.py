@@ -60,6 +60,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     """Return the plan with every script that its steps name, by host."""
     inventory, spec, networks = inputs.inventory, inputs.spec, inputs.networks
     scripts: dict[str, dict[str, str]] = {}
+    weights = _weights(plan, spec)
 
     def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
         shared = _context(plan, inventory[host], spec) | {"env": env, "program": inputs.program}
@@ -68,7 +69,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     for node in plan.ray.nodes:
         env = host_environment(spec, inventory[node.host], networks[node.host])
         name = f"ray_{node.role}.sh"
-        ahead = {"packages": True, "weights": _weights(plan, spec, node.host)}
+        ahead = {"packages": True, "weights": weights.get(node.host, [])}
         add(
             node.host,
             name,
@@ -88,7 +89,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
         for rank in instance.ranks:
-            ahead = {"packages": False, "weights": _weights(plan, spec, rank.host)}  # the engine loads its own itself
+            ahead = {"packages": False, "weights": weights.get(rank.host, [])}  # the engine loads its own itself
             alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
             add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
     for router in plan.routers:
@@ -138,12 +139,14 @@ def _waiting_for_ray(plan: Plan) -> set[str]:
     return {instance.driver for instance in plan.instances if unattended and instance.executor == "ray"}
 
 
-def _weights(plan: Plan, spec: ServeSpec, host: str) -> list[str]:
-    """Return the directories of weights that engines on a host load; models named on Hugging Face have none."""
-    paths = {model.name: model.model for model in spec.models}
-    instances = [instance for instance in plan.instances if host in instance.hosts]
-    used = [paths[instance.model] for instance in instances if instance.model in paths]
-    return [path for path in dict.fromkeys(used) if path.startswith(("/", "~/"))]
+def _weights(plan: Plan, spec: ServeSpec) -> dict[str, list[str]]:
+    """Return by host the directories of weights that its engines load; models named on Hugging Face have none."""
+    paths = {model.name: model.model for model in spec.models if model.model.startswith(("/", "~/"))}
+    used: dict[str, dict[str, None]] = {}
+    for instance in plan.instances:
+        for host in instance.hosts if instance.model in paths else ():
+            used.setdefault(host, {})[paths[instance.model]] = None
+    return {host: list(directories) for host, directories in used.items()}
 
 
 def _context(plan: Plan, host: Host, spec: ServeSpec) -> dict[str, object]:
