@@ -6,8 +6,9 @@ import os
 import pwd
 import re
 import time
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Tuple, cast
 from urllib.parse import quote
 
 from flagscale_deploy.remote import wire
@@ -19,7 +20,7 @@ from flagscale_deploy.remote.system.background import Background
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.ps import OthersDeployment, OwnDeployment, PsArguments, PsReply
-    from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.messages.record import Record, RecordedServer
     from flagscale_deploy.remote.messages.status import InspectReply
 
 send: Callable[[PsReply], None] = wire.send
@@ -27,6 +28,8 @@ send: Callable[[PsReply], None] = wire.send
 MOST = 100
 """As many deployments are listed: any user can give processes these names."""
 MOST_MODELS, LONGEST = 20, 300
+READ_SECONDS = 3.0
+"""How long records of other users are read."""
 SERVER = re.compile(r"(\S*/)?(python\S*\s+)?(\S*/)?vllm\s+serve\b")
 
 
@@ -41,7 +44,7 @@ def main(args: PsArguments) -> None:
         "user": gpus.user_of(os.getuid()),
         "deployments": [_own(name, host, look.result()) for (name, host), look in zip(names, looks)],
         "left_out": max(0, len(names) - MOST),
-        "others": of_others(everyone)[:MOST],
+        "others": of_others(everyone),
         "gpus": seen.gpus,
         "gpu_error": seen.gpu_error,
     }
@@ -69,7 +72,9 @@ def of_others(everyone: List[proc.Process]) -> List[OthersDeployment]:
         name = (process.marker or sessions.get((process.uid, process.sid), "")).rpartition("/")[0]
         if name or ranks.part(process) is not None or SERVER.match(process.command):
             groups.setdefault((process.uid, name), []).append(process)
-    return [_of_other(uid, name, members) for (uid, name), members in sorted(groups.items())]
+    end = time.monotonic() + READ_SECONDS
+    chosen = sorted(groups.items())[:MOST]
+    return [_of_other(uid, name, members, _servers(uid, name, end)) for (uid, name), members in chosen]
 
 
 def _look(deployment: str, host: str, everyone: List[proc.Process]) -> InspectReply:
@@ -81,18 +86,36 @@ def _own(deployment: str, host: str, seen: InspectReply) -> OwnDeployment:
     return {"deployment": deployment, "host": host, "seen": seen, "last_event": event}
 
 
-def _of_other(uid: int, deployment: str, members: List[proc.Process]) -> OthersDeployment:
+def _of_other(
+    uid: int, deployment: str, members: List[proc.Process], servers: List[RecordedServer]
+) -> OthersDeployment:
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     oldest = min(process.start_ticks for process in members) / os.sysconf("SC_CLK_TCK")
-    servers = _readable_record(uid, deployment).get("instances", ()) if deployment else ()
     return {
         "user": gpus.user_of(uid),
         "deployment": deployment[:LONGEST],
         "processes": len(members),
         "since": booted + oldest,
-        "models": sorted({server["served_name"][:LONGEST] for server in servers})[:MOST_MODELS],
-        "endpoint": next((server.get("endpoint", "")[:LONGEST] for server in servers), ""),
+        "models": sorted({*_texts(servers, "served_name")})[:MOST_MODELS],
+        "endpoint": next(_texts(servers, "endpoint"), ""),
     }
+
+
+def _texts(servers: List[RecordedServer], key: str) -> Iterator[str]:
+    """Yield a key's value of each server where it is text: another user may have written anything."""
+    values = (cast("Dict[str, object]", server).get(key) for server in servers)
+    return (value[:LONGEST] for value in values if isinstance(value, str))
+
+
+def _servers(uid: int, deployment: str, end: float) -> List[RecordedServer]:
+    """Return what another user's record lists, if it can be read by then: their home may be on a disk that hangs."""
+    left = end - time.monotonic()
+    if not deployment or left <= 0:
+        return []
+    try:
+        return Background(_readable_record, uid, deployment).result(left).get("instances", [])
+    except TimeoutError:
+        return []
 
 
 def _readable_record(uid: int, deployment: str) -> Record:
@@ -102,7 +125,9 @@ def _readable_record(uid: int, deployment: str) -> Record:
     """
     try:
         folder = Path(pwd.getpwuid(uid).pw_dir) / ".flagscale-deploy" / quote(deployment, safe="")
-        for name in sorted(os.listdir(str(folder)))[:MOST]:
+        with os.scandir(str(folder)) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST))
+        for name in names:
             path = folder / name / "record.json"
             if path.lstat().st_uid == uid:
                 content = record.load(path)

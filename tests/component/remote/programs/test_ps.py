@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from flagscale_deploy.remote.deployment import history
 from flagscale_deploy.remote.deployment.record import boot_id
 from flagscale_deploy.remote.programs import ps
-from flagscale_deploy.remote.system.proc import MARKER, scan
+from flagscale_deploy.remote.system.proc import MARKER, Process, scan
 from tests.component.remote.living import SLEEP, Home, Household
 from tests.other_user import needs_root
 
@@ -95,3 +96,66 @@ def test_another_users_engines_are_named_by_deployment_and_user(
         "the file was not that user's own"
     )
     assert (readable["llama"]["models"], readable["llama"]["endpoint"]) == (["llama"], "http://h:1/v1")
+
+
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a deployment in the home directory of the user nobody, whose every text is theirs."""
+    entry = pwd.struct_passwd(("nobody", "x", NOBODY, NOBODY, "", str(tmp_path), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
+    folder = tmp_path / ".flagscale-deploy" / "llama"
+    (folder / "gpu01").mkdir(parents=True)
+    return folder
+
+
+def theirs(*markers: str) -> list[Process]:
+    return [Process(4_000_000 + at, 1, 1, 1, "S", NOBODY, "sh", marker) for at, marker in enumerate(markers)]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "servers",
+    ["x", [7], [{}], [{"served_name": 7}], [{"served_name": None, "endpoint": ["x"]}], [{"endpoint": {"a": 1}}],
+     [{"served_name": "l", "endpoint": 7}], [{"served_name": "l" * 100_000}] * 40],
+)  # fmt: skip
+def test_no_record_of_another_user_keeps_the_list_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: object
+) -> None:
+    record = hostile(tmp_path, monkeypatch) / "gpu01/record.json"
+    record.write_text(json.dumps({"instances": servers, "boot_id": boot_id(), "machine": os.uname().nodename}))
+    os.chown(record, NOBODY, NOBODY)
+    (other,) = ps.of_others(theirs("llama/r1"))
+    assert (other["deployment"], other["processes"], other["endpoint"]) == ("llama", 1, "")
+    assert all(len(model) <= ps.LONGEST for model in other["models"])
+
+
+@needs_root
+def test_what_another_user_makes_many_of_is_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = hostile(tmp_path, monkeypatch)
+    for number in range(500):
+        (folder / str(number)).mkdir()
+    looked_at: list[Path] = []
+    lstat = Path.lstat
+
+    def look(path: Path) -> os.stat_result:
+        looked_at.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", look)
+    others = ps.of_others(theirs(*(f"llama/r{number}" for number in range(300)), *(f"q{n}/r" for n in range(300))))
+    assert len(others) == ps.MOST
+    assert len(looked_at) <= ps.MOST
+
+
+@needs_root
+def test_a_home_directory_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile(tmp_path, monkeypatch)
+    monkeypatch.setattr(ps, "READ_SECONDS", 0.5)
+    over = threading.Event()
+    monkeypatch.setattr(os, "scandir", lambda _path: over.wait(60))
+    began = time.monotonic()
+    try:
+        others = ps.of_others(theirs(*(f"q{number}/r" for number in range(50))))
+    finally:
+        over.set()
+    assert time.monotonic() - began < 10
+    assert [other["models"] for other in others] == [[]] * 50
