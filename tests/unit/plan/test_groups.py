@@ -125,6 +125,7 @@ def test_the_supervisors_of_a_group_know_each_other(serve: Any) -> None:
         words = plan.scripts[rank.host][rank.script].split()
         assert {"--group-hosts=gpu01,gpu02", f"--group-rank={rank.number}", "--group-address=10.0.0.1"} <= {*words}
         assert {"--group-port=29601", "--group-peers=10.0.0.1,10.0.0.2", "--lost=90", "--parts"} <= {*words}
+        assert f"--script={rank.script}" in words, "its token's file has that name"
 
 
 def test_a_server_of_one_rank_has_no_group_to_restart() -> None:
