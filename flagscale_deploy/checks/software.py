@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from shlex import quote
 
 from flagscale_deploy.checks.conditions import (
     engine_hosts,
@@ -23,7 +24,7 @@ from flagscale_deploy.checks.conditions import (
 )
 from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.software import odd_ones
+from flagscale_deploy.plan.software import odd_ones, pinned
 from flagscale_deploy.plan.versions import CHECK as VLLM_VERSION
 from flagscale_deploy.plan.versions import needed_vllm
 
@@ -75,7 +76,7 @@ def ray_version(context: Context) -> Iterator[Finding]:
     names = ray_hosts(context) if context.plan else tuple(context.facts)
     versions = {name: version for name in names if (version := context.facts[name].ray)}
     _, usual = odd_ones({name: version for name, version in versions.items() if not _is_older(version)})
-    which = f"'ray[default]=={usual}'" if usual else "-U 'ray[default]'"
+    which = pinned("ray[default]", usual) if usual else "-U 'ray[default]'"
     for name, version in versions.items():
         if _is_older(version):
             yield Finding(
@@ -104,12 +105,12 @@ def same_ray(context: Context) -> Iterator[Finding]:
 
 def same_vllm(context: Context) -> Iterator[Finding]:
     """Check that all hosts have the same vLLM: ranks of an instance exchange its internal objects."""
-    yield from _same(context, "vLLM", lambda facts: facts.vllm, "pip install vllm=={}")
+    yield from _same(context, "vLLM", lambda facts: facts.vllm, "vllm")
 
 
 def same_torch(context: Context) -> Iterator[Finding]:
     """Check that all hosts have the same PyTorch, which includes NCCL."""
-    yield from _same(context, "PyTorch", lambda facts: facts.torch, "pip install torch=={}")
+    yield from _same(context, "PyTorch", lambda facts: facts.torch, "torch")
 
 
 def same_driver(context: Context) -> Iterator[Finding]:
@@ -117,7 +118,7 @@ def same_driver(context: Context) -> Iterator[Finding]:
     versions = _versions(context, lambda facts: facts.driver_version)
     odd, usual = odd_ones(versions)
     for name, version in odd.items():
-        remedy = on(context, name, f"apt-get install nvidia-driver-{usual.partition('.')[0]}", root=True)
+        remedy = on(context, name, "apt-get", "install", f"nvidia-driver-{usual.partition('.')[0]}", root=True)
         yield Finding(name, f"driver {version}", f"{usual}, as on the others", remedy, "warning")
     if versions:
         yield passed(summary(versions.values()))
@@ -132,12 +133,14 @@ def _same_in_ray(context: Context, check: str, what: str, version: Version) -> I
     else:
         odd, usual = odd_ones(versions)
         for name, number in odd.items():
-            yield Finding(name, f"{what} {number}", f"{usual}, as on the others", f"install {usual} there", "warning")
+            yield Finding(
+                name, f"{what} {number}", f"{usual}, as on the others", f"install {quote(usual)} there", "warning"
+            )
     if versions:
         yield passed(summary(versions.values()))
 
 
-def _same(context: Context, what: str, version: Version, command: str) -> Iterator[Finding]:
+def _same(context: Context, what: str, version: Version, package: str) -> Iterator[Finding]:
     """Yield hosts that differ; failed if an instance has ranks on such a host and on another."""
     versions = _versions(context, version)
     odd, usual = odd_ones(versions)
@@ -150,7 +153,7 @@ def _same(context: Context, what: str, version: Version, command: str) -> Iterat
             name,
             f"{what} {number}",
             f"{usual}, as on the others",
-            f"on {name}, in its environment: {command.format(usual)}",
+            f"on {name}, in its environment: pip install {pinned(package, usual)}",
             failed_if(shared),
         )
     if versions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from flagscale_deploy.errors import HostError
@@ -207,7 +208,10 @@ class Facts:
 
     @classmethod
     def parse(cls, answer: ProbeReply) -> Facts:
-        """Return the facts in a probe's reply; unknown keys are ignored (a newer probe may send more)."""
+        """Return the facts in a probe's reply; unknown keys are ignored (a newer probe may send more).
+
+        Raises ValueError for an address that is none.
+        """
         values = _known_values(cls, answer)
         values["gpus"] = tuple(
             replace(
@@ -231,7 +235,9 @@ class Facts:
         values["unwritable"] = tuple(answer.get("unwritable", ()))
         values["infiniband"] = tuple(answer.get("infiniband", ()))
         values["all2all"] = tuple(answer.get("all2all", ()))
-        values["hostname_addresses"] = tuple(answer.get("hostname_addresses", ()))
+        values["hostname_addresses"] = checked_addresses(answer.get("hostname_addresses", ()))
+        if values.get("default_address") is not None:
+            checked_addresses((values["default_address"],))
         values["tls_files"] = {
             path: replace(_make(TlsFile, file), names=tuple(file.get("names", ())))
             for path, file in answer.get("tls_files", {}).items()
@@ -253,10 +259,19 @@ class Observation:
 
 
 def parse_interfaces(answer: Iterable[ProbedInterface]) -> tuple[Interface, ...]:
-    """Return the interfaces that a host reports."""
+    """Return the interfaces that a host reports. Raises ValueError for an address that is none."""
     return tuple(
-        replace(_make(Interface, interface), addresses=tuple(interface.get("addresses", ()))) for interface in answer
+        replace(_make(Interface, interface), addresses=checked_addresses(interface.get("addresses", ())))
+        for interface in answer
     )
+
+
+def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the addresses that a host reports. Raises ValueError for one that is none."""
+    checked = tuple(addresses)
+    for address in checked:
+        ip_address(str(address))
+    return checked
 
 
 def _known_values(cls: type[Any], answer: Mapping[str, object]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from shlex import quote
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
@@ -43,10 +44,16 @@ def software_faults(
     faults += [Fault(name, "NIXL, by which pools transfer the KV cache, is not installed in its environment",
                      f"pip install nixl, or {_ACTIVATE}", "nixl-installed")
                for name in dict.fromkeys(nixl_hosts) if name in sound and sound[name].nixl is None]  # fmt: skip
-    faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray, "pip install 'ray[default]=={}'", "same-ray")
+    faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray,
+                         lambda usual: f"pip install {pinned('ray[default]', usual)}", "same-ray")  # fmt: skip
     faults += _differing("Python", ray_hosts, lambda name: sound[name].python,
-                         "create its environment with Python {}", "same-python")  # fmt: skip
+                         lambda usual: f"create its environment with Python {quote(usual)}", "same-python")  # fmt: skip
     return faults
+
+
+def pinned(package: str, version: str) -> str:
+    """Return `package==version` as a word of a shell. Remedies are pasted there; a host may say anything of another."""
+    return quote(f"{package}=={version}")
 
 
 def odd_ones(versions: Mapping[str, str]) -> tuple[dict[str, str], str]:
@@ -60,7 +67,7 @@ def odd_ones(versions: Mapping[str, str]) -> tuple[dict[str, str], str]:
 
 
 def _differing(
-    what: str, hosts: Iterable[str], version: Callable[[str], str | None], remedy: str, check: str
+    what: str, hosts: Iterable[str], version: Callable[[str], str | None], remedy: Callable[[str], str], check: str
 ) -> list[Fault]:
     versions = {name: number for name in hosts if (number := version(name)) is not None}
     odd, usual = odd_ones(versions)
@@ -68,6 +75,6 @@ def _differing(
     others = most[0] if len(most) == 1 else f"{most[0]} and {len(most) - 1} more" if most else ""
     return [
         Fault(name, f"{what} {number}, but {usual} on {others}: it must be the same on all Ray nodes",
-              f"on {name}: {remedy.format(usual)}", check)
+              f"on {name}: {remedy(usual)}", check)
         for name, number in odd.items()
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Literal
 
-from flagscale_deploy.facts.model import Facts, parse_interfaces
+from flagscale_deploy.facts.model import Facts, checked_addresses, parse_interfaces
 from flagscale_deploy.remote.messages.push import PushNetwork, PushReply, PushTree
 from flagscale_deploy.remote.push.tree import pieces
 from flagscale_deploy.remote.push.validate import MOST_BYTES, checked_digests, checked_number, checked_tree
@@ -86,13 +86,9 @@ class ReplyValidator:
 
 def facts_of(network: PushNetwork) -> Facts:
     """Return what a host reports of its addresses. Raises MALFORMED for what are none."""
-    facts = Facts(interfaces=parse_interfaces(network["interfaces"]), default_address=network["default_address"])
-    for interface in facts.interfaces:
-        for address in interface.addresses:
-            ip_address(str(address))
-    if facts.default_address is not None:
-        ip_address(str(facts.default_address))
-    return facts
+    default = network["default_address"]
+    checked_addresses(() if default is None else (default,))
+    return Facts(interfaces=parse_interfaces(network["interfaces"]), default_address=default)
 
 
 def peers_of(facts: Facts) -> list[str]:
