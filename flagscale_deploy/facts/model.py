@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -258,8 +258,11 @@ class Observation:
     error: HostError | None = field(default=None, compare=False)
 
 
-def parse_interfaces(answer: Iterable[ProbedInterface]) -> tuple[Interface, ...]:
-    """Return the interfaces that a host reports. Raises ValueError for an address that is none."""
+def parse_interfaces(answer: Sequence[ProbedInterface]) -> tuple[Interface, ...]:
+    """Return the interfaces that a host reports. Raises ValueError for an address or a name that is none."""
+    for name in (interface["name"] for interface in answer):
+        if not name.isprintable():  # it becomes a variable of scripts
+            raise ValueError(f"it reports an interface {name!r}")
     return tuple(
         replace(_make(Interface, interface), addresses=checked_addresses(interface.get("addresses", ())))
         for interface in answer

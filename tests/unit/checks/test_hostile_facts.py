@@ -83,16 +83,24 @@ def test_no_remedy_holds_a_text_of_a_host_that_a_shell_would_read(given: ServeSp
     assert wrong == {}
 
 
-@pytest.mark.parametrize("place", [*ADDRESSES, "interfaces"])
-def test_an_address_of_a_host_is_an_address(place: str) -> None:
-    """One that is none would end the checks of all hosts."""
+NO_ADDRESS = "does not appear to be an IPv4 or IPv6 address"
+
+
+@pytest.mark.parametrize(
+    ("place", "forgery", "problem"),
+    [
+        ("default_address", EVIL, NO_ADDRESS),
+        ("hostname_addresses", [EVIL], NO_ADDRESS),
+        ("interfaces", [{"name": "x", "addresses": [EVIL]}], NO_ADDRESS),
+        ("interfaces", [{"name": "x\0", "addresses": []}], r"it reports an interface 'x\\x00'"),
+    ],
+)
+def test_what_becomes_an_address_or_a_part_of_a_script_is_checked_before(
+    place: str, forgery: object, problem: str
+) -> None:
+    """Else it would end the command for all hosts."""
     answer: Any = asdict(facts(HOSTS[0]))
     assert Facts.parse(answer) == facts(HOSTS[0])
-    forgeries = {
-        "default_address": EVIL,
-        "hostname_addresses": [EVIL],
-        "interfaces": [{"name": "x", "addresses": [EVIL]}],
-    }
-    answer[place] = forgeries[place]
-    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+    answer[place] = forgery
+    with pytest.raises(ValueError, match=problem):
         Facts.parse(answer)
