@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         diagnose_offline,
         execute_everywhere,
         follow,
+        history,
         status,
     )
     from flagscale_deploy.api.listing import deployments
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "api.checking": ("CheckReport", "check"),
     "api.stopping": ("cleanup", "stop", "unlock"),
-    "api.inspecting": ("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "status"),
+    "api.inspecting": (
+        *("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "history", "status"),
+    ),
     "api.listing": ("deployments",),
     "api.planning": ("describe", "plan"),
     "api.pushing": ("push",),
@@ -55,6 +58,7 @@ __all__ = [
     "diagnose_offline",
     "execute_everywhere",
     "follow",
+    "history",
     "load_request",
     "plan",
     "push",

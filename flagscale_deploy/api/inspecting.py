@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
+from flagscale_deploy.deploy.history import History, read_history
 from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
@@ -47,6 +48,21 @@ def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = No
         if current.well or not ask:
             return current
         return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
+
+
+def history(request: Request) -> History:
+    """Return what became of the deployment: runs, restarts and stops, by the histories that its hosts keep.
+
+    Raises FaultsError for a name that no host has.
+    """
+    with request.fleet() as fleet:
+        head = request.inventory.head.name
+        read = read_history(fleet, request.deployment, head)
+        if not read.changes and not read.unknown:
+            fault = look(fleet, request.deployment, head, ask=False).unknown_name
+            if fault is not None:
+                raise FaultsError([fault])
+        return read
 
 
 def _with_stage(server: InstanceStatus, stages: Mapping[tuple[str, str], Progress]) -> InstanceStatus:

@@ -15,6 +15,7 @@ from flagscale_deploy.cli.check import check
 from flagscale_deploy.cli.cleanup import cleanup
 from flagscale_deploy.cli.exec import exec_
 from flagscale_deploy.cli.help import Commands
+from flagscale_deploy.cli.history import history
 from flagscale_deploy.cli.hosts import hosts
 from flagscale_deploy.cli.logs import logs
 from flagscale_deploy.cli.options import reporting_lost_output
@@ -35,7 +36,7 @@ longer: hardly any of its objects is garbage."""
 
 COMMANDS = (
     *(run, stop, cleanup, smoke),
-    *(plan, check, ps, status, logs, call),
+    *(plan, check, ps, status, history, logs, call),
     *(hosts, exec_, push, unlock),
     *(completion, schema),
 )

@@ -10,9 +10,10 @@ from flagscale_deploy.deploy.serving import ALL_SECONDS, withdraw_unverified
 from flagscale_deploy.deploy.status import ASK_SECONDS, SCHEMA, Status, summarize
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.plan.gpu_placement import BUSY_SHARE
+from flagscale_deploy.remote.messages.history import HistoryEvent
 from flagscale_deploy.remote.messages.probe import ProbedGpu
 from flagscale_deploy.remote.messages.ps import PS, OthersDeployment, PsArguments, PsReply
-from flagscale_deploy.remote.messages.status import InspectReply, RestartEvent
+from flagscale_deploy.remote.messages.status import InspectReply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import DEPLOYMENT_NAME
 from flagscale_deploy.support.units import counted
@@ -49,10 +50,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Overview:
-    """What runs on hosts. `last_events` has a deployment's last restart, by its name; `unknown` says why of hosts."""
+    """What runs on hosts. `last_events` has a deployment's newest event, by its name; `unknown` says why of hosts."""
 
     deployments: tuple[Status, ...]
-    last_events: Mapping[str, RestartEvent] = field(default_factory=dict)
+    last_events: Mapping[str, HistoryEvent] = field(default_factory=dict)
     others: Mapping[str, tuple[OthersDeployment, ...]] = field(default_factory=dict)
     """What other users serve, by host."""
     gpus: tuple[Gpu, ...] = ()
@@ -87,16 +88,16 @@ def replicas_ready(status: Status) -> tuple[int, int]:
     return sum(server.state in ("ready", "finished") for server in status.instances), len(status.instances)
 
 
-def last_change(status: Status, events: Mapping[str, RestartEvent]) -> tuple[float, str] | None:
-    """Return when a deployment was last started, stopped or restarted, and which; None where that is not known."""
+def last_change(status: Status, events: Mapping[str, HistoryEvent]) -> tuple[float, str] | None:
+    """Return when something became of a deployment last, and what; None where that is not known."""
     event = events.get(status.deployment)
-    changes = [(at, what) for at, what in ((status.started_at, "started"), (status.stopped_at, "stopped")) if at]
-    if event is not None and (not changes or event["time"] >= changes[0][0]):  # else of a run before
-        changes.append((event["time"], f"{event['server']} {event['event']}"))
-    return max(changes, default=None)
+    if event is not None:
+        return event["time"], f"{event['server']} {event['event']}".strip()
+    changes = [(at, what) for at, what in ((status.started_at, "run"), (status.stopped_at, "stopped")) if at]
+    return max(changes, default=None)  # by its record: an older version of this tool kept no history
 
 
-def _deployment_json(status: Status, events: Mapping[str, RestartEvent]) -> dict[str, object]:
+def _deployment_json(status: Status, events: Mapping[str, HistoryEvent]) -> dict[str, object]:
     ready, wanted = replicas_ready(status)
     changed = last_change(status, events)
     return {
@@ -183,8 +184,8 @@ def _whole(seen: Mapping[str, InspectReply], results: Mapping[str, PsReply | Hos
     return whole
 
 
-def _last_events(replies: Mapping[str, PsReply]) -> dict[str, RestartEvent]:
-    events: dict[str, RestartEvent] = {}
+def _last_events(replies: Mapping[str, PsReply]) -> dict[str, HistoryEvent]:
+    events: dict[str, HistoryEvent] = {}
     for reply in replies.values():
         for own in reply["deployments"]:
             event, name = own["last_event"], own["deployment"]

@@ -1,50 +1,81 @@
-"""Keep what became of restarts: `history.jsonl` in the state directory, an event a line, the newest 1,000."""
+"""Keep what became of a deployment on this host: `history.jsonl` in the state directory, an event a line."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional, cast
+from typing import TYPE_CHECKING, List, Mapping, Optional, cast
 
+from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
-    from flagscale_deploy.remote.messages.status import RestartEvent
+    from flagscale_deploy.remote.messages.history import HistoryEvent
+    from flagscale_deploy.remote.messages.program import Target
 
 NAME = "history.jsonl"
-LINES = 1000
-LARGEST = 8 << 20
-"""Bytes of a file with that many lines, and of no more than it."""
-SHAPE = {
-    "schema": int, "deployment": str, "server": str, "host": str, "event": str, "reason": str, "attempt": int,
-    "max": int, "evidence": str, "time": (int, float),
+SCHEMA = 1
+LINES, BYTES = 1000, 4 << 20
+"""As much is kept, the newest lines."""
+LONGEST = 64 << 10
+"""Characters of a line; the command lines of a run are left out where they would make it longer."""
+_NUMBER = (int, float)
+_NEEDED = {
+    "schema": int, "deployment": str, "host": str, "event": str, "server": str, "reason": str, "time": _NUMBER,
 }  # fmt: skip
+_SHAPE = {**_NEEDED, "run_id": str, "by": str, "argv": {"": [str]}, "attempt": int, "max": int, "evidence": str}
 
 
-def append(directory: Path, event: RestartEvent) -> None:
-    """Add an event; forget the oldest ones. Several supervisors may do so at once. Raises OSError."""
+def note(target: Target, event: str, **more: object) -> None:
+    """Add an event of a deployment, now; a full disk costs no act its end."""
+    content = {
+        "schema": SCHEMA, "deployment": target["deployment"], "host": target["host"], "event": event, "server": "",
+        "reason": "", **more, "time": time.time(),
+    }  # fmt: skip
+    if len(json.dumps(content)) > LONGEST:
+        content.pop("argv", None)
+    with contextlib.suppress(OSError):
+        append(state.directory(target["deployment"], target["host"]), content)
+
+
+def append(directory: Path, event: Mapping[str, object]) -> None:
+    """Add an event; forget the oldest ones. Several programs may do so at once. Raises OSError."""
     with os.fdopen(os.open(str(directory / "history.lock"), files.LOCK, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lines = [*_lines(directory / NAME)[1 - LINES :], json.dumps(event)]
+        size = sum(map(len, lines))
+        while size > BYTES:
+            size -= len(lines.pop(0))
         files.write_atomically(directory / NAME, "".join(line + "\n" for line in lines))
 
 
-def last(directory: Path) -> Optional[RestartEvent]:
+def read(directory: Path) -> List[HistoryEvent]:
+    """Return the events that can be read, the oldest first."""
+    return [event for event in map(_parsed, _lines(directory / NAME)) if event is not None]
+
+
+def last(directory: Path) -> Optional[HistoryEvent]:
     """Return the newest event; None where there is none that can be read."""
     lines = _lines(directory / NAME)
+    return _parsed(lines[-1]) if lines else None
+
+
+def _parsed(line: str) -> Optional[HistoryEvent]:
     try:
-        event = json_files.parse_object(lines[-1]) if lines else {}
+        event = json_files.parse_object(line[: LONGEST + 1])
     except ValueError:
         return None
-    whole = SHAPE.keys() <= event.keys() and not json_files.mismatch(event, SHAPE)
-    return cast("RestartEvent", event) if whole else None
+    whole = _NEEDED.keys() <= event.keys() and not json_files.mismatch(event, _SHAPE)
+    return cast("HistoryEvent", event) if whole else None
 
 
 def _lines(path: Path) -> List[str]:
     """Return the lines that are there; none where the file is absent, or is not one that this module has written."""
     try:
-        return files.read_whole(str(path), LARGEST).decode("utf-8", "replace").splitlines()
+        return files.read_whole(str(path), 2 * BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return []

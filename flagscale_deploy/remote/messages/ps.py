@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from flagscale_deploy.remote.messages.history import HistoryEvent
 from flagscale_deploy.remote.messages.probe import ProbedGpu
 from flagscale_deploy.remote.messages.program import MIB, HostProgram, NoOrder, TypedDict
-from flagscale_deploy.remote.messages.status import InspectReply, RestartEvent
+from flagscale_deploy.remote.messages.status import InspectReply
 
 
 class PsArguments(TypedDict):
@@ -20,7 +21,7 @@ class OwnDeployment(TypedDict):
     deployment: str
     host: str  # this host's name in the deployment's inventory
     seen: InspectReply
-    last_event: RestartEvent | None  # the newest line of history.jsonl
+    last_event: HistoryEvent | None  # the newest line of history.jsonl
 
 
 class OthersDeployment(TypedDict):

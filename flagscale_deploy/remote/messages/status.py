@@ -47,7 +47,7 @@ class RestartState(TypedDict, total=False):
 
 
 class RestartEvent(TypedDict):
-    """What becomes of a server that is restarted: a line of `history.jsonl`, and what `deploy.restart.notify` gets."""
+    """What becomes of a server that is restarted: a line of the history, and what `deploy.restart.notify` gets."""
 
     schema: int  # 1
     deployment: str

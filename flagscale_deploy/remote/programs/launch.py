@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import record, restart_permits, state
+from flagscale_deploy.remote.deployment import history, record, restart_permits, state
 from flagscale_deploy.remote.deployment.scripts import (
     SETTLE_SECONDS,
     begin,
@@ -39,13 +39,23 @@ def main(args: LaunchArguments) -> None:
     if deployed.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
         raise RuntimeError("run %s of %s has replaced this run" % (deployed["run_id"], args["deployment"]))
     refuse_stopped(args)
+    first = deployed.get("run_id") is None or not deployed.get("processes")
     for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         files.make_private_directory(folder)
     for name, (text, mode) in args["files"].items():
         put(directory / name, text, int(mode, 8))
     record.update(args["deployment"], args["host"], lambda before: begin(before, args["record"], args["run_id"]))
     make_temporary_directory(args)
+    if first:
+        note_run(args)
     run(directory, args)
+
+
+def note_run(args: LaunchArguments) -> None:
+    """Note in the history that a run begins here, by whom, and with which command lines."""
+    servers = [*args["record"].get("instances", ()), *args["record"].get("routers", ())]
+    argv = {server["name"]: server["argv"] for server in servers if server.get("argv")}
+    history.note(args, "run", run_id=args["run_id"], by=args["record"].get("operator", ""), argv=argv)
 
 
 def run(directory: Path, args: ScriptArguments) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import (
     boot_entry,
+    history,
     processes,
     record,
     restart_permits,
@@ -161,7 +162,9 @@ def _close(deployment: str, host: str, failure: Optional[RunFailure]) -> str:
                 "cause": failure["cause"],
                 "remedy": failure["remedy"],
             }
-        record.update(deployment, host, lambda before: {**before, **closed})
+        run_id = record.update(deployment, host, lambda before: {**before, **closed}).get("run_id", "")
+        event, cause = ("failed", failure["cause"]) if failure is not None else ("stopped", "")
+        history.note({"deployment": deployment, "host": host}, event, run_id=run_id, by=by, reason=cause)
     except OSError as error:
         return str(error)
     return ""

@@ -13,7 +13,7 @@ import time
 from typing import IO, TYPE_CHECKING, Callable, List, Optional, Tuple, Union
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory
+from flagscale_deploy.remote.deployment import history, record, restart_permits, shared_memory
 from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
 from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.engine.client import Client
@@ -57,7 +57,8 @@ def main(args: WatchArguments) -> None:
                 return
             if asking.answered is not None:
                 shared_memory.remember(args["deployment"], args["host"])
-                record.update(args["deployment"], args["host"], lambda before: note_ready(before, args))
+                deployed = record.update(args["deployment"], args["host"], lambda before: note_ready(before, args))
+                note_in_history(deployed, args)
                 if args.get("restart"):
                     restart_permits.of(args["deployment"], args["host"], **args["restart"]).permit()
                 if own:
@@ -96,6 +97,15 @@ def note_ready(deployed: Record, args: WatchArguments) -> Record:
         if (process["pid"], process.get("start_ticks")) == (args["pid"], args["start_ticks"]):
             process["ready_at"] = time.time()
     return deployed
+
+
+def note_in_history(deployed: Record, args: WatchArguments) -> None:
+    """Note in the history which server is ready."""
+    servers = [*deployed.get("instances", ()), *deployed.get("routers", ())]
+    scripts = {process["script"] for process in deployed.get("processes", ()) if process["pid"] == args["pid"]}
+    for server in servers:
+        if server["script"] in scripts and server["driver"] == args["host"]:
+            history.note(args, "ready", server=server["name"], run_id=str(deployed.get("run_id", "")))
 
 
 def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:

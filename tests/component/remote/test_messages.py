@@ -18,6 +18,7 @@ RENAMED = [
     ("remote/programs/chat.py", "answer"),
     ("remote/programs/cleanup.py", "removed"),
     ("remote/programs/follow.py", "lines"),
+    ("remote/programs/history.py", "events"),
     ("remote/programs/inspect.py", "live"),
     ("remote/programs/install_boot_entry.py", "by"),
     ("remote/programs/launch.py", "start_ticks"),

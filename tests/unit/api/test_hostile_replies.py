@@ -24,6 +24,7 @@ from flagscale_deploy.errors import DeployError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.output.check import check_json, show_check
 from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.history import show_history
 from flagscale_deploy.output.plan import show_plan
 from flagscale_deploy.output.ps import show_ps
 from flagscale_deploy.output.run import run_json, show_run, show_run_failure
@@ -73,6 +74,11 @@ class Busy(World):
             server = {**reply["instances"]["qwen/0"], "metrics": metrics, "restarts": restarts, "ready_at": 3.0}
             ray = {"nodes": {"10.0.0.1": 8.0, "10.0.0.2": 8.0}, "missing": [], "available": {"GPU": 0.0}}
             yield {**reply, "processes": [process], "instances": {"qwen/0": server}, "ray": ray, "ray_node": restarts}
+
+    def history(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        event = {"schema": 1, "deployment": "qwen", "host": host.name, "server": "", "reason": "x", "time": 9.0}
+        run = {**event, "event": "run", "run_id": "r1", "by": "me", "argv": {"qwen/0": ["vllm", "--port", "1"]}}
+        yield {"events": [run, {**event, "event": "restored", "attempt": 1, "max": 5, "evidence": "/e"}]}
 
     def ps(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         for reply in super().ps(host, args):
@@ -151,6 +157,11 @@ def listed(request: Request) -> None:
     show(lambda console: show_ps(console, overview, every=True), overview.json())
 
 
+def remembered(request: Request) -> None:
+    history = api.history(request)
+    show(lambda console: show_history(console, history, whole=True), history.json())
+
+
 def ran(request: Request) -> None:
     try:
         result = api.run(request)
@@ -190,6 +201,7 @@ ACTS: dict[str, tuple[Callable[[Request], None], bool, tuple[str, ...]]] = {
     "plan": (planned, False, ("probe",)),
     "status": (looked, True, ("inspect",)),
     "ps": (listed, True, ("ps",)),
+    "history": (remembered, True, ("history",)),
     "call": (called, True, ("inspect", "chat")),
     "stop": (stopped, True, ("lock", "stop")),
     "cleanup": (cleaned, True, ("lock", "stop", "cleanup")),

@@ -62,7 +62,7 @@ def test_one_program_on_each_host_tells_it_all(tmp_path: Path) -> None:
         {
             "name": "qwen", "models": [status.instances[0].served_name], "state": "ready", "ready": 1, "wanted": 1,
             "endpoints": ["http://10.0.0.1:4567/v1"], "gpus": {"gpu01": [*range(8)], "gpu02": [*range(8)]},
-            "owner": status.operator, "started_at": 1.0, "last_change": {"at": 1.0, "what": "started"},
+            "owner": status.operator, "started_at": 1.0, "last_change": {"at": 1.0, "what": "run"},
         }
     ]  # fmt: skip
 
@@ -136,12 +136,13 @@ def test_each_gpu_has_its_holder(tmp_path: Path) -> None:
     ("record", "event", "change"),
     [
         ({"started_at": 5.0}, EVENT, (9.0, "qwen/0 restored")),
-        ({"started_at": 10.0}, EVENT, (10.0, "started")),
-        ({"started_at": 5.0, "stopped_at": 12.0}, EVENT, (12.0, "stopped")),
+        ({"started_at": 5.0}, {**EVENT, "event": "run", "server": ""}, (9.0, "run")),
+        ({"started_at": 10.0}, None, (10.0, "run")),
+        ({"started_at": 5.0, "stopped_at": 12.0}, None, (12.0, "stopped")),
         ({}, None, None),
     ],
 )
-def test_the_last_change_is_a_start_a_stop_or_a_restart(
+def test_the_last_change_is_the_newest_event_or_what_the_record_says(
     tmp_path: Path, record: dict[str, Any], event: dict[str, Any] | None, change: object
 ) -> None:
     reply = {"deployments": [{**own("qwen", **record), "last_event": event}]}

@@ -29,6 +29,7 @@ class World:
         self.refused: dict[str, ConnectError] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.running = False
+        self.events: dict[str, list[dict[str, Any]]] = {}
         self.others: list[str] = []
         self.token = True
         self.complaint = ""
@@ -45,7 +46,8 @@ class World:
     def request(self, **changed: Any) -> Request:
         handler = answering(
             probe=self.probe, lock=self.lock, launch=self.launch, watch=self.watch, stop=self.stop,
-            inspect=self.inspect, ps=self.ps, chat=self.ask, network_test=self.reach, parse_flags=self.parse_flags,
+            inspect=self.inspect, ps=self.ps, history=self.history, chat=self.ask,
+            network_test=self.reach, parse_flags=self.parse_flags,
             reserve=self.reserve, unlock=self.unlock,
             cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
         )  # fmt: skip
@@ -106,6 +108,9 @@ class World:
             own = [{"deployment": "qwen", "host": host.name, "seen": seen, "last_event": None}]
         gpus = [{**asdict(gpu), "processes": []} for gpu in self.facts[host.name].gpus]
         yield {"user": "me", "deployments": own, "left_out": 0, "others": [], "gpus": gpus, "gpu_error": None}
+
+    def history(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+        yield {"events": list(self.events.get(host.name, ()))}
 
     def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         own = self.answers.get(f"{args['server']} on {host.name}")

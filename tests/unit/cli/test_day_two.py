@@ -199,7 +199,7 @@ def test_ps_lists_deployments_and_gpus(typing: Typing) -> None:
     shown = typing("ps")
     assert shown.exit_code == 0, shown.output
     (row,) = [line for line in shown.stdout.splitlines() if line.startswith("qwen")]
-    assert [word in row for word in ("ready", "1 of 1", "http://10.0.0.1:4567/v1", "started")] == [True] * 4, row
+    assert [word in row for word in ("ready", "1 of 1", "http://10.0.0.1:4567/v1", "run, ")] == [True] * 4, row
     assert "16 GPUs, 0 free" in shown.stdout
     (held,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("gpu02")]
     assert held[:2] == ["gpu02", "0-7"]
@@ -214,9 +214,33 @@ def test_ps_lists_deployments_and_gpus(typing: Typing) -> None:
     assert (partly.exit_code, "gpu02: no answer" in partly.stderr) == (3, True), partly.output
 
 
+def test_history_shows_runs_and_what_they_changed(typing: Typing) -> None:
+    event = {"schema": 1, "deployment": "qwen", "host": "gpu01", "server": "", "reason": ""}
+    typing.world.events = {
+        "gpu01": [
+            {**event, "event": "run", "run_id": f"r{n}", "by": "ann@desk", "time": n * 100.0,
+             "argv": {"qwen/0": ["vllm", "serve", "/m", "--port", str(n)]}}
+            for n in (1, 2)
+        ] + [{**event, "event": "ready", "server": "qwen/0", "run_id": "r2", "time": 265.0}]
+    }  # fmt: skip
+    shown = typing("history --name qwen")
+    assert shown.exit_code == 0, shown.output
+    assert "qwen: 3 changes" in shown.stdout
+    assert [words in shown.stdout for words in ("by ann@desk", "+ qwen/0: --port 2", "1m05s")] == [True] * 3
+    one = typing("history --name qwen r2")
+    assert "vllm serve /m --port 2" in one.stdout
+    assert "r1" not in one.stdout
+    changes = json.loads(typing("history --name qwen --tail 1 --json").stdout)["changes"]
+    assert [change["event"] for change in changes] == ["ready"]
+    wrong = typing("history --name qwen r9")
+    assert (wrong.exit_code, "qwen has no run of this name" in wrong.stderr) == (1, True), wrong.output
+    assert typing("history --name qwen r1 r2").exit_code == 2
+
+
 WRONG_NAME = {
     "status": (0, ["inspect"]),
     "status --json": (0, ["inspect"]),
+    "history": (1, ["history", "inspect"]),
     "call hi": (1, ["inspect"]),
     "logs": (0, ["follow", "inspect"]),
     "logs -f": (0, ["inspect", "follow"]),

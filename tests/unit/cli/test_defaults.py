@@ -29,7 +29,7 @@ ACTS = {
 }  # fmt: skip
 READS = {
     "plan": ["-c", "qwen.yaml", "--offline"], "check": ["-c", "qwen.yaml"], "status": ["--name", "q"],
-    "logs": ["--name", "q"], "call": ["hi", "--name", "q"], "hosts": [], "ps": [],
+    "logs": ["--name", "q"], "call": ["hi", "--name", "q"], "hosts": [], "ps": [], "history": ["--name", "q"],
 }  # fmt: skip
 
 

@@ -1,0 +1,167 @@
+"""What became of a deployment: its hosts' histories as one, with what each run changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from flagscale_deploy.errors import HostError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.history import HISTORY, HistoryEvent
+from flagscale_deploy.remote.messages.program import Target
+from flagscale_deploy.transport.fleet import Fleet, answers
+from flagscale_deploy.transport.remote_program import Program
+
+SCHEMA = 1
+SECONDS = 60.0
+OF_ALL_HOSTS = ("run", "stopped", "failed")
+"""Events that each host of a run has."""
+Argv = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that became of a deployment, on one host or on several."""
+
+    time: float
+    """Unix time: of the first host for a run, of the last one for its end."""
+    event: str
+    hosts: tuple[str, ...]
+    run_id: str = ""
+    server: str = ""
+    by: str = ""
+    reason: str = ""
+    took: float | None = None
+    """Seconds: of `ready` since the run began, of `restored` since the restart, of an end since the run began."""
+    evidence: str = ""
+    argv: Argv = field(default_factory=dict)
+    """Of a run: the command line of each server."""
+    changed: tuple[str, ...] = ()
+    """Of a run: what its command lines have that those of the run before had not, as `+` and `-` with the words."""
+
+
+@dataclass(frozen=True)
+class History:
+    """All changes of a deployment, the oldest first; `unknown` says of hosts why they could not be asked."""
+
+    deployment: str
+    changes: tuple[Change, ...]
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 3 when a host could not be asked."""
+        return 3 if self.unknown else 0
+
+    def of_run(self, run_id: str) -> History:
+        """Return what belongs to a run; restarts belong to the one that began last before them."""
+        kept, current = [], ""
+        for change in self.changes:
+            current = change.run_id if change.event == "run" else current
+            if (change.run_id or current) == run_id:
+                kept.append(change)
+        return History(self.deployment, tuple(kept), self.unknown)
+
+    def json(self) -> dict[str, object]:
+        """Return what `history --json` prints."""
+        changes = [asdict(change) for change in self.changes]
+        return {"schema": SCHEMA, "deployment": self.deployment, "changes": changes, "unknown": dict(self.unknown)}
+
+
+def read_history(fleet: Fleet, deployment: str, head: str) -> History:
+    """Return the history of a deployment, by all hosts; who began a run, and how, is the `head`'s to say."""
+
+    def read(host: Host) -> list[HistoryEvent]:
+        args: Target = {"deployment": deployment, "host": host.name}
+        connection = fleet.connection(host.name)
+        with Program(connection, HISTORY, args, timeout=SECONDS, cancelled=fleet.cancelled) as program:
+            return [event for message in program.messages() for event in message["events"]]
+
+    results = fleet.map(read)
+    events = answers(results)
+    unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
+    ordered = sorted(events, key=lambda host: host != head)
+    changes = sorted((*_of_all(events, ordered), *_of_one(events)), key=lambda change: change.time)
+    return History(deployment, tuple(_with_differences(changes)), unknown)
+
+
+def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str]) -> Iterator[Change]:
+    """Yield one change for each run, and for its end, that several hosts have in their histories."""
+    groups: dict[tuple[str, str], list[tuple[str, HistoryEvent]]] = {}
+    for host in hosts:
+        for event in events[host]:
+            if event["event"] in OF_ALL_HOSTS:
+                groups.setdefault((event["event"], event.get("run_id", "")), []).append((host, event))
+    began = {run_id: min(_times(members)) for (kind, run_id), members in groups.items() if kind == "run"}
+    for (kind, run_id), members in groups.items():
+        first, times = members[0][1], _times(members)
+        time = min(times) if kind == "run" else max(times)
+        yield Change(
+            time,
+            kind,
+            tuple(dict.fromkeys(host for host, _ in members)),
+            run_id,
+            by=first.get("by", ""),
+            reason=first["reason"],
+            took=_since(time, began.get(run_id)) if kind != "run" else None,
+            argv=first.get("argv", {}),
+        )
+
+
+def _of_one(events: Mapping[str, Sequence[HistoryEvent]]) -> Iterator[Change]:
+    """Yield what became of single servers, each told by its own host."""
+    for host, own in events.items():
+        began: float | None = None
+        restarting: dict[str, float] = {}
+        for event in own:
+            kind, server, time = event["event"], event["server"], event["time"]
+            began = time if kind == "run" else began
+            if kind == "restarting":
+                restarting[server] = time
+            if kind not in OF_ALL_HOSTS:
+                since = {"ready": began, "restored": restarting.get(server)}.get(kind)
+                yield Change(
+                    time, kind, (host,), event.get("run_id", ""), server, reason=event["reason"],
+                    took=_since(time, since), evidence=event.get("evidence", ""),
+                )  # fmt: skip
+
+
+def _times(members: Iterable[tuple[str, HistoryEvent]]) -> list[float]:
+    return [event["time"] for _, event in members]
+
+
+def _since(time: float, began: float | None) -> float | None:
+    return None if began is None else max(0.0, time - began)
+
+
+def _with_differences(changes: Iterable[Change]) -> Iterator[Change]:
+    """Yield changes; runs with what differs from the run before them."""
+    before: Argv | None = None
+    for change in changes:
+        if change.event == "run" and change.argv:
+            differences = tuple(_differences(before, change.argv)) if before is not None else ()
+            before = change.argv
+            change = Change(**{**vars(change), "changed": differences})
+        yield change
+
+
+def _differences(before: Argv, after: Argv) -> Iterator[str]:
+    """Yield servers that came and went, and for the others the flags that did."""
+    for server in dict.fromkeys((*before, *after)):
+        if server not in before or server not in after:
+            yield f"{'+' if server in after else '-'} {server}"
+            continue
+        old, new = _flags(before[server]), _flags(after[server])
+        yield from (f"- {server}: {flag}" for flag in old if flag not in new)
+        yield from (f"+ {server}: {flag}" for flag in new if flag not in old)
+
+
+def _flags(argv: Sequence[str]) -> list[str]:
+    """Return the flags of a command line with their values: `--port 8000`; words before the first one by themselves."""
+    flags: list[str] = []
+    for word in argv:
+        if word.startswith("-") or not flags or not flags[-1].startswith("-"):
+            flags.append(word)
+        else:
+            flags[-1] += f" {word}"
+    return flags

@@ -1,0 +1,48 @@
+"""Show `history`: what became of a deployment, and of one run with which command lines it began."""
+
+from __future__ import annotations
+
+from flagscale_deploy.deploy.history import Change, History
+from flagscale_deploy.output.console import Console
+from flagscale_deploy.support.shell import join
+from flagscale_deploy.support.units import counted, format_duration, format_time
+
+MOST_HOSTS, MOST_CHANGED = 4, 8
+
+
+def show_history(console: Console, history: History, *, whole: bool) -> None:
+    """Show changes, the newest last; `whole`: with each run's command lines and all that changed."""
+    rows = [
+        (
+            format_time(change.time),
+            change.event,
+            change.run_id or change.server if change.event != "ready" else change.server,
+            _hosts(change.hosts),
+            "" if change.took is None else format_duration(change.took),
+            tuple(_details(change, whole=whole)),
+        )
+        for change in history.changes
+    ]
+    title = f"{history.deployment}: {counted(len(rows), 'change')}"
+    console.table(title, ("TIME", "WHAT", "OF", "HOSTS", "TOOK", ""), rows)
+    for change in history.changes if whole else ():
+        for server, argv in change.argv.items():
+            console.print("", f"{server} of run {change.run_id}:", f"  {join(argv)}")
+    for host, problem in history.unknown.items():
+        console.error(f"{host}: {problem}")
+
+
+def _hosts(hosts: tuple[str, ...]) -> str:
+    more = f" and {len(hosts) - MOST_HOSTS} more" if len(hosts) > MOST_HOSTS else ""
+    return ", ".join(hosts[:MOST_HOSTS]) + more
+
+
+def _details(change: Change, *, whole: bool) -> list[str]:
+    """Return who did it and why, and what a run has that the one before had not."""
+    who = [f"by {change.by}"] if change.by else []
+    why = [change.reason] if change.reason else []
+    evidence = [f"evidence: {change.evidence}"] if change.evidence else []
+    changed = list(change.changed if whole else change.changed[:MOST_CHANGED])
+    left_out = len(change.changed) - len(changed)
+    more = [f"… {counted(left_out, 'more change')}: `history {change.run_id}`"] if left_out else []
+    return [*who, *why, *evidence, *changed, *more]

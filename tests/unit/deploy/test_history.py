@@ -1,0 +1,106 @@
+"""The histories of several hosts as one."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flagscale_deploy.deploy.history import Change, History, read_history
+from flagscale_deploy.errors import UnreachableError
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.remote.messages.history import HistoryEvent
+from tests.fakes import FakeFleet
+from tests.unit.deploy.given import answering
+
+
+def event(kind: str, time: float, **more: Any) -> HistoryEvent:
+    return cast(
+        HistoryEvent,
+        {
+            "schema": 1,
+            "deployment": "qwen",
+            "host": "x",
+            "event": kind,
+            "server": "",
+            "reason": "",
+            "time": time,
+            **more,
+        },
+    )
+
+
+def run(run_id: str, time: float, *argv: str, by: str = "ann@desk") -> HistoryEvent:
+    return event("run", time, run_id=run_id, by=by, argv={"q/0": ["vllm", "serve", "/m", *argv]})
+
+
+def read(**events: list[HistoryEvent]) -> History:
+    def history(host: Host, _args: dict[str, Any]) -> Any:
+        yield {"events": events[host.name][:1]}
+        yield {"events": events[host.name][1:]}
+
+    return read_history(FakeFleet(answering(history=history), list(events)), "qwen", "gpu01")
+
+
+def changes(history: History) -> list[tuple[str, tuple[str, ...], float | None]]:
+    return [(change.event, change.hosts, change.took) for change in history.changes]
+
+
+def test_what_all_hosts_of_a_run_have_is_one_change() -> None:
+    history = read(
+        gpu02=[run("r1", 11.0, by="liar"), event("stopped", 52.0, run_id="r1", by="liar")],
+        gpu01=[
+            run("r1", 10.0),
+            event("ready", 30.0, server="q/0", run_id="r1"),
+            event("stopped", 50.0, run_id="r1", by="bob from 10.0.0.9"),
+        ],
+    )
+    assert changes(history) == [
+        ("run", ("gpu01", "gpu02"), None), ("ready", ("gpu01",), 20.0), ("stopped", ("gpu01", "gpu02"), 42.0),
+    ]  # fmt: skip
+    assert [change.by for change in history.changes] == ["ann@desk", "", "bob from 10.0.0.9"], "the head's word"
+
+
+def test_a_run_says_what_it_changed() -> None:
+    first, second, third = (change for change in read(
+        gpu01=[
+            run("r1", 1.0, "--port", "8000", "--max-model-len", "4096"),
+            run("r2", 2.0, "--port", "8000", "--max-model-len", "8192", "--enforce-eager"),
+            event("run", 3.0, run_id="r3", by="", argv={"q/1": ["vllm"]}),
+        ]
+    ).changes)  # fmt: skip
+    assert first.changed == ()
+    assert second.changed == (
+        "- q/0: --max-model-len 4096", "+ q/0: --max-model-len 8192", "+ q/0: --enforce-eager",
+    )  # fmt: skip
+    assert third.changed == ("- q/0", "+ q/1")
+
+
+def test_restarts_belong_to_the_run_before_them() -> None:
+    history = read(
+        gpu01=[
+            run("r1", 1.0),
+            event("restarting", 5.0, server="q/0", reason="was ended by SIGKILL", attempt=1, max=5, evidence="/e"),
+            event("restored", 9.0, server="q/0", reason="was ended by SIGKILL", attempt=1, max=5, evidence=""),
+            event("failed", 10.0, run_id="r1", reason="no token"),
+            run("r2", 11.0),
+        ]
+    )
+    own = history.of_run("r1")
+    assert changes(own) == [
+        ("run", ("gpu01",), None), ("restarting", ("gpu01",), None), ("restored", ("gpu01",), 4.0),
+        ("failed", ("gpu01",), 9.0),
+    ]  # fmt: skip
+    assert (own.changes[1].evidence, own.changes[3].reason) == ("/e", "no token")
+    assert [change.run_id for change in history.of_run("r2").changes] == ["r2"]
+    assert history.of_run("r3").changes == ()
+
+
+def test_a_host_that_cannot_be_asked_is_named() -> None:
+    fleet = FakeFleet(
+        answering(history=lambda *_: iter([{"events": [run("r1", 1.0)]}])),
+        ["gpu01", "gpu02"],
+        refused={"gpu02": UnreachableError("gpu02", "no answer")},
+    )
+    history = read_history(fleet, "qwen", "gpu01")
+    assert (history.unknown, history.exit_code) == ({"gpu02": "no answer"}, 3)
+    assert history.json()["unknown"] == {"gpu02": "no answer"}
+    assert isinstance(history.changes[0], Change)
