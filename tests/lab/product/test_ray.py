@@ -152,7 +152,8 @@ def test_ray_and_an_instance_over_all_hosts_come_back_by_themselves(
 
     def is_told(host: Host, server: str) -> bool:
         kept = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/history.jsonl"
-        events = [event for event in map(json.loads, kept.read_text().splitlines()) if event["server"] == server]
+        history = map(json.loads, kept.read_text().splitlines())
+        events = [event for event in history if event["server"] == server and event["event"] != "ready"]
         return (events[0]["event"], events[-1]["event"]) == ("restarting", "restored")
 
     for host, server in ((worker, "ray-worker"), (head, "ray-head"), (head, "model0/0")):
