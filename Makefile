@@ -10,7 +10,7 @@ PROCESSES ?= 3
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check lint unit unit-all bench bench-quick docs picture dist format clean system node
+.PHONY: help demo test faults versions check lint unit unit-all bench bench-quick docs picture dist format clean system node
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ faults: system $(VENV)/.installed node ## every fault at every stage, 50 starts 
 	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
 	@$(STEP) "groups of ranks at length" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 0 tests/e2e/test_groups_at_length.py
 	@$(STEP) "hostile replies, inputs and patterns" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --timeout 1800 $$(grep -rl FSD_FAULTS tests/unit tests/component tests/lab/product)
+
+versions: system $(VENV)/.installed ## serve with other releases of vLLM, VERSIONS="0.28.0 0.20.2" (root, 10 minutes a release); writes docs/versions.md
+	@$(STEP) "releases of vLLM" $(VENV)/bin/python -m tests.versions $(VERSIONS)
 
 check: lint unit ## format, lint, types and unit tests, warnings as errors
 

@@ -26,6 +26,8 @@ from tests.versions import environment, table
 
 PORT = 4567
 READY_SECONDS = 600.0
+VARIABLES = ("TORCH_COMPILE_DISABLE=1", "VLLM_CPU_OMP_THREADS_BIND=0-1")
+"""Beside those of `tiny`; with `nobind`, 0.20.2 ends in an IndexError of its own."""
 VERSIONS = "import importlib.metadata as m; print(*map(m.version, ('ray', 'torch')), sep='\\n')"
 NEEDS = re.compile(r"needs ([\d.]+) or later")
 
@@ -41,7 +43,7 @@ class Way:
 
 
 WAYS: Final[Mapping[str, Way]] = {
-    "one": Way("one host", 1),
+    "one": Way("one host", 1, {}, ("deploy.ray=never",)),
     "ray": Way("Ray, 2 hosts", 2, {"tensor-parallel-size": 2}, ("deploy.executor=ray",)),
     "mp": Way("mp, 2 hosts", 2, {"tensor-parallel-size": 2}, ("deploy.executor=mp",)),
     "data": Way("data parallel, 2 hosts", 2, {"data-parallel-size": 2}, ("deploy.executor=mp",)),
@@ -53,7 +55,7 @@ def try_way(lab: Lab, operator: Operator, model: Path, name: str) -> str:
     """Run, ask, look at status and logs, and stop; return "yes", the vLLM that it needs, or why it failed."""
     way = WAYS[name]
     config = tiny.write(operator.directory / f"{name}.yaml", model, port=PORT, gpus=way.gpus, flags=dict(way.flags))
-    words = (*way.words, "experiment.envs.TORCH_COMPILE_DISABLE=1")
+    words = (*way.words, *(f"experiment.envs.{variable}" for variable in VARIABLES))
     began = time.monotonic()
     ran = operator.start("run", "-c", config, *words).end(None, within=READY_SECONDS)
     say(ran.said)

@@ -30,9 +30,10 @@ def environment(version: str) -> Path:
     """Return a virtual environment with this vLLM; build it if need be. Raises CalledProcessError."""
     if version == TESTED:
         return build.node_environment()
-    files = [*sorted(PLUGIN.glob("*.py")), build.MODEL]
-    name = recipe(files, version, *WITH_ALL, *PINS.get(version, ()), platform.python_version(), platform.machine())
-    return entry(f"vllm-{version}-{name}", lambda path: _build(path, version))
+    words = (*WITH_ALL, *PINS.get(version, ()), platform.python_version(), platform.machine())
+    path = entry(f"vllm-{version}-{recipe([build.MODEL], *words)}", lambda path: _build(path, version))
+    shutil.copytree(PLUGIN, next(path.glob("lib/python*/site-packages/vllm_ray_cpu")), dirs_exist_ok=True)
+    return path
 
 
 def model(version: str) -> Path:
@@ -49,7 +50,6 @@ def _build(path: Path, version: str) -> None:
     _run(*pip, *_requirements(python), *WITH_ALL, *PINS.get(version, ()))
     with tempfile.TemporaryDirectory() as scratch:
         source = shutil.copytree(build.SUPPORT, Path(scratch) / "vllm_ray_cpu")
-        shutil.copytree(PLUGIN, source / "vllm_ray_cpu", dirs_exist_ok=True)
         project = source / "pyproject.toml"
         project.write_text(project.read_text().replace(f'"{TESTED}+cpu"', f'"{version}+cpu"'))
         _run(*pip, "--no-deps", "--no-build-isolation", source)

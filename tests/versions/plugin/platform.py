@@ -17,9 +17,15 @@ class RayCpuPlatform(CpuPlatform):  # type: ignore[misc]  # vLLM is not installe
         """Let Ray be the executor: until 0.18, the CPU platform takes mp in its place."""
         parallel = vllm_config.parallel_config
         backend = parallel.distributed_executor_backend
+        if backend == "ray" and parallel.worker_cls == "auto":
+            parallel.worker_cls = "vllm_ray_cpu.worker.Worker"
         super().check_and_update_config(vllm_config)
         if backend == "ray":
             parallel.distributed_executor_backend = backend
+
+    @classmethod
+    def set_device(cls, device: Any) -> None:
+        """Do nothing: there is one CPU."""
 
     @classmethod
     def get_device_communicator_cls(cls) -> str:
