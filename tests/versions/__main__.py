@@ -74,8 +74,8 @@ def _why(ran: Result) -> str:
         return ""
     if "vllm-version" in ran.said and (needed := NEEDS.search(ran.said)):
         return f"needs {needed.group(1)}"
-    lines = [line.strip() for line in ran.err.splitlines() if line.strip()]
-    return f"no: {next((line for line in lines if 'error' in line.lower()), lines[-1])}"
+    cause = ran.err.partition("first cause in the logs:\n")[2] or ran.err.rpartition("✗ ")[2]
+    return f"no: {cause.strip().splitlines()[0]}"
 
 
 def _serve(lab: Lab, operator: Operator, name: str) -> str:

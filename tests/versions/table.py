@@ -15,8 +15,8 @@ def write(path: Path, version: str, cells: dict[str, str]) -> None:
     header, rule, *lines = [line for line in inner.splitlines() if line.startswith("|")]
     columns = _cells(header)
     rows = {_cells(line)[0]: dict(zip(columns, _cells(line), strict=True)) for line in lines}
-    row = dict.fromkeys(columns, "") | rows.get(version, {}) | {columns[0]: version} | cells
-    rows[version] = {column: row[column].replace("|", "\\|") for column in columns}
+    escaped = {column: text.replace("|", "\\|") for column, text in cells.items()}
+    rows[version] = dict.fromkeys(columns, "") | rows.get(version, {}) | {columns[0]: version} | escaped
     ordered = sorted(rows, key=lambda name: [int(number) for number in name.split(".")], reverse=True)
     written = [f"| {' | '.join(rows[name][column] for column in columns)} |" for name in ordered]
     path.write_text("\n".join([before + FIRST, "", header, rule, *written, "", LAST + after]))

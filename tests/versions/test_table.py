@@ -17,6 +17,7 @@ def test_cells_are_put_into_the_row_of_their_release_newest_first(tmp_path: Path
     table.write(path, "0.9.2", {"mp": "needs 0.11.1"})
     table.write(path, "0.20.2", {"mp": "no: a | b", "Ray": "2.60.0"})
     table.write(path, "0.9.2", {"Ray": "2.59.0"})
+    table.write(path, "0.20.2", {"Ray": "2.60.0"})
     assert rows(path) == [["0.20.2", "2.60.0", "no: a \\| b"], ["0.9.2", "2.59.0", "needs 0.11.1"]]
     assert path.read_text().startswith(f"# A page\n\n{table.FIRST}\n\n| vLLM | Ray | mp |\n")
     assert path.read_text().endswith(f"\n\n{table.LAST}\n\nThe end.\n")
