@@ -93,6 +93,7 @@ def _serve(lab: Lab, operator: Operator, name: str) -> str:
 def try_version(version: str, ways: Sequence[str], page: Path) -> None:
     """Write the row of a release, cell by cell."""
     node_env, model = environment.environment(version), environment.model(version)
+    subprocess.run([node_env / "bin/vllm", "--version"], check=True, capture_output=True)  # its files come into memory
     asked = subprocess.run([node_env / "bin/python", "-c", VERSIONS], check=True, capture_output=True, text=True)
     ray, torch = asked.stdout.split()
     python = ".".join(map(str, sys.version_info[:3]))
