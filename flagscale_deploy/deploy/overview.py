@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from flagscale_deploy.deploy.serving import ALL_SECONDS, withdraw_unverified
@@ -19,6 +19,9 @@ from flagscale_deploy.support.paths import DEPLOYMENT_NAME
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
+MOST, MOST_MODELS, LONGEST = 100, 20, 300
+"""As many of a host's deployments, models of one, and characters are shown (`remote/programs/ps.py`)."""
+OWN_HOSTS = "give --name and its own hosts"
 Results = dict[str, InspectReply | HostError]
 ABSENT: InspectReply = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
 
@@ -129,7 +132,7 @@ def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
     unknown |= {name: problem for name, reply in replies.items() if (problem := _left_out(reply))}
     deadline, now = Deadline(ALL_SECONDS), time.time()
     statuses = []
-    for name, seen in sorted(_by_deployment(replies).items()):
+    for name, seen in sorted(_by_deployment(results).items()):
         own_head, note = _head(seen, head)
         whole = _whole(seen, results, own_head)
         withdraw_unverified(fleet, name, own_head, whole, deadline)
@@ -138,7 +141,7 @@ def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
     return Overview(
         tuple(statuses),
         _last_events(replies),
-        {name: tuple(reply["others"]) for name, reply in replies.items() if reply["others"]},
+        {name: tuple(map(_cut, reply["others"][:MOST])) for name, reply in replies.items() if reply["others"]},
         tuple(_gpus(replies)),
         {name: error for name, reply in replies.items() if (error := reply["gpu_error"])},
         unknown,
@@ -147,30 +150,49 @@ def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
 
 def _left_out(reply: PsReply) -> str:
     """Return what a host's reply does not have, "" for a whole one."""
-    odd = sum(not DEPLOYMENT_NAME.fullmatch(own["deployment"]) for own in reply["deployments"])
-    if number := reply["left_out"] + odd:
+    odd = sum(not DEPLOYMENT_NAME.fullmatch(own["deployment"]) for own in reply["deployments"][:MOST])
+    if number := reply["left_out"] + odd + len(reply["deployments"][MOST:]):
         return f"{counted(number, 'deployment')} of its are not listed; give --name"
     return ""
 
 
-def _by_deployment(replies: Mapping[str, PsReply]) -> dict[str, dict[str, InspectReply]]:
-    """Return what hosts have of each deployment, by the host's name there; none speaks for another host."""
+def _cut(other: OthersDeployment) -> OthersDeployment:
+    """Return what of another user's deployment is shown."""
+    models = [model[:LONGEST] for model in other["models"][:MOST_MODELS]]
+    user, name, endpoint = (text[:LONGEST] for text in (other["user"], other["deployment"], other["endpoint"]))
+    return {**other, "user": user, "deployment": name, "endpoint": endpoint, "models": models}
+
+
+def _by_deployment(results: Mapping[str, PsReply | HostError]) -> dict[str, dict[str, InspectReply]]:
+    """Return what hosts have of each deployment, by the host's name there.
+
+    None speaks for another host, also not for one that does not reply.
+    """
     by_name: dict[str, dict[str, InspectReply]] = {}
-    for host, reply in replies.items():
-        for own in reply["deployments"]:
+    for host, reply in answers(results).items():
+        for own in reply["deployments"][:MOST]:
             seen = by_name.setdefault(own["deployment"], {}) if DEPLOYMENT_NAME.fullmatch(own["deployment"]) else {}
-            if own["host"] == host or own["host"] not in {*replies, *seen}:
+            if own["host"] == host or (own["host"] not in results and own["host"] not in seen):
                 seen[own["host"]] = own["seen"]
     return {name: seen for name, seen in by_name.items() if seen}
 
 
 def _head(seen: Mapping[str, InspectReply], default: str) -> tuple[str, str]:
-    """Return the host that calls itself a deployment's head; with a note where several do."""
+    """Return the host that calls itself a deployment's head; with a note where several do, or others name another."""
     heads = [host for host, reply in seen.items() if (reply["record"] or {}).get("head") == host]
     running = [host for host in heads if not (seen[host]["record"] or {}).get("stopped_at")]
     heads = running or heads
-    note = f"{', '.join(heads)} each say that they are its head; give --name and its own hosts" if heads[1:] else ""
+    note = f"{', '.join(heads)} each say that they are its head; {OWN_HOSTS}" if heads[1:] else ""
+    differing = [host for host, reply in seen.items() if heads and reply["live"] and _names_another(reply, heads)]
+    if differing:
+        note = note or f"{heads[0]} says that it is its head, {', '.join(differing)} that another is; {OWN_HOSTS}"
     return (heads[0] if heads else default), note
+
+
+def _names_another(reply: InspectReply, heads: Collection[str]) -> bool:
+    """Return whether the record of a run that was not stopped has none of these heads."""
+    record = reply["record"] or {}
+    return "head" in record and not record.get("stopped_at") and record["head"] not in heads
 
 
 def _whole(seen: Mapping[str, InspectReply], results: Mapping[str, PsReply | HostError], head: str) -> Results:
@@ -187,7 +209,7 @@ def _whole(seen: Mapping[str, InspectReply], results: Mapping[str, PsReply | Hos
 def _last_events(replies: Mapping[str, PsReply]) -> dict[str, HistoryEvent]:
     events: dict[str, HistoryEvent] = {}
     for reply in replies.values():
-        for own in reply["deployments"]:
+        for own in reply["deployments"][:MOST]:
             event, name = own["last_event"], own["deployment"]
             if event is not None and (name not in events or event["time"] > events[name]["time"]):
                 events[name] = event
@@ -204,7 +226,7 @@ def _gpus(replies: Mapping[str, PsReply]) -> Iterator[Gpu]:
 
 def _claims(reply: PsReply) -> Iterator[tuple[int, str]]:
     """Yield the GPUs that deployments of ours have here, also where no process uses them yet."""
-    for own in reply["deployments"]:
+    for own in reply["deployments"][:MOST]:
         record = own["seen"]["record"] or {}
         if not record.get("stopped_at") and own["seen"]["live"]:
             yield from ((index, own["deployment"]) for index in record.get("gpus", ()))

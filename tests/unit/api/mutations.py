@@ -11,7 +11,7 @@ Path = tuple[str | int, ...]
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 7, 1 << 31, 1 << 62, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
-    *("", "x", "gpu02", "../../etc", "\x1b[2J", "a\n→ fine\r\nb", "\u202e\u2028\udc80", "%s{0}[red]", "9" * 5000),
+    *("", "x", "gpu02", "../../etc", "\x1b[2J", "a\n→ fine\r\nb", "\u202e\u2028\udc80", "%s{0}[red]", "9" * 5000, "\0"),
     *("x" * 100_000, [], {}, [[]], [None], {"": None}, {"x": 1}, [0] * 1000, ["x"] * 1000),
 )
 """What is put in the place of a value."""

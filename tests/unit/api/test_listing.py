@@ -89,6 +89,33 @@ def test_no_host_speaks_for_another(tmp_path: Path) -> None:
     assert not listed(tmp_path, gpu02={"deployments": [lies]}).deployments
 
 
+def test_no_host_speaks_for_one_that_does_not_reply(tmp_path: Path) -> None:
+    """Its endpoint would be shown as that of the other one's deployment."""
+    world = Fleet(tmp_path, gpu02={"deployments": [own("qwen", "gpu01")]})
+    world.refused["gpu01"] = UnreachableError("gpu01", "no answer")
+    assert not api.deployments(world.request()).deployments
+
+
+def test_a_host_that_calls_itself_head_where_others_name_another_is_not_believed(tmp_path: Path) -> None:
+    """Their own head, gpu03, does not reply, or is not in the inventory."""
+    others = own("qwen", "gpu01", head="gpu03")
+    (status,) = listed(tmp_path, gpu01={"deployments": [others]}, gpu02={"deployments": [own("qwen")]}).deployments
+    assert (status.state, status.trusted) == ("UNKNOWN", False)
+    assert status.note.startswith("gpu02 says that it is its head, gpu01 that another is")
+    gone = {**others, "seen": {**others["seen"], "live": 0}}
+    (status,) = listed(tmp_path, gpu01={"deployments": [gone]}, gpu02={"deployments": [own("qwen")]}).deployments
+    assert status.trusted, "an old record of a host on which nothing runs"
+
+
+def test_no_host_fills_the_screen(tmp_path: Path) -> None:
+    other = {"user": "x" * 999, "deployment": "x" * 999, "processes": 1, "since": 1.0, "endpoint": "x" * 999}
+    others = [{**other, "models": ["x" * 400] * 30}] * 120
+    result = listed(tmp_path, gpu02={"deployments": [own(f"d{at}") for at in range(250)], "others": others})
+    assert len(result.deployments) == len(result.others["gpu02"]) == 100
+    assert len(str(result.others)) < 100 * 24 * 320
+    assert result.unknown == {"gpu02": "150 deployments of its are not listed; give --name"}
+
+
 def test_two_hosts_that_call_themselves_head_are_named(tmp_path: Path) -> None:
     (status,) = listed(
         tmp_path, gpu01={"deployments": [own("qwen", "gpu01")]}, gpu02={"deployments": [own("qwen")]}
