@@ -20,6 +20,7 @@ import stat
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
+from urllib.parse import unquote
 
 from flagscale_deploy.remote.system import files, json_files
 
@@ -47,6 +48,20 @@ def make(session: str, claim: Dict[str, str], recorded: Optional[str] = None) ->
         if _take(path, claim):
             return path
     raise FileExistsError("%s: other users have taken every name for a temporary directory that was tried" % ROOT)
+
+
+def renew(directory: Path, run_id: str) -> None:
+    """Make TMPDIR again if it was removed while the run goes on, as a job that cleans /tmp does. Raises OSError.
+
+    `directory` is the state directory. Where another user has taken the name since, another one is taken.
+    """
+    before = Path(os.environ.get("TMPDIR", ""))
+    if before.is_dir() or not is_ours_by_name(str(before.parent)):
+        return
+    names = {"deployment": unquote(directory.parent.name), "host": unquote(directory.name), "run_id": run_id}
+    path = Path(make(before.parent.name.rpartition("-")[2], names)) / before.name
+    path.mkdir(0o700, exist_ok=True)
+    os.environ["TMPDIR"] = str(path)
 
 
 def is_ours_by_name(path: str) -> bool:

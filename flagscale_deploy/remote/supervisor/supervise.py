@@ -16,7 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, List, Sequence
 
-from flagscale_deploy.remote.deployment import record, restart_permits, shared_memory, terminate
+from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine import openai, ranks
 from flagscale_deploy.remote.engine.client import Client
@@ -114,6 +114,8 @@ class Supervisor:
 
     def _run_once(self, lifetime: Lifetime) -> End:
         """Start the server; wait for its end, or until a watcher finds a problem, and end it then."""
+        with contextlib.suppress(OSError):
+            ray_temp.renew(self._options.state, self._options.run)
         try:
             child = os.posix_spawnp(
                 self._options.command[0],

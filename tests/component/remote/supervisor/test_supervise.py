@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from flagscale_deploy.remote.deployment import restart_permits
+from flagscale_deploy.remote.deployment import ray_temp, restart_permits
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.supervisor.ends import delay, describe_exit
 from flagscale_deploy.remote.supervisor.on_ray import what_ray_lacks
@@ -55,6 +56,22 @@ def test_after_so_many_restarts_in_a_row_it_is_given_up(supervised: Supervised) 
     assert (text["state"], text["restarts"]) == ("gave up", 3)
     assert re.fullmatch(r"ended with exit status 3 after \d s; gave up after 3 restarts", text["why"])
     assert text["why"] in supervised.told
+
+
+def test_a_temporary_directory_that_was_removed_is_there_again(supervised: Supervised) -> None:
+    session = os.urandom(4).hex()
+    temporary = Path(f"/tmp/fsd-{os.getuid()}-{session}")
+    (temporary / "tmp").mkdir(parents=True)
+    try:
+        supervised.start(TMPDIR=str(temporary / "tmp"))
+        shutil.rmtree(temporary)
+        supervised.kill()
+        wait_until(partial(supervised.lived, 2))
+        assert (temporary / "tmp").is_dir()
+        assert temporary.stat().st_mode & 0o777 == 0o700
+        assert ray_temp.belongs(str(temporary), supervised.home.deployment, supervised.home.state.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_past(moment: float) -> bool:
