@@ -28,6 +28,10 @@ LOOKS = tuple(
         ("earer ", r"(?<=earer )(?=[A-Za-z.~+/=_-]{0,60}\d|\S{20})[\w.~+/=-]{8,}"),
         ("Basic ", r"(?<=Basic )[A-Za-z0-9+/=]{8,}"),
         ("://", r"(://)[^\s/:@'\"]{0,100}:(?!\d{1,5}/)[^\s@'\"]{1,200}(?=@)"),
+        ("hooks.slack.com/", r"(hooks\.slack\.com/\w{1,20}/)[\w/-]{10,200}"),
+        ("/api/webhooks/", r"(/api/webhooks/\d{5,25}/)[\w-]{20,200}"),
+        ("/bot/v2/hook/", r"(/bot/v2/hook/)[\w-]{16,100}"),
+        (".webhook.office.com/", r"(\.webhook\.office\.com/\w{1,20}/)[\w@/-]{20,400}"),
         ("?", r"([?&][\w.-]{0,30}(?:token|key|secret|password|passwd|signature|sig|auth)=)[^\s&#'\"<>\\]{4,}"),
     )
 )

@@ -184,6 +184,19 @@ def test_what_looks_like_a_key_is_hidden_without_being_known(value: str, around:
         ("http://me:s3cr/et@proxy:8080/x", "http://[REDACTED]@proxy:8080/x"),
         ("GET /v1?model=q&api_key=abcdefgh HTTP/1.1", "GET /v1?model=q&api_key=[REDACTED] HTTP/1.1"),
         ("https://h/x?token=abcdefgh", "https://h/x?token=[REDACTED]"),
+        ("https://hooks.slack.com/services/T01/B02/AbCdEf0123", "https://hooks.slack.com/services/[REDACTED]"),
+        (
+            "https://discord.com/api/webhooks/123456789/AbCdEfGh-0123456789_x",
+            "https://discord.com/api/webhooks/123456789/[REDACTED]",
+        ),
+        (
+            "https://open.feishu.cn/open-apis/bot/v2/hook/0a1b2c3d-4e5f-6789",
+            "https://open.feishu.cn/open-apis/bot/v2/hook/[REDACTED]",
+        ),
+        (
+            "https://me.webhook.office.com/webhookb2/0a1b2c3d@4e5f/IncomingWebhook/67890abc",
+            "https://me.webhook.office.com/webhookb2/[REDACTED]",
+        ),
         ("Authorization: Bearer abcdefgh12345678", "Authorization: Bearer [REDACTED]"),
         ("authorization: Basic dXNlcjpwYXNz", "authorization: Basic [REDACTED]"),
     ],
