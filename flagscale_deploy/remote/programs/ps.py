@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import time
 from itertools import islice
 from pathlib import Path
@@ -30,7 +29,6 @@ MOST = 100
 MOST_MODELS, LONGEST = 20, 300
 READ_SECONDS = 3.0
 """How long records of other users are read."""
-SERVER = re.compile(r"(\S*/)?(python\S*\s+)?(\S*/)?vllm\s+serve\b")
 
 
 def main(args: PsArguments) -> None:
@@ -70,11 +68,17 @@ def of_others(everyone: List[proc.Process]) -> List[OthersDeployment]:
     groups: Dict[Tuple[int, str], List[proc.Process]] = {}
     for process in foreign:
         name = (process.marker or sessions.get((process.uid, process.sid), "")).rpartition("/")[0]
-        if name or ranks.part(process) is not None or SERVER.match(process.command):
+        if name or ranks.part(process) is not None or is_server(process.command):
             groups.setdefault((process.uid, name), []).append(process)
     end = time.monotonic() + READ_SECONDS
     chosen = sorted(groups.items())[:MOST]
     return [_of_other(uid, name, members, _servers(uid, name, end)) for (uid, name), members in chosen]
+
+
+def is_server(command: str) -> bool:
+    """Return whether a command line is `vllm serve …`, with paths and by Python or not."""
+    words = [word.rpartition("/")[2] for word in command.split(None, 3)[:3]]
+    return (words[1:] if words[:1] and words[0].startswith("python") else words)[:2] == ["vllm", "serve"]
 
 
 def _look(deployment: str, host: str, everyone: List[proc.Process]) -> InspectReply:

@@ -159,3 +159,22 @@ def test_a_home_directory_that_hangs_is_waited_for_once(tmp_path: Path, monkeypa
         over.set()
     assert time.monotonic() - began < 10
     assert [other["models"] for other in others] == [[]] * 50
+
+
+@pytest.mark.parametrize(
+    ("command", "serves"),
+    [
+        ("vllm serve /m", True),
+        ("/opt/v/bin/vllm serve", True),
+        ("/opt/v/bin/python3.12 /opt/v/bin/vllm serve /m", True),
+        ("python vllm  serve /m", True),
+        ("vllm bench serve", False),
+        ("vllm", False),
+        ("bash -c vllm serve", False),
+        ("grep vllm serve", False),
+        ("/" * 300, False),
+        ("", False),
+    ],
+)
+def test_a_server_is_known_by_its_command_line(command: str, serves: bool) -> None:
+    assert ps.is_server(command) is serves
