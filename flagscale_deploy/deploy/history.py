@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import cast
 
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Host
@@ -16,6 +18,12 @@ SCHEMA = 1
 SECONDS = 60.0
 OF_ALL_HOSTS = ("run", "stopped", "failed")
 """Events that each host of a run has."""
+MOST_EVENTS = 1000
+"""As many a host keeps (`remote/deployment/history.py`)."""
+LONGEST, LONGEST_ARGV = 2000, 64 << 10
+"""Characters of a text, and of the command lines of a run, that are taken."""
+APART_SECONDS = 3600.0
+"""Times of a run by clocks that differ by more from the first host's decide nothing."""
 Argv = Mapping[str, Sequence[str]]
 
 
@@ -75,18 +83,30 @@ def read_history(fleet: Fleet, deployment: str, head: str) -> History:
         args: Target = {"deployment": deployment, "host": host.name}
         connection = fleet.connection(host.name)
         with Program(connection, HISTORY, args, timeout=SECONDS, cancelled=fleet.cancelled) as program:
-            return [event for message in program.messages() for event in message["events"]]
+            events = (_cut(event) for message in program.messages() for event in message["events"])
+            return list(islice(events, MOST_EVENTS))
 
     results = fleet.map(read)
     events = answers(results)
     unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
     ordered = sorted(events, key=lambda host: host != head)
-    changes = sorted((*_of_all(events, ordered), *_of_one(events)), key=lambda change: change.time)
+    decides = head if events.get(head) else ""
+    changes = sorted((*_of_all(events, ordered, decides), *_of_one(events)), key=lambda change: change.time)
     return History(deployment, tuple(_with_differences(changes)), unknown)
 
 
-def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str]) -> Iterator[Change]:
-    """Yield one change for each run, and for its end, that several hosts have in their histories."""
+def _cut(event: HistoryEvent) -> HistoryEvent:
+    """Return of an event what is taken: a host may send anything."""
+    texts = {key: value[:LONGEST] for key, value in event.items() if isinstance(value, str)}
+    size = sum(len(word) + 1 for words in event.get("argv", {}).values() for word in words)
+    return cast("HistoryEvent", {**event, **texts, "argv": event.get("argv", {}) if size <= LONGEST_ARGV else {}})
+
+
+def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str], decides: str) -> Iterator[Change]:
+    """Yield one change for each run, and for its end, that several hosts have in their histories.
+
+    Command lines are those of the host that `decides`, of any host where that is "".
+    """
     groups: dict[tuple[str, str], list[tuple[str, HistoryEvent]]] = {}
     for host in hosts:
         for event in events[host]:
@@ -104,7 +124,7 @@ def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str]) 
             by=first.get("by", ""),
             reason=first["reason"],
             took=_since(time, began.get(run_id)) if kind != "run" else None,
-            argv=first.get("argv", {}),
+            argv=first.get("argv", {}) if decides in ("", members[0][0]) else {},
         )
 
 
@@ -127,7 +147,9 @@ def _of_one(events: Mapping[str, Sequence[HistoryEvent]]) -> Iterator[Change]:
 
 
 def _times(members: Iterable[tuple[str, HistoryEvent]]) -> list[float]:
-    return [event["time"] for _, event in members]
+    """Return the times of an event on several hosts: the first one's, and those that are near it."""
+    times = [event["time"] for _, event in members]
+    return [time for time in times if abs(time - times[0]) <= APART_SECONDS]
 
 
 def _since(time: float, began: float | None) -> float | None:
@@ -151,17 +173,17 @@ def _differences(before: Argv, after: Argv) -> Iterator[str]:
         if server not in before or server not in after:
             yield f"{'+' if server in after else '-'} {server}"
             continue
-        old, new = _flags(before[server]), _flags(after[server])
+        old, new = dict.fromkeys(_flags(before[server])), dict.fromkeys(_flags(after[server]))
         yield from (f"- {server}: {flag}" for flag in old if flag not in new)
         yield from (f"+ {server}: {flag}" for flag in new if flag not in old)
 
 
 def _flags(argv: Sequence[str]) -> list[str]:
     """Return the flags of a command line with their values: `--port 8000`; words before the first one by themselves."""
-    flags: list[str] = []
+    flags: list[list[str]] = []
     for word in argv:
-        if word.startswith("-") or not flags or not flags[-1].startswith("-"):
-            flags.append(word)
+        if word.startswith("-") or not flags or not flags[-1][0].startswith("-"):
+            flags.append([word])
         else:
-            flags[-1] += f" {word}"
-    return flags
+            flags[-1].append(word)
+    return [" ".join(words) for words in flags]

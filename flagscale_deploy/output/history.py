@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flagscale_deploy.deploy.history import Change, History
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.support.shell import join
+from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.support.units import counted, format_duration, format_time
 
 MOST_HOSTS, MOST_CHANGED = 4, 8
@@ -44,5 +44,5 @@ def _details(change: Change, *, whole: bool) -> list[str]:
     evidence = [f"evidence: {change.evidence}"] if change.evidence else []
     changed = list(change.changed if whole else change.changed[:MOST_CHANGED])
     left_out = len(change.changed) - len(changed)
-    more = [f"… {counted(left_out, 'more change')}: `history {change.run_id}`"] if left_out else []
+    more = [f"… {counted(left_out, 'more change')}: `history {quote(change.run_id)}`"] if left_out else []
     return [*who, *why, *evidence, *changed, *more]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
-from flagscale_deploy.deploy.history import Change, History, read_history
+from flagscale_deploy.deploy.history import LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.history import HistoryEvent
@@ -12,7 +13,7 @@ from tests.fakes import FakeFleet
 from tests.unit.deploy.given import answering
 
 
-def event(kind: str, time: float, **more: Any) -> HistoryEvent:
+def event(kind: str, at: float, **more: Any) -> HistoryEvent:
     return cast(
         HistoryEvent,
         {
@@ -22,14 +23,14 @@ def event(kind: str, time: float, **more: Any) -> HistoryEvent:
             "event": kind,
             "server": "",
             "reason": "",
-            "time": time,
+            "time": at,
             **more,
         },
     )
 
 
-def run(run_id: str, time: float, *argv: str, by: str = "ann@desk") -> HistoryEvent:
-    return event("run", time, run_id=run_id, by=by, argv={"q/0": ["vllm", "serve", "/m", *argv]})
+def run(run_id: str, at: float, *argv: str, by: str = "ann@desk") -> HistoryEvent:
+    return event("run", at, run_id=run_id, by=by, argv={"q/0": ["vllm", "serve", "/m", *argv]})
 
 
 def read(**events: list[HistoryEvent]) -> History:
@@ -104,3 +105,35 @@ def test_a_host_that_cannot_be_asked_is_named() -> None:
     assert (history.unknown, history.exit_code) == ({"gpu02": "no answer"}, 3)
     assert history.json()["unknown"] == {"gpu02": "no answer"}
     assert isinstance(history.changes[0], Change)
+
+
+def test_a_host_decides_neither_a_run_s_command_lines_nor_its_time_for_others() -> None:
+    history = read(
+        gpu01=[run("r1", 9000.0, "--a"), event("stopped", 9050.0, run_id="r1"), run("r2", 9900.0, "--b")],
+        gpu02=[run("r1", 0.0, "--evil"), event("stopped", 1e18, run_id="r1"), run("forged", 9500.0, "--evil")],
+    )
+    runs = {change.run_id: change for change in history.changes if change.event == "run"}
+    assert (runs["r1"].time, runs["forged"].argv, runs["forged"].hosts) == (9000.0, {}, ("gpu02",))
+    assert runs["r2"].changed == ("- q/0: --a", "+ q/0: --b")
+    (end,) = (change for change in history.changes if change.event == "stopped")
+    assert (end.time, end.took) == (9050.0, 50.0)
+
+
+def test_a_head_without_a_part_leaves_it_to_the_others() -> None:
+    history = read(gpu01=[], gpu02=[run("r1", 10.0, "--a"), run("r2", 20.0, "--b")])
+    assert history.changes[1].changed == ("- q/0: --a", "+ q/0: --b")
+
+
+def test_a_host_s_history_costs_what_a_host_keeps() -> None:
+    """Of two command lines with 350,000 flags, each would be looked for among all of the other's."""
+    many = [f"-{number}" for number in range(100_000)]
+    began = time.thread_time()
+    history = read(
+        gpu01=[run("r1", 1.0, *many), run("r2", 2.0, *reversed(many)), event("ready", 3.0, reason="x" * 9999)]
+    )
+    assert [len(str(change)) < 9000 for change in history.changes] == [True] * 3
+    pairs = [word for number in range(8000) for word in ("-a", f"{number}")][: LONGEST_ARGV // 8]
+    read(gpu01=[run("r1", 1.0, *pairs), run("r2", 2.0, "-b", *pairs), *[event("ready", 3.0)] * 3000])
+    assert time.thread_time() - began < 30
+    history = read(gpu01=[event("ready", float(number)) for number in range(3000)])
+    assert len(history.changes) == MOST_EVENTS
