@@ -58,7 +58,7 @@ class Member:
         """Count its silence from now on."""
         self._heard_at = self._clock()
 
-    def connect(self, connection: socket.socket) -> None:
+    def attach(self, connection: socket.socket) -> None:
         """Take its reports over this connection, and end the one before: it has one."""
         before, self._connection = self._connection, connection
         if before is not None:
@@ -184,7 +184,7 @@ class Leader(Group):
     def _serve(self, connection: socket.socket, handshake: Handshake) -> None:
         rank, channel = self._ranks[handshake.token], Channel(connection, handshake.key, is_client=False)
         with self._lock:
-            self._members[rank].connect(connection)
+            self._members[rank].attach(connection)
         while True:
             report = cast("Report", checked(channel.receive(SILENT_SECONDS), _REPORT))
             channel.send(self.answer(rank, report), REPLY_SECONDS)
