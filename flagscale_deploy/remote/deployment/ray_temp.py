@@ -56,7 +56,7 @@ def renew(directory: Path, run_id: str) -> None:
     `directory` is the state directory. Where another user has taken the name since, another one is taken.
     """
     before = Path(os.environ.get("TMPDIR", ""))
-    if before.is_dir() or not is_ours_by_name(str(before.parent)):
+    if not is_ours_by_name(str(before.parent)) or all(map(is_own_directory, (str(before.parent), str(before)))):
         return
     names = {"deployment": unquote(directory.parent.name), "host": unquote(directory.name), "run_id": run_id}
     path = Path(make(before.parent.name.rpartition("-")[2], names)) / before.name

@@ -74,6 +74,24 @@ def test_a_temporary_directory_that_was_removed_is_there_again(supervised: Super
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def test_a_temporary_directory_whose_name_was_taken_since_is_left_to_its_taker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is quick once /tmp was cleaned would have the engine write, and read, in a directory of theirs."""
+    taken = Path(f"/tmp/fsd-{os.getuid()}-{os.urandom(4).hex()}")
+    (tmp_path / "tmp").mkdir()
+    taken.symlink_to(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(taken / "tmp"))
+    try:
+        ray_temp.renew(tmp_path / "qwen" / "gpu01", "r1")
+    finally:
+        taken.unlink()
+    made = Path(os.environ["TMPDIR"]).parent
+    assert made != taken
+    assert ray_temp.belongs(str(made), "qwen", "gpu01")
+    shutil.rmtree(made)
+
+
 def is_past(moment: float) -> bool:
     return time.monotonic() > moment
 
