@@ -100,11 +100,11 @@ def test_a_followers_host_that_is_cut_off_is_named(cut: tuple[dict[str, Any], fl
 
 
 def test_a_worker_that_is_killed_is_named_with_rank_and_host(without_worker: Any) -> None:
-    """The driver ends soon after, and does not answer while it does; then the logs tell where it began."""
+    """The driver ends soon after, and answers 503 or not at all while it does; the logs tell where it began."""
     (instance,) = without_worker["instances"]
     assert instance["state"] in ("unwell", "dead")
-    ends = instance["state"] == "dead" or "it does not answer" in instance["problem"]
-    assert ends or "rank 1 on node2: has 0 of 1 ranks" in instance["problem"]
+    problems = ("it does not answer", "/health answers 503", "rank 1 on node2: has 0 of 1 ranks")
+    assert instance["state"] == "dead" or any(problem in instance["problem"] for problem in problems)
     cause = without_worker["diagnosis"]
     assert (cause["host"], cause["file"]) == ("node2", "vllm_serve_vllm_model_0_rank1.log")
     assert "died unexpectedly" in cause["line"]
@@ -133,7 +133,7 @@ def healed(groups: Groups, data: Result) -> Any:
         seen.append(groups.status(DATA, exits=None)[1])
         return bool(seen[-1]["restarts"] == 1 and seen[-1]["state"] == "ready")
 
-    assert eventually(is_restarted, within=240), seen[-1]
+    assert eventually(is_restarted, within=240, every=3.0), seen[-1]  # it takes a second of a core
     assert "restarting" in {instance["state"] for instance in seen}
     return before, seen[-1]
 

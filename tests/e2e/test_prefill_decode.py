@@ -86,7 +86,7 @@ def test_a_dead_prefill_is_named_while_the_router_calls_itself_healthy(
         seen.append(operator("status", "--name", NAME, "--json", exits=1).json)
         return [one["state"] for one in seen[-1]["instances"][:2]] == ["dead", "ready"]
 
-    assert eventually(is_dead, every=1.0), seen[-1]
+    assert eventually(is_dead, every=2.0), seen[-1]
     router = f"http://{lab.hosts[0].address}:30000"
     with urllib.request.urlopen(f"{router}/health", timeout=60) as health:
         assert health.status == 200

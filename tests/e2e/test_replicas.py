@@ -69,7 +69,7 @@ def after_one_died(lab: Lab, operator: Operator, ran: Result) -> Any:
         seen.append(operator("status", "--name", NAME, "--json", exits=1).json)
         return [instance["state"] for instance in seen[-1]["instances"]][-1:] == ["dead"]
 
-    assert eventually(is_dead, every=1.0), seen[-1]  # what was killed is there until it has been reaped
+    assert eventually(is_dead, every=2.0), seen[-1]  # what was killed is there until it has been reaped
     return seen[-1]
 
 
@@ -196,7 +196,7 @@ def test_engines_whose_cores_were_killed_or_hang_come_back(
             ("ready", 1),
         ]
 
-    assert eventually(back, within=60, every=1.0)
+    assert eventually(back, within=60, every=2.0)
     assert not set(before) & {core_of(host).pid for host in lab.hosts}
     (folder,) = (state[hanging] / "evidence").iterdir()
     assert not (state[killed] / "evidence").exists()

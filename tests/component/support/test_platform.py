@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.environments.pythons import SWEEPS
 from tests.unit.sources import ROOT
 
@@ -31,9 +33,10 @@ def test_everything_is_imported_and_a_plan_is_made() -> None:
     assert "ray_worker.sh" in done.stdout
 
 
+@pytest.mark.timeout(660)
 def test_commands_ssh_and_hashing_work() -> None:
-    pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]  # one process collects the tests once
     chosen = ["-p", "tests.component.support.elsewhere", *(f"tests/unit/{folder}" for folder in FOLDERS)]
     chosen += [f"--ignore=tests/unit/{left_out}" for left_out in (*SWEEPS, LATER_DAYS)]
-    done = subprocess.run([*pytest, *chosen], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout

@@ -140,15 +140,15 @@ def test_ray_and_an_instance_over_all_hosts_come_back_by_themselves(
         return str(pid)
 
     def is_back(pid: int, restarts: int) -> bool:
+        if given(head, served.port)["pid"] == pid:  # `status` is asked later: it takes a second of a core
+            return False
         now = instance()
-        return (now["state"], given(head, served.port)["pid"] == pid, now["restarts"] > restarts) == (
-            "ready", False, True,
-        )  # fmt: skip
+        return bool(now["state"] == "ready" and now["restarts"] > restarts)
 
     for host, name in ((worker, "raylet"), (head, "gcs_server")):
         before, restarts = given(head, served.port)["pid"], instance()["restarts"]
         host.run(["kill", "-9", daemon(host, name)])
-        assert eventually(partial(is_back, before, restarts), within=240, every=1.0), instance()
+        assert eventually(partial(is_back, before, restarts), within=240, every=3.0), instance()
 
     def is_told(host: Host, server: str) -> bool:
         kept = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/history.jsonl"

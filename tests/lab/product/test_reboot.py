@@ -76,7 +76,7 @@ def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
     def ready() -> bool:
         return bool(operator("status", "--name", served.name, "--json", exits=None).json["state"] == "ready")
 
-    assert eventually(ready)
+    assert eventually(ready, every=1.0)
     second = given(host, served.port)
     assert second["pid"] != before["pid"]
     assert second["environ"]["TMPDIR"].startswith("/tmp/fsd-0-")
