@@ -26,8 +26,8 @@ from tests.versions import environment, table
 
 PORT = 4567
 READY_SECONDS = 600.0
-VARIABLES = ("TORCH_COMPILE_DISABLE=1", "VLLM_CPU_OMP_THREADS_BIND=0-1")
-"""Beside those of `tiny`; with `nobind`, 0.20.2 ends in an IndexError of its own."""
+BINDING: Final[Mapping[str, str]] = {"0.19": "0-1", "0.20": "0-1"}
+"""Of OpenMP threads, where `nobind` ends in an IndexError of vLLM's own."""
 VERSIONS = "import importlib.metadata as m; print(*map(m.version, ('ray', 'torch')), sep='\\n')"
 NEEDS = re.compile(r"needs ([\d.]+) or later")
 
@@ -51,11 +51,12 @@ WAYS: Final[Mapping[str, Way]] = {
 }
 
 
-def try_way(lab: Lab, operator: Operator, model: Path, name: str) -> str:
+def try_way(lab: Lab, operator: Operator, model: Path, name: str, binding: str) -> str:
     """Run, ask, look at status and logs, and stop; return "yes", the vLLM that it needs, or why it failed."""
     way = WAYS[name]
     config = tiny.write(operator.directory / f"{name}.yaml", model, port=PORT, gpus=way.gpus, flags=dict(way.flags))
-    words = (*way.words, *(f"experiment.envs.{variable}" for variable in VARIABLES))
+    variables = ("TORCH_COMPILE_DISABLE=1", f"VLLM_CPU_OMP_THREADS_BIND={binding}")
+    words = (*way.words, *(f"experiment.envs.{variable}" for variable in variables))
     began = time.monotonic()
     ran = operator.start("run", "-c", config, *words).end(None, within=READY_SECONDS)
     say(ran.said)
@@ -96,6 +97,7 @@ def try_version(version: str, ways: Sequence[str], page: Path) -> None:
     subprocess.run([node_env / "bin/vllm", "--version"], check=True, capture_output=True)  # its files come into memory
     asked = subprocess.run([node_env / "bin/python", "-c", VERSIONS], check=True, capture_output=True, text=True)
     ray, torch = asked.stdout.split()
+    binding = BINDING.get(version.rpartition(".")[0], "nobind")
     python = ".".join(map(str, sys.version_info[:3]))
     table.write(page, version, {"Ray": ray, "torch": torch.partition("+")[0], "Python": python})
     with tempfile.TemporaryDirectory() as desk, Lab(2, 1, [*build.mounts(node_env), model]) as lab:
@@ -103,7 +105,7 @@ def try_version(version: str, ways: Sequence[str], page: Path) -> None:
         for name in ways:
             say(f"vLLM {version}: {WAYS[name].column}")
             try:
-                outcome = try_way(lab, operator, model, name)
+                outcome = try_way(lab, operator, model, name, binding)
             finally:
                 for running in operator.started:
                     running.abandon()
