@@ -208,7 +208,11 @@ class Supervisor:
         seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
         text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
         if not self._group.leads:
-            seconds, text = 0.0, "%s; restarts with its group" % ended
+            text = "%s; restarts with its group" % ended
+            if (
+                number <= self._options.max
+            ):  # a leader gives up before; one that does not would fill this disk with logs
+                seconds = 0.0
         self._log(text)
         if cause and self._group.leads:
             text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,27 @@ def test_every_rank_keeps_its_evidence_of_a_hang(group: Group) -> None:
         assert "no token since" in (folder / "problem.txt").read_text()
         assert (folder / f"process-{rank.lives[0]}.txt").exists()
     assert group.leader.said["in_a_row"] == 1
+
+
+def test_a_member_is_restarted_no_faster_than_by_itself_where_its_leader_does_not_give_up(group: Group) -> None:
+    """Else a leader that was taken over could fill the disk of another host with logs of starts."""
+    group.start_rank(0, "--max=9")
+    for rank in (1, 2):
+        group.start_rank(rank, "--max=1", "--first=2", "--ceiling=2")
+    group.leader.files.permit()
+    for number in range(1, 4):
+        wait_until(group.lived(number))
+        if number < 3:
+            group.ranks[1].kill()
+    ended, healthy = (
+        [
+            datetime.fromisoformat(when)
+            for when in re.findall(rf"flagscale-deploy (.{{19}}): m/0 .*{text}", group.ranks[1].told)
+        ]
+        for text in ("restarts with its group", "is healthy again")
+    )
+    assert len(ended) == len(healthy) == 2
+    assert (healthy[1] - ended[1]).total_seconds() >= 1
 
 
 def test_two_that_end_at_the_same_time_cost_one_restart(group: Group) -> None:
