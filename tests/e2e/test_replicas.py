@@ -46,7 +46,7 @@ def pair(lab: Lab, operator: Operator) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def ran(operator: Operator, tiny_model: Path, pair: tuple[Path, Path]) -> Result:
-    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1)
+    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1, forks=True)
     (operator.directory / "api-key").write_text(API_KEY + "\n")
     files = (
         f"deploy.tls.certfile={pair[0]}",

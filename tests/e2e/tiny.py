@@ -22,9 +22,16 @@ def environment(model: Path) -> dict[str, Any]:
     }
 
 
-def write(path: Path, model: Path, *, port: int, gpus: int, flags: dict[str, Any] | None = None) -> Path:
-    """Write a configuration whose deployment is named like the file; returns its path. `flags` go to vLLM as well."""
+def write(
+    path: Path, model: Path, *, port: int, gpus: int, flags: dict[str, Any] | None = None, forks: bool = False
+) -> Path:
+    """Write a configuration whose deployment is named like the file; returns its path. `flags` go to vLLM as well.
+
+    With `forks`, only an engine's server imports vLLM; for users, each of its processes does.
+    """
     envs = environment(model)
+    if forks:
+        envs["FORK_ENGINE"] = 1
     if flags and IN_ONE_PROCESS.items() <= flags.items():
         envs["VLLM_ENABLE_V1_MULTIPROCESSING"] = 0  # on CPU, vLLM takes "uni" for "mp" otherwise
     content = {
