@@ -38,7 +38,7 @@ def loaded(context: Context) -> list[LoadedModel]:
     """Return every model that the probe looked for, once each."""
     hosts: dict[str, dict[str, None]] = {}
     for instance in engines(context):
-        names = [instance.driver, *instance.hosts]
+        names = [instance.driver, *instance.possible_hosts]
         hosts.setdefault(instance.model, {}).update(dict.fromkeys(name for name in names if name in context.facts))
     models = {
         instance.model: model for instance in engines(context) if (model := model_of(context, instance)) is not None
@@ -59,7 +59,7 @@ def in_pools(context: Context, model: LoadedModel) -> list[LoadedModel]:
     for instance in engines(context):
         if instance.model == model.spec.name and (spec := model_of(context, instance)) is not None:
             specs[instance.label] = spec
-            hosts.setdefault(instance.label, {}).update(dict.fromkeys([instance.driver, *instance.hosts]))
+            hosts.setdefault(instance.label, {}).update(dict.fromkeys([instance.driver, *instance.possible_hosts]))
     return [
         LoadedModel(specs[label], {host: model.files[host] for host in names if host in model.files})
         for label, names in hosts.items()

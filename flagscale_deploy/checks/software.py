@@ -146,7 +146,8 @@ def _same(context: Context, what: str, version: Version, package: str) -> Iterat
     odd, usual = odd_ones(versions)
     for name, number in odd.items():
         shared = any(
-            name in instance.hosts and any(versions.get(host, number) != number for host in instance.hosts)
+            name in instance.possible_hosts
+            and any(versions.get(host, number) != number for host in instance.possible_hosts)
             for instance in spanning(context)
         )
         yield Finding(

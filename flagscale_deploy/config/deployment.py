@@ -109,6 +109,8 @@ def read_restart(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[RestartS
     spec = RestartSpec(**settings, **waits)
     spec = spec if restart.max is None else replace(spec, maximum=restart.max)
     spec = spec if backoff.max is None else replace(spec, ceiling=backoff.max)
+    if spec.spare and not spec.supervised:
+        faults.add((*set_in["restart"], "spare"), "moves nothing without restarts", "set policy: on-failure")
     if spec.first > spec.ceiling:
         if backoff.max is not None:
             problem = f"{spec.first:g} s is more than the longest wait, {spec.ceiling:g} s"

@@ -91,7 +91,8 @@ def parse_engine_arguments(
     `cache` is a directory; a command line that any host with the same parser refused is not remembered.
     """
     store = Cache(cache)
-    ranks = [rank for instance in plan.instances for rank in instance.ranks if _is_asked(rank, facts)]
+    every = (rank for instance in plan.instances for rank in (*instance.ranks, *instance.spares))
+    ranks = [rank for rank in every if _is_asked(rank, facts)]
     parsers = {rank.name: facts[rank.host].parser for rank in ranks}
     keys = {rank.name: _key(rank, fleet.hosts[rank.host], parsers[rank.name]) for rank in ranks}
     good = {name for name, key in keys.items() if key and store.has(key)}

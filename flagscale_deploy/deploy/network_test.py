@@ -110,7 +110,7 @@ def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[
     The other way, the driver connects to ephemeral ports of theirs.
     """
     for instance in plan.instances:
-        others = frozenset(rank.host for rank in instance.ranks[1:]) & set(hosts)
+        others = frozenset(instance.possible_hosts[1:]) & set(hosts)
         for use, port in instance.ranks[0].ports.items():
             if use in (MASTER_PORT, RPC_PORT) and others and instance.driver in hosts:
                 address = networks[instance.driver].node_ip

@@ -48,6 +48,7 @@ def record_of(
                 "pool": instance.pool,
                 "argv": list(instance.argv),
                 "ranks": [_rank(rank) for rank in instance.ranks],
+                "spares": [_rank(spare) for spare in instance.spares],
             }
             for instance in plan.instances
         ],

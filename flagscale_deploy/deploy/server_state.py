@@ -13,7 +13,7 @@ InstanceState = Literal[
 ]
 
 
-RankState = Literal[InstanceState, "running"]
+RankState = Literal[InstanceState, "running", "spare"]
 
 
 def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[InstanceState, str]:
@@ -66,6 +66,9 @@ def rank_state(
     inspected = result["instances"].get(rank["name"])
     if inspected is not None and inspected["alive"] and not rank["local_url"]:
         return "running", ""
+    restarts = (inspected and inspected.get("restarts")) or {}
+    if restarts.get("state") == "spare" and restarts.get("supervised"):
+        return "spare", restarts.get("why", "")
     return server_state({**instance, "name": rank["name"]}, result)
 
 

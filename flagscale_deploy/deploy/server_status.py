@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flagscale_deploy.deploy.moved_ranks import as_placed, moves
 from flagscale_deploy.deploy.server_state import InstanceState, RankState, rank_state, server_state
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.remote.messages.record import Record, RecordedRank, RecordedServer
@@ -64,6 +65,8 @@ class InstanceStatus:
     """Its command line, without secrets."""
     ranks: tuple[RankStatus, ...] = ()
     """Its processes, the driver first; none in records of older versions."""
+    spares: tuple[RankStatus, ...] = ()
+    """The hosts that may carry a rank of another one that is lost."""
 
 
 def server_status(
@@ -75,6 +78,7 @@ def server_status(
     server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
+    planned, instance = instance, as_placed(instance, restarts.get("hosts"))
     missing = _missing(instance, replies, record) if state in ("ready", "unwell", "dead") else {}
     ranks = tuple(_rank(instance, rank, results, missing) for rank in instance.get("ranks", ()))
     broken = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
@@ -83,7 +87,7 @@ def server_status(
     elif state == "dead" and broken:
         problem = "; ".join((problem, *broken))
     elif state == "ready":
-        problem = problem or _cache_problem(metrics or {})
+        problem = problem or _cache_problem(metrics or {}) or moves(planned, instance)
         hosts = [name for name in instance["hosts"] if name in replies]
         if gone := [lost for name in hosts if (lost := ray_loss(replies[name], f" on {name}"))]:
             state, problem = "unwell", "; ".join(gone)
@@ -111,6 +115,7 @@ def server_status(
         script=instance["script"],
         argv=tuple(instance.get("argv", ())),
         ranks=ranks,
+        spares=tuple(_rank(instance, spare, results, {}) for spare in instance.get("spares", ())),
     )
 
 

@@ -14,7 +14,7 @@ from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.model import entrances
+from flagscale_deploy.plan.entrances import entrances
 from flagscale_deploy.remote.messages.record import Record, RecordedFailure, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments, InspectReply
@@ -199,7 +199,11 @@ def _host(name: str, result: InspectReply | HostError, now: float, differing: st
         return HostStatus(name, "running" if result["live"] else "absent", processes=result["live"])
     stopped = bool(record.get("stopped_at"))
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
-    gone = [process["role"] for process in result["processes"] if process["role"] == "engine" and not process["alive"]]
+    gone = [
+        process["role"]
+        for process in result["processes"]
+        if process["role"] in ("engine", "spare") and not process["alive"]
+    ]
     problem = f"{counted(len(gone), 'engine process')} gone" if gone else ""
     problem = problem or ray_loss(result)
     finished = any(server.get("finished") for server in result["instances"].values())

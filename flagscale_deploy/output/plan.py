@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.spares import lacks_spares
 from flagscale_deploy.plan.versions import needed_vllm
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.units import counted
@@ -106,6 +107,11 @@ def _show_instance(console: Console, instance: InstancePlan) -> None:
             own = [word for word in rank.argv if word not in driver.argv]
             env = [f"{name}={shell.quote(value)}" for name, value in rank.env.items() if driver.env.get(name) != value]
             console.text(f"    {' '.join([shell.join(own), *env])}")
+    for spare in instance.spares:
+        console.print(f"  spare    for a rank whose host is lost, on {_gpus(spare.host, spare.gpus)}")
+    if lacks_spares(instance):
+        free = counted(len(others[0].gpus), "free GPU")
+        console.print(f"  spare    none: no other host that it may run on has {free}")
 
 
 def _gpus(host: str, indexes: Sequence[int]) -> str:

@@ -128,7 +128,7 @@ def _ranks(console: Console, status: Status) -> None:
     """Show the ranks of instances that have several."""
     rows = [
         (
-            f"{server.name} rank {rank.number}",
+            f"{server.name} {'spare' if rank.role == 'spare' else f'rank {rank.number}'}",
             console.state(rank.state),
             rank.role,
             rank.host,
@@ -137,7 +137,7 @@ def _ranks(console: Console, status: Status) -> None:
         )
         for server in status.instances
         if len(server.ranks) > 1
-        for rank in server.ranks
+        for rank in (*server.ranks, *server.spares)
     ]
     if rows:
         console.print()

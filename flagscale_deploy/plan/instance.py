@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
@@ -19,6 +19,7 @@ from flagscale_deploy.plan.pools import side_channel, transfer_flags
 from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.rank import API_PORT, SUPERVISOR_PORT, Rank, flag_of
 from flagscale_deploy.plan.rank_flags import Shape, shapes
+from flagscale_deploy.plan.spares import moves_ranks, rank_words
 from flagscale_deploy.plan.tls import tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
 
@@ -47,11 +48,8 @@ def plan_instance(
     """
     driver = inputs.inventory[placement.driver]
     replica = _Replica(inputs, model, placement, ray, ports)
-    head_ip = inputs.networks[driver.name].node_ip
-    ranks = tuple(
-        _rank(replica, host, shape)
-        for host, shape in zip(_hosts(placement), shapes(model, placement, head_ip, port, ports), strict=True)
-    )
+    forms = tuple(shapes(model, placement, inputs.networks[driver.name].node_ip, port, ports))
+    ranks = tuple(_rank(replica, host, shape) for host, shape in zip(_hosts(placement), forms, strict=True))
     address = public_address(driver, inputs.networks[driver.name], model.engine_args.get("host"))
     return InstancePlan(
         model=model.name,
@@ -63,12 +61,32 @@ def plan_instance(
         endpoint=f"{_scheme(ranks[0].argv)}://{join_port(address, port)}/v1",
         served_name=_served_name(model),
         pool=model.pool,
+        spares=_spares(replica, forms),
+        rank_words=rank_words(forms) if moves_ranks(inputs.spec, placement) else {},
     )
 
 
 def _hosts(placement: Placement) -> tuple[str, ...]:
     """Return the hosts on which ranks are started: Ray starts what runs elsewhere itself."""
     return placement.hosts if placement.pinned else (placement.driver,)
+
+
+def _spares(replica: _Replica, forms: Sequence[Shape]) -> tuple[Rank, ...]:
+    """Return what stands by for the followers of a group, numbered as its further members."""
+    placement = replica.placement
+    elsewhere = replace(replica, placement=replace(placement, gpus=placement.spares))
+    spares = (_rank(elsewhere, host, forms[1]) for host in placement.spares)
+    return tuple(
+        replace(
+            spare,
+            name=f"{placement.name} spare {at}",
+            number=len(forms) - 1 + at,
+            role="spare",
+            script=f"vllm_serve_{file_name(replica.model.label)}_{placement.replica}_spare{at}.sh",
+            data_rank=None,
+        )
+        for at, spare in enumerate(spares, 1)
+    )
 
 
 def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:

@@ -48,6 +48,7 @@ def _restart(restart: RestartSpec) -> dict[str, object]:
         "reset_after": restart.reset_after,
         "boot": restart.boot,
         "lost": restart.lost,
+        "spare": restart.spare,
         "hang": restart.hang,
         "interval": restart.interval,
         "notify": restart.notify,
@@ -91,6 +92,7 @@ def _instance(instance: InstancePlan) -> dict[str, object]:
         "endpoint": instance.endpoint,
         "served_name": instance.served_name,
         "ranks": [_rank(rank) for rank in instance.ranks],
+        "spares": [_rank(spare) for spare in instance.spares],
     }
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.config.spec import join_label
+from flagscale_deploy.plan.entrances import entrances
 from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT, Rank
 
 Exclusive = Literal["gpus", "ports"]
 EXCLUSIVE: tuple[Exclusive, ...] = ("gpus", "ports")
-Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "router"]
+Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "spare", "router"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
 Spread = Literal["one-host", "ray", "mp", "data-parallel", "data-parallel-hybrid", "data-parallel-ray"]
 """How an instance spreads over hosts: not at all, by Ray, by vLLM's multiprocessing backend, or its data-parallel ranks
@@ -52,6 +53,8 @@ class Placement(_Replica):
     pinned: bool
     spread: Spread = "one-host"
     pool: str = ""
+    spares: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Hosts that may carry a rank of another one that is lost, with the GPUs that it would have there."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -128,11 +131,20 @@ class InstancePlan(_Replica):
     addresses: Mapping[str, str] = field(default_factory=dict)
     """For a program: addresses at which its driver's host may reach it, each with the endpoint for clients."""
     pool: str = ""
+    spares: tuple[Rank, ...] = ()
+    """What stands by on further hosts for a rank that is not the driver, each with the command line of the first."""
+    rank_words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """What only one of these ranks has in its command line, by rank; {} where none is moved."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
         """Return its hosts in rank order."""
         return tuple(self.gpus)
+
+    @property
+    def possible_hosts(self) -> tuple[str, ...]:
+        """Return its hosts, and those of its spares."""
+        return (*self.hosts, *(spare.host for spare in self.spares))
 
     @property
     def driver(self) -> str:
@@ -212,16 +224,6 @@ def is_restarted_as_group(restart: RestartSpec, instance: InstancePlan) -> bool:
     return restart.supervised and len(instance.ranks) > 1
 
 
-class OfModel(Protocol):
-    """A server of a model."""
-
-    @property
-    def model(self) -> str:
-        """Return the model's name."""
-
-
-AnyInstance = TypeVar("AnyInstance", bound=OfModel)
-AnyRouter = TypeVar("AnyRouter", bound=OfModel)
 Server = InstancePlan | RouterPlan
 """A process that serves completions: started, waited for, watched, logged and stopped in the same way."""
 
@@ -286,12 +288,6 @@ class Plan:
     def entrances(self) -> tuple[Server, ...]:
         """Return the servers that clients connect to: a model's router, else its instances."""
         return entrances(self.instances, self.routers)
-
-
-def entrances(instances: Iterable[AnyInstance], routers: Sequence[AnyRouter]) -> tuple[AnyInstance | AnyRouter, ...]:
-    """Return the servers that clients connect to: a model's router, else its instances."""
-    routed = {router.model for router in routers}
-    return (*routers, *(instance for instance in instances if instance.model not in routed))
 
 
 def join_port(address: str, port: int) -> str:

@@ -23,6 +23,7 @@ from flagscale_deploy.plan.ray import plan_ray, ray_needed
 from flagscale_deploy.plan.requested_ports import take_asked_ports
 from flagscale_deploy.plan.router import plan_routers
 from flagscale_deploy.plan.software import software_faults
+from flagscale_deploy.plan.spares import add_spares, spare_faults, without
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.plan.versions import version_faults
@@ -74,8 +75,9 @@ def draft(inputs: Inputs) -> Draft:
     faults += room.faults
     take_asked_ports(spec, inventory.hosts, inventory.head, room.placements, _models(spec), ports)
     engine_ports = _engine_ports(spec, room.placements, ports)
-    ray = plan_ray(inputs, room.placements, room.free, ports)
+    ray = plan_ray(inputs, room.placements, without(room.free, room.placements), ports)
     faults += [*_without_ray(spec, room.placements, ray), *_unrestartable(spec, room.placements)]
+    faults += spare_faults(spec, room.placements, {label: model.where for label, model in _models(spec).items()})
     instances = tuple(
         plan_instance(inputs, _models(spec)[placement.label], placement, port, ray, ports)
         for placement, port in zip(room.placements, engine_ports, strict=True)
@@ -87,7 +89,7 @@ def draft(inputs: Inputs) -> Draft:
     faults += software_faults(
         inputs.facts,
         [node.host for node in ray.nodes],
-        [name for placement in room.placements for name in placement.hosts],
+        [name for placement in room.placements for name in (*placement.hosts, *placement.spares)],
         [router.driver for router in routers],
         [rank.host for instance in instances for rank in instance.ranks if SIDE_HOST in rank.env],
     )
@@ -129,7 +131,8 @@ def _place(inputs: Inputs) -> _Room:
         name: {**dict.fromkeys(free[name], ""), **{gpu: use.holder for gpu, use in busy.get(name, {}).items()}}
         for name in inventory.names
     }
-    placements = place(spec, eligible_hosts(spec, inventory), free, busy, misplaced)
+    eligible = eligible_hosts(spec, inventory)
+    placements = add_spares(spec, place(spec, eligible, free, busy, misplaced), eligible, free)
     if any(host_facts.gpu_error for host_facts in facts.values()) and "gpu-driver" not in skip:
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
     miscounted = [fault for fault in miscounted if fault.check not in skip]

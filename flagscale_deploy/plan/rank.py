@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-RankRole = Literal["driver", "follower", "dp", "prefill", "decode"]
+RankRole = Literal["driver", "follower", "dp", "prefill", "decode", "spare"]
 API_PORT, MASTER_PORT, RPC_PORT, METRICS_PORT = "api", "master", "data-parallel-rpc", "metrics"
 SIDE_CHANNEL, SUPERVISOR_PORT = "nixl", "supervisor"
 """Uses of a rank's ports."""
@@ -16,9 +16,9 @@ SIDE_CHANNEL, SUPERVISOR_PORT = "nixl", "supervisor"
 class Rank:
     """A process of a group: what runs on one host, with its GPU indexes, `argv`, and `env` without secrets.
 
-    A `driver` answers clients, and so does a `dp`, the API server of a host's own data-parallel ranks; a `follower`
-    answers nobody. The driver has its server's name; in a pool it is a `prefill` or `decode`. `ports` are by use. The
-    URLs are "" where it answers nobody.
+    A `driver` answers clients, and so does a `dp`, the API server of a host's own data-parallel ranks. A `follower`
+    answers nobody, nor does a `spare`, which stands by for a follower. The driver has its server's name; in a pool it
+    is a `prefill` or `decode`. `ports` are by use. The URLs are "" where it answers nobody.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Rank:
     @property
     def answers(self) -> bool:
         """Return whether it serves clients."""
-        return self.role != "follower"
+        return self.role not in ("follower", "spare")
 
     @property
     def certificate(self) -> str | None:

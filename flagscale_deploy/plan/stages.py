@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
+from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
@@ -49,7 +51,12 @@ def plan_stages(
         for instance in instances
         for rank in instance.ranks
     )
-    stages.append(Stage(SERVE, engines, after=complete))
+    spares = tuple(
+        Step(spare.host, spare.script, "spare", START_SECONDS, detached=True)
+        for instance in instances
+        for spare in instance.spares
+    )
+    stages.append(Stage(SERVE, engines + spares, after=complete))
     if routers:
         steps = tuple(Step(router.driver, router.script, "router", START_SECONDS, detached=True) for router in routers)
         stages.append(Stage(ROUTE, steps, after=(SERVE,)))
@@ -88,7 +95,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
-        for rank in instance.ranks:
+        for rank in (*instance.ranks, *instance.spares):
             ahead = {"packages": False, "weights": weights.get(rank.host, [])}  # the engine loads its own itself
             alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
             add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
@@ -104,15 +111,32 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         if spec.after_stop:
             env = host_environment(spec, host, networks[host.name])
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
+    _refuse_unsupervised_spares(plan, scripts)
     return replace(plan, scripts=scripts)
+
+
+def _refuse_unsupervised_spares(plan: Plan, scripts: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise InputError for a template of the user's that would start the server of a spare at once."""
+    spares = (spare for instance in plan.instances for spare in instance.spares)
+    if any("--rank-words=" not in scripts[spare.host][spare.script] for spare in spares):
+        remedy = "pass the command line to _supervise.sh.j2, or set deploy.restart.spare: false"
+        raise InputError.at("vllm_serve.sh.j2", "this template starts the server of a spare at once", remedy)
 
 
 def _group(plan: Plan, inputs: Inputs, instance: InstancePlan, rank: Rank) -> Mapping[str, object] | None:
     """Return how a rank's supervisor finds those of its group; None where it is not restarted, or has no other rank."""
     if not is_restarted_as_group(plan.restart, instance):
         return None
-    addresses = [inputs.networks[other.host].node_ip for other in instance.ranks]
+    addresses = [inputs.networks[other.host].node_ip for other in (*instance.ranks, *instance.spares)]
+    path = next(model.model for model in inputs.spec.engines if model.label == instance.label)
+    moved = {
+        "spares": ",".join(spare.host for spare in instance.spares),
+        "words": json.dumps(instance.rank_words),
+        "gpus": ",".join(map(str, rank.gpus)),
+        "path": path if path.startswith(("/", "~/")) else "",
+    }
     return {
+        "moved": moved if instance.rank_words else None,
         "rank": rank.number,
         "hosts": ",".join(other.host for other in instance.ranks),
         "address": addresses[0],
@@ -144,7 +168,7 @@ def _weights(plan: Plan, spec: ServeSpec) -> dict[str, list[str]]:
     paths = {model.name: model.model for model in spec.models if model.model.startswith(("/", "~/"))}
     used: dict[str, dict[str, None]] = {}
     for instance in plan.instances:
-        for host in instance.hosts if instance.model in paths else ():
+        for host in instance.possible_hosts if instance.model in paths else ():
             used.setdefault(host, {})[paths[instance.model]] = None
     return {host: list(directories) for host, directories in used.items()}
 

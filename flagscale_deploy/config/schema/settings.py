@@ -133,6 +133,9 @@ class RestartSettings(Settings):
     lost: Seconds | None = setting(
         "a group of ranks is restarted when one of its hosts was silent for this long. Default: 60"
     )
+    spare: Flag | None = setting(
+        "`true`: a rank whose host stays lost goes to another host with free GPUs. Default: false"
+    )
     notify: Text | None = setting(
         "a command for bash, run on the server's host when it is restarted, restored or given up; it gets JSON on "
         "standard input. Default: none"

@@ -28,7 +28,7 @@ _OPTIONAL, _NUMBER = (int, type(None)), (int, float, type(None))
 _SHAPE = {
     "state": str, "restarts": int, "in_a_row": int, "max": int, "last_restart": _NUMBER, "last_exit": str,
     "healthy": bool, "why": str, "pid": int, "start_ticks": _OPTIONAL, "boot_id": str,
-    "generation": int, "evidence": str,
+    "generation": int, "evidence": str, "hosts": [str],
 }  # fmt: skip
 
 

@@ -44,7 +44,9 @@ def listing(deployment: str, host: str) -> List[LogFile]:
     deployed = record.read(deployment, host) or {}
     directory = str(state.directory(deployment, host))
     engines = {
-        entry.get("log") for entry in deployed.get("processes") or () if entry.get("role") in ("engine", "router")
+        entry.get("log")
+        for entry in deployed.get("processes") or ()
+        if entry.get("role") in ("engine", "spare", "router")
     }
     files = [
         file._replace(kind="engine") if file.path in engines or _is_engines(file.name) else file

@@ -39,7 +39,7 @@ class RecordedRank(TypedDict):
 
     name: str  # the driver's is the instance's
     number: int
-    role: str  # driver, follower, dp, prefill, decode
+    role: str  # driver, follower, dp, prefill, decode, spare
     host: str
     script: str
     gpus: list[int]
@@ -57,6 +57,7 @@ class RecordedServer(_RecordedServer, total=False):
     pool: str  # prefill, decode; "" for a model without pools
     argv: list[str]  # its command line, without secrets
     ranks: list[RecordedRank]  # the driver first; missing in records of older versions
+    spares: list[RecordedRank]  # hosts that may carry a rank of another one that is lost
 
 
 class RecordedRay(TypedDict):

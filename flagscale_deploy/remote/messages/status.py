@@ -31,7 +31,7 @@ class InspectedProcess(RecordedProcess):
 class RestartState(TypedDict, total=False):
     """What a supervisor says of its server, in `restart/<run id>/<script>.json`."""
 
-    state: Literal["running", "restarting", "gave up", "ended"]
+    state: Literal["running", "restarting", "spare", "gave up", "ended"]
     restarts: int
     in_a_row: int
     max: int  # in a row
@@ -44,6 +44,7 @@ class RestartState(TypedDict, total=False):
     start_ticks: int | None
     boot_id: str
     generation: int  # which start of its group it belongs to
+    hosts: list[str]  # of the driver of a group with spares: where its ranks are, in rank order
 
 
 class RestartEvent(TypedDict):

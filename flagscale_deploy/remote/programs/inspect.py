@@ -151,7 +151,7 @@ def servers_on(host: str, deployed: Record) -> List[RecordedServer]:
     servers = deployed.get("instances", []) + deployed.get("routers", [])
     own = [server for server in servers if server["driver"] == host]
     for server in servers:
-        for rank in server.get("ranks", [])[1:]:
+        for rank in server.get("ranks", [])[1:] + server.get("spares", []):
             if rank["host"] == host:
                 own.append(
                     {
@@ -161,6 +161,7 @@ def servers_on(host: str, deployed: Record) -> List[RecordedServer]:
                         "script": rank["script"],
                         "local_url": rank["local_url"],
                         "ranks": [],
+                        "spares": [],
                     }
                 )
     return own

@@ -53,7 +53,7 @@ BEFORE_SECONDS, REMOVAL_SECONDS = 5.0, 30.0
 AFTER_STOP_SECONDS = 60.0
 MOST_PORTS = 20
 RAY_GRACE_SECONDS = 5.0
-ENGINES = ("engine", "router")
+ENGINES = ("engine", "spare", "router")
 
 
 def main(args: StopArguments) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from typing import AbstractSet, Dict, Iterable, List, Optional
+import signal
+from typing import AbstractSet, Dict, Iterable, List, Optional, Sequence
 
 from flagscale_deploy.remote.deployment.processes import Family
 from flagscale_deploy.remote.system.proc import Identity, Process
@@ -42,6 +43,11 @@ class Descendants(Family):
             descendants += born
             parents += [process.pid for process in born]
         return descendants
+
+
+def spawn(command: Sequence[str]) -> int:
+    """Start a server; return its pid. It gets the two signals that Python ignores."""
+    return os.posix_spawnp(command[0], list(command), os.environ, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ])
 
 
 def reap(child: int) -> Optional[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Optional, cast
+from typing import TYPE_CHECKING, List, Optional, Sequence, cast
 
 from flagscale_deploy.remote.peers import connect_peer
 from flagscale_deploy.remote.supervisor.channel import Channel
@@ -25,9 +25,12 @@ from flagscale_deploy.remote.supervisor.group import (
 if TYPE_CHECKING:
     from flagscale_deploy.remote.deployment.restart_permits import Files
     from flagscale_deploy.remote.messages.group import MemberState, Report, Wish
+    from flagscale_deploy.remote.supervisor.spare import Spare
 
 PERMISSION_SECONDS = 3.0
-_WISH = {"generation": int, "run": bool, "permitted": bool, "why": str, "hung": bool, "over": str}
+CLAIM_SECONDS = 5.0
+"""Between two looks of a spare whether it can carry a rank, while its leader waits for one."""
+_WISH = {"generation": int, "rank": int, "run": bool, "permitted": bool, "why": str, "hung": bool, "over": str}
 
 
 class Follower(Group):
@@ -40,11 +43,28 @@ class Follower(Group):
     ) -> None:
         self._leader, self._files, self._lost, self._clock = leader, files, lost, clock
         self.generation = generation
+        self._spare: Optional[Spare] = None
+        self._claimed, self._claims_at = False, 0.0
         self._state: MemberState = "running"
         self._why = ""
         self._wish: Optional[Wish] = None
+        self._next: Optional[Wish] = None
         self._heard_at = clock()
         self._changed = threading.Event()
+
+    def keep_spare(self, spare: Spare, rank: int) -> None:
+        """Let this host be one that may carry another rank than this one, which it starts first; 0: it stands by."""
+        self._spare, self.rank = spare, rank
+        self._state = self._state if rank else "spare"
+
+    @property
+    def stands_by(self) -> bool:
+        """Return whether the leader has no rank for this host."""
+        return self._spare is not None and not (self._wish["rank"] if self._wish else self.rank)
+
+    def command(self, words: Sequence[str]) -> List[str]:
+        """Return the command line of the rank that is started."""
+        return self._spare.command(words, self.rank) if self._spare else list(words)
 
     def report_to(self, address: Address, token: bytes) -> None:
         """Report to the leader from now on, through all losses of the connection."""
@@ -53,14 +73,19 @@ class Follower(Group):
     @property
     def report(self) -> Report:
         """Return what the leader is told now."""
-        return {"generation": self.generation, "state": self._state, "why": self._why}
+        return {
+            "generation": self.generation,
+            "state": "spare" if self.stands_by and self._state == "down" and not self._claimed else self._state,
+            "why": self._why,
+            "spare": self.stands_by,
+        }
 
     def hear(self, wish: Wish) -> None:
         """Take the leader's answer; a permit to restart is good for this rank as well."""
-        self._wish, self._heard_at = wish, self._clock()
         if wish["permitted"] and not self._files.permitted:
             with contextlib.suppress(OSError):
                 self._files.permit()
+        self._wish, self._heard_at = wish, self._clock()
         self.over = wish["over"]
         self.hung = wish["hung"] and wish["generation"] > self.generation
 
@@ -105,20 +130,43 @@ class Follower(Group):
         """Return what the leader waits for, or that it is not there."""
         wish = self._wish
         if wish is None or self._silent >= FRESH_SECONDS:
-            return "waiting for its group's leader on %s (silent %d s)" % (self._leader, self._silent // 5 * 5)
+            lost = (
+                "; without its leader only a person can place the group elsewhere" if self._silent > self._lost else ""
+            )
+            return "waiting for its group's leader on %s (silent %d s)%s" % (
+                self._leader, self._silent // 5 * 5, lost,
+            )  # fmt: skip
+        if not wish["rank"]:
+            return self._stand_by(wish)
         if wish["run"] and wish["generation"] > self.generation:
+            self._next = wish
             return ""
         return "waiting for its group's leader on %s to start it" % self._leader
 
+    def _stand_by(self, wish: Wish) -> str:
+        """Find out whether this host could carry a rank, while the leader may look for one that can."""
+        if wish["run"] or self._spare is None:
+            if self._spare is not None:
+                self._spare.release()
+            self._claimed, self._claims_at = False, 0.0
+            self._tell("spare", "")
+        elif self._clock() >= self._claims_at:
+            why = self._spare.claim()
+            self._claimed, self._claims_at = not why, self._clock() + CLAIM_SECONDS
+            self._tell("spare" if why else "down", why)
+        return "stands by" + (": %s" % self._why if self._why else "")
+
     def begin(self) -> None:
         """Belong to the generation that the leader has begun."""
-        if self._wish is not None:
-            self.generation, self.hung = self._wish["generation"], False
+        wish, self._next = self._next or self._wish, None
+        if wish is not None:
+            self.generation, self.rank, self.hung = wish["generation"], wish["rank"], False
         self._tell("running", "")
 
     def _tell(self, state: MemberState, why: str) -> None:
-        self._state, self._why = state, one_line(why)
-        self._changed.set()
+        before, self._state, self._why = (self._state, self._why), state, one_line(why)
+        if before != (self._state, self._why):
+            self._changed.set()
 
     def _keep_reporting(self, address: Address, token: bytes) -> None:
         while True:

@@ -5,13 +5,16 @@ report once a second, and its answer is what they are to do (`remote/messages/gr
 made up for by the next. When a member ends or is silent for too long, the leader wishes for the next generation; every
 member ends what it has of the one before, and when all of them have, the leader starts it. A member that hears nothing
 of its leader for as long ends its server as well: nobody knows what became of the others. Nothing is started before
-every member is there again, so there are never ranks of two generations, and no need for another leader.
+every rank has a member again, so there is no need for another leader.
+
+A member without a rank is a spare. The leader gives it the rank of a host that is lost, between two generations, and
+only when that host has had the time to end its own. A host that comes back after that finds that it is the spare.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from flagscale_deploy.remote.system import json_files
 
@@ -43,6 +46,22 @@ class Group:
     """Whether the group ends since another member hangs: there is evidence to be kept first."""
     over = ""
     """Why the group is given up; "" while it is not."""
+    rank = 0
+    """Which of its ranks this supervisor starts."""
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """Return the hosts of its ranks in rank order, where this one knows them."""
+        return ()
+
+    @property
+    def stands_by(self) -> bool:
+        """Return whether this is a spare: it starts nothing."""
+        return False
+
+    def command(self, words: Sequence[str]) -> List[str]:
+        """Return the command line of the rank that is started, from the script's."""
+        return list(words)
 
     def start(self, lifetime: Lifetime) -> None:
         """Take no notice of a new run of the server: `begin` has told the others."""

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, cast
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, cast
 
 from flagscale_deploy.remote.peers import PeerServer
 from flagscale_deploy.remote.supervisor.channel import Channel
@@ -32,11 +32,13 @@ CONNECTIONS_OF_ONE = 4
 """Of each rank; all may come from one address."""
 PAUSE_SECONDS = 0.05
 """Between an answer and the next: a member that reports without end takes no time from the server."""
-_REPORT = {"generation": int, "state": str, "why": str}
+ENDS_SECONDS = 10.0
+"""How long a host that was cut off for the time after which it is lost takes to end its rank, SIGKILL included."""
+_REPORT = {"generation": int, "state": str, "why": str, "spare": bool}
 
 
 class Member:
-    """What the leader knows of another rank."""
+    """What the leader knows of another host of the group."""
 
     def __init__(self, host: str, clock: Clock) -> None:
         self.host, self._clock = host, clock
@@ -53,6 +55,18 @@ class Member:
     def is_down(self) -> bool:
         """Return whether it has just reported that nothing of its server is left."""
         return self.report is not None and self.report["state"] == "down" and self.silent < FRESH_SECONDS
+
+    @property
+    def can_carry(self) -> bool:
+        """Return whether it stands by, and has just reported that it can carry a rank."""
+        return self.is_down and self.report is not None and self.report["spare"]
+
+    @property
+    def hindrance(self) -> str:
+        """Return why a spare cannot carry a rank."""
+        if self.silent >= FRESH_SECONDS or self.report is None:
+            return "%s: silent %d s" % (self.host, self.silent // 5 * 5)
+        return "%s: %s" % (self.host, self.report["why"] or "it is looked at")
 
     def wait_anew(self) -> None:
         """Count its silence from now on."""
@@ -71,9 +85,14 @@ class Member:
 
 
 class Leader(Group):
-    """The group, as the supervisor of its first rank sees it. `hosts` are those of its ranks, its own first."""
+    """The group, as the supervisor of its first rank sees it.
+
+    `hosts` are those of its ranks, its own first, and behind them those of its spares (`keep_spares`).
+    """
 
     several = True
+    has_spares = False
+    """Whether ranks of lost hosts are given to others, where there are any."""
 
     def __init__(
         self,
@@ -84,30 +103,52 @@ class Leader(Group):
         clock: Clock = time.monotonic,
     ) -> None:
         self._files, self._lost, self._clock = files, lost, clock
+        self._names, self._carriers = hosts, list(range(len(hosts)))
         self._members = {number: Member(host, clock) for number, host in enumerate(hosts) if number}
+        self._log: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
         self.generation = generation
         self._run, self._why, self._hung = True, "", False
         self._listens = True
-        self._ranks: Dict[bytes, int] = {}
-        """The ranks by their tokens."""
+        self._numbers: Dict[bytes, int] = {}
+        """The members by their tokens."""
+
+    def keep_spares(self, ranks: int, hosts: Sequence[str]) -> None:
+        """Let the hosts after the first `ranks` be spares; `hosts` are those of the ranks from an earlier boot."""
+        self.has_spares, self._carriers = True, self._carriers[:ranks]
+        if len(set(hosts) & set(self._names)) == len(hosts) == ranks and hosts[0] == self._names[0]:
+            self._carriers = [self._names.index(host) for host in hosts]
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """Return the hosts of its ranks."""
+        return [self._names[number] for number in self._carriers]
+
+    @property
+    def _ranks(self) -> List[Tuple[int, Member]]:
+        """Return the members that carry the other ranks, by rank."""
+        return [(rank, self._members[number]) for rank, number in enumerate(self._carriers) if rank]
+
+    @property
+    def _spares(self) -> Dict[int, Member]:
+        return {number: member for number, member in self._members.items() if number not in self._carriers}
 
     def listen(self, address: Address, token: bytes, peers: Sequence[str], log: Callable[[str], None]) -> None:
         """Answer the other supervisors from now on; log once why that is not possible, and try again.
 
-        `token` is the group's, from which those of its ranks are made.
+        `token` is the group's, from which those of its members are made.
 
         Until then nobody counts as silent: whoever has taken the port would end a group that is well.
         """
-        self._listens = False
-        self._ranks = {token_of(token, number): number for number in self._members}
+        self._listens, self._log = False, log
+        self._numbers = {token_of(token, number): number for number in self._members}
         of_one = CONNECTIONS_OF_ONE * len(self._members)
 
         def keep_trying() -> None:
             logged = False
             while True:
                 try:
-                    PeerServer(address[0], address[1], list(self._ranks), self._serve, peers, of_one=of_one)
+                    PeerServer(address[0], address[1], list(self._numbers), self._serve, peers, of_one=of_one)
                 except OSError as error:
                     if not logged:
                         logged = True
@@ -121,17 +162,19 @@ class Leader(Group):
 
         threading.Thread(target=keep_trying, daemon=True).start()
 
-    def answer(self, rank: int, report: Report) -> Wish:
-        """Take the report of a rank, and return the answer."""
-        member = self._members[rank]
+    def answer(self, number: int, report: Report) -> Wish:
+        """Take the report of a member, and return the answer."""
+        member = self._members[number]
         with self._lock:
+            rank = self._carriers.index(number) if number in self._carriers else 0
             member.hear(report)
             if not self._run:  # its own state may have been lost, with a full disk
                 self.generation = max(self.generation, report["generation"] + 1)
-            if report["state"] == "gave up":
+            if report["state"] == "gave up" and rank:
                 self.over = self.over or "rank %d on %s gave up: %s" % (rank, member.host, report["why"])
             return {
                 "generation": self.generation,
+                "rank": rank,
                 "run": self._run and not self.over,
                 "permitted": self._files.permitted,
                 "why": self._why,
@@ -143,15 +186,15 @@ class Leader(Group):
         """Return which member has ended or is lost; "" before the group was ready once."""
         if not self._files.permitted:
             return ""
-        for number, member in self._members.items():
+        for rank, member in self._ranks:
             report = member.report
             if member.silent > self._lost and self._listens:
-                return "rank %d on %s is lost: silent for %.0f s" % (number, member.host, member.silent)
+                return "rank %d on %s is lost: silent for %.0f s" % (rank, member.host, member.silent)
             if report is not None and report["generation"] >= self.generation:
                 if report["state"] != "running":
-                    return "rank %d on %s %s" % (number, member.host, report["why"])
+                    return "rank %d on %s %s" % (rank, member.host, report["why"])
                 if report["generation"] > self.generation:
-                    return "rank %d on %s belongs to a later start" % (number, member.host)
+                    return "rank %d on %s belongs to a later start" % (rank, member.host)
         return ""
 
     def note_end(self, why: str, hung: bool = False) -> None:
@@ -160,15 +203,37 @@ class Leader(Group):
             self.generation, self._run, self._why, self._hung = self.generation + 1, False, why, hung
 
     def missing(self) -> str:
-        """Return which members are not there yet, or have not ended what they had."""
-        late = [member for member in self._members.values() if not member.is_down]
+        """Return which members are not there yet, or have not ended what they had, and what would help."""
+        if self.has_spares and self._listens:
+            self._move_ranks()
+        late = [member for _, member in self._ranks if not member.is_down]
         texts = [
             "%s (silent %d s)" % (member.host, member.silent // 5 * 5)
             if member.silent >= FRESH_SECONDS
             else "%s to end its rank" % member.host
             for member in late
         ]
-        return "waiting for %s" % ", ".join(texts) if texts else ""
+        gone = [member.host for member in late if self._is_gone(member)]
+        return "waiting for %s%s" % (", ".join(texts), self._help(gone) if gone else "") if texts else ""
+
+    def _is_gone(self, member: Member) -> bool:
+        return member.silent > self._lost + ENDS_SECONDS
+
+    def _move_ranks(self) -> None:
+        """Give the ranks of hosts that are gone to spares that can carry them."""
+        for rank, member in self._ranks:
+            fit = [number for number, spare in self._spares.items() if spare.can_carry]
+            if fit and self._is_gone(member):
+                with self._lock:
+                    self._carriers[rank] = fit[0]
+                self._log("rank %d moves from %s to %s" % (rank, member.host, self._names[fit[0]]))
+
+    def _help(self, gone: Sequence[str]) -> str:
+        """Return what a person can do about hosts that are gone."""
+        why = "no other host is given its rank without deploy.restart.spare"
+        if self.has_spares:
+            why = "no spare can take its place (%s)" % "; ".join(spare.hindrance for spare in self._spares.values())
+        return "; %s: power %s on, or stop and run without it" % (why, " and ".join(gone))
 
     def begin(self) -> None:
         """Let every member start the next generation."""
@@ -182,10 +247,10 @@ class Leader(Group):
         time.sleep(GIVE_UP_SECONDS if self._members else 0)
 
     def _serve(self, connection: socket.socket, handshake: Handshake) -> None:
-        rank, channel = self._ranks[handshake.token], Channel(connection, handshake.key, is_client=False)
+        number, channel = self._numbers[handshake.token], Channel(connection, handshake.key, is_client=False)
         with self._lock:
-            self._members[rank].attach(connection)
+            self._members[number].attach(connection)
         while True:
             report = cast("Report", checked(channel.receive(SILENT_SECONDS), _REPORT))
-            channel.send(self.answer(rank, report), REPLY_SECONDS)
+            channel.send(self.answer(number, report), REPLY_SECONDS)
             time.sleep(PAUSE_SECONDS)

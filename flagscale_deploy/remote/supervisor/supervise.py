@@ -14,14 +14,14 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, List, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, shared_memory, terminate
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine import openai, ranks
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.supervisor import evidence, on_ray, server_log
-from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap
+from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap, spawn
 from flagscale_deploy.remote.supervisor.ends import End, Watcher, delay, duration
 from flagscale_deploy.remote.supervisor.hang import HangDetector
 from flagscale_deploy.remote.supervisor.health import Lifetime
@@ -34,6 +34,7 @@ from flagscale_deploy.remote.system import proc
 
 if TYPE_CHECKING:
     import argparse
+    from typing import Literal
 
     from flagscale_deploy.remote.messages.status import RestartState
 
@@ -66,7 +67,7 @@ class Supervisor:
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
         before = self._files.read() or {}  # from an earlier boot
-        self._group = join_group(options, self._files, before.get("generation", 0), self._log)
+        self._group = join_group(options, self._files, before, self._log)
         self._hang = HangDetector(self._client, options)
         self._events = Events(options, notifies=options.notify and self._group.leads)
         self._attempt, self._evidence = 0, ""
@@ -83,15 +84,13 @@ class Supervisor:
             "why": "",
             "generation": self._group.generation,
         }
-        self._ended = "its host was rebooted" if self._group.several and before else ""
+        self._ended = "its host was rebooted" if self._group.several and before and not self._group.stands_by else ""
 
     def run(self) -> int:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""
-        if self._ended and self._may_restart:
-            problem = self._prepare(self._ended)
-            if problem:
-                return self._give_up(problem, line="gave up: %s" % problem)
-        while True:
+        waits = self._group.stands_by or (self._ended and self._may_restart)
+        status = self._restart(self._ended) if waits else None
+        while status is None:
             lifetime = Lifetime(self._client, self._options.health if self._files.permitted else "")
             end = self._run_once(lifetime)
             if self._is_final(end):
@@ -105,24 +104,23 @@ class Supervisor:
                 times = "%d restart%s" % (self._options.max, "" if self._options.max == 1 else "s")
                 problem = "%s; gave up after %s" % (ended, times)
                 return self._give_up(problem, line=problem)
-            problem = self._prepare(ended, end.cause)
-            if not self._may_restart:
-                self._update({"state": "ended"})
-                return 0
-            if problem:
-                return self._give_up(problem, line="gave up: %s" % problem)
+            status = self._restart(ended, end.cause)
+        return status
+
+    def _restart(self, ended: str, cause: str = "") -> Optional[int]:
+        """Wait until the server may be started again; return an exit status where it may not."""
+        problem = self._prepare(ended, cause)
+        if not self._may_restart:
+            self._update({"state": "ended"})
+            return 0
+        return self._give_up(problem, line="gave up: %s" % problem) if problem else None
 
     def _run_once(self, lifetime: Lifetime) -> End:
         """Start the server; wait for its end, or until a watcher finds a problem, and end it then."""
         with contextlib.suppress(OSError):
             ray_temp.renew(self._options.state, self._options.run)
         try:
-            child = os.posix_spawnp(
-                self._options.command[0],
-                self._options.command,
-                os.environ,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two
-            )
+            child = spawn(self._group.command(self._options.command))
         except OSError as error:
             self._log("%s: %s" % (self._options.command[0], error.strerror))
             self._group.note_end(End(127).text)
@@ -200,27 +198,13 @@ class Supervisor:
 
     @property
     def _may_restart(self) -> bool:
-        return not self._signals.ending and self._files.permitted
+        """Return whether the server may be started: it was ready once, or is one of a spare, and was not stopped."""
+        permitted = self._files.permitted or (self._group.stands_by and not self._files.forbidden)
+        return permitted and not self._signals.ending
 
     def _prepare(self, ended: str, cause: str = "") -> str:
         """Wait until the server may be restarted; return why it cannot be, "" if it can."""
-        number = self._state["in_a_row"] + 1
-        seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
-        text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
-        if not self._group.leads:
-            text = "%s; restarts with its group" % ended
-            if (
-                number <= self._options.max
-            ):  # a leader gives up before; one that does not would fill this disk with logs
-                seconds = 0.0
-        self._log(text)
-        if cause and self._group.leads:
-            text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
-        self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
-        self._attempt = number
-        self._events.tell("restarting", ended, number, self._evidence)
-        self._evidence = ""
-        deadline = time.monotonic() + seconds
+        deadline, text = self._announce(ended, cause) if ended else (time.monotonic(), "")
         problem = self._end_remains()
         if not problem:
             self._group.note_down()
@@ -231,9 +215,29 @@ class Supervisor:
             problem = waiting.until_whole(lambda: self._may_restart, self._signals.wait, self._log)
         if not problem and self._may_restart:
             self._group.begin()
-            restarts, generation = self._state["restarts"] + 1, self._group.generation
-            self._update({"restarts": restarts, "last_restart": time.time(), "why": "", "generation": generation})
+            self._update({
+                "restarts": self._state["restarts"] + 1, "last_restart": time.time(), "why": "",
+                "generation": self._group.generation, "hosts": list(self._group.hosts),
+            })  # fmt: skip
         return problem
+
+    def _announce(self, ended: str, cause: str) -> Tuple[float, str]:
+        """Tell that the server is to be restarted; return when, and what is waited for in words."""
+        number = self._state["in_a_row"] + 1
+        seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
+        text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
+        if not self._group.leads:
+            text = "%s; restarts with its group" % ended
+            # A leader gives up before; one that does not would fill this disk with logs.
+            seconds = 0.0 if number <= self._options.max else seconds
+        self._log(text)
+        if cause and self._group.leads:
+            text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
+        self._update({"state": "restarting", "healthy": False, "in_a_row": number, "why": text})
+        self._attempt = number
+        self._events.tell("restarting", ended, number, self._evidence)
+        self._evidence = ""
+        return time.monotonic() + seconds, text
 
     def _wait_until(self, deadline: float, text: str) -> str:
         """Wait for a time, and for the group; return why that is given up, "" if it is not."""
@@ -242,9 +246,10 @@ class Supervisor:
             left, missing = deadline - time.monotonic(), self._group.missing()
             if left <= 0 and not missing:
                 return ""
-            why = "%s; %s" % (text, missing) if missing else text
-            if why != self._state["why"]:
-                self._update({"why": why})
+            state: Literal["spare", "restarting"] = "spare" if self._group.stands_by else "restarting"
+            why = "%s; %s" % (text, missing) if missing and text and state != "spare" else missing or text
+            if (state, why) != (self._state["state"], self._state["why"]):
+                self._update({"state": state, "healthy": False, "why": why})
             if missing and left <= 0 and not logged:
                 logged = True
                 self._log(missing)

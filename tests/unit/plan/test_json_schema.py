@@ -69,13 +69,15 @@ def test_the_shape_of_the_design() -> None:
                         "script": "vllm_serve_vllm_model_0.sh",
                     }
                 ],
+                "spares": [],
             }
         ],
         "program": None,
         "router": None,
         "routers": [],
         "restart": {"policy": "no", "max": 5, "backoff": {"first": 1.0, "factor": 2.0, "max": 60.0},
-                    "reset_after": 600.0, "boot": False, "lost": 60.0, "hang": 600.0, "interval": 60.0, "notify": None},
+                    "reset_after": 600.0, "boot": False, "lost": 60.0, "spare": False, "hang": 600.0,
+                    "interval": 60.0, "notify": None},
         "stages": [
             {"name": "ray-head", "after": [], "steps": [{"host": "gpu01", "script": "ray_head.sh"}]},
             {"name": "ray-workers", "after": [], "steps": [{"host": "gpu02", "script": "ray_worker.sh"}]},

@@ -69,7 +69,7 @@ class Supervised:
                 env=os.environ | {MARKER: f"{self.home.deployment}/r1", "HOME": str(self.home.path)} | env,
             )  # fmt: skip
         self.home.record({"engine": self.process.pid})
-        wait_until(lambda: bool(self.lives) or self.ended)
+        wait_until(lambda: bool(self.lives) or self.ended or self.said.get("state") == "spare")
         if ready:
             self.files.permit()
             wait_until(lambda: bool(self.said.get("healthy")))

@@ -30,10 +30,10 @@ STOPS = 200 if ALL else 3
 class Group:
     """Three ranks, the leader first."""
 
-    def __init__(self, folder: Path, deployment: str) -> None:
+    def __init__(self, folder: Path, deployment: str, hosts: tuple[str, ...] = HOSTS) -> None:
         self.ranks = []
         self.port = free_port()
-        for number, name in enumerate(HOSTS):
+        for number, name in enumerate(hosts):
             (folder / name).mkdir(parents=True)
             home = Home(folder, deployment, name)
             (home.state / token_file(SCRIPT)).write_bytes(token_of(b"the token of this group", number) + b"\n")

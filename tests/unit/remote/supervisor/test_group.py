@@ -52,8 +52,10 @@ def leader(clock: Clock, files: Files) -> Leader:
     return Leader(HOSTS, files, LOST, clock=clock)
 
 
-def report(leader: Leader, rank: int, state: MemberState = "running", generation: int = 1, why: str = "") -> Wish:
-    return leader.answer(rank, Report(generation=generation, state=state, why=why))
+def report(
+    leader: Leader, member: int, state: MemberState = "running", generation: int = 1, why: str = "", spare: bool = False
+) -> Wish:
+    return leader.answer(member, Report(generation=generation, state=state, why=why, spare=spare))
 
 
 def both(leader: Leader, state: MemberState, generation: int) -> list[Wish]:
@@ -160,7 +162,7 @@ def connected(port: int, rank: int, group: bytes = GROUP) -> Iterator[Channel]:
 
 
 def tell(channel: Channel, state: str, **more: object) -> None:
-    channel.send({"generation": 1, "state": state, "why": "of its own", **more}, 5)
+    channel.send({"generation": 1, "state": state, "why": "of its own", "spare": False, **more}, 5)
     channel.receive(30)
 
 
@@ -245,7 +247,7 @@ def test_a_message_of_another_host_holds_nothing_that_its_reader_hands_on_to_the
 
 
 def wish(**changes: Any) -> Wish:
-    whole: Wish = {"generation": 1, "run": True, "permitted": True, "why": "", "hung": False, "over": ""}
+    whole: Wish = {"generation": 1, "rank": 1, "run": True, "permitted": True, "why": "", "hung": False, "over": ""}
     return {**whole, **changes}  # type: ignore[typeddict-item]
 
 
@@ -297,7 +299,8 @@ def test_a_follower_without_a_leader_ends_its_own(clock: Clock, files: Files) ->
     assert follower.problem() == "its group's leader on gpu01 is lost: silent for 61 s"
     follower.note_end(follower.problem())
     follower.note_down()
-    assert follower.missing() == "waiting for its group's leader on gpu01 (silent 60 s)"
+    waiting = "waiting for its group's leader on gpu01 (silent 60 s)"
+    assert follower.missing() == waiting + "; without its leader only a person can place the group elsewhere"
 
 
 def test_stop_is_not_undone_by_a_permit_of_the_leader(clock: Clock, tmp_path: Path) -> None:
