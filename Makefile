@@ -21,7 +21,7 @@ demo: system $(VENV)/.installed node ## serve a tiny Qwen2 over two lab hosts (r
 test: system $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e with real Ray and vLLM
 	@$(STEP) "all tests" $(VENV)/bin/python -m pytest $(TOGETHER)
 
-faults: system $(VENV)/.installed node ## every fault at every stage, 50 starts and stops in a row, ten rounds of parallel jobs, groups of ranks, every hostile input (root); writes faults.md
+faults: system $(VENV)/.installed node ## every fault at every stage, 50 starts and stops in a row, 50 faults in a row twice, ten rounds of parallel jobs, groups of ranks, every hostile input (root); writes faults.md
 	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
 	@$(STEP) "groups of ranks at length" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 0 tests/e2e/test_groups_at_length.py
 	@$(STEP) "hostile replies, inputs and patterns" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --timeout 1800 $$(grep -rl FSD_FAULTS tests/unit tests/component tests/lab/product)

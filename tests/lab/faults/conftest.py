@@ -47,7 +47,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     """Provide an environment with stand-ins for vLLM and for Ray."""
-    made = stand_ins.build(tmp_path_factory.mktemp("stand-in"))
+    made = stand_ins.build(tmp_path_factory.mktemp("stand-in"), vllm="0.32.0")  # new enough for groups of ranks
     packages = next((made.environment / "lib").glob("python*")) / "site-packages"
     shutil.copytree(HERE / "ray_package", packages / "ray", ignore=shutil.ignore_patterns("__pycache__"))
     program = made.environment / "bin/ray"
@@ -76,7 +76,7 @@ def scene(lab: Lab, stand_in: StandIn, innocents: Innocents, tmp_path: Path) -> 
         if not host.alive:  # as a cell that failed has left it
             innocents.start(lab.power_on(host.index).index)
     inventory = lab.inventory(tmp_path / "hosts.yaml", venv=str(stand_in.environment), before_start=HOLD_RAY)
-    made = Scene(lab, Operator(tmp_path, inventory), configuration(tmp_path / "matrix.yaml"))
+    made = Scene(lab, Operator(tmp_path, inventory), configuration(tmp_path / "matrix.yaml", {"ray": "on"}))
     made.kept["innocents"] = innocents
     yield made
     made.forget()

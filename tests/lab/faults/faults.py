@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import yaml
 from tests.lab.boot import hidden
 from tests.lab.faults.scene import Innocents, Scene, pause
 from tests.lab.faults.stages import ENGINES_END, LOADING, PROBED, RAY, RAY_ENDS, READY, UPLOADING, WHOLE
+from tests.lab.leftovers import Process
+from tests.lab.product import cron
 from tests.lab.product.operator import eventually
+from tests.lab.product.stand_in import PLACE
 
 RUNS = (PROBED, UPLOADING, RAY, LOADING)
 STOPS = (ENGINES_END, RAY_ENDS)
@@ -166,6 +170,11 @@ def lose_power(scene: Scene) -> None:
 
 
 def power_on(scene: Scene) -> None:
+    press_power_button(scene)
+    cron.boot(scene.host)
+
+
+def press_power_button(scene: Scene) -> None:
     scene.lab.power_on(scene.at)
     innocents(scene).start(scene.at)
 
@@ -174,9 +183,13 @@ def reboot(scene: Scene) -> None:
     """At once; a pid that the record names is another's when it is back."""
     processes = scene.processes(scene.host)
     lose_power(scene)
-    power_on(scene)
-    if not processes:
-        return
+    press_power_button(scene)
+    if processes:
+        take_a_pid(scene, processes)
+    cron.boot(scene.host)
+
+
+def take_a_pid(scene: Scene, processes: Sequence[Process]) -> None:
     pid = max(process.pid for process in processes)
     while True:  # whatever is born in between takes the number
         scene.host.run(f"echo {pid - 1} >/proc/sys/kernel/ns_last_pid; setsid sleep 86400 </dev/null >/dev/null 2>&1 &")
@@ -251,11 +264,37 @@ def kill_daemon(name: str) -> Callable[[Scene], None]:
 
 
 def kill_engine(scene: Scene) -> None:
-    scene.lab.hosts[0].run(["kill", "-9", str(scene.engine()["pid"])])
+    scene.engine_host.run(["kill", "-9", str(scene.engine()["pid"])])
 
 
 def kill_worker(scene: Scene) -> None:
-    scene.lab.hosts[0].run(["kill", "-9", str(scene.engine()["children"][0])])
+    scene.engine_host.run(["kill", "-9", str(scene.engine()["children"][0])])
+
+
+def hang(scene: Scene) -> None:
+    """Stop the engine core: `/health` goes on with 200, and no token comes."""
+    scene.engine_host.run(["kill", "-STOP", str(scene.engine()["children"][0])])
+
+
+def doom(scene: Scene) -> None:
+    """Kill the engine, and have each next one end while it loads."""
+    scene.engine_host.run(["touch", f"{PLACE}/doomed"])
+    kill_engine(scene)
+
+
+def reprieve(scene: Scene) -> None:
+    scene.engine_host.run(["rm", "-f", f"{PLACE}/doomed"])
+
+
+def kill_supervisor(scene: Scene) -> None:
+    status = scene.engine_host.run(["cat", f"/proc/{scene.engine()['pid']}/status"]).stdout
+    (parent,) = re.findall(r"^PPid:\s+(\d+)$", status, re.MULTILINE)
+    scene.engine_host.run(["kill", "-9", parent])
+
+
+def clean_tmp_and_kill_engine(scene: Scene) -> None:
+    clean_tmp(scene)
+    kill_engine(scene)
 
 
 # How a host is set up
@@ -409,6 +448,10 @@ FAULTS = (
           r"node1.*(EngineCore|ended)", spoiled=True, held=True,
           why_not={**NOTHING_YET, RAY: "no engine yet", ENGINES_END: "it ends of SIGTERM itself",
                    RAY_ENDS: "no engine any more"}),
+    Fault("engine hangs", hang, (), always()),
+    Fault("engine dies while it loads", doom, (), always(), undo=reprieve),
+    Fault("/tmp cleaned, engine killed", clean_tmp_and_kill_engine, (), always()),
+    Fault("supervisor killed", kill_supervisor, (), always()),
     Fault("banner and noisy profile", greet, (WHOLE,), always(0), undo=be_quiet),
     Fault("login shell dash", login_shell("/bin/dash"), (WHOLE,), always(0), undo=own_passwd),
     Fault("login shell fish", login_shell("/usr/bin/fish"), (WHOLE,), always(0), undo=own_passwd),

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from tests.lab.faults import healing
 from tests.lab.faults.faults import FAULTS, Fault
+from tests.lab.faults.healing import HEALINGS, Healing
 from tests.lab.faults.scene import Innocents, Scene
-from tests.lab.faults.stages import LOADING, STAGES, WHOLE, Stage
+from tests.lab.faults.stages import LOADING, WHOLE, Stage
+from tests.lab.faults.stages import STAGES as MOMENTS
 from tests.lab.keepers import REPOSITORY
 from tests.lab.product.operator import Result, eventually
 
+STAGES = (*MOMENTS, *healing.STAGES)
 CELLS_A_DAY = 6
+HEALING_A_DAY = 2
 FIGURES = REPOSITORY / "docs/internals/reliability.md"
 SETUP_ONLY = "how a host is set up does not change midway"
 
@@ -31,6 +36,11 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.fault.name} / {self.stage.name}"
+
+    @property
+    def healing(self) -> Healing | None:
+        """Return what is expected where the deployment restarts what dies; None at other stages."""
+        return HEALINGS.get(self.fault.name, {}).get(self.stage.name)
 
 
 @dataclass
@@ -58,7 +68,8 @@ MATRIX = Matrix()
 
 
 def cells() -> list[Cell]:
-    return [Cell(stage, fault) for fault in FAULTS for stage in STAGES if stage.name in fault.stages]
+    pairs = [Cell(stage, fault) for fault in FAULTS for stage in STAGES]
+    return [cell for cell in pairs if cell.healing or cell.stage.name in cell.fault.stages]
 
 
 def chosen(environ: Mapping[str, str] = os.environ) -> list[Cell]:
@@ -84,14 +95,27 @@ def proven() -> list[Cell]:
 
 
 def of_day(seed: int, most: int = CELLS_A_DAY) -> list[Cell]:
-    """So many cells of a seed, each of another fault. Days that follow each other go through all faults in turn."""
+    """So many cells of a seed, each of another fault; HEALING_A_DAY of them restart what dies, where faults have such.
+
+    Days that follow each other go through all faults in turn.
+    """
     from_these = proven()
     faults = list({cell.fault.name: cell.fault for cell in from_these}.values())
-    order = random.Random(0).sample(faults, len(faults))
+    shuffled = random.Random(0).sample(faults, len(faults))
+    healing_faults = {cell.fault.name for cell in from_these if cell.healing}
+    halves = [[fault for fault in shuffled if (fault.name in healing_faults) is heals] for heals in (True, False)]
+    spread = [((at + 0.5) / len(half), fault) for half in halves for at, fault in enumerate(half)]
+    order = [fault for _, fault in sorted(spread, key=lambda item: item[0])]  # so that each day has some of both
     day = int(time.mktime(time.strptime(str(seed), "%Y%m%d")) // 86400) if re.fullmatch(r"20\d{6}", str(seed)) else seed
     chance = random.Random(seed)
     picked = [order[(day * most + at) % len(order)] for at in range(most)]
-    return [chance.choice([cell for cell in from_these if cell.fault is fault]) for fault in picked]
+    chosen_cells: list[Cell] = []
+    for fault in picked:
+        of_it = [cell for cell in from_these if cell.fault is fault]
+        healing_cells = [cell for cell in of_it if cell.healing]
+        due = sum(cell.healing is not None for cell in chosen_cells) < HEALING_A_DAY
+        chosen_cells.append(chance.choice((healing_cells if due else []) or of_it))
+    return chosen_cells
 
 
 def go_through(cell: Cell, scene: Scene, innocents: Innocents) -> None:
@@ -136,6 +160,15 @@ def _go_through(cell: Cell, scene: Scene, innocents: Innocents, outcome: Outcome
         scene.before = scene.everywhere()
         fault.strike(scene)
     struck = time.monotonic()
+    if cell.healing:
+        healing.heal(scene, cell.healing, undo)
+        outcome.seconds = time.monotonic() - struck
+        pretend_reuse(scene, innocents)
+        scene.start("stop").end(0)
+        healing.assert_gone(scene)
+        nothing_is_left_after_cleanup(scene)
+        assert innocents.harmed() == []
+        return
     if not (fault.held and stage.name == LOADING):
         stage.release(scene)
     if scene.command is not None:
@@ -252,12 +285,14 @@ def reasons(faults: Iterable[Fault] = FAULTS) -> list[str]:
         f"{fault.name}: {', '.join(f'{stage}: {why}' for stage, why in fault.why_not.items())}"
         for fault in faults
         if fault.why_not
-    ]
+    ] + [f"{name}: where it restarts what dies: {why}" for name, why in healing.NOT_STRUCK.items()]
 
 
 def _shown(outcome: Outcome | None, fault: Fault, stage: Stage) -> str:
     if outcome is None:
-        return "·" if stage.name in fault.stages else "–"
+        return "·" if stage.name in fault.stages or Cell(stage, fault).healing else "–"
     mark = "" if outcome.passed else "FAILED "
     code = "" if outcome.code is None else f"{outcome.code}, {outcome.seconds:.0f} s"
+    if expected := outcome.cell.healing:
+        code = f"{expected.shown}, {outcome.seconds:.0f} s"
     return f"{mark}{code or 'ok'}"

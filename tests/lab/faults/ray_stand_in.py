@@ -4,8 +4,9 @@
 called gcs_server and raylet, and end when the node is counted.
 
 The daemons do what the product can see of Ray's: they detach into sessions of their own, keep the environment they were
-started with, listen, and leave a file in --temp-dir. A raylet stays when its gcs_server is gone. While there is a file
-/dev/shm/hold-raylet, a raylet does not end of SIGTERM.
+started with, listen, and leave a file in --temp-dir. A raylet stays when its gcs_server is gone, unless STAND_IN_RAYLET
+in its environment is `leaves`: then it ends when that has not counted it for 3 s, as Ray's own does after a minute.
+While there is a file /dev/shm/hold-raylet, a raylet does not end of SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 HOLD = Path("/dev/shm/hold-raylet")
 START_SECONDS = 20.0
+LEAVE_SECONDS = 3.0
 
 
 def main() -> int:
@@ -69,6 +71,8 @@ def talk(connection: socket.socket, nodes: dict[int, dict[str, Any]]) -> None:
         for line in heard:
             message = json.loads(line)
             if "node" in message:
+                for descriptor in [at for at, node in nodes.items() if node["node"] == message["node"]]:
+                    nodes.pop(descriptor)  # its host has lost power since
                 nodes[connection.fileno()] = message
             else:
                 connection.sendall(json.dumps(list(nodes.values())).encode() + b"\n")
@@ -83,8 +87,19 @@ def join(address: str, node: str, gpus: float, directory: Path) -> int:
     (directory / "session_stand_in").write_text("a socket would be here\n")
     connection = connect(address)
     connection.sendall(json.dumps({"node": node, "gpus": gpus}).encode() + b"\n")
+    if os.environ.get("STAND_IN_RAYLET") == "leaves":
+        leave_when_not_counted(address, node)
     while True:
         signal.pause()
+
+
+def leave_when_not_counted(address: str, node: str) -> None:
+    counted = time.monotonic()
+    while time.monotonic() - counted < LEAVE_SECONDS:
+        time.sleep(0.5)
+        if any(listed["node"] == node for listed in ask(address)):
+            counted = time.monotonic()
+    sys.exit(1)
 
 
 def end_when_let(_number: int, _frame: object) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,20 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def configuration(path: Path, stand_in: str = "core") -> Path:
-    """One model over both hosts by Ray; its engine has a core of its own."""
+def configuration(path: Path, deploy: Mapping[str, object], **envs: str) -> Path:
+    """Write one model over both hosts; its engine has a core of its own."""
     content = {
         "experiment": {
             "exp_name": NAME,
-            "envs": {"STAND_IN": stand_in, "STAND_IN_ERROR": "EngineDeadError: EngineCore encountered an issue."},
+            "envs": {
+                "STAND_IN": "core",
+                "STAND_IN_ERROR": "EngineDeadError: EngineCore encountered an issue.",
+                **envs,
+            },
         },
         "model_args": {"model0": {"model-tag": "lab/tiny", "served-model-name": "tiny", "port": PORT,
                                   "tensor-parallel-size": 2}},
-        "deploy": {"ray": "on", "timeouts": TIMEOUTS},
+        "deploy": {"timeouts": TIMEOUTS, **deploy},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
@@ -59,6 +64,8 @@ class Scene:
     """What ran when the fault struck."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What a fault has to remember until it is undone."""
+    group: bool = False
+    """Whether the deployment is a group of ranks without Ray: then each host has an engine."""
 
     @property
     def host(self) -> Host:
@@ -112,9 +119,14 @@ class Scene:
         host = next(host for host in self.lab.hosts if host.name == left.host)
         return host.run(["mountpoint", "-q", left.what], check=False).returncode == 0
 
+    @property
+    def engine_host(self) -> Host:
+        """Return the first host, or in a group the one that is hit."""
+        return self.host if self.group else self.lab.hosts[0]
+
     def engine(self) -> dict[str, Any]:
-        """Return what the engine wrote down of itself; it runs on the first host."""
-        return given(self.lab.hosts[0], PORT)
+        """Return what the engine on that host wrote down of itself; a follower has no port."""
+        return given(self.engine_host, PORT if self.engine_host.index == 0 else 0)
 
     def answers(self) -> bool:
         """Whether the engine gives a token, asked on its own host."""
@@ -144,9 +156,15 @@ class Scene:
         for running in self.desk.started:
             running.abandon()
         for host in self.lab.hosts:
-            for process in self.processes(host):
-                host.run(["kill", "-9", str(process.pid)], check=False)
             host.run("rm -rf /root/.flagscale-deploy /tmp/fsd-* /dev/shm/hold-* /dev/shm/vllm-stand-in", check=False)
+            eventually(partial(self._none_is_killed, host), within=20.0)
+
+    def _none_is_killed(self, host: Host) -> bool:
+        """Kill the deployment's processes; return whether there were none. One that is started just now comes later."""
+        pids = [str(process.pid) for process in self.processes(host)]
+        if pids:
+            host.run(["kill", "-9", *pids], check=False)
+        return not pids
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tests.lab.product.stand_in import is_started
 WHOLE, PROBED, UPLOADING, RAY, LOADING, READY, ENGINES_END, RAY_ENDS = (
     "throughout", "after probe", "uploading", "Ray starting", "loading", "ready", "engines end", "Ray ends",
 )  # fmt: skip
-WITHIN = 60.0
+WITHIN = 240.0
 
 
 def let_go(_scene: Scene) -> None:

@@ -30,13 +30,13 @@ class StandIn:
         return [*mounts(self.environment), self.command]
 
 
-def build(path: Path) -> StandIn:
+def build(path: Path, vllm: str = VERSION) -> StandIn:
     """Make the environment in an empty directory.
 
     Its metadata say that vLLM, Ray and PyTorch are installed; this Ray fails. Of vLLM there is also the package, which
     reads command lines and no more: every flag of vLLM 0.32 is known to it.
     """
-    made = StandIn(make_environment(path / "environment"), path / "command")
+    made = StandIn(make_environment(path / "environment", vllm=vllm), path / "command")
     made.command.mkdir()
     _program(made.command / "vllm", _vllm())
     return made

@@ -12,7 +12,8 @@ if there is one. With `--headless`, it answers nobody, and its port is 0.
     tokenless   is healthy, and fails whatever asks for tokens
     stubborn    ignores SIGTERM
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
-    core        has an engine core of its own, VLLM::EngineCore, and ends with the line in STAND_IN_ERROR when that ends
+    core        has an engine core of its own, VLLM::EngineCore: ends with the line in STAND_IN_ERROR when that ends,
+                and gives no tokens while that is stopped
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
     actors      with `ray`: keeps an actor on every node, and ends when one of them has; like vLLM's monitor of its
                 workers, it looks no longer once Ray itself fails
@@ -49,6 +50,7 @@ LOADING = "Loading safetensors checkpoint shards: {percent}% Completed | {done}/
 
 
 sick, ending = threading.Event(), threading.Event()
+cores: list[int] = []
 
 
 def main() -> None:
@@ -102,7 +104,15 @@ def start_core() -> list[int]:
     """Start a process that is named like vLLM's engine core; without it there is no engine."""
     core = subprocess.Popen(["bash", "-c", "exec -a VLLM::EngineCore sleep 3600"])
     threading.Thread(target=die_with, args=(core,), daemon=True).start()
+    cores.append(core.pid)
     return [core.pid]
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def die_with(core: subprocess.Popen[bytes]) -> None:
@@ -211,6 +221,8 @@ class Answers(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._may():
             return
+        while any(map(is_stopped, cores)):
+            time.sleep(0.05)
         if "tokenless" in WORDS or sick.is_set():
             self._answer(500, {"error": {"message": "EngineCore encountered an issue."}})
         elif self.path == "/v1/completions":
