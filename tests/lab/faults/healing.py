@@ -20,6 +20,7 @@ from tests.lab.product.stand_in import given
 
 HEAD, WORKER, DRIVER, FOLLOWER = "restart on: head", "Ray worker", "group's driver", "follower"
 SERVER = "model0/0"
+RESTARTED = ("restarting", "restored", "gave up")
 LOST = HANG = 8.0
 RESTARTS: dict[str, Any] = {
     "policy": "on-failure", "max": 3, "backoff": 0.2, "lost": LOST, "hang": HANG, "interval": 1, "boot": True,
@@ -186,10 +187,10 @@ def started(scene: Scene) -> list[int]:
 
 
 def history(scene: Scene, index: int = 0) -> list[dict[str, Any]]:
-    """Return what a host's history.jsonl says of the instance."""
+    """Return what a host's history.jsonl says of the instance's restarts."""
     host = scene.lab.hosts[index]
     lines = host.run(f"cat {STATE}/{host.name}/history.jsonl", check=False).stdout.splitlines()
-    return [event for event in map(json.loads, lines) if event["server"] == SERVER]
+    return [event for event in map(json.loads, lines) if event.get("server") == SERVER and event["event"] in RESTARTED]
 
 
 def assert_history(scene: Scene, expected: Healing) -> None:
