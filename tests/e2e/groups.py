@@ -24,12 +24,16 @@ WORKER = "parallel_cpu_worker.Worker"
 
 @dataclass
 class Groups:
-    """The lab, the operator and the model; `served` are the processes that were seen of each deployment."""
+    """The lab, the operator and the model; `served` are the processes that were seen of each deployment.
+
+    `forks` is for `tiny.write`.
+    """
 
     lab: Lab
     operator: Operator
     model: Path
     served: dict[str, list[Process]] = field(default_factory=dict)
+    forks: bool = False
 
     @property
     def head(self) -> Host:
@@ -43,7 +47,8 @@ class Groups:
 
     def write(self, name: str, flags: dict[str, Any], model: Path | None = None) -> list[str | Path]:
         """Write the configuration of a group over both hosts; return the words that choose it."""
-        path = tiny.write(self.operator.directory / f"{name}.yaml", model or self.model, port=PORT, gpus=2, flags=flags)
+        path = self.operator.directory / f"{name}.yaml"
+        tiny.write(path, model or self.model, port=PORT, gpus=2, flags=flags, forks=self.forks)
         search = f"{self.model}/.start:{WORKERS}"
         environment = ("TORCH_COMPILE_DISABLE=1", f"PYTHONPATH={search}")
         return ["-c", path, "deploy.executor=mp", *(f"experiment.envs.{variable}" for variable in environment)]

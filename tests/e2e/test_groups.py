@@ -33,7 +33,7 @@ def groups(
     lab = make_lab(hosts=2, gpus=1, mounts=[*build.mounts(node_env), tiny_model, WORKERS])
     desk = tmp_path_factory.mktemp("desk")
     operator = Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
-    yield Groups(lab, operator, tiny_model)
+    yield Groups(lab, operator, tiny_model, forks=True)
     for running in operator.started:
         running.abandon()
 
