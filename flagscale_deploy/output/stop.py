@@ -21,7 +21,10 @@ def show_stop(console: Console, report: StopReport, *, to_error: bool = False) -
         for item in kept:
             console.error(f"  {name}: kept {item['path']}: {item['why']}")
     if any(host.state not in ("stopped", "nothing") for host in report.hosts):
-        console.error("some processes may be left; run the command again when all hosts can be reached")
+        console.error(
+            "some processes may be left, or come back after a reboot (deploy.restart.boot); "
+            "run the command again when all hosts can be reached"
+        )
 
 
 def stop_json(report: StopReport) -> dict[str, object]:

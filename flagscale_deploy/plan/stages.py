@@ -146,11 +146,14 @@ def _group(plan: Plan, inputs: Inputs, instance: InstancePlan, rank: Rank) -> Ma
 
 
 def boot_steps(plan: Plan, host: str) -> list[Step]:
-    """Return what a rebooted host starts again, in order: Ray, what needs no Ray, then what waits for all of Ray."""
+    """Return what a rebooted host starts again, in order: Ray, what needs no Ray, then what waits for all of Ray.
+
+    An instance over Ray that is supervised waits for Ray itself.
+    """
     on_ray = {instance.script for instance in plan.instances if instance.executor == "ray" and instance.driver == host}
     steps = [step for stage in plan.stages for step in stage.steps if step.host == host and step.role != "ray-nodes"]
     later = [step for step in steps if step.script in on_ray]
-    if later:
+    if later and not plan.restart.supervised:
         later.insert(
             0, Step(host, "ray_nodes.sh", "ray-nodes", next(step.timeout for step in steps if not step.detached))
         )

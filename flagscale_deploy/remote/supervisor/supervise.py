@@ -62,7 +62,7 @@ class Supervisor:
 
     def __init__(self, options: argparse.Namespace, signals: Signals) -> None:
         self._options, self._signals = options, signals
-        certificates = [options.certificate] if options.certificate else []
+        certificates = list(filter(None, [options.certificate]))
         self._client = Client(PortGuard(Descendants()), certificates, openai.api_key_in(options.state))
         self._files = restart_permits.Files(options.state, options.run, options.script)
         self._segments = shared_memory.Segments({})
@@ -79,12 +79,13 @@ class Supervisor:
             "in_a_row": 0,
             "max": options.max,
             "last_restart": before.get("last_restart"),
-            "last_exit": before.get("last_exit", ""),
+            "last_exit": "its host was rebooted" if before else "",
             "healthy": False,
             "why": "",
             "generation": self._group.generation,
         }
-        self._ended = "its host was rebooted" if self._group.several and before and not self._group.stands_by else ""
+        rebooted = before and (self._group.several or before.get("boot_id") != record.boot_id())
+        self._ended = self._state["last_exit"] if rebooted and not self._group.stands_by else ""
 
     def run(self) -> int:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""

@@ -549,7 +549,7 @@ def test_what_a_reboot_starts_is_named_as_it_is(bench: Bench, value: str) -> Non
     (bench.folder / "state/logs").mkdir(parents=True)
     script = TEMPLATES.render(
         "boot.sh.j2", run_id=value, deployment=value, host=value, ray=made.ray, python="vllm", ray_seconds=5.0,
-        stopped=3, steps=boot_steps(made, "gpu01"),
+        restart=None, stopped=3, steps=boot_steps(made, "gpu01"),
     )  # fmt: skip
     call = bench.called(script)
     assert call.env["FLAGSCALE_DEPLOY_RUN"] == f"{value}/{value}"

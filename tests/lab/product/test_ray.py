@@ -12,9 +12,10 @@ import pytest
 
 from tests.environments.build import mounts
 from tests.lab import Host, Lab
+from tests.lab.product import cron
 from tests.lab.product.conftest import Serve
 from tests.lab.product.operator import Operator, eventually
-from tests.lab.product.stand_in import StandIn, given
+from tests.lab.product.stand_in import StandIn, given, is_started
 
 Write = Callable[..., Serve]
 OVER_ALL: dict[str, Any] = {
@@ -119,51 +120,52 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
     assert lab.leftovers(served.name, processes) == []
 
 
-def test_ray_and_an_instance_over_all_hosts_come_back_by_themselves(
+def test_ray_and_an_instance_over_all_hosts_come_back_after_reboots(
     lab: Lab, operator: Operator, serve: Write, other_cluster: set[str]
 ) -> None:
-    """A raylet of a worker dies, then the GCS: nobody does anything."""
-    restart = {"policy": "on-failure", "backoff": 0.1, "max": 20}
+    """A worker's host is powered off and on, then the head's: nobody does anything."""
+    restart = {"policy": "on-failure", "backoff": 0.1, "max": 20, "boot": True}
     served = serve(stand_in="ray,actors", flags=OVER_ALL["flags"], deploy={**OVER_ALL["deploy"], "restart": restart})
+    for host in lab.hosts:
+        cron.install(host)
     operator("run", "-c", served.config)
-    head, worker = lab.hosts[0], lab.hosts[1]
 
-    def instance() -> Any:
-        return operator("status", "--name", served.name, "--json", exits=None).json["instances"][0]
+    def is_another(boot: str, pid: int) -> bool:
+        """Return whether the head's engine is not the one of this pid in this boot any more."""
+        head = lab.hosts[0]
+        return is_started(head, served.port) and (boot_id(head), given(head, served.port)["pid"]) != (boot, pid)
 
-    def daemon(host: Host, name: str) -> str:
-        (pid,) = [
-            process.pid
-            for process in lab.processes(served.name)
-            if process.host == host.name and process.command.split()[0].endswith(f"/{name}")
-        ]
-        return str(pid)
+    def is_ready() -> bool:
+        return bool(operator("status", "--name", served.name, "--json", exits=None).json["state"] == "ready")
 
-    def is_back(pid: int, restarts: int) -> bool:
-        if given(head, served.port)["pid"] == pid:  # `status` is asked later: it takes a second of a core
-            return False
-        now = instance()
-        return bool(now["state"] == "ready" and now["restarts"] > restarts)
+    for index, restarts in ((1, 1), (0, 2)):
+        before = boot_id(lab.hosts[0]), int(given(lab.hosts[0], served.port)["pid"])
+        if index == 0:
+            assert other_processes(lab.hosts[0]) == other_cluster, "what was restarted so far was ours"
+        lab.hosts[index].kill()
+        cron.boot(lab.power_on(index))
+        assert eventually(partial(is_another, *before), within=240, every=1.0), index
+        assert eventually(is_ready, within=240, every=2.0), index
+        (instance,) = operator("status", "--name", served.name, "--json").json["instances"]
+        assert instance["restarts"] == restarts
 
-    for host, name in ((worker, "raylet"), (head, "gcs_server")):
-        before, restarts = given(head, served.port)["pid"], instance()["restarts"]
-        host.run(["kill", "-9", daemon(host, name)])
-        assert eventually(partial(is_back, before, restarts), within=240, every=3.0), instance()
-
-    def is_told(host: Host, server: str) -> bool:
+    def events(host: Host, server: str) -> list[tuple[str, str]]:
         kept = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/history.jsonl"
-        history = map(json.loads, kept.read_text().splitlines())
-        events = [event for event in history if event["server"] == server and event["event"] != "ready"]
-        return (events[0]["event"], events[-1]["event"]) == ("restarting", "restored")
+        noted = [event for event in map(json.loads, kept.read_text().splitlines()) if event["server"] == server]
+        return [(event["event"], event["reason"]) for event in noted if event["event"] != "ready"]
 
-    for host, server in ((worker, "ray-worker"), (head, "ray-head"), (head, "model0/0")):
-        assert eventually(partial(is_told, host, server), every=0.5), server
-    assert operator("status", "--name", served.name, "--json").json["state"] == "ready"
-    assert other_processes(head) == other_cluster
+    head, worker, third = lab.hosts
+    rebooted = [("restarting", "its host was rebooted"), ("restored", "its host was rebooted")]
+    assert events(head, "ray-head") == rebooted
+    assert events(worker, "ray-worker")[:2] == rebooted
+    assert events(head, "model0/0")[-2:] == rebooted
+    assert events(third, "ray-worker")[-1][0] == "restored", "its raylet left the head that was gone"
 
     processes = lab.processes(served.name)
-    operator("stop", "--name", served.name)
-    assert [left for left in lab.leftovers(served.name, processes) if left.kind != "directory"] == []
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, processes) == []
-    assert other_processes(head) == other_cluster
+    assert [cron.kept(host).exists() for host in lab.hosts] == [False] * 3
+
+
+def boot_id(host: Host) -> str:
+    return host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout

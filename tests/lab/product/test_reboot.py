@@ -1,6 +1,6 @@
 """`deploy.restart.boot`: a host that comes up again starts its part again; `stop` takes the entry away.
 
-The hosts have a stand-in for `crontab` (`cron.py`); its line is run as cron would.
+Hosts lose their power; they have a stand-in for `crontab` (`cron.py`), whose line is run as cron would.
 """
 
 from __future__ import annotations
@@ -11,17 +11,27 @@ from typing import Any
 
 import pytest
 
-from tests.lab import Host, Lab
+from tests.lab import Lab
 from tests.lab.product.conftest import Serve
-from tests.lab.product.cron import install, kept, remove
+from tests.lab.product.cron import boot, install, kept, remove
 from tests.lab.product.operator import Operator, eventually
-from tests.lab.product.stand_in import given
+from tests.lab.product.stand_in import StandIn, given, is_started, make_environment
 
 Write = Callable[..., Serve]
 OTHERS = (
     'MAILTO=""\n# a comment  \n*/5 * * * * date +\\%s >/dev/null\n\n@reboot  /usr/local/bin/mine # flagscale-deploy\n'
 )
-BOOT = {"restart": {"policy": "on-failure", "backoff": 0.1, "boot": True}, "timeouts": {"ready": 20, "stop": 2}}
+BOOT: dict[str, Any] = {
+    "restart": {"policy": "on-failure", "backoff": 0.1, "boot": True},
+    "timeouts": {"ready": 20, "stop": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    """Provide a vLLM that says that it is new enough for groups."""
+    folder = tmp_path_factory.mktemp("reboot")
+    return StandIn(make_environment(folder / "environment", vllm="0.32.0"), folder)
 
 
 @pytest.fixture
@@ -35,65 +45,54 @@ def crontabs(lab: Lab) -> Iterator[None]:
         remove(host)
 
 
-def reboot(lab: Lab, host: Host, served: Serve) -> list[Any]:
-    """Leave what a reboot leaves of a host: no process, nothing in /tmp, a record of another boot. Then run cron."""
-
-    def all_gone() -> bool:
-        pids = [str(process.pid) for process in lab.processes(served.name) if process.host == host.name]
-        if pids:
-            host.run(["kill", "-9", *pids], check=False)
-        return not pids
-
-    assert eventually(all_gone)
-    host.run("rm -rf /tmp/fsd-*")
-    path = host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}/record.json"
-    record = json.loads(path.read_text())
-    record["boot_id"] = "an-earlier-boot"
-    for process in record["processes"]:
-        process["boot_id"] = "an-earlier-boot"
-    path.write_text(json.dumps(record))
-    mine = [line for line in kept(host).read_text().splitlines() if line.startswith("@reboot /bin/bash ")]
-    assert len(mine) == 1
-    command = mine[0].removeprefix("@reboot ").replace("\\%", "%")
-    host.run(f"cd; env -i HOME=/root PATH=/usr/bin:/bin SHELL=/bin/sh sh -c {_quoted(command)} </dev/null")
-    return mine
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\"'\"'") + "'"
-
-
-def test_a_host_that_reboots_serves_again_and_stop_leaves_the_crontab_as_it_was(
+def test_a_group_serves_again_after_a_reboot_of_either_host_and_stop_leaves_the_crontab_as_it_was(
     lab: Lab, operator: Operator, serve: Write, crontabs: None
 ) -> None:
-    served, host = serve(deploy=BOOT), lab.hosts[0]
+    """The follower's host is off for longer than `lost`, the driver's comes back at once."""
+    deploy = {**BOOT, "executor": "mp", "restart": {**BOOT["restart"], "lost": 3}}
+    served, host = serve(deploy=deploy, flags={"tensor-parallel-size": 4}), lab.hosts[0]
     ran = operator("run", "-c", served.config)
-    assert "[node1] boot: starts again after a reboot (crontab)" in ran.err
-    assert not kept(lab.hosts[1]).exists(), "nothing runs there"
+    for name in ("node1", "node2"):
+        assert f"[{name}] boot: starts again after a reboot (crontab)" in ran.err
     before = given(host, served.port)
-    reboot(lab, host, served)
 
-    def ready() -> bool:
-        return bool(operator("status", "--name", served.name, "--json", exits=None).json["state"] == "ready")
+    def instance() -> Any:
+        return operator("status", "--name", served.name, "--json", exits=None).json["instances"][0]
 
-    assert eventually(ready, every=1.0)
+    def ready_after(restarts: int) -> bool:
+        now = instance()
+        return (now["state"], now["restarts"]) == ("ready", restarts)
+
+    lab.hosts[1].kill()
+    log = host.directory / f"home/.flagscale-deploy/{served.name}/node1/logs/vllm_serve_model0_0.log"
+    assert eventually(lambda: "waiting for node2 (silent" in log.read_text())
+    boot(lab.power_on(1))
+    assert eventually(lambda: ready_after(1), every=1.0), instance()
+
+    host.kill()
+    host = lab.power_on(0)
+    boot(host)
+    assert eventually(lambda: ready_after(2), every=1.0), instance()
     second = given(host, served.port)
-    assert second["pid"] != before["pid"]
     assert second["environ"]["TMPDIR"].startswith("/tmp/fsd-0-")
     assert second["environ"]["PATH"].split(":", 1)[1] == before["environ"]["PATH"].split(":", 1)[1], "not cron's"
-    (claim,) = host.run("cat /tmp/fsd-*/flagscale-deploy.json").stdout.splitlines()
-    assert json.loads(claim)["deployment"] == served.name
     record = json.loads((host.directory / f"home/.flagscale-deploy/{served.name}/node1/record.json").read_text())
     assert [process["script"] for process in record["processes"]] == ["vllm_serve_model0_0.sh"]
     assert record["boot_id"] == host.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
 
-    host.run(["kill", "-9", str(second["pid"])])
-    assert eventually(lambda: given(host, served.port)["pid"] != second["pid"]), "it is supervised as before"
-    processes = lab.processes(served.name)
-    operator("stop", "--name", served.name)
+    lab.hosts[1].kill()
+    stopped = operator("stop", "--name", served.name, exits=3)
+    assert "come back after a reboot (deploy.restart.boot)" in stopped.err
     assert kept(host).read_text() == OTHERS
+    boot(lab.power_on(1))
+    log = lab.hosts[1].directory / f"home/.flagscale-deploy/{served.name}/node2/logs/vllm_serve_model0_0_rank1.log"
+    assert eventually(lambda: "waiting for its group's leader on node1" in log.read_text())
+    assert not is_started(lab.hosts[1], 0), "a rank starts with its group only"
+    processes = lab.processes(served.name)
+    assert {process.host for process in processes} == {"node2"}
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, processes) == []
+    assert not kept(lab.hosts[1]).exists()
 
 
 def test_what_was_stopped_does_not_come_back_whatever_runs_the_line(
@@ -104,10 +103,11 @@ def test_what_was_stopped_does_not_come_back_whatever_runs_the_line(
     before = kept(host).read_text()
     operator("stop", "--name", served.name)
     kept(host).write_text(before)  # a backup of the crontab, say
-    reboot(lab, host, served)
+    host.kill()
+    boot(lab.power_on(0))
+    log = host.directory / f"home/.flagscale-deploy/{served.name}/node1/logs/boot.log"
+    assert eventually(lambda: log.exists() and "this run was stopped: no script is started" in log.read_text())
     assert lab.processes(served.name) == []
-    log = (host.directory / f"home/.flagscale-deploy/{served.name}/node1/logs/boot.log").read_text()
-    assert "this run was stopped: no script is started" in log
     operator("cleanup", "--name", served.name)
     assert kept(host).read_text() == OTHERS, "cleanup takes it away as well"
 

@@ -95,6 +95,17 @@ def test_hosts_that_have_a_part_have_a_script_for_a_reboot() -> None:
     assert "supervise" not in alone.scripts["gpu01"]["vllm_serve_qwen_0.sh"]
 
 
+def test_an_instance_over_ray_that_is_supervised_waits_for_ray_itself_after_a_reboot() -> None:
+    def steps(restart: RestartSpec) -> list[str]:
+        made = planned(inventory("gpu01", "gpu02"), spec(model(tp=16), restart=restart))
+        lines = made.scripts["gpu01"]["boot.sh"].splitlines()
+        return [" ".join(line.split()[:4]) for line in lines if line.startswith(("again ", "start "))]
+
+    serve = "start vllm_serve_qwen_0.sh engine"
+    assert steps(BOOT) == ["again ray_head.sh ray-head 180", "again ray_nodes.sh ray-nodes 180", f"{serve} 60"]
+    assert steps(replace(ON, boot=True)) == ["again ray_head.sh ray-head 1800", f"{serve} 1800"]
+
+
 def test_our_own_programs_run_under_the_host_s_python_for_them() -> None:
     made = planned(inventory(host("gpu01", python="/opt/python 3/bin/python3.11")), spec(model(tp=1), restart=ON))
     assert (

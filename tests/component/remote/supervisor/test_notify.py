@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,31 @@ def test_restarts_are_told_and_kept(supervised: Supervised) -> None:
     kept = supervised.home.state / "history.jsonl"
     assert lines(kept) == [first, second]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_a_reboot_is_told_as_a_restart_once(supervised: Supervised) -> None:
+    script(supervised, TELLS)
+    heard = supervised.folder / "heard"
+
+    def go_down() -> None:
+        os.kill(supervised.pid, signal.SIGKILL)
+        supervised.kill()
+        supervised.wait()
+
+    supervised.start("--notify=1")
+    go_down()
+    supervised.files.write({**supervised.said, "boot_id": "an-earlier-boot"})
+    supervised.start("--notify=1")
+    wait_until(lambda: len(lines(heard)) == 2)
+    go_down()
+    supervised.start("--notify=1")  # as `boot.sh` tries again
+    wait_until(partial(supervised.lived, 3))
+    first, second = sorted(lines(heard), key=lambda event: event["time"])
+    assert [first["event"], second["event"]] == ["restarting", "restored"]
+    for event in (first, second):
+        assert (event["reason"], event["attempt"]) == ("its host was rebooted", 1)
+    assert lines(supervised.home.state / "history.jsonl") == [first, second]
+    assert supervised.said["restarts"] == 1
 
 
 def test_a_server_that_is_given_up_is_told_with_the_reason(supervised: Supervised) -> None:
