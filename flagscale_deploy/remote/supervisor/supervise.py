@@ -65,12 +65,11 @@ class Supervisor:
         certificates = list(filter(None, [options.certificate]))
         self._client = Client(PortGuard(Descendants()), certificates, openai.api_key_in(options.state))
         self._files = restart_permits.Files(options.state, options.run, options.script)
-        self._segments = shared_memory.Segments({})
+        self._segments, self._attempt, self._evidence = shared_memory.Segments({}), 0, ""
         before = self._files.read() or {}  # from an earlier boot
         self._group = join_group(options, self._files, before, self._log)
         self._hang = HangDetector(self._client, options)
         self._events = Events(options, notifies=options.notify and self._group.leads)
-        self._attempt, self._evidence = 0, ""
         raylet = [on_ray.RayletWatcher()] if options.ray_gpus is not None else []
         self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), *raylet, self._group, self._hang]
         self._state: RestartState = {
