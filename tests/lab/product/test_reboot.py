@@ -65,7 +65,7 @@ def test_a_group_serves_again_after_a_reboot_of_either_host_and_stop_leaves_the_
 
     lab.hosts[1].kill()
     log = host.directory / f"home/.flagscale-deploy/{served.name}/node1/logs/vllm_serve_model0_0.log"
-    assert eventually(lambda: "waiting for node2 (silent" in log.read_text())
+    assert eventually(lambda: "rank 1 on node2 is lost: silent for" in log.read_text())
     boot(lab.power_on(1))
     assert eventually(lambda: ready_after(1), every=1.0), instance()
 
