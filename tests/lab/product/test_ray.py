@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import StandIn, given, is_started
 
 Write = Callable[..., Serve]
+ALL = os.environ.get("FSD_FAULTS") == "all"
 OVER_ALL: dict[str, Any] = {
     "flags": {"tensor-parallel-size": 3},
     "deploy": {"ray": "on", "timeouts": {"stop": 2, "ray": 120}},
@@ -123,7 +125,10 @@ def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_f
 def test_ray_and_an_instance_over_all_hosts_come_back_after_reboots(
     lab: Lab, operator: Operator, serve: Write, other_cluster: set[str]
 ) -> None:
-    """A worker's host is powered off and on, then the head's: nobody does anything."""
+    """A worker's host is powered off and on, then the head's: nobody does anything.
+
+    `FSD_FAULTS=all` also kills a worker's raylet and the GCS.
+    """
     restart = {"policy": "on-failure", "backoff": 0.1, "max": 20, "boot": True}
     served = serve(stand_in="ray,actors", flags=OVER_ALL["flags"], deploy={**OVER_ALL["deploy"], "restart": restart})
     for host in lab.hosts:
@@ -160,6 +165,20 @@ def test_ray_and_an_instance_over_all_hosts_come_back_after_reboots(
     assert events(worker, "ray-worker")[:2] == rebooted
     assert events(head, "model0/0")[-2:] == rebooted
     assert events(third, "ray-worker")[-1][0] == "restored", "its raylet left the head that was gone"
+
+    def daemon(host: Host, name: str) -> str:
+        (pid,) = [
+            process.pid
+            for process in lab.processes(served.name)
+            if process.host == host.name and process.command.split()[0].endswith(f"/{name}")
+        ]
+        return str(pid)
+
+    for host, name in ((worker, "raylet"), (head, "gcs_server")) if ALL else ():
+        before = boot_id(head), int(given(head, served.port)["pid"])
+        host.run(["kill", "-9", daemon(host, name)])
+        assert eventually(partial(is_another, *before), within=240, every=1.0), name
+        assert eventually(is_ready, within=240, every=2.0), name
 
     processes = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
