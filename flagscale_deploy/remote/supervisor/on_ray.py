@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = ("ray_head.sh", "ray_worker.sh")
 POLL_SECONDS = 2.0
+AWAY = "Ray does not run on this host"
 
 
 def node_state(directory: Path, run_id: str) -> RestartState:
@@ -70,11 +72,15 @@ class RayletWatcher:
 
 
 class Waiting:
-    """The wait for Ray to have every node, and `gpus` free, for `seconds` at most."""
+    """The wait for Ray to have every node, and `gpus` free, for `seconds` at most.
 
-    def __init__(self, directory: Path, run_id: str, gpus: int, seconds: float) -> None:
+    After `spare` seconds it is enough that the nodes which are there have them: those of another host, say.
+    """
+
+    def __init__(self, directory: Path, run_id: str, gpus: int, seconds: float, spare: Optional[float] = None) -> None:
         self._directory, self._run_id = directory, run_id
         self._gpus, self._seconds = gpus, seconds
+        self._spare = math.inf if spare is None else min(spare, seconds)
 
     def until_whole(self, go_on: Callable[[], bool], pause: Callable[[float], None], log: Callable[[str], None]) -> str:
         """Return "" when Ray is whole, or as soon as `go_on` says no, else why it is not.
@@ -94,7 +100,8 @@ class Waiting:
                 lacking = "Ray is being restarted on this host"
             else:
                 script = self._directory / "scripts" / "ray_nodes.sh"
-                lacking = what_ray_lacks(ray_nodes.ask(script), self._gpus) if here else "Ray does not run on this host"
+                some = time.monotonic() >= deadline - self._seconds + self._spare
+                lacking = what_ray_lacks(ray_nodes.ask(script), self._gpus, some=some) if here else AWAY
             if not lacking:
                 return ""
             if not restarting and time.monotonic() >= deadline:
@@ -106,11 +113,11 @@ class Waiting:
         return ""
 
 
-def what_ray_lacks(reply: RayNodesReply, gpus: int) -> str:
-    """Return why an instance cannot be started on Ray yet, "" if it can."""
+def what_ray_lacks(reply: RayNodesReply, gpus: int, *, some: bool = False) -> str:
+    """Return why an instance cannot be started on Ray yet, "" if it can; with `some` also without all of its nodes."""
     if reply.get("why"):
         return "Ray does not answer: %s" % reply["why"]
-    if reply.get("missing"):
+    if reply.get("missing") and not some:
         return "Ray lacks %s" % ", ".join(map(str, reply["missing"]))
     free = reply.get("available", {}).get("GPU", 0)
     return "" if free >= gpus else "Ray has %g of %d GPUs free" % (free, gpus)

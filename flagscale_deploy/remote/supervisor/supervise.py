@@ -211,8 +211,8 @@ class Supervisor:
             problem = self._wait_until(deadline, text)
         if not problem and self._options.ray_gpus is not None:
             options = self._options
-            waiting = on_ray.Waiting(options.state, options.run, options.ray_gpus, options.ray_seconds)
-            problem = waiting.until_whole(lambda: self._may_restart, self._signals.wait, self._log)
+            ray = on_ray.Waiting(options.state, options.run, options.ray_gpus, options.ray_seconds, options.ray_spare)
+            problem = ray.until_whole(lambda: self._may_restart, self._signals.wait, self._log)
         if not problem and self._may_restart:
             self._group.begin()
             self._update({

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_it_waits_for_other_nodes_no_longer_than_its_time(ray: Home, people: Hou
     report(ray, "running", healthy=True)
     problem = waiting(ray).until_whole(lambda: True, never, silent)
     assert problem == "Ray lacks 10.0.0.2: no node, after 0 s"
+
+
+def test_with_spares_it_goes_on_without_a_node_that_stays_away(ray: Home, people: Household) -> None:
+    (ray.state / "scripts/ray_nodes.sh").write_text(WHOLE.replace("[]", '["10.0.0.2: no node"]'))
+    raylet(people, ray)
+    report(ray, "running", healthy=True)
+    logged: list[str] = []
+    spared = Waiting(ray.state, "r1", 2, 60.0, 0.2)
+    assert spared.until_whole(lambda: True, lambda _: time.sleep(0.2), logged.append) == ""
+    assert logged == ["waiting: Ray lacks 10.0.0.2: no node"], "for a while the node is waited for"
+    short = Waiting(ray.state, "r1", 3, 0.0, 0.0)
+    assert short.until_whole(lambda: True, never, silent).startswith("Ray has 2 of 3 GPUs free")
 
 
 def test_a_stop_ends_the_wait(ray: Home) -> None:
