@@ -1,0 +1,65 @@
+"""Real Ray over three hosts, of which an instance needs two: it serves on when one stays lost.
+
+FSD_FAULTS=all runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environments.build import mounts
+from tests.lab import Lab
+from tests.lab.product.conftest import Serve
+from tests.lab.product.operator import Operator, eventually
+from tests.lab.product.stand_in import StandIn, given
+
+Write = Callable[..., Serve]
+DEPLOY = {
+    "ray": "on",
+    "restart": {"policy": "on-failure", "backoff": 0.1, "max": 20, "lost": 20, "spare": True},
+    "timeouts": {"connect": 4, "stop": 2, "ray": 120},
+}
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: Callable[..., Lab], stand_in: StandIn, node_env: Path) -> Lab:
+    return make_lab(hosts=3, gpus=1, mounts=[*mounts(node_env), *stand_in.mounts])
+
+
+@pytest.fixture
+def operator(lab: Lab, stand_in: StandIn, node_env: Path, tmp_path: Path) -> Iterator[Operator]:
+    path = f'export PATH={stand_in.command}:"$PATH"'
+    sits = Operator(tmp_path, lab.inventory(tmp_path / "hosts.yaml", venv=str(node_env), before_start=path))
+    yield sits
+    for running in sits.started:
+        running.abandon()
+
+
+def test_an_instance_over_ray_serves_again_without_a_host_that_stays_lost(
+    lab: Lab, operator: Operator, serve: Write
+) -> None:
+    served = serve(stand_in="ray,actors", flags={"tensor-parallel-size": 2}, deploy=DEPLOY)
+    operator("run", "-c", served.config)
+    head, lost = lab.hosts[0], lab.hosts[1]
+
+    def status() -> Any:
+        return operator("status", "--name", served.name, "--json", exits=None).json
+
+    before = given(head, served.port)["pid"]
+    lost.cut()
+    try:
+        assert eventually(lambda: given(head, served.port)["pid"] != before, within=240, every=1.0)
+        assert eventually(lambda: status()["instances"][0]["state"] == "ready", within=60, every=2.0)
+        without = status()
+        assert without["instances"][0]["restarts"] == 1
+        assert lost.address in str(without["ray"]["missing"])
+    finally:
+        lost.join()
+    assert eventually(lambda: status()["state"] == "ready", within=240, every=3.0), status()
+    processes = lab.processes(served.name)
+    operator("cleanup", "--name", served.name)
+    assert lab.leftovers(served.name, processes) == []
