@@ -110,6 +110,33 @@ def test_a_group_whose_follower_was_cut_off_for_long_is_restarted_when_it_is_bac
     assert groups.stop("tensor") == []
 
 
+@pytest.mark.parametrize(("executor", "title"), [("mp", "VLLM::Worker"), ("ray", "ray::RayWorker")])
+def test_a_worker_that_stands_still_while_requests_run_restarts_its_group(
+    groups: Groups, executor: str, title: str
+) -> None:
+    name = f"hung-{executor}"
+    hang = "deploy.restart.policy=on-failure", "deploy.restart.backoff=1", "deploy.restart.hang=20"
+    groups.run(name, {"tensor-parallel-size": 2}, words=(*hang, f"deploy.executor={executor}"))
+    worker = next(
+        process for process in groups.lab.processes(name) if process.host == "node2" and title in process.command
+    )
+    asked = stream(groups)
+    stopped_at = time.monotonic()
+    groups.other.run(["kill", "-STOP", str(worker.pid)])
+    assert eventually(lambda: groups.status(name, exits=None)[1]["evidence"], within=20 + 10 + 60, every=1.0)
+    noticed = time.monotonic() - stopped_at
+    assert eventually(lambda: groups.status(name, exits=None)[1]["state"] == "ready", within=300, every=2.0)
+    _, instance = groups.status(name, exits=0)
+    assert (instance["restarts"], "no token since" in instance["restart_reason"]) == (1, True), instance
+    state = groups.head.directory / f"home/.flagscale-deploy/{name}/node1/evidence" / instance["evidence"]
+    assert "no token since" in (state / "problem.txt").read_text()
+    assert noticed >= 20, "not before its time"
+    assert groups.ask_often(2) == [4, 4]
+    groups.served[name] = groups.lab.processes(name)
+    assert groups.stop(name) == []
+    asked.wait(60)
+
+
 def test_a_follower_that_is_killed_while_it_loads_ends_the_run(groups: Groups) -> None:
     run = groups.start("killed", {"tensor-parallel-size": 2})
     run.wait_for(LOADING, within=300)
