@@ -61,6 +61,7 @@ class FakeRunning:
         self._sent = bytearray()
         self._outputs: Iterator[Output] | None = None
         self._code = 0
+        self.module = ""
         self.closed = False
         self.input_ended = False
         self.last_sent = b""
@@ -108,6 +109,7 @@ class FakeRunning:
         self.closed = True
 
     def _begin(self, module: str, args: dict[str, Any]) -> None:
+        self.module = module
         self._calls.append(Call(self._host.name, module, args))
         self._outputs = iter(self._handler(self._host, module, args))
 

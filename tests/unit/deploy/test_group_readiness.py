@@ -49,7 +49,8 @@ class Group:
     def loads(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         """Give nothing until the operator has enough."""
         end = time.monotonic() + 120
-        while not self.fleet.connections[host.name].running[-1].input_ended:
+        (watching,) = (run for run in self.fleet.connections[host.name].running if run.module == "watch")
+        while not watching.input_ended:
             assert time.monotonic() < end, "its watch was not ended"
             yield None
 
