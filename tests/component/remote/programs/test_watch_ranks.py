@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,7 +77,9 @@ def watching(home: Home) -> Iterator[Watching]:
 
 
 def start(people: Household, home: Home, name: str) -> int:
-    return people.start(["bash", "-c", f"echo up; exec -a {name} sleep 600"], f"{home.deployment}/r1")[0]
+    pid = people.start(["bash", "-c", f"echo up; exec -a {name} sleep 600"], f"{home.deployment}/r1")[0]
+    wait_until(lambda: not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"bash"))
+    return pid
 
 
 def test_a_rank_that_dies_is_told_at_once(home: Home, people: Household) -> None:

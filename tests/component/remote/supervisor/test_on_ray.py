@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from flagscale_deploy.remote.deployment import restart_permits
 from flagscale_deploy.remote.supervisor.health import Lifetime
 from flagscale_deploy.remote.supervisor.on_ray import RayletWatcher, Waiting, node_state
 from flagscale_deploy.remote.system.proc import MARKER
-from tests.component.remote.living import Home, Household, birth, household
+from tests.component.remote.living import Home, Household, birth, household, wait_until
 
 RAYLET = ["bash", "-c", "echo up; exec -a raylet sleep 600"]
 WHOLE = """echo '{"nodes": {}, "missing": [], "available": {"GPU": 2.0}}'"""
@@ -55,7 +56,10 @@ def silent(_text: str) -> None:
 
 
 def raylet(people: Household, home: Home) -> int:
-    return people.start(RAYLET, f"{home.deployment}/r1")[0]
+    """Start what is called a raylet; bash says so just before it becomes one."""
+    pid = people.start(RAYLET, f"{home.deployment}/r1")[0]
+    wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"raylet"))
+    return pid
 
 
 def test_it_gives_up_where_the_node_was_given_up_with_its_reason(ray: Home) -> None:
