@@ -30,8 +30,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(3600)]
 PORT, NAME = 4567, "steady"
 SECONDS = float(os.environ.get("FSD_LOAD_SECONDS", "1800"))
 MEASURED_SECONDS = 40.0
-LEAST_HANG = 1.0
-"""A step of the tiny model takes milliseconds; looks at its counters are a quarter of a second apart at least."""
+LEAST_HANG = 5.0
+"""A step of the tiny model takes milliseconds. With 1 s it was restarted once in half an hour while other tests had the
+cores: a look at the counters fails after a second."""
 FLAGS = {**tiny.IN_ONE_PROCESS, "max-model-len": 1024, "max-num-batched-tokens": 1024}
 WORDS = ("deploy.restart.policy=on-failure", "deploy.restart.interval=2", "deploy.ray=auto")
 COUNTERS = ("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total", "vllm:prompt_tokens_total")
