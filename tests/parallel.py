@@ -19,7 +19,7 @@ RAY = (
     "tests/e2e/test_diagnoses.py",
     "tests/e2e/test_serve_remote.py",
     "tests/e2e/test_two_hosts.py",
-    "tests/lab/product/test_ray.py",
+    "tests/lab/product/ray/test_ray.py",
 )
 """Ray over several hosts: these follow each other in one process, since `ray start` gives up after 30 s.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from tests.lab.product.operator import Operator
 from tests.lab.product.stand_in import StandIn
 
 _ports = itertools.count(7000, 10)
-collect_ignore = [] if os.environ.get("FSD_FAULTS") == "all" else ["test_ray_spare.py"]
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.environments.build import mounts
 from tests.lab import Host, Lab
 from tests.lab.product import cron
 from tests.lab.product.conftest import Serve
 from tests.lab.product.operator import Operator, eventually
-from tests.lab.product.stand_in import StandIn, given, is_started
+from tests.lab.product.stand_in import given, is_started
 
 Write = Callable[..., Serve]
 ALL = os.environ.get("FSD_FAULTS") == "all"
@@ -31,20 +30,6 @@ export RAY_AUTH_MODE=disabled
 ray start --head --node-ip-address={address} --port=7399 --temp-dir=/tmp/other --num-cpus=1 --num-gpus=0 \
   --include-dashboard=false --disable-usage-stats >/tmp/other.log 2>&1 </dev/null
 """
-
-
-@pytest.fixture(scope="module")
-def lab(make_lab: Callable[..., Lab], stand_in: StandIn, node_env: Path) -> Lab:
-    return make_lab(hosts=3, gpus=1, mounts=[*mounts(node_env), *stand_in.mounts])
-
-
-@pytest.fixture
-def operator(lab: Lab, stand_in: StandIn, node_env: Path, tmp_path: Path) -> Iterator[Operator]:
-    path = f'export PATH={stand_in.command}:"$PATH"'
-    sits = Operator(tmp_path, lab.inventory(tmp_path / "hosts.yaml", venv=str(node_env), before_start=path))
-    yield sits
-    for running in sits.started:
-        running.abandon()
 
 
 @pytest.fixture(scope="module")

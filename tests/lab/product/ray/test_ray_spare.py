@@ -5,17 +5,13 @@ FSD_FAULTS=all runs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from tests.environments.build import mounts
 from tests.lab import Lab
 from tests.lab.product.conftest import Serve
 from tests.lab.product.operator import Operator, eventually
-from tests.lab.product.stand_in import StandIn, given
+from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
 DEPLOY = {
@@ -23,20 +19,6 @@ DEPLOY = {
     "restart": {"policy": "on-failure", "backoff": 0.1, "max": 20, "lost": 20, "spare": True},
     "timeouts": {"connect": 4, "stop": 2, "ray": 120},
 }
-
-
-@pytest.fixture(scope="module")
-def lab(make_lab: Callable[..., Lab], stand_in: StandIn, node_env: Path) -> Lab:
-    return make_lab(hosts=3, gpus=1, mounts=[*mounts(node_env), *stand_in.mounts])
-
-
-@pytest.fixture
-def operator(lab: Lab, stand_in: StandIn, node_env: Path, tmp_path: Path) -> Iterator[Operator]:
-    path = f'export PATH={stand_in.command}:"$PATH"'
-    sits = Operator(tmp_path, lab.inventory(tmp_path / "hosts.yaml", venv=str(node_env), before_start=path))
-    yield sits
-    for running in sits.started:
-        running.abandon()
 
 
 def test_an_instance_over_ray_serves_again_without_a_host_that_stays_lost(
