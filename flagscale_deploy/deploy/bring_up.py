@@ -199,7 +199,7 @@ def _group_tokens(plan: Plan) -> Iterator[tuple[str, str, Secret]]:
     for instance in plan.instances:
         if is_restarted_as_group(plan.restart, instance):
             group = secrets.token_hex(32).encode()
-            for rank in (*instance.ranks, *instance.spares):
+            for rank in instance.members:
                 yield rank.host, token_file(rank.script), Secret(token_of(group, rank.number).decode())
 
 

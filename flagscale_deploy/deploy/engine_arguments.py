@@ -91,7 +91,7 @@ def parse_engine_arguments(
     `cache` is a directory; a command line that any host with the same parser refused is not remembered.
     """
     store = Cache(cache)
-    every = (rank for instance in plan.instances for rank in (*instance.ranks, *instance.spares))
+    every = (rank for instance in plan.instances for rank in instance.members)
     ranks = [rank for rank in every if _is_asked(rank, facts)]
     parsers = {rank.name: facts[rank.host].parser for rank in ranks}
     keys = {rank.name: _key(rank, fleet.hosts[rank.host], parsers[rank.name]) for rank in ranks}

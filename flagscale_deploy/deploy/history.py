@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import cast
 
@@ -163,7 +163,7 @@ def _with_differences(changes: Iterable[Change]) -> Iterator[Change]:
         if change.event == "run" and change.argv:
             differences = tuple(_differences(before, change.argv)) if before is not None else ()
             before = change.argv
-            change = Change(**{**vars(change), "changed": differences})
+            change = replace(change, changed=differences)
         yield change
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from flagscale_deploy.deploy.serving import ALL_SECONDS, withdraw_unverified
 from flagscale_deploy.deploy.status import ASK_SECONDS, SCHEMA, Status, summarize
 from flagscale_deploy.errors import HostError
-from flagscale_deploy.plan.gpu_placement import BUSY_SHARE
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.gpu_placement import is_full
 from flagscale_deploy.remote.messages.history import HistoryEvent
 from flagscale_deploy.remote.messages.probe import ProbedGpu
 from flagscale_deploy.remote.messages.ps import PS, OthersDeployment, PsArguments, PsReply
@@ -47,8 +48,8 @@ class Gpu:
     @property
     def free(self) -> bool:
         """Return whether nobody holds it."""
-        busy = self.memory_total_mib > 0 and self.memory_used_mib > BUSY_SHARE * self.memory_total_mib
-        return not (self.deployment or self.user or self.processes or busy)
+        full = is_full(self.memory_used_mib, self.memory_total_mib)
+        return not (self.deployment or self.user or self.processes or full)
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,11 @@ def _deployment_json(status: Status, events: Mapping[str, HistoryEvent]) -> dict
     changed = last_change(status, events)
     return {
         "name": status.deployment,
-        "models": list(dict.fromkeys(server.served_name for server in status.instances)),
+        "models": list(status.models),
         "state": status.state,
         "ready": ready,
         "wanted": wanted,
-        "endpoints": list(dict.fromkeys(server.endpoint for server in status.entrances if server.endpoint)),
+        "endpoints": list(status.endpoints),
         "gpus": {host.host: list(host.gpus) for host in status.hosts if host.gpus},
         "owner": status.operator,
         "started_at": status.started_at,
@@ -123,10 +124,10 @@ def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
     A deployment is what the host says that calls itself its head; where none does, `head` decides.
     """
 
-    def arguments(host: str) -> PsArguments:
-        return {"host": host, "gpus": gpus}
+    def arguments(host: Host) -> PsArguments:
+        return {"host": host.name, "gpus": gpus}
 
-    results = fleet.call(PS, lambda host: arguments(host.name), timeout=ASK_SECONDS)
+    results = fleet.call(PS, arguments, timeout=ASK_SECONDS)
     replies = answers(results)
     unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
     unknown |= {name: problem for name, reply in replies.items() if (problem := _left_out(reply))}

@@ -87,6 +87,16 @@ class Status:
         return entrances(self.instances, self.routers)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Return the names under which its instances serve."""
+        return tuple(dict.fromkeys(server.served_name for server in self.instances))
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Return the URLs for clients."""
+        return tuple(dict.fromkeys(server.endpoint for server in self.entrances if server.endpoint))
+
+    @property
     def live_processes(self) -> int:
         """Return how many processes of the deployment run on all hosts."""
         return sum(host.processes for host in self.hosts)

@@ -16,7 +16,7 @@ def show_history(console: Console, history: History, *, whole: bool) -> None:
         (
             format_time(change.time),
             change.event,
-            change.run_id or change.server if change.event != "ready" else change.server,
+            change.server or change.run_id,
             _hosts(change.hosts),
             "" if change.took is None else format_duration(change.took),
             tuple(_details(change, whole=whole)),

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from flagscale_deploy.deploy.overview import Gpu, Overview, last_change, replicas_ready
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.output.status import cut
+from flagscale_deploy.output.status import cut, lines_of
 from flagscale_deploy.remote.messages.ps import OthersDeployment
 from flagscale_deploy.support.units import GIB, MIB, counted, format_time
 
@@ -39,9 +39,8 @@ def show_watch(console: Console, overview: Overview, *, every: bool) -> None:
         console.print(f"── {time.strftime('%H:%M:%S')}")
         show_ps(console, overview, every=every)
         return
-    with console.out.capture() as shown:
-        show_ps(console, overview, every=every)
-    console.redraw(cut(console, shown.get().splitlines(), console.out.height - 1, "ps"))
+    lines = lines_of(console, lambda: show_ps(console, overview, every=every))
+    console.redraw(cut(console, lines, console.out.height - 1, "ps"))
 
 
 def _own(console: Console, overview: Overview, *, every: bool) -> Iterator[tuple[object, ...]]:
@@ -52,10 +51,10 @@ def _own(console: Console, overview: Overview, *, every: bool) -> Iterator[tuple
         changed = last_change(status, overview.last_events)
         yield (
             status.deployment,
-            tuple(dict.fromkeys(server.served_name for server in status.instances)),
+            status.models,
             console.state(status.state),
             f"{ready} of {wanted}" if wanted else "",
-            tuple(dict.fromkeys(server.endpoint for server in status.entrances if server.endpoint)),
+            status.endpoints,
             sum(len(host.gpus) for host in status.hosts) or "",
             status.operator or "",
             format_time(status.started_at, "%m-%d %H:%M") if status.started_at else "",

@@ -43,7 +43,7 @@ def show_listing(console: Console, listing: Overview) -> None:
             status.operator or "",
             format_time(status.started_at) if status.started_at else "",
             ", ".join(host.host for host in status.hosts if host.roles),
-            ", ".join(dict.fromkeys(server.endpoint for server in status.entrances if server.endpoint)),
+            ", ".join(status.endpoints),
         )
         for status in listing.deployments
     ]
@@ -72,17 +72,17 @@ def show_watch(console: Console, status: Status) -> None:
             show_diagnosis(console, status.diagnosis)
 
     height = console.out.height - 1
-    head = _lines(console, lambda: _headline(console, status, at))
+    head = lines_of(console, lambda: _headline(console, status, at))
     lines = [
-        *_lines(console, trouble),
-        *_lines(console, lambda: _servers(console, status)),
-        *_lines(console, lambda: _ray(console, status)),
+        *lines_of(console, trouble),
+        *lines_of(console, lambda: _servers(console, status)),
+        *lines_of(console, lambda: _ray(console, status)),
     ]
-    hosts = ["", *_lines(console, lambda: _hosts(console, status.hosts))]
+    hosts = ["", *lines_of(console, lambda: _hosts(console, status.hosts))]
     if _rows(console, [*head, *lines, *hosts]) > height:
         counts = Counter(host.state for host in status.hosts)
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
-        head, hosts = [*head, *_lines(console, lambda: console.print(f"Hosts: {text}"))], []
+        head, hosts = [*head, *lines_of(console, lambda: console.print(f"Hosts: {text}"))], []
     console.redraw(cut(console, [*head, *lines, *hosts], height, "status"))
 
 
@@ -179,7 +179,7 @@ def _troubles(console: Console, status: Status) -> Iterator[tuple[object, ...]]:
             yield host.host, console.state(host.state), host.problem
 
 
-def _lines(console: Console, show: Callable[[], None]) -> list[str]:
+def lines_of(console: Console, show: Callable[[], None]) -> list[str]:
     """Return the lines that a function prints."""
     with console.out.capture() as shown:
         show()

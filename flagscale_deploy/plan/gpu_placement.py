@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.facts.model import Facts, Gpu
+from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.claims import held_gpus, others, own
 from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.spread import BACKEND, EQUAL, executor_of, local_size, shares, spreads, why_one_host
+from flagscale_deploy.remote.system.gpus import BUSY_SHARE
 from flagscale_deploy.support.units import counted
-
-BUSY_SHARE = 0.1
-"""A GPU with more of its memory in use is busy, even if no process can be seen (containers hide theirs)."""
 
 Free = dict[str, list[int]]
 ALL = ""
@@ -56,7 +54,7 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
         holders = [f"{p.command or 'a process'} (pid {p.pid}{', ' + p.user if p.user else ''})" for p in gpu.processes]
         if holders:
             busy[gpu.index] = GpuUse(", ".join(holders))
-        elif _full(gpu):
+        elif is_full(gpu.memory_used_mib, gpu.memory_total_mib):
             busy[gpu.index] = GpuUse(f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen")
     for record in others(facts, deployment):
         for index in held_gpus(record):
@@ -264,5 +262,6 @@ def _only(indexes: Iterable[int], allowed: frozenset[int] | None) -> list[int]:
     return [index for index in indexes if allowed is None or index in allowed]
 
 
-def _full(gpu: Gpu) -> bool:
-    return gpu.memory_total_mib > 0 and gpu.memory_used_mib > BUSY_SHARE * gpu.memory_total_mib
+def is_full(used_mib: int, total_mib: int) -> bool:
+    """Return whether a GPU is busy by its memory; one whose driver does not say how much it has is not."""
+    return total_mib > 0 and used_mib > BUSY_SHARE * total_mib

@@ -142,6 +142,11 @@ class InstancePlan(_Replica):
         return tuple(self.gpus)
 
     @property
+    def members(self) -> tuple[Rank, ...]:
+        """Return its ranks, and behind them its spares."""
+        return (*self.ranks, *self.spares)
+
+    @property
     def possible_hosts(self) -> tuple[str, ...]:
         """Return its hosts, and those of its spares."""
         return (*self.hosts, *(spare.host for spare in self.spares))

@@ -95,7 +95,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
-        for rank in (*instance.ranks, *instance.spares):
+        for rank in instance.members:
             ahead = {"packages": False, "weights": weights.get(rank.host, [])}  # the engine loads its own itself
             alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
             add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
@@ -127,7 +127,7 @@ def _group(plan: Plan, inputs: Inputs, instance: InstancePlan, rank: Rank) -> Ma
     """Return how a rank's supervisor finds those of its group; None where it is not restarted, or has no other rank."""
     if not is_restarted_as_group(plan.restart, instance):
         return None
-    addresses = [inputs.networks[other.host].node_ip for other in (*instance.ranks, *instance.spares)]
+    addresses = [inputs.networks[other.host].node_ip for other in instance.members]
     path = next(model.model for model in inputs.spec.engines if model.label == instance.label)
     moved = {
         "spares": ",".join(spare.host for spare in instance.spares),

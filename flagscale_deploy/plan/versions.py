@@ -71,7 +71,7 @@ def version_faults(facts: Mapping[str, Facts], instances: Iterable[InstancePlan]
               + ("; or let Ray start the ranks: deploy.executor: ray" if "nnodes" in need.flags else ""), CHECK)
         for instance in instances
         if (need := needed_vllm(instance.ranks)) is not None
-        for host in dict.fromkeys(rank.host for rank in (*instance.ranks, *instance.spares))
+        for host in dict.fromkeys(rank.host for rank in instance.members)
         if host in facts and is_older(facts[host].vllm, need.version)
     ]  # fmt: skip
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 
+SERVERS = ("engine", "spare", "router")
+"""Roles of the processes that serve, other than Ray's."""
 _NUMBER, _OPTIONAL = (int, float), (int, type(None))
 _SERVER = {
     "name": str, "model": str, "driver": str, "port": _OPTIONAL, "local_url": str, "served_name": str, "script": str,

@@ -43,11 +43,7 @@ def listing(deployment: str, host: str) -> List[LogFile]:
     """Return every log file there is, also of a deployment whose record is lost. Links are passed over."""
     deployed = record.read(deployment, host) or {}
     directory = str(state.directory(deployment, host))
-    engines = {
-        entry.get("log")
-        for entry in deployed.get("processes") or ()
-        if entry.get("role") in ("engine", "spare", "router")
-    }
+    engines = {entry.get("log") for entry in deployed.get("processes") or () if entry.get("role") in record.SERVERS}
     files = [
         file._replace(kind="engine") if file.path in engines or _is_engines(file.name) else file
         for file in _walk(os.path.join(directory, "logs"), "logs", "script")

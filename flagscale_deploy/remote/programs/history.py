@@ -13,19 +13,12 @@ if TYPE_CHECKING:
 
 send: Callable[[HistoryReply], None] = wire.send
 
-AT_ONCE = 100
-"""Events of a message: 64 KiB each at most (`history.LONGEST`), and a hundredth of that mostly."""
-MOST_CHARACTERS = 1 << 20
+AT_ONCE = 16
+"""Events of a message, which are 64 KiB each at most (`history.LONGEST`)."""
 
 
 def main(args: Target) -> None:
     """Send all events that can be read, and at least one message."""
     events = history.read(state.directory(args["deployment"], args["host"]))
-    while True:
-        number = AT_ONCE
-        while number > 1 and len(repr(events[:number])) > MOST_CHARACTERS:
-            number //= 2
-        send({"events": events[:number]})
-        events = events[number:]
-        if not events:
-            return
+    for first in range(0, max(1, len(events)), AT_ONCE):
+        send({"events": events[first : first + AT_ONCE]})

@@ -53,7 +53,6 @@ BEFORE_SECONDS, REMOVAL_SECONDS = 5.0, 30.0
 AFTER_STOP_SECONDS = 60.0
 MOST_PORTS = 20
 RAY_GRACE_SECONDS = 5.0
-ENGINES = ("engine", "spare", "router")
 
 
 def main(args: StopArguments) -> None:
@@ -65,7 +64,7 @@ def main(args: StopArguments) -> None:
         deployed = {}
     named = processes.recorded(deployed)
     ours = processes.Family([entry.identity for entry in named], processes.marked(f"{deployment}/{run_id or ''}"))
-    engines = processes.Family([entry.identity for entry in named if entry.role in ENGINES])
+    engines = processes.Family([entry.identity for entry in named if entry.role in record.SERVERS])
     act, segments = terminate.Termination(ours, _tell), shared_memory.Segments(deployed)
     restart_permits.forbid(deployment, host, [str(deployed["run_id"])] if deployed.get("run_id") else [])
     removal = Background(boot_entry.remove, deployment, host)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from flagscale_deploy.remote.messages.status import RestartEvent
 
-SCHEMA = 1
 SECONDS = 10.0
 SCRIPT = "notify.sh"
 LONGEST = 2000
@@ -77,7 +76,7 @@ class Events:
         """Note an event, and begin to tell it; neither a full disk nor a command that hangs is waited for."""
         options = self._options
         content: RestartEvent = {
-            "schema": SCHEMA,
+            "schema": history.SCHEMA,
             "deployment": unquote(options.state.parent.name),
             "server": options.name,
             "host": unquote(options.state.name),

@@ -87,7 +87,7 @@ class Waiting:
 
         The time while the Ray node of this host is being restarted does not count.
         """
-        deadline = time.monotonic() + self._seconds
+        since = time.monotonic()
         logged = ""
         while go_on():
             node = node_state(self._directory, self._run_id)
@@ -96,15 +96,15 @@ class Waiting:
             here = raylet() is not None
             restarting = bool(node) and not (here and node.get("healthy"))
             if restarting:
-                deadline = time.monotonic() + self._seconds
+                since = time.monotonic()
                 lacking = "Ray is being restarted on this host"
             else:
                 script = self._directory / "scripts" / "ray_nodes.sh"
-                some = time.monotonic() >= deadline - self._seconds + self._spare
+                some = time.monotonic() - since >= self._spare
                 lacking = what_ray_lacks(ray_nodes.ask(script), self._gpus, some=some) if here else AWAY
             if not lacking:
                 return ""
-            if not restarting and time.monotonic() >= deadline:
+            if not restarting and time.monotonic() - since >= self._seconds:
                 return "%s, after %s" % (lacking, duration(self._seconds))
             if lacking != logged:
                 log("waiting: %s" % lacking)

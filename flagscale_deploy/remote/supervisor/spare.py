@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 PATH_SECONDS = 5.0
-BUSY_SHARE = 0.1
-"""A GPU with more of its memory in use is busy, even if no process can be seen."""
 
 
 class Spare:
@@ -114,7 +112,7 @@ class Spare:
             if gpu is None:
                 return "it has no GPU %d" % index
             users = ["%s (pid %d)" % (user["command"] or "a process", user["pid"]) for user in gpu["processes"]]
-            if users or gpu["memory_used_mib"] > BUSY_SHARE * gpu["memory_total_mib"]:
+            if users or gpu["memory_used_mib"] > gpus.BUSY_SHARE * gpu["memory_total_mib"]:
                 what = ", ".join(users) or "%d MiB by processes that cannot be seen" % gpu["memory_used_mib"]
                 return "GPU %d is in use: %s" % (index, what)
         return ""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SECONDS = 15.0
 """Without persistence mode the driver loads on each call, which takes seconds on a host of eight GPUs."""
 
+BUSY_SHARE = 0.1
+"""A GPU with more of its memory in use is busy, even if no process can be seen (containers hide theirs)."""
+
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "driver_version")
 EXTRAS = ("ecc.errors.uncorrected.volatile.total", "persistence_mode", "mig.mode.current", "utilization.gpu")
 """What not every driver knows: MIG came with 450."""
