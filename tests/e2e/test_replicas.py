@@ -200,7 +200,7 @@ def test_engines_whose_cores_were_killed_or_hang_come_back(
     assert not set(before) & {core_of(host).pid for host in lab.hosts}
     (folder,) = (state[hanging] / "evidence").iterdir()
     assert not (state[killed] / "evidence").exists()
-    assert "no token since" in (folder / "problem.txt").read_text()
+    assert "no token" in (folder / "problem.txt").read_text()
     assert "State:\tT (stopped)" in (folder / f"process-{before[1]}.txt").read_text()
 
 

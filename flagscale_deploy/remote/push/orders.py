@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -83,7 +84,7 @@ class OrderQueue:
                 elif not self._urgent(order):
                     self._waiting.put(order)
         except Exception as error:  # noqa: BLE001 (an order that cannot be carried out: the operator has to learn of it)
-            with _sending:
+            with contextlib.suppress(OSError), _sending:  # nobody may read replies any more
                 send({"error": "%s: %s" % (type(error).__name__, error), "traceback": ""})
             self._leave()
 
