@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flagscale_deploy.remote.deployment import ray_temp
 from tests.component.remote.living import Home, Household, household
 
 
@@ -23,5 +25,8 @@ def deployment() -> str:
 
 
 @pytest.fixture
-def home(tmp_path: Path, deployment: str) -> Home:
-    return Home(tmp_path, deployment)
+def home(tmp_path: Path, deployment: str) -> Iterator[Home]:
+    home = Home(tmp_path, deployment)
+    yield home
+    for temporary in ray_temp.directories(deployment, home.host, {}):
+        shutil.rmtree(temporary)
