@@ -63,6 +63,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     elif output is not None:
         if os.path.lexists(output):
             raise InputError.at(str(output), "exists already", "remove it, or name another file")
+        refuse_planted(output.parent.parent, output)
         write_file(output, written(request.serve), "a serve YAML")
         console.note(f"serve YAML written to {output}")
     with console.progress("plan") as progress:

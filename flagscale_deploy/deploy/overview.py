@@ -21,7 +21,7 @@ from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 
 MOST, MOST_MODELS, LONGEST = 100, 20, 300
-"""As many of a host's deployments, models of one, and characters are shown (`remote/programs/ps.py`)."""
+"""As many of a host's deployments and GPUs, models of one, and characters are shown (`remote/programs/ps.py`)."""
 OWN_HOSTS = "give --name and its own hosts"
 Results = dict[str, InspectReply | HostError]
 ABSENT: InspectReply = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
@@ -221,7 +221,7 @@ def _gpus(replies: Mapping[str, PsReply]) -> Iterator[Gpu]:
     """Yield the GPUs of all hosts with their holders."""
     for host, reply in replies.items():
         claims = dict(_claims(reply))
-        for gpu in reply["gpus"]:
+        for gpu in reply["gpus"][:MOST]:
             yield _held(host, gpu, reply["user"], claims.get(gpu["index"], ""))
 
 

@@ -202,12 +202,13 @@ def test_files_of_the_one_whose_directory_it_is_are_read(shared: Path) -> None:
     hosts(shared)
 
 
-def test_scripts_are_written_into_no_folder_of_another_user(shared: Path) -> None:
+@pytest.mark.parametrize("output", ["out", "out/kept.yaml"])
+def test_scripts_and_a_serve_yaml_are_written_into_no_folder_of_another_user(shared: Path, output: str) -> None:
     (shared / "serve").mkdir()
     (shared / "serve/big.yaml").write_text(MODEL)
     (shared / "out").mkdir()
     os.chown(shared / "out", NOBODY, NOBODY)
-    words = ["plan", "--offline", "-i", "hosts.ini", "-c", "composed.yaml", "-o", "out"]
+    words = ["plan", "--offline", "-i", "hosts.ini", "-c", "composed.yaml", "-o", output]
     refused = CliRunner().invoke(cli, words)
     assert (refused.exit_code, list((shared / "out").iterdir())) == (2, [])
     assert "is another user's: everybody may write to" in refused.output
