@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.history import History, read_history
+from flagscale_deploy.deploy.kept_runs import read_configuration
 from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
@@ -50,9 +51,10 @@ def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = No
         return replace(current, diagnosis=log_files.diagnose_ends(fleet, request.deployment))
 
 
-def history(request: Request) -> History:
+def history(request: Request, run: str | None = None) -> History:
     """Return what became of the deployment: runs, restarts and stops, by the histories that its hosts keep.
 
+    With a `run` (its id, the beginning of it, or its number) only what belongs to that one, and its configuration.
     Raises FaultsError for a name that no host has.
     """
     with request.fleet() as fleet:
@@ -62,7 +64,11 @@ def history(request: Request) -> History:
             fault = look(fleet, request.deployment, head, ask=False).unknown_name
             if fault is not None:
                 raise FaultsError([fault])
-        return read
+        if run is None or (not read.changes and read.unknown):
+            return read
+        run_id = read.named(run)
+        configuration = read_configuration(fleet, request.deployment, run_id, read.kept)
+        return replace(read.of_run(run_id), configuration=configuration)
 
 
 def _with_stage(server: InstanceStatus, stages: Mapping[tuple[str, str], Progress]) -> InstanceStatus:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flagscale_deploy.api.describing import describe, kept_files
 from flagscale_deploy.api.elsewhere import refuse_second
 from flagscale_deploy.api.planning import load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
@@ -22,6 +23,7 @@ from flagscale_deploy.errors import CheckError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
 from flagscale_deploy.plan.validate import refuse_wrong
@@ -97,7 +99,11 @@ def run(
                 folder = folders.enter_context(closing(RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)))
                 folder.write_plan(plan, hides=request.hides_logs)
                 with _events_written(folder, history, journal):
-                    run = Run(plan, spec, fleet, folder, redactor, journal, request.secret_hash, request.hides_logs)
+                    inputs = Inputs(request.inventory, spec, facts, plan.run_id, *sources)
+                    kept = kept_files(describe(request, plan, inputs, redactor.redact), journal)
+                    run = Run(
+                        plan, spec, fleet, folder, redactor, journal, request.secret_hash, request.hides_logs, kept
+                    )
                     up = _bring_up(request, run, facts, keep_on_failure)
                     ready.append(up)
         return _result(request, plan, up, folder, history, journal)

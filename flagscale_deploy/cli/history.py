@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 @options(*[option for option in DEPLOYMENT if option is not OVERRIDES], JSON)
 @command
 def history(console: Console, *, as_json: bool, given: tuple[str, ...], tail: int, **words: Any) -> int:
-    """Show runs, stops and restarts: when, by whom, how long, and what changed; of one RUN its command lines, too."""
+    """Show runs, stops and restarts: when, by whom, how long, and what changed; of one RUN its configuration, too.
+
+    A RUN is named by its id, the beginning of it, or its number.
+    """
     from flagscale_deploy import api
-    from flagscale_deploy.errors import FaultsError, InputError
+    from flagscale_deploy.errors import InputError
     from flagscale_deploy.output import history as view
 
     runs = [word for word in given if "=" not in word]
@@ -33,10 +36,7 @@ def history(console: Console, *, as_json: bool, given: tuple[str, ...], tail: in
         raise InputError.at(" ".join(runs), "more than one run is named", "give one RUN, and KEY=VALUE words")
     run = runs[0] if runs else None
     overrides = tuple(word for word in given if "=" in word)
-    whole = api.history(request_of(console, {**words, "overrides": overrides}))
-    shown = whole if run is None else whole.of_run(run)
-    if run is not None and not shown.changes and not shown.unknown:
-        raise FaultsError.at(run, f"{whole.deployment} has no run of this name", "`history` without it lists them")
+    shown = api.history(request_of(console, {**words, "overrides": overrides}), run)
     shown = replace(shown, changes=shown.changes[-tail:] if tail else ())
     if as_json:
         console.json(shown.json())

@@ -57,7 +57,7 @@ def load_spec(
     refuse_bombs(resolved, places.where(()), MOST_LEVELS)
     spec, wrong = translate(resolved, path, name, environment, places)
     _refuse(wrong)
-    return replace(spec, tree=tree)
+    return replace(spec, tree=tree, resolved=resolved)
 
 
 def _kind_of(text: str, source: str) -> FileKind | None:

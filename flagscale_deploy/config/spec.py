@@ -246,6 +246,8 @@ class ServeSpec:
     """What `plan` says about settings that are translated, each with its place."""
     tree: Mapping[str, Value] = field(default_factory=dict, repr=False, compare=False)
     """The configuration as it was composed, with its overrides, nothing resolved. It may hold secrets."""
+    resolved: Mapping[str, Value] = field(default_factory=dict, repr=False, compare=False)
+    """The same with every reference resolved. It may hold secrets."""
     locate: Callable[[tuple[str, ...]], str] | None = field(default=None, repr=False, compare=False)
     """What says where a key path stands, with line and column."""
 
@@ -266,7 +268,7 @@ class ServeSpec:
     def public(self) -> dict[str, Any]:
         """Return the specification as JSON types, of secrets the names only: for digests and for people."""
         document = json.dumps(plain(self.document), sort_keys=True, default=str)
-        names = (field.name for field in fields(self) if field.name not in ("locate", "tree", "warnings"))
+        names = (field.name for field in fields(self) if field.name not in ("locate", "resolved", "tree", "warnings"))
         content = {name: plain(getattr(self, name)) for name in names}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
         return {**content, **hidden}

@@ -100,6 +100,8 @@ class Run:
     say: Sink
     secret_hash: str = ""
     hides_logs: bool = False
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """What the hosts keep of the run: a text by its path."""
 
 
 def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = False) -> BroughtUp:
@@ -122,7 +124,7 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     for host, file, own in group_tokens:
         private[host][file] = own.reveal()
     try:
-        started = execute(plan, fleet, records, private, run.say)
+        started = execute(plan, fleet, records, private, run.say, run.kept)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)
         if plan.restart.supervised:
             permit_ray_restarts(plan, fleet, run.say)

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import cast
 
-from flagscale_deploy.errors import HostError
+from flagscale_deploy.deploy.kept_runs import Configuration
+from flagscale_deploy.errors import FaultsError, HostError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.remote.messages.history import HISTORY, HistoryEvent
-from flagscale_deploy.remote.messages.program import Target
+from flagscale_deploy.remote.messages.history import HISTORY, HistoryArguments, HistoryEvent
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 from flagscale_deploy.transport.remote_program import Program
 
@@ -20,6 +21,10 @@ OF_ALL_HOSTS = ("run", "stopped", "failed")
 """Events that each host of a run has."""
 MOST_EVENTS = 1000
 """As many a host keeps (`remote/deployment/history.py`)."""
+MOST_RUNS = 20
+"""As many descriptions of runs a host keeps (`remote/deployment/kept.py`)."""
+LONGEST_NUMBER = 4
+"""Digits of a run's number; a longer word is the beginning of an id."""
 LONGEST, LONGEST_ARGV = 2000, 64 << 10
 """Characters of a text, and of the command lines of a run, that are taken."""
 APART_SECONDS = 3600.0
@@ -44,6 +49,8 @@ class Change:
     evidence: str = ""
     argv: Argv = field(default_factory=dict)
     """Of a run: the command line of each server."""
+    number: int | None = None
+    """Of a run: its place among the runs, from 1."""
     changed: tuple[str, ...] = ()
     """Of a run: what its command lines have that those of the run before had not, as `+` and `-` with the words."""
 
@@ -55,6 +62,15 @@ class History:
     deployment: str
     changes: tuple[Change, ...]
     unknown: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By host, the head first: the digest of what it keeps of each run, by the run's id."""
+    configuration: Configuration | None = None
+    """Of the run that was asked for."""
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Return the ids of all runs, the oldest first."""
+        return tuple(change.run_id for change in self.changes if change.event == "run")
 
     @property
     def exit_code(self) -> int:
@@ -68,23 +84,45 @@ class History:
             current = change.run_id if change.event == "run" else current
             if (change.run_id or current) == run_id:
                 kept.append(change)
-        return History(self.deployment, tuple(kept), self.unknown)
+        return replace(self, changes=tuple(kept))
+
+    def named(self, word: str) -> str:
+        """Return the id of the run that is meant: by its id, the beginning of it, or its number.
+
+        Raises FaultsError where none is, or several are.
+        """
+        if word in self.runs:
+            return word
+        if word.isdecimal() and len(word) <= LONGEST_NUMBER and 0 < int(word) <= len(self.runs):
+            return self.runs[int(word) - 1]
+        matching = [run_id for run_id in self.runs if run_id.startswith(word)]
+        if len(matching) == 1:
+            return matching[0]
+        remedy = f"`history` without it lists {'them' if not matching else 'the runs'}"
+        if not matching:
+            raise FaultsError.at(word, f"{self.deployment} has no run of this name", remedy)
+        raise FaultsError.at(word, f"{counted(len(matching), 'run')} of {self.deployment} begin so", remedy)
 
     def json(self) -> dict[str, object]:
         """Return what `history --json` prints."""
         changes = [asdict(change) for change in self.changes]
-        return {"schema": SCHEMA, "deployment": self.deployment, "changes": changes, "unknown": dict(self.unknown)}
+        content = {"schema": SCHEMA, "deployment": self.deployment, "changes": changes, "unknown": dict(self.unknown)}
+        return content if self.configuration is None else {**content, "configuration": asdict(self.configuration)}
 
 
 def read_history(fleet: Fleet, deployment: str, head: str) -> History:
     """Return the history of a deployment, by all hosts; who began a run, and how, is the `head`'s to say."""
+    kept: dict[str, Mapping[str, str]] = {}
 
     def read(host: Host) -> list[HistoryEvent]:
-        args: Target = {"deployment": deployment, "host": host.name}
+        args: HistoryArguments = {"deployment": deployment, "host": host.name}
         connection = fleet.connection(host.name)
         with Program(connection, HISTORY, args, timeout=SECONDS, cancelled=fleet.cancelled) as program:
-            events = (_cut(event) for message in program.messages() for event in message["events"])
-            return list(islice(events, MOST_EVENTS))
+            events: list[HistoryEvent] = []
+            for message in program.messages():
+                events += map(_cut, message["events"][: MOST_EVENTS - len(events)])
+                kept[host.name] = dict(islice(message.get("kept", {}).items(), MOST_RUNS))
+            return events
 
     results = fleet.map(read)
     events = answers(results)
@@ -92,7 +130,12 @@ def read_history(fleet: Fleet, deployment: str, head: str) -> History:
     ordered = sorted(events, key=lambda host: host != head)
     decides = head if events.get(head) else ""
     changes = sorted((*_of_all(events, ordered, decides), *_of_one(events)), key=lambda change: change.time)
-    return History(deployment, tuple(_with_differences(changes)), unknown)
+    return History(
+        deployment,
+        tuple(_with_differences(changes)),
+        unknown,
+        {name: kept[name] for name in ordered if kept.get(name)},
+    )
 
 
 def _cut(event: HistoryEvent) -> HistoryEvent:
@@ -157,9 +200,13 @@ def _since(time: float, began: float | None) -> float | None:
 
 
 def _with_differences(changes: Iterable[Change]) -> Iterator[Change]:
-    """Yield changes; runs with what differs from the run before them."""
+    """Yield changes; runs with their numbers, and what differs from the run before them."""
     before: Argv | None = None
+    number = 0
     for change in changes:
+        if change.event == "run":
+            number += 1
+            change = replace(change, number=number)
         if change.event == "run" and change.argv:
             differences = tuple(_differences(before, change.argv)) if before is not None else ()
             before = change.argv

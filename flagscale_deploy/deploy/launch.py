@@ -87,11 +87,12 @@ def execute(
     records: Mapping[str, Record],
     private: Mapping[str, Mapping[str, str]],
     say: Sink,
+    kept: Mapping[str, str] | None = None,
 ) -> list[Started]:
     """Start everything and return the scripts that keep running. Raises StepsFailedError; the caller stops the rest.
 
     A plan's stages are in an order in which they can be done. `records` are the hosts' records, `private` their files
-    with secrets by name; both are sent with every script.
+    with secrets by name; both are sent with every script. `kept` are files that each host gets with its first one.
     """
     by_host: dict[str, list[tuple[Stage, Step]]] = {}
     for stage in plan.stages:
@@ -101,9 +102,11 @@ def execute(
     order = _Order(plan.stages)
 
     def work(host: Host) -> None:
+        files = {**(kept or {}), **private[host.name]}
         for stage, step in by_host[host.name]:
             order.wait_for(stage.after, fleet)
-            result = _timed(stage.name, step, say, partial(_launch, step, plan, fleet, records, private))
+            result = _timed(stage.name, step, say, partial(_launch, step, plan, fleet, records, files))
+            files = dict(private[host.name])
             order.end_step(stage.name)
             started.append(result)
 
@@ -153,7 +156,7 @@ def _launch(
     plan: Plan,
     fleet: Fleet,
     records: Mapping[str, Record],
-    private: Mapping[str, Mapping[str, str]],
+    private: Mapping[str, str],
 ) -> Started:
     files = {f"scripts/{name}": (text, "700") for name, text in plan.scripts[step.host].items()}
     files |= {f"app/{name}": (text, "600") for name, text in plan.app.items()}
@@ -162,7 +165,7 @@ def _launch(
             f"supervisor/{name}": (text, "600")
             for name, text in library("supervise", "ray_node", "notify", "boot").items()
         }
-    files |= {name: (text, "600") for name, text in private[step.host].items()}
+    files |= {name: (text, "600") for name, text in private.items()}
     args: LaunchArguments = {
         "deployment": plan.deployment,
         "host": step.host,

@@ -1,8 +1,11 @@
-"""Show `history`: what became of a deployment, and of one run with which command lines it began."""
+"""Show `history`: what became of a deployment, and of one run with which configuration and command lines it began."""
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from flagscale_deploy.deploy.history import Change, History
+from flagscale_deploy.deploy.kept_runs import Configuration
 from flagscale_deploy.output.console import Console
 from flagscale_deploy.support.shell import join, quote
 from flagscale_deploy.support.units import counted, format_duration, format_time
@@ -15,7 +18,7 @@ def show_history(console: Console, history: History, *, whole: bool) -> None:
     rows = [
         (
             format_time(change.time),
-            change.event,
+            change.event if change.number is None else f"{change.event} {change.number}",
             change.server or change.run_id,
             _hosts(change.hosts),
             "" if change.took is None else format_duration(change.took),
@@ -28,8 +31,22 @@ def show_history(console: Console, history: History, *, whole: bool) -> None:
     for change in history.changes if whole else ():
         for server, argv in change.argv.items():
             console.print("", f"{server} of run {change.run_id}:", f"  {join(argv)}")
+    if history.configuration is not None:
+        _show_configuration(console, history.configuration)
     for host, problem in history.unknown.items():
         console.error(f"{host}: {problem}")
+
+
+def _show_configuration(console: Console, kept: Configuration) -> None:
+    """Show the configuration of a run, and who keeps it."""
+    if kept.run is not None:
+        hosts = ", ".join(str(host["name"]) for host in kept.run["hosts"])
+        console.print("", f"configuration of run {kept.run_id}, kept by {kept.host}:", f"  # hosts: {hosts}")
+        console.text(indent(kept.run["configuration"].rstrip(), "  "))
+    if kept.problem:
+        console.error(f"configuration of run {kept.run_id}: {kept.problem}")
+    if kept.others:
+        console.error(f"{', '.join(kept.others)}: another configuration of run {kept.run_id} is kept there")
 
 
 def _hosts(hosts: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`history`: what became of a deployment on a host, the oldest event first."""
+"""`history`: what became of a deployment on a host, the oldest event first, and what is kept of its runs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,21 @@ class HistoryEvent(_HistoryEvent, total=False):
     evidence: str  # folder on the host, "" for none
 
 
-class HistoryReply(TypedDict):
-    """Some events, the oldest first; several messages."""
+class HistoryArguments(Target, total=False):
+    """Of which deployment; with `run_id` what is kept of that run is sent, and no event."""
 
+    run_id: str
+
+
+class _HistoryReply(TypedDict):
     events: list[HistoryEvent]
 
 
-HISTORY = HostProgram[Target, HistoryReply, NoOrder]("history", message_bytes=2 * MIB)
+class HistoryReply(_HistoryReply, total=False):
+    """Some events, the oldest first; several messages."""
+
+    kept: dict[str, str]  # with the last events: SHA-256 of what is kept of each run, by its id
+    run: str  # what is kept of the run that was asked for, as JSON; its shape is that of `plan/kept.py`
+
+
+HISTORY = HostProgram[HistoryArguments, HistoryReply, NoOrder]("history", message_bytes=4 * MIB)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import history, record, restart_permits, state
+from flagscale_deploy.remote.deployment import history, kept, record, restart_permits, state
 from flagscale_deploy.remote.deployment.scripts import (
     SETTLE_SECONDS,
     begin,
@@ -47,6 +47,7 @@ def main(args: LaunchArguments) -> None:
     record.update(args["deployment"], args["host"], lambda before: begin(before, args["record"], args["run_id"]))
     make_temporary_directory(args)
     if first:
+        kept.forget_old(directory)
         note_run(args)
     run(directory, args)
 

@@ -62,7 +62,15 @@ FORMS: dict[str, Callable[[Path], None]] = {
     "large": large,
 }
 
-OTHERS = ("lock", "unlocked.json", "restart/r1/vllm_serve.json", "temporary", "app/exit", "logs/vllm_serve.log")
+OTHERS = (
+    "lock",
+    "unlocked.json",
+    "restart/r1/vllm_serve.json",
+    "temporary",
+    "app/exit",
+    "logs/vllm_serve.log",
+    "runs/r1.json",
+)
 PROBING: dict[str, Any] = {"venv": None, "before_start": None, "env": {}, "models": [], "tls_files": []}
 PROGRAMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("probe", PROBING),
@@ -70,6 +78,7 @@ PROGRAMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("follow", {"tail": 5, "follow": False}),
     ("reserve", {"run_id": "r2", "record": {"gpus": [0], "ports": {"m/0": 1}}, "exclusive": ["gpus", "ports"]}),
     ("reserve", {"run_id": "r2", "release": True}),
+    ("history", {}),
     ("unlock", {"force": False, "gone": 45.0, "by": {}}),
     ("stop", {"grace": 0.1}),
     ("cleanup", {}),

@@ -123,8 +123,11 @@ def test_a_run_that_goes_well_shows_no_secret_and_leaves_none(
             ("status", "--name", served.name),
             ("logs", "-c", served.config),
             ("call", "hello", "--name", served.name),
+            ("history", "1", "--name", served.name),
+            ("history", "1", "--name", served.name, "--json"),
         ):
             seen.said.append(operator(words[0], *words[1:]).said)
+        assert "HF_TOKEN: ${oc.env:HF_TOKEN}" in seen.said[-2], "the configuration, which hosts keep in runs/"
         secrets = {path for path in on_hosts(lab) if path.parent.name == "secrets"}
         assert secrets
         assert on_hosts(lab) == secrets

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import random
@@ -31,9 +32,11 @@ from flagscale_deploy.output.run import run_json, show_run, show_run_failure
 from flagscale_deploy.output.status import show_status
 from flagscale_deploy.output.stop import show_stop, stop_json
 from flagscale_deploy.output.unlock import show_unlock, unlock_json
+from flagscale_deploy.plan.kept import run_text
 from tests.fakes import Output
 from tests.unit.api.mutations import mutated
 from tests.unit.api.world import World
+from tests.unit.plan.test_kept import described
 
 ALL = os.environ.get("FSD_FAULTS") == "all"
 SECONDS = 30.0
@@ -75,10 +78,15 @@ class Busy(World):
             ray = {"nodes": {"10.0.0.1": 8.0, "10.0.0.2": 8.0}, "missing": [], "available": {"GPU": 0.0}}
             yield {**reply, "processes": [process], "instances": {"qwen/0": server}, "ray": ray, "ray_node": restarts}
 
-    def history(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
+    def history(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        text = run_text({**described(), "run_id": "r1"})
+        if args.get("run_id"):
+            yield {"events": [], "run": text}
+            return
         event = {"schema": 1, "deployment": "qwen", "host": host.name, "server": "", "reason": "x", "time": 9.0}
         run = {**event, "event": "run", "run_id": "r1", "by": "me", "argv": {"qwen/0": ["vllm", "--port", "1"]}}
-        yield {"events": [run, {**event, "event": "restored", "attempt": 1, "max": 5, "evidence": "/e"}]}
+        kept = {"r1": hashlib.sha256(text.encode()).hexdigest()}
+        yield {"events": [run, {**event, "event": "restored", "attempt": 1, "max": 5, "evidence": "/e"}], "kept": kept}
 
     def ps(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         for reply in super().ps(host, args):
@@ -158,7 +166,7 @@ def listed(request: Request) -> None:
 
 
 def remembered(request: Request) -> None:
-    history = api.history(request)
+    history = api.history(request, "r1")
     show(lambda console: show_history(console, history, whole=True), history.json())
 
 

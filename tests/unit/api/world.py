@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ class World:
         self.records: dict[str, dict[str, Any]] = {}
         self.running = False
         self.events: dict[str, list[dict[str, Any]]] = {}
+        self.kept: dict[str, dict[str, str]] = {name: {} for name in HOSTS}
+        """What each host keeps of its runs, by their ids."""
         self.others: list[str] = []
         self.token = True
         self.complaint = ""
@@ -82,6 +85,9 @@ class World:
 
     def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}
+        kept = args["files"].get(f"runs/{args['run_id']}.json")
+        if kept is not None:
+            self.kept[host.name][args["run_id"]] = kept[0]
         self.running = True
         yield {"log": "/l", "pid": 5, "start_ticks": 1}
         yield {"exit_code": None if args["detached"] else 0, "tail": []}
@@ -109,8 +115,12 @@ class World:
         gpus = [{**asdict(gpu), "processes": []} for gpu in self.facts[host.name].gpus]
         yield {"user": "me", "deployments": own, "left_out": 0, "others": [], "gpus": gpus, "gpu_error": None}
 
-    def history(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield {"events": list(self.events.get(host.name, ()))}
+    def history(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        kept = self.kept[host.name]
+        if args.get("run_id"):
+            return [{"events": [], "run": kept[args["run_id"]]}]
+        digests = {run_id: hashlib.sha256(text.encode()).hexdigest() for run_id, text in kept.items()}
+        return [{"events": list(self.events.get(host.name, ())), "kept": digests}]
 
     def ask(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         own = self.answers.get(f"{args['server']} on {host.name}")

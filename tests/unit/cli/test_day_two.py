@@ -237,6 +237,35 @@ def test_history_shows_runs_and_what_they_changed(typing: Typing) -> None:
     assert typing("history --name qwen r1 r2").exit_code == 2
 
 
+def test_history_of_a_run_shows_its_configuration(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml deploy.port=4568").exit_code == 0
+    (run_id,) = typing.world.kept["gpu01"]
+    event = {"schema": 1, "deployment": "qwen", "server": "", "reason": "", "event": "run", "by": "ann@desk"}
+    for name in ("gpu01", "gpu02"):
+        typing.world.events[name] = [
+            {**event, "host": name, "time": 1.0, "run_id": "20200101T000000Z-aaaaaa"},
+            {**event, "host": name, "time": 2.0, "run_id": run_id},
+        ]
+    assert "run 2" in typing("history --name qwen").stdout
+    for word in (run_id, run_id[:10], "2"):
+        shown = typing(f"history --name qwen {word}")
+        assert shown.exit_code == 0, shown.output
+        assert f"configuration of run {run_id}, kept by gpu01:" in shown.stdout
+        assert "# hosts: gpu01, gpu02" in shown.stdout
+        assert "port: 4568" in shown.stdout
+        assert "first-key" not in shown.output
+    assert typing("history --name qwen 20").exit_code == 1, "two runs begin so"
+    assert "2 runs of qwen begin so" in typing("history --name qwen 20").stderr
+    old = typing("history --name qwen 1")
+    assert (old.exit_code, "no host keeps its configuration" in old.stderr) == (0, True), old.output
+    kept = json.loads(typing(f"history --name qwen --json {run_id}").stdout)["configuration"]
+    assert (kept["host"], kept["others"], kept["run"]["overrides"]) == ("gpu01", [], ["deploy.port=4568"])
+    assert kept["run"]["secrets"] == {"": ["VLLM_API_KEY"]}
+    typing.world.kept["gpu02"][run_id] = "{}"
+    shown = typing(f"history --name qwen {run_id}")
+    assert f"gpu02: another configuration of run {run_id} is kept there" in shown.stderr
+
+
 WRONG_NAME = {
     "status": (0, ["inspect"]),
     "status --json": (0, ["inspect"]),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import stat
 from typing import Any
 
 import pytest
 
-from flagscale_deploy.remote.deployment import history, record
+from flagscale_deploy.remote.deployment import history, kept, record
 from flagscale_deploy.remote.programs import watch
 from tests.component.remote.living import Home, birth
 from tests.component.remote.programs.test_launch import launching
 
+RUN = '{"schema": 1, "e": "\\u00e9"}'
 ENGINE = {
     "name": "q/0", "model": "q", "driver": "gpu01", "port": 1, "endpoint": "", "local_url": "", "served_name": "q",
     "script": "engine.sh", "certificate": None, "hosts": ["gpu01"], "gpus": {}, "argv": ["vllm", "serve", "/m"],
@@ -64,3 +67,36 @@ def test_lines_that_are_no_events_are_passed_over(home: Home, monkeypatch: pytes
     with (home.state / history.NAME).open("a") as file:
         file.write(line + "\n")
     assert [event["event"] for event in told(home)] == ["stopped"]
+
+
+def test_the_newest_runs_are_kept_and_sent_as_they_were_written(home: Home) -> None:
+    home.record({}, boot_id=record.boot_id())
+    folder = home.state / kept.FOLDER
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"2025{number:02d}-a.json").write_text(str(number))
+    files = {kept.path_of("r1"): (RUN, "600"), "scripts/engine.sh": ("sleep 60", "700")}
+    home.hear("launch", **launching(home, files=files))
+    assert len(list(folder.iterdir())) == kept.MOST
+    assert stat.S_IMODE((folder / "r1.json").stat().st_mode) == 0o600
+    (reply,) = home.run("history")
+    assert reply["kept"]["r1"] == hashlib.sha256(RUN.encode()).hexdigest()
+    assert sorted(reply["kept"])[0] == "202511-a"
+    assert home.run("history", run_id="r1") == [{"events": [], "run": RUN}]
+    home.run("stop", grace=1)
+    assert (folder / "r1.json").exists(), "it goes with `cleanup`"
+
+
+WORDS = (b"No such file", b"larger than", b"cannot be used as a name")
+
+
+@pytest.mark.parametrize("run_id", ["r9", "../record", "..", "a/b", "large"])
+def test_a_run_that_is_not_kept_is_an_error(home: Home, run_id: str) -> None:
+    home.record({})
+    (home.state / kept.FOLDER).mkdir()
+    (home.state / kept.FOLDER / "large.json").write_text(" " * (kept.LONGEST + 1))
+    with home.open("history", run_id=run_id) as program:
+        output = program.communicate(timeout=30)[0]
+    assert (program.returncode, any(words in output for words in WORDS)) == (1, True), output
+    (reply,) = home.run("history")
+    assert reply["kept"] == {}

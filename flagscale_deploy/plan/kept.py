@@ -1,0 +1,220 @@
+"""Describe a run for later, without secrets: its configuration, its hosts, and how each of its processes starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypedDict, cast
+
+from flagscale_deploy import __version__
+from flagscale_deploy.config.plain import plain
+from flagscale_deploy.config.resolved import resolved_yaml, without_secret
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.inputs import Inputs
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, Server
+from flagscale_deploy.plan.rank import Rank
+from flagscale_deploy.remote.system.json_files import mismatch, parse_object
+from flagscale_deploy.secrets import HIDDEN
+from flagscale_deploy.secrets.json_texts import without_secrets
+
+SCHEMA = 1
+DEEPEST = 8
+"""Levels of a description: what a program's configuration nests is text in it."""
+_SETTINGS = (
+    "name", "address", "type", "gpus", "cpus", "node_ip", "interface", "connection", "container", "python", "venv",
+    "env", "before_start",
+)  # fmt: skip
+"""What is kept of a host: nothing of how to log in there."""
+
+
+class KeptRank(TypedDict):
+    """A process of a server, as it starts on its host. `script` is a digest."""
+
+    name: str
+    role: str
+    host: str
+    gpus: list[int]
+    ports: dict[str, int]
+    argv: list[str]
+    env: dict[str, str]
+    script: str
+
+
+class KeptServer(TypedDict):
+    """An instance or a router; `gpus` are indexes by host, of ranks that Ray starts, too."""
+
+    name: str
+    model: str
+    engine: str  # "router" for a router
+    gpus: dict[str, list[int]]
+    ranks: list[KeptRank]
+
+
+class KeptRay(TypedDict):
+    """The Ray cluster: GPUs of its nodes, and digests of the scripts that start them."""
+
+    enabled: bool
+    address: str
+    nodes: dict[str, int]
+    scripts: dict[str, str]
+
+
+class KeptRun(TypedDict):
+    """What the hosts of a run keep of it in `runs/<run id>.json`."""
+
+    schema: int
+    tool: str  # version of this tool
+    deployment: str
+    run_id: str
+    digest: str
+    source: str
+    configuration: str  # serve YAML, resolved
+    complete: bool  # whether nothing of the configuration had to be hidden
+    overrides: list[str]  # words of the command line
+    head: str
+    hosts: list[dict[str, Any]]  # settings, by the names of an inventory
+    secrets: dict[str, list[str]]  # names, by host; "" and "tls": of all hosts
+    secret_hash: str
+    templates: str  # digest
+    program: dict[str, str]  # digests of a user's own program, by file
+    tls: dict[str, str]  # digests of certificates: of those that are sent by name, others as `host:path`
+    versions: dict[str, dict[str, str]]  # by host
+    ray: KeptRay
+    servers: list[KeptServer]
+
+
+_RANK = {
+    "name": str, "role": str, "host": str, "gpus": [int], "ports": {"": int}, "argv": [str], "env": {"": str},
+    "script": str,
+}  # fmt: skip
+_SERVER = {"name": str, "model": str, "engine": str, "gpus": {"": [int]}, "ranks": [_RANK]}
+_SHAPE: dict[str, Any] = {
+    "schema": int, "tool": str, "deployment": str, "run_id": str, "digest": str, "source": str, "configuration": str,
+    "complete": bool, "overrides": [str], "head": str, "hosts": [{"name": str, "env": {"": str}}],
+    "secrets": {"": [str]}, "secret_hash": str, "templates": str, "program": {"": str}, "tls": {"": str},
+    "versions": {"": {"": str}}, "servers": [_SERVER],
+    "ray": {"enabled": bool, "address": str, "nodes": {"": int}, "scripts": {"": str}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Secrecy:
+    """What is known of a run's secrets: their names by owner, their common hash, and how to hide their values."""
+
+    names: Mapping[str, Sequence[str]]
+    hash: str
+    redact: Callable[[str], str] = str
+
+
+def describe_run(plan: Plan, inputs: Inputs, secrecy: Secrecy, overrides: Sequence[str] = ()) -> KeptRun:
+    """Return what is kept of a run that carries out this plan, made from these inputs."""
+    configuration = resolved_yaml(inputs.spec, secrecy.redact)
+    hidden = partial(without_secrets, redact=secrecy.redact)
+    return {
+        "schema": SCHEMA,
+        "tool": __version__,
+        "deployment": plan.deployment,
+        "run_id": plan.run_id,
+        "digest": plan.digest,
+        "source": inputs.spec.source,
+        "configuration": configuration,
+        "complete": HIDDEN not in configuration,
+        "overrides": cast(Any, hidden([without_secret(word) for word in overrides])),
+        "head": plan.head,
+        "hosts": cast(Any, hidden([_host(host) for host in inputs.inventory.hosts])),
+        "secrets": {owner: sorted(names) for owner, names in secrecy.names.items() if names},
+        "secret_hash": secrecy.hash,
+        "templates": inputs.templates.digest,
+        "program": {name: _digest(text) for name, text in plan.app.items() if name.startswith("program/")},
+        "tls": dict(_certificates(inputs)),
+        "versions": {name: _versions(facts) for name, facts in inputs.facts.items()},
+        "ray": _ray(plan),
+        "servers": cast(Any, hidden([_server(plan, server) for server in plan.servers])),
+    }
+
+
+def run_text(run: KeptRun) -> str:
+    """Return what a host keeps of a run, in ASCII."""
+    return json.dumps(run)
+
+
+def parse_run(text: str) -> KeptRun:
+    """Return the run that a host describes. Raises ValueError where it is anything else."""
+    content = parse_object(text)
+    content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))  # half a surrogate pair
+    missing = sorted(_SHAPE.keys() - content.keys())
+    problem = f"{missing[0]} is missing" if missing else mismatch(content, _SHAPE)
+    if problem or _is_deep(content, DEEPEST):
+        raise ValueError(problem or f"it is nested more than {DEEPEST} levels deep")
+    return cast(KeptRun, {key: content[key] for key in _SHAPE})
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deep(item, levels - 1) for item in inner)
+
+
+def _host(host: Host) -> dict[str, Any]:
+    return {name: plain(value) for name in _SETTINGS if (value := getattr(host, name)) not in (None, {})}
+
+
+def _versions(facts: Facts) -> dict[str, str]:
+    versions = {
+        "Python": facts.python, "Ray": facts.ray, "vLLM": facts.vllm, "PyTorch": facts.torch,
+        "vllm-router": facts.router,
+    }  # fmt: skip
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def _certificates(inputs: Inputs) -> Iterator[tuple[str, str]]:
+    """Yield the digests of certificates; keys count as secrets."""
+    for name, content in inputs.spec.tls.sent.items() if inputs.spec.tls else ():
+        if isinstance(content, str):
+            yield name, _digest(content)
+    for host, facts in inputs.facts.items():
+        yield from ((f"{host}:{path}", file.hash) for path, file in facts.tls_files.items() if file.hash)
+
+
+def _ray(plan: Plan) -> KeptRay:
+    ray: RayPlan = plan.ray
+    scripts = {f"{node.host}/ray_{node.role}.sh": _script(plan, node.host, f"ray_{node.role}.sh") for node in ray.nodes}
+    nodes = {node.host: node.num_gpus for node in ray.nodes}
+    return {"enabled": ray.enabled, "address": ray.address, "nodes": nodes, "scripts": scripts}
+
+
+def _server(plan: Plan, server: Server) -> KeptServer:
+    instance = server if isinstance(server, InstancePlan) else None
+    return {
+        "name": server.name,
+        "model": server.model,
+        "engine": instance.engine if instance else "router",
+        "gpus": {name: list(held) for name, held in instance.gpus.items()} if instance else {},
+        "ranks": [_rank(plan, rank) for rank in (instance.members if instance else server.ranks)],
+    }
+
+
+def _rank(plan: Plan, rank: Rank) -> KeptRank:
+    return {
+        "name": rank.name,
+        "role": rank.role,
+        "host": rank.host,
+        "gpus": list(rank.gpus),
+        "ports": dict(rank.ports),
+        "argv": list(rank.argv),
+        "env": dict(rank.env),
+        "script": _script(plan, rank.host, rank.script),
+    }
+
+
+def _script(plan: Plan, host: str, name: str) -> str:
+    """Return the digest of a script, which is the same in another run; "" for a plan without scripts."""
+    text = plan.scripts.get(host, {}).get(name, "")
+    return _digest(text.replace(plan.run_id, "RUN").replace(plan.ray.session, "SESSION")) if text else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
