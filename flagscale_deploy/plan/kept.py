@@ -83,6 +83,7 @@ class KeptRun(TypedDict):
     program: dict[str, str]  # digests of a user's own program, by file
     tls: dict[str, str]  # digests of certificates: of those that are sent by name, others as `host:path`
     versions: dict[str, dict[str, str]]  # by host
+    ports: dict[str, dict[str, int]]  # that the planner chose, by host and use
     ray: KeptRay
     servers: list[KeptServer]
 
@@ -96,7 +97,7 @@ _SHAPE: dict[str, Any] = {
     "schema": int, "tool": str, "deployment": str, "run_id": str, "digest": str, "source": str, "configuration": str,
     "complete": bool, "overrides": [str], "head": str, "hosts": [{"name": str, "env": {"": str}}],
     "secrets": {"": [str]}, "secret_hash": str, "templates": str, "program": {"": str}, "tls": {"": str},
-    "versions": {"": {"": str}}, "servers": [_SERVER],
+    "versions": {"": {"": str}}, "ports": {"": {"": int}}, "servers": [_SERVER],
     "ray": {"enabled": bool, "address": str, "nodes": {"": int}, "scripts": {"": str}},
 }  # fmt: skip
 
@@ -132,6 +133,7 @@ def describe_run(plan: Plan, inputs: Inputs, secrecy: Secrecy, overrides: Sequen
         "program": {name: _digest(text) for name, text in plan.app.items() if name.startswith("program/")},
         "tls": dict(_certificates(inputs)),
         "versions": {name: _versions(facts) for name, facts in inputs.facts.items()},
+        "ports": {name: dict(uses) for name, uses in plan.chosen_ports.items()},
         "ray": _ray(plan),
         "servers": cast(Any, hidden([_server(plan, server) for server in plan.servers])),
     }

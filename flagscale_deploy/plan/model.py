@@ -42,7 +42,7 @@ class _Replica:
 class Placement(_Replica):
     """Where one instance runs: GPU indexes by host, in rank order of hosts; `driver` runs `vllm serve`.
 
-    `pinned`: on GPUs that Ray does not manage. Otherwise Ray assigns its GPUs.
+    `pinned`: on GPUs that Ray does not manage; otherwise Ray assigns them.
     """
 
     model: str
@@ -219,8 +219,7 @@ class RouterPlan:
     @property
     def ranks(self) -> tuple[Rank, ...]:
         """Return the router as a group of one."""
-        ports = {API_PORT: self.port, METRICS_PORT: self.metrics_port}
-        own = (self.argv, self.env, self.script, ports, self.local_url)
+        own = (self.argv, self.env, self.script, {API_PORT: self.port, METRICS_PORT: self.metrics_port}, self.local_url)
         return (Rank(self.name, 0, "driver", self.driver, (), *own),)
 
 
@@ -276,13 +275,14 @@ class Plan:
     restart: RestartSpec = field(default_factory=RestartSpec)
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of the user's own program, by path below `app/` in every host's state directory."""
+    chosen_ports: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by host and use
 
     @property
     def working(self) -> tuple[str, ...]:
         """Return the hosts that something runs on, in the inventory's order."""
-        steps = {step.host for stage in self.stages for step in stage.steps}
-        ranks = {host for instance in self.instances for host in instance.hosts}
-        return tuple(name for name in self.hosts if name in steps | ranks)
+        busy = {step.host for stage in self.stages for step in stage.steps}
+        busy |= {host for instance in self.instances for host in instance.hosts}
+        return tuple(name for name in self.hosts if name in busy)
 
     @property
     def servers(self) -> tuple[Server, ...]:

@@ -97,7 +97,7 @@ def draft(inputs: Inputs) -> Draft:
     remaining = dict.fromkeys(fault for fault in faults if fault.check not in inputs.skip or fault.check == "placement")
     if room.is_short or any(fault.check == "placement" for fault in remaining):
         return Draft(None, tuple(remaining))
-    unscripted = _assemble(inputs, room, ray, instances, routers)
+    unscripted = replace(_assemble(inputs, room, ray, instances, routers), chosen_ports=ports.chosen)
     working = {*unscripted.working, *(fault.where for fault in remaining if fault.where not in inventory.names)}
     return Draft(
         render_scripts(unscripted, inputs),

@@ -26,6 +26,8 @@ class Ports:
         self._planned: dict[tuple[str, int], str] = {}
         self._assigned: set[tuple[str, int, str]] = set()
         self._held: dict[str, dict[int, str]] = {}
+        self.chosen: dict[str, dict[str, int]] = {}
+        """The ports that `next_free` took, by host and use."""
         self._passed: dict[tuple[object, ...], int] = {}
         """Up to where no port is free, by what was asked for: planned ones stay taken."""
 
@@ -62,6 +64,7 @@ class Ports:
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
                                       "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip
+        self.chosen.setdefault(host, {})[use] = port
         self._planned |= dict.fromkeys(((name, at) for at in range(port, port + span) for name in hosts), use)
         return port
 

@@ -10,11 +10,12 @@ import pytest
 
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
+from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, parse_run, run_text
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.secrets import Redactor, Secret
-from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, model, seen, spec
+from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, seen
 
 YAML = """\
 experiment: {exp_name: qwen, envs: {A: b, HF_TOKEN: hf_canary_canary}}
@@ -44,6 +45,7 @@ def test_a_run_is_read_back_as_it_was_described() -> None:
     assert (first["ranks"][0]["env"]["A"], first["gpus"], first["engine"]) == ("b", {"gpu01": [0, 1]}, "vllm")
     assert (router["engine"], router["ranks"][0]["ports"]) == ("router", {"api": 30000, "metrics": 29000})
     assert (run["head"], [entry["name"] for entry in run["hosts"]]) == ("gpu01", ["gpu01", "gpu02"])
+    assert run["ports"]["gpu01"]["the router of qwen"] == 30000
     assert run["versions"]["gpu01"]["vLLM"] == "0.32.0"
     assert load_spec(parse_document(run["configuration"], "x"), environ={"HF_TOKEN": "a"}).models[0].replicas == 3
 
@@ -96,8 +98,9 @@ def test_half_a_character_and_keys_of_a_later_version_do_no_harm() -> None:
     assert (run["source"], "later" in run) == ("?", False)
 
 
-def test_a_program_and_certificates_are_digests() -> None:
-    run = described()
-    assert (run["program"], run["tls"]) == ({}, {})
-    assert model().name
-    assert spec().name == "qwen"
+def test_certificates_are_digests() -> None:
+    facts = seen("gpu01", "gpu02")
+    facts["gpu01"] = replace(
+        facts["gpu01"], tls_files={"/tls/cert.pem": TlsFile(hash="abc"), "/tls/key.pem": TlsFile()}
+    )
+    assert described(facts=facts)["tls"] == {"gpu01:/tls/cert.pem": "abc"}
