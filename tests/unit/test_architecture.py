@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -17,7 +18,7 @@ UNTYPED_MAPPINGS = 1.0
 """How often `dict[str, Any]` and the like may stand in 1,000 lines."""
 
 FLOORS = (
-    ("remote", "remote.messages", "serve", "text"),
+    ("gate", "remote", "remote.messages", "serve", "text"),
     ("errors", "remote.network_test", "remote.system", "secrets"),
     ("events", "facts", "remote.deployment", "remote.push", "support"),
     ("config.schema", "diagnosis", "inventory", "remote.engine", "remote.logs", "rendering"),
@@ -113,7 +114,8 @@ def test_the_root_holds_few_files() -> None:
             ("transport.local", "transport.ssh_config", "transport.proxy_command", "transport.revoked_keys", "remote"),
         ),
         ("yaml", ("support.yaml", "config.source", "inventory.document", "serve")),
-        ("asyncio", ()),
+        ("aiohttp", ("gate",)),
+        ("asyncio", ("gate",)),
         ("ray", ("serve",)),
         ("vllm", ()),
     ],
@@ -181,6 +183,14 @@ def test_what_runs_on_hosts_needs_nothing_but_python_3_8() -> None:
         foreign = {name.split(".")[0] for name in module.imports - beside}
         foreign -= {"typing_extensions"} if module.name == "remote.messages.program" else set()  # does without it, too
         assert foreign <= STANDARD_LIBRARY_38 | BROUGHT[module.room], module.name
+
+
+def test_the_gate_needs_nothing_but_aiohttp() -> None:
+    """What else it imports of libraries comes with aiohttp. It is sent to hosts without the rest of the package."""
+    for module in (module for module in MODULES.values() if module.room == "gate"):
+        others = {name for name in module.imports if not name.startswith("flagscale_deploy.gate")}
+        foreign = {name.split(".")[0] for name in others} - sys.stdlib_module_names
+        assert foreign <= {"aiohttp", "multidict", "yarl"}, module.name
 
 
 def test_what_runs_on_hosts_calls_nothing_younger_than_python_3_8() -> None:

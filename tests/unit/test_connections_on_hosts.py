@@ -24,6 +24,12 @@ ALLOWED = {
     "remote.system.network": "connects a UDP socket, which sends nothing, to learn its source address",
     "remote.peers": "both ends prove that they know the run's token (`handshake`)",
     "remote.system.tls_files": "reads certificates from files",
+    "gate.upstreams": "sends requests to the servers of its configuration, and nowhere else",
+    **dict.fromkeys(
+        ("gate.body", "gate.connections", "gate.errors", "gate.overview", "gate.program", "gate.proxy", "gate.relay"),
+        "serves clients, or speaks through `gate.upstreams`",
+    ),
+    "gate.tls": "loads a certificate",
 }
 COMMANDS = re.compile(r"\b(?:curl|wget|netcat|ncat|nc|socat|openssl s_client)\b |/dev/(?:tcp|udp)/")
 COMMANDS_ALLOWED = {"ray_worker.sh.j2"}
@@ -39,7 +45,7 @@ def connects(module: Module) -> bool:
 
 
 def test_all_that_connects_verifies_what_answers() -> None:
-    on_hosts = [module for module in read_package().values() if module.room in ("remote", "serve")]
+    on_hosts = [module for module in read_package().values() if module.room in ("gate", "remote", "serve")]
     assert {module.name for module in on_hosts if connects(module)} == set(ALLOWED)
 
 

@@ -1,0 +1,1 @@
+"""The gate as a process, before servers that are stand-ins."""
