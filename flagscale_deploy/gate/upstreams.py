@@ -15,10 +15,12 @@ from yarl import URL
 
 from flagscale_deploy.gate.errors import Refusal
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 10.0
+"""Long enough for a host that is busy; a port that nobody has refuses at once."""
+ANSWER_SECONDS = 3.0
 KEPT_SECONDS = 2.0
 """How long an idle connection to a server is kept: less than the 5 s after which vLLM's closes it."""
-DOWN_SECONDS = 5.0
+DOWN_SECONDS = 15.0
 """How long a server that could not be reached comes after the others."""
 READ_BUFFER = 16 << 10
 STALE = 3
@@ -145,7 +147,7 @@ async def get_json(
     client: aiohttp.ClientSession, server: Upstream, path: str, headers: Mapping[str, str]
 ) -> tuple[int, bytes] | None:
     """Return status and content (1 MiB at most) of a GET of the gate's own; None where there is no answer in 3 s."""
-    timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     try:
         async with client.get(
             server.url + path, headers={"Accept": "application/json", **headers}, timeout=timeout, allow_redirects=False
