@@ -5,8 +5,8 @@ export PYTHON
 VENV := .venv
 STEP := tests/environments/step
 BUILD := $(PYTHON) tests/environments/build.py
-# One process more than CI has cores, for the tests that wait. PROCESSES=1: all tests one after the other.
-PROCESSES ?= 3
+# Two processes more than CI has cores, for the tests that wait. PROCESSES=1: all tests one after the other.
+PROCESSES ?= 4
 TOGETHER := $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) --dist loadscope)
 
 .DEFAULT_GOAL := help

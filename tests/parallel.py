@@ -5,6 +5,9 @@ A plugin for sessions with several processes (pytest-xdist, `--dist loadscope`).
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,17 +17,20 @@ from tests.environments.pythons import SWEEPS
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-RAY = (
-    "tests/docs/test_commands_on_hosts.py",
-    "tests/e2e/test_diagnoses.py",
+RAY = ("tests/e2e/test_diagnoses.py", "tests/e2e/test_two_hosts.py")
+"""Ray over several hosts, and vLLM over Ray: these follow each other in one process."""
+RAY_AFTER_VLLM = (
     "tests/e2e/test_serve_remote.py",
-    "tests/e2e/test_two_hosts.py",
+    "tests/docs/test_commands_on_hosts.py",
     "tests/lab/product/ray/test_ray.py",
 )
-"""Ray over several hosts: these follow each other in one process, since `ray start` gives up after 30 s.
+"""Ray over several hosts with less of vLLM: these come last in the process of the other modules with vLLM.
 
-The hosts share this machine's cores: two such modules at a time may take that long.
+None of them runs at the same time as one of the others: `ray start` gives up after 30 s, which two such modules on the
+same cores may take. Whichever process comes second waits.
 """
+_TURN = os.open(__file__, os.O_RDONLY)
+"""What a process locks that runs one of these; with the process, the lock goes as well."""
 E2E = "tests/e2e/"
 """The other modules with real vLLM follow each other as well: loading takes all of a core."""
 WITHOUT_ENGINE = (
@@ -49,18 +55,38 @@ def scope(nodeid: str) -> str:
     module = nodeid.partition("::")[0]
     if module in RAY:
         return "with Ray"
-    return "with vLLM" if module.startswith(E2E) and module not in WITHOUT_ENGINE else module
+    if module in RAY_AFTER_VLLM or (module.startswith(E2E) and module not in WITHOUT_ENGINE):
+        return "with vLLM"
+    return module
 
 
-def rank(nodeid: str) -> int:
+def rank(nodeid: str) -> tuple[int, int]:
     """Return when a test comes, the lowest first: modules with Ray, which take longest, with vLLM, and what is long."""
-    place = scope(nodeid)
-    return 0 if place == "with Ray" else 1 if place == "with vLLM" else 2 if place.startswith(LONG) else 3
+    place, module = scope(nodeid), nodeid.partition("::")[0]
+    if place == "with vLLM":
+        return 1, RAY_AFTER_VLLM.index(module) + 1 if module in RAY_AFTER_VLLM else 0
+    return (0 if place == "with Ray" else 2 if place.startswith(LONG) else 3), 0
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Let modules with Ray wait for those of another process, before the time of a test begins."""
+    if _starts_ray(item) and hasattr(item.config, "workerinput"):
+        fcntl.flock(_TURN, fcntl.LOCK_EX)
+    try:
+        return (yield)
+    finally:
+        if not _starts_ray(nextitem):
+            fcntl.flock(_TURN, fcntl.LOCK_UN)
+
+
+def _starts_ray(item: pytest.Item | None) -> bool:
+    return item is not None and item.nodeid.partition("::")[0] in (*RAY, *RAY_AFTER_VLLM)
 
 
 @pytest.hookimpl(optionalhook=True)

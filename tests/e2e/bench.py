@@ -75,7 +75,7 @@ class Bench:
     ) -> Running:
         """Type `run`. `hosts` are variables of single hosts, `flags` vLLM's beside the usual; one GPU needs no Ray."""
         given = {"tensor-parallel-size": gpus, **(flags or {})}
-        config = tiny.write(self.desk / f"{name}.yaml", self.model, port=PORT, gpus=gpus, flags=given)
+        config = tiny.write(self.desk / f"{name}.yaml", self.model, port=PORT, gpus=gpus, flags=given, forks=True)
         operator = Operator(self.desk, self._inventory(self.desk / f"{name}-hosts.yaml", hosts or {}))
         self.operators.append(operator)
         self._names.append(name)

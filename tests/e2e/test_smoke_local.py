@@ -87,7 +87,8 @@ def job(request: pytest.FixtureRequest, node_env: Path, tiny_model: Path, tmp_pa
     inventory.write_text(yaml.safe_dump({"hosts": [here]}))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    config = tiny.write(tmp_path / f"smoke-{port}.yaml", tiny_model, port=port, gpus=0, flags=tiny.IN_ONE_PROCESS)
+    path, flags = tmp_path / f"smoke-{port}.yaml", tiny.IN_ONE_PROCESS
+    config = tiny.write(path, tiny_model, port=port, gpus=0, flags=flags, forks=True)
     operator = Operator(tmp_path, inventory)
     yield Job(operator, config, port)
     for running in operator.started:
@@ -139,7 +140,7 @@ def test_a_smoke_that_cannot_load_names_the_line_keeps_the_logs_and_leaves_nothi
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes().replace(b"embed_tokens", b"embed_tokenz", 1))  # whole, and of no Qwen2
-    tiny.write(job.config, broken, port=job.port, gpus=0, flags=tiny.IN_ONE_PROCESS)
+    tiny.write(job.config, broken, port=job.port, gpus=0, flags=tiny.IN_ONE_PROCESS, forks=True)
     with Presence(job.name) as presence:
         ended = job.start(*UNASKED, "deploy.ray=never").end(5, within=LIMIT_SECONDS)
     assert presence.commands

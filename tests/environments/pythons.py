@@ -7,7 +7,8 @@
 The operator's side supports 3.10 to 3.13. What runs on hosts (`remote/`) supports 3.8 as well: its unit tests are run
 under it, and its component tests with host programs that are run by it.
 Each Python gets a virtual environment in the cache, without the package: the tests import this clone's. All Pythons
-run at the same time, in one process each: half of the time of the unit tests is spent waiting.
+run at the same time, in one process each: half of the time of the unit tests is spent waiting, and more of that of
+component tests.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ from tests.environments.cache import entry, recipe, say  # noqa: E402 (run as a 
 OPERATOR = ("3.10", "3.11", "3.12", "3.13")
 HOST = "3.8"
 SWEEPS = (
-    "api/test_hostile_replies.py", "checks/test_any_facts.py", "cli/test_canary.py", "config/test_any_input.py", "docs",
-    "recipes/test_any_document.py", "support/test_sandbox.py", "test_architecture.py", "test_connections_on_hosts.py",
-    "test_cut_secrets.py", "test_hostile_input.py", "test_patterns.py", "test_reading_on_hosts.py",
-    "test_secrets_in_plenty.py", "transport/test_replies.py",
+    "api/test_hostile_replies.py", "checks/test_any_facts.py", "checks/test_hostile_facts.py", "cli/test_canary.py",
+    "cli/test_day_two.py", "config/test_any_input.py", "diagnosis/test_find.py", "docs", "logs/test_redact.py",
+    "plan/test_many_replicas.py", "recipes/test_any_document.py", "support/test_sandbox.py", "test_architecture.py",
+    "test_connections_on_hosts.py", "test_cut_secrets.py", "test_hostile_input.py", "test_patterns.py",
+    "test_reading_on_hosts.py", "test_secrets_in_plenty.py", "transport/test_replies.py",
 )  # fmt: skip
 """What takes most of the time, or reads our own sources and pages: run under the Python of all other tests only."""
 TYPES_OF_MESSAGES = "tests/component/remote/test_messages.py"
 """Types, which the type checker reads: no program of a host runs there."""
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
 FOR_HOST_TESTS = re.compile(r"(hypothesis|pytest.*)\b")
+THREE_PROCESSES = ("-n", "3", "--dist", "worksteal")
+"""Tests that wait most of their time; one that takes long holds up none that follow it."""
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 UNIT, UNIT_OF_HOSTS, COMPONENT_OF_HOSTS = "tests/unit", "tests/unit/remote", "tests/component/remote"
 
@@ -82,10 +86,8 @@ def run_tests(python: Path, version: str) -> tuple[int, str]:
     with ThreadPoolExecutor(2) as pool:  # the component tests wait most of their time
         # tests/conftest.py needs the operator's Python.
         units = pool.submit(_run, built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
-        components = pool.submit(
-            _run, Path(sys.executable), COMPONENT_OF_HOSTS, f"--ignore={TYPES_OF_MESSAGES}", "-n", "2",
-            FSD_HOST_PYTHON=str(python),
-        )  # fmt: skip
+        words = (COMPONENT_OF_HOSTS, f"--ignore={TYPES_OF_MESSAGES}", *THREE_PROCESSES)
+        components = pool.submit(_run, Path(sys.executable), *words, FSD_HOST_PYTHON=str(python))
         ended = [units.result(), components.result()]
     return max(status for status, _ in ended), "".join(output for _, output in ended)
 

@@ -51,13 +51,13 @@ def test_engines_end_before_ray_and_others_live_on(people: Household, home: Home
     (ray,) = people.python(on_term(append(order, "ray")), f"{home.deployment}/r1")
     (foreign,) = people.python(SLEEP)
     home.record({"engine": engine, "ray-head": ray})
-    replies = stop(home)
+    replies = stop(home, grace=60.0, ray_grace=60.0)
     assert replies[0] == {"event": "found", "count": 2}
     assert stages(replies) == [("engines", 1), ("ray", 1)]
     assert order.read_text().split() == ["engine", "ray"]
     assert replies[-1]["survivors"] == []
     assert replies[-1]["ended"] == 2
-    assert replies[-1]["seconds"] < 3
+    assert replies[-1]["seconds"] < 60
     assert not runs(engine)
     assert not runs(ray)
     assert runs(foreign)
@@ -69,7 +69,8 @@ def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Ho
     (ray,) = people.python(SLEEP, f"{home.deployment}/r1")
     (home.state / "scripts/after_stop.sh").write_text("exit 0")
     home.record({"engine": engine, "ray-head": ray})
-    with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=30.0) as program:
+    began = time.monotonic()
+    with home.open("stop", run_id=None, grace=5.0, ray_grace=5.0, wait=60.0) as program:
         assert program.stdin is not None
         assert program.stdout is not None
         first = [messages(program.stdout.readline())[0] for _ in range(3)]
@@ -90,7 +91,7 @@ def test_it_waits_with_ray_until_it_is_told_to_go_on(people: Household, home: Ho
         return
     assert stages(rest) == [("ray", 1)]
     assert (rest[-1]["ended"], rest[-1]["survivors"], rest[-1]["after_stop"]["exit_code"]) == (2, [], 0)
-    assert rest[-1]["seconds"] < 2 + first[-1]["seconds"]
+    assert rest[-1]["seconds"] < time.monotonic() - began - 2, "it has waited for 2 s, which are no part of it"
     assert not runs(ray)
 
 
