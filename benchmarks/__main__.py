@@ -28,6 +28,7 @@ PARTS = {
     "following": ["benchmarks.loopback", "benchmarks.logs"],
     "stop": ["benchmarks.stop"],
     "supervision": ["benchmarks.supervision"],
+    "gate": ["benchmarks.gate"],
     "ready": ["benchmarks.ready"],
 }
 """The modules to run; `loopback` runs the module after it in a network of its own."""

@@ -111,7 +111,7 @@ def test_many_streams_at_once_lose_nothing_and_take_little_memory(server: StandI
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 3 * STREAMS + 200)), hard))
     with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        memory, contents = asyncio.run(_many(gate, server))
+        memory, contents = asyncio.run(many(gate, server, STREAMS))
         expected = b"".join(map(event, range(4))) + b"data: [DONE]\n\n"
         assert [content == expected for content in contents] == [True] * STREAMS
         assert server.most_open == STREAMS
@@ -119,7 +119,7 @@ def test_many_streams_at_once_lose_nothing_and_take_little_memory(server: StandI
         wait_until(lambda: len(gate.logged()) == STREAMS)
 
 
-async def _many(gate: Gate, server: StandIn) -> tuple[float, list[bytes]]:
+async def many(gate: Gate, server: StandIn, streams: int) -> tuple[float, list[bytes]]:
     """Return the gate's memory while all streams are open, and what each client received."""
     body = {"model": MODEL, "stream": True, "tokens": 4, "hold": True}
     begun = 0
@@ -139,8 +139,8 @@ async def _many(gate: Gate, server: StandIn) -> tuple[float, list[bytes]]:
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as client:
-        tasks = [asyncio.create_task(one(client)) for _ in range(STREAMS)]
-        while begun < STREAMS:
+        tasks = [asyncio.create_task(one(client)) for _ in range(streams)]
+        while begun < streams:
             await asyncio.wait(tasks, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
             assert [task.result() for task in tasks if task.done()] == []
         memory = gate.memory()
