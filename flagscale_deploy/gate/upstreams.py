@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from flagscale_deploy.gate.errors import Refusal
+from flagscale_deploy.gate.guard import GuardedConnector
 
 CONNECT_SECONDS = 10.0
 """Long enough for a host that is busy; a port that nobody has refuses at once."""
@@ -88,7 +89,7 @@ def session(trust: str | None) -> aiohttp.ClientSession:
     context = ssl.create_default_context(cafile=trust)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS, ssl=context),
+        connector=GuardedConnector(limit=0, keepalive_timeout=KEPT_SECONDS, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=_ADDED_BY_AIOHTTP,

@@ -24,6 +24,7 @@ ALLOWED = {
     "remote.system.network": "connects a UDP socket, which sends nothing, to learn its source address",
     "remote.peers": "both ends prove that they know the run's token (`handshake`)",
     "remote.system.tls_files": "reads certificates from files",
+    "gate.guard": "verifies what answers before `gate.upstreams` sends",
     "gate.upstreams": "sends requests to the servers of its configuration, and nowhere else",
     **dict.fromkeys(
         ("gate.body", "gate.connections", "gate.errors", "gate.overview", "gate.program", "gate.proxy", "gate.relay"),
