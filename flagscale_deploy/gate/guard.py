@@ -21,7 +21,9 @@ _NETLINK_SOCK_DIAG, _BY_FAMILY, _REQUEST, _DUMP, _ERROR, _DONE = 4, 20, 0x1, 0x3
 _LISTEN = 10
 _HEADER, _QUERY = struct.Struct("=IHHII"), struct.Struct("=BBBxI2s2s16s16sIII")
 _ANSWER = struct.Struct("=BBxx2s2x16s16x12x12xII")
-"""Of linux/netlink.h and linux/inet_diag.h; the answer's port is in network order, before its uid and inode."""
+"""Of linux/netlink.h and linux/inet_diag.h: family, state, port and address in network order, uid, inode."""
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins as an IPv6 one: all are compared as such."""
 _ANY = bytes(2), bytes(2), bytes(16), bytes(16), 0, 0, 0
 _SECONDS = 2.0
 
@@ -29,6 +31,7 @@ _SECONDS = 2.0
 class End(NamedTuple):
     """A socket of this host. Its inode is 0 until a process has accepted it."""
 
+    address: bytes
     port: int
     uid: int
     inode: int
@@ -63,12 +66,27 @@ def verify(source: Any, destination: Any) -> None:
     """
     if not source or not destination:
         raise ConnectionResetError("the server has closed the connection")
-    if source[0] != destination[0]:
+    if source[0] != destination[0] and not destination[0].startswith("127."):
         return
-    uids = {end.uid for end in _listening() if end.port == destination[1]}
+    uids = {end.uid for end in _reached(list(_listening()), _packed(destination[0]), destination[1])}
     uids |= {end.uid for end in _other_end(source, destination) if end.inode}
     if strangers := uids - {0, os.getuid()}:
         raise PermissionError(errno.EPERM, f"port {destination[1]} is held by another user (uid {min(strangers)})")
+
+
+def _packed(address: str) -> bytes:
+    """Return an address as an IPv6 one."""
+    plain = address.partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6, plain if ":" in plain else f"::ffff:{plain}")
+
+
+def _reached(ends: list[End], address: bytes, port: int) -> list[End]:
+    """Return the listening sockets that a connection to an address reaches; `::` takes IPv4 if no other does."""
+    there = [end for end in ends if end.port == port]
+    wildcard = _MAPPED + bytes(4) if address.startswith(_MAPPED) else bytes(16)
+    return [end for end in there if end.address in (address, wildcard)] or [
+        end for end in there if end.address == bytes(16)
+    ]
 
 
 def _listening() -> Iterator[End]:
@@ -80,7 +98,13 @@ def _listening() -> Iterator[End]:
             for line in Path("/proc/self/net", name).read_text().splitlines()[1:]:
                 fields = line.split()
                 if int(fields[3], 16) == _LISTEN:
-                    yield End(int(fields[1].rpartition(":")[2], 16), int(fields[7]), int(fields[9]))
+                    written, _, port = fields[1].rpartition(":")
+                    words = [struct.pack("=I", int(written[at : at + 8], 16)) for at in range(0, len(written), 8)]
+                    yield End(_wide(b"".join(words)), int(port, 16), int(fields[7]), int(fields[9]))
+
+
+def _wide(address: bytes) -> bytes:
+    return _MAPPED + address if len(address) == 4 else address
 
 
 def _other_end(source: Any, destination: Any) -> list[End]:
@@ -107,6 +131,7 @@ def _ask(query: bytes, flags: int) -> Iterator[End]:
                     raise OSError(-struct.unpack_from("=i", datagram, at + _HEADER.size)[0], "sock_diag")
                 if kind == _DONE:
                     return
-                _, _, port, _, uid, inode = _ANSWER.unpack_from(datagram, at + _HEADER.size)
-                yield End(int.from_bytes(port, "big"), uid, inode)
+                family, _, port, address, uid, inode = _ANSWER.unpack_from(datagram, at + _HEADER.size)
+                packed = _wide(address[:4]) if family == socket.AF_INET else address
+                yield End(packed, int.from_bytes(port, "big"), uid, inode)
                 at += max(_HEADER.size, (size + 3) & ~3)

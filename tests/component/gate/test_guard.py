@@ -81,6 +81,29 @@ def test_the_kernel_tells_who_holds_a_connection(
 
 
 @needs_root
+@pytest.mark.parametrize("netlink", [True, False])
+def test_another_user_on_the_same_port_of_another_address_changes_nothing(
+    netlink: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(query: bytes, flags: int) -> Iterator[guard.End]:
+        raise OSError("a sandbox")
+
+    if not netlink:
+        monkeypatch.setattr(guard, "_ask", refuse)
+    with listening_as(0, "127.0.0.1") as ours:
+        port = ours.getsockname()[1]
+        with (
+            listening_as(NOBODY, "127.0.0.2", port) as other,
+            listening_as(NOBODY, "::", port),
+            socket.create_connection(ours.getsockname()) as connection,
+            socket.create_connection(other.getsockname()) as wrong,
+        ):
+            guard.verify(connection.getsockname(), connection.getpeername())
+            with pytest.raises(PermissionError):
+                guard.verify(wrong.getsockname(), wrong.getpeername())
+
+
+@needs_root
 def test_who_has_accepted_counts_where_nobody_listens_any_more() -> None:
     with listening_as(NOBODY, "127.0.0.1") as listener:
         connection = socket.create_connection(listener.getsockname())
