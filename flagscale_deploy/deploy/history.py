@@ -27,6 +27,8 @@ LONGEST_NUMBER = 4
 """Digits of a run's number; a longer word is the beginning of an id."""
 LONGEST, LONGEST_ARGV = 2000, 64 << 10
 """Characters of a text, and of the command lines of a run, that are taken."""
+LAST_TIME = 253402300799.0
+"""Unix time of the end of the year 9999: a time is taken as one between 1970 and then."""
 APART_SECONDS = 3600.0
 """Times of a run by clocks that differ by more from the first host's decide nothing."""
 Argv = Mapping[str, Sequence[str]]
@@ -142,7 +144,8 @@ def _cut(event: HistoryEvent) -> HistoryEvent:
     """Return of an event what is taken: a host may send anything."""
     texts = {key: value[:LONGEST] for key, value in event.items() if isinstance(value, str)}
     size = sum(len(word) + 1 for words in event.get("argv", {}).values() for word in words)
-    return cast("HistoryEvent", {**event, **texts, "argv": event.get("argv", {}) if size <= LONGEST_ARGV else {}})
+    argv, time = event.get("argv", {}) if size <= LONGEST_ARGV else {}, min(max(event["time"], 0.0), LAST_TIME)
+    return cast("HistoryEvent", {**event, **texts, "argv": argv, "time": time})
 
 
 def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str], decides: str) -> Iterator[Change]:

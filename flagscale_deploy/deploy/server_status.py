@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from flagscale_deploy.deploy.moved_ranks import as_placed, moves
@@ -70,16 +71,16 @@ class InstanceStatus:
 
 
 def server_status(
-    instance: RecordedServer, results: Mapping[str, InspectReply | HostError], record: Record
+    instance: RecordedServer, results: Mapping[str, InspectReply | HostError], shared: Collection[str]
 ) -> InstanceStatus:
-    """Return the status of a server of the record, from the replies of all hosts."""
+    """Return the status of a server of the record, from the replies of all hosts; `shared` have several instances."""
     replies, driver = answers(results), instance["driver"]
     state, problem = server_state(instance, replies.get(driver))
     server = _server(instance, replies.get(driver))
     metrics: Mapping[str, float] | None = server.get("metrics") if server else None
     restarts: InspectedRestarts = (server and server.get("restarts")) or {}
     planned, instance = instance, as_placed(instance, restarts.get("hosts"))
-    missing = _missing(instance, replies, record) if state in ("ready", "unwell", "dead") else {}
+    missing = _missing(instance, replies, shared) if state in ("ready", "unwell", "dead") else {}
     ranks = tuple(_rank(instance, rank, results, missing) for rank in instance.get("ranks", ()))
     broken = [f"rank {rank.number} on {rank.host}: {rank.problem}" for rank in ranks[1:] if rank.problem]
     if state in ("ready", "starting", "unwell") and broken:
@@ -88,12 +89,12 @@ def server_status(
         problem = "; ".join((problem, *broken))
     elif state == "ready":
         problem = problem or _cache_problem(metrics or {}) or moves(planned, instance)
-        hosts = [name for name in instance["hosts"] if name in replies]
+        hosts = [name for name in dict.fromkeys(instance["hosts"]) if name in replies]
         if gone := [lost for name in hosts if (lost := ray_loss(replies[name], f" on {name}"))]:
             state, problem = "unwell", "; ".join(gone)
     elif state == "unwell" and missing:
         problem = f"{', '.join(f'{name} has {count}' for name, count in missing.items())}; {problem}"
-    away = [name for name in instance["hosts"] if isinstance(results.get(name), HostError)]
+    away = [name for name in dict.fromkeys(instance["hosts"]) if isinstance(results.get(name), HostError)]
     if away and driver not in away:
         problem = problem or f"{', '.join(away)} cannot be reached"
     return InstanceStatus(
@@ -163,16 +164,20 @@ def ray_loss(reply: InspectReply, where: str = "") -> str:
     return f"Ray{where} is restarting ({number} of {most}): it {node.get('last_exit')}"
 
 
-def _missing(instance: RecordedServer, replies: Mapping[str, InspectReply], record: Record) -> dict[str, str]:
+def shared_hosts(record: Record) -> set[str]:
+    """Return the hosts that several instances of a record are on."""
+    instances = {instance["name"]: instance["hosts"] for instance in record.get("instances", ())}
+    count = Counter(name for hosts in instances.values() for name in dict.fromkeys(hosts))
+    return {name for name, number in count.items() if number > 1}
+
+
+def _missing(instance: RecordedServer, replies: Mapping[str, InspectReply], shared: Collection[str]) -> dict[str, str]:
     """Describe, by host, what is left of the processes that compute, on hosts that have fewer of them than GPUs.
 
     They are recognized by their names: workers, or for data-parallel ranks without workers the engine cores. Returns
-    nothing where none is seen at all; leaves out hosts shared by instances.
+    nothing where none is seen at all; leaves out hosts that are `shared` by instances.
     """
-    shared = {
-        name for other in record.get("instances", ()) if other["name"] != instance["name"] for name in other["hosts"]
-    }
-    hosts = [name for name in instance["hosts"] if name in replies and name not in shared]
+    hosts = [name for name in dict.fromkeys(instance["hosts"]) if name in replies and name not in shared]
     if len(instance["hosts"]) < 2:
         return {}
     data_ranks = any(rank["data_rank"] is not None for rank in instance.get("ranks", ()))

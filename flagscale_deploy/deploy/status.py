@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from flagscale_deploy.deploy.authority import authority
-from flagscale_deploy.deploy.server_status import InstanceStatus, ray_loss, server_status
+from flagscale_deploy.deploy.server_status import InstanceStatus, ray_loss, server_status, shared_hosts
 from flagscale_deploy.deploy.serving import withdraw_unverified
 from flagscale_deploy.deploy.token_looks import TokenLooks
 from flagscale_deploy.diagnosis.find import Diagnosis
@@ -168,8 +168,9 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     decided = authority(head, records, head_replied=head in replies)
     hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
     record: Record = decided.record or {}
+    shared = shared_hosts(record)
     instances, routers = (
-        tuple(server_status(server, results, record) for server in servers)
+        tuple(server_status(server, results, shared) for server in servers)
         for servers in (record.get("instances", ()), record.get("routers", ()))
     )
     counting = replies.get(str(record.get("head")))

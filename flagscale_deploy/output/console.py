@@ -26,6 +26,7 @@ from flagscale_deploy.output.streams import for_progress, for_results
 from flagscale_deploy.output.tables import aligned, folding
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.secrets.json_texts import redact_texts, redacted_json, without_secrets
+from flagscale_deploy.support.units import counted
 from flagscale_deploy.text import bare, plain, without_colours
 
 MARKS = {"running": "…", "progress": "…", "done": "✓", "failed": "✗", "note": "·"}
@@ -33,6 +34,8 @@ STYLES = {"running": "cyan", "progress": "cyan", "done": "green", "failed": "red
 
 PIPE_WIDTH = 400
 """Width of tables that go to a pipe or file: cells are not folded."""
+LONGEST_CELL = 4000
+"""Characters of a table's cell that are shown: a host may send any text."""
 
 _JSON_LINE = json.JSONEncoder(ensure_ascii=False, default=str).encode
 Line = Mapping[str, object]
@@ -120,10 +123,10 @@ class Console:
             self.out.print(self._text([title], style="bold"))
         listed = [list(row) for row in rows]
         texts = [str(cell) for row in listed for cell in row if not isinstance(cell, (Text, tuple))]
-        clean = iter(self.clean_lines(texts))
+        clean = map(_cut, self.clean_lines(texts))
         cells = [[next(clean) if not isinstance(cell, (Text, tuple)) else self._shaped(cell) for cell in row]
                  for row in listed]  # fmt: skip
-        table = aligned(columns, cells, self.out.width) or folding(columns, cells)
+        table = aligned(columns, cells, self.out.width) or folding(columns, cells, self.out.width)
         self.out.print(table, soft_wrap=isinstance(table, Text))
 
     def state(self, state: str) -> Text:
@@ -169,7 +172,7 @@ class Console:
         return Text("\n".join(self.clean_lines(lines or ("",))), style=style)
 
     def _shaped(self, cell: Text | tuple[str, ...]) -> str | Text:
-        return cell if isinstance(cell, Text) else "\n".join(self.clean_lines(cell))
+        return cell if isinstance(cell, Text) else _cut("\n".join(self.clean_lines(cell)))
 
     def _seen_through(self, value: object) -> object:
         """Return the content of JSON with `Redactor.seen` of each text in it."""
@@ -199,6 +202,11 @@ def _finite(content: object) -> object:
 def _escaped(char: re.Match[str]) -> str:
     """Escape a character of JSON text: outside of its strings, all but the line end are printable."""
     return char[0] if char[0].isprintable() else json.dumps(char[0])[1:-1]
+
+
+def _cut(text: str) -> str:
+    left_out = len(text) - LONGEST_CELL
+    return text if left_out <= 0 else f"{text[:LONGEST_CELL]}… ({counted(left_out, 'more character')})"
 
 
 class Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from rich.text import Text
 
@@ -79,7 +80,7 @@ def show_watch(console: Console, status: Status) -> None:
         *lines_of(console, lambda: _ray(console, status)),
     ]
     hosts = ["", *lines_of(console, lambda: _hosts(console, status.hosts))]
-    if _rows(console, [*head, *lines, *hosts]) > height:
+    if sum(_rows(console, [*head, *lines, *hosts])) > height:
         counts = Counter(host.state for host in status.hosts)
         text = ", ".join(f"{number} {state}" for state, number in counts.items())
         head, hosts = [*head, *lines_of(console, lambda: console.print(f"Hosts: {text}"))], []
@@ -186,20 +187,19 @@ def lines_of(console: Console, show: Callable[[], None]) -> list[str]:
     return shown.get().splitlines()
 
 
-def _rows(console: Console, lines: Sequence[str]) -> int:
-    """Return how many rows of the terminal lines take."""
+def _rows(console: Console, lines: Sequence[str]) -> list[int]:
+    """Return how many rows of the terminal each line takes."""
     width = max(1, console.out.width)
-    return sum(max(1, -(-Text.from_ansi(line).cell_len // width)) for line in lines)
+    return [max(1, -(-Text.from_ansi(line).cell_len // width)) for line in lines]
 
 
 def cut(console: Console, lines: Sequence[str], height: int, command: str) -> list[str]:
     """Return the first lines that fit, with a last one that says how many do not, and which command shows them."""
-    if _rows(console, lines) <= height:
+    rows = _rows(console, lines)
+    if sum(rows) <= height:
         return list(lines)
-    shown = list(lines)
-    while shown and _rows(console, shown) >= height:
-        shown.pop()
-    return [*shown, f"… {counted(len(lines) - len(shown), 'more line')}: `{command}` without -w shows all"]
+    fitting = sum(total < height for total in accumulate(rows))
+    return [*lines[:fitting], f"… {counted(len(lines) - fitting, 'more line')}: `{command}` without -w shows all"]
 
 
 def _restarts(server: InstanceStatus) -> str:

@@ -12,12 +12,13 @@ GAP = "  "
 """Between two columns of a table."""
 
 
-def folding(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """Return a table whose long cells are folded."""
+def folding(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], width: int) -> Table:
+    """Return a table whose long cells are folded; URLs, which are to be copied, only beyond two thirds of its width."""
     table = Table(box=None, pad_edge=False)
     for at, column in enumerate(columns):
-        urls = any("://" in str(row[at])[:10] for row in rows)  # to be copied: they are not folded
-        table.add_column(column, overflow="fold", header_style="dim", no_wrap=urls)
+        cells = [str(row[at]) for row in rows]
+        whole = any("://" in cell[:10] for cell in cells) and 3 * max(map(len, cells)) <= 2 * width
+        table.add_column(column, overflow="fold", header_style="dim", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table

@@ -9,6 +9,8 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB}
+LONGEST_DURATION = 1e11
+"""Seconds: 3,000 years."""
 _PARTS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(
     "".join(rf"(?:\s*(?P<{unit}>\d{{1,12}}(?:\.\d{{1,12}})?)\s*{unit})?" for unit in _PARTS), re.IGNORECASE | re.ASCII
@@ -38,7 +40,9 @@ def format_size(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as `7s`, `5m07s`, `2h05m` or `3d04h`."""
+    """Return seconds as `7s`, `5m07s`, `2h05m` or `3d04h`; "?" where a host's clocks were too far apart."""
+    if not abs(seconds) < LONGEST_DURATION:
+        return "?"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

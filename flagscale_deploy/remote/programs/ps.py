@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import time
-from itertools import islice
+from itertools import accumulate, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Tuple, cast
 from urllib.parse import quote
 
 from flagscale_deploy.remote import wire
@@ -27,6 +28,8 @@ send: Callable[[PsReply], None] = wire.send
 MOST = 100
 """As many deployments are listed: any user can give processes these names."""
 MOST_MODELS, LONGEST = 20, 300
+MOST_BYTES = 1 << 20
+"""Of the message, for what other users' records say: a character may take twelve."""
 READ_SECONDS = 3.0
 """How long records of other users are read."""
 
@@ -71,8 +74,22 @@ def of_others(everyone: List[proc.Process]) -> List[OthersDeployment]:
         if name or ranks.part(process) is not None or is_server(process.command):
             groups.setdefault((process.uid, name), []).append(process)
     end = time.monotonic() + READ_SECONDS
-    chosen = sorted(groups.items())[:MOST]
-    return [_of_other(uid, name, members, _servers(uid, name, end)) for (uid, name), members in chosen]
+    others = [
+        _of_other(uid, name, groups[uid, name], _servers(uid, name, end)) for uid, name in _in_turn(groups)[:MOST]
+    ]
+    sizes = accumulate(len(json.dumps(other)) for other in others)
+    return [other if size <= MOST_BYTES else _without_texts(other) for other, size in zip(others, sizes)]
+
+
+def _in_turn(names: Iterable[Tuple[int, str]]) -> List[Tuple[int, str]]:
+    """Return deployments in the order of their users, one of each in turn: none of them hides all of another's."""
+    places: Dict[int, Iterator[int]] = {}
+    order = sorted((next(places.setdefault(uid, count())), uid, name) for uid, name in sorted(names))
+    return [(uid, name) for _, uid, name in order]
+
+
+def _without_texts(other: OthersDeployment) -> OthersDeployment:
+    return cast("OthersDeployment", {**other, "models": [], "endpoint": ""})
 
 
 def is_server(command: str) -> bool:

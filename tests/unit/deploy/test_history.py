@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, cast
 
-from flagscale_deploy.deploy.history import LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
+from flagscale_deploy.deploy.history import LAST_TIME, LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.output.console import Console
+from flagscale_deploy.output.history import show_history
 from flagscale_deploy.remote.messages.history import HistoryEvent
 from tests.fakes import FakeFleet
 from tests.unit.deploy.given import answering
@@ -137,3 +140,10 @@ def test_a_host_s_history_costs_what_a_host_keeps() -> None:
     assert time.thread_time() - began < 30
     history = read(gpu01=[event("ready", float(number)) for number in range(3000)])
     assert len(history.changes) == MOST_EVENTS
+
+
+def test_a_host_s_clock_is_taken_as_one_of_a_calendar() -> None:
+    history = read(gpu01=[run("r1", -1.7e308), event("ready", 1.7e308), event("stopped", 1.7e308, run_id="r1")])
+    assert {change.time for change in history.changes} == {0.0, LAST_TIME}
+    show_history(Console(), history, whole=True)
+    json.loads(json.dumps(history.json(), allow_nan=False))

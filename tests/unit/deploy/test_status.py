@@ -467,3 +467,14 @@ def test_names_of_others_are_names_and_not_without_end() -> None:
     assert "b" in seen.others
     assert all(name.isalnum() for name in seen.others)
     assert len(seen.others) <= 101
+
+
+def test_many_instances_on_many_hosts_cost_no_more_than_their_record() -> None:
+    """As one host may send them in its reply: 100,000 hosts are looked through once, and not for each instance."""
+    instances = [INSTANCE | {"name": f"q/{number}", "hosts": ["", ""]} for number in range(3000)]
+    many = INSTANCE | {"hosts": ["gpu01", "gpu02"] * 50_000}
+    recorded = record("ray-head", "ray-nodes", "engine", instances=[*instances, many])
+    began = time.thread_time()
+    result = status(head(record=recorded), worker(ranks={}))
+    assert time.thread_time() - began < 30
+    assert all(len(instance.problem) < 1000 for instance in result.instances)

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +35,13 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.logs import Collected
 from flagscale_deploy.output.check import show_check
-from flagscale_deploy.output.console import Console, Progress
+from flagscale_deploy.output.console import LONGEST_CELL, Console, Progress
 from flagscale_deploy.output.hosts import show_inventory, show_outcomes
 from flagscale_deploy.output.logs import line_printer, show_collected
 from flagscale_deploy.output.plan import show_plan
 from flagscale_deploy.output.run import curl, run_json, show_run, show_run_failure
 from flagscale_deploy.output.smoke import show_smoke
-from flagscale_deploy.output.status import show_status, show_watch
+from flagscale_deploy.output.status import cut, show_status, show_watch
 from flagscale_deploy.output.stop import show_stop
 from flagscale_deploy.output.streamed import StreamedText
 from flagscale_deploy.output.tables import aligned, folding
@@ -414,6 +415,31 @@ def test_no_table_breaks_a_url_at_80_columns() -> None:
     assert "http://10.0.0.11:4567/v1" in Text.from_ansi(terminal.text).plain
 
 
+def test_a_url_leaves_room_for_the_other_columns() -> None:
+    terminal = Terminal(80)
+    rows = [("qwen", "ready", "http://10.0.0.11:4567/v1"), ("llama", "ready", "http://" + "x" * 300)]
+    terminal.console.table("", ("NAME", "STATE", "ENDPOINT"), rows)
+    shown = Text.from_ansi(terminal.text).plain
+    assert all(word in shown for word in ("qwen", "llama", "ready"))
+
+
+@pytest.mark.parametrize("cell", ["x " * 500_000, ("x " * 1000,) * 500])
+def test_a_cell_is_cut(cell: object) -> None:
+    """Of a reply of a few MiB a table would have 200,000 lines."""
+    terminal = Terminal(80)
+    terminal.console.table("", ("NAME", ""), [("qwen", cell)])
+    assert len(terminal.text) < 3 * LONGEST_CELL
+    assert "more characters)" in " ".join(terminal.text.split())
+
+
+def test_what_a_watcher_leaves_out_costs_no_more_than_what_it_shows() -> None:
+    terminal = Terminal(80)
+    lines = ["x" * 200] * 50_000
+    began = time.thread_time()
+    assert cut(terminal.console, lines, 10, "ps") == [*["x" * 200] * 3, "… 49997 more lines: `ps` without -w shows all"]
+    assert time.thread_time() - began < 60
+
+
 @pytest.mark.parametrize("kind", ["dumb", "unknown"])
 def test_a_dumb_terminal_gets_lines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", kind)
@@ -552,7 +578,7 @@ def test_a_table_that_fits_looks_as_rich_would_draw_it(rows: list[tuple[str, str
     columns, cells = ("A", "HÉ", ""), [[Text(a), Text(b, style="green"), Text(c)] for a, b, c in rows]
     fitting = aligned(columns, cells, width)
     if fitting is not None:
-        assert drawn(fitting, width) == drawn(folding(columns, cells), width)
+        assert drawn(fitting, width) == drawn(folding(columns, cells, width), width)
 
 
 def drawn(table: Table | Text, width: int) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from flagscale_deploy.support.units import (
@@ -52,7 +54,8 @@ def test_a_size_is_printed(number: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.9, "0s"), (59, "59s"), (307, "5m07s"), (3660, "1h01m"), (90000, "1d01h")]
+    ("seconds", "text"),
+    [(0.9, "0s"), (59, "59s"), (307, "5m07s"), (3660, "1h01m"), (90000, "1d01h"), (math.inf, "?"), (-1e300, "?")],
 )
 def test_a_duration_is_printed(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

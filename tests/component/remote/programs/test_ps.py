@@ -15,6 +15,7 @@ import pytest
 
 from flagscale_deploy.remote.deployment import history
 from flagscale_deploy.remote.deployment.record import boot_id
+from flagscale_deploy.remote.messages.ps import PS
 from flagscale_deploy.remote.programs import ps
 from flagscale_deploy.remote.system.proc import MARKER, Process, scan
 from tests.component.remote.living import SLEEP, Home, Household
@@ -107,8 +108,8 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def theirs(*markers: str) -> list[Process]:
-    return [Process(4_000_000 + at, 1, 1, 1, "S", NOBODY, "sh", marker) for at, marker in enumerate(markers)]
+def theirs(*markers: str, uid: int = NOBODY) -> list[Process]:
+    return [Process(4_000_000 + at, 1, 1, 1, "S", uid, "sh", marker) for at, marker in enumerate(markers)]
 
 
 @needs_root
@@ -144,6 +145,20 @@ def test_what_another_user_makes_many_of_is_read_in_part(tmp_path: Path, monkeyp
     others = ps.of_others(theirs(*(f"llama/r{number}" for number in range(300)), *(f"q{n}/r" for n in range(300))))
     assert len(others) == ps.MOST
     assert len(looked_at) <= ps.MOST
+
+
+def test_another_user_s_texts_leave_room_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many models as are taken, each of the longest name, in characters that take twelve bytes in JSON."""
+    long: Any = [{"served_name": chr(0x1F600 + number) * 999, "endpoint": "\U0001f600" * 999} for number in range(99)]
+    monkeypatch.setattr(ps, "_servers", lambda *_: long)
+    others = ps.of_others(theirs(*(f"q{number}/r" for number in range(300))))
+    assert (len(others), len(others[0]["models"]), others[-1]["models"]) == (ps.MOST, ps.MOST_MODELS, [])
+    assert len(json.dumps(others)) < PS.message_bytes / 2
+
+
+def test_no_user_hides_what_another_one_serves() -> None:
+    many = [*theirs(*(f"a{number}/r" for number in range(300))), *theirs("llama/r", uid=NOBODY + 1)]
+    assert "llama" in {other["deployment"] for other in ps.of_others(many)}
 
 
 @needs_root
