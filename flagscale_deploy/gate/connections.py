@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from flagscale_deploy.gate.errors import RETRY_AFTER, body
 
@@ -19,6 +22,7 @@ LINGER_SECONDS = 5.0
 HEAD_SLACK = 1 << 20
 """Bytes beyond a head's limit that may come before the head is understood."""
 WRITE_BUFFER = 32 << 10
+log = logging.getLogger("gate")
 _FULL = body(503, "Too many connections", "unavailable")
 
 
@@ -28,7 +32,8 @@ class Connection(web.RequestHandler):
     def __init__(self, door: Door, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         super().__init__(door, loop=loop, **settings)
         self._door = door
-        self._head: int | None = 0
+        self._idle, self._in_body = True, False
+        self._head = 0
         self._began = time.monotonic()
         self.deadline: float | None = self._began + min(HEAD_SECONDS, door.idle_seconds)
 
@@ -42,9 +47,9 @@ class Connection(web.RequestHandler):
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before a head is understood, then let aiohttp read it."""
-        if self._head is not None and data:
-            if not self._head:
+        """Count what comes of heads, also while a request is answered, then let aiohttp read it."""
+        if data and not self._in_body:
+            if self._idle and not self._head:
                 self.deadline = time.monotonic() + min(HEAD_SECONDS, self._door.idle_seconds)
             self._head += len(data)
             if self._head > self._door.header_bytes + HEAD_SLACK:
@@ -54,7 +59,7 @@ class Connection(web.RequestHandler):
 
     def begin(self) -> None:
         """Note that a request has come, whose body is read next."""
-        self._head = None
+        self._idle, self._in_body = False, True
         self._began = time.monotonic()
         self.deadline = self._began + self._door.idle_seconds
 
@@ -63,7 +68,9 @@ class Connection(web.RequestHandler):
         self.deadline = self._began + self._door.idle_seconds + seconds
 
     def wait_for_server(self) -> None:
-        """Take the deadline away: it is not the client who is slow."""
+        """Take the deadline away: it is not the client who is slow. Its next request may come meanwhile."""
+        if self._in_body:
+            self._in_body, self._head = False, 0
         self.deadline = None
 
     def write(self) -> None:
@@ -74,18 +81,25 @@ class Connection(web.RequestHandler):
         """Wait for the next request; where the body was not read to its end, only for the rest of it."""
         if self._door.draining:
             self.close()
-        self._head = 0 if whole else None
+        self._idle, self._in_body, self._head = True, not whole, 0
         self.deadline = time.monotonic() + (self._door.idle_seconds if whole else LINGER_SECONDS)
 
     def drain(self) -> None:
         """Close if no request is being answered."""
-        if self._head is not None:
+        if self._idle:
             self.close()
 
     def abort(self) -> None:
         """Close at once, with what is not yet written lost: the client sees that the reply is cut."""
         if self.transport is not None:
             self.transport.abort()
+
+    def log_exception(self, *args: Any, **settings: Any) -> None:
+        """Log where the gate itself failed, without the error's own words: they may quote what a client has sent."""
+        error = settings.get("exc_info")
+        if isinstance(error, BaseException) and not isinstance(error, HttpProcessingError):
+            places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in extract_tb(error.__traceback__)]
+            log.error("%s: %s in %s", args[0] if args else "", type(error).__name__, " > ".join(places))
 
     def handle_error(
         self, _request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, _text: str | None = None

@@ -107,6 +107,7 @@ class Relay:
 
     async def _try(self, server: Upstream, message: Message) -> Lease | None:
         """Return the reply of a server; None if it cannot be reached."""
+        failed_before = server.late
         server.open += 1
         server.used = time.monotonic()
         try:
@@ -115,7 +116,8 @@ class Relay:
             server.open -= 1
             if not isinstance(error, ConnectError):
                 raise
-            log.warning("%s", error)
+            if not failed_before:  # once, however many requests come
+                log.warning("%s", error)
             return None
         return Lease(server, reply)
 

@@ -41,7 +41,12 @@ class Upstream:
     @property
     def rank(self) -> tuple[bool, int, float]:
         """Return what is least for the server that takes the next request."""
-        return time.monotonic() - self.failed < DOWN_SECONDS, self.open, self.used
+        return self.late, self.open, self.used
+
+    @property
+    def late(self) -> bool:
+        """Return whether it could not be reached just now."""
+        return time.monotonic() - self.failed < DOWN_SECONDS
 
 
 class ConnectError(Exception):

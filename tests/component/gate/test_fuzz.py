@@ -131,6 +131,7 @@ def test_no_request_reaches_an_admin_endpoint(tmp_path: Path) -> None:
             assert arrival.header("authorization") == key
         assert 500 not in counted, gate.log.read_text()[-2000:]
         assert "Traceback" not in gate.log.read_text()
+        assert MODEL not in gate.log.read_text().partition("listens on")[2].partition("\n")[2]  # no bytes of a client
         assert ask(gate, body={"model": MODEL}).status == 200
         # The requests are no mere noise: some pass, and each way to refuse one is taken.
         assert {200, 400, 404, 405} <= counted.keys(), counted

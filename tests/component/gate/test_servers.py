@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,17 @@ def test_a_slow_client_loses_its_connection(first: StandIn, tmp_path: Path, cont
     with Gate(tmp_path, {MODEL: [first.url]}, idle_seconds=0.3) as gate:
         assert raw(gate, content) == b""
         assert first.arrivals == []
+
+
+def test_a_client_that_sends_request_after_request_without_waiting_is_bounded(first: StandIn, tmp_path: Path) -> None:
+    with Gate(tmp_path, {MODEL: [first.url]}) as gate:
+        with begin_stream(gate, BODY | {"tokens": 9, "every": 600.0}) as stream:
+            stream.settimeout(2.0)
+            with suppress(ConnectionError, TimeoutError):
+                for _ in range(10_000):  # 400 MB
+                    stream.sendall(b"GET /version HTTP/1.1\r\nHost: g\r\n\r\n" * 1000)
+            assert gate.memory() < 200
+        assert ask(gate, body=BODY).status == 200
 
 
 def test_a_client_that_does_not_read_loses_its_stream(first: StandIn, tmp_path: Path) -> None:

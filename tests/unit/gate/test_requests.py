@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from pathlib import Path
@@ -13,6 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from flagscale_deploy.gate.access import AccessLog, Record
 from flagscale_deploy.gate.body import AT_ONCE, Bodies, model_of
 from flagscale_deploy.gate.config import ConfigError, Tls
+from flagscale_deploy.gate.connections import Door
 from flagscale_deploy.gate.errors import Refusal, unknown_model
 from flagscale_deploy.gate.headers import request_id, to_client, to_server
 from flagscale_deploy.gate.keys import parse_keys, presented
@@ -194,3 +196,18 @@ def test_the_files_of_a_host_are_all_modules() -> None:
     modules = {path.name for path in Path(__file__).parents[3].joinpath("flagscale_deploy/gate").glob("*.py")}
     names = files().keys() - {"__main__.py", "flagscale_deploy/__init__.py"}
     assert names == {f"flagscale_deploy/gate/{name}" for name in modules}
+
+
+def test_the_log_of_a_failure_does_not_quote_what_a_client_sent(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        async def reply(_request: web.BaseRequest) -> web.StreamResponse:
+            raise AssertionError
+
+        try:
+            raise ValueError("a prompt")
+        except ValueError as error:
+            Door(reply)().log_exception("Error handling request", exc_info=error)
+
+    asyncio.run(fail())
+    assert "Error handling request: ValueError in test_requests.py:" in caplog.text
+    assert "a prompt" not in caplog.text
