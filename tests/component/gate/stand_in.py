@@ -83,8 +83,9 @@ class StandIn:
         self._run(self._leave)
 
     def release(self) -> None:
-        """Let the streams go on that hold."""
+        """Let the streams go on that hold just now."""
         self._loop.call_soon_threadsafe(self._released.set)
+        self._released = asyncio.Event()
 
     def _run(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run_coroutine_threadsafe(act(), self._loop).result(30)
@@ -138,6 +139,7 @@ class StandIn:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
         await response.prepare(request)
+        released = self._released
         for number in range(asked.get("tokens", 3)):
             if number == asked.get("break_after"):
                 assert request.transport is not None
@@ -146,7 +148,7 @@ class StandIn:
             await response.write(event(number))
             await asyncio.sleep(asked.get("every", 0.0))
             if asked.get("hold"):
-                await self._released.wait()
+                await released.wait()
         await response.write(b"data: [DONE]\n\n")
         return response
 

@@ -17,15 +17,20 @@ from tests.component.gate.stand_in import MODEL, StandIn, event
 
 STREAMS = 2000
 MEMORY = 300.0
-MINE = ALICE | {"X-Request-Id": "mine"}
 LARGE = {"model": MODEL, "tokens": 1_000_000}
 ENDLESS = LARGE | {"every": 0.05}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[StandIn]:
     with StandIn() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def gate(server: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with Gate(tmp_path_factory.mktemp("gate"), {MODEL: [server.url]}) as gate:
+        yield gate
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -40,50 +45,50 @@ def read_all(connection: socket.socket) -> bytes:
         received += piece
 
 
-def test_tokens_come_as_the_server_sends_them(server: StandIn, tmp_path: Path) -> None:
+def test_tokens_come_as_the_server_sends_them(server: StandIn, gate: Gate) -> None:
     """The second token is sent long after the first has arrived: nothing waits for more."""
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        connection = begin_stream(gate, {"model": MODEL, "tokens": 2, "every": 600.0})
-        assert server.open == 1
-        connection.close()
-        reply = ask(gate, body={"model": MODEL, "stream": True, "tokens": 50})
-        assert reply.content == b"".join(map(event, range(50))) + b"data: [DONE]\n\n"
-        assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+    connection = begin_stream(gate, {"model": MODEL, "tokens": 2, "every": 600.0})
+    assert server.open == 1
+    connection.close()
+    wait_until(lambda: server.open == 0)
+    reply = ask(gate, body={"model": MODEL, "stream": True, "tokens": 50})
+    assert reply.content == b"".join(map(event, range(50))) + b"data: [DONE]\n\n"
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
 
 
 @pytest.mark.parametrize("body", [ENDLESS, {"model": MODEL, "wait": 600.0}, LARGE], ids=["slow", "before", "fast"])
 def test_a_client_that_goes_away_ends_its_request_at_the_server(
-    server: StandIn, tmp_path: Path, body: dict[str, object]
+    server: StandIn, gate: Gate, body: dict[str, object], request: pytest.FixtureRequest
 ) -> None:
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        if "wait" in body:
-            connection = socket.create_connection(("127.0.0.1", gate.port))
-            content = b'{"model": "qwen", "wait": 600}'
-            lines = "".join(f"{name}: {value}\r\n" for name, value in MINE.items())
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: g\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
-            connection.sendall(head.encode() + content)
-            wait_until(lambda: server.open == 1)
-        else:
-            connection = begin_stream(gate, body, MINE)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-        wait_until(lambda: server.open == 0, "the server goes on")
-        assert gate.line("mine")["cut"] == "client"
-        assert ask(gate, body={"model": MODEL}).status == 200
+    identity = f"left-{request.node.callspec.id}"
+    headers = ALICE | {"X-Request-Id": identity}
+    if "wait" in body:
+        connection = socket.create_connection(("127.0.0.1", gate.port))
+        content = b'{"model": "qwen", "wait": 600}'
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: g\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content)
+        wait_until(lambda: server.open == 1)
+    else:
+        connection = begin_stream(gate, body, headers)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    wait_until(lambda: server.open == 0, "the server goes on")
+    assert gate.line(identity)["cut"] == "client"
+    assert ask(gate, body={"model": MODEL}).status == 200
 
 
-def test_a_reply_that_its_server_breaks_off_is_no_whole_one_for_the_client(server: StandIn, tmp_path: Path) -> None:
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        with begin_stream(gate, {"model": MODEL, "tokens": 5, "break_after": 2, "every": 0.1}, MINE) as connection:
-            rest = read_all(connection)
-        assert not rest.endswith(b"0\r\n\r\n")
-        assert gate.line("mine")["cut"] == "server"
-        assert 'flagscale_gate_cut_replies_total{model="qwen"} 1' in gate.metrics()
+def test_a_reply_that_its_server_breaks_off_is_no_whole_one_for_the_client(server: StandIn, gate: Gate) -> None:
+    headers = ALICE | {"X-Request-Id": "cut"}
+    with begin_stream(gate, {"model": MODEL, "tokens": 5, "break_after": 2, "every": 0.1}, headers) as connection:
+        rest = read_all(connection)
+    assert not rest.endswith(b"0\r\n\r\n")
+    assert gate.line("cut")["cut"] == "server"
+    assert 'flagscale_gate_cut_replies_total{model="qwen"} 1' in gate.metrics()
 
 
-def test_a_server_that_breaks_off_before_its_reply_is_a_bad_gateway(server: StandIn, tmp_path: Path) -> None:
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        assert ask(gate, body={"model": MODEL, "break": True}).status == 502
+def test_a_server_that_breaks_off_before_its_reply_is_a_bad_gateway(server: StandIn, gate: Gate) -> None:
+    assert ask(gate, body={"model": MODEL, "break": True}).status == 502
 
 
 def test_a_silent_server_ends_by_the_configured_time_only(server: StandIn, tmp_path: Path) -> None:
@@ -93,30 +98,32 @@ def test_a_silent_server_ends_by_the_configured_time_only(server: StandIn, tmp_p
         wait_until(lambda: server.open == 0)
 
 
-def test_a_key_that_is_revoked_while_a_stream_runs_ends_with_it(server: StandIn, tmp_path: Path) -> None:
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        with begin_stream(gate, {"model": MODEL, "tokens": 60, "every": 0.05}) as connection:
-            gate.write_keys({"bob": KEYS["bob"], "carol": "sk-carol"})
-            wait_until(lambda: ask(gate, body={"model": MODEL}).status == 401)
-            assert ask(gate, body={"model": MODEL}, headers={"x-api-key": "sk-carol"}).status == 200
-            connection.settimeout(60)
-            received = b""
-            while b"[DONE]" not in received:
-                received += connection.recv(65536)
-        assert event(59) in received
+def test_a_key_that_is_revoked_while_a_stream_runs_ends_with_it(server: StandIn, gate: Gate) -> None:
+    with begin_stream(gate, {"model": MODEL, "tokens": 60, "hold": True}) as connection:
+        gate.write_keys({"bob": KEYS["bob"], "carol": "sk-carol"})
+        wait_until(lambda: ask(gate, body={"model": MODEL}).status == 401)
+        assert ask(gate, body={"model": MODEL}, headers={"x-api-key": "sk-carol"}).status == 200
+        server.release()
+        received = b""
+        while b"[DONE]" not in received:
+            received += connection.recv(65536)
+    assert event(59) in received
+    gate.write_keys(KEYS)
+    wait_until(lambda: ask(gate, body={"model": MODEL}).status == 200)
 
 
-def test_many_streams_at_once_lose_nothing_and_take_little_memory(server: StandIn, tmp_path: Path) -> None:
+def test_many_streams_at_once_lose_nothing_and_take_little_memory(server: StandIn, gate: Gate) -> None:
     """Each client has all tokens; all streams are open at the same time."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 3 * STREAMS + 200)), hard))
-    with Gate(tmp_path, {MODEL: [server.url]}) as gate:
-        memory, contents = asyncio.run(many(gate, server, STREAMS))
-        expected = b"".join(map(event, range(4))) + b"data: [DONE]\n\n"
-        assert [content == expected for content in contents] == [True] * STREAMS
-        assert server.most_open == STREAMS
-        assert memory <= MEMORY
-        wait_until(lambda: len(gate.logged()) == STREAMS)
+    wait_until(lambda: server.open == 0)
+    server.most_open, before = 0, len(gate.logged())
+    memory, contents = asyncio.run(many(gate, server, STREAMS))
+    expected = b"".join(map(event, range(4))) + b"data: [DONE]\n\n"
+    assert [content == expected for content in contents] == [True] * STREAMS
+    assert server.most_open == STREAMS
+    assert memory <= MEMORY
+    wait_until(lambda: len(gate.logged()) == before + STREAMS)
 
 
 async def many(gate: Gate, server: StandIn, streams: int) -> tuple[float, list[bytes]]:
