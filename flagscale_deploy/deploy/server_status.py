@@ -89,9 +89,11 @@ def server_status(
         problem = "; ".join((problem, *broken))
     elif state == "ready":
         problem = problem or _cache_problem(metrics or {}) or moves(planned, instance)
-        hosts = [name for name in dict.fromkeys(instance["hosts"]) if name in replies]
-        if gone := [lost for name in hosts if (lost := ray_loss(replies[name], f" on {name}"))]:
-            state, problem = "unwell", "; ".join(gone)
+        if gone := _ray_losses(instance, replies):
+            state, problem = "unwell", "; ".join(gone.values())
+    elif state in ("restarting", "gave up"):  # its own host's Ray it names itself
+        gone = _ray_losses(instance, replies)
+        problem = "; ".join((problem, *(loss for name, loss in gone.items() if name != driver)))
     elif state == "unwell" and missing:
         problem = f"{', '.join(f'{name} has {count}' for name, count in missing.items())}; {problem}"
     away = [name for name in dict.fromkeys(instance["hosts"]) if isinstance(results.get(name), HostError)]
@@ -144,7 +146,8 @@ def lost_daemon(reply: InspectReply) -> str:
     """Return the Ray daemon that is missing on a node of ours while other processes still run; "" for none."""
     record = reply["record"] or {}
     roles = set(record.get("roles", ()))
-    if record.get("stopped_at") or not reply["live"]:
+    gave_up = reply.get("ray_node", {}).get("state") == "gave up"
+    if record.get("stopped_at") or not (reply["live"] or gave_up):
         return ""
     needed = ["gcs_server"] if "ray-head" in roles else []
     needed += ["raylet"] if roles & {"ray-head", "ray-worker"} else []
@@ -160,8 +163,17 @@ def ray_loss(reply: InspectReply, where: str = "") -> str:
         return f"Ray's {lost} is gone{where}: {node.get('why')}"
     if not node.get("supervised"):
         return f"Ray's {lost} is gone{where}"
+    if node.get("state") == "restarting" and node.get("why"):
+        return f"Ray{where} is restarting: it {node.get('why')}"
     number, most = node.get("in_a_row"), node.get("max")
-    return f"Ray{where} is restarting ({number} of {most}): it {node.get('last_exit')}"
+    count = f" ({number} of {most})" if number else ""
+    return f"Ray{where} is restarting{count}: it {node.get('last_exit')}"
+
+
+def _ray_losses(instance: RecordedServer, replies: Mapping[str, InspectReply]) -> dict[str, str]:
+    """Return by host of an instance which Ray daemon is missing there."""
+    hosts = [name for name in dict.fromkeys(instance["hosts"]) if name in replies]
+    return {name: loss for name in hosts if (loss := ray_loss(replies[name], f" on {name}"))}
 
 
 def shared_hosts(record: Record) -> set[str]:

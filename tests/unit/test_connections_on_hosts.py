@@ -21,7 +21,7 @@ ALLOWED = {
     "remote.system.http_exchange": "speaks over the connection that it is given",
     "remote.network_test.connect": "both ends prove that they know the check's token (`handshake`)",
     "remote.network_test.throughput": "both ends prove that they know the check's token (`handshake`)",
-    "remote.system.network": "connects a UDP socket, which sends nothing, to learn its source address",
+    "remote.system.network": "sends nothing: learns its own source address, and whether a port takes connections",
     "remote.peers": "both ends prove that they know the run's token (`handshake`)",
     "remote.system.tls_files": "reads certificates from files",
     "gate.guard": "verifies what answers before `gate.upstreams` sends",

@@ -86,6 +86,15 @@ class Group:
         """Return what the next start waits for; "" if nothing."""
         return ""
 
+    @property
+    def excuses_end(self) -> bool:
+        """Return whether the server has ended for want of something else: that is no restart of its own."""
+        return False
+
+    def is_another(self, raylet: int) -> bool:  # noqa: ARG002 (a worker's Ray node alone has a head)
+        """Return whether a Ray node has joined another head: its restarts count anew."""
+        return False
+
     def begin(self) -> None:
         """Begin the next generation: the server is started right after."""
 

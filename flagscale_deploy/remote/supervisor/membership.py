@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, Sequence
 from flagscale_deploy.remote.supervisor.follower import Follower
 from flagscale_deploy.remote.supervisor.group import Group
 from flagscale_deploy.remote.supervisor.leader import Leader
+from flagscale_deploy.remote.supervisor.ray_head import RayHead
 from flagscale_deploy.remote.supervisor.spare import Spare
 from flagscale_deploy.remote.system import files
 
@@ -28,6 +29,8 @@ def join_group(options: argparse.Namespace, permits: Files, before: RestartState
 
     `before` is its state from an earlier boot: its last start has ended, which the others are told.
     """
+    if options.ray_head:
+        return RayHead(options.ray_head_host, options.ray_head)
     hosts = _split(options.group_hosts)
     spares, generation = _split(options.group_spares), before.get("generation", 0)
     if len(hosts) < 2:

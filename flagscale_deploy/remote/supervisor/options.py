@@ -27,6 +27,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ray-gpus", type=int, help="GPUs that must be free in Ray before a restart")
     parser.add_argument("--ray-seconds", type=float, default=180.0, help="the most seconds to wait for them")
     parser.add_argument("--ray-spare", type=float, help="seconds after which Ray's free GPUs do, without all its nodes")
+    parser.add_argument("--ray-head", default="", help="the address of Ray's head, which this worker's node joins")
+    parser.add_argument("--ray-head-host", default="", help="and the host's name")
     parser.add_argument("--may-end", action="store_true", help="exit status 0 means that its work is done")
     parser.add_argument("--parts", action="store_true", help="it is none without its engine cores and workers")
     parser.add_argument(

@@ -41,6 +41,8 @@ class RayNode(Supervisor):
         daemons = [process for process in Descendants().among(proc.scan()) if ranks.part(process) in DAEMONS]
         if not any(ranks.part(process) == "raylet" for process in daemons):
             return End(1, "lost its raylet while it started")
+        if self._group.is_another(next(item.pid for item in daemons if ranks.part(item) == "raylet")):
+            self._update({"in_a_row": 0})
         lifetime.healthy()
         super()._note_health(lifetime)
         ended: Dict[int, int] = {}
@@ -50,7 +52,7 @@ class RayNode(Supervisor):
             if lost:
                 return End(1, describe_loss(lost, ended))
             if self._signals.ending and not self._files.forbidden:
-                self._end_remains()
+                self._remains.end()
                 return End(0)
             self._signals.wait(POLL_SECONDS)
 

@@ -16,9 +16,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
-from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, shared_memory, terminate
+from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
-from flagscale_deploy.remote.engine import openai, ranks
+from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.supervisor import evidence, on_ray, server_log
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap, spawn
@@ -29,6 +29,7 @@ from flagscale_deploy.remote.supervisor.membership import join_group
 from flagscale_deploy.remote.supervisor.notify import Events
 from flagscale_deploy.remote.supervisor.options import parse
 from flagscale_deploy.remote.supervisor.parts import Parts
+from flagscale_deploy.remote.supervisor.remains import Remains
 from flagscale_deploy.remote.supervisor.signals import Signals
 from flagscale_deploy.remote.system import proc
 
@@ -65,11 +66,13 @@ class Supervisor:
         certificates = list(filter(None, [options.certificate]))
         self._client = Client(PortGuard(Descendants()), certificates, openai.api_key_in(options.state))
         self._files = restart_permits.Files(options.state, options.run, options.script)
-        self._segments, self._attempt, self._evidence = shared_memory.Segments({}), 0, ""
+        self._attempt: Optional[int] = None  # of the restart that is under way
+        self._evidence = ""
         before = self._files.read() or {}  # from an earlier boot
         self._group = join_group(options, self._files, before, self._log)
         self._hang = HangDetector(self._client, options)
         self._events = Events(options, notifies=options.notify and self._group.leads)
+        self._remains = Remains(lambda: self._events.notifying, self.remains_seconds, self._log)
         raylet = [on_ray.RayletWatcher()] if options.ray_gpus is not None else []
         self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), *raylet, self._group, self._hang]
         self._state: RestartState = {
@@ -99,17 +102,22 @@ class Supervisor:
                 self._state["in_a_row"] = 0
             ended = end.cause or "%s after %s" % (end.text, duration(lifetime.seconds))
             self._update({"last_exit": end.text})
-            if self._group.leads and self._state["in_a_row"] >= self._options.max:
-                self._end_remains()
+            own = not self._group.excuses_end
+            if self._group.leads and own and self._state["in_a_row"] >= self._options.max:
+                self._remains.end()
                 times = "%d restart%s" % (self._options.max, "" if self._options.max == 1 else "s")
                 problem = "%s; gave up after %s" % (ended, times)
                 return self._give_up(problem, line=problem)
-            status = self._restart(ended, end.cause)
+            status = self._restart(ended, end.cause, own=own)
         return status
 
-    def _restart(self, ended: str, cause: str = "") -> Optional[int]:
-        """Wait until the server may be started again; return an exit status where it may not."""
-        problem = self._prepare(ended, cause)
+    def _restart(self, ended: str, cause: str = "", *, own: bool = True) -> Optional[int]:
+        """Wait until the server may be started again; return an exit status where it may not.
+
+        A restart counts where the end was the server's `own`.
+        """
+        deadline, text = self._announce(ended, cause, own) if ended else (time.monotonic(), "")
+        problem = self._prepare(deadline, text)
         if not self._may_restart:
             self._update({"state": "ended"})
             return 0
@@ -170,7 +178,7 @@ class Supervisor:
 
     def _end_for(self, problem: str, child: int) -> End:
         """End the server and its descendants for this problem."""
-        self._terminate(self._descendants())
+        self._remains.terminate()
         status = reap(child)
         return End(-signal.SIGKILL if status is None else status, problem)
 
@@ -185,11 +193,11 @@ class Supervisor:
                 self._log(lifetime.foreign)
         if lifetime.healthy_at is not None:
             self._update({"healthy": True})
-            self._segments.note(self._descendants().among(proc.scan()))
-            if self._attempt:
+            self._remains.note_segments()
+            if self._attempt is not None:
                 self._log("is healthy again, %s after its start" % duration(lifetime.seconds))
                 self._events.tell("restored", self._state["last_exit"], self._attempt)
-                self._attempt = 0
+                self._attempt = None
 
     def _is_final(self, end: End) -> bool:
         """Return whether the server is not to be restarted after this end."""
@@ -202,10 +210,9 @@ class Supervisor:
         permitted = self._files.permitted or (self._group.stands_by and not self._files.forbidden)
         return permitted and not self._signals.ending
 
-    def _prepare(self, ended: str, cause: str = "") -> str:
+    def _prepare(self, deadline: float, text: str) -> str:
         """Wait until the server may be restarted; return why it cannot be, "" if it can."""
-        deadline, text = self._announce(ended, cause) if ended else (time.monotonic(), "")
-        problem = self._end_remains()
+        problem = self._remains.end()
         if not problem:
             self._group.note_down()
             problem = self._wait_until(deadline, text)
@@ -221,15 +228,17 @@ class Supervisor:
             })  # fmt: skip
         return problem
 
-    def _announce(self, ended: str, cause: str) -> Tuple[float, str]:
+    def _announce(self, ended: str, cause: str, own: bool) -> Tuple[float, str]:
         """Tell that the server is to be restarted; return when, and what is waited for in words."""
-        number = self._state["in_a_row"] + 1
-        seconds = delay(number, self._options.first, self._options.factor, self._options.ceiling)
+        number = self._state["in_a_row"] + own
+        seconds = delay(max(1, number), self._options.first, self._options.factor, self._options.ceiling)
         text = "%s; restart %d of %d in %g s" % (ended, number, self._options.max, seconds)
         if not self._group.leads:
             text = "%s; restarts with its group" % ended
             # A leader gives up before; one that does not would fill this disk with logs.
             seconds = 0.0 if number <= self._options.max else seconds
+        elif not own:
+            text = "%s; this does not count as a restart of its own" % ended
         self._log(text)
         if cause and self._group.leads:
             text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
@@ -256,28 +265,6 @@ class Supervisor:
             self._signals.wait(min(POLL_SECONDS, left) if left > 0 else POLL_SECONDS)
         return self._group.over
 
-    def _end_remains(self) -> str:
-        """End the dead engine's descendants, and remove its shared memory; return what went wrong, or ""."""
-        descendants = self._descendants()
-        ending = self._terminate(descendants)
-        survivors = ending.survivors(descendants)
-        reap(0)
-        self._segments.remove()
-        if ending.seen and not survivors:
-            count = len(ending.seen)
-            self._log("ended %d remaining process%s" % (count, "" if count == 1 else "es"))
-        return "its process {pid} ({command}) cannot be ended: {why}".format(**survivors[0]) if survivors else ""
-
-    def _terminate(self, descendants: Descendants) -> terminate.Termination:
-        """End all descendants; Ray's daemons, and one that is stopped (SIGSTOP), are killed soon after SIGTERM."""
-        ending = terminate.Termination(descendants, lambda _: None)
-        ending.end(terminate.Stage("remains", descendants, self.remains_seconds, _is_hasty))
-        return ending
-
-    def _descendants(self) -> Descendants:
-        """Return what finds the descendants that are the server's."""
-        return Descendants(self._events.notifying)
-
     def _give_up(self, why: str, line: str) -> int:
         """Record that the server is given up, with a line for its log; return the supervisor's exit status."""
         self._update({"state": "gave up", "why": why})
@@ -294,7 +281,3 @@ class Supervisor:
 
     def _log(self, text: str) -> None:
         server_log.write(self._options.name, text)
-
-
-def _is_hasty(process: proc.Process) -> bool:
-    return process.state in "Tt" or not ranks.of_engine(process)

@@ -57,6 +57,15 @@ def default_address() -> Optional[str]:
     return None
 
 
+def listens(address: str, port: int, seconds: float) -> bool:
+    """Return whether anything takes connections there. Sends nothing."""
+    try:
+        socket.create_connection((address, port), seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def infiniband(devices: str = "/sys/class/infiniband") -> List[str]:
     """Return InfiniBand and RoCE devices with an active port.
 

@@ -3,9 +3,10 @@
 `ray start --head --node-ip-address=A --port=P --num-gpus=N` and `ray start --address=A:P …` start daemons that are
 called gcs_server and raylet, and end when the node is counted.
 
-The daemons do what the product can see of Ray's: they detach into sessions of their own, keep the environment they were
-started with, listen, and leave a file in --temp-dir. A raylet stays when its gcs_server is gone, unless STAND_IN_RAYLET
-in its environment is `leaves`: then it ends when that has not counted it for 3 s, as Ray's own does after a minute.
+The daemons do what the product can see of Ray's: they detach into sessions of their own, keep the environment they
+were started with, listen, and leave a file in --temp-dir. Each head has a session, which its raylets name. A raylet
+stays when its gcs_server is gone, unless STAND_IN_RAYLET in its environment is `leaves`: then it ends when that has not
+counted it for 3 s, as Ray's own does after a minute.
 While there is a file /dev/shm/hold-raylet, a raylet does not end of SIGTERM.
 """
 
@@ -23,6 +24,8 @@ from typing import Any
 
 HOLD = Path("/dev/shm/hold-raylet")
 START_SECONDS = 20.0
+SESSION = time.strftime(f"session_%Y-%m-%d_%H-%M-%S_{os.getpid()}")
+"""Of the GCS that runs here."""
 LEAVE_SECONDS = 3.0
 
 
@@ -36,8 +39,10 @@ def main() -> int:
     address = flags.get("address") or f"{flags['node-ip-address']}:{flags['port']}"
     if "head" in flags:
         detach("gcs_server", words)
-    detach("raylet", [f"--address={address}", *words])
     deadline = time.monotonic() + START_SECONDS
+    while not (session := ask(address, "session")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    detach("raylet", [f"--session-name={session}", f"--address={address}", *words])
     while time.monotonic() < deadline:
         if any(node["node"] == flags["node-ip-address"] for node in ask(address)):
             return 0
@@ -74,6 +79,8 @@ def talk(connection: socket.socket, nodes: dict[int, dict[str, Any]]) -> None:
                 for descriptor in [at for at, node in nodes.items() if node["node"] == message["node"]]:
                     nodes.pop(descriptor)  # its host has lost power since
                 nodes[connection.fileno()] = message
+            elif message["ask"] == "session":
+                connection.sendall(json.dumps(SESSION).encode() + b"\n")
             else:
                 connection.sendall(json.dumps(list(nodes.values())).encode() + b"\n")
         nodes.pop(connection.fileno(), None)
@@ -108,12 +115,11 @@ def end_when_let(_number: int, _frame: object) -> None:
     os._exit(0)
 
 
-def ask(address: str) -> list[dict[str, Any]]:
+def ask(address: str, wish: Any = True) -> Any:
     try:
         with socket.create_connection(place(address), timeout=2) as gcs, gcs.makefile() as answer:
-            gcs.sendall(b'{"ask": true}\n')
-            nodes: list[dict[str, Any]] = json.loads(answer.readline())
-            return nodes
+            gcs.sendall(json.dumps({"ask": wish}).encode() + b"\n")
+            return json.loads(answer.readline())
     except (OSError, ValueError):
         return []
 

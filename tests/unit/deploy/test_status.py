@@ -149,7 +149,9 @@ def test_a_worker_without_its_raylet_is_named_beside_the_instance_that_needs_it(
 
 
 NODE = {"state": "restarting", "in_a_row": 1, "max": 5, "last_exit": "lost its raylet", "supervised": True,
-        "why": "lost its raylet; gave up after 5 restarts"}  # fmt: skip
+        "why": "lost its raylet; restart 1 of 5 in 1 s"}  # fmt: skip
+GAVE_UP = {"state": "gave up", "supervised": False, "why": "lost its raylet; gave up after 5 restarts"}
+AWAY = "lost its raylet; waiting for gpu01 (Ray's head at 10.0.0.1:6379, away for 40 s)"
 
 
 @pytest.mark.parametrize(
@@ -157,11 +159,22 @@ NODE = {"state": "restarting", "in_a_row": 1, "max": 5, "last_exit": "lost its r
     [
         (
             {},
+            "Ray is restarting: it lost its raylet; restart 1 of 5 in 1 s",
+            "Ray on gpu02 is restarting: it lost its raylet; restart 1 of 5 in 1 s",
+        ),
+        (
+            {"state": "running"},
             "Ray is restarting (1 of 5): it lost its raylet",
             "Ray on gpu02 is restarting (1 of 5): it lost its raylet",
         ),
+        ({"why": AWAY}, f"Ray is restarting: it {AWAY}", f"Ray on gpu02 is restarting: it {AWAY}"),
         (
-            {"state": "gave up", "supervised": False},
+            {"state": "running", "in_a_row": 0},
+            "Ray is restarting: it lost its raylet",
+            "Ray on gpu02 is restarting: it lost its raylet",
+        ),
+        (
+            GAVE_UP,
             "Ray's raylet is gone: lost its raylet; gave up after 5 restarts",
             "Ray's raylet is gone on gpu02: lost its raylet; gave up after 5 restarts",
         ),
@@ -175,6 +188,19 @@ def test_a_ray_node_that_is_restarted_or_given_up_is_shown(
     assert current.instances[0].problem == of_instance
     assert [host.problem for host in current.hosts] == ["", of_host]
     assert not current.well
+
+
+@pytest.mark.parametrize(("state", "live"), [("restarting", True), ("gave up", False)])
+def test_an_instance_that_lacks_a_ray_node_names_why_that_is_gone(state: str, live: bool) -> None:
+    """Its own supervisor knows only that Ray lacks a node: of the hosts, the operator alone sees all."""
+    why = "Ray lacks 10.0.0.2: no node, after 180 s"
+    gone = {**SUPERVISED, "state": state, "supervised": live, "alive": False, "why": why}
+    ended = {"alive": False, "token": None, "health": None, "why": "gone", "restarts": gone}
+    lost = worker(live=0, ranks={}, ray_node={**NODE, **GAVE_UP}, processes=[process("ray-worker", 1, False)])
+    current = status(head(ranks=ON_HEAD, instances={"qwen/0": {**WELL, **ended}}), lost)
+    cause = "Ray's raylet is gone on gpu02: lost its raylet; gave up after 5 restarts"
+    assert (current.instances[0].state, current.instances[0].problem) == (state, f"{why}; {cause}")
+    assert current.hosts[1].problem == cause.replace(" on gpu02", "")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def test_ray_nodes_are_supervised_and_run_the_script_anew_each_time() -> None:
         words = options.parse(shlex.split(line)[4:])
         assert (words.name, words.script, words.max, words.ray_gpus, words.notify) == (name, script, 7, None, True)
         assert words.command == ["bash", "${BASH_SOURCE[0]}", "start"]
+        head = (made.ray.address, "gpu01") if name == "ray-worker" else ("", "")
+        assert (words.ray_head, words.ray_head_host) == head
         assert "mail me" in made.scripts[place]["notify.sh"]
         assert "mail me" not in text, "a list of processes would show it"
     assert "notify" not in str(planned(inventory("gpu01", "gpu02"), spec(model(tp=16), restart=ON)).scripts)

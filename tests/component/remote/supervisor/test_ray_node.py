@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from functools import partial
 
 import pytest
 
 from tests.component.remote.living import runs, wait_until
 from tests.component.remote.supervisor.supervised import Supervised
+from tests.component.remote.supervisor.test_supervise import free_port
 
 START = """
 echo $$ >> "$0"
 [ "$(wc -l < "$0")" -le "${LIVES:-1000}" ] || exit 3
 for name in $DAEMONS; do
-  setsid bash -c "exec -a $name sleep 600" </dev/null >/dev/null 2>&1 &
+  setsid bash -c "exec -a '$name --session-name=$(cat "$0.session" 2>/dev/null)' sleep 600" </dev/null >/dev/null 2>&1 &
   until grep -q "^$name" "/proc/$!/cmdline"; do sleep 0.01; done
 done
 """
@@ -95,3 +98,55 @@ def test_its_daemons_end_with_it(supervised: Supervised, by: str) -> None:
         assert supervised.wait() == 0
     assert supervised.left() == []
     assert supervised.lived(1)
+
+
+def kill_raylet(supervised: Supervised) -> None:
+    wait_until(lambda: up(supervised))
+    os.kill(daemon(supervised, "raylet"), signal.SIGKILL)
+
+
+def restarted(supervised: Supervised, restarts: int, in_a_row: int) -> bool:
+    return up(supervised) and (supervised.said["restarts"], supervised.said["in_a_row"]) == (restarts, in_a_row)
+
+
+def test_a_worker_whose_head_is_away_waits_for_it_and_counts_no_restart(supervised: Supervised) -> None:
+    address = "127.9.8.7", free_port()
+    with socket.create_server(address):
+        start(supervised, f"--ray-head={address[0]}:{address[1]}", "--ray-head-host=gpu01", "--max=1", daemons="raylet")
+    for lives in (1, 2, 3):
+        kill_raylet(supervised)
+        wait_until(lambda: "; waiting for gpu01 (Ray's head at" in supervised.said["why"])
+        assert supervised.said["why"].startswith("lost its raylet, which was ended by SIGKILL")
+        assert (supervised.said["state"], supervised.said["in_a_row"]) == ("restarting", 0)
+        assert supervised.lived(lives)
+        with socket.create_server(address):
+            wait_until(partial(restarted, supervised, lives, 0))
+    assert supervised.stop()["survivors"] == []
+
+
+def test_the_restarts_of_a_worker_count_anew_once_it_has_joined_another_head(supervised: Supervised) -> None:
+    """A head may be back before the worker leaves the one that is gone."""
+    session = supervised.folder / "lives.session"
+    session.write_text("session_2026-11-30_20-00-00_000001_7")
+    with socket.create_server(("127.9.8.7", 0)) as server:
+        head = "--ray-head={}:{}".format(*server.getsockname())
+        start(supervised, head, "--ray-head-host=gpu01", "--max=1", daemons="raylet")
+        for minute in (1, 2, 3):
+            session.write_text(f"session_2026-11-30_20-0{minute}-00_000001_7")
+            kill_raylet(supervised)
+            wait_until(partial(restarted, supervised, minute, 0))
+        kill_raylet(supervised)
+        wait_until(partial(restarted, supervised, 4, 1))
+        kill_raylet(supervised)
+        assert supervised.wait() == 1
+    assert "gave up after 1 restart" in supervised.said["why"]
+    assert supervised.said["restarts"] == 4
+
+
+def test_a_worker_that_waits_for_its_head_is_stopped(supervised: Supervised) -> None:
+    address = "127.9.8.7", free_port()
+    start(supervised, f"--ray-head={address[0]}:{address[1]}", "--ray-head-host=gpu01", daemons="raylet")
+    kill_raylet(supervised)
+    wait_until(lambda: "waiting for gpu01" in supervised.said["why"])
+    assert supervised.stop()["survivors"] == []
+    assert (supervised.left(), supervised.lived(1)) == ([], True)
