@@ -39,9 +39,10 @@ class RayNode(Supervisor):
         if end != End(0):
             return end
         daemons = [process for process in Descendants().among(proc.scan()) if ranks.part(process) in DAEMONS]
-        if not any(ranks.part(process) == "raylet" for process in daemons):
+        raylets = [process.pid for process in daemons if ranks.part(process) == "raylet"]
+        if not raylets:
             return End(1, "lost its raylet while it started")
-        if self._group.is_another(next(item.pid for item in daemons if ranks.part(item) == "raylet")):
+        if self._group.is_another(raylets[0]):
             self._update({"in_a_row": 0})
         lifetime.healthy()
         super()._note_health(lifetime)

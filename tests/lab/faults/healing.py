@@ -191,11 +191,11 @@ def started(scene: Scene) -> list[int]:
     return [given(host, PORT if host.index == 0 else 0)["pid"] for host in hosts if host.alive]
 
 
-def history(scene: Scene, index: int = 0) -> list[dict[str, Any]]:
-    """Return what a host's history.jsonl says of the instance's restarts."""
+def history(scene: Scene, index: int = 0, server: str = SERVER) -> list[dict[str, Any]]:
+    """Return what a host's history.jsonl says of the restarts of the instance, or of another server."""
     host = scene.lab.hosts[index]
     lines = host.run(f"cat {STATE}/{host.name}/history.jsonl", check=False).stdout.splitlines()
-    return [event for event in map(json.loads, lines) if event.get("server") == SERVER and event["event"] in RESTARTED]
+    return [event for event in map(json.loads, lines) if event.get("server") == server and event["event"] in RESTARTED]
 
 
 def assert_history(scene: Scene, expected: Healing) -> None:

@@ -111,7 +111,10 @@ class Soak:
 
     @property
     def in_a_row(self) -> int:
-        return next((event["attempt"] for event in reversed(history(self.scene)) if "attempt" in event), 0)
+        """The restarts in a row that still count: of the instance or of a Ray node, whichever has more."""
+        servers = (history(self.scene), history(self.scene, 0, "ray-head"), history(self.scene, 1, "ray-worker"))
+        since = time.time() - RESET_AFTER - SLACK
+        return max((events[-1]["attempt"] for events in servers if events and events[-1]["time"] > since), default=0)
 
     def go_through(self, strike: Strike) -> None:
         """Let it strike, and wait until the deployment serves again, with every restart counted."""
