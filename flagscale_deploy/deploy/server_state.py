@@ -36,9 +36,10 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
         return _not_running(restarts) or ("dead", inspected["why"])
     if restarts.get("state") == "restarting" and restarts.get("supervised"):  # it hangs, and is ended just now
         return "restarting", restarts.get("why", "")
+    unguarded = bool(restarts) and not restarts.get("supervised")
+    warning = "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""
     if inspected["token"]:
-        unguarded = bool(restarts) and not restarts.get("supervised")
-        return "ready", "its supervisor is gone: it will not be restarted after a crash" if unguarded else ""
+        return "ready", warning
     if inspected.get("foreign"):
         return "unwell", inspected["why"]
     if restarts.get("in_a_row") and not restarts.get("healthy") and inspected["health"] is None:
@@ -49,7 +50,8 @@ def server_state(instance: RecordedServer, reply: InspectReply | None) -> tuple[
         or inspected.get("ready_at") is not None
         or (inspected["health"] is not None and instance.get("replica") is not None)
     )
-    return ("unwell" if has_been_ready else "starting"), inspected["why"]
+    problem = "; ".join(filter(None, (inspected["why"], warning)))
+    return ("unwell" if has_been_ready else "starting"), problem
 
 
 def rank_state(

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Mapping, Optional, cast
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, cast
 
 from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files, json_files
@@ -30,12 +30,17 @@ _NEEDED = {
 _SHAPE = {**_NEEDED, "run_id": str, "by": str, "argv": {"": [str]}, "attempt": int, "max": int, "evidence": str}
 
 
-def note(target: Target, event: str, **more: object) -> None:
-    """Add an event of a deployment, now; a full disk costs no act its end."""
-    content = {
+def event_of(target: Target, event: str, **more: object) -> Dict[str, object]:
+    """Return an event of a deployment, now."""
+    return {
         "schema": SCHEMA, "deployment": target["deployment"], "host": target["host"], "event": event, "server": "",
         "reason": "", **more, "time": time.time(),
     }  # fmt: skip
+
+
+def note(target: Target, event: str, **more: object) -> None:
+    """Add an event of a deployment, now; a full disk costs no act its end."""
+    content = event_of(target, event, **more)
     if len(json.dumps(content)) > LONGEST:
         content.pop("argv", None)
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ class _HistoryEvent(TypedDict):
     schema: int  # 1
     deployment: str
     host: str
-    event: Literal["run", "ready", "stopped", "failed", "restarting", "restored", "gave up"]
+    event: Literal["run", "ready", "stopped", "failed", "restarting", "restored", "waiting", "gave up"]
     server: str  # "" for what concerns all of this host
     reason: str
     time: float  # Unix time

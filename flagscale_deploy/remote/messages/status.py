@@ -47,6 +47,10 @@ class RestartState(TypedDict, total=False):
     hosts: list[str]  # of the driver of a group with spares: where its ranks are, in rank order
 
 
+RestartEventKind = Literal["restarting", "restored", "waiting", "gave up"]
+"""`waiting`: its group waits for what only a person can do."""
+
+
 class RestartEvent(TypedDict):
     """What becomes of a server that is restarted: a line of the history, and what `deploy.restart.notify` gets."""
 
@@ -54,7 +58,7 @@ class RestartEvent(TypedDict):
     deployment: str
     server: str  # its name; ray-head or ray-worker for a Ray node
     host: str
-    event: Literal["restarting", "restored", "gave up"]
+    event: RestartEventKind
     reason: str  # why it is restarted, or given up, in words
     attempt: int  # how many restarts in a row
     max: int  # in a row

@@ -49,7 +49,7 @@ class Follower(Group):
         self._why = ""
         self._wish: Optional[Wish] = None
         self._next: Optional[Wish] = None
-        self._heard_at = clock()
+        self._heard_at, self._refused = clock(), False
         self._changed = threading.Event()
 
     def keep_spare(self, spare: Spare, rank: int) -> None:
@@ -85,7 +85,7 @@ class Follower(Group):
         if wish["permitted"] and not self._files.permitted:
             with contextlib.suppress(OSError):
                 self._files.permit()
-        self._wish, self._heard_at = wish, self._clock()
+        self._wish, self._heard_at, self._refused = wish, self._clock(), False
         self.over = wish["over"]
         self.hung = wish["hung"] and wish["generation"] > self.generation
 
@@ -130,18 +130,26 @@ class Follower(Group):
         """Return what the leader waits for, or that it is not there."""
         wish = self._wish
         if wish is None or self._silent >= FRESH_SECONDS:
-            lost = (
-                "; without its leader only a person can place the group elsewhere" if self._silent > self._lost else ""
-            )
-            return "waiting for its group's leader on %s (silent %d s)%s" % (
-                self._leader, self._silent // 5 * 5, lost,
+            why = ", its supervisor does not run" if self._refused else ""
+            missing = "waiting for its group's leader on %s (silent %d s%s)" % (
+                self._leader, self._silent // 5 * 5, why,
             )  # fmt: skip
+            return "; ".join(filter(None, (missing, self.remedy)))
         if not wish["rank"]:
             return self._stand_by(wish)
         if wish["run"] and wish["generation"] > self.generation:
             self._next = wish
             return ""
         return "waiting for its group's leader on %s to start it" % self._leader
+
+    @property
+    def remedy(self) -> str:
+        """Return what a person can do about a leader that is lost: no other host can take its place."""
+        if self._silent <= self._lost:
+            return ""
+        if self._refused:
+            return "stop and run again"
+        return "power %s on, or stop and run without it" % self._leader
 
     def _stand_by(self, wish: Wish) -> str:
         """Find out whether this host could carry a rank, while the leader may look for one that can."""
@@ -170,10 +178,12 @@ class Follower(Group):
 
     def _keep_reporting(self, address: Address, token: bytes) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            try:
                 connection, key = connect_peer(address, token)
                 with contextlib.closing(connection):
                     self._report(Channel(connection, key, is_client=True))
+            except OSError as error:
+                self._refused = isinstance(error, ConnectionRefusedError)
             time.sleep(RETRY_SECONDS)
 
     def _report(self, channel: Channel) -> None:

@@ -5,7 +5,8 @@ report once a second, and its answer is what they are to do (`remote/messages/gr
 made up for by the next. When a member ends or is silent for too long, the leader wishes for the next generation; every
 member ends what it has of the one before, and when all of them have, the leader starts it. A member that hears nothing
 of its leader for as long ends its server as well: nobody knows what became of the others. Nothing is started before
-every rank has a member again, so there is no need for another leader.
+every rank has a member again, so there is no need for another leader: clients and ranks know the driver's address,
+which no other host can take over.
 
 A member without a rank is a spare. The leader gives it the rank of a host that is lost, between two generations, and
 only when that host has had the time to end its own. A host that comes back after that finds that it is the spare.
@@ -84,6 +85,11 @@ class Group:
 
     def missing(self) -> str:
         """Return what the next start waits for; "" if nothing."""
+        return ""
+
+    @property
+    def remedy(self) -> str:
+        """Return what a person can do, where the next start waits for nothing else; else ""."""
         return ""
 
     @property

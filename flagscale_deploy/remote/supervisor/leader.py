@@ -213,8 +213,16 @@ class Leader(Group):
             else "%s to end its rank" % member.host
             for member in late
         ]
-        gone = [member.host for member in late if self._is_gone(member)]
-        return "waiting for %s%s" % (", ".join(texts), self._help(gone) if gone else "") if texts else ""
+        return "waiting for %s" % "; ".join(filter(None, [", ".join(texts), self.remedy])) if texts else ""
+
+    @property
+    def remedy(self) -> str:
+        """Return what a person can do about hosts that are gone, if no spare can take the place of one."""
+        gone = [member.host for _, member in self._ranks if not member.is_down and self._is_gone(member)]
+        why = "no other host is given its rank without deploy.restart.spare"
+        if self.has_spares:
+            why = "no spare can take its place (%s)" % "; ".join(spare.hindrance for spare in self._spares.values())
+        return "%s: power %s on, or stop and run without it" % (why, " and ".join(gone)) if gone else ""
 
     def _is_gone(self, member: Member) -> bool:
         return member.silent > self._lost + ENDS_SECONDS
@@ -227,13 +235,6 @@ class Leader(Group):
                 with self._lock:
                     self._carriers[rank] = fit[0]
                 self._log("rank %d moves from %s to %s" % (rank, member.host, self._names[fit[0]]))
-
-    def _help(self, gone: Sequence[str]) -> str:
-        """Return what a person can do about hosts that are gone."""
-        why = "no other host is given its rank without deploy.restart.spare"
-        if self.has_spares:
-            why = "no spare can take its place (%s)" % "; ".join(spare.hindrance for spare in self._spares.values())
-        return "; %s: power %s on, or stop and run without it" % (why, " and ".join(gone))
 
     def begin(self) -> None:
         """Let every member start the next generation."""

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence, Set
 from urllib.parse import unquote
@@ -23,9 +22,8 @@ from flagscale_deploy.remote.supervisor.ends import describe_exit
 from flagscale_deploy.remote.system import proc, subprocesses
 
 if TYPE_CHECKING:
-    from typing import Literal
-
-    from flagscale_deploy.remote.messages.status import RestartEvent
+    from flagscale_deploy.remote.messages.program import Target
+    from flagscale_deploy.remote.messages.status import RestartEventKind
 
 SECONDS = 10.0
 SCRIPT = "notify.sh"
@@ -63,33 +61,24 @@ def run(script: Path, event: bytes) -> str:
 class Events:
     """What becomes of the restarts of one server. `notifying` are the processes that tell the user's command.
 
-    Of a group of ranks, only the leader `notifies`.
+    Of a group of ranks, only its leader notifies, and who waits for a leader that is lost.
     """
 
-    def __init__(self, options: argparse.Namespace, *, notifies: bool) -> None:
-        self._options, self._notifies = options, notifies
+    def __init__(self, options: argparse.Namespace, *, leads: bool) -> None:
+        self._options, self._leads = options, leads
         self.notifying: Set[proc.Identity] = set()
 
-    def tell(
-        self, event: Literal["restarting", "restored", "gave up"], reason: str, attempt: int, evidence: str = ""
-    ) -> None:
+    def tell(self, event: RestartEventKind, reason: str, attempt: int, evidence: str = "") -> None:
         """Note an event, and begin to tell it; neither a full disk nor a command that hangs is waited for."""
         options = self._options
-        content: RestartEvent = {
-            "schema": history.SCHEMA,
-            "deployment": unquote(options.state.parent.name),
-            "server": options.name,
-            "host": unquote(options.state.name),
-            "event": event,
-            "reason": reason[:LONGEST],
-            "attempt": attempt,
-            "max": options.max,
-            "evidence": evidence,
-            "time": time.time(),
-        }
+        target: Target = {"deployment": unquote(options.state.parent.name), "host": unquote(options.state.name)}
+        content = history.event_of(
+            target, event, server=options.name, reason=reason[:LONGEST], attempt=attempt, max=options.max,
+            evidence=evidence,
+        )  # fmt: skip
         with contextlib.suppress(OSError):
             history.append(options.state, content)
-        if self._notifies:
+        if options.notify and (self._leads or event == "waiting"):
             with contextlib.suppress(OSError):
                 self._notify(b"%s\n" % json.dumps(content).encode())
 

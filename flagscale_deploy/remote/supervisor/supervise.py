@@ -71,7 +71,7 @@ class Supervisor:
         before = self._files.read() or {}  # from an earlier boot
         self._group = join_group(options, self._files, before, self._log)
         self._hang = HangDetector(self._client, options)
-        self._events = Events(options, notifies=options.notify and self._group.leads)
+        self._events = Events(options, leads=self._group.leads)
         self._remains = Remains(lambda: self._events.notifying, self.remains_seconds, self._log)
         raylet = [on_ray.RayletWatcher()] if options.ray_gpus is not None else []
         self._watchers: List[Watcher] = [*([Parts()] if options.parts else []), *raylet, self._group, self._hang]
@@ -250,7 +250,7 @@ class Supervisor:
 
     def _wait_until(self, deadline: float, text: str) -> str:
         """Wait for a time, and for the group; return why that is given up, "" if it is not."""
-        logged = False
+        logged = asked = False
         while self._may_restart and not self._group.over:
             left, missing = deadline - time.monotonic(), self._group.missing()
             if left <= 0 and not missing:
@@ -262,6 +262,10 @@ class Supervisor:
             if missing and left <= 0 and not logged:
                 logged = True
                 self._log(missing)
+            if missing and self._group.remedy and not (asked or self._group.stands_by):
+                asked = True
+                self._log(missing)
+                self._events.tell("waiting", missing, self._state["in_a_row"])
             self._signals.wait(min(POLL_SECONDS, left) if left > 0 else POLL_SECONDS)
         return self._group.over
 

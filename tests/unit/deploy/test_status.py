@@ -453,6 +453,9 @@ RESTARTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
         "gave up after 5 restarts"),
     "its supervisor is gone, and it is not": (
         {"supervised": False}, {}, "ready", "ready", "its supervisor is gone: it will not be restarted after a crash"),
+    "its supervisor is gone, and it hangs": (
+        {"supervised": False}, {"token": None, "health": 200, "why": "timed out"}, "unwell", "unwell",
+        "timed out; its supervisor is gone: it will not be restarted after a crash"),
     "both are gone": (
         {"supervised": False, "alive": False}, {"alive": False, "token": None, "health": None, "why": "gone"},
         "dead", "dead", "gone"),

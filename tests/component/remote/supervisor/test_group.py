@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -17,7 +18,7 @@ import pytest
 
 from flagscale_deploy.remote.supervisor.group import token_of
 from flagscale_deploy.remote.supervisor.membership import token_file
-from tests.component.remote.living import Home, wait_until
+from tests.component.remote.living import Home, runs, wait_until
 from tests.component.remote.supervisor.supervised import SCRIPT, Supervised
 from tests.component.remote.supervisor.test_hang import ENGINE as SERVING_ENGINE
 from tests.component.remote.supervisor.test_supervise import free_port
@@ -204,6 +205,35 @@ def test_who_hears_nothing_of_the_leader_ends_its_own_and_starts_with_it_again(g
         os.kill(group.leader.pid, signal.SIGCONT)
     wait_until(lambda: len(group.generations) == 1 and all(len(rank.lives) > 1 for rank in group.ranks), 60)
     wait_until(lambda: all(rank.said.get("state") == "running" for rank in group.ranks), 60)
+
+
+def test_where_the_leaders_supervisor_alone_is_killed_the_others_end_their_ranks_and_ask_for_a_person(
+    group: Group,
+) -> None:
+    """Its server lives on and would wait for them without end; nobody restarts it."""
+    waiting = "waiting for its group's leader on gpu01 (silent "
+    for rank in group.ranks:
+        heard = rank.folder / "heard"
+        (rank.home.state / "scripts/notify.sh").write_text(f"read -r event; printf '%s\\n' \"$event\" >> {heard}")
+    group.start("--lost=2", "--notify=1")
+    os.kill(group.leader.pid, signal.SIGKILL)
+    group.leader.wait()
+    for rank in group.ranks[1:]:
+        wait_until(lambda rank=rank: "; stop and run again" in rank.said["why"])  # type: ignore[misc]
+        assert f"{waiting}" in rank.said["why"]
+        assert "s, its supervisor does not run)" in rank.said["why"]
+        assert rank.said["state"] == "restarting"
+        assert not runs(rank.lives[-1])
+        wait_until(lambda rank=rank: waiting_events(rank.folder / "heard") == 1)  # type: ignore[misc]
+        assert waiting_events(rank.home.state / "history.jsonl") == 1
+    assert runs(group.leader.lives[-1])
+    group.stop()
+    assert group.leader.left() == []
+
+
+def waiting_events(path: Path) -> int:
+    events = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [event["event"] for event in events].count("waiting")
 
 
 @pytest.mark.parametrize("number", range(2))

@@ -300,7 +300,10 @@ def test_a_follower_without_a_leader_ends_its_own(clock: Clock, files: Files) ->
     follower.note_end(follower.problem())
     follower.note_down()
     waiting = "waiting for its group's leader on gpu01 (silent 60 s)"
-    assert follower.missing() == waiting + "; without its leader only a person can place the group elsewhere"
+    assert follower.missing() == waiting + "; power gpu01 on, or stop and run without it"
+    assert follower.remedy
+    follower.hear(wish(generation=2, run=False))
+    assert not follower.remedy
 
 
 def test_stop_is_not_undone_by_a_permit_of_the_leader(clock: Clock, tmp_path: Path) -> None:
