@@ -144,12 +144,19 @@ def test_ray_and_an_instance_over_all_hosts_come_back_after_reboots(
         noted = [event for event in map(json.loads, kept.read_text().splitlines()) if event["server"] == server]
         return [(event["event"], event["reason"]) for event in noted if event["event"] != "ready"]
 
+    def in_a_row(host: Host) -> int:
+        (state,) = (host.directory / f"home/.flagscale-deploy/{served.name}/{host.name}").glob(
+            "restart/*/ray_worker.json"
+        )
+        return int(json.loads(state.read_text())["in_a_row"])
+
     head, worker, third = lab.hosts
     rebooted = [("restarting", "its host was rebooted"), ("restored", "its host was rebooted")]
     assert events(head, "ray-head") == rebooted
     assert events(worker, "ray-worker")[:2] == rebooted
     assert events(head, "model0/0")[-2:] == rebooted
     assert events(third, "ray-worker")[-1][0] == "restored", "its raylet left the head that was gone"
+    assert in_a_row(third) == 0, "which is no restart of its own"
 
     def daemon(host: Host, name: str) -> str:
         (pid,) = [
@@ -164,6 +171,7 @@ def test_ray_and_an_instance_over_all_hosts_come_back_after_reboots(
         host.run(["kill", "-9", daemon(host, name)])
         assert eventually(partial(is_another, *before), within=240, every=1.0), name
         assert eventually(is_ready, within=240, every=2.0), name
+        assert in_a_row(worker) == (1 if name == "raylet" else 0), "the count begins anew with another head"
 
     processes = lab.processes(served.name)
     operator("cleanup", "--name", served.name)
