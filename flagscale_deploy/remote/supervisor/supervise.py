@@ -238,7 +238,7 @@ class Supervisor:
             # A leader gives up before; one that does not would fill this disk with logs.
             seconds = 0.0 if number <= self._options.max else seconds
         elif not own:
-            text = "%s; this does not count as a restart of its own" % ended
+            text = "%s; no restart is counted for a head that is away" % ended
         self._log(text)
         if cause and self._group.leads:
             text = "%s → restarting (%d of %d)" % (cause, number, self._options.max)
