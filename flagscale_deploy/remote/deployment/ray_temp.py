@@ -53,12 +53,15 @@ def make(session: str, claim: Dict[str, str], recorded: Optional[str] = None) ->
 def renew(directory: Path, run_id: str) -> None:
     """Make TMPDIR again if it was removed while the run goes on, as a job that cleans /tmp does. Raises OSError.
 
-    `directory` is the state directory. Where another user has taken the name since, another one is taken.
+    `directory` is the state directory. Where another user has taken the name since, another one is taken. A script of
+    the run may have made the directory by then, without a claim.
     """
     before = Path(os.environ.get("TMPDIR", ""))
-    if not is_ours_by_name(str(before.parent)) or all(map(is_own_directory, (str(before.parent), str(before)))):
+    if not is_ours_by_name(str(before.parent)):
         return
     names = {"deployment": unquote(directory.parent.name), "host": unquote(directory.name), "run_id": run_id}
+    if is_own_directory(str(before)) and belongs(str(before.parent), names["deployment"], names["host"]):
+        return
     path = Path(make(before.parent.name.rpartition("-")[2], names)) / before.name
     path.mkdir(0o700, exist_ok=True)
     os.environ["TMPDIR"] = str(path)

@@ -58,13 +58,18 @@ def test_after_so_many_restarts_in_a_row_it_is_given_up(supervised: Supervised) 
     assert text["why"] in supervised.told
 
 
-def test_a_temporary_directory_that_was_removed_is_there_again(supervised: Supervised) -> None:
+@pytest.mark.parametrize("made_by_script", [False, True])
+def test_a_temporary_directory_that_was_removed_is_there_again(supervised: Supervised, made_by_script: bool) -> None:
+    """With its claim, also where a script of the run was there first: one that asks Ray for its nodes, say."""
     session = os.urandom(4).hex()
     temporary = Path(f"/tmp/fsd-{os.getuid()}-{session}")
     (temporary / "tmp").mkdir(parents=True)
     try:
         supervised.start(TMPDIR=str(temporary / "tmp"))
         shutil.rmtree(temporary)
+        if made_by_script:
+            temporary.mkdir(0o700)
+            (temporary / "tmp").mkdir(0o700)
         supervised.kill()
         wait_until(partial(supervised.lived, 2))
         assert (temporary / "tmp").is_dir()
