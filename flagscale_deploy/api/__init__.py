@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         status,
     )
     from flagscale_deploy.api.listing import deployments
-    from flagscale_deploy.api.planning import describe, plan
+    from flagscale_deploy.api.planning import describe, plan, plan_change
     from flagscale_deploy.api.pushing import push
     from flagscale_deploy.api.running import RunResult, run
     from flagscale_deploy.api.stopping import cleanup, stop, unlock
@@ -33,7 +33,7 @@ _MODULES = {
         *("call", "collect", "diagnose", "diagnose_offline", "execute_everywhere", "follow", "history", "status"),
     ),
     "api.listing": ("deployments",),
-    "api.planning": ("describe", "plan"),
+    "api.planning": ("describe", "plan", "plan_change"),
     "api.pushing": ("push",),
     "api.running": ("RunResult", "run"),
     "logs": ("FileSelection", "LineSelection"),
@@ -61,6 +61,7 @@ __all__ = [
     "history",
     "load_request",
     "plan",
+    "plan_change",
     "push",
     "run",
     "status",

@@ -1,14 +1,17 @@
-"""Describe a request's run for its hosts to keep."""
+"""Describe a request's run: for its hosts to keep, and to compare it with what runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from flagscale_deploy.api.request import Request
+from flagscale_deploy.deploy.secret_hash import same_secrets
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.plan.difference import Difference
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, run_text
 from flagscale_deploy.plan.model import Plan
+from flagscale_deploy.plan.running import Running
 from flagscale_deploy.remote.deployment.kept import LONGEST, path_of
 from flagscale_deploy.support.units import format_size
 
@@ -28,3 +31,11 @@ def kept_files(run: KeptRun, say: Sink) -> dict[str, str]:
     note = f"its configuration is not kept on the hosts: it takes {size}, and {most} is the most"
     say(Event("run", "note", text=note))
     return {}
+
+
+def compare(
+    request: Request, running: Running, plan: Plan, inputs: Inputs, redact: Callable[[str], str] = str
+) -> Difference:
+    """Return what would change if what runs became what is planned."""
+    differ = not same_secrets(running.record.get("secret_hash"), request.secrets_by_host)
+    return running.differs(describe(request, plan, inputs, redact), secrets_differ=differ)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flagscale_deploy.api.describing import describe, kept_files
 from flagscale_deploy.api.elsewhere import refuse_second
-from flagscale_deploy.api.planning import load_sources, observe_hosts
+from flagscale_deploy.api.planning import changes, load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.api.reserving import plan_and_reserve, released_before_start
 from flagscale_deploy.checks.registry import refuse_unskippable
@@ -30,6 +30,9 @@ from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet
+
+FEW = 3
+"""Changes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def run(
         others = looking.enter_context(request.fleet_of_others())
         refuse_second(request, others, journal)
         with lock(fleet, request.inventory.head.name, spec.name, command, lock_wait):
-            status = _find_running(request, fleet, digest(request.inventory, spec, *sources))
+            status = _find_running(
+                request,
+                fleet,
+                digest(request.inventory, spec, *sources),
+                lambda: changes(request, facts, sources, options, redactor),
+            )
             if status is not None:
                 endpoints = _endpoints(status.entrances)
                 return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
@@ -154,8 +162,13 @@ def _result(
     return RunResult(plan, None, up, folder, endpoints, _secured(request), stages, elapsed, authority)
 
 
-def _find_running(request: Request, fleet: Fleet, digest: str) -> Status | None:
-    """Return the deployment if the same one is ready already, None where nothing of it runs. Raises CheckError else."""
+def _find_running(
+    request: Request, fleet: Fleet, digest: str, differences: Callable[[], Sequence[str]]
+) -> Status | None:
+    """Return the deployment if the same one is ready already, None where nothing of it runs.
+
+    Raises CheckError else, with the `differences` from what runs.
+    """
     spec = request.serve
     current = look(fleet, spec.name, request.inventory.head.name)  # under the lock: it may have come up since the probe
     if current.live_processes == 0:
@@ -165,7 +178,10 @@ def _find_running(request: Request, fleet: Fleet, digest: str) -> Status | None:
         return current
     earlier = f"run {current.run_id} of {current.operator}, {counted(current.live_processes, 'process')}"
     if current.digest != digest:
-        problem = f"it runs already, with another configuration ({earlier})"
+        lines = differences()
+        more = [f"and {counted(len(lines) - FEW, 'more change')}"] if len(lines) > FEW else []
+        what = f": {'; '.join([*lines[:FEW], *more])}" if lines else ""
+        problem = f"it runs already, with another configuration ({earlier}){what}"
     elif current.state == "dead":
         problem = f"an earlier run is still there and dead ({earlier} left)"
     elif not same:

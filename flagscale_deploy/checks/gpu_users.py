@@ -9,7 +9,7 @@ from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.facts.model import Facts, GpuProcess
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.claims import held_gpus, others
-from flagscale_deploy.plan.gpu_placement import GpuUse, busy_gpus
+from flagscale_deploy.plan.gpu_use import GpuUse, busy_gpus
 from flagscale_deploy.support.units import format_duration
 
 

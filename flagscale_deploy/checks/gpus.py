@@ -9,7 +9,7 @@ from flagscale_deploy.checks.conditions import engine_hosts, engines, failed_if,
 from flagscale_deploy.checks.gpu_users import gpu_busy
 from flagscale_deploy.checks.types import Check, Context, Finding
 from flagscale_deploy.facts.model import Gpu
-from flagscale_deploy.plan.gpu_placement import miscounted
+from flagscale_deploy.plan.gpu_use import miscounted
 from flagscale_deploy.plan.software import odd_ones
 from flagscale_deploy.support.units import counted
 

@@ -40,7 +40,7 @@ _YAML = (".yaml", ".yml")
 @options(*DEPLOYMENT, TEMPLATES, FORCE, JSON)
 @command
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
-    """Show exactly what `run` will do; write the scripts that it will send."""
+    """Show exactly what `run` will do, and how that differs from what runs; write the scripts that it will send."""
     from flagscale_deploy import api
     from flagscale_deploy.config.written import written
     from flagscale_deploy.deploy.run_folder import write_scripts
@@ -67,12 +67,15 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
         write_file(output, written(request.serve), "a serve YAML")
         console.note(f"serve YAML written to {output}")
     with console.progress("plan") as progress:
-        made = api.plan(request, plan_options(words), offline=words["offline"], say=progress)
+        planned = api.plan_change(
+            request, plan_options(words), offline=words["offline"], redactor=console.redactor, say=progress
+        )
+    made, difference = planned.plan, planned.difference
     files = write_scripts(folder, made.scripts) if folder is not None else []
     if as_json:
-        console.json(plan_json(made))
+        console.json({**plan_json(made), "difference": difference and difference.json()})
     else:
-        view.show_plan(console, made, scripts)
+        view.show_plan(console, made, scripts, difference)
     if folder is not None:
         console.note(f"{counted(len(files), 'script')} written to {folder}")
     return 0

@@ -10,7 +10,7 @@ from flagscale_deploy.deploy.serving import ALL_SECONDS, withdraw_unverified
 from flagscale_deploy.deploy.status import ASK_SECONDS, SCHEMA, Status, summarize
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.gpu_placement import is_full
+from flagscale_deploy.plan.gpu_use import is_full
 from flagscale_deploy.remote.messages.history import HistoryEvent
 from flagscale_deploy.remote.messages.probe import ProbedGpu
 from flagscale_deploy.remote.messages.ps import PS, OthersDeployment, PsArguments, PsReply

@@ -38,6 +38,8 @@ def observe(
             "models": models,
             "tls_files": tls,
         }
+        if spec is not None:
+            args |= {"deployment": spec.name, "hosts": list(fleet.hosts)}
         if spec is not None and spec.restart.boot:
             args["boot"] = "container" if host.container else "host"
         connection = fleet.connection(host.name)

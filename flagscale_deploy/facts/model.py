@@ -203,6 +203,8 @@ class Facts:
     asked_at: float = 0.0
     """The operator's Unix time when the reply came: what `clock` is compared with."""
     deployments: tuple[ProbedRecord, ...] = ()
+    kept: str = ""
+    """What the host keeps of the planned deployment's run, where it speaks for it (`plan/kept.py`)."""
     tls_files: Mapping[str, TlsFile] = field(default_factory=dict)
     """Files by path, as written in the configuration."""
 

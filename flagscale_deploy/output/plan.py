@@ -8,16 +8,21 @@ from collections.abc import Sequence
 
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.output.console import Console
+from flagscale_deploy.plan.difference import Difference
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.spares import lacks_spares
 from flagscale_deploy.plan.versions import needed_vllm
 from flagscale_deploy.support import shell
 from flagscale_deploy.support.units import counted
 
+NO_CHANGE = "Nothing would change."
 
-def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
-    """Show `plan`: servers, routers, GPUs, steps and, if asked for, scripts."""
+
+def show_plan(console: Console, plan: Plan, show_scripts: bool, difference: Difference | None = None) -> None:
+    """Show `plan`: what would change, servers, routers, GPUs, steps and, if asked for, scripts."""
     console.print(f"deployment {plan.deployment}   digest {plan.digest[:19]}   run {plan.run_id}")
+    if difference is not None:
+        _show_difference(console, difference)
     if plan.ray.enabled:
         rows = [
             (
@@ -50,6 +55,18 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool) -> None:
             for name, text in scripts.items():
                 console.print("", f"──── {host}: {name}")
                 console.text(text.rstrip())
+
+
+def _show_difference(console: Console, difference: Difference) -> None:
+    """Show what would change about what runs."""
+    lines, same = difference.lines, len(difference.servers) - len(difference.changed)
+    console.print("", f"It runs now (run {difference.run_id}). " + ("What would change:" if lines else NO_CHANGE))
+    for line in lines:
+        console.text(f"    {line}")
+    if lines and same:
+        console.print(f"    {counted(same, 'server')} would go on as {'it is' if same == 1 else 'they are'}")
+    if difference.unknown:
+        console.print(f"    not compared, because an earlier version began it: {', '.join(difference.unknown)}")
 
 
 def _show_restart(console: Console, restart: RestartSpec) -> None:

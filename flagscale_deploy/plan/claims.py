@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.remote.messages.record import Record
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a deployment has that runs: GPUs by instance and host, ports by host and use, GPUs of Ray's nodes."""
+
+    gpus: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    ports: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    ray: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def current(facts: Facts) -> tuple[Record, ...]:

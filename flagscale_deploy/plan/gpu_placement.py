@@ -3,92 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
-from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.claims import held_gpus, others, own
+from flagscale_deploy.plan.gpu_use import Busy, Free
 from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.spread import BACKEND, EQUAL, executor_of, local_size, shares, spreads, why_one_host
-from flagscale_deploy.remote.system.gpus import BUSY_SHARE
 from flagscale_deploy.support.units import counted
 
-Free = dict[str, list[int]]
 ALL = ""
 
 
-@dataclass(frozen=True)
-class GpuUse:
-    """Who uses a GPU, in words; `deployment` where it is one that recorded a claim to it."""
-
-    holder: str
-    deployment: str = ""
-
-    def __str__(self) -> str:
-        return self.holder
-
-
-Busy = Mapping[str, Mapping[int, GpuUse]]
-
-
-def free_gpus(
-    hosts: Sequence[Host], spec: ServeSpec, facts: Mapping[str, Facts], busy: Busy, faults: list[Fault]
-) -> Free:
-    """Return the indexes of the GPUs that may be assigned, by host; wrong counts in the inventory are faults."""
-    return {
-        host.name: _free_on(host, _allowed(host, spec), facts.get(host.name), busy.get(host.name, {}), faults)
-        for host in hosts
-    }
-
-
-def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
-    """Return the GPUs in use and who uses them; what `deployment` itself uses does not count."""
-    held = {index for record in own(facts, deployment) for index in held_gpus(record)}
-    busy = {}
-    for gpu in facts.gpus:
-        if gpu.index in held:
-            continue
-        holders = [f"{p.command or 'a process'} (pid {p.pid}{', ' + p.user if p.user else ''})" for p in gpu.processes]
-        if holders:
-            busy[gpu.index] = GpuUse(", ".join(holders))
-        elif is_full(gpu.memory_used_mib, gpu.memory_total_mib):
-            busy[gpu.index] = GpuUse(f"{gpu.memory_used_mib} MiB in use by processes that cannot be seen")
-    for record in others(facts, deployment):
-        for index in held_gpus(record):
-            busy.setdefault(index, GpuUse(f"deployment {record['deployment']}", str(record["deployment"])))
-    return busy
-
-
-def miscounted(host: Host, facts: Facts) -> Fault | None:
-    """Return a fault if a host has fewer GPUs than the inventory says."""
-    present = len(facts.gpus)
-    if host.gpus is None or present >= host.gpus or _unseen(host, facts):
-        return None
-    why = f" ({facts.gpu_error})" if facts.gpu_error else ""
-    return Fault(
-        host.name,
-        f"the inventory says {counted(host.gpus, 'GPU')}, the host has {present}{why}",
-        "correct gpus in the inventory, or repair the driver: nvidia-smi",
-        "gpu-driver" if facts.gpu_error else "gpu-count",
-    )
-
-
 def place(
-    spec: ServeSpec, eligible: Mapping[str, Sequence[Host]], free: Free, busy: Busy, faults: list[Fault]
+    spec: ServeSpec,
+    eligible: Mapping[str, Sequence[Host]],
+    free: Free,
+    busy: Busy,
+    faults: list[Fault],
+    held: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
 ) -> tuple[Placement, ...]:
     """Return a placement for every replica of every model, on the hosts that are `eligible` for it, the head first.
 
     Assigned GPUs are removed from `free`; replicas without room become faults. Models with as many replicas as there is
-    room for come last, and get their replicas in turn.
+    room for come last, and get their replicas in turn. Instances stay on GPUs that they have (`held`, by name and
+    host), unless another one has no room then.
     """
-    placed = _Placed()
+    if held:
+        left, wrong, placed = dict(free), list[Fault](), _Placed()
+        _place_again(spec, eligible, left, held, placed)
+        placements = _place(spec, eligible, left, busy, wrong, placed)
+        if not wrong:
+            free.update(left)
+            return placements
+    return _place(spec, eligible, free, busy, faults, _Placed())
+
+
+def _place_again(
+    spec: ServeSpec,
+    eligible: Mapping[str, Sequence[Host]],
+    free: Free,
+    held: Mapping[str, Mapping[str, Sequence[int]]],
+    placed: _Placed,
+) -> None:
+    """Place the replicas that may stay where they are."""
+    for model in spec.engines:
+        hosts = {host.name: host for host in eligible[model.label]}
+        for replica in range(len(held) if model.replicas == "auto" else model.replicas):
+            gpus = held.get(f"{model.label}/{replica}", {})
+            if gpus and gpus.keys() <= hosts.keys():
+                there = {name: [index for index in gpus[name] if index in free[name]] for name in gpus}
+                again = _place_one(spec, model, replica, [hosts[name] for name in gpus], there, placed)
+                if again is not None:
+                    placed.take(again, free)
+
+
+def _place(
+    spec: ServeSpec,
+    eligible: Mapping[str, Sequence[Host]],
+    free: Free,
+    busy: Busy,
+    faults: list[Fault],
+    placed: _Placed,
+) -> tuple[Placement, ...]:
+    """Place the replicas that are not `placed` yet, and return all."""
     initial = dict(free)
     for model in spec.engines:
         before = dict(free)
         for replica in range(0 if model.replicas == "auto" else model.replicas):
+            if placed.has(model, replica):
+                continue
             placement = _place_one(spec, model, replica, eligible[model.label], free, placed)
             if placement is None:
                 faults.append(_no_room(spec, model, replica, eligible[model.label], busy, _Free(free, before, initial)))
@@ -97,7 +83,7 @@ def place(
     waiting = [model for model in spec.engines if model.replicas == "auto"]
     replica = 0
     while waiting:
-        for model in list(waiting):
+        for model in [model for model in waiting if not placed.has(model, replica)]:
             placement = _place_one(spec, model, replica, eligible[model.label], free, placed)
             full = model.gpus_needed == 0 and replica >= len(eligible[model.label])
             if placement is None or full:
@@ -109,7 +95,7 @@ def place(
             else:
                 placed.take(placement, free)
         replica += 1
-    return tuple(placed.placements)
+    return placed.in_order(spec)
 
 
 class _Placed:
@@ -118,12 +104,29 @@ class _Placed:
     def __init__(self) -> None:
         self.placements: list[Placement] = []
         self.drivers: dict[str, Counter[str]] = defaultdict(Counter)
+        self._names: set[str] = set()
+
+    def has(self, model: ModelSpec, replica: int) -> bool:
+        """Return whether a replica has a place."""
+        return f"{model.label}/{replica}" in self._names
+
+    def in_order(self, spec: ServeSpec) -> tuple[Placement, ...]:
+        """Return the placements by model, those of models with as many replicas as fit behind them and in turn."""
+        order = {model.label: at for at, model in enumerate(spec.engines)}
+        auto = {model.label for model in spec.engines if model.replicas == "auto"}
+
+        def position(placement: Placement) -> tuple[bool, int, int, int]:
+            in_turn = placement.label in auto
+            return in_turn, placement.replica * in_turn, order[placement.label], placement.replica
+
+        return tuple(sorted(self.placements, key=position))
 
     def take(self, placement: Placement, free: Free) -> None:
         """Add a placement, and remove its GPUs from those that are free."""
         for name, indexes in placement.gpus.items():
             free[name] = [index for index in free[name] if index not in indexes]
         self.placements.append(placement)
+        self._names.add(placement.name)
         for label in (ALL, placement.label):
             self.drivers[label][placement.driver] += 1
 
@@ -223,45 +226,3 @@ def _fits_without(model: ModelSpec, hosts: Sequence[Host], free: Free, busy: Bus
     """Return whether there would be room if nobody else used GPUs."""
     counts = [len(free[host.name]) + len(busy.get(host.name, {})) for host in hosts]
     return bool(counts) and (max(counts) if alone else sum(counts)) >= model.gpus_needed
-
-
-def _free_on(
-    host: Host, allowed: frozenset[int] | None, facts: Facts | None, busy: Mapping[int, GpuUse], faults: list[Fault]
-) -> list[int]:
-    if host.type == "cpu" and host.gpus is None:
-        return []
-    if facts is None:
-        if host.gpus is None:
-            faults.append(Fault(host.name, "its number of GPUs is unknown without contacting it",
-                                "set gpus for it in the inventory, or plan without --offline",
-                                "placement"))  # fmt: skip
-        return _only(range(host.gpus or 0), allowed)
-    present = [gpu.index for gpu in facts.gpus]
-    if host.gpus is not None and _unseen(host, facts):
-        return _only(range(host.gpus), allowed)
-    if (fault := miscounted(host, facts)) is not None:
-        faults.append(fault)
-    return _only((index for index in present if index not in busy), allowed)[: host.gpus]
-
-
-def _unseen(host: Host, facts: Facts) -> bool:
-    """Return whether its accelerators are of a kind that nvidia-smi doesn't know."""
-    return host.type not in ("gpu", "cpu") and not facts.gpus
-
-
-def _allowed(host: Host, spec: ServeSpec) -> frozenset[int] | None:
-    """Return the GPUs in the user's CUDA_VISIBLE_DEVICES (FlagScale's published files set it), None if unset."""
-    value = host.env.get("CUDA_VISIBLE_DEVICES", spec.env.get("CUDA_VISIBLE_DEVICES"))
-    if value is None:
-        return None
-    indexes = [word.strip() for word in value.split(",") if word.strip()]
-    return frozenset(int(word) for word in indexes if word.isdigit()) if all(map(str.isdigit, indexes)) else None
-
-
-def _only(indexes: Iterable[int], allowed: frozenset[int] | None) -> list[int]:
-    return [index for index in indexes if allowed is None or index in allowed]
-
-
-def is_full(used_mib: int, total_mib: int) -> bool:
-    """Return whether a GPU is busy by its memory; one whose driver does not say how much it has is not."""
-    return total_mib > 0 and used_mib > BUSY_SHARE * total_mib

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from flagscale_deploy.config.program_files import ProgramFiles
@@ -11,6 +11,7 @@ from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Inventory
+from flagscale_deploy.plan.claims import Held
 from flagscale_deploy.plan.model import Network
 from flagscale_deploy.plan.network import plan_networks
 from flagscale_deploy.rendering.render import Templates
@@ -22,7 +23,8 @@ class Inputs:
 
     `facts` has every host of the inventory, or is empty if none was contacted; `program` are the files of the program
     that the specification runs, if it runs one. Faults of the checks in `skip` are ignored, if a plan can be made in
-    spite of them: without gpu-busy, busy GPUs are used too.
+    spite of them: without gpu-busy, busy GPUs are used too. Servers get again what is `held` by those of their names
+    that run, where that is possible.
     """
 
     inventory: Inventory
@@ -32,6 +34,7 @@ class Inputs:
     templates: Templates
     program: ProgramFiles | None = None
     skip: Collection[str] = ()
+    held: Held = field(default_factory=Held)
 
     @property
     def networks(self) -> Mapping[str, Network]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict, cast
@@ -15,7 +15,7 @@ from flagscale_deploy.config.resolved import resolved_yaml, without_secret
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayNode, RayPlan, Server
 from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.remote.system.json_files import mismatch, parse_object
 from flagscale_deploy.secrets import HIDDEN
@@ -55,11 +55,11 @@ class KeptServer(TypedDict):
 
 
 class KeptRay(TypedDict):
-    """The Ray cluster: GPUs of its nodes, and digests of the scripts that start them."""
+    """The Ray cluster: indexes of the GPUs of its nodes, and digests of the scripts that start them."""
 
     enabled: bool
     address: str
-    nodes: dict[str, int]
+    nodes: dict[str, list[int]]
     scripts: dict[str, str]
 
 
@@ -98,7 +98,7 @@ _SHAPE: dict[str, Any] = {
     "complete": bool, "overrides": [str], "head": str, "hosts": [{"name": str, "env": {"": str}}],
     "secrets": {"": [str]}, "secret_hash": str, "templates": str, "program": {"": str}, "tls": {"": str},
     "versions": {"": {"": str}}, "ports": {"": {"": int}}, "servers": [_SERVER],
-    "ray": {"enabled": bool, "address": str, "nodes": {"": int}, "scripts": {"": str}},
+    "ray": {"enabled": bool, "address": str, "nodes": {"": [int]}, "scripts": {"": str}},
 }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def describe_run(plan: Plan, inputs: Inputs, secrecy: Secrecy, overrides: Sequen
         "tls": dict(_certificates(inputs)),
         "versions": {name: _versions(facts) for name, facts in inputs.facts.items()},
         "ports": {name: dict(uses) for name, uses in plan.chosen_ports.items()},
-        "ray": _ray(plan),
+        "ray": _ray(plan, inputs.facts),
         "servers": cast(Any, hidden([_server(plan, server) for server in plan.servers])),
     }
 
@@ -181,11 +181,18 @@ def _certificates(inputs: Inputs) -> Iterator[tuple[str, str]]:
         yield from ((f"{host}:{path}", file.hash) for path, file in facts.tls_files.items() if file.hash)
 
 
-def _ray(plan: Plan) -> KeptRay:
+def _ray(plan: Plan, facts: Mapping[str, Facts]) -> KeptRay:
     ray: RayPlan = plan.ray
     scripts = {f"{node.host}/ray_{node.role}.sh": _script(plan, node.host, f"ray_{node.role}.sh") for node in ray.nodes}
-    nodes = {node.host: node.num_gpus for node in ray.nodes}
+    nodes = {node.host: list(_node_gpus(node, facts.get(node.host))) for node in ray.nodes}
     return {"enabled": ray.enabled, "address": ray.address, "nodes": nodes, "scripts": scripts}
+
+
+def _node_gpus(node: RayNode, facts: Facts | None) -> Iterable[int]:
+    """Return the GPUs of a node of Ray: all of the host's where it may see all."""
+    if node.visible_gpus is not None:
+        return node.visible_gpus
+    return (gpu.index for gpu in facts.gpus) if facts else range(node.num_gpus)
 
 
 def _server(plan: Plan, server: Server) -> KeptServer:

@@ -12,7 +12,8 @@ from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import BusyError, CheckError, Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
-from flagscale_deploy.plan.gpu_placement import Free, busy_gpus, free_gpus, place
+from flagscale_deploy.plan.gpu_placement import place
+from flagscale_deploy.plan.gpu_use import Free, busy_gpus, free_gpus
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan, RouterPlan
@@ -70,7 +71,7 @@ def draft(inputs: Inputs) -> Draft:
         raise InputError.at(spec.where("experiment", "task", "entrypoint"), "its files are needed for a plan",
                             "read them first: load_program")  # fmt: skip
     faults = inputs.network_faults
-    ports = Ports(inputs.facts, spec.name, faults)
+    ports = Ports(inputs.facts, spec.name, faults, inputs.held.ports)
     room = _place(inputs)
     faults += room.faults
     take_asked_ports(spec, inventory.hosts, inventory.head, room.placements, _models(spec), ports)
@@ -132,7 +133,7 @@ def _place(inputs: Inputs) -> _Room:
         for name in inventory.names
     }
     eligible = eligible_hosts(spec, inventory)
-    placements = add_spares(spec, place(spec, eligible, free, busy, misplaced), eligible, free)
+    placements = add_spares(spec, place(spec, eligible, free, busy, misplaced, inputs.held.gpus), eligible, free)
     if any(host_facts.gpu_error for host_facts in facts.values()) and "gpu-driver" not in skip:
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
     miscounted = [fault for fault in miscounted if fault.check not in skip]

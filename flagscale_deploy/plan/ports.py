@@ -19,10 +19,19 @@ its other ports in this range."""
 
 
 class Ports:
-    """Ports that are taken on each host: by others (probed or recorded), and by what has been planned so far."""
+    """Ports that are taken on each host: by others (probed or recorded), and by what has been planned so far.
 
-    def __init__(self, facts: Mapping[str, Facts], deployment: str, faults: list[Fault]) -> None:
-        self._facts, self._deployment, self._faults = facts, deployment, faults
+    `own` are those that the deployment has now, by host and use: each is preferred for its use, and left to it.
+    """
+
+    def __init__(
+        self,
+        facts: Mapping[str, Facts],
+        deployment: str,
+        faults: list[Fault],
+        own: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        self._facts, self._deployment, self._faults, self._own = facts, deployment, faults, own or {}
         self._planned: dict[tuple[str, int], str] = {}
         self._assigned: set[tuple[str, int, str]] = set()
         self._held: dict[str, dict[int, str]] = {}
@@ -54,13 +63,19 @@ class Ports:
         With `span`, it is the first of so many ports in a row; with `also`, it is free on these hosts, too.
         """
         hosts = (host, *also)
+
+        def fits(port: int) -> bool:
+            row = range(port, port + span)
+            return not any(at in avoiding or self._is_taken(name, at) for at in row for name in hosts)
+
         asked = (hosts, first, span, avoiding)
-        port = self._passed.get(asked, first)
-        while port <= HIGHEST and any(
-            at in avoiding or self._is_taken(name, at) for at in range(port, port + span) for name in hosts
-        ):
-            port += 1
-        self._passed[asked] = port
+        port = self._own.get(host, {}).get(use, 0)
+        if not first <= port <= HIGHEST or not fits(port):
+            port = self._passed.get(asked, first)
+            left = {number for name in hosts for to, number in self._own.get(name, {}).items() if to != use}
+            while port <= HIGHEST and (port in left or not fits(port)):
+                port += 1
+            self._passed[asked] = port
         if port > HIGHEST:
             self._faults.append(Fault(host, f"no port from {first} on is free for {use}",
                                       "end the processes that use them: ss -ltnp", "placement"))  # fmt: skip

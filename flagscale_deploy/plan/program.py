@@ -9,7 +9,7 @@ from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.environment import host_environment
-from flagscale_deploy.plan.gpu_placement import Free
+from flagscale_deploy.plan.gpu_use import Free
 from flagscale_deploy.plan.instance import file_name
 from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, public_address

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.gpu_placement import Free
+from flagscale_deploy.plan.gpu_use import Free
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Placement, RayNode, RayPlan
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports
@@ -62,6 +62,9 @@ def _node(inputs: Inputs, host: Host, placements: Sequence[Placement], free: Fre
     facts = inputs.facts.get(host.name)
     held = [index for placement in placements if not placement.pinned for index in placement.gpus.get(host.name, ())]
     gpus = tuple(sorted([*free[host.name], *held]))
+    before = inputs.held.ray.get(host.name)
+    if before is not None and set(held) <= set(before) <= set(gpus):
+        gpus = tuple(before)
     present = tuple(gpu.index for gpu in facts.gpus) if facts is not None else gpus
     custom = host.type not in ("gpu", "cpu") and gpus
     return RayNode(

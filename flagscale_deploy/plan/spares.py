@@ -8,7 +8,7 @@ from dataclasses import replace
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.gpu_placement import Free
+from flagscale_deploy.plan.gpu_use import Free
 from flagscale_deploy.plan.model import InstancePlan, Placement
 from flagscale_deploy.plan.rank_flags import Shape
 

@@ -67,7 +67,8 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     """Return the plan with every script that its steps name, by host."""
     inventory, spec, networks = inputs.inventory, inputs.spec, inputs.networks
     scripts: dict[str, dict[str, str]] = {}
-    weights = _weights(plan, spec)
+    paths = {model.name: model.model for model in spec.models if model.model.startswith(("/", "~/"))}
+    weights = _weights(plan, paths)
 
     def add(host: str, script: str, template: str, env: Mapping[str, str], **context: Any) -> None:
         shared = _context(plan, inventory[host], spec) | {"env": env, "program": inputs.program}
@@ -95,8 +96,9 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
+        own = [path] if (path := paths.get(instance.model)) else []
         for rank in instance.members:
-            ahead = {"packages": False, "weights": weights.get(rank.host, [])}  # the engine loads its own itself
+            ahead = {"packages": False, "weights": own}  # the engine loads its packages itself
             alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
             add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
     for router in plan.routers:
@@ -166,9 +168,11 @@ def _waiting_for_ray(plan: Plan) -> set[str]:
     return {instance.driver for instance in plan.instances if unattended and instance.executor == "ray"}
 
 
-def _weights(plan: Plan, spec: ServeSpec) -> dict[str, list[str]]:
-    """Return by host the directories of weights that its engines load; models named on Hugging Face have none."""
-    paths = {model.name: model.model for model in spec.models if model.model.startswith(("/", "~/"))}
+def _weights(plan: Plan, paths: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return by host the directories of weights that its engines load; `paths` are those of the models that have one.
+
+    A model named on Hugging Face has none.
+    """
     used: dict[str, dict[str, None]] = {}
     for instance in plan.instances:
         for host in instance.possible_hosts if instance.model in paths else ():

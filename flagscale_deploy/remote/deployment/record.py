@@ -30,7 +30,7 @@ _SHAPE: Dict[str, Any] = {
     "deployment": str, "host": str, "run_id": str, "operator": str, "boot_id": str, "machine": str, "gpus": [int],
     "ports": ({"": int}, [int]), "ray": {"enabled": bool}, "instances": [_SERVER], "routers": [_SERVER],
     "started_at": _NUMBER, "oom_kills": _OPTIONAL, "ray_temp_dir": str, "segments": {"": [int]}, "stopped_at": _NUMBER,
-    "failure": {"at": _NUMBER, "cause": str, "remedy": str},
+    "head": str, "hosts": [str], "failure": {"at": _NUMBER, "cause": str, "remedy": str},
     "processes": [{"role": str, "pid": int, "start_ticks": _OPTIONAL, "boot_id": str, "log": str, "script": str}],
 }  # fmt: skip
 _SHAPE["before"] = dict(_SHAPE)

@@ -22,6 +22,8 @@ class _ProbeArguments(TypedDict):
 class ProbeArguments(_ProbeArguments, total=False):
     """What to look at."""
 
+    deployment: str  # the one that is planned
+    hosts: list[str]  # all that are probed with this one
     boot: Literal["host", "container"]  # where it matters whether the host's part comes back after a reboot
 
 
@@ -207,7 +209,14 @@ class ProbedGpus(TypedDict):
     driver_version: str | None
 
 
+class ProbedRun(TypedDict, total=False):
+    """What the hosts of a deployment keep of the run that was not stopped."""
+
+    kept: str  # of `runs/<run id>.json`: by its head, or its first host that is probed; "" elsewhere
+
+
 class ProbeReply(
+    ProbedRun,
     ProbedIdentity,
     ProbedNetwork,
     ProbedCapacity,
@@ -227,4 +236,4 @@ class ProbeReply(
     clock: float
 
 
-PROBE = HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe", message_bytes=4 * MIB)
+PROBE = HostProgram[ProbeArguments, ProbeReply, NoOrder]("probe", message_bytes=8 * MIB)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, cast
 from urllib.parse import unquote
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import boot_entry, leftovers, record
+from flagscale_deploy.remote.deployment import boot_entry, kept, leftovers, record, state
 from flagscale_deploy.remote.engine import model_files
 from flagscale_deploy.remote.system import capacity, environment, gpus, limits, network, ports, proc, tls_files
 from flagscale_deploy.remote.system.background import Background
@@ -55,6 +55,7 @@ def main(args: ProbeArguments) -> None:
         "deployments": [deployment(path) for path in record.paths_here(args["host"])],
         **_gpus(gpus.see(devices.result(), everyone)),
         **lookups.result(),
+        "kept": kept_run(args),
         "boot": boot,
         "boot_problem": boot_problem,
         "clock": time.time(),
@@ -82,6 +83,21 @@ def deployment(path: Path) -> ProbedRecord:
     except (OSError, ValueError) as error:
         reason = str(error)
     return {"deployment": unquote(path.parent.parent.name), "broken": f"{path}: {reason}"}
+
+
+def kept_run(args: ProbeArguments) -> str:
+    """Return what is kept of the planned deployment's last run, if it was not stopped and this host speaks for it."""
+    deployed = record.read(args["deployment"], args["host"]) if args.get("deployment") else None
+    if not deployed or deployed.get("stopped_at") or deployed.get("boot_id") != record.boot_id():
+        return ""
+    asked = args.get("hosts", ())
+    speaker = next((name for name in (deployed.get("head"), *deployed.get("hosts", ())) if name in asked), None)
+    if speaker != args["host"]:
+        return ""
+    try:
+        return kept.read(state.directory(args["deployment"], args["host"]), deployed.get("run_id", ""))
+    except (OSError, ValueError):
+        return ""
 
 
 def _gpus(seen: gpus.Seen) -> ProbedGpus:

@@ -47,11 +47,22 @@ def test_what_runs_already_is_not_started_again_and_a_changed_one_is_refused(
     served = serve()
     operator("run", "-c", served.config)
     before = lab.processes(served.name)
+    assert "Nothing would change." in operator("plan", "-c", served.config).out
+    difference = operator("plan", "-c", served.config, "model_args.model0.max-model-len=512", "--json").json[
+        "difference"
+    ]
+    (change,) = difference["servers"]
+    assert (change["name"], change["kind"]) == ("model0/0", "restarted")
+    assert change["reasons"] == ["+ --max-model-len 512"]
+    kept = operator("history", difference["run_id"], "--name", served.name).out
+    assert f"configuration of run {difference['run_id']}, kept by node1:" in kept
+    assert f"port: {served.port}" in kept
     again = operator("run", "-c", served.config)
     assert f"{served.name} runs already with this very configuration" in again.out
     assert f"endpoint http://{lab.hosts[0].address}:{served.port}/v1" in again.out
     changed = operator("run", "-c", served.config, "model_args.model0.max-model-len=512", exits=4)
     assert "it runs already, with another configuration" in changed.err
+    assert "model0/0 would restart: + --max-model-len 512" in changed.err
     assert f"flagscale-deploy stop -i {operator.inventory} --name {served.name}" in changed.err
     assert lab.processes(served.name) == before
     operator("stop", "--name", served.name)

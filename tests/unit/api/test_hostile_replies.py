@@ -59,7 +59,10 @@ class Busy(World):
             ]  # fmt: skip
             ports = [{"port": 9000, "address": "0.0.0.0", "pid": 7, "command": "nginx", "run": ""}]
             ray = [{"pid": 9, "user": "bob", "command": "raylet"}]
-            yield {**reply, "models": models, "ports": ports, "foreign_ray": ray, "runs": {"other/run": 2}}
+            runs = {"other/run": 2, "qwen/r1": 3}
+            record = {"deployment": "qwen", "run_id": "r1", "boot_id": reply["boot_id"], "instances": [], "gpus": []}
+            kept = {"kept": run_text({**described(), "run_id": "r1"}), "deployments": [record, *reply["deployments"]]}
+            yield {**reply, "models": models, "ports": ports, "foreign_ray": ray, "runs": runs, **kept}
 
     def inspect(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         for reply in super().inspect(host, args):
@@ -151,8 +154,8 @@ def checked(request: Request) -> None:
 
 
 def planned(request: Request) -> None:
-    plan = api.plan(request)
-    show(lambda console: show_plan(console, plan, show_scripts=True))
+    planned = api.plan_change(request)
+    show(lambda console: show_plan(console, planned.plan, show_scripts=True, difference=planned.difference))
 
 
 def looked(request: Request) -> None:

@@ -61,11 +61,13 @@ class World:
         options = Options(connect=connecting(altered, self.calls, self.refused))
         return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
 
-    def probe(self, host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield {
-            **asdict(self.facts[host.name]),
-            "deployments": [self.records[host.name]] if host.name in self.records else [],
-        }
+    def probe(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        facts = asdict(self.facts[host.name])
+        record = self.records.get(host.name)
+        if record is not None and self.running:
+            facts["runs"] = {f"qwen/{record['run_id']}": 3}
+            facts["kept"] = self.kept[host.name].get(record["run_id"], "") if host.name == args["hosts"][0] else ""
+        yield {**facts, "deployments": [record] if record is not None else []}
 
     def reach(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         """Connect to the other host's data port, and to Ray's port on the head."""
@@ -84,7 +86,12 @@ class World:
         return held(host, args)
 
     def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
-        self.records[host.name] = {**args["record"], "run_id": args["run_id"], "started_at": 1.0}
+        self.records[host.name] = {
+            **args["record"],
+            "run_id": args["run_id"],
+            "started_at": 1.0,
+            "boot_id": f"boot-{host.name}",
+        }
         kept = args["files"].get(f"runs/{args['run_id']}.json")
         if kept is not None:
             self.kept[host.name][args["run_id"]] = kept[0]

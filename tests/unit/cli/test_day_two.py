@@ -54,7 +54,7 @@ def llama(typing: Typing) -> None:
     """Let another deployment hold the GPUs of gpu02."""
     claim = {"deployment": "llama", "boot_id": "boot-gpu02", "gpus": list(range(8)), "operator": "eve@desk"}
     taken = replace(typing.world.facts["gpu02"], deployments=(claim,))  # type: ignore[arg-type]
-    typing.world.probe = lambda host, _args: [  # type: ignore[method-assign]
+    typing.world.probe = lambda host, args: [  # type: ignore[method-assign]  # noqa: ARG005
         asdict(taken if host.name == "gpu02" else typing.world.facts[host.name])
     ]
 
@@ -95,7 +95,7 @@ def test_wait_queues_until_there_is_room(typing: Typing, command: str, monkeypat
         looks.append(host.name)
         return (full if len(looks) <= 8 else free)(host, args)
 
-    typing.world.probe = probe  # type: ignore[method-assign,assignment]
+    typing.world.probe = probe  # type: ignore[method-assign]
     done = typing(f"{command} -c qwen.yaml --wait 30m -v")
     assert "waiting for room, for up to" in done.output
     assert ("launch" in typing.world.modules, len(looks) > 8) == (True, True)
@@ -264,6 +264,38 @@ def test_history_of_a_run_shows_its_configuration(typing: Typing) -> None:
     typing.world.kept["gpu02"][run_id] = "{}"
     shown = typing(f"history --name qwen {run_id}")
     assert f"gpu02: another configuration of run {run_id} is kept there" in shown.stderr
+
+
+def test_plan_shows_what_would_change_about_what_runs(typing: Typing, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "It runs now" not in typing("plan -c qwen.yaml").stdout
+    assert json.loads(typing("plan -c qwen.yaml --json").stdout)["difference"] is None
+    assert typing("run -c qwen.yaml").exit_code == 0
+    (run_id,) = typing.world.kept["gpu01"]
+    same = typing("plan -c qwen.yaml")
+    assert f"It runs now (run {run_id}). Nothing would change." in same.stdout, same.output
+    difference = json.loads(typing("plan -c qwen.yaml --json").stdout)["difference"]
+    assert (difference["run_id"], [server["kind"] for server in difference["servers"]]) == (run_id, ["unchanged"])
+    words = "model_args.qwen.max-model-len=8192"
+    changed = typing(f"plan -c qwen.yaml {words}")
+    assert f"It runs now (run {run_id}). What would change:" in changed.stdout
+    assert "    qwen/0 would restart: + --max-model-len 8192" in changed.stdout
+    assert "It runs now" not in typing("plan --offline -c qwen.yaml").stdout
+    refused = typing(f"run -c qwen.yaml {words}")
+    assert refused.exit_code == 4
+    assert "processes): qwen/0 would restart: + --max-model-len 8192" in refused.stderr
+    assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in refused.stderr
+    monkeypatch.setenv("VLLM_API_KEY", "second-key")
+    rotated = typing("plan -c qwen.yaml").stdout
+    assert "qwen/0 would restart: a value of VLLM_API_KEY changed" in rotated
+    assert "-key" not in rotated
+
+
+def test_what_an_earlier_version_began_is_compared_as_far_as_it_is_recorded(typing: Typing) -> None:
+    assert typing("run -c qwen.yaml").exit_code == 0
+    typing.world.kept["gpu01"].clear()
+    shown = typing("plan -c qwen.yaml model_args.qwen.max-model-len=8192").stdout
+    assert "qwen/0 would restart: + --max-model-len 8192" in shown
+    assert "not compared, because an earlier version began it: environment variables, scripts" in shown
 
 
 WRONG_NAME = {

@@ -100,3 +100,33 @@ def test_a_run_that_is_not_kept_is_an_error(home: Home, run_id: str) -> None:
     assert (program.returncode, any(words in output for words in WORDS)) == (1, True), output
     (reply,) = home.run("history")
     assert reply["kept"] == {}
+
+
+PROBING: dict[str, Any] = {"venv": None, "before_start": None, "env": {}, "models": [], "tls_files": []}
+
+
+@pytest.mark.parametrize(
+    ("changed", "hosts", "sent"),
+    [
+        ({}, ["gpu01", "gpu02"], True),
+        ({"head": "gpu02"}, ["gpu01", "gpu02"], False),
+        ({"head": "gpu02"}, ["gpu01", "gpu03"], True),
+        ({"head": "gpu09", "hosts": ["gpu02", "gpu01"]}, ["gpu01"], True),
+        ({"stopped_at": 1.0}, ["gpu01"], False),
+        ({"boot_id": "an earlier one"}, ["gpu01"], False),
+        ({"run_id": "another"}, ["gpu01"], False),
+        ({"hosts": 7}, ["gpu01"], False),
+        ({}, [], False),
+    ],
+)
+def test_the_probe_sends_the_run_of_what_was_not_stopped_once(
+    home: Home, changed: dict[str, Any], hosts: list[str], sent: bool
+) -> None:
+    content: dict[str, Any] = {"head": "gpu01", "hosts": ["gpu01", "gpu02"], "boot_id": record.boot_id()}
+    home.record({}, **{**content, **changed})
+    (home.state / kept.FOLDER).mkdir()
+    (home.state / kept.path_of("r1")).write_text(RUN)
+    (reply,) = home.run("probe", **PROBING, deployment=home.deployment, hosts=hosts)
+    assert reply["kept"] == (RUN if sent else "")
+    (reply,) = home.run("probe", **PROBING)
+    assert reply["kept"] == ""

@@ -1,0 +1,262 @@
+"""Tell what differs between what runs and what a plan would run: for each server, and for the Ray cluster. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
+from flagscale_deploy.remote.wire import cut
+
+Kind = Literal["unchanged", "restarted", "moved", "added", "removed"]
+WORDS: Mapping[Kind, str] = {
+    "unchanged": "would go on",
+    "restarted": "would restart",
+    "moved": "would move",
+    "added": "would be added",
+    "removed": "would be removed",
+}
+LONGEST_VALUE = 80
+"""Characters of a value that are shown."""
+_MODEL = "model"
+_HOST_SETTINGS = ("python", "venv", "container", "before_start")
+_OTHER_SCRIPT = "its script: before_start, deploy.restart, a template, or this tool's version"
+
+
+@dataclass(frozen=True)
+class ServerChange:
+    """What would become of a server, and why: `--max-model-len 4096 → 8192`."""
+
+    name: str
+    kind: Kind
+    reasons: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Those on which it is started, or was where it is removed."""
+
+    @property
+    def line(self) -> str:
+        """Return it in words."""
+        return f"{self.name} {WORDS[self.kind]}" + (f": {', '.join(self.reasons)}" if self.reasons else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between a run and a plan: one change for each server of either, in the order of the plan; removed ones last.
+
+    `ray` is what would change about the Ray cluster. `unknown` is what the run does not say of itself.
+    """
+
+    run_id: str
+    servers: tuple[ServerChange, ...]
+    ray: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[ServerChange, ...]:
+        """Return the servers that would not just go on."""
+        return tuple(server for server in self.servers if server.kind != "unchanged")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return each change in words; none where nothing would change."""
+        ray = (f"Ray would change: {', '.join(self.ray)}",) if self.ray else ()
+        return (*ray, *(server.line for server in self.changed))
+
+    def json(self) -> dict[str, object]:
+        """Return it as `plan --json` prints it."""
+        return asdict(self)
+
+
+def difference(running: KeptRun, planned: KeptRun, *, secrets_differ: bool = False) -> Difference:
+    """Return what would change if what runs became what is planned.
+
+    `secrets_differ` says that a secret has another value; of which name is not known.
+    """
+    pair = _Pair(running, planned, secrets_differ)
+    before = {server["name"]: server for server in running["servers"]}
+    after = {server["name"]: server for server in planned["servers"]}
+    servers = [pair.change(before.get(name), server) for name, server in after.items()]
+    gone = [ServerChange(name, "removed", (), _hosts(server)) for name, server in before.items() if name not in after]
+    return Difference(running["run_id"], (*servers, *gone), tuple(_ray(running, planned)))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two runs, for what concerns more than one server."""
+
+    running: KeptRun
+    planned: KeptRun
+    secrets_differ: bool
+
+    def change(self, before: KeptServer | None, after: KeptServer) -> ServerChange:
+        if before is None:
+            return ServerChange(after["name"], "added", (), _hosts(after))
+        places = tuple(_places(before, after))
+        reasons = dict.fromkeys((*places, *self._of_server(before, after)))
+        if not reasons and _scripts(before) != _scripts(after):
+            reasons = {_OTHER_SCRIPT: None}
+        kind: Kind = "moved" if places else "restarted" if reasons else "unchanged"
+        return ServerChange(after["name"], kind, tuple(reasons), _hosts(after))
+
+    def _of_server(self, before: KeptServer, after: KeptServer) -> Iterator[str]:
+        """Yield why a server has to start again where it is."""
+        if before["engine"] != after["engine"]:
+            yield _arrow("engine", before["engine"], after["engine"])
+        for old, new in zip_longest(before["ranks"], after["ranks"]):
+            if old is not None and new is not None:
+                yield from _flags(old, new)
+                yield from _env(old, new)
+                yield from _ports(old, new)
+        hosts = dict.fromkeys(rank["host"] for rank in after["ranks"])
+        for host in hosts:
+            yield from self._of_host(host)
+        yield from self._secrets(hosts)
+        if any(_serves_tls(rank) for rank in after["ranks"]):
+            yield from _changed("certificate", self.running["tls"], self.planned["tls"], hosts)
+        if after["engine"] == "program":
+            yield from _changed("file", self.running["program"], self.planned["program"])
+
+    def _of_host(self, host: str) -> Iterator[str]:
+        """Yield what differs about a host itself, by its versions and settings."""
+        old, new = (run["versions"].get(host, {}) for run in (self.running, self.planned))
+        if old and new:
+            yield from (
+                f"{_arrow(name, old.get(name), new.get(name))} on {host}"
+                for name in dict.fromkeys((*old, *new))
+                if old.get(name) != new.get(name)
+            )
+        settings = [_settings(run, host) for run in (self.running, self.planned)]
+        for name in _HOST_SETTINGS if all(settings) else ():
+            values = [setting.get(name) for setting in settings]
+            if values[0] != values[1]:
+                yield f"{_arrow(name, *values)} on {host}" if name != "before_start" else f"before_start of {host}"
+
+    def _secrets(self, hosts: Mapping[str, None]) -> Iterator[str]:
+        old, new = (
+            [name for owner, names in run["secrets"].items() if owner in ("", "tls", *hosts) for name in names]
+            for run in (self.running, self.planned)
+        )
+        yield from (f"secret {name} added" for name in dict.fromkeys(new) if name not in old)
+        yield from (f"secret {name} removed" for name in dict.fromkeys(old) if name not in new)
+        both = [name for name in dict.fromkeys(new) if name in old]
+        if self.secrets_differ and sorted(old) == sorted(new) and both:
+            yield f"a value of {', '.join(both)} changed"
+
+
+def _places(before: KeptServer, after: KeptServer) -> Iterator[str]:
+    """Yield hosts and GPUs, where they differ."""
+    places = [[(rank["host"], rank["gpus"], rank["role"]) for rank in server["ranks"]] for server in (before, after)]
+    if places[0] != places[1] or list(before["gpus"].items()) != list(after["gpus"].items()):
+        yield f"{_place(before)} → {_place(after)}"
+
+
+def _place(server: KeptServer) -> str:
+    gpus = server["gpus"] or {rank["host"]: rank["gpus"] for rank in server["ranks"]}
+    standing = [f"spare on {rank['host']}" for rank in server["ranks"] if rank["role"] == "spare"]
+    return " + ".join([*(f"{host} {indexes}" if indexes else host for host, indexes in gpus.items()), *standing])
+
+
+def _flags(old: KeptRank, new: KeptRank) -> Iterator[str]:
+    before, after = flags_of(old["argv"]), flags_of(new["argv"])
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield _arrow(name, before.get(name), after.get(name))
+
+
+def flags_of(argv: Sequence[str]) -> dict[str, str]:
+    """Return the flags of a command line with their values, "" for one without; `model` is what `vllm serve` serves.
+
+    A flag that is repeated has all of its values. Words before the first flag are the program.
+    """
+    words: dict[str, list[str]] = {}
+    name = "program"
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            words.setdefault(name, []).extend([value] if equals else [])
+        else:
+            words.setdefault(name, []).append(word)
+    program = words.pop("program", [])
+    if len(program) > 2 and program[1] == "serve":  # vllm serve PATH
+        return {_MODEL: " ".join(program[2:]), **{flag: " ".join(values) for flag, values in words.items()}}
+    return {"program": " ".join(program), **{flag: " ".join(values) for flag, values in words.items()}}
+
+
+def _env(old: KeptRank, new: KeptRank) -> Iterator[str]:
+    before, after = old["env"], new["env"]
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield _arrow(name, before.get(name), after.get(name))
+
+
+def _ports(old: KeptRank, new: KeptRank) -> Iterator[str]:
+    """Yield ports that no flag shows."""
+    shown = " ".join((*new["argv"], *new["env"].values()))
+    for use in dict.fromkeys((*old["ports"], *new["ports"])):
+        before, after = old["ports"].get(use), new["ports"].get(use)
+        if before != after and str(after) not in shown:
+            yield _arrow(f"port ({use})", before, after)
+
+
+def _changed(
+    what: str, before: Mapping[str, str], after: Mapping[str, str], hosts: Mapping[str, None] | None = None
+) -> Iterator[str]:
+    """Yield the names of what has another digest; those `host:path` only of these hosts."""
+    for name in dict.fromkeys((*before, *after)):
+        host, _, path = name.partition(":/")
+        if before.get(name) != after.get(name) and (not path or hosts is None or host in hosts):
+            how = "changed" if name in before and name in after else "added" if name in after else "removed"
+            yield f"{what} {name.rpartition('/')[2] if not path else name} {how}"
+
+
+def _serves_tls(rank: KeptRank) -> bool:
+    return "SSL_CERT_FILE" in rank["env"] or any(word.startswith("--ssl-") for word in rank["argv"])
+
+
+def _settings(run: KeptRun, host: str) -> Mapping[str, object]:
+    return next((dict(settings) for settings in run["hosts"] if settings.get("name") == host), {})
+
+
+def _scripts(server: KeptServer) -> list[str]:
+    return [rank["script"] for rank in server["ranks"]]
+
+
+def _hosts(server: KeptServer) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*server["gpus"], *(rank["host"] for rank in server["ranks"]))))
+
+
+def _ray(running: KeptRun, planned: KeptRun) -> Iterator[str]:
+    """Yield what differs about the Ray cluster."""
+    before, after = running["ray"], planned["ray"]
+    if before["enabled"] != after["enabled"]:
+        yield "it starts" if after["enabled"] else "it ends"
+    if not before["enabled"] or not after["enabled"]:
+        return
+    if before["address"] != after["address"]:
+        yield _arrow("head", before["address"], after["address"])
+    for host in dict.fromkeys((*before["nodes"], *after["nodes"])):
+        old, new = before["nodes"].get(host), after["nodes"].get(host)
+        if old is None or new is None:
+            yield f"{host} {'joins' if old is None else 'leaves'}"
+        elif old != new:
+            yield (
+                f"{_arrow(host, len(old), len(new))} GPUs" if len(old) != len(new) else _arrow(f"{host} GPUs", old, new)
+            )
+    changed = [name for name, script in after["scripts"].items() if before["scripts"].get(name, script) != script]
+    if changed:
+        yield f"the scripts of {', '.join(name.partition('/')[0] for name in changed)}"
+
+
+def _arrow(name: str, before: object, after: object) -> str:
+    """Return `name before → after`; `+ name after` and `- name` where there is only one of them."""
+    if before is None:
+        return f"+ {name} {_shown(after)}".rstrip()
+    if after is None:
+        return f"- {name}"
+    return f"{name} {_shown(before) or '(set)'} → {_shown(after) or '(set)'}"
+
+
+def _shown(value: object) -> str:
+    return cut(str(value), LONGEST_VALUE)
