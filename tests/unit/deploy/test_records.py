@@ -111,7 +111,8 @@ def test_a_probe_is_told_the_environment_that_scripts_will_have() -> None:
     args = {call.host: call.args for call in fleet.calls}
     environment = {"venv": "/v", "before_start": "a\nb", "env": {"A": "1", "B": "host", "D": "$A"}}
     environment["exports"] = 'export C="${A-}"\n'
-    assert args["gpu01"] == {"host": "gpu01", **environment, "models": ["/models/qwen"], "tls_files": []}
+    looked_at = {"models": ["/models/qwen"], "tls_files": [], "deployment": "qwen", "hosts": ["gpu01", "gpu02"]}
+    assert args["gpu01"] == {"host": "gpu01", **environment, **looked_at}
     assert args["gpu02"]["venv"] is None
 
 
