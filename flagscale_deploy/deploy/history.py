@@ -109,7 +109,7 @@ class History:
         """Return what `history --json` prints."""
         changes = [asdict(change) for change in self.changes]
         content = {"schema": SCHEMA, "deployment": self.deployment, "changes": changes, "unknown": dict(self.unknown)}
-        return content if self.configuration is None else {**content, "configuration": asdict(self.configuration)}
+        return content if self.configuration is None else {**content, "configuration": self.configuration.json()}
 
 
 def read_history(fleet: Fleet, deployment: str, head: str) -> History:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Host
@@ -26,6 +26,11 @@ class Configuration:
     others: tuple[str, ...] = ()
     """Hosts that keep something else of the same run: one of them cannot be believed."""
     problem: str = ""
+
+    def json(self) -> dict[str, object]:
+        """Return what `history RUN --json` prints: all but the hash of the secrets."""
+        run = self.run and {name: value for name, value in self.run.items() if name != "secret_hash"}
+        return {**asdict(self), "run": run}
 
 
 def read_configuration(

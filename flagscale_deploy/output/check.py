@@ -18,6 +18,7 @@ from flagscale_deploy.support.units import counted
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.cases import Case
+    from flagscale_deploy.facts.model import Facts
 
 MARKS = {"failed": ("✗", "red"), "warning": ("!", "yellow"), "passed": ("✓", "green"), "skipped": ("·", "dim")}
 LONGEST = max(len(check.name) for check in CHECKS)
@@ -116,10 +117,15 @@ def check_json(report: CheckReport) -> dict[str, object]:
         "hosts": {
             name: {"error": observation.error.problem}
             if observation.error
-            else {"facts": asdict(observation.facts) if observation.facts else None}
+            else {"facts": _facts(observation.facts) if observation.facts else None}
             for name, observation in report.observations.items()
         },
     }
+
+
+def _facts(facts: Facts) -> dict[str, object]:
+    """Return the facts of a host, but what it keeps of a run, which `history` shows."""
+    return {name: value for name, value in asdict(facts).items() if name != "kept"}
 
 
 def properties(report: CheckReport, deployment: str | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
 from flagscale_deploy.remote.wire import cut
+from flagscale_deploy.text import one_line
 
 Kind = Literal["unchanged", "restarted", "moved", "added", "removed"]
 WORDS: Mapping[Kind, str] = {
@@ -38,7 +39,7 @@ class ServerChange:
     @property
     def line(self) -> str:
         """Return it in words."""
-        return f"{self.name} {WORDS[self.kind]}" + (f": {', '.join(self.reasons)}" if self.reasons else "")
+        return one_line(f"{self.name} {WORDS[self.kind]}" + (f": {', '.join(self.reasons)}" if self.reasons else ""))
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Difference:
     @property
     def lines(self) -> tuple[str, ...]:
         """Return each change in words; none where nothing would change."""
-        ray = (f"Ray would change: {', '.join(self.ray)}",) if self.ray else ()
+        ray = (one_line(f"Ray would change: {', '.join(self.ray)}"),) if self.ray else ()
         return (*ray, *(server.line for server in self.changed))
 
     def json(self) -> dict[str, object]:

@@ -260,7 +260,7 @@ def test_history_of_a_run_shows_its_configuration(typing: Typing) -> None:
     assert (old.exit_code, "no host keeps its configuration" in old.stderr) == (0, True), old.output
     kept = json.loads(typing(f"history --name qwen --json {run_id}").stdout)["configuration"]
     assert (kept["host"], kept["others"], kept["run"]["overrides"]) == ("gpu01", [], ["deploy.port=4568"])
-    assert kept["run"]["secrets"] == {"": ["VLLM_API_KEY"]}
+    assert (kept["run"]["secrets"], "secret_hash" in kept["run"]) == ({"": ["VLLM_API_KEY"]}, False)
     typing.world.kept["gpu02"][run_id] = "{}"
     shown = typing(f"history --name qwen {run_id}")
     assert f"gpu02: another configuration of run {run_id} is kept there" in shown.stderr
