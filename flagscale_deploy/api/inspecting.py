@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from flagscale_deploy import logs as log_files
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.history import History, read_history
-from flagscale_deploy.deploy.kept_runs import read_configuration
+from flagscale_deploy.deploy.kept_runs import compare_runs
 from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import Status, look
@@ -67,7 +67,7 @@ def history(request: Request, run: str | None = None) -> History:
         if run is None or (not read.changes and read.unknown):
             return read
         run_id = read.named(run)
-        configuration = read_configuration(fleet, request.deployment, run_id, read.kept)
+        configuration = compare_runs(fleet, request.deployment, run_id, read.before(run_id), read.kept)
         return replace(read.of_run(run_id), configuration=configuration)
 
 

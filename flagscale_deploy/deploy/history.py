@@ -105,6 +105,11 @@ class History:
             raise FaultsError.at(word, f"{self.deployment} has no run of this name", remedy)
         raise FaultsError.at(word, f"{counted(len(matching), 'run')} of {self.deployment} begin so", remedy)
 
+    def before(self, run_id: str) -> str | None:
+        """Return the run before this one; None for the first."""
+        at = self.runs.index(run_id)
+        return self.runs[at - 1] if at else None
+
     def json(self) -> dict[str, object]:
         """Return what `history --json` prints."""
         changes = [asdict(change) for change in self.changes]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.difference import Difference, difference
 from flagscale_deploy.plan.kept import KeptRun, parse_run
 from flagscale_deploy.remote.messages.history import HISTORY, HistoryArguments
 from flagscale_deploy.transport.fleet import Fleet
@@ -26,11 +27,24 @@ class Configuration:
     others: tuple[str, ...] = ()
     """Hosts that keep something else of the same run: one of them cannot be believed."""
     problem: str = ""
+    difference: Difference | None = None
+    """From the run before it, where both are kept."""
 
     def json(self) -> dict[str, object]:
         """Return what `history RUN --json` prints: all but the hash of the secrets."""
         run = self.run and {name: value for name, value in self.run.items() if name != "secret_hash"}
         return {**asdict(self), "run": run}
+
+
+def compare_runs(
+    fleet: Fleet, deployment: str, run_id: str, before: str | None, kept: Mapping[str, Mapping[str, str]]
+) -> Configuration:
+    """Return the configuration of a run, and how it differs from that of the run `before`."""
+    configuration = read_configuration(fleet, deployment, run_id, kept)
+    earlier = read_configuration(fleet, deployment, before, kept) if before and configuration.run else None
+    if earlier is None or earlier.run is None or configuration.run is None:
+        return configuration
+    return replace(configuration, difference=difference(earlier.run, configuration.run))
 
 
 def read_configuration(

@@ -43,6 +43,9 @@ def _show_configuration(console: Console, kept: Configuration) -> None:
         hosts = ", ".join(str(host["name"]) for host in kept.run["hosts"])
         console.print("", f"configuration of run {kept.run_id}, kept by {kept.host}:", f"  # hosts: {hosts}")
         console.text(indent(kept.run["configuration"].rstrip(), "  "))
+    if kept.difference is not None:
+        console.print("", f"changed since run {kept.difference.run_id}:")
+        console.text(indent("\n".join(kept.difference.history) or "nothing", "  "))
     if kept.problem:
         console.error(f"configuration of run {kept.run_id}: {kept.problem}")
     if kept.others:

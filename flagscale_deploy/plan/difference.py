@@ -65,6 +65,13 @@ class Difference:
         ray = (one_line(f"Ray would change: {', '.join(self.ray)}"),) if self.ray else ()
         return (*ray, *(server.line for server in self.changed))
 
+    @property
+    def history(self) -> tuple[str, ...]:
+        """Return each change in words, where it has come to pass."""
+        ray = [("Ray", self.ray)] if self.ray else []
+        changes = [*ray, *((server.name, server.reasons or (server.kind,)) for server in self.changed)]
+        return tuple(one_line(f"{name}: {', '.join(reasons)}") for name, reasons in changes)
+
     def json(self) -> dict[str, object]:
         """Return it as `plan --json` prints it."""
         return asdict(self)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from flagscale_deploy.deploy.kept_runs import NOT_KEPT, Configuration, read_configuration
+from flagscale_deploy.deploy.kept_runs import NOT_KEPT, Configuration, compare_runs, read_configuration
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.kept import run_text
@@ -55,6 +55,19 @@ def test_without_the_head_another_host_is_asked() -> None:
 def test_what_is_not_of_the_digest_is_not_believed() -> None:
     configuration = read({"gpu01": TEXT, "gpu02": TEXT}, {"gpu01": OTHER})
     assert (configuration.host, configuration.problem) == ("gpu02", "gpu01: it sent something else than what it keeps")
+
+
+def test_a_run_is_compared_with_the_one_before() -> None:
+    later: Any = json.loads(run_text({**described(), "run_id": "r2"}))
+    later["servers"][0]["ranks"][0]["argv"].append("--enforce-eager")
+    texts = {RUN: TEXT, "r2": json.dumps(later)}
+    fleet = FakeFleet(answering(history=lambda _host, args: [{"events": [], "run": texts[args["run_id"]]}]), ["gpu01"])
+    kept = {"gpu01": {run_id: digest(text) for run_id, text in texts.items()}}
+    compared = compare_runs(fleet, "qwen", "r2", RUN, kept)
+    assert compared.difference is not None
+    assert (compared.difference.run_id, compared.difference.history) == (RUN, ("qwen/0: + --enforce-eager",))
+    assert compare_runs(fleet, "qwen", RUN, None, kept).difference is None
+    assert compare_runs(fleet, "qwen", "r2", "r0", kept).difference is None
 
 
 def test_of_another_run_or_no_run_nothing_is_taken() -> None:
