@@ -17,17 +17,14 @@ from tests.environments.pythons import SWEEPS
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-RAY = ("tests/e2e/test_diagnoses.py", "tests/e2e/test_two_hosts.py")
+RAY = ("tests/e2e/test_diagnoses.py", "tests/e2e/test_serve_remote.py", "tests/e2e/test_two_hosts.py")
 """Ray over several hosts, and vLLM over Ray: these follow each other in one process."""
-RAY_AFTER_VLLM = (
-    "tests/e2e/test_serve_remote.py",
-    "tests/docs/test_commands_on_hosts.py",
-    "tests/lab/product/ray/test_ray.py",
-)
-"""Ray over several hosts with less of vLLM: these come last in the process of the other modules with vLLM.
+WITH_STAND_INS = ("tests/docs/test_commands_on_hosts.py", "tests/lab/product/ray/test_ray.py")
+"""Ray over several hosts without vLLM: these come last in the process of the other modules with vLLM."""
+ALONE = (*RAY, WITH_STAND_INS[-1])
+"""None of these runs at the same time as another: `ray start` gives up after 30 s, and three hosts share these cores.
 
-None of them runs at the same time as one of the others: `ray start` gives up after 30 s, which two such modules on the
-same cores may take. Whichever process comes second waits.
+Whichever process comes second waits.
 """
 _TURN = os.open(__file__, os.O_RDONLY)
 """What a process locks that runs one of these; with the process, the lock goes as well."""
@@ -55,7 +52,7 @@ def scope(nodeid: str) -> str:
     module = nodeid.partition("::")[0]
     if module in RAY:
         return "with Ray"
-    if module in RAY_AFTER_VLLM or (module.startswith(E2E) and module not in WITHOUT_ENGINE):
+    if module in WITH_STAND_INS or (module.startswith(E2E) and module not in WITHOUT_ENGINE):
         return "with vLLM"
     return module
 
@@ -64,7 +61,7 @@ def rank(nodeid: str) -> tuple[int, int]:
     """Return when a test comes, the lowest first: modules with Ray, which take longest, with vLLM, and what is long."""
     place, module = scope(nodeid), nodeid.partition("::")[0]
     if place == "with vLLM":
-        return 1, RAY_AFTER_VLLM.index(module) + 1 if module in RAY_AFTER_VLLM else 0
+        return 1, WITH_STAND_INS.index(module) + 1 if module in WITH_STAND_INS else 0
     return (0 if place == "with Ray" else 2 if place.startswith(LONG) else 3), 0
 
 
@@ -75,18 +72,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Let modules with Ray wait for those of another process, before the time of a test begins."""
-    if _starts_ray(item) and hasattr(item.config, "workerinput"):
+    """Let a module wait for those of another process that do not run beside it, before the time of a test begins."""
+    if _is_alone(item) and hasattr(item.config, "workerinput"):
         fcntl.flock(_TURN, fcntl.LOCK_EX)
     try:
         return (yield)
     finally:
-        if not _starts_ray(nextitem):
+        if not _is_alone(nextitem):
             fcntl.flock(_TURN, fcntl.LOCK_UN)
 
 
-def _starts_ray(item: pytest.Item | None) -> bool:
-    return item is not None and item.nodeid.partition("::")[0] in (*RAY, *RAY_AFTER_VLLM)
+def _is_alone(item: pytest.Item | None) -> bool:
+    return item is not None and item.nodeid.partition("::")[0] in ALONE
 
 
 @pytest.hookimpl(optionalhook=True)
