@@ -19,7 +19,7 @@ from flagscale_deploy.secrets import Redactor
 from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.support.file_modes import hand_on
 from flagscale_deploy.support.paths import write_file
-from flagscale_deploy.support.planted import refuse_planted
+from flagscale_deploy.support.planted import refuse_planted_output
 
 __all__ = ["PHASES", "Kept", "Prompt", "Smoke", "smoke"]
 
@@ -92,7 +92,7 @@ def _prepare(artifacts: Path) -> None:
     one that another user has put into /tmp or the like, where they can put links at any time.
     """
     for folder in (artifacts / "logs", artifacts / "runs"):
-        refuse_planted(artifacts.parent, folder)
+        refuse_planted_output(folder)
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
         for name in ("smoke.json", "prompts.txt"):

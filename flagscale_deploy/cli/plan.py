@@ -49,7 +49,7 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
     from flagscale_deploy.plan.json_schema import plan_json
     from flagscale_deploy.plan.validate import shown_secrets, unknown_flags
     from flagscale_deploy.support.paths import make_directory, write_file
-    from flagscale_deploy.support.planted import refuse_planted
+    from flagscale_deploy.support.planted import refuse_planted_output
     from flagscale_deploy.support.units import counted
 
     request = settled(console, request_of(console, words), offline=words["offline"])
@@ -58,12 +58,12 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
         console.note(f"! {first}", *rest)
     folder = None if output is None or output.suffix in _YAML else output
     if folder is not None:
-        refuse_planted(folder.parent, folder)
+        refuse_planted_output(folder)
         make_directory(folder)  # before any host is contacted
     elif output is not None:
         if os.path.lexists(output):
             raise InputError.at(str(output), "exists already", "remove it, or name another file")
-        refuse_planted(output.parent.parent, output)
+        refuse_planted_output(output)
         write_file(output, written(request.serve), "a serve YAML")
         console.note(f"serve YAML written to {output}")
     with console.progress("plan") as progress:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, cast
@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
-from flagscale_deploy.errors import causes
+from flagscale_deploy.config.source import parse_yaml
+from flagscale_deploy.errors import InputError, causes
 from flagscale_deploy.secrets import is_secret_name
 from flagscale_deploy.support.learn_secrets import learn
 from flagscale_deploy.support.value import Tree, Value
@@ -30,6 +31,7 @@ _BARE_DEFAULT = re.compile(
 _HOST_VARIABLE = re.compile(r"(?<!\\)\$\{([A-Z_][A-Z0-9_]*)\}")
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
+_taken: ContextVar[list[str]] = ContextVar("taken", default=[])  # noqa: B039 (what is read outside `interpolate`)
 
 
 LONGEST = 64 << 10
@@ -51,11 +53,27 @@ def _environment_variable(name: str, default: object = _UNSET) -> str | None:
     value = _environ.get().get(name)
     if value is not None:
         if is_secret_name(name):
-            learn(value)
+            for text in (value, *_leaves(value)):
+                learn(text)
+                _taken.get().append(text)
         return value
     if default is _UNSET:
         raise UnsetVariableError(f"the environment variable {name} is not set")
     return None if default is None else str(default)
+
+
+def _leaves(text: str) -> Iterator[str]:
+    """Yield the texts within a list or a mapping, which `oc.create` and `oc.decode` make of a variable."""
+    waiting: list[object] = []
+    if text.lstrip()[:1] in ("[", "{"):
+        with suppress(InputError, RecursionError):
+            waiting.append(parse_yaml(text, "a variable"))
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            yield value
 
 
 # OmegaConf 2.4 renamed it, and warns of the name that is the only right one in 2.3.
@@ -64,12 +82,13 @@ _register = OmegaConf.register_resolver if _RENAMED else OmegaConf.register_new_
 _register("oc.env", _environment_variable, replace=True)
 
 
-def interpolate(tree: Tree, environ: Mapping[str, str]) -> Checked[Tree]:
+def interpolate(tree: Tree, environ: Mapping[str, str], taken: list[str] | None = None) -> Checked[Tree]:
     """Return the tree with every `${…}` replaced; each that cannot be is a fault.
 
+    The values of secret variables that stand in it then are added to `taken`.
     `hydra` is left out of the result: its `${now:…}` mean something to Hydra only.
     """
-    token = _environ.set(environ)
+    token, token_of_taken = _environ.set(environ), _taken.set([] if taken is None else taken)
     steps = _Steps()
     try:
         with steps.counted():
@@ -82,6 +101,7 @@ def interpolate(tree: Tree, environ: Mapping[str, str]) -> Checked[Tree]:
         return {}, faults
     finally:
         _environ.reset(token)
+        _taken.reset(token_of_taken)
 
 
 def _interpolate(tree: Tree) -> Checked[Tree]:

@@ -15,6 +15,7 @@ from flagscale_deploy.config.source import parse_yaml
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.config.translate import translate
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.secrets import Secret
 from flagscale_deploy.support.file_kinds import FileKind, kind_of_document, kind_of_text, refuse_other_kind
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.learn_secrets import quoting_no_secret
@@ -52,12 +53,17 @@ def load_spec(
     _refuse(apply_overrides(tree, [word for word in words if word.key not in taken], places))
     refuse_bombs(tree, places.where(()), MOST_LEVELS)
     environment = os.environ if environ is None else environ
-    resolved, faults = interpolate(tree, environment)
+    shown: list[str] = []
+    resolved, faults = interpolate(tree, environment, shown)
     _refuse(places.locate(faults))
     refuse_bombs(resolved, places.where(()), MOST_LEVELS)
     spec, wrong = translate(resolved, path, name, environment, places)
     _refuse(wrong)
-    return replace(spec, tree=tree, resolved=resolved)
+    spec = replace(spec, tree=tree, resolved=resolved, taken_secrets=tuple(map(Secret, shown)))
+    if spec.holds_secret(spec.name):
+        problem = "the deployment's name holds a secret variable's value: every user of a host sees it"
+        _refuse([Fault(spec.where("experiment", "exp_name"), problem, "name it otherwise, or pass --name")])
+    return spec
 
 
 def _kind_of(text: str, source: str) -> FileKind | None:

@@ -127,6 +127,9 @@ def parse_word(text: str, source: str = "value") -> Value:
         loader.dispose()
 
 
+_FOLDED = re.compile("[\x85\u2028\u2029]")
+
+
 class _Dumper(yaml.SafeDumper):
     """A dumper that quotes each text which the words above would not leave a text."""
 
@@ -135,6 +138,14 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, _data: object) -> bool:
         """Write a value again wherever it stands."""
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Quote a text with line ends that YAML would fold, so that they are escaped."""
+        style = '"' if _FOLDED.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def dump_document(tree: Tree) -> str:

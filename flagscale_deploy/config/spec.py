@@ -13,6 +13,7 @@ from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
+from flagscale_deploy.secrets.forms import SHORTEST
 from flagscale_deploy.support.value import Value
 
 RayMode = Literal["auto", "on", "off"]
@@ -20,6 +21,7 @@ Executor = Literal["ray", "mp", "auto"]
 PoolRole = Literal["prefill", "decode"]
 
 DEFAULT_ENGINE_PORT = 8000
+_NOT_PUBLIC = ("locate", "resolved", "taken_secrets", "tree", "warnings")
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,8 @@ class ServeSpec:
     """The configuration as it was composed, with its overrides, nothing resolved. It may hold secrets."""
     resolved: Mapping[str, Value] = field(default_factory=dict, repr=False, compare=False)
     """The same with every reference resolved. It may hold secrets."""
+    taken_secrets: tuple[Secret, ...] = field(default=(), repr=False, compare=False)
+    """The values of secret variables of the operator's environment that it refers to."""
     locate: Callable[[tuple[str, ...]], str] | None = field(default=None, repr=False, compare=False)
     """What says where a key path stands, with line and column."""
 
@@ -265,10 +269,15 @@ class ServeSpec:
         """Return whether a program of the user's own is served, and not `vllm serve`."""
         return self.entrypoint is not None and not self.command_line_mode
 
+    def holds_secret(self, text: str) -> bool:
+        """Return whether a text has the value of a secret variable in it."""
+        values = (secret.reveal() for secret in self.taken_secrets)
+        return any(value in text for value in values if len(value) >= SHORTEST)
+
     def public(self) -> dict[str, Any]:
         """Return the specification as JSON types, of secrets the names only: for digests and for people."""
         document = json.dumps(plain(self.document), sort_keys=True, default=str)
-        names = (field.name for field in fields(self) if field.name not in ("locate", "resolved", "tree", "warnings"))
+        names = (field.name for field in fields(self) if field.name not in _NOT_PUBLIC)
         content = {name: plain(getattr(self, name)) for name in names}
         hidden = {"secret_env": sorted(self.secret_env), "document": hashlib.sha256(document.encode()).hexdigest()}
         return {**content, **hidden}

@@ -15,7 +15,7 @@ from flagscale_deploy.plan.json_schema import plan_json
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.secrets.json_texts import redacted_json
 from flagscale_deploy.support.paths import Held, make_directory, safe_name, write_file, write_folder
-from flagscale_deploy.support.planted import refuse_planted
+from flagscale_deploy.support.planted import refuse_planted_output
 
 REMEDY = "set experiment.exp_dir to another folder, or free disk space"
 
@@ -31,7 +31,7 @@ def runs(exp_dir: str) -> Path:
     Raises InputError where that is not possible, and where another user has put a part of it into /tmp or the like.
     """
     path = Path(exp_dir) / "runs"
-    refuse_planted(path.parent.parent if path.is_absolute() else Path(), path)
+    refuse_planted_output(path)
     make_directory(path, REMEDY)
     return path
 

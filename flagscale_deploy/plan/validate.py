@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
+from flagscale_deploy.config.plain import plain
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.plan.pools import CONNECTOR, pool_faults
@@ -99,7 +100,7 @@ def shown_secrets(spec: ServeSpec) -> list[Fault]:
             Fault(place(flag), "holds a secret, which every user of a host sees in its list of processes", remedy)
             for place, flags, _ in _flag_sets(spec)
             for flag, value in flags.items()
-            if _holds_secret(flag, value)
+            if _holds_secret(flag, value) or spec.holds_secret(json.dumps(plain(value), ensure_ascii=False))
         )
     )
 

@@ -28,12 +28,15 @@ _FAMILIES = re.compile(
     r"|TOKENIZERS|OMP|MKL|UCX|NIXL)_[A-Z0-9_]{1,99}|PYTHON(?:NOUSERSITE|HASHSEED|UNBUFFERED)"
 )
 """Variables of vLLM and of its libraries."""
-_DECISIVE = re.compile(r"PLUGIN|INSECURE|DEV_MODE|RUNTIME|MODELSCOPE|INJECTION|TOOL|PATH|ENDPOINT|SERVER|COMM_ID")
-"""Parts of names by which other code is loaded, protection is taken away, or somebody else is asked."""
+_DECISIVE = re.compile(
+    r"PLUGIN|INSECURE|DEV_MODE|RUNTIME|MODELSCOPE|INJECTION|TOOL|PATH|ENDPOINT|SERVER|COMM_ID|(?<!PRO)FILE"
+    r"|_DIR(?![A-Z])|MANAGER|REMOTE"
+)
+"""Parts of names by which other code is loaded, protection is taken away, a file is written, or somebody else asked."""
 _WORDS = re.compile(r"[A-Za-z0-9_:,;=+.-]*")
 _NUMBER = re.compile(r"-?\d{1,20}\.\d{1,20}")
 _CODE = re.compile(r"[A-Za-z_]\w{0,200}(?:[.:][A-Za-z_]\w{0,200})+", re.ASCII)
-"""How Python's code is named: `package.module:Class`; that of another repository is `ORG/REPO--module.Class`."""
+"""How Python's code is named: `package.module:Class`."""
 _SERVER_KEY = re.compile(
     r"(?:^|[._-])(?:ip|addr|(?:host|host_?name|address|ur[il]|server|endpoint|broker|proxy)e?s?)$", re.I
 )
@@ -48,7 +51,9 @@ def refuse_variable(name: str, text: str, place: str) -> None:
     if not _FAMILIES.fullmatch(name) or _DECISIVE.search(name):
         raise InputError.at(place, f"found {quoted(name)}, expected a variable of vLLM or its libraries", OTHER)
     parts = re.split("[:,;=]", text)
-    if not _WORDS.fullmatch(text) or any("." in part and not _NUMBER.fullmatch(part) for part in parts):
+    places = any("." in part and not _NUMBER.fullmatch(part) for part in parts)
+    code = _CODE.fullmatch(text) and not name.endswith("_CONF")  # PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+    if not _WORDS.fullmatch(text) or places or code:
         raise InputError.at(place, f"found {quoted(text)}, expected numbers and words, no path and no address", OTHER)
 
 
@@ -68,11 +73,13 @@ def refuse_flag(flag: str, place: str) -> None:
 
 def refuse_value(flag: str, value: Value, place: str) -> None:
     """Raise InputError for a value that names code of others, a server, or a place of the host."""
+    parts = flag.replace("-", "_").split(".")
     for key, text in _texts(flag, value):
         refuse_placeholder(text, place)  # JSON may have escaped it
         outside = "://" in text or text.startswith(("/", "~")) or any(map(_HIDDEN.match, text.split("/")))
-        code = _CODE.fullmatch(text.rpartition("--")[2]) and not text.startswith("vllm.") and flag not in FILES
-        if key.endswith(("module_path", "module-path")) or code:
+        code = _CODE.fullmatch(text) and not text.startswith("vllm.") and flag not in FILES
+        # Transformers takes what stands below `auto_map`, and behind `ORG/REPO--`, for code, whatever its name is.
+        if key.endswith(("module_path", "module-path")) or code or "--" in text or "auto_map" in (text, *parts):
             raise InputError.at(place, f"found {quoted(text)}, expected no code but vLLM's", OTHER)
         if _names_server(key, text):
             raise InputError.at(place, f"found {quoted(text)}, expected no place of a host or of the network", OTHER)

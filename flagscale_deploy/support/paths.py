@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.remote.system.files import make_private_directory, open_own_directory, write_atomically
+from flagscale_deploy.support.planted import refuse_planted_output
 from flagscale_deploy.support.platform import path_of_descriptor
 from flagscale_deploy.support.quote import quoted
 
@@ -37,6 +38,7 @@ def refuse_unwritable(path: Path, what: str) -> None:
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not _is_stream(path):
+            refuse_planted_output(path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
             probe = path.with_name(f".{os.urandom(8).hex()}.new")  # a name that nobody else can have taken
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

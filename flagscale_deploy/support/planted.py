@@ -9,7 +9,11 @@ import os
 import stat
 from pathlib import Path
 
-from flagscale_deploy.errors import InputError
+from flagscale_deploy.errors import FaultsError, InputError
+from flagscale_deploy.support.shell import quote
+
+MOST_PARTS = 1000
+"""Directories and links on the way to a file."""
 
 
 def refuse_planted(folder: Path, path: Path, *, named: bool = True) -> None:
@@ -19,10 +23,40 @@ def refuse_planted(folder: Path, path: Path, *, named: bool = True) -> None:
     """
     part = part_of_another_user(folder, path, named=named)
     if part is not None:
-        remedy = f"move your own files to a directory of yours, or `chmod o-w {part.parent}`"
-        if not _is_open(part.parent):
-            raise InputError.at(str(path), f"{part} is another user's", "work in a directory of yours")
-        raise InputError.at(str(path), f"{part} is another user's: everybody may write to {part.parent}", remedy)
+        remedy = f"move your own files to a directory of yours, or `chmod o-w {quote(str(part.parent))}`"
+        raise _planted(path, part, remedy if _is_open(part.parent) else "work in a directory of yours")
+
+
+def refuse_planted_output(path: Path) -> None:
+    """Raise InputError for a path to write to that leads through what another user has put where everybody may write.
+
+    That is a part of it in such a directory, or a link of theirs anywhere: they can lead it elsewhere at any time. The
+    working directory itself is taken as it is.
+    """
+    at, parts = Path("/" if path.is_absolute() else "."), [*path.parts[path.is_absolute() :]]
+    for _ in range(MOST_PARTS):
+        if not parts:
+            return
+        below = at / parts.pop(0)
+        try:
+            status, is_open = os.lstat(below), _is_open(at)
+        except (OSError, ValueError):  # not there; a name that no file can have
+            return
+        is_link = stat.S_ISLNK(status.st_mode)
+        if status.st_uid not in (0, os.geteuid()) and (is_link or is_open):
+            raise _planted(path, below, "name a folder of yours")
+        if is_link:
+            target = Path(os.readlink(below))
+            at = Path("/") if target.is_absolute() else at
+            parts = [*target.parts[target.is_absolute() :], *parts]
+        else:
+            at = below
+    raise InputError.at(str(path), "leads through too many links", "name another folder")
+
+
+def _planted(path: Path, part: Path, remedy: str) -> FaultsError:
+    where = f": everybody may write to {part.parent}" if _is_open(part.parent) else ""
+    return InputError.at(str(path), f"{part} is another user's{where}", remedy)
 
 
 def part_of_another_user(folder: Path, path: Path, *, named: bool = True) -> Path | None:

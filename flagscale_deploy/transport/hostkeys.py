@@ -149,7 +149,7 @@ class HostKeys:
         if self._mode == "accept-new" and self._files:
             self._add(key, line)
             return
-        add = f"then: echo '{line}' >> {self._files[0]} (or" if self._files else "(or"
+        add = f"then: echo {quote(line)} >> {quote(str(self._files[0]))} (or" if self._files else "(or"
         raise HostKeyError(
             self._host.name,
             f"its host key is not known: {self.name} shows {_shown(key)}"

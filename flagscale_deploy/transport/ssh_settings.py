@@ -21,6 +21,9 @@ DEFAULT_KEYS = tuple(f"~/.ssh/id_{kind}" for kind in ("rsa", "ecdsa", "ecdsa_sk"
 USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 SYSTEM_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _NONE = ("", "none")
+_NO_HOST = re.compile(r"^-|['`\"$\\;&<>|(){}\s\x00-\x1f\x7f]")
+_NO_USER = re.compile(r"^-|['`\";&<>|(){}\x00-\x1f\x7f]|\s-|\\\Z|\$(?!\Z)")
+"""What OpenSSH refuses in names (ssh.c, valid_hostname and valid_ruser): a ProxyCommand is a command of a shell."""
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -106,6 +109,7 @@ def settings_of(destination: Destination, answer: Answer) -> Settings:
     alias, hostname = name, value("hostname") or name
     login = value("user") or user or local_user()
     port = int(value("port") or 22)
+    _refuse_shell(login, alias, hostname)
     jump = value("proxyjump")
     tokens = _tokens(alias, hostname, port, login, value("hostkeyalias"), jump)
     at_proxy = {token: tokens[token] for token in "%hnpr"}
@@ -152,6 +156,14 @@ def parse_jump(spec: str) -> tuple[str | None, str, int | None]:
     if not host or set(host) & set("[]") or (port is not None and not _is_port(port)):
         raise ConfigProblem(f"found the jump host {quoted(spec)}, expected [user@]host[:port]")
     return user or None, host, int(port) if port else None
+
+
+def _refuse_shell(user: str, *hosts: str) -> None:
+    """Raise ConfigProblem for names that mean something to a shell, whoever gave them."""
+    wrong = [host for host in hosts if _NO_HOST.search(host)]
+    if _NO_USER.search(user) or wrong:
+        kind, name = ("address", wrong[0]) if wrong else ("user", user)
+        raise ConfigProblem(f"found {quoted(name)}, which is no {kind} for ssh", "correct it where it is written")
 
 
 def _is_port(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flagscale_deploy.config.source import WrittenFloat, parse_word, parse_yaml, read_yaml
+from flagscale_deploy.config.source import WrittenFloat, dump_document, parse_word, parse_yaml, read_yaml
 from flagscale_deploy.errors import InputError
 
 
@@ -136,3 +136,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     value = read_yaml(tmp_path / "bom.yaml").value
     assert value == {"a": 1.5}
     assert isinstance(value["a"], WrittenFloat)
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "a\u2028 b", "\u2029", "a\nb", "a\u00a0b", "模型"])
+def test_a_text_is_written_as_it_is_read_back(text: str) -> None:
+    document = parse_yaml(dump_document({"a": [text, {text: 1}]}), "c.yaml")
+    assert document == {"a": [text, {text: 1}]}

@@ -22,7 +22,8 @@ PLACES = {
     "NCCL_NET_PLUGIN", "NCCL_TUNER_PLUGIN", "NCCL_COMM_ID", "CUDA_INJECTION64_PATH", "OMP_TOOL_LIBRARIES",
     "VLLM_PLUGINS", "VLLM_LOGGING_CONFIG_PATH", "VLLM_NCCL_SO_PATH", "VLLM_CUDART_SO_PATH", "VLLM_USE_MODELSCOPE",
     "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_SERVER_DEV_MODE",
-    "VLLM_USAGE_STATS_SERVER",
+    "VLLM_USAGE_STATS_SERVER", "TRITON_CACHE_MANAGER", "TRITON_REMOTE_CACHE_BACKEND", "NCCL_DEBUG_FILE",
+    "NCCL_TOPO_DUMP_FILE", "NCCL_CONF_FILE", "VLLM_TORCH_PROFILER_DIR", "TRITON_CACHE_DIR",
 }  # fmt: skip
 """Variables by which other code runs, secrets go elsewhere, or protection is taken away; at least."""
 OUTSIDE = (
@@ -37,10 +38,17 @@ OUTSIDE = (
     "a b",
     "`id`",
     "$(id)",
+    "os:system",
 )
 VALUES = {
     "compilation-config": ['{"backend": "evil.module"}', '{"inductor_passes": {"a": "os.system"}}'],
-    "hf-overrides": ['{"auto_map": {"AutoModel": "evil/repo--code.Class"}}', '{"auto_map": {"A": "code.Class"}}'],
+    "hf-overrides": [
+        '{"auto_map": {"AutoModel": "evil/repo--code.Class"}}', '{"auto_map": {"A": "code.Class"}}',
+        '{"auto_map": {"A": "evil/repo--my-modeling.Class"}}', '{"auto_map": {"A": "evil/repo--3d.Class"}}',
+        '{"auto_map": {"A": "sub/code"}}', '{"a": "evil/repo--x"}', '{"auto_map": {"A": "%s.Class"}}' % ("m" * 300),
+    ],
+    "hf-overrides.auto_map.AutoModel": ["evil/repo--my-modeling.Class", "code"],
+    "hf-overrides.auto-map": ['{"A": "x"}'],
     "kv-transfer-config": ['{"kv_connector_module_path": "evil"}', '{"a": [{"b": "http://evil"}]}'],
     "kv-transfer-config.kv_connector_module_path": ["evil"],
     "kv-transfer-config.kv_ip": ["evil"],

@@ -21,6 +21,7 @@ from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.push.arguments import parse_arguments
 from flagscale_deploy.rendering.render import load_templates
+from flagscale_deploy.support.planted import refuse_planted_output
 from flagscale_deploy.transport.hostkeys import HostKeys
 from flagscale_deploy.transport.ssh_settings import Settings
 from tests.other_user import needs_root
@@ -212,6 +213,66 @@ def test_scripts_and_a_serve_yaml_are_written_into_no_folder_of_another_user(sha
     refused = CliRunner().invoke(cli, words)
     assert (refused.exit_code, list((shared / "out").iterdir())) == (2, [])
     assert "is another user's: everybody may write to" in refused.output
+
+
+OUTPUTS = ["x.yaml", "plans/x.yaml", "link/x.yaml", "scripts", "link/scripts", "own-link/link/x.yaml"]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_nothing_is_written_through_a_folder_or_a_link_of_another_user(
+    shared: Path, tmp_path: Path, output: str, absolute: bool
+) -> None:
+    """Theirs is a folder in /tmp, in which everybody may write, with links that lead into the operator's own."""
+    theirs, own = shared / "theirs", tmp_path / "own"
+    for folder in (theirs, theirs / "plans", own):
+        folder.mkdir()
+    for name in ("junit.xml", "smoke.json", "prompts.txt"):
+        (own / name).write_text("precious")
+    (theirs / "link").symlink_to(own)
+    (shared / "serve").mkdir()
+    (shared / "serve/big.yaml").write_text(MODEL)
+    for path in (theirs, theirs / "plans", theirs / "link"):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    theirs.chmod(0o777)
+    (shared / "own-link").symlink_to(theirs)
+    place = "own-link/link/x.yaml" if output.startswith("own-link") else f"theirs/{output}"
+    at = str(shared / place) if absolute else place
+    before = sorted(own.iterdir())
+    words = ["-i", "hosts.ini", "-c", "composed.yaml"]
+    for command in (
+        ["plan", "--offline", *words, "-o", at],
+        ["run", *words, f"experiment.exp_dir={at}"],
+        ["check", *words, "--junit", at],
+        ["smoke", *words, "--artifacts", at],
+        ["smoke", *words, "--artifacts", str(tmp_path / "artifacts"), "--junit", at],
+    ):
+        refused = CliRunner().invoke(cli, command)
+        assert (refused.exit_code, "is another user's" in refused.output) == (2, True), (command, refused.output)
+        assert sorted(own.iterdir()) == before
+        assert sorted(path.name for path in theirs.rglob("*")) == ["link", "plans"]
+
+
+def test_something_is_written_where_only_its_owner_may_change_it(shared: Path, tmp_path: Path) -> None:
+    """As in a colleague's project that is closed to others, and behind links of one's own."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (shared / "mine").symlink_to(project)
+    os.chown(project, NOBODY, NOBODY)
+    tmp_path.chmod(0o755)
+    (shared / "hosts.ini").write_text("gpu01 fsd_gpus=8\n")
+    (shared / "serve").mkdir()
+    (shared / "serve/big.yaml").write_text(MODEL)
+    for path in (str(project / "out"), str(shared / "mine/more"), "new/deep"):
+        done = CliRunner().invoke(cli, ["plan", "--offline", "-i", "hosts.ini", "-c", "composed.yaml", "-o", path])
+        assert done.exit_code == 0, done.output
+
+
+def test_links_that_lead_in_a_circle_are_refused(shared: Path) -> None:
+    Path("a").symlink_to("b")
+    Path("b").symlink_to("a")
+    with pytest.raises(InputError, match="too many links"):
+        refuse_planted_output(Path("a/x"))
 
 
 @pytest.mark.parametrize("part", ["outputs", "outputs/q", "outputs/q/runs"])

@@ -248,6 +248,27 @@ def test_what_is_no_jump_host(spec: str) -> None:
         parse_jump(spec)
 
 
+@pytest.mark.parametrize(
+    "words", [("x$(id)", "h"), ("x;id", "h"), ("-x", "h"), ("x\\", "h"), ("x$A", "h"), ("x -y", "h"), ("", "h`id`"),
+              ("", "h$A"), ("", "-h"), ("", "h i"), ("", "h\ni"), ("", "h|id")],
+)  # fmt: skip
+def test_no_name_is_a_command_of_a_proxy(words: tuple[str, str]) -> None:
+    """OpenSSH refuses them itself; where another program reads the configuration, nobody else does."""
+    user, host = words
+    answer = {"user": [user] if user else [], "hostname": [host], "proxycommand": ["nc %r %h"]}
+    with pytest.raises(ConfigProblem, match=r"which is no (user|address) for ssh"):
+        settings_of(Destination("gpu01"), answer)
+    if host != "h":
+        with pytest.raises(ConfigProblem, match="which is no"):
+            settings_of(Destination(host), {})
+
+
+@pytest.mark.parametrize("user", ["me", "me@corp", "CORP\\me", "host$", "first.last", "a b", "ü"])
+def test_names_that_are_some(user: str) -> None:
+    for host in ("gpu01", "10.0.0.1", "fe80::1%eth0", "a_b.example.com"):
+        assert settings_of(Destination(host), {"user": [user]}).user == user
+
+
 def test_tokens_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("PLACE", "100%h")
