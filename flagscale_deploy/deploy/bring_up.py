@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flagscale_deploy.config.program_files import program_config
 from flagscale_deploy.config.spec import ServeSpec
-from flagscale_deploy.deploy.launch import StepsFailedError, execute, secret_files, tls_files
+from flagscale_deploy.deploy.launch import StepsFailedError, execute
+from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
 from flagscale_deploy.deploy.readiness import wait_ready
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.run_folder import RunFolder
@@ -30,11 +30,9 @@ from flagscale_deploy.errors import (
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.logs import FileSelection, collect_logs, diagnose_folder
-from flagscale_deploy.plan.model import Plan, is_restarted_as_group
+from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.remote.messages.run import INSTALL_BOOT_ENTRY, PERMIT_RESTARTS, BootEntryReply
 from flagscale_deploy.remote.messages.stop import RunFailure
-from flagscale_deploy.remote.supervisor.group import token_of
-from flagscale_deploy.remote.supervisor.membership import token_file
 from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.units import counted
@@ -110,19 +108,9 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     Raises RunFailedError after logs were collected and, without `keep_on_failure`, what was started was stopped.
     """
     plan, spec, fleet = run.plan, run.spec, run.fleet
-    token, group_tokens = Secret(secrets.token_hex(32)), list(_group_tokens(plan))
-    secret_env = {host: {**spec.secret_env, **fleet.hosts[host].secret_env} for host in plan.hosts}
-    for secret in (
-        token,
-        *(own for _, _, own in group_tokens),
-        *(secret for env in secret_env.values() for secret in env.values()),
-    ):
-        run.redactor.add(secret)
-    records = {host: record_of(plan, host, facts, tuple(secret_env[host]), run.secret_hash) for host in plan.hosts}
-    serving = {rank.host for server in plan.servers for rank in server.ranks if rank.answers}
-    private = {host: _private_files(spec, secret_env[host], token, host in serving) for host in plan.hosts}
-    for host, file, own in group_tokens:
-        private[host][file] = own.reveal()
+    env = secrets_by_host(plan, spec, fleet)
+    records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in plan.hosts}
+    private = private_files(plan, spec, env, run.redactor, ray_token=Secret(secrets.token_hex(32)))
     try:
         started = execute(plan, fleet, records, private, run.say, run.kept)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)
@@ -185,24 +173,6 @@ def install_boot_entries(plan: Plan, fleet: Fleet, say: Sink) -> None:
             say(Event("boot", "done", name, f"starts again after a reboot ({reply['by']})"))
         else:
             say(Event("boot", "note", name, f"does not start again after a reboot: {reply['why']}"))
-
-
-def _private_files(spec: ServeSpec, secret_env: Mapping[str, Secret], token: Secret, serves: bool) -> dict[str, str]:
-    """Return a host's files that only their owner may read, by name.
-
-    These are secrets, TLS files where the host `serves`, and the configuration of a user's own program.
-    """
-    config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
-    return secret_files(secret_env, token) | tls_files(spec.tls if serves else None) | config
-
-
-def _group_tokens(plan: Plan) -> Iterator[tuple[str, str, Secret]]:
-    """Yield host, file and value of the token of each rank that is restarted with its group."""
-    for instance in plan.instances:
-        if is_restarted_as_group(plan.restart, instance):
-            group = secrets.token_hex(32).encode()
-            for rank in instance.members:
-                yield rank.host, token_file(rank.script), Secret(token_of(group, rank.number).decode())
 
 
 def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:

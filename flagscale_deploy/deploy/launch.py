@@ -62,10 +62,11 @@ class StepsFailedError(DeployError):
         super().__init__(*(line for error in self.errors.values() for line in error.lines))
 
 
-def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret) -> dict[str, str]:
-    """Return the files with a run's secrets: Ray's token, and the environment that scripts read."""
+def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret | None) -> dict[str, str]:
+    """Return the files with a run's secrets: the environment that scripts read, and Ray's token where it is given."""
     revealed = [(name, value.reveal()) for name, value in secret_env.items()]
-    return {"secrets/ray_token": ray_token.reveal(), "secrets/env": shell.assignments(revealed)}
+    token = {"secrets/ray_token": ray_token.reveal()} if ray_token is not None else {}
+    return {**token, "secrets/env": shell.assignments(revealed)}
 
 
 def tls_files(tls: TlsSpec | None) -> dict[str, str]:

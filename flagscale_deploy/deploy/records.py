@@ -84,6 +84,7 @@ def _rank(rank: Rank) -> RecordedRank:
         "local_url": rank.local_url,
         "certificate": rank.certificate,
         "data_rank": rank.data_rank,
+        "worker_url": rank.worker_url,
     }
 
 

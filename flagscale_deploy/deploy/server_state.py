@@ -9,7 +9,7 @@ from flagscale_deploy.remote.messages.record import RecordedRank, RecordedServer
 from flagscale_deploy.remote.messages.status import InspectedRestarts, InspectReply
 
 InstanceState = Literal[
-    "ready", "finished", "starting", "restarting", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
+    "ready", "finished", "starting", "restarting", "changing", "unwell", "dead", "gave up", "stopped", "UNKNOWN"
 ]
 
 

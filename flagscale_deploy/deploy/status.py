@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from flagscale_deploy.deploy.authority import authority
@@ -15,7 +15,7 @@ from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import Fault, HostError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.entrances import entrances
-from flagscale_deploy.remote.messages.record import Record, RecordedFailure, RecordedVersions
+from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedFailure, RecordedVersions
 from flagscale_deploy.remote.messages.run import RayNodesReply
 from flagscale_deploy.remote.messages.status import INSPECT, InspectArguments, InspectReply
 from flagscale_deploy.support.paths import DEPLOYMENT_NAME
@@ -74,6 +74,8 @@ class Status:
     """When and why the last run failed, which was stopped for it."""
     others: tuple[str, ...] = ()
     """The deployments that there are on hosts that have none of this name."""
+    change: RecordedChange | None = None
+    """What is changed of it, or was when its operator went away."""
 
     @property
     def well(self) -> bool:
@@ -168,16 +170,19 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     decided = authority(head, records, head_replied=head in replies)
     hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
     record: Record = decided.record or {}
+    change = _change(record, records)
+    if change is not None:
+        record = {**record, "change": change}
     shared = shared_hosts(record)
     instances, routers = (
-        tuple(server_status(server, results, shared) for server in servers)
+        tuple(_as_changed(server_status(server, results, shared), change) for server in servers)
         for servers in (record.get("instances", ()), record.get("routers", ()))
     )
     counting = replies.get(str(record.get("head")))
     ray = counting["ray"] if counting else None
     return Status(
         deployment=deployment,
-        state="UNKNOWN" if decided.note else _overall(hosts, instances + routers, decided.record, ray),
+        state="UNKNOWN" if decided.note else _overall(hosts, instances + routers, decided.record and record, ray),
         run_id=record.get("run_id"),
         digest=record.get("digest"),
         head=record.get("head"),
@@ -193,7 +198,21 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         secret_hash=record.get("secret_hash", ""),
         failure=record.get("failure"),
         others=_other_names(replies),
+        change=change,
     )
+
+
+def _change(record: Record, records: Mapping[str, Record]) -> RecordedChange | None:
+    """Return the change that is not over: the head's, else that of another host with a record of the same run."""
+    own = (other for other in (record, *records.values()) if other.get("run_id") == record.get("run_id"))
+    return next((other["change"] for other in own if "change" in other and not other.get("stopped_at")), None)
+
+
+def _as_changed(server: InstanceStatus, change: RecordedChange | None) -> InstanceStatus:
+    """Return the status of a server, which is not dead where it is changed and does not run just now."""
+    if change is None or change["group"] != server.name or server.state != "dead":
+        return server
+    return replace(server, state="changing", problem="it does not run: it is changed")
 
 
 def _other_names(replies: Mapping[str, InspectReply]) -> tuple[str, ...]:
@@ -208,7 +227,7 @@ def _host(name: str, result: InspectReply | HostError, now: float, differing: st
     record = result["record"]
     if record is None:
         return HostStatus(name, "running" if result["live"] else "absent", processes=result["live"])
-    stopped = bool(record.get("stopped_at"))
+    stopped = bool(record.get("stopped_at")) or ("change" in record and not record.get("processes"))
     state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
     gone = [
         process["role"]
@@ -243,6 +262,8 @@ def _overall(
         return "UNKNOWN"
     if record is None:
         return "absent" if host_states == {"absent"} else "leftovers"
+    if states <= {"ready", "changing"} and "change" in record:
+        return "changing"
     if states == {"ready"}:
         return "unwell" if ray and ray.get("missing") else "ready"
     if states == {"finished"} and "running" in host_states:

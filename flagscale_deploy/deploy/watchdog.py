@@ -16,8 +16,14 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
-from flagscale_deploy.remote.messages.program import NoOrder, RunTarget, Target
-from flagscale_deploy.remote.messages.run import RAY_NODES, WATCH_RANKS, RayNodesReply, WatchRanksReply
+from flagscale_deploy.remote.messages.program import NoOrder, Target
+from flagscale_deploy.remote.messages.run import (
+    RAY_NODES,
+    WATCH_RANKS,
+    RayNodesReply,
+    WatchRanksArguments,
+    WatchRanksReply,
+)
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
@@ -173,7 +179,10 @@ class StartupWatchdog:
 
     def _watch_through(self, host: str, heard: _Heard, connection: Connection) -> None:
         """Watch a host on one connection, the first one or another."""
-        args: RunTarget = {"deployment": self._plan.deployment, "host": host, "run_id": self._plan.run_id}
+        plan, steps = self._plan, [step for stage in self._plan.stages for step in stage.steps]
+        args: WatchRanksArguments = {"deployment": plan.deployment, "host": host, "run_id": plan.run_id}
+        if not any(step.role == "ray-head" for step in steps):  # else all of the deployment starts
+            args["scripts"] = [step.script for step in steps if step.host == host]
         before = heard.ranks
         with Program(
             connection, WATCH_RANKS, args, timeout=10 * 86400.0, cancelled=self._over, bounded=False

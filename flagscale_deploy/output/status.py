@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from rich.text import Text
 
+from flagscale_deploy.deploy.group_change import STEPS
 from flagscale_deploy.deploy.overview import Overview
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import HostStatus, Status
@@ -93,8 +94,17 @@ def _headline(console: Console, status: Status, at: str = "") -> None:
     (run,) = console.clean_lines([f"  run {status.run_id or '-'} of {status.operator or '-'}{since}{ended}"])
     name, time_of_look = console.clean_lines([f"{status.deployment}: ", f"  ({at})" if at else ""])
     console.out.print(Text.assemble(name, console.state(status.state), time_of_look, run))
-    for line in _failure(status):
+    for line in (*_failure(status), *_change(status)):
         console.print(f"  {line}")
+
+
+def _change(status: Status) -> Iterator[str]:
+    """Yield what is changed of the deployment, by whom and since when, and how far that came."""
+    if status.change is not None:
+        change, at = status.change, status.change.get("at")
+        since = f", since {format_time(at)}" if at is not None else ""
+        step = STEPS.get(change["step"], change["step"])
+        yield f"change {change['run_id']} of {change['operator']}{since}: {change['group']}: {step}"
 
 
 def _failure(status: Status) -> Iterator[str]:

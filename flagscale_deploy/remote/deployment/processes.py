@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import TYPE_CHECKING, Callable, Collection, Dict, Iterable, List, NamedTuple, Optional, Set
 
 from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.system.proc import Identity, Process
@@ -37,6 +37,7 @@ class Recorded(NamedTuple):
     role: str
     pid: int
     start_ticks: int
+    script: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -92,6 +93,16 @@ def family(marker: str, named: Iterable[Recorded] = ()) -> Family:
     return Family((process.identity for process in named), marked(marker))
 
 
+def of_scripts(content: Record, marker: str, scripts: Collection[str]) -> Family:
+    """Return what finds the processes of some scripts of a run, whose marker is `<deployment>/<run_id>`.
+
+    They are found by the record, and by both marks: a run's other scripts have the same marker.
+    """
+    of_run = marked(marker)
+    named = [entry.identity for entry in recorded(content) if entry.script in scripts]
+    return Family(named, lambda process: process.script in scripts and of_run(process))
+
+
 def marked(marker: str) -> Callable[[Process], bool]:
     """Return a test whether a process of our own user carries the marker of a deployment, or of one run of it."""
     uid = os.getuid()
@@ -113,9 +124,14 @@ def recorded(content: Record) -> List[Recorded]:
         return []
     boot_id = record.boot_id()
     entries = (entry for entry in content.get("processes") or () if entry.get("boot_id") == boot_id)
-    fields = ((str(entry.get("role")), entry.get("pid"), entry.get("start_ticks")) for entry in entries)
+    fields = (
+        (str(entry.get("role")), entry.get("pid"), entry.get("start_ticks"), str(entry.get("script", "")))
+        for entry in entries
+    )
     return [
-        Recorded(role, pid, ticks) for role, pid, ticks in fields if isinstance(pid, int) and isinstance(ticks, int)
+        Recorded(role, pid, ticks, script)
+        for role, pid, ticks, script in fields
+        if isinstance(pid, int) and isinstance(ticks, int)
     ]
 
 

@@ -2,6 +2,7 @@
 
 - `<script>.ready`: the permit to restart, created when a server was ready once (`programs/watch.py`);
 - `<script>.json`: what its supervisor reports (`supervisor/supervise.py`), read by `programs/inspect.py`;
+- `<script>.stop`: this script is not started again, until its group is (`programs/change_record.py`);
 - `stop`: nothing of this run is ever started again.
 
 `stop` deletes the permits and writes the stop marker before it signals any process. A supervisor looks before each
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.status import RestartState
 
 NAME = "restart"
-PERMIT, STOP = ".ready", "stop"
+PERMIT, STOP, STOPPED = ".ready", "stop", ".stop"
 
 _OPTIONAL, _NUMBER = (int, type(None)), (int, float, type(None))
 _SHAPE = {
@@ -48,8 +49,27 @@ class Files:
 
     @property
     def forbidden(self) -> bool:
-        """Return whether this run was stopped."""
-        return (self._run / STOP).exists()
+        """Return whether this run was stopped, or this server of it."""
+        return (self._run / STOP).exists() or (self._run / (self._stem + STOPPED)).exists()
+
+    def forbid(self) -> None:
+        """Forbid to start this server, whose permit goes first. Raises OSError."""
+        files.make_private_directory(self._run)
+        with contextlib.suppress(FileNotFoundError):
+            (self._run / (self._stem + PERMIT)).unlink()
+        (self._run / (self._stem + STOPPED)).touch(0o600)
+
+    def forget(self) -> None:
+        """Forget what was reported of this server, which is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            self._said.unlink()
+
+    def begin_anew(self) -> None:
+        """Forget also what was permitted and forbidden: the server is to be started."""
+        self.forget()
+        for ending in (PERMIT, STOPPED):
+            with contextlib.suppress(FileNotFoundError):
+                (self._run / (self._stem + ending)).unlink()
 
     @property
     def permitted(self) -> bool:
@@ -70,9 +90,9 @@ class Files:
         return None if json_files.mismatch(content, _SHAPE) else cast("RestartState", content)
 
 
-def is_forbidden(deployment: str, host: str, run_id: str) -> bool:
-    """Return whether nothing of a run is to be started again."""
-    return Files(state.directory(deployment, host), run_id, "").forbidden
+def is_forbidden(deployment: str, host: str, run_id: str, script: str = "") -> bool:
+    """Return whether nothing of a run is to be started again, or not this script."""
+    return Files(state.directory(deployment, host), run_id, script).forbidden
 
 
 def of(deployment: str, host: str, run_id: str, script: str) -> Files:

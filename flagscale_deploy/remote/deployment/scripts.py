@@ -58,6 +58,7 @@ def start(directory: Path, args: ScriptArguments, log: Path, environ: Mapping[st
     """Start the script, recorded and marked."""
     environment = dict(environ)
     environment[proc.MARKER] = "%s/%s" % (args["deployment"], args["run_id"])
+    environment[proc.SCRIPT] = args["script"]
     # to its end, also when somebody has cut it
     with os.fdopen(os.open(str(log), LOG, 0o600), "ab") as output:
         process = subprocess.Popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flagscale_deploy.remote.messages.program import TypedDict
 
 
@@ -34,9 +36,7 @@ class _RecordedServer(TypedDict):
     gpus: dict[str, list[int]]  # indexes by host
 
 
-class RecordedRank(TypedDict):
-    """A process of an instance: what runs of it on one host."""
-
+class _RecordedRank(TypedDict):
     name: str  # the driver's is the instance's
     number: int
     role: str  # driver, follower, dp, prefill, decode, spare
@@ -46,6 +46,12 @@ class RecordedRank(TypedDict):
     local_url: str  # "" for one that answers nobody
     certificate: str | None  # file on its host, where it serves TLS
     data_rank: int | None  # the first of its data-parallel ranks, where the driver answers for them
+
+
+class RecordedRank(_RecordedRank, total=False):
+    """A process of an instance: what runs of it on one host."""
+
+    worker_url: str  # URL on the data network, as a router calls it; missing in records of older versions
 
 
 class RecordedServer(_RecordedServer, total=False):
@@ -83,6 +89,19 @@ class RecordedFailure(TypedDict):
     remedy: str
 
 
+class _RecordedChange(TypedDict):
+    run_id: str  # of the change: what `update` calls it
+    group: str  # the group's name
+    step: Literal["drain", "stop", "start", "return"]  # that was begun: out of its router, ended, started, put back
+    operator: str  # user@machine
+
+
+class RecordedChange(_RecordedChange, total=False):
+    """What is changed of a running deployment, for as long as that is not over."""
+
+    at: float  # when the step was begun; added by the host
+
+
 class Record(TypedDict, total=False):
     """What a host knows of a deployment. A record may be of another version of this tool: any key may be missing."""
 
@@ -116,4 +135,5 @@ class Record(TypedDict, total=False):
     stopped_at: float
     stopped_by: str
     failure: RecordedFailure  # of the run that was stopped because it failed
+    change: RecordedChange  # that is not over
     before: Record  # the record of the run before, until something was started

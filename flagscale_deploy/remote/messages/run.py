@@ -137,6 +137,12 @@ WATCH = HostProgram[WatchArguments, WatchReply, NoOrder]("watch", message_bytes=
 # watch_ranks: watch the processes of a run on one host while its engines start, until standard input ends.
 
 
+class WatchRanksArguments(RunTarget, total=False):
+    """Whose processes: those of all scripts of the run, or of some, where other groups have run for long."""
+
+    scripts: list[str]
+
+
 class LostRank(TypedDict):
     """A process that has ended."""
 
@@ -162,7 +168,7 @@ class WatchRanksReply(TypedDict, total=False):
     ranks: dict[str, int]  # processes by part
 
 
-WATCH_RANKS = HostProgram[RunTarget, WatchRanksReply, NoOrder]("watch_ranks")
+WATCH_RANKS = HostProgram[WatchRanksArguments, WatchRanksReply, NoOrder]("watch_ranks")
 
 # ray_nodes: what Ray counts, asked on the head.
 

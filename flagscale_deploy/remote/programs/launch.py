@@ -39,7 +39,7 @@ def main(args: LaunchArguments) -> None:
     if deployed.get("run_id") not in (None, args["run_id"]):  # `reserve` made it ours; then another run took the place
         raise RuntimeError("run %s of %s has replaced this run" % (deployed["run_id"], args["deployment"]))
     refuse_stopped(args)
-    first = deployed.get("run_id") is None or not deployed.get("processes")
+    first = "change" not in deployed and (deployed.get("run_id") is None or not deployed.get("processes"))
     for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         files.make_private_directory(folder)
     for name, (text, mode) in args["files"].items():
@@ -83,7 +83,7 @@ def run(directory: Path, args: ScriptArguments) -> None:
 
 def refuse_stopped(args: ScriptArguments) -> None:
     """Raise RuntimeError where the run was stopped: nothing of it starts any more."""
-    if restart_permits.is_forbidden(args["deployment"], args["host"], args["run_id"]):
+    if restart_permits.is_forbidden(args["deployment"], args["host"], args["run_id"], args["script"]):
         raise RuntimeError("run %s of %s was stopped" % (args["run_id"], args["deployment"]))
 
 

@@ -161,12 +161,18 @@ def _close(deployment: str, host: str, failure: Optional[RunFailure]) -> str:
                 "cause": failure["cause"],
                 "remedy": failure["remedy"],
             }
-        run_id = record.update(deployment, host, lambda before: {**before, **closed}).get("run_id", "")
+        run_id = record.update(deployment, host, lambda before: close(before, closed)).get("run_id", "")
         event, cause = ("failed", failure["cause"]) if failure is not None else ("stopped", "")
         history.note({"deployment": deployment, "host": host}, event, run_id=run_id, by=by, reason=cause)
     except OSError as error:
         return str(error)
     return ""
+
+
+def close(before: Record, closed: Record) -> Record:
+    """Return the record of what was stopped; a change of it is over."""
+    before.pop("change", None)
+    return {**before, **closed}
 
 
 def _remove_secrets(deployment: str, host: str) -> None:

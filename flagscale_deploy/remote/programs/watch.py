@@ -105,7 +105,8 @@ def note_in_history(deployed: Record, args: WatchArguments) -> None:
     scripts = {process["script"] for process in deployed.get("processes", ()) if process["pid"] == args["pid"]}
     for server in servers:
         if server["script"] in scripts and server["driver"] == args["host"]:
-            history.note(args, "ready", server=server["name"], run_id=str(deployed.get("run_id", "")))
+            run_id = deployed["change"]["run_id"] if "change" in deployed else deployed.get("run_id", "")
+            history.note(args, "ready", server=server["name"], run_id=run_id)
 
 
 def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:

@@ -16,9 +16,8 @@ from flagscale_deploy.remote.system.proc import Identity, Process, alive, scan
 from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
-    from flagscale_deploy.remote.messages.program import RunTarget
     from flagscale_deploy.remote.messages.record import Record
-    from flagscale_deploy.remote.messages.run import LostRank, Stillness, WatchRanksReply
+    from flagscale_deploy.remote.messages.run import LostRank, Stillness, WatchRanksArguments, WatchRanksReply
 
 send: Callable[[WatchRanksReply], None] = wire.send
 
@@ -27,11 +26,14 @@ SAY_EVERY = 2
 SCAN_EVERY = 4
 
 
-def main(args: RunTarget) -> None:
+def main(args: WatchRanksArguments) -> None:
     """Report once a second what the run's processes do, and within a second which have ended."""
     deployed = record.read(args["deployment"], args["host"]) or {}
     marker = "%s/%s" % (args["deployment"], args["run_id"])
-    family = processes.Family((entry.identity for entry in processes.recorded(deployed)), processes.marked(marker))
+    if "scripts" in args:
+        family = processes.of_scripts(deployed, marker, args["scripts"])
+    else:
+        family = processes.family(marker, processes.recorded(deployed))
     watched: Dict[Identity, Process] = {}
     parts: Dict[Identity, Process] = {}
     scripts = {

@@ -44,7 +44,11 @@ def command(words: Sequence[str]) -> None:
         "session": options.session,
     }
     recorded = record.read(options.deployment, options.host) or {}
-    stopped = recorded.get("stopped_at") or restart_permits.is_forbidden(options.deployment, options.host, options.run)
+    names = options.deployment, options.host, options.run
+    if restart_permits.is_forbidden(*names, options.script) and not restart_permits.is_forbidden(*names):
+        print("%s is not started: its group was stopped to be changed" % options.script)
+        sys.exit(0)
+    stopped = recorded.get("stopped_at") or restart_permits.is_forbidden(*names)
     if stopped or recorded.get("run_id") != options.run:
         print("this run was stopped: no script is started")
         sys.exit(STOPPED)

@@ -39,7 +39,8 @@ def exchange(
     talk = http.client.HTTPConnection(str(place.hostname), int(place.port or 0))
     talk.sock = _Bounded(connected, end, STREAM_LIMIT if take else LIMIT)  # all that http.client uses of a socket
     try:
-        talk.request("GET" if body is None else "POST", place.path or "/", body, {**headers, "Connection": "close"})
+        target = (place.path or "/") + ("?" + place.query if place.query else "")
+        talk.request("GET" if body is None else "POST", target, body, {**headers, "Connection": "close"})
         reply = talk.getresponse()
         if take is not None and reply.status == 200:
             for piece in iter(lambda: reply.read1(PIECE), b""):

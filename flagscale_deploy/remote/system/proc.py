@@ -12,6 +12,8 @@ from flagscale_deploy.remote.system import files
 
 MARKER = "FLAGSCALE_DEPLOY_RUN"
 """The environment variable every process of a deployment is started with: `<deployment>/<run_id>`."""
+SCRIPT = "FLAGSCALE_DEPLOY_SCRIPT"
+"""Another one: the name of the script that started it."""
 
 
 Identity = Tuple[int, int]
@@ -39,7 +41,8 @@ class Stat(NamedTuple):
 class Process(NamedTuple):
     """A live process. `marker` is FLAGSCALE_DEPLOY_RUN of its environment, empty where that isn't readable.
 
-    That of a setuid program is empty too: another user started it, and chose its environment.
+    That of a setuid program is empty too: another user started it, and chose its environment. `script` is
+    FLAGSCALE_DEPLOY_SCRIPT of the same, where there is a marker.
     """
 
     pid: int
@@ -50,6 +53,7 @@ class Process(NamedTuple):
     uid: int
     command: str
     marker: str
+    script: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -130,9 +134,9 @@ def parse_stat(content: bytes) -> Stat:
     )
 
 
-def parse_marker(environ: bytes) -> str:
+def parse_marker(environ: bytes, name: str = MARKER) -> str:
     """Return the value of our marker in the content of `/proc/PID/environ`, or an empty string."""
-    prefix = MARKER.encode() + b"="
+    prefix = name.encode() + b"="
     values = (entry[len(prefix) :] for entry in environ.split(b"\0") if entry.startswith(prefix))
     return next(values, b"").decode(errors="replace")
 
@@ -152,7 +156,8 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
     except OSError:
         return None
     command = parse_command(cmdline, stat.name)
-    return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, _marker(pid, uid, namespace))
+    marks = _marks(pid, uid, namespace)
+    return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, *marks)
 
 
 def _cmdline(pid: int, stat: Stat, looks: int) -> bytes:
@@ -170,12 +175,16 @@ def _cmdline(pid: int, stat: Stat, looks: int) -> bytes:
     return content
 
 
-def _marker(pid: int, uid: int, namespace: str) -> str:
+def _marks(pid: int, uid: int, namespace: str) -> Tuple[str, str]:
+    """Return marker and script of a process."""
     try:
-        marker = parse_marker(_read(pid, "environ", OWN_ENVIRONMENT if uid == os.getuid() else OTHER_ENVIRONMENT))
+        environ = _read(pid, "environ", OWN_ENVIRONMENT if uid == os.getuid() else OTHER_ENVIRONMENT)
     except OSError:
-        return ""
-    return marker if marker and _namespace(str(pid)) == namespace and _uids(pid) == {uid} else ""
+        return "", ""
+    marker = parse_marker(environ)
+    if marker and _namespace(str(pid)) == namespace and _uids(pid) == {uid}:
+        return marker, parse_marker(environ, SCRIPT)
+    return "", ""
 
 
 def _uids(pid: int) -> Set[int]:

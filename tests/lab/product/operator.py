@@ -132,8 +132,11 @@ class Operator:
 
     def start(self, command: str, *words: str | Path) -> Running:
         """Type a command, and go on while it runs."""
-        argv = [*COMMAND, command, "-i", str(self.inventory), *map(str, words)]
-        running = Running(argv, self.directory, self._environment(), self.umask)
+        return self.start_program(*COMMAND, command, "-i", str(self.inventory), *map(str, words))
+
+    def start_program(self, *argv: str) -> Running:
+        """Start a program of the operator's own."""
+        running = Running([*argv], self.directory, self._environment(), self.umask)
         self.started.append(running)
         return running
 

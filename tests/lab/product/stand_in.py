@@ -76,6 +76,11 @@ def make_environment(
     return path
 
 
+def add_router(environment: Path) -> None:
+    """Add a stand-in for vllm-router, which routes."""
+    _program(environment / "bin/vllm-router", "#!/usr/bin/env python3\n" + (HERE / "router_stand_in.py").read_text())
+
+
 def _vllm() -> str:
     return "#!/usr/bin/env python3\n" + (HERE / "vllm_stand_in.py").read_text()
 

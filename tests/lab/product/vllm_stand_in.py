@@ -14,6 +14,7 @@ if there is one. With `--headless`, it answers nobody, and its port is 0.
     forks       starts children that are renamed and have no environment: an orphan, and one in its own session
     core        has an engine core of its own, VLLM::EngineCore: ends with the line in STAND_IN_ERROR when that ends,
                 and gives no tokens while that is stopped
+    streams     answers a stream word by word for a second or two, and counts its requests in /metrics
     ray         runs a task on every node of the Ray cluster in RAY_ADDRESS, which prints a line
     actors      with `ray`: keeps an actor on every node, and ends when one of them has; like vLLM's monitor of its
                 workers, it looks no longer once Ray itself fails
@@ -51,6 +52,8 @@ LOADING = "Loading safetensors checkpoint shards: {percent}% Completed | {done}/
 
 sick, ending = threading.Event(), threading.Event()
 cores: list[int] = []
+at_work = [0]
+counting = threading.Lock()
 
 
 def main() -> None:
@@ -213,7 +216,9 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/health":
             self._answer(503 if sick.is_set() else 200, {})
         elif self.path == "/metrics":
-            self._send(200, "text/plain", "".join(f'{name}{{engine="0"}} {value}\n' for name, value in METRICS.items()))
+            work = {"vllm:num_requests_running": at_work[0], "vllm:num_requests_waiting": 0}
+            figures = {**(work if "streams" in WORDS else {}), **METRICS}
+            self._send(200, "text/plain", "".join(f'{name}{{engine="0"}} {value}\n' for name, value in figures.items()))
         elif self._may():
             self._answer(200, {"data": [{"id": "stand-in"}]} if self.path == "/v1/models" else {})
 
@@ -233,6 +238,9 @@ class Answers(BaseHTTPRequestHandler):
                 words = [self._completion({"delta": {"content": f"{word} "}}) for word in reply.split(" ")]
                 words[-1]["choices"][0]["delta"]["content"] = reply.split(" ")[-1]
                 chunks = [f"data: {json.dumps(word)}\n\n" for word in words]
+                if "streams" in WORDS:
+                    self._stream([*chunks, "data: [DONE]\n\n"])
+                    return
                 self._send(200, "text/event-stream", "".join([*chunks, "data: [DONE]\n\n"]))
                 return
             self._answer(200, self._completion({"message": {"role": "assistant", "content": reply}}))
@@ -253,6 +261,21 @@ class Answers(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         self._send(status, "application/json", json.dumps(content))
+
+    def _stream(self, chunks: list[str]) -> None:
+        """Send chunks one after the other; the end of the connection is the end of the reply."""
+        with counting:
+            at_work[0] += 1
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for chunk in chunks:
+                self.wfile.write(chunk.encode())
+                time.sleep(0.1)
+        finally:
+            with counting:
+                at_work[0] -= 1
 
     def _send(self, status: int, kind: str, text: str) -> None:
         body = text.encode()

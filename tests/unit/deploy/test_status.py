@@ -507,3 +507,47 @@ def test_many_instances_on_many_hosts_cost_no_more_than_their_record() -> None:
     result = status(head(record=recorded), worker(ranks={}))
     assert time.thread_time() - began < 30
     assert all(len(instance.problem) < 1000 for instance in result.instances)
+
+
+CHANGE = {"run_id": "c1", "group": "qwen/0", "step": "start", "operator": "me@here", "at": 1500.0}
+
+
+def changed(reply: Any, change: Any = CHANGE, **record: Any) -> Any:
+    return {**reply, "record": {**reply["record"], "change": change, **record}}
+
+
+def test_a_deployment_that_is_changed_is_not_ready_and_tells_what_is_changed() -> None:
+    current = status(changed(head()), changed(worker()))
+    assert (current.state, current.exit_code, current.change) == ("changing", 1, CHANGE)
+    assert current.instances[0].state == "ready"
+    assert current.well
+    assert json.loads(json.dumps(current.json()))["change"] == CHANGE
+
+
+def test_a_group_that_is_changed_is_not_dead_while_it_does_not_run() -> None:
+    gone = {"qwen/0": {**WELL, "alive": False, "token": None, "why": "its process is gone"}}
+    current = status(changed(head(instances=gone)), changed(worker()))
+    assert (current.state, current.instances[0].state) == ("changing", "changing")
+    other = status(changed(head(instances=gone), {**CHANGE, "group": "qwen/1"}), worker())
+    assert (other.state, other.instances[0].state) == ("dead", "dead")
+
+
+def test_a_host_with_nothing_but_what_is_changed_is_not_dead() -> None:
+    idle = changed(worker(processes=[], live=0), processes=[])
+    current = status(changed(head()), idle)
+    assert (current.state, [host.state for host in current.hosts]) == ("changing", ["running", "stopped"])
+
+
+def test_records_may_differ_while_a_deployment_is_changed() -> None:
+    both = {"hosts": ["gpu01", "gpu02"]}
+    behind = {**worker(), "record": {**worker()["record"], **both, "instances": []}}
+    plain = {**head(), "record": {**head()["record"], **both}}
+    assert status(plain, behind).hosts[1].problem == "its record differs from gpu01's (instances)"
+    current = status(changed(head(), **both), behind)
+    assert [host.problem for host in current.hosts] == ["", ""]
+
+
+def test_a_change_that_only_another_host_knows_of_is_told_but_none_of_another_run() -> None:
+    assert status(head(), changed(worker())).change == CHANGE
+    assert status(head(), changed(worker(), run_id="run-0")).change is None
+    assert status(head(), worker()).change is None

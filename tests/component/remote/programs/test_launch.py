@@ -46,6 +46,22 @@ def test_a_stop_that_comes_while_a_script_is_being_started_ends_it(home: Home, m
     assert not runs(process["pid"])
 
 
+def test_what_a_script_starts_carries_its_name_beside_the_mark_and_a_group_that_was_stopped_is_not_launched(
+    home: Home,
+) -> None:
+    home.record({}, boot_id=record.boot_id())
+    home.hear("launch", **launching(home))
+    (process,) = home.read_record()["processes"]
+    environ = Path(f"/proc/{process['pid']}/environ").read_bytes().split(b"\0")
+    assert b"FLAGSCALE_DEPLOY_SCRIPT=engine.sh" in environ
+    (ended,) = home.run("stop_group", run_id="r1", scripts=["engine.sh"], grace=5.0)
+    assert (ended["ended"], runs(process["pid"])) == (1, False)
+    with home.open("launch", **launching(home)) as program:
+        output = program.communicate(timeout=30)[0]
+    assert (program.returncode, b"was stopped" in output) == (1, True)
+    assert home.read_record()["processes"] == []
+
+
 SUPERVISED = """
 cat > "$(dirname "$0")/../restart/r1/ray_head.json" <<END
 {"state": "running", "healthy": true, "boot_id": "%s"}

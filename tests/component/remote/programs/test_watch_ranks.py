@@ -17,7 +17,7 @@ import pytest
 from flagscale_deploy.remote.engine import ranks
 from flagscale_deploy.remote.engine.activity import Activity
 from flagscale_deploy.remote.system.proc import Process, scan
-from tests.component.remote.living import Home, Household, messages, wait_until
+from tests.component.remote.living import Home, Household, birth, messages, wait_until
 
 COMMANDS = {
     "/opt/v/lib/python3.11/site-packages/ray/core/src/ray/raylet/raylet --raylet_socket_name=/tmp/x": "raylet",
@@ -68,8 +68,8 @@ class Watching:
 
 
 @contextmanager
-def watching(home: Home) -> Iterator[Watching]:
-    with home.open("watch_ranks", run_id="r1") as program:
+def watching(home: Home, **more: Any) -> Iterator[Watching]:
+    with home.open("watch_ranks", run_id="r1", **more) as program:
         yield Watching(program)
         assert program.stdin is not None
         program.stdin.close()
@@ -104,6 +104,20 @@ def test_another_runs_processes_are_not_watched(home: Home, people: Household) -
         wait_until(lambda: watch.latest("ranks") == {"engine-core": 1})  # at first it may be bash still
     assert [message["ranks"] for message in watch.said if "rank" in message.get("ranks", {})] == []
     assert ours
+
+
+def test_of_a_group_that_is_started_alone_no_other_is_watched(home: Home, people: Household) -> None:
+    others = start(people, home, "VLLM::EngineCore")
+    ours = start(people, home, "VLLM::Worker_TP0")
+    home.record(processes=[{"role": "engine", **birth(ours), "log": "", "script": "serve_m_1.sh"},
+                           {"role": "engine", **birth(others), "log": "", "script": "serve_m_0.sh"}])  # fmt: skip
+    with watching(home, scripts=["serve_m_1.sh"]) as watch:
+        wait_until(lambda: watch.latest("ranks") is not None)
+        os.kill(others, signal.SIGKILL)
+        os.kill(ours, signal.SIGKILL)
+        wait_until(lambda: watch.latest("gone") is not None)
+        wait_until(lambda: watch.latest("ranks") == {})
+    assert [process["pid"] for message in watch.said for process in message.get("gone", [])] == [ours]
 
 
 def test_how_long_nothing_moves_is_told_and_who_is_stopped(home: Home, people: Household) -> None:

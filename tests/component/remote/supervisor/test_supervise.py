@@ -242,6 +242,15 @@ def test_a_stop_that_can_only_forbid_is_enough(supervised: Supervised) -> None:
     assert len(supervised.lives) == 1
 
 
+def test_a_group_that_is_stopped_by_itself_is_not_restarted_and_its_supervisor_leaves(supervised: Supervised) -> None:
+    supervised.start("--first=600", "--ceiling=600")
+    supervised.kill()
+    wait_until(lambda: "restart 1 of 5 in 600 s" in supervised.told)
+    supervised.files.forbid()
+    assert supervised.wait() == 0
+    assert len(supervised.lives) == 1
+
+
 def test_a_licence_is_not_given_after_a_stop_and_a_lost_directory_is_none(supervised: Supervised) -> None:
     supervised.start()
     supervised.stop()

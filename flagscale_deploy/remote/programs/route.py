@@ -1,0 +1,33 @@
+"""Take servers out of a vllm-router on this host, or put them back, and see that it is so."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Callable, List
+
+from flagscale_deploy.remote import wire
+from flagscale_deploy.remote.engine import openai, routing
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.change import RouteArguments, RouteReply
+
+send: Callable[[RouteReply], None] = wire.send
+
+
+def main(args: RouteArguments) -> None:
+    """Change the router; say what is behind it then, and why that is not as asked for."""
+    client, router, end = openai.client(args["deployment"], args["host"]), args["router"], time.monotonic()
+    end += args["timeout"]
+    problem = ""
+    workers: List[str] = []
+    try:
+        for url in args["remove"]:
+            routing.put(client, router, url, end, behind=False)
+        for url in args["add"]:
+            routing.put(client, router, url, end, behind=True)
+    except (OSError, ValueError) as error:
+        problem = "%s: %s" % (router, error or type(error).__name__)
+    with contextlib.suppress(OSError, ValueError):
+        workers = routing.workers(client, router)
+    send({"workers": workers, "problem": problem})

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from flagscale_deploy.config.restart import RestartSpec
+from flagscale_deploy.plan.one_group import one_group
+from tests.unit.plan.given import inventory, model, planned, spec
+
+RESTARTED = RestartSpec(policy="on-failure", boot=True)
+THREE = planned(
+    inventory("gpu01", "gpu02"),
+    spec(model(tp=8, replicas=2), restart=RESTARTED, after_stop="true"),
+)
+
+
+def test_a_group_has_its_own_steps_and_the_scripts_that_are_no_servers() -> None:
+    part = one_group(THREE, "qwen/1")
+    assert [instance.name for instance in part.instances] == ["qwen/1"]
+    assert part.routers == ()
+    assert [(stage.name, stage.after) for stage in part.stages] == [("serve", ())]
+    assert [(step.host, step.script) for step in part.stages[0].steps] == [("gpu02", "vllm_serve_qwen_1.sh")]
+    assert {host: set(scripts) for host, scripts in part.scripts.items()} == {
+        "gpu02": {"vllm_serve_qwen_1.sh", "after_stop.sh"}
+    }
+    assert (part.run_id, part.hosts, part.ray) == (THREE.run_id, THREE.hosts, THREE.ray)
+
+
+def test_a_group_over_several_hosts_has_all_its_ranks() -> None:
+    whole = planned(inventory("gpu01", "gpu02"), spec(model(tp=16), executor="mp"))
+    part = one_group(whole, "qwen/0")
+    assert [step.host for step in part.stages[0].steps] == ["gpu01", "gpu02"]
+    assert set(part.scripts) == {"gpu01", "gpu02"}
+
+
+def test_a_group_that_is_not_planned_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        one_group(THREE, "qwen/2")
