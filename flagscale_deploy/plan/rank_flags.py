@@ -15,6 +15,8 @@ from flagscale_deploy.plan.rank import API_PORT, MASTER_PORT, RPC_PORT, RankRole
 
 FIRST_MASTER_PORT, FIRST_RPC_PORT = 29501, 29550
 """vLLM's own defaults for --master-port and --data-parallel-rpc-port."""
+_FOLLOWER: Mapping[str, object] = {"headless": True, "api-server-count": None}
+"""A follower has no API server, and vLLM refuses a number of them there."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _multiprocessing(
     for number in range(len(placement.hosts)):
         flags = {**shared, "node-rank": number}
         if number:
-            yield Shape(number, "follower", {**flags, "headless": True})
+            yield Shape(number, "follower", {**flags, **_FOLLOWER})
         else:
             yield Shape(0, "driver", flags, {**api, MASTER_PORT: master})
 
@@ -85,7 +87,7 @@ def _data_parallel(
             own = ports.next_free(host, api[API_PORT], f"{placement.name} rank {number}")
             yield Shape(number, "dp", flags, {API_PORT: own})
         else:
-            yield Shape(number, "follower", {**flags, "headless": True}, {}, asked)
+            yield Shape(number, "follower", {**flags, **_FOLLOWER}, {}, asked)
         first += local
 
 

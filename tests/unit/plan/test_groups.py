@@ -152,6 +152,14 @@ def test_data_parallel_ranks_have_one_api_server_and_followers_with_their_first_
     assert driver.ports == {"api": 8000, "data-parallel-rpc": 29550}
 
 
+@pytest.mark.parametrize("group", [{"tp": 16}, {"tp": 1, "engine_args": {"data-parallel-size": 16}}], ids=["mp", "dp"])
+def test_followers_have_no_number_of_api_servers_which_vllm_refuses_there(group: dict[str, Any]) -> None:
+    several = {**group.get("engine_args", {}), "api-server-count": 4}
+    (instance,) = planned(TWO, spec(model(**{**group, "engine_args": several}), executor="mp")).instances
+    counts = [[word for word in rank.argv if "api-server" in word] for rank in instance.ranks]
+    assert counts == [["--api-server-count=4"], []]
+
+
 def test_512_ranks_over_64_hosts_are_planned_in_a_moment() -> None:
     hosts = inventory(*(f"gpu{number:02d}" for number in range(1, 65)))
     serve = spec(model(engine_args={"data-parallel-size": 512, "enable-expert-parallel": True}), ray="auto")
