@@ -40,7 +40,7 @@ def lab(make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path) -> Lab:
 
 @pytest.fixture(scope="module")
 def ran(operator: Operator, tiny_model: Path) -> Result:
-    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=4567, gpus=0, flags=FLAGS)
+    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=4567, gpus=0, flags=FLAGS, forks=True)
     return operator.start("run", "-c", config, *SETTINGS).end(0, within=READY_SECONDS)
 
 
@@ -76,8 +76,11 @@ def test_a_request_through_the_router_takes_its_cache_from_prefill(served: tuple
 def test_a_dead_prefill_is_named_while_the_router_calls_itself_healthy(
     lab: Lab, operator: Operator, served: object
 ) -> None:
+    titles = ("vllm serve", "VLLM::")  # forks of a server hold its port as well
     engines = [
-        process for process in lab.processes(NAME) if process.host == "node1" and "vllm serve" in process.command
+        process
+        for process in lab.processes(NAME)
+        if process.host == "node1" and any(title in process.command for title in titles)
     ]
     lab.hosts[0].run(["kill", "-9", *(str(engine.pid) for engine in engines)])
     seen: list[Any] = []

@@ -190,7 +190,7 @@ def test_one_that_fails_is_taken_down_with_its_error(lab: Lab, operator: Operato
 @pytest.fixture(scope="module")
 def words(tiny_model: Path) -> list[str]:
     flags = {"model-tag": tiny_model, "served-model-name": "tiny", "max-model-len": 512, "max-num-seqs": 4}
-    env = tiny.environment(tiny_model)
+    env = tiny.environment(tiny_model) | {"FORK_ENGINE": 1}
     return [
         *(f"++model_args.vllm_model.{name}={value}" for name, value in flags.items()),
         *(f"++experiment.envs.{name}={value}" for name, value in env.items()),
