@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +36,7 @@ def history(console: Console, *, as_json: bool, given: tuple[str, ...], tail: in
     run = runs[0] if runs else None
     overrides = tuple(word for word in given if "=" in word)
     shown = api.history(request_of(console, {**words, "overrides": overrides}), run)
-    shown = replace(shown, changes=shown.changes[-tail:] if tail else ())
+    shown = shown.last(tail)
     if as_json:
         console.json(shown.json())
     else:

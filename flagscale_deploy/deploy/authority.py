@@ -25,11 +25,11 @@ class Authority:
     differing: Mapping[str, str] = field(default_factory=dict)
 
 
-def authority(head: str, records: Mapping[str, Record], *, head_replied: bool) -> Authority:
+def authority(head: str, records: Mapping[str, Record]) -> Authority:
     """Return the head's record or, where it has none that counts, the one that all other hosts have in common.
 
     `records` are those of the hosts that replied. Clocks of hosts decide nothing: each may be wrong, or lie. A head
-    that replied and that has no part in what all others agree on has no record, and leaves it to them.
+    has a record of a deployment in which it has no part, too (`deploy/reserve.py`).
     """
     own = records.get(head)
     running = {name: record for name, record in records.items() if not record.get("stopped_at")}
@@ -43,16 +43,7 @@ def authority(head: str, records: Mapping[str, Record], *, head_replied: bool) -
     if any(_common(record) != _common(first) for record in running.values()):
         names = ", ".join(running)
         return Authority(own, trusted=False, note=f"{missing}, and those of {names} do not agree")
-    if head_replied and own is None and head not in _working(first):
-        return Authority(first, trusted=True)
     return Authority(first, trusted=False, note=f"{missing}; shown is what {', '.join(running)} has of it")
-
-
-def _working(record: Record) -> set[str]:
-    """Return the hosts on which something of a run was started."""
-    servers = [*record.get("instances", ()), *record.get("routers", ())]
-    hosts = {host for server in servers for host in (server["driver"], *server["hosts"])}
-    return hosts | ({record.get("head", "")} if record.get("ray", {}).get("enabled") else set())
 
 
 def _common(record: Record) -> list[object]:

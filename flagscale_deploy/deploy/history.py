@@ -52,7 +52,7 @@ class Change:
     argv: Argv = field(default_factory=dict)
     """Of a run: the command line of each server."""
     number: int | None = None
-    """Of a run: its place among the runs, from 1."""
+    """Of a run: its place among the runs that the head has, from 1."""
     changed: tuple[str, ...] = ()
     """Of a run: what its command lines have that those of the run before had not, as `+` and `-` with the words."""
 
@@ -68,6 +68,8 @@ class History:
     """By host, the head first: the digest of what it keeps of each run, by the run's id."""
     configuration: Configuration | None = None
     """Of the run that was asked for."""
+    decides: str = ""
+    """The host whose word counts for runs; "" where the head has none."""
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -80,13 +82,26 @@ class History:
         return 3 if self.unknown else 0
 
     def of_run(self, run_id: str) -> History:
-        """Return what belongs to a run; restarts belong to the one that began last before them."""
-        kept, current = [], ""
+        """Return what belongs to a run; restarts belong to the last one before them, there or else on the head."""
+        kept, current = [], dict.fromkeys(("", self.decides), "")
         for change in self.changes:
-            current = change.run_id if change.event == "run" else current
-            if (change.run_id or current) == run_id:
+            if change.event == "run":
+                current |= dict.fromkeys(change.hosts if self.decides else (*change.hosts, ""), change.run_id)
+            if (change.run_id or current.get(change.hosts[0], current[self.decides])) == run_id:
                 kept.append(change)
         return replace(self, changes=tuple(kept))
+
+    def last(self, number: int) -> History:
+        """Return the newest changes: of each host its share at least, whatever times others send."""
+        places: dict[str, list[int]] = {}
+        for place, change in enumerate(self.changes):
+            places.setdefault(change.hosts[0], []).append(place)
+        share = max(1, number // max(1, len(places)))
+        of_each = {place for own in places.values() for place in own[-share:]}
+        newest = [place for place in range(len(self.changes)) if place not in of_each]
+        room = max(0, number - len(of_each))
+        kept = sorted({*of_each, *(newest[-room:] if room else ())})[-number:] if number else []
+        return replace(self, changes=tuple(self.changes[place] for place in kept))
 
     def named(self, word: str) -> str:
         """Return the id of the run that is meant: by its id, the beginning of it, or its number.
@@ -95,8 +110,9 @@ class History:
         """
         if word in self.runs:
             return word
-        if word.isdecimal() and len(word) <= LONGEST_NUMBER and 0 < int(word) <= len(self.runs):
-            return self.runs[int(word) - 1]
+        numbered = [change.run_id for change in self.changes if change.number is not None]
+        if word.isdecimal() and len(word) <= LONGEST_NUMBER and 0 < int(word) <= len(numbered):
+            return numbered[int(word) - 1]
         matching = [run_id for run_id in self.runs if run_id.startswith(word)]
         if len(matching) == 1:
             return matching[0]
@@ -135,13 +151,14 @@ def read_history(fleet: Fleet, deployment: str, head: str) -> History:
     events = answers(results)
     unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
     ordered = sorted(events, key=lambda host: host != head)
-    decides = head if events.get(head) else ""
+    decides = head if any(event["event"] == "run" for event in events.get(head, ())) else ""
     changes = sorted((*_of_all(events, ordered, decides), *_of_one(events)), key=lambda change: change.time)
     return History(
         deployment,
-        tuple(_with_differences(changes)),
+        tuple(_with_differences(changes, decides)),
         unknown,
         {name: kept[name] for name in ordered if kept.get(name)},
+        decides=decides,
     )
 
 
@@ -156,7 +173,7 @@ def _cut(event: HistoryEvent) -> HistoryEvent:
 def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str], decides: str) -> Iterator[Change]:
     """Yield one change for each run, and for its end, that several hosts have in their histories.
 
-    Command lines are those of the host that `decides`, of any host where that is "".
+    Command lines are those of the host that `decides`; where that is "", those that all hosts of the run have.
     """
     groups: dict[tuple[str, str], list[tuple[str, HistoryEvent]]] = {}
     for host in hosts:
@@ -175,8 +192,14 @@ def _of_all(events: Mapping[str, Sequence[HistoryEvent]], hosts: Sequence[str], 
             by=first.get("by", ""),
             reason=first["reason"],
             took=_since(time, began.get(run_id)) if kind != "run" else None,
-            argv=first.get("argv", {}) if decides in ("", members[0][0]) else {},
+            argv=first.get("argv", {}) if _is_agreed(members, decides) else {},
         )
+
+
+def _is_agreed(members: Sequence[tuple[str, HistoryEvent]], decides: str) -> bool:
+    """Return whether the first one's command lines are the run's."""
+    host, first = members[0]
+    return host == decides or (not decides and all(event.get("argv") == first.get("argv") for _, event in members))
 
 
 def _of_one(events: Mapping[str, Sequence[HistoryEvent]]) -> Iterator[Change]:
@@ -207,12 +230,12 @@ def _since(time: float, began: float | None) -> float | None:
     return None if began is None else max(0.0, time - began)
 
 
-def _with_differences(changes: Iterable[Change]) -> Iterator[Change]:
-    """Yield changes; runs with their numbers, and what differs from the run before them."""
+def _with_differences(changes: Iterable[Change], decides: str) -> Iterator[Change]:
+    """Yield changes; runs with their numbers, where the host that `decides` has them, and what differs from before."""
     before: Argv | None = None
     number = 0
     for change in changes:
-        if change.event == "run":
+        if change.event == "run" and (not decides or decides in change.hosts):
             number += 1
             change = replace(change, number=number)
         if change.event == "run" and change.argv:

@@ -14,6 +14,7 @@ from flagscale_deploy.plan.gpu_use import is_full
 from flagscale_deploy.remote.messages.history import HistoryEvent
 from flagscale_deploy.remote.messages.probe import ProbedGpu
 from flagscale_deploy.remote.messages.ps import PS, OthersDeployment, PsArguments, PsReply
+from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.messages.status import InspectReply
 from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.support.paths import DEPLOYMENT_NAME
@@ -22,7 +23,7 @@ from flagscale_deploy.transport.fleet import Fleet, answers
 
 MOST, MOST_MODELS, LONGEST = 100, 20, 300
 """As many of a host's deployments and GPUs, models of one, and characters are shown (`remote/programs/ps.py`)."""
-OWN_HOSTS = "give --name and its own hosts"
+OWN_HOSTS = "give --name and its own hosts, or `cleanup` where it is over"
 Results = dict[str, InspectReply | HostError]
 ABSENT: InspectReply = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
 
@@ -132,16 +133,18 @@ def overview(fleet: Fleet, head: str, *, gpus: bool) -> Overview:
     unknown = {name: result.problem for name, result in results.items() if isinstance(result, HostError)}
     unknown |= {name: problem for name, reply in replies.items() if (problem := _left_out(reply))}
     deadline, now = Deadline(ALL_SECONDS), time.time()
-    statuses = []
+    statuses, last_events, events = [], {}, _last_events(replies)
     for name, seen in sorted(_by_deployment(results).items()):
-        own_head, note = _head(seen, head)
+        own_head, note = _head(seen, head, unknown)
         whole = _whole(seen, results, own_head)
+        if event := _last_event(events.get(name, {}), own_head, _record(seen, own_head)):
+            last_events[name] = event
         withdraw_unverified(fleet, name, own_head, whole, deadline)
         status = summarize(name, own_head, whole, now)
         statuses.append(replace(status, state="UNKNOWN", trusted=False, note=note) if note else status)
     return Overview(
         tuple(statuses),
-        _last_events(replies),
+        last_events,
         {name: tuple(map(_cut, reply["others"][:MOST])) for name, reply in replies.items() if reply["others"]},
         tuple(_gpus(replies)),
         {name: error for name, reply in replies.items() if (error := reply["gpu_error"])},
@@ -178,43 +181,61 @@ def _by_deployment(results: Mapping[str, PsReply | HostError]) -> dict[str, dict
     return {name: seen for name, seen in by_name.items() if seen}
 
 
-def _head(seen: Mapping[str, InspectReply], default: str) -> tuple[str, str]:
-    """Return the host that calls itself a deployment's head; with a note where several do, or others name another."""
-    heads = [host for host, reply in seen.items() if (reply["record"] or {}).get("head") == host]
-    running = [host for host in heads if not (seen[host]["record"] or {}).get("stopped_at")]
-    heads = running or heads
+def _head(seen: Mapping[str, InspectReply], default: str, unasked: Collection[str]) -> tuple[str, str]:
+    """Return the host that calls itself a deployment's head; with a note where several do, or others name another.
+
+    One that says that it was stopped counts too: else any host would bring it back to life, at an endpoint of its own.
+    """
+    heads = [host for host in seen if _record(seen, host).get("head") == host]
+    running = [host for host in heads if not _record(seen, host).get("stopped_at")]
+    first = next(iter(running or heads), default)
     note = f"{', '.join(heads)} each say that they are its head; {OWN_HOSTS}" if heads[1:] else ""
-    differing = [host for host, reply in seen.items() if heads and reply["live"] and _names_another(reply, heads)]
+    differing = [host for host in seen if heads and _names_another(seen[host], heads, unasked)]
     if differing:
-        note = note or f"{heads[0]} says that it is its head, {', '.join(differing)} that another is; {OWN_HOSTS}"
-    return (heads[0] if heads else default), note
+        note = note or f"{first} says that it is its head, {', '.join(differing)} that another is; {OWN_HOSTS}"
+    return first, note
 
 
-def _names_another(reply: InspectReply, heads: Collection[str]) -> bool:
-    """Return whether the record of a run that was not stopped has none of these heads."""
+def _names_another(reply: InspectReply, heads: Collection[str], unasked: Collection[str]) -> bool:
+    """Return whether a host names another head, for what runs there or one that could not be asked."""
     record = reply["record"] or {}
-    return "head" in record and not record.get("stopped_at") and record["head"] not in heads
+    runs = reply["live"] and not record.get("stopped_at")
+    return "head" in record and record["head"] not in heads and bool(runs or record["head"] in unasked)
+
+
+def _record(seen: Mapping[str, InspectReply], host: str) -> Record:
+    return (seen[host]["record"] if host in seen else None) or {}
 
 
 def _whole(seen: Mapping[str, InspectReply], results: Mapping[str, PsReply | HostError], head: str) -> Results:
     """Return the replies of a deployment's hosts, also of those that could not be asked or have nothing of it."""
-    record = (seen[head]["record"] if head in seen else None) or {}
     whole: Results = {**seen}
-    for host in record.get("hosts", ()):
+    for host in _record(seen, head).get("hosts", ()):
         result = results.get(host)
         if host not in whole and result is not None:
             whole[host] = result if isinstance(result, HostError) else ABSENT
     return whole
 
 
-def _last_events(replies: Mapping[str, PsReply]) -> dict[str, HistoryEvent]:
-    events: dict[str, HistoryEvent] = {}
-    for reply in replies.values():
+def _last_events(replies: Mapping[str, PsReply]) -> dict[str, dict[str, HistoryEvent]]:
+    """Return each host's own newest event of each deployment."""
+    events: dict[str, dict[str, HistoryEvent]] = {}
+    for host, reply in replies.items():
         for own in reply["deployments"][:MOST]:
-            event, name = own["last_event"], own["deployment"]
-            if event is not None and (name not in events or event["time"] > events[name]["time"]):
-                events[name] = event
+            if own["last_event"] is not None and own["host"] == host:
+                events.setdefault(own["deployment"], {})[host] = own["last_event"]
     return events
+
+
+def _last_event(events: Mapping[str, HistoryEvent], head: str, record: Record) -> HistoryEvent | None:
+    """Return the newest event: of the head, and of other hosts what became of servers that the head says run there."""
+    there = {
+        (server["driver"], server["name"]) for server in (*record.get("instances", ()), *record.get("routers", ()))
+    }
+    for server in record.get("instances", ()):
+        there |= {(rank["host"], rank["name"]) for rank in (*server.get("ranks", ()), *server.get("spares", ()))}
+    counted_ones = [event for host, event in events.items() if host == head or (host, event["server"]) in there]
+    return max(counted_ones, key=lambda event: event["time"], default=None)
 
 
 def _gpus(replies: Mapping[str, PsReply]) -> Iterator[Gpu]:

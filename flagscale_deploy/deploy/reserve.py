@@ -78,6 +78,6 @@ def _run(plan: Plan, host: Host) -> ReserveArguments:
 
 
 def _hosts(plan: Plan) -> list[str]:
-    """Return the hosts on which something will be started."""
-    busy = {step.host for stage in plan.stages for step in stage.steps}
+    """Return the hosts on which something will be started, and the head: its record says what the deployment is."""
+    busy = {plan.head, *(step.host for stage in plan.stages for step in stage.steps)}
     return [name for name in plan.hosts if name in busy]

@@ -167,7 +167,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     """
     replies = answers(results)
     records = {name: reply["record"] for name, reply in replies.items() if reply["record"]}
-    decided = authority(head, records, head_replied=head in replies)
+    decided = authority(head, records)
     hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
     record: Record = decided.record or {}
     change = _change(record, records)
@@ -228,7 +228,8 @@ def _host(name: str, result: InspectReply | HostError, now: float, differing: st
     if record is None:
         return HostStatus(name, "running" if result["live"] else "absent", processes=result["live"])
     stopped = bool(record.get("stopped_at")) or ("change" in record and not record.get("processes"))
-    state: HostState = "running" if result["live"] else "stopped" if stopped else "dead"
+    idle: HostState = "dead" if record.get("roles", True) else "absent"  # a head that has no part in it
+    state: HostState = "running" if result["live"] else "stopped" if stopped else idle
     gone = [
         process["role"]
         for process in result["processes"]

@@ -69,13 +69,16 @@ def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
 def same_name(other: Record, wanted: Record, everyone: List[proc.Process]) -> Iterator[Conflict]:
     """Return the deployment itself, where another run of it lives here, or one with another head is about to start.
 
-    Runs with the same head have the same lock: what one of them reserved and never started is ours to take.
+    Runs with the same head have the same lock: what one of them reserved and never started is ours to take. The record
+    of a head that has no part in its deployment reserves nothing.
     """
     marker = "%s/%s" % (other.get("deployment"), other.get("run_id"))
     running = processes.ours(everyone, marker, processes.recorded(other))
     if running:
         yield {"what": "deployment %s" % other.get("deployment"), "by": who(other), "own": True}
-    elif not other.get("processes") and other.get("head") not in (None, wanted.get("head")):
+    elif (
+        not other.get("processes") and other.get("roles") != [] and other.get("head") not in (None, wanted.get("head"))
+    ):
         yield {"what": "the name %s" % other.get("deployment"), "by": who(other)}
 
 

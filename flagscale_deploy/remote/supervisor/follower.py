@@ -44,7 +44,7 @@ class Follower(Group):
         self._leader, self._files, self._lost, self._clock = leader, files, lost, clock
         self.generation = generation
         self._spare: Optional[Spare] = None
-        self._claimed, self._claims_at = False, 0.0
+        self._holds, self._claimed, self._claims_at = False, False, 0.0
         self._state: MemberState = "running"
         self._why = ""
         self._wish: Optional[Wish] = None
@@ -54,7 +54,7 @@ class Follower(Group):
 
     def keep_spare(self, spare: Spare, rank: int) -> None:
         """Let this host be one that may carry another rank than this one, which it starts first; 0: it stands by."""
-        self._spare, self.rank = spare, rank
+        self._spare, self.rank, self._holds = spare, rank, bool(rank)
         self._state = self._state if rank else "spare"
 
     @property
@@ -138,8 +138,9 @@ class Follower(Group):
         if not wish["rank"]:
             return self._stand_by(wish)
         if wish["run"] and wish["generation"] > self.generation:
-            self._next = wish
-            return ""
+            unfit = self._unfit(wish["rank"])
+            self._next = None if unfit else wish
+            return unfit
         return "waiting for its group's leader on %s to start it" % self._leader
 
     @property
@@ -156,17 +157,34 @@ class Follower(Group):
         if wish["run"] or self._spare is None:
             if self._spare is not None:
                 self._spare.release()
-            self._claimed, self._claims_at = False, 0.0
+            self._holds, self._claimed, self._claims_at = False, False, 0.0
             self._tell("spare", "")
-        elif self._clock() >= self._claims_at:
-            why = self._spare.claim()
-            self._claimed, self._claims_at = not why, self._clock() + CLAIM_SECONDS
-            self._tell("spare" if why else "down", why)
+        else:
+            self._claim(self._spare)
         return "stands by" + (": %s" % self._why if self._why else "")
+
+    def _claim(self, spare: Spare) -> None:
+        """Take the GPUs for a rank, or find out why that is not possible; look again every few seconds."""
+        if self._clock() >= self._claims_at:
+            why = spare.claim()
+            self._holds = self._claimed = not why
+            self._claims_at = self._clock() + CLAIM_SECONDS
+            self._tell("spare" if why else "down", why)
+
+    def _unfit(self, rank: int) -> str:
+        """Return why this host cannot start a rank, "" if it can: its leader may wish for anything."""
+        if self._spare is None:
+            return ""
+        if not self._holds:
+            self._claim(self._spare)
+        if self._holds and self._spare.has(rank):
+            return ""
+        why = "there is no such rank" if self._holds else self._why
+        return "its group's leader on %s gives it rank %d: %s" % (self._leader, rank, why)
 
     def begin(self) -> None:
         """Belong to the generation that the leader has begun."""
-        wish, self._next = self._next or self._wish, None
+        wish, self._next = self._next or (None if self._spare else self._wish), None
         if wish is not None:
             self.generation, self.rank, self.hung = wish["generation"], wish["rank"], False
         self._tell("running", "")

@@ -37,6 +37,10 @@ class Spare:
         self._holds = holds
         self._descriptors: List[int] = []
 
+    def has(self, rank: int) -> bool:
+        """Return whether the group has such a rank for this host."""
+        return str(rank) in self._words
+
     def command(self, words: Sequence[str], rank: int) -> List[str]:
         """Return the command line with what is this rank's in place of what is another's."""
         own = {word for other in self._words.values() for word in other}

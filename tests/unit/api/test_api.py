@@ -557,3 +557,36 @@ def test_unlock_asks_the_head_alone(world: World) -> None:
     done = api.unlock(world.request())
     assert (done.state, done.host, done.deployment) == ("free", "gpu01", "qwen")
     assert [(call.module, call.host) for call in world.calls] == [("unlock", "gpu01")]
+
+
+def test_a_head_without_a_part_keeps_the_record_that_decides(world: World) -> None:
+    world.spec = spec(model(tp=8, port=4567), exp_dir=str(world.folder))
+    world.facts["gpu01"] = facts("gpu01", 0)
+    api.run(world.request())
+    reserved = {call.host: call.args["record"] for call in world.calls if call.module == "reserve"}
+    assert {host: (record["head"], record["roles"]) for host, record in reserved.items()} == {
+        "gpu01": ("gpu01", []), "gpu02": ("gpu01", ["engine"]),
+    }  # fmt: skip
+    assert [call.host for call in world.calls if call.module == "launch"] == ["gpu02"]
+    assert not api.status(world.request()).trusted
+    world.records["gpu01"] = {**reserved["gpu01"], **{key: world.records["gpu02"][key] for key in ("run_id",)}}
+    assert api.status(world.request()).trusted
+
+
+def test_a_record_that_a_host_makes_up_is_no_deployment_of_the_head(world: World) -> None:
+    """It knows the digest and the hash of the secrets of a run that was cleaned up."""
+    api.run(world.request())
+    made_up = dict(world.records["gpu02"])
+    api.stop(world.request())
+    api.cleanup(world.request())
+    (server,) = made_up["instances"]
+    made_up |= {"head": "gpu02", "hosts": ["gpu02"], "ray": {"enabled": False, "address": ""}, "roles": ["engine"]}
+    made_up["instances"] = [{**server, "driver": "gpu02", "hosts": ["gpu02"], "endpoint": "http://evil.example/v1"}]
+    world.records, world.running = {"gpu02": made_up}, True
+    current = api.status(world.request())
+    assert (current.state, current.trusted, current.exit_code) == ("UNKNOWN", False, 3)
+    world.calls.clear()
+    assert "it runs already, but is UNKNOWN" in str(refused_run(world))
+    with pytest.raises(DeployError):
+        api.call(world.request(), [{"role": "user", "content": "my secret prompt"}])
+    assert not {"launch", "chat"} & {call.module for call in world.calls}

@@ -14,8 +14,18 @@ from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from tests.fakes import Output
 from tests.unit.api.world import World
+from tests.unit.plan.given import facts, inventory
 
 ABSENT: dict[str, Any] = {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
+WELL: dict[str, Any] = {"alive": True, "health": None, "token": True, "why": "", "metrics": None, "restarts": None}
+SERVER: dict[str, Any] = {
+    "model": "", "port": 4567, "endpoint": "http://x", "local_url": "", "served_name": "", "script": "s.sh",
+    "certificate": None, "gpus": {},
+}  # fmt: skip
+RANK: dict[str, Any] = {
+    "number": 0, "role": "driver", "script": "s.sh", "gpus": [], "local_url": "", "certificate": None,
+    "data_rank": None,
+}  # fmt: skip
 EVENT: dict[str, Any] = {
     "schema": 1, "deployment": "qwen", "server": "qwen/0", "host": "gpu01", "event": "restored", "reason": "it ended",
     "attempt": 1, "max": 5, "evidence": "", "time": 9.0,
@@ -124,6 +134,36 @@ def test_two_hosts_that_call_themselves_head_are_named(tmp_path: Path) -> None:
     assert status.note.startswith("gpu01, gpu02 each say that they are its head")
 
 
+@pytest.mark.parametrize("stopped", [("gpu01",), ("gpu02",), ("gpu01", "gpu02")])
+def test_a_head_that_stopped_it_is_not_overruled(tmp_path: Path, stopped: tuple[str, ...]) -> None:
+    """A host that calls itself the head would bring back what was stopped, at an endpoint of its own."""
+    over = {host: {"stopped_at": 9.0} for host in stopped}
+    replies = {host: {"deployments": [own("qwen", host, **over.get(host, {}))]} for host in ("gpu01", "gpu02")}
+    (status,) = listed(tmp_path, **replies).deployments
+    assert (status.state, status.trusted, status.exit_code) == ("UNKNOWN", False, 3)
+    assert status.note.startswith("gpu01, gpu02 each say that they are its head; give --name")
+
+
+@pytest.mark.parametrize("seen", [{"live": 1}, {"live": 0}])
+@pytest.mark.parametrize("over", [{}, {"stopped_at": 9.0}])
+def test_who_calls_itself_head_is_not_believed_where_the_head_that_others_name_cannot_be_asked(
+    tmp_path: Path, seen: dict[str, Any], over: dict[str, Any]
+) -> None:
+    other = own("qwen", "gpu02", head="gpu01", **over)
+    other["seen"] |= seen
+    world = Fleet(tmp_path, gpu02={"deployments": [other]}, gpu03={"deployments": [own("qwen", "gpu03")]})
+    world.facts["gpu03"] = facts("gpu03")
+    world.refused["gpu01"] = UnreachableError("gpu01", "no answer")
+    (status,) = api.deployments(world.request(inventory=inventory("gpu01", "gpu02", "gpu03"))).deployments
+    assert (status.state, status.trusted) == ("UNKNOWN", False)
+    assert status.note.startswith("gpu03 says that it is its head, gpu02 that another is")
+
+
+def test_a_head_that_is_not_the_inventorys_first_host_is_believed(tmp_path: Path) -> None:
+    (status,) = listed(tmp_path, gpu02={"deployments": [own("qwen")]}).deployments
+    assert (status.head, status.trusted, status.note) == ("gpu02", True, "")
+
+
 def test_a_host_that_cannot_be_asked_concerns_its_own_deployments_only(tmp_path: Path) -> None:
     world = Fleet(tmp_path, gpu01={"deployments": [own("one", "gpu01"), own("two", "gpu01", hosts=["gpu01", "gpu02"])]})
     world.refused["gpu02"] = UnreachableError("gpu02", "no answer")
@@ -175,3 +215,48 @@ def test_the_last_change_is_the_newest_event_or_what_the_record_says(
     reply = {"deployments": [{**own("qwen", **record), "last_event": event}]}
     result = listed(tmp_path, gpu02=reply)
     assert last_change(result.deployments[0], result.last_events) == change
+
+
+SERVERS = [
+    {**SERVER, "name": "qwen/0", "driver": "gpu01", "hosts": ["gpu01", "gpu02"],
+     "ranks": [{**RANK, "name": "qwen/0", "host": "gpu01"}, {**RANK, "name": "qwen/0 rank 1", "host": "gpu02"}]},
+    {**SERVER, "name": "qwen/1", "driver": "gpu02", "hosts": ["gpu02"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("host", "server", "counts"),
+    [
+        ("gpu02", "qwen/1", True), ("gpu02", "qwen/0 rank 1", True), ("gpu02", "qwen/0", False), ("gpu02", "", False),
+        ("gpu02", "qwen/9", False), ("gpu01", "qwen/1", False), ("gpu03", "qwen/1", False),
+    ],
+)  # fmt: skip
+def test_a_host_tells_the_last_change_of_what_runs_there_only(
+    tmp_path: Path, host: str, server: str, counts: bool
+) -> None:
+    """`host` is what gpu02 calls itself: of another name nothing counts."""
+    lie = {**EVENT, "server": server, "event": "gave up", "time": 9e9}
+    record: dict[str, Any] = {"head": "gpu01", "hosts": ["gpu01", "gpu02"], "instances": SERVERS}
+    mine = {**own("qwen", "gpu01", **record), "last_event": {**EVENT, "event": "ready", "time": 10.0}}
+    theirs = {**own("qwen", host, **record), "last_event": lie}
+    result = listed(tmp_path, gpu01={"deployments": [mine]}, gpu02={"deployments": [theirs]})
+    change = last_change(result.deployments[0], result.last_events)
+    assert change == ((9e9, f"{server} gave up") if counts else (10.0, "qwen/0 ready"))
+
+
+AT = "http://127.0.0.1:9000/admin/restart?x="
+
+
+@pytest.mark.parametrize("at", [AT, "http://10.0.0.1:4567", "http://10.0.0.1:22", "http://169.254.169.254:80"])
+@pytest.mark.parametrize("addresses", [{}, {"http://10.0.0.2:4567": "x", AT: "y"}])
+def test_no_host_makes_another_connect_by_a_deployment_that_it_makes_up(
+    tmp_path: Path, at: str, addresses: dict[str, str]
+) -> None:
+    program = {**SERVER, "name": "a", "driver": "gpu02", "hosts": ["gpu02", "gpu01"], "endpoint": "http://x"}
+    program |= {"engine": "program", "addresses": {**addresses, at: "z"} if addresses else {}}
+    made_up = own("x", instances=[program], hosts=["gpu01", "gpu02"], ports={"a": 4567})
+    made_up["seen"]["instances"] = {"a": {**WELL, "at": at}}
+    world = Fleet(tmp_path, gpu02={"deployments": [made_up]})
+    (status,) = api.deployments(world.request()).deployments
+    assert status.state != "ready"
+    assert not [call for call in world.calls if call.module == "serving"]

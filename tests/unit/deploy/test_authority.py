@@ -40,15 +40,36 @@ def test_without_the_heads_record_what_all_others_have_is_shown_and_nothing_is_s
         assert why in current.note
 
 
-def test_a_head_that_has_no_part_in_it_leaves_it_to_the_others() -> None:
-    apart = {**INSTANCE, "driver": "gpu02", "hosts": ["gpu02"], "gpus": {"gpu02": [0]}}
-    reply = worker(record=record("engine", instances=[apart]), instances={"qwen/0": WELL}, ranks={})
-    assert (status(NOTHING, reply).trusted, status(NOTHING, reply).state) == (True, "ready")
+APART = {**INSTANCE, "driver": "gpu02", "hosts": ["gpu02"], "gpus": {"gpu02": [0]}}
+"""What runs where the head has no part."""
+
+
+def test_a_head_that_has_no_part_in_it_has_the_record_that_decides() -> None:
+    idle = {**NOTHING, "record": record(instances=[APART], gpus=[])}
+    reply = worker(record=record("engine", instances=[APART]), instances={"qwen/0": WELL}, ranks={})
+    current = status(idle, reply)
+    assert (current.trusted, current.state, current.note) == (True, "ready", "")
+    assert [host.state for host in current.hosts] == ["absent", "running", "absent"]
     assert not status(LOST, reply).trusted
-    stopped = {**NOTHING, "record": record("engine", instances=[apart], stopped_at=5.0)}
-    assert (status(NOTHING, stopped).trusted, status(NOTHING, stopped).state) == (False, "stopped")
-    other = worker(record=record("engine", instances=[EVIL]))
-    assert not status(NOTHING, reply, other).trusted
+    stopped = [{**NOTHING, "record": {**own, "stopped_at": 5.0}} for own in (idle["record"], reply["record"])]
+    assert (status(*stopped).trusted, status(*stopped).state) == (True, "stopped")
+    other = worker(record=record("engine", run_id="run-9", instances=[EVIL], hosts=["gpu03"]))
+    assert status(idle, reply, other).entrances == current.entrances
+
+
+@pytest.mark.parametrize("ray", [{"enabled": False, "address": ""}, {"enabled": True, "address": "10.0.0.2:6379"}])
+@pytest.mark.parametrize(
+    "changed", [{"head": "gpu02"}, {"hosts": ["gpu02"]}, {"head": "gpu02", "hosts": ["gpu02"]}, {}]
+)
+def test_where_the_head_has_no_record_no_host_decides_what_there_is(
+    changed: dict[str, Any], ray: dict[str, Any]
+) -> None:
+    """After `cleanup`, on a new head, for a name that never ran."""
+    lie = record("engine", instances=[{**APART, "endpoint": "http://evil:1/v1"}], ray=ray, **changed)
+    current = status(NOTHING, worker(record=lie, instances={"qwen/0": WELL}, ranks={}))
+    assert (current.trusted, current.state, current.exit_code) == (False, "UNKNOWN", 3)
+    stopped = status(NOTHING, {**NOTHING, "record": {**lie, "stopped_at": 5.0}})
+    assert (stopped.trusted, stopped.state) == (False, "stopped")
 
 
 def test_others_that_do_not_agree_are_believed_nothing() -> None:
@@ -72,6 +93,6 @@ def test_a_host_that_is_of_no_account_to_the_run_may_have_an_older_record() -> N
 
 
 def test_nobody_has_a_record() -> None:
-    assert authority("gpu01", {}, head_replied=True).record is None
+    assert authority("gpu01", {}).record is None
     assert status(NOTHING, NOTHING).state == "absent"
     assert status(RemoteError("gpu01", "malformed"), NOTHING).state == "UNKNOWN"

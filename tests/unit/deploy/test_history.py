@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any, cast
 
+import pytest
+
 from flagscale_deploy.deploy.history import LAST_TIME, LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
@@ -123,7 +125,8 @@ def test_a_host_decides_neither_a_run_s_command_lines_nor_its_time_for_others() 
 
 
 def test_a_head_without_a_part_leaves_it_to_the_others() -> None:
-    history = read(gpu01=[], gpu02=[run("r1", 10.0, "--a"), run("r2", 20.0, "--b")])
+    end = event("stopped", 30.0, run_id="r2")
+    history = read(gpu01=[end], gpu02=[run("r1", 10.0, "--a"), run("r2", 20.0, "--b"), end])
     assert history.changes[1].changed == ("- q/0: --a", "+ q/0: --b")
 
 
@@ -147,3 +150,57 @@ def test_a_host_s_clock_is_taken_as_one_of_a_calendar() -> None:
     assert {change.time for change in history.changes} == {0.0, LAST_TIME}
     show_history(Console(), history, whole=True)
     json.loads(json.dumps(history.json(), allow_nan=False))
+
+
+def test_no_host_moves_another_ones_restarts_into_a_run_that_it_makes_up() -> None:
+    ended = {"server": "q/0", "reason": "was ended", "attempt": 1, "max": 5, "evidence": ""}
+    lies = [run(f"forged{at}", 10.0 + at) for at in range(0, 90, 2)]
+    history = read(
+        gpu02=[*lies, event("restarting", 50.5, **{**ended, "server": "q/1"})],
+        gpu01=[run("r1", 9.0), event("restarting", 41.0, **ended), event("restored", 43.0, **ended), run("r2", 60.0)],
+    )
+    assert [change.event for change in history.of_run("r1").changes] == ["run", "restarting", "restored"]
+    assert [change.run_id for change in history.of_run("r2").changes] == ["r2"]
+    assert [history.named(word) for word in ("1", "2", "r2", "forged88")] == ["r1", "r2", "r2", "forged88"]
+    assert {change.number for change in history.changes if change.run_id.startswith("forged")} == {None}
+
+
+def test_restarts_of_a_host_whose_own_run_is_forgotten_belong_to_the_heads() -> None:
+    ended = event("restarting", 5.0, server="q/1", reason="", attempt=1, max=5, evidence="")
+    for first, of_run in (([run("r1", 1.0)], 2), ([], 0)):
+        history = read(gpu01=[*first, event("ready", 2.0, server="q/0", run_id="r1")], gpu02=[ended])
+        assert len([change for change in history.of_run("r1").changes if change.event != "ready"]) == of_run
+
+
+@pytest.mark.parametrize("at", [1e18, 1000.0, -1e18])
+@pytest.mark.parametrize("kind", ["run", "ready", "restarting", "stopped", "restored"])
+def test_no_host_pushes_what_others_say_out_of_the_newest_changes(at: float, kind: str) -> None:
+    lies = [event(kind, at, run_id=f"forged{number}", server="q/1") for number in range(1000)]
+    own = [run("r1", 1.0), *(event("ready", 2.0 + number, server="q/0", run_id="r1") for number in range(24))]
+    history = read(gpu02=lies, gpu01=own)
+    for number in (50, 80):
+        shown = history.last(number).changes
+        assert len(shown) == number
+        assert [change.hosts for change in shown].count(("gpu01",)) == 25
+        assert [change.time for change in shown] == sorted(change.time for change in shown)
+
+
+def test_the_newest_changes_are_the_newest_where_hosts_have_few() -> None:
+    history = read(gpu01=[run("r1", 1.0)], gpu02=[event("ready", 2.0 + at, server="q/1") for at in range(9)])
+    assert [change.time for change in history.last(4).changes] == [1.0, 8.0, 9.0, 10.0]
+    alone = read(gpu01=[event("ready", float(at), server="q/0") for at in range(9)])
+    assert [change.time for change in alone.last(4).changes] == [5.0, 6.0, 7.0, 8.0]
+    for number in range(12):
+        assert len(history.last(number).changes) == min(number, 10)
+    assert read(gpu01=[]).last(50).changes == ()
+
+
+def test_without_the_head_command_lines_are_what_all_hosts_of_a_run_have() -> None:
+    def history(host: Host, _args: dict[str, Any]) -> Any:
+        second = run("r2", 2.0, "--evil" if host.name == "gpu03" else "--b")
+        yield {"events": [run("r1", 1.0, "--a"), second]}
+
+    lost = {"gpu01": UnreachableError("gpu01", "no answer")}
+    fleet = FakeFleet(answering(history=history), ["gpu01", "gpu02", "gpu03"], refused=lost)
+    first, second = read_history(fleet, "qwen", "gpu01").changes
+    assert (first.argv, second.argv) == ({"q/0": ["vllm", "serve", "/m", "--a"]}, {})

@@ -345,7 +345,10 @@ def test_looks_of_a_watcher_ask_for_a_token_every_30_s_and_where_health_has_chan
 
 PROGRAM = {
     **INSTANCE, "name": "app/0", "engine": "program", "endpoint": "http://10.0.0.1:8123",
-    "addresses": {"http://127.0.0.1:8123": "http://10.0.0.1:8123", "http://10.0.0.2:8123": "http://far"},
+    "addresses": {
+        "http://127.0.0.1:8123": "http://10.0.0.1:8123", "http://10.0.0.1:8123": "http://10.0.0.1:8123",
+        "http://10.0.0.2:8123": "http://far",
+    },
 }  # fmt: skip
 
 
@@ -386,8 +389,11 @@ NO_HOST = "no host verifies that it serves at http://10.0.0.2:8123"
 )
 def test_a_program_that_serves_on_another_host_is_verified_there(reply: Any, state: str, problem: str) -> None:
     server = {**WELL, "health": None, "at": "http://10.0.0.2:8123"}
-    recorded = record("ray-head", instances=[PROGRAM | {"hosts": ["gpu01", "gpu02"]}])
-    replies = {"gpu01": head(record=recorded, instances={"app/0": server}), "gpu02": worker()}
+    recorded = record("ray-head", instances=[PROGRAM | {"hosts": ["gpu01", "gpu02"]}], ports={"app/0": 8123})
+    replies = {
+        "gpu01": head(record=recorded, instances={"app/0": server}),
+        "gpu02": worker(record={**recorded, "roles": ["ray-worker"]}),
+    }
 
     def serving(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
         if isinstance(reply, HostError):
@@ -407,7 +413,7 @@ def test_a_head_with_many_programs_on_a_host_that_does_not_reply_is_not_waited_f
     monkeypatch.setattr(serving_module, "ALL_SECONDS", 0.5)
     server = {**WELL, "health": None, "at": "http://10.0.0.2:8123"}
     programs = [PROGRAM | {"name": f"app/{number}", "hosts": ["gpu01", "gpu02"]} for number in range(50)]
-    recorded = record("ray-head", instances=programs)
+    recorded = record("ray-head", instances=programs, ports={"app": 8123})
     inspected = head(record=recorded, instances={program["name"]: server for program in programs})
 
     def serving(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
@@ -415,7 +421,7 @@ def test_a_head_with_many_programs_on_a_host_that_does_not_reply_is_not_waited_f
         yield {"serves": False, "why": ""}
 
     def inspect(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield inspected if host.name == "gpu01" else worker()
+        yield inspected if host.name == "gpu01" else worker(record=recorded)
 
     began = time.monotonic()
     status = look(FakeFleet(answering(inspect=inspect, serving=serving), ["gpu01", "gpu02"]), "qwen", "gpu01", now=NOW)

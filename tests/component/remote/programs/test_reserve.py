@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -166,3 +167,10 @@ def test_a_run_that_has_lost_its_place_starts_nothing(home: Home) -> None:
         outputs = program.communicate(timeout=30)[0]
     assert program.returncode == 1
     assert f"run r2 of {home.deployment} has replaced this run".encode() in outputs
+
+
+@pytest.mark.parametrize(("roles", "taken"), [([], []), (["engine"], ["the name"])])
+def test_the_record_of_a_head_without_a_part_reserves_nothing(home: Home, roles: list[str], taken: list[str]) -> None:
+    home.record(boot_id=record.boot_id(), machine=os.uname().nodename, head="gpu01", gpus=[], ports={})
+    (home.state / "record.json").write_text(json.dumps({**home.read_record(), "roles": roles}))
+    assert [conflict["what"].rpartition(" ")[0] for conflict in reserve(home, "r2", head="gpu09")] == taken

@@ -138,6 +138,9 @@ class Claims(Spare):
     def command(self, words: Sequence[str], rank: int) -> list[str]:
         return [*words, f"--node-rank={rank}"]
 
+    def has(self, rank: int) -> bool:
+        return rank in (1, 2)
+
     def claim(self) -> str:
         self.log += "claim "
         return self.why
@@ -203,6 +206,48 @@ def test_one_that_was_replaced_says_that_it_could_carry_a_rank_only_after_it_has
     assert (follower.report["state"], follower.report["spare"]) == ("down", True)
 
 
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_spare_starts_no_rank_whose_gpus_it_has_not_claimed(clock: Clock, files: Files, rank: int) -> None:
+    """Its leader may be another one than it was, and says at once that the rank runs."""
+    follower, spare = Follower("gpu01", files, LOST, clock=clock), Claims()
+    follower.keep_spare(spare, 0)
+    spare.why = "GPU 0: deployment other has it"
+    for generation in (2, 3):
+        follower.hear(wish(rank=rank, generation=generation))
+        assert follower.missing() == f"its group's leader on gpu01 gives it rank {rank}: {spare.why}"
+        assert follower.missing()
+    assert spare.log == "claim ", "it looks every few seconds"
+    follower.begin()
+    assert (follower.generation, follower.rank) == (1, 0)
+    spare.why = ""
+    clock.now += 5
+    follower.hear(wish(rank=rank, generation=3))
+    assert follower.missing() == ""
+    follower.begin()
+    assert (follower.command(["vllm"]), spare.log) == (["vllm", f"--node-rank={rank}"], "claim claim ")
+
+
+@pytest.mark.parametrize("rank", [7, -3, 3, 1 << 40])
+@pytest.mark.parametrize("first", [0, 1])
+def test_no_leader_gives_a_rank_that_there_is_not(clock: Clock, files: Files, rank: int, first: int) -> None:
+    follower = Follower("gpu01", files, LOST, clock=clock)
+    follower.keep_spare(Claims(), first)
+    follower.hear(wish(rank=rank, generation=2))
+    assert follower.missing() == f"its group's leader on gpu01 gives it rank {rank}: there is no such rank"
+
+
+def test_one_that_gave_its_gpus_back_claims_them_before_it_carries_a_rank_again(clock: Clock, files: Files) -> None:
+    follower, spare = Follower("gpu01", files, LOST, clock=clock), Claims()
+    follower.keep_spare(spare, 1)
+    follower.hear(wish(rank=1, generation=2))
+    assert (follower.missing(), spare.log) == ("", ""), "it holds them since its start"
+    follower.begin()
+    follower.hear(wish(rank=0, generation=3))
+    assert follower.missing() == "stands by"
+    follower.hear(wish(rank=1, generation=4))
+    assert (follower.missing(), spare.log) == ("", "release claim ")
+
+
 def options(path: Path, **changes: str) -> Namespace:
     words = json.dumps({1: ["--node-rank=1"], 2: ["--node-rank=2"]})
     whole = {"run": "r1", "gpus": "0,1", "model_path": "", "rank_words": words, **changes}
@@ -214,6 +259,7 @@ def test_a_rank_has_its_own_words_in_the_command_line_whatever_the_script_has(tm
     script = ["vllm", "serve", "m", "--node-rank=1", "--headless"]
     assert spare.command(script, 1) == ["vllm", "serve", "m", "--headless", "--node-rank=1"]
     assert spare.command(script, 2) == ["vllm", "serve", "m", "--headless", "--node-rank=2"]
+    assert [rank for rank in range(-3, 9) if spare.has(rank)] == [1, 2]
 
 
 def test_a_host_without_the_model_carries_no_rank(tmp_path: Path) -> None:
