@@ -6,8 +6,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from flagscale_deploy.remote.system import network
 from tests.component.remote.living import Home
 from tests.component.remote.stand_in import ENGINE, stand_in
@@ -39,14 +37,13 @@ def test_a_program_is_verified_at_each_address_of_its_host(home: Home, tmp_path:
             assert verify(home, url) == {"serves": True, "why": ""}
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.1.2.3", "[::1]", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]"]
-)
-@pytest.mark.parametrize("rest", ["", "/admin/restart?x=", "?x=", "#x"])
-def test_nothing_is_sent_to_loopback(home: Home, tmp_path: Path, host: str, rest: str) -> None:
+def test_nothing_is_sent_to_loopback(home: Home, tmp_path: Path) -> None:
     with everywhere(home, tmp_path) as server:
         home.record(ports={"app/0": server.port})
-        assert verify(home, f"http://{host}:{server.port}{rest}") == {"serves": False, "why": NOT_OWN}
+        for host in ("127.0.0.1", "127.1.2.3", "[::1]", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]"):
+            assert verify(home, f"http://{host}:{server.port}") == {"serves": False, "why": NOT_OWN}
+        for rest in ("/admin/restart?x=", "?x=", "#x"):
+            assert verify(home, f"http://127.0.0.1:{server.port}{rest}") == {"serves": False, "why": NOT_OWN}
         assert server.heard == []
 
 

@@ -20,9 +20,23 @@ def test_a_place_is_an_address_and_a_port(url: str, place: object) -> None:
 @pytest.mark.parametrize(
     "host", ["", "10.0.0.1", "name", "[fd00::1]", "[fd00::1%eth0]", "fd00::1", "[::1", "10.1", "0x7f.1", "1"]
 )
-@pytest.mark.parametrize(
-    "after", ["", ":", ":80", ":080", ":+80", ":0", ":-1", ":65536", ":80/", ":80/x", ":80?", ":80?x=", ":80#", ":80 "]
-)
-def test_everything_else_is_none(before: str, host: str, after: str) -> None:
-    place = parse(before + host + after)
-    assert (place is not None) == ((before, after) == ("http://", ":80") and host in ("10.0.0.1", "[fd00::1]"))
+def test_everything_else_is_none(before: str, host: str) -> None:
+    ends = (
+        "",
+        ":",
+        ":80",
+        ":080",
+        ":+80",
+        ":0",
+        ":-1",
+        ":65536",
+        ":80/",
+        ":80/x",
+        ":80?",
+        ":80?x=",
+        ":80#",
+        ":80 ",
+        ":8_0",
+    )
+    right = [after for after in ends if parse(before + host + after) is not None]
+    assert right == ([":80"] if before == "http://" and host in ("10.0.0.1", "[fd00::1]") else [])
