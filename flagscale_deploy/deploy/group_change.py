@@ -167,9 +167,7 @@ def begin(fleet: Fleet, deployment: str, head: str, change_id: str, say: Sink) -
         INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": False}, timeout=ASK_SECONDS
     )
     records = {host: reply["record"] or {} for host, reply in answers(results).items()}
-    decided = authority(
-        head, {host: record for host, record in records.items() if record}, head_replied=head in records
-    )
+    decided = authority(head, {host: record for host, record in records.items() if record})
     record = decided.record
     if record is None or not decided.trusted or record.get("stopped_at"):
         raise CheckError.at(deployment, decided.note or "it does not run", "start it with `run`")
