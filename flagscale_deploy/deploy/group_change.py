@@ -84,11 +84,12 @@ class GroupChange:
             killed = f", {reply['killed']} by SIGKILL" if reply["killed"] else ""
             self._tell("done", server, f"{counted(reply['ended'], 'process')} ended{killed}, none left", host)
 
-    def start(self, run: Run, facts: Mapping[str, Facts], group: str) -> None:
+    def start(self, run: Run, facts: Mapping[str, Facts], group: str, *, new_secrets: bool = False) -> None:
         """Start a group of the run's plan, and wait for its first token.
 
-        One of that name was stopped before. Where it fails, what was started of it is stopped again; nothing else is
-        touched. Raises CheckError where others have its GPUs or ports, and what `bring_up` raises of a start.
+        One of that name was stopped before. Its hosts keep the secrets that they have; `new_secrets` are for all groups
+        there that start from then on. Where it fails, what was started of it is stopped again; nothing else is touched.
+        Raises CheckError where others have its GPUs or ports, and what `bring_up` raises of a start.
         """
         if run.plan.run_id != self.run_id:
             raise ValueError(f"a plan of run {run.plan.run_id} for run {self.run_id}")
@@ -100,7 +101,7 @@ class GroupChange:
         records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in plan.hosts}
         self._join(plan, records)
         self.servers[group] = records[self.hosts[0]]["instances"][0]
-        private = private_files(plan, run.spec, env, run.redactor, ray_token=None)
+        private = private_files(plan, run.spec, env if new_secrets else {}, run.redactor, ray_token=None)
         try:
             started = execute(plan, run.fleet, records, private, self.say)
             wait_ready(plan, run.fleet, started, run.spec.timeouts, self.say)
@@ -184,7 +185,13 @@ def begin(fleet: Fleet, deployment: str, head: str, change_id: str, say: Sink) -
 
 
 def change_group(
-    change: GroupChange, run: Run, facts: Mapping[str, Facts], group: str, drain: float = DRAIN_SECONDS
+    change: GroupChange,
+    run: Run,
+    facts: Mapping[str, Facts],
+    group: str,
+    *,
+    drain: float = DRAIN_SECONDS,
+    new_secrets: bool = False,
 ) -> None:
     """Replace a group by the one of its name in the run's plan, while the others serve.
 
@@ -194,6 +201,6 @@ def change_group(
     timeouts = run.spec.timeouts
     change.drain(group, drain)
     change.stop(group, timeouts.stop)
-    change.start(run, facts, group)
+    change.start(run, facts, group, new_secrets=new_secrets)
     change.put_back(group)
     change.finish()

@@ -30,7 +30,8 @@ def private_files(
 ) -> dict[str, dict[str, str]]:
     """Return the text of each host's files that only their owner may read, by name; teach the redactor all secrets.
 
-    TLS files go where something is served. Without `ray_token`, hosts keep the one that they have.
+    TLS files go where something is served. Hosts without an `env` keep the secrets that they have; without
+    `ray_token`, all keep that.
     """
     tokens = list(_group_tokens(plan))
     for secret in (
@@ -42,7 +43,9 @@ def private_files(
     serving = {rank.host for server in plan.servers for rank in server.ranks if rank.answers}
     config = {"secrets/config.yaml": program_config(spec)} if spec.runs_program else {}
     private = {
-        host: secret_files(env[host], ray_token) | tls_files(spec.tls if host in serving else None) | config
+        host: (secret_files(env[host], ray_token) if host in env else {})
+        | tls_files(spec.tls if host in serving else None)
+        | config
         for host in plan.hosts
     }
     for host, file, own in tokens:

@@ -63,9 +63,9 @@ class Bench:
     def begin(self, deployment: str = "qwen") -> GroupChange:
         return begin(self.fleet, deployment, "gpu01", "c1", self.heard)
 
-    def change(self, folder: Path, plan: Any = PLAN) -> None:
+    def change(self, folder: Path, plan: Any = PLAN, **more: Any) -> None:
         run = Run(plan, SPEC, self.fleet, RunFolder.make(str(folder), "c1", str), Redactor(), self.heard)
-        change_group(self.begin(), run, seen(*HOSTS), GROUP.name)
+        change_group(self.begin(), run, seen(*HOSTS), GROUP.name, **more)
 
     @property
     def acts(self) -> list[tuple[str, str]]:
@@ -96,13 +96,14 @@ def test_a_group_is_out_and_drained_before_it_is_stopped_and_back_after_its_toke
     assert (note["run_id"], note["change"]["run_id"], note["change"]["group"]) == (RUN, "c1", "qwen/1")
 
 
-def test_what_is_sent_to_start_a_group_is_its_own_and_leaves_rays_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("new_secrets", [True, False])
+def test_what_is_sent_to_start_a_group_is_its_own_and_leaves_rays_token(tmp_path: Path, new_secrets: bool) -> None:
     bench = Bench()
-    bench.change(tmp_path)
+    bench.change(tmp_path, new_secrets=new_secrets)
     (launch,) = bench.fleet.sent("launch")
     assert launch.args["run_id"] == RUN
     assert "secrets/ray_token" not in launch.args["files"]
-    assert launch.args["files"]["secrets/env"][0] == "HF_TOKEN=hf_very_secret\n"
+    assert launch.args["files"].get("secrets/env") == (["HF_TOKEN=hf_very_secret\n", "600"] if new_secrets else None)
     assert [name for name in launch.args["files"] if "vllm_serve" in name] == [f"scripts/{GROUP.script}"]
     joined = next(
         call.args for call in bench.fleet.sent("change_record") if "join" in call.args and call.host == "gpu02"

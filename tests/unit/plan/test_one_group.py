@@ -6,21 +6,21 @@ from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.plan.one_group import one_group
 from tests.unit.plan.given import inventory, model, planned, spec
 
-RESTARTED = RestartSpec(policy="on-failure", boot=True)
+RESTARTED = RestartSpec(policy="on-failure", boot=True, notify="true")
 THREE = planned(
     inventory("gpu01", "gpu02"),
     spec(model(tp=8, replicas=2), restart=RESTARTED, after_stop="true"),
 )
 
 
-def test_a_group_has_its_own_steps_and_the_scripts_that_are_no_servers() -> None:
+def test_a_group_has_its_own_steps_and_scripts_and_what_its_supervisor_calls() -> None:
     part = one_group(THREE, "qwen/1")
     assert [instance.name for instance in part.instances] == ["qwen/1"]
     assert part.routers == ()
     assert [(stage.name, stage.after) for stage in part.stages] == [("serve", ())]
     assert [(step.host, step.script) for step in part.stages[0].steps] == [("gpu02", "vllm_serve_qwen_1.sh")]
     assert {host: set(scripts) for host, scripts in part.scripts.items()} == {
-        "gpu02": {"vllm_serve_qwen_1.sh", "after_stop.sh"}
+        "gpu02": {"vllm_serve_qwen_1.sh", "notify.sh"}
     }
     assert (part.run_id, part.hosts, part.ray) == (THREE.run_id, THREE.hosts, THREE.ray)
 
