@@ -57,7 +57,7 @@ def _differing(head: str, own: Record, records: Mapping[str, Record]) -> dict[st
         record = records.get(name, own)
         if record.get("run_id") != own.get("run_id"):
             differing[name] = f"its record is of run {record.get('run_id')}, {head}'s of run {own.get('run_id')}"
-        elif _common(record) != _common(own) and "change" not in {*record, *own}:  # else one is ahead of the other
+        elif _common(record) != _common(own) and "change" not in own:  # else one is ahead of the other
             keys = ", ".join(key for key in COMMON if record.get(key) != own.get(key))
             differing[name] = f"its record differs from {head}'s ({keys})"
     return differing

@@ -170,9 +170,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     decided = authority(head, records)
     hosts = tuple(_host(name, result, now, decided.differing.get(name, "")) for name, result in results.items())
     record: Record = decided.record or {}
-    change = _change(record, records)
-    if change is not None:
-        record = {**record, "change": change}
+    change = record.get("change")
     shared = shared_hosts(record)
     instances, routers = (
         tuple(_as_changed(server_status(server, results, shared), change) for server in servers)
@@ -182,7 +180,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
     ray = counting["ray"] if counting else None
     return Status(
         deployment=deployment,
-        state="UNKNOWN" if decided.note else _overall(hosts, instances + routers, decided.record and record, ray),
+        state="UNKNOWN" if decided.note else _overall(hosts, instances + routers, decided.record, ray),
         run_id=record.get("run_id"),
         digest=record.get("digest"),
         head=record.get("head"),
@@ -200,12 +198,6 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
         others=_other_names(replies),
         change=change,
     )
-
-
-def _change(record: Record, records: Mapping[str, Record]) -> RecordedChange | None:
-    """Return the change that is not over: the head's, else that of another host with a record of the same run."""
-    own = (other for other in (record, *records.values()) if other.get("run_id") == record.get("run_id"))
-    return next((other["change"] for other in own if "change" in other and not other.get("stopped_at")), None)
 
 
 def _as_changed(server: InstanceStatus, change: RecordedChange | None) -> InstanceStatus:

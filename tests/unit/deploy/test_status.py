@@ -553,7 +553,9 @@ def test_records_may_differ_while_a_deployment_is_changed() -> None:
     assert [host.problem for host in current.hosts] == ["", ""]
 
 
-def test_a_change_that_only_another_host_knows_of_is_told_but_none_of_another_run() -> None:
-    assert status(head(), changed(worker())).change == CHANGE
-    assert status(head(), changed(worker(), run_id="run-0")).change is None
-    assert status(head(), worker()).change is None
+def test_what_another_host_says_is_changed_counts_for_nothing() -> None:
+    both = {"hosts": ["gpu01", "gpu02"]}
+    plain = {**head(), "record": {**head()["record"], **both}}
+    current = status(plain, changed(worker(), **both, instances=[]))
+    assert (current.state, current.change) == ("ready", None)
+    assert current.hosts[1].problem == "its record differs from gpu01's (instances)"
