@@ -86,8 +86,7 @@ class GroupActs:
         replies = answers(results).values()
         return {
             "idle": all(reply["idle"] for reply in replies),
-            "running": sum(reply["running"] for reply in replies),
-            "waiting": sum(reply["waiting"] for reply in replies),
+            "requests": sum(reply["requests"] for reply in replies),
             "why": next((reply["why"] for reply in replies if reply["why"]), ""),
         }
 

@@ -29,6 +29,7 @@ from flagscale_deploy.remote.messages.record import Record, RecordedChange, Reco
 from flagscale_deploy.remote.messages.status import INSPECT
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
+from flagscale_deploy.transport.replies import brief
 
 STAGE = "change"
 Step = Literal["drain", "stop", "start", "return"]
@@ -69,11 +70,8 @@ class GroupChange:
             self.acts.route(router, remove=worker_urls(server))
             self._tell("done", server, f"out of {router['name']}")
         left = self.acts.drain(server, seconds)
-        number = round(left["running"] + left["waiting"])
-        text = (
-            "has no request" if left["idle"] else left["why"] or f"has {counted(number, 'request')} after {seconds:g} s"
-        )
-        self._tell("done" if left["idle"] else "note", server, text)
+        text = brief(left["why"]) or f"has {counted(left['requests'], 'request')} after {seconds:g} s"
+        self._tell("done" if left["idle"] else "note", server, "has no request" if left["idle"] else text)
         return left
 
     def stop(self, group: str, grace: float) -> None:

@@ -42,8 +42,7 @@ class DrainReply(TypedDict):
     """What is left."""
 
     idle: bool  # nothing
-    running: float  # requests
-    waiting: float
+    requests: int  # running and waiting
     why: str  # why that is not known of a server; "" where it is
 
 

@@ -46,7 +46,7 @@ def main(args: DrainArguments) -> None:
 
 def look(client: Client, args: DrainArguments) -> DrainReply:
     """Return what the servers have to do just now."""
-    left: DrainReply = {"idle": True, "running": 0.0, "waiting": 0.0, "why": ""}
+    left: DrainReply = {"idle": True, "requests": 0, "why": ""}
     for url in args["urls"]:
         try:
             status, text = client.request(url + "/metrics", timeout=metrics.SECONDS)
@@ -58,7 +58,6 @@ def look(client: Client, args: DrainArguments) -> DrainReply:
         figures = (metrics.parse(text) if status == 200 else None) or {}
         if "running" not in figures:
             left["idle"], left["why"] = False, "%s/metrics does not count requests" % url
-        left["running"] += figures.get("running", 0.0)
-        left["waiting"] += figures.get("waiting", 0.0)
-    left["idle"] = left["idle"] and not left["running"] + left["waiting"]
+        left["requests"] += round(max(0.0, figures.get("running", 0.0)) + max(0.0, figures.get("waiting", 0.0)))
+    left["idle"] = left["idle"] and not left["requests"]
     return left

@@ -18,7 +18,7 @@ RENAMED = [
     ("remote/programs/change_record.py", "taken"),
     ("remote/programs/chat.py", "answer"),
     ("remote/programs/cleanup.py", "removed"),
-    ("remote/programs/drain.py", "waiting"),
+    ("remote/programs/drain.py", "requests"),
     ("remote/programs/follow.py", "lines"),
     ("remote/programs/history.py", "events"),
     ("remote/programs/inspect.py", "live"),

@@ -23,7 +23,7 @@ from tests.unit.plan.given import RUN, inventory, model, planned, seen, spec
 SPEC = spec(model(tp=8, replicas=2), secret_env={"HF_TOKEN": Secret("hf_very_secret")})
 PLAN = planned(inventory(*HOSTS), SPEC)
 GROUP = PLAN.instances[1]
-IDLE = {"idle": True, "running": 0.0, "waiting": 0.0, "why": ""}
+IDLE = {"idle": True, "requests": 0, "why": ""}
 
 
 def inspected(host: Host, _args: dict[str, Any]) -> Iterable[Output]:
@@ -116,7 +116,7 @@ def test_what_is_sent_to_start_a_group_is_its_own_and_leaves_rays_token(tmp_path
 
 def test_requests_that_are_left_are_told_of_and_ended_with_the_group(tmp_path: Path) -> None:
     def busy(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
-        yield {"idle": False, "running": 1.0, "waiting": 2.0, "why": ""}
+        yield {"idle": False, "requests": 3, "why": ""}
 
     bench = Bench(drain=busy)
     bench.change(tmp_path)

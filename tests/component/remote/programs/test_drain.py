@@ -31,7 +31,7 @@ def test_a_server_without_requests_is_drained(home: Home, tmp_path: Path) -> Non
     home.record()
     with stand_in(tmp_path, f"{home.deployment}/r1", replies={"/metrics": IDLE}) as server:
         began = time.monotonic()
-        assert drain(home, server.url) == {"idle": True, "running": 0.0, "waiting": 0.0, "why": ""}
+        assert drain(home, server.url) == {"idle": True, "requests": 0, "why": ""}
         assert time.monotonic() - began >= 1.0, "what is on its way from the router may come yet"
         assert len(server.heard) > 2
 
@@ -39,19 +39,19 @@ def test_a_server_without_requests_is_drained(home: Home, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("metrics", "left"),
     [
-        (BUSY, (2.0, 1.0, "")),
-        (reply("process_start_time_seconds 1\n"), (0.0, 0.0, "/metrics does not count requests")),
+        (BUSY, (3, "")),
+        (reply("process_start_time_seconds 1\n"), (0, "/metrics does not count requests")),
     ],
     ids=["it has work", "it tells nothing"],
 )
 def test_a_server_that_is_not_idle_in_time_is_told_of(
-    home: Home, tmp_path: Path, metrics: str, left: tuple[float, float, str]
+    home: Home, tmp_path: Path, metrics: str, left: tuple[int, str]
 ) -> None:
     home.record()
     with stand_in(tmp_path, f"{home.deployment}/r1", replies={"/metrics": metrics}) as server:
         drained = drain(home, server.url, timeout=0.5)
-        why = left[2] and f"{server.url}{left[2]}"
-        assert drained == {"idle": False, "running": left[0], "waiting": left[1], "why": why}
+        why = left[1] and f"{server.url}{left[1]}"
+        assert drained == {"idle": False, "requests": left[0], "why": why}
 
 
 def test_a_server_that_is_gone_has_no_requests_and_somebody_elses_is_none(home: Home, tmp_path: Path) -> None:
