@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from flagscale_deploy.config.spec import ModelSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.claims import held_ports, others
+from flagscale_deploy.plan.claims import held_ports, others, own
 from flagscale_deploy.plan.model import Placement
 
 HIGHEST = 65535
@@ -93,11 +93,17 @@ class Ports:
         return self._held[host].get(port)
 
     def _holders(self, facts: Facts) -> Iterator[tuple[int, str]]:
-        """Yield the ports that others use, and by whom, what counts last; other users may hold thousands of them."""
+        """Yield the ports that others use, and by whom, what counts last; other users may hold thousands of them.
+
+        While the deployment runs, those that its record claims are its own: Ray's dashboard renames itself, which
+        overwrites its environment, and so its marker.
+        """
+        records = own(facts, self._deployment) if self._own else ()
+        ours = {port for record in records for port in held_ports(record)}
         for record in reversed(list(others(facts, self._deployment))):
             yield from ((port, f"deployment {record['deployment']}") for port in held_ports(record))
         for listener in reversed(facts.ports):
-            if not listener.run.startswith(f"{self._deployment}/"):
+            if not listener.run.startswith(f"{self._deployment}/") and listener.port not in ours:
                 pid = f" (pid {listener.pid})" if listener.pid else ""
                 yield listener.port, f"{listener.command or 'a process'}{pid}"
 

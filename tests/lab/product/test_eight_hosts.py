@@ -73,6 +73,7 @@ def test_what_a_plan_shows_is_what_a_run_sends(lab: Lab, operator: Operator, ser
     served = serve()
     operator("plan", "-c", served.config, "-o", tmp_path / "planned")
     operator("run", "-c", served.config)
+    assert "Nothing would change." in operator("plan", "-c", served.config).out
     sent = lab.hosts[0].directory / f"home/.flagscale-deploy/{served.name}/node1/scripts"
     name = "vllm_serve_model0_0.sh"
     assert (sent / name).read_text() == (operator.run_folder() / f"scripts/node1/{name}").read_text()

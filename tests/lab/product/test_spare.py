@@ -51,6 +51,7 @@ def test_a_group_serves_again_without_the_host_that_is_cut_off_which_is_the_spar
     served = serve(flags={"tensor-parallel-size": 4}, deploy=DEPLOY)
     head, lost, third = lab.hosts
     operator("run", "-c", served.config)
+    assert "Nothing would change." in operator("plan", "-c", served.config).out
     (instance,) = operator("status", "--name", served.name, "--json").json["instances"]
     assert ranks_of(instance) == [(1, lost.name, "running"), (2, third.name, "spare")]
     first, replaced = given(head, served.port), given(lost, FOLLOWER)

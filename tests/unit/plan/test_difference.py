@@ -19,7 +19,7 @@ from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, parse_run, run_text
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.running import Running, find_running
-from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, seen
+from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, seen, taken
 
 NEXT = "20261102T120000Z-def456"
 YAML = """\
@@ -249,6 +249,15 @@ def test_flags_of_command_lines() -> None:
     assert flags_of(argv) == {"model": "/m", "--a": "1 2", "--b": "", "--c": "x y"}
     assert flags_of(["python3", "-u", "app.py", "--x"]) == {"program": "python3 -u app.py", "--x": ""}
     assert flags_of([]) == {"program": ""}
+
+
+def test_ports_of_what_runs_are_its_own_although_a_process_lost_its_marker() -> None:
+    on, facts = described(RAY), seen(*HOSTS)
+    record = cast(Any, {"deployment": "two", "boot_id": "boot-gpu01", "ports": {"dashboard": 8265, "ray": 6379}})
+    facts["gpu01"] = replace(facts["gpu01"], deployments=(record,), ports=(taken(8265, "ray-dashboard"), taken(6379)))
+    assert difference(on, described(RAY, NEXT, on, facts=facts)).lines == ()
+    facts["gpu01"] = replace(facts["gpu01"], deployments=())
+    assert difference(on, described(RAY, NEXT, on, facts=facts)).ray[0] == "head 10.0.0.1:6379 → 10.0.0.1:6380"
 
 
 def record_of_before() -> dict[str, Any]:
