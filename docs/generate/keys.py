@@ -8,7 +8,8 @@ from typing import Any, get_args, get_origin
 from docs.generate.markdown import table
 from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.nodes import Node
-from flagscale_deploy.config.schema.settings import Deploy, Settings
+from flagscale_deploy.config.schema.base import Settings
+from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.inventory.keys import HostKeys
 
 ELSEWHERE = {("deploy", "instance"), ("experiment", "deploy"), ("experiment.runner", "deploy")}

@@ -112,16 +112,22 @@ class Request:
     def secrets(self) -> tuple[Secret, ...]:
         """Return every value that must not be printed."""
         hosts = (secret for host in self.inventory.hosts for secret in host.secret_env.values())
-        return (*(self.spec.secret_env.values() if self.spec else ()), *hosts)
+        return (*(self.spec.secret_env.values() if self.spec else ()), *self.gate_keys.values(), *hosts)
+
+    @property
+    def gate_keys(self) -> Mapping[str, Secret]:
+        """Return the keys of the gate's clients by name."""
+        return self.spec.gate.keys if self.spec and self.spec.gate else {}
 
     @property
     def secrets_by_host(self) -> dict[str, dict[str, Secret]]:
-        """Return the secrets of each host, and under "" and "tls" those of all hosts."""
+        """Return the secrets of each host, and under "", "tls" and "gate" those of all hosts."""
         tls = self.spec.tls.sent if self.spec and self.spec.tls else {}
         return {
             **{host.name: dict(host.secret_env) for host in self.inventory.hosts},
             "": dict(self.spec.secret_env if self.spec else {}),
             "tls": {name: content for name, content in tls.items() if isinstance(content, Secret)},
+            "gate": dict(self.gate_keys),
         }
 
     @cached_property

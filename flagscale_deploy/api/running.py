@@ -23,6 +23,7 @@ from flagscale_deploy.errors import CheckError, InputError, InterruptedByUser
 from flagscale_deploy.events import Event, Journal, JsonLines, Sink, silent, stage_seconds
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import digest
@@ -99,7 +100,7 @@ def run(
                 lambda: changes(request, facts, sources, options, redactor),
             )
             if status is not None:
-                endpoints = _endpoints(status.entrances)
+                endpoints = _endpoints(status.entrances, status.models)
                 return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
             plan = plan_and_reserve(request, (fleet, others), observations, sources, options, journal)
             with released_before_start(fleet, plan):
@@ -158,7 +159,8 @@ def _result(
     }
     _write_report(folder, report, say)
     entrances = [replace(server, endpoint=up.endpoints.get(server.name, server.endpoint)) for server in plan.entrances]
-    endpoints, authority = _endpoints(entrances), _authority(request)
+    models = tuple(dict.fromkeys(instance.served_name for instance in plan.instances))
+    endpoints, authority = _endpoints(entrances, models), _authority(request)
     return RunResult(plan, None, up, folder, endpoints, _secured(request), stages, elapsed, authority)
 
 
@@ -214,12 +216,18 @@ def _write_report(folder: RunFolder, content: Mapping[str, object], say: Sink) -
 
 def _secured(request: Request) -> bool:
     hosts = any("VLLM_API_KEY" in host.secret_env for host in request.inventory.hosts)
-    return hosts or "VLLM_API_KEY" in request.serve.secret_env
+    return hosts or "VLLM_API_KEY" in request.serve.secret_env or bool(request.gate_keys)
 
 
 def _authority(request: Request) -> str | None:
     return request.serve.tls.authority if request.serve.tls else None
 
 
-def _endpoints(instances: Sequence[Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((instance.endpoint, instance.served_name) for instance in instances if instance.endpoint)
+def _endpoints(entrances: Sequence[Any], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return each entrance with the model that it serves; the gate serves all of them."""
+    return tuple(
+        (entrance.endpoint, model)
+        for entrance in entrances
+        if entrance.endpoint
+        for model in (models if entrance.name == GATE else (entrance.served_name,))
+    )

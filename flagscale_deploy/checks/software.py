@@ -66,6 +66,11 @@ def router_installed(context: Context) -> Iterator[Finding]:
     yield from from_planner(context, "router-installed")
 
 
+def gate_installed(context: Context) -> Iterator[Finding]:
+    """Check that the host of a gate has aiohttp and a Python that runs it."""
+    yield from from_planner(context, "gate-installed")
+
+
 def nixl_installed(context: Context) -> Iterator[Finding]:
     """Check that every host of prefill and decode pools has NIXL, where they use it."""
     yield from from_planner(context, "nixl-installed")
@@ -192,6 +197,10 @@ def _routers(context: Context) -> str:
     return "the plan has no router" if context.plan and not context.plan.routers else ""
 
 
+def _gate(context: Context) -> str:
+    return no_spec(context) or ("" if context.spec and context.spec.gate else "deploy.gate is not set")
+
+
 def _pools(context: Context) -> str:
     if (why := no_spec(context)) or context.spec is None:
         return why
@@ -232,6 +241,16 @@ SOFTWARE = (
         unplanned("router-installed", _routers),
         looks_at=lambda context: _started(
             context, [router.driver for router in context.plan.routers] if context.plan else ()
+        ),
+    ),
+    Check(
+        "gate-installed",
+        "software",
+        gate_installed,
+        "aiohttp and Python 3.10 where a gate is planned",
+        unplanned("gate-installed", _gate),
+        looks_at=lambda context: _started(
+            context, [context.plan.gate.driver] if context.plan and context.plan.gate else ()
         ),
     ),
     Check(

@@ -1,4 +1,4 @@
-"""Check that TLS can start, and that a router accepts the certificates of its replicas."""
+"""Check that TLS can start, and that a router or gate accepts the certificates of its replicas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from flagscale_deploy.checks.conditions import engines, no_plan, on, ranks
 from flagscale_deploy.checks.types import Context, Finding
 from flagscale_deploy.facts.model import TLS_FLAGS, TlsFile
-from flagscale_deploy.plan.model import InstancePlan, RouterPlan
+from flagscale_deploy.plan.entrances import GATE, GatePlan, RouterPlan
+from flagscale_deploy.plan.model import InstancePlan
 from flagscale_deploy.plan.network import is_address, is_loopback
 from flagscale_deploy.plan.rank import Rank, flag_of
 from flagscale_deploy.plan.tls import file_on
@@ -31,26 +32,37 @@ def tls_files(context: Context) -> Iterator[Finding]:
 
 
 def router_tls(context: Context) -> Iterator[Finding]:
-    """Check that a router accepts its replicas' certificates; warn where it speaks plain HTTP to clients.
+    """Check that a router or gate accepts its replicas' certificates; warn where it speaks plain HTTP to clients.
 
-    It verifies the address that it connects to, and has no option to skip that (vllm-router 0.1.17).
+    A router verifies the address that it connects to, and has no option to skip that (vllm-router 0.1.17).
     """
-    for router, replicas in _routed(context):
+    for front, replicas in _fronted(context):
         for rank in (rank for replica in replicas for rank in replica.ranks):
             if rank.certificate is not None and (file := _facts_of(context, rank.host, rank.certificate)):
-                yield from _verify(context, router, rank, file)
-        trusted = router.env.get(TRUST)
-        if trusted is not None and (file := _facts_of(context, router.driver, trusted)) is not None and file.problem:
-            look = on(context, router.driver, "ls -l", trusted)
-            yield Finding(router.driver, f"{trusted}, the CA file of {router.name}: {file.problem}",
+                yield from _verify(context, front, rank, file)
+        trusted = _trust_of(front)
+        if trusted is not None and (file := _facts_of(context, front.driver, trusted)) is not None and file.problem:
+            look = on(context, front.driver, "ls -l", trusted)
+            yield Finding(front.driver, f"{trusted}, the CA file of {front.name}: {file.problem}",
                           remedy=f"put it there: {look}")  # fmt: skip
-        if not is_loopback(flag_of(router.argv, "host") or ""):
+    yield from _in_clear(context)
+
+
+def _in_clear(context: Context) -> Iterator[Finding]:
+    """Yield a router, or the gate, that speaks plain HTTP to clients though replicas behind it speak TLS."""
+    before_tls = [front.name for front, _ in _fronted(context)]
+    for front in context.plan.fronts if context.plan else ():
+        is_gate = isinstance(front, GatePlan)
+        bound = front.host if isinstance(front, GatePlan) else flag_of(front.argv, "host")
+        if (before_tls if is_gate else front.name in before_tls) and not (
+            front.certificate or is_loopback(bound or "")
+        ):
+            others = "deploy.router: none, so that clients connect to the replicas; or deploy.router.host: 127.0.0.1"
             yield Finding(
-                router.driver,
-                f"{router.name} speaks plain HTTP to clients: only the connections to its replicas use TLS",
+                front.driver,
+                f"{front.name} speaks plain HTTP to clients: only the connections to its replicas use TLS",
                 "TLS up to the clients",
-                "deploy.router: none, so that clients connect to the replicas; or deploy.router.host: 127.0.0.1 behind "
-                "a TLS proxy",
+                "set deploy.tls" if is_gate else f"deploy.gate: true, with deploy.tls; or {others} behind a TLS proxy",
                 "warning",
             )
 
@@ -62,18 +74,21 @@ def no_tls(context: Context) -> str:
 
 
 def no_routed_tls(context: Context) -> str:
-    """Return why no router uses TLS; "" if one does."""
-    return no_plan(context) or ("" if any(_routed(context)) else "no router has replicas with TLS")
+    """Return why no router or gate uses TLS; "" if one does."""
+    return no_plan(context) or ("" if any(_fronted(context)) else "no router or gate has replicas with TLS")
 
 
-def _routed(context: Context) -> Iterator[tuple[RouterPlan, list[InstancePlan]]]:
-    """Yield the routers in front of servers with TLS, and these servers."""
-    for router in context.plan.routers if context.plan else ():
-        replicas = [
-            instance for instance in engines(context) if instance.model == router.model and instance.certificate
-        ]
-        if replicas:
-            yield router, replicas
+def _fronted(context: Context) -> Iterator[tuple[RouterPlan | GatePlan, list[InstancePlan]]]:
+    """Yield the routers and the gate in front of servers with TLS, and these servers."""
+    for front in context.plan.fronts if context.plan else ():
+        behind = context.plan.behind(front) if context.plan else ()
+        if replicas := [instance for instance in engines(context) if instance.certificate and instance in behind]:
+            yield front, replicas
+
+
+def _trust_of(front: RouterPlan | GatePlan) -> str | None:
+    """Return the CA file of a router or gate; None for the system's."""
+    return front.env.get(TRUST) if isinstance(front, RouterPlan) else front.trust
 
 
 def _handshake(instance: InstancePlan) -> Iterator[Finding]:
@@ -98,8 +113,8 @@ def _file(context: Context, host: str, flag: str, path: str, file: TlsFile, cloc
                       "mode 600", on(context, host, "chmod", "600", path), "warning")  # fmt: skip
 
 
-def _verify(context: Context, router: RouterPlan, rank: Rank, file: TlsFile) -> Iterator[Finding]:
-    """Yield reasons why a router rejects a replica's certificate; one that can't be read is reported by tls-files."""
+def _verify(context: Context, front: RouterPlan | GatePlan, rank: Rank, file: TlsFile) -> Iterator[Finding]:
+    """Yield reasons why a router or gate rejects a certificate; one that can't be read is reported by tls-files."""
     address = urlsplit(rank.worker_url).hostname or ""
     if file.problem or file.expires is None:
         return
@@ -108,27 +123,27 @@ def _verify(context: Context, router: RouterPlan, rank: Rank, file: TlsFile) -> 
         kind = "IP" if is_address(address) else "DNS"
         yield Finding(
             rank.host,
-            f"{router.name} connects to {rank.name} at {address}, but its certificate is for {names}",
+            f"{front.name} connects to {rank.name} at {address}, but its certificate is for {names}",
             f"{address} among its names",
             f"a certificate with subjectAltName={kind}:{address}; or deploy.router: none",
         )
-    if file.self_signed and (trusted := _trusted(context, router)) is not None and trusted.hash != file.hash:
+    if file.self_signed and (trusted := _trusted(context, front)) is not None and trusted.hash != file.hash:
         yield Finding(
             rank.host,
-            f"{rank.name} has a self-signed certificate, which {router.name} does not trust",
-            "a certificate that the router trusts",
-            f"deploy.tls.cafile: a file on {router.driver} that contains the certificates of all replicas",
+            f"{rank.name} has a self-signed certificate, which {front.name} does not trust",
+            f"a certificate that the {GATE if front.name == GATE else 'router'} trusts",
+            f"deploy.tls.cafile: a file on {front.driver} that contains the certificates of all replicas",
         )
 
 
-def _trusted(context: Context, router: RouterPlan) -> TlsFile | None:
-    """Return the one certificate that a router trusts, empty for none; None for a bundle, which can't be compared."""
-    path = router.env.get(TRUST)
+def _trusted(context: Context, front: RouterPlan | GatePlan) -> TlsFile | None:
+    """Return the certificate that a router or gate trusts, empty for none; None for a bundle, which is not compared."""
+    path = _trust_of(front)
     if path is None:
         return TlsFile()
     named = context.spec is not None and context.spec.tls is not None and context.spec.tls.cafile is not None
     own = any(instance.certificate == path for instance in engines(context))
-    return _facts_of(context, router.driver, path) if own and not named else None
+    return _facts_of(context, front.driver, path) if own and not named else None
 
 
 def _is_for(name: str, address: str) -> bool:

@@ -149,6 +149,8 @@ def ignored_by_programs(experiment: Experiment, deploy: Deploy, set_in: Mapping[
             yield KeyFault(path, nothing, "the program starts its engines: set it there")
     if deploy.router is not None and deploy.router.model_dump(exclude_none=True).keys() - {"enabled"}:
         yield KeyFault(set_in["router"], nothing, "set deploy.router: none; no router is started before it")
+    if deploy.gate is not None and deploy.gate.enabled is not False:
+        yield KeyFault(set_in["gate"], nothing, "take it out; the program serves clients itself")
     if deploy.prefill_decode_disaggregation:
         remedy = "set it to false; the program starts its engines"
         yield KeyFault(set_in["prefill_decode_disaggregation"], nothing, remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flagscale_deploy.config.schema.settings import Settings, setting
+from flagscale_deploy.config.schema.base import Settings, setting
 from flagscale_deploy.config.schema.values import Count, Ignored, Nodes, Port, PortOrAuto, Text
 
 

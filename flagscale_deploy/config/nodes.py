@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flagscale_deploy.config.schema.base import Settings, setting
 from flagscale_deploy.config.schema.places import Checked, KeyFaults, Path
-from flagscale_deploy.config.schema.settings import Settings, setting
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.schema.values import Port, Slots, Text
 from flagscale_deploy.config.spec import InlineNode

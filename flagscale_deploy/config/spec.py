@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from flagscale_deploy.config.gate import GateSpec
 from flagscale_deploy.config.plain import plain
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.errors import Fault
@@ -228,6 +229,7 @@ class ServeSpec:
     docker: str | None = None
     source: str = "config"
     router: RouterSpec = RouterSpec()
+    gate: GateSpec | None = None
     nodes: tuple[InlineNode, ...] = ()
     nnodes: int | None = None
     nproc_per_node: int | None = None

@@ -16,6 +16,7 @@ from flagscale_deploy.config.deployment import (
 from flagscale_deploy.config.dialects.forms import BODY_KEYS, read_body, read_entries
 from flagscale_deploy.config.environment import copies_of_secrets, read_environment
 from flagscale_deploy.config.experiment import CliArgs, Commands, Experiment, Runner, Task
+from flagscale_deploy.config.gate import read_gate
 from flagscale_deploy.config.models import apply_cli_args, build_models, remote_options
 from flagscale_deploy.config.nodes import read_nodes
 from flagscale_deploy.config.per_host import read_host_engine_args, read_host_env
@@ -84,6 +85,7 @@ def translate(
         docker=runner.docker,
         source=str(source),
         router=faults.take(read_router(deploy, set_in)),
+        gate=faults.take(read_gate(deploy, set_in)),
         nodes=nodes,
         nnodes=runner.nnodes,
         nproc_per_node=runner.nproc_per_node,

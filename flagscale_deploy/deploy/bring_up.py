@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.deploy.gate import behind_gate
 from flagscale_deploy.deploy.launch import StepsFailedError, execute
 from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
 from flagscale_deploy.deploy.readiness import wait_ready
@@ -108,9 +109,10 @@ def bring_up(run: Run, facts: Mapping[str, Facts], *, keep_on_failure: bool = Fa
     Raises RunFailedError after logs were collected and, without `keep_on_failure`, what was started was stopped.
     """
     plan, spec, fleet = run.plan, run.spec, run.fleet
-    env = secrets_by_host(plan, spec, fleet)
+    env, at_gate = behind_gate(plan.gate, spec.gate, secrets_by_host(plan, spec, fleet))
     records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in plan.hosts}
     private = private_files(plan, spec, env, run.redactor, ray_token=Secret(secrets.token_hex(32)))
+    private[plan.head] |= at_gate
     try:
         started = execute(plan, fleet, records, private, run.say, run.kept)
         instances = wait_ready(plan, fleet, started, spec.timeouts, run.say)

@@ -22,6 +22,7 @@ from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.errors import CheckError, DeployError, Fault
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.one_group import one_group
 from flagscale_deploy.remote.messages.change import DrainReply
@@ -130,6 +131,8 @@ class GroupChange:
     def _server(self, group: str) -> RecordedServer:
         """Return a group of the record. Raises CheckError for one that cannot be changed by itself."""
         server = self.servers[group]
+        if any(router["name"] == GATE for router in self.routers.values()):  # which would go on asking it
+            raise CheckError.at(group, "a group behind a gate cannot be changed by itself", "stop, then run")
         if server.get("pool"):
             raise CheckError.at(group, "an engine of a prefill or decode pool cannot be changed by itself")
         routed = server["model"] in self.routers

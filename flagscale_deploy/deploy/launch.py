@@ -18,6 +18,7 @@ from flagscale_deploy.errors import (
     RemoteError,
 )
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.gate.sources import files as gate_files
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.model import Plan, Stage, Step
 from flagscale_deploy.remote.messages.record import Record
@@ -166,6 +167,8 @@ def _launch(
             f"supervisor/{name}": (text, "600")
             for name, text in library("supervise", "ray_node", "notify", "boot").items()
         }
+    if plan.gate is not None and step.host == plan.gate.driver:
+        files |= {f"gate/{name}": (text, "600") for name, text in gate_files().items()}
     files |= {name: (text, "600") for name, text in private.items()}
     args: LaunchArguments = {
         "deployment": plan.deployment,

@@ -15,7 +15,8 @@ from flagscale_deploy.checks.connectivity import ALL_PAIRS, TOURNAMENT
 from flagscale_deploy.checks.types import Link
 from flagscale_deploy.errors import HostError, InterruptedByUser
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.model import Network, Plan, RouterPlan
+from flagscale_deploy.plan.entrances import GatePlan, RouterPlan
+from flagscale_deploy.plan.model import Network, Plan
 from flagscale_deploy.plan.network import address_problem, is_address, plan_networks
 from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.plan.rank import MASTER_PORT, RPC_PORT, SIDE_CHANNEL, Rank
@@ -64,8 +65,8 @@ def try_links(
 
     The hosts are those with facts that a plan runs something on, without a plan all with facts. A program on each of
     them listens on its address in the data network: on an ephemeral port, on Ray's port on the head, and on the ports
-    of engines that a router on another host uses, and on those at which ranks find their driver. Ports in use are left
-    out. All listeners are closed on return.
+    of engines that a router or gate on another host uses, and on those at which ranks find their driver. Ports in use
+    are left out. All listeners are closed on return.
 
     The test takes about 2 s where packets are dropped, however many are. Measurements take 0.6 s for each round: n - 1
     rounds of disjoint pairs for n hosts, 3 at most for more than 8 hosts. A host where the program does not run is a
@@ -97,11 +98,10 @@ def _listen_ports(
         yield ListenPort(plan.ray.head, plan.ray.head_ip, plan.ray.port, RAY)
     yield from _meeting_ports(plan, networks, hosts)
     yield from _side_channels(plan, hosts)
-    for router in plan.routers:
-        replicas = (instance for instance in plan.instances if instance.model == router.model)
-        for rank in (rank for replica in replicas for rank in replica.ranks):
-            if rank.answers and rank.host != router.driver and {rank.host, router.driver} <= set(hosts):
-                yield from _engine_port(rank, router, networks[rank.host].node_ip)
+    for front in plan.fronts:
+        for rank in (rank for instance in plan.behind(front) for rank in instance.ranks):
+            if rank.answers and rank.host != front.driver and {rank.host, front.driver} <= set(hosts):
+                yield from _engine_port(rank, front, networks[rank.host].node_ip)
 
 
 def _meeting_ports(plan: Plan, networks: Mapping[str, Network], hosts: Sequence[str]) -> Iterator[ListenPort]:
@@ -129,12 +129,12 @@ def _side_channels(plan: Plan, hosts: Sequence[str]) -> Iterator[ListenPort]:
                 yield ListenPort(rank.host, rank.env[SIDE_HOST], port, f"{rank.name}'s NIXL side channel", sources)
 
 
-def _engine_port(rank: Rank, router: RouterPlan, node_ip: str) -> Iterator[ListenPort]:
-    """Yield the port that the router expects the engine on, unless its host is a name or a loopback address."""
+def _engine_port(rank: Rank, front: RouterPlan | GatePlan, node_ip: str) -> Iterator[ListenPort]:
+    """Yield the port that a router or gate expects the engine on, unless its host is a name or a loopback address."""
     url = urlsplit(rank.worker_url)
     address = url.hostname or ""
     if url.port and is_address(address) and (address == node_ip or not ip_address(address).is_loopback):
-        yield ListenPort(rank.host, address, url.port, f"{rank.name}'s port", frozenset({router.driver}))
+        yield ListenPort(rank.host, address, url.port, f"{rank.name}'s port", frozenset({front.driver}))
 
 
 class NetworkTest:

@@ -19,7 +19,7 @@ from flagscale_deploy.diagnosis.progress import ASKING, Progress, Start
 from flagscale_deploy.diagnosis.table import match
 from flagscale_deploy.errors import InterruptedByUser, NotReadyError, RemoteError
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
+from flagscale_deploy.plan.model import InstancePlan, Plan, Server
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.stages import ROUTE, SERVE
@@ -154,7 +154,7 @@ class _Watch:
 
     @property
     def stage(self) -> str:
-        return ROUTE if isinstance(self.server, RouterPlan) else SERVE
+        return SERVE if isinstance(self.server, InstancePlan) else ROUTE
 
     def wait(self) -> Ready | None:
         """Return when it has answered; None for a follower whose watch has ended.

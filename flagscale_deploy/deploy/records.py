@@ -52,7 +52,7 @@ def record_of(
             }
             for instance in plan.instances
         ],
-        "routers": [_server(router) for router in plan.routers],
+        "routers": [_server(front) for front in plan.fronts],
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flagscale_deploy.config.pools import POOL_ROLES
-from flagscale_deploy.plan.model import InstancePlan, Plan, RouterPlan, Server
+from flagscale_deploy.plan.entrances import RouterPlan
+from flagscale_deploy.plan.model import InstancePlan, Plan, Server
 from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.remote.messages.run import WatchedTransfers
 

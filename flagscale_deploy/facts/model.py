@@ -135,9 +135,9 @@ class TlsFile:
 class Facts:
     """The probe's reply. Sizes in bytes unless a name says otherwise; `clock` is the host's Unix time in seconds.
 
-    `python`, `ray`, `vllm`, `torch`, `router` (vllm-router) and `nixl` are versions in the environment that scripts
-    will run in (venv, before_start), None where it is not installed. `deployments` are the `record.json` of every
-    deployment recorded for this host.
+    `python`, `ray`, `vllm`, `torch`, `router` (vllm-router), `nixl` and `aiohttp` are versions in the environment that
+    scripts will run in (venv, before_start), None where it is not installed. `deployments` are the `record.json` of
+    every deployment recorded for this host.
     """
 
     user: str = ""
@@ -152,6 +152,7 @@ class Facts:
     torch: str | None = None
     router: str | None = None
     nixl: str | None = None
+    aiohttp: str | None = None
     all2all: tuple[str, ...] = ()
     """Packages of all-to-all backends in that environment, by the names that Python imports (`deep_ep`)."""
     parser: str | None = None

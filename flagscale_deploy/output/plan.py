@@ -19,7 +19,7 @@ NO_CHANGE = "Nothing would change."
 
 
 def show_plan(console: Console, plan: Plan, show_scripts: bool, difference: Difference | None = None) -> None:
-    """Show `plan`: what would change, servers, routers, GPUs, steps and, if asked for, scripts."""
+    """Show `plan`: what would change, servers, routers, gate, GPUs, steps and, if asked for, scripts."""
     console.print(f"deployment {plan.deployment}   digest {plan.digest[:19]}   run {plan.run_id}")
     if difference is not None:
         _show_difference(console, difference)
@@ -41,6 +41,11 @@ def show_plan(console: Console, plan: Plan, show_scripts: bool, difference: Diff
     for router in plan.routers:
         console.print("", f"{router.name} on {router.driver}   policy {router.policy}   endpoint {router.endpoint}")
         console.text(f"    {shell.join(router.argv)}")
+    if plan.gate is not None:
+        key = "with a key" if plan.gate.guarded else "without a key"
+        console.print("", f"{plan.gate.name} on {plan.gate.driver}   {key}   endpoint {plan.gate.endpoint}")
+        for name, urls in plan.gate.models.items():
+            console.print(f"    {name} → {', '.join(urls)}")
     _show_restart(console, plan.restart)
     _show_gpus(console, plan)
     console.print()

@@ -20,7 +20,7 @@ from flagscale_deploy.plan.ports import Ports
 from flagscale_deploy.plan.rank import API_PORT, SUPERVISOR_PORT, Rank, flag_of
 from flagscale_deploy.plan.rank_flags import Shape, shapes
 from flagscale_deploy.plan.spares import moves_ranks, rank_words
-from flagscale_deploy.plan.tls import tls_flags
+from flagscale_deploy.plan.tls import CERTIFICATE, tls_flags
 from flagscale_deploy.plan.vllm import serve_argv
 
 FIRST_SUPERVISOR_PORT = 29601
@@ -50,7 +50,7 @@ def plan_instance(
     replica = _Replica(inputs, model, placement, ray, ports)
     forms = tuple(shapes(model, placement, inputs.networks[driver.name].node_ip, port, ports))
     ranks = tuple(_rank(replica, host, shape) for host, shape in zip(_hosts(placement), forms, strict=True))
-    address = public_address(driver, inputs.networks[driver.name], model.engine_args.get("host"))
+    address = public_address(driver, inputs.networks[driver.name], flag_of(ranks[0].argv, "host"))
     return InstancePlan(
         model=model.name,
         replica=placement.replica,
@@ -106,7 +106,9 @@ def _rank(replica: _Replica, name: str, shape: Shape) -> Rank:
         use = f"the supervisors of {placement.name}"
         taken = {**taken, SUPERVISOR_PORT: replica.ports.next_free(name, FIRST_SUPERVISOR_PORT, use)}
     argv = serve_argv(model, port=port, extra=extra)
-    local, worker = _urls(argv, model.engine_args.get("host"), network, port)
+    if port is not None and (listens := _behind_gate(replica, name, network, argv)) is not None:
+        argv = serve_argv(model, port=port, extra={**extra, "host": listens})
+    local, worker = _urls(argv, network, port)
     part = f"_rank{shape.number}" if shape.number else ""
     return Rank(
         name=placement.name + (f" rank {shape.number}" if shape.number else ""),
@@ -134,8 +136,22 @@ def _step_limit(spec: ServeSpec) -> dict[str, str]:
     return {"VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(math.ceil(2 * spec.restart.hang))}
 
 
-def _urls(argv: tuple[str, ...], bound: Any, network: Network, port: int | None) -> Iterator[str]:
+def _behind_gate(replica: _Replica, name: str, network: Network, argv: Sequence[str]) -> str | None:
+    """Return where an engine behind a gate listens; None for one whose own flags tell, or without a gate.
+
+    That is on loopback where the gate is on the same host, else on the data network. An engine with TLS has a
+    certificate for that address; one of a pool tells it to the engines of the other pool.
+    """
+    if replica.inputs.spec.gate is None or flag_of(argv, "host") is not None:
+        return None
+    beside = name == replica.inputs.inventory.head.name
+    alone = beside and not replica.model.pool and flag_of(argv, CERTIFICATE) is None
+    return LOOPBACK if alone else network.node_ip
+
+
+def _urls(argv: tuple[str, ...], network: Network, port: int | None) -> Iterator[str]:
     """Yield the addresses of a server on its host and on the data network; "" for one without a port."""
+    bound = flag_of(argv, "host")
     for otherwise in (LOOPBACK, network.node_ip):
         yield "" if port is None else f"{_scheme(argv)}://{join_port(bound_address(bound, otherwise), port)}"
 

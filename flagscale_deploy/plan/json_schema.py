@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping
 
 from flagscale_deploy.config.restart import RestartSpec
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan
+from flagscale_deploy.plan.entrances import GatePlan, RouterPlan
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan
 from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.versions import needed_vllm
 
@@ -26,6 +27,7 @@ def plan_json(plan: Plan) -> dict[str, object]:
         "program": {"files": _program(plan.app)} if plan.app else None,
         "router": _router(plan.routers[0]) if plan.routers else None,
         "routers": [_router(router) for router in plan.routers],
+        "gate": _gate(plan.gate) if plan.gate else None,
         "restart": _restart(plan.restart),
         "stages": [
             {
@@ -125,4 +127,16 @@ def _router(router: RouterPlan) -> dict[str, object]:
         "argv": list(router.argv),
         "env": dict(router.env),
         "endpoint": router.endpoint,
+    }
+
+
+def _gate(gate: GatePlan) -> dict[str, object]:
+    return {
+        "host": gate.driver,
+        "port": gate.port,
+        "metrics_port": gate.metrics_port,
+        "models": {name: list(urls) for name, urls in gate.models.items()},
+        "guarded": gate.guarded,
+        "env": dict(gate.env),
+        "endpoint": gate.endpoint,
     }

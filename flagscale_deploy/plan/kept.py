@@ -14,6 +14,7 @@ from flagscale_deploy.config.plain import plain
 from flagscale_deploy.config.resolved import resolved_yaml, without_secret
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.entrances import GATE, SETTINGS
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayNode, RayPlan, Server
 from flagscale_deploy.plan.rank import Rank
@@ -45,11 +46,11 @@ class KeptRank(TypedDict):
 
 
 class KeptServer(TypedDict):
-    """An instance or a router; `gpus` are indexes by host, of ranks that Ray starts, too."""
+    """An instance, a router or the gate; `gpus` are indexes by host, of ranks that Ray starts, too."""
 
     name: str
     model: str
-    engine: str  # "router" for a router
+    engine: str  # "router" for a router, "gate" for the gate
     gpus: dict[str, list[int]]
     ranks: list[KeptRank]
 
@@ -200,7 +201,7 @@ def _server(plan: Plan, server: Server) -> KeptServer:
     return {
         "name": server.name,
         "model": server.model,
-        "engine": instance.engine if instance else "router",
+        "engine": instance.engine if instance else GATE if server.name == GATE else "router",
         "gpus": {name: list(held) for name, held in instance.gpus.items()} if instance else {},
         "ranks": [_rank(plan, rank) for rank in (instance.members if instance else server.ranks)],
     }
@@ -220,8 +221,12 @@ def _rank(plan: Plan, rank: Rank) -> KeptRank:
 
 
 def _script(plan: Plan, host: str, name: str) -> str:
-    """Return the digest of a script, which is the same in another run; "" for a plan without scripts."""
-    text = plan.scripts.get(host, {}).get(name, "")
+    """Return the digest of a script, which is the same in another run; "" for a plan without scripts.
+
+    That of the gate is also of the file that it reads.
+    """
+    scripts = plan.scripts.get(host, {})
+    text = scripts.get(name, "") + (scripts.get(SETTINGS, "") if plan.gate and name == plan.gate.script else "")
     return _digest(text.replace(plan.run_id, "RUN").replace(plan.ray.session, "SESSION")) if text else ""
 
 

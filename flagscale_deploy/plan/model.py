@@ -8,12 +8,12 @@ from typing import Literal
 
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.config.spec import join_label
-from flagscale_deploy.plan.entrances import entrances
-from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT, Rank
+from flagscale_deploy.plan.entrances import GATE, GatePlan, RouterPlan, entrances
+from flagscale_deploy.plan.rank import API_PORT, Rank
 
 Exclusive = Literal["gpus", "ports"]
 EXCLUSIVE: tuple[Exclusive, ...] = ("gpus", "ports")
-Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "spare", "router"]
+Role = Literal["ray-head", "ray-worker", "ray-nodes", "engine", "spare", "router", "gate"]
 Executor = Literal["uni", "mp", "ray", "external_launcher"]
 Spread = Literal["one-host", "ray", "mp", "data-parallel", "data-parallel-hybrid", "data-parallel-ray"]
 """How an instance spreads over hosts: not at all, by Ray, by vLLM's multiprocessing backend, or its data-parallel ranks
@@ -192,43 +192,12 @@ class InstancePlan(_Replica):
         return self.ranks[0].certificate
 
 
-@dataclass(frozen=True)
-class RouterPlan:
-    """A vllm-router in front of the replicas of a model; `workers` are their URLs."""
-
-    model: str
-    driver: str
-    policy: str
-    port: int
-    metrics_port: int
-    workers: tuple[str, ...]
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    endpoint: str
-    served_name: str
-    script: str
-    local_url: str
-    certificate: None = None
-    """None: vllm-router 0.1.17 cannot serve TLS itself."""
-
-    @property
-    def name(self) -> str:
-        """Return the router's name, `model/router`."""
-        return f"{self.model}/router"
-
-    @property
-    def ranks(self) -> tuple[Rank, ...]:
-        """Return the router as a group of one."""
-        own = (self.argv, self.env, self.script, {API_PORT: self.port, METRICS_PORT: self.metrics_port}, self.local_url)
-        return (Rank(self.name, 0, "driver", self.driver, (), *own),)
-
-
 def is_restarted_as_group(restart: RestartSpec, instance: InstancePlan) -> bool:
     """Return whether the supervisors of an instance's ranks agree on its restarts."""
     return restart.supervised and len(instance.ranks) > 1
 
 
-Server = InstancePlan | RouterPlan
+Server = InstancePlan | RouterPlan | GatePlan
 """A process that serves completions: started, waited for, watched, logged and stopped in the same way."""
 
 
@@ -276,6 +245,7 @@ class Plan:
     app: Mapping[str, str] = field(default_factory=dict)
     """Files of the user's own program, by path below `app/` in every host's state directory."""
     chosen_ports: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by host and use
+    gate: GatePlan | None = None
 
     @property
     def working(self) -> tuple[str, ...]:
@@ -285,14 +255,25 @@ class Plan:
         return tuple(name for name in self.hosts if name in busy)
 
     @property
+    def fronts(self) -> tuple[RouterPlan | GatePlan, ...]:
+        """Return the routers and the gate."""
+        return (*self.routers, self.gate) if self.gate else self.routers
+
+    def behind(self, front: RouterPlan | GatePlan) -> tuple[InstancePlan, ...]:
+        """Return the instances that a router asks, or the gate itself: it leaves others to their router."""
+        routed = {router.model for router in self.routers}
+        models = {one.model for one in self.instances} - routed if front.name == GATE else {front.model}
+        return tuple(instance for instance in self.instances if instance.model in models)
+
+    @property
     def servers(self) -> tuple[Server, ...]:
-        """Return all instances and routers."""
-        return (*self.instances, *self.routers)
+        """Return all instances, routers and the gate."""
+        return (*self.instances, *self.fronts)
 
     @property
     def entrances(self) -> tuple[Server, ...]:
-        """Return the servers that clients connect to: a model's router, else its instances."""
-        return entrances(self.instances, self.routers)
+        """Return the servers that clients connect to: the gate, else a model's router, else its instances."""
+        return entrances(self.instances, self.fronts)
 
 
 def join_port(address: str, port: int) -> str:

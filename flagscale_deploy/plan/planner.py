@@ -12,11 +12,13 @@ from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import BusyError, CheckError, Fault, InputError
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.eligibility import eligible_hosts
+from flagscale_deploy.plan.entrances import GatePlan, RouterPlan
+from flagscale_deploy.plan.gate import plan_gate
 from flagscale_deploy.plan.gpu_placement import place
 from flagscale_deploy.plan.gpu_use import Free, busy_gpus, free_gpus
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.instance import plan_instance
-from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan, RouterPlan
+from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan
 from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
 from flagscale_deploy.plan.program import plan_program
@@ -85,6 +87,7 @@ def draft(inputs: Inputs) -> Draft:
     )
     routers = plan_routers(spec, inventory.head, instances, inputs.networks, ports,
                            inputs.facts.get(inventory.head.name), faults)  # fmt: skip
+    gate = plan_gate(inputs, instances, routers, ports, faults)
     if program is not None:
         instances += (plan_program(spec, program, inventory, inputs.networks, room.free, ray, ports),)
     faults += software_faults(
@@ -93,12 +96,13 @@ def draft(inputs: Inputs) -> Draft:
         [name for placement in room.placements for name in (*placement.hosts, *placement.spares)],
         [router.driver for router in routers],
         [rank.host for instance in instances for rank in instance.ranks if SIDE_HOST in rank.env],
+        [gate.driver] if gate else [],
     )
     faults += version_faults(inputs.facts, instances)
     remaining = dict.fromkeys(fault for fault in faults if fault.check not in inputs.skip or fault.check == "placement")
     if room.is_short or any(fault.check == "placement" for fault in remaining):
         return Draft(None, tuple(remaining))
-    unscripted = replace(_assemble(inputs, room, ray, instances, routers), chosen_ports=ports.chosen)
+    unscripted = replace(_assemble(inputs, room, ray, instances, (routers, gate)), chosen_ports=ports.chosen)
     working = {*unscripted.working, *(fault.where for fault in remaining if fault.where not in inventory.names)}
     return Draft(
         render_scripts(unscripted, inputs),
@@ -171,9 +175,14 @@ def _engine_ports(spec: ServeSpec, placements: Sequence[Placement], ports: Ports
 
 
 def _assemble(
-    inputs: Inputs, room: _Room, ray: RayPlan, instances: tuple[InstancePlan, ...], routers: tuple[RouterPlan, ...]
+    inputs: Inputs,
+    room: _Room,
+    ray: RayPlan,
+    instances: tuple[InstancePlan, ...],
+    fronts: tuple[tuple[RouterPlan, ...], GatePlan | None],
 ) -> Plan:
-    """Return the plan without its scripts."""
+    """Return the plan without its scripts; `fronts` are the routers and the gate."""
+    routers, gate = fronts
     spec, inventory, program = inputs.spec, inputs.inventory, inputs.program
     tolerated = {"gpus": inputs.uses_busy_gpus, "ports": "ports" in inputs.skip}
     return Plan(
@@ -185,12 +194,13 @@ def _assemble(
         ray=ray,
         instances=instances,
         routers=routers,
-        stages=plan_stages(ray, instances, routers, spec.timeouts),
+        stages=plan_stages(ray, instances, (*routers, *((gate,) if gate else ())), spec.timeouts),
         scripts={},
         gpus=_with_instances(room.users, instances),
         exclusive=tuple(kind for kind in EXCLUSIVE if not tolerated[kind]),
         restart=spec.restart,
         app=program.files if program else {},
+        gate=gate,
     )
 
 

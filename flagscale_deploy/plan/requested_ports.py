@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan import gate
 from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.ports import Ports, takes_its_own
 from flagscale_deploy.plan.ray import ray_needed
@@ -21,7 +22,7 @@ def take_asked_ports(
     models: Mapping[str, ModelSpec],
     ports: Ports,
 ) -> None:
-    """Take them in the order of engines, program, Ray, routers. The same use gets its port again."""
+    """Take them in the order of engines, program, Ray, routers, gate. The same use gets its port again."""
     for placement in takes_its_own(placements, models):
         model = models[placement.label]
         ports.fixed(placement.driver, model.port, placement.name, model.where)
@@ -38,3 +39,4 @@ def take_asked_ports(
         if spec.router.metrics_port is not None:
             where = spec.where("deploy", "router", "prometheus_port")
             ports.fixed(head.name, spec.router.metrics_port, f"{use} (metrics)", where)
+    gate.take_asked_ports(spec, head, ports)

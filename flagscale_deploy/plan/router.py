@@ -10,9 +10,10 @@ from flagscale_deploy.config.spec import ModelSpec, PoolRole, RouterSpec, ServeS
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.entrances import RouterPlan
 from flagscale_deploy.plan.environment import host_environment
 from flagscale_deploy.plan.instance import bound_address, file_name
-from flagscale_deploy.plan.model import InstancePlan, Network, Placement, RouterPlan, join_port
+from flagscale_deploy.plan.model import InstancePlan, Network, Placement, join_port
 from flagscale_deploy.plan.network import LOOPBACK, is_loopback, public_address
 from flagscale_deploy.plan.pools import connector
 from flagscale_deploy.plan.ports import Ports
@@ -45,11 +46,12 @@ def plan_routers(
     models = {model.name: model for model in spec.models}
     for model in routed_models(spec, instances):
         replicas = [instance for instance in instances if instance.model == model]
-        faults += _unreachable(spec, head, replicas)
+        faults += unreachable(spec, head, replicas, "router", "deploy.router: none")
         port, metrics = _ports(spec, head, model, ports, first=not routers)
         workers = tuple(rank.worker_url for replica in replicas for rank in replica.ranks if rank.answers)
         pools = models[model].pools if model in models else {}
-        router = replace(spec.router, policy=spec.router.policy or (POOLS_POLICY if pools else POLICY))
+        bound = spec.router.host or (LOOPBACK if spec.gate is not None else None)
+        router = replace(spec.router, policy=spec.router.policy or (POOLS_POLICY if pools else POLICY), host=bound)
         network = networks[head.name]
         routers.append(
             RouterPlan(
@@ -70,10 +72,10 @@ def plan_routers(
                     )
                 ),
                 env=_trusting(router_trust(spec, head.name, facts, replicas)) | host_environment(spec, head, network),
-                endpoint=f"http://{join_port(public_address(head, network, spec.router.host), port)}/v1",
+                endpoint=f"http://{join_port(public_address(head, network, bound), port)}/v1",
                 served_name=replicas[0].served_name,
                 script=f"router_{file_name(model)}.sh",
-                local_url=f"http://{join_port(bound_address(spec.router.host, LOOPBACK), port)}",
+                local_url=f"http://{join_port(bound_address(bound, LOOPBACK), port)}",
             )
         )
     return tuple(routers)
@@ -113,8 +115,10 @@ def _ports(spec: ServeSpec, head: Host, model: str, ports: Ports, *, first: bool
     return port, metrics
 
 
-def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) -> Iterator[Fault]:
-    """Yield replicas that listen on their own host only, which a router on another host cannot reach."""
+def unreachable(
+    spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan], front: str, none: str
+) -> Iterator[Fault]:
+    """Yield replicas that listen on their own host only, which a front on another host cannot reach."""
     models = {model.label: model for model in spec.engines}
     for replica in replicas:
         model = models[replica.label]
@@ -123,9 +127,9 @@ def _unreachable(spec: ServeSpec, head: Host, replicas: Sequence[InstancePlan]) 
             if rank.answers and rank.host != head.name and is_loopback(bound):
                 yield Fault(
                     model.place("host"),
-                    f"{replica.name} on {rank.host} listens on {bound} only, so the router on {head.name} "
+                    f"{replica.name} on {rank.host} listens on {bound} only, so the {front} on {head.name} "
                     "cannot reach it",
-                    "remove host, or set it to 0.0.0.0; or use no router: deploy.router: none",
+                    f"remove host, or set it to 0.0.0.0; or use no {front}: {none}",
                     "ports",
                     rank.host,
                 )

@@ -8,6 +8,7 @@ from shlex import quote
 
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.plan.versions import is_older
 
 _ACTIVATE = "set venv or before_start for the host, so that the environment with it is active"
 
@@ -18,6 +19,7 @@ def software_faults(
     engine_hosts: Iterable[str],
     routers: Iterable[str],
     nixl_hosts: Iterable[str] = (),
+    gate_hosts: Iterable[str] = (),
 ) -> list[Fault]:
     """Return faults for environments that don't start, missing software, and versions that differ in a Ray cluster.
 
@@ -44,11 +46,21 @@ def software_faults(
     faults += [Fault(name, "NIXL, by which pools transfer the KV cache, is not installed in its environment",
                      f"pip install nixl, or {_ACTIVATE}", "nixl-installed")
                for name in dict.fromkeys(nixl_hosts) if name in sound and sound[name].nixl is None]  # fmt: skip
+    without = f"pip install aiohttp, or {_ACTIVATE}; or use no gate: deploy.gate: false"
+    faults += [Fault(name, f"{lacking} in its environment, as the gate needs it", without, "gate-installed")
+               for name in gate_hosts if name in sound and (lacking := _lacks_for_gate(sound[name]))]  # fmt: skip
     faults += _differing("Ray", ray_hosts, lambda name: sound[name].ray,
                          lambda usual: f"pip install {pinned('ray[default]', usual)}", "same-ray")  # fmt: skip
     faults += _differing("Python", ray_hosts, lambda name: sound[name].python,
                          lambda usual: f"create its environment with Python {quote(usual)}", "same-python")  # fmt: skip
     return faults
+
+
+def _lacks_for_gate(host: Facts) -> str:
+    """Return what a gate cannot do without on a host; "" where all is there."""
+    if host.aiohttp is None:
+        return "there is no aiohttp"
+    return "there is no Python 3.10 or later" if is_older(host.python, "3.10") else ""
 
 
 def pinned(package: str, version: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.plan.entrances import SETTINGS, GatePlan, RouterPlan
 from flagscale_deploy.plan.environment import host_environment, visible
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, RouterPlan, Stage, Step, is_restarted_as_group
+from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan, Stage, Step, is_restarted_as_group
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.rank import SUPERVISOR_PORT, Rank
 from flagscale_deploy.remote.supervisor.boot import STOPPED
@@ -23,9 +24,9 @@ START_SECONDS = 60.0
 
 
 def plan_stages(
-    ray: RayPlan, instances: Sequence[InstancePlan], routers: Sequence[RouterPlan], timeouts: Timeouts
+    ray: RayPlan, instances: Sequence[InstancePlan], fronts: Sequence[RouterPlan | GatePlan], timeouts: Timeouts
 ) -> tuple[Stage, ...]:
-    """Return the stages: Ray's head and workers at the same time, engines when Ray is complete, routers after engines.
+    """Return the stages: Ray's head and workers at the same time, engines when Ray is complete, then routers and gate.
 
     Counting Ray's nodes begins when the head has started, which takes as long as a worker's start.
     """
@@ -57,8 +58,8 @@ def plan_stages(
         for spare in instance.spares
     )
     stages.append(Stage(SERVE, engines + spares, after=complete))
-    if routers:
-        steps = tuple(Step(router.driver, router.script, "router", START_SECONDS, detached=True) for router in routers)
+    steps = tuple(Step(front.driver, front.script, _kind(front), START_SECONDS, detached=True) for front in fronts)
+    if steps:
         stages.append(Stage(ROUTE, steps, after=(SERVE,)))
     return tuple(stages)
 
@@ -66,7 +67,7 @@ def plan_stages(
 def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
     """Return the plan with every script that its steps name, by host."""
     inventory, spec, networks = inputs.inventory, inputs.spec, inputs.networks
-    scripts: dict[str, dict[str, str]] = {}
+    scripts = _settings_files(plan)
     paths = {model.name: model.model for model in spec.models if model.model.startswith(("/", "~/"))}
     weights = _weights(plan, paths)
 
@@ -101,8 +102,9 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             ahead = {"packages": False, "weights": own}  # the engine loads its packages itself
             alone, group = replace(instance, ranks=(rank,)), _group(plan, inputs, instance, rank)
             add(rank.host, rank.script, template, rank.env, instance=alone, group=group, **ahead)
-    for router in plan.routers:
-        add(router.driver, router.script, "router.sh.j2", router.env, router=router)
+    for front in plan.fronts:
+        router = {"router": front} if isinstance(front, RouterPlan) else {}
+        add(front.driver, front.script, f"{_kind(front)}.sh.j2", front.env, gate=plan.gate, **router)
     for host in inventory.hosts:
         steps = boot_steps(plan, host.name) if plan.restart.boot else []
         if steps:
@@ -115,6 +117,16 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
     _refuse_unsupervised_spares(plan, scripts)
     return replace(plan, scripts=scripts)
+
+
+def _kind(front: RouterPlan | GatePlan) -> Literal["router", "gate"]:
+    return "router" if isinstance(front, RouterPlan) else "gate"
+
+
+def _settings_files(plan: Plan) -> dict[str, dict[str, str]]:
+    """Return what servers read beside their scripts, by host."""
+    gate = plan.gate
+    return {} if gate is None else {gate.driver: {SETTINGS: json.dumps(gate.settings, indent=1)}}
 
 
 def _refuse_unsupervised_spares(plan: Plan, scripts: Mapping[str, Mapping[str, str]]) -> None:

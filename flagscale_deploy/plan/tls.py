@@ -59,11 +59,16 @@ def half_pairs(spec: ServeSpec) -> Iterator[Fault]:
 
 
 def file_on(spec: ServeSpec, tls: TlsSpec, name: str, host: str, facts: Facts | None) -> str:
-    """Return the path of a file of `deploy.tls` on a host; its home directory is known only after a probe."""
+    """Return the path of a file of `deploy.tls` on a host."""
     if name not in tls.sent:
         return name
+    return state_file(spec, host, facts, f"secrets/{name}")
+
+
+def state_file(spec: ServeSpec, host: str, facts: Facts | None, name: str) -> str:
+    """Return the path of a file in the state directory of a host; its home directory is known only after a probe."""
     home = (facts.home if facts is not None else "") or "~"
-    return f"{home}/.flagscale-deploy/{file_name(spec.name)}/{file_name(host)}/secrets/{name}"
+    return f"{home}/.flagscale-deploy/{file_name(spec.name)}/{file_name(host)}/{name}"
 
 
 def _flags(model: ModelSpec) -> set[str]:

@@ -10,6 +10,7 @@ from functools import partial
 from flagscale_deploy.config.plain import plain
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.plan.gate import gate_faults
 from flagscale_deploy.plan.pools import CONNECTOR, pool_faults
 from flagscale_deploy.plan.spread import LOCAL
 from flagscale_deploy.plan.tls import half_pairs
@@ -40,6 +41,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
     faults += _program_faults(spec)
     faults += half_pairs(spec)
     faults += pool_faults(spec)
+    faults += gate_faults(spec)
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
 

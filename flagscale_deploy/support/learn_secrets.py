@@ -40,8 +40,9 @@ _PATH = re.compile(
     r"(?:~|\.{1,2})?/[\w./ @:-]{1,400}"
     r"|[\w./-]{1,200}\.(?:txt|key|token|pem|secret|env|json|ya?ml|conf|cfg|ini|crt|cert)"
 )
-"""What a path looks like: it may be quoted below `secret_files`, and where there is such a file."""
+"""What a path looks like: it may be quoted below `secret_files` and `key_files`, and where there is such a file."""
 _VALUE_PLACES = frozenset(("secrets", "secret_files"))
+_FILE_PLACES = frozenset(("secret_files", "key_files"))
 _VARIABLE_PLACES = frozenset(("env", "envs", "environment", "fsd_env"))
 _REFERENCE = re.compile(
     r"\$\{(?:([^.:,{}]{1,200}|(?=[^{}]{0,200}[^\w.:,{}[\]-])[^:,{}]{1,200})|[^,{}]{1,100},([^{}]{1,200}))\}"
@@ -147,10 +148,12 @@ def _within(value: object, path: tuple[str, ...]) -> Iterator[str]:
 
 def _of_scalar(text: str, path: tuple[str, ...]) -> Iterator[str]:
     yield from _assigned(text)
-    if "secret_files" in path and _PATH.fullmatch(text):
+    if not _FILE_PLACES.isdisjoint(path) and _PATH.fullmatch(text):
         return
     if any(is_secret_name(key) and not _is_place(_VALUE_PLACES, (key,)) for key in path):
         yield from (text, text.rstrip("="), *(part for match in _REFERENCE.finditer(text) for part in match.groups("")))
+    elif "key_files" in path:
+        yield text
     elif _is_place(_VALUE_PLACES, path):
         if not _is_variable(text):
             yield text
@@ -175,7 +178,8 @@ def _is_place(places: frozenset[str], path: tuple[str, ...]) -> bool:
 
 def _is_path_of_secret(text: str, at: int, rest: str) -> bool:
     value = re.split(r"[\"'\n,}\]]| #", rest.lstrip("\"'"), maxsplit=1)[0].rstrip()
-    return _PATH.fullmatch(value) is not None and "secret_files" in text[max(0, at - 400) : at]
+    before = text[max(0, at - 400) : at]
+    return _PATH.fullmatch(value) is not None and any(place in before for place in _FILE_PLACES)
 
 
 def is_file(text: str) -> bool:

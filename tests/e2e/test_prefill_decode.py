@@ -1,4 +1,7 @@
-"""Prefill on one host and decode on another, behind vllm-router: the KV cache goes over NIXL."""
+"""Prefill on one host and decode on another, behind vllm-router and a gate: the KV cache goes over NIXL.
+
+Behind the gate the engines ask for a key, which this router does not pass on but has itself.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ SETTINGS = (
     "deploy.models.vllm_model.prefill={}",
     "deploy.models.vllm_model.decode={}",
     "deploy.ray=auto",
+    "deploy.gate=true",
+    "deploy.router.host=0.0.0.0",
     "+experiment.envs.UCX_TLS=tcp",
     "+experiment.envs.UCX_NET_DEVICES=eth0",
     "--skip-check",
@@ -67,6 +72,7 @@ def test_a_request_through_the_router_takes_its_cache_from_prefill(served: tuple
         ("vllm_model/prefill/0", "ready", "node1"),
         ("vllm_model/decode/0", "ready", "node2"),
         ("vllm_model/router", "ready", "node1"),
+        ("gate", "ready", "node1"),
     ]
     first, later = received(before), received(after)
     assert first["vllm_model/prefill/0"] == later["vllm_model/prefill/0"] == 0

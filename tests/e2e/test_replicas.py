@@ -1,6 +1,7 @@
-"""Two replicas on two hosts behind vllm-router: both work, and one of them is enough.
+"""Two replicas on two hosts behind vllm-router and a gate: both work, and one of them is enough.
 
-They speak TLS and want a key: certificate and key are sent, and all who ask do so in TLS.
+Gate and replicas speak TLS and want a key: certificate and keys are sent, and all who ask do so in TLS. Clients have
+keys of the gate, which the replicas do not take.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from tests.tls import certificate
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
 NAME = "twins"
-PORT, API_KEY = 4567, "sk-of-the-test"
+PORT, API_KEY, ALICE = 4567, "sk-of-the-test", "sk-of-alice-alone"
+GATE, ROUTER = 8080, 30000
 READY_SECONDS = 600.0
 SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto",
             "deploy.restart.hang=20", "--skip-check", "engine-arguments")  # fmt: skip
@@ -48,11 +50,13 @@ def pair(lab: Lab, operator: Operator) -> tuple[Path, Path]:
 def ran(operator: Operator, tiny_model: Path, pair: tuple[Path, Path]) -> Result:
     config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1, forks=True)
     (operator.directory / "api-key").write_text(API_KEY + "\n")
+    (operator.directory / "alice").write_text(ALICE + "\n")
     files = (
         f"deploy.tls.certfile={pair[0]}",
         f"deploy.tls.keyfile={pair[1]}",
         "deploy.tls.send=true",
         "deploy.secret_files.VLLM_API_KEY=api-key",
+        "deploy.gate.key_files.alice=alice",
     )
     return operator.start("run", "-c", config, *SETTINGS, *files).end(0, within=READY_SECONDS)
 
@@ -89,11 +93,21 @@ def ask(operator: Operator) -> str:
     return str(answer["model"])
 
 
-def curl(lab: Lab, trusted: Path, url: str, *words: str) -> tuple[int, str]:
-    """Return what a client on the first host gets: curl's exit status, and the answer with the status of HTTP."""
-    command = ["curl", "-sS", "-m", "20", "--noproxy", "*", "-w", " %{http_code}", *words, url]
-    ended = lab.hosts[0].run(command, check=False, stdin=trusted.read_text())
+def curl(host: Host, trusted: Path, url: str, *words: str) -> tuple[int, str]:
+    """Return what a client on a host gets: curl's exit status, and the answer with the status of HTTP."""
+    command = ["curl", "-sS", "-m", "20", "--noproxy", "*", "--path-as-is", "-w", " %{http_code}", *words, url]
+    ended = host.run(command, check=False, stdin=trusted.read_text())
     return ended.returncode, ended.stdout
+
+
+def bearer(key: str) -> tuple[str, str]:
+    return "-H", f"Authorization: Bearer {key}"
+
+
+def internal_key(lab: Lab) -> str:
+    """Return the key by which the gate asks the replicas."""
+    (path,) = states(lab)[0].glob(f"{NAME}/*/secrets/internal-key")
+    return path.read_text()
 
 
 def holding(key: Path, *places: Path) -> list[Path]:
@@ -108,13 +122,14 @@ def states(lab: Lab) -> list[Path]:
     return [host.directory / "home/.flagscale-deploy" for host in lab.hosts]
 
 
-def test_the_endpoint_is_the_routers_and_run_tells_where_tls_ends(lab: Lab, ran: Result) -> None:
-    assert f"endpoint http://{lab.hosts[0].address}:30000/v1" in ran.out
+def test_the_endpoint_is_the_gates_and_tls_ends_nowhere_before_it(lab: Lab, ran: Result) -> None:
+    assert f"endpoint https://{lab.hosts[0].address}:{GATE}/v1" in ran.out
     assert f":{PORT}" not in ran.out
-    assert "router-tls: vllm_model/router speaks plain HTTP" in ran.said
+    assert f":{ROUTER}" not in ran.out
+    assert "router-tls" not in ran.said
 
 
-def test_status_has_both_replicas_and_the_router(operator: Operator, ran: Result) -> None:
+def test_status_has_both_replicas_the_router_and_the_gate(operator: Operator, ran: Result) -> None:
     status = operator("status", "--name", NAME, "--json").json
     assert [
         (instance["name"], instance["state"], instance["driver"])
@@ -123,6 +138,7 @@ def test_status_has_both_replicas_and_the_router(operator: Operator, ran: Result
         ("vllm_model/0", "ready", "node1"),
         ("vllm_model/1", "ready", "node2"),
         ("vllm_model/router", "ready", "node1"),
+        ("gate", "ready", "node1"),
     ]
 
 
@@ -134,18 +150,37 @@ def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -
     assert {name: now[name] - before[name] for name in now} == {"node1": 2, "node2": 2}
 
 
-def test_the_servers_speak_tls_alone_to_who_trusts_them_and_has_the_key(
+def test_gate_and_servers_speak_tls_alone_to_who_trusts_them_and_has_their_key(
     lab: Lab, ran: Result, pair: tuple[Path, Path]
 ) -> None:
-    for host in lab.hosts:
-        models = f"https://{host.address}:{PORT}/v1/models"
+    client, other = lab.hosts
+    internal = internal_key(lab)
+    doors: dict[tuple[str, int], tuple[str, ...]] = {(client.address, GATE): (API_KEY, ALICE, internal)}
+    doors = {**doors, **{(host.address, PORT): (internal,) for host in lab.hosts}}
+    for (address, port), keys in doors.items():
+        models = f"https://{address}:{port}/v1/models"
         trust = ("--cacert", "/dev/stdin")
-        assert curl(lab, pair[0], models, *trust, "-H", f"Authorization: Bearer {API_KEY}")[1].endswith(" 200")
-        assert curl(lab, pair[0], models, *trust)[1].endswith(" 401")
-        assert curl(lab, pair[0], models)[0] == 60, "a certificate that curl does not know"
-        code, answer = curl(lab, pair[0], models.replace("https:", "http:"))
-        assert code != 0
-        assert "tiny" not in answer
+        for key in (API_KEY, ALICE, internal):
+            status = curl(other, pair[0], models, *trust, *bearer(key))[1].rpartition(" ")[2]
+            assert status == ("200" if key in keys else "401"), (port, key)
+        assert curl(client, pair[0], models, *trust)[1].endswith(" 401")
+        assert curl(client, pair[0], models)[0] == 60, "a certificate that curl does not know"
+        code, answer = curl(client, pair[0], models.replace("https:", "http:"))
+        assert (code != 0, "tiny" in answer) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "path", ["/add_worker?url=http://x", "/v1/../add_worker", "/%61dd_worker", "/metrics", "/sleep"]
+)
+def test_nothing_of_the_router_or_the_engines_but_their_api_is_reached(
+    lab: Lab, ran: Result, pair: tuple[Path, Path], path: str
+) -> None:
+    client, other = lab.hosts
+    url = f"https://{client.address}:{GATE}{path}"
+    asked = curl(other, pair[0], url, "--cacert", "/dev/stdin", "-X", "POST", *bearer(ALICE))[1]
+    assert asked.rpartition(" ")[2] in ("400", "404"), asked
+    assert curl(other, pair[0], f"http://{client.address}:{ROUTER}{path}", "-X", "POST")[0] == 7, "no connection"
+    assert curl(client, pair[0], f"http://127.0.0.1:{ROUTER}/health")[1].endswith(" 200")
 
 
 def test_the_key_is_for_its_user_alone(lab: Lab, operator: Operator, ran: Result, pair: tuple[Path, Path]) -> None:
@@ -155,6 +190,14 @@ def test_the_key_is_for_its_user_alone(lab: Lab, operator: Operator, ran: Result
         assert sent == {"tls.crt": 0o600, "tls.key": 0o600}
         assert holding(pair[1], state) == [secrets / "tls.key"]
     assert holding(pair[1], operator.directory / "outputs") == []
+    key = internal_key(lab)
+    for state in states(lab):
+        assert {
+            path.parent.name for path in state.rglob("*") if path.is_file() and key in path.read_text("latin-1")
+        } == {"secrets"}
+    written = [path for path in (operator.directory / "outputs").rglob("*") if path.is_file()]
+    assert [path for path in written if key in path.read_text("latin-1")] == []
+    assert not any(key in process.command for host in lab.hosts for process in look_at(host).processes)
 
 
 def core_of(host: Host) -> Process:
@@ -163,10 +206,10 @@ def core_of(host: Host) -> Process:
 
 
 @contextlib.contextmanager
-def streaming(host: Host, path: Path, trusted: Path) -> Iterator[None]:
+def streaming(host: Host, path: Path, trusted: Path, key: str) -> Iterator[None]:
     """Keep a stream of an engine open that has brought a token."""
     request = ["curl", "-sN", f"https://{host.address}:{PORT}/v1/completions", "--noproxy", "*", "-o", str(path),
-               "--cacert", str(trusted), "-H", f"Authorization: Bearer {API_KEY}",
+               "--cacert", str(trusted), *bearer(key),
                "-H", "Content-Type: application/json", "-d", STREAM]  # fmt: skip
     with subprocess.Popen(request) as asked:
         try:
@@ -184,7 +227,7 @@ def test_engines_whose_cores_were_killed_or_hang_come_back(
     before = [core_of(host).pid for host in lab.hosts]
     state = {host: host.directory / f"home/.flagscale-deploy/{NAME}/{host.name}" for host in lab.hosts}
     logs = [state[host] / f"logs/vllm_serve_vllm_model_{number}.log" for number, host in enumerate(lab.hosts)]
-    with streaming(hanging, operator.directory / "stream.txt", pair[0]):
+    with streaming(hanging, operator.directory / "stream.txt", pair[0], internal_key(lab)):
         hanging.run(["kill", "-STOP", str(before[1])])
         killed.run(["kill", "-9", str(before[0])])
         assert eventually(lambda: all("is healthy again" in log.read_text() for log in logs), within=240, every=0.5)

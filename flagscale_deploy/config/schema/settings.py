@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict
 
+from flagscale_deploy.config.schema.base import Settings, setting
+from flagscale_deploy.config.schema.gate import GateSettings
 from flagscale_deploy.config.schema.values import (
     Amount,
     Count,
@@ -34,26 +36,11 @@ from flagscale_deploy.config.schema.words import (
     RouterPolicy,
     RouterWord,
     backoff_keys,
+    gate_keys,
     ray_keys,
     restart_keys,
     router_keys,
 )
-
-
-def setting(description: str) -> Any:
-    """Return a key that may be absent; `description` is printed in the documentation and in the JSON Schema."""
-    return Field(None, description=description)
-
-
-class Settings(BaseModel):
-    """A mapping of the user's; its keys are those of the class, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _underscores(cls, keys: Any) -> Any:
-        return {key.replace("-", "_"): value for key, value in keys.items()} if isinstance(keys, dict) else keys
 
 
 class RaySettings(Settings):
@@ -255,6 +242,12 @@ class Deploy(Settings):
     ) = setting(
         "`none`; `auto`: where a model has several replicas; `always`; a policy by itself; or the keys below. Other "
         "keys are flags of `vllm-router` 0.1.17; an unknown one is an error. Default: auto"
+    )
+    gate: Annotated[GateSettings, BeforeValidator(gate_keys, json_schema_input_type=GateSettings | bool)] | None = (
+        setting(
+            "`true`: clients reach all models at one port of the head, that of a [gate](gate.md); or the keys below. "
+            "Default: false"
+        )
     )
     restart: (
         Annotated[RestartSettings, BeforeValidator(restart_keys, json_schema_input_type=RestartSettings | RestartWord)]

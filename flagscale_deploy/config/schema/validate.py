@@ -7,8 +7,8 @@ from typing import TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from flagscale_deploy.config.schema.base import Settings
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
-from flagscale_deploy.config.schema.settings import Settings
 from flagscale_deploy.config.schema.values import UnfitError
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest

@@ -1,4 +1,4 @@
-"""The short words of `deploy.ray`, `router` and `restart`: a mode or policy by itself in place of a mapping."""
+"""The short words of `deploy.ray`, `router`, `gate` and `restart`: a mode or policy by itself in place of a mapping."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def router_keys(value: object) -> object:
         return value
     word = str(value).lower()
     return {"enabled": _ROUTER_WORDS[word]} if word in _ROUTER_WORDS else {"policy": value}
+
+
+def gate_keys(value: object) -> object:
+    """Return the mapping that `deploy.gate` means: on or off by itself, or a mapping."""
+    return value if isinstance(value, (dict, list)) else {"enabled": value}
 
 
 def restart_keys(value: object) -> object:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.record import Record
 
 
-SERVERS = ("engine", "spare", "router")
+SERVERS = ("engine", "spare", "router", "gate")
 """Roles of the processes that serve, other than Ray's."""
 _NUMBER, _OPTIONAL = (int, float), (int, type(None))
 _SERVER = {

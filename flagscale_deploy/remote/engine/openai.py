@@ -25,7 +25,7 @@ def client(deployment: str, host: str, *, program: bool = False, trust: str = ""
     """
     deployed = record.read(deployment, host) or {}
     family = processes.family(deployment + "/", processes.recorded(deployed))
-    servers = deployed.get("instances", [])
+    servers = deployed.get("instances", []) + deployed.get("routers", [])
     certificates = [trust, *(server.get("certificate") for server in servers if server.get("driver") == host)]
     certificates += [
         rank.get("certificate") for server in servers for rank in server.get("ranks", []) if rank.get("host") == host

@@ -2,7 +2,7 @@
 
 `name` is the relative path that a file has among those collected; `kind` is one of
 
-- `engine`: what `vllm serve`, the router or a program of the user's own prints, and what that keeps in its log folder;
+- `engine`: what `vllm serve`, router, gate or a program of the user's own print, and what that keeps in its log folder;
 - `script`: what the scripts that start Ray print, the scripts themselves (`scripts/…`), and what restarts leave
   (`evidence/…`, `history.jsonl`);
 - `ray`: Ray's own daemons (raylet.*, gcs_server.*, dashboard.*, …), of every session (`previous-session_…` is one of
@@ -21,7 +21,7 @@ from typing import Callable, Iterator, List, NamedTuple, Set
 from flagscale_deploy.remote.deployment import ray_temp, record, state
 
 WORKER = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-\d+\.(out|err)(\.\d+)?")
-ENGINE = re.compile(r"(vllm_serve|program|engine|router)[^/]*\.log([.-][^/]*)?")
+ENGINE = re.compile(r"(vllm_serve|program|engine|router|gate)[^/]*\.log([.-][^/]*)?")
 
 BESIDE = ("scripts/", "evidence/", "history.jsonl")
 """Beginnings of the names of files that are collected, but whose lines are no log: nobody follows them."""

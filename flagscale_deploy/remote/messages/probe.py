@@ -189,6 +189,7 @@ class ProbedVersions(TypedDict):
     torch: str | None
     router: str | None  # vllm-router
     nixl: str | None
+    aiohttp: str | None
     all2all: list[str]  # packages of all-to-all backends, by the names that Python imports
     parser: str | None  # a name for the code of vLLM's command line
     environment_error: str | None

@@ -8,7 +8,7 @@ from flagscale_deploy.remote.messages.program import TypedDict
 
 
 class _RecordedProcess(TypedDict):
-    role: str  # of the step that started it: engine, router, ray-head, …
+    role: str  # of the step that started it: engine, router, gate, ray-head, …
     pid: int
     start_ticks: int | None  # clock ticks between boot and its start; None: it had ended already
     boot_id: str  # the boot in which the pid means something
@@ -55,7 +55,7 @@ class RecordedRank(_RecordedRank, total=False):
 
 
 class RecordedServer(_RecordedServer, total=False):
-    """An instance, or a router, which has no more than the keys that are always there."""
+    """An instance, or a router or gate, which has no more than the keys that are always there."""
 
     engine: str
     addresses: dict[str, str]  # where a program may answer: URL on its driver to the URL for clients
@@ -121,7 +121,7 @@ class Record(TypedDict, total=False):
     secrets: list[str]  # names of variables
     secret_hash: str  # salt and scrypt hash of all secrets of the run; "" for none
     instances: list[RecordedServer]  # of all hosts
-    routers: list[RecordedServer]
+    routers: list[RecordedServer]  # and the gate
 
     # Added by the host
     run_id: str

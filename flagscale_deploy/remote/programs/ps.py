@@ -129,12 +129,13 @@ def _texts(servers: List[RecordedServer], key: str) -> Iterator[str]:
 
 
 def _servers(uid: int, deployment: str, end: float) -> List[RecordedServer]:
-    """Return what another user's record lists, if it can be read by then: their home may be on a disk that hangs."""
+    """Return what another user's record lists, the entrance first, if it can be read by then: their disk may hang."""
     left = end - time.monotonic()
     if not deployment or left <= 0:
         return []
     try:
-        return Background(_readable_record, uid, deployment).result(left).get("instances", [])
+        content = Background(_readable_record, uid, deployment).result(left)
+        return [*reversed(content.get("routers", [])), *content.get("instances", [])]
     except TimeoutError:
         return []
 

@@ -94,8 +94,9 @@ def found():
     for name in ("nixl", "rixl"):  # that of ROCm
         if name in known or any(os.path.isdir(os.path.join(place, name)) for place in PLACES):
             answer["nixl"] = version(known, name)
-    if "torch" in known or any(os.path.isdir(os.path.join(place, "torch")) for place in PLACES):
-        answer["torch"] = version(known, "torch")
+    for name in ("torch", "aiohttp"):
+        if name in known or any(os.path.isdir(os.path.join(place, name)) for place in PLACES):
+            answer[name] = version(known, name)
     backends = ("deep_ep", "flashinfer", "moonep", "mori", "nixl_ep", "pplx_kernels")
     answer["all2all"] = " ".join(name for name in backends if package(name))
     return answer
@@ -175,6 +176,7 @@ def _versions(versions: Mapping[str, str], error: Optional[str] = None) -> Probe
         "torch": versions.get("torch"),
         "router": versions.get("router"),
         "nixl": versions.get("nixl"),
+        "aiohttp": versions.get("aiohttp"),
         "all2all": versions.get("all2all", "").split(),
         "parser": versions.get("parser"),
         "environment_error": error,

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from flagscale_deploy.checks.types import Link
-from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.config.gate import GateSpec
+from flagscale_deploy.config.spec import RouterSpec, ServeSpec
 from flagscale_deploy.deploy.network_test import DATA, RAY, ListenPort, peers, rounds, try_links
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.facts.model import Facts, Interface
@@ -107,8 +109,11 @@ def test_a_port_that_is_taken_is_left_to_the_check_of_ports(fleet: Fleet, plan: 
     assert seen(links, DATA) == EVERY_PAIR
 
 
-def test_a_router_reaches_its_engines_and_nobody_else_is_asked_to(fleet: Fleet, plan: Plan, free_port: int) -> None:
-    routed = planned(inventory(*NAMES), spec(model(tp=8, port=free_port, replicas=3)))
+@pytest.mark.parametrize("front", [{}, {"router": RouterSpec(enabled=False), "gate": GateSpec()}])
+def test_a_router_or_gate_reaches_its_engines_and_nobody_else_is_asked_to(
+    fleet: Fleet, plan: Plan, free_port: int, front: dict[str, Any]
+) -> None:
+    routed = planned(inventory(*NAMES), spec(model(tp=8, port=free_port, replicas=3), **front))
     instances = tuple(
         replace(
             instance, ranks=(replace(instance.ranks[0], worker_url=f"http://{ADDRESSES[instance.driver]}:{free_port}"),)

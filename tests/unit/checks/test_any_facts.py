@@ -83,7 +83,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "all2all": st.lists(TEXT | st.just("deep_ep"), max_size=2).map(tuple),
     "hostname_addresses": st.lists(TEXT, max_size=2).map(tuple),
     "sees_everyone": st.booleans(),
-    **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "nixl", "parser",
+    **{name: st.none() | TEXT for name in ("python", "ray", "vllm", "torch", "router", "nixl", "aiohttp", "parser",
                                            "environment_error", "gpu_error", "driver_version")},
     "default_address": st.none() | st.ip_addresses().map(str),
     **dict.fromkeys(("user", "home", "hostname", "boot_id", "probe_python", "noise", "boot", "boot_problem",

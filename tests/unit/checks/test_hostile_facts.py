@@ -29,7 +29,7 @@ FULL: dict[str, Any] = {
     "deployments": ({"deployment": "qwen", "run_id": "r0", "operator": "x", "gpus": [0], "ports": {"x": 8000}},
                     {"deployment": "x", "broken": "x"}),
     "models": (FILES, ModelFiles("/x", "x"), replace(FILES, torn={"x": "x"}, pointers=("x",), indexed=("x",))),
-    **dict.fromkeys(("boot_problem", "gpu_error", "environment_error", "noise", "nixl", "router"), "x"),
+    **dict.fromkeys(("boot_problem", "gpu_error", "environment_error", "noise", "nixl", "router", "aiohttp"), "x"),
 }  # fmt: skip
 """What a host of `facts` lacks, so that each text has a place."""
 SPECS = {

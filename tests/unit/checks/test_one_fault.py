@@ -12,8 +12,9 @@ from paramiko.ssh_exception import NoValidConnectionsError
 
 from flagscale_deploy.checks.registry import NAMES, judge
 from flagscale_deploy.checks.types import Parsed, Verdict
+from flagscale_deploy.config.gate import GateSpec
 from flagscale_deploy.config.restart import RestartSpec
-from flagscale_deploy.config.spec import PoolSpec
+from flagscale_deploy.config.spec import PoolSpec, ServeSpec
 from flagscale_deploy.errors import (
     ConnectError,
     HostError,
@@ -440,6 +441,14 @@ def test_a_router_that_is_not_installed() -> None:
     assert "pip install vllm-router" in verdict.remedy
 
 
+def test_a_gate_whose_head_cannot_run_it() -> None:
+    serve_spec = spec(model(tp=32, engine_args={"max-model-len": 32768}), ray="on", gate=GateSpec())
+    assert complaints(make_context(serve_spec=serve_spec)) == []
+    verdict = only(make_context({"gpu01": {"aiohttp": None}, "gpu02": {"aiohttp": None}}, serve_spec=serve_spec))
+    assert (verdict.check, verdict.host) == ("gate-installed", "gpu01")
+    assert "pip install aiohttp" in verdict.remedy
+
+
 def test_a_nixl_that_is_not_installed_where_pools_need_it() -> None:
     serve_spec = spec(
         model(
@@ -592,6 +601,24 @@ def test_a_server_without_a_key_on_an_address_of_the_internet() -> None:
     assert only(make_context({"gpu01": INTERNET}, serve_spec=serve_spec)).host == "gpu01"
 
 
+def test_behind_a_gate_only_the_gate_is_open_and_that_without_a_key() -> None:
+    def gated(gate: GateSpec, **settings: Any) -> ServeSpec:
+        flags = {"max-model-len": 32768, "host": "0.0.0.0"}
+        return spec(model(tp=32, engine_args=flags), gate=gate, **settings)
+
+    verdicts = complaints(make_context({"gpu01": INTERNET}, serve_spec=gated(GateSpec())))
+    assert {(verdict.check, verdict.host, verdict.state) for verdict in verdicts} == {
+        ("open-server", "gpu01", "warning")
+    }
+    assert verdicts[0].found == "the gate listens on 8.8.4.4, port 8080, without a key"
+    kept = [
+        gated(GateSpec(keys={"alice": Secret("sk-of-alice")})),
+        gated(GateSpec(), secret_env={"VLLM_API_KEY": Secret("sk-x")}),
+        gated(GateSpec(host="127.0.0.1")),
+    ]
+    assert [complaints(make_context({"gpu01": INTERNET}, serve_spec=serve_spec)) for serve_spec in kept] == [[], [], []]
+
+
 @pytest.mark.parametrize(
     ("files", "state", "problem"),
     [
@@ -635,8 +662,8 @@ def test_every_check_has_its_fault() -> None:
     """In the table above, in a test below it, or in those of models and links."""
     elsewhere = {"distinct-hosts", "gpu-count", "placement", "node-ip", "ports", "router-installed", "ray-version",
                  "vllm-version", "nixl-installed", "locked-memory", "engine-arguments", "data-network", "bandwidth",
-                 "model-parallel", "model-length", "model-memory", "model-code", "open-server", "tls-files",
-                 "router-tls", "model-experts", "all2all-installed", "boot"}  # fmt: skip
+                 "gate-installed", "model-parallel", "model-length", "model-memory", "model-code", "open-server",
+                 "tls-files", "router-tls", "model-experts", "all2all-installed", "boot"}  # fmt: skip
     assert {case[0] for case in FAULTS} | elsewhere == set(NAMES)
 
 

@@ -22,13 +22,14 @@ def test_four_healthy_hosts_pass_every_check_that_has_something_to_look_at() -> 
     assert {verdict.check: verdict.found for verdict in verdicts if verdict.state == "skipped"} == {
         "vllm-version": "any vLLM will do",
         "router-installed": "the plan has no router",
+        "gate-installed": "deploy.gate is not set",
         "nixl-installed": "no model has prefill and decode apart",
         "all2all-installed": "no ranks exchange tokens of experts by a backend that is a package",
         "locked-memory": "no host has InfiniBand",
         "bandwidth": "measured with --network only",
         "model-experts": "no model has experts or data-parallel ranks",
         "tls-files": "no model has ssl flags, and deploy.tls is not set",
-        "router-tls": "no router has replicas with TLS",
+        "router-tls": "no router or gate has replicas with TLS",
         "boot": "deploy.restart.boot is not set",
     }
     assert all(verdict.found and verdict.expected for verdict in verdicts)

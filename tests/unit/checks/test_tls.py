@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.checks.types import Verdict
+from flagscale_deploy.config.gate import GateSpec
 from flagscale_deploy.config.spec import RouterSpec, ServeSpec, TlsSpec
 from flagscale_deploy.facts.model import TlsFile
 from flagscale_deploy.secrets import Secret
@@ -43,6 +44,25 @@ def test_a_router_in_the_open_is_a_warning() -> None:
     assert "plain HTTP" in verdict.found
     assert "deploy.router: none" in verdict.remedy
     assert said({}, serve_spec(RouterSpec(enabled=False))) == []
+
+
+def test_behind_a_gate_that_speaks_tls_the_router_is_no_warning() -> None:
+    common = TlsSpec("/c.pem", "/k.pem")
+    wish = serve_spec(RouterSpec(), flags={}, tls=common)
+    assert said({}, replace(wish, gate=GateSpec())) == []
+    alone = serve_spec(RouterSpec(enabled=False), flags={}, tls=common)
+    assert said({}, replace(alone, gate=GateSpec())) == []
+    (verdict,) = said({"gpu03": replace(CERTIFICATE, names=("10.0.0.1",))}, replace(alone, gate=GateSpec()))
+    assert verdict.found == "gate connects to qwen/2 at 10.0.0.3, but its certificate is for 10.0.0.1"
+
+
+@pytest.mark.parametrize("router", [RouterSpec(), RouterSpec(enabled=False)])
+def test_a_gate_without_the_certificate_of_its_engines_is_a_warning(router: RouterSpec) -> None:
+    (verdict,) = said({}, replace(serve_spec(router), gate=GateSpec()))
+    assert (verdict.check, verdict.host, verdict.state) == ("router-tls", "gpu01", "warning")
+    assert verdict.found == "gate speaks plain HTTP to clients: only the connections to its replicas use TLS"
+    assert verdict.remedy == "set deploy.tls"
+    assert said({}, replace(serve_spec(router), gate=GateSpec(host="127.0.0.1"))) == []
 
 
 def test_a_certificate_for_another_address_is_refused_by_the_router() -> None:

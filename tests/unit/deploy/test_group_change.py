@@ -218,6 +218,15 @@ def test_a_group_of_an_older_version_or_of_a_pool_is_refused() -> None:
             change.drain("qwen/1", 1.0)
 
 
+def test_a_group_behind_a_gate_is_refused_before_anything_is_done() -> None:
+    bench = Bench()
+    change = bench.begin()
+    change.routers = {"": {**change.servers["qwen/1"], "name": "gate"}}
+    with pytest.raises(CheckError, match="behind a gate"):
+        change.drain("qwen/1", 1.0)
+    assert not bench.fleet.sent("drain")
+
+
 def test_a_plan_of_another_run_is_refused(tmp_path: Path) -> None:
     bench = Bench()
     with pytest.raises(ValueError, match="a plan of run other"):

@@ -250,6 +250,11 @@ def test_a_router_counts_like_an_instance_and_is_the_entrance() -> None:
     ]
     late = {**WELL, "health": None, "token": None, "why": "refused"}
     assert status(head(record=recorded, instances={**well, "qwen/router": late}), worker()).state == "starting"
+    gate = {**router, "name": "gate", "model": "", "endpoint": "http://g"}
+    recorded = record("ray-head", "engine", routers=[router, gate])
+    current = status(head(record=recorded, instances={**well, "gate": WELL}), worker())
+    assert (current.state, current.endpoints, current.models) == ("ready", ("http://g",), ("tiny",))
+    assert status(head(record=recorded, instances={**well, "gate": late}), worker()).state == "starting"
 
 
 def test_nothing_recorded_is_absent() -> None:

@@ -17,7 +17,8 @@ from flagscale_deploy.config.experiment import Experiment
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.nodes import Node
 from flagscale_deploy.config.restart import RestartSpec
-from flagscale_deploy.config.schema.settings import Deploy, RouterSettings, Settings
+from flagscale_deploy.config.schema.base import Settings
+from flagscale_deploy.config.schema.settings import Deploy, RouterSettings
 from flagscale_deploy.config.spec import DEFAULT_ENGINE_PORT, Timeouts
 from flagscale_deploy.inventory.keys import HOST_KEYS
 from flagscale_deploy.plan.vllm import serve_argv
@@ -35,7 +36,7 @@ ANYTHING = {
 }
 """Their classes take any value, as those of ignored keys do; other code reads them."""
 
-BY_ITSELF = {"ray", "router", "restart", "backoff"}
+BY_ITSELF = {"ray", "router", "gate", "restart", "backoff"}
 """Keys that hold a mapping, or a word."""
 
 

@@ -79,6 +79,7 @@ def facts(name: str, count: int = 8, **changes: Any) -> Facts:
         vllm="0.32.0",
         router="0.1.17",
         nixl="1.5.2",
+        aiohttp="3.14.1",
         gpus=gpus(count, changes.pop("busy", ()), number),
         interfaces=(
             Interface("lo", ("127.0.0.1", "::1")),

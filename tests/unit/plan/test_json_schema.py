@@ -75,6 +75,7 @@ def test_the_shape_of_the_design() -> None:
         "program": None,
         "router": None,
         "routers": [],
+        "gate": None,
         "restart": {"policy": "no", "max": 5, "backoff": {"first": 1.0, "factor": 2.0, "max": 60.0},
                     "reset_after": 600.0, "boot": False, "lost": 60.0, "spare": False, "hang": 600.0,
                     "interval": 60.0, "notify": None},

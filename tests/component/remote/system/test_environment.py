@@ -83,7 +83,7 @@ def test_a_command_without_its_package_has_an_unknown_version(venv: Path) -> Non
 def test_what_went_wrong_is_told(venv_path: str | None, hook: str | None, problem: str) -> None:
     versions: Any = environment.observe(venv_path, hook, {})
     assert problem in versions.pop("environment_error")
-    expected: Any = dict.fromkeys(("python", "ray", "vllm", "torch", "router", "nixl", "parser"))
+    expected: Any = dict.fromkeys(("python", "ray", "vllm", "torch", "router", "nixl", "aiohttp", "parser"))
     assert versions == expected | {"all2all": []}
 
 

@@ -28,11 +28,18 @@ def its_environment_is_not_there(stage: Stage) -> None:
     stage.inventory(venv="/nowhere")
 
 
-@caught_by("router-installed", "pip install vllm-router", host="node1")
+@caught_by("router-installed", "pip install vllm-router", host="node1", round="fronts")
 def a_router_is_asked_for(stage: Stage) -> None:
     """No environment has one; it is the head that needs it."""
     stage.flags(tensor_parallel_size=1)
     stage.deploy(models={"tiny": {"num_replicas": 2}})
+
+
+@caught_by("gate-installed", "pip install aiohttp", host="node1", round="fronts")
+def a_gate_is_asked_for(stage: Stage) -> None:
+    """No environment has what it runs on; it is the head that needs it."""
+    stage.flags(tensor_parallel_size=1)
+    stage.deploy(gate=True)
 
 
 @caught_by("vllm-version", "pip install 'vllm>=0.18.0'", at="node1")
