@@ -234,8 +234,10 @@ def test_connections_beyond_the_limit_are_refused_and_the_others_served(first: S
 def test_a_log_that_is_moved_away_is_begun_anew(first: StandIn, tmp_path: Path) -> None:
     with Gate(tmp_path, {MODEL: [first.url]}) as gate:
         ask(gate, body=BODY)
+        wait_until(lambda: gate.access_log.exists() and gate.logged())  # a line comes just after the client's reply
         gate.access_log.rename(tmp_path / "moved.log")
         wait_until(gate.access_log.exists)
         ask(gate, body=BODY)
+        wait_until(gate.logged)
         assert len(gate.logged()) == 1
         assert gate.access_log.stat().st_mode & 0o777 == 0o600

@@ -18,6 +18,7 @@ from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.system import proc, sock_diag
 from flagscale_deploy.remote.system.sock_diag import Connection
 from tests.component.remote.living import SLEEP, Home, Household, birth, messages, wait_until
+from tests.component.remote.programs.test_serving import own_addresses
 from tests.component.remote.stand_in import ENGINE, NOBODY, StandIn, stand_in
 from tests.other_user import as_nobody, needs_root
 
@@ -274,13 +275,19 @@ def test_an_operator_without_root_knows_their_own_servers(home: Home, tmp_path: 
 
 def test_a_program_is_verified_at_the_host_where_it_serves(secret_home: Home, tmp_path: Path) -> None:
     mark = f"{secret_home.deployment}/r1"
-    with stand_in(tmp_path, mark, replies=ENGINE) as own, stand_in(tmp_path, uid=NOBODY, replies=ENGINE) as stranger:
+    address = next(text for text in own_addresses() if ":" not in text)
+    with (
+        stand_in(tmp_path, mark, address, replies=ENGINE) as own,
+        stand_in(tmp_path, "", address, uid=NOBODY, replies=ENGINE) as stranger,
+    ):
+        ports = {"m/0": own.port, "m/1": stranger.port}
+        secret_home.record(ports=ports)
         assert secret_home.run("serving", address=own.url) == [{"serves": True, "why": ""}]
         foreign = {"serves": False, "foreign": True, "why": held_by(stranger)}
         assert secret_home.run("serving", address=stranger.url) == [foreign]
         assert [SECRET in request for request in own.heard] == [False]
         server = server_of(secret_home, "", engine="program", addresses={own.url: ""}) | {"driver": "another-host"}
-        secret_home.record(instances=[server])
+        secret_home.record(instances=[server], ports=ports)
         (chat,) = secret_home.run("chat", server="m/0", messages=[], parameters={})
         assert "answer" in chat
         assert stranger.heard == []
