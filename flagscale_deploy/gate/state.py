@@ -48,7 +48,7 @@ class State:
         self.config: Config = self._config.value
         self._read_secrets(self.config)
         self.certificate = Certificate(self.config.tls) if self.config.tls is not None else None
-        self._fault = ""
+        self._fault = ()
 
     @property
     def keys(self) -> Keys | None:
@@ -71,10 +71,10 @@ class State:
             try:
                 if self.certificate.refresh():
                     log.info("the certificate was loaded again")
-                self._fault = ""
+                self._fault = ()
             except ConfigError as error:
-                if self._fault != str(error):  # it is tried again each second
-                    self._fault = str(error)
+                if self._fault != error.args:  # it is tried again each second
+                    self._fault = error.args
                     log.error("%s; the certificate before stays", error)
 
     def _use(self, config: Config) -> None:

@@ -120,4 +120,4 @@ def test_every_script_begins_with_umask_077() -> None:
     including = '{% include "_environment.sh.j2" %}'
     assert first.pop("_environment.sh.j2") == first.pop("boot.sh.j2") == "umask 077"
     assert set(first.values()) == {including}
-    assert len(first) == 8
+    assert len(first) == 9
