@@ -24,6 +24,7 @@ def one_group(plan: Plan, name: str) -> Plan:
         plan,
         instances=(instance,),
         routers=(),
+        gate=None,
         stages=(Stage(SERVE, tuple(steps)),),
         scripts={
             host: {
