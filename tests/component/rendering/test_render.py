@@ -564,6 +564,7 @@ def test_every_template_was_rendered_above() -> None:
     rendered = {f"{name}{SUFFIX}" for name in scripts_of(after_stop="true", restart=restart)}
     rendered = {re.sub(r"vllm_serve_\w+\.sh", "vllm_serve.sh", name) for name in rendered}
     rendered |= {"router.sh.j2"}  # below
+    rendered |= {"gate.sh.j2"}  # in tests/unit/plan/test_gate.py
     rendered |= {"program.sh.j2", "_program.sh.j2"}  # in test_program.py
     rendered |= {"boot.sh.j2", "_supervise.sh.j2"}  # above
     assert rendered | {"_environment.sh.j2", "_raylet.sh.j2", "_warm.sh.j2"} == set(TEMPLATES.sources)
