@@ -22,10 +22,13 @@ DeployError                 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flagscale_deploy.text import one_line
+
+MOST_FAULTS = 100
+"""What is said of one file, or one configuration: who has more wrong does not read them all."""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,6 +59,14 @@ class Fault:
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def at_most(faults: Iterable[Fault], where: str, more: int = 0) -> list[Fault]:
+    """Return each fault once; of more than MOST_FAULTS the first, and last how many there are besides."""
+    once = list(dict.fromkeys(faults))
+    more += len(once[MOST_FAULTS:])
+    rest = [Fault(where, f"{more:,} more are not listed", "correct these first")] if more else []
+    return once[:MOST_FAULTS] + rest
 
 
 class DeployError(Exception):

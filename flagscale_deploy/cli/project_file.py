@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flagscale_deploy.cli.option_types import MOST_FORKS
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import MOST_FAULTS, Fault, InputError, at_most
 from flagscale_deploy.inventory.load import names_hosts
 from flagscale_deploy.recipes.name import is_recipe
 from flagscale_deploy.support.input_files import read_text
@@ -92,12 +92,13 @@ def _parsed(text: str, path: Path) -> ProjectFile:
     for key, (at_key, at_value) in places.items():
         value = document.get(key)
         if key not in _KEYS:
-            faults.append(Fault(f"{at_key}: {key}", "unknown key", suggest(key, _KEYS)))
+            remedy = suggest(key, _KEYS) if len(faults) <= MOST_FAULTS else ""
+            faults.append(Fault(f"{at_key}: {key}", "unknown key", remedy))
         elif not _fits(key, value):
             problem = f"found {'nothing' if value is None else quoted(value)}, expected {_KEYS[key]}"
             faults.append(Fault(f"{at_value}: {key}", problem, _remedy(key, value)))
     if faults:
-        raise InputError(faults)
+        raise InputError(at_most(faults, str(path)))
     values = {key: _beside(value, path.parent, key) if key in _PATHS else value for key, value in document.items()}
     return ProjectFile(str(path), values, {key: f"{at_value}: {key}" for key, (_, at_value) in places.items()})
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flagscale_deploy.config.schema.places import Document, Places
@@ -18,19 +19,39 @@ from flagscale_deploy.config.source import read_yaml
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.suggest import suggest
+from flagscale_deploy.support.units import MIB, format_size
 from flagscale_deploy.support.value import Tree, Value
 
 SELF = "_self_"
 MOST_FILES = 200
+MOST_BYTES = 4 * MIB
+"""What the files of all groups may have together, each as often as it is mounted: as much as one file."""
 LONGEST_PATH = 1024
 
 
 @dataclass
 class _Composition:
-    """What the files of one composition share: the groups that were picked, and how many files were read."""
+    """What the files of one composition share: the groups that were picked, how many files were mounted, their size.
+
+    Each file is read once, however often it is mounted.
+    """
 
     choices: MutableMapping[str, str]
     files: int = 0
+    size: int = 0
+    documents: dict[Path, tuple[Document, int]] = field(default_factory=dict)
+
+    def read(self, file: Path, where: str) -> Document:
+        """Return a document of its own for each mount. Raises InputError for more than all groups may have."""
+        if file not in self.documents:
+            self.documents[file] = read_yaml(file), os.stat(file).st_size
+        document, size = self.documents[file]
+        self.files, self.size = self.files + 1, self.size + size
+        if self.files > MOST_FILES:
+            raise InputError.at(where, f"is one of more than {MOST_FILES} files", "name fewer groups")
+        if self.size > MOST_BYTES:
+            raise InputError.at(where, f"makes all groups larger than {format_size(MOST_BYTES)}", "name fewer groups")
+        return replace(document, value=deepcopy(document.value))
 
 
 def compose(source: Path | Document, choices: MutableMapping[str, str] | None = None) -> tuple[Tree, Places]:
@@ -145,13 +166,10 @@ def _is_group(path: Path, key: str) -> bool:
 
 def _mounted(file: Path, group: str | None, places: Places, run: _Composition, above: tuple[Path, ...]) -> Tree:
     """Return a group file's values under the keys of its group."""
-    document = read_yaml(file)
+    document = run.read(file, str(file))
     value, where, inner = document.value, document.where(("defaults",)), Places(document)
     if file.resolve() in above:
         raise InputError.at(where, "includes itself", "remove the entry from this list")
-    run.files += 1
-    if run.files > MOST_FILES:
-        raise InputError.at(where, f"is one of more than {MOST_FILES} files", "name fewer groups")
     keys = _package(group) if group else ()
     if isinstance(value, dict):
         value = _compose_groups(file, value, inner, run, (*above, file.resolve()))

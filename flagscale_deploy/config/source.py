@@ -86,26 +86,43 @@ def parse_document(text: str, source: str) -> Document:
     value, node, faults = load_with_nodes(_Loader, text, source)
     if faults:
         raise InputError(faults)
-    return Document(source, cast(Value, value), partial(_positions, node))
+    return Document(source, cast(Value, value), partial(_positions, node, {}))
 
 
-def _positions(root: yaml.Node | None, path: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Return line and column of the root, and of the keys of a path as far as they are there, however spelled."""
+_Pairs = dict[str, tuple[yaml.Node, yaml.Node]]
+
+
+def _positions(root: yaml.Node | None, keys: dict[int, _Pairs], path: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return line and column of the root, and of the keys of a path as far as they are there, however spelled.
+
+    `keys` are the pairs of each mapping that was asked for, so that thousands of faults search none from its beginning.
+    """
     nodes = [] if root is None else [root]
     value = root
     for key in path:
         if isinstance(value, yaml.SequenceNode) and key.isdecimal() and int(key) < len(value.value):
             nodes.append(value := value.value[int(key)])
             continue
-        pairs = value.value if isinstance(value, yaml.MappingNode) else []
-        same = [pair for pair in pairs if pair[0].value == key] or [
-            pair for pair in pairs if flag_name(str(pair[0].value)) == flag_name(key)
-        ]
-        if not same:
+        if not isinstance(value, yaml.MappingNode):
             break
-        name, value = same[-1]
+        if id(value) not in keys:
+            keys[id(value)] = _pairs(value)
+        pair = keys[id(value)].get(key) or keys[id(value)].get(f"{_FOLDED}{flag_name(key)}")
+        if pair is None:
+            break
+        name, value = pair
         nodes.append(name)
     return [(node.start_mark.line + 1, node.start_mark.column + 1) for node in nodes] or [(1, 1)]
+
+
+_FOLDED = "\0"
+"""What begins the keys in one spelling; no key has it."""
+
+
+def _pairs(mapping: yaml.MappingNode) -> _Pairs:
+    """Return the last pair of each key, and of each key in the spelling of flags."""
+    pairs = {f"{_FOLDED}{flag_name(str(pair[0].value))}": pair for pair in mapping.value}
+    return {**pairs, **{pair[0].value: pair for pair in mapping.value if isinstance(pair[0], yaml.ScalarNode)}}
 
 
 def parse_yaml(text: str, source: str) -> Value:

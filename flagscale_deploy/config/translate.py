@@ -27,7 +27,7 @@ from flagscale_deploy.config.schema.settings import Deploy
 from flagscale_deploy.config.schema.validate import read_settings
 from flagscale_deploy.config.spec import InlineNode, ServeSpec, Timeouts
 from flagscale_deploy.config.tls import read_tls
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import Fault, InputError, at_most
 from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
@@ -104,7 +104,7 @@ def translate(
         warnings=tuple(places.locate(warn_of_connector(deploy, set_in))),
         locate=_locator(tree, set_in, places),
     )
-    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults), *_copies(spec, places)]
+    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults), *at_most(_copies(spec, places), places.file)]
 
 
 def _copies(spec: ServeSpec, places: Places) -> Iterator[Fault]:

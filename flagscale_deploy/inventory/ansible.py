@@ -109,8 +109,12 @@ def _references(
 ) -> Mapping[str, References]:
     """Return the scope of each host's templates: its variables and the names that Ansible adds."""
     by_host = tree.groups_by_host()
+    groups: dict[str, list[str]] = {name: [] for name in tree.groups}
+    for host in tree.hosts:
+        for group in by_host[host]:
+            groups[group].append(host)
     shared = {
-        "groups": {name: [host for host in tree.hosts if name in by_host[host]] for name in tree.groups},
+        "groups": groups,
         "hostvars": (scopes := dict[str, References]()),
         "inventory_file": source if around.directory is None else str(around.directory / PurePath(source).name),
         "inventory_dir": str(around.directory or "."),

@@ -11,6 +11,8 @@ from flagscale_deploy.inventory.regex_cost import ERRORS, steps
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.template_budget import TooMuchError, spend
 
+PRICE = 60
+"""What parsing and compiling a character of an expression costs."""
 _TRUE = ("yes", "on", "1", "true")
 
 
@@ -59,6 +61,7 @@ def _regex_search(
 def _compiled(pattern: str, text: str, ignorecase: bool, multiline: bool) -> re.Pattern[str]:
     """Return the expression compiled, and pay for its use. Raises ValueError, and TooMuchError before it takes long."""
     try:
+        spend(PRICE * len(pattern))
         ways = steps(pattern, len(text)) * (len(text) + 1)
         if ways > 10_000_000:
             raise TooMuchError(f"has the expression {quoted(pattern)}, which may take very long")

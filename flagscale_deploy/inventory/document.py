@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 import yaml
 
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import MOST_FAULTS, Fault, InputError
 from flagscale_deploy.support.learn_secrets import learn_value
-from flagscale_deploy.support.yaml import MOST_FAULTS, TAG, ContentError, Loader, duplicate_key, load, refuse_bombs
+from flagscale_deploy.support.yaml import TAG, ContentError, Loader, duplicate_key, load, refuse_bombs
 
 
 class Section(dict[object, object]):

@@ -32,6 +32,7 @@ def limit(inventory: Inventory, pattern: str) -> Inventory:
     left, and where a plain name is unknown: `all,!gpu3` must not act on gpu03.
     """
     terms = _terms(pattern)
+    _refuse_many(inventory, terms)
     chosen: set[str] = set()
     plain = [term for term in terms if term[0] not in "&!"]
     for term in plain or [ALL]:
@@ -45,6 +46,16 @@ def limit(inventory: Inventory, pattern: str) -> Inventory:
     if not chosen:
         raise InputError.at(_WHERE, f"{quoted(pattern)} matches no host of {inventory.source}", "`hosts` lists them")
     return _restrict(inventory, chosen)
+
+
+def _refuse_many(inventory: Inventory, terms: Sequence[str]) -> None:
+    """Raise InputError where more names would be compared than takes seconds."""
+    names = {*inventory.names}
+    searching = sum(term.lstrip("!&") not in names for term in terms)
+    compared = searching * (len(names) + len(inventory.groups))
+    if compared > MOST_STEPS:
+        problem = f"found a pattern of {searching:,} terms that are no host, for {len(names):,} hosts"
+        raise InputError.at(_WHERE, problem, "write fewer terms")
 
 
 def _restrict(inventory: Inventory, chosen: set[str]) -> Inventory:

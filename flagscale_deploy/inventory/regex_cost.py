@@ -13,14 +13,37 @@ _parser: Any = vars(re).get("_parser") or importlib.import_module("sre_parse")
 _ONE_CHARACTER = {"LITERAL", "NOT_LITERAL", "ANY", "IN", "CATEGORY", "RANGE"}
 _GROUPS = {"SUBPATTERN": -1, "ATOMIC_GROUP": 0}
 _REPEATS = {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}
+MOST_REPEATS = 10_000
+"""How often a part may have to match, within other repeats too: of a part that matches nothing each takes memory."""
+LONGEST = 10_000
+"""Characters of an expression."""
 
 
 def steps(expression: str, length: int) -> float:
-    """Return how many ways there are at most to match an expression in a text of this length; infinite for lookarounds.
+    """Return how many ways there are at most to match an expression in a text of this length.
 
-    Raises re.error, OverflowError, RecursionError as `re.compile` does.
+    Infinite for lookarounds, for too many repeats and for an expression that is too long. Raises re.error,
+    OverflowError, RecursionError as `re.compile` does.
     """
-    return _of_sequence(_parser.parse(expression), max(1, length))
+    if len(expression) > LONGEST:
+        return inf
+    parsed = _parser.parse(expression)
+    repeats = _repeats(parsed)
+    return inf if repeats > MOST_REPEATS else max(repeats, _of_sequence(parsed, max(1, length)))
+
+
+def _repeats(items: Any) -> int:
+    """Return how often the part that is repeated most has to match at least: nested repeats multiply."""
+    most = 1
+    for kind, argument in items:
+        name = str(kind)
+        if name == "BRANCH":
+            most = max(most, *map(_repeats, argument[1]))
+        elif name in _GROUPS:
+            most = max(most, _repeats(argument if name == "ATOMIC_GROUP" else argument[_GROUPS[name]]))
+        elif name in _REPEATS:
+            most = max(most, int(argument[0]), int(argument[0]) * _repeats(argument[2]), _repeats(argument[2]))
+    return most
 
 
 def _of_sequence(items: Any, length: int) -> float:
@@ -39,8 +62,9 @@ def _of_item(kind: str, argument: Any, length: int) -> float:
         return _of_sequence(argument if kind == "ATOMIC_GROUP" else argument[_GROUPS[kind]], length)
     if kind in _REPEATS:
         least, most, inner = argument
-        least, most = int(least), min(int(most), length)
-        return _power(_of_sequence(inner, length), most) * max(1, most - least + 1)
+        least = int(least)
+        most = max(least, min(int(most), length))  # what matches nothing repeats in any text
+        return _power(_of_sequence(inner, length), most) * (most - least + 1)
     return inf
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import MOST_FAULTS, Fault, InputError
 from flagscale_deploy.inventory.model import Group
 from flagscale_deploy.inventory.ranges import MOST_HOSTS
 from flagscale_deploy.support.quote import quoted
-from flagscale_deploy.support.yaml import MOST_FAULTS
 
 ALL, UNGROUPED = "all", "ungrouped"
 MOST_NAMED = 5 * MOST_HOSTS
@@ -63,7 +62,7 @@ class GroupNode:
 
     name: str
     hosts: dict[str, None] = field(default_factory=dict)
-    children: list[str] = field(default_factory=list)
+    children: dict[str, None] = field(default_factory=dict)
     parents: list[str] = field(default_factory=list)
     variables: Variables = field(default_factory=dict)
     priority: int = 1
@@ -95,7 +94,7 @@ class Tree:
             raise ValueError(
                 f"group {quoted(child)} cannot be inside {quoted(parent)}, which is itself inside {quoted(child)}"
             )
-        self.groups[parent].children.append(child)
+        self.groups[parent].children[child] = None
         self.groups[child].parents.append(parent)
 
     def add_host(self, name: str, group: str, port: Located | None = None) -> Variables:

@@ -9,7 +9,7 @@ from functools import partial
 
 from flagscale_deploy.config.plain import plain
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import MOST_FAULTS, Fault, InputError, at_most
 from flagscale_deploy.plan.gate import gate_faults
 from flagscale_deploy.plan.pools import CONNECTOR, pool_faults
 from flagscale_deploy.plan.spread import LOCAL
@@ -43,7 +43,7 @@ def refuse_wrong(spec: ServeSpec) -> None:
     faults += pool_faults(spec)
     faults += gate_faults(spec)
     if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+        raise InputError(at_most(faults, spec.source))
 
 
 def _faults_of_several(spec: ServeSpec) -> list[Fault]:
@@ -83,28 +83,31 @@ def _flag_sets(spec: ServeSpec) -> Iterator[tuple[Callable[[str], str], Mapping[
 
 def unknown_flags(spec: ServeSpec) -> list[Fault]:
     """Return a warning for each flag that vLLM 0.32 does not know: the vLLM of a host may."""
+    unknown = [
+        (place, flag)
+        for place, flags, _ in _flag_sets(spec)
+        for flag in flags
+        if (name := flag.partition(".")[0]) not in KNOWN and name != CONNECTOR and not is_optimization_level(flag)
+    ]
     warnings: list[Fault] = []
-    for place, flags, _ in _flag_sets(spec):
-        for flag in flags:
-            name = flag.partition(".")[0]
-            if name not in KNOWN and name != CONNECTOR and not is_optimization_level(flag):
-                near = nearest(name, KNOWN)
-                remedy = f"did you mean {near}?" if near else "check asks the vLLM on the hosts"
-                warnings.append(Fault(place(flag), f"vLLM 0.32 has no flag --{name}", remedy))
-    return list(dict.fromkeys(warnings))
+    for place, flag in unknown[:MOST_FAULTS]:
+        name = flag.partition(".")[0]
+        near = nearest(name, KNOWN)
+        remedy = f"did you mean {near}?" if near else "check asks the vLLM on the hosts"
+        warnings.append(Fault(place(flag), f"vLLM 0.32 has no flag --{name}", remedy))
+    return at_most(warnings, spec.source, len(unknown[MOST_FAULTS:]))
 
 
 def shown_secrets(spec: ServeSpec) -> list[Fault]:
     """Return a warning for each flag that holds a secret: all users of a host see its command lines."""
     remedy = "let vLLM take it from a variable, named in deploy.secrets, or from a file"
-    return list(
-        dict.fromkeys(
-            Fault(place(flag), "holds a secret, which every user of a host sees in its list of processes", remedy)
-            for place, flags, _ in _flag_sets(spec)
-            for flag, value in flags.items()
-            if _holds_secret(flag, value) or spec.holds_secret(json.dumps(plain(value), ensure_ascii=False))
-        )
+    warnings = (
+        Fault(place(flag), "holds a secret, which every user of a host sees in its list of processes", remedy)
+        for place, flags, _ in _flag_sets(spec)
+        for flag, value in flags.items()
+        if _holds_secret(flag, value) or spec.holds_secret(json.dumps(plain(value), ensure_ascii=False))
     )
+    return at_most(warnings, spec.source)
 
 
 def _holds_secret(name: str, value: Value) -> bool:

@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.secrets import Redactor, is_secret_name
+from flagscale_deploy.support.suggest import suggesting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +26,8 @@ MOST = 500
 """Values that are learned from one text."""
 MOST_NODES = 200_000
 SHORTEST = 6
+LONGEST_KEY = 200
+"""Characters of a key's end that say whether it names a secret."""
 _ASSIGNED = re.compile(
     r"""(?<![A-Za-z0-9_.-])([A-Za-z_][\w.-]{0,80})["']?\]?[ \t]{0,8}[:=][ \t]{0,8}(?=([^\s][^\n]{0,400}))"""
 )
@@ -67,7 +70,7 @@ def quoting_no_secret(read: Callable[P, T]) -> Callable[P, T]:
     @wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         redactor = _learning.get() or Redactor()
-        with learning(redactor):
+        with learning(redactor), suggesting():
             try:
                 return read(*args, **kwargs)
             except InputError as error:
@@ -132,22 +135,25 @@ def _assigned(text: str) -> Iterator[str]:
 def _within(value: object, path: tuple[str, ...]) -> Iterator[str]:
     """Yield what may be secret: all below a secret name, and what is no name or path where those are meant."""
     waiting: list[tuple[object, tuple[str, ...]]] = [(value, path)]
+    seen = set[int]()
     for _ in range(MOST_NODES):
         if not waiting:
             break
         value, path = waiting.pop()
         if isinstance(value, Mapping):
-            waiting += [(item, (*path, str(key))) for key, item in value.items()]
+            waiting += [(item, (*path, str(key)[-LONGEST_KEY:])) for key, item in value.items()]
             if _is_place(_VALUE_PLACES, path):
                 yield from (str(key) for key in value if not _is_variable(str(key)))
         elif isinstance(value, (list, tuple, set)):
             waiting += [(item, (*path, "")) for item in value]
         elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            if id(value) not in seen:  # one text behind many aliases is read once
+                seen.add(id(value))
+                yield from _assigned(str(value))
             yield from _of_scalar(str(value), path)
 
 
 def _of_scalar(text: str, path: tuple[str, ...]) -> Iterator[str]:
-    yield from _assigned(text)
     if not _FILE_PLACES.isdisjoint(path) and _PATH.fullmatch(text):
         return
     if any(is_secret_name(key) and not _is_place(_VALUE_PLACES, (key,)) for key in path):

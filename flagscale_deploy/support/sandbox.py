@@ -40,6 +40,8 @@ MOST_TOKENS = 20_000
 TOKEN = 100
 """What compiling a token costs."""
 
+_CODECS = ("utf-8", "utf8", "ascii", "latin-1", "latin1", "iso-8859-1")
+"""Of Python's codecs those whose time grows with the text: `punycode` and `idna` take the square of it."""
 _MAPPING_METHODS = ("get", "items", "keys", "values")
 _NO_LENGTHS = {
     *("abs", "bool", "combine", "count", "d", "default", "filesizeformat", "first", "float", "int", "items", "last"),
@@ -101,6 +103,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Return what a function returns. Raises SecurityError for one that templates may not call."""
         values = [*args, *kwargs.values()]
         owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str | bytes) and _name(__obj) in ("encode", "decode"):
+            _refuse_codec(args[0] if args else kwargs.get("encoding", "utf-8"))
         formatted = getattr(getattr(__obj, "__wrapped__", None), "__self__", None)
         if isinstance(formatted, str):
             pay_format(formatted, values)
@@ -111,6 +115,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif not isinstance(__obj, Undefined):
             raise jinja2.exceptions.SecurityError(f"{_name(__obj)} cannot be called in a template")
         return measured(_listed(super().call(__context, __obj, *args, **kwargs)))
+
+
+def _refuse_codec(codec: Any) -> None:
+    if str(codec).lower().replace("_", "-") not in _CODECS:
+        raise jinja2.exceptions.SecurityError(f"codecs in a template are {', '.join(_CODECS)}")
 
 
 def _metered(tokens: TokenStream) -> Iterator[Token]:

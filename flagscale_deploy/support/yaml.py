@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from flagscale_deploy.errors import Fault, InputError
+from flagscale_deploy.errors import MOST_FAULTS, Fault, InputError
 from flagscale_deploy.support.learn_secrets import learn_value
+from flagscale_deploy.support.units import MIB
 
 TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
@@ -24,8 +25,8 @@ MOST_NODES = 250_000
 """Keys and values of a document: 30,000 hosts with three variables each."""
 MOST_EXPANDED = 2 * MOST_NODES
 """The same with each alias replaced by what it stands for."""
-MOST_FAULTS = 100
-"""What is wrong with one file; who has more wrong does not read them all."""
+MOST_CHARACTERS = 8 * MIB
+"""Characters of texts and keys with each alias replaced: twice what a file may have."""
 _UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 LONGEST_NUMBER = 400
 """Python converts no more than 4,300 digits, and numbers in base 60 grow with the square of their length."""
@@ -213,7 +214,7 @@ def refuse_bombs(value: object, source: str, deepest: int = DEEPEST) -> None:
 
 def _refuse_large_aliases(root: yaml.Node, deepest: int) -> None:
     """Raise ContentError for aliases that stand for too much, or for what they stand in themselves."""
-    sizes: dict[int, tuple[int, int]] = {}  # nodes and depth of each node, its aliases expanded
+    sizes: dict[int, tuple[int, int, int]] = {}  # nodes, characters and depth of each node, its aliases expanded
     above = set[int]()
     waiting = [root]
     while waiting:
@@ -228,9 +229,14 @@ def _refuse_large_aliases(root: yaml.Node, deepest: int) -> None:
         waiting.pop()
         above.discard(id(node))
         below = [sizes[id(child)] for child in children]
-        sizes[id(node)] = 1 + sum(size for size, _ in below), 1 + max((depth for _, depth in below), default=0)
-        if sizes[id(node)][0] > MOST_EXPANDED or sizes[id(node)][1] > deepest + 1:
+        nodes, own = 1 + sum(size[0] for size in below), len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        characters, depth = own + sum(size[1] for size in below), 1 + max((size[2] for size in below), default=0)
+        sizes[id(node)] = nodes, characters, depth
+        if nodes > MOST_EXPANDED or depth > deepest + 1:
             raise ContentError(node, "its aliases stand for too many keys and values", "write fewer aliases")
+        if characters > MOST_CHARACTERS:
+            problem = f"its aliases stand for more than {MOST_CHARACTERS:,} characters"
+            raise ContentError(node, problem, "write fewer aliases")
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

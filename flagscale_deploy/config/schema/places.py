@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from flagscale_deploy.config.schema.short_names import flag_name
-from flagscale_deploy.errors import Fault
+from flagscale_deploy.errors import MOST_FAULTS, Fault, at_most
 from flagscale_deploy.support.value import Value
 
 T = TypeVar("T")
@@ -65,9 +65,9 @@ class Places:
         return holder.where(path[len(mount) :])
 
     def locate(self, faults: Iterable[KeyFault]) -> list[Fault]:
-        """Return the faults with the places of their key paths, each once."""
+        """Return the faults with the places of their key paths, each once, and at most MOST_FAULTS of them."""
         located = (Fault(self.where(fault.path), fault.problem, fault.remedy) for fault in faults)
-        return list(dict.fromkeys(located))
+        return at_most(located, self.file, faults.more if isinstance(faults, KeyFaults) else 0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,23 @@ class KeyFault:
 
 
 class KeyFaults(list[KeyFault]):
-    """What is wrong with one part of a configuration."""
+    """What is wrong with one part of a configuration: MOST_FAULTS, and how many `more` there are."""
+
+    more = 0
+
+    def append(self, fault: KeyFault) -> None:
+        """Add a fault, or count it."""
+        if len(self) < MOST_FAULTS:
+            super().append(fault)
+        else:
+            self.more += 1
+
+    def __iadd__(self, faults: Iterable[KeyFault]) -> KeyFaults:  # type: ignore[override,misc]
+        """Add faults."""
+        for fault in faults:
+            self.append(fault)
+        self.more += faults.more if isinstance(faults, KeyFaults) else 0
+        return self
 
     def add(self, path: Path, problem: str, remedy: str) -> None:
         """Add a fault."""

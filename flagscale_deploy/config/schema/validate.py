@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from flagscale_deploy.config.schema.base import Settings
 from flagscale_deploy.config.schema.places import Checked, KeyFault, KeyFaults, Path
 from flagscale_deploy.config.schema.values import UnfitError
+from flagscale_deploy.errors import MOST_FAULTS
 from flagscale_deploy.support.quote import quoted
 from flagscale_deploy.support.suggest import suggest
 from flagscale_deploy.support.value import Value
@@ -39,7 +40,10 @@ def read_settings(kind: type[S], value: Value, path: Path) -> Checked[S]:
         return kind.model_validate(keys), faults
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            faults.append(_fault(kind, detail, path, keys))
+            if len(faults) < MOST_FAULTS:
+                faults.append(_fault(kind, detail, path, keys))
+            else:
+                faults.more += 1
             bad.add(str(detail["loc"][0]) if detail["loc"] else "")
     if not isinstance(keys, dict):
         return kind(), faults
