@@ -259,7 +259,8 @@ def load_request(
         inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
         if options.unnamed:
             faults += _programs_here(inventory, spec.host_env if spec else {})
-        others = tuple(host for host in whole.hosts if host.name not in {*inventory.names, *whole.faults})
+        taken = {*inventory.names, *whole.faults}
+        others = tuple(host for host in whole.hosts if host.name not in taken)
     except InputError as error:
         faults += error.faults
     if spec is None and options.name is not None:

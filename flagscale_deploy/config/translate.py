@@ -104,7 +104,11 @@ def translate(
         warnings=tuple(places.locate(warn_of_connector(deploy, set_in))),
         locate=_locator(tree, set_in, places),
     )
-    return spec, [*deployment_name_fault(deployment, where), *places.locate(faults), *at_most(_copies(spec, places), places.file)]
+    return spec, [
+        *deployment_name_fault(deployment, where),
+        *places.locate(faults),
+        *at_most(_copies(spec, places), places.file),
+    ]
 
 
 def _copies(spec: ServeSpec, places: Places) -> Iterator[Fault]:

@@ -77,6 +77,9 @@ class Inventory:
     details: tuple[str, ...] = ()
     """Notes for `-v`."""
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
     def __getitem__(self, name: str) -> Host:
         return self._by_name[name]
 

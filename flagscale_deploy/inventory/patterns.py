@@ -50,11 +50,9 @@ def limit(inventory: Inventory, pattern: str) -> Inventory:
 
 def _refuse_many(inventory: Inventory, terms: Sequence[str]) -> None:
     """Raise InputError where more names would be compared than takes seconds."""
-    names = {*inventory.names}
-    searching = sum(term.lstrip("!&") not in names for term in terms)
-    compared = searching * (len(names) + len(inventory.groups))
-    if compared > MOST_STEPS:
-        problem = f"found a pattern of {searching:,} terms that are no host, for {len(names):,} hosts"
+    searching = sum(term.lstrip("!&") not in inventory for term in terms)
+    if searching * (len(inventory.hosts) + len(inventory.groups)) > MOST_STEPS:
+        problem = f"found a pattern of {searching:,} terms that are no host, for {len(inventory.hosts):,} hosts"
         raise InputError.at(_WHERE, problem, "write fewer terms")
 
 
@@ -85,7 +83,7 @@ def _terms(pattern: str) -> list[str]:
 
 
 def _matches(inventory: Inventory, term: str) -> list[str]:
-    if term in inventory.names:
+    if term in inventory:
         return [term]
     subscripted = None if term.startswith("~") else _SUBSCRIPT.fullmatch(term)
     if subscripted is None:

@@ -14,12 +14,18 @@ from flagscale_deploy.support.units import GIB, counted
 from flagscale_deploy.transport.base import Outcome
 from flagscale_deploy.transport.fleet import answers, failures
 
+MOST_GROUPS = 50
+"""Groups of one host that a table names; `--json` has all."""
+
 
 def show_inventory(console: Console, inventory: Inventory) -> None:
     """Show `hosts`: the inventory as a table."""
     head = inventory.head.name
     named = [name for name in inventory.groups if name not in ("all", "ungrouped")]
-    groups = {host: [name for name in named if host in inventory.members(name)] for host in inventory.names}
+    groups: dict[str, list[str]] = {host: [] for host in inventory.names}
+    for name in named:
+        for host in inventory.members(name) & groups.keys():
+            groups[host].append(name)
     rows = [
         (
             host.name + (" (head)" if host.name == head else ""),
@@ -28,7 +34,7 @@ def show_inventory(console: Console, inventory: Inventory) -> None:
             "probe" if host.gpus is None else host.gpus,
             host.type,
             host.node_ip or host.interface or "probe",
-            ", ".join(groups[host.name]),
+            ", ".join(groups[host.name][:MOST_GROUPS]) + (", …" if len(groups[host.name]) > MOST_GROUPS else ""),
         )
         for host in inventory.hosts
     ]  # fmt: skip

@@ -13,9 +13,9 @@ CUTOFF = 0.6
 MOST_NAMES = 1000
 """Of more names, only those that stand next to the word in the alphabet are compared with it."""
 MOST_LISTED = 100
-LONGEST = 100
+LONGEST = 64
 """Characters of a word that is compared at all."""
-MOST_WORK = 200_000
+MOST_WORK = 100_000
 """Names that all words of one reading are compared with; comparing words of 16 characters takes twice as long."""
 
 _work: ContextVar[list[float] | None] = ContextVar("work", default=None)
@@ -41,7 +41,7 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
         first = max(0, bisect_left(ordered, word) - MOST_NAMES // 2)
         ordered = ordered[first : first + MOST_NAMES]
     if work is not None:
-        work[0] -= len(ordered) * (1 + len(word) ** 2 / 256)
+        work[0] -= len(ordered) * (1 + len(word) ** 3 / 4096)
     folded = {_fold(name): name for name in reversed(ordered) if len(name) <= 2 * LONGEST}
     matches = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=CUTOFF)
     return folded[matches[0]] if matches else None

@@ -13,6 +13,7 @@ LEVELS = range(1, 31)
 
 DOUBLING = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in LEVELS)
 MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{k{n}: 1, <<: [*a{n - 1}, *a{n - 1}]}}\n" for n in LEVELS)
+LONG_TEXT = "a: &a '" + "b=" * 50_000 + "'\nc: [" + "*a, " * 2000 + "*a]\n"
 DEEP_ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 3000))
 KEYS_DOUBLING = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{? *a{n - 1} : *a{n - 1}}}\n" for n in LEVELS)
 INTERPOLATIONS = "a0: x\n" + "".join(f"a{n}: ${{a{n - 1}}}${{a{n - 1}}}\n" for n in LEVELS)
@@ -130,6 +131,13 @@ DOCUMENTS: Mapping[str, str | bytes] = {
     "doubling aliases as keys": KEYS_DOUBLING,
     "doubling merges": MERGES,
     "deep aliases": DEEP_ALIASES,
+    "a long text behind aliases": LONG_TEXT,
+    "a repeat of nothing": "all: {hosts: {gpu01: {ansible_user: \"{{ 'a' | regex_search('(?:^){4000000000}') }}\"}}}\n",
+    "a slow codec": "all: {hosts: {gpu01: {ansible_user: \"{{ '" + "一" * 20_000 + "'.encode('punycode') }}\"}}}\n",
+    "many unknown keys": "model_args: {m: {model: a/b}}\ndeploy:\n" + "".join(f"  prot{n}: 1\n" for n in range(9000)),
+    "many hosts that are none": "hosts: ['gpu[1:50000]']\ngroups: {g: ['gpux[1:100]']}\n",
+    "many groups and hosts": "h[1:9000]\n" + "".join(f"[g{n}]\n" for n in range(9000)),
+    "a group often": "defaults: [{g: [" + "x, " * 5000 + "x]}]\n",
     "doubling interpolations": INTERPOLATIONS,
     "doubling mappings": MAPPINGS,
     "doubling variables": VARIABLES,
