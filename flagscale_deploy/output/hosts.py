@@ -14,7 +14,7 @@ from flagscale_deploy.support.units import GIB, counted
 from flagscale_deploy.transport.base import Outcome
 from flagscale_deploy.transport.fleet import answers, failures
 
-MOST_GROUPS = 50
+MOST_GROUPS = 20
 """Groups of one host that a table names; `--json` has all."""
 
 
