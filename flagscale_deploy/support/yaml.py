@@ -19,7 +19,6 @@ from flagscale_deploy.support.units import MIB
 TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
 
-
 DEEPEST = 100
 MOST_NODES = 250_000
 """Keys and values of a document: 30,000 hosts with three variables each."""
@@ -235,8 +234,7 @@ def _refuse_large_aliases(root: yaml.Node, deepest: int) -> None:
         if nodes > MOST_EXPANDED or depth > deepest + 1:
             raise ContentError(node, "its aliases stand for too many keys and values", "write fewer aliases")
         if characters > MOST_CHARACTERS:
-            problem = f"its aliases stand for more than {MOST_CHARACTERS:,} characters"
-            raise ContentError(node, problem, "write fewer aliases")
+            raise ContentError(node, f"its aliases stand for more than {MOST_CHARACTERS:,} characters", "write fewer")
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
