@@ -107,7 +107,7 @@ def _positions(root: yaml.Node | None, keys: dict[int, _Pairs], path: tuple[str,
             break
         if id(value) not in keys:
             keys[id(value)] = _pairs(value)
-        pair = keys[id(value)].get(key) or keys[id(value)].get(f"{_FOLDED}{flag_name(key)}")
+        pair = keys[id(value)].get(key) or keys[id(value)].get(f"{_OF_ANY_SPELLING}{flag_name(key)}")
         if pair is None:
             break
         name, value = pair
@@ -115,13 +115,13 @@ def _positions(root: yaml.Node | None, keys: dict[int, _Pairs], path: tuple[str,
     return [(node.start_mark.line + 1, node.start_mark.column + 1) for node in nodes] or [(1, 1)]
 
 
-_FOLDED = "\0"
+_OF_ANY_SPELLING = "\0"
 """What begins the keys in one spelling; no key has it."""
 
 
 def _pairs(mapping: yaml.MappingNode) -> _Pairs:
     """Return the last pair of each key, and of each key in the spelling of flags."""
-    pairs = {f"{_FOLDED}{flag_name(str(pair[0].value))}": pair for pair in mapping.value}
+    pairs = {f"{_OF_ANY_SPELLING}{flag_name(str(pair[0].value))}": pair for pair in mapping.value}
     return {**pairs, **{pair[0].value: pair for pair in mapping.value if isinstance(pair[0], yaml.ScalarNode)}}
 
 
