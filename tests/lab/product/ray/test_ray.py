@@ -73,6 +73,8 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
     assert status["state"] == "ready"
     assert status["ray"]["nodes"] == {host.address: 1.0 for host in lab.hosts}
     assert not status["ray"]["missing"]
+    change = operator("plan", "-c", served.config, "--json").json["difference"]
+    assert (change["ray"], [server["reasons"] for server in change["servers"]]) == ([], [[]])
     assert "runs already" in operator("run", "-c", served.config).out
 
     collected = operator.directory / "logs"
