@@ -20,12 +20,15 @@ DEPLOY = {
     "timeouts": {"connect": 4, "stop": 2, "ray": 120},
 }
 
+RUN_SECONDS = 400.0
+"""Three nodes of Ray start one after the other where the cores are busy: 34 s at load 10."""
+
 
 def test_an_instance_over_ray_serves_again_without_a_host_that_stays_lost(
     lab: Lab, operator: Operator, serve: Write
 ) -> None:
     served = serve(stand_in="ray,actors", flags={"tensor-parallel-size": 2}, deploy=DEPLOY)
-    operator("run", "-c", served.config)
+    operator.start("run", "-c", served.config).end(0, within=RUN_SECONDS)
     head, lost = lab.hosts[0], lab.hosts[1]
 
     def status() -> Any:
