@@ -5,9 +5,6 @@ A plugin for sessions with several processes (pytest-xdist, `--dist loadscope`).
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,17 +14,13 @@ from tests.environments.pythons import SWEEPS
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-RAY = ("tests/e2e/test_diagnoses.py", "tests/e2e/test_serve_remote.py", "tests/e2e/test_two_hosts.py")
-"""Ray over several hosts, and vLLM over Ray: these follow each other in one process."""
-WITH_STAND_INS = ("tests/docs/test_commands_on_hosts.py", "tests/lab/product/ray/test_ray.py")
-"""Ray over several hosts without vLLM: these come last in the process of the other modules with vLLM."""
-ALONE = (*RAY, WITH_STAND_INS[-1])
-"""None of these runs at the same time as another: `ray start` gives up after 30 s, and three hosts share these cores.
-
-Whichever process comes second waits.
-"""
-_TURN = os.open(__file__, os.O_RDONLY)
-"""What a process locks that runs one of these; with the process, the lock goes as well."""
+RAY = (
+    "tests/e2e/test_diagnoses.py",
+    "tests/e2e/test_serve_remote.py",
+    "tests/e2e/test_two_hosts.py",
+    "tests/lab/product/ray/test_ray.py",
+)
+"""Ray over several hosts: these follow each other in one process, since `ray start` gives up after 30 s."""
 E2E = "tests/e2e/"
 """The other modules with real vLLM follow each other as well: loading takes all of a core."""
 WITHOUT_ENGINE = (
@@ -38,6 +31,7 @@ WITHOUT_ENGINE = (
 )
 """These import vLLM or plan for it, and start no engine: each goes where there is room."""
 LONG = (
+    "tests/docs/test_commands_on_hosts.py",
     *WITHOUT_ENGINE,
     "tests/lab/",
     "tests/component/support/test_platform.py",
@@ -52,38 +46,18 @@ def scope(nodeid: str) -> str:
     module = nodeid.partition("::")[0]
     if module in RAY:
         return "with Ray"
-    if module in WITH_STAND_INS or (module.startswith(E2E) and module not in WITHOUT_ENGINE):
-        return "with vLLM"
-    return module
+    return "with vLLM" if module.startswith(E2E) and module not in WITHOUT_ENGINE else module
 
 
-def rank(nodeid: str) -> tuple[int, int]:
+def rank(nodeid: str) -> int:
     """Return when a test comes, the lowest first: modules with Ray, which take longest, with vLLM, and what is long."""
-    place, module = scope(nodeid), nodeid.partition("::")[0]
-    if place == "with vLLM":
-        return 1, WITH_STAND_INS.index(module) + 1 if module in WITH_STAND_INS else 0
-    return (0 if place == "with Ray" else 2 if place.startswith(LONG) else 3), 0
+    place = scope(nodeid)
+    return {"with Ray": 0, "with vLLM": 1}.get(place, 2 if place.startswith(LONG) else 3)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank(item.nodeid))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
-    """Let a module wait for those of another process that do not run beside it, before the time of a test begins."""
-    if _is_alone(item) and hasattr(item.config, "workerinput"):
-        fcntl.flock(_TURN, fcntl.LOCK_EX)
-    try:
-        return (yield)
-    finally:
-        if not _is_alone(nextitem):
-            fcntl.flock(_TURN, fcntl.LOCK_UN)
-
-
-def _is_alone(item: pytest.Item | None) -> bool:
-    return item is not None and item.nodeid.partition("::")[0] in ALONE
 
 
 @pytest.hookimpl(optionalhook=True)
