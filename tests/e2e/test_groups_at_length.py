@@ -53,6 +53,7 @@ def stream(groups: Groups) -> subprocess.Popen[bytes]:
     """Start a request whose answer comes in many pieces, and wait until the first has come."""
     url, path = f"http://{groups.head.address}:{PORT}/v1/completions", groups.operator.directory / "stream.txt"
     request = ["curl", "-sN", url, "-H", "Content-Type: application/json", "-d", STREAM, "-o", str(path)]
+    path.unlink(missing_ok=True)  # of an earlier request
     asked = subprocess.Popen(request)
     assert eventually(lambda: path.exists() and path.read_bytes().startswith(b"data: "))
     return asked
