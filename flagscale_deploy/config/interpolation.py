@@ -31,7 +31,7 @@ _BARE_DEFAULT = re.compile(
 _HOST_VARIABLE = re.compile(r"(?<!\\)\$\{([A-Z_][A-Z0-9_]*)\}")
 _UNSET = object()
 _environ: ContextVar[Mapping[str, str]] = ContextVar("environ", default=os.environ)
-_taken: ContextVar[list[str]] = ContextVar("taken", default=[])  # noqa: B039 (what is read outside `interpolate`)
+_taken: ContextVar[list[str]] = ContextVar("taken")
 
 
 LONGEST = 64 << 10

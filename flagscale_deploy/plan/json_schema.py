@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 from flagscale_deploy.config.restart import RestartSpec
@@ -10,6 +9,7 @@ from flagscale_deploy.plan.entrances import GatePlan, RouterPlan
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayPlan
 from flagscale_deploy.plan.rank import Rank
 from flagscale_deploy.plan.versions import needed_vllm
+from flagscale_deploy.support.digest import digest_of
 
 SCHEMA = 2
 
@@ -99,22 +99,13 @@ def _instance(instance: InstancePlan) -> dict[str, object]:
 
 
 def _rank(rank: Rank) -> dict[str, object]:
-    return {
-        "number": rank.number,
-        "role": rank.role,
-        "host": rank.host,
-        "gpus": list(rank.gpus),
-        "ports": dict(rank.ports),
-        "argv": list(rank.argv),
-        "env": dict(rank.env),
-        "script": rank.script,
-    }
+    return {"number": rank.number, **rank.start, "script": rank.script}
 
 
 def _program(app: Mapping[str, str]) -> dict[str, str]:
     """Return the SHA-256 of each of the user's files that go to every host, by name."""
     own = {name.partition("/")[2]: text for name, text in app.items() if name.startswith("program/")}
-    return {name: hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() for name, text in own.items()}
+    return {name: digest_of(text) for name, text in own.items()}
 
 
 def _router(router: RouterPlan) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.entrances import GATE, SETTINGS
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import InstancePlan, Plan, RayNode, RayPlan, Server
-from flagscale_deploy.plan.rank import Rank
+from flagscale_deploy.plan.rank import Rank, RankStart
 from flagscale_deploy.remote.system.json_files import mismatch, parse_object
 from flagscale_deploy.secrets import HIDDEN
 from flagscale_deploy.secrets.json_texts import without_secrets
+from flagscale_deploy.support.digest import digest_of
 
 SCHEMA = 1
 DEEPEST = 8
@@ -32,16 +32,10 @@ _SETTINGS = (
 """What is kept of a host: nothing of how to log in there."""
 
 
-class KeptRank(TypedDict):
+class KeptRank(RankStart):
     """A process of a server, as it starts on its host. `script` is a digest."""
 
     name: str
-    role: str
-    host: str
-    gpus: list[int]
-    ports: dict[str, int]
-    argv: list[str]
-    env: dict[str, str]
     script: str
 
 
@@ -131,7 +125,7 @@ def describe_run(plan: Plan, inputs: Inputs, secrecy: Secrecy, overrides: Sequen
         "secrets": {owner: sorted(names) for owner, names in secrecy.names.items() if names},
         "secret_hash": secrecy.hash,
         "templates": inputs.templates.digest,
-        "program": {name: _digest(text) for name, text in plan.app.items() if name.startswith("program/")},
+        "program": {name: digest_of(text) for name, text in plan.app.items() if name.startswith("program/")},
         "tls": dict(_certificates(inputs)),
         "versions": {name: _versions(facts) for name, facts in inputs.facts.items()},
         "ports": {name: dict(uses) for name, uses in plan.chosen_ports.items()},
@@ -177,7 +171,7 @@ def _certificates(inputs: Inputs) -> Iterator[tuple[str, str]]:
     """Yield the digests of certificates; keys count as secrets."""
     for name, content in inputs.spec.tls.sent.items() if inputs.spec.tls else ():
         if isinstance(content, str):
-            yield name, _digest(content)
+            yield name, digest_of(content)
     for host, facts in inputs.facts.items():
         yield from ((f"{host}:{path}", file.hash) for path, file in facts.tls_files.items() if file.hash)
 
@@ -208,16 +202,7 @@ def _server(plan: Plan, server: Server) -> KeptServer:
 
 
 def _rank(plan: Plan, rank: Rank) -> KeptRank:
-    return {
-        "name": rank.name,
-        "role": rank.role,
-        "host": rank.host,
-        "gpus": list(rank.gpus),
-        "ports": dict(rank.ports),
-        "argv": list(rank.argv),
-        "env": dict(rank.env),
-        "script": _script(plan, rank.host, rank.script),
-    }
+    return {**rank.start, "name": rank.name, "script": _script(plan, rank.host, rank.script)}
 
 
 def _script(plan: Plan, host: str, name: str) -> str:
@@ -227,8 +212,4 @@ def _script(plan: Plan, host: str, name: str) -> str:
     """
     scripts = plan.scripts.get(host, {})
     text = scripts.get(name, "") + (scripts.get(SETTINGS, "") if plan.gate and name == plan.gate.script else "")
-    return _digest(text.replace(plan.run_id, "RUN").replace(plan.ray.session, "SESSION")) if text else ""
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return digest_of(text.replace(plan.run_id, "RUN").replace(plan.ray.session, "SESSION")) if text else ""

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 RankRole = Literal["driver", "follower", "dp", "prefill", "decode", "spare"]
 API_PORT, MASTER_PORT, RPC_PORT, METRICS_PORT = "api", "master", "data-parallel-rpc", "metrics"
 SIDE_CHANNEL, SUPERVISOR_PORT = "nixl", "supervisor"
 """Uses of a rank's ports."""
+
+
+class RankStart(TypedDict):
+    """How a rank is started, in JSON types."""
+
+    role: str
+    host: str
+    gpus: list[int]
+    ports: dict[str, int]
+    argv: list[str]
+    env: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,18 @@ class Rank:
     """The server's address on the data network, for a router."""
     data_rank: int | None = None
     """The first of its data-parallel ranks, where the driver answers for them."""
+
+    @property
+    def start(self) -> RankStart:
+        """Return how it is started."""
+        return {
+            "role": self.role,
+            "host": self.host,
+            "gpus": list(self.gpus),
+            "ports": dict(self.ports),
+            "argv": list(self.argv),
+            "env": dict(self.env),
+        }
 
     @property
     def answers(self) -> bool:
