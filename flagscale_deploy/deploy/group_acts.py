@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
 
 from flagscale_deploy.deploy.probe_hosts import raise_failures
 from flagscale_deploy.errors import RemoteError
@@ -18,11 +17,12 @@ from flagscale_deploy.remote.messages.change import (
     ChangeRecordArguments,
     DrainArguments,
     DrainReply,
+    RecordChange,
     RouteArguments,
     StopGroupArguments,
     StopGroupReply,
 )
-from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedRank, RecordedServer
+from flagscale_deploy.remote.messages.record import RecordedRank, RecordedServer
 from flagscale_deploy.remote.messages.run import Conflict
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
@@ -32,16 +32,6 @@ from flagscale_deploy.transport.replies import brief
 ASK_SECONDS, ROUTE_SECONDS, SLACK_SECONDS = 60.0, 60.0, 60.0
 KILL_SECONDS = 20.0
 """How long a process may take to die of SIGKILL (`remote/deployment/terminate.py`)."""
-
-
-class RecordChange(TypedDict, total=False):
-    """What is changed in a record: the keys of ChangeRecordArguments beside whose it is."""
-
-    change: RecordedChange | None
-    join: Record
-    exclusive: list[str]
-    scripts: list[str]
-    drop: list[str]
 
 
 @dataclass(frozen=True)

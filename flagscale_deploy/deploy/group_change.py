@@ -13,7 +13,7 @@ from typing import Literal
 
 from flagscale_deploy.deploy.authority import authority
 from flagscale_deploy.deploy.bring_up import Run
-from flagscale_deploy.deploy.group_acts import ASK_SECONDS, GroupActs, RecordChange, answering, worker_urls
+from flagscale_deploy.deploy.group_acts import ASK_SECONDS, GroupActs, answering, worker_urls
 from flagscale_deploy.deploy.launch import execute
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
@@ -25,7 +25,7 @@ from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.one_group import one_group
-from flagscale_deploy.remote.messages.change import DrainReply
+from flagscale_deploy.remote.messages.change import DrainReply, RecordChange
 from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedServer
 from flagscale_deploy.remote.messages.status import INSPECT
 from flagscale_deploy.support.units import counted
@@ -34,7 +34,7 @@ from flagscale_deploy.transport.replies import brief
 
 STAGE = "change"
 Step = Literal["drain", "stop", "start", "return"]
-STEPS: Mapping[Step, str] = {
+STEPS: Mapping[str, str] = {
     "drain": "taking it out of its router, until it has no request",
     "stop": "stopping it",
     "start": "starting it",
@@ -141,7 +141,15 @@ class GroupChange:
         return server
 
     def _note(self, group: str, step: Step) -> None:
-        change: RecordedChange = {"run_id": self.change_id, "group": group, "step": step, "operator": operator()}
+        change: RecordedChange = {
+            "run_id": self.change_id,
+            "operator": operator(),
+            "base": self.run_id,
+            "groups": [group],
+            "step": step,
+            "done": [],
+            "secrets": False,
+        }
         self.acts.change_records(self.hosts, lambda _host: {"change": change})
         self.say(Event(STAGE, "running", text=f"{group}: {STEPS[step]}"))
 

@@ -202,7 +202,7 @@ def summarize(deployment: str, head: str, results: Mapping[str, InspectReply | H
 
 def _as_changed(server: InstanceStatus, change: RecordedChange | None) -> InstanceStatus:
     """Return the status of a server, which is not dead where it is changed and does not run just now."""
-    if change is None or change["group"] != server.name or server.state != "dead":
+    if change is None or server.name not in change["groups"] or server.state != "dead":
         return server
     return replace(server, state="changing", problem="it does not run: it is changed")
 

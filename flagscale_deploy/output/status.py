@@ -104,7 +104,8 @@ def _change(status: Status) -> Iterator[str]:
         change, at = status.change, status.change.get("at")
         since = f", since {format_time(at)}" if at is not None else ""
         step = STEPS.get(change["step"], change["step"])
-        yield f"change {change['run_id']} of {change['operator']}{since}: {change['group']}: {step}"
+        groups = f": {', '.join(change['groups'])}: {step}" if change["groups"] else ""
+        yield f"change {change['run_id']} of {change['operator']}{since}{groups}"
 
 
 def _failure(status: Status) -> Iterator[str]:

@@ -31,7 +31,11 @@ _SHAPE: Dict[str, Any] = {
     "ports": ({"": int}, [int]), "ray": {"enabled": bool}, "instances": [_SERVER], "routers": [_SERVER],
     "started_at": _NUMBER, "oom_kills": _OPTIONAL, "ray_temp_dir": str, "segments": {"": [int]}, "stopped_at": _NUMBER,
     "head": str, "hosts": [str], "failure": {"at": _NUMBER, "cause": str, "remedy": str},
-    "change": {"run_id": str, "group": str, "step": str, "operator": str, "at": _NUMBER},
+    "configuration": str,
+    "change": {
+        "run_id": str, "operator": str, "base": str, "groups": [str], "step": str, "done": [str], "secrets": bool,
+        "at": _NUMBER,
+    },
     "processes": [{"role": str, "pid": int, "start_ticks": _OPTIONAL, "boot_id": str, "log": str, "script": str}],
 }  # fmt: skip
 _SHAPE["before"] = dict(_SHAPE)

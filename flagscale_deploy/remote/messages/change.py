@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flagscale_deploy.remote.messages.program import KIB, HostProgram, NoOrder, RunTarget, Target, TypedDict
 from flagscale_deploy.remote.messages.record import Record, RecordedChange
 from flagscale_deploy.remote.messages.run import Conflict
@@ -72,17 +74,37 @@ STOP_GROUP = HostProgram[StopGroupArguments, StopGroupReply, NoOrder]("stop_grou
 # change_record: note in a host's record what is changed, and which groups there are.
 
 
-class ChangeRecordArguments(RunTarget, total=False):
-    """What to do to the record; `join` and `drop` do nothing where they were done already.
+class ChangeEvent(TypedDict):
+    """What is noted in the history of a host when a change is over."""
+
+    event: Literal["updated", "put back", "update failed"]
+    run_id: str  # of the change
+    by: str  # who began it
+    reason: str  # what was changed, and why it failed: a line each
+    took: float  # seconds
+
+
+class RecordChange(TypedDict, total=False):
+    """What to do to a record, in this order; everything may be done again.
 
     A group that joins takes the place of the one of its name, whose processes are gone.
     """
 
+    before: Literal[
+        "keep", "restore", "forget"
+    ]  # scripts, secrets and program's files as they are: once, for `restore`
+    scripts: list[str]  # of a group, on this host: they may be started again; `restore` is of these, and of all secrets
+    files: dict[str, tuple[str, str]]  # text and octal mode by path in the state directory
     change: RecordedChange | None  # None: the change is over
-    join: Record  # as a run sends it, of one group alone
-    exclusive: list[str]  # what of it no other deployment may have: gpus, ports
-    scripts: list[str]  # of the group that joins, on this host: they may be started again
     drop: list[str]  # names of groups
+    join: Record  # as a run sends it, of some groups alone
+    exclusive: list[str]  # what of it no other deployment may have: gpus, ports
+    common: Record  # what all hosts have in common: its keys replace those of the record
+    event: ChangeEvent
+
+
+class ChangeRecordArguments(RunTarget, RecordChange, total=False):
+    """Whose record, and what to do to it."""
 
 
 class ChangeRecordReply(TypedDict):

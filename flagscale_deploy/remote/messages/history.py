@@ -11,7 +11,10 @@ class _HistoryEvent(TypedDict):
     schema: int  # 1
     deployment: str
     host: str
-    event: Literal["run", "ready", "stopped", "failed", "restarting", "restored", "waiting", "gave up"]
+    event: Literal[
+        "run", "ready", "stopped", "failed", "restarting", "restored", "waiting", "gave up",
+        "updated", "put back", "update failed",
+    ]  # fmt: skip
     server: str  # "" for what concerns all of this host
     reason: str
     time: float  # Unix time
@@ -25,6 +28,7 @@ class HistoryEvent(_HistoryEvent, total=False):
     argv: dict[str, list[str]]  # of a run: the command line of each server, without secrets
     attempt: int  # of a restart: how many in a row
     max: int
+    took: float  # seconds, of an update (`ChangeEvent`)
     evidence: str  # folder on the host, "" for none
 
 

@@ -91,9 +91,14 @@ class RecordedFailure(TypedDict):
 
 class _RecordedChange(TypedDict):
     run_id: str  # of the change: what `update` calls it
-    group: str  # the group's name
-    step: Literal["drain", "stop", "start", "return"]  # that was begun: out of its router, ended, started, put back
     operator: str  # user@machine
+    base: str  # id of the run or update whose configuration ran before
+    groups: list[str]  # names of the groups that are changed just now; none between two steps
+    step: Literal[
+        "drain", "stop", "start", "return", ""
+    ]  # begun of them: out of their router, ended, started, put back
+    done: list[str]  # names of the groups that are as the change wants them, those that it removed too
+    secrets: bool  # whether it gives groups other secrets
 
 
 class RecordedChange(_RecordedChange, total=False):
@@ -125,6 +130,7 @@ class Record(TypedDict, total=False):
 
     # Added by the host
     run_id: str
+    configuration: str  # id of the update whose configuration runs; missing while it is the run's own
     boot_id: str
     machine: str  # what the host calls itself
     processes: list[RecordedProcess]

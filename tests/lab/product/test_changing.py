@@ -164,9 +164,9 @@ def test_a_group_that_does_not_start_leaves_the_others_alone_and_is_named_until_
         failed = change(operator, "model0/2", 300, STAND_IN="dies", STAND_IN_ERROR="ValueError: no weights").end(1)
         assert "ValueError: no weights" in failed.err
         status = operator("status", "--name", NAME, "--json", exits=1).json
-        assert (status["state"], status["change"]["group"], status["change"]["step"]) == (
+        assert (status["state"], status["change"]["groups"], status["change"]["step"]) == (
             "changing",
-            "model0/2",
+            ["model0/2"],
             "start",
         )
         assert [server["state"] for server in status["instances"]] == ["ready", "ready", "changing"]
@@ -188,9 +188,9 @@ def test_an_operator_who_is_killed_leaves_a_change_that_status_names_and_stop_en
             changing.wait_for(f"waiting at {step}")
             changing.abandon()
             status = operator("status", "--name", NAME, "--json", exits=1).json
-            assert (status["state"], status["change"]["group"], status["change"]["step"]) == (
+            assert (status["state"], status["change"]["groups"], status["change"]["step"]) == (
                 "changing",
-                "model0/0",
+                ["model0/0"],
                 step,
             )
             states.append(status["instances"][0]["state"])

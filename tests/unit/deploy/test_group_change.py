@@ -93,7 +93,7 @@ def test_a_group_is_out_and_drained_before_it_is_stopped_and_back_after_its_toke
     assert (back.args["remove"], back.args["add"]) == ([], ["http://10.0.0.2:8000"])
     assert {call.host for call in bench.fleet.sent("change_record")} == set(HOSTS)
     note = bench.fleet.sent("change_record")[0].args
-    assert (note["run_id"], note["change"]["run_id"], note["change"]["group"]) == (RUN, "c1", "qwen/1")
+    assert (note["run_id"], note["change"]["run_id"], note["change"]["groups"]) == (RUN, "c1", ["qwen/1"])
 
 
 @pytest.mark.parametrize("new_secrets", [True, False])

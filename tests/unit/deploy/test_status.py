@@ -520,7 +520,16 @@ def test_many_instances_on_many_hosts_cost_no_more_than_their_record() -> None:
     assert all(len(instance.problem) < 1000 for instance in result.instances)
 
 
-CHANGE = {"run_id": "c1", "group": "qwen/0", "step": "start", "operator": "me@here", "at": 1500.0}
+CHANGE = {
+    "run_id": "c1",
+    "base": "r1",
+    "groups": ["qwen/0"],
+    "done": [],
+    "secrets": False,
+    "step": "start",
+    "operator": "me@here",
+    "at": 1500.0,
+}
 
 
 def changed(reply: Any, change: Any = CHANGE, **record: Any) -> Any:
@@ -539,7 +548,7 @@ def test_a_group_that_is_changed_is_not_dead_while_it_does_not_run() -> None:
     gone = {"qwen/0": {**WELL, "alive": False, "token": None, "why": "its process is gone"}}
     current = status(changed(head(instances=gone)), changed(worker()))
     assert (current.state, current.instances[0].state) == ("changing", "changing")
-    other = status(changed(head(instances=gone), {**CHANGE, "group": "qwen/1"}), worker())
+    other = status(changed(head(instances=gone), {**CHANGE, "groups": ["qwen/1"]}), worker())
     assert (other.state, other.instances[0].state) == ("dead", "dead")
 
 

@@ -19,7 +19,16 @@ def test_the_rank_that_is_not_well_is_named_and_v_shows_all(verbose: bool, capsy
 
 
 def test_a_change_that_is_not_over_is_shown_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
-    change = {"run_id": "c1", "group": "qwen/0", "step": "stop", "operator": "me@here", "at": 1500.0}
+    change = {
+        "run_id": "c1",
+        "base": "r1",
+        "groups": ["qwen/0"],
+        "done": [],
+        "secrets": False,
+        "step": "stop",
+        "operator": "me@here",
+        "at": 1500.0,
+    }
     whole = reply("gpu01")
     show_status(Console(), status({**whole, "record": {**whole["record"], "change": change}}, reply("gpu02")))
     lines = capsys.readouterr().out.splitlines()

@@ -10,7 +10,15 @@ import pytest
 from flagscale_deploy.remote.deployment import record, restart_permits
 from tests.component.remote.living import Home
 
-CHANGE = {"run_id": "c1", "group": "m/1", "step": "stop", "operator": "me@here"}
+CHANGE = {
+    "run_id": "c1",
+    "base": "r1",
+    "groups": ["m/1"],
+    "done": [],
+    "secrets": False,
+    "step": "stop",
+    "operator": "me@here",
+}
 HERE: dict[str, Any] = {"boot_id": record.boot_id(), "machine": os.uname().nodename}
 
 
