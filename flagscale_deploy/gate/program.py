@@ -63,7 +63,7 @@ async def _serve(state: State) -> None:
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     context = state.certificate.context if state.certificate is not None else None
-    counting = web.Server(_metrics_page(metrics, door, access), access_log=None)
+    counting = web.Server(_own_pages(state, proxy, metrics, door, access), access_log=None)
     servers = [await _listen(door, config.host, config.port, context)]
     if config.metrics_port is not None:
         servers.append(await _listen(counting, "127.0.0.1", config.metrics_port, None))
@@ -121,14 +121,25 @@ async def _drain(door: Door, proxy: Proxy, again: asyncio.Event, seconds: float)
     log.info("ended; %d requests were cut", proxy.open)
 
 
-def _metrics_page(
-    metrics: Metrics, door: Door, access: AccessLog
+def _own_pages(
+    state: State, proxy: Proxy, metrics: Metrics, door: Door, access: AccessLog
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    async def reply(request: web.BaseRequest) -> web.StreamResponse:
-        if request.raw_path != "/metrics" or request.method != "GET":
-            return web.Response(status=404)
+    """Return what answers on loopback: Prometheus, and `route_gate`."""
+
+    def count() -> web.Response:
         metrics.connections, metrics.lines_lost = len(door.connections), access.lost
         return web.Response(text=metrics.text(), content_type="text/plain")
+
+    def tell_state() -> web.Response:
+        return web.json_response(
+            {"files": state.versions, "restart_needed": state.restart_needed, "open": proxy.upstreams.open}
+        )
+
+    pages = {"/metrics": count, "/state": tell_state}
+
+    async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        page = pages.get(request.raw_path) if request.method == "GET" else None
+        return web.Response(status=404) if page is None else page()
 
     return reply
 

@@ -68,7 +68,7 @@ class Relay:
         self._metrics.began(record.model)
         try:
             try:
-                lease = await self._send(message, lambda: self._upstreams.get(self._urls(model, message)))
+                lease = await self._send(message, lambda: self._urls(model, message))
             finally:
                 message.body = b""
                 self._bodies.give_back(size)
@@ -89,11 +89,13 @@ class Relay:
             return next(iter(different))
         raise Refusal(400, f"`model` is missing. This deployment serves: {', '.join(models)}", "model_missing")
 
-    async def _send(self, message: Message, servers: Callable[[], list[Upstream]]) -> Lease:
-        """Try the servers in turn, again and again for the time of `hold`."""
+    async def _send(self, message: Message, urls: Callable[[], tuple[str, ...]]) -> Lease:
+        """Try the servers in turn, again and again for the time of `hold`; none that is taken out meanwhile."""
         until = time.monotonic() + self._state.config.hold
         while True:
-            for server in servers():
+            for server in self._upstreams.get(urls()):
+                if server.url not in urls():
+                    continue
                 lease = await self._try(server, message)
                 if lease is None:
                     continue

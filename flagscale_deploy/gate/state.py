@@ -24,6 +24,8 @@ class Reloaded(Generic[Value]):
         self.path, self._parse = path, parse_text
         self._file = Watched(path, private=private)
         self.value = parse_text(self._file.read())
+        self.version = self._file.version
+        """Which version of the file the value is of."""
 
     def refresh(self) -> bool:
         """Read the file if it has changed; return whether there is a new value."""
@@ -34,6 +36,7 @@ class Reloaded(Generic[Value]):
         except ConfigError as error:
             log.error("%s; what was read before stays", error)
             return False
+        self.version = self._file.version
         log.info("%s was read again", self.path)
         return True
 
@@ -46,9 +49,22 @@ class State:
         self._keys: Reloaded[Keys] | None = None
         self._internal: Reloaded[str] | None = None
         self.config: Config = self._config.value
+        self._version, self._fixed = self._config.version, self.config.fixed
         self._read_secrets(self.config)
         self.certificate = Certificate(self.config.tls) if self.config.tls is not None else None
-        self._fault = ()
+        self._fault = self._refused = ()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return which version of each file is in use, by the key of gate.json that names it."""
+        secrets = {"keys": self._keys, "internal_key": self._internal}
+        own = {key: secret.version for key, secret in secrets.items() if secret is not None}
+        return {"configuration": self._version, **own}
+
+    @property
+    def restart_needed(self) -> bool:
+        """Return whether the configuration in use has something that a restart only would change."""
+        return self.config.fixed != self._fixed
 
     @property
     def keys(self) -> Keys | None:
@@ -62,7 +78,7 @@ class State:
 
     def refresh(self) -> None:
         """Read again what has changed."""
-        if self._config.refresh():
+        if self._config.refresh() or self._config.value is not self.config:
             self._use(self._config.value)
         for secret in (self._keys, self._internal):
             if secret is not None:
@@ -78,14 +94,16 @@ class State:
                     log.error("%s; the certificate before stays", error)
 
     def _use(self, config: Config) -> None:
-        if config.fixed != self.config.fixed:
-            log.warning("host, ports, tls, trust and access_log change with a restart only")
         try:
             self._read_secrets(config)
         except ConfigError as error:
-            log.error("%s; the configuration before stays", error)
+            if self._refused != error.args:  # it is tried again each second: a file may come after what names it
+                self._refused = error.args
+                log.error("%s; the configuration before stays", error)
             return
-        self.config = config
+        self.config, self._version, self._refused = config, self._config.version, ()
+        if self.restart_needed:
+            log.warning("host, ports, tls, trust and access_log change with a restart only")
 
     def _read_secrets(self, config: Config) -> None:
         keys = _reloaded(self._keys, config.keys, parse_keys)

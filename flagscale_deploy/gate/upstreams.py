@@ -64,6 +64,11 @@ class Upstreams:
         wanted = set(urls)
         self._servers = {url: server for url, server in self._servers.items() if url in wanted or server.open}
 
+    @property
+    def open(self) -> dict[str, int]:
+        """Return how many requests each server has, also of those that are in no list any more."""
+        return {url: server.open for url, server in self._servers.items()}
+
     def get(self, urls: Iterable[str]) -> list[Upstream]:
         """Return the servers with these URLs, the one for the next request first."""
         servers = [self._servers.setdefault(url, Upstream(url)) for url in dict.fromkeys(urls)]

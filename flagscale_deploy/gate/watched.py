@@ -26,6 +26,11 @@ class Watched:
         except OSError:
             return False
 
+    @property
+    def version(self) -> str:
+        """Return which version of it was read last: `route_gate` makes the same text of the file that lies there."""
+        return "-".join(map(str, self._seen or ()))
+
     def read(self) -> str:
         """Return its text. Raise ConfigError where it cannot be read, or others than its owner may read a secret."""
         try:

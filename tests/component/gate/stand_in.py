@@ -35,7 +35,7 @@ class StandIn:
 
     `tokens` events come, one every `every` seconds; after `break_after` of them the connection is broken off, or before
     the reply with `break`; `status` is the reply's, which comes after `wait` seconds; with `hold` all events but the
-    first come after `release`.
+    first come after `release`, and so does a reply that is no stream.
     """
 
     models: tuple[str, ...] = (MODEL,)
@@ -131,6 +131,8 @@ class StandIn:
             request.transport.abort()
         await asyncio.sleep(asked.get("wait", 0.0))
         if not asked.get("stream"):
+            if asked.get("hold"):
+                await self._released.wait()
             replied = {"path": request.raw_path, "port": self.port, "bytes": len(body)}
             return web.json_response(replied, status=asked.get("status", 200))
         return await self._stream(request, asked)
