@@ -35,6 +35,7 @@ class End(NamedTuple):
     port: int
     uid: int
     inode: int
+    state: int = _LISTEN
 
 
 class GuardedConnector(aiohttp.TCPConnector):
@@ -66,12 +67,27 @@ def verify(source: Any, destination: Any) -> None:
     """
     if not source or not destination:
         raise ConnectionResetError("the server has closed the connection")
-    if source[0] != destination[0] and not destination[0].startswith("127."):
+    if not _is_own(source[0], destination[0]) and not _other_end(source, destination):
         return
     uids = {end.uid for end in _reached(list(_listening()), _packed(destination[0]), destination[1])}
     uids |= {end.uid for end in _other_end(source, destination) if end.inode}
     if strangers := uids - {0, os.getuid()}:
         raise PermissionError(errno.EPERM, f"port {destination[1]} is held by another user (uid {min(strangers)})")
+
+
+def _is_own(source: str, destination: str) -> bool:
+    """Return whether an address is of this host. What is sent to its second one comes from its first."""
+    if source == destination or destination.startswith("127."):
+        return True
+    version, family = (6, socket.AF_INET6) if ":" in destination else (4, socket.AF_INET)
+    try:
+        if Path(f"/proc/sys/net/ipv{version}/ip_nonlocal_bind").read_text().strip() == "1":
+            return False  # then any address can be bound
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((destination, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _packed(address: str) -> bytes:
@@ -113,7 +129,8 @@ def _other_end(source: Any, destination: Any) -> list[End]:
     addresses = (socket.inet_pton(family, name[0].partition("%")[0]) for name in (destination, source))
     identity = *ports, *addresses, source[3] if len(source) > 2 else 0, 0xFFFFFFFF, 0xFFFFFFFF
     try:
-        return list(_ask(_QUERY.pack(family, socket.IPPROTO_TCP, 0, 0xFFF & ~(1 << _LISTEN), *identity), 0))
+        ends = _ask(_QUERY.pack(family, socket.IPPROTO_TCP, 0, 0xFFF & ~(1 << _LISTEN), *identity), 0)
+        return [end for end in ends if end.state != _LISTEN]  # one that listens is what a fresh connection would reach
     except OSError:  # it is gone, or this is a sandbox
         return []
 
@@ -131,7 +148,7 @@ def _ask(query: bytes, flags: int) -> Iterator[End]:
                     raise OSError(-struct.unpack_from("=i", datagram, at + _HEADER.size)[0], "sock_diag")
                 if kind == _DONE:
                     return
-                family, _, port, address, uid, inode = _ANSWER.unpack_from(datagram, at + _HEADER.size)
+                family, state, port, address, uid, inode = _ANSWER.unpack_from(datagram, at + _HEADER.size)
                 packed = _wide(address[:4]) if family == socket.AF_INET else address
-                yield End(packed, int.from_bytes(port, "big"), uid, inode)
+                yield End(packed, int.from_bytes(port, "big"), uid, inode, state)
                 at += max(_HEADER.size, (size + 3) & ~3)

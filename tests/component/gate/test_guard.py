@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +103,29 @@ def test_another_user_on_the_same_port_of_another_address_changes_nothing(
             guard.verify(connection.getsockname(), connection.getpeername())
             with pytest.raises(PermissionError):
                 guard.verify(wrong.getsockname(), wrong.getpeername())
+
+
+SECOND_ADDRESS = """
+import socket
+from flagscale_deploy.gate import guard
+from tests.component.gate.test_guard import NOBODY, listening_as
+with listening_as(NOBODY, "10.9.0.2") as listener, socket.create_connection(listener.getsockname()) as connection:
+    ends = connection.getsockname(), connection.getpeername()
+    assert ends[0][0] == "10.9.0.1", ends
+    guard.verify(*ends)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("nonlocal_bind", [0, 1])
+def test_the_second_address_of_an_interface_is_of_this_host_too(nonlocal_bind: int) -> None:
+    """The kernel gives connections to it the first one as their source."""
+    addresses = "".join(f"ip address add 10.9.0.{number}/24 dev lo\n" for number in (1, 2))
+    setting = f"echo {nonlocal_bind} > /proc/sys/net/ipv4/ip_nonlocal_bind\n"
+    script = f'set -e\nip link set lo up\n{addresses}{setting}exec "$0" -c "$1"'
+    command = ["unshare", "--net", "sh", "-c", script, sys.executable, SECOND_ADDRESS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"is held by another user (uid {NOBODY})" in ended.stderr, ended.stderr
 
 
 @needs_root
