@@ -35,16 +35,25 @@ class Connection(web.RequestHandler):
         self._idle, self._in_body = True, False
         self._head = 0
         self._began = time.monotonic()
+        self.named = False
+        """Whether its last request had a valid key."""
         self.deadline: float | None = self._began + min(HEAD_SECONDS, door.idle_seconds)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to serve, or refuse where there are too many connections."""
+        """Begin to serve, or refuse where too many connections have requests."""
         super().connection_made(transport)
         cast(asyncio.Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER)
-        if len(self._door.connections) > self._door.most:
+        if len(self._door.connections) > self._door.most and not self._door.make_room():
             self._door.refused(503)
             cast(asyncio.Transport, transport).write(_raw(503, _FULL))
             self.force_close()
+            return
+        self._door.idle[self.named][self] = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the connection."""
+        self._door.idle[self.named].pop(self, None)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count what comes of heads, also while a request is answered, then let aiohttp read it."""
@@ -59,6 +68,7 @@ class Connection(web.RequestHandler):
 
     def begin(self) -> None:
         """Note that a request has come, whose body is read next."""
+        self._door.idle[self.named].pop(self, None)
         self._idle, self._in_body = False, True
         self._began = time.monotonic()
         self.deadline = self._began + self._door.idle_seconds
@@ -81,6 +91,8 @@ class Connection(web.RequestHandler):
         """Wait for the next request; where the body was not read to its end, only for the rest of it."""
         if self._door.draining:
             self.close()
+        if self.transport is not None:
+            self._door.idle[self.named][self] = None
         self._idle, self._in_body, self._head = True, not whole, 0
         self.deadline = time.monotonic() + (self._door.idle_seconds if whole else LINGER_SECONDS)
 
@@ -127,11 +139,22 @@ class Door(web.Server):
         self.draining = False
         self.header_bytes = 64 << 10
         self.idle_seconds = 300.0
+        self.idle: dict[bool, dict[Connection, None]] = {False: {}, True: {}}
+        """Connections without a request, by whether their last one had a valid key; the longest without one first."""
         self.refused: Callable[[int], None] = lambda _status: None
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
         return Connection(self, loop=asyncio.get_running_loop(), **self._settings)
+
+    def make_room(self) -> bool:
+        """Close the connection longest without a request, of strangers first; return False where all have one."""
+        for waiting in self.idle.values():
+            if (oldest := next(iter(waiting), None)) is not None:
+                del waiting[oldest]
+                oldest.abort()
+                return True
+        return False
 
     def drain(self) -> None:
         """Close connections without a request now, and the others after their request."""

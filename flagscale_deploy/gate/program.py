@@ -8,12 +8,13 @@ import resource
 import signal
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from aiohttp import web
 
 from flagscale_deploy.gate.access import AccessLog
 from flagscale_deploy.gate.config import ConfigError
-from flagscale_deploy.gate.connections import Door
+from flagscale_deploy.gate.connections import Connection, Door
 from flagscale_deploy.gate.metrics import Metrics
 from flagscale_deploy.gate.proxy import Proxy
 from flagscale_deploy.gate.state import State
@@ -22,6 +23,8 @@ from flagscale_deploy.gate.upstreams import session
 LOOK_SECONDS = 1.0
 """How often files are looked at for changes."""
 HANDSHAKE_SECONDS = 10.0
+METRICS_CONNECTIONS, METRICS_SECONDS = 16, 30.0
+"""Of metrics: any user of this host may connect. A connection without a request is closed after that time."""
 DESCRIPTORS_ASIDE = 64
 BACKLOG = 1024
 log = logging.getLogger("gate")
@@ -63,13 +66,17 @@ async def _serve(state: State) -> None:
         loop.add_signal_handler(number, ending.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
     context = state.certificate.context if state.certificate is not None else None
-    counting = web.Server(_own_pages(state, proxy, metrics, door, access), access_log=None)
+    counting = Door(_own_pages(state, proxy, metrics, door, access), access_log=None)
+    counting.most, counting.idle_seconds = METRICS_CONNECTIONS, METRICS_SECONDS
     servers = [await _listen(door, config.host, config.port, context)]
     if config.metrics_port is not None:
         servers.append(await _listen(counting, "127.0.0.1", config.metrics_port, None))
     ports = ", ".join(str(server.sockets[0].getsockname()[1]) for server in servers)
     log.info("%s: listens on %s, ports %s, for %s", config.deployment, config.host, ports, ", ".join(config.models))
-    tasks = [asyncio.create_task(door.close_late()), asyncio.create_task(_look(state, access, reload, use))]
+    tasks = [
+        *(asyncio.create_task(server.close_late()) for server in (door, counting)),
+        asyncio.create_task(_look(state, access, reload, use)),
+    ]
     stopped = asyncio.create_task(ending.wait())
     await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in tasks if task.done()]
@@ -138,6 +145,9 @@ def _own_pages(
     pages = {"/metrics": count, "/state": tell_state}
 
     async def reply(request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        connection.begin()
+        connection.end(request.content.is_eof())
         page = pages.get(request.raw_path) if request.method == "GET" else None
         return web.Response(status=404) if page is None else page()
 

@@ -98,6 +98,7 @@ class Proxy:
             raise Refusal(501, "WebSockets do not pass here", "not_implemented")
         owner = self._owner(request)
         record.key = owner or ""
+        connection.named = owner is not None
         if target.path == "/health":
             _only_read(request, target.path)
             return await self._health(request, named=owner is not None)

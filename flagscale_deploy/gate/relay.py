@@ -135,6 +135,8 @@ class Relay:
         try:
             if reply.status == 401:
                 raise Refusal(502, "The server refuses the gate's own key", "bad_gateway")
+            if not 200 <= reply.status <= 599:
+                raise Refusal(502, "The server's reply has no status that ends it", "bad_gateway")
             response = web.StreamResponse(status=reply.status, headers=headers.to_client(reply.headers, record.request))
             if reply.status == 503:
                 response.headers.setdefault("Retry-After", RETRY_AFTER["Retry-After"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import threading
@@ -72,6 +73,7 @@ def test_a_server_that_says_503_is_waited_for_and_believed_at_last(first: StandI
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert len(first.arrivals) > 1
         assert ask(gate, body=BODY | {"status": 422}).status == 422
+        assert ask(gate, body=BODY | {"status": 999}).status == 502
 
 
 def test_kept_connections_that_the_server_has_closed_lose_no_request(first: StandIn, tmp_path: Path) -> None:
@@ -229,6 +231,38 @@ def test_connections_beyond_the_limit_are_refused_and_the_others_served(first: S
         assert ask(gate, body=BODY).status == 200
         for stream in streams:
             stream.close()
+
+
+def test_connections_of_strangers_without_a_request_make_room_the_oldest_first(first: StandIn, tmp_path: Path) -> None:
+    with Gate(tmp_path, {MODEL: [first.url]}, connections=3) as gate:
+        kept = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=SECONDS)
+        kept.request("GET", "/version", headers=ALICE)
+        assert kept.getresponse().read()
+        strangers = [socket.create_connection(("127.0.0.1", gate.port), timeout=SECONDS) for _ in range(9)]
+        for stranger in strangers[:7]:
+            assert closed(stranger)
+        kept.request("GET", "/version", headers=ALICE)
+        assert kept.getresponse().status == 200
+        assert ask(gate, body=BODY).status == 200
+        kept.close()
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_who_fills_the_metrics_port_takes_it_from_nobody(first: StandIn, tmp_path: Path) -> None:
+    with Gate(tmp_path, {MODEL: [first.url]}) as gate:
+        held = [socket.create_connection(("127.0.0.1", gate.metrics_port), timeout=SECONDS) for _ in range(40)]
+        assert "flagscale_gate_connections 0" in gate.metrics()
+        assert closed(held[0])
+        for connection in held:
+            connection.close()
+
+
+def closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_a_log_that_is_moved_away_is_begun_anew(first: StandIn, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from flagscale_deploy.gate.access import AccessLog, Record
-from flagscale_deploy.gate.body import AT_ONCE, Bodies, model_of
+from flagscale_deploy.gate.body import AT_ONCE, MOST_PARTS, MOST_VALUES, Bodies, model_of
 from flagscale_deploy.gate.config import ConfigError, Tls
 from flagscale_deploy.gate.connections import Door
 from flagscale_deploy.gate.errors import Refusal, unknown_model
@@ -114,6 +114,22 @@ def test_a_body_that_cannot_be_read_is_refused(body: bytes, content_type: str) -
     with pytest.raises(Refusal) as caught:
         model_of(body, content_type)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"a": [' + b"[]," * (MOST_VALUES // 2) + b"1]}", "application/json"),
+        (b'{"a": [' + b"1," * MOST_VALUES + b"1]}", "application/json"),
+        (b"--b" * (MOST_PARTS + 1), "multipart/form-data; boundary=b"),
+    ],
+)
+def test_a_body_of_which_every_few_bytes_are_a_value_keeps_no_other_client_waiting(
+    body: bytes, content_type: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        model_of(body, content_type)
+    assert caught.value.status == 413
 
 
 def test_bodies_are_bounded_together() -> None:
