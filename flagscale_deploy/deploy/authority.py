@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from flagscale_deploy.remote.messages.record import Record
 
-COMMON = ("run_id", "digest", "head", "hosts", "instances", "routers")
+COMMON = ("run_id", "configuration", "digest", "head", "hosts", "instances", "routers")
 """What the records of a run have in common on all its hosts."""
 
 

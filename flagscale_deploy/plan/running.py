@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.claims import Held, own
 from flagscale_deploy.plan.difference import Difference, difference
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer, parse_run
-from flagscale_deploy.remote.messages.record import Record, RecordedServer
+from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedServer
 
 NOT_RECORDED = (
     "environment variables", "scripts", "certificates", "versions", "ports",
@@ -20,10 +20,20 @@ NOT_RECORDED = (
 
 @dataclass(frozen=True)
 class Running:
-    """A run that has live processes: its record, and its description where that is kept."""
+    """A run that has live processes: its record, and the description of what it runs by now, where that is kept."""
 
     record: Record
     kept: KeptRun | None = None
+
+    @property
+    def configuration(self) -> str:
+        """Return the id of the run or update whose configuration runs."""
+        return self.record.get("configuration") or self.record.get("run_id", "")
+
+    @property
+    def change(self) -> RecordedChange | None:
+        """Return the change that is not over; None without one."""
+        return self.record.get("change")
 
     @property
     def held(self) -> Held:
@@ -44,7 +54,7 @@ class Running:
         ray = planned["ray"] if self.record.get("ray", {}).get("enabled") == planned["ray"]["enabled"] else None
         old: KeptRun = {
             **new,
-            "run_id": self.record.get("run_id", ""),
+            "run_id": self.configuration,
             "servers": servers,
             "secrets": {"": self.record.get("secrets", [])},
             "ray": ray or {**planned["ray"], "enabled": not planned["ray"]["enabled"]},
@@ -62,12 +72,12 @@ def find_running(facts: Mapping[str, Facts], deployment: str, head: str) -> Runn
     record = next((record for record in records if f"{deployment}/{record.get('run_id')}" in alive), None)
     if record is None:
         return None
-    kept = _described((facts[name].kept for name in hosts), deployment, record.get("run_id", ""))
-    return Running(record, kept)
+    running = Running(record)
+    return replace(running, kept=_described((facts[name].kept for name in hosts), deployment, running.configuration))
 
 
 def _described(texts: Iterable[str], deployment: str, run_id: str) -> KeptRun | None:
-    """Return the first description of this run."""
+    """Return the first description of this run or update."""
     for text in filter(None, texts):
         try:
             run = parse_run(text)

@@ -27,7 +27,8 @@ _NUMBER = (int, float)
 _NEEDED = {
     "schema": int, "deployment": str, "host": str, "event": str, "server": str, "reason": str, "time": _NUMBER,
 }  # fmt: skip
-_SHAPE = {**_NEEDED, "run_id": str, "by": str, "argv": {"": [str]}, "attempt": int, "max": int, "evidence": str}
+_SHAPE = {**_NEEDED, "run_id": str, "by": str, "argv": {"": [str]}, "attempt": int, "max": int, "evidence": str,
+          "took": _NUMBER}  # fmt: skip
 
 
 def event_of(target: Target, event: str, **more: object) -> Dict[str, object]:
@@ -45,6 +46,13 @@ def note(target: Target, event: str, **more: object) -> None:
         content.pop("argv", None)
     with contextlib.suppress(OSError):
         append(state.directory(target["deployment"], target["host"]), content)
+
+
+def note_once(target: Target, event: str, run_id: str, **more: object) -> None:
+    """Note an event of a run or an update, unless that is done."""
+    events = read(state.directory(target["deployment"], target["host"]))
+    if not any((before["event"], before.get("run_id")) == (event, run_id) for before in events):
+        note(target, event, run_id=run_id, **more)
 
 
 def append(directory: Path, event: Mapping[str, object]) -> None:

@@ -9,10 +9,13 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
-from typing import Dict, List
+from typing import TYPE_CHECKING, Dict, List, Set
 
 from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files
+
+if TYPE_CHECKING:
+    from flagscale_deploy.remote.messages.record import Record
 
 FOLDER = "runs"
 MOST = 20
@@ -26,9 +29,23 @@ def path_of(run_id: str) -> str:
     return "%s/%s.json" % (FOLDER, state.file_name(run_id))
 
 
-def forget_old(directory: Path) -> None:
-    """Remove all but the newest runs."""
-    for name in _names(directory)[:-MOST]:
+def named_by(deployed: Record) -> Set[str]:
+    """Return the ids of what a record says that runs, and of what its change leads from and to."""
+    change = deployed.get("change")
+    ids = (
+        deployed.get("run_id"),
+        deployed.get("configuration"),
+        *((change["base"], change["run_id"]) if change else ()),
+    )
+    return {name for name in ids if name}
+
+
+def forget_old(directory: Path, keep: Set[str]) -> None:
+    """Remove all but the newest runs, and none that `keep` has."""
+    names = _names(directory)
+    kept = {path_of(run_id) for run_id in keep}
+    old = [name for name in names if "%s/%s" % (FOLDER, name) not in kept]
+    for name in old[: max(0, len(names) - MOST)]:
         with contextlib.suppress(OSError):
             os.unlink(str(directory / FOLDER / name))
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Mapping
+from typing import TYPE_CHECKING, Mapping, Tuple
 
 from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, shared_memory, state
 from flagscale_deploy.remote.system import files, oom, proc
@@ -25,6 +25,18 @@ def put(path: Path, text: str, mode: int) -> None:
     """Write a file, and make its directory where there is none."""
     files.make_private_directory(path.parent)
     files.write_atomically(path, text, mode)
+
+
+def put_all(directory: Path, texts: Mapping[str, Tuple[str, str]]) -> None:
+    """Write files into a state directory: text and octal mode by path below it.
+
+    Raises ValueError, with nothing written, where a path leads elsewhere.
+    """
+    for name in texts:
+        if not name or any(part in ("", ".", "..") for part in name.split("/")):
+            raise ValueError("%r cannot be used as a path below the state directory" % name)
+    for name, (text, mode) in texts.items():
+        put(directory / name, text, int(mode, 8))
 
 
 def begin(before: Record, planned: Record, run_id: str) -> Record:

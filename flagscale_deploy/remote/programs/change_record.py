@@ -1,23 +1,31 @@
 """Note in the record on this host what is changed of a running deployment, and which groups there are.
 
-What a group needs that joins is looked at and taken under one lock of this host and user, as `reserve` does it.
+What a group needs that joins is looked at and taken under one lock of this host and user, as `reserve` does it. All of
+it may be done again where it was not done to the end.
 """
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import record, restart_permits
+from flagscale_deploy.remote.deployment import before_change, history, kept, record, restart_permits, scripts, state
 from flagscale_deploy.remote.deployment.reservation import alone, conflicts
 
 if TYPE_CHECKING:
-    from flagscale_deploy.remote.messages.change import ChangeRecordArguments, ChangeRecordReply
+    from flagscale_deploy.remote.messages.change import ChangeEvent, ChangeRecordArguments, ChangeRecordReply
+    from flagscale_deploy.remote.messages.program import Target
     from flagscale_deploy.remote.messages.record import Record, RecordedServer
     from flagscale_deploy.remote.messages.run import ReserveArguments
 
 send: Callable[[ChangeRecordReply], None] = wire.send
+
+COMMON = ("configuration", "digest", "head", "hosts", "instances", "routers", "secret_hash", "secrets")
+"""Keys of a record that a change may replace."""
+LONGEST_REASON = 2000
+"""Characters of what the history says of a change; as many are taken from a host (`deploy/history.py`)."""
 
 
 def main(args: ChangeRecordArguments) -> None:
@@ -25,15 +33,51 @@ def main(args: ChangeRecordArguments) -> None:
     deployed = record.read(args["deployment"], args["host"]) or {}
     if deployed.get("run_id") != args["run_id"] or deployed.get("stopped_at"):
         raise RuntimeError("run %s of %s does not run here" % (args["run_id"], args["deployment"]))
+    refuse_wrong(deployed, args)
     with alone():
         taken = list(conflicts(needs(args)) if "join" in args else ())
         if wire.input_ended():
             return
         if not taken:
-            for script in args.get("scripts", []):
-                restart_permits.of(args["deployment"], args["host"], args["run_id"], script).begin_anew()
-            record.update(args["deployment"], args["host"], lambda before: changed(before, args))
+            carry_out(state.directory(args["deployment"], args["host"]), args)
     send({"taken": taken})
+
+
+def refuse_wrong(deployed: Record, args: ChangeRecordArguments) -> None:
+    """Raise RuntimeError for the end of a change other than the one under way, and for keys that no change replaces."""
+    under_way = deployed.get("change")
+    if under_way and "event" in args and args["event"]["run_id"] != under_way["run_id"]:
+        raise RuntimeError("%s is changed by %s, not by %s" % (
+            args["deployment"], under_way["run_id"], args["event"]["run_id"],
+        ))  # fmt: skip
+    wrong = sorted(args.get("common", {}).keys() - set(COMMON))
+    if wrong:
+        raise RuntimeError("%s of a record cannot be changed" % ", ".join(wrong))
+
+
+def carry_out(directory: Path, args: ChangeRecordArguments) -> None:
+    """Do what is asked for, in the order that RecordChange has."""
+    before, texts = args.get("before"), args.get("files", {})
+    if before == "keep":
+        before_change.keep(directory)
+    elif before == "restore":
+        before_change.restore(directory, args.get("scripts", []))
+    elif before == "forget":
+        before_change.forget(directory)
+    for script in args.get("scripts", []):
+        restart_permits.of(args["deployment"], args["host"], args["run_id"], script).begin_anew()
+    scripts.put_all(directory, texts)
+    after = record.update(args["deployment"], args["host"], lambda before: changed(before, args))
+    if any(name.startswith(kept.FOLDER + "/") for name in texts):
+        kept.forget_old(directory, kept.named_by(after))
+    if "event" in args:
+        note(args, args["event"])
+
+
+def note(target: Target, event: ChangeEvent) -> None:
+    """Note in the history that a change is over."""
+    reason = wire.cut(event["reason"], LONGEST_REASON - 1)
+    history.note_once(target, event["event"], event["run_id"], by=event["by"], reason=reason, took=event["took"])
 
 
 def needs(args: ChangeRecordArguments) -> ReserveArguments:
@@ -58,7 +102,11 @@ def changed(before: Record, args: ChangeRecordArguments) -> Record:
             after["change"] = {**args["change"], "at": time.time()}
     for name in args.get("drop", []):
         after = without(after, name)
-    return joined(after, args["join"]) if "join" in args else after
+    if "join" in args:
+        after = joined(after, args["join"])
+    common = args.get("common", {})
+    after = {**after, **common}
+    return with_gpus(after) if "instances" in common else after
 
 
 def joined(before: Record, part: Record) -> Record:

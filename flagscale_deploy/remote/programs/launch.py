@@ -16,7 +16,7 @@ from flagscale_deploy.remote.deployment.scripts import (
     begin,
     is_up,
     make_temporary_directory,
-    put,
+    put_all,
     start,
 )
 from flagscale_deploy.remote.system import files
@@ -42,12 +42,13 @@ def main(args: LaunchArguments) -> None:
     first = "change" not in deployed and (deployed.get("run_id") is None or not deployed.get("processes"))
     for folder in (directory, *(directory / name for name in ("scripts", "logs", "secrets"))):
         files.make_private_directory(folder)
-    for name, (text, mode) in args["files"].items():
-        put(directory / name, text, int(mode, 8))
-    record.update(args["deployment"], args["host"], lambda before: begin(before, args["record"], args["run_id"]))
+    put_all(directory, args["files"])
+    begun = record.update(
+        args["deployment"], args["host"], lambda before: begin(before, args["record"], args["run_id"])
+    )
     make_temporary_directory(args)
     if first:
-        kept.forget_old(directory)
+        kept.forget_old(directory, kept.named_by(begun))
         note_run(args)
     run(directory, args)
 

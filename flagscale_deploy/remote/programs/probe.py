@@ -86,7 +86,10 @@ def deployment(path: Path) -> ProbedRecord:
 
 
 def kept_run(args: ProbeArguments) -> str:
-    """Return what is kept of the planned deployment's last run, if it was not stopped and this host speaks for it."""
+    """Return what is kept of the configuration that the planned deployment has, if this host speaks for it.
+
+    It was not stopped; its configuration is that of its last update, else of the run.
+    """
     deployed = record.read(args["deployment"], args["host"]) if args.get("deployment") else None
     if not deployed or deployed.get("stopped_at") or deployed.get("boot_id") != record.boot_id():
         return ""
@@ -94,8 +97,9 @@ def kept_run(args: ProbeArguments) -> str:
     speaker = next((name for name in (deployed.get("head"), *deployed.get("hosts", ())) if name in asked), None)
     if speaker != args["host"]:
         return ""
+    running = deployed.get("configuration") or deployed.get("run_id", "")
     try:
-        return kept.read(state.directory(args["deployment"], args["host"]), deployed.get("run_id", ""))
+        return kept.read(state.directory(args["deployment"], args["host"]), running)
     except (OSError, ValueError):
         return ""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits, scripts, state
+from flagscale_deploy.remote.deployment import before_change, ray_temp, record, restart_permits, scripts, state
 from flagscale_deploy.remote.deployment.reservation import alone, conflicts
 from flagscale_deploy.remote.system import files
 
@@ -45,6 +45,7 @@ def main(args: ReserveArguments) -> None:
                 files.make_private_directory(folder)
             for name in ("app", restart_permits.NAME):  # of an earlier run: a program's files, what was restarted
                 shutil.rmtree(str(directory / name), ignore_errors=True)
+            before_change.forget(directory)
             forget_all_but_last(args)
             record.update(args["deployment"], args["host"], lambda before: take(before, args))
         send({"taken": taken})

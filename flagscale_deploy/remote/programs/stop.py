@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Callable, List, Optional
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import (
+    before_change,
     boot_entry,
     history,
     processes,
@@ -145,12 +146,13 @@ def _after_stop(directory: Path, marker: str) -> Optional[AfterStop]:
 
 
 def _close(deployment: str, host: str, failure: Optional[RunFailure]) -> str:
-    """Remove secrets; note in the record by whom this was stopped and, for a run that failed, why.
+    """Remove secrets, and what is kept for a change; note in the record by whom this was stopped, and why it failed.
 
     Returns what kept it from that, or "".
     """
     try:
         _remove_secrets(deployment, host)
+        before_change.forget(state.directory(deployment, host))
         client = os.environ.get("SSH_CLIENT", "").partition(" ")[0]
         by = gpus.user_of(os.getuid()) + (f" from {client}" if client else "")
         now = time.time()

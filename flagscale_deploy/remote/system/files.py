@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO, Iterator, Optional
 
 PRIVATE_UMASK = 0o077
 LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -82,11 +83,25 @@ def write_atomically(path: Path, text: str, mode: int = 0o600, dir_fd: Optional[
 
     With `dir_fd`, `path` is a name in that directory.
     """
+    with _replacing(path, mode, dir_fd) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def copy_atomically(source: str, path: Path) -> None:
+    """Write a file that holds what a regular one does, with its mode. Raises OSError, for a link too."""
+    with open_regular(source) as file, _replacing(path, 0o600) as copied:
+        shutil.copyfileobj(file, copied)
+        os.fchmod(copied.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int, dir_fd: Optional[int] = None) -> Iterator[IO[bytes]]:
+    """Provide a new file that gets its name, and takes the place of what has it, when all is written."""
     unfinished = str(path.with_name("%s.%s.new" % (path.name, os.urandom(4).hex())))
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
         os.replace(unfinished, str(path), src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -20,7 +20,9 @@ def status(first: Any, second: Any, third: Any = NOTHING) -> Status:
     return summarize("qwen", "gpu01", {"gpu01": first, "gpu02": second, "gpu03": third}, NOW)
 
 
-@pytest.mark.parametrize("changed", [{"run_id": "run-9"}, {}, {"head": "gpu02"}, {"hosts": ["gpu02"]}])
+@pytest.mark.parametrize(
+    "changed", [{"run_id": "run-9"}, {"configuration": "u9"}, {}, {"head": "gpu02"}, {"hosts": ["gpu02"]}]
+)
 def test_no_workers_record_says_what_the_deployment_is_however_new_it_says_it_is(changed: dict[str, Any]) -> None:
     lie = record("engine", **{"instances": [EVIL], "started_at": LATER, "hosts": ["gpu01", "gpu02"], **changed})
     own = head(record=record("ray-head", "engine", hosts=["gpu01", "gpu02"]))

@@ -297,3 +297,17 @@ def test_what_runs_is_found_in_the_probes() -> None:
         assert find_running(facts, "two", "gpu01") == Running(record), text
     facts["gpu02"] = replace(facts["gpu02"], kept=run_text(BEFORE))
     assert find_running(facts, "two", "gpu01") == Running(record, BEFORE), "of another host"
+
+
+def test_after_an_update_what_runs_is_what_the_update_describes() -> None:
+    change = {"run_id": "u2", "base": "u1", "operator": "me", "groups": [], "step": "", "done": [], "secrets": False}
+    record = cast(Any, {**record_of_before(), "configuration": "u1", "change": change})
+    updated, facts = {**BEFORE, "run_id": "u1"}, seen(*HOSTS)
+    facts["gpu01"] = replace(facts["gpu01"], deployments=(record,), runs={f"two/{RUN}": 3}, kept=run_text(BEFORE))
+    facts["gpu02"] = replace(facts["gpu02"], kept=run_text(cast(Any, updated)))
+    running = find_running(facts, "two", "gpu01")
+    assert running == Running(record, cast(Any, updated))
+    assert (running.configuration, running.change) == ("u1", change)
+    assert Running(record).differs(described(YAML, NEXT)).run_id == "u1"
+    before = Running(cast(Any, record_of_before()))
+    assert (before.configuration, before.change) == (RUN, None)

@@ -115,6 +115,8 @@ PROBING: dict[str, Any] = {"venv": None, "before_start": None, "env": {}, "model
         ({"stopped_at": 1.0}, ["gpu01"], False),
         ({"boot_id": "an earlier one"}, ["gpu01"], False),
         ({"run_id": "another"}, ["gpu01"], False),
+        ({"run_id": "r0", "configuration": "r1"}, ["gpu01"], True),
+        ({"configuration": "an update that is not kept"}, ["gpu01"], False),
         ({"hosts": 7}, ["gpu01"], False),
         ({}, [], False),
     ],
