@@ -52,10 +52,10 @@ def status(request: Request, *, ask: bool = True, tokens: TokenLooks | None = No
 
 
 def history(request: Request, run: str | None = None) -> History:
-    """Return what became of the deployment: runs, restarts and stops, by the histories that its hosts keep.
+    """Return what became of the deployment: runs, updates, restarts and stops, by the histories that its hosts keep.
 
-    With a `run` (its id, the beginning of it, or its number) only what belongs to that one, and its configuration.
-    Raises FaultsError for a name that no host has.
+    With a `run`, or an update (its id, the beginning of it, or its number) only what belongs to it, and its
+    configuration. Raises FaultsError for a name that no host has.
     """
     with request.fleet() as fleet:
         head = request.inventory.head.name

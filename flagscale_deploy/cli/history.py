@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @options(*[option for option in DEPLOYMENT if option is not OVERRIDES], JSON)
 @command
 def history(console: Console, *, as_json: bool, given: tuple[str, ...], tail: int, **words: Any) -> int:
-    """Show runs, stops and restarts: when, by whom, how long, and what changed; of one RUN its configuration, too.
+    """Show runs, updates, stops and restarts: when, by whom, how long, and what changed; of one RUN its configuration.
 
-    A RUN is named by its id, the beginning of it, or its number.
+    A RUN is a run or an update, named by its id, the beginning of it, or its number.
     """
     from flagscale_deploy import api
     from flagscale_deploy.errors import InputError

@@ -1,4 +1,4 @@
-"""Read what the hosts of a deployment keep of a run."""
+"""Read what the hosts of a deployment keep of a run, or of an update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flagscale_deploy.remote.messages.history import HISTORY, HistoryArguments
 from flagscale_deploy.transport.fleet import Fleet
 
 SECONDS = 60.0
-NOT_KEPT = "no host keeps its configuration: an earlier version began it, or 20 later runs did"
+NOT_KEPT = "no host keeps its configuration: an earlier version began it, or 20 later runs and updates did"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,12 @@ class Busy(World):
             ports = [{"port": 9000, "address": "0.0.0.0", "pid": 7, "command": "nginx", "run": ""}]
             ray = [{"pid": 9, "user": "bob", "command": "raylet"}]
             runs = {"other/run": 2, "qwen/r1": 3}
+            change = {
+                "run_id": "u1", "operator": "me@here", "base": "r1", "groups": ["qwen/0"], "step": "stop", "done": [],
+                "secrets": False, "at": 1.0,
+            }  # fmt: skip
             record = {"deployment": "qwen", "run_id": "r1", "boot_id": reply["boot_id"], "instances": [], "gpus": []}
+            record |= {"configuration": "r1", "change": change}
             kept = {"kept": run_text({**described(), "run_id": "r1"}), "deployments": [record, *reply["deployments"]]}
             yield {**reply, "models": models, "ports": ports, "foreign_ray": ray, "runs": runs, **kept}
 
@@ -89,7 +94,12 @@ class Busy(World):
         event = {"schema": 1, "deployment": "qwen", "host": host.name, "server": "", "reason": "x", "time": 9.0}
         run = {**event, "event": "run", "run_id": "r1", "by": "me", "argv": {"qwen/0": ["vllm", "--port", "1"]}}
         kept = {"r1": hashlib.sha256(text.encode()).hexdigest()}
-        yield {"events": [run, {**event, "event": "restored", "attempt": 1, "max": 5, "evidence": "/e"}], "kept": kept}
+        restored = {**event, "event": "restored", "attempt": 1, "max": 5, "evidence": "/e"}
+        updates = [
+            {**event, "event": kind, "run_id": "u1", "by": "me", "took": 3.5, "reason": "qwen/0: --port 1 → 2\nmore"}
+            for kind in ("updated", "put back", "update failed")
+        ]
+        yield {"events": [run, restored, *updates], "kept": kept}
 
     def ps(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         for reply in super().ps(host, args):

@@ -233,7 +233,7 @@ def test_history_shows_runs_and_what_they_changed(typing: Typing) -> None:
     changes = json.loads(typing("history --name qwen --tail 1 --json").stdout)["changes"]
     assert [change["event"] for change in changes] == ["ready"]
     wrong = typing("history --name qwen r9")
-    assert (wrong.exit_code, "qwen has no run of this name" in wrong.stderr) == (1, True), wrong.output
+    assert (wrong.exit_code, "qwen has no run or update of this name" in wrong.stderr) == (1, True), wrong.output
     assert typing("history --name qwen r1 r2").exit_code == 2
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from flagscale_deploy.deploy.history import LAST_TIME, LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
+from flagscale_deploy.deploy.history import LAST_TIME, LONGEST, LONGEST_ARGV, MOST_EVENTS, Change, History, read_history
 from flagscale_deploy.errors import UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.output.console import Console
@@ -78,6 +78,76 @@ def test_a_run_says_what_it_changed() -> None:
         "- q/0: --max-model-len 4096", "+ q/0: --max-model-len 8192", "+ q/0: --enforce-eager",
     )  # fmt: skip
     assert third.changed == ("- q/0", "+ q/1")
+
+
+def update(kind: str, run_id: str, at: float, reason: str = "q/0: --port 1 → 2", **more: Any) -> HistoryEvent:
+    return event(kind, at, **{"run_id": run_id, "by": "bob@desk", "reason": reason, "took": 7.5, **more})
+
+
+def test_an_update_is_a_configuration_with_what_it_changed() -> None:
+    lines = "q/0: --port 1 → 2\nq/1: added"
+    history = read(
+        gpu02=[run("r1", 1.0), update("updated", "u1", 20.0, "lies", by="eve", took=9e9), run("r2", 41.0)],
+        gpu01=[
+            run("r1", 1.0), update("updated", "u1", 21.0, lines), event("ready", 20.5, run_id="u1", server="q/0"),
+            event("restarting", 25.0, server="q/0"), update("put back", "u2", 30.0, "q/0: x\nno token", by="eve"),
+            event("stopped", 31.0, run_id="r1"), run("r2", 40.0, "--a"),
+        ],
+    )  # fmt: skip
+    second = history.changes[2]
+    assert (second.event, second.hosts, second.time) == ("updated", ("gpu01", "gpu02"), 21.0)
+    assert (second.number, second.by, second.took) == (2, "bob@desk", 7.5)
+    assert (second.changed, second.reason) == (tuple(lines.splitlines()), "")
+    assert history.changes[1].took is None, "it was not ready for the first time"
+    assert (history.changes[4].event, history.changes[4].reason) == ("put back", "q/0: x\nno token")
+    assert history.runs == history.numbered == ("r1", "u1", "r2")
+    assert [history.named(word) for word in ("2", "u", "u1", "3")] == ["u1", "u1", "u1", "r2"]
+    assert [history.before(run_id) for run_id in history.runs] == [None, "r1", "u1"]
+    assert [change.event for change in history.of_run("u1").changes] == ["ready", "updated", "restarting"]
+    assert [change.event for change in history.of_run("r1").changes] == ["run", "stopped"]
+
+
+def test_an_update_that_the_head_does_not_have_counts_for_nothing() -> None:
+    lies = [update("updated", "r2", 1.5), update("updated", "forged", 2.5), event("failed", 2.6, run_id="r2")]
+    ready = [event("ready", at, run_id=run_id, server="q/0") for at, run_id in ((1.1, "r1"), (3.1, "r2"))]
+    history = read(gpu02=lies, gpu01=[run("r1", 1.0), *ready, run("r2", 3.0)])
+    forged = [change for change in history.changes if change.event == "updated"]
+    assert [(change.number, change.changed) for change in forged] == [(None, ())] * 2
+    assert (history.numbered, history.served) == (("r1", "r2"), ("r1", "r2"))
+    assert (history.before("r2"), history.named("r2"), history.named("2")) == ("r1", "r2", "r2")
+
+
+def test_a_rollback_goes_back_to_what_has_served() -> None:
+    def ready(run_id: str, at: float) -> HistoryEvent:
+        return event("ready", at, run_id=run_id, server="q/0")
+
+    history = read(
+        gpu01=[
+            run("r1", 1.0), ready("r1", 2.0), update("updated", "u1", 3.0), update("put back", "u2", 4.0),
+            ready("u3", 4.5), update("update failed", "u3", 5.0), event("stopped", 6.0, run_id="r1"),
+            run("never ready", 7.0), event("stopped", 8.0, run_id="never ready"),
+            run("failed", 9.0), ready("failed", 9.5), event("failed", 10.0, run_id="failed"),
+            run("r4", 11.0), update("update failed", "u5", 13.0), update("updated", "u5", 14.0),
+        ],
+        gpu02=[ready("r4", 12.0)],
+    )  # fmt: skip
+    assert history.served == ("r1", "u1", "r4", "u5")
+    assert read(gpu01=[]).served == ()
+
+
+@pytest.mark.parametrize("took", [-5.0, 1.7e308])
+def test_what_a_host_says_of_an_update_is_bounded_and_shown(took: float, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "\n".join(f"q/{number}: \x1b[31m--port 1" for number in range(900))
+    events = [update("updated", "u1", 2.0, reason, took=took), update("update failed", "u2", 3.0, reason + "\nlast")]
+    history = read(gpu01=[run("r1", 1.0), *events])
+    _, updated, failed = history.changes
+    assert updated.took == min(max(took, 0.0), LAST_TIME)
+    assert sum(map(len, updated.changed)) + len(failed.reason) <= 2 * LONGEST
+    show_history(Console(), history, whole=False)
+    shown = capsys.readouterr().out
+    assert ("updated 2" in shown, "more changes: `history u1`" in shown, "\x1b" in shown) == (True, True, False)
+    assert len(shown.splitlines()) < 40
+    json.loads(json.dumps(history.json(), allow_nan=False))
 
 
 def test_restarts_belong_to_the_run_before_them() -> None:
