@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from functools import cached_property
+from itertools import chain, zip_longest
 from typing import Literal
 
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
@@ -20,7 +21,11 @@ WORDS: Mapping[Kind, str] = {
     "removed": "would be removed",
 }
 LONGEST_VALUE = 80
-"""Characters of a value that are shown."""
+"""Characters of a name, or of a value, that are shown."""
+MOST_REASONS = 100
+"""Reasons of a server that are told. A host may keep thousands of servers, which differ in thousands of files."""
+MOST_SECRETS = 500
+"""Secrets of one owner that are compared."""
 _MODEL = "model"
 _HOST_SETTINGS = ("python", "venv", "container", "before_start")
 _OTHER_SCRIPT = "its script: before_start, deploy.restart, a template, or this tool's version"
@@ -102,11 +107,11 @@ class _Pair:
         if before is None:
             return ServerChange(after["name"], "added", (), _hosts(after))
         places = tuple(_places(before, after))
-        reasons = dict.fromkeys((*places, *self._of_server(before, after)))
+        reasons = _first_reasons(chain(places, self._of_server(before, after)))
         if not reasons and _scripts(before) != _scripts(after):
-            reasons = {_OTHER_SCRIPT: None}
+            reasons = (_OTHER_SCRIPT,)
         kind: Kind = "moved" if places else "restarted" if reasons else "unchanged"
-        return ServerChange(after["name"], kind, tuple(reasons), _hosts(after))
+        return ServerChange(after["name"], kind, reasons, _hosts(after))
 
     def _of_server(self, before: KeptServer, after: KeptServer) -> Iterator[str]:
         """Yield why a server has to start again where it is."""
@@ -119,38 +124,67 @@ class _Pair:
                 yield from _ports(old, new)
         hosts = dict.fromkeys(rank["host"] for rank in after["ranks"])
         for host in hosts:
-            yield from self._of_host(host)
+            yield from self._of_hosts.get(host, ())
         yield from self._secrets(hosts)
         if any(_serves_tls(rank) for rank in after["ranks"]):
-            yield from _changed("certificate", self.running["tls"], self.planned["tls"], hosts)
+            for host in ("", *hosts):
+                yield from self._certificates.get(host, ())
         if after["engine"] == "program":
-            yield from _changed("file", self.running["program"], self.planned["program"])
+            yield from self._files
 
-    def _of_host(self, host: str) -> Iterator[str]:
-        """Yield what differs about a host itself, by its versions and settings."""
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        """Return what differs of a user's own program."""
+        return _first_reasons(text for _, text in _changed("file", self.running["program"], self.planned["program"]))
+
+    @cached_property
+    def _certificates(self) -> Mapping[str, Sequence[str]]:
+        """Return by host which certificates differ, "" for those that are sent to all."""
+        texts: dict[str, list[str]] = {}
+        for host, text in _changed("certificate", self.running["tls"], self.planned["tls"]):
+            texts.setdefault(host, []).append(text)
+        return texts
+
+    @cached_property
+    def _of_hosts(self) -> Mapping[str, Sequence[str]]:
+        """Return what differs about each host itself, by its versions and settings."""
+        settings = [{host["name"]: host for host in reversed(run["hosts"])} for run in (self.running, self.planned)]
+        hosts = dict.fromkeys((*self.planned["versions"], *settings[1]))
+        return {host: _first_reasons(self._of_host(host, *(of.get(host, {}) for of in settings))) for host in hosts}
+
+    def _of_host(self, host: str, *settings: Mapping[str, object]) -> Iterator[str]:
+        """Yield what differs about a host; `settings` are those before and after."""
         old, new = (run["versions"].get(host, {}) for run in (self.running, self.planned))
+        host = _shown(host)
         if old and new:
             yield from (
                 f"{_arrow(name, old.get(name), new.get(name))} on {host}"
                 for name in dict.fromkeys((*old, *new))
                 if old.get(name) != new.get(name)
             )
-        settings = [_settings(run, host) for run in (self.running, self.planned)]
         for name in _HOST_SETTINGS if all(settings) else ():
             values = [setting.get(name) for setting in settings]
             if values[0] != values[1]:
                 yield f"{_arrow(name, *values)} on {host}" if name != "before_start" else f"before_start of {host}"
 
     def _secrets(self, hosts: Mapping[str, None]) -> Iterator[str]:
-        old, new = (
-            [name for owner, names in run["secrets"].items() if owner in ("", "tls", *hosts) for name in names]
-            for run in (self.running, self.planned)
-        )
-        yield from (f"secret {name} added" for name in dict.fromkeys(new) if name not in old)
-        yield from (f"secret {name} removed" for name in dict.fromkeys(old) if name not in new)
-        both = [name for name in dict.fromkeys(new) if name in old]
-        if self.secrets_differ and sorted(old) == sorted(new) and both:
-            yield f"a value of {', '.join(both)} changed"
+        owners, runs = dict.fromkeys(("", "tls", *hosts)), (self.running, self.planned)
+        old, new = ([name for of in owners for name in run["secrets"].get(of, ())[:MOST_SECRETS]] for run in runs)
+        before, after = dict.fromkeys(old), dict.fromkeys(new)
+        yield from (f"secret {_shown(name)} added" for name in after if name not in before)
+        yield from (f"secret {_shown(name)} removed" for name in before if name not in after)
+        if self.secrets_differ and sorted(old) == sorted(new) and after:
+            yield f"a value of {', '.join(after)} changed"
+
+
+def _first_reasons(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the first texts that differ, and `…` in place of more."""
+    reasons: dict[str, None] = {}
+    for text in texts:
+        if len(reasons) == MOST_REASONS and text not in reasons:
+            return (*reasons, "…")
+        reasons[text] = None
+    return tuple(reasons)
 
 
 def _places(before: KeptServer, after: KeptServer) -> Iterator[str]:
@@ -208,23 +242,17 @@ def _ports(old: KeptRank, new: KeptRank) -> Iterator[str]:
             yield _arrow(f"port ({use})", before, after)
 
 
-def _changed(
-    what: str, before: Mapping[str, str], after: Mapping[str, str], hosts: Mapping[str, None] | None = None
-) -> Iterator[str]:
-    """Yield the names of what has another digest; those `host:path` only of these hosts."""
+def _changed(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what has another digest: its host, of those named `host:path`, else "", and how it differs."""
     for name in dict.fromkeys((*before, *after)):
         host, _, path = name.partition(":/")
-        if before.get(name) != after.get(name) and (not path or hosts is None or host in hosts):
+        if before.get(name) != after.get(name):
             how = "changed" if name in before and name in after else "added" if name in after else "removed"
-            yield f"{what} {name.rpartition('/')[2] if not path else name} {how}"
+            yield host if path else "", f"{what} {_shown(name if path else name.rpartition('/')[2])} {how}"
 
 
 def _serves_tls(rank: KeptRank) -> bool:
     return "SSL_CERT_FILE" in rank["env"] or any(word.startswith("--ssl-") for word in rank["argv"])
-
-
-def _settings(run: KeptRun, host: str) -> Mapping[str, object]:
-    return next((dict(settings) for settings in run["hosts"] if settings.get("name") == host), {})
 
 
 def _scripts(server: KeptServer) -> list[str]:
@@ -259,6 +287,7 @@ def _ray(running: KeptRun, planned: KeptRun) -> Iterator[str]:
 
 def _arrow(name: str, before: object, after: object) -> str:
     """Return `name before → after`; `+ name after` and `- name` where there is only one of them."""
+    name = _shown(name)
     if before is None:
         return f"+ {name} {_shown(after)}".rstrip()
     if after is None:

@@ -54,7 +54,7 @@ def _place_again(
         for replica in range(len(held) if model.replicas == "auto" else model.replicas):
             gpus = held.get(f"{model.label}/{replica}", {})
             if gpus and gpus.keys() <= hosts.keys():
-                there = {name: [index for index in gpus[name] if index in free[name]] for name in gpus}
+                there = {name: [index for index in dict.fromkeys(gpus[name]) if index in free[name]] for name in gpus}
                 again = _place_one(spec, model, replica, [hosts[name] for name in gpus], there, placed)
                 if again is not None:
                     placed.take(again, free)

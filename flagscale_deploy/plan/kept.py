@@ -25,6 +25,8 @@ from flagscale_deploy.support.digest import digest_of
 SCHEMA = 1
 DEEPEST = 8
 """Levels of a description: what a program's configuration nests is text in it."""
+LONGEST_PLACE = 100
+"""Characters of a place in it that an error names."""
 _SETTINGS = (
     "name", "address", "type", "gpus", "cpus", "node_ip", "interface", "connection", "container", "python", "venv",
     "env", "before_start",
@@ -95,6 +97,8 @@ _SHAPE: dict[str, Any] = {
     "versions": {"": {"": str}}, "ports": {"": {"": int}}, "servers": [_SERVER],
     "ray": {"enabled": bool, "address": str, "nodes": {"": [int]}, "scripts": {"": str}},
 }  # fmt: skip
+_REQUIRED = {**_SHAPE, "hosts": [{"name": str}]}
+"""What every run has: of a host's settings the name alone."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,21 @@ def parse_run(text: str) -> KeptRun:
     """Return the run that a host describes. Raises ValueError where it is anything else."""
     content = parse_object(text)
     content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))  # half a surrogate pair
-    missing = sorted(_SHAPE.keys() - content.keys())
-    problem = f"{missing[0]} is missing" if missing else mismatch(content, _SHAPE)
+    problem = mismatch(content, _SHAPE) or next(_missing(content, _REQUIRED), "")
     if problem or _is_deep(content, DEEPEST):
         raise ValueError(problem or f"it is nested more than {DEEPEST} levels deep")
     return cast(KeptRun, {key: content[key] for key in _SHAPE})
+
+
+def _missing(value: Any, shape: Any, place: str = "") -> Iterator[str]:
+    """Yield which keys of a shape are missing from a value that fits it otherwise."""
+    for key in shape if isinstance(shape, dict) else ():
+        if key and key not in value:
+            yield f"{place}{key} is missing"
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        below = shape[0] if isinstance(shape, list) else shape.get("", shape.get(key))
+        if isinstance(below, dict | list):
+            yield from _missing(inner, below, f"{place}{key}."[-LONGEST_PLACE:])
 
 
 def _is_deep(value: object, levels: int) -> bool:

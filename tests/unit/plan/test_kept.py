@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -11,9 +14,12 @@ import pytest
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
 from flagscale_deploy.facts.model import TlsFile
+from flagscale_deploy.plan.claims import Held
+from flagscale_deploy.plan.difference import difference
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, parse_run, run_text
 from flagscale_deploy.plan.planner import plan
+from flagscale_deploy.plan.running import Running
 from flagscale_deploy.secrets import Redactor, Secret
 from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, seen
 
@@ -84,6 +90,41 @@ def test_what_is_missing_is_named(key: str) -> None:
     run: dict[str, Any] = {**described()}
     del run[key]
     with pytest.raises(ValueError, match=f"{key} is missing"):
+        parse_run(json.dumps(run))
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("change", ["missing", "empty"])
+def test_whatever_is_missing_a_run_that_is_read_can_be_compared(change: str) -> None:
+    run = described()
+    for *above, last in filter(None, places(run)):
+        other: Any = copy.deepcopy(run)
+        holder = reduce(lambda value, key: value[key], above, other)
+        if change == "missing":
+            del holder[last]
+        else:
+            holder[last] = type(holder[last])()
+        try:
+            kept = parse_run(json.dumps(other))
+        except ValueError:
+            continue
+        for outcome in (difference(kept, run), difference(run, kept)):
+            assert len(outcome.history) >= len(outcome.changed)
+        assert isinstance(Running({}, kept).held, Held)
+
+
+@pytest.mark.parametrize(
+    "path", [("servers", 0, "engine"), ("servers", 0, "ranks", 0, "argv"), ("ray", "nodes"), ("hosts", 0, "name")]
+)
+def test_what_is_missing_within_is_named(path: tuple[Any, ...]) -> None:
+    run: Any = copy.deepcopy(described())
+    del reduce(lambda value, key: value[key], path[:-1], run)[path[-1]]
+    with pytest.raises(ValueError, match=f"{'.'.join(map(str, path))} is missing"):
         parse_run(json.dumps(run))
 
 
