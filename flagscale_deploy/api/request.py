@@ -47,6 +47,8 @@ class Options:
     """Whether the command changes hosts: it does not fall to this machine where no hosts are named."""
     unnamed: bool = False
     """Whether the inventory is that of a file which was found: no program of its choice runs on this machine."""
+    unnamed_config: bool = False
+    """Whether the same is true of the configuration, and the command runs on hosts what it says."""
     recipes: str | None = None
     """A folder of recipes; None: that of FLAGSCALE_DEPLOY_RECIPES, else the site."""
 
@@ -204,6 +206,16 @@ def _programs_here(inventory: Inventory, set_by_config: Mapping[str, Mapping[str
     ]
 
 
+def _config_here(inventory: Inventory, spec: ServeSpec, config: str | None) -> list[Fault]:
+    """Return a fault for each setting by which a configuration that nobody has named runs something here."""
+    if all(host.connection != "local" for host in inventory.hosts):
+        return []
+    remedy = f"read it, then name it: -c {config}, or FLAGSCALE_DEPLOY_CONFIG"
+    problem = "would run on this machine with what it checks, and nobody has named this file"
+    settings = {("cmds", "before_start"): spec.before_start, ("envs",): spec.env or any(spec.host_env.values())}
+    return [Fault(spec.where("experiment", *key), problem, remedy) for key, value in settings.items() if value]
+
+
 def _words_that_run_here(host: Host, others: Collection[str]) -> Iterator[str]:
     """Yield what of a host's settings makes a program run here; variables of these names are `others`'."""
     options = shlex.split(host.ssh_options or "")
@@ -259,6 +271,8 @@ def load_request(
         inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
         if options.unnamed:
             faults += _programs_here(inventory, spec.host_env if spec else {})
+        if options.unnamed_config and spec is not None:
+            faults += _config_here(inventory, spec, options.config)
         taken = {*inventory.names, *whole.faults}
         others = tuple(host for host in whole.hosts if host.name not in taken)
     except InputError as error:

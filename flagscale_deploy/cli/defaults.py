@@ -25,13 +25,14 @@ class Default:
 
 
 def find_defaults(
-    given: Mapping[str, object], environ: Mapping[str, str], *, plans: bool = False
+    given: Mapping[str, object], environ: Mapping[str, str], *, plans: bool = False, contacts: bool = True
 ) -> tuple[dict[str, object], tuple[str, ...]]:
     """Return values for the options that are None in `given`, and notes that say where they are from.
 
     A `limit` counts only with the inventory of its own file. A `config` is left out where a name and an inventory are
-    given and the command does not plan: it then needs none. `unnamed` is set where the inventory is the file's. Raises
-    InputError for a project file with faults, for an empty variable, and for a file that is not there.
+    given and the command does not plan: it then needs none. `unnamed` is set where the inventory is the file's,
+    `unnamed_config` where the configuration is, and the command plans and contacts hosts. Raises InputError for a
+    project file with faults, for an empty variable, and for a file that is not there.
     """
     file = read_project_file()
     defaults = {
@@ -50,6 +51,8 @@ def find_defaults(
     values = {option: default.value for option, default in defaults.items()}
     if inventory is not None and inventory.source == file.path:
         values["unnamed"] = True
+    if plans and contacts and "config" in defaults and defaults["config"].source == file.path:
+        values["unnamed_config"] = True
     return values, (*file.notes, *_notes(defaults))
 
 

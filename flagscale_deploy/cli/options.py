@@ -243,7 +243,7 @@ def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
     _add_defaults(console, words)
-    names = ("inventory", "unnamed", "config", "name", "limit", "forks", "overrides", "recipes")
+    names = ("inventory", "unnamed", "unnamed_config", "config", "name", "limit", "forks", "overrides", "recipes")
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}, acts=acts))
     console.redactor.add(*request.secrets)
     if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):
@@ -263,7 +263,7 @@ def _add_defaults(console: Console, words: dict[str, Any]) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and context.get_parameter_source("forks") is ParameterSource.DEFAULT:
         given["forks"] = None
-    values, notes = find_defaults(given, os.environ, plans="templates" in words)
+    values, notes = find_defaults(given, os.environ, plans="templates" in words, contacts=not words.get("offline"))
     words.update(values)
     if notes:
         console.note(*notes)

@@ -41,10 +41,6 @@ def read_model(name: str, args: Value, path: Path) -> Checked[Entry | None]:
     model = faults.take(take_model(flags, ("model-tag", "model"), path))
     port = faults.take(take_port(flags, path))
     secret_env = faults.take(take_secrets(flags, path))
-    for action in actions:
-        flag, equals, _ = action.partition("=")
-        if equals and is_secret_name(flag):
-            faults.add((*path, "action-args"), f"holds the secret {flag}", f"write it as a flag: {flag}: …")
     return Entry(name, model, path, flags, actions, port, secret_env), faults
 
 
@@ -62,6 +58,9 @@ def _read_actions(actions: Value, path: Path) -> Checked[tuple[str, ...]]:
         key, equals, value = word.strip().partition("=")
         name, *more = key.split()
         flag = flag_name(name)
+        if is_secret_name(flag.removeprefix("no-")):  # what follows may be its value
+            faults.add(path, f"holds the secret {flag}", f"write it as a flag: {flag}: …")
+            return (), faults
         if more or (equals and flag in (*SIZES, "port", "model")):
             # Its value is not shown: it may be a secret.
             faults.add(path, f"{flag} has a value", f"write it as a flag of the model: {flag}: …")

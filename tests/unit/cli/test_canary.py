@@ -67,6 +67,8 @@ SERVE_YAML = {
     "model: api-key mapping": "model_args: {m: {model: /q, api-key: {a: 'CANARY'}}}\n",
     "model: api_key in action-args": "model_args: {m: {model: /q, action-args: ['api-key=CANARY']}}\n",
     "model: --api-key in action-args": "model_args: {m: {model: /q, action-args: ['--api-key CANARY']}}\n",
+    "model: --api-key before its value": "model_args: {m: {model: /q, action-args: [--api-key, 'CANARY']}}\n",
+    "model: hf-token before its value": "model_args: {m: {model: /q, action-args: [x, hf-token, 'CANARY']}}\n",
     "model: apiKey": "model_args: {m: {model: /q, apiKey: 'CANARY'}}\n",
     "model: hf-token list": "model_args: {m: {model: /q, hf-token: ['CANARY', b]}}\n",
     "model: no model": "model_args: {m: {api-key: 'CANARY'}}\n",

@@ -194,7 +194,8 @@ def test_a_name_and_an_inventory_need_no_configuration() -> None:
     given = {"inventory": None, "config": None, "name": "q"}
     assert find_defaults(given, {})[0] == {"inventory": "hosts.yaml", "unnamed": True}
     planned = {"inventory": "hosts.yaml", "config": "broken.yaml", "unnamed": True}
-    assert find_defaults(given, {}, plans=True)[0] == planned
+    assert find_defaults(given, {}, plans=True, contacts=False)[0] == planned
+    assert find_defaults(given, {}, plans=True)[0] == {**planned, "unnamed_config": True}
     for words in (["stop"], ["run", "--name", "q"], ["stop", "--name", "q", "deploy.port=1"]):
         assert "broken.yaml:1:" in go(*words).stderr
 

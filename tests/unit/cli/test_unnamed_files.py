@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flagscale_deploy.api.request import Options, load_request
+from flagscale_deploy.cli.defaults import find_defaults
 from flagscale_deploy.inventory.load import default_inventory, load_inventory
 from tests.other_user import needs_root
 from tests.unit.cli.test_defaults import ACTS, HOSTS, QWEN, READS, go, names, place, write
@@ -47,6 +49,35 @@ def test_no_program_of_an_inventory_that_nobody_named_is_run(hosts: str, setting
         assert (refused.exit_code, "nobody has named this file" in refused.stderr) == (2, True), refused.output
     assert names("-i", "evil.yaml") == names(INVENTORY="evil.yaml") == ["gpu01"]
     assert not Path("PWNED").exists()
+
+
+CONFIGS = {
+    "commands": "cmds: {before_start: touch PWNED}",
+    "variables": "envs: {LD_PRELOAD: ./evil.so}",
+    "variables of a host": "envs: {nodes_envs: {localhost: {LD_PRELOAD: ./evil.so}}}",
+}
+PROBING = ("plan", "check", "run", "smoke")
+"""Commands that plan: they look at hosts with what the configuration sets up there."""
+
+
+@pytest.mark.parametrize("experiment", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize("hosts", ["", "hosts: [{name: localhost, connection: local, gpus: 1}]\n"])
+def test_no_command_of_a_configuration_that_nobody_named_is_run_here(experiment: str, hosts: str) -> None:
+    """Without hosts, `plan` and `check` are about this machine."""
+    write(f"{QWEN}experiment: {{{experiment}}}\n", "evil.yaml")
+    write(hosts, "local.yaml")
+    write("config: evil.yaml\n" + ("inventory: local.yaml\n" if hosts else ""))
+    for command in PROBING if hosts else ("plan", "check"):
+        refused = go(command)
+        assert (refused.exit_code, "nobody has named this file" in refused.stderr) == (2, True), refused.output
+    assert "nobody has named" not in go("plan", "--offline").stderr
+    for given, environ in (("evil.yaml", {}), (None, {"FLAGSCALE_DEPLOY_CONFIG": "evil.yaml"})):
+        assert "unnamed_config" not in find_defaults({"config": given}, environ, plans=True)[0]
+    assert not Path("PWNED").exists()
+
+
+def test_a_configuration_that_sets_nothing_up_on_hosts_needs_no_name() -> None:
+    assert load_request(Options(None, "qwen.yaml", unnamed_config=True)).name == "qwen"
 
 
 @pytest.mark.parametrize("python", ["python3", "/usr/bin/python3", "/usr/local/bin/python3.12"])
