@@ -31,6 +31,8 @@ LONGEST_KEY = 200
 _ASSIGNED = re.compile(
     r"""(?<![A-Za-z0-9_.-])([A-Za-z_][\w.-]{0,80})["']?\]?[ \t]{0,8}[:=][ \t]{0,8}(?=([^\s][^\n]{0,400}))"""
 )
+_OPTION = re.compile(r"(?<![\w-])--([A-Za-z][\w-]{0,80})[ \t]{1,8}(?=([^\s$/~.-][^\n]{0,400}))")
+"""An option of a command line, and what follows it, which is no path, no variable and no other option."""
 _FIRST = re.compile(r"[^\s,}\]'\"]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_.-]{0,40}")
 _NO_SECRET = re.compile(
@@ -93,7 +95,7 @@ def learn_value(value: object, *path: str) -> None:
 
 
 def learn_text(text: str) -> None:
-    """Learn the secrets in a text of any format: `NAME=VALUE`, `NAME: VALUE`."""
+    """Learn the secrets in a text of any format: `NAME=VALUE`, `NAME: VALUE`, `--name VALUE`."""
     redactor = _learning.get()
     if redactor is not None:
         _add(redactor, _assigned(text))
@@ -130,6 +132,10 @@ def _assigned(text: str) -> Iterator[str]:
             yield from (phrase, phrase.rstrip("="))
             if first := _FIRST.match(rest):
                 yield first[0]
+    for match in _OPTION.finditer(text):
+        if is_secret_name(match[1]):
+            rest = match[2]
+            yield rest[1:].partition(rest[0])[0] if rest[0] in "'\"" else re.split(r"[\s;&|'\")]", rest, maxsplit=1)[0]
 
 
 def _within(value: object, path: tuple[str, ...]) -> Iterator[str]:
