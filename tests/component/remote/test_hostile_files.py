@@ -70,6 +70,8 @@ OTHERS = (
     "app/exit",
     "logs/vllm_serve.log",
     "runs/r1.json",
+    "before",
+    "before.new",
 )
 PROBING: dict[str, Any] = {"venv": None, "before_start": None, "env": {}, "models": [], "tls_files": []}
 PROGRAMS: tuple[tuple[str, dict[str, Any]], ...] = (

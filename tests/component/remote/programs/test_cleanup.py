@@ -40,6 +40,8 @@ def test_all_that_a_deployment_left_goes_and_nothing_else(home: Home, make_temp:
     recorded, earlier, other = make_temp(), make_temp(home.deployment), make_temp("another")
     elsewhere = make_temp(home.deployment, host="gpu02")
     home.record(ray_temp_dir=str(recorded))
+    for name in ("before/secrets", "before.new", "runs"):
+        (home.state / name).mkdir(parents=True)
     (answer,) = home.run("cleanup")
     assert answer["kept"] == []
     root = home.path / ".flagscale-deploy"
