@@ -30,6 +30,20 @@ def workers(client: Client, router: str) -> List[str]:
     return [cut(url, LONGEST_URL) for url in reply["urls"][:MOST_WORKERS]]
 
 
+def wait_for(client: Client, router: str, end: float) -> None:
+    """Wait until a router takes connections: one that is started again does not, until its servers are healthy.
+
+    Raises OSError, ConnectionRefusedError where it does not by `end`.
+    """
+    while True:
+        try:
+            return client.reach(router, LIST_SECONDS)
+        except ConnectionRefusedError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
 def is_among(url: str, urls: List[str]) -> bool:
     """Return whether a router has a server: one with several data-parallel ranks is there as `URL@RANK`."""
     return any(other.rstrip("/").partition("@")[0] == url.rstrip("/") for other in urls)

@@ -22,6 +22,7 @@ def main(args: RouteArguments) -> None:
     problem = ""
     workers: List[str] = []
     try:
+        routing.wait_for(client, router, end)
         for url in args["remove"]:
             routing.put(client, router, url, end, behind=False)
         for url in args["add"]:

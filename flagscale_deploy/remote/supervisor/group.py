@@ -15,11 +15,13 @@ only when that host has had the time to end its own. A host that comes back afte
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from flagscale_deploy.remote.system import json_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flagscale_deploy.remote.supervisor.health import Lifetime
 
 REPORT_SECONDS, REPLY_SECONDS, SILENT_SECONDS = 1.0, 5.0, 10.0
@@ -63,6 +65,10 @@ class Group:
     def command(self, words: Sequence[str]) -> List[str]:
         """Return the command line of the rank that is started, from the script's."""
         return list(words)
+
+    def new_script(self) -> Optional[Path]:
+        """Return the script that the next start has to be made with; None: the command line at hand does."""
+        return None
 
     def start(self, lifetime: Lifetime) -> None:
         """Take no notice of a new run of the server: `begin` has told the others."""

@@ -9,6 +9,7 @@ from flagscale_deploy.remote.supervisor.follower import Follower
 from flagscale_deploy.remote.supervisor.group import Group
 from flagscale_deploy.remote.supervisor.leader import Leader
 from flagscale_deploy.remote.supervisor.ray_head import RayHead
+from flagscale_deploy.remote.supervisor.router import Router
 from flagscale_deploy.remote.supervisor.spare import Spare
 from flagscale_deploy.remote.system import files
 
@@ -31,6 +32,8 @@ def join_group(options: argparse.Namespace, permits: Files, before: RestartState
     """
     if options.ray_head:
         return RayHead(options.ray_head_host, options.ray_head)
+    if options.router:
+        return Router(options.state, options.run, options.script, options.router, log)
     hosts = _split(options.group_hosts)
     spares, generation = _split(options.group_spares), before.get("generation", 0)
     if len(hosts) < 2:

@@ -68,6 +68,10 @@ class Events:
         self._options, self._leads = options, leads
         self.notifying: Set[proc.Identity] = set()
 
+    def are_told(self) -> bool:
+        """Return whether the user's command runs just now."""
+        return any(proc.lives(*identity) for identity in self.notifying)
+
     def tell(self, event: RestartEventKind, reason: str, attempt: int, evidence: str = "") -> None:
         """Note an event, and begin to tell it; neither a full disk nor a command that hangs is waited for."""
         options = self._options

@@ -29,6 +29,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ray-spare", type=float, help="seconds after which Ray's free GPUs do, without all its nodes")
     parser.add_argument("--ray-head", default="", help="the address of Ray's head, which this worker's node joins")
     parser.add_argument("--ray-head-host", default="", help="and the host's name")
+    parser.add_argument("--router", default="", help="the model whose servers, by the record, this router has")
     parser.add_argument("--may-end", action="store_true", help="exit status 0 means that its work is done")
     parser.add_argument("--parts", action="store_true", help="it is none without its engine cores and workers")
     parser.add_argument(

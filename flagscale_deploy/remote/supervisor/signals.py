@@ -9,6 +9,8 @@ import signal
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""What Python ignores."""
 
 
 class Signals:
@@ -24,9 +26,20 @@ class Signals:
         for descriptor in (self._wakeups, wakeup):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self.take()
+
+    def take(self) -> None:
+        """Note these signals from now on."""
         for number in ENDING:
             signal.signal(number, self._end)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+
+    def let_go(self) -> None:
+        """Let all signals do from now on what they do to any program; one that has come before is noted."""
+        for number in (*ENDING, signal.SIGCHLD, *IGNORED):
+            signal.signal(number, signal.SIG_DFL)
 
     def wait(self, seconds: float) -> None:
         """Wait until a signal comes, or has come since the last wait, for so many seconds at most."""

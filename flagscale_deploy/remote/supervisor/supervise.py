@@ -20,7 +20,7 @@ from flagscale_deploy.remote.deployment import ray_temp, record, restart_permits
 from flagscale_deploy.remote.deployment.port_guard import PortGuard
 from flagscale_deploy.remote.engine import openai
 from flagscale_deploy.remote.engine.client import Client
-from flagscale_deploy.remote.supervisor import evidence, on_ray, server_log
+from flagscale_deploy.remote.supervisor import evidence, hand_over, on_ray, server_log
 from flagscale_deploy.remote.supervisor.descendants import Descendants, adopt_orphans, reap, spawn
 from flagscale_deploy.remote.supervisor.ends import End, Watcher, delay, duration
 from flagscale_deploy.remote.supervisor.hang import HangDetector
@@ -86,6 +86,9 @@ class Supervisor:
             "why": "",
             "generation": self._group.generation,
         }
+        if options.router and hand_over.goes_on(before):
+            self._state.update(hand_over.kept(before))
+            self._attempt = self._state["in_a_row"]
         rebooted = before and (self._group.several or before.get("boot_id") != record.boot_id())
         self._ended = self._state["last_exit"] if rebooted and not self._group.stands_by else ""
 
@@ -93,6 +96,8 @@ class Supervisor:
         """Run the server until it is not restarted any more; return its exit status, 1 if it is given up."""
         waits = self._group.stands_by or (self._ended and self._may_restart)
         status = self._restart(self._ended) if waits else None
+        if status is None and self._attempt is not None and not self._may_restart:
+            status = self._end()
         while status is None:
             lifetime = Lifetime(self._client, self._options.health if self._files.permitted else "")
             end = self._run_once(lifetime)
@@ -118,9 +123,12 @@ class Supervisor:
         """
         deadline, text = self._announce(ended, cause, own) if ended else (time.monotonic(), "")
         problem = self._prepare(deadline, text)
+        script = self._group.new_script()
+        if script and not problem and self._may_restart:
+            self._log("starts with its script as it is by now")
+            hand_over.run_instead(script, self._signals, self._events, lambda: self._may_restart, self._log)
         if not self._may_restart:
-            self._update({"state": "ended"})
-            return 0
+            return self._end()
         return self._give_up(problem, line="gave up: %s" % problem) if problem else None
 
     def _run_once(self, lifetime: Lifetime) -> End:
@@ -268,6 +276,11 @@ class Supervisor:
                 self._events.tell("waiting", missing, self._state["in_a_row"])
             self._signals.wait(min(POLL_SECONDS, left) if left > 0 else POLL_SECONDS)
         return self._group.over
+
+    def _end(self) -> int:
+        """Record that the server may not be started any more; return the supervisor's exit status."""
+        self._update({"state": "ended"})
+        return 0
 
     def _give_up(self, why: str, line: str) -> int:
         """Record that the server is given up, with a line for its log; return the supervisor's exit status."""

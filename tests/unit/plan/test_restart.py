@@ -38,6 +38,7 @@ def test_engines_and_routers_are_supervised_with_what_was_asked_for() -> None:
         assert (words.max, words.first, words.factor, words.ceiling, words.reset_after) == (7, 2, 3, 90, 300)
         assert words.health == f"{server.local_url}/health"
         assert words.command == list(server.argv)
+        assert words.router == ("qwen" if server.name == "qwen/router" else "")
         assert words.ray_gpus is None
         engine = server in made.instances
         assert (words.hang, words.interval, words.model) == ((600, 60, "/models/qwen") if engine else (0, 0, ""))

@@ -61,6 +61,16 @@ def ask(url: str) -> Any:
         return json.load(answer)
 
 
+def test_a_router_that_is_just_started_again_is_waited_for(people: Household, home: Home) -> None:
+    home.record()
+    port, marker = free_port(), f"{home.deployment}/r1"
+    router, url = f"http://127.0.0.1:{port}", "http://10.0.0.9:1"
+    assert "refused" in route(home, router, timeout=0.0, remove=[url])["problem"]
+    command = f"sleep 1; exec {sys.executable} {ROUTER} --worker-urls {url} --port={port}"
+    people.start(["bash", "-c", command], marker, expect=0)
+    assert route(home, router, remove=[url]) == {"workers": [], "problem": ""}
+
+
 @pytest.mark.parametrize(
     ("listed", "problem"),
     [
