@@ -73,7 +73,7 @@ def plan_change(
     made = make_plan(inputs)
     if running is None:
         return Planned(made)
-    redactor = redactor or Redactor()
+    redactor = redactor or request.redactor
     redactor.add(*request.secrets)
     return Planned(made, compare(request, running, made, inputs, redactor.redact))
 

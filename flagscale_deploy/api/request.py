@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from flagscale_deploy.inventory.load import LOCALHOST, default_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
 from flagscale_deploy.recipes.name import Wish, draft, is_recipe, read_wish
-from flagscale_deploy.secrets import Secret
-from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret
+from flagscale_deploy.secrets import Redactor, Secret
+from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret, taught
 from flagscale_deploy.support.paths import deployment_name_fault
 from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
@@ -83,6 +83,8 @@ class Request:
     wish: Wish | None = None
     hides_logs: bool = False
     """Whether logs and scripts of a run are kept without secrets: others will read them."""
+    redactor: Redactor = field(default_factory=Redactor, repr=False, compare=False)
+    """What hides the secrets that its files hold anywhere, in what is kept and shown."""
 
     @property
     def deployment(self) -> str:
@@ -283,4 +285,4 @@ def load_request(
         raise InputError(faults)
     inventory = replace(inventory, notes=(*notes, *inventory.notes))
     name = spec.name if spec else options.name
-    return Request(inventory, spec, name, options, others, wish if document is None else None)
+    return Request(inventory, spec, name, options, others, wish if document is None else None, redactor=taught())

@@ -73,7 +73,7 @@ def run(
     `lock_wait` is in seconds; `command` is what the lock shows to other commands. Raises InputError,
     HostsUnreachableError, CheckError and LockedError with nothing started, and RunFailedError afterwards.
     """
-    spec, redactor = request.serve, redactor or Redactor()
+    spec, redactor = request.serve, redactor or request.redactor
     for secret in request.secrets:
         redactor.add(secret)
     refuse_unskippable(options.skip)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +26,13 @@ __all__ = ["PHASES", "Kept", "Prompt", "Smoke", "smoke"]
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a test: files in `artifacts`, without the redactor's secrets.
+    """What is kept of a test: files in `artifacts`, without the redactor's secrets; None: without the request's.
 
     `report` is called after each phase with the result so far. What it cannot write (InputError) ends nothing.
     """
 
     artifacts: Path
-    redactor: Redactor = field(default_factory=Redactor)
+    redactor: Redactor | None = None
     report: Callable[[Smoke], None] = lambda _result: None
 
 
@@ -59,7 +59,7 @@ def smoke(
         with suppress(InputError):
             kept.report(replace(result, cases=_of_all_phases(result.cases, "not reached yet")))
 
-    run = Phases(request, result, options, lock_wait, kept.redactor, say, note)
+    run = Phases(request, result, options, lock_wait, kept.redactor or request.redactor, say, note)
     run.redactor.add(*request.secrets)
     earlier = set(_runs(artifacts))
     if run.phase("check", run.check):

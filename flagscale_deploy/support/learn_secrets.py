@@ -66,12 +66,17 @@ def learning(redactor: Redactor) -> Iterator[None]:
         _learning.reset(token)
 
 
+def taught() -> Redactor:
+    """Return the redactor that learns at the moment; a new one where none does."""
+    return _learning.get() or Redactor()
+
+
 def quoting_no_secret(read: Callable[P, T]) -> Callable[P, T]:
     """Have a function that reads what a user wrote hide the secrets in it in the faults of its InputError."""
 
     @wraps(read)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        redactor = _learning.get() or Redactor()
+        redactor = taught()
         with learning(redactor), suggesting():
             try:
                 return read(*args, **kwargs)

@@ -45,7 +45,7 @@ from flagscale_deploy.logs.redact import redact_folder
 from flagscale_deploy.output import check as view_of_check
 from flagscale_deploy.output import smoke as view
 from flagscale_deploy.output.junit import write_junit
-from flagscale_deploy.secrets import Secret
+from flagscale_deploy.secrets import Redactor, Secret
 from tests.other_user import needs_root
 from tests.unit.deploy.given import PLAN
 from tests.unit.plan.given import inventory, spec
@@ -281,8 +281,7 @@ def test_an_interruption_as_a_phase_begins_takes_down_and_redacts(stage: Stage, 
     logs = stage.folder / "artifacts" / "logs"
     logs.mkdir(parents=True)
     (logs / "engine.log").write_text("the key is s3cret-s3cret\n")
-    kept = Kept(stage.folder / "artifacts")
-    kept.redactor.add(Secret("s3cret-s3cret"))
+    kept = Kept(stage.folder / "artifacts", Redactor(["s3cret-s3cret"]))
     result = smoke(REQUEST, [Prompt("Who are you?")], kept, say=say)
     assert result.exit_code == 130
     assert {"stop", "cleanup"} & set(stage.calls)
@@ -315,12 +314,12 @@ def test_no_file_outside_the_artifacts_is_rewritten_through_a_link(stage: Stage,
     (home / "new" / ".env").write_text("HF_TOKEN=s3cret-s3cret")
     artifacts.mkdir()
     (artifacts / name).symlink_to(home)
-    kept = Kept(artifacts)
-    kept.redactor.add(Secret("s3cret-s3cret"))
+    redactor = Redactor(["s3cret-s3cret"])
+    kept = Kept(artifacts, redactor)
     with pytest.raises(InputError, match="is a link"):
         smoke(REQUEST, [], kept, say=silent)
     assert stage.calls == []
-    assert redact_folder(artifacts / name, kept.redactor) == {}
+    assert redact_folder(artifacts / name, redactor) == {}
     assert (home / "new" / ".env").read_text() == "HF_TOKEN=s3cret-s3cret"
 
 
@@ -361,7 +360,7 @@ def test_logs_come_into_the_artifacts_without_secrets(stage: Stage, monkeypatch:
 
     monkeypatch.setattr(api, "run", run)
     monkeypatch.setattr(api, "collect", collect)
-    kept = Kept(stage.folder / "artifacts")
+    kept = Kept(stage.folder / "artifacts", Redactor())
     smoke(REQUEST, [], kept, say=silent)
     assert [request.hides_logs for request in requests] == [True]
     assert [selection.redactor for selection in selections] == [kept.redactor]
