@@ -20,6 +20,9 @@ LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 PSEUDO_BYTES = 64 << 20
 """The most that is read of a file in /proc or /sys: a table of the kernel, which other users can make grow."""
 
+PIECE = 1 << 16
+"""Bytes that are read at once."""
+
 _users_umask: Optional[int] = None
 
 
@@ -111,27 +114,17 @@ def _replacing(path: Path, mode: int, dir_fd: Optional[int] = None) -> Iterator[
 
 def open_regular(path: str, *, follow: bool = False, dir_fd: Optional[int] = None) -> IO[bytes]:
     """Open a regular file to be read. Raises OSError for everything else, and for a link unless `follow` is given."""
-    links = 0 if follow else os.O_NOFOLLOW
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | links, dir_fd=dir_fd)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        return os.fdopen(descriptor, "rb", buffering=0)
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return os.fdopen(_open_regular(path, follow, dir_fd), "rb", buffering=0)
 
 
 def read_start(path: str, size: int, *, follow: bool = False) -> bytes:
     """Return the first `size` bytes of a regular file, or all where it is shorter. Raises OSError."""
-    with open_regular(path, follow=follow) as file:
-        return _read(file, size)
+    return _read(_open_regular(path, follow), size)
 
 
 def read_whole(path: str, limit: int, *, follow: bool = False, dir_fd: Optional[int] = None) -> bytes:
     """Return what a regular file holds. Raises OSError, also where that is more than `limit` bytes."""
-    with open_regular(path, follow=follow, dir_fd=dir_fd) as file:
-        content = _read(file, limit + 1)
+    content = _read(_open_regular(path, follow, dir_fd), limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, "larger than %d bytes" % limit, path)
     return content
@@ -148,13 +141,29 @@ def read_text(path: str, errors: str = "replace") -> str:
     return content.decode("utf-8", errors)
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
-    """Read so many bytes at most: files of /proc give a page at a time."""
+def _open_regular(path: str, follow: bool, dir_fd: Optional[int] = None) -> int:
+    """Return a descriptor, as `open_regular` returns a file: making that takes as long as all else of a short read."""
+    links = 0 if follow else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | links, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """Read so many bytes at most, and close: files of /proc give a page at a time."""
     pieces = []
-    while size > 0:
-        piece = file.read(min(size, 1 << 20))
-        if not piece:
-            break
-        pieces.append(piece)
-        size -= len(piece)
+    try:
+        while size > 0:
+            piece = os.read(descriptor, min(size, PIECE))
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+    finally:
+        os.close(descriptor)
     return b"".join(pieces)

@@ -22,6 +22,9 @@ Identity = Tuple[int, int]
 OWN_ENVIRONMENT, OTHER_ENVIRONMENT = 8 << 20, 64 << 10
 """How much is read of an environment. That of a new program has 6 MiB at most (execve(2)), with its arguments."""
 
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD of the kernel's include/linux/sched.h: a flag that no program can have."""
+
 EXEC_LOOKS, EXEC_SECONDS = 10, 0.001
 """How often and at what distance to look again at a process that executes another program just then."""
 
@@ -36,6 +39,8 @@ class Stat(NamedTuple):
     start_ticks: int
     ended: bool
     """A zombie; one whose other threads still run has not ended."""
+    kernel: bool
+    """A thread of the kernel: it has neither arguments nor an environment."""
 
 
 class Process(NamedTuple):
@@ -62,7 +67,7 @@ class Process(NamedTuple):
 
 
 def scan() -> List[Process]:
-    """Return every live process that can be seen, zombies left out. About 50 µs a process."""
+    """Return every live process that can be seen, zombies left out. About 30 µs a process, 10 µs a kernel thread."""
     namespace = _namespace("self")
     processes = (_look(int(name), namespace) for name in os.listdir("/proc") if name.isdigit())
     return [process for process in processes if process is not None]
@@ -131,6 +136,7 @@ def parse_stat(content: bytes) -> Stat:
         sid=int(fields[3]),
         start_ticks=int(fields[19]),
         ended=state in "Xx" or (state == "Z" and int(fields[17]) <= 1),
+        kernel=bool(int(fields[6]) & KERNEL_THREAD),
     )
 
 
@@ -152,11 +158,11 @@ def _look(pid: int, namespace: str) -> Optional[Process]:
         if stat.ended:
             return None
         uid = os.stat(f"/proc/{pid}").st_uid
-        cmdline = _cmdline(pid, stat, looks=EXEC_LOOKS if uid == os.getuid() else 1)
+        cmdline = b"" if stat.kernel else _cmdline(pid, stat, looks=EXEC_LOOKS if uid == os.getuid() else 1)
     except OSError:
         return None
     command = parse_command(cmdline, stat.name)
-    marks = _marks(pid, uid, namespace)
+    marks = ("", "") if stat.kernel else _marks(pid, uid, namespace)
     return Process(pid, stat.ppid, stat.sid, stat.start_ticks, stat.state, uid, command, *marks)
 
 
@@ -164,12 +170,11 @@ def _cmdline(pid: int, stat: Stat, looks: int) -> bytes:
     """Return a process's arguments.
 
     Both they and its environment are empty for a moment while it executes another program: that is waited for, since it
-    would seem to be nobody's. Kernel threads (children of 2) never have any. Processes of other users, which may have
-    emptied theirs, are looked at once.
+    would seem to be nobody's. Processes of other users, which may have emptied theirs, are looked at once.
     """
     for _ in range(looks):
         content = _read(pid, "cmdline")
-        if content or stat.ppid in (0, 2) or stat.state == "Z":
+        if content or stat.ppid == 0 or stat.state == "Z":
             break
         time.sleep(EXEC_SECONDS)
     return content

@@ -69,7 +69,13 @@ def test_what_another_user_has_in_a_session_of_a_number_that_was_ours_is_theirs(
 
 def test_a_name_with_blanks_and_parentheses_is_read() -> None:
     line = b"4711 (VLLM::Engine) (x y) S 1 4711 4710 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 81549 100 200 1844"
-    assert proc.parse_stat(line) == proc.Stat("VLLM::Engine) (x y", "S", 1, 4710, 81549, False)
+    assert proc.parse_stat(line) == proc.Stat("VLLM::Engine) (x y", "S", 1, 4710, 81549, ended=False, kernel=False)
+
+
+def test_a_kernel_thread_is_told_by_its_flag_whatever_a_program_calls_itself() -> None:
+    line = b"31 (kworker/0:1H) I 2 0 0 0 -1 %d 0 0 0 0 0 8 0 0 0 -20 1 0 60 0 0"
+    assert proc.parse_stat(line % 69238880).kernel
+    assert not proc.parse_stat(line % 4194560).kernel
 
 
 @pytest.mark.parametrize(("threads", "ended"), [(b"1", True), (b"3", False)])
