@@ -59,7 +59,7 @@ def _beside_bare(place: Path, hosts: int, rounds: int) -> list[Figure]:
         ratio = timings[name].median / bare
         figures.append(Figure("fan-out", against, ratio, "×", target, _spread(timings[name]), REACHED))
     ratio = timings[PS].median / timings[EXEC].median
-    target = 1.5 if hosts == 64 else None
+    target = 1.5 if hosts in (32, 64) else None
     return [*figures, Figure("fan-out", f"{PS} / {EXEC}, {hosts} hosts", ratio, "×", target, _spread(timings[PS]))]
 
 

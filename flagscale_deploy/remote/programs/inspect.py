@@ -11,8 +11,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from flagscale_deploy.remote import wire
-from flagscale_deploy.remote.deployment import processes, record, restart_permits
-from flagscale_deploy.remote.deployment.port_guard import ForeignListenerError
+from flagscale_deploy.remote.deployment import port_guard, processes, record, restart_permits
 from flagscale_deploy.remote.engine import metrics, openai, program, ranks, ray_nodes
 from flagscale_deploy.remote.system import oom
 from flagscale_deploy.remote.system.background import Background
@@ -107,7 +106,7 @@ def look_at_program(server: InspectedServer, instance: RecordedServer, args: Tar
         client = openai.client(args["deployment"], args["host"], program=True)
         try:
             server["at"], server["why"] = program.answers(client, instance["addresses"], elsewhere=True)
-        except ForeignListenerError as error:
+        except port_guard.ForeignListenerError as error:
             server["foreign"], server["why"] = True, str(error)
         server["token"] = server.get("at") is not None
 
@@ -236,7 +235,7 @@ class Inspection:
                     server["metrics"] = figures.result(metrics.SECONDS)
             else:
                 server["why"] = "/health answers %d" % status
-        except ForeignListenerError as error:
+        except port_guard.ForeignListenerError as error:
             server["foreign"], server["health"], server["why"] = True, None, str(error)
         except (OSError, ValueError) as error:
             server["why"] = "it does not answer: %s" % error
@@ -255,7 +254,7 @@ class Inspection:
             try:
                 ok, text = reply.result(TOKEN_SECONDS + 1)
             except (OSError, ValueError) as error:
-                if number is None or isinstance(error, ForeignListenerError):
+                if number is None or isinstance(error, port_guard.ForeignListenerError):
                     raise
                 ok, text = False, "no answer: %s" % (error or "timed out")
             if not ok:

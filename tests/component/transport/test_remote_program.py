@@ -28,7 +28,7 @@ from flagscale_deploy.remote.deployment import ray_temp
 from flagscale_deploy.remote.messages.program import HostProgram
 from flagscale_deploy.remote.wire import PREFIX
 from flagscale_deploy.transport import bundle as bundle_module
-from flagscale_deploy.transport.bundle import bundle, closure
+from flagscale_deploy.transport.bundle import bare, bundle, closure
 from flagscale_deploy.transport.local import LocalConnection
 from flagscale_deploy.transport.remote_program import PYTHON_WORDS, Program, call, command
 from tests.fakes import Exit, FakeFleet, Output, Stderr, untyped
@@ -94,10 +94,30 @@ def test_a_bundle_compiles_and_its_arguments_are_data(module: str) -> None:
     read: dict[str, Any] = {"s": behind}
     exec(program.decode().split("\n")[0], read)
     assert behind.read() == b""
-    order, (name, given, seconds) = json.loads(zlib.decompress(read["PACKED"])), json.loads(read["TOLD"])
+    texts, (name, given, seconds) = zlib.decompress(read["PACKED"]).decode().split("\0"), json.loads(read["TOLD"])
     assert (name, given, seconds) == (module, args, 2)
-    assert [entry for entry, _ in order][-1] == f"programs.{module}"
-    assert "wire" in [entry for entry, _ in order]
+    assert texts[-2:] == [f"programs.{module}", bare((ROOM / f"programs/{module}.py").read_text())]
+    assert "wire" in texts[::2]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_without_its_docstrings_does_the_same_on_the_same_lines(module: str) -> None:
+    source = (ROOM / f"{module.replace('.', '/')}.py").read_text()
+    (code, lines, texts), (bare_code, bare_lines, bare_texts) = map(parts, (source, bare(source)))
+    assert (bare_code, bare_lines) == (code, lines)
+    assert any(texts)
+    assert not any(bare_texts)
+
+
+def parts(source: str) -> tuple[str, list[int], list[str]]:
+    """Return a module's syntax tree without its docstrings, the lines that its nodes stand in, and the docstrings."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    texts = [str(docstring.value) for docstring in docstrings]
+    for docstring in docstrings:
+        docstring.value = ""
+    return ast.dump(tree), [node.lineno for node in nodes if hasattr(node, "lineno")], texts
 
 
 def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
@@ -106,11 +126,12 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
         for number, (package, _, name) in enumerate(module.rpartition(".") for module in MODULES)
     )
     source += "def main(args):\n"
-    source += "    send({'loaded': {name: globals()['m%d' % at].__doc__ for at, name in enumerate(args['names'])}})"
+    source += (
+        "    send({'loaded': [name for at, name in enumerate(args['names']) if globals()['m%d' % at].__builtins__]})"
+    )
     with send(source, {"names": MODULES}) as running:
         (answer,) = running.messages()
-    assert all(answer["loaded"].values())
-    assert list(answer["loaded"]) == MODULES
+    assert answer["loaded"] == MODULES
 
 
 def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
