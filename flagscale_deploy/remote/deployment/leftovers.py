@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional
-from urllib.parse import unquote
 
 from flagscale_deploy.remote.deployment import lockfile, state
 from flagscale_deploy.remote.system import files
@@ -14,6 +12,8 @@ from flagscale_deploy.remote.system.gpus import user_of
 from flagscale_deploy.remote.system.proc import Process
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flagscale_deploy.remote.messages.probe import ProbedLeftovers, ProbedLock, ProbedRay
 
 RAY = ("raylet", "gcs_server")
@@ -39,7 +39,7 @@ def locks(host: str) -> List[ProbedLock]:
     """Return the deployments whose lock is held for this host. Takes no lock."""
     lockers = ((path, locker(path)) for path in state.locks(host))
     return [
-        {"deployment": unquote(path.parent.parent.name), "pid": pid, "holder": lockfile.holder(path)}
+        {"deployment": state.name_of(path.parent.parent), "pid": pid, "holder": lockfile.holder(path)}
         for path, pid in lockers
         if pid is not None
     ]

@@ -20,8 +20,8 @@ import stat
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
-from urllib.parse import unquote
 
+from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def renew(directory: Path, run_id: str) -> None:
     before = Path(os.environ.get("TMPDIR", ""))
     if not is_ours_by_name(str(before.parent)):
         return
-    names = {"deployment": unquote(directory.parent.name), "host": unquote(directory.name), "run_id": run_id}
+    names = {"deployment": state.name_of(directory.parent), "host": state.name_of(directory), "run_id": run_id}
     if is_own_directory(str(before)) and belongs(str(before.parent), names["deployment"], names["host"]):
         return
     path = Path(make(before.parent.name.rpartition("-")[2], names)) / before.name

@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, cast
 
 from flagscale_deploy.remote.deployment import state
 from flagscale_deploy.remote.system import files, json_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flagscale_deploy.remote.messages.record import Record
 
 
@@ -48,7 +49,7 @@ def boot_id() -> str:
 
 def read(deployment: str, host: str) -> Optional[Record]:
     """Return the record, or None where there is none or it is broken."""
-    return _load(state.directory(deployment, host) / "record.json")
+    return _load(state.directory(deployment, host) / "record.json") if state.exists() else None
 
 
 def of_this_machine(host: str) -> List[Record]:
@@ -58,6 +59,8 @@ def of_this_machine(host: str) -> List[Record]:
 
 def paths_here(host: str) -> List[Path]:
     """Return the records' files that `host` has, and those that this machine has under other names."""
+    if not state.exists():
+        return []
     named = state.records(host)
     others = [path for path in state.every_record() if path not in named and _is_here(_load(path) or {})]
     return named + others

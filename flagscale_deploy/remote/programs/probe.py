@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, cast
-from urllib.parse import unquote
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import boot_entry, kept, leftovers, record, state
@@ -82,7 +81,7 @@ def deployment(path: Path) -> ProbedRecord:
         return cast("ProbedRecord", record.load(path))
     except (OSError, ValueError) as error:
         reason = str(error)
-    return {"deployment": unquote(path.parent.parent.name), "broken": f"{path}: {reason}"}
+    return {"deployment": state.name_of(path.parent.parent), "broken": f"{path}: {reason}"}
 
 
 def kept_run(args: ProbeArguments) -> str:

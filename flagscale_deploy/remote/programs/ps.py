@@ -7,9 +7,7 @@ import os
 import pwd
 import time
 from itertools import accumulate, count, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Tuple, cast
-from urllib.parse import quote
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import history, leftovers, record, state
@@ -146,7 +144,7 @@ def _readable_record(uid: int, deployment: str) -> Record:
     Its file has to be that user's own: a link in their home directory could lead to anybody's.
     """
     try:
-        folder = Path(pwd.getpwuid(uid).pw_dir) / ".flagscale-deploy" / quote(deployment, safe="")
+        folder = state.root_of(pwd.getpwuid(uid).pw_dir) / state.file_name(deployment)
         with os.scandir(str(folder)) as entries:
             names = sorted(entry.name for entry in islice(entries, MOST))
         for name in names:

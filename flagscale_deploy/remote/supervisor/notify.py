@@ -14,9 +14,8 @@ import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence, Set
-from urllib.parse import unquote
 
-from flagscale_deploy.remote.deployment import history
+from flagscale_deploy.remote.deployment import history, state
 from flagscale_deploy.remote.supervisor import server_log
 from flagscale_deploy.remote.supervisor.ends import describe_exit
 from flagscale_deploy.remote.system import proc, subprocesses
@@ -75,7 +74,7 @@ class Events:
     def tell(self, event: RestartEventKind, reason: str, attempt: int, evidence: str = "") -> None:
         """Note an event, and begin to tell it; neither a full disk nor a command that hangs is waited for."""
         options = self._options
-        target: Target = {"deployment": unquote(options.state.parent.name), "host": unquote(options.state.name)}
+        target: Target = {"deployment": state.name_of(options.state.parent), "host": state.name_of(options.state)}
         content = history.event_of(
             target, event, server=options.name, reason=reason[:LONGEST], attempt=attempt, max=options.max,
             evidence=evidence,

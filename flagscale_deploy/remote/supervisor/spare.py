@@ -10,9 +10,8 @@ import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Sequence
-from urllib.parse import unquote
 
-from flagscale_deploy.remote.deployment import lockfile, record
+from flagscale_deploy.remote.deployment import lockfile, record, state
 from flagscale_deploy.remote.deployment.reservation import alone, conflicts
 from flagscale_deploy.remote.system import gpus, json_files, proc
 from flagscale_deploy.remote.system.background import Background
@@ -29,7 +28,7 @@ class Spare:
     """What this host needs for a rank of the group. `holds`: whether its GPUs are the group's."""
 
     def __init__(self, options: argparse.Namespace, *, holds: bool) -> None:
-        self._deployment, self._host = unquote(options.state.parent.name), unquote(options.state.name)
+        self._deployment, self._host = state.name_of(options.state.parent), state.name_of(options.state)
         self._run, self._locks = options.run, options.state / "restart"
         self._gpus = [int(index) for index in options.gpus.split(",") if index]
         self._path = options.model_path

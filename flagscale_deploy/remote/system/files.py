@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
-from pathlib import Path
-from typing import IO, Iterator, Optional
+from typing import IO, TYPE_CHECKING, Iterator, Optional
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PRIVATE_UMASK = 0o077
 LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -93,7 +94,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o600, dir_fd: Optional[
 def copy_atomically(source: str, path: Path) -> None:
     """Write a file that holds what a regular one does, with its mode. Raises OSError, for a link too."""
     with open_regular(source) as file, _replacing(path, 0o600) as copied:
-        shutil.copyfileobj(file, copied)
+        while piece := file.read(PIECE):
+            copied.write(piece)
         os.fchmod(copied.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
 
 

@@ -134,6 +134,17 @@ def test_every_module_loads_under_a_real_python_without_ours(send: Any) -> None:
     assert answer["loaded"] == MODULES
 
 
+@pytest.mark.parametrize(("program", "args"), [("ps", {"gpus": False}), ("inspect", {"deployment": "no", "ask": True})])
+def test_where_nothing_was_ever_deployed_looking_imports_little(program: str, args: Any, tmp_path: Path) -> None:
+    words = [sys.executable, "-X", "importtime", *PYTHON_WORDS]
+    sent = bundle(program, {"host": "gpu01", **args}, 30)
+    done = subprocess.run(words, input=sent, capture_output=True, env={"HOME": str(tmp_path)}, timeout=60, check=True)
+    assert PREFIX.encode() in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
+    assert "json" in imported
+    assert not imported & {"pathlib", "urllib.parse", "socket", "subprocess"}
+
+
 def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
     args = {"text": 'it\'s "$(x)"\n\\ ü \U0001f600', "number": 1.5, "nothing": None}
     with send("def main(args):\n    send({'first': 1})\n    send({'args': args})", args) as running:
