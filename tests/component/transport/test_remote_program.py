@@ -142,7 +142,7 @@ def test_where_nothing_was_ever_deployed_looking_imports_little(program: str, ar
     assert PREFIX.encode() in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
     assert "json" in imported
-    assert not imported & {"pathlib", "urllib.parse", "socket", "subprocess"}
+    assert not imported & {"pathlib", "urllib.parse", "shutil", "socket", "subprocess"}
 
 
 def test_messages_come_as_they_are_said_and_arguments_arrive(send: Any) -> None:
