@@ -60,10 +60,10 @@ def running_key(fleet: Fleet, deployment: str, host: str, redactor: Redactor) ->
     connection = fleet.connection(host)
     args: Target = {"deployment": deployment, "host": host}
     reply = call(connection, messages.INTERNAL_KEY, args, timeout=ASK_SECONDS, cancelled=fleet.cancelled)
+    if not _KEY.fullmatch(reply["key"]):
+        raise RemoteError(host, f"{INTERNAL_KEY} does not hold the key of a gate")
     key = Secret(reply["key"])
     redactor.add(key)
-    if not _KEY.fullmatch(key.reveal()):
-        raise RemoteError(host, f"{INTERNAL_KEY} does not hold the key of a gate")
     return key
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from flagscale_deploy.config.gate import GateSpec
 from flagscale_deploy.deploy.gate import behind_gate, behind_names, change_gate, running_key
-from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.errors import DeployError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.secrets import Redactor, Secret
 from tests.fakes import FakeFleet, Output
+from tests.unit.api.mutations import mutated
 from tests.unit.deploy.given import HOSTS, answering
 from tests.unit.plan.given import inventory, model, planned, spec
 
@@ -74,6 +77,20 @@ def key_of(text: str) -> Callable[[Host, dict[str, Any]], Iterable[Output]]:
         yield {"key": text}
 
     return reply
+
+
+@pytest.mark.parametrize("program", ["internal_key", "route_gate"])
+def test_no_reply_of_a_host_ends_in_anything_but_its_error(program: str) -> None:
+    replies = {"internal_key": {"key": "a1" * 32}, "route_gate": {"problem": "", "open": 2, "restart_needed": False}}
+    chance = random.Random(program)
+    for _ in range(200):
+        reply = mutated(chance, replies[program])
+        fleet = FakeFleet(answering(**{program: lambda _host, _args, sent=reply: [sent]}), HOSTS)
+        with suppress(DeployError):
+            if program == "internal_key":
+                assert len(running_key(fleet, "qwen", "gpu01", Redactor()).reveal()) >= 32
+            else:
+                assert change_gate(fleet, "qwen", "gpu01")["open"] >= 0
 
 
 def test_a_gate_is_asked_for_what_its_names_have_and_its_problem_is_raised() -> None:
