@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.api.pushing import push
     from flagscale_deploy.api.running import RunResult, run
     from flagscale_deploy.api.stopping import cleanup, stop, unlock
+    from flagscale_deploy.api.updating import ChangeFailedError, ChangeOptions, ChangeResult, resume, rollback, update
     from flagscale_deploy.logs import FileSelection, LineSelection
 
 _MODULES = {
@@ -36,11 +37,15 @@ _MODULES = {
     "api.planning": ("describe", "plan", "plan_change"),
     "api.pushing": ("push",),
     "api.running": ("RunResult", "run"),
+    "api.updating": ("ChangeFailedError", "ChangeOptions", "ChangeResult", "resume", "rollback", "update"),
     "logs": ("FileSelection", "LineSelection"),
 }
 _MODULE_OF = {name: f"flagscale_deploy.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ChangeFailedError",
+    "ChangeOptions",
+    "ChangeResult",
     "CheckReport",
     "FileSelection",
     "LineSelection",
@@ -63,10 +68,13 @@ __all__ = [
     "plan",
     "plan_change",
     "push",
+    "resume",
+    "rollback",
     "run",
     "status",
     "stop",
     "unlock",
+    "update",
 ]
 
 

@@ -17,6 +17,7 @@ from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.errors import BusyError, CheckError, ConnectError, Fault
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation
+from flagscale_deploy.plan.claims import Held
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.partial import draft_in_part
@@ -113,7 +114,9 @@ def _draft(request: Request, facts: Mapping[str, Facts], sources: Sources, optio
     if request.spec is None:
         return Draft(None)
     skip = {*options.skip, *(["gpu-busy"] if options.force else [])}
-    return draft_in_part(Inputs(request.inventory, request.spec, facts, new_run_id(), *sources, skip=skip))
+    running = options.running
+    run_id, held = (running.record["run_id"], running.held) if running else (new_run_id(), Held())
+    return draft_in_part(Inputs(request.inventory, request.spec, facts, run_id, *sources, skip=skip, held=held))
 
 
 def _test_hosts(

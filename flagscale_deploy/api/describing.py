@@ -7,11 +7,11 @@ from collections.abc import Callable
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.secret_hash import same_secrets
 from flagscale_deploy.events import Event, Sink
-from flagscale_deploy.plan.difference import Difference
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, run_text
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.running import Running
+from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.remote.deployment.kept import LONGEST, path_of
 from flagscale_deploy.support.units import format_size
 

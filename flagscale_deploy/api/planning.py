@@ -13,12 +13,12 @@ from flagscale_deploy.deploy.run_folder import new_run_id
 from flagscale_deploy.events import Event, Sink, silent
 from flagscale_deploy.facts.model import Facts, Observation
 from flagscale_deploy.plan.claims import Held
-from flagscale_deploy.plan.difference import Difference
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import draft
 from flagscale_deploy.plan.planner import plan as make_plan
 from flagscale_deploy.plan.running import find_running
+from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.rendering.render import Templates, load_templates
 from flagscale_deploy.secrets import Redactor

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from flagscale_deploy.api.hosts import hosts_of
+from flagscale_deploy.api.unnamed_hosts import config_here, programs_here
 from flagscale_deploy.config.schema.places import Document
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy.secret_hash import hash_secrets
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.assembly import checked
+from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.inventory.load import LOCALHOST, default_inventory
 from flagscale_deploy.inventory.model import Host, Inventory
 from flagscale_deploy.inventory.patterns import limit as limit_to
+from flagscale_deploy.inventory.patterns import without as leave_out
+from flagscale_deploy.plan.running import Running
 from flagscale_deploy.recipes.name import Wish, draft, is_recipe, read_wish
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.support.learn_secrets import learn_text, quoting_no_secret, taught
@@ -27,7 +30,6 @@ from flagscale_deploy.transport.fleet import Connect, Fleet, connect
 
 _OF_THE_DRAFT = re.compile(r"(?:deploy|experiment)\.", re.ASCII)
 """Overrides that tell name, hosts and timeouts, which commands need that do not plan."""
-_SYSTEMS_PYTHON = re.compile(r"(?:/usr(?:/local)?/bin/)?python3?(?:\.\d{1,3})?")
 OTHERS_SECONDS = 5.0
 """How long a connection may take to a host that the command does not act on."""
 
@@ -41,6 +43,8 @@ class Options:
     overrides: tuple[str, ...] = ()
     name: str | None = None
     limit: str | None = None
+    without: str | None = None
+    """A host pattern: nothing is planned on these hosts, and what runs there may be stopped."""
     forks: int = 64
     connect: Connect = connect
     acts: bool = False
@@ -59,18 +63,19 @@ class PlanOptions:
 
     `templates` is a folder of script templates that replace the packaged ones. `force` also uses GPUs that other
     processes use. `skip` names checks to leave out; `plan` makes none. `wait` is for how many seconds a run waits for
-    GPUs and ports that others have.
+    GPUs and ports that others have. What is `running` keeps its run id, and its places where that is possible.
     """
 
     templates: Path | None = None
     force: bool = False
     skip: Collection[str] = ()
     wait: float = 0.0
+    running: Running | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hosts, and what to serve on them. `others` are the hosts of the inventory that `--limit` leaves out.
+    """Hosts, and what to serve on them. `others` are the hosts that `--limit` and `--without` leave out.
 
     With a `wish` the specification is a draft: the recipe is read where a plan is made (`api/recipes.py`).
     """
@@ -139,9 +144,21 @@ class Request:
         """Return the salted hash of all secrets, for the records of one run."""
         return hash_secrets(self.secrets_by_host)
 
+    def again(self, act: str) -> str:
+        """Return the command line of another command with the same hosts and configuration, to paste."""
+        options, hosts = self.options, self.inventory.options or ()
+        config = ("-c", options.config) if options.config is not None and "-c" not in hosts else ()
+        recipes = ("--recipes", options.recipes) if options.recipes is not None else ()
+        overrides = [override for override in options.overrides if override not in hosts]
+        return again(self.inventory, act, self.deployment, *config, *recipes, *overrides)
+
     def fleet(self) -> Fleet:
         """Return connections to all hosts; none is open yet."""
         return self._fleet_of(self.inventory.hosts, self.timeouts.connect)
+
+    def fleet_of_all(self) -> Fleet:
+        """Return connections to all hosts, `others` too; none is open yet."""
+        return self._fleet_of((*self.inventory.hosts, *self.others), self.timeouts.connect)
 
     def fleet_of_others(self) -> Fleet:
         """Return connections to `others`, for which nobody waits long; none is open yet."""
@@ -159,7 +176,8 @@ def _names_hosts(options: Options, spec: ServeSpec | None) -> bool:
 def host_options(options: Options, spec: ServeSpec | None) -> tuple[str, ...]:
     """Return the options that name the same hosts to another command.
 
-    These are the inventory, the limit, and the configuration where it names hosts or tells how to reach them.
+    These are the inventory, the limit, and the configuration where it names hosts or tells how to reach them. Hosts of
+    `--without` are among them: they have a part in the deployment, which `stop` has to end.
     """
     hosts = options.inventory if _names_hosts(options, spec) else LOCALHOST
     inventory = ("-i", hosts) if hosts is not None else ()
@@ -191,48 +209,6 @@ def _with_default_inventory(
     return replace(options, inventory=path, unnamed=True), (
         f"without -i, the hosts are those of {path}, as ansible.cfg says",
     )
-
-
-def _programs_here(inventory: Inventory, set_by_config: Mapping[str, Mapping[str, str]]) -> list[Fault]:
-    """Return a fault for each host for which a program runs on this machine that the inventory chooses.
-
-    A project file may come with a repository of strangers, and `status` alone would run that program.
-    """
-    remedy = f"read it, then name it: -i {inventory.source}, or FLAGSCALE_DEPLOY_INVENTORY"
-    return [
-        Fault(f"{inventory.source}: {host.name}", f"{word} would run programs, and nobody has named this file", remedy)
-        for host in inventory.hosts
-        for word in _words_that_run_here(
-            host, {*set_by_config.get(host.name, ()), *set_by_config.get(host.address, ())}
-        )
-    ]
-
-
-def _config_here(inventory: Inventory, spec: ServeSpec, config: str | None) -> list[Fault]:
-    """Return a fault for each setting by which a configuration that nobody has named runs something here."""
-    if all(host.connection != "local" for host in inventory.hosts):
-        return []
-    remedy = f"read it, then name it: -c {config}, or FLAGSCALE_DEPLOY_CONFIG"
-    problem = "would run on this machine with what it checks, and nobody has named this file"
-    settings = {("cmds", "before_start"): spec.before_start, ("envs",): spec.env or any(spec.host_env.values())}
-    return [Fault(spec.where("experiment", *key), problem, remedy) for key, value in settings.items() if value]
-
-
-def _words_that_run_here(host: Host, others: Collection[str]) -> Iterator[str]:
-    """Yield what of a host's settings makes a program run here; variables of these names are `others`'."""
-    options = shlex.split(host.ssh_options or "")
-    for word in ("-F", "ProxyCommand"):
-        if any(option.partition("=")[0] == word and option != "ProxyCommand=none" for option in options):
-            yield word
-    if host.connection == "local":
-        if not _SYSTEMS_PYTHON.fullmatch(host.python):
-            yield "python"
-        settings = {
-            "env": {*host.env, *host.secret_env} - {*others},
-            "venv": host.venv,
-            "before_start": host.before_start,
-        }
-        yield from (f"{word} of a host with connection: local" for word, value in settings.items() if value)
 
 
 @quoting_no_secret
@@ -270,11 +246,12 @@ def load_request(
     try:
         options, notes = _with_default_inventory(options, spec, environ)
         whole = replace(hosts_of(options.inventory, spec, environ), options=host_options(options, spec))
-        inventory = checked(limit_to(whole, options.limit) if options.limit else whole)
+        inventory = limit_to(whole, options.limit) if options.limit else whole
+        inventory = checked(leave_out(inventory, options.without) if options.without else inventory)
         if options.unnamed:
-            faults += _programs_here(inventory, spec.host_env if spec else {})
+            faults += programs_here(inventory, spec.host_env if spec else {})
         if options.unnamed_config and spec is not None:
-            faults += _config_here(inventory, spec, options.config)
+            faults += config_here(inventory, spec, options.config)
         taken = {*inventory.names, *whole.faults}
         others = tuple(host for host in whole.hosts if host.name not in taken)
     except InputError as error:

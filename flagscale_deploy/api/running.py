@@ -100,14 +100,14 @@ def run(
                 lambda: changes(request, facts, sources, options, redactor),
             )
             if status is not None:
-                endpoints = _endpoints(status.entrances, status.models)
-                return RunResult(None, status, None, None, endpoints, _secured(request), authority=_authority(request))
+                served = endpoints(status.entrances, status.models)
+                return RunResult(None, status, None, None, served, _secured(request), authority=_authority(request))
             plan = plan_and_reserve(request, (fleet, others), observations, sources, options, journal)
             with released_before_start(fleet, plan):
                 looking.close()
                 folder = folders.enter_context(closing(RunFolder.make(spec.exp_dir, plan.run_id, redactor.redact)))
                 folder.write_plan(plan, hides=request.hides_logs)
-                with _events_written(folder, history, journal):
+                with events_written(folder, history, journal):
                     inputs = Inputs(request.inventory, spec, facts, plan.run_id, *sources)
                     kept = kept_files(describe(request, plan, inputs, redactor.redact), journal)
                     run = Run(
@@ -132,7 +132,7 @@ def _interrupted_when_ready(request: Request) -> Iterator[list[BroughtUp]]:
 
 
 @contextmanager
-def _events_written(folder: RunFolder, history: Sequence[Event], journal: Journal) -> Iterator[None]:
+def events_written(folder: RunFolder, history: Sequence[Event], journal: Journal) -> Iterator[None]:
     """Write the events so far, and those of the block, to the run's events.jsonl."""
     with JsonLines(folder.here / folder.events.name, folder.redact) as lines:
         for event in history:
@@ -160,8 +160,8 @@ def _result(
     _write_report(folder, report, say)
     entrances = [replace(server, endpoint=up.endpoints.get(server.name, server.endpoint)) for server in plan.entrances]
     models = tuple(dict.fromkeys(instance.served_name for instance in plan.instances))
-    endpoints, authority = _endpoints(entrances, models), _authority(request)
-    return RunResult(plan, None, up, folder, endpoints, _secured(request), stages, elapsed, authority)
+    served, authority = endpoints(entrances, models), _authority(request)
+    return RunResult(plan, None, up, folder, served, _secured(request), stages, elapsed, authority)
 
 
 def _find_running(
@@ -178,21 +178,33 @@ def _find_running(
     same = same_secrets(current.secret_hash, request.secrets_by_host)
     if current.trusted and current.digest == digest and same and current.state == "ready":
         return current
+    raise CheckError.at(spec.name, *_why_not_again(request, current, digest, same, differences))
+
+
+def _why_not_again(
+    request: Request, current: Status, digest: str, secrets_kept: bool, differences: Callable[[], Sequence[str]]
+) -> tuple[str, str]:
+    """Return why a deployment that runs is not started again, and what to do."""
+    name, hosts = request.deployment, request.inventory
     earlier = f"run {current.run_id} of {current.operator}, {counted(current.live_processes, 'process')}"
+    anew = f"{again(hosts, 'stop', name)}, then run again; or choose another --name"
+    if current.change is not None:
+        problem = f"a change of it is not over ({current.change['run_id']} of {current.change['operator']})"
+        finish, back = again(hosts, "update", name, "--resume"), again(hosts, "rollback", name)
+        return problem, f"to finish it: {finish}; to put it back: {back}"
     if current.digest != digest:
         lines = differences()
         more = [f"and {counted(len(lines) - FEW, 'more change')}"] if len(lines) > FEW else []
         what = f": {'; '.join([*lines[:FEW], *more])}" if lines else ""
         problem = f"it runs already, with another configuration ({earlier}){what}"
     elif current.state == "dead":
-        problem = f"an earlier run is still there and dead ({earlier} left)"
-    elif not same:
+        return f"an earlier run is still there and dead ({earlier} left)", anew
+    elif not secrets_kept:
         names = ", ".join(sorted({name for named in request.secrets_by_host.values() for name in named}))
         problem = f"it runs already, with other secrets: a value of {names} has changed ({earlier})"
     else:
-        problem = f"it runs already, but is {current.state} ({earlier})"
-    remedy = f"{again(request.inventory, 'stop', spec.name)}, then run again; or choose another --name"
-    raise CheckError.at(spec.name, problem, remedy)
+        return f"it runs already, but is {current.state} ({earlier})", anew
+    return problem, anew if current.state == "dead" else f"to change it: {request.again('update')}; or {anew}"
 
 
 def _bring_up(request: Request, run: Run, facts: Mapping[str, Facts], keep: bool) -> BroughtUp:
@@ -223,7 +235,7 @@ def _authority(request: Request) -> str | None:
     return request.serve.tls.authority if request.serve.tls else None
 
 
-def _endpoints(entrances: Sequence[Any], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def endpoints(entrances: Sequence[Any], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return each entrance with the model that it serves; the gate serves all of them."""
     return tuple(
         (entrance.endpoint, model)

@@ -22,12 +22,14 @@ from flagscale_deploy.cli.options import reporting_lost_output
 from flagscale_deploy.cli.plan import plan
 from flagscale_deploy.cli.ps import ps
 from flagscale_deploy.cli.push import push
+from flagscale_deploy.cli.rollback import rollback
 from flagscale_deploy.cli.run import run
 from flagscale_deploy.cli.shell import PROGRAM, completion, schema
 from flagscale_deploy.cli.smoke import smoke
 from flagscale_deploy.cli.status import status
 from flagscale_deploy.cli.stop import stop
 from flagscale_deploy.cli.unlock import unlock
+from flagscale_deploy.cli.update import update
 
 GARBAGE = 50_000
 """New objects before Python looks for cycles among them. With Python's own 700, a plan for 1000 hosts takes 10 %
@@ -35,7 +37,7 @@ longer: hardly any of its objects is garbage."""
 
 
 COMMANDS = (
-    *(run, stop, cleanup, smoke),
+    *(run, update, rollback, stop, cleanup, smoke),
     *(plan, check, ps, status, history, logs, call),
     *(hosts, exec_, push, unlock),
     *(completion, schema),
@@ -60,7 +62,7 @@ def cli() -> None:
       2  bad input, no host was contacted
       3  a host cannot be reached, logged into or trusted
       4  the check found a problem, nothing was started
-      5  started but never ready, rolled back
+      5  started but never ready, taken down; a change that failed, put back
       6  locked by another command
       7  others have the GPUs or ports, nothing was started
       130  interrupted

@@ -27,7 +27,7 @@ SHARED = {
 }
 """Options of most commands, listed after a command's own."""
 
-ONCE = ("inventory", "config", "config_path", "config_name", "name", "limit")
+ONCE = ("inventory", "config", "config_path", "config_name", "name", "limit", "without")
 """Options that name what a command acts on: of two values, one would be left out without a word."""
 
 

@@ -13,6 +13,7 @@ from flagscale_deploy.support.units import parse_duration, parse_size
 
 MOST_FORKS = 10_000
 MOST_TOKENS = 10_000_000
+MOST_GROUPS = 10_000
 LONGEST_WAIT = 30 * 86_400.0
 LONGEST = 100 * 366 * 86_400.0
 """Seconds before now."""

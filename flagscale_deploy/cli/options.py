@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ from flagscale_deploy.support.file_modes import kept_private
 
 if TYPE_CHECKING:
     from flagscale_deploy.api.request import PlanOptions, Request
+    from flagscale_deploy.errors import DeployError
     from flagscale_deploy.output.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,7 +123,9 @@ VERBOSE = click.option(
 )
 COLOR = click.option("--no-color", is_flag=True, help="No colours (also: NO_COLOR in the environment).")
 HOSTS = (INVENTORY, LIMIT, FORKS)
-DEPLOYMENT = (INVENTORY, CONFIG, CONFIG_PATH, CONFIG_NAME, RECIPES, NAME, LIMIT, FORKS, OVERRIDES)
+DEPLOYMENT_ALONE = (INVENTORY, CONFIG, CONFIG_PATH, CONFIG_NAME, RECIPES, NAME, LIMIT, FORKS)
+"""Options about a deployment, for commands that have words of their own beside KEY=VALUE."""
+DEPLOYMENT = (*DEPLOYMENT_ALONE, OVERRIDES)
 
 
 def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -149,6 +152,7 @@ def command(function: F) -> F:
         from flagscale_deploy.support.learn_secrets import learn_value, learning
         from flagscale_deploy.transport.ssh_notes import show_notes
 
+        as_json = bool(words.get("as_json"))
         console = Console(quiet=quiet, verbose=bool(verbose), color=not no_color and not os.environ.get("NO_COLOR"))
         if verbose:
             show_notes(lambda text: console.note(*text.split("\n")), programs=verbose > 1)
@@ -159,10 +163,10 @@ def command(function: F) -> F:
                 code = function(console, **words)
         except DeployError as error:
             _end_on_interrupt(error.exit_code)
-            code = _report(console, error, bool(words.get("as_json")))
+            code = _report(console, error, as_json)
         except KeyboardInterrupt:
             _end_on_interrupt(130)
-            code = _report(console, InterruptedByUser("interrupted"), bool(words.get("as_json")))
+            code = _report(console, InterruptedByUser("interrupted"), as_json)
         except BrokenPipeError:  # nobody reads
             discard(sys.stdout)
             code = 1
@@ -171,7 +175,7 @@ def command(function: F) -> F:
                 console.error(*traceback.format_exc().splitlines())
             remedy = "please report it" if verbose else "run again with -v for the traceback, and report it"
             bug = DeployError(f"internal error: {type(error).__name__}: {error}", f"    → {remedy}")
-            code = _report(console, bug, bool(words.get("as_json")))
+            code = _report(console, bug, as_json)
         with suppress(KeyboardInterrupt):
             console.settle()
         sys.exit(code or 0)
@@ -204,46 +208,27 @@ def _end_on_interrupt(code: int) -> None:
             atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
-def _report(console: Console, error: Exception, as_json: bool) -> int:
-    from flagscale_deploy.deploy.bring_up import RunFailedError, failure_json
-    from flagscale_deploy.errors import DeployError, Fault, FaultsError, HostsFailedError
-    from flagscale_deploy.output.run import show_run_failure
+def _report(console: Console, error: DeployError, as_json: bool) -> int:
+    from flagscale_deploy.output.errors import show_error  # only where needed: it imports what acts
 
-    assert isinstance(error, DeployError)
-    if isinstance(error, RunFailedError):
-        if as_json:
-            console.json(
-                {"schema": 1, "verdict": "failed", "folder": str(error.folder.path), **failure_json(error.failure)}
-            )
-        show_run_failure(console, error)
-        return error.exit_code
-    if as_json:
-        faults = [{"where": fault.where, "problem": fault.problem, "remedy": fault.remedy}
-                  for fault in getattr(error, "faults", ())]  # fmt: skip
-        console.json({"schema": 1, "error": str(error), "exit_code": error.exit_code, "faults": faults})
-    parts: Iterable[Fault | DeployError] = (error,)
-    if isinstance(error, FaultsError):
-        parts = error.faults
-    elif isinstance(error, HostsFailedError):
-        parts = error.errors
-    for part in parts:
-        first, *rest = part.lines
-        console.error(f"✗ {first}", *rest)
-    return error.exit_code
+    return show_error(console, error, as_json)
 
 
-def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -> Request:
+def request_of(console: Console, words: dict[str, Any], *, acts: bool = False, plans: bool | None = None) -> Request:
     """Take the options of a request out of a command's words; its secrets are not printed from now on.
 
-    Raises InputError where the command `acts` on hosts and none are named.
+    A command that `plans` needs a configuration beside a name; by default one with --templates does. Raises InputError
+    where the command `acts` on hosts and none are named.
     """
     from flagscale_deploy.api.request import Options, load_request
 
     folder, name = words.pop("config_path", None), words.pop("config_name", None)
     if folder is not None or name is not None:
         words["config"] = _config_in(folder, name, words.get("config"))
-    _add_defaults(console, words)
-    names = ("inventory", "unnamed", "unnamed_config", "config", "name", "limit", "forks", "overrides", "recipes")
+    _add_defaults(console, words, plans="templates" in words if plans is None else plans)
+    names = (
+        "inventory", "unnamed", "unnamed_config", "config", "name", "limit", "without", "forks", "overrides", "recipes",
+    )  # fmt: skip
     request = load_request(Options(**{name: words.pop(name) for name in names if name in words}, acts=acts))
     console.redactor.add(*request.secrets)
     if notes := (*request.inventory.notes, *(request.inventory.details if console.verbose else ())):
@@ -253,7 +238,7 @@ def request_of(console: Console, words: dict[str, Any], *, acts: bool = False) -
     return request
 
 
-def _add_defaults(console: Console, words: dict[str, Any]) -> None:
+def _add_defaults(console: Console, words: dict[str, Any], *, plans: bool) -> None:
     """Set the options that the command line leaves out, and say where they are from."""
     from click.core import ParameterSource
 
@@ -263,7 +248,7 @@ def _add_defaults(console: Console, words: dict[str, Any]) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and context.get_parameter_source("forks") is ParameterSource.DEFAULT:
         given["forks"] = None
-    values, notes = find_defaults(given, os.environ, plans="templates" in words, contacts=not words.get("offline"))
+    values, notes = find_defaults(given, os.environ, plans=plans, contacts=not words.get("offline"))
     words.update(values)
     if notes:
         console.note(*notes)

@@ -22,6 +22,9 @@ from flagscale_deploy.cli.options import (
 from flagscale_deploy.cli.recipes import settled
 
 if TYPE_CHECKING:
+    from flagscale_deploy.api.planning import Planned
+    from flagscale_deploy.api.request import PlanOptions, Request
+    from flagscale_deploy.config.spec import ServeSpec
     from flagscale_deploy.output.console import Console
 
 _YAML = (".yaml", ".yml")
@@ -41,21 +44,15 @@ _YAML = (".yaml", ".yml")
 @command
 def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool, **words: Any) -> int:
     """Show exactly what `run` will do, and how that differs from what runs; write the scripts that it will send."""
-    from flagscale_deploy import api
     from flagscale_deploy.config.written import written
     from flagscale_deploy.deploy.run_folder import write_scripts
     from flagscale_deploy.errors import InputError
-    from flagscale_deploy.output import plan as view
-    from flagscale_deploy.plan.json_schema import plan_json
-    from flagscale_deploy.plan.validate import shown_secrets, unknown_flags
     from flagscale_deploy.support.paths import make_directory, write_file
     from flagscale_deploy.support.planted import refuse_planted_output
     from flagscale_deploy.support.units import counted
 
     request = settled(console, request_of(console, words), offline=words["offline"])
-    for warning in (*request.serve.warnings, *unknown_flags(request.serve), *shown_secrets(request.serve)):
-        first, *rest = warning.lines
-        console.note(f"! {first}", *rest)
+    warn(console, request.serve)
     folder = None if output is None or output.suffix in _YAML else output
     if folder is not None:
         refuse_planted_output(folder)
@@ -66,16 +63,38 @@ def plan(console: Console, *, as_json: bool, output: Path | None, scripts: bool,
         refuse_planted_output(output)
         write_file(output, written(request.serve), "a serve YAML")
         console.note(f"serve YAML written to {output}")
-    with console.progress("plan") as progress:
-        planned = api.plan_change(
-            request, plan_options(words), offline=words["offline"], redactor=console.redactor, say=progress
-        )
-    made, difference = planned.plan, planned.difference
-    files = write_scripts(folder, made.scripts) if folder is not None else []
-    if as_json:
-        console.json({**plan_json(made), "difference": difference and difference.json()})
-    else:
-        view.show_plan(console, made, scripts, difference)
+    planned = planned_by(console, request, plan_options(words), offline=words["offline"])
+    files = write_scripts(folder, planned.plan.scripts) if folder is not None else []
+    show(console, planned, scripts=scripts, as_json=as_json)
     if folder is not None:
         console.note(f"{counted(len(files), 'script')} written to {folder}")
     return 0
+
+
+def warn(console: Console, spec: ServeSpec) -> None:
+    """Print what may be wrong in a specification."""
+    from flagscale_deploy.plan.validate import shown_secrets, unknown_flags
+
+    for warning in (*spec.warnings, *unknown_flags(spec), *shown_secrets(spec)):
+        first, *rest = warning.lines
+        console.note(f"! {first}", *rest)
+
+
+def planned_by(console: Console, request: Request, options: PlanOptions, *, offline: bool = False) -> Planned:
+    """Return what a request would do, and how that differs from what runs."""
+    from flagscale_deploy import api
+
+    with console.progress("plan") as progress:
+        return api.plan_change(request, options, offline=offline, redactor=console.redactor, say=progress)
+
+
+def show(console: Console, planned: Planned, *, scripts: bool = False, as_json: bool = False) -> None:
+    """Show what `plan` shows."""
+    from flagscale_deploy.output.plan import show_plan
+    from flagscale_deploy.plan.json_schema import plan_json
+
+    made, difference = planned.plan, planned.difference
+    if as_json:
+        console.json({**plan_json(made), "difference": difference and difference.json()})
+    else:
+        show_plan(console, made, scripts, difference)

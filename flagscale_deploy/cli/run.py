@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.config.spec import ServeSpec
     from flagscale_deploy.output.console import Console
 
-_ELSEWHERE = {"dryrun": "flagscale-deploy plan", "query": "flagscale-deploy status", "test": "flagscale-deploy smoke"}
+_ELSEWHERE = {"dryrun": "plan", "query": "status", "test": "smoke", "stop": "stop"}
 """Actions of FlagScale's run.py that are commands of their own here."""
 
 
@@ -44,7 +44,7 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     request = settled(console, request_of(console, words, acts=True))
     if request.serve.action == "stop":
         return end(console, partial(api.stop, force=words["force"]), request, "stop", lock_timeout, as_json)
-    _refuse_action(console, request.serve)
+    refuse_action(console, request.serve)
     with console.progress(f"run {request.serve.name}") as progress:
         result = api.run(
             request,
@@ -61,12 +61,12 @@ def run(console: Console, *, as_json: bool, lock_timeout: float, **words: Any) -
     return 0
 
 
-def _refuse_action(console: Console, spec: ServeSpec) -> None:
+def refuse_action(console: Console, spec: ServeSpec) -> None:
     """Raise InputError for an action of FlagScale's that another command does; `auto_tune` serves without tuning."""
     from flagscale_deploy.errors import InputError
 
     if spec.action in _ELSEWHERE:
-        remedy = f"use {_ELSEWHERE[spec.action]} with the same options"
+        remedy = f"use flagscale-deploy {_ELSEWHERE[spec.action]} with the same options"
         raise InputError.at(spec.where("action"), f"{spec.action!r} is a command of its own", remedy)
     if spec.action == "auto_tune":
         console.note("action: auto_tune is not done here; this serves with the values as they stand in the file")

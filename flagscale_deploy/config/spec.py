@@ -37,6 +37,8 @@ class Timeouts:
     """How long an engine may take to end after SIGTERM before it is killed."""
     stall: float = 30.0
     """How long an engine that starts may show no progress before that is reported."""
+    drain: float = 120.0
+    """How long a group that is changed may have requests before it is stopped with them."""
 
 
 @dataclass(frozen=True)

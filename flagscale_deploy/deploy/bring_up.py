@@ -186,14 +186,19 @@ def _give_up(run: Run, error: DeployError, keep: bool) -> Failure:
     if isinstance(error, LockLostError):
         return failure  # another command changes the hosts now
     try:
-        try:
-            failure = _collect_evidence(run, failure)
-        except KeyboardInterrupt:
-            run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
-        failure = replace(failure, diagnosis=_diagnosis(error, run.folder))
+        failure = find_cause(run, failure)
     finally:
         stopped = None if keep else _take_down(run, _cause(run, failure, began))
     return replace(failure, stopped=stopped, kept=keep)
+
+
+def find_cause(run: Run, failure: Failure) -> Failure:
+    """Return a failure with the logs of all hosts, and the cause that they show. An interrupt ends the collection."""
+    try:
+        failure = _collect_evidence(run, failure)
+    except KeyboardInterrupt:
+        run.say(Event("collect", "note", text="interrupted again: the logs stay on the hosts"))
+    return replace(failure, diagnosis=_diagnosis(failure.error, run.folder))
 
 
 def _cause(run: Run, failure: Failure, at: float) -> RunFailure:

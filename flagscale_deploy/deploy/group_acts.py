@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from flagscale_deploy.deploy.probe_hosts import raise_failures
-from flagscale_deploy.errors import RemoteError
+from flagscale_deploy.errors import HostError, RemoteError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.remote.messages.change import (
     CHANGE_RECORD,
@@ -22,8 +22,9 @@ from flagscale_deploy.remote.messages.change import (
     StopGroupArguments,
     StopGroupReply,
 )
-from flagscale_deploy.remote.messages.record import RecordedRank, RecordedServer
-from flagscale_deploy.remote.messages.run import Conflict
+from flagscale_deploy.remote.messages.record import Record, RecordedRank, RecordedServer
+from flagscale_deploy.remote.messages.run import RESERVE, Conflict, ReserveArguments
+from flagscale_deploy.remote.messages.status import INSPECT, InspectReply
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.fleet import Fleet, answers
 from flagscale_deploy.transport.remote_program import call
@@ -68,17 +69,37 @@ class GroupActs:
         if reply["problem"]:
             raise RemoteError(host, f"{router['name']}: {brief(reply['problem'])}")
 
-    def drain(self, server: RecordedServer, seconds: float) -> DrainReply:
-        """Wait until a group's servers have no request; return what they have left after `seconds`."""
-        tasks = {rank["name"]: partial(self._drain, rank, seconds) for rank in answering(server)}
-        results = self.fleet.gather(tasks, together=True)
+    def reserve(
+        self, hosts: Iterable[str], record: Callable[[str], Record], exclusive: Iterable[str]
+    ) -> list[tuple[str, Conflict]]:
+        """Give hosts their records; return by host what others have of what is needed there."""
+
+        def args(host: Host) -> ReserveArguments:
+            return {
+                "deployment": self.deployment,
+                "host": host.name,
+                "run_id": self.run_id,
+                "record": record(host.name),
+                "exclusive": list(exclusive),
+            }
+
+        results = self.fleet.call(RESERVE, args, timeout=ASK_SECONDS, hosts=hosts)
         raise_failures(results)
-        replies = answers(results).values()
-        return {
-            "idle": all(reply["idle"] for reply in replies),
-            "requests": sum(reply["requests"] for reply in replies),
-            "why": next((reply["why"] for reply in replies if reply["why"]), ""),
+        return [(host, claim) for host, reply in answers(results).items() for claim in reply["taken"]]
+
+    def drain_all(self, servers: Sequence[RecordedServer], seconds: float) -> list[DrainReply]:
+        """Wait until the servers of groups have no request; return what each has left after `seconds`."""
+        tasks = {
+            (server["name"], rank["name"]): partial(self._drain, rank, seconds)
+            for server in servers
+            for rank in answering(server)
         }
+        results = self.fleet.gather({"\0".join(names): task for names, task in tasks.items()}, together=True)
+        raise_failures(results)
+        replies = dict(zip(tasks, answers(results).values(), strict=True))
+        return [
+            _together([reply for (name, _), reply in replies.items() if name == server["name"]]) for server in servers
+        ]
 
     def _drain(self, rank: RecordedRank, seconds: float) -> DrainReply:
         args: DrainArguments = {
@@ -90,11 +111,13 @@ class GroupActs:
         connection = self.fleet.connection(rank["host"])
         return call(connection, DRAIN, args, timeout=seconds + SLACK_SECONDS, cancelled=self.fleet.cancelled)
 
-    def stop(self, server: RecordedServer, grace: float) -> Mapping[str, StopGroupReply]:
-        """End a group's processes on all its hosts. Raises RemoteError where something survives."""
+    def stop(self, server: RecordedServer, grace: float, besides: Collection[str] = ()) -> Mapping[str, StopGroupReply]:
+        """End a server's processes on all its hosts `besides` some. Raises RemoteError where something survives."""
         scripts: dict[str, list[str]] = {}
-        for rank in (*server["ranks"], *server.get("spares", ())):
-            scripts.setdefault(rank["host"], []).append(rank["script"])
+        own = [(rank["host"], rank["script"]) for rank in (*server.get("ranks", ()), *server.get("spares", ()))]
+        for host, script in own or [(server["driver"], server["script"])]:
+            if host not in besides:
+                scripts.setdefault(host, []).append(script)
 
         def args(host: Host) -> StopGroupArguments:
             return {
@@ -115,9 +138,29 @@ class GroupActs:
         return answers(results)
 
 
+def inspect_hosts(
+    fleet: Fleet, deployment: str, hosts: Iterable[str], *, ask: bool
+) -> dict[str, InspectReply | HostError]:
+    """Return what hosts reply of a deployment."""
+    return fleet.call(
+        INSPECT,
+        lambda host: {"deployment": deployment, "host": host.name, "ask": ask},
+        timeout=ASK_SECONDS,
+        hosts=hosts,
+    )
+
+
+def _together(replies: Sequence[DrainReply]) -> DrainReply:
+    return {
+        "idle": all(reply["idle"] for reply in replies),
+        "requests": sum(reply["requests"] for reply in replies),
+        "why": next((reply["why"] for reply in replies if reply["why"]), ""),
+    }
+
+
 def answering(server: RecordedServer) -> list[RecordedRank]:
     """Return the ranks of a group that clients or a router can ask."""
-    return [rank for rank in server["ranks"] if rank["local_url"]]
+    return [rank for rank in server.get("ranks", ()) if rank["local_url"]]
 
 
 def worker_urls(server: RecordedServer) -> list[str]:

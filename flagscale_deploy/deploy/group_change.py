@@ -1,215 +1,277 @@
-"""Change one group of a running deployment at a time, without losing a request.
+"""Change groups of a running deployment, without losing a request.
 
-A group is taken out of its router and drained, stopped, started anew, and put back: `change_group`, or the steps of
-GroupChange by themselves. Each step is noted in the records before it is begun: where an operator dies, `status` tells
-what of the deployment is changed, and `stop` ends all of it. Everything that runs keeps the deployment's run id.
+Groups are taken out of what stands before them and drained, stopped, started anew, and put back: the steps of
+GroupChange. Each step is noted in the records before it is begun: where an operator dies, `status` tells what of the
+deployment is changed, and `stop` ends all of it. Everything that runs keeps the deployment's run id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
 
-from flagscale_deploy.deploy.authority import authority
+from flagscale_deploy.deploy.authority import COMMON
 from flagscale_deploy.deploy.bring_up import Run
-from flagscale_deploy.deploy.group_acts import ASK_SECONDS, GroupActs, answering, worker_urls
+from flagscale_deploy.deploy.gate import VARIABLE, behind_names, change_gate, running_key
+from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, worker_urls
 from flagscale_deploy.deploy.launch import execute
-from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
 from flagscale_deploy.deploy.readiness import wait_ready
 from flagscale_deploy.deploy.records import record_of
-from flagscale_deploy.errors import CheckError, DeployError, Fault
+from flagscale_deploy.deploy.status import summarize
+from flagscale_deploy.errors import CheckError, DeployError, Fault, NotReadyError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.plan.one_group import one_group
-from flagscale_deploy.remote.messages.change import DrainReply, RecordChange
+from flagscale_deploy.plan.some_groups import some_groups
+from flagscale_deploy.remote.messages.change import RecordChange
 from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedServer
-from flagscale_deploy.remote.messages.status import INSPECT
 from flagscale_deploy.support.units import counted
-from flagscale_deploy.transport.fleet import Fleet, answers
 from flagscale_deploy.transport.replies import brief
 
 STAGE = "change"
 Step = Literal["drain", "stop", "start", "return"]
 STEPS: Mapping[str, str] = {
-    "drain": "taking it out of its router, until it has no request",
-    "stop": "stopping it",
-    "start": "starting it",
-    "return": "putting it back",
+    "drain": "out of its router, until it has no request",
+    "stop": "stopping",
+    "start": "starting",
+    "return": "back behind its router",
 }
-DRAIN_SECONDS = 120.0
+WATCH_SECONDS = 2.0
+_UNWELL = {"dead", "unwell", "restarting", "gave up", "UNKNOWN"}
+
+
+class GroupUnwellError(NotReadyError):
+    """A group that was ready is not any more, soon after it was put back."""
 
 
 @dataclass
 class GroupChange:
     """A change of a deployment under way. `servers` are its groups by name, as the records have them by now.
 
-    `change_id` is what `update` calls it. `hosts` have a record of the deployment, the head first.
+    `note` is what the records have of it. `hosts` have a record of the deployment, the head first; those in `lost` are
+    out of reach, and nothing is done there.
     """
 
     acts: GroupActs
-    change_id: str
-    hosts: Sequence[str]
+    note: RecordedChange
+    hosts: list[str]
     say: Sink
+    record: Record
+    """The head's, as it was when this began."""
     servers: dict[str, RecordedServer]
-    routers: Mapping[str, RecordedServer] = field(default_factory=dict)
-    """The routers, by their model."""
+    routers: dict[str, RecordedServer]
+    """Routers and the gate, by name."""
+    lost: frozenset[str] = frozenset()
+    new_hosts: list[str] = field(default_factory=list)
+    """Those of `hosts` that had no part in the deployment before."""
 
     @property
     def run_id(self) -> str:
         """Return the deployment's run id, with which a plan of the change has to be made."""
         return self.acts.run_id
 
-    def drain(self, group: str, seconds: float) -> DrainReply:
-        """Take a group out of its router, and wait until it has no request. Returns what is left after `seconds`."""
-        server = self._server(group)
-        self._note(group, "drain")
-        if router := self.routers.get(server["model"]):
-            self.acts.route(router, remove=worker_urls(server))
-            self._tell("done", server, f"out of {router['name']}")
-        left = self.acts.drain(server, seconds)
-        text = brief(left["why"]) or f"has {counted(left['requests'], 'request')} after {seconds:g} s"
-        self._tell("done" if left["idle"] else "note", server, "has no request" if left["idle"] else text)
-        return left
+    def begin(self, files: Mapping[str, str]) -> None:
+        """Note that the change begins, and let hosts keep what is there, and these texts by their path."""
+        kept = {path: (text, "600") for path, text in files.items()}
+        self._change_records(lambda _host: {"before": "keep", "files": kept, "change": self.note})
 
-    def stop(self, group: str, grace: float) -> None:
-        """Stop a group on all of its hosts. Raises RemoteError where something of it survives."""
-        self._note(group, "stop")
-        server = self._server(group)
-        for host, reply in self.acts.stop(server, grace).items():
-            killed = f", {reply['killed']} by SIGKILL" if reply["killed"] else ""
-            self._tell("done", server, f"{counted(reply['ended'], 'process')} ended{killed}, none left", host)
+    def drain(self, groups: Sequence[str], seconds: float) -> None:
+        """Take groups out of what is before them, and wait until they have no request, at most for some seconds."""
+        self._begin(groups, "drain")
+        servers = [self._server(group) for group in groups if group not in self.routers]
+        for server in servers:
+            if front := self._front(server):
+                self._take_out(front, worker_urls(server), seconds)
+                self._tell("done", server, f"out of {front['name']}")
+        reachable = [server for server in servers if not self._lost_of(server)]
+        for server, left in zip(reachable, self.acts.drain_all(reachable, seconds), strict=True):
+            text = brief(left["why"]) or f"has {counted(left['requests'], 'request')} after {seconds:g} s"
+            self._tell("done" if left["idle"] else "note", server, "has no request" if left["idle"] else text)
 
-    def start(self, run: Run, facts: Mapping[str, Facts], group: str, *, new_secrets: bool = False) -> None:
-        """Start a group of the run's plan, and wait for its first token.
+    def stop(self, groups: Sequence[str], grace: float) -> None:
+        """Stop groups on all of their hosts. Raises RemoteError where something of them survives."""
+        self._begin(groups, "stop")
+        self._stop(groups, grace)
 
-        One of that name was stopped before. Its hosts keep the secrets that they have; `new_secrets` are for all groups
-        there that start from then on. Where it fails, what was started of it is stopped again; nothing else is touched.
-        Raises CheckError where others have its GPUs or ports, and what `bring_up` raises of a start.
+    def start(
+        self, run: Run, facts: Mapping[str, Facts], groups: Sequence[str], *, secrets: bool, restore: bool = False
+    ) -> None:
+        """Start groups of the run's plan, and wait for their first tokens.
+
+        Those of their names were stopped before. Hosts keep the secrets that they have but for new ones; with `secrets`
+        all get those of the run. With `restore` files are not sent: they are again as they were when the change began.
+        Where it fails, what was started is stopped again; nothing else is touched. Raises CheckError where others have
+        their GPUs or ports, and what `bring_up` raises of a start.
         """
         if run.plan.run_id != self.run_id:
             raise ValueError(f"a plan of run {run.plan.run_id} for run {self.run_id}")
-        plan = one_group(run.plan, group)
-        if new := [host for host in plan.scripts if host not in self.hosts]:
-            raise CheckError.at(group, f"{', '.join(new)} has no part in the deployment yet", "stop, then run")
-        self._note(group, "start")
-        env = secrets_by_host(plan, run.spec, run.fleet)
-        records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in plan.hosts}
-        self._join(plan, records)
-        self.servers[group] = records[self.hosts[0]]["instances"][0]
-        private = private_files(plan, run.spec, env if new_secrets else {}, run.redactor, ray_token=None)
+        plan = some_groups(run.plan, groups)
+        self._begin(groups, "start")
+        env = secrets_by_host(run.plan, run.spec, run.fleet)
+        records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in run.plan.hosts}
+        new = [host for host in plan.scripts if host not in self.hosts]
+        self._welcome(plan, records, new)
+        self._join(plan, records, restore=restore)
+        if restore:
+            plan = _without_files(plan)
+            private: Mapping[str, Mapping[str, str]] = {host: {} for host in plan.hosts}
+        else:
+            sent = {host: env[host] for host in plan.hosts if secrets or host in self.new_hosts}
+            if sent and run.plan.gate is not None:
+                key = running_key(run.fleet, run.plan.deployment, run.plan.gate.driver, run.redactor)
+                sent = {host: {**own, VARIABLE: key} for host, own in sent.items()}
+            private = private_files(plan, run.spec, sent, run.redactor, ray_token=None)
         try:
-            started = execute(plan, run.fleet, records, private, self.say)
+            started = execute(plan, run.fleet, records, private, self.say, run.kept)
             wait_ready(plan, run.fleet, started, run.spec.timeouts, self.say)
         except (KeyboardInterrupt, DeployError):
             try:
-                self.acts.stop(self.servers[group], run.spec.timeouts.stop)
+                self._stop(groups, run.spec.timeouts.stop)
             except DeployError as error:
-                self._tell("note", self.servers[group], f"what was started of it is not stopped: {error.lines[0]}")
+                first = self._any_server(groups[0])
+                self._tell("note", first, f"what was started of it is not stopped: {error.lines[0]}")
             raise
 
-    def put_back(self, group: str) -> None:
-        """Put a group behind its router again. Raises RemoteError."""
-        server = self._server(group)
-        self._note(group, "return")
-        if router := self.routers.get(server["model"]):
-            self.acts.route(router, add=worker_urls(server))
-            self._tell("done", server, f"behind {router['name']}")
+    def put_back(self, groups: Sequence[str], plan: Plan) -> None:
+        """Put groups behind what is before them again, as planned. Raises RemoteError."""
+        self._begin(groups, "return")
+        for server in (self._server(group) for group in groups if group not in self.routers):
+            if front := self._front(server):
+                urls = worker_urls(server)
+                if front["name"] != GATE:
+                    self.acts.route(front, add=urls)
+                elif plan.gate is not None:
+                    add = behind_names(plan.gate, urls)
+                    change_gate(self.acts.fleet, self.acts.deployment, front["driver"], add=add)
+                self._tell("done", server, f"behind {front['name']}")
 
-    def drop(self, group: str) -> None:
-        """Let a group that was stopped be no part of the deployment any more."""
-        self.acts.change_records(self.hosts, lambda _host: {"drop": [group]})
-        del self.servers[group]
+    def watch(self, groups: Sequence[str], seconds: float) -> None:
+        """See that groups stay well. Raises GroupUnwellError as soon as one of them does not."""
+        end = time.monotonic() + seconds
+        while seconds > 0:
+            left = end - time.monotonic()
+            states = self._states()
+            for group in groups:
+                state, problem = states.get(group, ("UNKNOWN", "its record is gone"))
+                if state in _UNWELL:
+                    host = self._any_server(group)["driver"]
+                    raise GroupUnwellError(f"{host}: {group} is {state} soon after its start: {brief(problem)}")
+            if left <= 0:
+                return
+            self.acts.fleet.cancelled.wait(min(WATCH_SECONDS, left))
 
-    def finish(self) -> None:
-        """Note that the change is over."""
-        self.acts.change_records(self.hosts, lambda _host: {"change": None})
+    def mark_done(self, groups: Iterable[str]) -> None:
+        """Note that groups are as the change wants them."""
+        done = list(dict.fromkeys((*self.note["done"], *groups)))
+        self.note = {**self.note, "groups": [], "step": "", "done": done}
+        self._change_records(lambda _host: {"change": self.note})
+
+    def finish(self, change: Callable[[str], RecordChange], hosts: Iterable[str] | None = None) -> None:
+        """Note that the change is over, with what else is to be noted on a host."""
+        self._change_records(lambda host: {**change(host), "change": None, "before": "forget"}, hosts)
+
+    def _take_out(self, front: RecordedServer, urls: Sequence[str], seconds: float) -> None:
+        if front["name"] == GATE:
+            change_gate(self.acts.fleet, self.acts.deployment, front["driver"], remove=urls, timeout=seconds)
+        else:
+            self.acts.route(front, remove=urls)
 
     def _server(self, group: str) -> RecordedServer:
         """Return a group of the record. Raises CheckError for one that cannot be changed by itself."""
         server = self.servers[group]
-        if any(router["name"] == GATE for router in self.routers.values()):  # which would go on asking it
-            raise CheckError.at(group, "a group behind a gate cannot be changed by itself", "stop, then run")
-        if server.get("pool"):
-            raise CheckError.at(group, "an engine of a prefill or decode pool cannot be changed by itself")
-        routed = server["model"] in self.routers
+        routed = self._front(server) is not None
         if not server.get("ranks") or (routed and len(worker_urls(server)) != len(answering(server))):
             raise CheckError.at(group, "it was started by an older version of this tool", "stop, then run")
         return server
 
-    def _note(self, group: str, step: Step) -> None:
-        change: RecordedChange = {
-            "run_id": self.change_id,
-            "operator": operator(),
-            "base": self.run_id,
-            "groups": [group],
-            "step": step,
-            "done": [],
-            "secrets": False,
-        }
-        self.acts.change_records(self.hosts, lambda _host: {"change": change})
-        self.say(Event(STAGE, "running", text=f"{group}: {STEPS[step]}"))
+    def _any_server(self, name: str) -> RecordedServer:
+        return self.routers[name] if name in self.routers else self.servers[name]
 
-    def _join(self, plan: Plan, records: Mapping[str, Record]) -> None:
-        """Give a group its place in all records, and what it needs on its hosts. Raises CheckError."""
+    def _front(self, server: RecordedServer) -> RecordedServer | None:
+        """Return what sends requests to a group: the router of its model, else the gate.
+
+        None where that does not run, and for pools, whose router looks for them by itself.
+        """
+        routers = {router["model"]: router for router in self.routers.values()}
+        return None if server.get("pool") else routers.get(server["model"], self.routers.get(GATE))
+
+    def _lost_of(self, server: RecordedServer) -> list[str]:
+        hosts = {rank["host"] for rank in server.get("ranks", ())} or {server["driver"]}
+        return sorted(hosts & self.lost)
+
+    def _stop(self, groups: Sequence[str], grace: float) -> None:
+        for group in groups:
+            if group not in self.servers and group not in self.routers:
+                continue
+            server = self._any_server(group)
+            for host, reply in self.acts.stop(server, grace, besides=self.lost).items():
+                killed = f", {reply['killed']} by SIGKILL" if reply["killed"] else ""
+                self._tell("done", server, f"{counted(reply['ended'], 'process')} ended{killed}, none left", host)
+            for host in self._lost_of(server):
+                self._tell("note", server, "is not stopped here: the host is out of reach", host)
+
+    def _begin(self, groups: Sequence[str], step: Step) -> None:
+        self.note = {**self.note, "groups": list(groups), "step": step}
+        self._change_records(lambda _host: {"change": self.note})
+        self.say(Event(STAGE, "running", text=f"{', '.join(groups)}: {STEPS[step]}"))
+
+    def _welcome(self, plan: Plan, records: Mapping[str, Record], hosts: Sequence[str]) -> None:
+        """Make hosts that have no part in the deployment yet a part of it. Raises CheckError."""
+        if not hosts:
+            return
+        common = cast("Record", {key: value for key, value in self.record.items() if key in COMMON})
+        common = {**common, "instances": [*self.servers.values()], "routers": [*self.routers.values()]}
+        self._refuse_taken(self.acts.reserve(hosts, lambda host: {**records[host], **common}, plan.exclusive))
+        self.hosts += hosts
+        self.new_hosts += hosts
+        self.acts.change_records(hosts, lambda _host: {"change": self.note, "before": "keep"})
+
+    def _join(self, plan: Plan, records: Mapping[str, Record], *, restore: bool) -> None:
+        """Give groups their place in all records, and what they need on their hosts. Raises CheckError."""
 
         def change(host: str) -> RecordChange:
-            scripts = [step.script for step in plan.stages[0].steps if step.host == host]
-            return {"join": records[host], "exclusive": list(plan.exclusive), "scripts": scripts}
+            scripts = [step.script for stage in plan.stages for step in stage.steps if step.host == host]
+            wanted: RecordChange = {
+                "join": records.get(host, other),
+                "exclusive": list(plan.exclusive),
+                "scripts": scripts,
+                "common": {"routers": [*routers.values()]},
+            }
+            if restore and scripts:
+                wanted["before"] = "restore"
+            return wanted
 
-        taken = self.acts.change_records(self.hosts, change)
-        if faults := [Fault(host, f"{claim['what']} is taken by {claim['by']}", host=host) for host, claim in taken]:
+        other: Record = {**next(iter(records.values())), "gpus": [], "ports": {}, "roles": []}
+        started = {server["name"]: server for server in other["routers"]}
+        routers = {**self.routers, **started}
+        self._refuse_taken(self._change_records(change))
+        self.routers = routers
+        self.servers |= {server["name"]: server for server in other["instances"]}
+
+    def _refuse_taken(self, taken: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        faults = [Fault(host, f"{claim['what']} is taken by {claim['by']}", host=host) for host, claim in taken]
+        if faults:
             raise CheckError(faults)
+
+    def _change_records(
+        self, change: Callable[[str], RecordChange], hosts: Iterable[str] | None = None
+    ) -> list[tuple[str, Mapping[str, object]]]:
+        return [*self.acts.change_records(self.hosts if hosts is None else hosts, change)]
+
+    def _states(self) -> dict[str, tuple[str, str]]:
+        """Return state and problem of each server by its name: ready is what answers with a token."""
+        results = inspect_hosts(self.acts.fleet, self.acts.deployment, self.hosts, ask=True)
+        status = summarize(self.acts.deployment, self.hosts[0], results, time.time())
+        return {server.name: (server.state, server.problem) for server in (*status.instances, *status.routers)}
 
     def _tell(self, state: Literal["done", "note"], server: RecordedServer, text: str, host: str = "") -> None:
         self.say(Event(STAGE, state, host or server["driver"], f"{server['name']}: {text}"))
 
 
-def begin(fleet: Fleet, deployment: str, head: str, change_id: str, say: Sink) -> GroupChange:
-    """Return a change of a deployment that runs, by the record of its head; the caller holds its lock.
-
-    The records of hosts that do not reply stay as they are. Raises CheckError where it does not run.
-    """
-    results = fleet.call(
-        INSPECT, lambda host: {"deployment": deployment, "host": host.name, "ask": False}, timeout=ASK_SECONDS
-    )
-    records = {host: reply["record"] or {} for host, reply in answers(results).items()}
-    decided = authority(head, {host: record for host, record in records.items() if record})
-    record = decided.record
-    if record is None or not decided.trusted or record.get("stopped_at"):
-        raise CheckError.at(deployment, decided.note or "it does not run", "start it with `run`")
-    run_id = record["run_id"]
-    hosts = [host for host, own in records.items() if own.get("run_id") == run_id and not own.get("stopped_at")]
-    return GroupChange(
-        GroupActs(fleet, deployment, run_id),
-        change_id,
-        sorted(hosts, key=lambda host: host != head),
-        say,
-        {server["name"]: server for server in record["instances"]},
-        {router["model"]: router for router in record["routers"]},
-    )
-
-
-def change_group(
-    change: GroupChange,
-    run: Run,
-    facts: Mapping[str, Facts],
-    group: str,
-    *,
-    drain: float = DRAIN_SECONDS,
-    new_secrets: bool = False,
-) -> None:
-    """Replace a group by the one of its name in the run's plan, while the others serve.
-
-    `drain` is for how many seconds its requests are waited for. Where a step fails, the record keeps which. Raises what
-    the steps do.
-    """
-    timeouts = run.spec.timeouts
-    change.drain(group, drain)
-    change.stop(group, timeouts.stop)
-    change.start(run, facts, group, new_secrets=new_secrets)
-    change.put_back(group)
-    change.finish()
+def _without_files(plan: Plan) -> Plan:
+    """Return a plan whose files are on its hosts."""
+    return replace(plan, scripts={host: {} for host in plan.scripts}, app={})

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 
 from flagscale_deploy.errors import HostError
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.difference import Difference, difference
+from flagscale_deploy.plan.difference import difference
 from flagscale_deploy.plan.kept import KeptRun, parse_run
+from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.remote.messages.history import HISTORY, HistoryArguments
 from flagscale_deploy.transport.fleet import Fleet
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -138,9 +138,12 @@ def look(
     *,
     ask: bool = True,
     tokens: TokenLooks | None = None,
+    hosts: Iterable[str] | None = None,
     now: float | None = None,
 ) -> Status:
-    """Inspect a deployment on all hosts. With `ask`, request a token from every server, and the nodes from Ray.
+    """Inspect a deployment on all hosts (or those named).
+
+    With `ask`, request a token from every server, and the nodes from Ray.
 
     `head` is the host whose record tells what the deployment is. `tokens` tells of earlier looks how seldom a token is
     requested.
@@ -153,7 +156,7 @@ def look(
             args["token"] = False
         return args
 
-    results = fleet.call(INSPECT, arguments, timeout=ASK_SECONDS)
+    results = fleet.call(INSPECT, arguments, timeout=ASK_SECONDS, hosts=hosts)
     if tokens is not None:
         tokens.note(answers(results), asks_token)
     withdraw_unverified(fleet, deployment, head, results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -104,15 +104,17 @@ def stop_deployment(
     say: Sink,
     run_id: str | None = None,
     failure: RunFailure | None = None,
+    hosts: Iterable[str] | None = None,
 ) -> StopReport:
-    """Stop a deployment on all hosts, engines before Ray and the rest, and verify that it is gone.
+    """Stop a deployment on all hosts (or those named), engines before Ray and the rest, and verify that it is gone.
 
     With `run_id`, only that run of it; with `failure`, its records say why it failed. `grace` is the time in seconds
     between SIGTERM and SIGKILL of an engine. Nothing else on the hosts is touched.
     """
-    stopping = _Stopping(fleet, deployment, grace, say, run_id, failure)
-    ended = fleet.gather({host.name: partial(stopping.stop, host) for host in fleet.hosts.values()}, together=True)
-    report = StopReport(tuple(_host_stop(name, ended[name]) for name in fleet.hosts))
+    names = tuple(fleet.hosts if hosts is None else hosts)
+    stopping = _Stopping(fleet, names, deployment, grace, say, run_id, failure)
+    ended = fleet.gather({name: partial(stopping.stop, fleet.hosts[name]) for name in names}, together=True)
+    report = StopReport(tuple(_host_stop(name, ended[name]) for name in names))
     for host in report.hosts:
         state: Literal["done", "failed"] = "done" if host.state in ("stopped", "nothing") else "failed"
         say(Event("stop", state, host.host, describe(host), elapsed=host.seconds))
@@ -168,6 +170,7 @@ class _Stopping:
     """Stops all hosts, each in its own thread."""
 
     fleet: Fleet
+    hosts: Sequence[str]
     deployment: str
     grace: float
     say: Sink
@@ -175,9 +178,9 @@ class _Stopping:
     failure: RunFailure | None
 
     def __post_init__(self) -> None:
-        self._gate = _Gate(self.fleet.hosts)
+        self._gate = _Gate(self.hosts)
         self._patience = Deadline(self.grace + GATE_SECONDS)
-        self._before = {name: _Totals() for name in self.fleet.hosts}
+        self._before = {name: _Totals() for name in self.hosts}
 
     def stop(self, host: Host) -> StopDone:
         """Run the program on a host and return its last message.

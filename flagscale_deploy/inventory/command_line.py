@@ -8,10 +8,13 @@ from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.support.shell import join
 
 
-def again(inventory: Inventory, act: str, deployment: str) -> str:
-    """Return `flagscale-deploy ACT -i hosts.yaml --name DEPLOYMENT`, whatever the defaults of another terminal are."""
+def again(inventory: Inventory, act: str, deployment: str, *words: str) -> str:
+    """Return `flagscale-deploy ACT -i hosts.yaml --name DEPLOYMENT`, whatever the defaults of another terminal are.
+
+    Further `words` come last.
+    """
     options = ("-i", inventory.source) if inventory.options is None else inventory.options
-    return _line("flagscale-deploy", act, *options, "--name", deployment)
+    return _line("flagscale-deploy", act, *options, "--name", deployment, *words)
 
 
 def push(inventory: Inventory, source: str, path: str, host: str) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from flagscale_deploy.config.restart import RestartSpec
 from flagscale_deploy.output.console import Console
-from flagscale_deploy.plan.difference import Difference
 from flagscale_deploy.plan.model import InstancePlan, Plan
+from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.plan.spares import lacks_spares
 from flagscale_deploy.plan.versions import needed_vllm
 from flagscale_deploy.support import shell

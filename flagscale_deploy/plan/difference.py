@@ -3,83 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
-from typing import Literal
 
+from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
+from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
 from flagscale_deploy.remote.wire import cut
-from flagscale_deploy.text import one_line
 
-Kind = Literal["unchanged", "restarted", "moved", "added", "removed"]
-WORDS: Mapping[Kind, str] = {
-    "unchanged": "would go on",
-    "restarted": "would restart",
-    "moved": "would move",
-    "added": "would be added",
-    "removed": "would be removed",
-}
 LONGEST_VALUE = 80
 """Characters of a name, or of a value, that are shown."""
 MOST_REASONS = 100
 """Reasons of a server that are told. A host may keep thousands of servers, which differ in thousands of files."""
 MOST_SECRETS = 500
 """Secrets of one owner that are compared."""
+FRONTS = ("router", GATE)
+"""Engines of what stands before instances."""
 _MODEL = "model"
 _HOST_SETTINGS = ("python", "venv", "container", "before_start")
 _OTHER_SCRIPT = "its script: before_start, deploy.restart, a template, or this tool's version"
-
-
-@dataclass(frozen=True)
-class ServerChange:
-    """What would become of a server, and why: `--max-model-len 4096 → 8192`."""
-
-    name: str
-    kind: Kind
-    reasons: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    """Those on which it is started, or was where it is removed."""
-
-    @property
-    def line(self) -> str:
-        """Return it in words."""
-        return one_line(f"{self.name} {WORDS[self.kind]}" + (f": {', '.join(self.reasons)}" if self.reasons else ""))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Between a run and a plan: one change for each server of either, in the order of the plan; removed ones last.
-
-    `ray` is what would change about the Ray cluster. `unknown` is what the run does not say of itself.
-    """
-
-    run_id: str
-    servers: tuple[ServerChange, ...]
-    ray: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def changed(self) -> tuple[ServerChange, ...]:
-        """Return the servers that would not just go on."""
-        return tuple(server for server in self.servers if server.kind != "unchanged")
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """Return each change in words; none where nothing would change."""
-        ray = (one_line(f"Ray would change: {', '.join(self.ray)}"),) if self.ray else ()
-        return (*ray, *(server.line for server in self.changed))
-
-    @property
-    def history(self) -> tuple[str, ...]:
-        """Return each change in words, where it has come to pass."""
-        ray = [("Ray", self.ray)] if self.ray else []
-        changes = [*ray, *((server.name, server.reasons or (server.kind,)) for server in self.changed)]
-        return tuple(one_line(f"{name}: {', '.join(reasons)}") for name, reasons in changes)
-
-    def json(self) -> dict[str, object]:
-        """Return it as `plan --json` prints it."""
-        return asdict(self)
+_OTHER_SERVERS = "the servers behind it"
+_OTHER_SETTINGS = "its servers, paths or limits"
+_SERVERS, _TRUST = "--worker-urls", "SSL_CERT_FILE"
 
 
 def difference(running: KeptRun, planned: KeptRun, *, secrets_differ: bool = False) -> Difference:
@@ -106,12 +52,39 @@ class _Pair:
     def change(self, before: KeptServer | None, after: KeptServer) -> ServerChange:
         if before is None:
             return ServerChange(after["name"], "added", (), _hosts(after))
+        if after["engine"] in FRONTS:
+            return self._front_change(before, after)
         places = tuple(_places(before, after))
         reasons = _first_reasons(chain(places, self._of_server(before, after)))
         if not reasons and _scripts(before) != _scripts(after):
             reasons = (_OTHER_SCRIPT,)
         kind: Kind = "moved" if places else "restarted" if reasons else "unchanged"
         return ServerChange(after["name"], kind, reasons, _hosts(after))
+
+    def _front_change(self, before: KeptServer, after: KeptServer) -> ServerChange:
+        """Return what would become of a router or the gate, which take other servers and settings while they run.
+
+        Variables and secrets are those of all servers: they take effect when it starts next.
+        """
+        hosts, places = _hosts(after), tuple(_places(before, after))
+        flags, env, ports = (
+            [text for old, new in zip(before["ranks"], after["ranks"], strict=False) for text in differ(old, new)]
+            for differ in (_flags, _env, _ports)
+        )
+        start = [text for text in (*flags, *ports) if _SERVERS not in text]
+        start += [text for text in env if _TRUST in text]
+        if after["engine"] != GATE:  # which reads a new one while it runs
+            start += self._of_certificates(after, hosts)
+        if places or start:
+            kind: Kind = "moved" if places else "restarted"
+            return ServerChange(after["name"], kind, _first_reasons((*places, *start)), hosts)
+        later = [*env, *chain.from_iterable(self._of_hosts.get(host, ()) for host in hosts)]
+        later += self._secrets(dict.fromkeys(hosts))
+        if flags:
+            later.append(_OTHER_SERVERS)
+        elif not later and _scripts(before) != _scripts(after):
+            later.append(_OTHER_SETTINGS if after["engine"] == GATE else _OTHER_SCRIPT)
+        return ServerChange(after["name"], "reloaded" if later else "unchanged", _first_reasons(later), hosts)
 
     def _of_server(self, before: KeptServer, after: KeptServer) -> Iterator[str]:
         """Yield why a server has to start again where it is."""
@@ -126,9 +99,7 @@ class _Pair:
         for host in hosts:
             yield from self._of_hosts.get(host, ())
         yield from self._secrets(hosts)
-        if any(_serves_tls(rank) for rank in after["ranks"]):
-            for host in ("", *hosts):
-                yield from self._certificates.get(host, ())
+        yield from self._of_certificates(after, hosts)
         if after["engine"] == "program":
             yield from self._files
 
@@ -136,6 +107,11 @@ class _Pair:
     def _files(self) -> tuple[str, ...]:
         """Return what differs of a user's own program."""
         return _first_reasons(text for _, text in _changed("file", self.running["program"], self.planned["program"]))
+
+    def _of_certificates(self, server: KeptServer, hosts: Iterable[str]) -> Iterator[str]:
+        if any(_serves_tls(rank) for rank in server["ranks"]):
+            for host in ("", *hosts):
+                yield from self._certificates.get(host, ())
 
     @cached_property
     def _certificates(self) -> Mapping[str, Sequence[str]]:
@@ -252,7 +228,7 @@ def _changed(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> 
 
 
 def _serves_tls(rank: KeptRank) -> bool:
-    return "SSL_CERT_FILE" in rank["env"] or any(word.startswith("--ssl-") for word in rank["argv"])
+    return _TRUST in rank["env"] or any(word.startswith("--ssl-") for word in rank["argv"])
 
 
 def _scripts(server: KeptServer) -> list[str]:

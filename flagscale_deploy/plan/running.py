@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.claims import Held, own
-from flagscale_deploy.plan.difference import Difference, difference
+from flagscale_deploy.plan.difference import difference
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer, parse_run
+from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedServer
 
 NOT_RECORDED = (

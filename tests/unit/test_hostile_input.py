@@ -187,6 +187,7 @@ PLACES: Mapping[str, Callable[[Path, str], object]] = {
     "added override": lambda path, value: show_plan(beside(path, "c.yaml", MODEL), None, f"+experiment.envs.A={value}"),
     "key of an override": lambda path, value: show_plan(beside(path, "c.yaml", MODEL), None, f"+{value}.a=1"),
     "--limit": lambda path, value: load_request(Options(str(beside(path, "h.yaml", HOSTS)), limit=value)),
+    "--without": lambda path, value: load_request(Options(str(beside(path, "h.yaml", HOSTS)), without=value)),
     "--name": lambda path, value: load_request(Options(str(beside(path, "h.yaml", HOSTS)), name=value)),
     "path": lambda path, value: load_request(Options(value, str(path.with_name(value[:300].replace("/", "x"))))),
 }

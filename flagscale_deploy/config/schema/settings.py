@@ -84,6 +84,9 @@ class TimeoutSettings(Settings):
         "how long an engine that starts may log nothing and read nothing on any host, before that is reported. "
         "Default: 30"
     )
+    drain: Seconds | None = setting(
+        "how long `update` waits for the requests of a group before it stops the group. Default: 120"
+    )
 
 
 class BackoffSettings(Settings):

@@ -1,9 +1,9 @@
-"""One group of a running deployment is changed: no request is lost, nothing else is touched or forgotten."""
+"""A running deployment is changed: no request is lost, nothing else is touched, and what fails is put back."""
 
 from __future__ import annotations
 
 import json
-import sys
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +16,14 @@ from flagscale_deploy.deploy.group_change import STEPS
 from tests.environments.build import mounts
 from tests.lab import Host, Lab
 from tests.lab.product import stand_in as stand_ins
-from tests.lab.product.operator import Operator, Running, eventually
+from tests.lab.product.operator import Operator, eventually
 from tests.lab.product.stand_in import StandIn, given, is_alive
 
 NAME, PORT = "changed", 7800
 SENTENCE = "hello one two three four five"
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": SENTENCE}], "stream": True}
+UNCHECKED = ("--skip-check", "engine-arguments")
+QUICK = (*UNCHECKED, "--watch-for", "1s")
 GROUPS = {"model0/0": (0, PORT), "model0/1": (1, PORT), "model0/2": (0, PORT + 1)}
 """Which host a group is on, by its number, and its port there."""
 
@@ -36,7 +38,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
 
 @pytest.fixture(scope="module")
 def lab(make_lab: Callable[..., Lab], stand_in: StandIn) -> Lab:
-    return make_lab(hosts=2, gpus=2, mounts=mounts(stand_in.environment))
+    return make_lab(hosts=2, gpus=3, mounts=mounts(stand_in.environment))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def operator(lab: Lab, stand_in: StandIn, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def served(lab: Lab, operator: Operator) -> str:
     """Return the endpoint of three replicas on two hosts behind a router, which runs for the whole module."""
-    operator("run", "-c", write(operator.directory, 100), "--skip-check", "engine-arguments")
+    operator("run", "-c", write(operator.directory, 100), *UNCHECKED)
     return f"http://{lab.hosts[0].address}:30000/v1"
 
 
@@ -71,12 +73,6 @@ def write(folder: Path, length: int, **envs: str) -> Path:
     path = folder / f"{length}.yaml"
     path.write_text(json.dumps(content))
     return path
-
-
-def change(operator: Operator, group: str, length: int, *step: str, **envs: str) -> Running:
-    config = write(operator.directory, length, **envs)
-    words = (str(operator.inventory), str(config), group, *step)
-    return operator.start_program(sys.executable, "-m", "tests.lab.product.change_one", *words)
 
 
 def host_of(lab: Lab, group: str) -> Host:
@@ -129,25 +125,41 @@ class Clients:
                     self.whole += 1
 
 
-def test_a_group_is_changed_while_clients_stream_and_no_request_fails(
+def lengths(lab: Lab) -> list[str]:
+    """Return the `--max-model-len` of each group that serves, in the order of GROUPS."""
+    return [
+        next(word.partition("=")[2] for word in engine(lab, group)["argv"] if word.startswith("--max-model-len="))
+        for group in GROUPS
+    ]
+
+
+def status_of(operator: Operator, exits: int = 0) -> Any:
+    return operator("status", "--name", NAME, "--json", exits=exits).json
+
+
+def events_of(operator: Operator) -> list[str]:
+    return [change["event"] for change in operator("history", "--name", NAME, "--json").json["changes"]]
+
+
+def test_groups_are_changed_one_after_the_other_while_clients_stream_and_no_request_fails(
     lab: Lab, operator: Operator, served: str
 ) -> None:
     before = {group: engine(lab, group) for group in GROUPS}
     with Clients(served) as clients:
-        changed = change(operator, "model0/1", 200).end(0)
+        changed = operator("update", "-c", write(operator.directory, 200), *QUICK)
         assert clients.go_on()
     assert clients.failed == []
-    assert "model0/1: has no request" in changed.out
-    after = {group: engine(lab, group) for group in GROUPS}
-    assert "--max-model-len=200" in after["model0/1"]["argv"]
-    assert not is_alive(host_of(lab, "model0/1"), before["model0/1"]["pid"])
-    for group in ("model0/0", "model0/2"):
-        assert after[group] == before[group]
-        assert is_alive(host_of(lab, group), after[group]["pid"])
-    status = operator("status", "--name", NAME, "--json").json
+    assert "model0/1: has no request" in changed.err
+    assert "--max-model-len 100 → 200" in changed.said
+    assert lengths(lab) == ["200"] * 3
+    assert not any(is_alive(host_of(lab, group), before[group]["pid"]) for group in GROUPS)
+    status = status_of(operator)
     assert (status["state"], status["change"]) == ("ready", None)
-    assert [server["state"] for server in status["instances"]] == ["ready"] * 3
-    assert ["--max-model-len=200" in server["argv"] for server in status["instances"]] == [False, True, False]
+    again = operator("update", "-c", operator.directory / "200.yaml", *QUICK)
+    assert "Nothing to change" in again.out
+    planned = operator("plan", "-c", operator.directory / "200.yaml", "--json").json
+    assert {server["kind"] for server in planned["difference"]["servers"]} == {"unchanged"}
+    assert events_of(operator)[-1] == "updated"
 
 
 def test_a_changed_group_has_a_supervisor_as_before(lab: Lab, operator: Operator, served: str) -> None:
@@ -157,54 +169,88 @@ def test_a_changed_group_has_a_supervisor_as_before(lab: Lab, operator: Operator
     assert eventually(lambda: operator("status", "--name", NAME, exits=None).code == 0, every=0.5)
 
 
-def test_a_group_that_does_not_start_leaves_the_others_alone_and_is_named_until_it_is_back(
-    lab: Lab, operator: Operator, served: str
-) -> None:
+def test_replicas_come_and_go_and_a_host_is_left_out(lab: Lab, operator: Operator, served: str) -> None:
+    config = operator.directory / "200.yaml"
+    kept = engine(lab, "model0/0")
     with Clients(served) as clients:
-        failed = change(operator, "model0/2", 300, STAND_IN="dies", STAND_IN_ERROR="ValueError: no weights").end(1)
-        assert "ValueError: no weights" in failed.err
-        status = operator("status", "--name", NAME, "--json", exits=1).json
-        assert (status["state"], status["change"]["groups"], status["change"]["step"]) == (
-            "changing",
-            ["model0/2"],
-            "start",
-        )
-        assert [server["state"] for server in status["instances"]] == ["ready", "ready", "changing"]
-        assert not any(f"--port={PORT + 1}" in process.command for process in lab.processes(NAME))
-        change(operator, "model0/2", 300).end(0)
+        operator("update", "-c", config, "deploy.models.model0.num_replicas=2", *QUICK)
+        assert [server["name"] for server in status_of(operator)["instances"]] == ["model0/0", "model0/1"]
+        operator("update", "-c", config, *QUICK)
+        assert clients.go_on()
+        out = operator("update", "-c", config, "--without", "node2", *QUICK)
+        assert "model0/1" in out.said
+        assert [server["hosts"] for server in status_of(operator)["instances"]] == [["node1"]] * 3
+        assert clients.go_on()
+        back = operator("rollback", "--name", NAME, *QUICK)
+        assert "model0/1" in back.said
         assert clients.go_on()
     assert clients.failed == []
-    assert operator("status", "--name", NAME, "--json").json["change"] is None
+    assert engine(lab, "model0/0") == kept, "it went on all the time"
+    assert [server["hosts"] for server in status_of(operator)["instances"]] == [["node1"], ["node2"], ["node1"]]
 
 
-def test_an_operator_who_is_killed_leaves_a_change_that_status_names_and_stop_ends_all_of_it(
+def test_what_does_not_become_ready_is_put_back_by_itself(lab: Lab, operator: Operator, served: str) -> None:
+    before = engine(lab, "model0/1")
+    bad = write(operator.directory, 300, STAND_IN="dies", STAND_IN_ERROR="ValueError: no weights")
+    with Clients(served) as clients:
+        failed = operator("update", "-c", bad, *QUICK, exits=5)
+        assert clients.go_on()
+    assert clients.failed == []
+    assert "ValueError: no weights" in failed.err
+    assert "what was changed is put back" in failed.err
+    assert lengths(lab) == ["200"] * 3
+    assert engine(lab, "model0/1") == before, "nothing was wrong with it"
+    assert status_of(operator)["state"] == "ready"
+    assert events_of(operator)[-1] == "put back"
+
+
+def test_an_interrupt_puts_back_what_was_changed(lab: Lab, operator: Operator, served: str) -> None:
+    with Clients(served) as clients:
+        changing = operator.start("update", "-c", write(operator.directory, 400), "-v", *QUICK)
+        changing.wait_for("model0/1: out of its router")
+        changing.send(signal.SIGINT)
+        changing.end(5)
+        assert clients.go_on()
+    assert clients.failed == []
+    assert lengths(lab) == ["200"] * 3
+    assert status_of(operator)["change"] is None
+
+
+def test_an_operator_who_is_killed_leaves_a_change_that_is_named_and_finished_or_put_back(
     lab: Lab, operator: Operator, served: str
 ) -> None:
-    others = {group: engine(lab, group) for group in ("model0/1", "model0/2")}
-    states = []
+    config = write(operator.directory, 500)
     with Clients(served) as clients:
-        for step in STEPS:
-            changing = change(operator, "model0/0", 400, step)
-            changing.wait_for(f"waiting at {step}")
+        for number, step in enumerate(STEPS):
+            changing = operator.start("update", "-c", config, "-v", *QUICK)
+            changing.wait_for(f"model0/0: {STEPS[step]}")
             changing.abandon()
-            status = operator("status", "--name", NAME, "--json", exits=1).json
-            assert (status["state"], status["change"]["groups"], status["change"]["step"]) == (
-                "changing",
-                ["model0/0"],
-                step,
-            )
-            states.append(status["instances"][0]["state"])
-        shown = operator("status", "--name", NAME, exits=1).out
-        assert f"change {status['change']['run_id']} of {status['change']['operator']}, since " in shown
-        assert f"model0/0: {STEPS['return']}" in shown
+            status = status_of(operator, exits=1)
+            assert (status["state"], status["change"]["groups"]) == ("changing", ["model0/0"])
+            refused = operator("update", "-c", config, exits=4)
+            assert "is not over" in refused.err
+            if number % 2:
+                operator("update", "--resume", "--name", NAME, *QUICK)
+                assert lengths(lab) == ["500"] * 3
+                operator("rollback", "--name", NAME, *QUICK)
+            else:
+                operator("rollback", "--name", NAME, *QUICK)
+            assert lengths(lab) == ["200"] * 3
+            assert status_of(operator)["change"] is None
         assert clients.go_on()
     assert clients.failed == []
-    assert states == ["ready", "ready", "changing", "ready"]
-    assert {group: engine(lab, group) for group in others} == others
+
+
+def test_stop_ends_a_change_that_is_not_over_and_nothing_is_left(lab: Lab, operator: Operator, served: str) -> None:
+    changing = operator.start("update", "-c", write(operator.directory, 600), "-v", *QUICK)
+    changing.wait_for(f"model0/0: {STEPS['start']}")
+    second = operator("update", "-c", operator.directory / "600.yaml", exits=6)
+    assert "`update`" in second.err
+    changing.abandon()
     processes = lab.processes(NAME)
     operator("stop", "--name", NAME)
     assert lab.processes(NAME) == []
-    status = operator("status", "--name", NAME, "--json").json
+    status = status_of(operator)
     assert (status["state"], status["change"]) == ("stopped", None)
     operator("cleanup", "--name", NAME)
     assert lab.leftovers(NAME, processes) == []

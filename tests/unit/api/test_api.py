@@ -114,7 +114,21 @@ def test_another_configuration_of_what_runs_is_refused(world: World) -> None:
 def test_what_runs_but_is_not_well_is_not_started_again(world: World) -> None:
     api.run(world.request())
     world.token = False
-    assert "it runs already, but is unwell" in str(refused_run(world))
+    error = str(refused_run(world))
+    assert "it runs already, but is unwell" in error
+    assert "flagscale-deploy update" not in error
+
+
+def test_a_change_that_is_not_over_is_finished_or_put_back_before_a_run(world: World) -> None:
+    api.run(world.request())
+    change = {"run_id": "c1", "operator": "eve@desk", "base": "r1", "groups": [], "step": "", "done": [],
+              "secrets": False, "at": 1.0}  # fmt: skip
+    for record in world.records.values():
+        record["change"] = change
+    error = str(refused_run(world))
+    assert "qwen: a change of it is not over (c1 of eve@desk)" in error
+    assert "to finish it: flagscale-deploy update -i hosts.yaml --name qwen --resume; " in error
+    assert "to put it back: flagscale-deploy rollback -i hosts.yaml --name qwen" in error
 
 
 def test_after_a_stop_it_is_started_afresh(world: World) -> None:

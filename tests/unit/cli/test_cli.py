@@ -19,6 +19,7 @@ from flagscale_deploy import __version__, api
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.checks.types import Verdict
 from flagscale_deploy.cli import cli
+from flagscale_deploy.deploy.bring_up import Failure
 from flagscale_deploy.deploy.status import Status
 from flagscale_deploy.errors import (
     BusyError,
@@ -80,6 +81,8 @@ def test_the_commands_are_those_of_the_design() -> None:
         sorted(
             [
                 "run",
+                "update",
+                "rollback",
                 "plan",
                 "check",
                 "ps",
@@ -366,6 +369,11 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
     "check": (CheckError([Fault("gpu01", "a"), Fault("gpu02", "b")]), 4, "gpu02: b"),
     "busy": (BusyError([Fault("gpu01", "GPU 0 is in use")]), 7, "gpu01: GPU 0 is in use"),
     "never ready": (NotReadyError("it is not ready"), 5, "it is not ready"),
+    "change failed": (
+        api.ChangeFailedError(Failure(NotReadyError("a")), "c1", put_back=True),
+        5,
+        "what was changed is put back",
+    ),
     "locked": (LockedError("gpu01", "qwen is locked"), 6, "qwen is locked"),
     "interrupted": (InterruptedByUser("interrupted"), 130, "interrupted"),
     "Ctrl-C": (KeyboardInterrupt(), 130, "interrupted"),
@@ -375,7 +383,7 @@ ERRORS: dict[str, tuple[BaseException, int, str]] = {
 
 
 @pytest.mark.parametrize(("error", "code", "message"), ERRORS.values(), ids=ERRORS.keys())
-@pytest.mark.parametrize("command", ["run", "status", "stop", "check"])
+@pytest.mark.parametrize("command", ["run", "update", "rollback", "status", "stop", "check"])
 def test_exit_statuses(
     monkeypatch: pytest.MonkeyPatch, command: str, error: BaseException, code: int, message: str
 ) -> None:

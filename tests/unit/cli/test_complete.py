@@ -60,6 +60,7 @@ def test_hosts_and_groups_of_the_inventory() -> None:
         f"plain,{name}" for name in ("all", "ungrouped", "rack1", "gpu01", "gpu02", "tools01")
     ]
     assert offered("status -i hosts.yaml --limit g") == ["plain,gpu01", "plain,gpu02"]
+    assert offered("update -i hosts.yaml --without g") == ["plain,gpu01", "plain,gpu02"]
     assert offered("status -i hosts.yaml --limit rack1,!g") == ["plain,rack1,!gpu01", "plain,rack1,!gpu02"]
 
 

@@ -34,6 +34,7 @@ def test_a_key_that_was_rotated_is_another_configuration(typing: Typing, monkeyp
     rotated = typing("run -c qwen.yaml")
     assert rotated.exit_code == 4
     assert "it runs already, with other secrets: a value of VLLM_API_KEY has changed" in rotated.stderr
+    assert "→ to change it: flagscale-deploy update -i hosts.yaml --name qwen -c qwen.yaml; or " in rotated.stderr
     assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in rotated.stderr
     assert "-key" not in rotated.output
     shown = json.dumps(typing.world.records) + typing("status --name qwen --json").output
@@ -283,6 +284,7 @@ def test_plan_shows_what_would_change_about_what_runs(typing: Typing, monkeypatc
     refused = typing(f"run -c qwen.yaml {words}")
     assert refused.exit_code == 4
     assert "processes): qwen/0 would restart: + --max-model-len 8192" in refused.stderr
+    assert f"to change it: flagscale-deploy update -i hosts.yaml --name qwen -c qwen.yaml {words}; or" in refused.stderr
     assert "flagscale-deploy stop -i hosts.yaml --name qwen, then run again" in refused.stderr
     monkeypatch.setenv("VLLM_API_KEY", "second-key")
     rotated = typing("plan -c qwen.yaml").stdout

@@ -24,7 +24,8 @@ from tests.other_user import as_nobody, needs_root
 HOSTS = "hosts: [gpu01, gpu02]\ndefaults: {gpus: 8}\ngroups: {rack1: [gpu01]}\n"
 QWEN = "model_args: {q: {model-tag: /m, port: 4567}}\ndeploy: {models: {q: {num_gpus: 0}}, ray: off}\n"
 ACTS = {
-    "run": ["-c", "qwen.yaml"], "smoke": ["-c", "qwen.yaml"], "stop": ["--name", "q"], "cleanup": ["--name", "q"],
+    "run": ["-c", "qwen.yaml"], "update": ["-c", "qwen.yaml"], "rollback": ["--name", "q"],
+    "smoke": ["-c", "qwen.yaml"], "stop": ["--name", "q"], "cleanup": ["--name", "q"],
     "unlock": ["--name", "q"], "push": ["hosts.yaml", "/tmp/x"], "exec": ["true"],
 }  # fmt: skip
 READS = {

@@ -131,8 +131,8 @@ def test_ray_is_a_mode_or_a_mapping(tmp_path: Path, ray: str, spec: RaySpec) -> 
 
 
 def test_timeouts_are_seconds_or_durations(tmp_path: Path) -> None:
-    text = f"{SEED}  timeouts: {{connect: 3, probe: 1.5, ray: 90s, ready: 1h30m}}"
-    assert load(text, folder=tmp_path).timeouts == Timeouts(connect=3, probe=1.5, ray=90, ready=5400, stop=30)
+    text = f"{SEED}  timeouts: {{connect: 3, probe: 1.5, ray: 90s, ready: 1h30m, drain: 3m}}"
+    assert load(text, folder=tmp_path).timeouts == Timeouts(connect=3, probe=1.5, ray=90, ready=5400, drain=180)
 
 
 def test_several_models_and_copies_are_carried_to_the_planner(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from flagscale_deploy.deploy.bring_up import Run
-from flagscale_deploy.deploy.group_change import GroupChange, begin, change_group
+from flagscale_deploy.deploy.group_change import GroupChange, GroupUnwellError
+from flagscale_deploy.deploy.open_change import open_change
 from flagscale_deploy.deploy.readiness import InstanceFailedError
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.run_folder import RunFolder
@@ -51,28 +52,38 @@ def ready(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
     yield {"ready": True, "token": "x"}
 
 
+NOTE: Any = {"run_id": "c1", "operator": "me@here", "base": RUN, "groups": [], "step": "", "done": [], "secrets": False}
+
+
 class Bench:
     """A deployment of two replicas, of which the second is changed."""
 
     def __init__(self, **modules: Any) -> None:
         programs = {"inspect": inspected, "route": routed, "drain": drained, "stop_group": ended,
-                    "change_record": free, "watch": ready}  # fmt: skip
+                    "change_record": free, "watch": ready, "reserve": free}  # fmt: skip
         self.heard = Heard()
         self.fleet = FakeFleet(answering(**{**programs, **modules}), HOSTS)
 
-    def begin(self, deployment: str = "qwen") -> GroupChange:
-        return begin(self.fleet, deployment, "gpu01", "c1", self.heard)
+    def open(self, deployment: str = "qwen") -> GroupChange:
+        return open_change(self.fleet, deployment, "gpu01", NOTE, self.heard)
 
-    def change(self, folder: Path, plan: Any = PLAN, **more: Any) -> None:
+    def change(self, folder: Path, plan: Any = PLAN, **more: Any) -> GroupChange:
+        """Carry out all steps for the second group."""
         run = Run(plan, SPEC, self.fleet, RunFolder.make(str(folder), "c1", str), Redactor(), self.heard)
-        change_group(self.begin(), run, seen(*HOSTS), GROUP.name, **more)
+        change, names = self.open(), [GROUP.name]
+        change.drain(names, 120.0)
+        change.stop(names, 5.0)
+        change.start(run, seen(*HOSTS), names, **{"secrets": False, **more})
+        change.put_back(names, plan)
+        change.mark_done(names)
+        return change
 
     @property
     def acts(self) -> list[tuple[str, str]]:
         """What was done, and where; a note of a step is `note STEP`, once."""
         acts = []
         for call in self.fleet.calls:
-            step = (call.args.get("change") or {}).get("step", "over") if "change" in call.args else ""
+            step = call.args["change"]["step"] or "done" if "change" in call.args else ""
             what = "join" if "join" in call.args else f"note {step}" if step else call.module
             acts.append((what, "" if call.module in ("change_record", "inspect") else call.host))
         return [act for act in dict.fromkeys(acts) if act[0] != "watch_ranks"]
@@ -86,7 +97,7 @@ def test_a_group_is_out_and_drained_before_it_is_stopped_and_back_after_its_toke
         ("note drain", ""), ("route", "gpu01"), ("drain", "gpu02"),
         ("note stop", ""), ("stop_group", "gpu02"),
         ("note start", ""), ("join", ""), ("launch", "gpu02"), ("watch", "gpu02"),
-        ("note return", ""), ("note over", ""),
+        ("note return", ""), ("note done", ""),
     ]  # fmt: skip
     out, back = bench.fleet.sent("route")
     assert (out.args["remove"], out.args["add"]) == (["http://10.0.0.2:8000"], [])
@@ -96,14 +107,14 @@ def test_a_group_is_out_and_drained_before_it_is_stopped_and_back_after_its_toke
     assert (note["run_id"], note["change"]["run_id"], note["change"]["groups"]) == (RUN, "c1", ["qwen/1"])
 
 
-@pytest.mark.parametrize("new_secrets", [True, False])
-def test_what_is_sent_to_start_a_group_is_its_own_and_leaves_rays_token(tmp_path: Path, new_secrets: bool) -> None:
+@pytest.mark.parametrize("secrets", [True, False])
+def test_what_is_sent_to_start_a_group_is_its_own_and_leaves_rays_token(tmp_path: Path, secrets: bool) -> None:
     bench = Bench()
-    bench.change(tmp_path, new_secrets=new_secrets)
+    bench.change(tmp_path, secrets=secrets)
     (launch,) = bench.fleet.sent("launch")
     assert launch.args["run_id"] == RUN
     assert "secrets/ray_token" not in launch.args["files"]
-    assert launch.args["files"].get("secrets/env") == (["HF_TOKEN=hf_very_secret\n", "600"] if new_secrets else None)
+    assert launch.args["files"].get("secrets/env") == (["HF_TOKEN=hf_very_secret\n", "600"] if secrets else None)
     assert [name for name in launch.args["files"] if "vllm_serve" in name] == [f"scripts/{GROUP.script}"]
     joined = next(
         call.args for call in bench.fleet.sent("change_record") if "join" in call.args and call.host == "gpu02"
@@ -151,16 +162,20 @@ def test_a_start_that_fails_is_told_also_where_what_it_started_cannot_be_stopped
     assert note.startswith("qwen/1: what was started of it is not stopped: ")
 
 
-def test_a_group_is_not_started_on_a_host_that_has_no_record_of_the_deployment(tmp_path: Path) -> None:
+def test_a_host_that_has_no_part_yet_gets_a_record_and_the_secrets_before_a_group_starts_there(tmp_path: Path) -> None:
     def elsewhere(host: Host, args: dict[str, Any]) -> Iterable[Output]:
         for reply in inspected(host, args):
             assert isinstance(reply, dict)
             yield {**reply, "record": reply["record"] if host.name == "gpu01" else None}
 
     bench = Bench(inspect=elsewhere)
-    with pytest.raises(CheckError, match="gpu02 has no part in the deployment yet"):
-        bench.change(tmp_path)
-    assert not bench.fleet.sent("launch")
+    change = bench.change(tmp_path)
+    (reserved,) = bench.fleet.sent("reserve")
+    assert (reserved.host, reserved.args["run_id"], reserved.args["record"]["gpus"]) == ("gpu02", RUN, list(range(8)))
+    assert [server["name"] for server in reserved.args["record"]["instances"]] == ["qwen/0", "qwen/1"]
+    (launch,) = bench.fleet.sent("launch")
+    assert launch.args["files"]["secrets/env"] == ["HF_TOKEN=hf_very_secret\n", "600"]
+    assert (change.hosts, change.new_hosts) == (["gpu01", "gpu02"], ["gpu02"])
 
 
 def test_nothing_is_stopped_where_the_router_keeps_the_group(tmp_path: Path) -> None:
@@ -205,26 +220,16 @@ def test_a_deployment_that_does_not_run_cannot_be_changed() -> None:
         yield {"record": None, "processes": [], "live": 0, "ranks": {}, "instances": {}, "ray": None}
 
     with pytest.raises(CheckError, match="it does not run"):
-        Bench(inspect=absent).begin()
+        Bench(inspect=absent).open()
 
 
-def test_a_group_of_an_older_version_or_of_a_pool_is_refused() -> None:
-    change = Bench().begin()
+def test_a_group_of_an_older_version_is_refused() -> None:
+    change = Bench().open()
     server = change.servers["qwen/1"]
-    for old in ({**server, "pool": "decode"}, {**server, "ranks": []},
-                {**server, "ranks": [{**server["ranks"][0], "worker_url": ""}]}):  # fmt: skip
+    for old in ({**server, "ranks": []}, {**server, "ranks": [{**server["ranks"][0], "worker_url": ""}]}):
         change.servers["qwen/1"] = old  # type: ignore[assignment]
-        with pytest.raises(CheckError):
-            change.drain("qwen/1", 1.0)
-
-
-def test_a_group_behind_a_gate_is_refused_before_anything_is_done() -> None:
-    bench = Bench()
-    change = bench.begin()
-    change.routers = {"": {**change.servers["qwen/1"], "name": "gate"}}
-    with pytest.raises(CheckError, match="behind a gate"):
-        change.drain("qwen/1", 1.0)
-    assert not bench.fleet.sent("drain")
+        with pytest.raises(CheckError, match="older version"):
+            change.drain(["qwen/1"], 1.0)
 
 
 def test_a_plan_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -234,9 +239,34 @@ def test_a_plan_of_another_run_is_refused(tmp_path: Path) -> None:
     assert not bench.fleet.sent("launch")
 
 
-def test_a_group_is_dropped_from_all_records() -> None:
+def test_files_are_restored_before_the_group_starts_and_none_is_sent(tmp_path: Path) -> None:
     bench = Bench()
-    change = bench.begin()
-    change.drop("qwen/1")
-    assert [call.args["drop"] for call in bench.fleet.sent("change_record")] == [["qwen/1"]] * 2
-    assert list(change.servers) == ["qwen/0"]
+    bench.change(tmp_path, restore=True)
+    joins = {call.host: call.args for call in bench.fleet.sent("change_record") if "join" in call.args}
+    assert {host: args.get("before") for host, args in joins.items()} == {"gpu01": None, "gpu02": "restore"}
+    (launch,) = bench.fleet.sent("launch")
+    assert launch.args["files"] == {}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_only_a_host_that_may_be_lost_is_left_out(allowed: bool) -> None:
+    def silent(host: Host, args: dict[str, Any]) -> Iterable[Output]:
+        if host.name == "gpu02":
+            raise UnreachableError("gpu02", "no answer")
+        yield from inspected(host, args)
+
+    bench = Bench(inspect=silent)
+    if not allowed:
+        with pytest.raises(UnreachableError):
+            bench.open()
+        return
+    change = open_change(bench.fleet, "qwen", "gpu01", NOTE, bench.heard, may_be_lost=["gpu02"])
+    change.stop(["qwen/1"], 5.0)
+    assert not bench.fleet.sent("stop_group")
+    assert "qwen/1: is not stopped here: the host is out of reach" in bench.heard.texts("change", "note")
+
+
+def test_a_group_that_is_not_well_soon_after_its_start_is_an_error(tmp_path: Path) -> None:
+    change = Bench().change(tmp_path)
+    with pytest.raises(GroupUnwellError, match="gpu02: qwen/1 is UNKNOWN soon after its start"):
+        change.watch(["qwen/1"], 5.0)

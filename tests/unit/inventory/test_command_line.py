@@ -56,6 +56,32 @@ def test_the_hosts_of_a_command_are_named_to_the_next_one(options: Options, word
     assert load_request(chosen_again).inventory.hosts == hosts.hosts
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options("my hosts.yaml", name="q"), "-i 'my hosts.yaml' --name q"),
+        (Options("my hosts.yaml", "qwen.yaml", ("deploy.port=9", "deploy.timeouts.ready=9")),
+         "-i 'my hosts.yaml' --name qwen -c qwen.yaml deploy.port=9 deploy.timeouts.ready=9"),
+        (Options("my hosts.yaml", "port.yaml", ("deploy.port=9",)),
+         "-i 'my hosts.yaml' -c port.yaml --name q deploy.port=9"),
+        (Options(None, "named.yaml", ("experiment.runner.nnodes=1", "deploy.port=9")),
+         "-c named.yaml experiment.runner.nnodes=1 --name q deploy.port=9"),
+        (Options("my hosts.yaml", "recipe:example/Dense-8B", recipes="my recipes"),
+         "-i 'my hosts.yaml' --name Dense-8B -c recipe:example/Dense-8B --recipes 'my recipes'"),
+    ],
+)  # fmt: skip
+def test_a_command_with_the_same_configuration_is_named(options: Options, words: str) -> None:
+    assert load_request(options).again("update") == f"flagscale-deploy update {words}"
+
+
+def test_hosts_that_are_left_out_are_named_to_the_next_command_and_asked() -> None:
+    request = load_request(Options("gpu01,gpu02,gpu03", name="q", without="gpu03"))
+    assert (request.inventory.names, [host.name for host in request.others]) == (("gpu01", "gpu02"), ["gpu03"])
+    assert again(request.inventory, "stop", "q") == "flagscale-deploy stop -i gpu01,gpu02,gpu03 --name q"
+    limited = load_request(Options("gpu01,gpu02,gpu03", name="q", limit="gpu01,gpu02", without="gpu02"))
+    assert (limited.inventory.names, [host.name for host in limited.others]) == (("gpu01",), ["gpu02", "gpu03"])
+
+
 def test_a_push_is_offered_where_it_can_be_told() -> None:
     by_inventory = load_request(Options("my hosts.yaml", "qwen.yaml", limit="gpu0*")).inventory
     line = push(by_inventory, "gpu01:/models/q", "/models/q", "gpu02")

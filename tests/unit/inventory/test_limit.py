@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import parse_inventory
-from flagscale_deploy.inventory.patterns import limit
+from flagscale_deploy.inventory.patterns import limit, without
 
 INVENTORY = parse_inventory("""
 hosts: ["gpu[01:06]", "cpu[1:2]", "2001:db8::1"]
@@ -122,3 +122,23 @@ def test_no_pattern_takes_long(pattern: str) -> None:
 def test_ordinary_expressions_match(pattern: str) -> None:
     inventory = parse_inventory("hosts: ['gpu[001:500]']", "hosts.yaml")
     assert "gpu001" in limit(inventory, pattern).names
+
+
+def test_hosts_that_are_left_out_are_those_that_the_pattern_matches() -> None:
+    rest = without(INVENTORY, "gpu03,gpu04,cpu*")
+    assert rest.names == ("gpu01", "gpu02", "gpu05", "gpu06", "2001:db8::1")
+    assert (rest.head.name, rest.groups["rack"].hosts) == ("gpu02", ("gpu06", "gpu01"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("gpu07", "--without: 'gpu07' is not a host or group of inventory"),
+        ("npu*", "--without: 'npu\\*' matches no host"),
+        ("gpu", "--without: 'gpu' takes out gpu02, the head, where the deployment's state is kept\n.*→ stop, then run"),
+        ("all", "takes out gpu02, the head"),
+    ],
+)
+def test_no_host_and_the_head_are_not_left_out(pattern: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        without(INVENTORY, pattern)

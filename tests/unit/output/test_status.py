@@ -34,4 +34,4 @@ def test_a_change_that_is_not_over_is_shown_with_its_step(capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("qwen: changing")
     assert lines[1].startswith("  change c1 of me@here, since ")
-    assert lines[1].endswith(": qwen/0: stopping it")
+    assert lines[1].endswith(": qwen/0: stopping")

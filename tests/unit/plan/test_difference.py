@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from flagscale_deploy.config.load import load_spec
 from flagscale_deploy.config.source import parse_document
-from flagscale_deploy.plan.difference import _OTHER_SCRIPT, Difference, difference, flags_of
+from flagscale_deploy.plan.difference import _OTHER_SCRIPT, difference, flags_of
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, parse_run, run_text
 from flagscale_deploy.plan.planner import plan
 from flagscale_deploy.plan.running import Running, find_running
+from flagscale_deploy.plan.server_change import Difference
 from tests.unit.plan.given import RUN, TEMPLATES, host, inventory, seen, taken
 
 NEXT = "20261102T120000Z-def456"
@@ -85,16 +86,14 @@ def test_a_changed_setting_restarts_whom_it_concerns(name: str) -> None:
     assert old in YAML
     outcome = changed(after(YAML.replace(old, new, 1)))
     assert tuple(outcome) == servers
-    assert {kind for kind, _ in outcome.values()} == {"restarted"}
-    assert {reasons for _, reasons in outcome.values()} == {(reason,)}
+    assert outcome == {server: of_all(reason)[server] for server in servers}
 
 
 def test_replicas_come_and_go_and_the_others_go_on() -> None:
     more = changed(after(YAML.replace("num_replicas: 3", "num_replicas: 4")))
     assert more["qwen/3"] == ("added", ())
     assert more.keys() == {"qwen/3", "qwen/router"}
-    (reason,) = more["qwen/router"][1]
-    assert reason.startswith("--worker-urls http://10.0.0.1:4567")
+    assert more["qwen/router"] == ("reloaded", ("the servers behind it",))
     fewer = changed(after(YAML.replace("num_replicas: 3", "num_replicas: 2")))
     assert fewer["qwen/2"] == ("removed", ())
     assert fewer.keys() == {"qwen/2", "qwen/router"}
@@ -143,12 +142,17 @@ def test_versions_and_a_hosts_settings_concern_what_runs_there() -> None:
 def test_secrets_are_names_and_changed() -> None:
     planned = described(YAML, NEXT, BEFORE)
     rotated = difference(BEFORE, planned, secrets_differ=True)
-    assert changed(rotated) == dict.fromkeys(ALL, ("restarted", ("a value of HF_TOKEN changed",)))
+    assert changed(rotated) == of_all("a value of HF_TOKEN changed")
     added = changed(after(secrets={"": ("HF_TOKEN",), "gpu02": ("X_TOKEN",)}))
     there = {server["name"] for server in BEFORE["servers"] if "gpu02" in server["gpus"]}
-    assert added == {name: ("restarted", ("secret X_TOKEN added",)) for name in ALL if name in there}
+    assert added == {name: change for name, change in of_all("secret X_TOKEN added").items() if name in there}
     removed = changed(after(secrets={}))
-    assert removed == dict.fromkeys(ALL, ("restarted", ("secret HF_TOKEN removed",)))
+    assert removed == of_all("secret HF_TOKEN removed")
+
+
+def of_all(reason: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return a change of every server: a router goes on."""
+    return {name: ("reloaded" if name.endswith("/router") else "restarted", (reason,)) for name in ALL}
 
 
 def edited(change: Callable[[Any], None]) -> dict[str, tuple[str, tuple[str, ...]]]:

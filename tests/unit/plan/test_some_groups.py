@@ -4,7 +4,7 @@ import pytest
 
 from flagscale_deploy.config.gate import GateSpec
 from flagscale_deploy.config.restart import RestartSpec
-from flagscale_deploy.plan.one_group import one_group
+from flagscale_deploy.plan.some_groups import some_groups
 from tests.unit.plan.given import inventory, model, planned, spec
 
 RESTARTED = RestartSpec(policy="on-failure", boot=True, notify="true")
@@ -15,7 +15,7 @@ THREE = planned(
 
 
 def test_a_group_has_its_own_steps_and_scripts_and_what_its_supervisor_calls() -> None:
-    part = one_group(THREE, "qwen/1")
+    part = some_groups(THREE, ["qwen/1"])
     assert [instance.name for instance in part.instances] == ["qwen/1"]
     assert part.servers == part.instances
     assert [(stage.name, stage.after) for stage in part.stages] == [("serve", ())]
@@ -28,7 +28,7 @@ def test_a_group_has_its_own_steps_and_scripts_and_what_its_supervisor_calls() -
 
 def test_a_group_over_several_hosts_has_all_its_ranks() -> None:
     whole = planned(inventory("gpu01", "gpu02"), spec(model(tp=16), executor="mp"))
-    part = one_group(whole, "qwen/0")
+    part = some_groups(whole, ["qwen/0"])
     assert [step.host for step in part.stages[0].steps] == ["gpu01", "gpu02"]
     assert set(part.scripts) == {"gpu01", "gpu02"}
 
@@ -36,11 +36,11 @@ def test_a_group_over_several_hosts_has_all_its_ranks() -> None:
 def test_the_gate_stays_as_it_is() -> None:
     guarded = planned(inventory("gpu01", "gpu02"), spec(model(tp=8, replicas=2), gate=GateSpec()))
     assert guarded.gate is not None
-    part = one_group(guarded, "qwen/1")
+    part = some_groups(guarded, ["qwen/1"])
     assert part.servers == part.instances
     assert set(part.scripts) == {"gpu02"}
 
 
 def test_a_group_that_is_not_planned_is_an_error() -> None:
     with pytest.raises(KeyError):
-        one_group(THREE, "qwen/2")
+        some_groups(THREE, ["qwen/2"])

@@ -1,0 +1,119 @@
+"""Change a deployment that runs, a group at a time, and go back to what it was."""
+
+from __future__ import annotations
+
+from flagscale_deploy.api.change_session import DEFAULTS, ChangeOptions, Output, changing
+from flagscale_deploy.api.changing import ChangeResult, Goal, make_change, undo_change
+from flagscale_deploy.api.planning import load_sources
+from flagscale_deploy.api.request import PlanOptions, Request
+from flagscale_deploy.checks.registry import refuse_unskippable
+from flagscale_deploy.deploy.kept_runs import NOT_KEPT
+from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
+from flagscale_deploy.deploy.run_folder import runs
+from flagscale_deploy.deploy.secret_hash import same_secrets
+from flagscale_deploy.deploy.update import ChangeFailedError
+from flagscale_deploy.errors import CheckError, FaultsError, InputError
+from flagscale_deploy.events import Sink, silent
+from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.running import Running, find_running
+from flagscale_deploy.plan.validate import refuse_wrong
+from flagscale_deploy.remote.messages.record import RecordedChange
+from flagscale_deploy.secrets import Redactor
+
+__all__ = ["ChangeFailedError", "ChangeOptions", "ChangeResult", "resume", "rollback", "update"]
+
+
+def update(
+    request: Request,
+    options: PlanOptions = PlanOptions(),
+    how: ChangeOptions = DEFAULTS,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    redactor: Redactor | None = None,
+    say: Sink = silent,
+) -> ChangeResult:
+    """Make a deployment that runs what is requested, without losing a request.
+
+    Raises InputError, HostsUnreachableError, CheckError and LockedError with nothing changed, and ChangeFailedError
+    afterwards.
+    """
+    refuse_unskippable(options.skip)
+    refuse_wrong(request.serve)
+    load_sources(request, options)  # before any host is contacted
+    runs(request.serve.exp_dir)
+    with changing(request, options, how, "update", lock_wait, Output(redactor, say)) as session:
+        session.observe(request)
+        running = find_running(session.facts, request.deployment, session.head)
+        if running is None:
+            raise session.not_running()
+        if running.change is not None:
+            raise _unfinished(request, running.change)
+        if running.kept is None:
+            raise CheckError.at(request.deployment, f"run {running.record.get('run_id')}: {NOT_KEPT}", "stop, then run")
+        differ = not same_secrets(running.record.get("secret_hash"), request.secrets_by_host)
+        return make_change(session, Goal(request, running, running.kept, differ))
+
+
+def resume(
+    request: Request,
+    options: PlanOptions = PlanOptions(),
+    how: ChangeOptions = DEFAULTS,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    redactor: Redactor | None = None,
+    say: Sink = silent,
+) -> ChangeResult:
+    """Finish a change whose operator went away; hosts keep what it wants. Raises as `update` does."""
+    with changing(request, options, how, "update --resume", lock_wait, Output(redactor, say)) as session:
+        record, history = session.record(), session.history()
+        change = record.get("change")
+        if change is None:
+            raise CheckError.at(request.deployment, "there is no change of it that is not over")
+        base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
+        recalled = session.recall(wanted, {**base, "secrets": {}} if change["secrets"] else base)
+        session.observe(recalled.request)
+        return make_change(session, Goal(recalled.request, Running(record, wanted), base, change["secrets"], change))
+
+
+def rollback(
+    request: Request,
+    to: str | None = None,
+    options: PlanOptions = PlanOptions(),
+    how: ChangeOptions = DEFAULTS,
+    *,
+    lock_wait: float = LOCK_WAIT_SECONDS,
+    redactor: Redactor | None = None,
+    say: Sink = silent,
+) -> ChangeResult:
+    """Go back to an earlier run or update (its id, the beginning of it, or its number); None: the one before.
+
+    A change that is not over is put back, whatever it was. Raises as `update` does.
+    """
+    with changing(request, options, how, "rollback", lock_wait, Output(redactor, say)) as session:
+        record, history = session.record(), session.history()
+        change = record.get("change")
+        if change is not None:
+            base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
+            recalled = session.recall(base, base, exact=False)
+            session.observe(recalled.request)
+            return undo_change(session, recalled.request, base, wanted, record)
+        present = session.kept(Running(record).configuration, history)
+        earlier = [run_id for run_id in history.served if run_id < present["run_id"]]  # ids sort by time
+        if to is None and not earlier:
+            raise InputError.at(request.deployment, "nothing served before this", "`history` lists what did")
+        run_id = history.named(to) if to is not None else earlier[-1]
+        target = session.kept(run_id, history)
+        recalled = session.recall(target, present)
+        session.observe(recalled.request)
+        reason = (f"back to {run_id}",)
+        running = Running(record, target)  # its places of then
+        return make_change(session, Goal(recalled.request, running, present, recalled.secrets, reason=reason))
+
+
+def _unfinished(request: Request, change: RecordedChange) -> FaultsError:
+    """Return the error that another change is not over."""
+    line = again(request.inventory, "update", request.deployment)
+    problem = f"change {change['run_id']} of {change['operator']} is not over"
+    return CheckError.at(
+        request.deployment, problem, f"finish it: {line} --resume; or put it back with `rollback` and the same hosts"
+    )

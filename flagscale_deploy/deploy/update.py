@@ -1,0 +1,273 @@
+"""Carry out a change of a deployment batch by batch; put back what was changed where that fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
+from flagscale_deploy.deploy.gate import change_gate
+from flagscale_deploy.deploy.group_change import STAGE, GroupChange
+from flagscale_deploy.deploy.launch import StepsFailedError
+from flagscale_deploy.deploy.lock import operator
+from flagscale_deploy.deploy.records import record_of
+from flagscale_deploy.deploy.stop import stop_deployment
+from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
+from flagscale_deploy.events import Event
+from flagscale_deploy.facts.model import Facts
+from flagscale_deploy.plan.change_order import Batch, change_order
+from flagscale_deploy.plan.entrances import GatePlan
+from flagscale_deploy.plan.kept import KeptRun, KeptServer
+from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
+from flagscale_deploy.remote.messages.change import ChangeEvent, RecordChange
+from flagscale_deploy.remote.messages.record import Record
+from flagscale_deploy.remote.wire import cut
+from flagscale_deploy.text import one_line
+
+LONGEST_REASON = 2000
+"""Characters of what a history has of a change."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What groups are to be: a run, described by `kept`. With `restore` its files are those that hosts have kept."""
+
+    run: Run
+    kept: KeptRun
+    restore: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that requests are waited for, and that a group is watched which is back."""
+
+    drain: float
+    watch: float
+
+
+class ChangeFailedError(DeployError):
+    """A change has failed; exit status 5. `put_back` says whether all is as before."""
+
+    exit_code = 5
+
+    def __init__(self, failure: Failure, change_id: str, *, put_back: bool) -> None:
+        self.failure, self.change_id, self.put_back = failure, change_id, put_back
+        lines = list(failure.error.lines)
+        if failure.diagnosis is not None:
+            diagnosis = failure.diagnosis
+            lines.append(f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}")
+            lines += [f"    → {diagnosis.remedy}"] if diagnosis.remedy else []
+        if put_back:
+            super().__init__(*lines, "what was changed is put back")
+        else:
+            super().__init__(*lines, "the change is not over", "    → finish it with `update --resume`, or `rollback`")
+
+
+@dataclass
+class Update:
+    """A change from one target to another, in batches. `facts` are those of the hosts before it."""
+
+    change: GroupChange
+    facts: Mapping[str, Facts]
+    pace: Pace
+    reason: Sequence[str] = ()
+    """What is changed, for the history: a line each."""
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+
+    def carry_out(self, batches: Sequence[Batch], to: Target, extra: Target | None = None) -> None:
+        """Change all batches, and finish; groups that are not of the target are those of `extra`, for a while."""
+        for batch in batches:
+            self._change(batch, to, extra)
+        self._finish(to, "updated", self.reason)
+
+    def put_back(self, now: Target, before: Target, cause: str) -> None:
+        """Make what was changed, or is being changed, what it was before, and finish."""
+        note = self.change.note
+        if note["step"] == "drain":  # they run as before
+            self.change.put_back(note["groups"], before.run.plan)
+            touched = [*note["done"]]
+        else:
+            touched = [*note["done"], *note["groups"]]
+        batches = _way_back(now.kept, before.kept, self.change, touched)
+        self.change.note = {**note, "done": [], "groups": []}
+        for batch in batches:
+            self._change(batch, before, None)
+        self._finish(before, "put back", [cause])
+
+    def put_back_or_fail(self, now: Target, before: Target, cause: str) -> None:
+        """Put back what was changed. Raises ChangeFailedError where that fails."""
+        try:
+            self.put_back(now, before, cause)
+        except LockLostError:
+            raise
+        except (KeyboardInterrupt, DeployError) as error:
+            failure = Failure(error if isinstance(error, DeployError) else InterruptedByUser("interrupted"))
+            self.fail(f"putting it back failed: {failure.error.lines[0]}")
+            raise ChangeFailedError(failure, self.change.note["run_id"], put_back=False) from error
+
+    def fail(self, cause: str) -> None:
+        """Note in the histories that the change has failed, and is not over."""
+        event = self._event("update failed", [cause])
+        with suppress(DeployError):
+            self.change.acts.change_records(self.change.hosts, lambda _host: {"event": event})
+
+    def _change(self, batch: Batch, to: Target, extra: Target | None) -> None:
+        change, names, grace = self.change, batch.groups, to.run.spec.timeouts.stop
+        planned = {server.name for server in to.run.plan.servers}
+        target = to if extra is None or names[0] in planned else extra
+        if batch.kind != "add":
+            change.drain(names, self.pace.drain)
+        there = [name for name in names if name in change.servers or name in change.routers]
+        if there:
+            change.stop(there, grace)
+        if batch.kind != "remove":
+            secrets = change.note["secrets"] and not to.restore
+            change.start(target.run, self.facts, names, secrets=secrets, restore=to.restore)
+            change.put_back(names, target.run.plan)
+            change.watch(names, self.pace.watch)
+        change.mark_done(names)
+
+    def _finish(self, to: Target, kind: str, reason: Sequence[str]) -> None:
+        """Note that the deployment is what the target says; end what is left on hosts that have no part in it."""
+        change, plan, run = self.change, to.run.plan, to.run
+        parts = {plan.head, *plan.working}
+        leaving = [host for host in change.hosts if host not in parts]
+        names = {server.name for server in plan.servers}
+        dropped = [name for name in (*change.servers, *change.routers) if name not in names]
+        event = self._event(kind, reason)
+
+        def last(host: str) -> RecordChange:
+            wanted: RecordChange = {"drop": dropped, "event": event}
+            wanted["common"] = {"routers": [server for name, server in change.routers.items() if name in names]}
+            if not to.restore:
+                wanted["files"] = {
+                    f"scripts/{name}": (text, "700") for name, text in plan.scripts.get(host, {}).items()
+                }
+                wanted["common"] = self._common(to, host)
+            return wanted
+
+        if leaving:
+            self.change.say(Event(STAGE, "running", text=f"{', '.join(leaving)}: no part of it any more"))
+            stop_deployment(
+                run.fleet, plan.deployment, run.spec.timeouts.stop, change.say, change.run_id, hosts=leaving
+            )
+        change.finish(last, [host for host in change.hosts if host in parts])
+        if plan.gate is not None and not to.restore:
+            self._reload_gate(to, plan.gate)
+        if plan.restart.boot and not to.restore:
+            install_boot_entries(plan, run.fleet, change.say)
+
+    def _reload_gate(self, to: Target, gate: GatePlan) -> None:
+        """See that the gate uses the settings that were written."""
+        reply = change_gate(to.run.fleet, to.run.plan.deployment, gate.driver)
+        text = (
+            "uses its settings"
+            if not reply["restart_needed"]
+            else "needs a restart for some of its settings: stop, then run"
+        )
+        self.change.say(
+            Event(STAGE, "note" if reply["restart_needed"] else "done", gate.driver, f"{gate.name}: {text}")
+        )
+
+    def _common(self, to: Target, host: str) -> Record:
+        """Return what the records have in common when the change is over."""
+        whole = record_of(to.run.plan, host, self.facts, (), to.run.secret_hash)
+        common: Record = {
+            "digest": whole["digest"],
+            "hosts": whole["hosts"],
+            "instances": whole["instances"],
+            "routers": whole["routers"],
+            "secret_hash": whole["secret_hash"],
+            "configuration": self.change.note["run_id"],
+        }
+        return common
+
+    def _event(self, kind: str, reason: Sequence[str]) -> ChangeEvent:
+        text = cut("\n".join(one_line(line) for line in reason), LONGEST_REASON)
+        return {
+            "event": kind,  # type: ignore[typeddict-item]
+            "run_id": self.change.note["run_id"],
+            "by": operator(),
+            "reason": text,
+            "took": time.monotonic() - self._began,
+        }
+
+
+def _way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collection[str]) -> tuple[Batch, ...]:
+    """Return the batches that make the touched groups again what they were."""
+    old, new = ({server["name"]: server for server in run["servers"]} for run in (before, now))
+    there = {name: server for name, server in old.items() if name not in touched}
+    there |= {name: new.get(name, _placeless(name)) for name in touched if name in new or name in change.servers}
+    kinds: dict[str, Kind] = {
+        name: "restarted" if name in there and name in old else "added" if name in old else "removed"
+        for name in dict.fromkeys(touched)
+        if name in there or name in old
+    }
+    changes = Difference(before["run_id"], tuple(ServerChange(name, kind) for name, kind in kinds.items()))
+    return change_order({**now, "servers": [*there.values()]}, before, changes)
+
+
+def what_is_left(
+    before: KeptRun, to: KeptRun, difference: Difference, change: GroupChange, at_once: int
+) -> tuple[Batch, ...]:
+    """Return the batches of a change that its operator has left, of which some groups are done."""
+    done = change.note["done"]
+    old, new = ({server["name"]: server for server in run["servers"]} for run in (before, to))
+    there = {name: new.get(name, server) for name, server in old.items() if name not in done or name in new}
+    there |= {name: server for name, server in new.items() if name in done}
+    there |= {name: _placeless(name) for name in change.servers if name not in there and name not in (*old, *new)}
+    there = {name: old[name] if name in old and name not in done else server for name, server in there.items()}
+    left = tuple(server for server in difference.servers if server.name not in done)
+    return change_order(
+        {**before, "servers": [*there.values()]}, to, replace(difference, servers=left), at_once=at_once
+    )
+
+
+def _placeless(name: str) -> KeptServer:
+    """Return a server of which nothing is kept: one that was there only while others were changed."""
+    return {"name": name, "model": "", "engine": "", "gpus": {}, "ranks": []}
+
+
+def change_or_put_back(
+    update: Update,
+    batches: Sequence[Batch],
+    to: Target,
+    back: Target | None,
+    extra: Target | None = None,
+) -> None:
+    """Carry a change out; where it fails, or is interrupted, put back what was changed.
+
+    Without `back` it stays. Raises ChangeFailedError, and LockLostError where another command has taken over.
+    """
+    try:
+        update.carry_out(batches, to, extra)
+    except LockLostError:
+        raise
+    except (KeyboardInterrupt, DeployError) as error:
+        failure = Failure(error if isinstance(error, DeployError) else InterruptedByUser("interrupted"))
+        if isinstance(error, HostError | StepsFailedError):
+            failure = find_cause(to.run, failure)
+        raise _after_failure(update, failure, to, back) from error
+
+
+def _after_failure(update: Update, failure: Failure, to: Target, back: Target | None) -> ChangeFailedError:
+    """Put back what was changed, unless that is to stay; return what is raised then."""
+    change_id, first = update.change.note["run_id"], failure.error.lines[0]
+    if back is None:
+        update.fail(first)
+        return ChangeFailedError(failure, change_id, put_back=False)
+    update.change.say(Event(STAGE, "note", text=f"{first}: putting back what was changed"))
+    try:
+        update.put_back(to, back, first)
+    except LockLostError:
+        raise
+    except (KeyboardInterrupt, DeployError) as error:
+        lines = error.lines if isinstance(error, DeployError) else ("interrupted again",)
+        update.fail(f"{first}; putting it back failed: {lines[0]}")
+        both = DeployError(*failure.error.lines, "putting back what was changed failed:", *lines)
+        return ChangeFailedError(replace(failure, error=both), change_id, put_back=False)
+    return ChangeFailedError(failure, change_id, put_back=True)

@@ -1,0 +1,70 @@
+"""What would become of the servers of a deployment, and why, in types and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from flagscale_deploy.text import one_line
+
+Kind = Literal["unchanged", "reloaded", "restarted", "moved", "added", "removed"]
+WORDS: Mapping[Kind, str] = {
+    "unchanged": "would go on",
+    "reloaded": "would go on, with other settings",
+    "restarted": "would restart",
+    "moved": "would move",
+    "added": "would be added",
+    "removed": "would be removed",
+}
+
+
+@dataclass(frozen=True)
+class ServerChange:
+    """What would become of a server, and why: `--max-model-len 4096 → 8192`."""
+
+    name: str
+    kind: Kind
+    reasons: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Those on which it is started, or was where it is removed."""
+
+    @property
+    def line(self) -> str:
+        """Return it in words."""
+        return one_line(f"{self.name} {WORDS[self.kind]}" + (f": {', '.join(self.reasons)}" if self.reasons else ""))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between a run and a plan: one change for each server of either, in the order of the plan; removed ones last.
+
+    `ray` is what would change about the Ray cluster. `unknown` is what the run does not say of itself.
+    """
+
+    run_id: str
+    servers: tuple[ServerChange, ...]
+    ray: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[ServerChange, ...]:
+        """Return the servers that would not just go on."""
+        return tuple(server for server in self.servers if server.kind != "unchanged")
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return each change in words; none where nothing would change."""
+        ray = (one_line(f"Ray would change: {', '.join(self.ray)}"),) if self.ray else ()
+        return (*ray, *(server.line for server in self.changed))
+
+    @property
+    def history(self) -> tuple[str, ...]:
+        """Return each change in words, where it has come to pass."""
+        ray = [("Ray", self.ray)] if self.ray else []
+        changes = [*ray, *((server.name, server.reasons or (server.kind,)) for server in self.changed)]
+        return tuple(one_line(f"{name}: {', '.join(reasons)}") for name, reasons in changes)
+
+    def json(self) -> dict[str, object]:
+        """Return it as `plan --json` prints it."""
+        return asdict(self)
