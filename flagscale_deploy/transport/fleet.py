@@ -125,8 +125,7 @@ class Fleet:
     def connection(self, host: str) -> Connection:
         """Return the open connection to a host. Raises ConnectError, and what the guard raises."""
         self.guard()
-        if host not in self.hosts:
-            raise ConnectError(host, "it is not among this command's hosts", "add it to the inventory or to --limit")
+        self._host(host)
         with self._opening[host]:
             if host in self._failed:
                 raise self._failed[host]
@@ -136,6 +135,12 @@ class Fleet:
                 self._failed[host] = error
                 raise
             return self._connections[host]
+
+    def _host(self, name: str) -> Host:
+        """Return a host; a record may name any. Raises ConnectError."""
+        if name in self.hosts:
+            return self.hosts[name]
+        raise ConnectError(name, "it is not among this command's hosts", "add it to the inventory or to --limit")
 
     def _open(self, host: str) -> None:
         """Open a connection; at most `forks` log in at a time: each key exchange takes CPU time here."""
@@ -162,12 +167,12 @@ class Fleet:
     ) -> dict[str, T | HostError]:
         """Do `work` for every host (or those named), at most `forks` at a time; return their results by name.
 
-        A HostError becomes that host's result, and so does any exception that is none of ours. Other errors of ours,
-        and the interruption of the caller, cancel the others and are raised when they have ended.
+        A HostError becomes that host's result, and so does any exception that is none of ours, and a name of none of
+        our hosts. Other errors of ours, and the caller's interruption, cancel the others and are raised at the end.
         `fail_fast`: so does a HostError, and the results of the others are GivenUpErrors.
         """
         names = self.hosts if hosts is None else hosts
-        return self.gather({name: partial(work, self.hosts[name]) for name in names}, fail_fast=fail_fast)
+        return self.gather({at: partial(lambda name: work(self._host(name)), at) for at in names}, fail_fast=fail_fast)
 
     def gather(
         self, tasks: Mapping[str, Callable[[], T]], *, fail_fast: bool = False, together: bool = False
@@ -182,10 +187,7 @@ class Fleet:
     def _gather(
         self, tasks: Mapping[str, Callable[[], T]], fail_fast: bool, together: bool
     ) -> dict[str, T | HostError]:
-        """Return the results when every thread has ended, also where an interrupt cancels them.
-
-        A thread that went on would start what the caller takes back meanwhile.
-        """
+        """Return the results when all threads have ended, also after an interrupt: the caller then takes back."""
         threads = max(1, len(tasks) if together else min(self._forks, len(tasks)))
         with held_back() as interrupt, _Pool(threads, together=together) as pool:
             futures: dict[str, Future[T | HostError]] = {}

@@ -87,6 +87,15 @@ def ports(deployed: Record) -> Set[int]:
     return set(recorded.values() if isinstance(recorded, dict) else recorded)
 
 
+def local_urls(deployed: Record, host: str) -> Set[str]:
+    """Return where servers of the deployment answer on this host, by a record of its own."""
+    servers = [*deployed.get("instances", []), *deployed.get("routers", [])]
+    urls = {server.get("local_url", "") for server in servers if server.get("driver") == host}
+    ranks = (rank for server in servers for rank in (*server.get("ranks", []), *server.get("spares", [])))
+    urls.update(rank.get("local_url", "") for rank in ranks if rank.get("host") == host)
+    return urls - {""}
+
+
 def load(path: Path) -> Record:
     """Return the record in a file. Raises OSError, and ValueError where it is broken."""
     content = json_files.read_object(str(path))

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable, Optional
 
 from flagscale_deploy.remote import wire
+from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.engine import metrics, openai
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.wire import input_ended
@@ -23,7 +24,13 @@ POLL_SECONDS, QUIET_SECONDS = 0.1, 1.0
 
 
 def main(args: DrainArguments) -> None:
-    """Wait until nothing is left, or for as long as asked for, and say what is left."""
+    """Wait until nothing is left, or for as long as asked for, and say what is left.
+
+    Raises RuntimeError, with nothing asked, for a URL that this host's own record has not: another host named it.
+    """
+    own = record.local_urls(record.read(args["deployment"], args["host"]) or {}, args["host"])
+    if not own.issuperset(args["urls"]):
+        raise RuntimeError("%s: no server of %s here" % (", ".join(args["urls"]), args["deployment"]))
     client = openai.client(args["deployment"], args["host"])
     end = time.monotonic() + args["timeout"]
     quiet_since: Optional[float] = None

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Callable, List
 
 from flagscale_deploy.remote import wire
+from flagscale_deploy.remote.deployment import record
 from flagscale_deploy.remote.engine import openai, routing
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ send: Callable[[RouteReply], None] = wire.send
 
 
 def main(args: RouteArguments) -> None:
-    """Change the router; say what is behind it then, and why that is not as asked for."""
+    """Change the router; say what is behind it then, and why that is not as asked for.
+
+    Raises RuntimeError, with nothing asked, for one that this host's own record has not: another host named it.
+    """
+    if args["router"] not in record.local_urls(record.read(args["deployment"], args["host"]) or {}, args["host"]):
+        raise RuntimeError("%s: no router of %s here" % (args["router"], args["deployment"]))
     client, router, end = openai.client(args["deployment"], args["host"]), args["router"], time.monotonic()
     end += args["timeout"]
     problem = ""

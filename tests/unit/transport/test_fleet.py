@@ -50,6 +50,12 @@ def test_only_the_hosts_that_are_named() -> None:
     assert fleet().map(lambda host: host.name, []) == {}
 
 
+def test_a_name_that_a_record_made_up_is_that_names_error() -> None:
+    results = fleet().map(lambda host: host.name, ["gpu01", "gpu99"])
+    assert answers(results) == {"gpu01": "gpu01"}
+    assert [error.lines[0] for error in failures(results).values()] == ["gpu99: it is not among this command's hosts"]
+
+
 def test_all_at_the_same_time() -> None:
     meeting = threading.Barrier(8)
     assert len(answers(fleet().map(lambda _host: meeting.wait(10)))) == 8

@@ -24,12 +24,13 @@ def free_port() -> int:
 
 
 def route(home: Home, router: str, timeout: float = 30.0, **wish: list[str]) -> dict[str, Any]:
+    """Ask a router that the host's own record has."""
+    home.record(routers=[{"driver": home.host, "local_url": router}])
     (answer,) = home.hear("route", router=router, timeout=timeout, **{"remove": [], "add": [], **wish})
     return answer
 
 
 def test_a_router_has_a_server_no_more_and_then_again(people: Household, home: Home, tmp_path: Path) -> None:
-    home.record()
     marker, answers = f"{home.deployment}/r1", {"/health": HEALTHY, "/v1/completions": reply({"choices": []})}
     with stand_in(tmp_path, marker, replies=answers) as first, stand_in(tmp_path, marker, replies=answers) as second:
         port = free_port()
@@ -82,7 +83,6 @@ def test_a_router_that_is_just_started_again_is_waited_for(people: Household, ho
     ids=["nothing happens", "another shape", "nothing of it", "another server"],
 )
 def test_a_router_that_does_not_do_it_is_told_of(home: Home, tmp_path: Path, listed: str, problem: str) -> None:
-    home.record()
     answers = {"/list_workers": listed}
     with stand_in(tmp_path, f"{home.deployment}/r1", replies=answers, anything=reply("done")) as router:
         answer = route(home, router.url, timeout=0.3, remove=["http://10.0.0.9:1"])
@@ -90,8 +90,17 @@ def test_a_router_that_does_not_do_it_is_told_of(home: Home, tmp_path: Path, lis
 
 
 def test_somebody_elses_router_hears_nothing(home: Home, tmp_path: Path) -> None:
-    home.record()
     with stand_in(tmp_path, replies={"/list_workers": reply({"urls": []})}) as stranger:
         answer = route(home, stranger.url, timeout=0.3, add=["http://10.0.0.9:1"])
         assert "is held by a process that is not of this deployment" in answer["problem"]
         assert stranger.heard == []
+
+
+def test_nothing_is_asked_where_the_hosts_own_record_has_no_router(home: Home, tmp_path: Path) -> None:
+    """The head's record names it, and the head may lie."""
+    with stand_in(tmp_path, f"{home.deployment}/r1", anything=reply({"urls": []})) as server:
+        home.record(routers=[{"driver": "another", "local_url": server.url}])
+        for router in (server.url, f"{server.url}/sleep?x=", "http://192.0.2.1:80"):
+            (refused,) = home.hear("route", router=router, timeout=1.0, remove=[], add=["http://10.0.0.9:1"])
+            assert f"no router of {home.deployment} here" in refused["error"]
+        assert server.heard == []
