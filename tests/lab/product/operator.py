@@ -1,4 +1,4 @@
-"""Somebody at a terminal: a home of their own, an inventory, and the product's command line as a process."""
+"""Somebody at a terminal: a home of their own, an inventory, and the product's command line as a process (`forks`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from tests.lab.keepers import REPOSITORY
+from tests.lab.product.forks import INTERPRETER, Fork
 
 COMMAND = (sys.executable, "-m", "flagscale_deploy")
 DEADLINE = 60.0
@@ -53,18 +53,10 @@ def eventually(true: Callable[[], object], within: float = DEADLINE, every: floa
 class Running:
     """A command that goes on; what it prints is read as it comes, with the time it came at."""
 
-    def __init__(self, argv: list[str], directory: Path, env: Mapping[str, str], umask: int = -1) -> None:
-        self._process = subprocess.Popen(
-            argv,
-            cwd=directory,
-            env=env,
-            umask=umask,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def __init__(self, process: Fork | subprocess.Popen[bytes]) -> None:
+        self._process = process
         self._lines: dict[str, list[tuple[float, str]]] = {"out": [], "err": []}
-        streams: dict[str, IO[bytes] | None] = {"out": self._process.stdout, "err": self._process.stderr}
+        streams: dict[str, IO[bytes] | None] = {"out": process.stdout, "err": process.stderr}
         self._readers = [threading.Thread(target=self._read, args=stream, daemon=True) for stream in streams.items()]
         for reader in self._readers:
             reader.start()
@@ -132,13 +124,26 @@ class Operator:
 
     def start(self, command: str, *words: str | Path) -> Running:
         """Type a command, and go on while it runs."""
-        return self.start_program(*COMMAND, command, "-i", str(self.inventory), *map(str, words))
+        typed = (command, "-i", str(self.inventory), *map(str, words))
+        return self._running(Fork(typed, self.directory, self._environment(), self.umask))
 
     def start_program(self, *argv: str) -> Running:
         """Start a program of the operator's own."""
-        running = Running([*argv], self.directory, self._environment(), self.umask)
-        self.started.append(running)
-        return running
+        return self._running(
+            subprocess.Popen(
+                argv,
+                cwd=self.directory,
+                env=self._environment(),
+                umask=self.umask,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+
+    def _running(self, process: Fork | subprocess.Popen[bytes]) -> Running:
+        self.started.append(Running(process))
+        return self.started[-1]
 
     def run_folder(self) -> Path:
         """Return the folder of the latest run."""
@@ -148,5 +153,4 @@ class Operator:
         """Nothing of the person's who runs the tests: no agent, no known hosts, no proxy, no CI."""
         home = self.directory / "operator-home"
         home.mkdir(exist_ok=True)
-        kept = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "LANG": "C.UTF-8"}
-        return kept | {"PYTHONWARNINGS": "error::ResourceWarning"} | self.env
+        return {"PATH": os.environ["PATH"], "HOME": str(home), **INTERPRETER, **self.env}
