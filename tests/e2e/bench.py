@@ -80,7 +80,7 @@ class Bench:
         self.operators.append(operator)
         self._names.append(name)
         overrides = [f"deploy.timeouts.{key}={value}" for key, value in (TIMEOUTS | dict(timeouts or {})).items()]
-        overrides.append("deploy.ray=auto")
+        overrides += ["deploy.ray.mode=auto", tiny.WITHOUT_DASHBOARD]
         return operator.start("run", "-c", config, "--json", "-v", *UNASKED, *words, *overrides)
 
     def fails(self, name: str, *words: str | Path, exits: int, **wishes: Any) -> Failed:

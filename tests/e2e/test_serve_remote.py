@@ -21,6 +21,7 @@ from tests.lab.product.operator import Operator, Result
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
 EXAMPLES = REPOSITORY / "examples/serve-remote"
+WORD_COUNT = ("-c", EXAMPLES / "word_count.yaml", tiny.WITHOUT_DASHBOARD)
 READY_SECONDS = 300.0
 SPREAD_SECONDS = 60.0
 
@@ -54,6 +55,7 @@ model_args: {any: {thing: [1, 2.5, "3"]}}
 deploy:
   command-line-mode: false
   models: {where: {num_gpus: 1, num_cpus: 0.5}}
+  ray: {dashboard: false}
 """
 
 
@@ -85,7 +87,7 @@ def get(url: str) -> Any:
 
 @pytest.fixture(scope="module")
 def counting(operator: Operator) -> Result:
-    return operator.start("run", "-c", EXAMPLES / "word_count.yaml").end(0, within=READY_SECONDS)
+    return operator.start("run", *WORD_COUNT).end(0, within=READY_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_status_shows_it(lab: Lab, operator: Operator, counting: Result) -> None
 
 
 def test_run_again_finds_it(operator: Operator, counting_known: list[Any]) -> None:
-    assert "word-count runs already" in operator("run", "-c", EXAMPLES / "word_count.yaml").out
+    assert "word-count runs already" in operator("run", *WORD_COUNT).out
 
 
 def test_logs_of_the_program_and_of_its_tasks_are_collected(
@@ -192,6 +194,7 @@ def words(tiny_model: Path) -> list[str]:
     flags = {"model-tag": tiny_model, "served-model-name": "tiny", "max-model-len": 512, "max-num-seqs": 4}
     env = tiny.environment(tiny_model) | {"FORK_ENGINE": 1}
     return [
+        tiny.WITHOUT_DASHBOARD,
         *(f"++model_args.vllm_model.{name}={value}" for name, value in flags.items()),
         *(f"++experiment.envs.{name}={value}" for name, value in env.items()),
         "model_args.vllm_model.action-args=[enforce-eager]",

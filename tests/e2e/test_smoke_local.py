@@ -160,7 +160,7 @@ def test_a_smoke_that_cannot_load_names_the_line_keeps_the_logs_and_leaves_nothi
 
 def test_a_smoke_that_the_ci_runner_ends_takes_down_what_it_started(job: Job) -> None:
     with Presence(job.name) as presence:
-        command = job.start(*UNASKED)
+        command = job.start(*UNASKED, tiny.WITHOUT_DASHBOARD)
         command.wait_for("serve: reading the model's configuration", within=LIMIT_SECONDS)
         assert eventually(lambda: any("vllm serve" in command for command in presence.commands))
         command.send(signal.SIGTERM)

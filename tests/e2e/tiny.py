@@ -10,6 +10,9 @@ import yaml
 IN_ONE_PROCESS = {"distributed-executor-backend": "uni"}
 """Flags of an engine with one rank, in the engine's process: vLLM is imported once less, 4 of 16 core-seconds."""
 
+WITHOUT_DASHBOARD = "deploy.ray.dashboard=false"
+"""Ray without its dashboard: three core-seconds less for each head. Others start it, as for users."""
+
 
 def environment(model: Path) -> dict[str, Any]:
     """Return the variables that vLLM is started with; tests/environments/tiny_qwen2.py says what `.start` is."""

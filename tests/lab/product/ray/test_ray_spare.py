@@ -15,7 +15,7 @@ from tests.lab.product.stand_in import given
 
 Write = Callable[..., Serve]
 DEPLOY = {
-    "ray": "on",
+    "ray": {"mode": "on", "dashboard": False},
     "restart": {"policy": "on-failure", "backoff": 0.1, "max": 20, "lost": 20, "spare": True},
     "timeouts": {"connect": 4, "stop": 2, "ray": 120},
 }
