@@ -42,6 +42,10 @@ class Host:
         """On the machine: the host's `home`, `tmp` and `console.log` (what its sshd says)."""
         return self.slot.directory / self.name
 
+    def file(self, path: str) -> Path:
+        """Return where the machine finds a file that the host's own processes find at this path, in /proc as well."""
+        return Path(f"/proc/{self.state.pid}/root{path}")
+
     @property
     def alive(self) -> bool:
         return self.state.alive

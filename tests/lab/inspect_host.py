@@ -1,13 +1,11 @@
-"""Runs on a lab host, from the standard library alone: what a deployment has there, as one line of JSON."""
+"""What a deployment has on a host: read in the files of the host, which `root` leads to; "/" is this machine."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 MARKER = b"FLAGSCALE_DEPLOY_RUN="
@@ -24,28 +22,12 @@ class Seen(NamedTuple):
     environment: tuple[bytes, ...]
 
 
-def main(asked: dict[str, Any]) -> None:
-    table = dict(living())
-    ours = family(table, asked["deployment"])
-    ours |= {
-        process["pid"]
-        for process in asked["known"]
-        if process["pid"] in table and table[process["pid"]].start == process["start"]
-    }
-    answer = {
-        "processes": [{"pid": pid, "start": table[pid].start, "command": table[pid].command} for pid in sorted(ours)],
-        "ports": sorted({port for pid in ours for port in listening(pid)}),
-        "directories": sorted(directories(asked["deployment"])),
-    }
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-def living() -> Iterator[tuple[int, Seen]]:
-    """Every process but zombies and this one."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+def living(root: str = "/") -> Iterator[tuple[int, Seen]]:
+    """Every process but zombies and this one, by the pid that the host knows it by."""
+    for name in os.listdir(f"{root}/proc"):
+        if not name.isdigit() or (root == "/" and int(name) == os.getpid()):
             continue
-        directory = Path("/proc", name)
+        directory = Path(root, "proc", name)
         try:
             short, _, rest = (directory / "stat").read_text().partition("(")[2].rpartition(")")
             fields = rest.split()
@@ -70,31 +52,24 @@ def family(table: dict[int, Seen], deployment: str) -> set[int]:
         ours |= more
 
 
-def listening(pid: int) -> Iterator[int]:
+def listening(root: str, pid: int) -> Iterator[int]:
     """TCP ports that a process listens on."""
     held = set()
-    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+    for descriptor in Path(f"{root}/proc/{pid}/fd").glob("*"):
         try:
             held.add(os.readlink(descriptor))
         except OSError:
             continue
     for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+        for line in Path(f"{root}/proc/1/net", table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == LISTEN and f"socket:[{fields[9]}]" in held:
                 yield int(fields[1].rpartition(":")[2], 16)
 
 
-def directories(deployment: str) -> Iterator[str]:
+def directories(root: str, home: str, deployment: str) -> Iterator[str]:
     """State of the deployment, the state root if it is empty, and Ray's temp directories whoever made them."""
-    root = Path.home() / ".flagscale-deploy"
-    state = root / quote(deployment, safe="")
-    if state.exists():
-        yield str(state)
-    elif root.exists() and not any(root.iterdir()):
-        yield str(root)
-    yield from map(str, Path("/tmp").glob("fsd-*"))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    states = Path(f"{root}{home}/.flagscale-deploy")
+    state = states / quote(deployment, safe="")
+    kept = [state] if state.exists() else [states] if states.exists() and not any(states.iterdir()) else []
+    yield from (str(path).removeprefix(root) for path in (*kept, *Path(f"{root}/tmp").glob("fsd-*")))

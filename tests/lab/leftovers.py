@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
+from tests.lab import inspect_host
+from tests.lab.boot import HOME
 from tests.lab.host import Host
-
-PROGRAM = Path(__file__).with_name("inspect_host.py")
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,17 @@ class Inspection:
 
 
 def inspect(host: Host, deployment: str, served: Sequence[Process] = ()) -> Inspection:
-    """Look for a deployment on a living host; `known` are processes of it that were seen before."""
-    asked = {"deployment": deployment, "known": [asdict(process) for process in served if process.host == host.name]}
-    answer = json.loads(host.run(["python3", "-", json.dumps(asked)], stdin=PROGRAM.read_text()).stdout)
-    processes = tuple(Process(host.name, **process) for process in answer["processes"])
-    return Inspection(host.name, processes, tuple(answer["ports"]), tuple(answer["directories"]))
+    """Look for a deployment on a living host; `served` are processes of it that were seen before."""
+    root = str(host.file(""))
+    table = dict(inspect_host.living(root))
+    ours = inspect_host.family(table, deployment)
+    for process in served:
+        seen = table.get(process.pid)
+        if process.host == host.name and seen is not None and seen.start == process.start:
+            ours.add(process.pid)
+    return Inspection(
+        host.name,
+        tuple(Process(host.name, pid, table[pid].start, table[pid].command) for pid in sorted(ours)),
+        tuple(sorted({port for pid in ours for port in inspect_host.listening(root, pid)})),
+        tuple(sorted(inspect_host.directories(root, str(HOME), deployment))),
+    )

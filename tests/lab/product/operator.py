@@ -39,13 +39,17 @@ class Result:
 
 
 def eventually(true: Callable[[], object], within: float = DEADLINE, every: float = 0.02) -> bool:
-    """Whether it becomes true in time. It is asked again after `every` seconds, or as many as the asking took."""
+    """Whether it becomes true in time.
+
+    It is asked again after `every` seconds, or three times what the asking took, up to half a second more than that.
+    """
     deadline = time.monotonic() + within
     asked = time.monotonic()
     while not true():
         if time.monotonic() > deadline:
             return False
-        time.sleep(max(every, time.monotonic() - asked))
+        took = time.monotonic() - asked
+        time.sleep(max(every, min(3 * took, took + 0.5)))
         asked = time.monotonic()
     return True
 
