@@ -65,12 +65,13 @@ def read_gate(deploy: Deploy, set_in: Mapping[str, Path]) -> Checked[GateSpec | 
 def _read_keys(settings: GateSettings, where: Path) -> Checked[dict[str, Secret]]:
     faults = KeyFaults()
     keys: dict[str, Secret] = {}
+    owners: dict[Secret, str] = {}
     written = {name: Secret(text) for name, text in (settings.keys or {}).items()}
     files = faults.take(read_secret_files(settings.key_files or {}, (*where, "key_files")))
     for place, named in (("keys", written), ("key_files", files)):
         for name, key in named.items():
             path = (*where, place, name)
-            owner = next((other for other, taken in keys.items() if taken == key), None)
+            owner = owners.get(key)
             if not _NAME.fullmatch(name) or name in (API_KEY, INTERNAL):
                 remedy = f"letters, digits and . _ @ -, 64 at most; not {API_KEY} or {INTERNAL}"
                 faults.add(path, "is not a name for a key", remedy)
@@ -83,4 +84,5 @@ def _read_keys(settings: GateSettings, where: Path) -> Checked[dict[str, Secret]
                 faults.add(path, "cannot be sent as a key", remedy)
             else:
                 keys[name] = key
+                owners[key] = name
     return keys, faults

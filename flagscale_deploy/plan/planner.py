@@ -25,6 +25,7 @@ from flagscale_deploy.plan.program import plan_program
 from flagscale_deploy.plan.ray import plan_ray, ray_needed
 from flagscale_deploy.plan.requested_ports import take_asked_ports
 from flagscale_deploy.plan.router import plan_routers
+from flagscale_deploy.plan.size import refuse_large
 from flagscale_deploy.plan.software import software_faults
 from flagscale_deploy.plan.spares import add_spares, spare_faults, without
 from flagscale_deploy.plan.stages import plan_stages, render_scripts
@@ -69,6 +70,7 @@ def draft(inputs: Inputs) -> Draft:
     """
     spec, inventory, program = inputs.spec, inputs.inventory, inputs.program
     refuse_wrong(spec)
+    refuse_large(inputs)
     if spec.runs_program and program is None:
         raise InputError.at(spec.where("experiment", "task", "entrypoint"), "its files are needed for a plan",
                             "read them first: load_program")  # fmt: skip
