@@ -6,12 +6,13 @@ import hashlib
 import importlib.resources
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flagscale_deploy.config.spec import ServeSpec
 from flagscale_deploy.errors import InputError
+from flagscale_deploy.support.folders import files_below
 from flagscale_deploy.support.input_files import read_bytes
 from flagscale_deploy.support.planted import refuse_planted
 from flagscale_deploy.support.value import Tree, Value
@@ -58,7 +59,7 @@ def load_program(spec: ServeSpec) -> ProgramFiles | None:
     files = {script.name: text}
     if folder:
         size = len(text)
-        for path in _beside(script.parent):
+        for path in files_below(script.parent, _is_left_out):
             refuse_planted(script.parent, path)
             content = _read(path, where)
             files[path.relative_to(script.parent).as_posix()] = content
@@ -102,15 +103,9 @@ def _find(entrypoint: str, source: str, where: str) -> Path:
     raise InputError.at(where, f"there is no file {tried}", remedy)
 
 
-def _beside(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder, at any depth, in order, without hidden ones, caches and links."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == "__pycache__" or path.is_symlink():
-            continue
-        if path.is_dir():
-            yield from _beside(path)
-        elif path.is_file():
-            yield path
+def _is_left_out(path: Path) -> bool:
+    """Return whether something in a program's folder does not travel: hidden files, caches and links."""
+    return path.name.startswith(".") or path.name == "__pycache__" or os.path.islink(path)
 
 
 def _read(path: Path, where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from flagscale_deploy.errors import Fault, InputError
 from flagscale_deploy.inventory.document import Section, parse_json, parse_yaml
 from flagscale_deploy.inventory.tree import Located, Variables
+from flagscale_deploy.support.folders import files_below
 from flagscale_deploy.support.input_files import read_text
 from flagscale_deploy.support.planted import refuse_planted
 
@@ -39,8 +41,11 @@ class VariableFiles:
         if self.directory is None or "/" in name or not (self.directory / kind).is_dir():
             return {}
         merged: Variables = {}
-        for file in _files_of(self.directory / kind, name):
-            merged.update(self._read(file))
+        try:
+            for file in _files_of(self.directory / kind, name):
+                merged.update(self._read(file))
+        except InputError as error:
+            self.faults += error.faults
         return merged
 
     def _read_file(self, file: Path) -> Variables:
@@ -67,23 +72,19 @@ def _place(file: Path, line: int | None, key: object) -> str:
     return f"{file}:{line}: {key}" if line else f"{file}: {key}"
 
 
-def _files_of(directory: Path, name: str) -> list[Path]:
+def _files_of(directory: Path, name: str) -> Iterable[Path]:
     for suffix in _SUFFIXES:
         path = directory / f"{name}{suffix}"
         if os.path.isdir(path):
-            return _files_below(path)
+            return filter(_has_variables, files_below(path, _is_left_out))
         if os.path.exists(path):
             return [path]
     return []
 
 
-def _files_below(directory: Path) -> list[Path]:
-    files: list[Path] = []
-    for path in sorted(directory.iterdir(), key=lambda path: path.name):
-        if path.name.startswith(".") or path.name.endswith("~"):
-            continue
-        if path.is_dir() and not path.suffix:
-            files += _files_below(path)
-        elif path.is_file() and path.suffix in _SUFFIXES:
-            files.append(path)
-    return files
+def _has_variables(path: Path) -> bool:
+    return path.suffix in _SUFFIXES
+
+
+def _is_left_out(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.endswith("~") or (path.suffix != "" and os.path.isdir(path))

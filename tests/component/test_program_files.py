@@ -261,3 +261,13 @@ def test_a_hostile_name_is_a_name(folder: Path, name: str) -> None:
     ended = host.run()
     assert (ended.returncode, ended.stdout) == (0, "ran\n"), ended.stderr
     assert not list(host.state.rglob("x"))
+
+
+def test_a_folder_without_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "app.py").write_text("# flagscale-deploy: with-folder\n")
+    monkeypatch.chdir(folder)
+    for _ in range(1100):  # deeper than Python's recursion
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(folder)
+    assert "is more than 50 levels deep" in fault(spec(folder))
