@@ -37,6 +37,7 @@ def _faults(inputs: Inputs) -> Iterator[Fault]:
         yield Fault(spec.source, problem, "lower num_replicas, or name fewer hosts with --limit")
     shared = sum(map(len, [*spec.env, *spec.env.values(), spec.before_start or ""]))
     text = shared * len(hosts)
+    text += sum(len(part) for host in hosts for part in (host.before_start or "", *host.env, *host.env.values()))
     for model in spec.engines:
         own = len(json.dumps(plain(model.engine_args))) + sum(map(len, (*model.action_args, *model.env.values())))
         text += (own + shared) * servers[model.label] * min(model.world_size, len(hosts))

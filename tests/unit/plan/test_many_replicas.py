@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,11 @@ TOO_LARGE: dict[str, tuple[Inventory, ServeSpec, str]] = {
     "a list": (ONE, spec(model(replicas=9999, engine_args={"x": ["y"] * 5000})), "more than 64.0 MiB"),
     "flags alone": (ONE, spec(model(replicas=9999, action_args=("x",) * 20_000)), "more than 64.0 MiB"),
     "variables": (ONE, spec(model(replicas=9999), env={"X": "y" * 20_000}), "more than 64.0 MiB"),
+    "commands of hosts": (
+        Inventory(tuple(replace(host, before_start="x" * 40_000) for host in WIDE.hosts), {}, "hosts.yaml"),
+        spec(model()),
+        "more than 64.0 MiB",
+    ),
     "commands": (WIDE, spec(model(), before_start="x" * 40_000), "more than 64.0 MiB"),
 }
 
