@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from flagscale_deploy.api.planning import observe_hosts
-from flagscale_deploy.api.recalled import Recalled, recall
+from flagscale_deploy.api.recalled import recall
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.deploy.group_acts import inspect_hosts
 from flagscale_deploy.deploy.group_change import GroupChange
@@ -95,15 +94,24 @@ class Session:
         return read_history(self.fleet, self.deployment, self.head)
 
     def kept(self, run_id: str, history: History) -> KeptRun:
-        """Return what hosts keep of a run or update. Raises CheckError where that is nothing."""
+        """Return what hosts keep of a run or update. Raises CheckError where that is nothing, or they do not agree.
+
+        What it says runs on all hosts: where there are several, the word of one is not enough.
+        """
+        where = f"{self.deployment}, {run_id}"
         read = read_configuration(self.fleet, self.deployment, run_id, history.kept)
         if read.run is None:
-            raise CheckError.at(f"{self.deployment}, {run_id}", read.problem, "stop, then run")
+            raise CheckError.at(where, read.problem, "stop, then run")
+        keeping = [host for host, runs in history.kept.items() if run_id in runs]
+        if read.others or (len(keeping) == 1 and len(history.kept) > 1):
+            differ = f"{', '.join(read.others)} keeps something else of it than {read.host}"
+            problem = differ if read.others else f"{read.host} keeps it, and no other host does"
+            raise CheckError.at(where, problem, "look at it with `history`; use its file: `update`")
         return read.run
 
-    def recall(self, kept: KeptRun, present: KeptRun, *, exact: bool = True) -> Recalled:
+    def recall(self, kept: KeptRun, present: KeptRun, *, exact: bool = True) -> Request:
         """Return the request that a run or update was made from. Raises CheckError, InputError."""
-        return recall(kept, present, self.request, os.environ, exact=exact)
+        return recall(kept, present, self.request, exact=exact)
 
     def open(self, note: RecordedChange, request: Request) -> GroupChange:
         """Return the change of what runs. Raises CheckError where a host has a part in it that was not named."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,11 +17,12 @@ from flagscale_deploy.deploy.bring_up import Run
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back, what_is_left
+from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back, gate_keys, what_is_left
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event
 from flagscale_deploy.plan.change_order import Batch, change_order, places
 from flagscale_deploy.plan.difference import difference
+from flagscale_deploy.plan.entrances import GATE
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun
 from flagscale_deploy.plan.model import Plan
@@ -54,20 +55,22 @@ class ChangeResult:
 class Goal:
     """What is wanted, and what runs: the plan keeps the places that `running` holds; `base` is before the change.
 
-    `secrets` says that hosts get the request's. `unfinished` is a change that an operator has left.
+    `secrets` says that hosts get the request's, `keys` that the gate gets its keys. `unfinished` is a change that an
+    operator has left.
     """
 
     request: Request
     running: Running
     base: KeptRun
     secrets: bool
+    keys: bool = False
     unfinished: RecordedChange | None = None
     reason: tuple[str, ...] = ()
 
     @property
     def secret_hash(self) -> str:
         """Return the hash of the secrets that the deployment has afterwards."""
-        return self.request.secret_hash if self.secrets else self.running.record.get("secret_hash", "")
+        return self.request.secret_hash if self.secrets or self.keys else self.running.record.get("secret_hash", "")
 
     def note(self, change_id: str) -> RecordedChange:
         """Return what the records have of the change."""
@@ -89,11 +92,13 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
     sources = load_sources(goal.request, session.options)
     change_id = goal.unfinished["run_id"] if goal.unfinished else new_run_id()
     plan, kept = _plan(session, goal, sources, change_id)
-    made = difference(goal.base, kept, secrets_differ=goal.secrets)
+    made = difference(goal.base, kept, secrets_differ=goal.secrets, keys_differ=goal.keys)
     for line in made.lines:
         session.say(Event("plan", "note", text=line))
     if made.ray:
         raise CheckError.at(plan.deployment, f"Ray itself would change: {', '.join(made.ray)}", "stop, then run")
+    if GATE in {server.name for server in made.servers if server.kind in ("added", "removed")}:
+        raise CheckError.at(plan.deployment, "the gate would come or go, and all servers with it", "stop, then run")
     if not made.changed and goal.unfinished is None:
         return ChangeResult("", made)
     with _folder(session, goal, change_id, plan) as folder:
@@ -110,9 +115,10 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
             change.begin(to.run.kept)
         else:
             batches, extra = what_is_left(goal.base, kept, made, change, session.how.max_unavailable), None
-        update = Update(change, session.facts, _pace(session, goal.request), (*goal.reason, *made.history))
+        keys = gate_keys(run) if goal.secrets or goal.keys else {}
+        update = Update(change, session.facts, _pace(session, goal.request), (*goal.reason, *made.history), keys)
         change_or_put_back(update, batches, to, back, extra)
-    return _result(session, goal.request, change_id, made)
+    return _result(session, goal.request, change_id, made, update.notes)
 
 
 def undo_change(session: Session, request: Request, base: KeptRun, wanted: KeptRun, record: Record) -> ChangeResult:
@@ -127,12 +133,12 @@ def undo_change(session: Session, request: Request, base: KeptRun, wanted: KeptR
         update = Update(session.open(note, request), session.facts, _pace(session, request))
         update.put_back_or_fail(Target(before.run, wanted), before, f"put back by {operator()}")
     made = difference(wanted, base, secrets_differ=note["secrets"])
-    return _result(session, request, note["run_id"], made)
+    return _result(session, request, note["run_id"], made, update.notes)
 
 
 def _way_back(session: Session, base: KeptRun, record: Record, folder: RunFolder, sources: Sources) -> Target | None:
     """Return what runs as a target to go back to; None where it cannot be planned again as it is."""
-    request = session.recall(base, base, exact=False).request
+    request = session.recall(base, base, exact=False)
     named = [str(settings.get("name")) for settings in base["hosts"]]
     hosts = tuple(session.fleet.hosts[name] for name in named if name in session.fleet.hosts)
     inputs = Inputs(
@@ -221,6 +227,6 @@ def _pace(session: Session, request: Request) -> Pace:
     return Pace(request.timeouts.drain, session.how.watch_for)
 
 
-def _result(session: Session, request: Request, change_id: str, made: Difference) -> ChangeResult:
+def _result(session: Session, request: Request, change_id: str, made: Difference, notes: Sequence[str]) -> ChangeResult:
     status = look(session.fleet, session.deployment, session.head, hosts=request.inventory.names)
-    return ChangeResult(change_id, made, status, session.events[-1].at - session.events[0].at)
+    return ChangeResult(change_id, made, status, session.events[-1].at - session.events[0].at, tuple(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flagscale_deploy.api.request import Request
-from flagscale_deploy.deploy.secret_hash import same_secrets
+from flagscale_deploy.deploy.secret_hash import differing_secrets
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun, Secrecy, describe_run, run_text
@@ -37,5 +37,5 @@ def compare(
     request: Request, running: Running, plan: Plan, inputs: Inputs, redact: Callable[[str], str] = str
 ) -> Difference:
     """Return what would change if what runs became what is planned."""
-    differ = not same_secrets(running.record.get("secret_hash"), request.secrets_by_host)
-    return running.differs(describe(request, plan, inputs, redact), secrets_differ=differ)
+    secrets, keys = differing_secrets(running.record.get("secret_hash"), request.secrets_by_host)
+    return running.differs(describe(request, plan, inputs, redact), secrets_differ=secrets, keys_differ=keys)

@@ -1,48 +1,58 @@
-"""Make a request again from what hosts keep of a run."""
+"""Make a request again from what hosts keep of a run.
+
+What hosts keep is their word: no variable of this machine's environment is read for it, and no secret is sent again.
+"""
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from flagscale_deploy.api.request import Request, load_request
 from flagscale_deploy.config.source import parse_document
-from flagscale_deploy.errors import CheckError, InputError
+from flagscale_deploy.errors import CheckError
 from flagscale_deploy.plan.kept import KeptRun
 
 HELD_BY_HOSTS = "held-by-the-hosts"
-"""In the place of a secret whose value the hosts have, and that is not sent."""
+"""In the place of a secret, whose value hosts have and keep."""
 
 
-@dataclass(frozen=True)
-class Recalled:
-    """A request as it was; `secrets` says that its secrets are those of this machine's environment."""
+class _Placeholders(Mapping[str, str]):
+    """An environment in which every variable is a secret that hosts have."""
 
-    request: Request
-    secrets: bool
+    def __getitem__(self, name: str) -> str:
+        return HELD_BY_HOSTS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
-def recall(
-    kept: KeptRun, present: KeptRun, hosts: Request, environ: Mapping[str, str], *, exact: bool = True
-) -> Recalled:
-    """Return the request that a run was made from, for the hosts of today.
+def recall(kept: KeptRun, present: KeptRun, hosts: Request, *, exact: bool = True) -> Request:
+    """Return the request that a run was made from, for the hosts of today; secrets are placeholders.
 
-    Where the hosts have secrets of the same names, by what is kept of the `present` run, those stay; else the values
-    are this machine's. Raises InputError for a missing value, CheckError for a configuration that is not complete; one
-    that is not `exact` need not be.
+    Raises CheckError for secrets of other names than those of the `present` run, which hosts have, and for a
+    configuration that is not complete; one that is not `exact` may be both.
     """
     where = f"{kept['deployment']}, {kept['run_id']}"
     if exact and not kept["complete"]:
         raise CheckError.at(where, "a part of its configuration is secret, and was not kept", "use its file: `update`")
-    there = kept["secrets"] == present["secrets"]
-    names = {name for own in kept["secrets"].values() for name in own}
-    missing = sorted(name for name in names if name not in environ)
-    if missing and not there:
-        raise InputError.at(where, f"{', '.join(missing)} is not in the environment", "export it, and try again")
-    values = ChainMap({}, {name: environ[name] for name in environ}, dict.fromkeys(missing, HELD_BY_HOSTS))
+    if exact and (other := _names(kept) ^ _names(present)):
+        names = ", ".join(sorted({name for _, name in other}))
+        raise CheckError.at(where, f"its secrets are others than those of today: {names}", "use its file: `update`")
     source = f"the configuration of {kept['run_id']}"
     document = parse_document(kept["configuration"], source)
     options = replace(hosts.options, config=source, overrides=(), name=kept["deployment"])
-    request = load_request(options, values, document)
-    return Recalled(replace(request, hides_logs=hosts.hides_logs), secrets=not there)
+    request = load_request(options, document=document, variables=_Placeholders())
+    spec = replace(request.serve, exp_dir=hosts.spec.exp_dir if hosts.spec else f"outputs/{kept['deployment']}")
+    return replace(request, spec=spec, hides_logs=hosts.hides_logs)
+
+
+def _names(run: KeptRun) -> set[tuple[str, str]]:
+    """Return owner and name of each secret."""
+    return {(owner, name) for owner, names in run["secrets"].items() for name in names}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flagscale_deploy.api.hosts import hosts_of
 from flagscale_deploy.api.unnamed_hosts import config_here, programs_here
+from flagscale_deploy.config.gate import API_KEY, KEY_VARIABLE
 from flagscale_deploy.config.schema.places import Document
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy.secret_hash import hash_secrets
@@ -130,13 +131,23 @@ class Request:
 
     @property
     def secrets_by_host(self) -> dict[str, dict[str, Secret]]:
-        """Return the secrets of each host, and under "", "tls" and "gate" those of all hosts."""
+        """Return the secrets of each host, under "" and "tls" those of all hosts, under "gate" its keys.
+
+        Behind a gate, VLLM_API_KEY is one of its keys: servers take another one.
+        """
         tls = self.spec.tls.sent if self.spec and self.spec.tls else {}
+        common = dict(self.spec.secret_env if self.spec else {})
+        owners = {**{host.name: dict(host.secret_env) for host in self.inventory.hosts}, "": common}
+        keys = dict(self.gate_keys)
+        if self.spec and self.spec.gate:
+            key = {**common, **self.inventory.head.secret_env}.get(KEY_VARIABLE)
+            keys |= {} if key is None else {API_KEY: key}
+            for named in owners.values():
+                named.pop(KEY_VARIABLE, None)
         return {
-            **{host.name: dict(host.secret_env) for host in self.inventory.hosts},
-            "": dict(self.spec.secret_env if self.spec else {}),
+            **owners,
             "tls": {name: content for name, content in tls.items() if isinstance(content, Secret)},
-            "gate": dict(self.gate_keys),
+            "gate": keys,
         }
 
     @cached_property
@@ -213,11 +224,15 @@ def _with_default_inventory(
 
 @quoting_no_secret
 def load_request(
-    options: Options, environ: Mapping[str, str] | None = None, document: Document | None = None
+    options: Options,
+    environ: Mapping[str, str] | None = None,
+    document: Document | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Request:
     """Read the files that options name; contact no host. Raises InputError with the faults of all files.
 
-    `document` is the serve YAML in place of `options.config`; without it a recipe is not read yet.
+    `document` is the serve YAML in place of `options.config`; without it a recipe is not read yet. `variables` are
+    those that the serve YAML may name, if they are others than those of `environ`.
     """
     environ = os.environ if environ is None else environ
     wish: Wish | None = None
@@ -236,7 +251,7 @@ def load_request(
                 wish, words = read_wish(options.config, words)
                 if document is None:
                     source, words = draft(options.config, wish), tuple(filter(_OF_THE_DRAFT.match, words))
-            spec = load_spec(source, words, options.name, environ)
+            spec = load_spec(source, words, options.name, environ if variables is None else variables)
         elif options.overrides:
             faults += InputError.at(
                 options.overrides[0], "an override needs a configuration", "name it with -c/--config"

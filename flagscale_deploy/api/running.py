@@ -13,6 +13,7 @@ from flagscale_deploy.api.planning import changes, load_sources, observe_hosts
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.api.reserving import plan_and_reserve, released_before_start
 from flagscale_deploy.checks.registry import refuse_unskippable
+from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.deploy.bring_up import BroughtUp, Run, RunFailedError, bring_up, failure_json
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS, lock
 from flagscale_deploy.deploy.probe_hosts import facts_of
@@ -227,8 +228,8 @@ def _write_report(folder: RunFolder, content: Mapping[str, object], say: Sink) -
 
 
 def _secured(request: Request) -> bool:
-    hosts = any("VLLM_API_KEY" in host.secret_env for host in request.inventory.hosts)
-    return hosts or "VLLM_API_KEY" in request.serve.secret_env or bool(request.gate_keys)
+    hosts = any(KEY_VARIABLE in host.secret_env for host in request.inventory.hosts)
+    return hosts or KEY_VARIABLE in request.serve.secret_env or bool(request.gate_keys)
 
 
 def _authority(request: Request) -> str | None:

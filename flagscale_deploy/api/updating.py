@@ -10,7 +10,7 @@ from flagscale_deploy.checks.registry import refuse_unskippable
 from flagscale_deploy.deploy.kept_runs import NOT_KEPT
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
 from flagscale_deploy.deploy.run_folder import runs
-from flagscale_deploy.deploy.secret_hash import same_secrets
+from flagscale_deploy.deploy.secret_hash import differing_secrets
 from flagscale_deploy.deploy.update import ChangeFailedError
 from flagscale_deploy.errors import CheckError, FaultsError, InputError
 from flagscale_deploy.events import Sink, silent
@@ -50,8 +50,8 @@ def update(
             raise _unfinished(request, running.change)
         if running.kept is None:
             raise CheckError.at(request.deployment, f"run {running.record.get('run_id')}: {NOT_KEPT}", "stop, then run")
-        differ = not same_secrets(running.record.get("secret_hash"), request.secrets_by_host)
-        return make_change(session, Goal(request, running, running.kept, differ))
+        secrets, keys = differing_secrets(running.record.get("secret_hash"), request.secrets_by_host)
+        return make_change(session, Goal(request, running, running.kept, secrets, keys))
 
 
 def resume(
@@ -70,9 +70,12 @@ def resume(
         if change is None:
             raise CheckError.at(request.deployment, "there is no change of it that is not over")
         base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
-        recalled = session.recall(wanted, {**base, "secrets": {}} if change["secrets"] else base)
-        session.observe(recalled.request)
-        return make_change(session, Goal(recalled.request, Running(record, wanted), base, change["secrets"], change))
+        if change["secrets"]:
+            problem = "it gives hosts other secrets, whose values are not kept"
+            raise CheckError.at(request.deployment, problem, "`rollback`, then `update` again with its file")
+        recalled = session.recall(wanted, base)
+        session.observe(recalled)
+        return make_change(session, Goal(recalled, Running(record, wanted), base, secrets=False, unfinished=change))
 
 
 def rollback(
@@ -95,8 +98,8 @@ def rollback(
         if change is not None:
             base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
             recalled = session.recall(base, base, exact=False)
-            session.observe(recalled.request)
-            return undo_change(session, recalled.request, base, wanted, record)
+            session.observe(recalled)
+            return undo_change(session, recalled, base, wanted, record)
         present = session.kept(Running(record).configuration, history)
         earlier = [run_id for run_id in history.served if run_id < present["run_id"]]  # ids sort by time
         if to is None and not earlier:
@@ -104,10 +107,10 @@ def rollback(
         run_id = history.named(to) if to is not None else earlier[-1]
         target = session.kept(run_id, history)
         recalled = session.recall(target, present)
-        session.observe(recalled.request)
-        reason = (f"back to {run_id}",)
+        session.observe(recalled)
         running = Running(record, target)  # its places of then
-        return make_change(session, Goal(recalled.request, running, present, recalled.secrets, reason=reason))
+        goal = Goal(recalled, running, present, secrets=False, reason=(f"back to {run_id}",))
+        return make_change(session, goal)
 
 
 def _unfinished(request: Request, change: RecordedChange) -> FaultsError:

@@ -17,6 +17,8 @@ from flagscale_deploy.support.quote import quoted
 
 API_KEY, INTERNAL = "api-key", "deployment"
 """Names of keys that are no client's of the configuration: VLLM_API_KEY, and the key that is made for each run."""
+KEY_VARIABLE = "VLLM_API_KEY"
+"""The variable with the key that servers of vLLM ask for."""
 SHORTEST = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _KEY = re.compile(r"[!-~]+")

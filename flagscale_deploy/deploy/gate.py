@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 
-from flagscale_deploy.config.gate import API_KEY, INTERNAL, GateSpec
+from flagscale_deploy.config.gate import API_KEY, INTERNAL, KEY_VARIABLE, GateSpec
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.plan.entrances import GatePlan
 from flagscale_deploy.plan.gate import CLIENT_KEYS, INTERNAL_KEY
@@ -21,7 +21,6 @@ from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
 from flagscale_deploy.transport.replies import brief
 
-VARIABLE = "VLLM_API_KEY"
 ASK_SECONDS, ROUTE_SECONDS, SLACK_SECONDS = 60.0, 60.0, 60.0
 _KEY = re.compile(r"[!-~]{32,4096}", re.ASCII)
 
@@ -44,12 +43,12 @@ def behind_gate(
         return secret_env, {}
     key = Secret(secrets.token_hex(32)) if internal is None else internal
     clients = dict(spec.keys if spec is not None else {})
-    if VARIABLE in secret_env[plan.driver]:
-        clients[API_KEY] = secret_env[plan.driver][VARIABLE]
+    if KEY_VARIABLE in secret_env[plan.driver]:
+        clients[API_KEY] = secret_env[plan.driver][KEY_VARIABLE]
     files = {INTERNAL_KEY: key.reveal()}
     if clients:
         files[CLIENT_KEYS] = json.dumps({name: own.reveal() for name, own in {**clients, INTERNAL: key}.items()})
-    return {host: {**env, VARIABLE: key} for host, env in secret_env.items()}, files
+    return {host: {**env, KEY_VARIABLE: key} for host, env in secret_env.items()}, files
 
 
 def running_key(fleet: Fleet, deployment: str, host: str, redactor: Redactor) -> Secret:

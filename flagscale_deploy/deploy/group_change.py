@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
+from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.deploy.authority import COMMON
 from flagscale_deploy.deploy.bring_up import Run
-from flagscale_deploy.deploy.gate import VARIABLE, behind_names, change_gate, running_key
+from flagscale_deploy.deploy.gate import behind_names, change_gate, running_key
 from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, worker_urls
 from flagscale_deploy.deploy.launch import execute
 from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
@@ -123,7 +124,7 @@ class GroupChange:
             sent = {host: env[host] for host in plan.hosts if secrets or host in self.new_hosts}
             if sent and run.plan.gate is not None:
                 key = running_key(run.fleet, run.plan.deployment, run.plan.gate.driver, run.redactor)
-                sent = {host: {**own, VARIABLE: key} for host, own in sent.items()}
+                sent = {host: {**own, KEY_VARIABLE: key} for host, own in sent.items()}
             private = private_files(plan, run.spec, sent, run.redactor, ray_token=None)
         try:
             started = execute(plan, run.fleet, records, private, self.say, run.kept)

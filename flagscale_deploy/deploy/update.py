@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
-from flagscale_deploy.deploy.gate import change_gate
+from flagscale_deploy.deploy.gate import behind_gate, change_gate, running_key
 from flagscale_deploy.deploy.group_change import STAGE, GroupChange
 from flagscale_deploy.deploy.launch import StepsFailedError
 from flagscale_deploy.deploy.lock import operator
+from flagscale_deploy.deploy.private_files import secrets_by_host
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.stop import stop_deployment
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
@@ -19,6 +20,7 @@ from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.change_order import Batch, change_order
 from flagscale_deploy.plan.entrances import GatePlan
+from flagscale_deploy.plan.gate import INTERNAL_KEY
 from flagscale_deploy.plan.kept import KeptRun, KeptServer
 from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
 from flagscale_deploy.remote.messages.change import ChangeEvent, RecordChange
@@ -74,6 +76,10 @@ class Update:
     pace: Pace
     reason: Sequence[str] = ()
     """What is changed, for the history: a line each."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """The files with keys that the gate gets, by path."""
+    notes: list[str] = field(default_factory=list)
+    """What is not as one may expect when it is over."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
@@ -148,6 +154,8 @@ class Update:
                     f"scripts/{name}": (text, "700") for name, text in plan.scripts.get(host, {}).items()
                 }
                 wanted["common"] = self._common(to, host)
+                if plan.gate is not None and host == plan.gate.driver:
+                    wanted["files"] |= {path: (text, "600") for path, text in self.keys.items()}
             return wanted
 
         if leaving:
@@ -164,14 +172,9 @@ class Update:
     def _reload_gate(self, to: Target, gate: GatePlan) -> None:
         """See that the gate uses the settings that were written."""
         reply = change_gate(to.run.fleet, to.run.plan.deployment, gate.driver)
-        text = (
-            "uses its settings"
-            if not reply["restart_needed"]
-            else "needs a restart for some of its settings: stop, then run"
-        )
-        self.change.say(
-            Event(STAGE, "note" if reply["restart_needed"] else "done", gate.driver, f"{gate.name}: {text}")
-        )
+        if reply["restart_needed"]:
+            self.notes.append("the gate needs a restart for some of its settings: stop, then run")
+        self.change.say(Event(STAGE, "done", gate.driver, f"{gate.name}: uses its settings"))
 
     def _common(self, to: Target, host: str) -> Record:
         """Return what the records have in common when the change is over."""
@@ -271,3 +274,13 @@ def _after_failure(update: Update, failure: Failure, to: Target, back: Target | 
         both = DeployError(*failure.error.lines, "putting back what was changed failed:", *lines)
         return ChangeFailedError(replace(failure, error=both), change_id, put_back=False)
     return ChangeFailedError(failure, change_id, put_back=True)
+
+
+def gate_keys(run: Run) -> dict[str, str]:
+    """Return the file with the clients' keys for a gate that runs; none where it asks for none, or there is no gate."""
+    gate, spec, fleet = run.plan.gate, run.spec, run.fleet
+    if gate is None:
+        return {}
+    internal = running_key(fleet, run.plan.deployment, gate.driver, run.redactor)
+    _, files = behind_gate(gate, spec.gate, secrets_by_host(run.plan, spec, fleet), internal)
+    return {path: text for path, text in files.items() if path != INTERNAL_KEY}

@@ -28,12 +28,15 @@ _OTHER_SETTINGS = "its servers, paths or limits"
 _SERVERS, _TRUST = "--worker-urls", "SSL_CERT_FILE"
 
 
-def difference(running: KeptRun, planned: KeptRun, *, secrets_differ: bool = False) -> Difference:
+def difference(
+    running: KeptRun, planned: KeptRun, *, secrets_differ: bool = False, keys_differ: bool = False
+) -> Difference:
     """Return what would change if what runs became what is planned.
 
-    `secrets_differ` says that a secret has another value; of which name is not known.
+    `secrets_differ` says that a secret of servers has another value, `keys_differ` that a key of the gate has; of which
+    name is not known.
     """
-    pair = _Pair(running, planned, secrets_differ)
+    pair = _Pair(running, planned, secrets_differ, keys_differ)
     before = {server["name"]: server for server in running["servers"]}
     after = {server["name"]: server for server in planned["servers"]}
     servers = [pair.change(before.get(name), server) for name, server in after.items()]
@@ -48,6 +51,7 @@ class _Pair:
     running: KeptRun
     planned: KeptRun
     secrets_differ: bool
+    keys_differ: bool
 
     def change(self, before: KeptServer | None, after: KeptServer) -> ServerChange:
         if before is None:
@@ -79,7 +83,7 @@ class _Pair:
             kind: Kind = "moved" if places else "restarted"
             return ServerChange(after["name"], kind, _first_reasons((*places, *start)), hosts)
         later = [*env, *chain.from_iterable(self._of_hosts.get(host, ()) for host in hosts)]
-        later += self._secrets(dict.fromkeys(hosts))
+        later += self._secrets(dict.fromkeys(hosts)) if after["engine"] != GATE else self._keys()
         if flags:
             later.append(_OTHER_SERVERS)
         elif not later and _scripts(before) != _scripts(after):
@@ -143,13 +147,21 @@ class _Pair:
             if values[0] != values[1]:
                 yield f"{_arrow(name, *values)} on {host}" if name != "before_start" else f"before_start of {host}"
 
+    def _keys(self) -> Iterator[str]:
+        """Yield what differs about the keys of the gate."""
+        return self._named(("gate",), "key", differ=self.keys_differ)
+
     def _secrets(self, hosts: Mapping[str, None]) -> Iterator[str]:
-        owners, runs = dict.fromkeys(("", "tls", *hosts)), (self.running, self.planned)
+        """Yield what differs about the secrets of servers."""
+        return self._named(("", "tls", *hosts), "secret", differ=self.secrets_differ)
+
+    def _named(self, owned_by: Iterable[str], what: str, *, differ: bool) -> Iterator[str]:
+        owners, runs = dict.fromkeys(owned_by), (self.running, self.planned)
         old, new = ([name for of in owners for name in run["secrets"].get(of, ())[:MOST_SECRETS]] for run in runs)
         before, after = dict.fromkeys(old), dict.fromkeys(new)
-        yield from (f"secret {_shown(name)} added" for name in after if name not in before)
-        yield from (f"secret {_shown(name)} removed" for name in before if name not in after)
-        if self.secrets_differ and sorted(old) == sorted(new) and after:
+        yield from (f"{what} {_shown(name)} added" for name in after if name not in before)
+        yield from (f"{what} {_shown(name)} removed" for name in before if name not in after)
+        if differ and sorted(old) == sorted(new) and after:
             yield f"a value of {', '.join(after)} changed"
 
 

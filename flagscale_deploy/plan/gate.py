@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from flagscale_deploy.config.gate import GateSpec
+from flagscale_deploy.config.gate import KEY_VARIABLE, GateSpec
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.facts.model import Facts
@@ -52,7 +52,7 @@ def plan_gate(
         port=port,
         metrics_port=metrics,
         models=models,
-        guarded=bool(gate.keys) or "VLLM_API_KEY" in {**spec.secret_env, **head.secret_env},
+        guarded=bool(gate.keys) or KEY_VARIABLE in {**spec.secret_env, **head.secret_env},
         settings={},
         env=host_environment(spec, head, network),
         endpoint=f"{scheme}://{join_port(public_address(head, network, gate.host), port)}/v1",

@@ -44,10 +44,10 @@ class Running:
         gpus = {server["name"]: server["gpus"] for server in self.kept["servers"] if server["engine"] != "router"}
         return Held(gpus, self.kept["ports"], self.kept["ray"]["nodes"])
 
-    def differs(self, planned: KeptRun, *, secrets_differ: bool = False) -> Difference:
+    def differs(self, planned: KeptRun, *, secrets_differ: bool = False, keys_differ: bool = False) -> Difference:
         """Return what would change if this became what is planned."""
         if self.kept is not None:
-            return difference(self.kept, planned, secrets_differ=secrets_differ)
+            return difference(self.kept, planned, secrets_differ=secrets_differ, keys_differ=keys_differ)
         servers = [*map(_recorded, self.record.get("instances", ())), *map(_recorded, self.record.get("routers", ()))]
         with_flags = {server["name"] for server in servers if server["ranks"][0]["argv"]}
         comparable = [_reduced(server, flags=server["name"] in with_flags) for server in planned["servers"]]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from flagscale_deploy.deploy.secret_hash import hash_secrets, same_secrets
+from flagscale_deploy.deploy.secret_hash import differing_secrets, hash_secrets, same_secrets
 from flagscale_deploy.secrets import Secret
 
 SECRETS = {"": {"VLLM_API_KEY": Secret("k1"), "HF_TOKEN": Secret("hf")}, "gpu01": {}}
@@ -43,3 +43,14 @@ def test_without_secrets_nothing_is_hashed() -> None:
 @pytest.mark.parametrize("recorded", [None, "", "x", 5, ["a"], "0" * 97, "$", "zz$" + "0" * 64])
 def test_a_record_without_a_hash_of_ours_counts_by_its_names_alone(recorded: object) -> None:
     assert same_secrets(recorded, SECRETS)
+
+
+def test_a_key_of_the_gate_is_told_apart_from_secrets_of_servers() -> None:
+    with_gate = {**SECRETS, "gate": {"alice": Secret("a1")}}
+    recorded = hash_secrets(with_gate)
+    assert differing_secrets(recorded, with_gate) == (False, False)
+    assert differing_secrets(recorded, {**SECRETS, "gate": {"alice": Secret("a2")}}) == (False, True)
+    assert differing_secrets(recorded, SECRETS) == (False, True)
+    assert differing_secrets(recorded, {"": {}, "gate": with_gate["gate"]}) == (True, False)
+    assert differing_secrets(hash_secrets(SECRETS), with_gate) == (False, True)
+    assert differing_secrets(recorded, {}) == (True, True)
