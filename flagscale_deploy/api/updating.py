@@ -68,7 +68,7 @@ def resume(
         record, history = session.record(), session.history()
         change = record.get("change")
         if change is None:
-            raise CheckError.at(request.deployment, "there is no change of it that is not over")
+            raise CheckError.at(request.deployment, "there is no change of it that is not over", "`update` begins one")
         base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
         if change["secrets"]:
             problem = "it gives hosts other secrets, whose values are not kept"

@@ -15,6 +15,7 @@ from typing import Literal, cast
 from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.deploy.authority import COMMON
 from flagscale_deploy.deploy.bring_up import Run
+from flagscale_deploy.deploy.change_steps import STAGE, STEPS, Step
 from flagscale_deploy.deploy.gate import behind_names, change_gate, running_key
 from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, worker_urls
 from flagscale_deploy.deploy.launch import execute
@@ -33,14 +34,6 @@ from flagscale_deploy.remote.messages.record import Record, RecordedChange, Reco
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.replies import brief
 
-STAGE = "change"
-Step = Literal["drain", "stop", "start", "return"]
-STEPS: Mapping[str, str] = {
-    "drain": "out of its router, until it has no request",
-    "stop": "stopping",
-    "start": "starting",
-    "return": "back behind its router",
-}
 WATCH_SECONDS = 2.0
 _UNWELL = {"dead", "unwell", "restarting", "gave up", "UNKNOWN"}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flagscale_deploy.deploy.authority import authority
+from flagscale_deploy.deploy.change_steps import STAGE
 from flagscale_deploy.deploy.group_acts import GroupActs, inspect_hosts
-from flagscale_deploy.deploy.group_change import STAGE, GroupChange
+from flagscale_deploy.deploy.group_change import GroupChange
 from flagscale_deploy.errors import CheckError, ConnectError, HostError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.remote.messages.record import RecordedChange

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
+from flagscale_deploy.deploy.change_steps import STAGE
 from flagscale_deploy.deploy.gate import behind_gate, change_gate, running_key
-from flagscale_deploy.deploy.group_change import STAGE, GroupChange
+from flagscale_deploy.deploy.group_change import GroupChange
 from flagscale_deploy.deploy.launch import StepsFailedError
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.private_files import secrets_by_host
@@ -57,8 +58,7 @@ class ChangeFailedError(DeployError):
     def __init__(self, failure: Failure, change_id: str, *, put_back: bool) -> None:
         self.failure, self.change_id, self.put_back = failure, change_id, put_back
         lines = list(failure.error.lines)
-        if failure.diagnosis is not None:
-            diagnosis = failure.diagnosis
+        if (diagnosis := failure.diagnosis) is not None and diagnosis.line not in str(failure.error):
             lines.append(f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}")
             lines += [f"    → {diagnosis.remedy}"] if diagnosis.remedy else []
         if put_back:

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from rich.text import Text
 
-from flagscale_deploy.deploy.group_change import STEPS
+from flagscale_deploy.deploy.change_steps import STEPS
 from flagscale_deploy.deploy.overview import Overview
 from flagscale_deploy.deploy.server_status import InstanceStatus
 from flagscale_deploy.deploy.status import HostStatus, Status

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from flagscale_deploy.deploy.group_change import STEPS
+from flagscale_deploy.deploy.change_steps import STEPS
 from tests.environments.build import mounts
 from tests.lab import Host, Lab
 from tests.lab.product import stand_in as stand_ins
