@@ -8,7 +8,7 @@ deployment is changed, and `stop` ends all of it. Everything that runs keeps the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -163,6 +163,13 @@ class GroupChange:
         done = list(dict.fromkeys((*self.note["done"], *groups)))
         self.note = {**self.note, "groups": [], "step": "", "done": done}
         self._change_records(lambda _host: {"change": self.note})
+
+    def restore_files(self, hosts: Collection[str]) -> None:
+        """Let hosts have their secrets and files again as they were when the change began, where nothing restarts, too.
+
+        A group that was only there during the change may have brought new ones.
+        """
+        self._change_records(lambda _host: {"before": "restore"}, [host for host in self.hosts if host in hosts])
 
     def finish(self, change: Callable[[str], RecordChange], hosts: Iterable[str] | None = None) -> None:
         """Note that the change is over, with what else is to be noted on a host."""

@@ -102,6 +102,8 @@ class Update:
         self.change.note = {**note, "done": [], "groups": []}
         for batch in batches:
             self._change(batch, before, None)
+        if touched:
+            self.change.restore_files({before.run.plan.head, *before.run.plan.working})
         self._finish(before, "put back", [cause])
 
     def put_back_or_fail(self, now: Target, before: Target, cause: str) -> None:

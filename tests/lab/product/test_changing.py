@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ def lab(make_lab: Callable[..., Lab], stand_in: StandIn) -> Lab:
 def operator(lab: Lab, stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("operator")
     sits = Operator(folder, lab.inventory(folder / "hosts.yaml", venv=str(stand_in.environment)))
+    sits.env["LAB_TOKEN"] = "token-of-old"
     yield sits
     for running in sits.started:
         running.abandon()
@@ -65,6 +67,7 @@ def write(folder: Path, length: int, **envs: str) -> Path:
         "model_args": {"model0": flags},
         "deploy": {
             "ray": "off",
+            "secrets": ["LAB_TOKEN"],
             "restart": {"policy": "on-failure", "backoff": 0.1},
             "timeouts": {"connect": 4, "ready": 60, "stop": 5},
             "models": {"model0": {"num_replicas": 3}},
@@ -133,6 +136,13 @@ def lengths(lab: Lab) -> list[str]:
     ]
 
 
+def token_on(host: Host) -> str | None:
+    """Return the rotated secret's value in the files that the host has of the deployment."""
+    files = host.file(f"/root/.flagscale-deploy/{NAME}/{host.name}/secrets").rglob("*")
+    texts = [path.read_text() for path in files if path.is_file()]
+    return next((match[0] for text in texts if (match := re.search(r"token-of-\w+", text))), None)
+
+
 def status_of(operator: Operator, exits: int = 0) -> Any:
     return operator("status", "--name", NAME, "--json", exits=exits).json
 
@@ -189,13 +199,19 @@ def test_replicas_come_and_go_and_a_host_is_left_out(lab: Lab, operator: Operato
     assert [server["hosts"] for server in status_of(operator)["instances"]] == [["node1"], ["node2"], ["node1"]]
 
 
-def test_what_does_not_become_ready_is_put_back_by_itself(lab: Lab, operator: Operator, served: str) -> None:
+def test_what_does_not_become_ready_is_put_back_by_itself(
+    lab: Lab, operator: Operator, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails is one group more, which brings its host a new secret: no group restarts for the old one."""
     before = engine(lab, "model0/1")
     bad = write(operator.directory, 300, STAND_IN="dies", STAND_IN_ERROR="ValueError: no weights")
     with Clients(served) as clients:
-        failed = operator("update", "-c", bad, *QUICK, exits=5)
+        with monkeypatch.context() as rotated:
+            rotated.setitem(operator.env, "LAB_TOKEN", "token-of-new")
+            failed = operator("update", "-c", bad, "--surge", "1", *QUICK, exits=5)
         assert clients.go_on()
     assert clients.failed == []
+    assert [token_on(host) for host in lab.hosts] == ["token-of-old"] * 2
     assert "ValueError: no weights" in failed.err
     assert "what was changed is put back" in failed.err
     assert lengths(lab) == ["200"] * 3
