@@ -103,6 +103,9 @@ class Group:
         """Return whether the server has ended for want of something else: that is no restart of its own."""
         return False
 
+    def look(self) -> None:
+        """Look at what excuses an end, while the server runs."""
+
     def is_another(self, raylet: int) -> bool:  # noqa: ARG002 (a worker's Ray node alone has a head)
         """Return whether a Ray node has joined another head: its restarts count anew."""
         return False

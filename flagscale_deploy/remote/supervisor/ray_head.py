@@ -1,7 +1,7 @@
 """The head of a Ray cluster, as the supervisor of a worker's Ray node sees it.
 
 A worker that loses its head leaves by itself, up to a minute later, and a head that was started anew knows none of the
-workers of the one before. So neither a worker that ends while its head is away counts as a restart of its own, nor do
+workers of the one before. So neither a worker that ends once its head was away counts as a restart of its own, nor do
 those that it had before it joined another head: each head has a session of its own.
 """
 
@@ -15,6 +15,8 @@ from flagscale_deploy.remote.supervisor.group import Group
 from flagscale_deploy.remote.system import files, network
 
 CONNECT_SECONDS = 1.0
+LOOK_SECONDS = 2.0
+"""A head needs longer than that to be back: Python alone takes a second."""
 CMDLINE_BYTES = 4096
 """A raylet names its socket first, which lies in the folder of its session."""
 _SESSION = re.compile(rb"session_[0-9][0-9_-]*")
@@ -29,11 +31,19 @@ class RayHead(Group):
         self._host, self._address, self._clock = host, address, clock
         self._away_since: Optional[float] = None
         self._session = b""
+        self._was_away = False
+        self._looked_at = clock()
+
+    def look(self) -> None:
+        """Notice a head that goes away while the worker runs: it may be back before the worker leaves."""
+        if not self._was_away and self._clock() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = self._clock()
+            self._was_away = bool(self.missing())
 
     @property
     def excuses_end(self) -> bool:
-        """Return whether the head is away."""
-        return bool(self.missing())
+        """Return whether the head is away, or was since the worker joined it."""
+        return self._was_away or bool(self.missing())
 
     def missing(self) -> str:
         """Return that the head is away, and for how long; "" while it takes connections."""
@@ -47,6 +57,7 @@ class RayHead(Group):
 
     def is_another(self, raylet: int) -> bool:
         """Return whether the raylet (its pid) has joined another head than the last one did."""
+        self._was_away = False
         before, session = self._session, session_of(raylet)
         self._session = session or before
         return bool(before and session and session != before)

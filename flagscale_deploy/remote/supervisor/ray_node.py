@@ -55,6 +55,7 @@ class RayNode(Supervisor):
             if self._signals.ending and not self._files.forbidden:
                 self._remains.end()
                 return End(0)
+            self._group.look()
             self._signals.wait(POLL_SECONDS)
 
     def _note_health(self, lifetime: Lifetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from flagscale_deploy.remote.supervisor.ray_head import RayHead, session_of
+from flagscale_deploy.remote.supervisor.ray_head import LOOK_SECONDS, RayHead, session_of
 
 ADDRESS = "127.9.8.6"
 """No connection of anybody else's has a port of it."""
@@ -33,6 +33,21 @@ def test_a_head_is_away_while_nothing_takes_connections_and_the_time_begins_anew
         assert head.missing() == ""
     clock.now += 7
     assert "away for 0 s" in head.missing()
+
+
+def test_a_head_that_was_away_excuses_the_end_of_a_worker_until_it_has_joined_again() -> None:
+    clock = Clock()
+    with socket.create_server((ADDRESS, 0)) as server:
+        port = server.getsockname()[1]
+        head = RayHead("gpu01", f"{ADDRESS}:{port}", clock)
+    clock.now += LOOK_SECONDS
+    head.look()
+    with socket.create_server((ADDRESS, port)):
+        clock.now += LOOK_SECONDS
+        head.look()
+        assert head.excuses_end
+        head.is_another(os.getpid())
+        assert not head.excuses_end
 
 
 def test_the_head_may_have_an_ipv6_address() -> None:
