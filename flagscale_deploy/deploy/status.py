@@ -258,7 +258,7 @@ def _overall(
         return "UNKNOWN"
     if record is None:
         return "absent" if host_states == {"absent"} else "leftovers"
-    if states <= {"ready", "changing"} and "change" in record:
+    if states <= {"ready", "changing", "starting"} and "change" in record:
         return "changing"
     if states == {"ready"}:
         return "unwell" if ray and ray.get("missing") else "ready"

@@ -544,6 +544,11 @@ def test_a_deployment_that_is_changed_is_not_ready_and_tells_what_is_changed() -
     assert json.loads(json.dumps(current.json()))["change"] == CHANGE
 
 
+def test_a_deployment_is_changing_while_a_group_of_it_loads() -> None:
+    current = status(changed(head(instances={"qwen/0": HANGS})), changed(worker()))
+    assert (current.state, current.instances[0].state) == ("changing", "starting")
+
+
 def test_a_group_that_is_changed_is_not_dead_while_it_does_not_run() -> None:
     gone = {"qwen/0": {**WELL, "alive": False, "token": None, "why": "its process is gone"}}
     current = status(changed(head(instances=gone)), changed(worker()))
