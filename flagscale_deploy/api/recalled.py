@@ -1,6 +1,7 @@
 """Make a request again from what hosts keep of a run.
 
-What hosts keep is their word: no variable of this machine's environment is read for it, and no secret is sent again.
+What hosts keep is their word: no variable of this machine's environment and no file with a secret is read for it, and
+no secret is sent again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from flagscale_deploy.api.request import Request, load_request
+from flagscale_deploy.config.schema.places import Document
 from flagscale_deploy.config.source import parse_document
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.plan.kept import KeptRun
@@ -46,11 +48,34 @@ def recall(kept: KeptRun, present: KeptRun, hosts: Request, *, exact: bool = Tru
         names = ", ".join(sorted({name for _, name in other}))
         raise CheckError.at(where, f"its secrets are others than those of today: {names}", "use its file: `update`")
     source = f"the configuration of {kept['run_id']}"
-    document = parse_document(kept["configuration"], source)
+    document = _without_secret_files(parse_document(kept["configuration"], source))
     options = replace(hosts.options, config=source, overrides=(), name=kept["deployment"])
     request = load_request(options, document=document, variables=_Placeholders())
     spec = replace(request.serve, exp_dir=hosts.spec.exp_dir if hosts.spec else f"outputs/{kept['deployment']}")
     return replace(request, spec=spec, hides_logs=hosts.hides_logs)
+
+
+def _without_secret_files(document: Document) -> Document:
+    """Return a configuration that names the secrets which are in files, and gives each key of the gate another value.
+
+    The files' paths may be hidden, and hold where the run was started; two clients with the same key are refused.
+    """
+    tree = document.value
+    deploy = tree.get("deploy") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or not isinstance(deploy, dict):
+        return document
+    deploy = dict(deploy)
+    files, names = deploy.pop("secret_files", None), deploy.get("secrets")
+    if isinstance(files, dict):
+        deploy["secrets"] = [*(names if isinstance(names, list) else ()), *files]
+    gate = deploy.get("gate")
+    if isinstance(gate, dict):
+        clients = [
+            name for place in ("keys", "key_files") if isinstance(named := gate.get(place), dict) for name in named
+        ]
+        gate = {key: value for key, value in gate.items() if key not in ("keys", "key_files")}
+        deploy["gate"] = {**gate, "keys": {name: f"{HELD_BY_HOSTS}-{number}" for number, name in enumerate(clients)}}
+    return replace(document, value={**tree, "deploy": deploy})
 
 
 def _names(run: KeptRun) -> set[tuple[str, str]]:

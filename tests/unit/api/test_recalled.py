@@ -39,6 +39,19 @@ def test_no_variable_of_this_machine_is_read_and_nothing_is_written_where_it_say
     assert request.inventory.names == ("gpu01",)
 
 
+def test_no_file_with_a_secret_is_read_and_clients_of_the_gate_are_told_apart(hosts: Request) -> None:
+    deploy = """\
+deploy:
+  secret_files: {VLLM_API_KEY: '[REDACTED]'}
+  gate: {keys: {bob: '${oc.env:BOB}', eve: '${oc.env:EVE}'}, key_files: {alice: not-here}}
+"""
+    run: Any = {**KEPT, "configuration": KEPT["configuration"] + deploy}
+    serve = recall(run, run, hosts).serve
+    assert serve.secret_env["VLLM_API_KEY"].reveal() == HELD_BY_HOSTS
+    assert serve.gate is not None
+    assert [*serve.gate.keys] == ["bob", "eve", "alice"]
+
+
 def test_other_secrets_and_what_is_not_complete_are_refused_but_for_the_way_back(hosts: Request) -> None:
     without: Any = {**KEPT, "secrets": {}}
     with pytest.raises(CheckError, match="its secrets are others than those of today: HF_TOKEN"):
