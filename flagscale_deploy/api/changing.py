@@ -112,7 +112,6 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
         if goal.unfinished is None:
             batches, extra = _way(session, goal, made, to, sources)
             _refuse_outage(session, batches)
-            change.begin(to.run.kept)
         else:
             batches, extra = what_is_left(goal.base, kept, made, change, session.how.max_unavailable), None
         keys = gate_keys(run) if goal.secrets or goal.keys else {}

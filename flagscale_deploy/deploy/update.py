@@ -85,7 +85,8 @@ class Update:
         self._began = time.monotonic()
 
     def carry_out(self, batches: Sequence[Batch], to: Target, extra: Target | None = None) -> None:
-        """Change all batches, and finish; groups that are not of the target are those of `extra`, for a while."""
+        """Begin, change all batches, and finish; groups beside those of the target are of `extra`, for a while."""
+        self.change.begin(to.run.kept)
         for batch in batches:
             self._change(batch, to, extra)
         self._finish(to, "updated", self.reason)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import pytest
@@ -27,6 +30,26 @@ UNCHECKED = ("--skip-check", "engine-arguments")
 QUICK = (*UNCHECKED, "--watch-for", "1s")
 GROUPS = {"model0/0": (0, PORT), "model0/1": (1, PORT), "model0/2": (0, PORT + 1)}
 """Which host a group is on, by its number, and its port there."""
+
+UPDATE_SECONDS = 12.0
+"""About as long as the update takes of which the operator is killed."""
+
+
+class Moment(NamedTuple):
+    """When the operator is killed, in seconds after the update began; whether the update is resumed then."""
+
+    after: float
+    resumed: bool
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("--resume",) if self.resumed else ()
+
+
+def moments() -> list[Moment]:
+    """Return thirty moments of the day."""
+    dice = Random(os.environ.get("FSD_FAULTS_SEED") or time.strftime("%Y%m%d", time.gmtime()))
+    return [Moment(round(dice.uniform(0, UPDATE_SECONDS), 2), turn % 2 == 0) for turn in range(30)]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +166,7 @@ def token_on(host: Host) -> str | None:
     return next((match[0] for text in texts if (match := re.search(r"token-of-\w+", text))), None)
 
 
-def status_of(operator: Operator, exits: int = 0) -> Any:
+def status_of(operator: Operator, exits: int | None = 0) -> Any:
     return operator("status", "--name", NAME, "--json", exits=exits).json
 
 
@@ -235,9 +258,10 @@ def test_an_interrupt_puts_back_what_was_changed(lab: Lab, operator: Operator, s
 def test_an_operator_who_is_killed_leaves_a_change_that_is_named_and_finished_or_put_back(
     lab: Lab, operator: Operator, served: str
 ) -> None:
-    config = write(operator.directory, 500)
+    lengths_now, other = "200", "500"
     with Clients(served) as clients:
         for number, step in enumerate(STEPS):
+            config = write(operator.directory, int(other))
             changing = operator.start("update", "-c", config, "-v", *QUICK)
             changing.wait_for(f"model0/0: {STEPS[step]}")
             changing.abandon()
@@ -247,14 +271,42 @@ def test_an_operator_who_is_killed_leaves_a_change_that_is_named_and_finished_or
             assert "is not over" in refused.err
             if number % 2:
                 operator("update", "--resume", "--name", NAME, *QUICK)
-                assert lengths(lab) == ["500"] * 3
-                operator("rollback", "--name", NAME, *QUICK)
+                lengths_now, other = other, lengths_now
             else:
                 operator("rollback", "--name", NAME, *QUICK)
-            assert lengths(lab) == ["200"] * 3
+            assert lengths(lab) == [lengths_now] * 3
             assert status_of(operator)["change"] is None
         assert clients.go_on()
     assert clients.failed == []
+
+
+if os.environ.get("FSD_FAULTS") == "all":
+
+    @pytest.mark.timeout(3600)
+    @pytest.mark.parametrize("moment", moments(), ids=str)
+    def test_a_change_whose_operator_is_killed_at_any_moment_is_named_and_finished_or_put_back(
+        lab: Lab, operator: Operator, served: str, moment: Moment
+    ) -> None:
+        """FSD_FAULTS_SEED repeats the moments of a day."""
+        before = lengths(lab)[0]
+        wanted = "500" if before == "200" else "200"
+        with Clients(served) as clients:
+            changing = operator.start("update", "-c", write(operator.directory, int(wanted)), *QUICK)
+            changing.wait_for("--max-model-len")
+            time.sleep(moment.after)
+            changing.abandon()
+            status = status_of(operator, exits=None)
+            if status["change"] is None:  # before the first step, or after the last one
+                assert (status["state"], len({*lengths(lab)})) == ("ready", 1)
+            else:
+                assert status["state"] == "changing"
+                assert "is not over" in operator("update", "-c", operator.directory / f"{wanted}.yaml", exits=4).err
+                operator("update" if moment.resumed else "rollback", *moment.words, "--name", NAME, *QUICK)
+                assert lengths(lab) == [wanted if moment.resumed else before] * 3
+            assert status_of(operator)["change"] is None
+            assert {token_on(host) for host in lab.hosts} == {"token-of-old"}
+            assert clients.go_on()
+        assert clients.failed == []
 
 
 def test_stop_ends_a_change_that_is_not_over_and_nothing_is_left(lab: Lab, operator: Operator, served: str) -> None:
