@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 
 from tests.e2e import tiny
 from tests.e2e.sight import Process, look_at
+from tests.e2e.streams import Streams
 from tests.environments import build
 from tests.lab import Host, Lab
 from tests.lab.product.operator import Operator, Result, eventually
@@ -32,6 +35,9 @@ READY_SECONDS = 600.0
 SETTINGS = ("deploy.models.vllm_model.num_replicas=2", "deploy.router.policy=round_robin", "deploy.ray=auto",
             "deploy.restart.hang=20", "--skip-check", "engine-arguments")  # fmt: skip
 """vLLM's parser on each host, which takes six core-seconds, is asked in other modules."""
+NO_TOKENIZER = "model_args.vllm_model.tokenizer=/no/such/tokenizer"
+"""vLLM looks for that when it loads the model."""
+Change = Callable[..., Result]
 STREAM = '{"model": "tiny", "prompt": "Go on", "max_tokens": 480, "ignore_eos": true, "stream": true}'
 
 
@@ -48,9 +54,14 @@ def pair(lab: Lab, operator: Operator) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def ran(operator: Operator, tiny_model: Path, pair: tuple[Path, Path]) -> Result:
-    config = tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1, forks=True)
+    tiny.write(operator.directory / f"{NAME}.yaml", tiny_model, port=PORT, gpus=1, forks=True)
     (operator.directory / "api-key").write_text(API_KEY + "\n")
     (operator.directory / "alice").write_text(ALICE + "\n")
+    return operator.start("run", *wanted(operator, pair)).end(0, within=READY_SECONDS)
+
+
+def wanted(operator: Operator, pair: tuple[Path, Path]) -> list[str | Path]:
+    """Return the words that say what is deployed."""
     files = (
         f"deploy.tls.certfile={pair[0]}",
         f"deploy.tls.keyfile={pair[1]}",
@@ -58,7 +69,18 @@ def ran(operator: Operator, tiny_model: Path, pair: tuple[Path, Path]) -> Result
         "deploy.secret_files.VLLM_API_KEY=api-key",
         "deploy.gate.key_files.alice=alice",
     )
-    return operator.start("run", "-c", config, *SETTINGS, *files).end(0, within=READY_SECONDS)
+    return ["-c", operator.directory / f"{NAME}.yaml", *SETTINGS, *files]
+
+
+@pytest.fixture
+def changed(operator: Operator, pair: tuple[Path, Path]) -> Change:
+    """Return what types `update` with more settings and waits for its end."""
+
+    def change(*settings: str, exits: int) -> Result:
+        words = (*wanted(operator, pair), *settings, "--watch-for", "2s")
+        return operator.start("update", *words).end(exits, within=READY_SECONDS)
+
+    return change
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +220,39 @@ def test_the_key_is_for_its_user_alone(lab: Lab, operator: Operator, ran: Result
     written = [path for path in (operator.directory / "outputs").rglob("*") if path.is_file()]
     assert [path for path in written if key in path.read_text("latin-1")] == []
     assert not any(key in process.command for host in lab.hosts for process in look_at(host).processes)
+
+
+def served_with(lab: Lab) -> list[set[str]]:
+    """Return `--max-num-seqs` of the processes on each host: those of an engine, and its supervisor."""
+    pattern = re.compile(r"vllm serve .*--max-num-seqs[= ](\d+)")
+    flags = [[pattern.search(process.command) for process in look_at(host).processes] for host in lab.hosts]
+    return [{flag.group(1) for flag in of_host if flag} for of_host in flags]
+
+
+def test_a_flag_is_changed_while_clients_stream_and_none_fails(
+    lab: Lab, operator: Operator, ran: Result, changed: Change, pair: tuple[Path, Path]
+) -> None:
+    with Streams(f"https://{lab.hosts[0].address}:{GATE}/v1", ALICE, pair[0]) as streams:
+        result = changed("model_args.vllm_model.max-num-seqs=6", exits=0)
+        streams.prove()
+    assert streams.failed == [], streams.figures()
+    assert "--max-num-seqs 4 → 6" in result.said
+    assert served_with(lab) == [{"6"}, {"6"}]
+
+
+if os.environ.get("FSD_FAULTS") == "all":
+
+    def test_a_flag_that_vllm_refuses_is_put_back_while_clients_stream_and_none_fails(
+        lab: Lab, operator: Operator, ran: Result, changed: Change, pair: tuple[Path, Path]
+    ) -> None:
+        before = served_with(lab)
+        with Streams(f"https://{lab.hosts[0].address}:{GATE}/v1", ALICE, pair[0]) as streams:
+            result = changed("model_args.vllm_model.max-num-seqs=6", NO_TOKENIZER, exits=5)
+            streams.prove()
+        assert streams.failed == [], streams.figures()
+        assert "what was changed is put back" in result.err
+        assert served_with(lab) == before
+        assert operator("status", "--name", NAME, "--json").json["state"] == "ready"
 
 
 def core_of(host: Host) -> Process:
