@@ -99,7 +99,7 @@ class Update:
             touched = [*note["done"]]
         else:
             touched = [*note["done"], *note["groups"]]
-        batches = _way_back(now.kept, before.kept, self.change, touched)
+        batches = way_back(now.kept, before.kept, self.change, touched)
         self.change.note = {**note, "done": [], "groups": []}
         for batch in batches:
             self._change(batch, before, None)
@@ -203,7 +203,7 @@ class Update:
         }
 
 
-def _way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collection[str]) -> tuple[Batch, ...]:
+def way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collection[str]) -> tuple[Batch, ...]:
     """Return the batches that make the touched groups again what they were."""
     old, new = ({server["name"]: server for server in run["servers"]} for run in (before, now))
     there = {name: server for name, server in old.items() if name not in touched}
