@@ -59,8 +59,8 @@ class ChangeFailedError(DeployError):
         self.failure, self.change_id, self.put_back = failure, change_id, put_back
         lines = list(failure.error.lines)
         if (diagnosis := failure.diagnosis) is not None and diagnosis.line not in str(failure.error):
-            lines.append(f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}")
-            lines += [f"    → {diagnosis.remedy}"] if diagnosis.remedy else []
+            lines.append(one_line(f"{diagnosis.host}: {diagnosis.cause or diagnosis.line}"))
+            lines += [f"    → {one_line(diagnosis.remedy)}"] if diagnosis.remedy else []
         if put_back:
             super().__init__(*lines, "what was changed is put back")
         else:

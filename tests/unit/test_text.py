@@ -16,6 +16,7 @@ from flagscale_deploy.deploy.bring_up import Failure, RunFailedError
 from flagscale_deploy.deploy.launch import StepsFailedError
 from flagscale_deploy.deploy.readiness import InstanceFailedError
 from flagscale_deploy.deploy.run_folder import RunFolder
+from flagscale_deploy.deploy.update import ChangeFailedError
 from flagscale_deploy.diagnosis.find import Diagnosis
 from flagscale_deploy.errors import CheckError, DeployError, Fault, FaultsError, HostError, HostsFailedError
 from flagscale_deploy.events import Event
@@ -50,6 +51,9 @@ def made(kind: type[DeployError]) -> DeployError:
         return kind(PLAN.servers[0].ranks[0], SMUGGLED, [SMUGGLED], SMUGGLED)
     if issubclass(kind, RunFailedError):
         return kind(Failure(inner), RunFolder(Path("/out"), str), "qwen")
+    if issubclass(kind, ChangeFailedError):
+        found = Diagnosis("gpu01", "vllm.log", SMUGGLED, SMUGGLED, SMUGGLED)
+        return kind(Failure(inner, found), "c1", put_back=False)
     if issubclass(kind, StepsFailedError):
         return kind({"gpu01": inner})
     if issubclass(kind, HostsFailedError):
@@ -76,6 +80,7 @@ def test_every_class_of_errors_is_tried() -> None:
     assert len(KINDS) >= 20
     assert {kind for kind in KINDS if "__init__" in vars(kind)} <= {
         DeployError, FaultsError, HostError, HostsFailedError, RunFailedError, StepsFailedError, InstanceFailedError,
+        ChangeFailedError,
     }, "a class with arguments of its own: make one in `made`"  # fmt: skip
     assert inspect.isclass(CheckError)
 
