@@ -56,7 +56,7 @@ class Goal:
     """What is wanted, and what runs: the plan keeps the places that `running` holds; `base` is before the change.
 
     `secrets` says that hosts get the request's, `keys` that the gate gets its keys. `unfinished` is a change that an
-    operator has left.
+    operator has left. With `recalled` the request is what hosts keep: its secrets are placeholders.
     """
 
     request: Request
@@ -66,6 +66,7 @@ class Goal:
     keys: bool = False
     unfinished: RecordedChange | None = None
     reason: tuple[str, ...] = ()
+    recalled: bool = False
 
     @property
     def secret_hash(self) -> str:
@@ -109,6 +110,8 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
         if back is None and not keep:
             session.say(Event("plan", "note", text="what is changed stays if this fails: what ran cannot be planned"))
         change = session.open(goal.note(change_id), goal.request)
+        if goal.recalled and goal.request.serve.secret_env:
+            _refuse_hosts_without_secrets(plan, change.hosts)
         if goal.unfinished is None:
             batches, extra = _way(session, goal, made, to, sources)
             _refuse_outage(session, batches)
@@ -206,6 +209,13 @@ def _way(
     names = {server["name"] for server in to.kept["servers"]}
     more = [server for server in extra.kept["servers"] if server["name"] not in names]
     return change_order(goal.base, to.kept, made, at_once=how.max_unavailable, surge=more), extra
+
+
+def _refuse_hosts_without_secrets(plan: Plan, hosts: Sequence[str]) -> None:
+    """Raise CheckError where hosts that have no part yet would need secrets, of which no value is kept."""
+    if new := [host for host in plan.working if host not in hosts]:
+        problem = f"{', '.join(new)} has no part in it now, and no value of its secrets is kept"
+        raise CheckError.at(plan.deployment, problem, "use its file: `update`")
 
 
 def _refuse_outage(session: Session, batches: tuple[Batch, ...]) -> None:

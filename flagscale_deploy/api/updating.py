@@ -75,7 +75,9 @@ def resume(
             raise CheckError.at(request.deployment, problem, "`rollback`, then `update` again with its file")
         recalled = session.recall(wanted, base)
         session.observe(recalled)
-        return make_change(session, Goal(recalled, Running(record, wanted), base, secrets=False, unfinished=change))
+        return make_change(
+            session, Goal(recalled, Running(record, wanted), base, secrets=False, unfinished=change, recalled=True)
+        )
 
 
 def rollback(
@@ -109,7 +111,7 @@ def rollback(
         recalled = session.recall(target, present)
         session.observe(recalled)
         running = Running(record, target)  # its places of then
-        goal = Goal(recalled, running, present, secrets=False, reason=(f"back to {run_id}",))
+        goal = Goal(recalled, running, present, secrets=False, reason=(f"back to {run_id}",), recalled=True)
         return make_change(session, goal)
 
 

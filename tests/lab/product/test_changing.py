@@ -208,14 +208,18 @@ def test_replicas_come_and_go_and_a_host_is_left_out(lab: Lab, operator: Operato
     with Clients(served) as clients:
         operator("update", "-c", config, "deploy.models.model0.num_replicas=2", *QUICK)
         assert [server["name"] for server in status_of(operator)["instances"]] == ["model0/0", "model0/1"]
-        operator("update", "-c", config, *QUICK)
+        back = operator("rollback", "--name", NAME, *QUICK)
+        assert "model0/2: added" in back.out
         assert clients.go_on()
         out = operator("update", "-c", config, "--without", "node2", *QUICK)
         assert "model0/1" in out.said
         assert [server["hosts"] for server in status_of(operator)["instances"]] == [["node1"]] * 3
         assert clients.go_on()
-        back = operator("rollback", "--name", NAME, *QUICK)
-        assert "model0/1" in back.said
+        refused = operator("rollback", "--name", NAME, *QUICK, exits=4)
+        assert "node2 has no part in it now, and no value of its secrets is kept" in refused.err
+        lab.hosts[0].set_gpus(2)  # so that one of three has to move
+        operator("update", "-c", config, *QUICK)
+        lab.hosts[0].set_gpus(3)
         assert clients.go_on()
     assert clients.failed == []
     assert engine(lab, "model0/0") == kept, "it went on all the time"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ import pytest
 from flagscale_deploy.errors import InputError
 from flagscale_deploy.inventory.load import load_inventory
 from flagscale_deploy.support.folders import MOST_FILES, files_below
+
+
+@pytest.fixture(autouse=True)
+def removed(tmp_path: Path) -> Iterator[None]:
+    """Remove the folders with rm: pytest's own removal goes down by recursion, and fails in a later session."""
+    yield
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
 def everything(_path: Path) -> bool:
