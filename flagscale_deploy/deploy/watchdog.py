@@ -52,6 +52,12 @@ class RankLostError(RemoteError):
     exit_code = NotReadyError.exit_code
 
 
+class TooFewGpusError(RemoteError):
+    """An engine asks Ray for more GPUs than all of its nodes have; it would wait for half an hour."""
+
+    exit_code = NotReadyError.exit_code
+
+
 @dataclass(frozen=True)
 class Loss:
     """A process of the run that ended before the run was ready."""
@@ -95,7 +101,7 @@ class _EndOfWatch(threading.Event):
 
 
 class StartupWatchdog:
-    """Watches all hosts of a run until `stop`. `tasks` raise RankLostError, and report what they see.
+    """Watches all hosts of a run until `stop`. `tasks` raise RankLostError or TooFewGpusError, and report what they see.
 
     A connection that is lost is made again, for LOST_SECONDS; then the host is lost, and UnreachableError is raised.
     A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with the user's own programs,
@@ -247,7 +253,10 @@ class StartupWatchdog:
         ][:MOST_QUOTED]
 
     def _watch_placement(self) -> None:
-        """Report what GPUs Ray has while it cannot assign those that an engine has asked for."""
+        """Report what GPUs Ray has while it cannot assign those that an engine has asked for.
+
+        Raises TooFewGpusError where all of its nodes are there, and have too few, and had so the last time.
+        """
         shown = ""
         wait = PATIENCE_SECONDS
         while not self._over.is_set():
@@ -262,13 +271,23 @@ class StartupWatchdog:
             text = self._placement(reply)
             if text != shown and (text or shown):
                 self._say(Event(SERVE, "note", self._plan.head, text or "Ray has assigned the GPUs"))
+            elif text and self._never(reply):
+                raise TooFewGpusError(self._plan.head, text, "ask for fewer GPUs, or add hosts to the deployment")
             if not text:
                 return
             shown, wait = text, ASK_AGAIN_SECONDS
 
+    def _waited_for(self, reply: RayNodesReply) -> float:
+        """Return how many GPUs engines wait for, as Ray counts or, if it does not, as their logs tell."""
+        return reply.get("pending", self._needs)
+
+    def _never(self, reply: RayNodesReply) -> bool:
+        """Return whether Ray will not have that many: its nodes are all there."""
+        return not reply.get("missing", ("?",)) and self._waited_for(reply) > sum(reply.get("nodes", {}).values())
+
     def _placement(self, reply: RayNodesReply) -> str:
         """Describe what Ray lacks; "" where nothing waits for GPUs."""
-        needed = reply.get("pending") or (0.0 if "pending" in reply else self._needs)
+        needed = self._waited_for(reply)
         if not needed:
             return ""
         gpus, free = reply.get("nodes", {}), reply.get("available", {}).get("GPU", 0)

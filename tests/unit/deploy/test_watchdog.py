@@ -17,7 +17,7 @@ from flagscale_deploy.config.spec import ServeSpec, Timeouts
 from flagscale_deploy.deploy import watchdog
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.deploy.stall import Stalls
-from flagscale_deploy.deploy.watchdog import RankLostError
+from flagscale_deploy.deploy.watchdog import RankLostError, TooFewGpusError
 from flagscale_deploy.errors import DeployError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.inputs import Inputs
@@ -313,6 +313,34 @@ def test_gpus_that_ray_cannot_give_are_said_with_what_it_has(
         ("gpu01", "the engine waits for its placement group: it needs 2 GPUs, Ray has 1 (10.0.0.1: 1, 10.0.0.2: 0), "
                   "1 of them free"),
     ]  # fmt: skip
+
+
+def test_more_gpus_than_all_nodes_have_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATIENCE_SECONDS", "ASK_AGAIN_SECONDS"):
+        monkeypatch.setattr(watchdog, name, 0.05)
+    heard = Heard()
+    with pytest.raises(TooFewGpusError, match=r"it needs 2 GPUs, Ray has 1 .*\n.*ask for fewer GPUs") as raised:
+        wait(
+            heard,
+            watch=lambda *_: chain({"lines": [ASKS]}, forever(HOSTS[0], {})),
+            watch_ranks=forever,
+            ray_nodes=lambda *_: [{**COUNT, "pending": 2.0}],
+        )
+    assert (raised.value.host, raised.value.exit_code) == ("gpu01", 5)
+    assert len(notes(heard)) == 1
+
+
+def test_gpus_of_a_node_that_may_still_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PATIENCE_SECONDS", "ASK_AGAIN_SECONDS"):
+        monkeypatch.setattr(watchdog, name, 0.05)
+    asked = iter([{**COUNT, "pending": 2.0, "missing": ["10.0.0.2"]}] * 4 + [{**COUNT, "pending": 0.0}])
+    heard = Heard()
+    wait(
+        heard,
+        watch=lambda *_: chain({"lines": [ASKS]}, until(heard, "Ray has assigned the GPUs", READY)),
+        watch_ranks=forever,
+        ray_nodes=lambda *_: [next(asked)],
+    )
 
 
 def chain(first: Output, rest: Iterable[Output]) -> Iterator[Output]:
