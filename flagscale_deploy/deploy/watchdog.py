@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from flagscale_deploy.deploy.placement_watch import PlacementWatch
 from flagscale_deploy.deploy.stall import Stalls
 from flagscale_deploy.diagnosis.find import diagnose, error_lines
 from flagscale_deploy.errors import HostError, InterruptedByUser, NotReadyError, RemoteError, UnreachableError
@@ -16,11 +16,9 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.plan.model import InstancePlan, Plan
 from flagscale_deploy.plan.program import is_program
 from flagscale_deploy.plan.stages import SERVE
-from flagscale_deploy.remote.messages.program import NoOrder, Target
+from flagscale_deploy.remote.messages.program import NoOrder
 from flagscale_deploy.remote.messages.run import (
-    RAY_NODES,
     WATCH_RANKS,
-    RayNodesReply,
     WatchRanksArguments,
     WatchRanksReply,
 )
@@ -28,32 +26,20 @@ from flagscale_deploy.support.deadline import Deadline
 from flagscale_deploy.transport.base import Connection
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.reconnect import Bounds, through_losses
-from flagscale_deploy.transport.remote_program import Program, at_once, call
+from flagscale_deploy.transport.remote_program import Program, at_once
 
 GRACE_SECONDS = 2.0
 """How long an engine gets to log the cause after one of its processes has died."""
-PATIENCE_SECONDS = 2.0
-"""How long Ray may take to assign GPUs before we ask what it waits for; it takes two more to answer."""
-ASK_AGAIN_SECONDS = 3.0
-ASK_SECONDS = 60.0
 LOST_SECONDS = 30.0
 """How long a host may be unreachable, after its connection was lost, before the run is given up."""
 KEPT_LINES = 400
 MOST_QUOTED = 8
 MOST_LOST = 64
 """How many processes that ended together are named."""
-_PLACEMENT_GROUP = re.compile(r"Creating a new placement group|Waiting for creating a placement group")
-_GPUS_NEEDED = re.compile(r"'GPU': (\d{1,6}(?:\.\d{1,6})?)")
 
 
 class RankLostError(RemoteError):
     """A process that an engine needs has ended, on any host of the run."""
-
-    exit_code = NotReadyError.exit_code
-
-
-class TooFewGpusError(RemoteError):
-    """An engine asks Ray for more GPUs than all of its nodes have; it would wait for half an hour."""
 
     exit_code = NotReadyError.exit_code
 
@@ -101,22 +87,22 @@ class _EndOfWatch(threading.Event):
 
 
 class StartupWatchdog:
-    """Watches all hosts of a run until `stop`. `tasks` raise RankLostError or TooFewGpusError, and report what they see.
+    """Watches all hosts of a run until `stop`. `tasks` report what they see, and raise RankLostError.
 
     A connection that is lost is made again, for LOST_SECONDS; then the host is lost, and UnreachableError is raised.
     A raylet, Ray's GCS, an engine core or a rank that ends is a failure; in a deployment with the user's own programs,
     which may end any process, only the first two are. A host that cannot be watched is noted, and is no failure.
+    TooFewGpusError is raised where Ray will never have the GPUs that an engine asks for.
     """
 
     def __init__(self, plan: Plan, fleet: Fleet, stall: float, say: Sink) -> None:
         self._plan, self._fleet, self._say = plan, fleet, say
         self._over = _EndOfWatch(fleet.cancelled)
-        self._placement_asked = threading.Event()
+        self._placement = PlacementWatch(plan, fleet, self._over, say)
         self._lock = threading.Lock()
         self._programs: list[Program[WatchRanksReply, NoOrder]] = []
         self._stalls = Stalls(plan.instances, stall, say)
         self._kept: deque[tuple[str, str]] = deque(maxlen=KEPT_LINES)
-        self._needs = 0.0
         self.losses: list[Loss] = []
 
     @property
@@ -125,7 +111,7 @@ class StartupWatchdog:
         hosts = sorted({host for instance in self._plan.instances for host in instance.hosts} | {*self._ray_hosts})
         tasks: dict[str, Callable[[], None]] = {f"ranks of {host}": partial(self._watch, host) for host in hosts}
         if any(isinstance(instance, InstancePlan) and instance.executor == "ray" for instance in self._plan.instances):
-            tasks["placement"] = self._watch_placement
+            tasks["placement"] = self._placement.watch
         return tasks
 
     def add_output(self, name: str, host: str, lines: Iterable[str]) -> None:
@@ -134,9 +120,7 @@ class StartupWatchdog:
         with self._lock:
             for line in lines:
                 self._kept.append((host, line))
-                if _PLACEMENT_GROUP.search(line):
-                    self._needs = max(self._needs, sum(map(float, _GPUS_NEEDED.findall(line))))
-                    self._placement_asked.set()
+                self._placement.note_line(line)
 
     def mark_ready(self, name: str) -> None:
         """Record that an instance is ready: it may be silent from now on."""
@@ -251,56 +235,3 @@ class StartupWatchdog:
             for source, lines in by_host.items()
             for line in error_lines(lines)
         ][:MOST_QUOTED]
-
-    def _watch_placement(self) -> None:
-        """Report what GPUs Ray has while it cannot assign those that an engine has asked for.
-
-        Raises TooFewGpusError where all of its nodes are there, and have too few, and had so the last time.
-        """
-        shown = ""
-        wait = PATIENCE_SECONDS
-        while not self._over.is_set():
-            if not self._placement_asked.wait(0.25) or self._pause(wait):
-                continue
-            try:
-                args: Target = {"deployment": self._plan.deployment, "host": self._plan.head}
-                head = self._fleet.connection(self._plan.head)
-                reply = call(head, RAY_NODES, args, timeout=ASK_SECONDS, cancelled=self._over)
-            except (HostError, InterruptedByUser):
-                return
-            text = self._placement(reply)
-            if text != shown and (text or shown):
-                self._say(Event(SERVE, "note", self._plan.head, text or "Ray has assigned the GPUs"))
-            elif text and self._never(reply):
-                raise TooFewGpusError(self._plan.head, text, "ask for fewer GPUs, or add hosts to the deployment")
-            if not text:
-                return
-            shown, wait = text, ASK_AGAIN_SECONDS
-
-    def _waited_for(self, reply: RayNodesReply) -> float:
-        """Return how many GPUs engines wait for, as Ray counts or, if it does not, as their logs tell."""
-        return reply.get("pending", self._needs)
-
-    def _never(self, reply: RayNodesReply) -> bool:
-        """Return whether Ray will not have that many: its nodes are all there."""
-        return not reply.get("missing", ("?",)) and self._waited_for(reply) > sum(reply.get("nodes", {}).values())
-
-    def _placement(self, reply: RayNodesReply) -> str:
-        """Describe what Ray lacks; "" where nothing waits for GPUs."""
-        needed = self._waited_for(reply)
-        if not needed:
-            return ""
-        gpus, free = reply.get("nodes", {}), reply.get("available", {}).get("GPU", 0)
-        nodes = ", ".join(f"{address}: {number:g}" for address, number in gpus.items())
-        return (
-            f"the engine waits for its placement group: it needs {needed:g} {'GPU' if needed == 1 else 'GPUs'}, "
-            f"Ray has {sum(gpus.values()):g} ({nodes}), {free:g} of them free"
-        )
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait; return whether the watch has ended meanwhile."""
-        pause = Deadline(seconds)
-        while not pause.expired:
-            if self._over.wait(min(0.1, pause.remaining)) or self._over.is_set():
-                return True
-        return False

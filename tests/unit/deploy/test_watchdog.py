@@ -14,10 +14,11 @@ import pytest
 
 from flagscale_deploy.config.program_files import load_program
 from flagscale_deploy.config.spec import ServeSpec, Timeouts
-from flagscale_deploy.deploy import watchdog
+from flagscale_deploy.deploy import placement_watch, watchdog
+from flagscale_deploy.deploy.placement_watch import TooFewGpusError
 from flagscale_deploy.deploy.readiness import InstanceFailedError, wait_ready
 from flagscale_deploy.deploy.stall import Stalls
-from flagscale_deploy.deploy.watchdog import RankLostError, TooFewGpusError
+from flagscale_deploy.deploy.watchdog import RankLostError
 from flagscale_deploy.errors import DeployError, RemoteError, UnreachableError
 from flagscale_deploy.inventory.model import Host
 from flagscale_deploy.plan.inputs import Inputs
@@ -300,7 +301,7 @@ COUNT = {"nodes": {"10.0.0.1": 1, "10.0.0.2": 0}, "missing": [], "available": {"
 def test_gpus_that_ray_cannot_give_are_said_with_what_it_has(
     monkeypatch: pytest.MonkeyPatch, line: str, more: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(placement_watch, "PATIENCE_SECONDS", 0.05)
     heard = Heard()
     modules = wait(
         heard,
@@ -317,7 +318,7 @@ def test_gpus_that_ray_cannot_give_are_said_with_what_it_has(
 
 def test_more_gpus_than_all_nodes_have_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATIENCE_SECONDS", "ASK_AGAIN_SECONDS"):
-        monkeypatch.setattr(watchdog, name, 0.05)
+        monkeypatch.setattr(placement_watch, name, 0.05)
     heard = Heard()
     with pytest.raises(TooFewGpusError, match=r"it needs 2 GPUs, Ray has 1 .*\n.*ask for fewer GPUs") as raised:
         wait(
@@ -332,7 +333,7 @@ def test_more_gpus_than_all_nodes_have_end_the_wait(monkeypatch: pytest.MonkeyPa
 
 def test_gpus_of_a_node_that_may_still_come_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATIENCE_SECONDS", "ASK_AGAIN_SECONDS"):
-        monkeypatch.setattr(watchdog, name, 0.05)
+        monkeypatch.setattr(placement_watch, name, 0.05)
     asked = iter([{**COUNT, "pending": 2.0, "missing": ["10.0.0.2"]}] * 4 + [{**COUNT, "pending": 0.0}])
     heard = Heard()
     wait(
@@ -349,7 +350,7 @@ def chain(first: Output, rest: Iterable[Output]) -> Iterator[Output]:
 
 
 def test_gpus_that_ray_gives_are_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(placement_watch, "PATIENCE_SECONDS", 0.05)
     heard, called = Heard(), threading.Event()
 
     def nodes(_host: Host, _args: dict[str, Any]) -> Iterable[Output]:
