@@ -12,7 +12,7 @@ from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
 from flagscale_deploy.deploy.run_folder import runs
 from flagscale_deploy.deploy.secret_hash import differing_secrets
 from flagscale_deploy.deploy.update import ChangeFailedError
-from flagscale_deploy.errors import CheckError, FaultsError, InputError
+from flagscale_deploy.errors import CheckError, FaultsError
 from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.inventory.command_line import again
 from flagscale_deploy.plan.running import Running, find_running
@@ -105,7 +105,7 @@ def rollback(
         present = session.kept(Running(record).configuration, history)
         earlier = [run_id for run_id in history.served if run_id < present["run_id"]]  # ids sort by time
         if to is None and not earlier:
-            raise InputError.at(request.deployment, "nothing served before this", "`history` lists what did")
+            raise CheckError.at(request.deployment, "nothing served before this", "`history` lists what did")
         run_id = history.named(to) if to is not None else earlier[-1]
         target = session.kept(run_id, history)
         recalled = session.recall(target, present)

@@ -98,7 +98,7 @@ class Update:
             self.change.put_back(note["groups"], before.run.plan)
             touched = [*note["done"]]
         else:
-            touched = [*note["done"], *note["groups"]]
+            touched = [*note["groups"], *note["done"]]  # those that do not serve come first
         batches = way_back(now.kept, before.kept, self.change, touched)
         self.change.note = {**note, "done": [], "groups": []}
         for batch in batches:
@@ -204,7 +204,7 @@ class Update:
 
 
 def way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collection[str]) -> tuple[Batch, ...]:
-    """Return the batches that make the touched groups again what they were."""
+    """Return the batches that make the touched groups again what they were, in this order where places allow it."""
     old, new = ({server["name"]: server for server in run["servers"]} for run in (before, now))
     there = {name: server for name, server in old.items() if name not in touched}
     there |= {name: new.get(name, _placeless(name)) for name in touched if name in new or name in change.servers}
@@ -220,13 +220,17 @@ def way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collec
 def what_is_left(
     before: KeptRun, to: KeptRun, difference: Difference, change: GroupChange, at_once: int
 ) -> tuple[Batch, ...]:
-    """Return the batches of a change that its operator has left, of which some groups are done."""
+    """Return the batches of a change that its operator has left, of which some groups are done.
+
+    Groups that were being changed come first: they may not serve.
+    """
     done = change.note["done"]
     old, new = ({server["name"]: server for server in run["servers"]} for run in (before, to))
     there = {name: new.get(name, server) for name, server in old.items() if name not in done or name in new}
     there |= {name: server for name, server in new.items() if name in done}
     there |= {name: _placeless(name) for name in change.servers if name not in there and name not in (*old, *new)}
     there = {name: old[name] if name in old and name not in done else server for name, server in there.items()}
+    there = dict(sorted(there.items(), key=lambda item: item[0] not in change.note["groups"]))
     left = tuple(server for server in difference.servers if server.name not in done)
     return change_order(
         {**before, "servers": [*there.values()]}, to, replace(difference, servers=left), at_once=at_once

@@ -34,6 +34,7 @@ from flagscale_deploy.output.stop import show_stop, stop_json
 from flagscale_deploy.output.unlock import show_unlock, unlock_json
 from flagscale_deploy.plan.kept import run_text
 from tests.fakes import Output
+from tests.unit.api.changing_world import LONGER, OPTIONS, QUICK, ChangingWorld
 from tests.unit.api.mutations import mutated
 from tests.unit.api.world import World
 from tests.unit.plan.test_kept import described
@@ -234,6 +235,16 @@ ACTS: dict[str, tuple[Callable[[Request], None], bool, tuple[str, ...]]] = {
 CASES = [(act, program) for act, (_, _, programs) in ACTS.items() for program in programs]
 
 
+CHANGES: dict[str, tuple[Callable[[ChangingWorld], object], tuple[str, ...]]] = {
+    "update": (
+        lambda world: api.update(world.wanted(LONGER), OPTIONS, QUICK),
+        ("probe", "inspect", "change_record", "route", "drain", "stop_group", "launch", "watch", "history"),
+    ),
+    "rollback": (lambda world: api.rollback(world.named(), None, OPTIONS, QUICK), ("inspect", "history")),
+}
+"""Commands that change what runs, and the programs whose replies are changed."""
+
+
 class Liar:
     """Changes one message of one program on one host."""
 
@@ -280,3 +291,30 @@ def test_no_reply_ends_a_command(act: str, program: str, records: dict[str, Any]
         assert time.monotonic() - began < SECONDS, str(liar.sent)[:3000]
         assert len(capsys.readouterr().out) < 1 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+@pytest.mark.parametrize(
+    ("act", "program"), [(act, program) for act, (_, programs) in CHANGES.items() for program in programs]
+)
+def test_no_reply_ends_a_change(act: str, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that fails for a reply is put back, or names what finishes it."""
+    do, _ = CHANGES[act]
+    monkeypatch.chdir(tmp_path)
+    first = ChangingWorld(tmp_path)
+    api.run(first.wanted(), OPTIONS)
+    if act == "rollback":
+        api.update(first.wanted(LONGER), OPTIONS, QUICK)
+    for number in range(200 if ALL else 4):
+        chance = random.Random(f"{act} {program} {number}")
+        world = ChangingWorld(tmp_path)
+        world.running = True
+        world.records, world.kept, world.events = copy.deepcopy((first.records, first.kept, first.events))
+        world.alter = liar = Liar(chance, chance.choice(("gpu01", "gpu02")), program)
+        began = time.monotonic()
+        try:
+            do(world)
+        except DeployError:
+            pass
+        except Exception as error:
+            raise AssertionError(f"{act}, {program}, {number}: {str(liar.sent)[:3000]}") from error
+        assert time.monotonic() - began < SECONDS, str(liar.sent)[:3000]

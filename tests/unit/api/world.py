@@ -12,6 +12,7 @@ from flagscale_deploy.api.request import Options, Request
 from flagscale_deploy.errors import ConnectError
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.inventory.model import Host
+from flagscale_deploy.transport.fleet import Connect
 from tests.fakes import Call, Exit, Output, Stderr, connecting
 from tests.unit.deploy.given import answering, archived, held, reserved
 from tests.unit.plan.given import facts, inventory, model, spec
@@ -43,23 +44,29 @@ class World:
         self.watch: Act = lambda _host, _args: list(self.watched)
         self.reserve: Act = reserved
         self.unlock: Act = lambda _host, _args: []
+        self.programs: dict[str, Act] = {}
+        """Programs beside those that a run needs."""
         self.alter: Callable[[Host, str, Iterable[Output]], Iterable[Output]] = lambda _host, _module, outputs: outputs
         """Changes what a program on a host sends."""
 
     def request(self, **changed: Any) -> Request:
+        return replace(Request(inventory(*HOSTS), self.spec, "qwen", Options(connect=self.connect)), **changed)
+
+    @property
+    def connect(self) -> Connect:
+        """Return what connects to these hosts."""
         handler = answering(
             probe=self.probe, lock=self.lock, launch=self.launch, watch=self.watch, stop=self.stop,
             inspect=self.inspect, ps=self.ps, history=self.history, chat=self.ask,
             network_test=self.reach, parse_flags=self.parse_flags,
             reserve=self.reserve, unlock=self.unlock,
-            cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell},
+            cleanup=self.cleanup, archive=self.archive, follow=self.follow, **{"": self.shell}, **self.programs,
         )  # fmt: skip
 
         def altered(host: Host, module: str, args: dict[str, Any]) -> Iterable[Output]:
             return self.alter(host, module, handler(host, module, args))
 
-        options = Options(connect=connecting(altered, self.calls, self.refused))
-        return replace(Request(inventory(*HOSTS), self.spec, "qwen", options), **changed)
+        return connecting(altered, self.calls, self.refused)
 
     def probe(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:
         facts = asdict(self.facts[host.name])
