@@ -49,7 +49,7 @@ class ChangingWorld(World):
         record = self.records.get(host.name, {})
         for reply in super().probe(host, args):
             assert isinstance(reply, dict)
-            current = record.get("configuration", record.get("run_id"))
+            current = record.get("configuration", record.get("run_id", ""))
             yield {**reply, "kept": self.kept[host.name].get(current, "") if self.running else ""}
 
     def launch(self, host: Host, args: dict[str, Any]) -> Iterable[Output]:

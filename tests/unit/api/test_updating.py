@@ -13,8 +13,7 @@ import pytest
 
 from flagscale_deploy import api
 from flagscale_deploy.api import ChangeFailedError, ChangeOptions
-from flagscale_deploy.deploy.lock import LockedError
-from flagscale_deploy.errors import CheckError, DeployError, FaultsError
+from flagscale_deploy.errors import CheckError, DeployError, FaultsError, LockedError
 from flagscale_deploy.inventory.model import Host
 from tests.fakes import Output
 from tests.unit.api.changing_world import LONGER, OPTIONS, QUICK, ChangingWorld
