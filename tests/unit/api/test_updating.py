@@ -86,7 +86,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changing:
 
 
 def refusal(error: type[DeployError], act: Any, *args: Any, **options: Any) -> str:
-    """Return what is said where nothing is changed."""
+    """Return what is text where nothing is changed."""
     with pytest.raises(error) as raised:
         act(*args, **options)
     return str(raised.value)
@@ -130,11 +130,11 @@ def test_a_lock_of_somebody_else_is_respected(world: Changing, command: str) -> 
 def test_a_change_that_is_not_over_comes_first(world: Changing) -> None:
     world.run()
     world.leave()
-    said = refusal(CheckError, world.update, LONGER)
-    assert said.startswith(
+    text = refusal(CheckError, world.update, LONGER)
+    assert text.startswith(
         f"qwen: change {CHANGE['run_id']} of bob@ops is not over\n    → finish it: flagscale-deploy "
     )
-    assert "--resume; or put it back with `rollback`" in said
+    assert "--resume; or put it back with `rollback`" in text
 
 
 def test_what_hosts_do_not_keep_is_neither_changed_nor_gone_back_to(world: Changing) -> None:
@@ -157,9 +157,9 @@ def test_nothing_before_and_what_nobody_knows_is_not_gone_back_to(world: Changin
 
 def test_an_outage_is_told_with_the_time_of_the_last_start_and_has_to_be_allowed(world: Changing) -> None:
     world.run(ALONE)
-    said = refusal(CheckError, world.update, ALONE, LONGER)
-    assert "nothing would serve qwen while qwen/0 restarts, for about 30s by the last start" in said
-    assert "--allow-downtime" in said
+    text = refusal(CheckError, world.update, ALONE, LONGER)
+    assert "nothing would serve qwen while qwen/0 restarts, for about 30s by the last start" in text
+    assert "--allow-downtime" in text
     assert world.did("stop_group") == []
     world.update(ALONE, LONGER, how=ChangeOptions(watch_for=0.01, allow_downtime=True))
     assert world.did("stop_group") == ["gpu01"]
@@ -175,8 +175,8 @@ def test_both_at_once_are_an_outage(world: Changing) -> None:
 
 def test_more_groups_need_room(world: Changing) -> None:
     world.run()
-    said = refusal(CheckError, world.update, LONGER, how=ChangeOptions(surge=1, watch_for=0.01))
-    assert said.startswith("qwen: there is no room for 1 more of what is changed")
+    text = refusal(CheckError, world.update, LONGER, how=ChangeOptions(surge=1, watch_for=0.01))
+    assert text.startswith("qwen: there is no room for 1 more of what is changed")
 
 
 def test_a_group_that_does_not_start_is_put_back_and_the_cause_is_told(world: Changing) -> None:
@@ -247,6 +247,6 @@ def test_secrets_that_nobody_keeps_cannot_be_given_by_a_resume(world: Changing) 
 
 def test_ray_is_not_changed_under_what_runs(world: Changing) -> None:
     world.run()
-    said = refusal(CheckError, world.update, "deploy.ray=always")
-    assert "Ray itself would change" in said
+    text = refusal(CheckError, world.update, "deploy.ray=always")
+    assert "Ray itself would change" in text
     assert world.did("change_record") == []
