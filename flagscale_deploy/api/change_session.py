@@ -81,7 +81,7 @@ class Session:
         if isinstance(reply, HostError):
             raise reply
         record = reply["record"]
-        if not record or record.get("stopped_at"):
+        if not record or record.get("stopped_at") or "run_id" not in record:
             raise self.not_running()
         return record
 

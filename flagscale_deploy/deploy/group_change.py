@@ -183,7 +183,10 @@ class GroupChange:
 
     def _server(self, group: str) -> RecordedServer:
         """Return a group of the record. Raises CheckError for one that cannot be changed by itself."""
-        server = self.servers[group]
+        server = self.servers.get(group)
+        if server is None:
+            problem = f"the record on {self.hosts[0]} has no server of this name"
+            raise CheckError.at(group, problem, "stop, then run")
         routed = self._front(server) is not None
         if not server.get("ranks") or (routed and len(worker_urls(server)) != len(answering(server))):
             raise CheckError.at(group, "it was started by an older version of this tool", "stop, then run")

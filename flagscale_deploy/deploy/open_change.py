@@ -26,7 +26,7 @@ def open_change(
     records = {host: reply["record"] or {} for host, reply in answers(results).items()}
     decided = authority(head, {host: record for host, record in records.items() if record})
     record = decided.record
-    if record is None or not decided.trusted or record.get("stopped_at"):
+    if record is None or not decided.trusted or record.get("stopped_at") or "run_id" not in record:
         raise CheckError.at(deployment, decided.note or "it does not run", "start it with `run`")
     run_id, part = record["run_id"], set(record.get("hosts", ()))
     lost = [host for host, result in results.items() if isinstance(result, HostError) and host in part]
@@ -42,7 +42,7 @@ def open_change(
         sorted(hosts, key=lambda host: host != head),
         say,
         record,
-        {server["name"]: server for server in record["instances"]},
-        {router["name"]: router for router in record["routers"]},
+        {server["name"]: server for server in record.get("instances", ())},
+        {router["name"]: router for router in record.get("routers", ())},
         frozenset(lost),
     )

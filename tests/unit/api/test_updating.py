@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import secrets
@@ -250,3 +251,16 @@ def test_ray_is_not_changed_under_what_runs(world: Changing) -> None:
     text = refusal(CheckError, world.update, "deploy.ray=always")
     assert "Ray itself would change" in text
     assert world.did("change_record") == []
+
+
+def test_a_record_may_lack_any_of_its_keys(world: Changing) -> None:
+    """A host may be of another version, or lie; this ends in words."""
+    world.run()
+    records = copy.deepcopy(world.records)
+    for key in records["gpu01"]:
+        world.records = copy.deepcopy(records)
+        for record in world.records.values():
+            del record[key]
+        for act in (world.update, world.rollback):
+            with contextlib.suppress(DeployError):
+                act(*([LONGER] if act == world.update else []))
