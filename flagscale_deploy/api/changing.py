@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from flagscale_deploy.api.change_session import Session
 from flagscale_deploy.api.checking import examine, refuse_failed
 from flagscale_deploy.api.describing import describe, kept_files
+from flagscale_deploy.api.outage import refuse_outage
 from flagscale_deploy.api.planning import Sources, load_sources
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.api.running import events_written
 from flagscale_deploy.api.surging import more_groups
 from flagscale_deploy.deploy.bring_up import Run
+from flagscale_deploy.deploy.group_files import gate_keys
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back, gate_keys, what_is_left
+from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back, what_is_left
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event
 from flagscale_deploy.plan.change_order import Batch, change_order, places
 from flagscale_deploy.plan.difference import difference
-from flagscale_deploy.plan.entrances import GATE
+from flagscale_deploy.plan.gate_turn import gate_turn
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun
 from flagscale_deploy.plan.model import Plan
@@ -30,7 +32,6 @@ from flagscale_deploy.plan.planner import draft
 from flagscale_deploy.plan.running import Running
 from flagscale_deploy.plan.server_change import Difference
 from flagscale_deploy.remote.messages.record import Record, RecordedChange
-from flagscale_deploy.support.units import format_duration
 
 OWN_LOCK = "lock"
 """The check that would find the change's own lock."""
@@ -98,8 +99,6 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
         session.say(Event("plan", "note", text=line))
     if made.ray:
         raise CheckError.at(plan.deployment, f"Ray itself would change: {', '.join(made.ray)}", "stop, then run")
-    if GATE in {server.name for server in made.servers if server.kind in ("added", "removed")}:
-        raise CheckError.at(plan.deployment, "the gate would come or go, and all servers with it", "stop, then run")
     if not made.changed and goal.unfinished is None:
         return ChangeResult("", made)
     with _folder(session, goal, change_id, plan) as folder:
@@ -109,18 +108,34 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
         back = None if keep else _way_back(session, goal.base, goal.running.record, folder, sources)
         if back is None and not keep:
             session.say(Event("plan", "note", text="what is changed stays if this fails: what ran cannot be planned"))
+        turns = gate_turn(goal.base, kept) is not None
+        if turns:
+            goal = _with_gate_turned(goal)
         change = session.open(goal.note(change_id), goal.request)
         if goal.recalled and goal.request.serve.secret_env:
             _refuse_hosts_without_secrets(plan, change.hosts)
         if goal.unfinished is None:
             batches, extra = _way(session, goal, made, to, sources)
-            _refuse_outage(session, batches)
+            refuse_outage(session, batches, goal.base, kept)
         else:
             batches, extra = what_is_left(goal.base, kept, made, change, session.how.max_unavailable), None
-        keys = gate_keys(run) if goal.secrets or goal.keys else {}
-        update = Update(change, session.facts, _pace(session, goal.request), (*goal.reason, *made.history), keys)
+        keys = gate_keys(run) if (goal.secrets or goal.keys) and not turns else {}
+        reason, secrets = (*goal.reason, *made.history), goal.secrets or turns
+        update = Update(change, session.facts, _pace(session, goal.request), reason, keys, secrets)
         change_or_put_back(update, batches, to, back, extra)
     return _result(session, goal.request, change_id, made, update.notes)
+
+
+def _with_gate_turned(goal: Goal) -> Goal:
+    """Return what is wanted where a gate comes or goes: hosts get their secrets, for the key of servers is among them.
+
+    Raises CheckError where no value of those secrets is kept.
+    """
+    has_secrets = any(goal.request.secrets_by_host.values())
+    if goal.recalled and has_secrets:
+        problem = "the gate would come or go: hosts get their secrets anew, whose values are not kept"
+        raise CheckError.at(goal.request.deployment, problem, "use its file: `update`")
+    return replace(goal, secrets=goal.secrets or has_secrets)
 
 
 def undo_change(session: Session, request: Request, base: KeptRun, wanted: KeptRun, record: Record) -> ChangeResult:
@@ -216,20 +231,6 @@ def _refuse_hosts_without_secrets(plan: Plan, hosts: Sequence[str]) -> None:
     if new := [host for host in plan.working if host not in hosts]:
         problem = f"{', '.join(new)} has no part in it now, and no value of its secrets is kept"
         raise CheckError.at(plan.deployment, problem, "use its file: `update`")
-
-
-def _refuse_outage(session: Session, batches: tuple[Batch, ...]) -> None:
-    """Raise CheckError where a model would have no group meanwhile, and nobody has allowed that."""
-    down = [batch for batch in batches if batch.outage]
-    if not down or session.how.allow_downtime:
-        return
-    ready = {change.server: change.took for change in session.history().changes if change.event == "ready"}
-    times = [took for batch in down for name in batch.groups if (took := ready.get(name)) is not None]
-    likely = f", for about {format_duration(sum(times))} by the last start" if times else ""
-    models = ", ".join(dict.fromkeys(model for batch in down for model in batch.outage))
-    names = ", ".join(name for batch in down for name in batch.groups)
-    remedy = "allow it with --allow-downtime; or serve through a router or deploy.gate, with a GPU to spare"
-    raise CheckError.at(session.deployment, f"nothing would serve {models} while {names} restarts{likely}", remedy)
 
 
 def _pace(session: Session, request: Request) -> Pace:

@@ -10,7 +10,7 @@ from flagscale_deploy.api.planning import Sources
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.deploy.update import Target
 from flagscale_deploy.plan.change_order import is_pooled, places, stays_in_front
-from flagscale_deploy.plan.difference import FRONTS
+from flagscale_deploy.plan.entrances import FRONTS
 from flagscale_deploy.plan.inputs import Inputs
 from flagscale_deploy.plan.kept import KeptRun
 from flagscale_deploy.plan.planner import draft

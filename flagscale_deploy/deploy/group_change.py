@@ -12,21 +12,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.deploy.authority import COMMON
 from flagscale_deploy.deploy.bring_up import Run
 from flagscale_deploy.deploy.change_steps import STAGE, STEPS, Step
-from flagscale_deploy.deploy.gate import behind_names, change_gate, running_key
+from flagscale_deploy.deploy.gate import behind_names, change_gate
 from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, worker_urls
+from flagscale_deploy.deploy.group_files import group_files
 from flagscale_deploy.deploy.launch import execute
-from flagscale_deploy.deploy.private_files import private_files, secrets_by_host
+from flagscale_deploy.deploy.private_files import secrets_by_host
 from flagscale_deploy.deploy.readiness import wait_ready
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.status import summarize
 from flagscale_deploy.errors import CheckError, DeployError, Fault, NotReadyError
 from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.entrances import GATE
+from flagscale_deploy.plan.entrances import GATE, SETTINGS
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.some_groups import some_groups
 from flagscale_deploy.remote.messages.change import RecordChange
@@ -62,6 +62,8 @@ class GroupChange:
     lost: frozenset[str] = frozenset()
     new_hosts: list[str] = field(default_factory=list)
     """Those of `hosts` that had no part in the deployment before."""
+    together: Sequence[str] = ()
+    """What is changed at the same time; a step may concern some of it. The records name all."""
 
     @property
     def run_id(self) -> str:
@@ -114,11 +116,7 @@ class GroupChange:
             plan = _without_files(plan)
             private: Mapping[str, Mapping[str, str]] = {host: {} for host in plan.hosts}
         else:
-            sent = {host: env[host] for host in plan.hosts if secrets or host in self.new_hosts}
-            if sent and run.plan.gate is not None:
-                key = running_key(run.fleet, run.plan.deployment, run.plan.gate.driver, run.redactor)
-                sent = {host: {**own, KEY_VARIABLE: key} for host, own in sent.items()}
-            private = private_files(plan, run.spec, sent, run.redactor, ray_token=None)
+            private = group_files(run, plan, plan.hosts if secrets else self.new_hosts)
         try:
             started = execute(plan, run.fleet, records, private, self.say, run.kept)
             wait_ready(plan, run.fleet, started, run.spec.timeouts, self.say)
@@ -133,8 +131,10 @@ class GroupChange:
     def put_back(self, groups: Sequence[str], plan: Plan) -> None:
         """Put groups behind what is before them again, as planned. Raises RemoteError."""
         self._begin(groups, "return")
+        planned = {front.name for front in plan.fronts}
         for server in (self._server(group) for group in groups if group not in self.routers):
-            if front := self._front(server):
+            front = self._front(server)
+            if front is not None and front["name"] in planned:
                 urls = worker_urls(server)
                 if front["name"] != GATE:
                     self.acts.route(front, add=urls)
@@ -219,7 +219,7 @@ class GroupChange:
                 self._tell("note", server, "is not stopped here: the host is out of reach", host)
 
     def _begin(self, groups: Sequence[str], step: Step) -> None:
-        self.note = {**self.note, "groups": list(groups), "step": step}
+        self.note = {**self.note, "groups": list(self.together or groups), "step": step}
         self._change_records(lambda _host: {"change": self.note})
         self.say(Event(STAGE, "running", text=f"{', '.join(groups)}: {STEPS[step]}"))
 
@@ -247,6 +247,10 @@ class GroupChange:
             }
             if restore and scripts:
                 wanted["before"] = "restore"
+                wanted["scripts"] = [
+                    *scripts,
+                    *([SETTINGS] if plan.gate is not None and plan.gate.driver == host else ()),
+                ]
             return wanted
 
         other: Record = {**next(iter(records.values())), "gpus": [], "ports": {}, "roles": []}

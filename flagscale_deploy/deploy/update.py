@@ -9,19 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
 from flagscale_deploy.deploy.change_steps import STAGE
-from flagscale_deploy.deploy.gate import behind_gate, change_gate, running_key
+from flagscale_deploy.deploy.gate import change_gate
 from flagscale_deploy.deploy.group_change import GroupChange
 from flagscale_deploy.deploy.launch import StepsFailedError
 from flagscale_deploy.deploy.lock import operator
-from flagscale_deploy.deploy.private_files import secrets_by_host
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.stop import stop_deployment
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.change_order import Batch, change_order
-from flagscale_deploy.plan.entrances import GatePlan
-from flagscale_deploy.plan.gate import INTERNAL_KEY
+from flagscale_deploy.plan.entrances import GATE, GatePlan
+from flagscale_deploy.plan.gate import CLIENT_KEYS, INTERNAL_KEY
 from flagscale_deploy.plan.kept import KeptRun, KeptServer
 from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
 from flagscale_deploy.remote.messages.change import ChangeEvent, RecordChange
@@ -78,6 +77,8 @@ class Update:
     """What is changed, for the history: a line each."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """The files with keys that the gate gets, by path."""
+    secrets: bool = False
+    """Whether hosts get the secrets of the target, and the servers there the key of a gate that comes with them."""
     notes: list[str] = field(default_factory=list)
     """What is not as one may expect when it is over."""
 
@@ -95,7 +96,7 @@ class Update:
         """Make what was changed, or is being changed, what it was before, and finish."""
         note = self.change.note
         if note["step"] == "drain":  # they run as before
-            self.change.put_back(note["groups"], before.run.plan)
+            self.change.put_back([name for name in note["groups"] if name in self.change.servers], before.run.plan)
             touched = [*note["done"]]
         else:
             touched = [*note["groups"], *note["done"]]  # those that do not serve come first
@@ -128,16 +129,19 @@ class Update:
         change, names, grace = self.change, batch.groups, to.run.spec.timeouts.stop
         planned = {server.name for server in to.run.plan.servers}
         target = to if extra is None or names[0] in planned else extra
-        if batch.kind != "add":
-            change.drain(names, self.pace.drain)
         there = [name for name in names if name in change.servers or name in change.routers]
+        everything = GATE in names and len(names) > 1
+        change.together = names
+        if batch.kind != "add" and not (everything and change.note["step"] not in ("", "drain")):  # what is left ends
+            change.drain(there if everything else names, self.pace.drain)
         if there:
             change.stop(there, grace)
         if batch.kind != "remove":
-            secrets = change.note["secrets"] and not to.restore
-            change.start(target.run, self.facts, names, secrets=secrets, restore=to.restore)
-            change.put_back(names, target.run.plan)
-            change.watch(names, self.pace.watch)
+            wanted = names if target is extra else [name for name in names if name in planned]
+            change.start(target.run, self.facts, wanted, secrets=self.secrets and not to.restore, restore=to.restore)
+            change.put_back(wanted, target.run.plan)
+            change.watch(wanted, self.pace.watch)
+        change.together = ()
         change.mark_done(names)
 
     def _finish(self, to: Target, kind: str, reason: Sequence[str]) -> None:
@@ -157,8 +161,9 @@ class Update:
                     f"scripts/{name}": (text, "700") for name, text in plan.scripts.get(host, {}).items()
                 }
                 wanted["common"] = self._common(to, host)
-                if plan.gate is not None and host == plan.gate.driver:
-                    wanted["files"] |= {path: (text, "600") for path, text in self.keys.items()}
+                if GATE in change.routers and host == change.routers[GATE]["driver"]:
+                    keys = self.keys if plan.gate is not None else {CLIENT_KEYS: "", INTERNAL_KEY: ""}
+                    wanted["files"] |= {path: (text, "600") for path, text in keys.items()}
             return wanted
 
         if leaving:
@@ -281,13 +286,3 @@ def _after_failure(update: Update, failure: Failure, to: Target, back: Target | 
         both = DeployError(*failure.error.lines, "putting back what was changed failed:", *lines)
         return ChangeFailedError(replace(failure, error=both), change_id, put_back=False)
     return ChangeFailedError(failure, change_id, put_back=True)
-
-
-def gate_keys(run: Run) -> dict[str, str]:
-    """Return the file with the clients' keys for a gate that runs; none where it asks for none, or there is no gate."""
-    gate, spec, fleet = run.plan.gate, run.spec, run.fleet
-    if gate is None:
-        return {}
-    internal = running_key(fleet, run.plan.deployment, gate.driver, run.redactor)
-    _, files = behind_gate(gate, spec.gate, secrets_by_host(run.plan, spec, fleet), internal)
-    return {path: text for path, text in files.items() if path != INTERNAL_KEY}

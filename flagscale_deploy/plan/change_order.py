@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flagscale_deploy.plan.difference import FRONTS
-from flagscale_deploy.plan.entrances import GATE
+from flagscale_deploy.plan.entrances import FRONTS, GATE
+from flagscale_deploy.plan.gate_turn import gate_turn
 from flagscale_deploy.plan.kept import KeptRun, KeptServer
 from flagscale_deploy.plan.server_change import Difference
 
@@ -36,13 +36,20 @@ def change_order(
 
     At most `at_once` groups of a model are out at the same time; pools of a model are changed together. Groups of
     `surge` are added at first and removed at last. A group starts when nothing has its GPUs and ports any more.
+
+    Where a gate comes or goes, all servers are changed at the same time: they get another key, or lose it, and those
+    that have it by then could not be asked together with those that have not.
     """
+    if gate_turn(before, after) is not None:
+        return (_everything(before, after),)
     order = _Order(before, after, difference, surge)
     return (*order.batches(at_once), *_front_batches(before, after, difference), *order.last(surge))
 
 
 def stays_in_front(before: KeptRun, after: KeptRun) -> set[str]:
     """Return the models whose clients go through a router, or the gate, before and after the change."""
+    if gate_turn(before, after) is not None:
+        return set()
     both = [_fronts(run) for run in (before, after)]
     if all(GATE in fronts for fronts in both):
         return {server["model"] for server in before["servers"]}
@@ -136,6 +143,14 @@ class _Order:
             server["model"] for name, server in self._serving.items() if name not in names and not is_pooled(server)
         }
         return tuple(model for model in models if model not in self._safe or model not in left)
+
+
+def _everything(before: KeptRun, after: KeptRun) -> Batch:
+    """Return all servers of both as one batch, what stands before others first."""
+    servers = {server["name"]: server for run in (before, after) for server in run["servers"]}
+    names = sorted(servers, key=lambda name: servers[name]["engine"] not in FRONTS)
+    models = dict.fromkeys(server["model"] for server in before["servers"] if server["model"])
+    return Batch("change", tuple(names), tuple(models))
 
 
 def _front_batches(before: KeptRun, after: KeptRun, difference: Difference) -> Iterable[Batch]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 
-from flagscale_deploy.plan.entrances import GATE
+from flagscale_deploy.plan.entrances import FRONTS, GATE
+from flagscale_deploy.plan.gate_turn import REASONS, gate_turn, moved_clients
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
 from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
 from flagscale_deploy.remote.wire import cut
@@ -18,8 +19,6 @@ MOST_REASONS = 100
 """Reasons of a server that are told. A host may keep thousands of servers, which differ in thousands of files."""
 MOST_SECRETS = 500
 """Secrets of one owner that are compared."""
-FRONTS = ("router", GATE)
-"""Engines of what stands before instances."""
 _MODEL = "model"
 _HOST_SETTINGS = ("python", "venv", "container", "before_start")
 _OTHER_SCRIPT = "its script: before_start, deploy.restart, a template, or this tool's version"
@@ -40,7 +39,7 @@ def difference(
     before = {server["name"]: server for server in running["servers"]}
     after = {server["name"]: server for server in planned["servers"]}
     servers = [pair.change(before.get(name), server) for name, server in after.items()]
-    gone = [ServerChange(name, "removed", (), _hosts(server)) for name, server in before.items() if name not in after]
+    gone = [pair.moved(server, "removed") for name, server in before.items() if name not in after]
     return Difference(running["run_id"], (*servers, *gone), tuple(_ray(running, planned)))
 
 
@@ -55,15 +54,26 @@ class _Pair:
 
     def change(self, before: KeptServer | None, after: KeptServer) -> ServerChange:
         if before is None:
-            return ServerChange(after["name"], "added", (), _hosts(after))
+            return self.moved(after, "added")
         if after["engine"] in FRONTS:
             return self._front_change(before, after)
         places = tuple(_places(before, after))
-        reasons = _first_reasons(chain(places, self._of_server(before, after)))
+        reasons = _first_reasons(chain(places, self._gate_reasons, self._of_server(before, after)))
         if not reasons and _scripts(before) != _scripts(after):
             reasons = (_OTHER_SCRIPT,)
         kind: Kind = "moved" if places else "restarted" if reasons else "unchanged"
         return ServerChange(after["name"], kind, reasons, _hosts(after))
+
+    def moved(self, server: KeptServer, kind: Kind) -> ServerChange:
+        """Return that a server comes or goes; with a gate, clients do."""
+        reasons = moved_clients(self.running, self.planned) if server["name"] == GATE else ()
+        return ServerChange(server["name"], kind, reasons, _hosts(server))
+
+    @cached_property
+    def _gate_reasons(self) -> tuple[str, ...]:
+        """Return why every server has to start again where a gate comes or goes."""
+        turn = gate_turn(self.running, self.planned)
+        return () if turn is None else (REASONS[turn],)
 
     def _front_change(self, before: KeptServer, after: KeptServer) -> ServerChange:
         """Return what would become of a router or the gate, which take other servers and settings while they run.
@@ -75,7 +85,7 @@ class _Pair:
             [text for old, new in zip(before["ranks"], after["ranks"], strict=False) for text in differ(old, new)]
             for differ in (_flags, _env, _ports)
         )
-        start = [text for text in (*flags, *ports) if _SERVERS not in text]
+        start = [*self._gate_reasons, *(text for text in (*flags, *ports) if _SERVERS not in text)]
         start += [text for text in env if _TRUST in text]
         if after["engine"] != GATE:  # which reads a new one while it runs
             start += self._of_certificates(after, hosts)

@@ -10,6 +10,8 @@ from flagscale_deploy.plan.rank import API_PORT, METRICS_PORT, Rank
 
 GATE = "gate"
 """The gate's name; no other server's name is without a slash."""
+FRONTS = ("router", GATE)
+"""Engines of what stands before instances, as a run's description has them."""
 SETTINGS = "gate.json"
 """The file beside its script that it reads."""
 

@@ -35,11 +35,12 @@ class ChangingWorld(World):
         self.programs = {
             "change_record": self.change_record, "drain": self.drain, "route": self.route, "stop_group": self.stop_group
         }  # fmt: skip
+        self.variables: dict[str, str] = {}
 
     def wanted(self, *overrides: str, **options: Any) -> Request:
         """Return the request of a command with the file and these overrides."""
         named = {"inventory": str(self.inventory), "config": str(self.config), "overrides": overrides, **options}
-        return load_request(Options(connect=self.connect, acts=True, **named), {})
+        return load_request(Options(connect=self.connect, acts=True, **named), self.variables)
 
     def named(self, **options: Any) -> Request:
         """Return the request of a command with the deployment's name alone."""

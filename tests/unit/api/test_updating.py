@@ -169,7 +169,7 @@ def test_an_outage_is_told_with_the_time_of_the_last_start_and_has_to_be_allowed
 def test_both_at_once_are_an_outage(world: Changing) -> None:
     world.run()
     both = ChangeOptions(max_unavailable=2, watch_for=0.01)
-    assert "nothing would serve qwen while qwen/0, qwen/1 restarts" in refusal(
+    assert "nothing would serve qwen while qwen/0, qwen/1 restart, for about 30s" in refusal(
         CheckError, world.update, LONGER, how=both
     )
 

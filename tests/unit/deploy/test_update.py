@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flagscale_deploy.deploy.update import way_back, what_is_left
 from flagscale_deploy.plan.change_order import Batch
 from flagscale_deploy.plan.difference import difference
-from tests.unit.plan.test_change_order import PLACES, Places, group, router, run
+from tests.unit.plan.test_change_order import PLACES, Places, gate, group, router, run
 
 BEFORE = run(group("m/0", 0), group("m/1", 1), group("m/2", 2), router("m"))
 AFTER = run(group("m/0", 0, ["--x=1"]), group("m/1", 1, ["--x=1"]), group("m/3", 3), router("m"))
@@ -43,6 +43,17 @@ def test_a_group_that_was_there_only_for_a_while_ends_in_any_case() -> None:
     assert left(everything, [*everything, "m/9"]) == [Batch("remove", ("m/9",))]
     back = way_back(AFTER, BEFORE, under_way([], [*everything, "m/9"]), ["m/9"])
     assert list(back) == [Batch("remove", ("m/9",))]
+
+
+def test_a_gate_that_has_come_is_done_and_goes_again_with_everything() -> None:
+    after = run(*AFTER["servers"], gate())
+    everything = ["m/0", "m/1", "m/2", "m/3", "m/router", "gate"]
+    servers = ["m/0", "m/1", "m/2", "m/3"]
+    made = difference(BEFORE, after)
+    assert list(what_is_left(BEFORE, after, made, under_way(everything, servers), 1)) == []
+    (left,) = what_is_left(BEFORE, after, made, under_way([], servers, everything), 1)
+    (back,) = way_back(after, BEFORE, under_way([], servers, everything), everything)
+    assert sorted(left.groups) == sorted(back.groups) == sorted(everything)
 
 
 @pytest.mark.parametrize(

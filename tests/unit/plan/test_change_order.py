@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagscale_deploy.plan.change_order import Batch, Takes, change_order, takes
-from flagscale_deploy.plan.difference import FRONTS, difference
+from flagscale_deploy.plan.change_order import Batch, Takes, change_order, stays_in_front, takes
+from flagscale_deploy.plan.difference import difference
+from flagscale_deploy.plan.entrances import FRONTS
 from flagscale_deploy.plan.kept import KeptRun, KeptServer
 from flagscale_deploy.plan.server_change import Difference
 from tests.unit.plan.test_difference import BEFORE
@@ -29,6 +30,10 @@ def router(model: str, *flags: str) -> KeptServer:
     rank: Any = {"name": f"{model}/router", "role": "driver", "host": "gpu01", "gpus": [], "ports": {"api": 30000},
                  "argv": ["vllm-router", *flags], "env": {}, "script": "r"}  # fmt: skip
     return {"name": f"{model}/router", "model": model, "engine": "router", "gpus": {}, "ranks": [rank]}
+
+
+def gate() -> KeptServer:
+    return {**router("m"), "name": "gate", "model": "", "engine": "gate"}
 
 
 def run(*servers: KeptServer) -> KeptRun:
@@ -92,6 +97,16 @@ def test_a_router_comes_after_what_it_asks_restarts_alone_and_goes_before_what_i
         Batch("change", ("m/router",), ("m",))
     ]
     assert order(run(*OLD, router("m")), run(*OLD, router("m", "--worker-urls", "http://a"))) == []
+
+
+def test_a_gate_comes_or_goes_with_everything_at_once() -> None:
+    """Servers with its key and servers without it could not be asked together, and no port is fought over."""
+    without, gated = run(*OLD[:2], router("m")), run(*OLD[1:], router("m"), gate())
+    for before, after in ((without, gated), (gated, without)):
+        assert [(batch.kind, sorted(batch.groups), batch.outage) for batch in order(before, after, at_once=1)] == [
+            ("change", ["gate", "m/0", "m/1", "m/2", "m/router"], ("m",))
+        ]
+        assert stays_in_front(before, after) == set()
 
 
 NAMES = [f"{model}/{number}" for model in "mn" for number in range(4)]
