@@ -45,13 +45,15 @@ def _what(names: list[str], turn: Turn | None) -> str:
 def _likely(batches: Iterable[Batch], history: History, fronts: Collection[str]) -> str:
     """Return how long that takes by the last start of each server, "" where none is known.
 
-    Servers of a batch start at the same time. What stands before others has waited for them when all was started, which
+    Servers of a batch start at the same time. A front that has started together with servers has waited for them: that
     says nothing of its own time.
     """
+    starts = [change for change in history.changes if change.event == "ready" and change.took is not None]
+    waited = {change.run_id for change in starts if change.server not in fronts}
     took: Mapping[str, float] = {
-        change.server: change.took
-        for change in history.changes
-        if change.event == "ready" and change.took is not None and change.server not in fronts
+        change.server: change.took or 0.0
+        for change in starts
+        if change.server not in fronts or change.run_id not in waited
     }
     longest = [max(times) for batch in batches if (times := [took[name] for name in batch.groups if name in took])]
     return f", for about {format_duration(sum(longest))} by the last start" if longest else ""

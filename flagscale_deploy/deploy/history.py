@@ -52,7 +52,10 @@ class Change:
     by: str = ""
     reason: str = ""
     took: float | None = None
-    """Seconds: of `ready` and of an end since the run began, of `restored` since the restart; an update's own."""
+    """Seconds: of `ready` and of an end since the run began, of `restored` since the restart; an update's own.
+
+    Of `ready` in an update they are since the server's process began.
+    """
     evidence: str = ""
     argv: Argv = field(default_factory=dict)
     """Of a run: the command line of each server."""
@@ -246,9 +249,10 @@ def _of_one(events: Mapping[str, Sequence[HistoryEvent]]) -> Iterator[Change]:
                 restarting[server] = time
             if kind not in OF_ALL_HOSTS:
                 since = {"ready": began.get(event.get("run_id", "")), "restored": restarting.get(server)}.get(kind)
+                took = _since(time, since) if since is not None or kind != "ready" else event.get("took")
                 yield Change(
                     time, kind, (host,), event.get("run_id", ""), server, reason=event["reason"],
-                    took=_since(time, since), evidence=event.get("evidence", ""),
+                    took=took, evidence=event.get("evidence", ""),
                 )  # fmt: skip
 
 

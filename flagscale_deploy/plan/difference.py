@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 
+from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.plan.entrances import FRONTS, GATE
 from flagscale_deploy.plan.gate_turn import REASONS, gate_turn, moved_clients
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
@@ -169,8 +170,9 @@ class _Pair:
         owners, runs = dict.fromkeys(owned_by), (self.running, self.planned)
         old, new = ([name for of in owners for name in run["secrets"].get(of, ())[:MOST_SECRETS]] for run in runs)
         before, after = dict.fromkeys(old), dict.fromkeys(new)
-        yield from (f"{what} {_shown(name)} added" for name in after if name not in before)
-        yield from (f"{what} {_shown(name)} removed" for name in before if name not in after)
+        moved = (KEY_VARIABLE,) if self._gate_reasons else ()  # between the gate and servers
+        yield from (f"{what} {_shown(name)} added" for name in after if name not in (*before, *moved))
+        yield from (f"{what} {_shown(name)} removed" for name in before if name not in (*after, *moved))
         if differ and sorted(old) == sorted(new) and after:
             yield f"a value of {', '.join(after)} changed"
 

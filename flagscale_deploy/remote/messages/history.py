@@ -28,7 +28,7 @@ class HistoryEvent(_HistoryEvent, total=False):
     argv: dict[str, list[str]]  # of a run: the command line of each server, without secrets
     attempt: int  # of a restart: how many in a row
     max: int
-    took: float  # seconds, of an update (`ChangeEvent`)
+    took: float  # seconds, of an update (`ChangeEvent`); of `ready` since the process began
     evidence: str  # folder on the host, "" for none
 
 

@@ -19,7 +19,7 @@ from flagscale_deploy.remote.engine import openai, program
 from flagscale_deploy.remote.engine.client import Client
 from flagscale_deploy.remote.engine.transfers import Transfers
 from flagscale_deploy.remote.system import files, oom
-from flagscale_deploy.remote.system.proc import lives
+from flagscale_deploy.remote.system.proc import age, lives
 from flagscale_deploy.remote.wire import input_ended
 
 if TYPE_CHECKING:
@@ -102,11 +102,12 @@ def note_ready(deployed: Record, args: WatchArguments) -> Record:
 def note_in_history(deployed: Record, args: WatchArguments) -> None:
     """Note in the history which server is ready."""
     servers = [*deployed.get("instances", ()), *deployed.get("routers", ())]
+    took = {} if args["start_ticks"] is None else {"took": age(args["start_ticks"])}
     scripts = {process["script"] for process in deployed.get("processes", ()) if process["pid"] == args["pid"]}
     for server in servers:
         if server["script"] in scripts and server["driver"] == args["host"]:
             run_id = deployed["change"]["run_id"] if "change" in deployed else deployed.get("run_id", "")
-            history.note(args, "ready", server=server["name"], run_id=run_id)
+            history.note(args, "ready", server=server["name"], run_id=run_id, **took)
 
 
 def how_it_ended(args: Target, own: WatchedProgram) -> WatchReply:

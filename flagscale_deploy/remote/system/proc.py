@@ -86,6 +86,11 @@ def start_ticks(pid: int) -> Optional[int]:
         return None
 
 
+def age(ticks: int) -> float:
+    """Return the seconds since a process began, by the clock ticks between boot and its start."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def lives(pid: int, start_ticks: Optional[int]) -> bool:
     """Return whether this very process (not one that got its pid later) still runs."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_all_stop_before_any_starts_with_the_gates_key_and_a_rollback_goes_back(
     last_stop = max(at for at, call in enumerate(world.calls) if call.module == "stop_group")
     assert last_stop < min(at for at, call in enumerate(world.calls) if call.module == "launch")
     assert world.fronts == {"qwen/router": "http://127.0.0.1:30000/v1", "gate": "http://10.0.0.1:8080/v1"}
-    key = world.files["gpu01"]["secrets/internal-key"]
+    key, settings = (world.files["gpu01"][name] for name in ("secrets/internal-key", "scripts/gate.json"))
+    assert json.loads(settings)["models"] == {"/models/qwen": ["http://127.0.0.1:30000"]}
     assert world.keys == {f"VLLM_API_KEY={key}"}
     assert world.changes == []
 
@@ -165,7 +167,8 @@ def test_a_client_s_key_stays_with_the_gate_and_no_value_of_it_is_kept(world: Tu
     world.variables = {"VLLM_API_KEY": "sk-of-everyone"}
     world.run(KEY)
     assert world.keys == {"VLLM_API_KEY=sk-of-everyone"}
-    world.update(KEY, GATE, how=ALLOWED)
+    made = world.update(KEY, GATE, how=ALLOWED)
+    assert "VLLM_API_KEY" not in " ".join(made.difference.lines), "it goes on to be what clients send"
     assert world.keys == {f"VLLM_API_KEY={world.files['gpu01']['secrets/internal-key']}"}
     assert "sk-of-everyone" in world.files["gpu01"]["secrets/gate-keys.json"]
     assert "use its file: `update`" in refusal(CheckError, world.rollback)

@@ -64,6 +64,11 @@ class Changing(ChangingWorld):
         """Return on which hosts a program ran."""
         return [call.host for call in self.calls if call.module == module]
 
+    def note(self, event: str, **more: Any) -> None:
+        """Add an event to the head's history."""
+        place = {"schema": 1, "deployment": "qwen", "host": "gpu01", "server": "", "reason": "", "time": 50.0}
+        self.events["gpu01"].append({**place, "event": event, **more})
+
     def noted(self, host: str = "gpu01") -> list[str]:
         """Return the ends of changes in a host's history."""
         return [event["event"] for event in self.events[host] if event["event"] not in ("run", "ready")]
@@ -172,6 +177,15 @@ def test_both_at_once_are_an_outage(world: Changing) -> None:
     assert "nothing would serve qwen while qwen/0, qwen/1 restart, for about 30s" in refusal(
         CheckError, world.update, LONGER, how=both
     )
+
+
+def test_the_outage_of_a_router_is_told_by_its_last_start_alone(world: Changing) -> None:
+    world.run()
+    world.note("ready", run_id=world.records["gpu01"]["run_id"], server="qwen/router", time=40.0)
+    policy, text = "deploy.router.policy=random", "qwen: nothing would serve qwen while qwen/router restarts"
+    assert refusal(CheckError, world.update, policy) == f"{text}\n    → allow it with --allow-downtime"
+    world.note("ready", run_id="an update of it", server="qwen/router", took=4.0)
+    assert refusal(CheckError, world.update, policy).startswith(f"{text}, for about 4s by the last start\n")
 
 
 def test_more_groups_need_room(world: Changing) -> None:

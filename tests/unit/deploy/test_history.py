@@ -89,7 +89,8 @@ def test_an_update_is_a_configuration_with_what_it_changed() -> None:
     history = read(
         gpu02=[run("r1", 1.0), update("updated", "u1", 20.0, "lies", by="eve", took=9e9), run("r2", 41.0)],
         gpu01=[
-            run("r1", 1.0), update("updated", "u1", 21.0, lines), event("ready", 20.5, run_id="u1", server="q/0"),
+            run("r1", 1.0), update("updated", "u1", 21.0, lines),
+            event("ready", 20.5, run_id="u1", server="q/0", took=4.0),
             event("restarting", 25.0, server="q/0"), update("put back", "u2", 30.0, "q/0: x\nno token", by="eve"),
             event("stopped", 31.0, run_id="r1"), run("r2", 40.0, "--a"),
         ],
@@ -98,7 +99,7 @@ def test_an_update_is_a_configuration_with_what_it_changed() -> None:
     assert (second.event, second.hosts, second.time) == ("updated", ("gpu01", "gpu02"), 21.0)
     assert (second.number, second.by, second.took) == (2, "bob@desk", 7.5)
     assert (second.changed, second.reason) == (tuple(lines.splitlines()), "")
-    assert history.changes[1].took is None, "it was not ready for the first time"
+    assert history.changes[1].took == 4.0, "since its process began: the run began long before"
     assert (history.changes[4].event, history.changes[4].reason) == ("put back", "q/0: x\nno token")
     assert history.runs == history.numbered == ("r1", "u1", "r2")
     assert [history.named(word) for word in ("2", "u", "u1", "3")] == ["u1", "u1", "u1", "r2"]

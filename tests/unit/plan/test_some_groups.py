@@ -44,3 +44,8 @@ def test_the_gate_stays_as_it_is() -> None:
 def test_a_group_that_is_not_planned_is_an_error() -> None:
     with pytest.raises(KeyError):
         some_groups(THREE, ["qwen/2"])
+
+
+def test_a_gate_that_starts_gets_the_file_that_it_reads() -> None:
+    guarded = planned(inventory("gpu01", "gpu02"), spec(model(tp=8, replicas=2), gate=GateSpec()))
+    assert set(some_groups(guarded, ["gate"]).scripts["gpu01"]) == {"gate.sh", "gate.json"}

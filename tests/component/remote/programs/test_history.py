@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import time
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def test_a_run_its_readiness_and_its_end_are_noted(home: Home, monkeypatch: pyte
     assert told(home) == []
     home.record({}, boot_id=record.boot_id())
     sent = {"operator": "ann@desk", "instances": [ENGINE]}
+    began = time.monotonic()
     started = home.hear("launch", **launching(home, record=sent))[0]
     home.hear("launch", **launching(home, record=sent, script="other.sh", files={"scripts/other.sh": ("", "700")}))
     monkeypatch.setenv("HOME", str(home.path))
@@ -40,6 +42,7 @@ def test_a_run_its_readiness_and_its_end_are_noted(home: Home, monkeypatch: pyte
     run, ready, failed = told(home)
     assert (run["event"], run["run_id"], run["by"], run["argv"]) == ("run", "r1", "ann@desk", {"q/0": ENGINE["argv"]})
     assert (ready["event"], ready["server"], ready["run_id"]) == ("ready", "q/0", "r1")
+    assert 0 <= ready["took"] <= time.monotonic() - began + 1 / 50, "since its process began, in ticks"
     assert (failed["event"], failed["reason"], failed["run_id"]) == ("failed", "no token", "r1")
     assert run["time"] <= ready["time"] <= failed["time"]
     home.run("stop", grace=1)
