@@ -34,7 +34,6 @@ LONG = (
     "tests/docs/test_commands_on_hosts.py",
     *WITHOUT_ENGINE,
     "tests/lab/",
-    "tests/component/support/test_platform.py",
     "tests/component/push/test_hostile.py",
     *(f"tests/unit/{sweep}" for sweep in SWEEPS),
 )

@@ -4,8 +4,9 @@
     pythons.py              all of them
     pythons.py 3.8 3.13     these
 
-The operator's side supports 3.10 to 3.13. What runs on hosts (`remote/`) supports 3.8 as well: its unit tests are run
-under it, and its component tests with host programs that are run by it.
+The operator's side supports 3.10 to 3.13; under one of them what touches files, sockets and signals runs without what
+only Linux has. What runs on hosts (`remote/`) supports 3.8 as well: its unit tests are run under it, and its component
+tests with host programs that are run by it.
 Each Python gets a virtual environment in the cache, without the package: the tests import this clone's. All Pythons
 run at the same time, in one process each: half of the time of the unit tests is spent waiting, and more of that of
 component tests.
@@ -20,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,12 +34,23 @@ OPERATOR = ("3.10", "3.11", "3.12", "3.13")
 HOST = "3.8"
 SWEEPS = (
     "api/test_hostile_replies.py", "checks/test_any_facts.py", "checks/test_hostile_facts.py", "cli/test_canary.py",
-    "cli/test_day_two.py", "config/test_any_input.py", "diagnosis/test_find.py", "docs", "logs/test_redact.py",
-    "plan/test_many_replicas.py", "recipes/test_any_document.py", "support/test_sandbox.py", "test_architecture.py",
+    "cli/test_day_two.py", "config/test_any_input.py", "config/test_many_faults.py", "diagnosis/test_find.py", "docs",
+    "inventory/test_many_groups.py", "logs/test_redact.py", "plan/test_large_runs.py", "plan/test_many_replicas.py",
+    "recipes/test_any_document.py", "support/test_aliases.py", "support/test_sandbox.py", "test_architecture.py",
     "test_connections_on_hosts.py", "test_cut_secrets.py", "test_hostile_input.py", "test_patterns.py",
-    "test_reading_on_hosts.py", "test_secrets_in_plenty.py", "transport/test_replies.py",
+    "test_reading_on_hosts.py", "test_secrets_in_plenty.py", "test_texts.py", "transport/test_replies.py",
 )  # fmt: skip
 """What takes most of the time, or reads our own sources and pages: run under the Python of all other tests only."""
+NOT_LINUX = "3.12"
+"""The Python that runs some of the tests without what only Linux has, as a Mac's would."""
+PORTABLE = ("cli", "remote/push", "transport")
+"""These: folders of tests that touch files, sockets and signals. Others are about values."""
+LINUX_ALONE = (
+    "remote/push/test_store.py", "remote/push/test_validate.py", "transport/test_hostile_server.py",
+    "transport/test_key_exchange.py",
+)  # fmt: skip
+"""Of these folders, what runs on hosts, and more of what a server may send over connections like all others."""
+WITHOUT_LINUX = ("-p", "tests.environments.elsewhere")
 TYPES_OF_MESSAGES = "tests/component/remote/test_messages.py"
 """Types, which the type checker reads: no program of a host runs there."""
 NOT_FOR_TESTS = re.compile(r"(ansible-core|build|mypy|ruff|types-.*)\b")
@@ -81,15 +93,32 @@ def requirements(version: str) -> list[str]:
 def run_tests(python: Path, version: str) -> tuple[int, str]:
     """Run the tests with that Python; return the exit status of pytest, the highest of several, and its output."""
     built = environment(python, version) / "bin/python"
+    if version == NOT_LINUX:
+        return _worst(_run(built, *words) for words in _portable_first())
     if version != HOST:
-        return _run(built, UNIT, *(f"--ignore={UNIT}/{sweep}" for sweep in SWEEPS))
+        return _run(built, UNIT, *_without(SWEEPS))
     with ThreadPoolExecutor(2) as pool:  # the component tests wait most of their time
         # tests/conftest.py needs the operator's Python.
         units = pool.submit(_run, built, UNIT_OF_HOSTS, f"--confcutdir={UNIT_OF_HOSTS}")
         words = (COMPONENT_OF_HOSTS, f"--ignore={TYPES_OF_MESSAGES}", *THREE_PROCESSES)
         components = pool.submit(_run, Path(sys.executable), *words, FSD_HOST_PYTHON=str(python))
-        ended = [units.result(), components.result()]
-    return max(status for status, _ in ended), "".join(output for _, output in ended)
+        return _worst([units.result(), components.result()])
+
+
+def _portable_first() -> Iterator[tuple[str, ...]]:
+    """Yield the arguments of two runs of pytest: of what is tried without what only Linux has, and of the rest."""
+    yield (*WITHOUT_LINUX, *(f"{UNIT}/{folder}" for folder in PORTABLE), *_without((*SWEEPS, *LINUX_ALONE)))
+    yield (UNIT, *(f"{UNIT}/{module}" for module in LINUX_ALONE), *_without((*SWEEPS, *PORTABLE)))
+
+
+def _without(modules: Iterable[str]) -> Iterator[str]:
+    return (f"--ignore={UNIT}/{module}" for module in modules)
+
+
+def _worst(ended: Iterable[tuple[int, str]]) -> tuple[int, str]:
+    """Return the highest exit status, and all output."""
+    runs = list(ended)
+    return max(status for status, _ in runs), "".join(output for _, output in runs)
 
 
 def _run(python: Path, *words: str, **env: str) -> tuple[int, str]:
