@@ -14,12 +14,13 @@ from flagscale_deploy.api.planning import Sources, load_sources
 from flagscale_deploy.api.request import Request
 from flagscale_deploy.api.running import events_written
 from flagscale_deploy.api.surging import more_groups
+from flagscale_deploy.deploy.batches_left import what_is_left
 from flagscale_deploy.deploy.bring_up import Run
 from flagscale_deploy.deploy.group_files import gate_keys
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id
 from flagscale_deploy.deploy.status import Status, look
-from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back, what_is_left
+from flagscale_deploy.deploy.update import Pace, Target, Update, change_or_put_back
 from flagscale_deploy.errors import CheckError
 from flagscale_deploy.events import Event
 from flagscale_deploy.plan.change_order import Batch, change_order, places
@@ -98,7 +99,8 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
     for line in made.lines:
         session.say(Event("plan", "note", text=line))
     if made.ray:
-        raise CheckError.at(plan.deployment, f"Ray itself would change: {', '.join(made.ray)}", "stop, then run")
+        problem = f"Ray itself would change: {', '.join(made.ray)}"
+        raise CheckError.at(plan.deployment, problem, "leave that as it is; or stop, then run")
     if not made.changed and goal.unfinished is None:
         return ChangeResult("", made)
     with _folder(session, goal, change_id, plan) as folder:
@@ -171,7 +173,7 @@ def _way_back(session: Session, base: KeptRun, record: Record, folder: RunFolder
     if plan is None:
         return None
     again = describe(request, plan, inputs, session.redactor.redact)
-    if places(again) != places(base):
+    if (places(again), again["ray"]["nodes"]) != (places(base), base["ray"]["nodes"]):
         return None
     return Target(_run(session, request, folder, plan), base, restore=True)
 

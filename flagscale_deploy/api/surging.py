@@ -23,6 +23,8 @@ def more_groups(
 ) -> Target | None:
     """Return a target with `number` more groups of each model that is changed; None where there is no room.
 
+    Nor where Ray nodes change: Ray might put the new group where one leaves.
+
     Only models whose clients go through a router or the gate get more. All other groups have the places of `to`.
     """
     models = _changing(base, to.kept, made)
@@ -36,13 +38,15 @@ def more_groups(
     wanted = replace(request, spec=replace(spec, models=more))
     held = Running({}, to.kept).held
     inputs = Inputs(request.inventory, wanted.serve, session.facts, to.run.plan.run_id, *sources, held=held)
-    plan = draft(inputs).plan if more != spec.models else None
+    plan = draft(inputs).plan if more != spec.models and not made.nodes else None
     if plan is None:
         return None
     kept = describe(wanted, plan, inputs, session.redactor.redact)
     there, before, planned = places(kept), places(base), places(to.kept)
     groups = [server["name"] for server in kept["servers"] if server["engine"] not in FRONTS]
     if any(there[name] != planned[name] for name in groups if name in planned):
+        return None
+    if kept["ray"]["nodes"] != to.kept["ray"]["nodes"]:
         return None
     taken = frozenset[tuple[str, str, int]]().union(*before.values(), *planned.values())
     if any(there[name] & taken for name in groups if name not in planned):

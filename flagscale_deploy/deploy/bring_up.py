@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,9 +142,9 @@ def _traceback(run: Run) -> Path:
     return run.folder.path / "error.txt"
 
 
-def permit_ray_restarts(plan: Plan, fleet: Fleet, say: Sink) -> None:
-    """Permit restarts of every host's Ray node; note the hosts where that was not possible."""
-    scripts = {node.host: f"ray_{node.role}.sh" for node in plan.ray.nodes}
+def permit_ray_restarts(plan: Plan, fleet: Fleet, say: Sink, hosts: Collection[str] | None = None) -> None:
+    """Permit restarts of the Ray node of every host (or those named); note where that was not possible."""
+    scripts = {node.host: f"ray_{node.role}.sh" for node in plan.ray.nodes if hosts is None or node.host in hosts}
     results = fleet.call(
         PERMIT_RESTARTS,
         lambda host: {

@@ -9,13 +9,13 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from flagscale_deploy.config.gate import API_KEY, INTERNAL, KEY_VARIABLE, GateSpec
 from flagscale_deploy.errors import RemoteError
 from flagscale_deploy.plan.entrances import GatePlan
 from flagscale_deploy.plan.gate import CLIENT_KEYS, INTERNAL_KEY
 from flagscale_deploy.remote.messages import gate as messages
-from flagscale_deploy.remote.messages.program import Target
 from flagscale_deploy.secrets import Redactor, Secret
 from flagscale_deploy.transport.fleet import Fleet
 from flagscale_deploy.transport.remote_program import call
@@ -51,16 +51,18 @@ def behind_gate(
     return {host: {**env, KEY_VARIABLE: key} for host, env in secret_env.items()}, files
 
 
-def running_key(fleet: Fleet, deployment: str, host: str, redactor: Redactor) -> Secret:
-    """Return the internal key of a gate that runs on this host; the redactor hides it from now on.
+def running_key(
+    fleet: Fleet, deployment: str, host: str, redactor: Redactor, *, of: Literal["gate", "ray"] = "gate"
+) -> Secret:
+    """Return the internal key of a gate that runs on this host, or the token of Ray, which the redactor hides now.
 
     Raises RemoteError where there is none, or one that no run makes.
     """
     connection = fleet.connection(host)
-    args: Target = {"deployment": deployment, "host": host}
+    args: messages.InternalKeyArguments = {"deployment": deployment, "host": host, "of": of}
     reply = call(connection, messages.INTERNAL_KEY, args, timeout=ASK_SECONDS, cancelled=fleet.cancelled)
     if not _KEY.fullmatch(reply["key"]):
-        raise RemoteError(host, f"{INTERNAL_KEY} does not hold the key of a gate")
+        raise RemoteError(host, f"it does not hold the key of its {of}")
     key = Secret(reply["key"])
     redactor.add(key)
     return key

@@ -111,20 +111,15 @@ class GroupActs:
         connection = self.fleet.connection(rank["host"])
         return call(connection, DRAIN, args, timeout=seconds + SLACK_SECONDS, cancelled=self.fleet.cancelled)
 
-    def stop(self, server: RecordedServer, grace: float, besides: Collection[str] = ()) -> Mapping[str, StopGroupReply]:
-        """End a server's processes on all its hosts `besides` some. Raises RemoteError where something survives."""
-        scripts: dict[str, list[str]] = {}
-        own = [(rank["host"], rank["script"]) for rank in (*server.get("ranks", ()), *server.get("spares", ()))]
-        for host, script in own or [(server["driver"], server["script"])]:
-            if host not in besides:
-                scripts.setdefault(host, []).append(script)
+    def stop(self, name: str, scripts: Mapping[str, Sequence[str]], grace: float) -> Mapping[str, StopGroupReply]:
+        """End what runs of scripts by host, of what has this name. Raises RemoteError where something survives."""
 
         def args(host: Host) -> StopGroupArguments:
             return {
                 "deployment": self.deployment,
                 "host": host.name,
                 "run_id": self.run_id,
-                "scripts": scripts[host.name],
+                "scripts": list(scripts[host.name]),
                 "grace": grace,
             }
 
@@ -133,7 +128,7 @@ class GroupActs:
         for host, reply in answers(results).items():
             if survivors := reply["survivors"]:
                 first = survivors[0]
-                problem = f"{server['name']}: {counted(len(survivors), 'process')} survived: pid {first['pid']}"
+                problem = f"{name}: {counted(len(survivors), 'process')} survived: pid {first['pid']}"
                 raise RemoteError(host, f"{problem} {first['command']}: {first['why']}")
         return answers(results)
 
@@ -156,6 +151,16 @@ def _together(replies: Sequence[DrainReply]) -> DrainReply:
         "requests": sum(reply["requests"] for reply in replies),
         "why": next((reply["why"] for reply in replies if reply["why"]), ""),
     }
+
+
+def scripts_of(server: RecordedServer, besides: Collection[str] = ()) -> dict[str, list[str]]:
+    """Return the scripts of a server by host, without some hosts."""
+    scripts: dict[str, list[str]] = {}
+    own = [(rank["host"], rank["script"]) for rank in (*server.get("ranks", ()), *server.get("spares", ()))]
+    for host, script in own or [(server["driver"], server["script"])]:
+        if host not in besides:
+            scripts.setdefault(host, []).append(script)
+    return scripts
 
 
 def answering(server: RecordedServer) -> list[RecordedRank]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from flagscale_deploy.deploy.authority import COMMON
-from flagscale_deploy.deploy.bring_up import Run
+from flagscale_deploy.deploy.bring_up import Run, permit_ray_restarts
 from flagscale_deploy.deploy.change_steps import STAGE, STEPS, Step
 from flagscale_deploy.deploy.gate import behind_names, change_gate
-from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, worker_urls
+from flagscale_deploy.deploy.group_acts import GroupActs, answering, inspect_hosts, scripts_of, worker_urls
 from flagscale_deploy.deploy.group_files import group_files
 from flagscale_deploy.deploy.launch import execute
 from flagscale_deploy.deploy.private_files import secrets_by_host
@@ -28,13 +28,15 @@ from flagscale_deploy.events import Event, Sink
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.entrances import GATE, SETTINGS
 from flagscale_deploy.plan.model import Plan
-from flagscale_deploy.plan.some_groups import some_groups
+from flagscale_deploy.plan.ray_change import WORKER, node_host
+from flagscale_deploy.plan.some_groups import some_groups, without_files
 from flagscale_deploy.remote.messages.change import RecordChange
 from flagscale_deploy.remote.messages.record import Record, RecordedChange, RecordedServer
 from flagscale_deploy.support.units import counted
 from flagscale_deploy.transport.replies import brief
 
-WATCH_SECONDS = 2.0
+WATCH_SECONDS, NODE_SECONDS = 2.0, 15.0
+"""How often a group is looked at; how long a Ray node may take to end of SIGTERM: a raylet takes 10 s."""
 _UNWELL = {"dead", "unwell", "restarting", "gave up", "UNKNOWN"}
 
 
@@ -59,6 +61,8 @@ class GroupChange:
     servers: dict[str, RecordedServer]
     routers: dict[str, RecordedServer]
     """Routers and the gate, by name."""
+    nodes: dict[str, str]
+    """The hosts of Ray's worker nodes, by the names of these (`plan/ray_change.py`)."""
     lost: frozenset[str] = frozenset()
     new_hosts: list[str] = field(default_factory=list)
     """Those of `hosts` that had no part in the deployment before."""
@@ -70,6 +74,10 @@ class GroupChange:
         """Return the deployment's run id, with which a plan of the change has to be made."""
         return self.acts.run_id
 
+    def has(self, name: str) -> bool:
+        """Return whether the records have a group, a front or a Ray node of this name."""
+        return name in self.servers or name in self.routers or name in self.nodes
+
     def begin(self, files: Mapping[str, str]) -> None:
         """Note that the change begins, and let hosts keep what is there, and these texts by their path."""
         kept = {path: (text, "600") for path, text in files.items()}
@@ -78,7 +86,7 @@ class GroupChange:
     def drain(self, groups: Sequence[str], seconds: float) -> None:
         """Take groups out of what is before them, and wait until they have no request, at most for some seconds."""
         self._begin(groups, "drain")
-        servers = [self._server(group) for group in groups if group not in self.routers]
+        servers = [self._server(group) for group in self._groups(groups)]
         for server in servers:
             if front := self._front(server):
                 self._take_out(front, worker_urls(server), seconds)
@@ -96,7 +104,7 @@ class GroupChange:
     def start(
         self, run: Run, facts: Mapping[str, Facts], groups: Sequence[str], *, secrets: bool, restore: bool = False
     ) -> None:
-        """Start groups of the run's plan, and wait for their first tokens.
+        """Start groups and Ray nodes of the run's plan; wait until Ray counts these, and for first tokens.
 
         Those of their names were stopped before. Hosts keep the secrets that they have but for new ones; with `secrets`
         all get those of the run. With `restore` files are not sent: they are again as they were when the change began.
@@ -109,30 +117,36 @@ class GroupChange:
         self._begin(groups, "start")
         env = secrets_by_host(run.plan, run.spec, run.fleet)
         records = {host: record_of(plan, host, facts, tuple(env[host]), run.secret_hash) for host in run.plan.hosts}
-        new = [host for host in plan.scripts if host not in self.hosts]
-        self._welcome(plan, records, new)
+        nodes = {name: host for name in groups if (host := node_host(name)) is not None}
+        self._welcome(plan, records, [host for host in plan.scripts if host not in self.hosts])
         self._join(plan, records, restore=restore)
+        self.nodes |= nodes
         if restore:
-            plan = _without_files(plan)
-            private: Mapping[str, Mapping[str, str]] = {host: {} for host in plan.hosts}
+            plan = without_files(plan)
+            private = {host: dict[str, str]() for host in plan.hosts}
         else:
             private = group_files(run, plan, plan.hosts if secrets else self.new_hosts)
         try:
             started = execute(plan, run.fleet, records, private, self.say, run.kept)
-            wait_ready(plan, run.fleet, started, run.spec.timeouts, self.say)
+            if plan.servers:
+                wait_ready(plan, run.fleet, started, run.spec.timeouts, self.say)
+            if plan.restart.supervised and nodes:
+                permit_ray_restarts(plan, run.fleet, self.say, nodes.values())
         except (KeyboardInterrupt, DeployError):
             try:
                 self._stop(groups, run.spec.timeouts.stop)
             except DeployError as error:
-                first = self._any_server(groups[0])
-                self._tell("note", first, f"what was started of it is not stopped: {error.lines[0]}")
+                text = f"{', '.join(groups)}: what was started of it is not stopped: {error.lines[0]}"
+                self.say(Event(STAGE, "note", text=text))
             raise
 
     def put_back(self, groups: Sequence[str], plan: Plan) -> None:
         """Put groups behind what is before them again, as planned. Raises RemoteError."""
-        self._begin(groups, "return")
+        servers = [self._server(name) for name in self._groups(groups)]
+        if servers:
+            self._begin(groups, "return")
         planned = {front.name for front in plan.fronts}
-        for server in (self._server(group) for group in groups if group not in self.routers):
+        for server in servers:
             front = self._front(server)
             if front is not None and front["name"] in planned:
                 urls = worker_urls(server)
@@ -145,11 +159,11 @@ class GroupChange:
 
     def watch(self, groups: Sequence[str], seconds: float) -> None:
         """See that groups stay well. Raises GroupUnwellError as soon as one of them does not."""
-        end = time.monotonic() + seconds
-        while seconds > 0:
+        end, watched = time.monotonic() + seconds, [name for name in groups if node_host(name) is None]
+        while seconds > 0 and watched:
             left = end - time.monotonic()
             states = self._states()
-            for group in groups:
+            for group in watched:
                 state, problem = states.get(group, ("UNKNOWN", "its record is gone"))
                 if state in _UNWELL:
                     host = self._any_server(group)["driver"]
@@ -181,6 +195,10 @@ class GroupChange:
         else:
             self.acts.route(front, remove=urls)
 
+    def _groups(self, names: Iterable[str]) -> list[str]:
+        """Return those of the names that are of groups."""
+        return [name for name in names if node_host(name) is None and name not in self.routers]
+
     def _server(self, group: str) -> RecordedServer:
         """Return a group of the record. Raises CheckError for one that cannot be changed by itself."""
         server = self.servers.get(group)
@@ -208,15 +226,17 @@ class GroupChange:
         return sorted(hosts & self.lost)
 
     def _stop(self, groups: Sequence[str], grace: float) -> None:
-        for group in groups:
-            if group not in self.servers and group not in self.routers:
-                continue
-            server = self._any_server(group)
-            for host, reply in self.acts.stop(server, grace, besides=self.lost).items():
+        """Stop groups, and after them the Ray nodes that they may use."""
+        for name in sorted(filter(self.has, groups), key=self.nodes.__contains__):
+            node = self.nodes.get(name)
+            scripts = scripts_of(self._any_server(name)) if node is None else {node: [WORKER]}
+            there = {host: own for host, own in scripts.items() if host not in self.lost}
+            for host, reply in self.acts.stop(name, there, grace if node is None else NODE_SECONDS).items():
                 killed = f", {reply['killed']} by SIGKILL" if reply["killed"] else ""
-                self._tell("done", server, f"{counted(reply['ended'], 'process')} ended{killed}, none left", host)
-            for host in self._lost_of(server):
-                self._tell("note", server, "is not stopped here: the host is out of reach", host)
+                text = f"{name}: {counted(reply['ended'], 'process')} ended{killed}, none left"
+                self.say(Event(STAGE, "done", host, text))
+            for host in sorted(scripts.keys() & self.lost):
+                self.say(Event(STAGE, "note", host, f"{name}: is not stopped here: the host is out of reach"))
 
     def _begin(self, groups: Sequence[str], step: Step) -> None:
         self.note = {**self.note, "groups": list(self.together or groups), "step": step}
@@ -276,10 +296,5 @@ class GroupChange:
         status = summarize(self.acts.deployment, self.hosts[0], results, time.time())
         return {server.name: (server.state, server.problem) for server in (*status.instances, *status.routers)}
 
-    def _tell(self, state: Literal["done", "note"], server: RecordedServer, text: str, host: str = "") -> None:
-        self.say(Event(STAGE, state, host or server["driver"], f"{server['name']}: {text}"))
-
-
-def _without_files(plan: Plan) -> Plan:
-    """Return a plan whose files are on its hosts."""
-    return replace(plan, scripts={host: {} for host in plan.scripts}, app={})
+    def _tell(self, state: Literal["done", "note"], server: RecordedServer, text: str) -> None:
+        self.say(Event(STAGE, state, server["driver"], f"{server['name']}: {text}"))

@@ -31,6 +31,7 @@ from flagscale_deploy.transport.fleet import Fleet, GivenUpError, failures
 from flagscale_deploy.transport.remote_program import Program
 
 CONNECTION_SLACK_SECONDS = 15
+TOKEN_FILE = "secrets/ray_token"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class StepsFailedError(DeployError):
 def secret_files(secret_env: Mapping[str, Secret], ray_token: Secret | None) -> dict[str, str]:
     """Return the files with a run's secrets: the environment that scripts read, and Ray's token where it is given."""
     revealed = [(name, value.reveal()) for name, value in secret_env.items()]
-    token = {"secrets/ray_token": ray_token.reveal()} if ray_token is not None else {}
+    token = {TOKEN_FILE: ray_token.reveal()} if ray_token is not None else {}
     return {**token, "secrets/env": shell.assignments(revealed)}
 
 

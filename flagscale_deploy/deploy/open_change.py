@@ -10,6 +10,7 @@ from flagscale_deploy.deploy.group_acts import GroupActs, inspect_hosts
 from flagscale_deploy.deploy.group_change import GroupChange
 from flagscale_deploy.errors import CheckError, ConnectError, HostError
 from flagscale_deploy.events import Event, Sink
+from flagscale_deploy.plan.ray_change import node_name
 from flagscale_deploy.remote.messages.record import RecordedChange
 from flagscale_deploy.transport.fleet import Fleet, answers
 
@@ -44,5 +45,6 @@ def open_change(
         record,
         {server["name"]: server for server in record.get("instances", ())},
         {router["name"]: router for router in record.get("routers", ())},
+        {node_name(host): host for host in hosts if "ray-worker" in records[host].get("roles", ())},
         frozenset(lost),
     )

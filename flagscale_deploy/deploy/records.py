@@ -98,9 +98,10 @@ def _ports(plan: Plan, host: str) -> dict[str, int]:
         for rank in server.ranks:
             if host in _listeners(server, rank):
                 ports |= {rank.name if use == API_PORT else f"{rank.name} {use}": rank.ports[use] for use in rank.ports}
-    if plan.ray.enabled:
+    roles = _roles(plan, host)
+    if "ray-head" in roles or "ray-worker" in roles:  # else its node, if it has one, runs
         ports["ray-agent"] = next(node.agent_port for node in plan.ray.nodes if node.host == host)
-        if host == plan.head:
+        if "ray-head" in roles:
             ports |= {"ray": plan.ray.port, "dashboard": plan.ray.dashboard_port, "ray-client": plan.ray.client_port}
     return ports
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from flagscale_deploy.deploy.batches_left import way_back
 from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
 from flagscale_deploy.deploy.change_steps import STAGE
 from flagscale_deploy.deploy.gate import change_gate
@@ -18,11 +19,11 @@ from flagscale_deploy.deploy.stop import stop_deployment
 from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts
-from flagscale_deploy.plan.change_order import Batch, change_order
+from flagscale_deploy.plan.change_order import Batch
 from flagscale_deploy.plan.entrances import GATE, GatePlan
 from flagscale_deploy.plan.gate import CLIENT_KEYS, INTERNAL_KEY
-from flagscale_deploy.plan.kept import KeptRun, KeptServer
-from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
+from flagscale_deploy.plan.kept import KeptRun
+from flagscale_deploy.plan.some_groups import parts_of
 from flagscale_deploy.remote.messages.change import ChangeEvent, RecordChange
 from flagscale_deploy.remote.messages.record import Record
 from flagscale_deploy.remote.wire import cut
@@ -127,9 +128,9 @@ class Update:
 
     def _change(self, batch: Batch, to: Target, extra: Target | None) -> None:
         change, names, grace = self.change, batch.groups, to.run.spec.timeouts.stop
-        planned = {server.name for server in to.run.plan.servers}
-        target = to if extra is None or names[0] in planned else extra
-        there = [name for name in names if name in change.servers or name in change.routers]
+        planned = parts_of(to.run.plan)
+        target = to if extra is None or not planned.isdisjoint(names) else extra
+        there = [name for name in names if change.has(name)]
         everything = GATE in names and len(names) > 1
         change.together = names
         if batch.kind != "add" and not (everything and change.note["step"] not in ("", "drain")):  # what is left ends
@@ -206,45 +207,6 @@ class Update:
             "reason": text,
             "took": time.monotonic() - self._began,
         }
-
-
-def way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collection[str]) -> tuple[Batch, ...]:
-    """Return the batches that make the touched groups again what they were, in this order where places allow it."""
-    old, new = ({server["name"]: server for server in run["servers"]} for run in (before, now))
-    there = {name: server for name, server in old.items() if name not in touched}
-    there |= {name: new.get(name, _placeless(name)) for name in touched if name in new or name in change.servers}
-    kinds: dict[str, Kind] = {
-        name: "restarted" if name in there and name in old else "added" if name in old else "removed"
-        for name in dict.fromkeys(touched)
-        if name in there or name in old
-    }
-    changes = Difference(before["run_id"], tuple(ServerChange(name, kind) for name, kind in kinds.items()))
-    return change_order({**now, "servers": [*there.values()]}, before, changes)
-
-
-def what_is_left(
-    before: KeptRun, to: KeptRun, difference: Difference, change: GroupChange, at_once: int
-) -> tuple[Batch, ...]:
-    """Return the batches of a change that its operator has left, of which some groups are done.
-
-    Groups that were being changed come first: they may not serve.
-    """
-    done = change.note["done"]
-    old, new = ({server["name"]: server for server in run["servers"]} for run in (before, to))
-    there = {name: new.get(name, server) for name, server in old.items() if name not in done or name in new}
-    there |= {name: server for name, server in new.items() if name in done}
-    there |= {name: _placeless(name) for name in change.servers if name not in there and name not in (*old, *new)}
-    there = {name: old[name] if name in old and name not in done else server for name, server in there.items()}
-    there = dict(sorted(there.items(), key=lambda item: item[0] not in change.note["groups"]))
-    left = tuple(server for server in difference.servers if server.name not in done)
-    return change_order(
-        {**before, "servers": [*there.values()]}, to, replace(difference, servers=left), at_once=at_once
-    )
-
-
-def _placeless(name: str) -> KeptServer:
-    """Return a server of which nothing is kept: one that was there only while others were changed."""
-    return {"name": name, "model": "", "engine": "", "gpus": {}, "ranks": []}
 
 
 def change_or_put_back(

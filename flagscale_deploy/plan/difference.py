@@ -11,11 +11,9 @@ from flagscale_deploy.config.gate import KEY_VARIABLE
 from flagscale_deploy.plan.entrances import FRONTS, GATE
 from flagscale_deploy.plan.gate_turn import REASONS, gate_turn, moved_clients
 from flagscale_deploy.plan.kept import KeptRank, KeptRun, KeptServer
-from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange
-from flagscale_deploy.remote.wire import cut
+from flagscale_deploy.plan.ray_change import may_use, ray_change
+from flagscale_deploy.plan.server_change import Difference, Kind, ServerChange, arrow, shown
 
-LONGEST_VALUE = 80
-"""Characters of a name, or of a value, that are shown."""
 MOST_REASONS = 100
 """Reasons of a server that are told. A host may keep thousands of servers, which differ in thousands of files."""
 MOST_SECRETS = 500
@@ -36,12 +34,13 @@ def difference(
     `secrets_differ` says that a secret of servers has another value, `keys_differ` that a key of the gate has; of which
     name is not known.
     """
-    pair = _Pair(running, planned, secrets_differ, keys_differ)
+    ray = ray_change(running, planned)
+    pair = _Pair(running, planned, secrets_differ, keys_differ, ray.vacated)
     before = {server["name"]: server for server in running["servers"]}
     after = {server["name"]: server for server in planned["servers"]}
     servers = [pair.change(before.get(name), server) for name, server in after.items()]
     gone = [pair.moved(server, "removed") for name, server in before.items() if name not in after]
-    return Difference(running["run_id"], (*servers, *gone), tuple(_ray(running, planned)))
+    return Difference(running["run_id"], (*servers, *gone), ray.whole, nodes=ray.nodes)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class _Pair:
     planned: KeptRun
     secrets_differ: bool
     keys_differ: bool
+    vacated: tuple[str, ...]
+    """Hosts whose Ray nodes leave or restart."""
 
     def change(self, before: KeptServer | None, after: KeptServer) -> ServerChange:
         if before is None:
@@ -62,6 +63,8 @@ class _Pair:
         reasons = _first_reasons(chain(places, self._gate_reasons, self._of_server(before, after)))
         if not reasons and _scripts(before) != _scripts(after):
             reasons = (_OTHER_SCRIPT,)
+        if not reasons and may_use(before, self.vacated):
+            reasons = (f"Ray leaves or restarts on {', '.join(map(shown, self.vacated))}",)
         kind: Kind = "moved" if places else "restarted" if reasons else "unchanged"
         return ServerChange(after["name"], kind, reasons, _hosts(after))
 
@@ -104,7 +107,7 @@ class _Pair:
     def _of_server(self, before: KeptServer, after: KeptServer) -> Iterator[str]:
         """Yield why a server has to start again where it is."""
         if before["engine"] != after["engine"]:
-            yield _arrow("engine", before["engine"], after["engine"])
+            yield arrow("engine", before["engine"], after["engine"])
         for old, new in zip_longest(before["ranks"], after["ranks"]):
             if old is not None and new is not None:
                 yield from _flags(old, new)
@@ -146,17 +149,17 @@ class _Pair:
     def _of_host(self, host: str, *settings: Mapping[str, object]) -> Iterator[str]:
         """Yield what differs about a host; `settings` are those before and after."""
         old, new = (run["versions"].get(host, {}) for run in (self.running, self.planned))
-        host = _shown(host)
+        host = shown(host)
         if old and new:
             yield from (
-                f"{_arrow(name, old.get(name), new.get(name))} on {host}"
+                f"{arrow(name, old.get(name), new.get(name))} on {host}"
                 for name in dict.fromkeys((*old, *new))
                 if old.get(name) != new.get(name)
             )
         for name in _HOST_SETTINGS if all(settings) else ():
             values = [setting.get(name) for setting in settings]
             if values[0] != values[1]:
-                yield f"{_arrow(name, *values)} on {host}" if name != "before_start" else f"before_start of {host}"
+                yield f"{arrow(name, *values)} on {host}" if name != "before_start" else f"before_start of {host}"
 
     def _keys(self) -> Iterator[str]:
         """Yield what differs about the keys of the gate."""
@@ -171,8 +174,8 @@ class _Pair:
         old, new = ([name for of in owners for name in run["secrets"].get(of, ())[:MOST_SECRETS]] for run in runs)
         before, after = dict.fromkeys(old), dict.fromkeys(new)
         moved = (KEY_VARIABLE,) if self._gate_reasons else ()  # between the gate and servers
-        yield from (f"{what} {_shown(name)} added" for name in after if name not in (*before, *moved))
-        yield from (f"{what} {_shown(name)} removed" for name in before if name not in (*after, *moved))
+        yield from (f"{what} {shown(name)} added" for name in after if name not in (*before, *moved))
+        yield from (f"{what} {shown(name)} removed" for name in before if name not in (*after, *moved))
         if differ and sorted(old) == sorted(new) and after:
             yield f"a value of {', '.join(after)} changed"
 
@@ -204,7 +207,7 @@ def _flags(old: KeptRank, new: KeptRank) -> Iterator[str]:
     before, after = flags_of(old["argv"]), flags_of(new["argv"])
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
-            yield _arrow(name, before.get(name), after.get(name))
+            yield arrow(name, before.get(name), after.get(name))
 
 
 def flags_of(argv: Sequence[str]) -> dict[str, str]:
@@ -230,7 +233,7 @@ def _env(old: KeptRank, new: KeptRank) -> Iterator[str]:
     before, after = old["env"], new["env"]
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
-            yield _arrow(name, before.get(name), after.get(name))
+            yield arrow(name, before.get(name), after.get(name))
 
 
 def _ports(old: KeptRank, new: KeptRank) -> Iterator[str]:
@@ -239,7 +242,7 @@ def _ports(old: KeptRank, new: KeptRank) -> Iterator[str]:
     for use in dict.fromkeys((*old["ports"], *new["ports"])):
         before, after = old["ports"].get(use), new["ports"].get(use)
         if before != after and str(after) not in shown:
-            yield _arrow(f"port ({use})", before, after)
+            yield arrow(f"port ({use})", before, after)
 
 
 def _changed(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -248,7 +251,7 @@ def _changed(what: str, before: Mapping[str, str], after: Mapping[str, str]) -> 
         host, _, path = name.partition(":/")
         if before.get(name) != after.get(name):
             how = "changed" if name in before and name in after else "added" if name in after else "removed"
-            yield host if path else "", f"{what} {_shown(name if path else name.rpartition('/')[2])} {how}"
+            yield host if path else "", f"{what} {shown(name if path else name.rpartition('/')[2])} {how}"
 
 
 def _serves_tls(rank: KeptRank) -> bool:
@@ -261,39 +264,3 @@ def _scripts(server: KeptServer) -> list[str]:
 
 def _hosts(server: KeptServer) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*server["gpus"], *(rank["host"] for rank in server["ranks"]))))
-
-
-def _ray(running: KeptRun, planned: KeptRun) -> Iterator[str]:
-    """Yield what differs about the Ray cluster."""
-    before, after = running["ray"], planned["ray"]
-    if before["enabled"] != after["enabled"]:
-        yield "it starts" if after["enabled"] else "it ends"
-    if not before["enabled"] or not after["enabled"]:
-        return
-    if before["address"] != after["address"]:
-        yield _arrow("head", before["address"], after["address"])
-    for host in dict.fromkeys((*before["nodes"], *after["nodes"])):
-        old, new = before["nodes"].get(host), after["nodes"].get(host)
-        if old is None or new is None:
-            yield f"{host} {'joins' if old is None else 'leaves'}"
-        elif old != new:
-            yield (
-                f"{_arrow(host, len(old), len(new))} GPUs" if len(old) != len(new) else _arrow(f"{host} GPUs", old, new)
-            )
-    changed = [name for name, script in after["scripts"].items() if before["scripts"].get(name, script) != script]
-    if changed:
-        yield f"the scripts of {', '.join(name.partition('/')[0] for name in changed)}"
-
-
-def _arrow(name: str, before: object, after: object) -> str:
-    """Return `name before → after`; `+ name after` and `- name` where there is only one of them."""
-    name = _shown(name)
-    if before is None:
-        return f"+ {name} {_shown(after)}".rstrip()
-    if after is None:
-        return f"- {name}"
-    return f"{name} {_shown(before) or '(set)'} → {_shown(after) or '(set)'}"
-
-
-def _shown(value: object) -> str:
-    return cut(str(value), LONGEST_VALUE)

@@ -62,7 +62,7 @@ class Running:
         }
         new = {**new, "secrets": {"": sorted({name for names in planned["secrets"].values() for name in names})}}
         made = difference(old, new, secrets_differ=secrets_differ)
-        return Difference(made.run_id, made.servers, made.ray, NOT_RECORDED)
+        return Difference(made.run_id, made.servers, made.ray, NOT_RECORDED, made.nodes)
 
 
 def find_running(facts: Mapping[str, Facts], deployment: str, head: str) -> Running | None:

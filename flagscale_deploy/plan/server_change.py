@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from flagscale_deploy.remote.wire import cut
 from flagscale_deploy.text import one_line
 
 Kind = Literal["unchanged", "reloaded", "restarted", "moved", "added", "removed"]
@@ -18,10 +19,13 @@ WORDS: Mapping[Kind, str] = {
     "removed": "would be removed",
 }
 
+LONGEST_VALUE = 80
+"""Characters of a name, or of a value, that are shown."""
+
 
 @dataclass(frozen=True)
 class ServerChange:
-    """What would become of a server, and why: `--max-model-len 4096 → 8192`."""
+    """What would become of a server, or of a Ray node, and why: `--max-model-len 4096 → 8192`."""
 
     name: str
     kind: Kind
@@ -39,18 +43,20 @@ class ServerChange:
 class Difference:
     """Between a run and a plan: one change for each server of either, in the order of the plan; removed ones last.
 
-    `ray` is what would change about the Ray cluster. `unknown` is what the run does not say of itself.
+    `ray` is why all of the Ray cluster would have to restart, `nodes` are its worker nodes that change by themselves.
+    `unknown` is what the run does not say of itself.
     """
 
     run_id: str
     servers: tuple[ServerChange, ...]
     ray: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    nodes: tuple[ServerChange, ...] = ()
 
     @property
     def changed(self) -> tuple[ServerChange, ...]:
-        """Return the servers that would not just go on."""
-        return tuple(server for server in self.servers if server.kind != "unchanged")
+        """Return the Ray nodes and servers that would not just go on."""
+        return (*self.nodes, *(server for server in self.servers if server.kind != "unchanged"))
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -68,3 +74,18 @@ class Difference:
     def json(self) -> dict[str, object]:
         """Return it as `plan --json` prints it."""
         return asdict(self)
+
+
+def arrow(name: str, before: object, after: object) -> str:
+    """Return `name before → after`; `+ name after` and `- name` where there is only one of them."""
+    name = shown(name)
+    if before is None:
+        return f"+ {name} {shown(after)}".rstrip()
+    if after is None:
+        return f"- {name}"
+    return f"{name} {shown(before) or '(set)'} → {shown(after) or '(set)'}"
+
+
+def shown(value: object) -> str:
+    """Return a name or a value, cut where it is long."""
+    return cut(str(value), LONGEST_VALUE)

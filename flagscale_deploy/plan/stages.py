@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -75,26 +75,7 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
         shared = _context(plan, inventory[host], spec) | {"env": env, "program": inputs.program}
         scripts.setdefault(host, {})[script] = inputs.templates.render(template, **shared, **context)
 
-    for node in plan.ray.nodes:
-        env = host_environment(spec, inventory[node.host], networks[node.host])
-        name = f"ray_{node.role}.sh"
-        ahead = {"packages": True, "weights": weights.get(node.host, [])}
-        add(
-            node.host,
-            name,
-            f"{name}.j2",
-            env | visible(node.visible_gpus),
-            node=node,
-            timeout=_ray_seconds(spec) if spec.restart.supervised else spec.timeouts.ray,
-            **ahead,
-        )
-    expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
-    if plan.ray.enabled:
-        env = host_environment(spec, inventory[plan.head], networks[plan.head])
-        add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
-    for name in sorted(_waiting_for_ray(plan) - {plan.head}):
-        env = host_environment(spec, inventory[name], networks[name])
-        add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
+    _add_ray_scripts(plan, inputs, weights, add)
     for instance in plan.instances:
         template = "program.sh.j2" if is_program(instance) else "vllm_serve.sh.j2"
         own = [path] if (path := paths.get(instance.model)) else []
@@ -117,6 +98,38 @@ def render_scripts(plan: Plan, inputs: Inputs) -> Plan:
             add(host.name, "after_stop.sh", "after_stop.sh.j2", env, after_stop=spec.after_stop)
     _refuse_unsupervised_spares(plan, scripts)
     return replace(plan, scripts=scripts)
+
+
+def _add_ray_scripts(
+    plan: Plan, inputs: Inputs, weights: Mapping[str, Sequence[str]], add: Callable[..., None]
+) -> None:
+    """Add what starts the nodes of Ray, and waits for them; `weights` are directories that engines load, by host.
+
+    What is read ahead is a script by itself: where it differs, the node is the same.
+    """
+    inventory, spec, networks = inputs.inventory, inputs.spec, inputs.networks
+    for node in plan.ray.nodes:
+        env = host_environment(spec, inventory[node.host], networks[node.host])
+        name = f"ray_{node.role}.sh"
+        ahead = {"packages": True, "weights": weights.get(node.host, [])}
+        add(
+            node.host,
+            name,
+            f"{name}.j2",
+            env | visible(node.visible_gpus),
+            node=node,
+            timeout=_ray_seconds(spec) if spec.restart.supervised else spec.timeouts.ray,
+            **ahead,
+        )
+        if spec.warm:
+            add(node.host, "warm.sh", "warm.sh.j2", {}, **ahead)
+    expected = {node.node_ip: node.num_gpus for node in plan.ray.nodes}
+    if plan.ray.enabled:
+        env = host_environment(spec, inventory[plan.head], networks[plan.head])
+        add(plan.head, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
+    for name in sorted(_waiting_for_ray(plan) - {plan.head}):
+        env = host_environment(spec, inventory[name], networks[name])
+        add(name, "ray_nodes.sh", "ray_nodes.sh.j2", env, expected=expected, timeout=spec.timeouts.ray)
 
 
 def _kind(front: RouterPlan | GatePlan) -> Literal["router", "gate"]:

@@ -17,7 +17,7 @@ from flagscale_deploy.remote.system import files
 FOLDER, UNFINISHED = "before", "before.new"
 SCRIPTS, EXACT = "scripts", ("secrets", "app")
 """What is kept; of the latter all is put back, and what was not there before is removed."""
-SHARED = ("ray_nodes.sh", "notify.sh")
+SHARED = ("ray_nodes.sh", "notify.sh", "warm.sh")
 """Scripts that all groups of a host have."""
 
 

@@ -1,6 +1,8 @@
-"""What is asked of a running deployment's gate on its host: `route_gate`, `internal_key`."""
+"""What is asked of a running gate on its host, `route_gate`, and of the keys that a run has made: `internal_key`."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from flagscale_deploy.remote.messages.program import KIB, HostProgram, NoOrder, Target, TypedDict
 
@@ -25,7 +27,14 @@ class RouteGateReply(TypedDict):
 
 ROUTE_GATE = HostProgram[RouteGateArguments, RouteGateReply, NoOrder]("route_gate", messages=1, message_bytes=16 * KIB)
 
-# internal_key: the key by which the gate asks the servers behind it, for servers that are started later.
+# internal_key: what a run has made to speak to itself, for what is started later: the key by which its gate asks the
+# servers behind it, and the token of its Ray.
+
+
+class InternalKeyArguments(Target):
+    """Whose key."""
+
+    of: Literal["gate", "ray"]
 
 
 class InternalKeyReply(TypedDict):
@@ -34,4 +43,6 @@ class InternalKeyReply(TypedDict):
     key: str
 
 
-INTERNAL_KEY = HostProgram[Target, InternalKeyReply, NoOrder]("internal_key", messages=1, message_bytes=16 * KIB)
+INTERNAL_KEY = HostProgram[InternalKeyArguments, InternalKeyReply, NoOrder](
+    "internal_key", messages=1, message_bytes=16 * KIB
+)

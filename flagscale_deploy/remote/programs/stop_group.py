@@ -1,4 +1,4 @@
-"""End what one group of a deployment runs on this host, and prove that it is gone; everything else goes on.
+"""End what one group of a deployment runs on this host, or its Ray node, and prove that it is gone; all else goes on.
 
 Before it looks for anything it forbids the group's scripts (`deployment/restart_permits.py`): what dies now stays dead
 until the group is started again. It goes on when the operator has gone, and may be run again.
@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Callable, List
 
 from flagscale_deploy.remote import wire
 from flagscale_deploy.remote.deployment import processes, record, restart_permits, shared_memory, terminate
+from flagscale_deploy.remote.engine import ranks
 
 if TYPE_CHECKING:
     from flagscale_deploy.remote.messages.change import StopGroupArguments, StopGroupReply
     from flagscale_deploy.remote.messages.record import Record
+    from flagscale_deploy.remote.system.proc import Process
 
 send: Callable[[StopGroupReply], None] = wire.send
+
+RAY = frozenset(["ray_head.sh", "ray_worker.sh"])
+"""The scripts of Ray's nodes, whose daemons do not all end of SIGTERM."""
 
 
 def main(args: StopGroupArguments) -> None:
@@ -33,7 +38,7 @@ def main(args: StopGroupArguments) -> None:
     act = terminate.Termination(ours, lambda event: killed.append(event["count"] if event["event"] == "killed" else 0))
     segments = shared_memory.Segments({})
     segments.note(act.look(ours))
-    act.end(terminate.Stage("group", ours, args["grace"]))
+    act.end(terminate.Stage("group", ours, args["grace"], hasty if RAY.issuperset(scripts) else lambda _: False))
     survivors = act.survivors(ours)
     if not survivors:
         for permit in permits:
@@ -47,6 +52,11 @@ def main(args: StopGroupArguments) -> None:
     }
     with contextlib.suppress(OSError):  # nobody listens any more
         send(reply)
+
+
+def hasty(process: Process) -> bool:
+    """Return whether it is a daemon of Ray's that has nothing to tidy up: a raylet tells the head that it leaves."""
+    return not ranks.of_engine(process) and ranks.part(process) != "raylet"
 
 
 def without_processes(before: Record, args: StopGroupArguments) -> Record:

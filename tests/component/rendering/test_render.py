@@ -267,6 +267,9 @@ def test_weights_are_read_ahead_where_they_fit(bench: Bench, warm: bool, size: i
         (weights / name).write_text("xyz")
     os.truncate(weights / "a.safetensors", size)
     made = planned(inventory("gpu01"), spec(model(model=str(weights)), ray="on", warm=warm), run_id=RUN)
+    scripts = bench.folder / "state" / "scripts"
+    scripts.mkdir(parents=True)
+    (scripts / "warm.sh").write_text(made.scripts["gpu01"].get("warm.sh", ""))
     bench.called(made.scripts["gpu01"]["ray_head.sh"].replace("exec ray", "ray") + "\nwait\n")
     record_file = bench.record / "read"
     seen = sorted(text for text in texts(record_file) if text.startswith("/")) if record_file.exists() else []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagscale_deploy.deploy.update import way_back, what_is_left
+from flagscale_deploy.deploy.batches_left import way_back, what_is_left
 from flagscale_deploy.plan.change_order import Batch
 from flagscale_deploy.plan.difference import difference
 from tests.unit.plan.test_change_order import PLACES, Places, gate, group, router, run

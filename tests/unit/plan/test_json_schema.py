@@ -89,8 +89,8 @@ def test_the_shape_of_the_design() -> None:
         ],
     }  # fmt: skip
     assert {name: sorted(files) for name, files in scripts.items()} == {
-        "gpu01": ["ray_head.sh", "ray_nodes.sh", "vllm_serve_vllm_model_0.sh"],
-        "gpu02": ["ray_worker.sh"],
+        "gpu01": ["ray_head.sh", "ray_nodes.sh", "vllm_serve_vllm_model_0.sh", "warm.sh"],
+        "gpu02": ["ray_worker.sh", "warm.sh"],
     }
     assert all(text.startswith("#!/usr/bin/env bash\n") for files in scripts.values() for text in files.values())
 

@@ -68,8 +68,8 @@ def test_an_instance_on_ray_waits_for_all_of_its_gpus_wherever_its_driver_is() -
     assert instance.driver == "gpu02"
     words = options.parse(asked(made, "gpu02", instance.script))
     assert (words.ray_gpus, words.ray_seconds) == (16, elsewhere.timeouts.ray)
-    assert set(made.scripts["gpu02"]) == {"ray_worker.sh", "ray_nodes.sh", instance.script}
-    assert set(made.scripts["gpu03"]) == {"ray_worker.sh"}
+    assert set(made.scripts["gpu02"]) == {"ray_worker.sh", "ray_nodes.sh", "warm.sh", instance.script}
+    assert set(made.scripts["gpu03"]) == {"ray_worker.sh", "warm.sh"}
     step_scripts = {(step.host, step.script) for stage in made.stages for step in stage.steps}
     assert ("gpu02", "ray_nodes.sh") not in step_scripts, "`run` counts on the head"
 

@@ -41,7 +41,25 @@ def test_the_gate_stays_as_it_is() -> None:
     assert set(part.scripts) == {"gpu02"}
 
 
-def test_a_group_that_is_not_planned_is_an_error() -> None:
+def test_a_ray_node_starts_alone_is_waited_for_on_the_head_and_groups_come_after_it() -> None:
+    over_ray = planned(inventory("gpu01", "gpu02", "gpu03"), spec(model(tp=24), executor="ray"))
+    node = some_groups(over_ray, ["Ray on gpu03"])
+    assert [(stage.name, stage.after, [(step.host, step.script) for step in stage.steps]) for stage in node.stages] == [
+        ("ray-workers", (), [("gpu03", "ray_worker.sh")]), ("ray-nodes", (), [("gpu01", "ray_nodes.sh")]),
+    ]  # fmt: skip
+    assert {host: set(scripts) for host, scripts in node.scripts.items()} == {
+        "gpu01": {"ray_nodes.sh", "warm.sh"}, "gpu03": {"ray_worker.sh", "warm.sh"},
+    }  # fmt: skip
+    assert node.servers == ()
+    both = some_groups(over_ray, ["qwen/0", "Ray on gpu03"])
+    assert both.stages[-1].after == ("ray-workers", "ray-nodes")
+    assert some_groups(over_ray, ["qwen/0"]).stages[0].after == ()
+
+
+def test_a_group_or_node_that_is_not_planned_is_an_error() -> None:
+    for name in ("Ray on gpu01", "Ray on gpu09"):  # of a deployment without Ray
+        with pytest.raises(KeyError):
+            some_groups(THREE, [name])
     with pytest.raises(KeyError):
         some_groups(THREE, ["qwen/2"])
 

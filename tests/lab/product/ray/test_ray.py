@@ -21,7 +21,7 @@ Write = Callable[..., Serve]
 ALL = os.environ.get("FSD_FAULTS") == "all"
 OVER_ALL: dict[str, Any] = {
     "flags": {"tensor-parallel-size": 3},
-    "deploy": {"ray": "on", "timeouts": {"stop": 2, "ray": 360}},
+    "deploy": {"ray": "on", "timeouts": {"stop": 2, "ray": 360, "drain": 1}},
 }
 
 OTHER_CLUSTER = """
@@ -30,6 +30,8 @@ export RAY_AUTH_MODE=disabled
 ray start --head --node-ip-address={address} --port=7399 --temp-dir=/tmp/other --num-cpus=1 --num-gpus=0 \
   --include-dashboard=false --disable-usage-stats >/tmp/other.log 2>&1 </dev/null
 """
+
+QUICK = ("--watch-for", "0s", "--allow-downtime", "--skip-check", "engine-arguments")
 
 RUN_SECONDS = 400.0
 """Three nodes of Ray start one after the other where the cores are busy: 34 s at load 10."""
@@ -88,6 +90,8 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
         assert list(collected.glob(f"{host.name}/ray/session_*/raylet.out"))
     assert (collected / "node2/logs/ray_worker.log").is_file()
 
+    assert_a_node_leaves_and_joins_while_rays_others_go_on(lab, operator, served)
+
     processes = lab.processes(served.name)
     assert {process.host for process in processes} == {"node1", "node2", "node3"}
     operator("stop", "--name", served.name)
@@ -96,6 +100,35 @@ def test_a_deployment_over_three_hosts_comes_and_goes_beside_somebody_elses_ray(
     operator("cleanup", "--name", served.name)
     assert lab.leftovers(served.name, processes) == []
     assert other_processes(lab.hosts[0]) == other_cluster
+
+
+def assert_a_node_leaves_and_joins_while_rays_others_go_on(lab: Lab, operator: Operator, served: Serve) -> None:
+    """Take a host out and back. The stand-in starts with a task on each node that Ray counts, gone or not."""
+    before, third = daemons(lab, served.name), lab.hosts[2]
+    fewer = (*QUICK, "-c", served.config, "--without", third.name, "model_args.model0.tensor-parallel-size=2")
+    left = operator("update", *fewer, "--json").json
+    assert [node["name"] for node in left["difference"]["nodes"]] == ["Ray on node3"]
+    assert daemons(lab, served.name) == {daemon for daemon in before if daemon[0] != third.name}
+    assert [process for process in lab.processes(served.name) if process.host == third.name] == []
+    status = operator("status", "--name", served.name, "--json").json
+    assert status["state"] == "ready"
+    assert status["ray"]["nodes"] == {host.address: 1.0 for host in lab.hosts[:2]}
+
+    back = operator("rollback", *QUICK, "--name", served.name)
+    assert "Ray on node3: starting" in back.said
+    status = operator("status", "--name", served.name, "--json").json
+    assert (status["state"], status["ray"]["missing"]) == ("ready", [])
+    assert status["ray"]["nodes"] == {host.address: 1.0 for host in lab.hosts}
+    assert daemons(lab, served.name) >= {daemon for daemon in before if daemon[0] != third.name}
+
+
+def daemons(lab: Lab, name: str) -> set[tuple[str, int]]:
+    """Return host and pid of Ray's daemons."""
+    return {
+        (process.host, process.pid)
+        for process in lab.processes(name)
+        if process.command.split()[0].endswith(("/raylet", "/gcs_server"))
+    }
 
 
 def test_an_operator_killed_while_ray_starts_leaves_nothing_that_stop_does_not_find(
