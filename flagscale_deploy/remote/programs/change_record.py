@@ -24,6 +24,8 @@ send: Callable[[ChangeRecordReply], None] = wire.send
 
 COMMON = ("configuration", "digest", "head", "hosts", "instances", "routers", "secret_hash", "secrets")
 """Keys of a record that a change may replace."""
+FRONTS = ("router", "gate")
+"""Roles of what stands before groups."""
 LONGEST_REASON = 2000
 """Characters of what the history says of a change; as many are taken from a host (`deploy/history.py`)."""
 
@@ -106,6 +108,8 @@ def changed(before: Record, args: ChangeRecordArguments) -> Record:
         after = joined(after, args["join"])
     common = args.get("common", {})
     after = {**after, **common}
+    if "routers" in common:
+        after = with_roles(after)
     return with_gpus(after) if "instances" in common else after
 
 
@@ -134,6 +138,13 @@ def without(before: Record, name: str) -> Record:
     servers = [server for server in before.get("instances", []) if server["name"] != name]
     ports = {use: port for use, port in before.get("ports", {}).items() if not f"{use} ".startswith(name + " ")}
     return with_gpus({**before, "instances": servers, "ports": ports})
+
+
+def with_roles(before: Record) -> Record:
+    """Return the record without the roles of a router, or the gate, that is not here any more."""
+    fronts = [front["name"] for front in before["routers"] if front["driver"] == before["host"]]
+    here = {"gate" if name == "gate" else "router" for name in fronts}
+    return {**before, "roles": [role for role in before.get("roles", []) if role not in FRONTS or role in here]}
 
 
 def with_gpus(before: Record) -> Record:

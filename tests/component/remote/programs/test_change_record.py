@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_a_new_group_comes_last_and_one_on_another_host_takes_nothing_here(home:
     change(home, join=elsewhere)
     assert [server["name"] for server in home.read_record()["instances"]] == ["m/0", "m/10", "m/1"]
     assert home.read_record()["gpus"] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (["m/router", "gate"], ["engine", "router", "gate"]),
+        (["m/router"], ["engine", "router"]),
+        (["gate"], ["engine", "gate"]),
+        ([], ["engine"]),
+    ],
+)
+def test_a_router_or_gate_that_goes_is_no_role_of_its_host_any_more(
+    home: Home, names: list[str], roles: list[str]
+) -> None:
+    home.record(**HERE)
+    (home.state / "record.json").write_text(json.dumps({**home.read_record(), "roles": ["engine", "router", "gate"]}))
+    fronts = [{"name": name, "driver": "gpu01"} for name in names]
+    change(home, common={"routers": [*fronts, {"name": "n/router", "driver": "gpu02"}]})
+    assert home.read_record()["roles"] == roles
 
 
 def test_what_another_deployment_has_is_not_taken_and_nothing_is_changed(home: Home) -> None:
