@@ -23,7 +23,7 @@ test: system $(VENV)/.installed node ## all tests: unit, lab (needs root), e2e w
 
 faults: system $(VENV)/.installed node ## every fault at every stage, 50 starts and stops in a row, 50 faults in a row twice, ten rounds of parallel jobs, groups of ranks, every hostile input (root); writes faults.md
 	@$(STEP) "fault matrix and soak" env FSD_FAULTS=all FSD_SOAK=50 FSD_FAULTS_TABLE=faults.md $(VENV)/bin/python -m pytest tests/lab/faults
-	@$(STEP) "groups of ranks at length" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 0 tests/e2e/test_groups_at_length.py tests/e2e/test_no_false_restart.py tests/e2e/test_replicas.py
+	@$(STEP) "groups of ranks at length" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 0 tests/e2e/test_groups_at_length.py tests/e2e/test_groups_changed.py tests/e2e/test_no_false_restart.py tests/e2e/test_replicas.py
 	@$(STEP) "hostile replies, inputs and patterns" env FSD_FAULTS=all $(VENV)/bin/python -m pytest -n 2 --timeout 1800 $$(grep -rl FSD_FAULTS tests/unit tests/component tests/lab/product)
 
 versions: system $(VENV)/.installed ## serve with other releases of vLLM, VERSIONS="0.28.0 0.20.2" (root, 10 minutes a release); writes docs/versions.md

@@ -10,7 +10,7 @@ import pytest
 from tests.lab import Lab
 from tests.lab.product.operator import Operator
 
-AT_LENGTH = ["test_groups_at_length.py", "test_no_false_restart.py"]
+AT_LENGTH = ["test_groups_at_length.py", "test_groups_changed.py", "test_no_false_restart.py"]
 collect_ignore = [] if os.environ.get("FSD_FAULTS") == "all" else AT_LENGTH
 
 
