@@ -130,6 +130,7 @@ class EnginePoll(threading.Thread):
         self.why = "the server does not listen yet"
         self.foreign = ""
         self._args = args
+        self._asked = args["url"]
         self._healthy = False
         self._transfers = None  # type: Optional[Transfers]
         self.start()
@@ -148,17 +149,18 @@ class EnginePoll(threading.Thread):
             except ForeignListenerError as error:
                 self.foreign = str(error)
             except (OSError, ValueError) as error:
-                self.why = "%s: %s" % (self._args["url"], error)
+                self.why = "%s: %s" % (self._asked, error)
             time.sleep(POLL_SECONDS)
 
     def _ask(self, client: Client) -> None:
-        url = self._args["url"]
+        url = self._asked = self._args["url"]
         status, _ = client.request(url + "/health", timeout=5)
         if status != 200:
             self.why = "%s/health answers %d" % (url, status)
             return
         if not self._healthy:
             self._healthy = True
+            self.why = "/health is 200, but a one-token completion has no reply yet"
             send({"healthy": True})
             if "transfers" in self._args:
                 self._transfers = Transfers(self._args)
@@ -166,10 +168,11 @@ class EnginePoll(threading.Thread):
             self._transfers.remember()
         asked = list(self._args.get("data_ranks", []))  # type: List[Optional[int]]
         for data_rank in asked or [None]:
+            of = "" if data_rank is None else " of data-parallel rank %d" % data_rank
+            self._asked = "/health is 200, but a one-token completion%s fails" % of
             ok, text = openai.one_token(client, url, self._args["model"], timeout=120, data_rank=data_rank)
             if not ok:
-                of = "" if data_rank is None else " of data-parallel rank %d" % data_rank
-                self.why = "/health is 200, but a one-token completion%s fails: %s" % (of, text)
+                self.why = "%s: %s" % (self._asked, text)
                 return
         self.why = self._transfers.missing() if self._transfers is not None else ""
         if not self.why:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flagscale_deploy.remote.programs import watch
 from flagscale_deploy.remote.wire import PREFIX
+from tests.component.remote.living import Home
+from tests.component.remote.stand_in import HEALTHY, stand_in
 
 
 def sent(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -60,3 +64,18 @@ def test_a_long_line_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     with path.open("rb", buffering=0) as file:
         watch.Lines(file).send_new()
     assert [len(line) for message in sent(capsys) for line in message] == [watch.LONGEST_LINE, 1]
+
+
+@pytest.mark.parametrize(("hold", "why"), [(True, " has no reply yet"), (False, " fails: ")])
+def test_an_engine_that_is_healthy_and_makes_no_token_is_not_called_unreachable(
+    home: Home, tmp_path: Path, hold: bool, why: str
+) -> None:
+    replies = {"/health": HEALTHY, "/v1/completions": ""}
+    with stand_in(tmp_path, f"{home.deployment}/r1", replies=replies, hold=hold) as engine:
+        asked: Any = {"deployment": home.deployment, "host": home.host, "url": engine.url, "model": "m"}
+        asking = watch.EnginePoll(asked)
+        deadline = time.monotonic() + 60
+        while f"/health is 200, but a one-token completion{why}" not in asking.why:
+            assert time.monotonic() < deadline, asking.why
+            time.sleep(0.05)
+        asking.answered = "enough"  # ends the thread
