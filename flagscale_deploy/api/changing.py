@@ -16,6 +16,7 @@ from flagscale_deploy.api.running import events_written
 from flagscale_deploy.api.surging import more_groups
 from flagscale_deploy.deploy.batches_left import what_is_left
 from flagscale_deploy.deploy.bring_up import Run
+from flagscale_deploy.deploy.group_change import GroupChange
 from flagscale_deploy.deploy.group_files import gate_keys
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.run_folder import RunFolder, new_run_id
@@ -27,7 +28,7 @@ from flagscale_deploy.plan.change_order import Batch, change_order, places
 from flagscale_deploy.plan.difference import difference
 from flagscale_deploy.plan.gate_turn import gate_turn
 from flagscale_deploy.plan.inputs import Inputs
-from flagscale_deploy.plan.kept import KeptRun
+from flagscale_deploy.plan.kept import KeptRun, KeptServer
 from flagscale_deploy.plan.model import Plan
 from flagscale_deploy.plan.planner import draft
 from flagscale_deploy.plan.running import Running
@@ -114,13 +115,11 @@ def make_change(session: Session, goal: Goal) -> ChangeResult:
         if turns:
             goal = _with_gate_turned(goal)
         change = session.open(goal.note(change_id), goal.request)
-        if goal.recalled and goal.request.serve.secret_env:
-            _refuse_hosts_without_secrets(plan, change.hosts)
-        if goal.unfinished is None:
-            batches, extra = _way(session, goal, made, to, sources)
-            refuse_outage(session, batches, goal.base, kept)
-        else:
-            batches, extra = what_is_left(goal.base, kept, made, change, session.how.max_unavailable), None
+        if lacking := _hosts_without_secrets(goal, plan, change):
+            problem = f"{', '.join(lacking)} has no part in it now, and no value of its secrets is kept"
+            raise CheckError.at(plan.deployment, problem, "use its file: `update`")
+        batches, extra = _way(session, goal, made, to, sources, change)
+        refuse_outage(session, batches, goal.base, kept)
         keys = gate_keys(run) if (goal.secrets or goal.keys) and not turns else {}
         reason, secrets = (*goal.reason, *made.history), goal.secrets or turns
         update = Update(change, session.facts, _pace(session, goal.request), reason, keys, secrets)
@@ -150,6 +149,7 @@ def undo_change(session: Session, request: Request, base: KeptRun, wanted: KeptR
         if before is None:
             raise CheckError.at(session.deployment, "what ran before cannot be planned again", "stop, then run")
         update = Update(session.open(note, request), session.facts, _pace(session, request))
+        update.refuse_noted()
         update.put_back_or_fail(Target(before.run, wanted), before, f"put back by {operator()}")
     made = difference(wanted, base, secrets_differ=note["secrets"])
     return _result(session, request, note["run_id"], made, update.notes)
@@ -211,13 +211,21 @@ def _run(session: Session, request: Request, folder: RunFolder, plan: Plan, secr
 
 
 def _way(
-    session: Session, goal: Goal, made: Difference, to: Target, sources: Sources
+    session: Session, goal: Goal, made: Difference, to: Target, sources: Sources, change: GroupChange
 ) -> tuple[tuple[Batch, ...], Target | None]:
     """Return the batches, and the target of groups that are there only while others are changed."""
     how = session.how
-    batches = change_order(goal.base, to.kept, made, at_once=how.max_unavailable)
+
+    def order(more: Sequence[KeptServer] = ()) -> tuple[Batch, ...]:
+        if goal.unfinished is not None:
+            return what_is_left(goal.base, to.kept, made, change, how.max_unavailable, more)
+        return change_order(goal.base, to.kept, made, at_once=how.max_unavailable, surge=more)
+
+    batches = order()
     surge = how.surge or int(any(batch.outage for batch in batches) and not how.allow_downtime)
     extra = more_groups(session, goal.request, goal.base, to, made, surge, sources) if surge else None
+    if extra is not None and _hosts_without_secrets(goal, extra.run.plan, change):
+        extra = None
     if extra is None:
         if how.surge:
             problem = f"there is no room for {surge} more of what is changed, or nothing sends requests there"
@@ -225,14 +233,14 @@ def _way(
         return batches, None
     names = {server["name"] for server in to.kept["servers"]}
     more = [server for server in extra.kept["servers"] if server["name"] not in names]
-    return change_order(goal.base, to.kept, made, at_once=how.max_unavailable, surge=more), extra
+    return order(more), extra
 
 
-def _refuse_hosts_without_secrets(plan: Plan, hosts: Sequence[str]) -> None:
-    """Raise CheckError where hosts that have no part yet would need secrets, of which no value is kept."""
-    if new := [host for host in plan.working if host not in hosts]:
-        problem = f"{', '.join(new)} has no part in it now, and no value of its secrets is kept"
-        raise CheckError.at(plan.deployment, problem, "use its file: `update`")
+def _hosts_without_secrets(goal: Goal, plan: Plan, change: GroupChange) -> list[str]:
+    """Return the plan's hosts that have no part yet, and would need secrets, of which no value is kept."""
+    if not goal.recalled or not goal.request.serve.secret_env:
+        return []
+    return [host for host in plan.working if host not in change.hosts]
 
 
 def _pace(session: Session, request: Request) -> Pace:

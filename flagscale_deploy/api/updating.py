@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from flagscale_deploy.api.change_session import DEFAULTS, ChangeOptions, Output, changing
+from flagscale_deploy.api.change_session import DEFAULTS, ChangeOptions, Output, Session, changing
 from flagscale_deploy.api.changing import ChangeResult, Goal, make_change, undo_change
 from flagscale_deploy.api.planning import load_sources
 from flagscale_deploy.api.request import PlanOptions, Request
 from flagscale_deploy.checks.registry import refuse_unskippable
+from flagscale_deploy.deploy.history import History
 from flagscale_deploy.deploy.kept_runs import NOT_KEPT
 from flagscale_deploy.deploy.lock import LOCK_WAIT_SECONDS
 from flagscale_deploy.deploy.run_folder import runs
@@ -15,6 +16,7 @@ from flagscale_deploy.deploy.update import ChangeFailedError
 from flagscale_deploy.errors import CheckError, FaultsError
 from flagscale_deploy.events import Sink, silent
 from flagscale_deploy.inventory.command_line import again
+from flagscale_deploy.plan.kept import KeptRun
 from flagscale_deploy.plan.running import Running, find_running
 from flagscale_deploy.plan.validate import refuse_wrong
 from flagscale_deploy.remote.messages.record import RecordedChange
@@ -69,7 +71,7 @@ def resume(
         change = record.get("change")
         if change is None:
             raise CheckError.at(request.deployment, "there is no change of it that is not over", "`update` begins one")
-        base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
+        base, wanted = session.kept(change["base"], history), _wanted(session, change, history)
         if change["secrets"]:
             problem = "it gives hosts other secrets, whose values are not kept"
             raise CheckError.at(request.deployment, problem, "`rollback`, then `update` again with its file")
@@ -98,7 +100,8 @@ def rollback(
         record, history = session.record(), session.history()
         change = record.get("change")
         if change is not None:
-            base, wanted = session.kept(change["base"], history), session.kept(change["run_id"], history)
+            base = session.kept(change["base"], history)
+            wanted = _wanted(session, change, history) if _touches(change) else base
             recalled = session.recall(base, base, exact=False)
             session.observe(recalled)
             return undo_change(session, recalled, base, wanted, record)
@@ -113,6 +116,22 @@ def rollback(
         running = Running(record, target)  # its places of then
         goal = Goal(recalled, running, present, secrets=False, reason=(f"back to {run_id}",), recalled=True)
         return make_change(session, goal)
+
+
+def _touches(change: RecordedChange) -> bool:
+    """Return whether a group was changed: before that, not all hosts may keep what is wanted."""
+    return bool(change["groups"] or change["done"])
+
+
+def _wanted(session: Session, change: RecordedChange, history: History) -> KeptRun:
+    """Return what a change that is not over wants. Raises CheckError where hosts do not keep that."""
+    try:
+        return session.kept(change["run_id"], history)
+    except CheckError as error:
+        if _touches(change):
+            raise
+        problem = f"nothing of it is changed yet, and what it wants is not kept: {error.faults[0].problem}"
+        raise CheckError.at(session.deployment, problem, "`rollback`, then `update` again") from error
 
 
 def _unfinished(request: Request, change: RecordedChange) -> FaultsError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from flagscale_deploy.deploy.group_change import GroupChange
@@ -29,24 +29,37 @@ def way_back(now: KeptRun, before: KeptRun, change: GroupChange, touched: Collec
 
 
 def what_is_left(
-    before: KeptRun, to: KeptRun, difference: Difference, change: GroupChange, at_once: int
+    before: KeptRun,
+    to: KeptRun,
+    difference: Difference,
+    change: GroupChange,
+    at_once: int,
+    surge: Sequence[KeptServer] = (),
 ) -> tuple[Batch, ...]:
     """Return the batches of a change that its operator has left, of which some groups are done.
 
-    Groups that were being changed come first: they may not serve.
+    Groups that were being changed come first: they may not serve, so that they are out is no new outage. A group that
+    was started for a while serves until the end; one of `surge` is started at first.
     """
     done = change.note["done"]
+    out = change.note["groups"] if change.note["step"] != "drain" else []
     old, new = ({server["name"]: server for server in run["servers"]} for run in (before, to))
     there = {name: new.get(name, server) for name, server in old.items() if name not in done or name in new}
     there |= {name: server for name, server in new.items() if name in done}
-    there |= {name: _placeless(name) for name in change.servers if name not in there and name not in (*old, *new)}
+    coming = {server["name"] for server in surge if server["name"] not in done}
+    there |= {
+        name: _placeless(name, server.get("model", "") if name in done else "")
+        for name, server in change.servers.items()
+        if name not in there and name not in (*old, *new) and name not in coming
+    }
     there = {name: old[name] if name in old and name not in done else server for name, server in there.items()}
     there = dict(sorted(there.items(), key=lambda item: item[0] not in change.note["groups"]))
     servers, nodes = (
         tuple(part for part in parts if part.name not in done) for parts in (difference.servers, difference.nodes)
     )
     left = replace(difference, servers=servers, nodes=nodes)
-    return change_order({**before, "servers": [*there.values()]}, to, left, at_once=at_once)
+    batches = change_order({**before, "servers": [*there.values()]}, to, left, at_once=at_once, surge=surge)
+    return tuple(replace(batch, outage=()) if {*batch.groups} <= {*out} else batch for batch in batches)
 
 
 def _node_back(name: str, now: KeptRun, before: KeptRun) -> ServerChange:
@@ -57,6 +70,11 @@ def _node_back(name: str, now: KeptRun, before: KeptRun) -> ServerChange:
     return ServerChange(name, kind, (), (host,))
 
 
-def _placeless(name: str) -> KeptServer:
+def hosts_of(server: KeptServer) -> set[str]:
+    """Return the hosts of a group."""
+    return {*server["gpus"], *(rank["host"] for rank in server["ranks"])}
+
+
+def _placeless(name: str, model: str = "") -> KeptServer:
     """Return a server of which nothing is kept: one that was there only while others were changed."""
-    return {"name": name, "model": "", "engine": "", "gpus": {}, "ranks": []}
+    return {"name": name, "model": model, "engine": "", "gpus": {}, "ranks": []}

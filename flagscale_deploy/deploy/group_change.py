@@ -1,8 +1,7 @@
 """Change groups of a running deployment, without losing a request.
 
-Groups are taken out of what stands before them and drained, stopped, started anew, and put back: the steps of
-GroupChange. Each step is noted in the records before it is begun: where an operator dies, `status` tells what of the
-deployment is changed, and `stop` ends all of it. Everything that runs keeps the deployment's run id.
+Groups are drained, stopped, started anew, and put back. Each step is noted in the records before it is begun: where an
+operator dies, `status` tells what is changed. Everything that runs keeps the deployment's run id.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from flagscale_deploy.deploy import change_note
 from flagscale_deploy.deploy.authority import COMMON
 from flagscale_deploy.deploy.bring_up import Run, permit_ray_restarts
 from flagscale_deploy.deploy.change_steps import STAGE, STEPS, Step
@@ -64,6 +64,8 @@ class GroupChange:
     nodes: dict[str, str]
     """The hosts of Ray's worker nodes, by the names of these (`plan/ray_change.py`)."""
     lost: frozenset[str] = frozenset()
+    back: bool = False  # whether groups become again what they were
+    ending: bool = False  # whether hosts may have noted its end: these keep nothing of before any more
     new_hosts: list[str] = field(default_factory=list)
     """Those of `hosts` that had no part in the deployment before."""
     together: Sequence[str] = ()
@@ -172,21 +174,18 @@ class GroupChange:
                 return
             self.acts.fleet.cancelled.wait(min(WATCH_SECONDS, left))
 
-    def mark_done(self, groups: Iterable[str]) -> None:
-        """Note that groups are as the change wants them."""
-        done = list(dict.fromkeys((*self.note["done"], *groups)))
-        self.note = {**self.note, "groups": [], "step": "", "done": done}
+    def mark_done(self, groups: Collection[str]) -> None:
+        """Note that groups are as the change wants them, or what they were on the way back."""
+        self.note = change_note.made(self.note, groups, back=self.back)
         self._change_records(lambda _host: {"change": self.note})
 
     def restore_files(self, hosts: Collection[str]) -> None:
-        """Let hosts have their secrets and files again as they were when the change began, where nothing restarts, too.
-
-        A group that was only there during the change may have brought new ones.
-        """
+        """Let hosts have secrets and files as when the change began: a group of it may have brought new ones."""
         self._change_records(lambda _host: {"before": "restore"}, [host for host in self.hosts if host in hosts])
 
     def finish(self, change: Callable[[str], RecordChange], hosts: Iterable[str] | None = None) -> None:
         """Note that the change is over, with what else is to be noted on a host."""
+        self.ending = True
         self._change_records(lambda host: {**change(host), "change": None, "before": "forget"}, hosts)
 
     def _take_out(self, front: RecordedServer, urls: Sequence[str], seconds: float) -> None:
@@ -239,7 +238,7 @@ class GroupChange:
                 self.say(Event(STAGE, "note", host, f"{name}: is not stopped here: the host is out of reach"))
 
     def _begin(self, groups: Sequence[str], step: Step) -> None:
-        self.note = {**self.note, "groups": list(self.together or groups), "step": step}
+        self.note = change_note.begun(self.note, self.together or groups, step, back=self.back)
         self._change_records(lambda _host: {"change": self.note})
         self.say(Event(STAGE, "running", text=f"{', '.join(groups)}: {STEPS[step]}"))
 

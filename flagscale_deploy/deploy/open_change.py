@@ -37,6 +37,7 @@ def open_change(
             raise error
         say(Event(STAGE, "note", host, "is out of reach: nothing is done there"))
     hosts = [host for host, own in records.items() if own.get("run_id") == run_id and not own.get("stopped_at")]
+    ended = [host for host in part if (own := records.get(host)) and (own.get("stopped_at") or not own.get("change"))]
     return GroupChange(
         GroupActs(fleet, deployment, run_id),
         note,
@@ -47,4 +48,5 @@ def open_change(
         {router["name"]: router for router in record.get("routers", ())},
         {node_name(host): host for host in hosts if "ray-worker" in records[host].get("roles", ())},
         frozenset(lost),
+        ending="change" in record and bool(ended),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from flagscale_deploy.deploy.batches_left import way_back
+from flagscale_deploy.deploy.batches_left import hosts_of, way_back
 from flagscale_deploy.deploy.bring_up import Failure, Run, find_cause, install_boot_entries
 from flagscale_deploy.deploy.change_steps import STAGE
 from flagscale_deploy.deploy.gate import change_gate
@@ -16,7 +16,7 @@ from flagscale_deploy.deploy.launch import StepsFailedError
 from flagscale_deploy.deploy.lock import operator
 from flagscale_deploy.deploy.records import record_of
 from flagscale_deploy.deploy.stop import stop_deployment
-from flagscale_deploy.errors import DeployError, HostError, InterruptedByUser, LockLostError
+from flagscale_deploy.errors import CheckError, DeployError, HostError, InterruptedByUser, LockLostError
 from flagscale_deploy.events import Event
 from flagscale_deploy.facts.model import Facts
 from flagscale_deploy.plan.change_order import Batch
@@ -85,6 +85,7 @@ class Update:
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
+        self._left_out: set[str] = set()
 
     def carry_out(self, batches: Sequence[Batch], to: Target, extra: Target | None = None) -> None:
         """Begin, change all batches, and finish; groups beside those of the target are of `extra`, for a while."""
@@ -94,20 +95,40 @@ class Update:
         self._finish(to, "updated", self.reason)
 
     def put_back(self, now: Target, before: Target, cause: str) -> None:
-        """Make what was changed, or is being changed, what it was before, and finish."""
+        """Make what was changed, or is being changed, what it was before, and finish.
+
+        Groups that were on hosts out of reach are left out. Raises CheckError as `refuse_noted` does.
+        """
+        self.refuse_noted()
         note = self.change.note
+        out = [] if note["step"] == "drain" else note["groups"]
         if note["step"] == "drain":  # they run as before
             self.change.put_back([name for name in note["groups"] if name in self.change.servers], before.run.plan)
-            touched = [*note["done"]]
-        else:
-            touched = [*note["groups"], *note["done"]]  # those that do not serve come first
-        batches = way_back(now.kept, before.kept, self.change, touched)
-        self.change.note = {**note, "done": [], "groups": []}
-        for batch in batches:
+        touched = [*out, *note["done"]]  # those that do not serve come first
+        kept = self._without_lost(before.kept, touched)
+        self.change.note = {**note, "groups": out}
+        self.change.back = True
+        for batch in way_back(now.kept, kept, self.change, touched):
             self._change(batch, before, None)
         if touched:
             self.change.restore_files({before.run.plan.head, *before.run.plan.working})
         self._finish(before, "put back", [cause])
+
+    def refuse_noted(self) -> None:
+        """Raise CheckError where the end of the change is noted on some hosts: nothing of before is kept there."""
+        note = self.change.note
+        if self.change.ending and (note["done"] or note["groups"]):
+            problem = "the change is made, and its end is noted on some hosts"
+            raise CheckError.at(self.change.acts.deployment, problem, "`update --resume` first, then `rollback`")
+
+    def _without_lost(self, before: KeptRun, touched: Sequence[str]) -> KeptRun:
+        """Return what ran before without the touched groups that were on hosts out of reach."""
+        lost = {server["name"]: gone for server in before["servers"] if (gone := hosts_of(server) & self.change.lost)}
+        self._left_out = {name for name in touched if name in lost}
+        for name in sorted(self._left_out):
+            text = f"{name} is not put back: {', '.join(sorted(lost[name]))} is out of reach"
+            self.change.say(Event(STAGE, "note", text=text))
+        return {**before, "servers": [server for server in before["servers"] if server["name"] not in self._left_out]}
 
     def put_back_or_fail(self, now: Target, before: Target, cause: str) -> None:
         """Put back what was changed. Raises ChangeFailedError where that fails."""
@@ -133,8 +154,8 @@ class Update:
         there = [name for name in names if change.has(name)]
         everything = GATE in names and len(names) > 1
         change.together = names
-        if batch.kind != "add" and not (everything and change.note["step"] not in ("", "drain")):  # what is left ends
-            change.drain(there if everything else names, self.pace.drain)
+        if there and batch.kind != "add" and not (everything and change.note["step"] not in ("", "drain")):
+            change.drain(there, self.pace.drain)  # else what is left of everything ends
         if there:
             change.stop(there, grace)
         if batch.kind != "remove":
@@ -150,7 +171,7 @@ class Update:
         change, plan, run = self.change, to.run.plan, to.run
         parts = {plan.head, *plan.working}
         leaving = [host for host in change.hosts if host not in parts]
-        names = {server.name for server in plan.servers}
+        names = {server.name for server in plan.servers} - self._left_out
         dropped = [name for name in (*change.servers, *change.routers) if name not in names]
         event = self._event(kind, reason)
 
@@ -168,6 +189,7 @@ class Update:
             return wanted
 
         if leaving:
+            change.ending = True
             self.change.say(Event(STAGE, "running", text=f"{', '.join(leaving)}: no part of it any more"))
             stop_deployment(
                 run.fleet, plan.deployment, run.spec.timeouts.stop, change.say, change.run_id, hosts=leaving

@@ -21,11 +21,19 @@ AFTER = run(group("m/0", 0, ["--x=1"]), group("m/1", 1, ["--x=1"]), group("m/3",
 
 
 def under_way(done: Collection[str], servers: Collection[str], groups: Collection[str] = ()) -> Any:
-    return SimpleNamespace(note={"done": list(done), "groups": list(groups)}, servers={name: {} for name in servers})
+    note = {"done": list(done), "groups": list(groups), "step": "stop" if groups else ""}
+    return SimpleNamespace(note=note, servers={name: {"model": "m"} for name in servers})
 
 
 def left(done: Collection[str], servers: Collection[str]) -> list[Batch]:
     return list(what_is_left(BEFORE, AFTER, difference(BEFORE, AFTER), under_way(done, servers), 1))
+
+
+def left_alone(done: Collection[str], servers: Collection[str], *more: Any, **left: Any) -> list[Batch]:
+    """Return what is left where the model has a single group, m/0, that restarts."""
+    before, after = run(group("m/0", 0), router("m")), run(group("m/0", 0, ["--x=1"]), router("m"))
+    change = under_way(done, servers, **left)
+    return list(what_is_left(before, after, difference(before, after), change, 1, more))
 
 
 def test_what_is_left_are_the_groups_that_are_not_done() -> None:
@@ -54,6 +62,17 @@ def test_a_gate_that_has_come_is_done_and_goes_again_with_everything() -> None:
     (left,) = what_is_left(BEFORE, after, made, under_way([], servers, everything), 1)
     (back,) = way_back(after, BEFORE, under_way([], servers, everything), everything)
     assert sorted(left.groups) == sorted(back.groups) == sorted(everything)
+
+
+def test_what_is_left_is_an_outage_where_nothing_serves_meanwhile() -> None:
+    assert left_alone([], ["m/0"]) == [Batch("change", ("m/0",), ("m",))]
+    assert left_alone([], ["m/0"], groups=["m/0"]) == [Batch("change", ("m/0",))], "it is out by now"
+    with_surge = [Batch("change", ("m/0",)), Batch("remove", ("m/1",))]
+    assert left_alone(["m/1"], ["m/0", "m/1"]) == with_surge, "the other operator had started it"
+    assert left_alone(["m/1"], ["m/0", "m/1"], group("m/1", 1)) == with_surge
+    started = [Batch("add", ("m/1",)), *with_surge]
+    for servers in (["m/0"], ["m/0", "m/1"]):  # its start may have been begun
+        assert left_alone([], servers, group("m/1", 1)) == started
 
 
 @pytest.mark.parametrize(
