@@ -133,7 +133,8 @@ def check_what_is_on_the_operator_s_disk(work: Workplace) -> None:
     assert {path.name for path in run.iterdir()} == {"plan.json", "events.jsonl", "report.json", "scripts"}
     assert run.stat().st_mode & 0o777 == 0o700
     written = sorted(path.name for path in (work.directory / "scripts").rglob("*.sh"))
-    assert written == ["ray_head.sh", "ray_nodes.sh", "ray_worker.sh", "vllm_serve_vllm_model_0.sh"]
+    ray = ["ray_head.sh", "ray_nodes.sh", "ray_worker.sh"]
+    assert written == [*ray, "vllm_serve_vllm_model_0.sh", "warm.sh", "warm.sh"]
     collected = {path.name for path in (work.directory / "logs/gpu02").rglob("*")}
     assert {"ray_worker.log", "raylet.out"} <= collected
     assert ET.parse(work.directory / "smoke.xml").getroot().get("failures") == "0"

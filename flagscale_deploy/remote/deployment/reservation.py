@@ -40,12 +40,16 @@ def alone() -> Iterator[None]:
 
 
 def conflicts(args: ReserveArguments) -> Iterator[Conflict]:
-    """Return what the run needs and somebody else has."""
+    """Return what the run needs and somebody else has.
+
+    Records are read before processes: what a record does not have by then is still a reservation, what it has runs.
+    """
+    others = list(record.of_this_machine(args["host"]))
     everyone = proc.scan()
     wanted = args["record"]
     gpus = set(wanted["gpus"]) if "gpus" in args["exclusive"] else set()
     numbers = set(wanted["ports"].values()) if "ports" in args["exclusive"] else set()
-    for other in record.of_this_machine(args["host"]):
+    for other in others:
         if other.get("stopped_at") or other.get("boot_id") != record.boot_id():
             continue
         if (other.get("deployment"), other.get("host")) == (args["deployment"], args["host"]):

@@ -145,4 +145,4 @@ def test_a_gate_that_is_not_there_or_not_the_deployments_is_told_of(
 def test_the_internal_key_comes_back_as_it_was_sent(tmp_path: Path) -> None:
     home = Home(tmp_path, "qwen")
     (home.state / "secrets/internal-key").write_text("a" * 64)
-    assert home.hear("internal_key") == [{"key": "a" * 64}]
+    assert home.hear("internal_key", of="gate") == [{"key": "a" * 64}]

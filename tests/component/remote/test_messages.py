@@ -50,7 +50,7 @@ RENAMED = [
     ("remote/system/gpus.py", "memory_used_mib"),
     ("deploy/gate.py", "remove"),
     ("deploy/group_acts.py", "remove"),
-    ("deploy/group_change.py", "step"),
+    ("deploy/change_note.py", "step"),
     ("deploy/launch.py", "session"),
     ("deploy/lock.py", "lease"),
     ("deploy/probe_hosts.py", "tls_files"),
