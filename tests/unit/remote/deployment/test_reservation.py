@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List
+from typing import Any
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_run_that_is_launched_during_a_look_has_its_name(monkeypatch: pytest.M
         "boot_id": record.boot_id(), "machine": os.uname().nodename, "operator": "eve@desk",
     }  # fmt: skip
 
-    def launched() -> List[proc.Process]:
+    def launched() -> list[proc.Process]:
         """Return what ran before the launch, which ends as this does."""
         reserved["processes"] = [{"pid": 7}]
         return []
