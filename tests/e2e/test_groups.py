@@ -6,16 +6,12 @@ One lab for all. Each group goes through its life in the order of the tests; tes
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.groups import WORKERS, Groups, ranks
-from tests.environments import build
-from tests.lab import Lab
-from tests.lab.product.operator import DEADLINE, Operator, Result, eventually
+from tests.e2e.groups import Groups, ranks
+from tests.lab.product.operator import DEADLINE, Result, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -24,18 +20,6 @@ REQUESTS = 12
 UNASKED = ("--skip-check", "engine-arguments")
 """vLLM's parser on each host, which takes six core-seconds, is asked in other modules and by `make faults`."""
 RESTART = ("deploy.restart.policy=on-failure", "deploy.restart.backoff=1", "deploy.restart.lost=20")
-
-
-@pytest.fixture(scope="module")
-def groups(
-    make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Groups]:
-    lab = make_lab(hosts=2, gpus=1, mounts=[*build.mounts(node_env), tiny_model, WORKERS])
-    desk = tmp_path_factory.mktemp("desk")
-    operator = Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
-    yield Groups(lab, operator, tiny_model, forks=True)
-    for running in operator.started:
-        running.abandon()
 
 
 @pytest.fixture(scope="module")

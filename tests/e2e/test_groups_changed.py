@@ -7,32 +7,15 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.groups import PORT, READY_SECONDS, WORKERS, Groups
-from tests.environments import build
-from tests.lab import Lab
-from tests.lab.product.operator import Operator
+from tests.e2e.groups import PORT, READY_SECONDS, Groups
 
 pytestmark = [pytest.mark.e2e, pytest.mark.lab, pytest.mark.timeout(900)]
 
 UNASKED = ("--skip-check", "engine-arguments")
 QUICK = (*UNASKED, "--allow-downtime", "--watch-for", "1s")
-
-
-@pytest.fixture(scope="module")
-def groups(
-    make_lab: Callable[..., Lab], node_env: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Groups]:
-    lab = make_lab(hosts=2, gpus=1, mounts=[*build.mounts(node_env), tiny_model, WORKERS])
-    desk = tmp_path_factory.mktemp("desk")
-    operator = Operator(desk, lab.inventory(desk / "hosts.yaml", venv=str(node_env)))
-    yield Groups(lab, operator, tiny_model, forks=True)
-    for running in operator.started:
-        running.abandon()
 
 
 def daemons(groups: Groups, name: str) -> set[tuple[str, int]]:

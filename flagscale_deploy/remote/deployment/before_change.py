@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import Iterable, Iterator, Tuple
+from typing import Iterable, Iterator, Optional, Tuple
 
 from flagscale_deploy.remote.system import files
 
@@ -19,6 +19,16 @@ SCRIPTS, EXACT = "scripts", ("secrets", "app")
 """What is kept; of the latter all is put back, and what was not there before is removed."""
 SHARED = ("ray_nodes.sh", "notify.sh", "warm.sh")
 """Scripts that all groups of a host have."""
+
+
+def carry_out(directory: Path, wanted: Optional[str], scripts: Iterable[str]) -> None:
+    """Keep what is there now, restore these scripts, or forget what is kept. Raises as these do."""
+    if wanted == "keep":
+        keep(directory)
+    elif wanted == "restore":
+        restore(directory, scripts)
+    elif wanted == "forget":
+        forget(directory)
 
 
 def keep(directory: Path) -> None:

@@ -59,13 +59,8 @@ def refuse_wrong(deployed: Record, args: ChangeRecordArguments) -> None:
 
 def carry_out(directory: Path, args: ChangeRecordArguments) -> None:
     """Do what is asked for, in the order that RecordChange has."""
-    before, texts = args.get("before"), args.get("files", {})
-    if before == "keep":
-        before_change.keep(directory)
-    elif before == "restore":
-        before_change.restore(directory, args.get("scripts", []))
-    elif before == "forget":
-        before_change.forget(directory)
+    texts = args.get("files", {})
+    before_change.carry_out(directory, args.get("before"), args.get("scripts", []))
     for script in args.get("scripts", []):
         restart_permits.of(args["deployment"], args["host"], args["run_id"], script).begin_anew()
     scripts.put_all(directory, texts)

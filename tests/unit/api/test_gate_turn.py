@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -65,12 +63,8 @@ class Turning(Changing):
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turning:
-    """Provide the hosts; ids of runs sort by time also within a second."""
-    numbers = itertools.count(1)
-    monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
-    monkeypatch.chdir(tmp_path)
-    return Turning(tmp_path)
+def world(desk: Path) -> Turning:
+    return Turning(desk)
 
 
 def test_a_gate_that_comes_is_told_with_its_outage_and_where_clients_go(world: Turning) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,14 +36,7 @@ class Mortal(ChangingWorld):
         if self.left is not None:
             self.left -= 1
         self._live(host)
-        directory = self.folder / host.name
-        before = args.get("before")
-        if before == "keep":
-            before_change.keep(directory)
-        elif before == "restore":
-            before_change.restore(directory, args.get("scripts", []))
-        elif before == "forget":
-            before_change.forget(directory)
+        before_change.carry_out(self.folder / host.name, args.get("before"), args.get("scripts", []))
         self._write(host, args.get("files", {}))
         return super().change_record(host, args)
 
@@ -105,12 +96,9 @@ class Mortal(ChangingWorld):
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mortal:
-    """Provide hosts with the deployment; ids of runs sort by time also within a second."""
-    numbers = itertools.count(1)
-    monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
-    monkeypatch.chdir(tmp_path)
-    world = Mortal(tmp_path)
+def world(desk: Path) -> Mortal:
+    """Provide hosts with the deployment."""
+    world = Mortal(desk)
     api.run(world.wanted(), OPTIONS)
     return world
 

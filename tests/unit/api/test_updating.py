@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,16 +81,12 @@ class Changing(ChangingWorld):
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changing:
-    """Provide the hosts; ids of runs sort by time also within a second."""
-    numbers = itertools.count(1)
-    monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
-    monkeypatch.chdir(tmp_path)
-    return Changing(tmp_path)
+def world(desk: Path) -> Changing:
+    return Changing(desk)
 
 
 def refusal(error: type[DeployError], act: Any, *args: Any, **options: Any) -> str:
-    """Return what is text where nothing is changed."""
+    """Return what is said where nothing is changed."""
     with pytest.raises(error) as raised:
         act(*args, **options)
     return str(raised.value)
