@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flagscale_deploy.config.spec import ModelSpec, ServeSpec
 from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Host
-from flagscale_deploy.plan.gpu_use import Busy, Free
+from flagscale_deploy.plan.gpu_use import Busy, Free, describe_free
 from flagscale_deploy.plan.model import Placement
 from flagscale_deploy.plan.spread import BACKEND, EQUAL, executor_of, local_size, shares, spreads, why_one_host
 from flagscale_deploy.support.units import counted
@@ -169,9 +169,7 @@ def _no_room(spec: ServeSpec, model: ModelSpec, replica: int, hosts: Sequence[Ho
     `replica` is the first without room.
     """
     counts = [len(free.before[host.name]) for host in hosts]
-    available = ", ".join(f"{host.name} {count}" for host, count in zip(hosts, counts, strict=True))
-    taken = "; ".join(f"{name} GPU {index}: {who}" for name, gpus in busy.items() for index, who in gpus.items())
-    available += f" (in use: {taken})" if taken else ""
+    available = describe_free([host.name for host in hosts], free.before, busy)
     ways = spreads(spec, model)
     equal = local_size(model) is not None or set(ways) <= set(EQUAL)
     uneven = bool(ways) and equal and sum(counts) >= model.gpus_needed

@@ -58,6 +58,13 @@ def busy_gpus(facts: Facts, deployment: str) -> dict[int, GpuUse]:
     return busy
 
 
+def describe_free(hosts: Iterable[str], free: Free, busy: Busy) -> str:
+    """Return how many GPUs each host has free, and who uses which."""
+    available = ", ".join(f"{name} {len(free[name])}" for name in hosts)
+    taken = "; ".join(f"{name} GPU {index}: {use}" for name, gpus in busy.items() for index, use in gpus.items())
+    return f"{available} (in use: {taken})" if taken else available
+
+
 def miscounted(host: Host, facts: Facts) -> Fault | None:
     """Return a fault if a host has fewer GPUs than the inventory says."""
     present = len(facts.gpus)

@@ -21,7 +21,7 @@ from flagscale_deploy.plan.instance import plan_instance
 from flagscale_deploy.plan.model import EXCLUSIVE, InstancePlan, Placement, Plan, RayPlan
 from flagscale_deploy.plan.pools import SIDE_HOST
 from flagscale_deploy.plan.ports import WORKER_PORTS, Ports, plan_engine_ports
-from flagscale_deploy.plan.program import plan_program
+from flagscale_deploy.plan.program import plan_program, tasks_without_room
 from flagscale_deploy.plan.ray import plan_ray, ray_needed
 from flagscale_deploy.plan.requested_ports import take_asked_ports
 from flagscale_deploy.plan.router import plan_routers
@@ -140,6 +140,7 @@ def _place(inputs: Inputs) -> _Room:
     }
     eligible = eligible_hosts(spec, inventory)
     placements = add_spares(spec, place(spec, eligible, free, busy, misplaced, inputs.held.gpus), eligible, free)
+    misplaced += tasks_without_room(spec, free, busy)
     if any(host_facts.gpu_error for host_facts in facts.values()) and "gpu-driver" not in skip:
         misplaced = [replace(fault, check="gpu-driver") for fault in misplaced]
     miscounted = [fault for fault in miscounted if fault.check not in skip]

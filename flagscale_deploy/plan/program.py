@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 
 from flagscale_deploy.config.program_files import ProgramFiles
 from flagscale_deploy.config.spec import ServeSpec
+from flagscale_deploy.errors import Fault
 from flagscale_deploy.inventory.model import Inventory
 from flagscale_deploy.plan.environment import host_environment
-from flagscale_deploy.plan.gpu_use import Free
+from flagscale_deploy.plan.gpu_use import Busy, Free, describe_free
 from flagscale_deploy.plan.instance import file_name
 from flagscale_deploy.plan.model import InstancePlan, Network, RayPlan, join_port
 from flagscale_deploy.plan.network import LOOPBACK, public_address
@@ -68,6 +69,26 @@ def plan_program(
         served_name="",
         addresses=addresses,
     )
+
+
+def tasks_without_room(spec: ServeSpec, free: Free, busy: Busy) -> list[Fault]:
+    """Return a fault for each kind of task that wants more GPUs than any host has free: Ray would wait for ever.
+
+    Ray gives a task the GPUs of one node.
+    """
+    most = max(map(len, free.values()))
+    without_others = max(len(gpus) + len(busy.get(name, {})) for name, gpus in free.items())
+    return [
+        Fault(
+            spec.where("deploy", "models", name, "num_gpus"),
+            f"a task needs {wanted:g} GPU{'' if wanted == 1 else 's'} of one host; "
+            f"free GPUs: {describe_free(free, free, busy)}",
+            "add hosts, lower num_gpus, or free GPUs (--force uses busy ones)",
+            "gpu-busy" if wanted <= without_others else "placement",
+        )
+        for name, options in spec.remote_options.items()
+        if isinstance(wanted := options.get("num_gpus", 0), int | float) and wanted > most
+    ]
 
 
 def _addresses(
