@@ -18,10 +18,10 @@ from tests.lab.leftovers import Process, inspect
 from tests.lab.product.operator import Operator, Running, eventually
 
 PORT = 4600
-GIVES_UP_SECONDS = 240.0
+GIVES_UP_SECONDS = 290.0
 UNASKED = ("--skip-check", "engine-arguments")
 """vLLM's parser, which takes six core-seconds, is asked in other modules."""
-TIMEOUTS = {"ray": 60, "ready": 180, "stop": 2}
+TIMEOUTS = {"ray": 150, "ready": 180, "stop": 2}
 
 
 @dataclass(frozen=True)
