@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flagscale_deploy.api.request import Options, PlanOptions, Request, load_request
 
 if TYPE_CHECKING:
+    from flagscale_deploy.api.benchmarking import BenchOptions, BenchReport, bench
     from flagscale_deploy.api.checking import CheckReport, check
     from flagscale_deploy.api.inspecting import (
         call,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flagscale_deploy.logs import FileSelection, LineSelection
 
 _MODULES = {
+    "api.benchmarking": ("BenchOptions", "BenchReport", "bench"),
     "api.checking": ("CheckReport", "check"),
     "api.stopping": ("cleanup", "stop", "unlock"),
     "api.inspecting": (
@@ -43,6 +45,8 @@ _MODULES = {
 _MODULE_OF = {name: f"flagscale_deploy.{module}" for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "BenchOptions",
+    "BenchReport",
     "ChangeFailedError",
     "ChangeOptions",
     "ChangeResult",
@@ -53,6 +57,7 @@ __all__ = [
     "PlanOptions",
     "Request",
     "RunResult",
+    "bench",
     "call",
     "check",
     "cleanup",

@@ -156,13 +156,7 @@ def call(
     """
     with request.fleet() as fleet:
         current = look(fleet, request.deployment, request.inventory.head.name, ask=False)
-        raise_unknown(current)
-        if not current.instances:
-            problem, remedy = "no host has a record of what runs of it", "`stop` ends that; start it with `run`"
-            raise FaultsError([current.unknown_name or Fault(request.deployment, problem, remedy)])
-        if not current.trusted:
-            raise _untrusted(request.inventory.head.name, current)
-        _refuse_ended(current)
+        entrances = entrances_for(request, current)
         problems: list[HostError] = []
         deadline = Deadline(CALL_SECONDS)
         shown: list[str] = []
@@ -172,7 +166,7 @@ def call(
             if show is not None:
                 show(piece)
 
-        places = [(entrance, host) for entrance in current.entrances for host in _hosts(entrance, fleet)]
+        places = [(entrance, host) for entrance in entrances for host in _hosts(entrance, fleet)]
         for server, host in places:
             if deadline.expired:
                 break
@@ -198,6 +192,18 @@ def call(
             if shown:  # no other server can go on with it
                 raise problems[-1]
         raise problems[0]
+
+
+def entrances_for(request: Request, current: Status) -> tuple[InstanceStatus, ...]:
+    """Return the servers for clients. Raises FaultsError where nothing runs, HostError where the head cannot tell."""
+    raise_unknown(current)
+    if not current.instances:
+        problem, remedy = "no host has a record of what runs of it", "`stop` ends that; start it with `run`"
+        raise FaultsError([current.unknown_name or Fault(request.deployment, problem, remedy)])
+    if not current.trusted:
+        raise _untrusted(request.inventory.head.name, current)
+    _refuse_ended(current)
+    return current.entrances
 
 
 def _refuse_ended(current: Status) -> None:
@@ -250,7 +256,7 @@ def execute_everywhere(
     text = words[0] if len(words) == 1 else shell.join(words)
 
     def act(host: Host) -> Outcome:
-        command = _command(host, f"{_environment(host)}{text}" if env else text, "bash" if env else "")
+        command = host_command(host, f"{environment_of(host)}{text}" if env else text, "bash" if env else "")
         try:
             return run_command(
                 fleet.connection(host.name),
@@ -276,7 +282,7 @@ def raise_unknown(current: Status) -> None:
         raise_failures({error.host: error for error in unknown})
 
 
-def _command(host: Host, text: str, program: str) -> str:
+def host_command(host: Host, text: str, program: str) -> str:
     """Return the command that runs shell text on a host, in its container if it has one, until its input ends."""
     if host.container:
         return shell.join(["docker", "exec", "-i", host.container, *ending_with_input(text, program or "sh")])
@@ -284,7 +290,7 @@ def _command(host: Host, text: str, program: str) -> str:
     return "exec " + shell.join(ending_with_input(text, program or plain))
 
 
-def _environment(host: Host) -> str:
+def environment_of(host: Host) -> str:
     """Return shell that enters a host's environment: its variables, its venv and its `before_start`; no secrets."""
     lines = [f"export {name}={shell.quote(value)}" for name, value in host.env.items()]
     if host.venv:

@@ -10,6 +10,7 @@ import gc
 import click
 
 from flagscale_deploy import __version__
+from flagscale_deploy.cli.bench import bench
 from flagscale_deploy.cli.call import call
 from flagscale_deploy.cli.check import check
 from flagscale_deploy.cli.cleanup import cleanup
@@ -40,6 +41,7 @@ COMMANDS = (
     *(run, update, rollback, stop, cleanup, smoke),
     *(plan, check, ps, status, history, logs, call),
     *(hosts, exec_, push, unlock),
+    bench,
     *(completion, schema),
 )
 """In the order in which they are listed."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from flagscale_deploy.deploy.benchmark import METRICS
 from tests.e2e import tiny
 from tests.e2e.sight import Process, look_at
 from tests.e2e.streams import Streams
@@ -170,6 +171,25 @@ def test_completions_arrive_at_both(lab: Lab, operator: Operator, ran: Result) -
         assert ask(operator) == "tiny"
     now = served(lab, operator)
     assert {name: now[name] - before[name] for name in now} == {"node1": 2, "node2": 2}
+
+
+def test_bench_measures_through_the_gate_in_tls_and_leaves_nothing(
+    lab: Lab, operator: Operator, ran: Result, pair: tuple[Path, Path]
+) -> None:
+    """Two points of real `vllm bench serve`, from the other host than that of the gate."""
+    words = [*wanted(operator, pair)[:2], "--from", "node2", "--rate", "4,inf", "--num-prompts", "2",
+             "--input-len", "8", "--output-len", "4", "--goodput", "ttft:60000", "--json"]  # fmt: skip
+    report = operator.start("bench", *words).end(0, within=300).json
+    assert [(point["rate"], point["completed"], point["failed"]) for point in report["points"]] == [
+        ("4", 2, 0),
+        ("inf", 2, 0),
+    ]
+    assert report["endpoint"] == f"https://{lab.hosts[0].address}:{GATE}/v1"
+    for point in report["points"]:
+        assert set(point["metrics"]) == set(METRICS)
+        assert all(figure > 0 for figure in point["metrics"].values())
+    left = [host.run("ls /tmp").stdout for host in lab.hosts]
+    assert not any("fsd-bench" in names for names in left)
 
 
 def test_gate_and_servers_speak_tls_alone_to_who_trusts_them_and_has_their_key(

@@ -31,6 +31,7 @@ ACTS = {
 READS = {
     "plan": ["-c", "qwen.yaml", "--offline"], "check": ["-c", "qwen.yaml"], "status": ["--name", "q"],
     "logs": ["--name", "q"], "call": ["hi", "--name", "q"], "hosts": [], "ps": [], "history": ["--name", "q"],
+    "bench": ["--name", "q"],
 }  # fmt: skip
 
 
